@@ -1,0 +1,209 @@
+"""What a valid token in memory adds to a request: time, and instructions.
+
+The same GET through each contender, with the whole of requests, urllib3 and http.client at work;
+only the network is missing: connections are opened to a socket that takes everything and always
+has the same answer ready.
+
+Time is measured in rounds in which the contenders take turns; each gets the median of its rounds
+and the middle half of them.  Instructions are counted by valgrind in processes that do nothing
+else: the difference between a run with many requests and one with few, so that neither starting
+Python nor counting from afar matters.  Unlike time, they hardly depend on the machine and not at
+all on its other work.
+
+    python benchmarks/hot_path.py
+    python benchmarks/hot_path.py --instructions
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median, quantiles
+
+import requests
+from urllib3.connection import HTTPSConnection
+from urllib3.connectionpool import HTTPSConnectionPool
+
+from tokenadapter import Token, TokenAdapter
+
+PREFIX = "https://api.example.com/v1"
+URL = f"{PREFIX}/invoices?page=2"
+ACCESS_TOKEN = "0123456789abcdef" * 4
+ANSWER = b"""\
+HTTP/1.1 200 OK\r
+Date: Thu, 01 Jan 2026 00:00:00 GMT\r
+Server: example\r
+Content-Type: application/json\r
+Content-Length: 35\r
+Cache-Control: no-store\r
+\r
+{"invoices": [1, 2, 3], "page": 2}
+"""
+
+
+class NoNetwork:
+    """A socket that takes everything, and has the same answer ready each time it is read."""
+
+    def __init__(self) -> None:
+        # Never readable: urllib3 asks before each request whether the connection still stands.
+        self._reading, self._writing = os.pipe()
+
+    def fileno(self) -> int:
+        return self._reading
+
+    def sendall(self, data: bytes) -> None:
+        pass
+
+    def makefile(self, mode: str) -> io.BufferedIOBase:
+        return io.BytesIO(ANSWER)
+
+    def settimeout(self, seconds: float | None) -> None:
+        pass
+
+    def close(self) -> None:
+        os.close(self._reading)
+        os.close(self._writing)
+
+
+class Unplugged(HTTPSConnection):
+    def connect(self) -> None:
+        self.sock = NoNetwork()
+        self.is_verified = True
+
+
+# --- the contenders: each gives a function that does one request ------------------------------
+
+
+def plain() -> Callable[[], requests.Response]:
+    """No token at all."""
+    session = requests.Session()
+    return lambda: session.get(URL)
+
+
+def session_header() -> Callable[[], requests.Response]:
+    """A header of the session, set once: the price of the header alone."""
+    session = requests.Session()
+    session.headers["Authorization"] = f"Bearer {ACCESS_TOKEN}"
+    return lambda: session.get(URL)
+
+
+def by_hand() -> Callable[[], requests.Response]:
+    """A header set with each request."""
+    session = requests.Session()
+    return lambda: session.get(URL, headers={"Authorization": f"Bearer {ACCESS_TOKEN}"})
+
+
+def tokenadapter() -> Callable[[], requests.Response]:
+    """The token of an adapter, valid for another hour."""
+    session = requests.Session()
+    adapter = TokenAdapter(PREFIX, _no_renewal).mount(session)
+    adapter.keeper.adopt(Token(ACCESS_TOKEN, expires_at=time.time() + 3600))
+    return lambda: session.get(URL)
+
+
+def _no_renewal(previous: Token | None) -> Token:
+    raise AssertionError("a token that is valid was renewed")
+
+
+CONTENDERS: dict[str, Callable[[], Callable[[], requests.Response]]] = {
+    "plain": plain,
+    "session header": session_header,
+    "header by hand": by_hand,
+    "tokenadapter": tokenadapter,
+}
+
+
+# --- the measurements -------------------------------------------------------------------------
+
+
+def seconds(rounds: int, requests_per_round: int) -> dict[str, list[float]]:
+    """The seconds that one request took, by contender and round."""
+    gets = {name: contender() for name, contender in CONTENDERS.items()}
+    for get in gets.values():
+        get()
+    taken: dict[str, list[float]] = {name: [] for name in gets}
+    for _ in range(rounds):
+        for name, get in gets.items():
+            started = time.perf_counter()
+            for _ in range(requests_per_round):
+                get()
+            taken[name].append((time.perf_counter() - started) / requests_per_round)
+    return taken
+
+
+def instructions(name: str, few: int = 50, many: int = 250) -> float:
+    """The instructions that one request takes."""
+    return (_instructions(name, many) - _instructions(name, few)) / (many - few)
+
+
+def _instructions(name: str, count: int) -> int:
+    valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+    done = subprocess.run(
+        [*valgrind, sys.executable, __file__, "--run", name, str(count)],
+        # Few variables, always the same: requests reads them all with each request.
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    collected = re.search(r"Collected : (\d+)", done.stderr)
+    assert collected is not None, done.stderr
+    return int(collected[1])
+
+
+def run(name: str, count: int) -> None:
+    """What valgrind looks at."""
+    get = CONTENDERS[name]()
+    for _ in range(count):
+        get()
+
+
+# --- the report -------------------------------------------------------------------------------
+
+
+def report_time(rounds: int, requests_per_round: int) -> None:
+    taken = seconds(rounds, requests_per_round)
+    floor = median(taken["plain"])
+    print(f"{'':16}{'µs a request':>14}{'middle half':>18}{'to plain':>10}")
+    for name, values in taken.items():
+        low, middle, high = (1e6 * value for value in quantiles(values, n=4))
+        print(f"{name:16}{middle:14.1f}{f'{low:.1f} – {high:.1f}':>18}{middle / 1e6 / floor:10.3f}")
+
+
+def report_instructions() -> None:
+    if shutil.which("valgrind") is None:
+        sys.exit("Counting instructions needs valgrind: install it, or measure time alone.")
+    floor = 0.0
+    print(f"{'':16}{'instructions':>14}{'to plain':>10}")
+    for name in CONTENDERS:
+        count = instructions(name)
+        floor = floor or count
+        print(f"{name:16}{count:14,.0f}{count / floor:10.3f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--instructions", action="store_true", help="count them, by valgrind")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--requests", type=int, default=100, help="in each round")
+    parser.add_argument("--run", nargs=2, metavar=("CONTENDER", "COUNT"), help="just do requests")
+    options = parser.parse_args()
+    if options.run:
+        run(options.run[0], int(options.run[1]))
+    elif options.instructions:
+        report_instructions()
+    else:
+        report_time(options.rounds, options.requests)
+
+
+if __name__ == "__main__":
+    # The first is the interpreter's own habit, and would be in the way of nothing but itself.
+    HTTPSConnectionPool.ConnectionCls = Unplugged
+    main()

@@ -1,0 +1,67 @@
+"""What all tests share: a token server, quiet surroundings, and a check that nothing is left."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tokenadapter.testing import TokenServer
+
+# On top of hypothesis' own choice, which is a reproducible one where CI is set.
+settings.register_profile("tokenadapter", settings(), deadline=None)
+settings.load_profile("tokenadapter")
+
+
+@pytest.fixture
+def server() -> Iterator[TokenServer]:
+    """A token endpoint and the API that it protects."""
+    with TokenServer() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Neither proxies nor the netrc, certificates or home of who runs the tests matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.lower().endswith("_proxy") or name.endswith("_CA_BUNDLE") or name == "NETRC":
+                patch.delenv(name)
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    """Every thread and child process that a test started has ended soon after it."""
+    threads, children = set(threading.enumerate()), _children()
+    yield
+    deadline = time.monotonic() + 10
+    while left := [*(set(threading.enumerate()) - threads), *(_children() - children)]:
+        if time.monotonic() > deadline:
+            pytest.fail(f"left running (threads, and children by their id): {left}")
+        time.sleep(0.005)
+
+
+def _children() -> set[int]:
+    """The child processes that the kernel knows, less those that multiprocessing keeps."""
+    children: set[int] = set()
+    for task in Path("/proc/self/task").glob("*/children"):
+        try:
+            children.update(map(int, task.read_text().split()))
+        except OSError:
+            # The thread has ended meanwhile.
+            continue
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    forkserver = sys.modules.get("multiprocessing.forkserver")
+    kept = {
+        tracker and tracker._resource_tracker._pid,
+        forkserver and forkserver._forkserver._forkserver_pid,
+    }
+    return children - kept

@@ -1,0 +1,191 @@
+"""A machine, a store and a grant that tests can steer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tokenadapter.errors import ReauthRequired, StoreError
+from tokenadapter.machine import Machine
+from tokenadapter.protocols import Answer, Credential, Document, Snapshot
+from tokenadapter.token import Token
+
+
+class Clockwork(Machine):
+    """A machine whose clocks stand still until they are told to go on.  Its threads are real."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+        self.ticks = 500.0
+        self.dice = 0.5
+        self.slept: list[float] = []
+        self.is_exiting = False
+
+    def wall(self) -> float:  # type: ignore[override]
+        return self.now
+
+    def monotonic(self) -> float:  # type: ignore[override]
+        return self.ticks
+
+    def random(self) -> float:  # type: ignore[override]
+        return self.dice
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.go_on(seconds)
+
+    def exiting(self) -> bool:
+        return self.is_exiting
+
+    def go_on(self, seconds: float) -> None:
+        self.now += seconds
+        self.ticks += seconds
+
+
+class Shelf:
+    """A store in this process, which several keepers can share as processes share a file."""
+
+    shared = True
+    poll = (0.01, 0.05)
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.ahead = 0.0
+        self.slot: tuple[Document, str] | None = None
+        self.notes: set[str] = set()
+        self.writes: list[Document] = []
+        self.failing: Callable[[str], bool] = lambda step: False
+        self.holder: ShelfLock | None = None
+        self.guard = threading.Lock()  # guards slot and holder
+
+    def __repr__(self) -> str:
+        return "Shelf()"
+
+    def _step(self, name: str) -> None:
+        if self.failing(name):
+            raise StoreError(f"{name} fails in this test")
+
+    def load(self) -> Snapshot:
+        self._step("load")
+        now = self.machine.wall() + self.ahead
+        return Snapshot(*(self.slot or (None, None)), now)
+
+    def save(
+        self, document: Document, *, tag: str, expected: str | None, ttl: float | None
+    ) -> bool:
+        self._step("save")
+        with self.guard:
+            if (self.slot[1] if self.slot else None) != expected:
+                return False
+            self.slot = (document, tag)
+            self.writes.append(document)
+            return True
+
+    def prepare(self) -> None:
+        self._step("prepare")
+
+    def lock(self) -> ShelfLock:
+        return ShelfLock(self)
+
+    def mark(self, note: str) -> None:
+        self._step("mark")
+        self.notes.add(note)
+
+    def marked(self, note: str) -> bool:
+        return note in self.notes
+
+
+class ShelfLock:
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
+
+    def acquire(self, hold_for: float) -> bool:
+        self.shelf._step("lock")
+        with self.shelf.guard:
+            if self.shelf.holder is None:
+                self.shelf.holder = self
+        return self.confirm()
+
+    def confirm(self) -> bool:
+        return self.shelf.holder is self
+
+    def release(self) -> None:
+        if self.confirm():
+            self.shelf.holder = None
+
+
+class Authority:
+    """An authorization server with rotation and reuse detection, and the grant that asks it.
+
+    ``script`` holds what happens instead of an answer, one item a presentation: an exception to
+    raise, or ``None`` for an answer; with ``("lost", exception)`` the server rotates first.
+    """
+
+    whose: Mapping[str, str] = {"endpoint": "https://id.example.com/token", "client": "me"}
+    asked: Mapping[str, str] = {}
+    client_credential = "me\0secret"
+    deadline = 5.0
+    grace = 0.0
+    urls: Sequence[str] = ()
+
+    def __init__(self, *, lifetime: float | None = 3600.0, first: str | None = "refresh-0") -> None:
+        self.lifetime = lifetime
+        self.first = first
+        self.live = first
+        self.presented: list[str] = []
+        self.script: list[Any] = []
+        self.count = 0
+        self.revoked = False
+        self.asking: Callable[[], object] = lambda: None
+
+    def credentials(self, previous: Token | None) -> Sequence[Credential]:
+        found = []
+        if previous is not None and previous.refresh_token:
+            found.append(Credential("refresh_token", previous.refresh_token, single_use=True))
+        if self.first is not None and self.first not in [item.secret for item in found]:
+            found.append(Credential("refresh_token", self.first, single_use=True, first=True))
+        return found
+
+    def fetch(self, credential: Credential, previous: Token | None) -> Answer:
+        self.presented.append(credential.secret)
+        self.asking()
+        step = self.script.pop(0) if self.script else None
+        if isinstance(step, Exception):
+            raise step
+        if credential.secret != self.live:
+            self.revoked = True
+        if self.revoked:
+            raise ReauthRequired("The server refused it: invalid_grant.", error="invalid_grant")
+        answer = self.issue()
+        if step is not None:
+            raise step[1]
+        return answer
+
+    def issue(self) -> dict[str, Any]:
+        self.count += 1
+        self.live = f"refresh-{self.count}"
+        answer: dict[str, Any] = {
+            "access_token": f"access-{self.count}",
+            "refresh_token": self.live,
+        }
+        if self.lifetime is not None:
+            answer["expires_in"] = self.lifetime
+        return answer
+
+
+class Machinist(Authority):
+    """A grant that spends nothing, like client credentials."""
+
+    def credentials(self, previous: Token | None) -> Sequence[Credential]:
+        return [Credential("client", "")]
+
+    def fetch(self, credential: Credential, previous: Token | None) -> Answer:
+        self.presented.append(credential.kind)
+        self.asking()
+        step = self.script.pop(0) if self.script else None
+        if isinstance(step, Exception):
+            raise step
+        answer = self.issue()
+        del answer["refresh_token"]
+        return answer

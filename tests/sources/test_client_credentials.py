@@ -1,0 +1,30 @@
+"""The client credentials grant."""
+
+from __future__ import annotations
+
+from tokenadapter import ClientCredentials, Token
+from tokenadapter.testing import TokenServer
+
+
+def source(url: str, secret: str = "secret") -> ClientCredentials:
+    return ClientCredentials(url, client_id="client", client_secret=secret)
+
+
+def test_gives_a_token_each_time(server: TokenServer) -> None:
+    grant = source(server.token_url)
+    first = grant()
+    assert grant(first) != first
+    assert [request.form["grant_type"] for request in server.requests] == ["client_credentials"] * 2
+
+
+def test_presents_the_client_whatever_came_before_and_spends_nothing() -> None:
+    grant = source("https://id.example/token")
+    (credential,) = grant.credentials(Token("a", refresh_token="b"))
+    assert credential.kind == "client"
+    assert not credential.single_use
+    assert [credential] == grant.credentials(None)
+
+
+def test_a_changed_client_is_another_credential_than_the_refused_one() -> None:
+    url = "https://id.example/token"
+    assert source(url).credentials(None) != source(url, "corrected").credentials(None)

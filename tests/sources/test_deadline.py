@@ -1,0 +1,185 @@
+"""One total for a request: whatever server and proxy do, it ends, and sends nothing too late.
+
+A server that drips keeps a client without a total for ever: then these tests end by the time limit
+for tests.  Time passes by a clock of their own wherever it is not the system that measures it.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+
+import pytest
+import urllib3.util.connection
+
+from tokenadapter import RefreshTemporarilyFailed, RefreshToken
+from tokenadapter.sources import deadline
+from tokenadapter.sources.deadline import Deadline
+from tokenadapter.testing import TokenServer
+
+from .raw import answering, drip, wait_for_end
+
+
+class Clock:
+    """Stands in for the module time."""
+
+    def __init__(self) -> None:
+        self.elapsed = 0.0
+        self.asleep = 0.0
+
+    def monotonic(self) -> float:
+        return 500.0 + self.elapsed
+
+    def time(self) -> float:
+        return 1e9 + self.elapsed + self.asleep
+
+    def tick(self) -> None:
+        self.elapsed += 1.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(deadline, "time", clock)
+    return clock
+
+
+def failure(url: str, timeout: float = 10.0, **proxies: str) -> RefreshTemporarilyFailed:
+    source = RefreshToken(
+        url, "r3fresh", client_id="client", timeout=timeout, verify=False, proxies=proxies
+    )
+    with pytest.raises(RefreshTemporarilyFailed) as caught:
+        source()
+    return caught.value
+
+
+# What a deadline is
+
+
+def test_a_deadline_tells_what_is_left(clock: Clock) -> None:
+    limit = Deadline(10)
+    clock.elapsed = 4
+    assert limit.left() == 6
+    assert not limit.sending
+    assert limit.begin_sending() == 6
+    assert limit.sending
+
+
+def test_nothing_is_sent_after_the_deadline(clock: Clock) -> None:
+    limit = Deadline(10)
+    clock.elapsed = 10
+    with pytest.raises(TimeoutError):
+        limit.begin_sending()
+    assert not limit.sending
+
+
+def test_nothing_is_sent_after_the_machine_slept(clock: Clock) -> None:
+    limit = Deadline(10)
+    clock.asleep = 10
+    with pytest.raises(TimeoutError):
+        limit.begin_sending()
+    assert not limit.sending
+
+
+def test_an_answer_is_read_although_the_wall_clock_was_set(clock: Clock) -> None:
+    limit = Deadline(10)
+    limit.begin_sending()
+    clock.asleep = 3600
+    assert limit.left() == 10
+
+
+# Before the request is sent
+
+
+def test_a_connection_that_comes_too_late_sends_nothing(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = urllib3.util.connection.create_connection
+
+    def connect_late(*args: object, **kwargs: object) -> socket.socket:
+        clock.elapsed += 11
+        return connect(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", connect_late)
+    received = []
+    with answering(lambda connection: received.append(connection.recv(1))) as address:
+        error = failure(f"http://{address}/token", timeout=10)
+    assert received == [b""]
+    assert error.processed is False
+    assert "connecting took too long for a timeout of 10 s in all" in str(error)
+
+
+def test_a_tls_server_that_does_not_shake_hands() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/token"
+        error = failure(url, timeout=0.2)
+    assert error.processed is False
+    assert "connecting took too long" in str(error)
+
+
+def test_a_tls_server_that_drips_while_shaking_hands() -> None:
+    def shake(connection: socket.socket) -> None:
+        # The head of a record of 8 KiB, which then never gets complete.
+        drip(connection, b"\x16\x03\x03\x20\x00", b"\0", lambda: time.sleep(0.02))
+
+    with answering(shake) as address:
+        error = failure(f"https://{address}/token", timeout=0.2)
+    assert error.processed is False
+    assert "connecting took too long" in str(error)
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 Connected\r\nX-Drip: "])
+def test_a_proxy_that_drips_while_it_opens_the_tunnel(clock: Clock, start: bytes) -> None:
+    with answering(lambda proxy: drip(proxy, start, b"x", clock.tick)) as address:
+        error = failure("https://id.example/token", https=f"http://{address}")
+    assert error.processed is False
+    assert "connecting took too long" in str(error)
+
+
+def test_a_tls_server_behind_a_proxy_that_does_not_shake_hands() -> None:
+    def tunnel(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+        wait_for_end(connection)
+
+    with answering(tunnel) as address:
+        error = failure("https://id.example/token", timeout=0.2, https=f"http://{address}")
+    assert error.processed is False
+
+
+# After it was sent
+
+
+def test_a_server_that_does_not_answer(server: TokenServer) -> None:
+    server.fail_next(hang=True)
+    error = failure(server.token_url, timeout=1.0)
+    assert error.processed is None
+    assert "answering took too long for a timeout of 1 s in all" in str(error)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nX-Drip: ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n",
+        b'HTTP/1.0 200 OK\r\n\r\n{"access_token": "abc"}',
+        b"HTTP/1.1 100 Continue\r\nX-Drip: ",
+    ],
+    ids=["head", "body", "chunk", "until-close", "continue"],
+)
+@pytest.mark.parametrize("over", ["http", "https"])
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_an_answer_that_drips(clock: Clock, tls: ssl.SSLContext, over: str, head: bytes) -> None:
+    def answer(connection: socket.socket) -> None:
+        if over == "https":
+            connection = tls.wrap_socket(connection, server_side=True)
+        with connection:
+            connection.recv(65536)
+            drip(connection, head, b" ", clock.tick)
+
+    with answering(answer) as address:
+        error = failure(f"{over}://{address}/token")
+    assert error.processed is None
+    assert "answering took too long for a timeout of 10 s in all" in str(error)

@@ -1,0 +1,241 @@
+"""How a token endpoint is reached: proxies, certificates, and what never happens on the way."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokenadapter import (
+    ClientCredentials,
+    RefreshConfigError,
+    RefreshTemporarilyFailed,
+    RefreshToken,
+)
+from tokenadapter.testing import TokenServer
+
+from .raw import answering, wait_for_end
+
+
+def source(url: str, **options: Any) -> ClientCredentials:
+    return ClientCredentials(url, client_id="client", client_secret="secret", **options)
+
+
+# What never happens
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(server: TokenServer, status: int) -> None:
+    with TokenServer() as other:
+        server.fail_next(status, redirect=f"{other.token_url}?from=here")
+        with pytest.raises(RefreshConfigError, match="not followed") as caught:
+            source(server.token_url)()
+        assert not other.requests
+        assert f"a redirect to {other.token_url}:" not in str(caught.value)
+        assert f"a redirect to {other.token_url})" in str(caught.value)
+    assert len(server.requests) == 1
+
+
+def test_a_redirect_to_nowhere_is_told_too(server: TokenServer) -> None:
+    server.fail_next(redirect="http://[")
+    with pytest.raises(RefreshConfigError, match="an address that cannot be read"):
+        source(server.token_url)()
+
+
+def test_netrc_is_not_read(
+    server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    source(server.token_url, client_auth="client_secret_post")()
+    assert "authorization" not in server.requests[0].headers
+
+
+def test_no_failure_is_tried_again(server: TokenServer) -> None:
+    server.fail_next(reset=True)
+    with pytest.raises(RefreshTemporarilyFailed):
+        source(server.token_url)()
+    assert server.stats.token_requests == 1
+
+
+def test_each_request_has_a_connection_of_its_own(server: TokenServer) -> None:
+    grant = source(server.token_url)
+    grant()
+    grant()
+    first, second = server.requests
+    assert first.peer != second.peer
+
+
+# What came, and in which form
+
+
+def test_an_answer_may_be_compressed(server: TokenServer) -> None:
+    body = gzip.compress(b'{"access_token": "abc"}')
+    server.fail_next(200, body=body, headers={"Content-Encoding": "gzip"})
+    assert source(server.token_url)().access_token == "abc"
+
+
+@pytest.mark.parametrize("encoding", [None, "gzip"])
+def test_an_answer_without_end_is_not_read_to_its_end(
+    server: TokenServer, encoding: str | None
+) -> None:
+    body = b'{"access_token": "abc", "x": "' + b"x" * (1 << 20) + b'"}'
+    server.fail_next(
+        200,
+        body=gzip.compress(body) if encoding else body,
+        headers={"Content-Encoding": encoding} if encoding else None,
+    )
+    with pytest.raises(RefreshTemporarilyFailed, match="longer than 1 MiB") as caught:
+        source(server.token_url)()
+    assert caught.value.processed is None
+
+
+def test_what_is_not_http_is_no_answer() -> None:
+    def banner(connection: socket.socket) -> None:
+        connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+        wait_for_end(connection)
+
+    with answering(banner) as address, pytest.raises(RefreshTemporarilyFailed) as caught:
+        source(f"http://{address}/token")()
+    assert caught.value.processed is None
+
+
+def test_an_answer_that_is_cut_off_is_no_answer() -> None:
+    def cut_off(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"access_token": "abc"}')
+
+    with answering(cut_off) as address, pytest.raises(RefreshTemporarilyFailed) as caught:
+        source(f"http://{address}/token")()
+    assert caught.value.processed is None
+
+
+# Where nobody can be asked
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(RefreshTemporarilyFailed, match="refused") as caught:
+        source(f"http://127.0.0.1:{port}/token")()
+    assert caught.value.processed is False
+    assert f"http://127.0.0.1:{port}/token gave no token" in str(caught.value)
+
+
+def test_the_host_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(*args: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(RefreshTemporarilyFailed, match="Name or service not known") as caught:
+        source("https://id.example/token")()
+    assert caught.value.processed is False
+
+
+def test_the_reason_is_that_of_this_request_and_not_what_the_caller_handles() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/token"
+    try:
+        {}["what the caller handles"]
+    except KeyError:
+        with pytest.raises(RefreshTemporarilyFailed, match="refused"):
+            source(url)()
+
+
+# TLS
+
+
+def test_a_certificate_that_nobody_knows_is_not_trusted(https_server: TokenServer) -> None:
+    with pytest.raises(RefreshConfigError, match=r"CERTIFICATE_VERIFY_FAILED.*verify"):
+        source(https_server.token_url)()
+    assert not https_server.requests
+
+
+def test_ca_certificates_can_be_given(https_server: TokenServer, ca_file: str) -> None:
+    assert source(https_server.token_url, verify=ca_file)()
+
+
+def test_ca_certificates_come_from_the_environment(
+    https_server: TokenServer, ca_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", ca_file)
+    assert source(https_server.token_url)()
+
+
+def test_a_client_certificate_is_shown(tls: ssl.SSLContext, ca_file: str, client_cert: str) -> None:
+    tls.load_verify_locations(ca_file)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    with TokenServer(tls=tls) as server:
+        assert source(server.token_url, verify=ca_file, cert=client_cert)()
+
+
+@pytest.mark.parametrize("option", ["verify", "cert"])
+def test_a_file_that_is_not_there_has_to_be_corrected(option: str) -> None:
+    with pytest.raises(RefreshConfigError, match=r"/nowhere.*Check the URL, verify, cert"):
+        source("https://127.0.0.1:1/token", **{option: "/nowhere/a.pem"})()
+
+
+# Proxies
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch, server: TokenServer) -> TokenServer:
+    """A server that is asked for everything by those who look into the environment."""
+    monkeypatch.setenv("http_proxy", server.url)
+    return server
+
+
+def test_the_proxy_of_the_environment_is_used(proxied: TokenServer) -> None:
+    # That server does not know itself as http://id.example: the request came to it, that is all.
+    with pytest.raises(RefreshConfigError, match="404"):
+        source("http://id.example/token", allow_http=True)()
+    (request,) = proxied.requests
+    assert request.path == "http://id.example/token"
+    assert request.headers["host"] == "id.example"
+
+
+def test_no_proxy_is_heeded(proxied: TokenServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with TokenServer() as other:
+        assert source(other.token_url)()
+    assert not proxied.requests
+
+
+def test_a_given_proxy_goes_before_that_of_the_environment(proxied: TokenServer) -> None:
+    with TokenServer() as other, pytest.raises(RefreshConfigError):
+        source("http://id.example/token", allow_http=True, proxies={"http": other.url})()
+    assert not proxied.requests
+
+
+def test_a_proxy_that_refuses_the_tunnel_has_not_passed_the_secret_on(server: TokenServer) -> None:
+    with pytest.raises(RefreshTemporarilyFailed, match="its proxy failed: Tunnel") as caught:
+        source("https://id.example/token", proxies={"https": server.url})()
+    assert caught.value.processed is False
+    (request,) = server.requests
+    assert request.method == "CONNECT"
+
+
+def test_the_password_of_a_proxy_is_not_told() -> None:
+    with pytest.raises((RefreshConfigError, RefreshTemporarilyFailed)) as caught:
+        source("https://id.example/token", proxies={"https": "http://me:h1dden@[::1/"})()
+    assert "h1dden" not in str(caught.value)
+
+
+def test_the_query_of_the_endpoint_is_not_told(server: TokenServer) -> None:
+    grant = RefreshToken(f"{server.token_url}?key=h1dden", "r", client_id="client")
+    server.fail_next(400, body={"error": "invalid_request", "error_description": "key h1dden"})
+    with pytest.raises(RefreshConfigError) as caught:
+        grant()
+    assert server.requests[0].query == "key=h1dden"
+    assert "h1dden" not in str(caught.value)
+
+
+def test_settings_survive_a_pickle(https_server: TokenServer, ca_file: str) -> None:
+    assert pickle.loads(pickle.dumps(source(https_server.token_url, verify=ca_file)))()

@@ -1,0 +1,209 @@
+"""What the OAuth 2 grants have in common."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+
+from tokenadapter import (
+    ClientCredentials,
+    Password,
+    ReauthRequired,
+    RefreshToken,
+    Token,
+    UnsafeTarget,
+)
+from tokenadapter.protocols import Grant
+from tokenadapter.sources.oauth2 import OAuth2Source
+from tokenadapter.testing import TokenServer
+
+URL = "https://id.example/token"
+
+
+def source(**options: Any) -> ClientCredentials:
+    return ClientCredentials(URL, **{"client_id": "app", "client_secret": "s3cret", **options})
+
+
+def every_source() -> list[OAuth2Source]:
+    return [
+        source(),
+        RefreshToken(URL, "r3fresh", client_id="app", client_secret="s3cret"),
+        Password(URL, "ada", "p4ssword", client_id="app", client_secret="s3cret"),
+    ]
+
+
+@pytest.mark.parametrize("grant", every_source(), ids=lambda grant: type(grant).__name__)
+def test_each_is_a_grant(grant: Grant) -> None:
+    assert isinstance(grant, Grant)
+    assert grant.whose["endpoint"] == URL
+    assert grant.whose["client"] == "app"
+    assert grant.urls == (URL,)
+    assert grant.deadline == 10.0
+    assert grant.grace == 0.0
+
+
+@pytest.mark.parametrize("grant", every_source(), ids=lambda grant: type(grant).__name__)
+def test_repr_tells_endpoint_and_client_and_no_secret(grant: OAuth2Source) -> None:
+    assert repr(grant) == f"<{type(grant).__name__} {URL} client_id='app'>"
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))]
+)
+@pytest.mark.parametrize("grant", every_source(), ids=lambda grant: type(grant).__name__)
+def test_copies_and_pickles_are_the_same_source(grant: OAuth2Source, copied: Any) -> None:
+    twin = copied(grant)
+    assert twin.credentials(None) == grant.credentials(None)
+    assert (twin.whose, twin.asked, twin.urls) == (grant.whose, grant.asked, grant.urls)
+    assert twin.client_credential == grant.client_credential
+
+
+def test_what_is_asked_for_stands_in_the_form(server: TokenServer) -> None:
+    ClientCredentials(
+        server.token_url,
+        client_id="client",
+        client_secret="secret",
+        scope=["write", "read"],
+        resource=["https://api.example/", "urn:example:two"],
+        audience="billing",
+        extra={"tenant": "acme"},
+    )()
+    (request,) = server.requests
+    assert request.method == "POST"
+    assert request.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert request.headers["accept"] == "application/json"
+    assert sorted(parse_qsl(request.body.decode())) == [
+        ("audience", "billing"),
+        ("grant_type", "client_credentials"),
+        ("resource", "https://api.example/"),
+        ("resource", "urn:example:two"),
+        ("scope", "write read"),
+        ("tenant", "acme"),
+    ]
+
+
+def test_what_is_asked_for_is_told_in_one_order() -> None:
+    asked = source(
+        scope="write  read write", resource=["urn:b", "urn:a"], audience="x", extra={"k": "v"}
+    ).asked
+    assert asked == {"scope": "read write", "resource": "urn:a urn:b", "audience": "x"}
+
+
+@pytest.mark.parametrize("nothing", [None, "", []])
+def test_what_is_not_asked_for_is_not_told(nothing: Any) -> None:
+    assert source(scope=nothing, resource=nothing or None).asked == {}
+
+
+def test_two_queries_of_the_same_url_are_two_endpoints_and_no_query_is_shown() -> None:
+    one, two = (ClientCredentials(f"{URL}?p={p}", client_id="app") for p in ("one", "two"))
+    assert one.whose != two.whose
+    assert "p=one" not in f"{one.whose} {one!r}"
+
+
+def test_a_hold_on_one_client_is_not_meant_for_others() -> None:
+    clients = [
+        source(),
+        source(client_secret="other"),
+        source(client_id="other"),
+        source(client_auth="client_secret_post"),
+        source(client_secret=None),
+    ]
+    assert len({client.client_credential for client in clients}) == len(clients)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"resource": "/api"}, ValueError, "absolute URI"),
+        ({"resource": "https://api.example/#part"}, ValueError, "fragment"),
+        ({"resource": 1}, TypeError, "not iterable"),
+        ({"scope": b"read"}, TypeError, "scope must be a str"),
+        ({"extra": {"grant_type": "x", "scope": "y"}}, ValueError, "hold grant_type, scope"),
+        ({"extra": {"tenant": 1}}, TypeError, r"extra\['tenant'\] must be a str"),
+        ({"client_id": None}, TypeError, "client_id must be a str"),
+        ({"client_id": ""}, ValueError, "client_id is empty"),
+        ({"client_secret": b"x"}, TypeError, "client_secret must be a str"),
+        ({"audience": ["a"]}, TypeError, "audience must be a str"),
+        ({"timeout": 0}, ValueError, "timeout"),
+        ({"timeout": float("inf")}, ValueError, "timeout"),
+        ({"timeout": float("nan")}, ValueError, "timeout"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_at_once(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        source(**options)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("id.example/token", "begin with https://"),
+        ("ftp://id.example/token", "begin with https://"),
+        ("https:///token", "begin with https://"),
+        ("https://id.example:0/token", "begin with https://"),
+        ("https://id.example:port/token", "[Pp]ort"),
+        ("https://user:pass@id.example/token", "user or password"),
+        ("https://id.example/token#part", "fragment"),
+        ("https://id.example/to ken", "space"),
+        ("https://id.example/to\nken", "control character"),
+        (r"https://id.example\@evil.example/token", "user or password"),
+        (r"https://id.example\.evil.example/token", "backslash"),
+    ],
+)
+def test_urls_that_cannot_be_a_token_endpoint_are_refused_at_once(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClientCredentials(url, client_id="app")
+
+
+@pytest.mark.parametrize(
+    "host", ["id.example", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", "[::2]"]
+)
+def test_secrets_do_not_go_to_other_machines_in_clear(host: str) -> None:
+    with pytest.raises(UnsafeTarget, match=r"clear text.*allow_http"):
+        ClientCredentials(f"http://{host}/token", client_id="app")
+    assert ClientCredentials(f"http://{host}/token", client_id="app", allow_http=True)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3:81", "[::1]"])
+def test_this_machine_may_be_asked_in_clear(host: str) -> None:
+    assert ClientCredentials(f"http://{host}/token", client_id="app")
+
+
+def test_a_token_tells_all_that_the_server_said(server: TokenServer) -> None:
+    body = {"access_token": "abc", "expires_in": 60, "scope": "read", "tenant": "acme"}
+    server.fail_next(200, body=body)
+    token = ClientCredentials(server.token_url, client_id="client", client_secret="secret")()
+    assert isinstance(token, Token)
+    assert (token.access_token, token.scope, token.lifetime) == ("abc", "read", 60)
+    assert token.extras == {"tenant": "acme"}
+    # From before the request was sent.
+    assert token.issued_at <= server.requests[0].time
+
+
+@pytest.mark.parametrize("name", ["ClientCredentials", "RefreshToken", "Password", "Login"])
+def test_making_a_source_stays_cheap(name: str) -> None:
+    arguments = ["'https://id.example/token'"]
+    arguments += ["'ada', 'pass'"] if name == "Password" else []
+    arguments += ["client_id='app'"] if name != "Login" else ["json={'user': 'ada'}"]
+    making = f"tokenadapter.{name}({', '.join(arguments)})"
+    program = f"import sys, tokenadapter; {making}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout.split()
+    dear = {"requests", "urllib3", "dataclasses", "inspect", "email", "tokenadapter.errors"}
+    assert not dear.intersection(loaded)
+
+
+def test_a_source_without_a_credential_says_so(server: TokenServer) -> None:
+    with pytest.raises(ReauthRequired, match="adopt") as caught:
+        RefreshToken(server.token_url, client_id="client")(None)
+    assert caught.value.reason == "no_credential"
+    assert not server.requests

@@ -1,0 +1,80 @@
+"""The refresh token grant."""
+
+from __future__ import annotations
+
+import pytest
+
+from tokenadapter import ReauthRequired, RefreshToken, Token
+from tokenadapter.protocols import Credential
+from tokenadapter.testing import TokenServer
+
+URL = "https://id.example/token"
+STORED = Credential("refresh_token", "stored", single_use=True)
+FIRST = Credential("refresh_token", "first", single_use=True, first=True)
+
+
+def source(url: str, refresh_token: str | None = None) -> RefreshToken:
+    return RefreshToken(url, refresh_token, client_id="client", client_secret="secret")
+
+
+@pytest.mark.parametrize(
+    ("stored", "configured", "expected"),
+    [
+        (None, None, []),
+        (None, "first", [FIRST]),
+        ("stored", None, [STORED]),
+        ("stored", "first", [STORED, FIRST]),
+        ("stored", "stored", [STORED]),
+    ],
+)
+def test_what_the_store_holds_goes_before_what_was_configured(
+    stored: str | None, configured: str | None, expected: list[Credential]
+) -> None:
+    previous = Token("a", refresh_token=stored)
+    assert source(URL, configured).credentials(previous) == expected
+    if stored is None:
+        assert source(URL, configured).credentials(None) == expected
+
+
+def test_a_chain_of_refreshes_presents_each_refresh_token_once(server: TokenServer) -> None:
+    first = server.issue()["refresh_token"]
+    grant = source(server.token_url, first)
+    second = grant()
+    third = grant(second)
+    presented = [request.form["refresh_token"] for request in server.requests]
+    assert presented == [first, second.refresh_token]
+    assert third.refresh_token not in presented
+    assert server.stats.reuse_detections == 0
+
+
+def test_the_form_has_the_refresh_token_and_a_scope_only_if_configured(server: TokenServer) -> None:
+    source(server.token_url, server.issue()["refresh_token"])()
+    (request,) = server.requests
+    assert request.form.keys() == {"grant_type", "refresh_token"}
+    assert request.form["grant_type"] == "refresh_token"
+
+
+def test_an_answer_without_a_refresh_token_is_returned_as_it_is() -> None:
+    with TokenServer(rotate=False) as server:
+        assert source(server.token_url, server.issue()["refresh_token"])().refresh_token is None
+
+
+def test_a_revoked_refresh_token_asks_for_a_login(server: TokenServer) -> None:
+    first = server.issue()["refresh_token"]
+    server.revoke_all()
+    with pytest.raises(ReauthRequired, match=r"refused the refresh token.*adopt") as caught:
+        source(server.token_url, first)()
+    assert caught.value.reason == caught.value.error == "invalid_grant"
+
+
+def test_an_account_tells_whose_grant_it_is() -> None:
+    grant = RefreshToken(URL, client_id="client", account="ada", grace=30)
+    assert grant.whose == {"endpoint": URL, "client": "client", "user": "ada"}
+    assert grant.grace == 30
+    assert "user" not in source(URL).whose
+
+
+@pytest.mark.parametrize("wrong", ["", 1])
+def test_a_refresh_token_is_a_text(wrong: str) -> None:
+    with pytest.raises((TypeError, ValueError), match="refresh_token"):
+        source(URL, wrong)

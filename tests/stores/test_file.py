@@ -1,0 +1,133 @@
+"""FileStore: the contract, and what concerns files only."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from tokenadapter.errors import StoreError
+from tokenadapter.stores.file import FileStore
+
+from .contract import Connect, SharedStoreContract
+from .helpers import failing, run, save
+
+
+class TestFileStore(SharedStoreContract):
+    PATIENCE = 5.0
+
+    @pytest.fixture
+    def connect(self, path: Path) -> Connect:
+        return lambda: FileStore(path)
+
+
+class TestFileStoreBehindALink(SharedStoreContract):
+    """Whoever follows the link and whoever names the file itself share one slot."""
+
+    PATIENCE = 5.0
+
+    @pytest.fixture
+    def connect(self, tmp_path: Path) -> Connect:
+        link, target = tmp_path / "link.json", tmp_path / "real" / "token.json"
+        link.symlink_to(target)
+        connections = 0
+
+        def connect() -> FileStore:
+            nonlocal connections
+            connections += 1
+            return FileStore(link, private=False) if connections % 2 else FileStore(target)
+
+        return connect
+
+
+def test_it_says_which_slot_it_is(store: FileStore, path: Path) -> None:
+    assert repr(store) == str(store) == f"FileStore({str(path)!r})"
+
+
+def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert FileStore("~/state/token.json").path == str(tmp_path / "state" / "token.json")
+    assert FileStore(Path("~/token.json")).path == str(tmp_path / "token.json")
+
+
+def test_an_unknown_home_directory_is_no_directory_named_tilde() -> None:
+    with pytest.raises(ValueError, match="~nobody-at-all/token"):
+        FileStore("~nobody-at-all/token.json")
+
+
+def test_a_relative_path_keeps_its_meaning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = FileStore("state/token.json")
+    monkeypatch.chdir("/")
+    save(store)
+    assert (tmp_path / "state" / "token.json").exists()
+
+
+def test_it_is_pickled_with_its_settings(path: Path) -> None:
+    for private in (True, False):
+        twin = pickle.loads(pickle.dumps(FileStore(path, private=private)))
+        assert (twin.path, twin.private) == (str(path), private)
+
+
+def test_a_person_can_read_the_file(store: FileStore, path: Path) -> None:
+    save(store)
+    assert json.loads(path.read_text()) == {
+        "format": "tokenadapter/1",
+        "tag": "tag 1",
+        "document": {"n": 1},
+    }
+    assert path.read_text().startswith('{\n  "format": "tokenadapter/1",\n')
+
+
+# Loading costs little
+
+
+def test_loading_creates_nothing(store: FileStore, path: Path) -> None:
+    assert store.load().document is None
+    assert not store.marked("note")
+    assert not path.parent.exists()
+
+
+def test_loading_imports_only_what_it_needs(store: FileStore, path: Path) -> None:
+    save(store)
+    run(f"""
+        import sys
+        before = set(sys.modules)
+        from tokenadapter.stores.file import FileStore
+        assert FileStore({str(path)!r}).load().document == {{"n": 1}}
+        dear = {{"filelock", "requests", "dataclasses", "inspect", "logging", "pathlib",
+                 "tokenadapter.errors"}}
+        imported = dear & (sys.modules.keys() - before)
+        assert not imported, imported
+    """)
+
+
+# Notes
+
+
+def test_notes_outlive_the_record(store: FileStore, path: Path) -> None:
+    save(store)
+    store.mark("note")
+    path.unlink()
+    assert FileStore(path).marked("note")
+
+
+def test_a_note_that_is_remembered_already_is_not_written_again(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.mark("note")
+    monkeypatch.setattr(os, "replace", failing(os.replace, errno.EIO))
+    store.mark("note")
+
+
+def test_notes_that_others_can_write_are_refused(store: FileStore, path: Path) -> None:
+    store.mark("note")
+    path.with_name("token.json.notes").chmod(0o622)
+    with pytest.raises(StoreError, match=r"chmod 600 .*/token\.json\.notes"):
+        store.marked("note")
+    with pytest.raises(StoreError, match=r"chmod 600 .*/token\.json\.notes"):
+        store.mark("another")

@@ -1,0 +1,57 @@
+"""Laws that hold for every document and every order of writes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenadapter.protocols import Document, TokenStore
+from tokenadapter.stores.file import FileStore
+from tokenadapter.stores.memory import MemoryStore
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda some: st.lists(some, max_size=4) | st.dictionaries(st.text(), some, max_size=4),
+)
+TAGS = st.sampled_from(["a", "b", "c"])
+STORES = pytest.mark.parametrize(
+    "make", [lambda _: MemoryStore(), FileStore], ids=["memory", "file"]
+)
+
+
+@STORES
+@settings(max_examples=40)
+@given(document=st.dictionaries(st.text(), JSON))
+def test_any_document_comes_back_as_it_was(
+    make: Callable[[Path], TokenStore], document: Document
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        store = make(Path(directory) / "token.json")
+        assert store.save(document, tag="one", expected=None, ttl=None)
+        assert store.load().document == document
+
+
+@STORES
+@settings(max_examples=40)
+@given(writes=st.lists(st.tuples(TAGS, st.none() | TAGS), max_size=8))
+def test_writes_are_those_that_expected_what_was_there(
+    make: Callable[[Path], TokenStore], writes: list[tuple[str, str | None]]
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        store = make(Path(directory) / "token.json")
+        stored: Document | None = None
+        for number, (tag, expected) in enumerate(writes):
+            before = store.load().tag
+            written = store.save({"n": number}, tag=tag, expected=expected, ttl=None)
+            # What has the new tag already is the same write, tried again.
+            assert written == (before in (expected, tag))
+            if written:
+                stored = {"n": number}
+            snapshot = store.load()
+            assert snapshot.document == stored
+            assert snapshot.tag == (tag if written else before)

@@ -1,0 +1,159 @@
+"""The lock of FileStore: whose it is, across kills, forks and lost files."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from tokenadapter.errors import StoreError
+from tokenadapter.stores.file import FileStore
+
+from .helpers import failing, run, save, succeeds_in_child
+
+
+def test_the_lock_file_is_never_deleted(store: FileStore, path: Path) -> None:
+    lock = store.lock()
+    assert lock.acquire(60)
+    inode = path.with_name("token.json.lock").stat().st_ino
+    lock.release()
+    save(store)
+    assert path.with_name("token.json.lock").stat().st_ino == inode
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_lock_on_a_file_that_is_gone_is_not_confirmed(
+    store: FileStore, path: Path, again: bool
+) -> None:
+    save(store)
+    lock = store.lock()
+    assert lock.acquire(60)
+    assert lock.confirm()
+    store.prepare()
+    shutil.rmtree(path.parent)
+    if again:
+        path.parent.mkdir(0o700)
+        path.with_name("token.json.lock").touch(0o600)
+    assert not lock.confirm()
+    # What its holder has is saved all the same, under the lock that counts now.
+    save(store, 2)
+    assert store.load().document == {"n": 2}
+    lock.release()
+    other = store.lock()
+    assert other.acquire(60)
+    other.release()
+
+
+def test_a_save_without_the_lock_does_not_wait_for_ever(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenadapter.stores.file._PATIENCE", 0.05)
+    lock = FileStore(store.path).lock()
+    assert lock.acquire(60)
+    with pytest.raises(StoreError, match="try again"):
+        save(store)
+    lock.release()
+    save(store)
+
+
+def test_no_makeshift_lock_where_the_file_system_has_none(
+    store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcntl.flock", failing(fcntl.flock, errno.ENOSYS))
+    with pytest.raises(StoreError, match="has no locks"):
+        store.lock().acquire(60)
+    monkeypatch.undo()
+    assert store.lock().acquire(60)
+
+
+def test_a_lock_that_cannot_be_had_is_an_error(store: FileStore, path: Path) -> None:
+    path.with_name("token.json.lock").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"cannot lock .*/token\.json\.lock") as caught:
+        store.lock().acquire(60)
+    assert isinstance(caught.value.__cause__, OSError)
+    with pytest.raises(StoreError):
+        save(store)
+
+
+def test_closed_descriptors_hold_no_lock(store: FileStore) -> None:
+    lock = store.lock()
+    assert lock.acquire(60)
+    os.close(lock._descriptors[-1])  # as daemons do with all that they inherit
+    assert not lock.confirm()
+    lock.release()
+    other = FileStore(store.path).lock()
+    assert other.acquire(60)
+    other.release()
+
+
+# Forks
+
+
+def test_a_child_forked_meanwhile_neither_holds_nor_frees_the_lock(
+    store: FileStore, path: Path
+) -> None:
+    lock = store.lock()
+    assert lock.acquire(60)
+    store.prepare()
+
+    def in_child() -> bool:
+        held = lock.confirm()
+        lock.release()
+        return not held and not store.lock().acquire(60)
+
+    assert succeeds_in_child(in_child)
+    assert lock.confirm()
+    assert not FileStore(path).lock().acquire(60)
+    save(store)  # with what was prepared, which the child left alone
+    lock.release()
+    assert succeeds_in_child(lambda: store.lock().acquire(60))
+
+
+def test_a_child_that_ends_does_not_free_the_lock_of_its_parent(path: Path) -> None:
+    run(f"""
+        import os, subprocess, sys
+        from tokenadapter.stores.file import FileStore
+        store = FileStore({str(path)!r})
+        lock = store.lock()
+        assert lock.acquire(60)
+        child = os.fork()
+        if child == 0:
+            sys.exit(0)  # with all the finalizers and exit handlers that there are
+        assert os.waitpid(child, 0)[1] == 0
+        assert lock.confirm()
+        probe = "from tokenadapter.stores.file import FileStore as F; import sys; " \\
+            f"sys.exit(F({{store.path!r}}).lock().acquire(60))"
+        assert subprocess.run([sys.executable, "-c", probe]).returncode == 0
+    """)
+
+
+def test_a_living_child_does_not_keep_the_lock_of_its_dead_parent(store: FileStore) -> None:
+    ready, tell_ready = os.pipe()
+    done, tell_done = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        try:
+            assert store.lock().acquire(60)
+        finally:
+            if os.fork() == 0:
+                os.close(tell_done)
+                os.write(tell_ready, b"!")
+                os.read(done, 1)
+                os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.close(tell_ready)
+    os.waitpid(parent, 0)
+    assert os.read(ready, 1) == b"!"
+    lock = store.lock()
+    taken = lock.acquire(60)
+    os.close(tell_done)
+    assert os.read(ready, 1) == b""  # the grandchild has lived until now
+    assert taken
+    lock.release()
+    os.close(ready)
+    os.close(done)

@@ -1,0 +1,619 @@
+"""The face for requests, against a real server."""
+
+from __future__ import annotations
+
+import gc
+import io
+import pickle
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from requests.adapters import BaseAdapter, HTTPAdapter
+from urllib3.util import Retry, Timeout
+
+from tokenadapter import (
+    ClientCredentials,
+    LockTimeout,
+    MemoryStore,
+    ReauthRequired,
+    RefreshTemporarilyFailed,
+    RefreshToken,
+    Token,
+    TokenAdapter,
+    TokenKeeper,
+    UnsafeTarget,
+    expired_on,
+)
+from tokenadapter.testing import TokenServer
+
+
+@pytest.fixture
+def source(server: TokenServer) -> RefreshToken:
+    first = server.issue()["refresh_token"]
+    return RefreshToken(server.token_url, first, client_id="client", client_secret="secret")
+
+
+@pytest.fixture
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        yield session
+
+
+@pytest.fixture
+def adapter(server: TokenServer, source: RefreshToken, session: requests.Session) -> TokenAdapter:
+    return TokenAdapter(server.api_url, source).mount(session)
+
+
+def get(session: requests.Session, server: TokenServer, path: str = "x", **kwargs: Any) -> Any:
+    return session.get(server.api_url + path, **kwargs)
+
+
+def tokens_sent(server: TokenServer, header: str = "authorization") -> list[str | None]:
+    return [r.headers.get(header) for r in server.requests if r.path.startswith("/api/")]
+
+
+# --- attach, renew, replay -------------------------------------------------------------------
+
+
+def test_requests_are_signed(adapter, session, server):
+    answer = get(session, server)
+    assert answer.ok
+    assert tokens_sent(server) == [f"Bearer {adapter.keeper.current().access_token}"]
+
+
+def test_a_revoked_token_is_renewed_and_the_request_replayed(adapter, session, server):
+    get(session, server)
+    server.expire_now()
+    answer = session.put(server.api_url + "x?y=1", data=b"whole body", headers={"X-Mine": "1"})
+    assert answer.ok
+    echo = answer.json()
+    assert (echo["method"], echo["query"], echo["length"]) == ("PUT", "y=1", 10)
+    assert echo["headers"]["x-mine"] == "1"
+    assert [past.status_code for past in answer.history] == [401]
+    assert server.stats.renewals == 2
+    assert adapter.keeper.stats["Replayed"] == 1
+
+
+def test_32_threads_with_an_expired_token_make_one_token_request(adapter, session, server):
+    barrier = threading.Barrier(32)
+    answers: list[int] = []
+
+    def work() -> None:
+        barrier.wait()
+        answers.append(get(session, server).status_code)
+
+    threads = [threading.Thread(target=work) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 32
+    assert server.stats.token_requests == 1
+
+
+def test_a_revocation_under_load_is_noticed_by_nobody(adapter, session, server):
+    get(session, server)
+    stop = threading.Event()
+    answers: list[int] = []
+
+    def work() -> None:
+        with requests.Session() as mine:
+            adapter.mount(mine)
+            while not stop.is_set():
+                answers.append(get(mine, server).status_code)
+            mine.adapters.clear()
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    server.wait_for(lambda stats: stats.api_requests > 100)
+    server.expire_now()
+    seen = server.stats.api_requests
+    server.wait_for(lambda stats: stats.api_requests > seen + 100)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert set(answers) == {200}
+    assert server.stats.token_requests == 2
+    assert server.stats.api_refused >= 1
+
+
+def test_another_token_in_the_store_costs_no_renewal(server, source, session):
+    store = MemoryStore()
+    mine = TokenAdapter(server.api_url, source, store=store).mount(session)
+    others = TokenKeeper(source, store)
+    old = mine.keeper.current()
+    others.renew(old)
+    server.revoke(old.access_token)
+    assert get(session, server).ok
+    assert server.stats.renewals == 2
+
+
+def test_if_the_token_of_others_is_refused_too_there_is_still_one_renewal(server, source, session):
+    store = MemoryStore()
+    mine = TokenAdapter(server.api_url, source, store=store).mount(session)
+    TokenKeeper(source, store).renew(mine.keeper.current())
+    server.expire_now()
+    answer = get(session, server)
+    assert answer.ok
+    assert len(answer.history) == 2
+    assert server.stats.renewals == 3
+
+
+def test_a_new_token_that_is_refused_is_handed_on_and_the_next_ones_too(adapter, session, server):
+    get(session, server)
+    server.fail_next(401, count=None, endpoint="api")
+    for _ in range(3):
+        assert get(session, server).status_code == 401
+    assert server.stats.renewals == 2
+    server.recover("api")
+    assert get(session, server).ok
+
+
+def test_the_first_token_that_is_refused_is_not_renewed(adapter, session, server):
+    server.fail_next(401, count=None, endpoint="api")
+    assert get(session, server).status_code == 401
+    assert server.stats.renewals == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (403, {}),
+        (407, {}),
+        (401, {"WWW-Authenticate": 'Basic realm="x"'}),
+        (401, {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}),
+        (401, {"WWW-Authenticate": 'Bearer error="insufficient_user_authentication"'}),
+        (500, {}),
+    ],
+)
+def test_what_is_no_expiry_is_handed_on(adapter, session, server, status, headers):
+    server.fail_next(status, endpoint="api", headers=headers)
+    assert get(session, server).status_code == status
+    assert server.stats.renewals == 1
+
+
+def test_max_replays_0_renews_and_hands_the_refusal_on(server, source, session):
+    TokenAdapter(server.api_url, source, max_replays=0).mount(session)
+    get(session, server)
+    server.expire_now()
+    assert get(session, server).status_code == 401
+    assert server.stats.renewals == 2
+    assert get(session, server).ok
+
+
+def test_more_replays_are_for_a_verdict_of_ones_own_and_never_renew_twice(server, source, session):
+    TokenAdapter(server.api_url, source, verdict=expired_on(status=419), max_replays=3).mount(
+        session
+    )
+    get(session, server)
+    server.fail_next(419, count=3, endpoint="api")
+    answer = get(session, server)
+    assert answer.ok
+    assert [past.status_code for past in answer.history] == [419] * 3
+    assert server.stats.renewals == 2
+    server.fail_next(419, count=5, endpoint="api")
+    assert get(session, server).status_code == 419
+
+
+def test_an_expiry_in_the_json_of_a_200_is_found_and_a_stream_stays_unread(server, source, session):
+    verdict = expired_on(status=200, json={"error": "token_expired"})
+    TokenAdapter(server.api_url, source, verdict=verdict).mount(session)
+    get(session, server)
+    server.fail_next(200, endpoint="api", body={"error": "token_expired"})
+    answer = get(session, server, stream=True)
+    assert b"".join(answer.iter_content(7)).startswith(b"{")
+    assert len(answer.history) == 1
+
+
+# --- where a token may go --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://api.example.com.evil.com/v1/x",
+        "https://api.example.com@evil.com/v1/x",
+        "https://evil.com/?https://api.example.com/v1/",
+        "https://api.example.com:8443/v1/x",
+        "http://api.example.com/v1/x",
+        "https://api.example.com/v10",
+        "https://api.example.com/v1/../admin",
+        "https://api.example.com/v1/%2e%2e/admin",
+        "https://api.example.com/v1/..%2Fadmin",
+        "https://api.example.com/v1/..;/admin",
+        "https://api.example.com/v1/%5C..%5Cadmin",
+        "https://api.example.com/V1/x",
+    ],
+)
+def test_nothing_but_the_prefix_gets_the_token(target):
+    sent = Recorder()
+    adapter = TokenAdapter("https://api.example.com/v1", lambda previous: "secret", inner=sent)
+    request = requests.Request("GET", target).prepare()
+    adapter.send(request)
+    assert "Authorization" not in sent.requests[0].headers
+    assert sent.requests[0] is request
+    adapter.send(requests.Request("GET", "https://api.example.com/v1/x").prepare())
+    assert sent.requests[1].headers["Authorization"] == "Bearer secret"
+
+
+def test_a_request_outside_the_prefix_is_told_of_once():
+    adapter = TokenAdapter("https://api.example.com/v1", lambda previous: "t", inner=Recorder())
+    for _ in range(3):
+        adapter.send(requests.Request("GET", "https://api.example.com/v2").prepare())
+    assert adapter.keeper.stats == {"OutsidePrefix": 1}
+
+
+def test_plain_http_is_refused_but_for_this_machine_or_on_demand():
+    with pytest.raises(UnsafeTarget, match="allow_http"):
+        TokenAdapter("http://api.example.com/", lambda previous: "t")
+    TokenAdapter("http://api.example.com/", lambda previous: "t", allow_http=True)
+    TokenAdapter("http://127.0.0.1:1/", lambda previous: "t")
+
+
+@pytest.mark.parametrize("header", ["Authorization", "X-Api-Token"])
+def test_a_redirect_to_another_host_takes_no_token_along(source, session, header):
+    with TokenServer(header=header) as server, TokenServer() as elsewhere:
+        grant = ClientCredentials(server.token_url, client_id="client", client_secret="secret")
+        TokenAdapter(server.api_url, grant, header=header).mount(session)
+        target = f"{server.api_url}redirect?to={elsewhere.public_url}x&status=307"
+        answer = session.post(target, data=b"body")
+        assert answer.ok
+        received = elsewhere.requests[-1].headers
+        assert header.lower() not in received
+        assert "authorization" not in received
+        # Back under the prefix, the token is there again.
+        back = f"{server.api_url}redirect?to={server.api_url}y"
+        assert session.get(back).ok
+
+
+def test_a_redirect_of_the_token_request_is_not_followed(server, session, source):
+    with TokenServer() as elsewhere:
+        TokenAdapter(server.api_url, source).mount(session)
+        server.fail_next(307, redirect=elsewhere.token_url)
+        with pytest.raises(requests.RequestException, match="redirect"):
+            get(session, server)
+        assert elsewhere.requests == ()
+
+
+def test_a_netrc_entry_neither_replaces_the_token_nor_joins_the_token_request(
+    server, session, source, tmp_path, monkeypatch
+):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login joe password netrc-password\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    grant = RefreshToken(
+        server.token_url, server.issue()["refresh_token"], client_id="client", client_auth="none"
+    )
+    TokenAdapter(server.api_url, source).mount(session)
+    assert get(session, server).ok
+    assert tokens_sent(server)[0].startswith("Bearer ")
+    with pytest.raises(requests.RequestException):
+        TokenKeeper(grant).current()
+    asked = [r for r in server.requests if r.path == "/token"][-1]
+    assert "authorization" not in asked.headers
+
+
+def test_requests_to_the_token_endpoint_itself_are_left_alone(server, session, source):
+    TokenAdapter(server.url, source).mount(session)
+    session.post(server.token_url, auth=("client", "secret"), data={"grant_type": "x"})
+    assert server.requests[-1].headers["authorization"].startswith("Basic ")
+    assert server.stats.renewals == 0
+
+
+def test_the_callers_request_never_carries_the_token(adapter, session, server):
+    get(session, server)
+    server.expire_now()
+    request = session.prepare_request(requests.Request("GET", server.api_url + "x"))
+    answer = session.send(request)
+    assert answer.request is request
+    assert answer.history[0].request is request
+    assert "Authorization" not in request.headers
+    with server.hold(endpoint="api"), pytest.raises(requests.ReadTimeout) as info:
+        session.send(request, timeout=0.05)
+    assert info.value.request is request
+
+
+# --- fidelity --------------------------------------------------------------------------------
+
+
+class Recorder(BaseAdapter):
+    """An inner adapter that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.requests: list[requests.PreparedRequest] = []
+        self.kwargs: list[dict[str, Any]] = []
+        self.closed = False
+
+    def send(self, request, *args: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override]
+        self.requests.append(request)
+        response = requests.Response()
+        response.status_code = 200
+        response.raw = io.BytesIO(b"")
+        response.request = request
+        response.url = request.url
+        return response
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_an_inner_adapter_does_the_sending_and_is_closed():
+    inner = Recorder()
+    adapter = TokenAdapter("https://api.example.com/", lambda previous: "t", inner=inner)
+    request = requests.Request("GET", "https://api.example.com/").prepare()
+    assert adapter.send(request).request is request
+    assert inner.requests[0].headers["Authorization"] == "Bearer t"
+    adapter.close()
+    assert inner.closed
+
+
+def test_pool_settings_beside_an_inner_adapter_are_a_mistake():
+    with pytest.raises(TypeError, match="pool_maxsize"):
+        TokenAdapter(
+            "https://api.example.com/", lambda previous: "t", inner=Recorder(), pool_maxsize=3
+        )
+
+
+def test_keeper_settings_beside_a_keeper_are_a_mistake():
+    with pytest.raises(TypeError, match="TokenKeeper"):
+        TokenAdapter(
+            "https://api.example.com/", TokenKeeper(lambda previous: "t"), store=MemoryStore()
+        )
+
+
+def test_two_adapters_can_share_a_keeper(server, source, session):
+    keeper = TokenKeeper(source)
+    TokenAdapter(server.api_url + "a", keeper).mount(session)
+    TokenAdapter(server.api_url + "b", keeper).mount(session)
+    assert get(session, server, "a/1").ok
+    assert get(session, server, "b/1").ok
+    assert get(session, server, "c/1").status_code == 401
+    assert server.stats.token_requests == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "header", "value"),
+    [
+        ({}, "Authorization", "Bearer t"),
+        ({"scheme": "token"}, "Authorization", "token t"),
+        ({"header": "X-Api-Token", "scheme": ""}, "X-Api-Token", "t"),
+    ],
+)
+def test_header_and_scheme(settings, header, value):
+    inner = Recorder()
+    adapter = TokenAdapter("https://a.example.com", lambda previous: "t", inner=inner, **settings)
+    adapter.send(requests.Request("GET", "https://a.example.com/x").prepare())
+    assert inner.requests[0].headers == {header: value}
+
+
+def test_attach_may_use_the_query_and_the_url_that_is_told_has_no_token():
+    inner = Recorder()
+
+    def attach(request: requests.PreparedRequest, token: Token) -> None:
+        request.prepare_url(request.url, {"access_token": token.access_token})
+
+    adapter = TokenAdapter("https://a.example.com", lambda p: "secret", attach=attach, inner=inner)
+    answer = adapter.send(requests.Request("GET", "https://a.example.com/x").prepare())
+    assert inner.requests[0].url == "https://a.example.com/x?access_token=secret"
+    assert answer.url == "https://a.example.com/x"
+
+
+def test_override_auth_can_be_turned_off(server, source, session):
+    TokenAdapter(server.api_url, source, override_auth=False).mount(session)
+    assert get(session, server, auth=("joe", "password")).status_code == 401
+    assert tokens_sent(server)[0].startswith("Basic ")
+    assert server.stats.token_requests == 0
+
+
+def test_an_auth_of_the_session_gives_way(adapter, session, server):
+    session.auth = ("joe", "password")
+    assert get(session, server).ok
+
+
+def test_401_is_taken_out_of_a_retry(server, source, session):
+    retry = Retry(2, status_forcelist=[401, 503], backoff_factor=0)
+    adapter = TokenAdapter(server.api_url, source, max_retries=retry).mount(session)
+    assert list(adapter.max_retries.status_forcelist) == [503]
+    assert retry.status_forcelist == [401, 503]
+    get(session, server)
+    server.expire_now()
+    server.fail_next(503, endpoint="api")
+    assert get(session, server).ok
+    assert server.stats.renewals == 2
+
+
+def test_cookies_of_a_refusal_are_kept_and_sent_with_the_replay(adapter, session, server):
+    get(session, server)
+    session.cookies.set("old", "1")
+    server.fail_next(401, endpoint="api", headers={"Set-Cookie": "new=2; Path=/"})
+    answer = get(session, server)
+    assert answer.ok
+    assert sorted(tokens_sent(server, "cookie")[-1].split("; ")) == ["new=2", "old=1"]
+    assert session.cookies.get_dict() == {"old": "1", "new": "2"}
+
+
+def test_a_cookie_header_of_the_callers_own_is_left_alone(adapter, session, server):
+    get(session, server)
+    server.fail_next(401, endpoint="api", headers={"Set-Cookie": "new=2; Path=/"})
+    assert get(session, server, headers={"Cookie": "mine=1"}).ok
+    assert tokens_sent(server, "cookie")[-1] == "mine=1"
+    assert session.cookies.get_dict() == {"new": "2"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_connection_serves_refusals_and_replays(server, source, session, stream):
+    TokenAdapter(server.api_url, source, pool_block=True, pool_maxsize=1).mount(session)
+    for _ in range(5):
+        server.expire_now()
+        with get(session, server, stream=stream) as answer:
+            assert answer.json()["method"] == "GET"
+    peers = {r.peer for r in server.requests if r.path.startswith("/api/")}
+    assert len(peers) == 1
+
+
+def test_a_stream_is_given_unread(adapter, session, server):
+    get(session, server)
+    server.expire_now()
+    with get(session, server, stream=True) as answer:
+        assert not answer._content_consumed
+        assert answer.raw.read(5)
+
+
+def test_a_generator_is_replayed_whole(adapter, session, server):
+    get(session, server)
+    server.expire_now()
+    answer = session.post(server.api_url + "x", data=(b"%d," % i for i in range(1000)))
+    assert answer.json()["length"] == len(b"".join(b"%d," % i for i in range(1000)))
+
+
+def test_a_body_that_cannot_be_repeated_is_renewed_for_and_handed_on(server, source, session):
+    adapter = TokenAdapter(server.api_url, source, replay_limit=10).mount(session)
+    get(session, server)
+    server.expire_now()
+    assert session.post(server.api_url + "x", data=iter([b"x" * 100])).status_code == 401
+    assert server.stats.renewals == 2
+    assert adapter.keeper.stats["HandedOn"] == 1
+
+
+def test_hooks_run_on_the_answer_that_the_caller_gets(adapter, session, server):
+    get(session, server)
+    server.expire_now()
+    seen: list[int] = []
+    get(session, server, hooks={"response": lambda r, **kwargs: seen.append(r.status_code)})
+    assert seen == [200]
+
+
+def test_a_failed_renewal_says_so_with_the_refusal_at_hand(adapter, session, server):
+    get(session, server)
+    server.expire_now()
+    with server.outage(503), pytest.raises(RefreshTemporarilyFailed) as info:
+        get(session, server)
+    assert info.value.response.status_code == 401
+    assert info.value.response.json()
+    assert info.value.request.url == server.api_url + "x"
+
+
+def test_a_dead_grant_is_an_error_that_callers_of_requests_catch(adapter, session, server):
+    get(session, server)
+    server.revoke_all()
+    with pytest.raises(requests.RequestException) as info:
+        get(session, server)
+    assert isinstance(info.value, ReauthRequired)
+
+
+@pytest.mark.parametrize("timeout", [0.05, (5, 0.05), Timeout(read=0.05), Timeout(total=0.05)])
+def test_a_renewal_is_waited_for_no_longer_than_the_read_timeout(adapter, session, server, timeout):
+    with server.hold():
+        with pytest.raises(LockTimeout):
+            get(session, server, timeout=timeout)
+        run = adapter.keeper._flight.under_way()
+    assert run.wait(10)
+    assert get(session, server).ok
+
+
+def test_mount_takes_the_place_of_its_prefix_under_every_spelling(source, session):
+    kept = HTTPAdapter()
+    session.mount("https://api.example.com/v1/public/", kept)
+    mounted = session.adapters
+    adapter = TokenAdapter("https://API.example.com:443/v1/", source)
+    assert adapter.mount(session) is adapter
+    assert session.adapters is not mounted
+    for url in ("/v1", "/v1/", "/v1/x", "/v1?x"):
+        assert session.get_adapter("https://api.example.com" + url) is adapter
+        assert session.get_adapter("https://api.example.com:443" + url) is adapter
+    assert session.get_adapter("https://api.example.com/v1/public/x") is kept
+    assert session.get_adapter("https://other.example.com/v1") is not adapter
+
+
+def test_session_mount_works_too(server, source, session):
+    adapter = TokenAdapter(server.api_url, source)
+    session.mount(adapter.prefix, adapter)
+    assert get(session, server).ok
+
+
+def grow(previous: Token | None) -> str:
+    return "very-secret"
+
+
+def test_a_pickled_adapter_carries_its_settings_and_no_token():
+    adapter = TokenAdapter(
+        "https://api.example.com/v1",
+        grow,
+        max_replays=4,
+        verdict=expired_on(status=419),
+        header="X-Token",
+        scheme="",
+        inner=HTTPAdapter(pool_maxsize=3),
+    )
+    adapter.keeper.current()
+    data = pickle.dumps(adapter)
+    assert b"very-secret" not in data
+    copy = pickle.loads(data)
+    assert copy.prefix == adapter.prefix
+    assert copy.max_replays == 4
+    copy.inner = Recorder()
+    copy.send(requests.Request("GET", "https://api.example.com/v1/x").prepare())
+    assert copy.inner.requests[0].headers["X-Token"] == "very-secret"
+
+
+def test_an_adapter_that_is_dropped_is_freed_at_once(server, source):
+    session = requests.Session()
+    adapter = TokenAdapter(server.api_url, source).mount(session)
+    get(session, server).close()
+    reference = weakref.ref(adapter)
+    gc.disable()
+    try:
+        del adapter
+        session.close()
+        del session
+        assert reference() is None
+    finally:
+        gc.enable()
+
+
+def test_close_and_use_again(adapter, session, server):
+    get(session, server)
+    adapter.close()
+    assert get(session, server).ok
+
+
+def test_positional_arguments_are_those_of_an_http_adapter(adapter, session, server):
+    request = session.prepare_request(requests.Request("GET", server.api_url + "x"))
+    assert adapter.send(request, True, 5, True, None, {}).ok
+
+
+def test_it_can_be_a_base_in_multiple_inheritance(server, source, session):
+    class Counting(HTTPAdapter):
+        count = 0
+
+        def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+            self.count += 1
+            return super().send(*args, **kwargs)
+
+    class Both(TokenAdapter, Counting):
+        pass
+
+    adapter = Both(server.api_url, source).mount(session)
+    get(session, server)
+    server.expire_now()
+    get(session, server)
+    assert adapter.count == 3
+
+
+def test_on_refresh_is_called_before_the_replay(server, source, session):
+    calls: list[tuple[str, int]] = []
+
+    def saved(token: Token) -> None:
+        calls.append((token.to_dict()["access_token"], server.stats.api_requests))
+
+    adapter = TokenAdapter(server.api_url, source, on_refresh=saved).mount(session)
+    get(session, server)
+    server.expire_now()
+    get(session, server)
+    assert [requests_before for _, requests_before in calls] == [0, 2]
+    assert calls[1][0] == adapter.keeper.current().access_token

@@ -1,0 +1,89 @@
+"""The public names: sorted, loaded when used, and the same for people and for type checkers."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import tokenadapter
+
+HOMES = tokenadapter._HOMES
+
+
+def run(program: str) -> str:
+    """What *program* prints, in an interpreter of its own."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def modules_loaded_by(statement: str) -> set[str]:
+    program = f"import sys; old = {{*sys.modules}}; {statement}; print(*{{*sys.modules}} - old)"
+    return set(run(program).split())
+
+
+def test_public_names_are_sorted() -> None:
+    assert tokenadapter.__all__ == sorted(tokenadapter.__all__)
+
+
+def test_every_public_name_has_a_home_and_nothing_else_has() -> None:
+    assert sorted(HOMES) == tokenadapter.__all__
+
+
+def test_type_checkers_see_the_same_names_from_the_same_modules() -> None:
+    tree = ast.parse(Path(tokenadapter.__file__).read_text(encoding="utf-8"))
+    for_checkers = {
+        alias.name: imported.module
+        for imported in ast.walk(tree)
+        if isinstance(imported, ast.ImportFrom) and imported.module != "importlib"
+        for alias in imported.names
+    }
+    assert for_checkers == HOMES
+
+
+@pytest.mark.parametrize("name", tokenadapter.__all__)
+def test_public_name_is_what_its_home_defines_and_exports(name: str) -> None:
+    home = import_module(HOMES[name])
+    public = getattr(tokenadapter, name)
+    assert public is getattr(home, name)
+    assert public.__module__ == home.__name__
+    assert name in home.__all__
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    assert modules_loaded_by("import tokenadapter") == {"tokenadapter"}
+
+
+def test_star_import_gives_the_public_names() -> None:
+    program = "from tokenadapter import *; print(*sorted(n for n in dir() if n[0] != '_'))"
+    assert run(program).split() == tokenadapter.__all__
+
+
+def test_dir_tells_the_names_that_are_not_loaded_yet() -> None:
+    told = run("import tokenadapter; print(*dir(tokenadapter))").split()
+    assert {*tokenadapter.__all__, "__version__"} <= {*told}
+    assert told == sorted(told)
+
+
+def test_a_name_is_looked_up_once() -> None:
+    program = "import tokenadapter as t; t.Token; print('Token' in vars(t), 'FileStore' in vars(t))"
+    assert run(program) == "True False"
+
+
+def test_unknown_name_is_an_attribute_error_like_that_of_any_module() -> None:
+    with pytest.raises(AttributeError, match="module 'tokenadapter' has no attribute 'Toke'"):
+        tokenadapter.Toke  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "module", ["token", "policy", "record", "protocols", "flight", "keeper", "stores.file"]
+)
+def test_what_serves_a_stored_token_stays_cheap_to_import(module: str) -> None:
+    dear = {"requests", "urllib3", "cachetools", "filelock", "dataclasses", "inspect"}
+    loaded = modules_loaded_by(f"import tokenadapter.{module}")
+    assert not loaded & {*dear, "tokenadapter.errors"}

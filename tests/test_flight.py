@@ -1,0 +1,316 @@
+"""One run at a time: shared by all who come, finished whoever leaves."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tokenadapter.errors import RefreshTemporarilyFailed
+from tokenadapter.flight import Flight, Run
+from tokenadapter.machine import MACHINE, Machine
+
+PATIENCE = 60.0  # seconds: for what happens at once, unless the test fails
+
+
+class Tower(Machine):
+    """A machine on which helper threads start, or do not."""
+
+    def __init__(self, start: Callable[[Callable[[], None]], bool]) -> None:
+        self._start = start
+
+    def start(self, work: Callable[[], None]) -> bool:
+        return self._start(work)
+
+
+NO_THREADS = Tower(lambda work: False)
+
+
+class Work:
+    """Work that begins, and goes on to its end when it is told to."""
+
+    def __init__(self, end: Callable[[Run[Any]], Any]) -> None:
+        self.begun = threading.Event()
+        self.may_end = threading.Event()
+        self.times = 0
+        self._end = end
+
+    def __call__(self, run: Run[Any]) -> Any:
+        self.times += 1
+        self.begun.set()
+        assert self.may_end.wait(PATIENCE)
+        return self._end(run)
+
+
+def raising(error: BaseException) -> Callable[[Run[Any]], Any]:
+    def fail(run: Run[Any]) -> Any:
+        raise error
+
+    return fail
+
+
+def outcome(run: Run[Any]) -> Any:
+    """What *run* ends with: its result or its error."""
+    assert run.wait(PATIENCE)
+    try:
+        return run.result()
+    except Exception as error:  # noqa: BLE001  (whatever it is)
+        return error
+
+
+def all_at_once(work: Work, count: int) -> list[Any]:
+    """What *count* threads get that come at the same time, while one run is under way."""
+    flight: Flight[Any] = Flight(MACHINE)
+    barrier = threading.Barrier(count)
+    outcomes: list[Any] = []
+
+    def come() -> None:
+        barrier.wait(PATIENCE)
+        run = flight.join(work)
+        if barrier.wait(PATIENCE) == 0:  # nobody is still on the way
+            work.may_end.set()
+        outcomes.append(outcome(run))
+
+    threads = [threading.Thread(target=come) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert flight.under_way() is None
+    return outcomes
+
+
+def test_all_who_come_share_one_run_and_its_result() -> None:
+    token = object()
+    work = Work(lambda run: token)
+    assert all_at_once(work, 32) == [token] * 32
+    assert work.times == 1
+
+
+def test_all_who_come_share_its_error_each_with_a_copy() -> None:
+    error = RefreshTemporarilyFailed("Try again later.", retry_at=5.0)
+    error.__cause__ = cause = ValueError()
+    outcomes = all_at_once(Work(raising(error)), 8)
+    assert len({id(copy) for copy in [error, *outcomes]}) == 9
+    for copy in outcomes:
+        assert (type(copy), str(copy), copy.retry_at) == (type(error), "Try again later.", 5.0)
+        assert copy.__cause__ is cause
+
+
+def test_an_error_that_cannot_be_copied_is_shared_as_it_is() -> None:
+    error = ZeroDivisionError()
+    assert all_at_once(Work(raising(error)), 2) == [error, error]
+
+
+def test_a_waiter_who_leaves_does_not_end_the_run() -> None:
+    work = Work(lambda run: "token")
+    run = Flight[Any](MACHINE).join(work)
+    assert not run.wait(0.0)
+    assert not run.wait(-1.0)
+    work.may_end.set()
+    assert outcome(run) == "token"
+
+
+def test_the_way_is_free_before_the_waiters_are_let_go() -> None:
+    free: list[bool] = []
+
+    class Watched(threading.Event):
+        def set(self) -> None:
+            free.append(flight.under_way() is None)
+            super().set()
+
+    machine = Machine()
+    machine.event = Watched  # type: ignore[method-assign]
+    flight: Flight[Any] = Flight(machine)
+    assert outcome(flight.join(lambda run: "first")) == "first"
+    assert isinstance(outcome(flight.join(raising(OSError()))), OSError)
+    assert free == [True, True]
+    assert outcome(flight.join(lambda run: "third")) == "third"
+
+
+@pytest.mark.parametrize("end", [lambda run: "later", raising(OSError())])
+def test_a_run_that_settles_early_goes_on_and_its_end_changes_nothing(
+    end: Callable[[Run[Any]], Any],
+) -> None:
+    ended = threading.Event()
+    work = Work(end)
+
+    def settle_early(run: Run[Any]) -> Any:
+        run.settle("early")
+        run.settle("again")
+        try:
+            return work(run)
+        finally:
+            ended.set()
+
+    flight: Flight[Any] = Flight(MACHINE)
+    run = flight.join(settle_early)
+    assert outcome(run) == "early"
+    assert flight.join(settle_early) is run
+    assert flight.under_way() is run
+    work.may_end.set()
+    assert ended.wait(PATIENCE)
+    assert outcome(run) == "early"
+
+
+@pytest.mark.parametrize("machine", [MACHINE, NO_THREADS])
+def test_a_run_knows_its_own_thread_while_it_works(machine: Machine) -> None:
+    flight: Flight[Any] = Flight(machine)
+    run = flight.join(lambda run: flight.join(raising(AssertionError())).is_mine())
+    assert outcome(run) is True
+    assert not run.is_mine()
+
+
+def test_no_other_thread_is_its_own() -> None:
+    work = Work(lambda run: None)
+    run = Flight[Any](MACHINE).join(work)
+    assert work.begun.wait(PATIENCE)
+    assert not run.is_mine()
+    work.may_end.set()
+
+
+def test_where_no_thread_can_start_the_caller_does_the_work() -> None:
+    run = Flight[Any](NO_THREADS).join(lambda run: threading.current_thread())
+    assert run.wait(0)
+    assert run.result() is threading.current_thread()
+
+
+def test_an_error_of_that_work_is_the_runs_too() -> None:
+    flight: Flight[Any] = Flight(NO_THREADS)
+    run = flight.join(raising(OSError()))
+    assert flight.under_way() is None
+    with pytest.raises(OSError):  # noqa: PT011
+        run.result()
+
+
+def test_nobody_waits_for_a_run_that_never_began() -> None:
+    def interrupted(work: Callable[[], None]) -> bool:
+        raise KeyboardInterrupt
+
+    flight: Flight[Any] = Flight(Tower(interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        flight.join(lambda run: None)
+    assert flight.under_way() is None
+
+
+def test_a_forked_child_begins_anew_and_is_not_disturbed_by_what_it_left() -> None:
+    flight: Flight[Any] = Flight(MACHINE)
+    old, new = Work(lambda run: "old"), Work(lambda run: "new")
+    left = flight.join(old)
+    flight.reset()
+    assert flight.under_way() is None
+    run = flight.join(new)
+    assert run is not left
+    old.may_end.set()
+    assert outcome(left) == "old"
+    assert flight.under_way() is run
+    new.may_end.set()
+    assert outcome(run) == "new"
+
+
+# --- Ctrl-C, and the end of the interpreter --------------------------------------------------
+
+PREAMBLE = """
+import atexit, os, signal, sys, threading
+from tokenadapter.flight import Flight
+from tokenadapter.machine import MACHINE
+
+class NoThreads(type(MACHINE)):
+    def start(self, work):
+        return False
+
+def say(*words):
+    print(*words, flush=True)
+"""
+
+
+def lines_of(program: str) -> tuple[int, list[str]]:
+    """The exit code of *program* and the lines that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", PREAMBLE + textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert "Traceback" not in done.stderr or "KeyboardInterrupt" in done.stderr, done.stderr
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_a_run_outlives_the_main_thread_that_was_interrupted_while_it_waited() -> None:
+    code, lines = lines_of("""
+        waiting = threading.Event()
+
+        def work(run):
+            waiting.wait()
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.main_thread().join(30)
+            say("saved" if MACHINE.exiting() else "too early")
+
+        run = Flight(MACHINE).join(work)
+        try:
+            waiting.set()
+            run.wait(30)
+        except KeyboardInterrupt:
+            say("interrupted")
+            raise
+    """)
+    assert lines == ["interrupted", "saved"]
+    assert code in (-signal.SIGINT, 1)
+
+
+def test_ctrl_c_waits_for_the_end_of_work_that_the_main_thread_does() -> None:
+    code, lines = lines_of("""
+        def work(run):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            say("saved")
+
+        flight = Flight(NoThreads())
+        try:
+            flight.join(work)
+        except KeyboardInterrupt:
+            say("interrupted", flight.under_way())
+        say(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    """)
+    assert lines == ["saved", "interrupted None", "True"]
+    assert code == 0
+
+
+def test_work_that_another_thread_does_leaves_the_signals_alone() -> None:
+    runs: list[Run[Any]] = []
+
+    def come() -> None:
+        runs.append(Flight[Any](NO_THREADS).join(lambda run: signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=come)
+    thread.start()
+    thread.join(PATIENCE)
+    assert outcome(runs[0]) is signal.getsignal(signal.SIGINT)
+
+
+def test_an_exit_handler_gets_its_token_and_ctrl_c_does_not_lose_it() -> None:
+    code, lines = lines_of("""
+        def work(run):
+            signal.raise_signal(signal.SIGINT)
+            say("saved")
+            return "token"
+
+        def late():
+            flight = Flight(MACHINE)
+            try:
+                flight.join(work)
+            except KeyboardInterrupt:
+                say("interrupted")
+            run = flight.join(lambda run: "token")
+            say(run.wait(30), run.result(), run.is_mine())
+
+        atexit.register(late)
+    """)
+    assert lines == ["saved", "interrupted", "True token False"]
+    assert code == 0

@@ -1,0 +1,66 @@
+"""A token in the hand ages by the faster of two clocks."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenadapter.hand import Hand
+from tokenadapter.policy import windows
+from tokenadapter.token import Token
+
+STORE, WALL, MONOTONIC = 1_700_000_000.0, 1_600_000_000.0, 500.0
+TOKEN = Token("abc", issued_at=STORE - 600, expires_at=STORE + 3000)
+
+
+def take(token: Token = TOKEN, *, early: bool = True) -> Hand:
+    return Hand.take(token, u=0.5, early=early, now=STORE, monotonic=MONOTONIC, wall=WALL)
+
+
+def test_what_is_left_counts_from_the_stores_clock_whatever_ours_says() -> None:
+    assert take().left(MONOTONIC, WALL) == 3000
+
+
+@pytest.mark.parametrize(
+    ("monotonic", "wall", "left"),
+    [
+        (60, 60, 2940),
+        (60, 3600, -600),  # a laptop slept: the monotonic clock stood still
+        (60, -3600, 2940),  # the wall clock was set back
+        (3600, 60, -600),
+        (-60, -60, 3060),
+    ],
+)
+def test_of_two_clocks_the_one_by_which_it_is_older_counts(
+    monotonic: float, wall: float, left: float
+) -> None:
+    assert take().left(MONOTONIC + monotonic, WALL + wall) == left
+
+
+@given(st.integers(-10_000, 10_000), st.integers(-10_000, 10_000))
+def test_it_never_has_more_left_than_either_clock_grants(monotonic: int, wall: int) -> None:
+    left = take().left(MONOTONIC + monotonic, WALL + wall)
+    assert left == 3000 - max(monotonic, wall)
+
+
+def test_the_windows_are_those_of_the_whole_life_of_the_token() -> None:
+    assert take()[2:4] == windows(3600, 0.5)
+
+
+def test_where_nothing_is_renewed_early_there_is_no_stale_time() -> None:
+    hand = take(early=False)
+    assert hand.soft == hand.hard == windows(3600, 0.5)[1]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_token_without_expiry_is_fresh_for_ever(early: bool) -> None:
+    hand = take(Token("abc", issued_at=STORE), early=early)
+    assert hand.left(1e12, 1e12) == inf > hand.soft
+    assert (hand.soft, hand.hard) == (0, 0)
+
+
+def test_no_secret_is_shown() -> None:
+    assert "s3cr3t" not in repr(take(Token("s3cr3t", refresh_token="s3cr3t")))

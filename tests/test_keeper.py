@@ -1,0 +1,839 @@
+"""The heart, on a machine whose clock stands still and a store that fails on demand."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from doubles import Authority, Clockwork, Machinist, Shelf
+
+from tokenadapter import errors
+from tokenadapter.keeper import TokenKeeper
+from tokenadapter.protocols import Credential
+from tokenadapter.stores.memory import MemoryStore
+from tokenadapter.token import Token
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def clock() -> Clockwork:
+    return Clockwork()
+
+
+@pytest.fixture
+def shelf(clock: Clockwork) -> Shelf:
+    return Shelf(clock)
+
+
+@pytest.fixture
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def new_keeper(clock: Clockwork, shelf: Shelf, authority: Authority) -> Callable[..., TokenKeeper]:
+    """Keepers on one shelf: each stands for a process."""
+
+    def new(source: Any = authority, **settings: Any) -> TokenKeeper:
+        return TokenKeeper(source, settings.pop("store", shelf), machine=clock, **settings)
+
+    return new
+
+
+def settle(keeper: TokenKeeper) -> None:
+    """Wait for a renewal in the background."""
+    run = keeper._flight.under_way()
+    if run is not None:
+        assert run.wait(10)
+    # It lands before it is settled, and its thread has nothing left to do then.
+
+
+def document(shelf: Shelf) -> dict[str, Any]:
+    assert shelf.slot is not None
+    return shelf.slot[0]
+
+
+# --- fresh, stale, expired -------------------------------------------------------------------
+
+
+def test_a_fresh_token_needs_no_store(new_keeper, shelf, clock):
+    keeper = new_keeper()
+    token = keeper.current()
+    shelf.failing = lambda step: True
+    clock.go_on(HOUR - 900)
+    assert keeper.fresh() is token
+    assert keeper.current() is token
+
+
+def test_a_stored_token_costs_one_look_and_no_lock(new_keeper, shelf):
+    token = new_keeper().current()
+    shelf.failing = lambda step: step != "load"
+    keeper = new_keeper()
+    assert keeper.current() == token
+    assert keeper.stats == {}
+
+
+def test_a_stale_token_is_renewed_while_nobody_waits(new_keeper, authority, clock):
+    keeper = new_keeper()
+    first = keeper.current()
+    clock.go_on(HOUR - 300)
+    asked, answer = threading.Event(), threading.Event()
+    authority.asking = lambda: (asked.set(), answer.wait(10))
+    assert keeper.current() == first
+    assert asked.wait(10)
+    assert keeper.current() == first
+    answer.set()
+    settle(keeper)
+    assert keeper.current().access_token == "access-2"
+    assert authority.count == 2
+
+
+def test_of_a_stale_token_one_process_renews_and_others_go_on(new_keeper, authority, clock):
+    one, other = new_keeper(), new_keeper()
+    first = one.current()
+    assert other.current() == first
+    clock.go_on(HOUR - 300)
+    asked, answer = threading.Event(), threading.Event()
+    authority.asking = lambda: (asked.set(), answer.wait(10))
+    one.current()
+    assert asked.wait(10)
+    assert other.current() == first
+    settle(other)
+    answer.set()
+    settle(one)
+    assert authority.count == 2
+    # The other looks again after a small part of the window, and finds the new token.
+    clock.go_on(60)
+    other.current()
+    settle(other)
+    assert other.current().access_token == "access-2"
+    assert authority.count == 2
+
+
+def test_in_the_soft_window_a_loser_does_no_io_until_it_looks_again(new_keeper, shelf, clock):
+    one, other = new_keeper(), new_keeper()
+    one.current(), other.current()
+    clock.go_on(HOUR - 300)
+    lock = shelf.lock()
+    assert lock.acquire(1)
+    other.current()
+    settle(other)
+    looks: list[str] = []
+    shelf.failing = lambda step: bool(looks.append(step))
+    for _ in range(100):
+        other.current()
+    assert looks == []
+    clock.go_on(30)
+    other.current()
+    settle(other)
+    assert looks == ["load", "lock"]
+
+
+def test_renew_early_can_be_turned_off(new_keeper, authority, clock):
+    keeper = new_keeper(renew_early=False)
+    first = keeper.current()
+    clock.go_on(HOUR - 61)
+    assert keeper.current() == first
+    assert authority.count == 1
+    clock.go_on(2)
+    assert keeper.current().access_token == "access-2"
+
+
+def test_an_expired_token_is_waited_for(new_keeper, authority, clock):
+    keeper = new_keeper()
+    keeper.current()
+    clock.go_on(HOUR)
+    assert keeper.current().access_token == "access-2"
+
+
+def test_a_patient_caller_waits_for_the_renewal_of_a_stale_token(new_keeper, clock):
+    keeper = new_keeper()
+    keeper.current()
+    clock.go_on(HOUR - 300)
+    assert keeper.obtain(patient=True).token.access_token == "access-2"
+
+
+def test_a_token_without_expiry_is_kept_until_it_is_refused(new_keeper, authority, clock):
+    authority.lifetime = None
+    keeper = new_keeper()
+    token = keeper.current()
+    clock.go_on(1000 * 24 * HOUR)
+    assert keeper.current() is token
+    assert keeper.renew(token).access_token == "access-2"
+
+
+def test_expiry_counts_from_before_the_request(new_keeper, authority, clock):
+    authority.asking = lambda: clock.go_on(7)
+    token = new_keeper().current()
+    assert token.issued_at == clock.now - 7
+    assert token.expires_at == clock.now - 7 + HOUR
+
+
+def test_the_store_clock_counts_where_machines_disagree(new_keeper, shelf, authority, clock):
+    shelf.ahead = 300.0
+    token = new_keeper().current()
+    assert token.expires_at == clock.now + 300 + HOUR
+    other = new_keeper()
+    assert other.current() == token
+    assert authority.count == 1
+
+
+@pytest.mark.parametrize("jump", [HOUR, -HOUR])
+def test_a_clock_that_jumps_makes_no_token_younger(new_keeper, authority, clock, jump):
+    keeper = new_keeper()
+    keeper.current()
+    clock.now += jump
+    clock.ticks += HOUR
+    assert keeper.current().access_token == "access-2"
+
+
+def test_a_day_asleep_counts_although_the_monotonic_clock_stood_still(new_keeper, clock):
+    keeper = new_keeper()
+    keeper.current()
+    clock.now += 24 * HOUR
+    assert keeper.current().access_token == "access-2"
+
+
+# --- one renewal -----------------------------------------------------------------------------
+
+
+def test_threads_share_one_renewal(new_keeper, authority):
+    keeper = new_keeper()
+    barrier = threading.Barrier(32)
+    tokens: list[Token] = []
+
+    def work() -> None:
+        barrier.wait()
+        tokens.append(keeper.current())
+
+    threads = [threading.Thread(target=work) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(tokens) == 32
+    assert set(tokens) == {tokens[0]}
+    assert authority.presented == ["refresh-0"]
+
+
+def test_threads_share_one_error(new_keeper, authority):
+    keeper = new_keeper()
+    authority.script = [errors.RefreshTemporarilyFailed("down", processed=False)]
+    barrier = threading.Barrier(8)
+    caught: list[Exception] = []
+
+    def work() -> None:
+        barrier.wait()
+        try:
+            keeper.current()
+        except errors.RefreshTemporarilyFailed as error:
+            caught.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(caught) == 8
+    assert len(set(map(id, caught))) == 8
+    assert authority.presented == ["refresh-0"]
+
+
+def test_the_store_is_read_again_under_the_lock(new_keeper, shelf, authority, clock):
+    one, other = new_keeper(), new_keeper()
+    one.current()
+    other.current()
+    clock.go_on(HOUR)
+    # Between the other's look and its lock, the first renews.
+    seen = threading.Lock()
+
+    def once(step: str) -> bool:
+        if step == "lock" and seen.acquire(blocking=False):
+            one.current()
+        return False
+
+    shelf.failing = once
+    assert other.current().access_token == "access-2"
+    assert authority.presented == ["refresh-0", "refresh-1"]
+
+
+def test_a_token_that_moved_on_is_adopted_without_a_renewal(new_keeper, authority):
+    one, other = new_keeper(), new_keeper()
+    first = one.current()
+    other.current()
+    second = one.renew(first)
+    assert other.renew(first) == second
+    assert authority.count == 2
+
+
+def test_identity_decides_and_not_the_text_of_the_token(new_keeper, clock):
+    source = Machinist()
+    source.issue = lambda: {"access_token": "same", "refresh_token": "", "expires_in": HOUR}
+    keeper = new_keeper(source)
+    first = keeper.current()
+    clock.go_on(1)
+    second = keeper.renew(first)
+    assert second.access_token == first.access_token
+    assert keeper.renew(first) == second
+    assert source.presented == ["client", "client"]
+
+
+def test_a_waiter_takes_what_was_minted_meanwhile_whatever_its_expiry_says(
+    new_keeper, shelf, authority, clock
+):
+    authority.lifetime = 0.001
+    one, other = new_keeper(), new_keeper()
+    one.current()
+    clock.go_on(1)
+    lock = shelf.lock()
+    assert lock.acquire(1)
+    first_look = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        # Another process renews while this one waits; its token is dead by the time it is seen.
+        if not first_look.is_set():
+            first_look.set()
+            lock.release()
+            one.current()
+            clock.go_on(1)
+            assert lock.acquire(1)
+
+    clock.sleep = sleep
+    assert other.current().access_token == "access-2"
+    assert authority.count == 2
+    lock.release()
+
+
+def test_a_waiter_takes_the_place_of_a_holder_that_died(new_keeper, shelf, authority, clock):
+    lock = shelf.lock()
+    assert lock.acquire(1)
+    clock.sleep = lambda seconds: lock.release()
+    assert new_keeper().current().access_token == "access-1"
+
+
+def test_waiting_for_the_lock_ends(new_keeper, shelf, authority):
+    lock = shelf.lock()
+    assert lock.acquire(1)
+    with pytest.raises(errors.LockTimeout, match="lock_timeout"):
+        new_keeper(lock_timeout=5.0).current()
+    assert authority.presented == []
+
+
+def test_the_token_is_saved_before_anyone_uses_it(new_keeper, shelf, authority):
+    seen: list[str] = []
+    keeper = new_keeper(
+        on_refresh=lambda token: seen.append(document(shelf)["token"]["access_token"])
+    )
+    assert keeper.current().access_token == "access-1"
+    assert seen == ["access-1"]
+
+
+def test_an_intent_is_written_before_a_refresh_token_is_presented(new_keeper, shelf, authority):
+    intents: list[Any] = []
+    authority.asking = lambda: intents.append(document(shelf)["intent"])
+    new_keeper().current()
+    assert [intent["attempt"] for intent in intents] == [1]
+    assert "intent" not in document(shelf)
+    assert "refresh-0" not in str(shelf.writes)
+
+
+def test_no_intent_where_nothing_is_spent(new_keeper, shelf):
+    new_keeper(Machinist()).current()
+    assert len(shelf.writes) == 1
+
+
+def test_a_response_without_a_refresh_token_keeps_the_old_one(new_keeper, authority):
+    keeper = new_keeper()
+    first = keeper.current()
+    authority.issue = lambda: {"access_token": "again", "expires_in": HOUR}
+    assert keeper.renew(first).refresh_token == first.refresh_token
+
+
+def test_a_write_whose_answer_is_lost_counts(new_keeper, shelf, authority):
+    save = shelf.save
+    lost: list[str] = []
+
+    def save_and_lose(*args: Any, **kwargs: Any) -> bool:
+        assert save(*args, **kwargs)
+        lost.append(kwargs["tag"])
+        return False
+
+    shelf.save = save_and_lose
+    assert new_keeper().current().access_token == "access-1"
+    assert len(lost) == 2
+    assert authority.count == 1
+
+
+def test_a_late_answer_whose_parent_is_still_stored_is_saved_on_the_new_tag(
+    new_keeper, shelf, authority
+):
+    keeper = new_keeper()
+    first = keeper.current()
+
+    def somebody_writes_a_note() -> None:
+        content, _ = shelf.slot
+        shelf.slot = (content, "99-other")
+
+    authority.asking = somebody_writes_a_note
+    assert keeper.renew(first).access_token == "access-2"
+    assert shelf.slot[1].startswith("100-")
+
+
+def test_a_late_answer_whose_parent_was_replaced_adopts_what_is_there(
+    new_keeper, shelf, authority, clock
+):
+    keeper, other = new_keeper(), new_keeper()
+    first = keeper.current()
+
+    def a_new_login() -> None:
+        authority.asking = lambda: None
+        shelf.holder = None
+        other.adopt({"access_token": "theirs", "refresh_token": "new", "expires_in": HOUR})
+
+    authority.asking = a_new_login
+    assert keeper.renew(first).access_token == "theirs"
+    assert document(shelf)["token"]["access_token"] == "theirs"
+
+
+def test_a_call_from_within_the_renewal_does_not_wait_for_itself(new_keeper, authority):
+    keeper = new_keeper()
+    caught: list[str] = []
+
+    def ask_again() -> None:
+        with pytest.raises(errors.TokenError, match="from within") as info:
+            keeper.current()
+        caught.append(str(info.value))
+
+    authority.asking = ask_again
+    keeper.current()
+    assert len(caught) == 1
+
+
+def test_on_refresh_may_use_the_new_token_and_may_fail(new_keeper):
+    seen: list[Token] = []
+
+    def on_refresh(token: Token) -> None:
+        seen.append(keeper.current())
+        raise ValueError("in this test")
+
+    keeper = new_keeper(on_refresh=on_refresh)
+    assert keeper.current() is seen[0]
+    assert keeper.stats["RefreshCallbackFailed"] == 1
+
+
+def test_on_refresh_is_called_once_per_renewal_by_the_renewer(new_keeper):
+    calls: list[tuple[str, str]] = []
+    one = new_keeper(on_refresh=lambda token: calls.append(("one", token.access_token)))
+    other = new_keeper(on_refresh=lambda token: calls.append(("other", token.access_token)))
+    first = one.current()
+    other.current()
+    other.renew(first)
+    one.renew(first)
+    assert calls == [("one", "access-1"), ("other", "access-2")]
+
+
+def test_a_caller_that_gives_up_does_not_cancel_the_renewal(new_keeper, authority):
+    keeper = new_keeper()
+    answer = threading.Event()
+    authority.asking = lambda: answer.wait(10)
+    with pytest.raises(errors.LockTimeout, match="goes on"):
+        keeper.current(timeout=0.01)
+    run = keeper._flight.under_way()
+    answer.set()
+    assert run.wait(10)
+    assert keeper.current().access_token == "access-1"
+    assert authority.presented == ["refresh-0"]
+
+
+# --- failure ---------------------------------------------------------------------------------
+
+
+def test_a_failure_is_shared_until_its_hold_ends(new_keeper, authority, clock):
+    one, other = new_keeper(), new_keeper()
+    authority.script = [errors.RefreshTemporarilyFailed("down", processed=False)]
+    with pytest.raises(errors.RefreshTemporarilyFailed) as info:
+        one.current()
+    assert info.value.retry_at == clock.now + 5
+    with pytest.raises(errors.RefreshTemporarilyFailed) as info:
+        other.current()
+    assert info.value.retry_at == clock.now + 5
+    assert len(authority.presented) == 1
+    clock.go_on(5)
+    assert other.current().access_token == "access-1"
+    assert one.current().access_token == "access-1"
+
+
+def test_holds_grow_and_end_with_success(new_keeper, authority, clock, shelf):
+    keeper = new_keeper()
+    authority.script = [errors.RefreshTemporarilyFailed("down", processed=False)] * 6
+    waits = []
+    for _ in range(6):
+        with pytest.raises(errors.RefreshTemporarilyFailed) as info:
+            keeper.current()
+        waits.append(info.value.retry_at - clock.now)
+        clock.go_on(waits[-1])
+    assert waits == [5, 10, 20, 40, 60, 60]
+    keeper.current()
+    assert "hold" not in document(shelf)
+
+
+def test_retry_after_is_honoured(new_keeper, authority, clock):
+    authority.script = [errors.RefreshTemporarilyFailed("busy", processed=False, retry_after=120.0)]
+    with pytest.raises(errors.RefreshTemporarilyFailed) as info:
+        new_keeper().current()
+    assert info.value.retry_at == clock.now + 120
+
+
+def test_a_failing_renewal_is_not_noticed_while_the_token_lives(new_keeper, authority, clock):
+    keeper = new_keeper()
+    first = keeper.current()
+    clock.go_on(HOUR - 30)
+    authority.script = [errors.RefreshTemporarilyFailed("down", processed=False)] * 9
+    assert keeper.current() == first
+    other = new_keeper()
+    assert other.current() == first
+    assert len(authority.presented) == 2
+    clock.go_on(31)
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.current()
+
+
+def test_a_refused_client_holds_only_itself(new_keeper, authority, clock):
+    stale = Authority()
+    stale.client_credential = "me\0old"
+    stale.script = [errors.RefreshConfigError("wrong secret", error="invalid_client")]
+    with pytest.raises(errors.RefreshConfigError):
+        new_keeper(stale).current()
+    with pytest.raises(errors.RefreshConfigError, match="wrong secret") as info:
+        new_keeper(stale).current()
+    assert info.value.error == "invalid_client"
+    assert len(stale.presented) == 1
+    assert new_keeper().current().access_token == "access-1"
+
+
+def test_a_refused_grant_fails_at_once_for_all_until_a_new_login(new_keeper, authority, shelf):
+    one, other = new_keeper(), new_keeper()
+    first = one.current()
+    other.current()
+    authority.revoked = True
+    for keeper in (one, other, one):
+        with pytest.raises(errors.ReauthRequired) as info:
+            keeper.renew(first)
+        assert info.value.reason == "invalid_grant"
+        assert info.value.error == "invalid_grant"
+    assert len(authority.presented) == 2
+    assert document(shelf)["token"]["access_token"] == first.access_token
+    authority.revoked = False
+    new_keeper().adopt(authority.issue())
+    for keeper in (one, other):
+        assert keeper.renew(first).access_token == "access-2"
+
+
+def test_a_refused_grant_serves_the_access_token_while_it_lives(new_keeper, authority, clock):
+    keeper = new_keeper()
+    first = keeper.current()
+    authority.revoked = True
+    clock.go_on(HOUR - 30)
+    assert keeper.current() == first
+    clock.go_on(31)
+    with pytest.raises(errors.ReauthRequired):
+        keeper.current()
+
+
+def test_another_first_refresh_token_in_the_configuration_is_a_way_out(new_keeper, authority):
+    keeper = new_keeper()
+    first = keeper.current()
+    authority.revoked = True
+    with pytest.raises(errors.ReauthRequired):
+        keeper.renew(first)
+    configured = Authority(first="refresh-new")
+    configured.count = 10
+    assert new_keeper(configured).renew(first).access_token == "access-11"
+    assert keeper.renew(first).access_token == "access-11"
+
+
+def test_a_password_steps_in_for_a_dead_refresh_token(new_keeper, authority, shelf):
+    keeper = new_keeper()
+    first = keeper.current()
+
+    class Login(Authority):
+        def credentials(self, previous):
+            return [*super().credentials(previous), Credential("password", "joe\0secret")]
+
+        def fetch(self, credential, previous):
+            if credential.kind == "password":
+                self.presented.append("password")
+                return self.issue()
+            return super().fetch(credential, previous)
+
+    source = Login(first=None)
+    source.revoked, source.count = True, 10
+    assert new_keeper(source).renew(first).access_token == "access-11"
+    assert source.presented == ["refresh-1", "password"]
+
+
+def test_a_lost_answer_is_asked_for_again_and_its_refusal_is_told_apart(
+    new_keeper, authority, clock
+):
+    keeper = new_keeper()
+    first = keeper.current()
+    authority.script = [("lost", errors.RefreshTemporarilyFailed("cut off"))]
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.renew(first)
+    clock.go_on(5)
+    with pytest.raises(errors.ReauthRequired) as info:
+        new_keeper().renew(first)
+    assert info.value.reason == "uncertain_rotation"
+    assert authority.presented == ["refresh-0", "refresh-1", "refresh-1"]
+
+
+def test_a_token_refused_when_new_is_not_renewed_again_for_a_while(new_keeper, authority, clock):
+    one, other = new_keeper(), new_keeper()
+    second = one.renew(one.current())
+    one.distrust(second)
+    assert one.renew(second) == second
+    assert other.renew(second) == second
+    assert authority.count == 2
+    clock.go_on(5)
+    third = one.renew(second)
+    assert third.access_token == "access-3"
+    # It grows while one token after the other is refused.
+    one.distrust(third)
+    clock.go_on(9)
+    assert one.renew(third) == third
+    clock.go_on(1)
+    assert one.renew(third).access_token == "access-4"
+
+
+def test_a_token_that_was_good_is_renewed_whatever_others_say_of_it(new_keeper, authority):
+    one, other = new_keeper(), new_keeper()
+    second = one.renew(one.current())
+    assert other.current() == second
+    one.distrust(second)
+    other.accepted = second
+    other.distrust(second)
+    assert one.renew(second) == second
+    assert other.renew(second).access_token == "access-3"
+
+
+def test_a_token_that_was_good_is_not_distrusted(new_keeper, authority):
+    keeper = new_keeper()
+    keeper.accepted = first = keeper.current()
+    keeper.distrust(first)
+    keeper.accepted = None
+    assert keeper.renew(first).access_token == "access-2"
+
+
+# --- the store fails -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["load", "lock", "save", "prepare"])
+def test_without_the_store_no_refresh_token_is_spent(new_keeper, shelf, authority, clock, step):
+    keeper = new_keeper()
+    first = keeper.current()
+    shelf.failing = lambda name: name == step
+    clock.go_on(HOUR - 30)
+    assert keeper.current() == first
+    clock.go_on(31)
+    with pytest.raises(errors.StoreError):
+        keeper.current()
+    assert authority.presented == ["refresh-0"]
+    shelf.failing = lambda name: False
+    assert keeper.current().access_token == "access-2"
+
+
+@pytest.mark.parametrize("step", ["load", "lock", "save"])
+def test_without_the_store_what_spends_nothing_goes_on(new_keeper, shelf, clock, step):
+    source = Machinist()
+    keeper = new_keeper(source)
+    keeper.current()
+    shelf.failing = lambda name: name == step
+    clock.go_on(HOUR)
+    assert keeper.current().access_token == "access-2"
+    assert keeper.current().access_token == "access-2"
+
+
+def test_without_the_store_failures_hold_this_process(new_keeper, shelf, clock):
+    source = Machinist()
+    source.script = [errors.RefreshTemporarilyFailed("down", processed=False)]
+    shelf.failing = lambda name: True
+    keeper = new_keeper(source)
+    for _ in range(3):
+        with pytest.raises(errors.RefreshTemporarilyFailed):
+            keeper.current()
+    assert len(source.presented) == 1
+    clock.go_on(5)
+    assert keeper.current().access_token == "access-1"
+
+
+def test_a_new_token_that_cannot_be_saved_is_served_and_saved_later(
+    new_keeper, shelf, authority, clock
+):
+    events: list[Any] = []
+    keeper = new_keeper(on_event=events.append)
+    first = keeper.current()
+    intent_written, sleeping, disk_full = threading.Event(), threading.Event(), threading.Event()
+
+    def failing(step: str) -> bool:
+        if step != "save":
+            return False
+        if not intent_written.is_set():
+            intent_written.set()
+            return False
+        return not disk_full.is_set()
+
+    def sleep(seconds: float) -> None:
+        sleeping.set()
+        assert disk_full.wait(10)
+
+    shelf.failing = failing
+    clock.sleep = sleep
+    second = keeper.renew(first)
+    assert second.access_token == "access-2"
+    assert sleeping.wait(10)
+    assert document(shelf)["token"]["access_token"] == "access-1"
+    assert keeper.current() == second
+    with pytest.raises(errors.TokenNotPersisted):
+        keeper.renew(second)
+    run = keeper._flight.under_way()
+    disk_full.set()
+    while keeper._flight.under_way() is run:
+        pass
+    assert document(shelf)["token"]["access_token"] == "access-2"
+    assert [type(event).__name__ for event in events].count("SaveFailed") == 1
+    assert authority.presented == ["refresh-0", "refresh-1"]
+
+
+def test_a_process_that_ends_says_that_its_token_is_lost(new_keeper, shelf, authority, clock):
+    events: list[Any] = []
+    keeper = new_keeper(on_event=events.append)
+    first = keeper.current()
+    writes = iter([False])
+    shelf.failing = lambda step: step == "save" and next(writes, True)
+    clock.is_exiting = True
+    assert keeper.renew(first).access_token == "access-2"
+    assert [event.lost for event in events if type(event).__name__ == "SaveFailed"] == [True]
+
+
+def test_an_emptied_store_is_filled_again_by_who_knows_better(new_keeper, shelf, authority):
+    keeper = new_keeper()
+    first = keeper.current()
+    shelf.slot = None
+    assert keeper.renew(first).access_token == "access-2"
+    assert authority.presented == ["refresh-0", "refresh-1"]
+
+
+def test_an_emptied_store_makes_no_first_refresh_token_be_spent_twice(new_keeper, shelf, authority):
+    new_keeper().current()
+    shelf.slot = None
+    with pytest.raises(errors.ReauthRequired) as info:
+        new_keeper().current()
+    assert info.value.reason == "store_lost"
+    assert authority.presented == ["refresh-0"]
+
+
+def test_without_any_token_or_credential_a_login_is_asked_for(new_keeper):
+    with pytest.raises(errors.ReauthRequired, match="adopt") as info:
+        new_keeper(Authority(first=None)).current()
+    assert info.value.reason == "no_credential"
+
+
+# --- whose token is it -----------------------------------------------------------------------
+
+
+def test_anothers_record_is_refused_and_kept(new_keeper, shelf):
+    new_keeper().current()
+    before = shelf.slot
+    stranger = Authority(first="theirs")
+    stranger.whose = {"endpoint": "https://other.example.com/token", "client": "them"}
+    with pytest.raises(errors.RefreshConfigError, match=r"id\.example\.com.*other\.example\.com"):
+        new_keeper(stranger).current()
+    with pytest.raises(errors.RefreshConfigError):
+        new_keeper(stranger).adopt({"access_token": "theirs"})
+    assert shelf.slot == before
+    assert stranger.presented == []
+
+
+def test_a_change_of_scope_is_accepted_once(new_keeper, clock):
+    narrow, wide = Machinist(), Machinist()
+    narrow.asked, wide.asked = {"scope": "read"}, {"scope": "read write"}
+    new_keeper(narrow).current()
+    new_keeper(wide).current()
+    assert wide.presented == ["client"]
+    with pytest.raises(errors.RefreshConfigError, match=r"'read'.*'read write'"):
+        new_keeper(narrow).current()
+    assert narrow.presented == ["client"]
+    clock.go_on(HOUR)
+    assert new_keeper(narrow).current().access_token == "access-2"
+
+
+# --- taking in, copying ----------------------------------------------------------------------
+
+
+def test_adopt_takes_tokens_and_mappings(new_keeper, authority, clock):
+    keeper = new_keeper()
+    adopted = keeper.adopt({"access_token": "a", "expires_at": clock.now + 100})
+    assert keeper.current() == adopted
+    assert new_keeper().current() == adopted
+    keeper.adopt(Token("b", refresh_token="r", issued_at=clock.now))
+    assert new_keeper().current().access_token == "b"
+    assert authority.presented == []
+
+
+def test_adopt_says_when_it_cannot_save(new_keeper, shelf):
+    keeper = new_keeper()
+    shelf.failing = lambda step: step == "save"
+    with pytest.raises(errors.TokenNotPersisted):
+        keeper.adopt({"access_token": "a"})
+    assert keeper.fresh() is None
+
+
+def a_token(previous: Token | None) -> str:
+    return "plain"
+
+
+def test_a_pickled_keeper_carries_settings_and_no_token():
+    keeper = TokenKeeper(a_token, MemoryStore(), lock_timeout=7.0)
+    keeper.adopt({"access_token": "very-secret"})
+    data = pickle.dumps(keeper)
+    assert b"very-secret" not in data
+    copy = pickle.loads(data)
+    assert copy.lock_timeout == 7.0
+    assert copy.fresh() is None
+    assert copy.current().access_token == "plain"
+
+
+def test_a_copied_process_does_not_spend_a_refresh_token_in_memory(clock, authority):
+    keeper = TokenKeeper(authority, MemoryStore(), machine=clock)
+    first = keeper.current()
+    keeper._after_fork()
+    assert keeper.current() == first
+    with pytest.raises(errors.ReauthRequired, match="FileStore") as info:
+        keeper.renew(first)
+    assert info.value.reason == "private_copy"
+    assert authority.presented == ["refresh-0"]
+
+
+def test_plain_functions_may_return_text_mappings_and_tokens(new_keeper, clock):
+    for answer in ("text", {"access_token": "text"}, Token("text", issued_at=clock.now)):
+        keeper = new_keeper(lambda previous, answer=answer: answer, store=Shelf(clock))
+        assert keeper.current().access_token == "text"
+
+
+def test_a_function_that_fails_is_told_by_its_kind_only(new_keeper):
+    def source(previous: Token | None) -> str:
+        raise KeyError("a secret")
+
+    with pytest.raises(errors.RefreshTemporarilyFailed, match="KeyError") as info:
+        new_keeper(source).current()
+    assert "a secret" not in str(info.value)
+    assert isinstance(info.value.__cause__, KeyError)
+
+
+def test_a_source_must_be_one():
+    with pytest.raises(TypeError, match="token source"):
+        TokenKeeper("https://id.example.com")  # type: ignore[arg-type]

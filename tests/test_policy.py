@@ -1,0 +1,147 @@
+"""How fresh a token is, and how long to hold off: laws, and the figures that people read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from tokenadapter.policy import RETRY_AFTER_LIMIT, backoff, retry_after, windows
+
+NOW = 1_700_000_000.0
+
+lifetimes = st.floats(1e-3, 1e10)
+dice = st.floats(0, 1)
+
+
+@given(lifetimes, dice)
+@example(600.0, 0.0)
+@example(600.0000001, 0.0)
+def test_a_token_is_first_fresh_then_stale_then_expired(lifetime: float, u: float) -> None:
+    soft, hard = windows(lifetime, u)
+    assert 0 < hard < soft < lifetime
+
+
+@given(lifetimes, dice, dice)
+def test_the_dice_move_only_the_soft_window_and_only_within_its_range(
+    lifetime: float, u: float, v: float
+) -> None:
+    assume(u <= v)
+    (early, hard), (late, also_hard) = windows(lifetime, v), windows(lifetime, u)
+    assert hard == also_hard
+    assert late <= early
+    widest, _ = windows(lifetime, 1)
+    assert widest * (0.5 if lifetime > 600 else 0.75) <= late
+
+
+@given(lifetimes, lifetimes)
+def test_a_longer_life_never_has_a_narrower_hard_window(one: float, other: float) -> None:
+    assert windows(min(one, other), 1)[1] <= windows(max(one, other), 1)[1] <= 60
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "narrowest", "widest", "hard"),
+    [
+        (2, 0.3, 0.4, 0.2),
+        (300, 45, 60, 30),
+        (600, 90, 120, 60),
+        (601, 60.1, 120.2, 60),
+        (3600, 360, 720, 60),
+        (4500, 450, 900, 60),
+        (86_400, 450, 900, 60),
+    ],
+)
+def test_the_windows_of_common_lifetimes(
+    lifetime: float, narrowest: float, widest: float, hard: float
+) -> None:
+    assert windows(lifetime, 0) == pytest.approx((narrowest, hard))
+    assert windows(lifetime, 1) == pytest.approx((widest, hard))
+
+
+@pytest.mark.parametrize(
+    ("step", "shortest", "middle", "longest"),
+    [
+        (1, 2.5, 5, 7.5),
+        (2, 5, 10, 15),
+        (3, 10, 20, 30),
+        (4, 20, 40, 60),
+        (5, 40, 60, 60),
+        (9, 60, 60, 60),
+        (10**6, 60, 60, 60),
+    ],
+)
+def test_each_failure_doubles_the_wait_up_to_a_minute_give_or_take_half(
+    step: int, shortest: float, middle: float, longest: float
+) -> None:
+    assert [backoff(step, u) for u in (0, 0.5, 1)] == [shortest, middle, longest]
+
+
+@given(st.integers(1, 10**9), dice)
+def test_every_wait_is_between_2_and_a_half_and_60_seconds(step: int, u: float) -> None:
+    assert 2.5 <= backoff(step, u) <= 60
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("0", 0),
+        ("120", 120),
+        (" 120\t", 120),
+        ("3600", 3600),
+        ("3601", 3600),
+        pytest.param("9" * 10_000, RETRY_AFTER_LIMIT, id="10000 digits"),
+        (formatdate(NOW + 90, usegmt=True), 90),
+        (formatdate(NOW - 90, usegmt=True), 0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", RETRY_AFTER_LIMIT),
+        (None, None),
+        ("", None),
+        (" ", None),
+        ("-5", None),
+        ("1.5", None),
+        ("1e3", None),
+        ("٣", None),
+        ("²", None),
+        ("soon", None),
+        ("Fri, 31 Dec 99999 23:59:59 GMT", None),
+        ("Fri, 32 Dec 2026 23:59:59 GMT", None),
+    ],
+)
+def test_retry_after_is_a_number_of_seconds_or_a_date(
+    header: str | None, seconds: float | None
+) -> None:
+    assert retry_after(header, NOW) == seconds
+
+
+@given(st.text() | st.text("0123456789-+:, GMTJanfeb"))
+def test_whatever_retry_after_says_the_wait_is_bounded(header: str) -> None:
+    seconds = retry_after(header, NOW)
+    assert seconds is None or 0 <= seconds <= RETRY_AFTER_LIMIT
+
+
+@pytest.fixture(params=["UTC0", "JST-9", "PST8"])
+def _time_zone(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", request.param)
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_time_zone")
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Sun, 06 Nov 1994 08:49:37 GMT",
+        "Sunday, 06-Nov-94 08:49:37 GMT",
+        "Sun Nov  6 08:49:37 1994",
+        "Sun, 06 Nov 1994 08:49:37",
+        "Sun, 06 Nov 1994 08:49:37 -0000",
+        "Sun, 06 Nov 1994 17:49:37 +0900",
+    ],
+)
+def test_a_date_means_the_same_moment_in_every_time_zone_and_format(header: str) -> None:
+    assert retry_after(header, 784_111_777.0 - 90) == 90

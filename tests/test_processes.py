@@ -1,0 +1,212 @@
+"""What the processes that share a file do together: real ones, spawned and forked."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tokenadapter import FileStore, ReauthRequired, RefreshToken, TokenAdapter
+from tokenadapter.testing import TokenServer
+
+Target = tuple[str, str, str, str]  # API, token endpoint, first refresh token, file
+
+
+@pytest.fixture
+def target(server: TokenServer, tmp_path: Path) -> Target:
+    first = server.issue()["refresh_token"]
+    return (server.api_url, server.token_url, first, str(tmp_path / "state" / "token.json"))
+
+
+@pytest.fixture
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        yield session
+
+
+def new_adapter(target: Target, **settings: Any) -> TokenAdapter:
+    api, token_url, first, path = target
+    source = RefreshToken(token_url, first, client_id="client", client_secret="secret")
+    return TokenAdapter(api, source, store=FileStore(path), **settings)
+
+
+def get_when_told(target: Target, line: Connection) -> None:
+    with requests.Session() as session:
+        new_adapter(target).mount(session)
+        line.send("ready")
+        line.recv()
+        line.send(session.get(target[0] + "x", timeout=30).status_code)
+
+
+def together(target: Target, count: int, context: Any) -> list[int]:
+    """The answers that *count* processes get which all send at once."""
+    lines = []
+    workers = []
+    for _ in range(count):
+        mine, theirs = context.Pipe()
+        worker = context.Process(target=get_when_told, args=(target, theirs))
+        worker.start()
+        theirs.close()
+        lines.append(mine)
+        workers.append(worker)
+    for line in lines:
+        assert line.recv() == "ready"
+    for line in lines:
+        line.send("go")
+    answers = [line.recv() for line in lines]
+    for worker, line in zip(workers, lines, strict=True):
+        worker.join()
+        line.close()
+    return answers
+
+
+def test_24_spawned_processes_with_an_expired_token_make_one_token_request(server, target):
+    answers = together(target, 24, multiprocessing.get_context("spawn"))
+    assert answers == [200] * 24
+    assert server.stats.token_requests == 1
+
+
+def test_forked_processes_share_through_the_file(server, target):
+    answers = together(target, 8, multiprocessing.get_context("fork"))
+    assert answers == [200] * 8
+    server.expire_now()
+    answers = together(target, 8, multiprocessing.get_context("fork"))
+    assert answers == [200] * 8
+    assert server.stats.token_requests == 2
+
+
+def test_a_child_forked_in_mid_renewal_neither_hangs_nor_renews_twice(server, target):
+    with requests.Session() as session:
+        adapter = new_adapter(target).mount(session)
+        session.get(target[0] + "x")
+        server.expire_now()
+        with server.hold(processed=True) as hold:
+            keeper = adapter.keeper
+            old = keeper.current()
+            run = keeper._flight.join(lambda run: keeper._renewal.perform(_need(old), run.settle))
+            assert hold.arrived.wait(10)
+            child = os.fork()
+            if child == 0:
+                # It has no helper thread; it waits for the parent's lock, and sees its token.
+                code = 1
+                try:
+                    with requests.Session() as mine:
+                        adapter.mount(mine)
+                        code = 0 if mine.get(target[0] + "y", timeout=30).ok else 2
+                finally:
+                    os._exit(code)
+            server.wait_for(lambda stats: stats.api_refused >= 1)
+        assert run.wait(10)
+        assert os.waitpid(child, 0)[1] == 0
+        assert session.get(target[0] + "z").ok
+    assert server.stats.token_requests == 2
+    assert server.stats.reuse_detections == 0
+
+
+def _need(rejected: Any) -> Any:
+    from tokenadapter.renewal import Need
+
+    return Need(rejected)
+
+
+KILLED = """
+import os, sys
+from tokenadapter import FileStore, RefreshToken, TokenKeeper
+token_url, first, path = sys.argv[1:]
+TokenKeeper(
+    RefreshToken(token_url, first, client_id="client", client_secret="secret"), FileStore(path)
+).current()
+"""
+
+
+def killed_in_mid_renewal(target: Target, arrived: Callable[[], object]) -> None:
+    process = subprocess.Popen([sys.executable, "-c", KILLED, *target[1:]])
+    arrived()
+    process.kill()
+    process.wait()
+
+
+def test_a_process_killed_before_the_server_rotated_is_made_up_for(server, target, session):
+    server.fail_next(hang=True)
+    killed_in_mid_renewal(target, lambda: server.wait_for(lambda stats: stats.token_requests))
+    new_adapter(target).mount(session)
+    assert session.get(target[0] + "x").ok
+    assert server.stats.reuse_detections == 0
+
+
+def test_a_process_killed_after_the_server_rotated_costs_a_login_for_all(server, target, session):
+    # The answer died with its process, and this server has no grace period.
+    with server.hold(processed=True) as hold:
+        killed_in_mid_renewal(target, lambda: hold.arrived.wait(30))
+    new_adapter(target).mount(session)
+    with pytest.raises(ReauthRequired) as info:
+        session.get(target[0] + "x")
+    assert info.value.reason == "uncertain_rotation"
+    assert server.stats.token_requests == 2
+    new_adapter(target).keeper.adopt(server.issue())
+    assert session.get(target[0] + "x").ok
+
+
+INTERRUPTED = """
+import signal, sys, threading
+from tokenadapter import FileStore, RefreshToken, TokenKeeper
+token_url, first, path = sys.argv[1:]
+keeper = TokenKeeper(
+    RefreshToken(token_url, first, client_id="client", client_secret="secret"), FileStore(path)
+)
+try:
+    keeper.current()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def test_ctrl_c_does_not_lose_a_token_that_is_under_way(server, target):
+    with server.hold(processed=True) as hold:
+        process = subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTED, *target[1:]], stdout=subprocess.PIPE, text=True
+        )
+        assert hold.arrived.wait(30)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "interrupted\n"
+    process.communicate()
+    assert process.returncode == 0
+    with requests.Session() as session:
+        new_adapter(target).mount(session)
+        assert session.get(target[0] + "x").ok
+    assert server.stats.token_requests == 1
+
+
+def test_a_cron_script_with_a_stored_token_reads_one_file_and_takes_no_lock(target, server):
+    new_adapter(target).keeper.current()
+    lock = Path(target[3] + ".lock")
+    lock.unlink()
+    script = """
+import sys
+import requests
+early = set(sys.modules)
+from tokenadapter import FileStore, RefreshToken, TokenAdapter
+api, token_url, first, path = sys.argv[1:]
+source = RefreshToken(token_url, first, client_id="client", client_secret="secret")
+adapter = TokenAdapter(api, source, store=FileStore(path))
+opened = []
+sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "open" else None)
+adapter.keeper.current()
+assert opened.count(path) == 1, opened
+assert not [name for name in opened if str(name).endswith(".lock")], opened
+late = {"dataclasses", "inspect", "filelock", "cachetools", "tokenadapter.events"}
+assert not late & (set(sys.modules) - early), late & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script, *target], check=True)
+    assert not lock.exists()
+    assert server.stats.token_requests == 1

@@ -1,0 +1,75 @@
+"""What a token source may be, and that nothing shows what it presents."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from doubles import Authority
+
+from tokenadapter.protocols import Credential, FunctionGrant, Grant, Snapshot, as_grant
+from tokenadapter.token import Token
+
+
+def obtain(previous: Token | None) -> str:
+    return f"after {previous and previous.access_token}"
+
+
+def test_a_grant_is_taken_as_it_is_even_if_it_can_be_called() -> None:
+    class Both(Authority):
+        def __call__(self, previous: Token | None) -> str:
+            raise AssertionError
+
+    for grant in (Authority(), Both()):
+        assert as_grant(grant, {}) is grant
+
+
+def test_a_function_becomes_a_grant_for_whom_it_is_told() -> None:
+    grant = as_grant(obtain, {"user": "me"})
+    assert isinstance(grant, Grant)
+    assert grant.whose == {"user": "me"}
+    assert (grant.asked, grant.urls, grant.grace) == ({}, (), 0)
+    assert grant.deadline > 0
+
+
+@pytest.mark.parametrize("source", ["s3cr3t", None, {"access_token": "s3cr3t"}])
+def test_what_is_neither_is_refused_by_its_type(source: Any) -> None:
+    with pytest.raises(TypeError, match=f"not of type {type(source).__name__}$"):
+        as_grant(source, {})
+
+
+def test_a_function_is_given_the_previous_token() -> None:
+    grant = FunctionGrant(obtain, {})
+    [credential] = grant.credentials(None)
+    assert grant.fetch(credential, None) == "after None"
+    assert grant.fetch(credential, Token("abc")) == "after abc"
+
+
+@pytest.mark.parametrize("previous", [None, Token("abc")])
+def test_a_function_spends_nothing_where_there_is_no_refresh_token(previous: Token | None) -> None:
+    [credential] = FunctionGrant(obtain, {}).credentials(previous)
+    assert not credential.single_use
+    assert not credential.first
+
+
+def test_a_function_is_taken_to_spend_the_refresh_token() -> None:
+    [credential] = FunctionGrant(obtain, {}).credentials(Token("abc", refresh_token="def"))
+    assert credential == Credential("refresh_token", "def", single_use=True)
+
+
+def test_no_secret_is_shown() -> None:
+    credential = Credential("password", "s3cr3t")
+    snapshot = Snapshot({"token": {"access_token": "s3cr3t"}}, "7-nonce", 5.0)
+    assert repr([credential, snapshot]) == "[<Credential password>, <Snapshot tag='7-nonce'>]"
+    assert "s3cr3t" not in f"{credential} {snapshot}"
+
+
+def test_telling_a_grant_from_a_function_loads_nothing_dear() -> None:
+    program = (
+        "import sys; from tokenadapter.protocols import as_grant; as_grant(lambda token: '', {});"
+        "print({'dataclasses', 'inspect', 'requests'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr

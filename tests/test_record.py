@@ -1,0 +1,411 @@
+"""What each transition of a record does, what it leaves alone, and that JSON keeps all of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenadapter.record import Hold, Intent, Record, Tombstone, digest, mark
+from tokenadapter.token import Token
+
+NOW = 1_700_000_000.0
+
+texts = st.text(max_size=10)
+names = st.dictionaries(texts, texts, max_size=2)
+times = st.floats(0, 1e10)
+holds = st.builds(
+    Hold, times, times, st.integers(1, 99), st.none() | texts, texts, st.none() | texts, texts
+)
+# Few, so that two of them are often the same.
+hashes = st.sampled_from(["one", "two", "three"])
+kinds = st.sampled_from(["refresh_token", "password"])
+tokens = st.builds(
+    Token,
+    st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1),
+    issued_at=times,
+    expires_at=st.none() | times,
+    refresh_token=st.none() | st.just("s3cr3t-refresh"),
+    scope=st.none() | texts,
+)
+records = st.builds(
+    Record,
+    names,
+    names,
+    texts,
+    st.none() | tokens,
+    st.none() | names,
+    st.none() | st.builds(Intent, hashes, times, st.integers(1, 9)),
+    st.lists(st.builds(Tombstone, hashes, kinds, texts, times), max_size=3).map(tuple),
+    st.none() | holds,
+    st.none() | holds,
+    st.lists(texts, max_size=2).map(tuple),
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=5,
+)
+
+
+def changed(before: Record, after: Record) -> set[str]:
+    return {name for name in Record._fields if getattr(before, name) != getattr(after, name)}
+
+
+def refuse(record: Record, credential: str, kind: str = "refresh_token") -> Record:
+    return record.refused(credential, kind, NOW, error="invalid_grant", cause="No.")
+
+
+TOKEN = Token("access", issued_at=NOW, expires_at=NOW + 60)
+NEXT = Token("next", issued_at=NOW, expires_at=NOW + 3600)
+HOLD = Hold(NOW, 10.0, 1)
+EMPTY = Record({"client": "me"}, {"scope": "a"}, "salt")
+
+
+# --- presenting, and its four outcomes -------------------------------------------------------
+
+
+@given(records, hashes)
+def test_the_first_presentation_writes_an_intent(record: Record, credential: str) -> None:
+    after = record._replace(intent=None).presenting(credential, NOW)
+    assert after.intent == Intent(credential, NOW, 1)
+    assert changed(record, after) <= {"intent"}
+
+
+@given(records, hashes, st.integers(1, 5))
+def test_each_further_one_is_counted_from_the_first(
+    record: Record, credential: str, times: int
+) -> None:
+    record = record._replace(intent=None).presenting(credential, NOW)
+    for n in range(times):
+        record = record.presenting(credential, NOW + 1 + n)
+    assert record.intent == Intent(credential, NOW, 1 + times)
+
+
+def test_the_intent_for_another_credential_begins_anew() -> None:
+    record = EMPTY.presenting("one", NOW).presenting("one", NOW).presenting("two", NOW + 5)
+    assert record.intent == Intent("two", NOW + 5, 1)
+
+
+@given(records, tokens, names, st.none() | texts)
+def test_a_minted_token_ends_all_that_was_wrong_but_a_refused_password(
+    record: Record, token: Token, asked: dict[str, str], spent: str | None
+) -> None:
+    after = record.minted(token, asked, spent)
+    assert (after.token, after.asked) == (token, asked)
+    assert (after.intent, after.hold) == (None, None)
+    assert after.tombstones == tuple(
+        stone for stone in record.tombstones if stone.kind != "refresh_token"
+    )
+    assert (after.whose, after.salt) == (record.whose, record.salt)
+
+
+@given(records, tokens, names)
+def test_what_was_asked_for_before_is_remembered_when_it_changes(
+    record: Record, token: Token, asked: dict[str, str]
+) -> None:
+    after = record.minted(token, asked, None)
+    replaces = record.token is not None and record.asked != asked
+    assert after.replaced == (record.asked if replaces else record.replaced)
+
+
+@given(records, st.lists(texts))
+def test_a_spent_first_credential_is_remembered_for_good_and_once(
+    record: Record, marks: list[str]
+) -> None:
+    after = record
+    for spent in [*marks, None, *marks]:
+        after = after.minted(TOKEN, {}, spent)
+    assert after.spent[: len(record.spent)] == record.spent
+    assert set(after.spent) == {*record.spent, *marks}
+    added = after.spent[len(record.spent) :]
+    assert len(added) == len(set(added))
+
+
+@given(records, tokens, names)
+def test_an_adopted_token_is_a_new_beginning(
+    record: Record, token: Token, asked: dict[str, str]
+) -> None:
+    after = record.adopted(token, asked)
+    assert after == record.minted(token, asked, None)._replace(replaced=None, distrust=None)
+
+
+@given(records, hashes, kinds)
+def test_a_refusal_puts_a_tombstone_in_place_of_the_intent(
+    record: Record, credential: str, kind: str
+) -> None:
+    after = record.presenting(credential, NOW).refused(
+        credential, kind, NOW, error="invalid_grant", cause="No."
+    )
+    again = record.intent is not None and record.intent.credential == credential
+    reason = "uncertain_rotation" if again else "invalid_grant"
+    assert after.tombstone(credential) == Tombstone(
+        credential, kind, reason, NOW, "invalid_grant", "No."
+    )
+    assert [stone.credential for stone in after.tombstones].count(credential) == 1
+    assert (after.intent, after.hold) == (None, None)
+    assert changed(record, after) <= {"intent", "hold", "tombstones"}
+
+
+def test_a_credential_that_was_refused_at_once_is_simply_invalid() -> None:
+    record = refuse(EMPTY.presenting("one", NOW).presenting("one", NOW), "two")
+    assert record.tombstone("two").reason == "invalid_grant"  # type: ignore[union-attr]
+    assert record.tombstone("one") is None
+
+
+def test_only_the_latest_tombstones_are_kept() -> None:
+    record = EMPTY
+    for n in range(20):
+        record = refuse(record, str(n))
+    assert [stone.credential for stone in record.tombstones] == [str(n) for n in range(12, 20)]
+
+
+def test_a_credential_that_is_refused_again_keeps_one_tombstone_the_latest() -> None:
+    record = refuse(refuse(refuse(EMPTY, "one"), "two"), "one")
+    assert [stone.credential for stone in record.tombstones] == ["two", "one"]
+
+
+@given(records, hashes)
+def test_unprocessed_leaves_everything_as_before_the_presentation_but_for_a_hold(
+    before: Record, credential: str
+) -> None:
+    after = before.presenting(credential, NOW).unprocessed(before, HOLD)
+    assert after == before._replace(hold=HOLD)
+
+
+@given(records, hashes)
+def test_after_an_unknown_outcome_the_intent_stays(before: Record, credential: str) -> None:
+    presenting = before.presenting(credential, NOW)
+    assert presenting.unknown(HOLD) == presenting._replace(hold=HOLD)
+
+
+# --- holds -----------------------------------------------------------------------------------
+
+
+@given(holds, texts, times)
+def test_a_hold_binds_within_its_span_and_only_whom_it_is_bound_to(
+    hold: Hold, who: str, now: float
+) -> None:
+    inside = hold.set_at <= now < hold.set_at + hold.duration
+    assert (hold.remaining(now) > 0) is inside
+    assert hold.binds(who, now) is (inside and hold.bound_to in (None, who))
+
+
+@pytest.mark.parametrize(
+    ("now", "left"), [(NOW - 0.001, 0), (NOW, 10), (NOW + 4, 6), (NOW + 10, 0), (NOW + 99, 0)]
+)
+def test_a_hold_is_void_before_it_was_set_and_once_it_has_passed(now: float, left: float) -> None:
+    assert HOLD.remaining(now) == left
+
+
+def test_a_hold_is_bound_to_one_or_to_nobody() -> None:
+    assert HOLD.binds("me", NOW)
+    assert HOLD._replace(bound_to="me").binds("me", NOW)
+    assert not HOLD._replace(bound_to="you").binds("me", NOW)
+
+
+@given(records)
+def test_distrust_binds_the_token_that_was_refused_when_new(record: Record) -> None:
+    after = record.distrusting(TOKEN, NOW, 0.5)
+    assert after.distrust is not None
+    assert after.distrust.binds(TOKEN.fingerprint, NOW + 4.9)
+    assert not after.distrust.binds(NEXT.fingerprint, NOW + 4.9)
+    assert changed(record, after) <= {"distrust"}
+
+
+def test_distrust_grows_from_token_to_token_until_it_is_long_past() -> None:
+    record = Record({}, {}, "salt")
+    now, spans = NOW, []
+    for token in (TOKEN, NEXT, TOKEN):
+        record = record.distrusting(token, now, 0.5).minted(token, {}, None)
+        assert record.distrust is not None
+        spans.append(record.distrust.duration)
+        now += record.distrust.duration
+    assert spans == [5, 10, 20]
+    record = record.distrusting(TOKEN, now + 601, 0.5)
+    assert record.distrust is not None
+    assert record.distrust.duration == 5
+
+
+# --- how long a record is worth keeping ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "worth",
+    [
+        {"token": None},
+        {"token": TOKEN.replace(refresh_token="def")},
+        {"token": TOKEN.replace(expires_at=None)},
+        {"intent": Intent("one", NOW, 1)},
+        {"tombstones": (Tombstone("one", "password", "invalid_grant", NOW),)},
+        {"hold": HOLD},
+        {"spent": ("mark",)},
+    ],
+)
+def test_a_record_that_says_more_than_a_dying_token_is_kept_for_good(worth: dict[str, Any]) -> None:
+    record = EMPTY._replace(token=TOKEN)
+    assert record._replace(**worth).ttl(NOW) is None
+
+
+@pytest.mark.parametrize(("age", "ttl"), [(0, 60), (50, 10), (59.5, 1), (3600, 1)])
+def test_else_it_ends_with_its_token_but_never_at_once(age: float, ttl: float) -> None:
+    record = EMPTY._replace(token=TOKEN, distrust=HOLD, replaced={})
+    assert record.ttl(NOW + age) == ttl
+
+
+@pytest.mark.parametrize(
+    ("token", "age", "expired"),
+    [
+        (None, 0, True),
+        (TOKEN, 59, False),
+        (TOKEN, 60, True),
+        (TOKEN.replace(expires_at=None), 10**9, False),
+    ],
+)
+def test_a_record_has_expired_with_its_token(
+    token: Token | None, age: float, expired: bool
+) -> None:
+    assert EMPTY._replace(token=token).is_expired(NOW + age) is expired
+
+
+# --- to and from JSON ------------------------------------------------------------------------
+
+
+@given(records)
+def test_json_keeps_all_of_a_record(record: Record) -> None:
+    document = json.loads(json.dumps(record.to_document()))
+    assert Record.from_document(document) == record
+
+
+def test_what_is_empty_is_not_written() -> None:
+    assert EMPTY.to_document() == {
+        "version": 1,
+        "whose": {"client": "me"},
+        "asked": {"scope": "a"},
+        "salt": "salt",
+    }
+
+
+@given(json_values, st.dictionaries(texts, json_values))
+def test_any_json_object_is_a_record_or_a_value_error(version: Any, document: Any) -> None:
+    for candidate in (document, document | {"version": version}, document | {"version": 1}):
+        with pytest.raises(ValueError, match=r"^its format is|^it cannot be read as a record"):
+            Record.from_document(candidate)
+
+
+def use(record: Record) -> None:
+    """Everything that is done with a record, once."""
+    token = record.token or TOKEN
+    record.is_expired(NOW)
+    record.ttl(NOW)
+    refuse(record.presenting("one", NOW), "one").to_document()
+    record.distrusting(token, NOW, 60.0).minted(token, {}, "mark").to_document()
+    for hold in (record.hold, record.distrust):
+        if hold is not None:
+            hold.binds("me", NOW)
+            hold._replace(step=hold.step + 1)
+
+
+@given(records, st.data())
+def test_a_damaged_record_is_refused_or_can_be_used(record: Record, data: st.DataObject) -> None:
+    document: Any = json.loads(json.dumps(record.to_document()))
+    where = document
+    # Some place in it, however deep, holds something else.
+    for _ in range(data.draw(st.integers(0, 2))):
+        inner = [value for value in where.values() if isinstance(value, dict) and value]
+        where = data.draw(st.sampled_from(inner)) if inner else where
+    where[data.draw(st.sampled_from(sorted(where)))] = data.draw(json_values)
+    try:
+        damaged = Record.from_document(document)
+    except ValueError:
+        return
+    use(damaged)
+
+
+@pytest.mark.parametrize("version", [None, 2, "1", []])
+def test_a_later_format_is_named(version: object) -> None:
+    with pytest.raises(ValueError, match=r"^its format is .*, not 1$"):
+        Record.from_document(EMPTY.to_document() | {"version": version})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"whose": None},
+        {"token": []},
+        {"token": {"access_token": ""}},
+        {"intent": {"credential": "one"}},
+        {"intent": {"credential": "one", "first_sent": 1, "attempt": 1, "more": 1}},
+        {"intent": {"credential": "one", "first_sent": 1, "attempt": "1"}},
+        {"hold": {"set_at": None, "duration": 1, "step": 1}},
+        {"hold": {"set_at": 1, "duration": 1, "step": 1, "cause": 1}},
+        {"tombstones": None},
+        {"tombstones": ["one"]},
+        {"spent": 5},
+    ],
+)
+def test_what_is_no_record_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^it cannot be read as a record \(\w+\)$"):
+        Record.from_document(EMPTY.to_document() | wrong)
+
+
+# --- secrets ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["refresh_token", "password"])
+def test_a_digest_tells_salts_kinds_and_secrets_apart_and_no_secret(kind: str) -> None:
+    given = [("salt", kind, "s3cr3t"), ("pepper", kind, "s3cr3t"), ("salt", kind, "s3cr3u")]
+    digests = [digest(*parts) for parts in [*given, ("salt", "client", "s3cr3t")]]
+    assert len(set(digests)) == 4
+    assert digest(*given[0]) == digests[0]
+    assert {len(text) for text in digests} == {32}
+    assert not any("s3cr3" in text for text in digests)
+
+
+def test_a_mark_needs_no_salt_and_is_not_the_digest() -> None:
+    assert mark("s3cr3t") == mark("s3cr3t") != mark("s3cr3u")
+    assert mark("s3cr3t") != digest("", "refresh_token", "s3cr3t")
+    assert len(mark("s3cr3t")) == 32
+
+
+def test_only_a_password_costs_time_to_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow: list[int] = []
+
+    def derive(name: str, password: bytes, salt: bytes, rounds: int, length: int) -> bytes:
+        slow.append(rounds)
+        return b"x" * length
+
+    monkeypatch.setattr("hashlib.pbkdf2_hmac", derive)
+    digest("salt", "refresh_token", "s3cr3t")
+    assert slow == []
+    digest("salt", "password", "s3cr3t")
+    assert slow == [200_000]
+
+
+REFRESH = digest("salt", "refresh_token", "s3cr3t-refresh")
+PASSWORD = digest("salt", "password", "me\0s3cr3t-password")
+TRANSITIONS: list[Callable[[Record], Record]] = [
+    lambda record: record.presenting(REFRESH, NOW),
+    lambda record: refuse(record, PASSWORD, "password"),
+    lambda record: refuse(record, REFRESH),
+    lambda record: record.minted(NEXT, {"scope": "b"}, mark("s3cr3t-refresh")),
+    lambda record: record.unknown(HOLD),
+    lambda record: record.distrusting(NEXT, NOW, 60.0),
+]
+
+
+@given(st.lists(st.sampled_from(TRANSITIONS), max_size=6))
+def test_no_secret_is_written_but_in_the_token(
+    transitions: list[Callable[[Record], Record]],
+) -> None:
+    record = EMPTY._replace(token=TOKEN.replace(refresh_token="s3cr3t-refresh"))
+    for transition in transitions:
+        record = transition(record)
+    document = record.to_document()
+    del document["token"]
+    assert "s3cr3t" not in json.dumps(document)
+    assert "s3cr3t" not in repr(record)

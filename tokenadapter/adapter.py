@@ -1,0 +1,387 @@
+"""The face for requests: an ``HTTPAdapter`` under which tokens work.
+
+The way of a request: guard the prefix, take the current token, attach it to a copy, send, judge
+the answer; if it says that the token is dead: get another, rewind the body, send again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.exceptions import RequestException
+from requests.models import PreparedRequest
+from urllib3.util import Retry, Timeout
+
+from tokenadapter.keeper import TokenKeeper
+from tokenadapter.prefix import Prefix
+from tokenadapter.signing import add_cookies, copy_of
+from tokenadapter.token import Token
+from tokenadapter.verdicts import default_verdict
+
+if TYPE_CHECKING:
+    from requests import Response, Session
+
+    from tokenadapter.events import Event
+    from tokenadapter.protocols import Grant, TokenSource, TokenStore
+    from tokenadapter.replay import Body
+
+__all__ = ["TokenAdapter"]
+
+# How often a request may be sent again with tokens that others renewed meanwhile, before it has
+# one renewed itself.
+_MOST_ADOPTIONS = 2
+
+
+class TokenAdapter(HTTPAdapter):
+    """Signs requests under one URL prefix, renews the token, and replays what was refused for it.
+
+    :param prefix: the API's base URL; no token ever leaves it.  ``https``, unless it is this
+        machine or *allow_http* is set.
+    :param source: how a token is obtained: a grant such as
+        :class:`~tokenadapter.ClientCredentials`, a function of the previous token, or a
+        :class:`~tokenadapter.TokenKeeper` that several adapters share.
+    :param store: where the token lives, such as a :class:`~tokenadapter.FileStore`; without one,
+        in the memory of this adapter.
+    :param verdict: tells of a response whether the token that was sent with it is dead, in place
+        of :func:`~tokenadapter.default_verdict`; see :func:`~tokenadapter.expired_on`.
+    :param max_replays: how often a request is sent again after a renewal.  0: renew, but hand the
+        refusal on.  Above 1 it is sent again while a verdict of your own still calls the token
+        dead; but never renewed for twice.
+    :param replay_limit: how many bytes of a body that cannot be rewound are recorded for a replay.
+        0: none; then a refusal of such a request is handed on.
+    :param attach: puts the token on the copy of the request that is sent, in place of *header* and
+        *scheme*: called with the copy and the token.
+    :param header: the header that carries the token.
+    :param scheme: what stands before the token in it; ``""``: nothing.
+    :param override_auth: whether the token takes the place of an ``Authorization`` that the
+        request has already.  ``False``: such a request is sent as it is.
+    :param on_refresh: as for :class:`~tokenadapter.TokenKeeper`, and so are *on_event*,
+        *renew_early* and *lock_timeout*.
+    :param allow_http: accept a prefix of plain ``http``, although everyone on the way can then
+        read the token.
+    :param inner: an adapter that does the sending, in place of this one's own.
+    :param http_adapter_kwargs: those of :class:`requests.adapters.HTTPAdapter`.
+    :raises UnsafeTarget: if a token must not go to *prefix*.
+    :raises TypeError: if settings contradict each other.
+    """
+
+    __attrs__ = [  # noqa: RUF012  # what requests pickles, by its name for it
+        *HTTPAdapter.__attrs__,
+        "_guard",
+        "keeper",
+        "inner",
+        "max_replays",
+        "replay_limit",
+        "override_auth",
+        "_verdict",
+        "_attach",
+        "_header",
+        "_lead",
+        "_insists",
+        "_own_urls",
+    ]
+    _told_outside = False
+
+    def __init__(
+        self,
+        prefix: str,
+        source: Grant | TokenSource | TokenKeeper,
+        *,
+        store: TokenStore | None = None,
+        verdict: Callable[[Response], object] | None = None,
+        max_replays: int = 1,
+        replay_limit: int = 64 * 1024 * 1024,
+        attach: Callable[[PreparedRequest, Token], object] | None = None,
+        header: str = "Authorization",
+        scheme: str = "Bearer",
+        override_auth: bool = True,
+        on_refresh: Callable[[Token], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        renew_early: bool = True,
+        lock_timeout: float = 30.0,
+        allow_http: bool = False,
+        inner: BaseAdapter | None = None,
+        **http_adapter_kwargs: Any,
+    ) -> None:
+        if inner is not None and http_adapter_kwargs:
+            raise TypeError(
+                f"{', '.join(http_adapter_kwargs)}: the inner adapter does the sending, give it "
+                "these settings"
+            )
+        self._guard = Prefix(prefix, allow_http=allow_http)
+        if isinstance(source, TokenKeeper):
+            if store is not None or on_refresh is not None or on_event is not None:
+                raise TypeError(
+                    "store, on_refresh and on_event belong to the TokenKeeper that was given as "
+                    "the source: give them to it"
+                )
+            self.keeper = source
+        else:
+            self.keeper = TokenKeeper(
+                source,
+                store,
+                on_refresh=on_refresh,
+                on_event=on_event,
+                renew_early=renew_early,
+                lock_timeout=lock_timeout,
+                whose={"api": self._guard.url},
+            )
+        self.inner = inner
+        self.max_replays = max_replays
+        self.replay_limit = replay_limit
+        self.override_auth = override_auth
+        elsewhere = attach is not None or header.lower() != "authorization"
+        self._verdict = verdict or partial(default_verdict, scheme=None if elsewhere else scheme)
+        self._insists = verdict is not None
+        self._attach = attach
+        self._header = header
+        self._lead = f"{scheme} " if scheme else ""
+        self._own_urls = _own_urls(self.keeper.grant.urls, self._guard)
+        super().__init__(**http_adapter_kwargs)
+        self.max_retries = _without_401(self.max_retries)
+
+    @property
+    def prefix(self) -> str:
+        """The base URL under which requests are signed, as requests spells URLs."""
+        return self._guard.url
+
+    def mount(self, session: Session) -> Self:
+        """Mount this adapter on its own prefix in *session*, and return it.
+
+        The session may be in use by other threads: its adapters are replaced all at once.
+        """
+        mine = self._guard.mounts()
+        adapters: dict[str, BaseAdapter] = {**session.adapters, **dict.fromkeys(mine, self)}
+        # requests takes the first that fits, so the longest come first.  All spellings of ours
+        # count as long as the usual one: that one is then found without a look at the others.
+        usual = len(mine[0])
+        rank = {key: usual if key in mine else len(key) for key in adapters}
+        session.adapters = OrderedDict(
+            (key, adapters[key])
+            for key in sorted([*mine, *adapters], key=rank.__getitem__, reverse=True)
+        )
+        return self
+
+    def send(
+        self,
+        request: PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> Response:
+        """Send *request*, signed if its URL is under the prefix.
+
+        The parameters are those of :meth:`requests.adapters.HTTPAdapter.send`.  A renewal that the
+        request has to wait for takes no longer than its read time-out; the request and its replay
+        each have their full time-outs.
+
+        :raises TokenError: if there is no usable token and none can be obtained.
+        :raises RequestException: as plain requests does.
+        """
+        how = (stream, timeout, verify, cert, proxies)
+        if not self._signs(request):
+            return self._transmit(request, *how)
+        body = None if _repeats(request.body) else self._prepared(request)
+        try:
+            token, is_new = self.keeper.fresh(), False
+            if token is None:
+                one_shot = body is not None and body.one_shot
+                token, is_new = self._obtain(request, timeout, patient=one_shot)
+            response = self._carry(request, request, token, body, how)
+            if self._is_refused(response, token):
+                response = self._replay(request, response, token, is_new, body, how)
+            return response
+        finally:
+            if body is not None:
+                body.close()
+
+    def close(self) -> None:
+        """Close the pools, those of the inner adapter too.  The adapter can be used again."""
+        super().close()
+        if self.inner is not None:
+            self.inner.close()
+
+    # --- the steps -----------------------------------------------------------------------
+
+    def _signs(self, request: PreparedRequest) -> bool:
+        """Whether *request* gets a token."""
+        url = request.url or ""
+        if self._guard.matches(url) is None and not self._guard.covers(url):
+            if not self._told_outside:
+                self._told_outside = True
+                self.keeper.journal.tell("OutsidePrefix", prefix=self._guard.url)
+            return False
+        if self._own_urls and url.partition("?")[0] in self._own_urls:
+            return False
+        return self.override_auth or self._header not in request.headers
+
+    def _prepared(self, request: PreparedRequest) -> Body:
+        from tokenadapter import replay
+
+        return replay.prepare(request.body, limit=self.replay_limit)
+
+    def _obtain(
+        self,
+        request: PreparedRequest,
+        timeout: Any,
+        *,
+        rejected: Token | None = None,
+        patient: bool = False,
+    ) -> tuple[Token, bool]:
+        """A token from the keeper, and whether it was minted since it was asked."""
+        try:
+            outcome = self.keeper.obtain(rejected, timeout=_read_timeout(timeout), patient=patient)
+        except RequestException as error:
+            error.request = request
+            raise
+        return outcome.token, outcome.is_new
+
+    def _carry(
+        self,
+        request: PreparedRequest,
+        outgoing: PreparedRequest,
+        token: Token,
+        body: Body | None,
+        how: tuple[Any, ...],
+    ) -> Response:
+        """Send a signed copy of *outgoing*; all that comes back speaks of *request*."""
+        copy = copy_of(outgoing)
+        if body is not None:
+            copy.body = body.payload
+        if self._attach is None:
+            copy.headers[self._header] = self._lead + token.access_token
+        else:
+            self._attach(copy, token)
+        try:
+            response = self._transmit(copy, *how)
+        except RequestException as error:
+            error.request = request
+            raise
+        response.request = request
+        if self._attach is not None:
+            response.url = request.url or ""
+        return response
+
+    def _transmit(self, request: PreparedRequest, *how: Any) -> Response:
+        return super().send(request, *how) if self.inner is None else self.inner.send(request, *how)
+
+    def _is_refused(self, response: Response, token: Token) -> bool:
+        """Whether *response* says that *token* is dead."""
+        if self._verdict(response):
+            return True
+        if response.status_code < 400:
+            self.keeper.accepted = token
+        return False
+
+    def _replay(
+        self,
+        request: PreparedRequest,
+        response: Response,
+        token: Token,
+        is_new: bool,
+        body: Body | None,
+        how: tuple[Any, ...],
+    ) -> Response:
+        """The answer to *request* after *response* refused *token*.
+
+        A token that others obtained meanwhile costs no renewal, and if it is refused too, there is
+        still one renewal.  What refuses a token that was minted for this very request would refuse
+        the next one too: that refusal is handed on.
+        """
+        from tokenadapter.peek import drain
+        from tokenadapter.replay import NotReplayable
+
+        most = self.max_replays if self._insists else min(self.max_replays, 1)
+        replays = most if is_new and not self._insists else 0
+        adoptions, outgoing = 0, request
+        while True:
+            if is_new:
+                if replays >= most:
+                    self.keeper.distrust(token)
+                    return self._handed_on(response, "the token was refused although it is new")
+            else:
+                refused = token
+                try:
+                    token, is_new = self._obtain(request, how[1], rejected=refused)
+                except RequestException as error:
+                    drain(response)
+                    error.response = response
+                    raise
+                if token.is_same(refused):
+                    return self._handed_on(response, "the token was refused when it was new")
+                if most <= 0:
+                    return self._handed_on(response, "max_replays is 0")
+                adoptions += not is_new
+                if adoptions > _MOST_ADOPTIONS:
+                    return self._handed_on(response, "every token of others was refused too")
+            replays += is_new
+            try:
+                if body is not None:
+                    body.rewind()
+            except NotReplayable as error:
+                return self._handed_on(response, f"the request cannot be sent again: {error}")
+            drain(response)
+            outgoing = add_cookies(outgoing, response)
+            self.keeper.journal.tell(
+                "Replayed",
+                method=request.method,
+                url=_without_query(request),
+                status=response.status_code,
+                token=token.fingerprint,
+            )
+            refusal, response = response, self._carry(request, outgoing, token, body, how)
+            response.history = [*refusal.history, refusal, *response.history]
+            if not self._is_refused(response, token):
+                return response
+
+    def _handed_on(self, response: Response, reason: str) -> Response:
+        self.keeper.journal.tell(
+            "HandedOn",
+            method=response.request.method,
+            url=_without_query(response.request),
+            status=response.status_code,
+            reason=reason,
+        )
+        return response
+
+
+def _repeats(body: object) -> bool:
+    """Whether a body repeats as it is, without a look at it: most do."""
+    return body is None or type(body) is bytes or type(body) is str
+
+
+def _read_timeout(timeout: Any) -> float | None:
+    """The read time-out, in seconds, of what requests takes for a time-out."""
+    if isinstance(timeout, tuple):
+        timeout = timeout[-1]
+    elif isinstance(timeout, Timeout):
+        timeout = timeout.total if timeout.total is not None else timeout.read_timeout
+    return timeout if isinstance(timeout, (int, float)) else None
+
+
+def _without_401(retry: Retry) -> Retry:
+    """A 401 is not for urllib3 to repeat: it would send the same dead token."""
+    statuses = retry.status_forcelist
+    if not statuses or 401 not in statuses:
+        return retry
+    return retry.new(status_forcelist=[status for status in statuses if status != 401])
+
+
+def _own_urls(urls: Sequence[str], guard: Prefix) -> frozenset[str]:
+    """Those URLs of the token source that lie under the prefix, as requests spells them."""
+    own = set()
+    for url in urls:
+        prepared = PreparedRequest()
+        prepared.prepare_url(url, None)
+        own.add((prepared.url or "").partition("?")[0])
+    return frozenset(url for url in own if guard.covers(url))
+
+
+def _without_query(request: PreparedRequest) -> str:
+    return (request.url or "").partition("?")[0]

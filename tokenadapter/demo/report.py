@@ -1,0 +1,93 @@
+"""What came of the runs: a table that sets them side by side, and whether the promise held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from tokenadapter.demo.run import Run
+from tokenadapter.demo.screen import Style
+
+# How much of a token's life is over when its renewal is due.  Processes that renew the same token
+# twice do so within moments.
+_DUE: Final = 2 / 3
+
+EXPLANATION: Final = "An expiry: a token in the last third of its life, or revoked, is replaced."
+
+
+def expiries(run: Run) -> int:
+    """How many renewals were due: the token had lived its life, or had been revoked."""
+    count, previous = 0, 0.0
+    revocations = [incident.at for incident in run.incidents if incident.what == "revoked"]
+    renewals = (m for lane in run.lanes for m in lane if m.kind == "renewed")
+    for begun in sorted(renewal.at - renewal.seconds for renewal in renewals):
+        was_revoked = any(previous < at <= begun for at in revocations)
+        count += was_revoked or begun - previous >= run.setting.lifetime * _DUE
+        previous = begun
+    return count
+
+
+def broken_promises(run: Run) -> list[str]:
+    """What was promised and did not come true; nothing, if all did."""
+    failures, renewals, due = run.count("failed"), run.count("renewed"), expiries(run)
+    # Even a busy machine renews a token within half a life after its end.
+    least = int(run.setting.seconds / run.setting.lifetime / 1.5)
+    promises = (
+        (failures == 0, f"requests failed: {failures}"),
+        (run.crashed == 0, f"processes crashed: {run.crashed}"),
+        (all(run.lanes), "a process made no request"),
+        (run.stats.reuse_detections == 0, "a refresh token was shown twice"),
+        (run.stats.families_revoked == 0, "the user was logged out"),
+        (
+            run.stats.token_requests == due,
+            f"{run.stats.token_requests} token requests for {due} expiries",
+        ),
+        (renewals >= least, f"{renewals} renewals where at least {least} were due"),
+    )
+    return [broken for kept, broken in promises if not kept]
+
+
+def table(runs: Sequence[Run], style: Style) -> list[str]:
+    """The runs side by side."""
+    columns = [_facts(run) for run in runs]
+    widths = [max(len(run.title), *(len(fact.text) for fact in _facts(run))) for run in runs]
+    margin = max(len(fact.name) for fact in columns[0])
+    titles = (run.title.rjust(width) for run, width in zip(runs, widths, strict=True))
+    lines = [style.paint("  ".join((" " * margin, *titles)), "title")]
+    for facts in zip(*columns, strict=True):
+        texts = (
+            style.paint(fact.text.rjust(width), fact.role)
+            for fact, width in zip(facts, widths, strict=True)
+        )
+        lines.append("  ".join((facts[0].name.ljust(margin), *texts)))
+    return lines
+
+
+class _Fact(NamedTuple):
+    name: str
+    text: str
+    role: str = ""
+
+
+def _facts(run: Run) -> list[_Fact]:
+    def judged(name: str, text: str, *, good: bool) -> _Fact:
+        return _Fact(name, text, "good" if good else "bad")
+
+    calls = [m for lane in run.lanes for m in lane if m.kind in ("ok", "failed")]
+    failed = [call.at for call in calls if call.kind == "failed"]
+    stats, due = run.stats, expiries(run)
+    per_expiry = stats.token_requests / due if due else 0.0
+    logged_out = stats.families_revoked > 0
+    since = f"after {min(failed, default=run.setting.seconds):.1f} s"
+    return [
+        _Fact("requests", f"{len(calls)}"),
+        judged("failures", f"{len(failed)}", good=not failed),
+        _Fact("expiries", f"{due}"),
+        _Fact("renewals", f"{stats.renewals}"),
+        judged("token requests per expiry", f"{per_expiry:.2f}", good=stats.token_requests == due),
+        _Fact("replays", f"{run.count('replayed')}"),
+        judged("reuse detections", f"{stats.reuse_detections}", good=stats.reuse_detections == 0),
+        judged("families revoked", f"{stats.families_revoked}", good=not logged_out),
+        judged("user logged out", since if logged_out else "no", good=not logged_out),
+        _Fact("longest wait", f"{max((call.seconds for call in calls), default=0.0):.2f} s"),
+    ]

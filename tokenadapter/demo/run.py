@@ -1,0 +1,62 @@
+"""What happened in a run: the values that the stage fills and that timeline and report read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from tokenadapter.testing import Stats
+
+Kind = Literal["ok", "failed", "renewed", "replayed"]
+
+
+class Setting(NamedTuple):
+    """What can be varied; ``seconds`` is the length of the run, ``lifetime`` a token's, in s."""
+
+    processes: int
+    seconds: float
+    lifetime: float
+
+
+class Moment(NamedTuple):
+    """Something that happened to one process.
+
+    :ivar at: when it was over, in seconds from the begin of the run.
+    :ivar seconds: how long it had taken.
+    """
+
+    at: float
+    kind: Kind
+    seconds: float = 0.0
+
+
+class Incident(NamedTuple):
+    """Something that was done to the server."""
+
+    at: float
+    what: Literal["revoked", "stalled"]
+
+
+class Demand(NamedTuple):
+    """How many token requests reached the server since it was last looked at."""
+
+    at: float
+    requests: int
+
+
+@dataclass
+class Run:
+    """One run: a lane of moments for each process, and what the server saw."""
+
+    title: str
+    setting: Setting
+    lanes: list[list[Moment]]
+    stats: Stats
+    incidents: list[Incident] = field(default_factory=list)
+    demand: list[Demand] = field(default_factory=list)
+    crashed: int = 0
+    """How many processes did not end as they should."""
+
+    def count(self, *kinds: Kind) -> int:
+        """How many moments were of these kinds, in all processes."""
+        return sum(moment.kind in kinds for lane in self.lanes for moment in lane)

@@ -1,0 +1,140 @@
+"""A run: the server, the processes, and the trouble that is made for them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tokenadapter.demo.clients import Place, Way
+from tokenadapter.demo.run import Demand, Incident, Run, Setting
+from tokenadapter.demo.worker import work
+from tokenadapter.testing import TokenServer
+
+_LATENCY = 0.05  # seconds that the token endpoint takes
+_FRAME = 0.1  # from one picture to the next
+_LOOK = 0.02  # from one look at the server to the next
+_PATIENCE = 30.0  # for processes that work on when their time is over
+_EXIT = 5.0  # for the interpreters' exit
+
+
+def play(way: Way, setting: Setting, show: Callable[[Run, float], object], *, trouble: bool) -> Run:
+    """Let processes that share one token file call an API, and return what happened.
+
+    :param show: called with the run so far and its age in seconds, ten times a second.
+    :param trouble: whether the server has trouble meanwhile.
+    """
+    with (
+        TemporaryDirectory(prefix="tokenadapter-demo-") as folder,
+        TokenServer(lifetime=setting.lifetime) as server,
+    ):
+        server.latency = _LATENCY
+        run = Run(way.title, setting, [[] for _ in range(setting.processes)], server.stats)
+        show(run, 0.0)
+        place = Place(server.token_url, server.api_url, Path(folder, "token.json"))
+        with _processes(way, place, setting.processes) as processes:
+            for pipe in processes:
+                pipe.recv()  # it is ready
+            way.log_in(place, server.issue())
+            begin = time.time()
+            for pipe in processes:
+                pipe.send((begin, begin + setting.seconds))
+            with _trouble(server, run, begin) if trouble else nullcontext():
+                _watch(list(processes), server, run, begin, show)
+        run.crashed = sum(process.exitcode != 0 for process in processes.values())
+        run.stats = server.stats
+    return run
+
+
+@contextmanager
+def _processes(way: Way, place: Place, count: int) -> Iterator[dict[Connection, SpawnProcess]]:
+    """Processes at work, by the pipes to them; none is left afterwards."""
+    context = multiprocessing.get_context("spawn")
+    processes: dict[Connection, SpawnProcess] = {}
+    try:
+        # Inherited: Ctrl-C is for this process alone, which then ends the others.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            for _ in range(count):
+                pipe, far_end = context.Pipe()
+                process = context.Process(target=work, args=(way, place, far_end))
+                process.start()
+                far_end.close()
+                processes[pipe] = process
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        yield processes
+        for process in processes.values():
+            process.join(_EXIT)
+    finally:
+        for pipe, process in processes.items():
+            process.terminate()
+            process.join()
+            pipe.close()
+
+
+def _watch(
+    pipes: list[Connection],
+    server: TokenServer,
+    run: Run,
+    begin: float,
+    show: Callable[[Run, float], object],
+) -> None:
+    """Collect what the processes and the server tell, until the last process has ended."""
+    at_work = dict(zip(pipes, run.lanes, strict=True))
+    seen = 0
+    while at_work and time.time() < begin + run.setting.seconds + _PATIENCE:
+        time.sleep(_FRAME)
+        for pipe, lane in list(at_work.items()):
+            try:
+                while pipe.poll():
+                    lane.append(pipe.recv())
+            except (EOFError, ConnectionError):
+                del at_work[pipe]
+        now, asked = time.time() - begin, server.stats.token_requests
+        if asked > seen:
+            run.demand.append(Demand(now, asked - seen))
+            seen = asked
+        show(run, min(now, run.setting.seconds))
+
+
+@contextmanager
+def _trouble(server: TokenServer, run: Run, begin: float) -> Iterator[None]:
+    """Meanwhile, the server has trouble."""
+    over = threading.Event()
+    thread = threading.Thread(target=_make_trouble, args=(server, run, begin, over))
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _make_trouble(server: TokenServer, run: Run, begin: float, over: threading.Event) -> None:
+    """Revoke a token in the middle of its life, and later let a renewal hang for a while."""
+    _, seconds, lifetime = run.setting
+
+    def wait_until(reached: Callable[[], bool]) -> None:
+        while not reached() and not over.wait(_LOOK):
+            pass
+
+    over.wait(0.2 * seconds)
+    renewals = server.stats.renewals
+    wait_until(lambda: server.stats.renewals > renewals)
+    if not over.wait(lifetime / 2):
+        run.incidents.append(Incident(time.time() - begin, "revoked"))
+        server.expire_now()
+    over.wait(begin + 0.7 * seconds - time.time())
+    with server.hold() as hold:
+        wait_until(hold.arrived.is_set)
+        if not over.is_set():
+            run.incidents.append(Incident(time.time() - begin, "stalled"))
+        over.wait(0.4 * lifetime)

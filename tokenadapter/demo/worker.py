@@ -1,0 +1,43 @@
+"""What each process does: one request after the other, and a word to the stage about each."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import threading
+import time
+from multiprocessing.connection import Connection
+
+from requests import RequestException
+
+from tokenadapter.demo.clients import Place, Way
+from tokenadapter.demo.run import Kind, Moment
+
+# Seconds between two requests: few enough for eight processes on two cores.
+_PAUSE = 0.01, 0.02
+
+
+def work(way: Way, place: Place, stage: Connection) -> None:
+    """Say that all is ready, hear from when until when to work, and work."""
+    # Stderr belongs to the timeline.
+    logging.getLogger("tokenadapter").addHandler(logging.NullHandler())
+    # Guards the sending: a renewal is told by the thread that does it.
+    sending = threading.Lock()
+    begin = end = 0.0
+
+    def note(kind: Kind, seconds: float) -> None:
+        with sending:
+            stage.send(Moment(time.time() - begin, kind, seconds))
+
+    get = way.open(place, note)
+    with contextlib.suppress(ConnectionError, EOFError):  # the stage is gone
+        stage.send(None)
+        begin, end = stage.recv()
+        while (called := time.time()) < end:
+            try:
+                ok = get().ok
+            except (RequestException, ValueError):  # a torn token file is a ValueError
+                ok = False
+            note("ok" if ok else "failed", time.time() - called)
+            time.sleep(random.uniform(*_PAUSE))  # noqa: S311

@@ -1,0 +1,119 @@
+"""The errors that tokenadapter raises, and the evidence that each carries.
+
+They descend from :class:`requests.exceptions.RequestException`, because that is what the
+callers of a :class:`requests.Session` already catch.  Each message says what happened, what was
+kept, and what to do next; none holds a secret.
+
+An error is raised again in every thread that waited for the same renewal, and travels through
+pickle to other processes, so everything it knows is in its attributes.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Self
+
+from requests.exceptions import RequestException
+
+__all__ = [
+    "LockTimeout",
+    "ReauthRequired",
+    "RefreshConfigError",
+    "RefreshTemporarilyFailed",
+    "StoreError",
+    "TokenError",
+    "TokenNotPersisted",
+    "UnsafeTarget",
+]
+
+
+class TokenError(RequestException):
+    """The base of every error that tokenadapter raises."""
+
+    def __init__(self, message: str, **evidence: Any) -> None:
+        super().__init__(message)
+        self.__dict__.update(evidence)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+    def again(self) -> Self:
+        """A copy to raise in one more thread: a traceback belongs to one raising."""
+        twin = copy.copy(self)
+        twin.__cause__ = self.__cause__
+        return twin
+
+
+class ReauthRequired(TokenError):
+    """No credential is left that could obtain a token: somebody has to log in again.
+
+    The record is kept, and every process that shares the store fails the same way at once and
+    without network, until a new token is adopted.
+
+    :ivar reason: ``"invalid_grant"`` (the server refused the credential), ``"uncertain_rotation"``
+        (the answer to an earlier renewal was lost, and the server refused the old refresh token),
+        ``"store_lost"`` (the record is gone and the configured first refresh token was already
+        spent), ``"no_credential"`` (there never was one) or ``"private_copy"`` (a refresh token
+        that lives in the memory of another process).
+    :ivar error: the server's ``error`` code (RFC 6749 section 5.2), if it sent one.
+    """
+
+    reason: str = "invalid_grant"
+    error: str | None = None
+
+    def __init__(self, message: str, *, reason: str = "invalid_grant", **evidence: Any) -> None:
+        super().__init__(message, reason=reason, **evidence)
+
+
+class RefreshTemporarilyFailed(TokenError):
+    """The token endpoint could not be reached or could not answer: later it may.
+
+    Until ``retry_at`` every process that shares the store fails the same way at once and
+    without network; then one of them tries again.
+
+    :ivar retry_at: when the next attempt may be made (POSIX timestamp in seconds, by this
+        machine's clock), or ``None`` when the next call may try.
+    :ivar error: the server's ``error`` code (RFC 6749 section 5.2), if it sent one.
+    :ivar retry_after: for how many seconds the server asked to wait, if it did.
+    :ivar processed: ``False`` if it is certain that the server did not spend what was presented,
+        ``None`` if nobody knows.
+    """
+
+    retry_at: float | None = None
+    error: str | None = None
+    retry_after: float | None = None
+    processed: bool | None = None
+
+
+class RefreshConfigError(TokenError):
+    """The token request cannot succeed as configured: a client, scope, URL or store is wrong.
+
+    Nothing was overwritten and no refresh token was lost.
+
+    :ivar error: the server's ``error`` code (RFC 6749 section 5.2), if it sent one.
+    """
+
+    error: str | None = None
+
+
+class StoreError(TokenError):
+    """The token store cannot be read, written or trusted.  What it held is left as it was."""
+
+
+class TokenNotPersisted(StoreError):
+    """A token is good but could not be saved; this process alone can use it."""
+
+
+class LockTimeout(TokenError):
+    """Another thread or process was still renewing when the time to wait for it ran out."""
+
+
+class UnsafeTarget(TokenError, ValueError):
+    """A prefix or URL to which a token must not be sent, such as plain http to another host."""
+
+
+def _rebuild(kind: type[TokenError], args: tuple[Any, ...], state: dict[str, Any]) -> TokenError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error

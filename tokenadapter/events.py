@@ -1,0 +1,174 @@
+"""What happens to a token, told to ``on_event`` and to the log.
+
+Every event is a frozen dataclass.  It holds no secret: tokens appear by their fingerprint (the
+first eight hexadecimal digits of the SHA-256).  The same events go to :mod:`logging` under
+``tokenadapter``, each as the sentence that ``str(event)`` gives, at the level that
+``event.level`` names.
+
+This module is imported when the first event happens, not before: a program whose token is good
+never pays for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+__all__ = [
+    "Adopted",
+    "Event",
+    "HandedOn",
+    "OutsidePrefix",
+    "ReauthNeeded",
+    "RefreshCallbackFailed",
+    "RenewalFailed",
+    "Renewed",
+    "Replayed",
+    "SaveFailed",
+    "Waited",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The base of all events."""
+
+    level: ClassVar[int] = logging.INFO
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed(Event):
+    """This process obtained a new token, and it is saved."""
+
+    token: str
+    """Its fingerprint."""
+    presented: str
+    """The kind of credential that was presented: ``refresh_token``, ``client``, ..."""
+    seconds: float
+    """How long the token request took."""
+
+    def __str__(self) -> str:
+        return f"renewed: token {self.token} by {self.presented} in {self.seconds:.3f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted(Event):
+    """Another process had obtained a token: this one uses it too."""
+
+    level: ClassVar[int] = logging.DEBUG
+    token: str
+    """Its fingerprint."""
+
+    def __str__(self) -> str:
+        return f"adopted: token {self.token} from the store"
+
+
+@dataclass(frozen=True, slots=True)
+class Waited(Event):
+    """A caller had to wait for a renewal."""
+
+    level: ClassVar[int] = logging.DEBUG
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"waited {self.seconds:.3f} s for a renewal"
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed(Event):
+    """A request was refused for its token and sent again with another."""
+
+    method: str
+    url: str
+    """Without its query."""
+    status: int
+    """The HTTP status of the refusal."""
+    token: str
+    """The fingerprint of the token that it was sent again with."""
+
+    def __str__(self) -> str:
+        return f"replayed: {self.method} {self.url} after {self.status}, with token {self.token}"
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOn(Event):
+    """A refusal was handed on to the caller, for the reason given."""
+
+    level: ClassVar[int] = logging.WARNING
+    method: str
+    url: str
+    """Without its query."""
+    status: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"handed on: {self.status} for {self.method} {self.url}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class OutsidePrefix(Event):
+    """An adapter was given a request outside its prefix, and sent it without a token."""
+
+    level: ClassVar[int] = logging.WARNING
+    prefix: str
+
+    def __str__(self) -> str:
+        return f"asked for a URL outside {self.prefix}: sent without a token (said once)"
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalFailed(Event):
+    """The token could not be renewed; later it may be."""
+
+    level: ClassVar[int] = logging.WARNING
+    error: str
+    """The message of the error that callers get once the token has died."""
+    retry_at: float | None
+    """When the next attempt may be made (POSIX timestamp in seconds)."""
+
+    def __str__(self) -> str:
+        return f"renewal failed: {self.error}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReauthNeeded(Event):
+    """No credential is left: somebody has to log in again."""
+
+    level: ClassVar[int] = logging.ERROR
+    reason: str
+    error: str
+
+    def __str__(self) -> str:
+        return f"login needed ({self.reason}): {self.error}"
+
+
+@dataclass(frozen=True, slots=True)
+class SaveFailed(Event):
+    """A new token could not be saved.  This process uses it, and goes on trying."""
+
+    level: ClassVar[int] = logging.CRITICAL
+    token: str
+    """Its fingerprint."""
+    error: str
+    lost: bool = False
+    """Whether the process ends now, and the token with it."""
+
+    def __str__(self) -> str:
+        now = (
+            "the process ends, and it is lost"
+            if self.lost
+            else "this process keeps it and goes on trying"
+        )
+        return f"token {self.token} is not saved: {self.error}; {now}"
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshCallbackFailed(Event):
+    """``on_refresh`` raised.  The token is saved all the same, and requests go on with it."""
+
+    level: ClassVar[int] = logging.ERROR
+    error: str
+
+    def __str__(self) -> str:
+        return f"on_refresh raised {self.error}; the token is saved, and is used"

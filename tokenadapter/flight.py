@@ -1,0 +1,134 @@
+"""One renewal at a time for the threads of this process.
+
+The first thread that needs a renewal starts a :class:`Run` in a helper thread; all others who
+come while it is under way wait for the same run, and get the same result or the same error.
+
+The work is done by a helper, never by a caller, because a caller may leave: by Ctrl-C, by its
+time-out, by the end of the program.  The helper goes on until the token is saved, and the
+interpreter waits for it when it exits.  Callers wait through an event, not by joining: an
+interrupted join would make the interpreter believe that the thread has ended.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from tokenadapter.machine import Machine
+
+__all__ = ["Flight", "Run"]
+
+T = TypeVar("T")
+
+
+class Run(Generic[T]):
+    """One renewal: under way, or settled with a result or an error."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._settled = machine.event()
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self.thread_id: int | None = None
+        """The thread that does the work, while it does."""
+
+    def settle(self, result: T) -> None:
+        """Let the waiters go with *result*; the run itself may have more to do.  Only the first
+        call counts."""
+        if not self._settled.is_set():
+            self._result = result
+            self._settled.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Let the waiters go with *error*, unless they are gone."""
+        if not self._settled.is_set():
+            self._error = error
+            self._settled.set()
+
+    def is_mine(self) -> bool:
+        """Whether the calling thread is the one that does the work: it must not wait for it."""
+        return self.thread_id == self._machine.thread_id()
+
+    def wait(self, timeout: float) -> bool:
+        """Whether the run was settled within *timeout* seconds."""
+        return self._settled.wait(max(timeout, 0.0))
+
+    def result(self) -> T | None:
+        """What the run was settled with.
+
+        :raises BaseException: the run's error, a copy for each who waited.
+        """
+        if self._error is None:
+            return self._result
+        again = getattr(self._error, "again", None)
+        raise again() if again is not None else self._error
+
+
+class Flight(Generic[T]):
+    """The run under way, if there is one."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        # At most one item.  A dict, because its setdefault is atomic without a lock: a signal
+        # handler may come here while this very thread is here too.
+        self._runs: dict[str, Run[T]] = {}
+
+    def under_way(self) -> Run[T] | None:
+        """The run under way, if there is one."""
+        return self._runs.get("run")
+
+    def join(self, work: Callable[[Run[T]], T]) -> Run[T]:
+        """The run under way; if there is none, a new one that does *work*."""
+        mine: Run[T] = Run(self._machine)
+        try:
+            run = self._runs.setdefault("run", mine)
+            if run is mine and not self._machine.start(lambda: self._fly(mine, work)):
+                with _InterruptsPutOff():
+                    self._fly(mine, work)
+        except BaseException:
+            # Interrupted before it began: nobody shall wait for it.
+            if mine.thread_id is None and self._runs.get("run") is mine:
+                del self._runs["run"]
+            raise
+        return run
+
+    def reset(self) -> None:
+        """Forget the run under way: this is a forked child, which has no helper thread."""
+        self._runs.clear()
+
+    def _fly(self, run: Run[T], work: Callable[[Run[T]], T]) -> None:
+        run.thread_id = self._machine.thread_id()
+        try:
+            result = work(run)
+        except BaseException as error:  # noqa: BLE001  (whoever waits raises it)
+            self._land(run)
+            run.fail(error)
+        else:
+            self._land(run)
+            run.settle(result)
+
+    def _land(self, run: Run[T]) -> None:
+        # Before the waiters are let go: who comes back unsatisfied shall find the way free.
+        run.thread_id = None
+        if self._runs.get("run") is run:
+            del self._runs["run"]
+
+
+class _InterruptsPutOff:
+    """Where no helper thread can be started, Ctrl-C waits until the work is done."""
+
+    def __enter__(self) -> None:
+        self._caught: list[int] = []
+        self._handler = None
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.getsignal(signal.SIGINT)
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, lambda number, frame: self._caught.append(number))
+
+    def __exit__(self, *error: object) -> None:
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            if self._caught:
+                signal.raise_signal(signal.SIGINT)

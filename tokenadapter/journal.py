@@ -1,0 +1,60 @@
+"""Tells what happens: to the listener, to the log, and to the counters."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenadapter.events import Event
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """Where a keeper and its faces report events.
+
+    :param listener: called with each event, in the thread in which it happens.  What it raises
+        is logged: a listener that fails must not cost anyone a token.
+    """
+
+    def __init__(self, listener: Callable[[Event], object] | None = None) -> None:
+        self.listener = listener
+        self._counts: dict[str, int] = {}
+        # Guards _counts.  Re-entrant, since a signal handler may count in mid-count.
+        self._lock = threading.RLock()
+
+    def tell(self, name: str, **fields: Any) -> None:
+        """An event of the class *name* of :mod:`tokenadapter.events` happened."""
+        import logging
+
+        from tokenadapter import events
+
+        event: Event = getattr(events, name)(**fields)
+        with self._lock:
+            self._counts[name] = self._counts.get(name, 0) + 1
+        log = logging.getLogger("tokenadapter")
+        log.log(event.level, "%s", event)
+        if self.listener is not None:
+            try:
+                self.listener(event)
+            except Exception:
+                log.exception("on_event raised for: %s", event)
+
+    def tell_trouble(self, name: str, error: Exception) -> None:
+        """As :meth:`tell`, of what a callback of the program raised; the log has its traceback."""
+        import logging
+
+        logging.getLogger("tokenadapter").debug("%s", name, exc_info=error)
+        self.tell(name, error=type(error).__name__)
+
+    def reset(self) -> None:
+        """Be usable in a forked child, whatever the parent's threads held."""
+        self._lock = threading.RLock()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How often each event happened: its class name, and a number."""
+        with self._lock:
+            return dict(self._counts)

@@ -1,0 +1,92 @@
+"""Reading a response before its caller does: a look at its JSON, and the draining of a refusal."""
+
+from __future__ import annotations
+
+import io
+import json
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import urllib3
+from requests.exceptions import RequestException
+
+from tokenadapter.wire import body_of
+
+if TYPE_CHECKING:
+    from requests import Response
+
+__all__ = ["drain", "peek_json"]
+
+LIMIT = 65536
+"""Bytes of a body that are read before its caller asks for it."""
+
+
+def peek_json(response: Response, limit: int = LIMIT) -> Any:
+    """The JSON value in a response's body, without consuming what the caller will read.
+
+    The body is waited for, so on a ``stream=True`` response ask only where an answer in JSON is a
+    matter of a moment: its status and content type say so.
+
+    :param limit: bytes, as transferred and as decoded: a longer body is not looked at.
+    :return: the value, or ``None`` if there is none: no JSON content type, no body, a longer body,
+        a broken one (what is wrong with it, the caller learns when reading it).
+    """
+    if not _says_json(response.headers.get("Content-Type", "")):
+        return None
+    try:
+        body = _content(response, limit)
+        return _parsed(body) if body and len(body) <= limit else None
+    except (ValueError, RecursionError, urllib3.exceptions.DecodeError):
+        return None
+
+
+def drain(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -> None:
+    """Finish a response that no caller will read, so that its connection can be used again.
+
+    Its body stays at hand as ``response.content``.  A body that is too long, too slow, broken, or
+    followed by more than it should be is not worth it: the connection is closed, the content empty.
+    Either way the connection is back in its pool.
+
+    :param limit: bytes, as transferred.
+    :param timeout: seconds that the whole of it may take.
+    """
+    if _is_loaded(response):
+        return
+    if body_of(response.raw, limit, monotonic() + timeout) is None:
+        response.close()
+        return
+    try:
+        response.content  # noqa: B018  # reads what is at hand, keeps it, gives back the connection
+    except RequestException:  # it cannot be decoded
+        response.close()
+
+
+def _says_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    # Some APIs that began with JSONP label their JSON as a script.
+    return kind in ("application/json", "text/json", "text/javascript") or kind.endswith("+json")
+
+
+def _is_loaded(response: Response) -> bool:
+    return response.raw is None or getattr(response, "_content", False) is not False
+
+
+def _content(response: Response, limit: int) -> bytes | None:
+    """The decoded body, cut somewhere beyond the limit; ``None`` if it cannot be had whole."""
+    if _is_loaded(response):
+        return response.content
+    raw = response.raw
+    body = body_of(raw, limit)
+    if body is None or not hasattr(raw, "stream"):  # as requests decides whether raw can decode
+        return body
+    encoding = {"Content-Encoding": response.headers.get("Content-Encoding", "")}
+    twin = urllib3.HTTPResponse(io.BytesIO(body), headers=encoding, preload_content=False)
+    return twin.read(limit + 1, decode_content=True)
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except UnicodeDecodeError:
+        # No JSON by RFC 8259 section 8.1, but the names and codes in it are ASCII all the same.
+        return json.loads(body.decode("latin-1"))

@@ -1,0 +1,177 @@
+"""Which URLs a token may go to: those under the API's base URL, and no other.
+
+A URL is read by more than one parser before a server acts on it.  requests takes the host from
+:func:`urllib.parse.urlsplit`, urllib3 from :func:`urllib3.util.parse_url`; between them and the
+API stand proxies that decode the path once more, merge slashes, or drop ``;parameters``.  A URL is
+under the prefix only if none of these readings leads outside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import accumulate
+from urllib.parse import unquote
+
+from requests.models import PreparedRequest
+from urllib3.util import parse_url
+
+from .errors import UnsafeTarget
+
+__all__ = ["Prefix"]
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
+
+# scheme, authority, path, and the rest.  Only with ASCII is U+017F not taken for an "s".
+_PARTS = re.compile(r"(https?)://([^/?#]*)([^?#]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
+
+# The path segments that every server reads alike: no "%" and ";", and no dot in front.
+_PLAIN_SEGMENTS = r"(?:/(?!\.)[\w.~!$&'()*+,:=@-]*)*"
+
+# What is never left after the last decoding of an honest path: control characters, and characters
+# in forms that only a lenient decoder reads, overlong UTF-8 (%C0%AE for ".") and %u002e.
+_TRICKS = re.compile(
+    "[\x00-\x1f\x7f]|[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]|%u[0-9A-Fa-f]{4}"
+)
+_MOST_DECODINGS = 8
+
+
+class Prefix:
+    """An API's base URL, and the decision which URLs are under it.
+
+    ``https://api.example.com/v1`` covers itself, with or without a query, and whatever begins
+    with ``https://api.example.com/v1/``; not ``/v10``, and no other scheme, host or port.  The
+    path is case-sensitive.  A closing slash makes no difference.  A prefix without a path covers
+    everything on its host.
+
+    :param url: the base URL: ``https``, a host, and optionally a port and a path.
+    :param allow_http: accept plain ``http`` to a host other than this machine, although everyone
+        on the way can then read the token (RFC 6750 section 5.3 asks for TLS).
+    :raises UnsafeTarget: the URL is no such base URL, or can be read in more than one way.
+    :ivar url: the base URL as requests spells it (host in lower case and IDNA-encoded,
+        percent-encoding normalised), without the default port and without a closing slash.
+    :ivar matches: the quick half of :meth:`covers`, one call of a compiled pattern: a match is a
+        final yes, ``None`` leaves it open.
+    """
+
+    __slots__ = ("_origin", "_path", "matches", "url")
+
+    url: str
+    matches: Callable[[str], re.Match[str] | None]
+
+    def __init__(self, url: str, *, allow_http: bool = False) -> None:
+        # A URL that may hold a secret, in a userinfo or query, is not repeated in the message.
+        parts = _PARTS.match(url)
+        if parts is None:
+            raise UnsafeTarget(
+                "A prefix begins with https:// and a host: give the API's base URL in full, "
+                "such as https://api.example.com/v1."
+            )
+        _, authority, path, rest = parts.groups()
+        if "@" in authority:
+            raise UnsafeTarget(
+                "The prefix has a user name or password before its host: remove everything up to "
+                "the '@', and give credentials to the token source."
+            )
+        if rest:
+            raise UnsafeTarget(
+                "The prefix has a query or fragment, which cannot narrow down where a token goes: "
+                "end it before the '?' or '#'."
+            )
+        if re.search(r"[\\\x00-\x20\x7f]", url):
+            raise UnsafeTarget(
+                "The prefix contains a backslash, a space or a control character: remove it."
+            )
+        try:
+            plain = all(_descent(name) == 1 for name in path.removesuffix("/").split("/")[1:])
+            prepared = PreparedRequest()
+            prepared.prepare_url(url, None)
+            self._origin = scheme, host, port = _origin(prepared.url or "")
+        except ValueError as error:
+            raise UnsafeTarget(f"The prefix cannot be used: {error}") from error
+        if not plain:
+            raise UnsafeTarget(
+                "The path of the prefix has a '.', '..' or empty segment, plain or encoded: write "
+                "it as it is without them."
+            )
+        if scheme == "http" and not allow_http and not _LOOPBACK.fullmatch(host):
+            raise UnsafeTarget(
+                f"http://{host} would carry the token in clear text: use https, or pass "
+                "allow_http=True if everyone on the way to that host may read it."
+            )
+        self._path = prepared.path_url.removesuffix("/")
+        port_text = "" if port == _DEFAULT_PORTS[scheme] else f":{port}"
+        self.url = f"{scheme}://{host}{port_text}{self._path}"
+        plain_rest = _PLAIN_SEGMENTS + r"(?:[?#]|\Z)" if self._path else r"(?:[/?#]|\Z)"
+        self.matches = re.compile(re.escape(self.url) + plain_rest, re.ASCII).match
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    def covers(self, url: str) -> bool:
+        """Whether a request to the URL may carry the token.
+
+        Exact for URLs that requests prepared, and cautious with any other text: one that cannot
+        be parsed, has a userinfo, or spells the prefix's path in another way is not covered.
+        """
+        return self.matches(url) is not None or self._covers_when_parsed(url)
+
+    def mounts(self) -> tuple[str, ...]:
+        """The spellings of the prefix for ``Session.adapters``, the one most often met first.
+
+        They find every URL that is covered and was prepared by requests; without the closing slash
+        they find look-alike hosts too, so :meth:`covers` has the last word.  With the slash, they
+        replace an adapter that was mounted there before.
+        """
+        scheme, host, port = self._origin
+        explicit = f"{scheme}://{host}:{port}{self._path}"
+        return tuple(dict.fromkeys((f"{self.url}/", self.url, f"{explicit}/", explicit)))
+
+    def _covers_when_parsed(self, url: str) -> bool:
+        parts = _PARTS.match(url)
+        if parts is None:
+            return False
+        scheme, authority, path, _ = parts.groups()
+        # "https://api.example.com\@evil.com/" is on the first host for parse_url, on the second
+        # for urlsplit.  Without these two characters they agree, or parse_url fails.
+        if "@" in authority or "\\" in authority:
+            return False
+        try:
+            if _origin(f"{scheme}://{authority}") != self._origin:
+                return False
+            if not self._path:
+                return True
+            if "\\" in path or not f"{path}/".startswith(f"{self._path}/"):
+                return False
+            below = path[len(self._path) :].split("/")
+            return min(accumulate(map(_descent, below))) >= 0
+        except ValueError:
+            return False
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port to which urllib3 connects for the URL."""
+    scheme, _, host, port, *_ = parse_url(url)
+    if not scheme or not host or "%" in host:
+        raise ValueError("it has no host, or one with a zone or percent-encoding.")
+    return scheme, host, _DEFAULT_PORTS[scheme] if port is None else port
+
+
+def _descent(segment: str) -> int:
+    """How many levels a path segment leads down, in the reading in which it leads down least.
+
+    A name leads down 1; what a server may drop (an empty segment, ``.``, parameters alone) 0;
+    each ``..`` that can be read in it leads up 1, and then the names beside it do not count.
+    """
+    for _ in range(_MOST_DECODINGS):
+        encoded, segment = segment, unquote(segment, "latin-1")
+        if segment == encoded:
+            break
+    else:
+        raise ValueError("its path is percent-encoded too many times over.")
+    if _TRICKS.search(segment):
+        raise ValueError("its path hides a control character or an overlong encoding.")
+    names = [re.split("[;?#]", part)[0] for part in re.split(r"[/\\]", segment)]
+    ups = sum(name.count(".") > 1 and not name.strip(". ") for name in names)
+    return -ups or int(re.split("[;?#]", segment)[0].strip("/\\. ") != "")

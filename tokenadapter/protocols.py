@@ -1,0 +1,224 @@
+"""What the keeper asks of a token source and of a token store.
+
+A *token source* obtains tokens.  The simplest is a function of the previous token.  A *grant* is
+a source that tells beforehand what it is about to present, so that the keeper can see to it that
+nothing is presented twice and that nothing that was refused is tried again.
+
+A *token store* is where the token lives: one slot, shared by all who name it.  It stores,
+compares and locks, and decides nothing.  What it holds is a *document*, a JSON object that means
+nothing to it, beside a *tag* that is replaced with each write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
+
+from tokenadapter.token import Token
+
+__all__ = [
+    "Answer",
+    "Credential",
+    "Document",
+    "FunctionGrant",
+    "Grant",
+    "Snapshot",
+    "StoreLock",
+    "TokenSource",
+    "TokenStore",
+    "as_grant",
+]
+
+Answer: TypeAlias = Token | Mapping[str, Any] | str
+"""What a source may return: a token, a token response (RFC 6749 section 5.1), or the bare text of
+an access token."""
+
+TokenSource: TypeAlias = Callable[[Token | None], Answer]
+"""A function from the previous token, if there is one, to the next."""
+
+Document: TypeAlias = dict[str, Any]
+"""A JSON object."""
+
+
+class Credential(NamedTuple):
+    """Something that a grant can present to obtain a token."""
+
+    kind: str
+    """``refresh_token``, ``password``, ``client``, ``function``, ...: for messages."""
+    secret: str
+    """What is presented.  Only ever compared by its hash."""
+    single_use: bool = False
+    """Whether presenting it may spend it, as a rotated refresh token is (RFC 9700 section
+    4.14.2).  Never presented again but after an answer that was lost."""
+    first: bool = False
+    """Whether it comes from the configuration and starts a grant, rather than from the record."""
+
+    def __repr__(self) -> str:
+        return f"<Credential {self.kind}>"
+
+
+@runtime_checkable
+class Grant(Protocol):
+    """A token source that says what it presents."""
+
+    @property
+    def whose(self) -> Mapping[str, str]:
+        """Whose tokens these are: ``endpoint``, ``client``, ``user``, as far as they are known.
+        A record that names another is refused."""
+
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """What is asked for: ``scope``, ``resource``, ``audience``, ..., as far as given."""
+
+    @property
+    def client_credential(self) -> str:
+        """What authenticates the client, hashed to tell for whom a hold is meant."""
+
+    @property
+    def deadline(self) -> float:
+        """Within how many seconds :meth:`fetch` ends, whatever the server does."""
+
+    @property
+    def grace(self) -> float:
+        """For how many seconds the server takes a rotated refresh token once more."""
+
+    @property
+    def urls(self) -> Sequence[str]:
+        """The URLs that the grant itself asks, which never get a token."""
+
+    def credentials(self, previous: Token | None) -> Sequence[Credential]:
+        """What could be presented now, the most welcome first."""
+
+    def fetch(self, credential: Credential, previous: Token | None) -> Answer:
+        """Present *credential*, once.
+
+        :raises ReauthRequired: if the server refused the credential.
+        :raises RefreshConfigError: if the request was refused for another reason than that.
+        :raises RefreshTemporarilyFailed: if there was no answer, or none that says either.
+            With ``processed=False`` it is certain that the credential was not spent.
+        """
+
+
+class Snapshot(NamedTuple):
+    """What a store held at one moment."""
+
+    document: Document | None
+    """``None`` if the slot is empty."""
+    tag: str | None
+    """Which write this is; ``None`` if the slot is empty."""
+    now: float
+    """The time by the store's clock (POSIX timestamp in seconds)."""
+
+    def __repr__(self) -> str:
+        return f"<Snapshot tag={self.tag!r}>"
+
+
+class StoreLock(Protocol):
+    """The right to renew, for one holder at a time.  Made anew for each attempt, and taken,
+    confirmed and released by one thread."""
+
+    def acquire(self, hold_for: float) -> bool:
+        """Take the lock now, or return ``False`` at once.
+
+        :param hold_for: seconds after which the holder has given up of itself: a store whose lock
+            is a lease keeps it alive for no longer than that.
+        :raises StoreError: if the lock cannot be had for another reason than a holder.
+        """
+
+    def confirm(self) -> bool:
+        """Whether the lock is still held, asked of the store itself."""
+
+    def release(self) -> None:
+        """Let others take it.  Never raises; never frees a lock that others hold by now."""
+
+
+class TokenStore(Protocol):
+    """One slot for one document."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes, forked children among them, see this slot."""
+
+    @property
+    def poll(self) -> tuple[float, float]:
+        """How often a waiter may look: seconds between the first two looks, and at most."""
+
+    def load(self) -> Snapshot:
+        """What the slot holds now, without any lock.
+
+        A slot whose content cannot be read back (torn, or written by something else) counts as
+        empty; the content is put aside by the next :meth:`save`, never overwritten.
+
+        :raises StoreError: if the store cannot be read.
+        """
+
+    def save(
+        self, document: Document, *, tag: str, expected: str | None, ttl: float | None
+    ) -> bool:
+        """Replace the document and its tag if the slot's tag is still *expected*.
+
+        When it returns ``True`` the write is durable: it survives a crash right after.
+
+        :param ttl: seconds after which the document is worth nothing; ``None``: keep it.
+        :returns: ``False``, and nothing was written, if the tag has moved on.
+        :raises StoreError: if it cannot be written, or nobody knows whether it was.
+        """
+
+    def prepare(self) -> None:
+        """Do beforehand whatever could keep the next :meth:`save` from succeeding.
+
+        :raises StoreError: if a save would fail now.
+        """
+
+    def lock(self) -> StoreLock:
+        """A lock on this slot, not yet taken."""
+
+    def mark(self, note: str) -> None:
+        """Remember *note* even if the slot is emptied, where the store has a place for that.
+
+        :raises StoreError: if the place cannot be written.
+        """
+
+    def marked(self, note: str) -> bool:
+        """Whether *note* is remembered."""
+
+
+class FunctionGrant:
+    """A plain function as a grant: what it presents can only be guessed.
+
+    If the previous token has a refresh token, the function is taken to spend it.
+    """
+
+    client_credential = ""
+    asked: Mapping[str, str] = {}
+    urls: Sequence[str] = ()
+    grace = 0.0
+    deadline = 60.0
+
+    def __init__(self, function: TokenSource, whose: Mapping[str, str]) -> None:
+        self.function = function
+        self.whose = whose
+
+    def credentials(self, previous: Token | None) -> Sequence[Credential]:
+        if previous is not None and previous.refresh_token is not None:
+            return [Credential("refresh_token", previous.refresh_token, single_use=True)]
+        return [Credential("function", "")]
+
+    def fetch(self, credential: Credential, previous: Token | None) -> Answer:
+        return self.function(previous)
+
+
+def as_grant(source: Grant | TokenSource, whose: Mapping[str, str]) -> Grant:
+    """*source* itself if it is a grant, else one around the function that it is.
+
+    :param whose: whose tokens a plain function obtains, since it cannot tell.
+    :raises TypeError: if it is neither.
+    """
+    if hasattr(source, "fetch"):  # isinstance() would import inspect, from Python 3.12 on
+        return cast("Grant", source)
+    if callable(source):
+        return FunctionGrant(source, whose)
+    raise TypeError(
+        "a token source is a function of the previous token or a grant, not of type "
+        f"{type(source).__name__}"
+    )

@@ -1,0 +1,281 @@
+"""Pure: the record that a store holds, and every transition it can make.
+
+The record is what the processes that share a store tell each other: the token, whose it is, and
+three things that can go wrong with it.
+
+* An **intent** is written before a credential that can be spent is presented.  While its writer
+  lives, it holds the lock; an intent that is found under a lock that could be had means that an
+  answer may be lost.
+* A **tombstone** marks a credential that the server refused: it is not presented again.
+* A **hold** says until when nobody should ask the token endpoint.
+
+A presentation ends in one of four ways, and each is one write:
+
+============  ====================================================  ==========================
+outcome       when                                                  what becomes of the record
+============  ====================================================  ==========================
+minted        the server answered with a token                      ``minted``: the new token;
+                                                                    intent, hold and dead
+                                                                    refresh tokens are gone
+refused       the server refused the credential                     ``refused``: a tombstone,
+                                                                    in place of the intent
+unprocessed   it is certain that the server did not spend it:       ``unprocessed``: the
+              never sent, 429, 503, another OAuth error             intent is as before, and
+                                                                    there is a hold
+unknown       anything else: no answer, or none that can be read    ``unknown``: the intent
+                                                                    stays, and there is a hold
+============  ====================================================  ==========================
+
+Besides these, ``presenting`` writes the intent, ``adopted`` takes in a token that came from
+elsewhere and is a new beginning, and ``distrusting`` notes that a token was refused when new.
+
+All times are the store's.  Credentials appear as salted hashes only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from tokenadapter.policy import backoff
+from tokenadapter.token import Token
+
+__all__ = ["Hold", "Intent", "Record", "Tombstone", "digest", "mark"]
+
+_FORMAT = 1
+_TOMBSTONES_KEPT = 8
+# Seconds after its end for which a distrust makes the next one longer.
+_DISTRUST_REMEMBERED = 600.0
+_NUMBERS = frozenset({"first_sent", "attempt", "at", "set_at", "duration", "step"})
+
+
+class Intent(NamedTuple):
+    """A credential is being presented, or was and the answer is lost."""
+
+    credential: str
+    first_sent: float
+    attempt: int
+
+
+class Tombstone(NamedTuple):
+    """A credential that the server refused."""
+
+    credential: str
+    kind: str
+    reason: str
+    at: float
+    error: str | None = None
+    cause: str = ""
+
+
+class Hold(NamedTuple):
+    """Until when something is not done, set at one moment for a number of seconds.
+
+    Outside that span it is void: also before it, for then the clock was set back.
+    """
+
+    set_at: float
+    duration: float
+    step: int
+    bound_to: str | None = None
+    """For whom it is meant: a hash; ``None``: for everybody."""
+    kind: str = "temporary"
+    error: str | None = None
+    cause: str = ""
+
+    def binds(self, who: str, now: float) -> bool:
+        """Whether *who* has to wait at *now*."""
+        return self.bound_to in (None, who) and self.remaining(now) > 0
+
+    def remaining(self, now: float) -> float:
+        """For how many more seconds it binds; 0 if it is void."""
+        end = self.set_at + self.duration
+        return end - now if self.set_at <= now < end else 0.0
+
+
+class Record(NamedTuple):
+    """What a store holds for one slot."""
+
+    whose: Mapping[str, str]
+    asked: Mapping[str, str]
+    salt: str
+    token: Token | None = None
+    replaced: Mapping[str, str] | None = None
+    """What was asked for before :attr:`asked` took its place."""
+    intent: Intent | None = None
+    tombstones: tuple[Tombstone, ...] = ()
+    hold: Hold | None = None
+    distrust: Hold | None = None
+    """For how long a token that was refused when new is not renewed, bound to its fingerprint."""
+    spent: tuple[str, ...] = ()
+    """The marks of configured first credentials that a rotation has spent."""
+
+    # --- reading -------------------------------------------------------------------------
+
+    def tombstone(self, credential: str) -> Tombstone | None:
+        """The tombstone of a credential, by its hash."""
+        for stone in self.tombstones:
+            if stone.credential == credential:
+                return stone
+        return None
+
+    def is_expired(self, now: float) -> bool:
+        """Whether the token is of no more use by what is known of its lifetime."""
+        if self.token is None:
+            return True
+        return self.token.expires_at is not None and self.token.expires_at <= now
+
+    def ttl(self, now: float) -> float | None:
+        """For how many seconds the record is worth keeping; ``None``: for good."""
+        if self.tombstones or self.spent or self.intent or self.hold or self.token is None:
+            return None
+        if self.token.refresh_token is not None or self.token.expires_at is None:
+            return None
+        return max(self.token.expires_at - now, 1.0)
+
+    # --- transitions ---------------------------------------------------------------------
+
+    def presenting(self, credential: str, now: float) -> Record:
+        """A credential is about to be presented, the first time or once more."""
+        intent = self.intent
+        if intent is not None and intent.credential == credential:
+            return self._replace(intent=intent._replace(attempt=intent.attempt + 1))
+        return self._replace(intent=Intent(credential, now, 1))
+
+    def minted(self, token: Token, asked: Mapping[str, str], spent: str | None) -> Record:
+        """A presentation was answered with *token*."""
+        changed = self.token is not None and dict(self.asked) != dict(asked)
+        return self._begin_anew(token)._replace(
+            asked=asked,
+            replaced=self.asked if changed else self.replaced,
+            spent=self.spent if spent is None or spent in self.spent else (*self.spent, spent),
+        )
+
+    def adopted(self, token: Token, asked: Mapping[str, str]) -> Record:
+        """A token came from elsewhere: a login, or another library's cache."""
+        return self._begin_anew(token)._replace(asked=asked, replaced=None, distrust=None)
+
+    def refused(
+        self, credential: str, kind: str, now: float, *, error: str | None, cause: str
+    ) -> Record:
+        """The server refused the credential that :meth:`presenting` announced."""
+        intent = self.intent
+        again = intent is not None and intent.credential == credential and intent.attempt > 1
+        stone = Tombstone(
+            credential,
+            kind,
+            "uncertain_rotation" if again else "invalid_grant",
+            now,
+            error,
+            cause,
+        )
+        kept = [other for other in self.tombstones if other.credential != credential]
+        return self._replace(intent=None, tombstones=(*kept, stone)[-_TOMBSTONES_KEPT:], hold=None)
+
+    def unprocessed(self, before: Record, hold: Hold) -> Record:
+        """The credential was certainly not spent: all is as it was *before*, but for a hold."""
+        return self._replace(intent=before.intent, hold=hold)
+
+    def unknown(self, hold: Hold) -> Record:
+        """Nobody knows whether the credential was spent: the intent goes on saying so."""
+        return self._replace(hold=hold)
+
+    def distrusting(self, token: Token, now: float, u: float) -> Record:
+        """*token* was refused when it was new: another renewal would not help for a while.
+
+        The while grows as holds do, if it happens to one token after the other.
+
+        :param u: a number from [0, 1], drawn anew each time.
+        """
+        step, last = 1, self.distrust
+        if last is not None and now < last.set_at + last.duration + _DISTRUST_REMEMBERED:
+            step = last.step + 1
+        return self._replace(distrust=Hold(now, backoff(step, u), step, token.fingerprint))
+
+    def _begin_anew(self, token: Token) -> Record:
+        # A tombstone of a password outlives a renewal by refresh token: the password is as
+        # wrong as before.  Those of refresh tokens have done their work.
+        stones = tuple(stone for stone in self.tombstones if stone.kind != "refresh_token")
+        return self._replace(token=token, intent=None, tombstones=stones, hold=None)
+
+    # --- to and from JSON ----------------------------------------------------------------
+
+    def to_document(self) -> dict[str, Any]:
+        """The record as a JSON object; what is empty is left out."""
+        document: dict[str, Any] = {
+            "version": _FORMAT,
+            "whose": dict(self.whose),
+            "asked": dict(self.asked),
+            "salt": self.salt,
+        }
+        if self.token is not None:
+            document["token"] = self.token.to_dict()
+        if self.replaced is not None:
+            document["replaced"] = dict(self.replaced)
+        for name in ("intent", "hold", "distrust"):
+            value = getattr(self, name)
+            if value is not None:
+                document[name] = value._asdict()
+        if self.tombstones:
+            document["tombstones"] = [stone._asdict() for stone in self.tombstones]
+        if self.spent:
+            document["spent"] = list(self.spent)
+        return document
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Record:
+        """The reverse of :meth:`to_document`.
+
+        :raises ValueError: if the document is not a record, or of a later format.
+        """
+        if document.get("version") != _FORMAT:
+            raise ValueError(f"its format is {document.get('version')!r}, not {_FORMAT}")
+        try:
+            return cls(
+                whose=dict(document["whose"]),
+                asked=dict(document["asked"]),
+                salt=str(document["salt"]),
+                token=_each(Token.from_dict, document.get("token")),
+                replaced=_each(dict, document.get("replaced")),
+                intent=_each(partial(_made, Intent), document.get("intent")),
+                tombstones=tuple(_made(Tombstone, item) for item in document.get("tombstones", ())),
+                hold=_each(partial(_made, Hold), document.get("hold")),
+                distrust=_each(partial(_made, Hold), document.get("distrust")),
+                spent=tuple(document.get("spent", ())),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"it cannot be read as a record ({type(error).__name__})") from None
+
+
+def digest(salt: str, kind: str, secret: str) -> str:
+    """A salted hash by which a record knows a credential.
+
+    Passwords can be guessed, so their hash is slow (PBKDF2, RFC 8018); refresh tokens are random.
+    """
+    import hashlib
+
+    text = f"{kind}\0{secret}".encode()
+    if kind == "refresh_token":
+        return hashlib.sha256(salt.encode() + b"\0" + text).hexdigest()[:32]
+    return hashlib.pbkdf2_hmac("sha256", text, salt.encode(), 200_000, 16).hex()
+
+
+def mark(secret: str) -> str:
+    """What is remembered of a configured first refresh token, also where the record is lost: so
+    it has no salt.  A refresh token is long and random.
+    """
+    import hashlib
+
+    return hashlib.sha256(b"tokenadapter first\0" + secret.encode()).hexdigest()[:32]
+
+
+def _made(kind: Any, fields: Mapping[str, Any]) -> Any:
+    for name, value in fields.items():
+        if isinstance(value, (int, float)) != (name in _NUMBERS):
+            raise TypeError(name)
+    return kind(**fields)
+
+
+def _each(read: Any, value: Any) -> Any:
+    return None if value is None else read(value)

@@ -1,0 +1,44 @@
+"""The client credentials grant (RFC 6749 section 4.4): a program that acts for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenadapter.protocols import Credential
+from tokenadapter.sources.oauth2 import OAuth2Source
+from tokenadapter.token import Token
+
+__all__ = ["ClientCredentials"]
+
+
+class ClientCredentials(OAuth2Source):
+    """Tokens for the client itself, as often as it asks (RFC 6749 section 4.4).
+
+    :param token_url: the token endpoint: ``https``, or ``http`` on this machine.
+    :param client_id: the client's identifier.
+    :param client_secret: its secret; ``None`` for a public client.
+    :param client_auth: how the secret is sent: ``client_secret_basic`` (with the encoding of RFC
+        6749 section 2.3.1), ``client_secret_post``, or ``none`` for a public client.
+    :param scope: what to ask for (RFC 6749 section 3.3): a text separated by spaces, or several.
+    :param resource: for which API or APIs (RFC 8707): absolute URIs without a fragment.
+    :param audience: for whom the token shall be, with servers that ask this instead.
+    :param extra: more parameters of the form.
+    :param timeout: seconds for the whole exchange, from connecting to the last byte.  Resolving
+        the host's name, and its third and further addresses if none answers, may take longer;
+        nothing is sent after the time.
+    :param verify: whether to verify the server's certificate, or a path to CA certificates;
+        by default what the environment says, as everywhere in requests.
+    :param cert: a client certificate: a path, or those of certificate and key.
+    :param proxies: proxy URLs by scheme, before those of the environment.
+    :param allow_http: accept plain ``http`` to another machine, although everyone on the way can
+        then read the secrets.
+    :raises UnsafeTarget: if the secrets would be sent in clear.
+    :raises TypeError: if an argument has the wrong type.
+    :raises ValueError: if an argument makes no sense; the message says why.
+    """
+
+    def credentials(self, previous: Token | None) -> Sequence[Credential]:
+        return [Credential("client", self.client_credential)]
+
+    def _grant(self, credential: Credential) -> dict[str, str]:
+        return {"grant_type": "client_credentials"}

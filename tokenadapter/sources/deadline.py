@@ -1,0 +1,133 @@
+"""A request that ends when its time is up, and tells whether any of it may have been sent.
+
+requests takes a time-out for each step only: a server that sends a byte now and then keeps its
+client for as long as it likes.  Here each read gets what is left of one total, from servers and
+from proxies, and after the end of that time nothing is sent any more.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from requests.adapters import HTTPAdapter
+from urllib3 import PoolManager
+from urllib3.connection import HTTPConnection
+
+__all__ = ["Deadline", "DeadlineAdapter"]
+
+
+class Deadline:
+    """The end of the time that one request may take.
+
+    :param seconds: how long that is, from now on.
+    :ivar sending: whether the request may have been sent, in part at least.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.sending = False
+        self._seconds = seconds
+        self._monotonic = time.monotonic()
+        self._wall = time.time()
+
+    def left(self) -> float:
+        """The seconds that are left.
+
+        :raises TimeoutError: if there are none.
+        """
+        left = self._seconds - (time.monotonic() - self._monotonic)
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+    def begin_sending(self) -> float:
+        """The seconds that are left, at the last moment before the request is sent.
+
+        :raises TimeoutError: if there are none: then it must not be sent.
+        """
+        # The monotonic clock may stand still while the machine sleeps.
+        if time.time() - self._wall >= self._seconds:
+            raise TimeoutError("timed out")
+        left = self.left()
+        self.sending = True
+        return left
+
+
+class DeadlineAdapter(HTTPAdapter):
+    """Sends one request, directly or through a proxy, and reads the answer until *deadline*.
+
+    The time-outs given to :meth:`send` bound what comes before the request: each attempt to
+    connect, and each TLS handshake.
+    """
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self._bind(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        self._bind(manager)
+        return manager
+
+    def _bind(self, manager: PoolManager) -> None:
+        """Let *manager* make connections that keep to the deadline.
+
+        They derive from those that it would make, because a SOCKS proxy has its own.
+        """
+        classes: Mapping[str, Any] = manager.pool_classes_by_scheme
+        manager.pool_classes_by_scheme = {
+            scheme: type(pool.__name__, (pool,), {"ConnectionCls": self._bound(pool.ConnectionCls)})
+            for scheme, pool in classes.items()
+        }
+
+    def _bound(self, connection: type) -> type:
+        return type(connection.__name__, (_Connection, connection), {"deadline": self._deadline})
+
+
+class _Connection(HTTPConnection):
+    """What is added to each kind of connection."""
+
+    deadline: ClassVar[Deadline]
+
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        # All is composed and nothing is sent; what connecting sends is not yet the request.
+        if self.sock is None:
+            self.connect()
+        self.sock.settimeout(self.deadline.begin_sending())
+        super().endheaders(*args, **kwargs)
+
+    # http.client calls this for the answers of the server and of a proxy that opens a tunnel.
+    def response_class(  # type: ignore[override]
+        self, sock: socket.socket, *args: Any, **kwargs: Any
+    ) -> http.client.HTTPResponse:
+        response = http.client.HTTPResponse(sock, *args, **kwargs)
+        response.fp = io.BufferedReader(_Incoming(response.fp.detach(), sock, self.deadline))
+        return response
+
+
+class _Incoming(io.RawIOBase):
+    """What comes in at a socket, until the deadline."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(self._deadline.left())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()

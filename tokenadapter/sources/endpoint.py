@@ -1,0 +1,164 @@
+"""The URL that a token is asked of: one request, one answer, and no surprises on the way.
+
+No redirect is followed, because a 307 or 308 would send the secret on.  Nothing is taken from a
+netrc, which may have another account for that host.  Proxies and CA bundles come from the
+environment as everywhere in requests.  Each request has a connection of its own: one that is
+shared across a fork crosses answers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from math import isfinite
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from tokenadapter.sources.reply import Reply
+from tokenadapter.token import fingerprint
+
+__all__ = ["Endpoint", "NoReply"]
+
+# Bytes: no token response is longer.
+_LONGEST_ANSWER = 1 << 20
+
+
+class NoReply(NamedTuple):
+    """There was no answer, or none that could be read to its end."""
+
+    why: str
+    sent: bool
+    """Whether the request may have been sent."""
+    lasting: bool = False
+    """Whether that does not change until somebody changes something."""
+
+
+class Endpoint:
+    """A URL and how to reach it.
+
+    :param url: ``https``, or ``http`` on this machine.
+    :param timeout: seconds for the whole exchange.
+    :param verify: whether to verify the server's certificate, or a path to CA certificates.
+    :param cert: a client certificate: a path, or those of certificate and key.
+    :param proxies: proxy URLs by scheme or by scheme and host.
+    :param allow_http: accept plain ``http`` to other machines.
+    :raises UnsafeTarget: the secrets would be sent in clear.
+    :raises ValueError: an argument makes no sense.
+    :ivar name: the URL without its query, which may hold a secret: for messages.
+    :ivar identity: the URL with the fingerprint of its query: to tell two apart.
+    """
+
+    __slots__ = ("cert", "identity", "name", "proxies", "timeout", "url", "verify")
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float,
+        verify: bool | str | None,
+        cert: str | tuple[str, str] | None,
+        proxies: Mapping[str, str] | None,
+        allow_http: bool,
+    ) -> None:
+        self.name, query = _checked(url, allow_http)
+        self.identity = f"{self.name}?{fingerprint(query)}" if query else self.name
+        if not (isfinite(timeout) and timeout > 0):
+            raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+        self.url = url
+        self.timeout = timeout
+        self.verify = verify
+        self.cert = cert
+        self.proxies = dict(proxies or {})
+
+    def exchange(
+        self, method: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Reply | NoReply:
+        """Send one request and read the answer, within the time-out."""
+        import requests
+        from requests.utils import default_headers
+        from urllib3.exceptions import HTTPError
+
+        from tokenadapter.sources.deadline import Deadline, DeadlineAdapter
+
+        outside = sys.exception()
+        deadline = Deadline(self.timeout)
+        # A host may have an address that does not answer: half of the time is for the others.
+        timeouts = self.timeout / 2, self.timeout
+        adapter = DeadlineAdapter(deadline)
+        try:
+            request = requests.Request(
+                method, self.url, headers={**default_headers(), **headers}, data=body
+            ).prepare()
+            with requests.Session() as session:
+                settings = session.merge_environment_settings(
+                    self.url, dict(self.proxies), True, self.verify, self.cert
+                )
+            with adapter.send(request, timeout=timeouts, **settings) as response:
+                answer = bytearray()
+                for piece in response.iter_content(65536):
+                    answer += piece
+                    if len(answer) > _LONGEST_ANSWER:
+                        return NoReply("the answer is longer than 1 MiB", sent=True)
+                return Reply(
+                    response.status_code, response.headers, response.cookies, bytes(answer)
+                )
+        except (OSError, HTTPError, ValueError) as error:
+            # The text alone goes on: the error has the request, and that the secrets.
+            return self._no_reply(error, outside, deadline.sending)
+        finally:
+            adapter.close()
+
+    def _no_reply(self, error: BaseException, outside: BaseException | None, sent: bool) -> NoReply:
+        import ssl
+
+        from requests.exceptions import ProxyError, RequestException
+        from urllib3.exceptions import HTTPError
+
+        root = _root(error, outside)
+        why = str(root) or type(root).__name__
+        if isinstance(root, TimeoutError):
+            doing = "answering" if sent else "connecting"
+            why = f"{doing} took too long for a timeout of {self.timeout:g} s in all"
+        elif isinstance(error, ProxyError):
+            why = f"its proxy failed: {why}"
+        # A file of certificates that is not there, a URL that is none, a proxy of unknown kind.
+        impossible = isinstance(error, ValueError) or not isinstance(
+            error, (RequestException, HTTPError)
+        )
+        untrusted = isinstance(root, ssl.SSLCertVerificationError)
+        return NoReply(why, sent, lasting=not sent and (impossible or untrusted))
+
+
+def _checked(url: str, allow_http: bool) -> tuple[str, str]:
+    """The URL without its query, and the query."""
+    parts = urlsplit(url)
+    if not parts.hostname or parts.port == 0 or parts.scheme not in ("http", "https"):
+        raise ValueError("the URL must begin with https:// and a host: give it in full")
+    if "@" in parts.netloc:
+        raise ValueError("the URL must not hold a user or password: give them as arguments")
+    if parts.fragment:
+        raise ValueError("the URL must not have a fragment: end it before the '#'")
+    if not url.isprintable() or " " in url or "\\" in url:
+        raise ValueError("the URL has a space, backslash or control character: remove it")
+    name = f"{parts.scheme}://{parts.netloc}{parts.path}"
+    if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
+        from tokenadapter.errors import UnsafeTarget
+
+        raise UnsafeTarget(
+            f"{name} would get the secrets in clear text: use https, or pass allow_http=True if "
+            "everyone on the way to that host may read them."
+        )
+    return name, parts.query
+
+
+def _is_loopback(host: str) -> bool:
+    import re
+
+    return re.fullmatch(r"localhost|127(?:\.[0-9]{1,3}){3}|::1", host) is not None
+
+
+def _root(error: BaseException, outside: BaseException | None) -> BaseException:
+    """The first cause of *error*; not what the caller may have been handling before."""
+    while (inner := error.__cause__ or error.__context__) not in (None, outside):
+        error = inner
+    return error

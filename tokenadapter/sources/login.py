@@ -1,0 +1,172 @@
+"""A login that is not OAuth: a request that is answered with a token for a while."""
+
+from __future__ import annotations
+
+import time
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+from tokenadapter.protocols import Credential
+from tokenadapter.sources.endpoint import Endpoint, NoReply
+from tokenadapter.sources.places import Places
+from tokenadapter.sources.source import Source, checked_text
+from tokenadapter.sources.wording import query_secrets
+from tokenadapter.token import Token, fingerprint
+
+if TYPE_CHECKING:
+    from tokenadapter.errors import TokenError
+
+__all__ = ["Login"]
+
+# How APIs say that they do not know this user and password.
+_REFUSED = frozenset({400, 401, 403, 422})
+
+
+class Login(Source):
+    """Tokens from an API's own login.
+
+    ::
+
+        Login("https://api.example.com/login",
+              json={"user": "ada", "password": secret},
+              token="data.session.token", expires_in="data.session.ttl")
+
+    Where the token and its lifetime stand in the answer is told by paths:
+    ``data.sessions.0.token`` in the JSON, ``header:X-Auth-Token``, ``cookie:session``, or ``.``
+    for the whole answer.  The word ``Bearer`` before a token in a header is not taken for a part
+    of it.
+
+    :param url: the URL to log in at: ``https``, or ``http`` on this machine.
+    :param json: what to send as JSON.
+    :param data: what to send instead: a form as a mapping, or a body as it is.
+    :param auth: user and password for HTTP Basic (RFC 7617).
+    :param headers: more request headers.
+    :param method: the HTTP method.
+    :param token: where the token stands.
+    :param expires_in: where its lifetime stands, in seconds; or the lifetime itself, if only the
+        API's documentation tells.
+    :param expires_at: where the time of its end stands: a POSIX timestamp in seconds or
+        milliseconds, ISO 8601 (UTC if it does not say), or an HTTP date.  The end of a token that
+        is a cookie is also known from the cookie.
+    :param account: a name for the user, so that the record of another user's is refused; by
+        default the fingerprint of the user in *auth*.
+    :param timeout: seconds for the whole exchange, as for :class:`~tokenadapter.ClientCredentials`.
+    :param verify: whether to verify the server's certificate, or a path to CA certificates.
+    :param cert: a client certificate: a path, or those of certificate and key.
+    :param proxies: proxy URLs by scheme, before those of the environment.
+    :param allow_http: accept plain ``http`` to another machine, although everyone on the way can
+        then read the secrets.
+    :raises UnsafeTarget: if the secrets would be sent in clear.
+    :raises TypeError: if an argument has the wrong type.
+    :raises ValueError: if an argument makes no sense; the message says why.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        json: Any = None,
+        data: Mapping[str, str] | str | bytes | None = None,
+        auth: tuple[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        method: str = "POST",
+        token: str = "access_token",
+        expires_in: str | float | None = "expires_in",
+        expires_at: str | None = None,
+        account: str | None = None,
+        timeout: float = 10.0,
+        verify: bool | str | None = None,
+        cert: str | tuple[str, str] | None = None,
+        proxies: Mapping[str, str] | None = None,
+        allow_http: bool = False,
+    ) -> None:
+        super().__init__(
+            Endpoint(
+                url,
+                timeout=timeout,
+                verify=verify,
+                cert=cert,
+                proxies=proxies,
+                allow_http=allow_http,
+            )
+        )
+        self._places = Places(token, expires_in, expires_at).checked()
+        self._method = method.upper()
+        self._headers, self._body = _composed(json, data)
+        self._headers |= headers or {}
+        self._secrets = {*_texts([json, data, headers]), *query_secrets(urlsplit(url).query)}
+        if auth is not None:
+            user = checked_text("the user of auth", auth[0])
+            password = checked_text("the password of auth", auth[1], may_be_empty=True)
+            basic = b64encode(f"{user}:{password}".encode()).decode()
+            self._headers["Authorization"] = f"Basic {basic}"
+            self._secrets |= {user, password, basic}
+            # Some APIs take a key in its place.
+            account = account or fingerprint(user)
+        # All that is sent: a changed password makes another credential than the refused one.
+        self.client_credential = repr(
+            (self._method, url, sorted(self._headers.items()), self._body, self._places)
+        )
+        self.asked = {}
+        self.whose = {"endpoint": self._endpoint.identity}
+        if account is not None:
+            self.whose["user"] = account
+
+    def credentials(self, previous: Token | None) -> Sequence[Credential]:
+        return [Credential("login", self.client_credential)]
+
+    def _present(self, credential: Credential) -> Token | TokenError:
+        from tokenadapter.sources.outcome import Attempt, misplaced, no_answer, no_token, unreadable
+
+        attempt = Attempt(self._endpoint.name, credential.kind, self._secrets)
+        requested_at = time.time()
+        reply = self._endpoint.exchange(self._method, self._headers, self._body)
+        if isinstance(reply, NoReply):
+            return no_answer(attempt, reply)
+        # A login form answers with a cookie, and a redirect to the next page.
+        token = self._places.token_in(reply) if reply.status < 400 else None
+        if token is None and reply.status >= 300:
+            return no_token(attempt, reply, _REFUSED)
+        if token is None:
+            return misplaced(attempt, reply, self._places.token)
+        lifetime = self._places.lifetime_in(reply, requested_at)
+        try:
+            return Token.from_response(
+                {"access_token": token, "expires_in": lifetime}, requested_at=requested_at
+            )
+        except ValueError as error:
+            return unreadable(attempt, reply, str(error))
+
+
+def _composed(
+    json: Any, data: Mapping[str, str] | str | bytes | None
+) -> tuple[dict[str, str], bytes | None]:
+    """The headers and the body of the request."""
+    headers = {"Accept": "application/json"}
+    if json is not None and data is not None:
+        raise ValueError("json and data are both a body: give one of them")
+    if json is not None:
+        from json import dumps
+
+        return headers | {"Content-Type": "application/json"}, dumps(json).encode()
+    if isinstance(data, Mapping):
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        return headers | form, urlencode(data, doseq=True).encode()
+    return headers, data.encode() if isinstance(data, str) else data
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text and number in *value*: any of them may be a secret."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        yield from query_secrets(value)
+        # A key after the name of its scheme, in a header.
+        yield value.rpartition(" ")[2]
+    elif isinstance(value, Iterable):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
+    elif not isinstance(value, bool | None):
+        yield str(value)

@@ -1,0 +1,38 @@
+"""A point in time, in the ways in which servers write it."""
+
+from __future__ import annotations
+
+__all__ = ["moment"]
+
+# As seconds this is the year 5138, as milliseconds 1973.
+_MILLISECONDS_FROM = 1e11
+
+
+def moment(value: object) -> float | None:
+    """A POSIX timestamp in seconds, or ``None`` if *value* is no point in time.
+
+    :param value: a number or numeric text, of seconds or milliseconds; ISO 8601, in UTC if it
+        does not say otherwise; or an HTTP date (RFC 9110 section 5.6.7).
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        seconds = float(value)
+    except OverflowError:
+        return None
+    except ValueError:
+        return _date(str(value))
+    return seconds / 1000 if seconds >= _MILLISECONDS_FROM else seconds
+
+
+def _date(text: str) -> float | None:
+    from datetime import UTC, datetime
+    from email.utils import parsedate_to_datetime
+
+    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            date = parse(text)
+        except ValueError:
+            continue
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    return None

@@ -1,0 +1,176 @@
+"""What the OAuth 2 grants have in common: the form that is posted, and how its answer is read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Required, TypedDict
+from urllib.parse import urlencode, urlsplit
+
+from tokenadapter.protocols import Credential
+from tokenadapter.sources.client_auth import authenticate, checked_method
+from tokenadapter.sources.endpoint import Endpoint, NoReply
+from tokenadapter.sources.source import Source, checked_text
+from tokenadapter.sources.wording import query_secrets
+from tokenadapter.token import Token
+
+if TYPE_CHECKING:
+    from tokenadapter.errors import TokenError
+
+__all__ = ["OAuth2Options", "OAuth2Source"]
+
+# Parameters that have an argument of their own, or must not be chosen at all.
+_RESERVED = frozenset(
+    {
+        "audience",
+        "client_id",
+        "client_secret",
+        "grant_type",
+        "password",
+        "refresh_token",
+        "resource",
+        "scope",
+        "username",
+    }
+)
+
+
+class OAuth2Options(TypedDict, total=False):
+    """The keyword arguments of :class:`OAuth2Source`."""
+
+    client_id: Required[str]
+    client_secret: str | None
+    client_auth: str
+    scope: str | Iterable[str] | None
+    resource: str | Iterable[str] | None
+    audience: str | None
+    extra: Mapping[str, str] | None
+    timeout: float
+    verify: bool | str | None
+    cert: str | tuple[str, str] | None
+    proxies: Mapping[str, str] | None
+    allow_http: bool
+
+
+class OAuth2Source(Source):
+    """A grant at a token endpoint (RFC 6749 section 3.2).
+
+    The parameters are explained where people meet them first, at
+        :class:`~tokenadapter.ClientCredentials`.
+    """
+
+    def __init__(
+        self,
+        token_url: str,
+        *,
+        client_id: str,
+        client_secret: str | None = None,
+        client_auth: str = "client_secret_basic",
+        scope: str | Iterable[str] | None = None,
+        resource: str | Iterable[str] | None = None,
+        audience: str | None = None,
+        extra: Mapping[str, str] | None = None,
+        timeout: float = 10.0,
+        verify: bool | str | None = None,
+        cert: str | tuple[str, str] | None = None,
+        proxies: Mapping[str, str] | None = None,
+        allow_http: bool = False,
+    ) -> None:
+        super().__init__(
+            Endpoint(
+                token_url,
+                timeout=timeout,
+                verify=verify,
+                cert=cert,
+                proxies=proxies,
+                allow_http=allow_http,
+            )
+        )
+        self._client_id = checked_text("client_id", client_id)
+        self._client_secret = client_secret
+        if client_secret is not None:
+            checked_text("client_secret", client_secret, may_be_empty=True)
+        self._client_auth = checked_method(client_auth, client_secret)
+        self._scope = " ".join(_several("scope", scope))
+        self._resource = [_checked_resource(uri) for uri in _several("resource", resource)]
+        self._audience = audience and checked_text("audience", audience)
+        self._extra = _checked_extra(extra or {})
+        self.client_credential = "\0".join((self._client_auth, client_id, client_secret or ""))
+        self.whose = {"endpoint": self._endpoint.identity, "client": client_id}
+        asked = {
+            "scope": " ".join(sorted(set(self._scope.split()))),
+            "resource": " ".join(sorted(set(self._resource))),
+            "audience": audience,
+        }
+        self.asked = {name: value for name, value in asked.items() if value}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._endpoint.name} client_id={self._client_id!r}>"
+
+    def _grant(self, credential: Credential) -> dict[str, str]:
+        """The parameters that present *credential*."""
+        raise NotImplementedError
+
+    def _present(self, credential: Credential) -> Token | TokenError:
+        from tokenadapter.sources.outcome import Attempt, no_answer, no_token, unreadable
+
+        form = {**self._extra, **self._grant(credential)}
+        if self._scope:
+            form["scope"] = self._scope
+        if self._audience:
+            form["audience"] = self._audience
+        headers = {
+            "Accept": "application/json",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        authenticate(self._client_auth, self._client_id, self._client_secret, form, headers)
+        body = urlencode([*form.items(), *(("resource", uri) for uri in self._resource)])
+        attempt = Attempt(self._endpoint.name, credential.kind, self._secrets(form, headers))
+        requested_at = time.time()
+        reply = self._endpoint.exchange("POST", headers, body.encode())
+        if isinstance(reply, NoReply):
+            return no_answer(attempt, reply)
+        # Some servers answer 200 with an error.
+        if not 200 <= reply.status < 300 or (reply.error and "access_token" not in reply.fields):
+            return no_token(attempt, reply)
+        try:
+            return Token.from_response(reply.fields, requested_at=requested_at)
+        except ValueError as error:
+            return unreadable(attempt, reply, str(error))
+
+    def _secrets(self, form: Mapping[str, str], headers: Mapping[str, str]) -> set[str]:
+        """What was sent and must not be told."""
+        names = {"client_secret", "password", "refresh_token", *self._extra}
+        return {
+            *(value for name, value in form.items() if name in names),
+            self._client_secret or "",
+            headers.get("Authorization", "").removeprefix("Basic "),
+            *query_secrets(urlsplit(self._endpoint.url).query),
+        }
+
+
+def _several(name: str, value: str | Iterable[str] | None) -> list[str]:
+    """One or several texts as a list."""
+    values = [value] if value and isinstance(value, str) else value or ()
+    return [checked_text(name, item) for item in values]
+
+
+def _checked_resource(uri: str) -> str:
+    if not urlsplit(uri).scheme or "#" in uri:
+        raise ValueError(
+            f"resource must be an absolute URI without a fragment (RFC 8707 section 2), not {uri!r}"
+        )
+    return uri
+
+
+def _checked_extra(extra: Mapping[str, str]) -> dict[str, str]:
+    reserved = sorted(_RESERVED & extra.keys())
+    if reserved:
+        raise ValueError(
+            f"extra must not hold {', '.join(reserved)}: use the arguments of these names; the "
+            "grant chooses the rest"
+        )
+    for name, value in extra.items():
+        if not isinstance(value, str):
+            raise TypeError(f"extra[{name!r}] must be a str, not {type(value).__name__}")
+    return dict(extra)

@@ -1,0 +1,58 @@
+"""The resource owner password credentials grant (RFC 6749 section 4.3), where it still lives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Unpack
+
+from tokenadapter.protocols import Credential
+from tokenadapter.sources.oauth2 import OAuth2Options, OAuth2Source
+from tokenadapter.sources.source import checked_text
+from tokenadapter.token import Token
+
+__all__ = ["Password"]
+
+
+class Password(OAuth2Source):
+    """Tokens for a user whose password the program knows (RFC 6749 section 4.3).
+
+    RFC 9700 section 2.4 forbids it where there is a choice.  The refresh token is used while the
+    server gives one, and the password when that one is refused.
+
+    :param token_url: the token endpoint.
+    :param username: the user's name.
+    :param password: the user's password.
+    :param grace: for how many seconds the server takes a refresh token once more after it was
+        replaced.
+    :param options: as for :class:`~tokenadapter.ClientCredentials`.
+    """
+
+    def __init__(
+        self,
+        token_url: str,
+        username: str,
+        password: str,
+        *,
+        grace: float = 0.0,
+        **options: Unpack[OAuth2Options],
+    ) -> None:
+        super().__init__(token_url, **options)
+        self._username = checked_text("username", username)
+        self._password = checked_text("password", password)
+        self.grace = grace
+        self.whose = {**self.whose, "user": username}
+
+    def credentials(self, previous: Token | None) -> Sequence[Credential]:
+        login = Credential("password", f"{self._username}\0{self._password}")
+        if previous is None or previous.refresh_token is None:
+            return [login]
+        return [Credential("refresh_token", previous.refresh_token, single_use=True), login]
+
+    def _grant(self, credential: Credential) -> dict[str, str]:
+        if credential.kind == "refresh_token":
+            return {"grant_type": "refresh_token", "refresh_token": credential.secret}
+        return {
+            "grant_type": "password",
+            "username": self._username,
+            "password": self._password,
+        }

@@ -1,0 +1,60 @@
+"""The refresh token grant (RFC 6749 section 6): a user who has logged in some time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Unpack
+
+from tokenadapter.protocols import Credential
+from tokenadapter.sources.oauth2 import OAuth2Options, OAuth2Source
+from tokenadapter.sources.source import checked_text
+from tokenadapter.token import Token
+
+__all__ = ["RefreshToken"]
+
+
+class RefreshToken(OAuth2Source):
+    """Tokens that continue a grant which a user once gave (RFC 6749 section 6).
+
+    The refresh token in the store goes first, then the given one, which is presented only once if
+    the server replaces it.  Without either, hand a token to ``TokenKeeper.adopt()``.
+
+    :param token_url: the token endpoint.
+    :param refresh_token: the first refresh token, from a login somewhere else.
+    :param account: a name for the user whose grant it is, so that the record of another user's is
+        refused.
+    :param grace: for how many seconds the server takes a refresh token once more after it was
+        replaced, if it declares that: then an answer that was lost is no loss.
+    :param options: as for :class:`~tokenadapter.ClientCredentials`.
+    """
+
+    def __init__(
+        self,
+        token_url: str,
+        refresh_token: str | None = None,
+        *,
+        account: str | None = None,
+        grace: float = 0.0,
+        **options: Unpack[OAuth2Options],
+    ) -> None:
+        super().__init__(token_url, **options)
+        self._refresh_token = refresh_token
+        if refresh_token is not None:
+            checked_text("refresh_token", refresh_token)
+        self.grace = grace
+        if account is not None:
+            self.whose = {**self.whose, "user": account}
+
+    def credentials(self, previous: Token | None) -> Sequence[Credential]:
+        stored = previous.refresh_token if previous is not None else None
+        credentials = []
+        if stored is not None:
+            credentials.append(Credential("refresh_token", stored, single_use=True))
+        if self._refresh_token is not None and self._refresh_token != stored:
+            credentials.append(
+                Credential("refresh_token", self._refresh_token, single_use=True, first=True)
+            )
+        return credentials
+
+    def _grant(self, credential: Credential) -> dict[str, str]:
+        return {"grant_type": "refresh_token", "refresh_token": credential.secret}

@@ -1,0 +1,78 @@
+"""What all sources here have in common: they are grants, and plain functions too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tokenadapter.protocols import Credential
+from tokenadapter.sources.endpoint import Endpoint
+from tokenadapter.token import Token
+
+if TYPE_CHECKING:
+    from tokenadapter.errors import TokenError
+
+__all__ = ["Source", "checked_text"]
+
+
+class Source:
+    """A grant (:class:`~tokenadapter.protocols.Grant`) that asks one endpoint.
+
+    Called as a function of the previous token, it presents the most welcome credential it has.
+    """
+
+    whose: Mapping[str, str]
+    asked: Mapping[str, str]
+    client_credential: str
+    grace: float = 0.0
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.deadline = endpoint.timeout
+        self.urls = (endpoint.url,)
+
+    def credentials(self, previous: Token | None) -> Sequence[Credential]:
+        """What could be presented now, the most welcome first."""
+        raise NotImplementedError
+
+    def fetch(self, credential: Credential, previous: Token | None) -> Token:
+        """Present *credential*, in one request.
+
+        :raises ReauthRequired: if the server refused the credential.
+        :raises RefreshConfigError: if the request was refused for another reason than that.
+        :raises RefreshTemporarilyFailed: if there was no answer, or none that says either.
+        """
+        outcome = self._present(credential)
+        if isinstance(outcome, Token):
+            return outcome
+        raise outcome
+
+    def __call__(self, previous: Token | None = None) -> Token:
+        for credential in self.credentials(previous):
+            return self.fetch(credential, previous)
+        from tokenadapter.errors import ReauthRequired
+
+        raise ReauthRequired(
+            f"There is nothing to obtain a token from {self._endpoint.name} with. Log in and hand "
+            "the token to TokenKeeper.adopt().",
+            reason="no_credential",
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._endpoint.name}>"
+
+    def _present(self, credential: Credential) -> Token | TokenError:
+        raise NotImplementedError
+
+
+def checked_text(name: str, value: str, *, may_be_empty: bool = False) -> str:
+    """*value*, if it is a text.
+
+    :raises TypeError: if it is not.
+    :raises ValueError: if it is empty and must not be.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    if not value and not may_be_empty:
+        raise ValueError(f"{name} is empty")
+    return value

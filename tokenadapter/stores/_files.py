@@ -1,0 +1,186 @@
+"""Files as a store needs them: private, replaced in one step, and durable."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from contextlib import suppress
+from math import inf
+
+from tokenadapter.stores._system import (
+    create,
+    is_own,
+    is_private,
+    open_to_read,
+    replace,
+    reserve,
+    sync_directory,
+)
+from tokenadapter.stores._trouble import Refused
+
+__all__ = ["Draft", "absolute", "make_directory_of", "read", "set_aside", "sweep"]
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """*path* with its ``~`` expanded, and independent of the working directory.
+
+    :raises ValueError: if nobody has such a home directory.
+    """
+    expanded = os.path.expanduser(os.fspath(path))
+    if expanded.startswith("~"):
+        raise ValueError(f"{expanded!r}: there is no such home directory")
+    return os.path.abspath(expanded)
+
+
+def read(path: str, *, private: bool, enough: float = inf) -> bytes | None:
+    """What a file holds, or ``None`` if there is none.
+
+    :param private: refuse a symbolic link, and a file that is not this user's alone.
+    :param enough: the number of bytes after which the rest is not read.
+    :raises Refused: if the file must not be used.
+    """
+    try:
+        fd = open_to_read(path, follow=not private)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        if private and os.path.islink(path):
+            raise Refused(
+                f"{path} is a symbolic link to {os.path.realpath(path)}: "
+                "give the path of the file itself, or private=False to follow the link"
+            ) from None
+        raise
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise Refused(f"{path} is not a regular file: choose another path")
+        if private:
+            _check_privacy(path, found)
+        content = b""
+        while len(content) < enough and (more := os.read(fd, 1 << 16)):
+            content += more
+        return content
+    finally:
+        os.close(fd)
+
+
+def _check_privacy(path: str, found: os.stat_result) -> None:
+    if not is_own(found):
+        raise Refused(
+            f"{path} belongs to another user (number {found.st_uid}): "
+            "run this as that user, choose another path, or give private=False if it is intended"
+        )
+    if not is_private(found):
+        from shlex import quote
+
+        raise Refused(
+            f"others may read or write {path} (mode {stat.S_IMODE(found.st_mode):04o}): "
+            f"run `chmod 600 {quote(path)}`, or give private=False if it is intended"
+        )
+
+
+class Draft:
+    """A file in the making: written out of sight, put in its place in one step.
+
+    :param record: the file beside which, and after which, the draft is named.
+    :raises OSError: if it cannot be created.
+    """
+
+    def __init__(self, record: str) -> None:
+        directory, name = os.path.split(record)
+        self.path = os.path.join(directory, f".{name}.{os.urandom(8).hex()}.tmp")
+        self._fd = create(self.path)
+
+    def reserve(self, size: int) -> None:
+        """Claim *size* bytes of the file system, where that is possible.
+
+        :raises OSError: if it has no such space.  The draft is gone then.
+        """
+        try:
+            reserve(self._fd, size)
+        except OSError:
+            self.discard()
+            raise
+
+    def publish(self, content: bytes, path: str) -> None:
+        """Make *content* what the file *path* holds, durably.  The draft is gone afterwards.
+
+        :raises OSError: if that fails.  *path* is whole all the same: it holds what it held, or
+            *content*, if only its durability is in doubt.
+        """
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+            os.ftruncate(self._fd, len(content))
+            os.fsync(self._fd)
+            self._close()  # Windows renames no open file
+            replace(self.path, path)
+        except BaseException:
+            self.discard()
+            raise
+        sync_directory(os.path.dirname(path))
+
+    def discard(self) -> None:
+        """Remove the draft.  Never raises."""
+        with suppress(OSError):
+            self._close()
+        with suppress(OSError):
+            os.unlink(self.path)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def sweep(record: str) -> None:
+    """Remove the drafts that killed processes left.  Only for who holds the record's lock."""
+    directory, name = os.path.split(record)
+    length = len(f".{name}.0123456789abcdef.tmp")
+    with suppress(OSError):
+        for entry in os.listdir(directory):
+            if len(entry) == length and entry.startswith(f".{name}.") and entry.endswith(".tmp"):
+                os.unlink(os.path.join(directory, entry))
+
+
+def set_aside(path: str) -> str:
+    """Give a file another name, one that no file has, and say which."""
+    aside = _new_name(f"{path}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    try:
+        replace(path, aside)
+    except BaseException:
+        os.unlink(aside)
+        raise
+    with suppress(PermissionError):
+        os.chmod(aside, 0o600)
+    return aside
+
+
+def _new_name(path: str) -> str:
+    name, number = path, 1
+    while True:
+        try:
+            os.close(create(name))
+        except FileExistsError:
+            number += 1
+            name = f"{path}-{number}"
+        else:
+            return name
+
+
+def make_directory_of(path: str) -> None:
+    """Make the directory of a file, and the parents it lacks, for this user alone."""
+    directory = os.path.dirname(path)
+    if os.path.isdir(directory):
+        return
+    make_directory_of(directory)
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        if os.path.isdir(directory):  # another process was faster
+            return
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory) from None
+    sync_directory(os.path.dirname(directory))

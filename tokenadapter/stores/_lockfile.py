@@ -1,0 +1,86 @@
+"""A store's lock as a file: one holder per machine, and a dead holder is none.
+
+The kernel keeps the lock (``flock``) with the open file, so it ends with its holder, however that
+ends.  filelock sees to it that a forked child neither holds nor frees the lock of its parent.
+There is no substitute where a file system knows no such lock: one that is a file's mere existence
+would outlive its holder.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from tokenadapter.stores._files import make_directory_of
+from tokenadapter.stores._trouble import failure
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+__all__ = ["LockFile"]
+
+
+class LockFile:
+    """A lock on the file *path*, which is created when first locked and never deleted.
+
+    :param slot: what the lock guards, to name it in messages.
+    """
+
+    def __init__(self, path: str, slot: object) -> None:
+        self.path = path
+        self._slot = slot
+        self._lock: BaseFileLock | None = None
+        self._descriptors: list[int] = []
+
+    def acquire(self, hold_for: float) -> bool:
+        """Take the lock now, or return ``False`` at once.
+
+        :param hold_for: of no account: the lock is held until it is released or its holder dies.
+        :raises StoreError: if the lock cannot be had for another reason than a holder.
+        """
+        return self.acquire_within(0)
+
+    def acquire_within(self, seconds: float) -> bool:
+        """Take the lock, or return ``False`` if others held it for so many *seconds*.
+
+        :raises StoreError: if the lock cannot be had for another reason than a holder.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            make_directory_of(self.path)
+            if self._lock is None:
+                self._lock = FileLock(
+                    self.path,
+                    mode=0o600,
+                    fallback_to_soft=False,
+                    preserve_lock_file=True,
+                    on_acquired=self._descriptors.append,
+                )
+            self._lock.acquire(timeout=seconds, poll_interval=0.01)
+        except Timeout:
+            return False
+        except OSError as error:
+            raise failure(self._slot, f"lock {self.path}", error) from error
+        return True
+
+    @property
+    def held(self) -> bool:
+        """Whether this thread took the lock and did not release it."""
+        return self._lock is not None and self._lock.is_locked
+
+    def confirm(self) -> bool:
+        """Whether this thread holds the lock on the file that has its name now."""
+        if not self.held:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._descriptors[-1]), os.lstat(self.path))
+        except OSError:
+            return False
+
+    def release(self) -> None:
+        """Let others take it.  Never raises."""
+        if self._lock is not None:
+            with suppress(Exception):  # a descriptor that is gone took the lock with it
+                self._lock.release(force=True)

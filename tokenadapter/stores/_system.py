@@ -1,0 +1,90 @@
+"""System calls for files, and what stands in for them where Windows has none.
+
+The rest of the package asks for what it wants here, and need not know where it runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["create", "is_own", "is_private", "open_to_read", "replace", "reserve", "sync_directory"]
+
+T = TypeVar("T")
+
+_WINDOWS = os.name == "nt"
+# Windows neither opens nor replaces what another process has open just then: seconds to wait.
+_PAUSES = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4) if _WINDOWS else ()
+
+_BINARY: int = getattr(os, "O_BINARY", 0)
+_NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
+# Opening a named pipe that somebody put there must not hang.
+_READ: int = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
+
+# What file systems answer that do not know a call, network and user-space ones among them.
+_UNKNOWN = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+def open_to_read(path: str, *, follow: bool) -> int:
+    """A descriptor of a file.
+
+    :param follow: whether *path* may be a symbolic link.
+    """
+    return _patiently(lambda: os.open(path, _READ if follow else _READ | _NOFOLLOW))
+
+
+def create(path: str) -> int:
+    """A descriptor of a new file, which this user alone may read and write."""
+    return os.open(path, _CREATE, 0o600)
+
+
+def reserve(fd: int, size: int) -> None:
+    """Claim *size* bytes of the file system for a file, if it knows such a thing."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            if error.errno not in _UNKNOWN:
+                raise
+
+
+def replace(path: str, target: str) -> None:
+    """Rename a file, in one step, to a name that another file may have."""
+    _patiently(lambda: os.replace(path, target))
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory survive a crash.  Windows does that by itself."""
+    if _WINDOWS:
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+    finally:
+        os.close(fd)
+
+
+def is_own(found: os.stat_result) -> bool:
+    """Whether a file belongs to this user.  On Windows its access list is trusted with that."""
+    return _WINDOWS or found.st_uid == os.geteuid()
+
+
+def is_private(found: os.stat_result) -> bool:
+    """Whether nobody but its owner may read or write a file; as above on Windows."""
+    return _WINDOWS or not found.st_mode & 0o077
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    for pause in _PAUSES:
+        try:
+            return call()
+        except PermissionError:
+            time.sleep(pause)
+    return call()

@@ -1,0 +1,41 @@
+"""What the file system says, as a :class:`~tokenadapter.errors.StoreError` that helps."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenadapter.errors import StoreError
+
+__all__ = ["Refused", "failure"]
+
+_NO_SPACE = "Free space on its file system."
+_NO_ACCESS = "Give this user access to its directory, or choose another path."
+_NO_LOCKS = "Its file system has no locks: choose a path on another one."
+_ADVICE = {
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f).",
+    errno.EROFS: "Choose a path on a file system that can be written.",
+    errno.EACCES: _NO_ACCESS,
+    errno.EPERM: _NO_ACCESS,
+    errno.ENOTDIR: "Choose a path whose parents are directories.",
+    errno.ENOSYS: _NO_LOCKS,
+    errno.ENOLCK: _NO_LOCKS,
+    errno.EOPNOTSUPP: _NO_LOCKS,
+}
+
+
+class Refused(OSError):
+    """A file that must not be used.  The text says why, and what to do."""
+
+
+def failure(slot: object, task: str, error: OSError) -> StoreError:
+    """The :class:`StoreError` for *error*, which kept *slot* from doing its *task*."""
+    from tokenadapter.errors import StoreError
+
+    message = f"{slot!r} cannot {task}: {error}. Nothing stored was lost."
+    if not isinstance(error, Refused):
+        message += " " + _ADVICE.get(error.errno or 0, "Check its path and its file system.")
+    return StoreError(message)

@@ -1,0 +1,212 @@
+"""The store for one machine: a JSON file, a lock file beside it.
+
+A record is replaced whole, by a durable rename, so a reader needs no lock and sees either the
+earlier record or the next.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from tokenadapter.protocols import Document, Snapshot
+from tokenadapter.stores._files import Draft, absolute, read, set_aside, sweep
+from tokenadapter.stores._lockfile import LockFile
+from tokenadapter.stores._text import LIMIT, decode, encode
+from tokenadapter.stores._trouble import Refused, failure
+
+__all__ = ["FileStore"]
+
+# What a save claims of the file system beforehand: more than the records of most servers need.
+_RESERVE = 64 << 10
+# How long a save by a thread that does not hold the lock waits for whoever does, in seconds.
+_PATIENCE = 10.0
+
+
+class FileStore:
+    """One slot in a file, for all processes of one machine.
+
+    Three files: the record *path*; ``path.lock``; and, where a configured refresh token was
+    spent, ``path.notes``, which remembers that if the record is deleted.  They are created with
+    mode 0600, in a directory that is created with mode 0700.
+
+    :param path: of the record; a leading ``~`` is the user's home directory.
+    :param private: refuse to use a file that others can read or write, that belongs to another
+        user, or that is a symbolic link.  With ``False`` a link is followed: the record, its lock
+        and its notes stand where it leads.
+    :raises ValueError: if *path* begins with the home directory of nobody.
+    """
+
+    shared = True
+    poll = (0.005, 0.05)
+
+    def __init__(self, path: str | os.PathLike[str], *, private: bool = True) -> None:
+        self.path = absolute(path)
+        self.private = private
+        self._tenure = _Tenure()
+        self._swept = False
+        self._warned = False
+
+    def load(self) -> Snapshot:
+        """What the file holds, without a lock.
+
+        A file that is no record (torn, empty, or something else altogether) counts as none; the
+        log (``tokenadapter.store``) says so once, and the next save puts it aside.
+
+        :raises StoreError: if it cannot be read, or must not be used.
+        """
+        with self._explained("read the token"):
+            content = self._read()
+            record = None if content is None else decode(content)
+        if record is not None:
+            return Snapshot(*record, time.time())
+        if content is not None and not self._warned:
+            self._warned = True
+            _log("%r is torn or holds something else: it counts as empty until it is saved", self)
+        return Snapshot(None, None, time.time())
+
+    def save(
+        self, document: Document, *, tag: str, expected: str | None, ttl: float | None
+    ) -> bool:
+        """Replace the record if its tag is still *expected*, durably.
+
+        A file that is no record is put aside, under a name that ends in ``.damaged-`` and the
+        time, and never overwritten.
+
+        :param ttl: of no account: a file is kept until it is replaced.
+        :returns: ``False``, and nothing was written, if the tag has moved on.
+        :raises StoreError: if it cannot be written.  The file is whole all the same, with the
+            earlier record or with this one.
+        """
+        with self._locked(), self._explained("save the token"):
+            content = encode(document, tag)
+            stored = self._read()
+            known = None if stored is None else decode(stored)
+            # Its own tag is there if an earlier attempt was not known to be durable.
+            if (None if known is None else known[1]) not in (expected, tag):
+                return False
+            if stored is not None and known is None:
+                aside = set_aside(self._file)
+                _log("%r was torn or held something else: that is in %s now", self, aside)
+            draft, self._tenure.draft = self._tenure.draft or self._draft(), None
+            draft.publish(content, self._file)
+        return True
+
+    def prepare(self) -> None:
+        """Create the file that the next save writes, and claim space for it.
+
+        It is kept as long as this thread holds the lock.
+
+        :raises StoreError: if a save would fail now.
+        """
+        with self._locked(), self._explained("make ready to save the token"):
+            if self._tenure.draft is None:
+                draft = self._draft()
+                draft.reserve(_RESERVE)
+                self._tenure.draft = draft
+
+    def lock(self) -> _Lock:
+        """A lock on ``path.lock``, not yet taken.  It excludes all others, those of other
+        ``FileStore`` objects of the same process and thread included."""
+        return _Lock(f"{self._file}.lock", self, self._tenure)
+
+    def mark(self, note: str) -> None:
+        """Remember *note*, a line of text, in ``path.notes``.
+
+        :raises StoreError: if that cannot be written.
+        """
+        with self._locked(), self._explained("remember a spent refresh token"):
+            notes = self._notes()
+            if note not in notes:
+                content = "".join(f"{line}\n" for line in [*notes, note]).encode()
+                self._draft().publish(content, f"{self._file}.notes")
+
+    def marked(self, note: str) -> bool:
+        """Whether *note* is remembered.
+
+        :raises StoreError: if that cannot be read.
+        """
+        with self._explained("read which refresh tokens were spent"):
+            return note in self._notes()
+
+    def __repr__(self) -> str:
+        return f"FileStore({self.path!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), private=self.private), (self.path,)
+
+    @property
+    def _file(self) -> str:
+        return self.path if self.private else os.path.realpath(self.path)
+
+    def _read(self) -> bytes | None:
+        return read(self._file, private=self.private, enough=LIMIT + 1)
+
+    def _notes(self) -> list[str]:
+        content = read(f"{self._file}.notes", private=self.private)
+        return [] if content is None else content.decode(errors="replace").splitlines()
+
+    def _draft(self) -> Draft:
+        if not self._swept:
+            sweep(self._file)
+            self._swept = True
+        return Draft(self._file)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Under the lock: the one that this thread holds, or else one for the time being."""
+        if self._tenure.lock is not None and self._tenure.lock.confirm():
+            yield
+            return
+        lock = self.lock()
+        try:
+            if not lock.acquire_within(_PATIENCE):
+                busy = Refused(f"others held {lock.path} for {_PATIENCE:g} s: try again")
+                raise failure(self, "be written", busy)
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _explained(self, task: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise failure(self, task, error) from error
+
+
+class _Tenure:
+    """Who holds a store's lock in this process, and what was prepared since it was taken."""
+
+    def __init__(self) -> None:
+        self.lock: LockFile | None = None
+        self.draft: Draft | None = None
+
+
+class _Lock(LockFile):
+    def __init__(self, path: str, slot: object, tenure: _Tenure) -> None:
+        super().__init__(path, slot)
+        self._tenure = tenure
+
+    def acquire_within(self, seconds: float) -> bool:
+        if not super().acquire_within(seconds):
+            return False
+        self._tenure.lock, self._tenure.draft = self, None
+        return True
+
+    def release(self) -> None:
+        if self.held and self._tenure.lock is self:
+            if self._tenure.draft is not None:
+                self._tenure.draft.discard()
+            self._tenure.lock = self._tenure.draft = None
+        super().release()
+
+
+def _log(message: str, *args: object) -> None:
+    import logging
+
+    logging.getLogger("tokenadapter.store").warning(message, *args)

@@ -1,0 +1,160 @@
+"""The store for one process: a cache whose items expire, and a lock among threads."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tokenadapter.protocols import Document, Snapshot
+
+if TYPE_CHECKING:
+    from cachetools import TLRUCache
+
+__all__ = ["MemoryStore"]
+
+
+class MemoryStore:
+    """One slot in the memory of this process.
+
+    The document is dropped when its ``ttl`` has passed, and by nothing else.  A forked child gets
+    a copy of its own.
+
+    :param name: shares the slot with every other ``MemoryStore`` of that name in this process,
+        so that each of many short-lived sessions finds the same token.  Without a name the slot
+        is this object's own: it ends with it, and is empty in a pickled copy.
+    """
+
+    shared = False
+    poll = (0.005, 0.05)
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name
+        self._slots = _Slots() if name is None else _NAMED
+
+    def load(self) -> Snapshot:
+        """What the slot holds now."""
+        with _GUARD:
+            item = self._slots.find(self.name)
+        if item is None:
+            return Snapshot(None, None, time.time())
+        return Snapshot(json.loads(item.text), item.tag, time.time())
+
+    def save(
+        self, document: Document, *, tag: str, expected: str | None, ttl: float | None
+    ) -> bool:
+        """Replace the document if its tag is still *expected*.
+
+        :param ttl: seconds after which it is dropped; ``None``: never.
+        :returns: ``False``, and nothing was replaced, if the tag has moved on.
+        """
+        item = _Item(json.dumps(document), tag, inf if ttl is None else ttl)
+        with _GUARD:
+            stored = self._slots.find(self.name)
+            if (None if stored is None else stored.tag) not in (expected, tag):
+                return False
+            self._slots.put(self.name, item)
+        return True
+
+    def prepare(self) -> None:
+        """Nothing: memory needs no preparation."""
+
+    def lock(self) -> _Lock:
+        """A lock among the threads of this process, not yet taken."""
+        return _Lock(self._slots, self.name)
+
+    def mark(self, note: str) -> None:
+        """Remember *note* for as long as the slot exists."""
+        with _GUARD:
+            self._slots.notes.add((self.name, note))
+
+    def marked(self, note: str) -> bool:
+        """Whether *note* is remembered."""
+        return (self.name, note) in self._slots.notes
+
+    def __repr__(self) -> str:
+        return f"MemoryStore({'' if self.name is None else repr(self.name)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name,)
+
+
+class _Item(NamedTuple):
+    text: str
+    """The document as JSON, so that nobody changes it from outside."""
+    tag: str
+    ttl: float
+
+
+class _Slots:
+    """What slots hold, who holds their locks, and what is noted of them, by the slot's name.
+
+    :data:`_GUARD` guards it.
+    """
+
+    def __init__(self) -> None:
+        self._items: TLRUCache[str | None, _Item] | None = None
+        self.holders: dict[str | None, _Lock] = {}
+        self.notes: set[tuple[str | None, str]] = set()
+
+    def find(self, name: str | None) -> _Item | None:
+        if self._items is None:
+            return None
+        try:
+            return self._items[name]
+        except KeyError:
+            return None
+
+    def put(self, name: str | None, item: _Item) -> None:
+        if self._items is None:
+            from cachetools import TLRUCache
+
+            self._items = TLRUCache(inf, lambda name, item, now: now + item.ttl)
+        self._items.pop(name, None)  # an item that expires at once would leave the earlier one
+        self._items[name] = item
+
+
+class _Lock:
+    """A lock on one slot.  One that was taken in another process, before a fork, is free."""
+
+    def __init__(self, slots: _Slots, name: str | None) -> None:
+        self._slots = slots
+        self._name = name
+        self._process: int | None = None
+
+    def acquire(self, hold_for: float) -> bool:
+        """Take the lock now, or return ``False`` at once.
+
+        :param hold_for: of no account: the lock is held until it is released.
+        """
+        with _GUARD:
+            holder = self._slots.holders.get(self._name)
+            if holder is not None and holder.confirm():
+                return False
+            self._process = os.getpid()
+            self._slots.holders[self._name] = self
+            return True
+
+    def confirm(self) -> bool:
+        """Whether the lock is still held."""
+        return self._slots.holders.get(self._name) is self and self._process == os.getpid()
+
+    def release(self) -> None:
+        """Let others take it."""
+        with _GUARD:
+            if self._slots.holders.get(self._name) is self:
+                del self._slots.holders[self._name]
+
+
+# Guards every _Slots.  Reentrant: a signal handler may use a session, too.
+_GUARD = threading.RLock()
+_NAMED = _Slots()
+
+if hasattr(os, "register_at_fork"):
+    # No fork in the middle of a change: the child would keep half of it, and the guard.
+    os.register_at_fork(
+        before=_GUARD.acquire, after_in_parent=_GUARD.release, after_in_child=_GUARD.release
+    )

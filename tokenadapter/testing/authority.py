@@ -1,0 +1,203 @@
+"""The authorization server without a network: clients, users, grants, rotation and reuse.
+
+A *grant* is what one login gave to one client; the refresh tokens that descend from it are its
+family.  With rotation each refresh token belongs to a *generation* of its family:
+
+* one of the latest generation is good: spending it begins the next generation;
+* one of the generation before is good for ``grace`` seconds after that: it gives a new access
+  token and one more refresh token of the latest generation, and those handed out before stay
+  good (so does Auth0 in its "rotation overlap period");
+* any older one, or the one before when its grace is over, has been seen by two parties: it is
+  refused, and reuse detection revokes the whole family, access tokens included (RFC 9700
+  section 4.14.2).
+
+Nothing here is locked: the server calls it from one thread at a time.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import unquote_plus
+
+
+class Refused(Exception):
+    """An error answer of the token endpoint (RFC 6749 section 5.2)."""
+
+    def __init__(self, error: str, description: str, status: int = 400) -> None:
+        super().__init__(error, description)
+        self.error = error
+        self.description = description
+        self.status = status
+
+
+class Grant:
+    """What one login gave to one client; ``user`` is ``None`` for the client's own grants."""
+
+    __slots__ = ("client", "generation", "revoked", "rotated_at", "scope", "user")
+
+    def __init__(self, client: str, user: str | None, scope: str | None) -> None:
+        self.client = client
+        self.user = user
+        self.scope = scope
+        self.generation = 0
+        self.rotated_at = 0.0
+        self.revoked = False
+
+
+class Authority:
+    """Answers token requests and knows which tokens are good."""
+
+    def __init__(
+        self,
+        *,
+        clients: Mapping[str, str | None],
+        users: Mapping[str, str],
+        lifetime: float | None,
+        rotate: bool,
+        grace: float,
+        reuse_detection: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._clients = dict(clients)
+        self._users = dict(users)
+        self._lifetime = lifetime
+        self._rotate = rotate
+        self._grace = grace
+        self._reuse_detection = reuse_detection
+        self._clock = clock
+        self._access: dict[str, tuple[Grant, float | None]] = {}  # with the time it expires
+        self._refresh: dict[str, tuple[Grant, int]] = {}  # with its generation
+        self.renewals = 0
+        self.refreshes = 0
+        self.reuse_detections = 0
+        self.families_revoked = 0
+
+    def authenticate(self, authorization: str | None, form: Mapping[str, str]) -> str:
+        """The client that makes a request, by whichever way it says who it is.
+
+        :param authorization: the ``Authorization`` header: ``client_secret_basic``.
+        :param form: the parameters: ``client_secret_post``, or ``client_id`` alone for a client
+            that has no secret.
+        """
+        secret: str | None
+        if authorization is not None:
+            if "client_secret" in form:
+                raise Refused("invalid_request", "two ways of client authentication at once")
+            client, secret = _basic(authorization)
+        else:
+            client, secret = form.get("client_id", ""), form.get("client_secret")
+        if client not in self._clients or self._clients[client] != secret:
+            raise Refused("invalid_client", "unknown client or wrong secret", 401)
+        return client
+
+    def token(self, client: str, form: Mapping[str, str]) -> dict[str, Any]:
+        """The token response to an authenticated client's request (RFC 6749 section 5.1)."""
+        match _required(form, "grant_type"):
+            case "client_credentials":
+                grant = Grant(client, None, form.get("scope"))
+                response = self._response(grant, grant.scope, refreshable=False)
+            case "password":
+                user = _required(form, "username")
+                if self._users.get(user) != _required(form, "password"):
+                    raise Refused("invalid_grant", "unknown user or wrong password")
+                response = self.issue(client, user, form.get("scope"))
+            case "refresh_token":
+                response = self._refreshed(client, form)
+                self.refreshes += 1
+            case other:
+                raise Refused("unsupported_grant_type", f"no such grant type: {other}")
+        self.renewals += 1
+        return response
+
+    def issue(self, client: str, user: str, scope: str | None) -> dict[str, Any]:
+        """The token response to a login."""
+        return self._response(Grant(client, user, scope), scope, refreshable=True)
+
+    def accepts(self, access_token: str) -> bool:
+        """Whether the API lets the bearer of this token in."""
+        if access_token not in self._access:
+            return False
+        grant, expires_at = self._access[access_token]
+        return not grant.revoked and (expires_at is None or self._clock() < expires_at)
+
+    def expire_all(self) -> None:
+        """End every access token there is; refresh tokens stay."""
+        self._access.clear()
+
+    def revoke(self, token: str) -> bool:
+        """Revoke an access token, or a refresh token with all its family; ``False``: unknown."""
+        if token in self._refresh:
+            self._revoke_family(self._refresh[token][0])
+            return True
+        return self._access.pop(token, None) is not None
+
+    def revoke_all(self) -> None:
+        """Revoke every access token and every family."""
+        self._access.clear()
+        for grant, _ in self._refresh.values():
+            self._revoke_family(grant)
+
+    def _refreshed(self, client: str, form: Mapping[str, str]) -> dict[str, Any]:
+        grant, generation = self._refresh.get(_required(form, "refresh_token"), (None, 0))
+        if grant is None or grant.client != client or grant.revoked:
+            raise Refused("invalid_grant", "unknown or revoked refresh token")
+        scope = form.get("scope", grant.scope)
+        if not set((scope or "").split()) <= set((grant.scope or "").split()):
+            raise Refused("invalid_scope", "more than was granted")
+        if self._rotate:
+            self._spend(grant, generation)
+        return self._response(grant, scope, refreshable=self._rotate)
+
+    def _spend(self, grant: Grant, generation: int) -> None:
+        now = self._clock()
+        if generation == grant.generation:
+            grant.generation += 1
+            grant.rotated_at = now
+        elif generation < grant.generation - 1 or now >= grant.rotated_at + self._grace:
+            if self._reuse_detection:
+                self.reuse_detections += 1
+                self._revoke_family(grant)
+            raise Refused("invalid_grant", "this refresh token was used before")
+
+    def _response(self, grant: Grant, scope: str | None, *, refreshable: bool) -> dict[str, Any]:
+        access_token = f"access-{secrets.token_urlsafe(24)}"
+        response: dict[str, Any] = {"access_token": access_token, "token_type": "Bearer"}
+        expires_at = None
+        if self._lifetime is not None:
+            response["expires_in"] = self._lifetime
+            expires_at = self._clock() + self._lifetime
+        self._access[access_token] = grant, expires_at
+        if refreshable:
+            response["refresh_token"] = f"refresh-{secrets.token_urlsafe(24)}"
+            self._refresh[response["refresh_token"]] = grant, grant.generation
+        if scope is not None:
+            response["scope"] = scope
+        return response
+
+    def _revoke_family(self, grant: Grant) -> None:
+        if not grant.revoked:
+            grant.revoked = True
+            self.families_revoked += 1
+
+
+def _basic(authorization: str) -> tuple[str, str | None]:
+    """Client identifier and secret, each form-encoded before it was joined (RFC 6749 2.3.1)."""
+    scheme, _, encoded = authorization.partition(" ")
+    try:
+        pair = base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        pair = ""
+    client, colon, secret = pair.partition(":")
+    if scheme.lower() != "basic" or not colon:
+        raise Refused("invalid_client", "unreadable Authorization header", 401)
+    return unquote_plus(client), unquote_plus(secret) or None
+
+
+def _required(form: Mapping[str, str], name: str) -> str:
+    if name not in form:
+        raise Refused("invalid_request", f"{name} is missing")
+    return form[name]

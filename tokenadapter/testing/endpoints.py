@@ -1,0 +1,122 @@
+"""What each endpoint answers to a request, the network aside."""
+
+from __future__ import annotations
+
+import hashlib
+from urllib.parse import parse_qs
+
+from .authority import Authority, Refused
+from .report import Request
+from .wire import Answer, json_answer
+
+_NOT_CACHED = {"Cache-Control": "no-store"}  # RFC 6749 section 5.1
+
+
+def endpoint_of(path: str) -> str:
+    """The endpoint that a path belongs to; ``""``: none."""
+    if path.startswith("/api/"):
+        return "api"
+    if path.startswith("/public/"):
+        return "public"
+    return {"/token": "token", "/revoke": "revoke"}.get(path, "")
+
+
+class Endpoints:
+    """The endpoints around an authority, and the counters of their work.
+
+    Nothing here is locked: the server calls it from one thread at a time.
+    """
+
+    def __init__(self, authority: Authority, header: str, scheme: str) -> None:
+        self._authority = authority
+        self._header = header.lower()
+        self._scheme = scheme.lower()
+        self.token_requests = 0
+        self.refusals = 0
+        self.api_requests = 0
+        self.api_refused = 0
+
+    def arrived(self, endpoint: str) -> None:
+        """Count a request, whatever will become of it."""
+        self.token_requests += endpoint == "token"
+        self.api_requests += endpoint == "api"
+
+    def answer(self, endpoint: str, request: Request) -> Answer:
+        """Carry a request out."""
+        match endpoint:
+            case "api":
+                return self._api(request)
+            case "public":
+                return self._echo(request)
+            case "token" | "revoke" if request.method != "POST":
+                return json_answer(405, {"error": "invalid_request"}, {"Allow": "POST"})
+            case "token":
+                return self._token(request)
+            case "revoke":
+                return self._revoke(request)
+            case _:
+                return json_answer(404, {"error": "not_found"})
+
+    def _token(self, request: Request) -> Answer:
+        try:
+            client = self._client(request)
+            return json_answer(200, self._authority.token(client, request.form), _NOT_CACHED)
+        except Refused as refusal:
+            self.refusals += 1
+            return _refusal(refusal)
+
+    def _revoke(self, request: Request) -> Answer:
+        """RFC 7009: a token that is not known counts as revoked (section 2.2)."""
+        try:
+            self._client(request)
+            self._authority.revoke(request.form.get("token", ""))
+            return Answer(200)
+        except Refused as refusal:
+            return _refusal(refusal)
+
+    def _client(self, request: Request) -> str:
+        return self._authority.authenticate(request.headers.get("authorization"), request.form)
+
+    def _api(self, request: Request) -> Answer:
+        scheme, token = self._credentials(request.headers.get(self._header, ""))
+        if scheme.lower() != self._scheme or not self._authority.accepts(token):
+            self.api_refused += 1
+            # An error code is only for those who tried (RFC 6750 section 3.1).
+            challenge = 'Bearer error="invalid_token"' if token else 'Bearer realm="api"'
+            content = {"error": "invalid_token" if token else "unauthorized"}
+            return json_answer(401, content, {"WWW-Authenticate": challenge})
+        return self._echo(request)
+
+    def _echo(self, request: Request) -> Answer:
+        asked = parse_qs(request.query)
+        if request.path.endswith("/redirect") and "to" in asked:
+            return Answer(int(asked.get("status", ["302"])[0]), b"", {"Location": asked["to"][0]})
+        content = {
+            "method": request.method,
+            "path": request.path,
+            "query": request.query,
+            "headers": {name: self._shown(name, text) for name, text in request.headers.items()},
+            "length": request.length,
+            "sha256": request.sha256,
+            "count": self.api_requests,
+        }
+        return json_answer(200, content)
+
+    def _credentials(self, header: str) -> tuple[str, str]:
+        if not self._scheme:
+            return "", header
+        scheme, _, token = header.partition(" ")
+        return scheme, token
+
+    def _shown(self, name: str, text: str) -> str:
+        if name not in ("authorization", self._header):
+            return text
+        scheme, _, secret = text.rpartition(" ")
+        fingerprint = hashlib.sha256(secret.encode()).hexdigest()[:8]
+        return f"{scheme} {fingerprint}".lstrip()
+
+
+def _refusal(refusal: Refused) -> Answer:
+    content = {"error": refusal.error, "error_description": refusal.description}
+    challenge = {"WWW-Authenticate": 'Basic realm="token"'} if refusal.status == 401 else {}
+    return json_answer(refusal.status, content, {**_NOT_CACHED, **challenge})

@@ -1,0 +1,97 @@
+"""What a test tells the server to do: the fate of requests, and holds that stop them midway."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from .wire import Answer, json_answer
+
+Endpoint = Literal["token", "revoke", "api", "public"]
+Ending = Literal["answer", "hang", "drop", "reset"]
+Body = str | bytes | dict[str, Any] | list[Any]
+
+
+class Fate(NamedTuple):
+    """What becomes of one request.
+
+    :ivar ending: how it ends: the answer is sent, never comes, is dropped, or the connection is
+        reset.
+    :ivar answer: a scripted answer; ``None``: the genuine one, for which the request is carried
+        out.
+    :ivar processed: the request is carried out although the answer is a scripted one.
+    :ivar drip: seconds after each byte of the answer.
+    """
+
+    ending: Ending = "answer"
+    answer: Answer | None = None
+    processed: bool = False
+    drip: float | None = None
+
+
+SERVED = Fate()
+
+
+class Hold:
+    """A point at which requests wait until they are released.
+
+    :ivar arrived: set when the first of them is there.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, processed: bool) -> None:
+        self.point: tuple[str, bool] = endpoint, processed
+        self.arrived = threading.Event()
+        self._released = threading.Event()
+
+    def release(self) -> None:
+        """Let go those that wait; later ones do not stop."""
+        self._released.set()
+
+    def wait(self) -> None:
+        """Wait, as a request that has come here, until released."""
+        self.arrived.set()
+        self._released.wait()
+
+
+def scripted_answer(
+    endpoint: Endpoint,
+    *,
+    status: int | None,
+    error: str | None,
+    body: Body | None,
+    content_type: str | None,
+    retry_after: float | str | None,
+    redirect: str | None,
+    headers: Mapping[str, str] | None,
+) -> Answer:
+    """The answer so described; what is left open becomes what servers usually send."""
+    status = status or (307 if redirect else 400 if error else 503)
+    error = error or _usual_error(endpoint, status)
+    said: dict[str, str] = {}
+    if redirect is not None:
+        said["Location"] = redirect
+    if retry_after is not None:
+        said["Retry-After"] = str(retry_after)
+    if endpoint == "api" and status in (401, 403):
+        said["WWW-Authenticate"] = f'Bearer error="{error}"'
+    if isinstance(body, str | bytes):
+        said["Content-Type"] = content_type or "text/html; charset=utf-8"
+        content = body.encode() if isinstance(body, str) else body
+        return Answer(status, content, {**said, **(headers or {})})
+    if content_type is not None:
+        said["Content-Type"] = content_type
+    content_of_json = {"error": error} if body is None else body
+    return json_answer(status, content_of_json, {**said, **(headers or {})})
+
+
+def _usual_error(endpoint: Endpoint, status: int) -> str:
+    match status:
+        case 401:
+            return "invalid_token" if endpoint == "api" else "invalid_client"
+        case 403:
+            return "insufficient_scope"
+        case 429 | 503:
+            return "temporarily_unavailable"
+        case _:
+            return "server_error" if status >= 500 else "invalid_request"

@@ -1,0 +1,304 @@
+"""The value: an access token, what came with it, and when it dies.
+
+A :class:`Token` is frozen.  It is made from a token response (RFC 6749 section 5.1), and goes to
+and from JSON.  Its secrets are in no ``repr``: people see its fingerprint.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Self, final
+
+__all__ = ["Token", "fingerprint"]
+
+# A lifetime beyond this is a mistake (a date, milliseconds) or means "for ever": either way
+# it says nothing about when the token dies.
+_LONGEST = 10 * 365 * 86_400.0
+# A number beyond this (as a timestamp, the year 5138) does not count seconds but milliseconds.
+_FURTHEST = 1e11
+
+# What a token response says of the token itself; all else is an extra.
+_KNOWN = frozenset(
+    {
+        "access_token",
+        "token_type",
+        "expires_in",
+        "refresh_token",
+        "scope",
+        "expires_at",
+        "issued_at",
+    }
+)
+
+
+def fingerprint(secret: str) -> str:
+    """The first 8 hexadecimal digits of the SHA-256 of *secret*: enough to tell two apart."""
+    from hashlib import sha256
+
+    return sha256(secret.encode()).hexdigest()[:8]
+
+
+@final
+class Token:
+    """An access token and what belongs to it.
+
+    :param access_token: the secret that requests carry (RFC 6749 section 1.4).
+    :param token_type: how it is used (RFC 6749 section 7.1); ``Bearer`` unless told otherwise.
+    :param issued_at: when its lifetime began: a POSIX timestamp in seconds, taken before the
+        token request was sent; now, unless given.
+    :param expires_at: when it dies (POSIX timestamp in seconds).  Where it is ``None``, the
+        ``exp`` claim of an access token that is a JWT (RFC 7519 section 4.1.4) stands in,
+        unverified: it only tells when to renew.  Where there is none either, the token is trusted
+        until the API refuses it.
+    :param refresh_token: obtains the next one (RFC 6749 section 1.5).
+    :param scope: what was granted, separated by spaces (RFC 6749 section 3.3).
+    :param extras: everything else that the token response held, as JSON values.
+    :raises TypeError: if a field has the wrong type.
+    :raises ValueError: if a secret is not printable ASCII (RFC 6749 appendix A.12 and A.17), the
+        access token is empty, or a time is no POSIX timestamp in seconds.
+    """
+
+    __slots__ = (
+        "access_token",
+        "expires_at",
+        "extras",
+        "issued_at",
+        "refresh_token",
+        "scope",
+        "token_type",
+    )
+
+    access_token: str
+    token_type: str
+    issued_at: float
+    expires_at: float | None
+    refresh_token: str | None
+    scope: str | None
+    extras: Mapping[str, Any]
+
+    def __init__(
+        self,
+        access_token: str,
+        *,
+        token_type: str = "Bearer",
+        issued_at: float | None = None,
+        expires_at: float | None = None,
+        refresh_token: str | None = None,
+        scope: str | None = None,
+        extras: Mapping[str, Any] | None = None,
+    ) -> None:
+        _check_secret("access_token", access_token)
+        if not access_token:
+            raise ValueError("access_token is empty")
+        _check_text("token_type", token_type)
+        if refresh_token is not None:
+            _check_secret("refresh_token", refresh_token)
+        if scope is not None:
+            _check_text("scope", scope)
+        issued_at = time.time() if issued_at is None else _checked_time("issued_at", issued_at)
+        if expires_at is None:
+            expires_at = _jwt_expiry(access_token, issued_at)
+        else:
+            expires_at = _checked_time("expires_at", expires_at)
+        others = {key: value for key, value in (extras or {}).items() if key not in _KNOWN}
+        put = object.__setattr__
+        put(self, "access_token", access_token)
+        put(self, "token_type", token_type or "Bearer")
+        put(self, "issued_at", issued_at)
+        put(self, "expires_at", expires_at)
+        put(self, "refresh_token", refresh_token or None)
+        put(self, "scope", scope)
+        put(self, "extras", MappingProxyType(others))
+
+    @classmethod
+    def from_response(cls, response: Mapping[str, Any], *, requested_at: float) -> Token:
+        """Read a token response (RFC 6749 section 5.1).
+
+        ``expires_in`` may be a number or a numeric text; zero, less, or more than ten years count
+        as missing.  So does every optional field of another type than the RFC's: the answer may
+        have cost a refresh token, and a token that is good must not be lost for a detail.
+
+        :param response: the decoded JSON object.
+        :param requested_at: when the request was about to be sent (POSIX timestamp in seconds):
+            counted from there, a token is never believed to live longer than it does.
+        :raises ValueError: if there is no usable ``access_token``.
+        """
+        lifetime = _seconds(response.get("expires_in"))
+        if lifetime is not None and 0 < lifetime <= _LONGEST:
+            return cls._read(response, requested_at, requested_at + lifetime)
+        return cls._read(response, requested_at, None)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Token:
+        """The reverse of :meth:`to_dict`; also reads what other libraries keep.
+
+        Without ``expires_at`` and ``issued_at`` it is a token response that was received just now.
+
+        :raises ValueError: if there is no usable ``access_token``.
+        """
+        expires_at, issued_at = _seconds(data.get("expires_at")), _seconds(data.get("issued_at"))
+        if expires_at is None:
+            return cls.from_response(
+                data, requested_at=time.time() if issued_at is None else issued_at
+            )
+        if issued_at is None:
+            lifetime = _seconds(data.get("expires_in"))
+            if lifetime is not None and lifetime > 0:
+                issued_at = expires_at - lifetime
+            else:
+                issued_at = min(time.time(), expires_at)
+        return cls._read(data, issued_at, expires_at)
+
+    @classmethod
+    def _read(cls, data: Mapping[str, Any], issued_at: float, expires_at: float | None) -> Token:
+        access_token = data.get("access_token")
+        if not isinstance(access_token, str):
+            keys = ", ".join(sorted(map(str, data))) or "nothing"
+            raise ValueError(f"the token response has no text as access_token; it holds: {keys}")
+        return cls(
+            access_token,
+            token_type=_text(data.get("token_type")) or "Bearer",
+            issued_at=issued_at,
+            expires_at=expires_at,
+            refresh_token=_text(data.get("refresh_token")),
+            scope=_scope(data.get("scope")),
+            extras=data,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain, JSON-ready ``dict``: the keys of a token response and ``expires_at``,
+        ``issued_at``.  It holds the secrets.
+        """
+        data: dict[str, Any] = dict(self.extras)
+        data["access_token"] = self.access_token
+        data["token_type"] = self.token_type
+        data["issued_at"] = self.issued_at
+        if self.expires_at is not None:
+            data["expires_at"] = self.expires_at
+            data["expires_in"] = round(self.expires_at - self.issued_at)
+        if self.refresh_token is not None:
+            data["refresh_token"] = self.refresh_token
+        if self.scope is not None:
+            data["scope"] = self.scope
+        return data
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return type(self)(**(fields | changes))
+
+    @property
+    def lifetime(self) -> float | None:
+        """Seconds from issue to expiry, or ``None`` if nobody said."""
+        return None if self.expires_at is None else self.expires_at - self.issued_at
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that tell this access token from others, for logs."""
+        return fingerprint(self.access_token)
+
+    def is_same(self, other: Token | None) -> bool:
+        """Whether *other* is the same issue of the same access token.
+
+        Some servers answer with the very token that they issued before: then the time of issue
+        tells the two apart.
+        """
+        return (
+            other is not None
+            and self.access_token == other.access_token
+            and self.issued_at == other.issued_at
+        )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"Token is frozen: use replace({name}=...)")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("Token is frozen")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Token.from_dict, (self.to_dict(),)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Token) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash((self.access_token, self.issued_at))
+
+    def __repr__(self) -> str:
+        parts = [self.token_type, self.fingerprint]
+        if self.expires_at is not None:
+            parts.append(f"expires_at={self.expires_at:.0f}")
+        if self.scope is not None:
+            parts.append(f"scope={self.scope!r}")
+        if self.refresh_token is not None:
+            parts.append("refreshable")
+        return f"<Token {' '.join(parts)}>"
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+
+
+def _check_secret(name: str, value: str) -> None:
+    _check_text(name, value)
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError(f"{name} holds more than printable ASCII, perhaps a line end")
+
+
+def _checked_time(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not abs(value) < _FURTHEST:
+        raise ValueError(f"{name} is no POSIX timestamp in seconds")
+    return float(value)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _seconds(value: object) -> float | None:
+    """A number of seconds, or ``None`` for whatever is not one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return seconds if abs(seconds) < _FURTHEST else None
+
+
+def _scope(value: object) -> str | None:
+    # A list is not what the RFC says, but what some servers send.
+    if isinstance(value, (list, tuple)):
+        return " ".join(item for item in value if isinstance(item, str))
+    return _text(value)
+
+
+def _jwt_expiry(access_token: str, requested_at: float) -> float | None:
+    """When a JWT says that it expires, by the clock that *requested_at* was read from."""
+    parts = access_token.split(".")
+    if len(parts) != 3:
+        return None
+    from base64 import urlsafe_b64decode
+
+    try:
+        claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(claims, dict):
+        return None
+    expires_at = _seconds(claims.get("exp"))
+    if expires_at is None:
+        return None
+    if expires_at <= requested_at:
+        # Nobody issues a dead token: our clock is ahead.  The JWT's own lifetime is still true.
+        issued_at = _seconds(claims.get("iat"))
+        if issued_at is None or issued_at >= expires_at:
+            return None
+        expires_at = requested_at + expires_at - issued_at
+    return expires_at if expires_at - requested_at <= _LONGEST else None
