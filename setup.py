@@ -15,14 +15,26 @@ VERSION = re.search(
 )[1]
 
 EXTRAS = {
+    # For proxies at socks5:// and socks5h://, to the API and to the token endpoint.
+    "socks": ["requests[socks]>=2.32.2"],
     "test": [
         "coverage>=7.10",
+        "django>=5.1",
+        "django-oauth-toolkit>=3.4",
         "hypothesis>=6.130",
         "pytest>=8.4",
         "pytest-randomly>=3.16",
         "pytest-timeout>=2.4",
         "pytest-xdist>=3.6",
         "trustme>=1.2",
+        # Whatever is tested beside them.
+        "CacheControl>=0.14",
+        "PySocks>=1.7",
+        "requests-mock>=1.12",
+        "requests-ratelimiter>=0.10",
+        "requests-toolbelt>=1.0",
+        "responses>=0.25",
+        "vcrpy>=8",
     ],
     "lint": [
         "import-linter>=2.5",

@@ -28,7 +28,7 @@ _others = {*dir(builtins), *sys.stdlib_module_names, "requests", "urllib3"}
 # What signatures call by its bare name: of requests, and names for types that are explained
 # where they are used.
 _bare = {"BaseAdapter", "PreparedRequest", "RequestException", "Response"}
-_bare |= {"OAuth2Options", "Scalar"}
+_bare |= {"Machine", "OAuth2Options", "Scalar"}
 nitpick_ignore_regex = [("py:.*", rf"({'|'.join(_others)})(\..*)?|{'|'.join(_bare)}")]
 
 html_theme = "furo"

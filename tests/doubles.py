@@ -46,7 +46,7 @@ class Clockwork(Machine):
 class Shelf:
     """A store in this process, which several keepers can share as processes share a file."""
 
-    shared = True
+    is_copy = False
     poll = (0.01, 0.05)
 
     def __init__(self, machine: Machine) -> None:
@@ -76,7 +76,7 @@ class Shelf:
     ) -> bool:
         self._step("save")
         with self.guard:
-            if (self.slot[1] if self.slot else None) != expected:
+            if (self.slot[1] if self.slot else None) not in (expected, tag):
                 return False
             self.slot = (document, tag)
             self.writes.append(document)
@@ -88,7 +88,7 @@ class Shelf:
     def lock(self) -> ShelfLock:
         return ShelfLock(self)
 
-    def mark(self, note: str) -> None:
+    def mark(self, note: str, *, for_good: bool) -> None:
         self._step("mark")
         self.notes.add(note)
 
@@ -141,10 +141,11 @@ class Authority:
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         found = []
-        if previous is not None and previous.refresh_token:
-            found.append(Credential("refresh_token", previous.refresh_token, single_use=True))
-        if self.first is not None and self.first not in [item.secret for item in found]:
-            found.append(Credential("refresh_token", self.first, single_use=True, first=True))
+        stored = previous.refresh_token if previous is not None else None
+        for secret in dict.fromkeys((stored, self.first)):
+            if secret is not None:
+                is_first = secret == self.first
+                found.append(Credential("refresh_token", secret, True, is_first, True))
         return found
 
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:

@@ -366,6 +366,74 @@ def test_keeper_settings_beside_a_keeper_are_a_mistake():
         )
 
 
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"header": ""}, ValueError, "header"),
+        ({"header": "X Api"}, ValueError, "header"),
+        ({"scheme": "Bea\nrer"}, ValueError, "scheme"),
+        ({"scheme": "Bearer "}, ValueError, "scheme"),
+        ({"scheme": None}, TypeError, "scheme"),
+        ({"max_replays": -1}, ValueError, "max_replays"),
+        ({"max_replays": None}, TypeError, "max_replays"),
+        ({"replay_limit": None}, TypeError, "replay_limit"),
+        ({"lock_timeout": 0}, ValueError, "lock_timeout"),
+        ({"lock_timeout": None}, TypeError, "lock_timeout"),
+        ({"verdict": 401}, TypeError, "verdict"),
+        ({"attach": "X"}, TypeError, "attach"),
+        ({"attach": print, "scheme": "x"}, TypeError, "attach"),
+        ({"inner": "x"}, TypeError, "inner"),
+        ({"store": "~/token.json"}, TypeError, "FileStore"),
+        ({"store": MemoryStore}, TypeError, "FileStore"),
+        ({"on_refresh": "x"}, TypeError, "on_refresh"),
+    ],
+)
+def test_what_would_fail_when_a_token_ends_fails_at_once(settings, kind, message):
+    with pytest.raises(kind, match=message):
+        TokenAdapter("https://api.example.com/", lambda previous: "t", **settings)
+
+
+@pytest.mark.parametrize("settings", [{"renew_early": False}, {"lock_timeout": 1.0}])
+def test_what_belongs_to_the_keeper_is_not_dropped_silently(settings):
+    with pytest.raises(TypeError, match="TokenKeeper"):
+        TokenAdapter("https://a.example.com/", TokenKeeper(lambda previous: "t"), **settings)
+
+
+def test_plain_http_to_this_machine_goes_past_proxies(server, source, session):
+    TokenAdapter(server.api_url, source).mount(session)
+    session.proxies = {"http": "http://127.0.0.1:9/"}
+    assert get(session, server).ok
+
+
+def test_the_token_endpoint_is_left_alone_under_every_spelling():
+    inner = Recorder()
+    grant = ClientCredentials("https://a.example.com/token", client_id="c", client_secret="s")
+    adapter = TokenAdapter("https://a.example.com", grant, inner=inner)
+    for url in ("/token", ":443/token", "/token?x", "/token#y"):
+        adapter.send(requests.Request("POST", "https://a.example.com" + url).prepare())
+    assert all("Authorization" not in request.headers for request in inner.requests)
+
+
+def test_what_attach_does_stays_with_the_copy():
+    def attach(request: requests.PreparedRequest, token: Token) -> None:
+        request.register_hook("response", print)
+        request.headers["X"] = token.access_token
+
+    adapter = TokenAdapter("https://a.example.com", lambda p: "t", attach=attach, inner=Recorder())
+    request = requests.Request("GET", "https://a.example.com/x").prepare()
+    adapter.send(request)
+    assert request.hooks == {"response": []}
+    assert not request.headers
+
+
+def test_the_longer_prefix_goes_first_under_every_spelling(session):
+    whole = TokenAdapter("https://h.example.com", lambda previous: "a").mount(session)
+    part = TokenAdapter("https://h.example.com/v1", lambda previous: "b").mount(session)
+    for host in ("https://h.example.com", "https://h.example.com:443"):
+        assert session.get_adapter(host + "/v1/x") is part
+        assert session.get_adapter(host + "/v2/x") is whole
+
+
 def test_two_adapters_can_share_a_keeper(server, source, session):
     keeper = TokenKeeper(source)
     TokenAdapter(server.api_url + "a", keeper).mount(session)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tokenadapter.challenges import Challenge, parse_challenges
@@ -227,6 +227,7 @@ def test_every_text_is_accepted(value: str) -> None:
 def test_challenges_stay_readable_before_anything(
     rest: str, written: tuple[str, Challenge]
 ) -> None:
+    assume(not rest.lstrip().startswith("="))  # that would be a parameter called Basic
     text, challenge = written
     assert parse_challenges(f"{text}, Basic {rest}")[0] == challenge
 

@@ -160,14 +160,36 @@ def test_a_run_that_settles_early_goes_on_and_its_end_changes_nothing(
 
 
 @pytest.mark.parametrize("machine", [MACHINE, NO_THREADS])
-def test_a_run_knows_its_own_thread_while_it_works(machine: Machine) -> None:
+def test_the_thread_that_does_the_work_is_told_not_to_wait_for_it(machine: Machine) -> None:
     flight: Flight[Any] = Flight(machine)
-    run = flight.join(lambda run: flight.join(raising(AssertionError())).is_mine())
-    assert outcome(run) is True
+
+    def come_back(run: Run[Any]) -> Any:
+        again = flight.join(raising(AssertionError()))
+        return again is run, again.is_mine(), again.is_settled()
+
+    run = flight.join(come_back)
+    assert outcome(run) == (True, True, False)
+    assert run.is_settled()
+
+
+def test_a_signal_handler_of_the_thread_that_starts_it_is_told_so_too() -> None:
+    mine: list[bool] = []
+    work = Work(lambda run: None)
+
+    def start(task: Callable[[], None]) -> bool:
+        mine.append(flight.join(work).is_mine())
+        return MACHINE.start(task)
+
+    flight: Flight[Any] = Flight(Tower(start))
+    run = flight.join(work)
+    assert mine == [True]
     assert not run.is_mine()
+    work.may_end.set()
+    assert run.wait(PATIENCE)
+    assert work.times == 1
 
 
-def test_no_other_thread_is_its_own() -> None:
+def test_all_other_threads_may_wait() -> None:
     work = Work(lambda run: None)
     run = Flight[Any](MACHINE).join(work)
     assert work.begun.wait(PATIENCE)
@@ -190,13 +212,122 @@ def test_an_error_of_that_work_is_the_runs_too() -> None:
 
 
 def test_nobody_waits_for_a_run_that_never_began() -> None:
-    def interrupted(work: Callable[[], None]) -> bool:
+    joined: list[Run[Any]] = []
+
+    def interrupted(task: Callable[[], None]) -> bool:
+        joined.append(flight.join(lambda run: None))
         raise KeyboardInterrupt
 
     flight: Flight[Any] = Flight(Tower(interrupted))
     with pytest.raises(KeyboardInterrupt):
         flight.join(lambda run: None)
     assert flight.under_way() is None
+    assert outcome(joined[0]) is None
+
+
+def test_a_run_goes_on_whose_starter_was_interrupted_and_may_wait_for_it_later() -> None:
+    work = Work(lambda run: "token")
+
+    def interrupted(task: Callable[[], None]) -> bool:
+        assert MACHINE.start(task)
+        assert work.begun.wait(PATIENCE)
+        raise KeyboardInterrupt
+
+    flight: Flight[Any] = Flight(Tower(interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        flight.join(work)
+    run = flight.join(raising(AssertionError()))
+    assert not run.is_mine()
+    work.may_end.set()
+    assert outcome(run) == "token"
+
+
+def test_a_helper_that_begins_late_disturbs_nobody() -> None:
+    may_begin, ended = threading.Event(), threading.Event()
+    joined: list[Run[Any]] = []
+
+    def interrupted(task: Callable[[], None]) -> bool:
+        def begin_late() -> None:
+            assert may_begin.wait(PATIENCE)
+            task()
+            ended.set()
+
+        assert MACHINE.start(begin_late)
+        joined.append(flight.join(raising(AssertionError())))
+        raise KeyboardInterrupt
+
+    tower = Tower(interrupted)
+    flight: Flight[Any] = Flight(tower)
+    late, next_one = Work(lambda run: "late"), Work(lambda run: "next")
+    with pytest.raises(KeyboardInterrupt):
+        flight.join(late)
+    assert outcome(joined[0]) is None
+    tower.start = MACHINE.start  # type: ignore[method-assign]
+    run = flight.join(next_one)
+    late.may_end.set()
+    may_begin.set()
+    assert ended.wait(PATIENCE)
+    assert flight.under_way() is run
+    assert not run.is_settled()
+    assert outcome(joined[0]) is None
+    next_one.may_end.set()
+    assert outcome(run) == "next"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()])
+def test_what_ends_the_helper_does_not_end_those_who_wait(error: BaseException) -> None:
+    flight: Flight[Any] = Flight(MACHINE)
+    ended = outcome(flight.join(raising(error)))
+    assert isinstance(ended, RefreshTemporarilyFailed)
+    assert type(error).__name__ in str(ended)
+    assert flight.under_way() is None
+
+
+def test_what_ends_the_thread_that_does_the_work_ends_it() -> None:
+    flight: Flight[Any] = Flight(NO_THREADS)
+    joined: list[Run[Any]] = []
+
+    def end(run: Run[Any]) -> Any:
+        joined.append(run)
+        raise SystemExit(1)
+
+    with pytest.raises(SystemExit):
+        flight.join(end)
+    assert isinstance(outcome(joined[0]), RefreshTemporarilyFailed)
+    assert flight.under_way() is None
+
+
+def test_a_run_aside_leaves_the_one_under_way_alone() -> None:
+    flight: Flight[Any] = Flight(MACHINE)
+    work = Work(lambda run: "under way")
+    run = flight.join(work)
+    assert outcome(flight.aside(lambda run: "aside")) == "aside"
+    assert isinstance(outcome(flight.aside(raising(OSError()))), OSError)
+    assert flight.under_way() is run
+    work.may_end.set()
+    assert outcome(run) == "under way"
+
+
+def test_what_goes_aside_is_done_by_a_helper_who_is_told_not_to_wait_for_it() -> None:
+    flight: Flight[Any] = Flight(MACHINE)
+    run = flight.aside(lambda run: (run.is_mine(), flight.under_way(), threading.get_ident()))
+    is_mine, under_way, thread = outcome(run)
+    assert (is_mine, under_way) == (True, None)
+    assert thread != threading.get_ident()
+    assert not run.is_mine()
+
+
+def test_a_signal_handler_of_the_thread_that_starts_it_aside_does_not_meet_it() -> None:
+    met: list[Run[Any] | None] = []
+
+    def start(task: Callable[[], None]) -> bool:
+        met.append(flight.under_way())
+        return MACHINE.start(task)
+
+    flight: Flight[Any] = Flight(Tower(start))
+    assert outcome(flight.aside(lambda run: "aside")) == "aside"
+    assert met == [None]
 
 
 def test_a_forked_child_begins_anew_and_is_not_disturbed_by_what_it_left() -> None:
@@ -272,13 +403,14 @@ def test_ctrl_c_waits_for_the_end_of_work_that_the_main_thread_does() -> None:
             say("saved")
 
         flight = Flight(NoThreads())
-        try:
-            flight.join(work)
-        except KeyboardInterrupt:
-            say("interrupted", flight.under_way())
-        say(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+        for fly in (flight.join, flight.aside):
+            try:
+                fly(work)
+            except KeyboardInterrupt:
+                say("interrupted", flight.under_way())
+            say(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
     """)
-    assert lines == ["saved", "interrupted None", "True"]
+    assert lines == ["saved", "interrupted None", "True"] * 2
     assert code == 0
 
 
@@ -298,7 +430,7 @@ def test_an_exit_handler_gets_its_token_and_ctrl_c_does_not_lose_it() -> None:
     code, lines = lines_of("""
         def work(run):
             signal.raise_signal(signal.SIGINT)
-            say("saved")
+            say("saved", threading.current_thread().name)
             return "token"
 
         def late():
@@ -308,9 +440,10 @@ def test_an_exit_handler_gets_its_token_and_ctrl_c_does_not_lose_it() -> None:
             except KeyboardInterrupt:
                 say("interrupted")
             run = flight.join(lambda run: "token")
-            say(run.wait(30), run.result(), run.is_mine())
+            say(run.is_settled(), run.result())
 
         atexit.register(late)
     """)
-    assert lines == ["saved", "interrupted", "True token False"]
+    # In the main thread: the interpreter would not wait for another.
+    assert lines == ["saved MainThread", "interrupted", "True token"]
     assert code == 0

@@ -55,6 +55,22 @@ def test_where_nothing_is_renewed_early_there_is_no_stale_time() -> None:
     assert hand.soft == hand.hard == windows(3600, 0.5)[1]
 
 
+def test_a_token_from_the_future_has_no_more_left_than_its_whole_life() -> None:
+    set_back = take(Token("abc", issued_at=STORE + 7200, expires_at=STORE + 7200 + 3600))
+    assert set_back.left(MONOTONIC, WALL) == 3600
+
+
+def test_another_process_draws_its_own_soft_window_and_keeps_the_rest() -> None:
+    assert take().redrawn(0.25) == take()._replace(u=0.25, soft=windows(3600, 0.25)[0])
+
+
+@pytest.mark.parametrize(
+    "hand", [take(early=False), take(Token("abc", issued_at=STORE))], ids=["not early", "for ever"]
+)
+def test_where_there_is_no_soft_window_none_is_drawn(hand: Hand) -> None:
+    assert hand.redrawn(0.25) == hand
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_a_token_without_expiry_is_fresh_for_ever(early: bool) -> None:
     hand = take(Token("abc", issued_at=STORE), early=early)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import threading
 from collections.abc import Callable
@@ -609,22 +610,44 @@ def test_a_token_refused_when_new_is_not_renewed_again_for_a_while(new_keeper, a
     assert one.renew(third).access_token == "access-4"
 
 
-def test_a_token_that_was_good_is_renewed_whatever_others_say_of_it(new_keeper, authority):
-    one, other = new_keeper(), new_keeper()
-    second = one.renew(one.current())
-    assert other.current() == second
-    one.distrust(second)
-    other.accepted = second
-    other.distrust(second)
-    assert one.renew(second) == second
-    assert other.renew(second).access_token == "access-3"
-
-
-def test_a_token_that_was_good_is_not_distrusted(new_keeper, authority):
+def test_what_was_refused_or_held_is_tried_again_on_request(new_keeper, authority, clock):
     keeper = new_keeper()
-    keeper.accepted = first = keeper.current()
-    keeper.distrust(first)
-    keeper.accepted = None
+    first = keeper.current()
+    authority.revoked = True
+    with pytest.raises(errors.ReauthRequired):
+        keeper.renew(first)
+    authority.revoked = False
+    assert keeper.refresh().access_token == "access-2"
+    authority.script = [errors.RefreshTemporarilyFailed("down", processed=False)]
+    clock.go_on(HOUR)
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.current()
+    assert keeper.refresh().access_token == "access-3"
+
+
+def test_a_refusal_that_is_not_final_is_tried_again_after_a_while(new_keeper, clock):
+    source = Machinist()
+    source.script = [errors.ReauthRequired("not today")]
+    keeper = new_keeper(source)
+    for _ in range(3):
+        with pytest.raises(errors.ReauthRequired, match="not today"):
+            keeper.current()
+    assert len(source.presented) == 1
+    clock.go_on(60)
+    assert keeper.current().access_token == "access-1"
+
+
+def test_a_declared_grace_period_is_used(new_keeper, authority, clock):
+    authority.grace = 10.0
+    keeper = new_keeper()
+    first = keeper.current()
+    began = clock.now
+    authority.script = [errors.RefreshTemporarilyFailed("cut off", retry_after=60)] * 3
+    for _ in range(3):
+        with pytest.raises(errors.RefreshTemporarilyFailed) as info:
+            keeper.renew(first)
+        assert clock.now < info.value.retry_at < began + 10
+        clock.go_on(info.value.retry_at - clock.now)
     assert keeper.renew(first).access_token == "access-2"
 
 
@@ -716,7 +739,10 @@ def test_a_process_that_ends_says_that_its_token_is_lost(new_keeper, shelf, auth
     shelf.failing = lambda step: step == "save" and next(writes, True)
     clock.is_exiting = True
     assert keeper.renew(first).access_token == "access-2"
-    assert [event.lost for event in events if type(event).__name__ == "SaveFailed"] == [True]
+    while keeper._flight.under_way() is not None:
+        pass
+    assert [event.lost for event in events if type(event).__name__ == "SaveFailed"] == [False, True]
+    assert 3 < sum(clock.slept) < 12
 
 
 def test_an_emptied_store_is_filled_again_by_who_knows_better(new_keeper, shelf, authority):
@@ -740,6 +766,78 @@ def test_without_any_token_or_credential_a_login_is_asked_for(new_keeper):
     with pytest.raises(errors.ReauthRequired, match="adopt") as info:
         new_keeper(Authority(first=None)).current()
     assert info.value.reason == "no_credential"
+
+
+def test_an_old_memory_does_not_present_what_others_have_spent(new_keeper, shelf, authority):
+    one, other = new_keeper(), new_keeper()
+    first = one.current()
+    assert other.current() == first
+    second = one.renew(first)
+    shelf.slot = None
+    with pytest.raises(errors.ReauthRequired) as info:
+        other.renew(first)
+    assert info.value.reason == "store_lost"
+    assert one.renew(second).access_token == "access-3"
+    assert other.renew(first).access_token == "access-3"
+    assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
+
+
+def test_a_store_that_is_emptied_during_a_renewal_takes_its_token(new_keeper, shelf, authority):
+    authority.asking = lambda: setattr(shelf, "slot", None)
+    assert new_keeper().current().access_token == "access-1"
+    assert document(shelf)["token"]["access_token"] == "access-1"
+
+
+def test_a_token_that_ends_in_the_store_during_its_renewal_costs_no_second_one(
+    new_keeper, shelf, clock
+):
+    source = Machinist()
+    keeper = new_keeper(source)
+    keeper.current()
+    clock.go_on(HOUR)
+    source.asking = lambda: setattr(shelf, "slot", None)
+    assert keeper.current().access_token == "access-2"
+    assert len(source.presented) == 2
+
+
+def test_a_lock_that_is_lost_after_the_intent_leaves_none(new_keeper, shelf, authority):
+    keeper = new_keeper(lock_timeout=1.0)
+    shelf.prepare = lambda: setattr(shelf, "holder", None)
+    with pytest.raises(errors.LockTimeout):
+        keeper.current()
+    assert "intent" not in document(shelf)
+    assert authority.presented == []
+
+
+def test_a_wrong_password_is_presented_once_also_without_the_store(new_keeper, shelf, clock):
+    class Login(Machinist):
+        def credentials(self, previous):
+            return [Credential("password", "joe\0wrong", refusal_is_final=True)]
+
+    source = Login()
+    source.script = [errors.ReauthRequired("wrong password")] * 9
+    shelf.failing = lambda step: True
+    keeper = new_keeper(source)
+    for _ in range(5):
+        with pytest.raises(errors.ReauthRequired):
+            keeper.current()
+        clock.go_on(HOUR)
+    assert len(source.presented) == 1
+
+
+def test_the_store_that_fails_is_told_of_once(new_keeper, shelf, clock):
+    keeper = new_keeper(Machinist())
+    shelf.failing = lambda step: step == "lock"
+    for _ in range(3):
+        keeper.current()
+        clock.go_on(HOUR)
+    assert keeper.stats["StoreFailed"] == 1
+
+
+def test_keepers_of_one_grant_share_their_memory(clock, authority):
+    one, other = TokenKeeper(authority, machine=clock), TokenKeeper(authority, machine=clock)
+    assert one.current() == other.current()
+    assert authority.presented == ["refresh-0"]
 
 
 # --- whose token is it -----------------------------------------------------------------------
@@ -771,6 +869,35 @@ def test_a_change_of_scope_is_accepted_once(new_keeper, clock):
     assert new_keeper(narrow).current().access_token == "access-2"
 
 
+def test_three_programs_that_ask_for_different_things_do_not_renew_for_ever(new_keeper, clock):
+    sources = [Machinist() for _ in range(3)]
+    for source, scope in zip(sources, "abc", strict=True):
+        source.asked = {"scope": scope}
+    for _ in range(10):
+        for source in sources:
+            with contextlib.suppress(errors.RefreshConfigError):
+                new_keeper(source).current()
+            clock.go_on(10)
+    assert sum(len(source.presented) for source in sources) == 3
+
+
+def test_a_record_without_worth_is_nobodys(new_keeper):
+    misspelt = Authority()
+    misspelt.whose = {"client": "biling"}
+    misspelt.script = [errors.RefreshConfigError("unknown client", error="invalid_client")]
+    with pytest.raises(errors.RefreshConfigError):
+        new_keeper(misspelt).current()
+    assert new_keeper().current().access_token == "access-1"
+
+
+def test_a_stored_token_that_did_not_begin_with_the_configured_one_is_told_of(new_keeper):
+    new_keeper().current()
+    same, another = new_keeper(), new_keeper(Authority(first="refresh-of-bob"))
+    same.current(), another.current()
+    assert "FirstTokenUnused" not in same.stats
+    assert another.stats["FirstTokenUnused"] == 1
+
+
 # --- taking in, copying ----------------------------------------------------------------------
 
 
@@ -782,6 +909,42 @@ def test_adopt_takes_tokens_and_mappings(new_keeper, authority, clock):
     keeper.adopt(Token("b", refresh_token="r", issued_at=clock.now))
     assert new_keeper().current().access_token == "b"
     assert authority.presented == []
+
+
+def test_a_spent_refresh_token_is_not_adopted_again(new_keeper, authority, shelf):
+    keeper = new_keeper(Authority(first=None))
+    old_cache = {"access_token": "old", "refresh_token": "refresh-0", "expires_in": HOUR}
+    keeper.source.live = "refresh-0"
+    keeper.adopt(old_cache)
+    keeper.adopt(old_cache)
+    second = keeper.renew(keeper.current())
+    for slot in (shelf.slot, None):
+        shelf.slot = slot
+        with pytest.raises(errors.RefreshConfigError, match="spent"):
+            keeper.adopt(old_cache)
+    assert keeper.current() == second
+
+
+def test_what_was_read_before_an_adoption_does_not_undo_it(new_keeper, shelf, clock):
+    keeper = new_keeper()
+    keeper.current()
+    load, old = shelf.load, shelf.load()
+
+    def read_before_and_told_after():
+        if threading.current_thread() is not threading.main_thread() and not adopted.is_set():
+            adopted.set()
+            shelf.load = load
+            clock.go_on(0.001)
+            keeper._renewal.adopt(Token("new", issued_at=clock.now))
+            return old
+        return load()
+
+    adopted = threading.Event()
+    shelf.load = read_before_and_told_after
+    clock.go_on(HOUR - 300)
+    keeper.current()
+    settle(keeper)
+    assert keeper.current().access_token == "new"
 
 
 def test_adopt_says_when_it_cannot_save(new_keeper, shelf):
@@ -810,6 +973,7 @@ def test_a_pickled_keeper_carries_settings_and_no_token():
 def test_a_copied_process_does_not_spend_a_refresh_token_in_memory(clock, authority):
     keeper = TokenKeeper(authority, MemoryStore(), machine=clock)
     first = keeper.current()
+    keeper.store._slots.born[None] -= 1  # as seen by a forked child
     keeper._after_fork()
     assert keeper.current() == first
     with pytest.raises(errors.ReauthRequired, match="FileStore") as info:

@@ -18,8 +18,9 @@ import pytest
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.cookies import RequestsCookieJar, extract_cookies_to_jar
 
-from tokenadapter.peek import drain, peek_json
+from tokenadapter.peek import drain, peek_json, set_aside
 
 VALUE = {"error": "token_expired", "lines": ["zwölf\n"] * 2000}
 BODY = json.dumps(VALUE, indent=1, ensure_ascii=False).encode()
@@ -375,6 +376,60 @@ def test_what_cannot_be_looked_at_is_left_alone(raw):
     if raw:
         getattr(raw, "close", int)()
     assert peek_json(response_of(raw)) is None
+
+
+# --- Setting aside
+
+
+@pytest.mark.parametrize("way", sorted({*WAYS} - {"fileno"}))
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_what_is_set_aside_holds_no_connection_and_is_read_as_ever(session, encoding, framing, way):
+    body = ENCODINGS[encoding](BODY)
+    script = FRAMINGS[framing](body, f"Content-Encoding: {encoding}", "Set-Cookie: a=1")
+    with Server(script, script, script) as server:
+        with session.get(server.url, stream=True) as response:
+            plain = WAYS[way](response)
+        session.cookies.clear()
+        response = session.get(server.url, stream=True)
+        set_aside(response)
+        # The pool has one place.
+        assert session.get(server.url).content == BODY
+        assert not response._content_consumed
+        assert response.raw.status == 200
+        jar = RequestsCookieJar()
+        extract_cookies_to_jar(jar, response.request, response.raw)
+        assert jar.get_dict() == {"a": "1"}
+        # Where its pieces ended when they came from the network is lost.
+        ours = WAYS[way](response)
+        assert ours == plain or b"".join(ours) == b"".join(plain) != b""
+
+
+@pytest.mark.parametrize("read", [lambda r: r.content, peek_json], ids=["content", "peek"])
+def test_what_has_been_read_can_be_set_aside_too(session, read):
+    with Server(FRAMINGS["chunked"](BODY), FRAMINGS["length"](BODY)) as server:
+        response = session.get(server.url, stream=True)
+        read(response)
+        set_aside(response)
+        assert session.get(server.url).content == BODY
+        assert response.content == BODY
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_what_is_too_long_is_not_set_aside(session, framing):
+    with Server(FRAMINGS[framing](BODY)) as server:
+        response = session.get(server.url, stream=True)
+        raw = response.raw
+        set_aside(response, limit=len(BODY) // 2)
+        assert response.raw is raw
+        assert response.content == BODY
+
+
+@pytest.mark.parametrize("raw", [None, io.BytesIO(BODY), object()], ids=["none", "bytes", "odd"])
+def test_a_mock_holds_no_connection(raw):
+    response = response_of(raw)
+    set_aside(response)
+    assert response.raw is raw
 
 
 # --- Draining

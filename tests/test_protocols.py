@@ -50,13 +50,19 @@ def test_a_function_is_given_the_previous_token() -> None:
 @pytest.mark.parametrize("previous", [None, Token("abc")])
 def test_a_function_spends_nothing_where_there_is_no_refresh_token(previous: Token | None) -> None:
     [credential] = FunctionGrant(obtain, {}).credentials(previous)
-    assert not credential.single_use
-    assert not credential.first
+    assert credential == Credential("function", "")
 
 
 def test_a_function_is_taken_to_spend_the_refresh_token() -> None:
     [credential] = FunctionGrant(obtain, {}).credentials(Token("abc", refresh_token="def"))
     assert credential == Credential("refresh_token", "def", single_use=True)
+
+
+def test_unless_it_says_so_a_credential_neither_ends_by_its_use_nor_by_a_refusal() -> None:
+    credential = Credential("client", "s3cr3t")
+    assert not credential.single_use
+    assert not credential.first
+    assert not credential.refusal_is_final
 
 
 def test_no_secret_is_shown() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenadapter.record import Hold, Intent, Record, Tombstone, digest, mark
+from tokenadapter.record import Hold, Intent, Record, Replaced, Tombstone, digest, mark
 from tokenadapter.token import Token
 
 NOW = 1_700_000_000.0
@@ -38,11 +38,12 @@ records = st.builds(
     names,
     texts,
     st.none() | tokens,
-    st.none() | names,
+    st.lists(st.builds(Replaced, names, times), max_size=2).map(tuple),
     st.none() | st.builds(Intent, hashes, times, st.integers(1, 9)),
     st.lists(st.builds(Tombstone, hashes, kinds, texts, times), max_size=3).map(tuple),
     st.none() | holds,
     st.none() | holds,
+    st.none() | texts,
     st.lists(texts, max_size=2).map(tuple),
 )
 json_values = st.recursive(
@@ -92,34 +93,65 @@ def test_the_intent_for_another_credential_begins_anew() -> None:
 
 
 @given(records, tokens, names, st.none() | texts)
-def test_a_minted_token_ends_all_that_was_wrong_but_a_refused_password(
+def test_a_minted_token_ends_the_intent_and_the_hold_and_nothing_else(
     record: Record, token: Token, asked: dict[str, str], spent: str | None
 ) -> None:
-    after = record.minted(token, asked, spent)
-    assert (after.token, after.asked) == (token, asked)
-    assert (after.intent, after.hold) == (None, None)
-    assert after.tombstones == tuple(
-        stone for stone in record.tombstones if stone.kind != "refresh_token"
-    )
-    assert (after.whose, after.salt) == (record.whose, record.salt)
+    after = record.minted(token, asked, NOW, spent)
+    assert (after.token, after.asked, after.intent, after.hold) == (token, asked, None, None)
+    may_change = {"token", "asked", "replaced", "intent", "hold", "spent"}
+    assert changed(record, after) <= may_change
 
 
 @given(records, tokens, names)
 def test_what_was_asked_for_before_is_remembered_when_it_changes(
     record: Record, token: Token, asked: dict[str, str]
 ) -> None:
-    after = record.minted(token, asked, None)
-    replaces = record.token is not None and record.asked != asked
-    assert after.replaced == (record.asked if replaces else record.replaced)
+    expected = [past for past in record.replaced if past.asked != asked]
+    if record.token is not None and record.asked != asked:
+        expected.append(Replaced(record.asked, NOW))
+    assert record.minted(token, asked, NOW).replaced == tuple(expected)
+
+
+def ask(record: Record, scope: str, now: float = NOW) -> Record:
+    return record.minted(NEXT, {"scope": scope}, now)
+
+
+def test_who_asks_again_for_what_was_just_replaced_is_told_of_a_conflict() -> None:
+    record = ask(ask(EMPTY, "a"), "b")
+    assert record.conflicts({"scope": "a"}, NOW)
+    assert not record.conflicts({"scope": "b"}, NOW)
+    assert not record.conflicts({"scope": "c"}, NOW)
+
+
+def test_a_conflict_ends_with_the_token_or_after_an_hour() -> None:
+    record = ask(ask(EMPTY, "a"), "b")
+    long_lived = record._replace(token=NEXT.replace(expires_at=None))
+    for one in (record, long_lived):
+        assert one.conflicts({"scope": "a"}, NOW + 3599)
+        assert not one.conflicts({"scope": "a"}, NOW + 3600)
+    assert not record._replace(token=None).conflicts({"scope": "a"}, NOW)
+    assert not record._replace(token=TOKEN).conflicts({"scope": "a"}, NOW + 60)
+
+
+def test_each_of_many_that_quarrel_is_told() -> None:
+    record = EMPTY
+    for scope in "abcdefghijk":
+        record = ask(record, scope)
+    assert [past.asked["scope"] for past in record.replaced] == list("cdefghij")
+
+
+def test_a_change_that_is_taken_back_leaves_no_conflict_behind() -> None:
+    record = ask(ask(ask(EMPTY, "a"), "b"), "a")
+    assert [dict(past.asked) for past in record.replaced] == [{"scope": "b"}]
 
 
 @given(records, st.lists(texts))
-def test_a_spent_first_credential_is_remembered_for_good_and_once(
+def test_a_spent_credential_is_remembered_for_good_and_once(
     record: Record, marks: list[str]
 ) -> None:
     after = record
     for spent in [*marks, None, *marks]:
-        after = after.minted(TOKEN, {}, spent)
+        after = after.minted(TOKEN, {}, NOW, spent)
     assert after.spent[: len(record.spent)] == record.spent
     assert set(after.spent) == {*record.spent, *marks}
     added = after.spent[len(record.spent) :]
@@ -127,11 +159,33 @@ def test_a_spent_first_credential_is_remembered_for_good_and_once(
 
 
 @given(records, tokens, names)
-def test_an_adopted_token_is_a_new_beginning(
+def test_an_adopted_token_is_a_new_beginning_but_what_is_spent_or_dead_stays_so(
     record: Record, token: Token, asked: dict[str, str]
 ) -> None:
     after = record.adopted(token, asked)
-    assert after == record.minted(token, asked, None)._replace(replaced=None, distrust=None)
+    assert after == Record(
+        record.whose,
+        asked,
+        record.salt,
+        token,
+        tombstones=tuple(stone for stone in record.tombstones if stone.kind == "refresh_token"),
+        origin=None if token.refresh_token is None else mark(token.refresh_token),
+        spent=record.spent,
+    )
+
+
+def test_what_is_adopted_is_not_dead_whatever_was_thought_of_it() -> None:
+    refused = refuse(EMPTY, digest("salt", "refresh_token", "def"))
+    assert refused.adopted(TOKEN.replace(refresh_token="def"), {}).tombstones == ()
+    assert refused.adopted(TOKEN.replace(refresh_token="ghi"), {}).tombstones != ()
+    assert refused.adopted(TOKEN, {}).tombstones != ()
+
+
+@given(records)
+def test_a_pardon_ends_every_refusal_and_hold_and_nothing_else(record: Record) -> None:
+    after = record.pardoned()
+    assert (after.tombstones, after.hold, after.distrust) == ((), None, None)
+    assert changed(record, after) <= {"tombstones", "hold", "distrust"}
 
 
 @given(records, hashes, kinds)
@@ -151,10 +205,12 @@ def test_a_refusal_puts_a_tombstone_in_place_of_the_intent(
     assert changed(record, after) <= {"intent", "hold", "tombstones"}
 
 
-def test_a_credential_that_was_refused_at_once_is_simply_invalid() -> None:
-    record = refuse(EMPTY.presenting("one", NOW).presenting("one", NOW), "two")
+def test_the_refusal_of_another_credential_leaves_the_intent() -> None:
+    uncertain = EMPTY.presenting("one", NOW).presenting("one", NOW)
+    record = refuse(uncertain, "two")
     assert record.tombstone("two").reason == "invalid_grant"  # type: ignore[union-attr]
     assert record.tombstone("one") is None
+    assert record.intent == uncertain.intent
 
 
 def test_only_the_latest_tombstones_are_kept() -> None:
@@ -190,15 +246,18 @@ def test_after_an_unknown_outcome_the_intent_stays(before: Record, credential: s
 def test_a_hold_binds_within_its_span_and_only_whom_it_is_bound_to(
     hold: Hold, who: str, now: float
 ) -> None:
-    inside = hold.set_at <= now < hold.set_at + hold.duration
+    inside = hold.set_at - 1 <= now < hold.set_at + hold.duration
     assert (hold.remaining(now) > 0) is inside
     assert hold.binds(who, now) is (inside and hold.bound_to in (None, who))
 
 
 @pytest.mark.parametrize(
-    ("now", "left"), [(NOW - 0.001, 0), (NOW, 10), (NOW + 4, 6), (NOW + 10, 0), (NOW + 99, 0)]
+    ("now", "left"),
+    [(NOW - 2, 0), (NOW - 1, 11), (NOW, 10), (NOW + 4, 6), (NOW + 10, 0), (NOW + 99, 0)],
 )
-def test_a_hold_is_void_before_it_was_set_and_once_it_has_passed(now: float, left: float) -> None:
+def test_a_hold_is_void_long_before_it_was_set_and_once_it_has_passed(
+    now: float, left: float
+) -> None:
     assert HOLD.remaining(now) == left
 
 
@@ -218,15 +277,14 @@ def test_distrust_binds_the_token_that_was_refused_when_new(record: Record) -> N
 
 
 def test_distrust_grows_from_token_to_token_until_it_is_long_past() -> None:
-    record = Record({}, {}, "salt")
-    now, spans = NOW, []
+    record, now, spans = EMPTY, NOW, []
     for token in (TOKEN, NEXT, TOKEN):
-        record = record.distrusting(token, now, 0.5).minted(token, {}, None)
+        record = record.distrusting(token, now, 0.5).minted(token, {}, now)
         assert record.distrust is not None
         spans.append(record.distrust.duration)
         now += record.distrust.duration
     assert spans == [5, 10, 20]
-    record = record.distrusting(TOKEN, now + 601, 0.5)
+    record = record.distrusting(TOKEN, now + 600, 0.5)
     assert record.distrust is not None
     assert record.distrust.duration == 5
 
@@ -253,7 +311,7 @@ def test_a_record_that_says_more_than_a_dying_token_is_kept_for_good(worth: dict
 
 @pytest.mark.parametrize(("age", "ttl"), [(0, 60), (50, 10), (59.5, 1), (3600, 1)])
 def test_else_it_ends_with_its_token_but_never_at_once(age: float, ttl: float) -> None:
-    record = EMPTY._replace(token=TOKEN, distrust=HOLD, replaced={})
+    record = EMPTY._replace(token=TOKEN, distrust=HOLD, replaced=(Replaced({}, NOW),))
     assert record.ttl(NOW + age) == ttl
 
 
@@ -270,6 +328,21 @@ def test_a_record_has_expired_with_its_token(
     token: Token | None, age: float, expired: bool
 ) -> None:
     assert EMPTY._replace(token=token).is_expired(NOW + age) is expired
+
+
+@pytest.mark.parametrize(
+    ("worth", "blank"),
+    [
+        ({}, True),
+        ({"hold": HOLD, "distrust": HOLD, "origin": "mark"}, True),
+        ({"token": TOKEN}, False),
+        ({"intent": Intent("one", NOW, 1)}, False),
+        ({"tombstones": (Tombstone("one", "password", "invalid_grant", NOW),)}, False),
+        ({"spent": ("mark",)}, False),
+    ],
+)
+def test_a_record_is_blank_that_nobody_would_miss(worth: dict[str, Any], blank: bool) -> None:
+    assert EMPTY._replace(**worth).is_blank() is blank
 
 
 # --- to and from JSON ------------------------------------------------------------------------
@@ -300,10 +373,13 @@ def test_any_json_object_is_a_record_or_a_value_error(version: Any, document: An
 def use(record: Record) -> None:
     """Everything that is done with a record, once."""
     token = record.token or TOKEN
-    record.is_expired(NOW)
+    record.is_blank()
     record.ttl(NOW)
+    record.conflicts({"scope": "a"}, NOW)
+    record.pardoned().adopted(token, {}).to_document()
+    hash((record.origin, record.spent))
     refuse(record.presenting("one", NOW), "one").to_document()
-    record.distrusting(token, NOW, 60.0).minted(token, {}, "mark").to_document()
+    record.distrusting(token, NOW, 0.5).minted(token, {}, NOW, "mark").to_document()
     for hold in (record.hold, record.distrust):
         if hold is not None:
             hold.binds("me", NOW)
@@ -326,6 +402,10 @@ def test_a_damaged_record_is_refused_or_can_be_used(record: Record, data: st.Dat
     use(damaged)
 
 
+def test_marks_are_texts_whatever_was_written() -> None:
+    use(Record.from_document(EMPTY.to_document() | {"origin": [], "spent": [[], {}, 5]}))
+
+
 @pytest.mark.parametrize("version", [None, 2, "1", []])
 def test_a_later_format_is_named(version: object) -> None:
     with pytest.raises(ValueError, match=r"^its format is .*, not 1$"):
@@ -341,6 +421,10 @@ def test_a_later_format_is_named(version: object) -> None:
         {"intent": {"credential": "one"}},
         {"intent": {"credential": "one", "first_sent": 1, "attempt": 1, "more": 1}},
         {"intent": {"credential": "one", "first_sent": 1, "attempt": "1"}},
+        {"intent": {"credential": "one", "first_sent": 10**400, "attempt": 1}},
+        {"intent": {"credential": "one", "first_sent": 1e999, "attempt": 1}},
+        {"replaced": 5},
+        {"replaced": [[{}, 10**400]]},
         {"hold": {"set_at": None, "duration": 1, "step": 1}},
         {"hold": {"set_at": 1, "duration": 1, "step": 1, "cause": 1}},
         {"tombstones": None},
@@ -392,7 +476,8 @@ TRANSITIONS: list[Callable[[Record], Record]] = [
     lambda record: record.presenting(REFRESH, NOW),
     lambda record: refuse(record, PASSWORD, "password"),
     lambda record: refuse(record, REFRESH),
-    lambda record: record.minted(NEXT, {"scope": "b"}, mark("s3cr3t-refresh")),
+    lambda record: record.minted(NEXT, {"scope": "b"}, NOW, mark("s3cr3t-refresh")),
+    lambda record: record.adopted(TOKEN.replace(refresh_token="s3cr3t-other"), {}),
     lambda record: record.unknown(HOLD),
     lambda record: record.distrusting(NEXT, NOW, 60.0),
 ]

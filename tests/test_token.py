@@ -391,6 +391,26 @@ def test_a_dict_without_times_was_received_just_now(times: dict[str, Any]) -> No
     assert token.lifetime == pytest.approx(60)
 
 
+@pytest.mark.parametrize(
+    ("times", "issued_at", "expires_at"),
+    [
+        ({}, NOW, None),
+        ({"expires_in": 60}, NOW, NOW + 60),
+        ({"expires_at": NOW + 60}, NOW, NOW + 60),
+        ({"expires_at": NOW - 60}, NOW - 60, NOW - 60),
+        # What the mapping says of its times goes before.
+        ({"issued_at": NOW - 10, "expires_in": 60}, NOW - 10, NOW + 50),
+        ({"expires_at": NOW + 30, "expires_in": 60}, NOW - 30, NOW + 30),
+        ({"issued_at": NOW - 10, "expires_at": NOW + 30}, NOW - 10, NOW + 30),
+    ],
+)
+def test_just_now_may_be_another_time_than_the_present(
+    times: dict[str, Any], issued_at: float, expires_at: float | None
+) -> None:
+    token = Token.from_dict({"access_token": "abc"} | times, now=NOW)
+    assert (token.issued_at, token.expires_at) == (issued_at, expires_at)
+
+
 # --- a value ---------------------------------------------------------------------------------
 
 

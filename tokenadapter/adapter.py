@@ -6,21 +6,21 @@ the answer; if it says that the token is dead: get another, rewind the body, sen
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.exceptions import RequestException
 from requests.models import PreparedRequest
-from urllib3.util import Retry, Timeout
 
+from tokenadapter.arguments import check, read_timeout, without_401
 from tokenadapter.keeper import TokenKeeper
 from tokenadapter.prefix import Prefix
-from tokenadapter.signing import add_cookies, copy_of
+from tokenadapter.signing import add_cookies, signed, whole_copy
+from tokenadapter.spelling import longest_first, own_urls, resource, without_query
 from tokenadapter.token import Token
-from tokenadapter.verdicts import default_verdict
+from tokenadapter.verdicts import default_verdict, step_up
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -34,6 +34,7 @@ __all__ = ["TokenAdapter"]
 # How often a request may be sent again with tokens that others renewed meanwhile, before it has
 # one renewed itself.
 _MOST_ADOPTIONS = 2
+# What a session tells an adapter besides the request.
 
 
 class TokenAdapter(HTTPAdapter):
@@ -66,7 +67,9 @@ class TokenAdapter(HTTPAdapter):
     :param inner: an adapter that does the sending, in place of this one's own.
     :param http_adapter_kwargs: those of :class:`requests.adapters.HTTPAdapter`.
     :raises UnsafeTarget: if a token must not go to *prefix*.
-    :raises TypeError: if settings contradict each other.
+    :raises TypeError: if settings contradict each other, or are not what they should be.
+    :raises ValueError: if *header* or *scheme* cannot stand in a request.
+    :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
     """
 
     __attrs__ = [  # noqa: RUF012  # what requests pickles, by its name for it
@@ -112,12 +115,16 @@ class TokenAdapter(HTTPAdapter):
                 f"{', '.join(http_adapter_kwargs)}: the inner adapter does the sending, give it "
                 "these settings"
             )
+        if attach is not None and (header != "Authorization" or scheme != "Bearer"):
+            raise TypeError("header and scheme are without use beside attach: leave them out")
+        check(verdict, attach, inner, header, scheme, max_replays, replay_limit)
         self._guard = Prefix(prefix, allow_http=allow_http)
         if isinstance(source, TokenKeeper):
-            if store is not None or on_refresh is not None or on_event is not None:
+            its_own = (store, on_refresh, on_event, renew_early, lock_timeout)
+            if its_own != (None, None, None, True, 30.0):
                 raise TypeError(
-                    "store, on_refresh and on_event belong to the TokenKeeper that was given as "
-                    "the source: give them to it"
+                    "store, on_refresh, on_event, renew_early and lock_timeout belong to the "
+                    "TokenKeeper that was given as the source: give them to it"
                 )
             self.keeper = source
         else:
@@ -140,9 +147,14 @@ class TokenAdapter(HTTPAdapter):
         self._attach = attach
         self._header = header
         self._lead = f"{scheme} " if scheme else ""
-        self._own_urls = _own_urls(self.keeper.grant.urls, self._guard)
+        self._own_urls = own_urls(self.keeper.grant.urls, self._guard.covers)
         super().__init__(**http_adapter_kwargs)
-        self.max_retries = _without_401(self.max_retries)
+        self.max_retries = without_401(self.max_retries)
+        if isinstance(inner, HTTPAdapter):
+            inner.max_retries = without_401(inner.max_retries)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._guard.url} of {self.keeper.store!r}>"
 
     @property
     def prefix(self) -> str:
@@ -156,14 +168,7 @@ class TokenAdapter(HTTPAdapter):
         """
         mine = self._guard.mounts()
         adapters: dict[str, BaseAdapter] = {**session.adapters, **dict.fromkeys(mine, self)}
-        # requests takes the first that fits, so the longest come first.  All spellings of ours
-        # count as long as the usual one: that one is then found without a look at the others.
-        usual = len(mine[0])
-        rank = {key: usual if key in mine else len(key) for key in adapters}
-        session.adapters = OrderedDict(
-            (key, adapters[key])
-            for key in sorted([*mine, *adapters], key=rank.__getitem__, reverse=True)
-        )
+        session.adapters = longest_first(mine, adapters)
         return self
 
     def send(
@@ -186,16 +191,18 @@ class TokenAdapter(HTTPAdapter):
         """
         how = (stream, timeout, verify, cert, proxies)
         if not self._signs(request):
-            return self._transmit(request, *how)
-        body = None if _repeats(request.body) else self._prepared(request)
+            return self._transmit(request, how)
+        body = None if request.body is None else self._prepared(request)
         try:
             token, is_new = self.keeper.fresh(), False
             if token is None:
                 one_shot = body is not None and body.one_shot
                 token, is_new = self._obtain(request, timeout, patient=one_shot)
             response = self._carry(request, request, token, body, how)
-            if self._is_refused(response, token):
+            if self._refuses(response):
                 response = self._replay(request, response, token, is_new, body, how)
+            if response.status_code in (401, 403):
+                self._tell_step_up(response)
             return response
         finally:
             if body is not None:
@@ -217,11 +224,14 @@ class TokenAdapter(HTTPAdapter):
                 self._told_outside = True
                 self.keeper.journal.tell("OutsidePrefix", prefix=self._guard.url)
             return False
-        if self._own_urls and url.partition("?")[0] in self._own_urls:
+        if self._own_urls and resource(url) in self._own_urls:
             return False
         return self.override_auth or self._header not in request.headers
 
-    def _prepared(self, request: PreparedRequest) -> Body:
+    def _prepared(self, request: PreparedRequest) -> Body | None:
+        """The body, made ready to be sent again; ``None`` if it is as it is."""
+        if type(request.body) in (bytes, str):
+            return None
         from tokenadapter import replay
 
         return replay.prepare(request.body, limit=self.replay_limit)
@@ -236,7 +246,7 @@ class TokenAdapter(HTTPAdapter):
     ) -> tuple[Token, bool]:
         """A token from the keeper, and whether it was minted since it was asked."""
         try:
-            outcome = self.keeper.obtain(rejected, timeout=_read_timeout(timeout), patient=patient)
+            outcome = self.keeper.obtain(rejected, timeout=read_timeout(timeout), patient=patient)
         except RequestException as error:
             error.request = request
             raise
@@ -251,33 +261,39 @@ class TokenAdapter(HTTPAdapter):
         how: tuple[Any, ...],
     ) -> Response:
         """Send a signed copy of *outgoing*; all that comes back speaks of *request*."""
-        copy = copy_of(outgoing)
+        if self._attach is None:
+            copy = signed(outgoing, self._header, self._lead + token.access_token)
+        else:
+            copy = whole_copy(outgoing)
+            self._attach(copy, token)
         if body is not None:
             copy.body = body.payload
-        if self._attach is None:
-            copy.headers[self._header] = self._lead + token.access_token
-        else:
-            self._attach(copy, token)
+        if self._guard.stays_here:
+            how = (*how[:4], None)
         try:
-            response = self._transmit(copy, *how)
+            response = self._transmit(copy, how)
         except RequestException as error:
             error.request = request
             raise
         response.request = request
+        if self.inner is not None:
+            response.connection = self  # through it, auth handlers send their second request
         if self._attach is not None:
             response.url = request.url or ""
         return response
 
-    def _transmit(self, request: PreparedRequest, *how: Any) -> Response:
-        return super().send(request, *how) if self.inner is None else self.inner.send(request, *how)
+    def _transmit(self, request: PreparedRequest, how: tuple[Any, ...]) -> Response:
+        stream, timeout, verify, cert, proxies = how
+        send = super().send if self.inner is None else self.inner.send
+        # As a session passes them: there are adapters that take them by name only.
+        return send(
+            request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
+        )
 
-    def _is_refused(self, response: Response, token: Token) -> bool:
-        """Whether *response* says that *token* is dead."""
-        if self._verdict(response):
-            return True
-        if response.status_code < 400:
-            self.keeper.accepted = token
-        return False
+    def _refuses(self, response: Response) -> bool:
+        """Whether *response* says that the token it was asked with is dead."""
+        # The default verdict is about 401s: of all other answers, there is no need to ask it.
+        return (self._insists or response.status_code == 401) and bool(self._verdict(response))
 
     def _replay(
         self,
@@ -294,7 +310,7 @@ class TokenAdapter(HTTPAdapter):
         still one renewal.  What refuses a token that was minted for this very request would refuse
         the next one too: that refusal is handed on.
         """
-        from tokenadapter.peek import drain
+        from tokenadapter.peek import drain, set_aside
         from tokenadapter.replay import NotReplayable
 
         most = self.max_replays if self._insists else min(self.max_replays, 1)
@@ -307,6 +323,9 @@ class TokenAdapter(HTTPAdapter):
                     return self._handed_on(response, "the token was refused although it is new")
             else:
                 refused = token
+                if getattr(self.inner or self, "_pool_block", False):
+                    # The renewal may need the connection: on_refresh can use this very session.
+                    set_aside(response)
                 try:
                     token, is_new = self._obtain(request, how[1], rejected=refused)
                 except RequestException as error:
@@ -331,57 +350,35 @@ class TokenAdapter(HTTPAdapter):
             self.keeper.journal.tell(
                 "Replayed",
                 method=request.method,
-                url=_without_query(request),
+                url=without_query(request),
                 status=response.status_code,
                 token=token.fingerprint,
             )
             refusal, response = response, self._carry(request, outgoing, token, body, how)
             response.history = [*refusal.history, refusal, *response.history]
-            if not self._is_refused(response, token):
+            if not self._refuses(response):
                 return response
+
+    def _tell_step_up(self, response: Response) -> None:
+        wanted = step_up(response)
+        if wanted is not None:
+            self.keeper.journal.tell(
+                "StepUpNeeded",
+                method=response.request.method,
+                url=without_query(response.request),
+                status=response.status_code,
+                error=wanted.error,
+                scope=wanted.scope,
+                acr_values=wanted.acr_values,
+                max_age=wanted.max_age,
+            )
 
     def _handed_on(self, response: Response, reason: str) -> Response:
         self.keeper.journal.tell(
             "HandedOn",
             method=response.request.method,
-            url=_without_query(response.request),
+            url=without_query(response.request),
             status=response.status_code,
             reason=reason,
         )
         return response
-
-
-def _repeats(body: object) -> bool:
-    """Whether a body repeats as it is, without a look at it: most do."""
-    return body is None or type(body) is bytes or type(body) is str
-
-
-def _read_timeout(timeout: Any) -> float | None:
-    """The read time-out, in seconds, of what requests takes for a time-out."""
-    if isinstance(timeout, tuple):
-        timeout = timeout[-1]
-    elif isinstance(timeout, Timeout):
-        timeout = timeout.total if timeout.total is not None else timeout.read_timeout
-    return timeout if isinstance(timeout, (int, float)) else None
-
-
-def _without_401(retry: Retry) -> Retry:
-    """A 401 is not for urllib3 to repeat: it would send the same dead token."""
-    statuses = retry.status_forcelist
-    if not statuses or 401 not in statuses:
-        return retry
-    return retry.new(status_forcelist=[status for status in statuses if status != 401])
-
-
-def _own_urls(urls: Sequence[str], guard: Prefix) -> frozenset[str]:
-    """Those URLs of the token source that lie under the prefix, as requests spells them."""
-    own = set()
-    for url in urls:
-        prepared = PreparedRequest()
-        prepared.prepare_url(url, None)
-        own.add((prepared.url or "").partition("?")[0])
-    return frozenset(url for url in own if guard.covers(url))
-
-
-def _without_query(request: PreparedRequest) -> str:
-    return (request.url or "").partition("?")[0]

@@ -9,86 +9,77 @@ from tokenadapter.machine import Machine
 from tokenadapter.protocols import Credential, Grant
 from tokenadapter.record import Hold, Record, digest, mark
 from tokenadapter.slot import Slot, View
+from tokenadapter.token import Token
 
 if TYPE_CHECKING:
     from tokenadapter.errors import TokenError
 
 __all__ = ["Choice"]
 
-_NEW_LOGIN = "Log in again and hand the new token to TokenKeeper.adopt()."
-
 
 class Choice:
     """Chooses for one grant on one slot.
 
-    :ivar has_private_copy: whether the memory of this process was copied from another process,
-        by a fork or by pickle: a refresh token that lives in memory only belongs to that one.
+    Besides the record it knows what could not be written there, and binds this process at least.
     """
 
     def __init__(self, slot: Slot, grant: Grant, machine: Machine) -> None:
-        self.has_private_copy = False
         self._slot = slot
         self._grant = grant
         self._machine = machine
         self._digests: dict[tuple[str, Credential], str] = {}
-        # What could not be written down for others, and binds this process at least.
+        # What was in the slot then; None where it could not be read.
+        self._own_token: Token | None = None
+        # By our monotonic clock.
         self._own_hold: Hold | None = None
         self._own_refusals: dict[Credential, TokenError] = {}
 
     def raise_if_held(self, record: Record, now: float) -> None:
         """Raise the error of a hold that binds us at *now*, by the store's clock."""
-        hold = record.hold
-        if hold is not None and hold.bound_to is not None and hold.bound_to != self.client(record):
-            hold = None
-        left = 0.0 if hold is None else hold.remaining(now)
-        if left <= 0 and self._own_hold is not None:
-            hold, left = self._own_hold, self._own_hold.remaining(self._machine.monotonic())
-        if hold is None or left <= 0:
-            return
-        from tokenadapter.errors import RefreshConfigError, RefreshTemporarilyFailed
+        is_same = record.token is self._own_token or (
+            record.token is not None and record.token.is_same(self._own_token)
+        )
+        if not is_same:
+            self.begin_anew()  # others have renewed since
+        for hold, time in ((record.hold, now), (self._own_hold, self._machine.monotonic())):
+            left = 0.0 if hold is None else hold.remaining(time)
+            if hold is not None and left > 0 and self._is_meant(hold, record):
+                from tokenadapter import failures
 
-        told = f"{hold.cause} Nobody asks again for {left:.1f} s."
-        if hold.kind == "config":
-            raise RefreshConfigError(told, error=hold.error)
-        retry_at = self._machine.wall() + left
-        raise RefreshTemporarilyFailed(told, error=hold.error, retry_at=retry_at)
+                raise failures.held(hold, left, self._machine.wall())
 
     def credential(self, view: View) -> Credential:
         """The credential to present now.
 
         :raises ReauthRequired: if none is left.
         """
-        from tokenadapter.errors import ReauthRequired
-
         record = view.record
         error: TokenError | None = None
         for credential in self._grant.credentials(record.token):
-            stone = record.tombstone(self.digest(record, credential)) if record.tombstones else None
-            if stone is not None:
-                error = ReauthRequired(stone.cause, reason=stone.reason, error=stone.error)
-            elif credential in self._own_refusals:
-                error = self._own_refusals[credential]
-            elif credential.first and self._is_spent(credential, view):
-                error = error or ReauthRequired(
-                    f"The record in {self._slot.store!r} is gone, and the configured first refresh "
-                    "token was spent by an earlier renewal: to present it again could revoke the "
-                    f"grant. Nothing was sent. {_NEW_LOGIN}",
-                    reason="store_lost",
-                )
-            elif credential.single_use and self.has_private_copy and not self._slot.store.shared:
-                error = ReauthRequired(
-                    "The refresh token lives in the memory of the process that this one was "
-                    "copied from: if both presented it, the grant could be revoked. Nothing was "
-                    "sent. Use a store that processes share, such as FileStore.",
-                    reason="private_copy",
-                )
-            else:
+            objection = self._objection(view, credential)
+            if objection is None:
                 return credential
-        raise error or ReauthRequired(
-            f"There is no token in {self._slot.store!r} and nothing to obtain one with. "
-            f"{_NEW_LOGIN}",
-            reason="no_credential",
-        )
+            # A refusal says more than that the first refresh token is used up.
+            if error is None or not credential.first:
+                error = objection
+        from tokenadapter import failures
+
+        raise error or failures.no_credential(self._slot.store)
+
+    def credential_that_spends_nothing(self) -> Credential | None:
+        """What can be presented without the store; ``None`` if everything may be spent by that.
+
+        :raises TokenError: if it was refused.
+        """
+        error: TokenError | None = None
+        for credential in self._grant.credentials(None):
+            if not credential.single_use:
+                error = self._own_refusals.get(credential)
+                if error is None:
+                    return credential
+        if error is not None:
+            raise error.again()
+        return None
 
     def digest(self, record: Record, credential: Credential) -> str:
         """The salted hash by which *record* knows *credential*."""
@@ -108,19 +99,57 @@ class Choice:
             record, Credential("client", f"{self._grant.client_credential}\0{asked}")
         )
 
-    def hold_alone(self, hold: Hold) -> None:
-        """Keep a hold that could not be written, for this process."""
-        self._own_hold = hold._replace(set_at=self._machine.monotonic())
+    def step_after(self, record: Record) -> int:
+        """The number of the next failure in a row."""
+        return 1 + max(hold.step if hold else 0 for hold in (record.hold, self._own_hold))
 
-    def refuse_alone(self, credential: Credential, error: TokenError) -> None:
+    def hold_alone(self, record: Record, hold: Hold) -> None:
+        """Keep a hold that could not be written, for this process."""
+        self._own_token = record.token
+        self._own_hold = hold._replace(set_at=self._machine.monotonic(), bound_to=None)
+
+    def refuse_alone(self, record: Record, credential: Credential, error: TokenError) -> None:
         """Keep a refusal that could not be written, for this process."""
+        self._own_token = record.token
         self._own_refusals[credential] = error
 
-    def succeeded(self) -> None:
-        """A token was obtained: what was kept for this process alone is past."""
+    def is_spent(self, view: View, secret: str) -> bool:
+        """Whether a rotation has spent the refresh token *secret*, as far as can be known."""
+        note = mark(secret)
+        if note in view.record.spent:
+            return True
+        # What is marked was saved before: perhaps since this look.
+        return self._slot.store.marked(note) and self._slot.look().tag == view.tag
+
+    def begin_anew(self) -> None:
+        """A token was obtained, or somebody says that it is worth another try."""
+        self._own_token = None
         self._own_hold = None
         self._own_refusals.clear()
 
-    def _is_spent(self, credential: Credential, view: View) -> bool:
-        note = mark(credential.secret)
-        return note in view.record.spent or (view.tag is None and self._slot.store.marked(note))
+    def _is_meant(self, hold: Hold, record: Record) -> bool:
+        # In this order: a hash that nobody can guess from takes its time.
+        return hold.bound_to is None or hold.bound_to == self.client(record)
+
+    def _objection(self, view: View, credential: Credential) -> TokenError | None:
+        """Why *credential* must not be presented."""
+        record, store = view.record, self._slot.store
+        if credential in self._own_refusals:
+            return self._own_refusals[credential].again()
+        if record.tombstones:
+            stone = record.tombstone(self.digest(record, credential))
+            if stone is not None:
+                from tokenadapter import failures
+
+                return failures.dead(stone)
+        if not credential.single_use:
+            return None
+        if store.is_copy:
+            from tokenadapter import failures
+
+            return failures.private_copy()
+        if self.is_spent(view, credential.secret):
+            from tokenadapter import failures
+
+            return failures.lost(store)
+        return None

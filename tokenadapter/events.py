@@ -18,6 +18,8 @@ from typing import ClassVar
 __all__ = [
     "Adopted",
     "Event",
+    "FirstTokenUnused",
+    "Found",
     "HandedOn",
     "OutsidePrefix",
     "ReauthNeeded",
@@ -26,6 +28,8 @@ __all__ = [
     "Renewed",
     "Replayed",
     "SaveFailed",
+    "StepUpNeeded",
+    "StoreFailed",
     "Waited",
 ]
 
@@ -39,7 +43,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Renewed(Event):
-    """This process obtained a new token, and it is saved."""
+    """This process obtained a new token."""
 
     token: str
     """Its fingerprint."""
@@ -53,7 +57,7 @@ class Renewed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted(Event):
+class Found(Event):
     """Another process had obtained a token: this one uses it too."""
 
     level: ClassVar[int] = logging.DEBUG
@@ -61,7 +65,18 @@ class Adopted(Event):
     """Its fingerprint."""
 
     def __str__(self) -> str:
-        return f"adopted: token {self.token} from the store"
+        return f"found: token {self.token} in the store"
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted(Event):
+    """A token that came from elsewhere was put into the store."""
+
+    token: str
+    """Its fingerprint."""
+
+    def __str__(self) -> str:
+        return f"adopted: token {self.token}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +122,34 @@ class HandedOn(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StepUpNeeded(Event):
+    """The API wants more than the token gives, and a renewal would give no more: a greater scope,
+    or a stronger or more recent login (RFC 9470).  The answer was handed on."""
+
+    level: ClassVar[int] = logging.WARNING
+    method: str
+    url: str
+    """Without its query."""
+    status: int
+    error: str
+    """``insufficient_scope`` or ``insufficient_user_authentication``."""
+    scope: str | None
+    """The scope that is needed, separated by spaces."""
+    acr_values: str | None
+    """The authentication contexts that would do, separated by spaces, the preferred first."""
+    max_age: int | None
+    """The seconds within which the user must have authenticated."""
+
+    def __str__(self) -> str:
+        wanted = {"scope": self.scope, "acr_values": self.acr_values, "max_age": self.max_age}
+        told = "".join(f", {name} {value!r}" for name, value in wanted.items() if value is not None)
+        return (
+            f"more than a token needed: {self.status} for {self.method} {self.url}: "
+            f"{self.error}{told}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class OutsidePrefix(Event):
     """An adapter was given a request outside its prefix, and sent it without a token."""
 
@@ -145,7 +188,10 @@ class ReauthNeeded(Event):
 
 @dataclass(frozen=True, slots=True)
 class SaveFailed(Event):
-    """A new token could not be saved.  This process uses it, and goes on trying."""
+    """A new token for which a refresh token was spent cannot be saved.
+
+    This process uses it, and goes on trying.
+    """
 
     level: ClassVar[int] = logging.CRITICAL
     token: str
@@ -158,17 +204,50 @@ class SaveFailed(Event):
         now = (
             "the process ends, and it is lost"
             if self.lost
-            else "this process keeps it and goes on trying"
+            else "this process uses it and goes on trying"
         )
         return f"token {self.token} is not saved: {self.error}; {now}"
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshCallbackFailed(Event):
-    """``on_refresh`` raised.  The token is saved all the same, and requests go on with it."""
+class StoreFailed(Event):
+    """The store cannot be used, and this process does without it: its tokens are in memory only.
 
-    level: ClassVar[int] = logging.ERROR
+    That is told once, of a token for which nothing was spent.
+    """
+
+    level: ClassVar[int] = logging.WARNING
     error: str
 
     def __str__(self) -> str:
-        return f"on_refresh raised {self.error}; the token is saved, and is used"
+        return f"the token is kept in memory only: {self.error} (said once)"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstTokenUnused(Event):
+    """The configured first refresh token is not the one that the stored token began with.
+
+    What is stored goes before it.  If it is another user's, give each ``account=`` or a store.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    store: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.store} holds a token that did not begin with the configured refresh token: "
+            "the stored one is used. If it is another user's, give each a store of its own, or "
+            "name them by account= (said once)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshCallbackFailed(Event):
+    """``on_refresh`` raised.  Requests go on with the new token all the same."""
+
+    level: ClassVar[int] = logging.ERROR
+    error: str
+    """The class of what it raised; the log has the traceback at level DEBUG."""
+
+    def __str__(self) -> str:
+        return f"on_refresh raised {self.error} (traceback at DEBUG); the new token is used"

@@ -30,35 +30,40 @@ class Run(Generic[T]):
         self._machine = machine
         self._settled = machine.event()
         self._result: T | None = None
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self.thread_id: int | None = None
-        """The thread that does the work, while it does."""
+        # The thread that is about to start it: a signal handler there must not wait for it.
+        self.starter: int | None = machine.thread_id()
 
-    def settle(self, result: T) -> None:
+    def settle(self, result: T | None) -> None:
         """Let the waiters go with *result*; the run itself may have more to do.  Only the first
         call counts."""
         if not self._settled.is_set():
             self._result = result
             self._settled.set()
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: Exception) -> None:
         """Let the waiters go with *error*, unless they are gone."""
         if not self._settled.is_set():
             self._error = error
             self._settled.set()
 
     def is_mine(self) -> bool:
-        """Whether the calling thread is the one that does the work: it must not wait for it."""
-        return self.thread_id == self._machine.thread_id()
+        """Whether the calling thread does the work, or is starting it: it must not wait."""
+        return self._machine.thread_id() in (self.thread_id, self.starter)
+
+    def is_settled(self) -> bool:
+        """Whether the waiters may go."""
+        return self._settled.is_set()
 
     def wait(self, timeout: float) -> bool:
         """Whether the run was settled within *timeout* seconds."""
         return self._settled.wait(max(timeout, 0.0))
 
     def result(self) -> T | None:
-        """What the run was settled with.
+        """What the run was settled with; ``None`` too if it was given up before it began.
 
-        :raises BaseException: the run's error, a copy for each who waited.
+        :raises Exception: the run's error, a copy for each who waited.
         """
         if self._error is None:
             return self._result
@@ -84,36 +89,56 @@ class Flight(Generic[T]):
         mine: Run[T] = Run(self._machine)
         try:
             run = self._runs.setdefault("run", mine)
-            if run is mine and not self._machine.start(lambda: self._fly(mine, work)):
-                with _InterruptsPutOff():
-                    self._fly(mine, work)
+            if run is mine:
+                self._start(mine, work)
         except BaseException:
-            # Interrupted before it began: nobody shall wait for it.
-            if mine.thread_id is None and self._runs.get("run") is mine:
-                del self._runs["run"]
+            if mine.thread_id is None:
+                # Interrupted before it began: whoever joined it begins another.
+                self._land(mine)
+                mine.settle(None)
             raise
+        return run
+
+    def aside(self, work: Callable[[Run[T]], T]) -> Run[T]:
+        """A run of its own, beside the one under way: no interrupt stops what a helper does."""
+        run: Run[T] = Run(self._machine)
+        self._start(run, work)
         return run
 
     def reset(self) -> None:
         """Forget the run under way: this is a forked child, which has no helper thread."""
         self._runs.clear()
 
+    def _start(self, run: Run[T], work: Callable[[Run[T]], T]) -> None:
+        try:
+            if not self._machine.start(lambda: self._fly(run, work)):
+                with _InterruptsPutOff():
+                    self._fly(run, work)
+        finally:
+            run.starter = None
+
     def _fly(self, run: Run[T], work: Callable[[Run[T]], T]) -> None:
         run.thread_id = self._machine.thread_id()
         try:
             result = work(run)
-        except BaseException as error:  # noqa: BLE001  (whoever waits raises it)
+        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
             self._land(run)
             run.fail(error)
+        except BaseException as error:
+            # SystemExit and its like are for this thread alone.
+            from tokenadapter.errors import RefreshTemporarilyFailed
+
+            self._land(run)
+            run.fail(RefreshTemporarilyFailed(f"The renewal was ended by {type(error).__name__}."))
+            raise
         else:
             self._land(run)
             run.settle(result)
 
     def _land(self, run: Run[T]) -> None:
         # Before the waiters are let go: who comes back unsatisfied shall find the way free.
-        run.thread_id = None
         if self._runs.get("run") is run:
-            del self._runs["run"]
+            self._runs.pop("run", None)
 
 
 class _InterruptsPutOff:

@@ -1,4 +1,4 @@
-"""A token in the hand of this process, and until when it is fresh, usable and alive here.
+"""The token in the hand of this process, and until when it is fresh, usable and alive here.
 
 The store tells what its clock said when the token was read; from then on, age is counted here, by
 the wall clock and the monotonic clock, and the larger age counts: the one stands still while a
@@ -10,10 +10,12 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple, Self
 
+from tokenadapter.machine import Machine
 from tokenadapter.policy import windows
+from tokenadapter.slot import View
 from tokenadapter.token import Token
 
-__all__ = ["Hand"]
+__all__ = ["Hand", "Holder"]
 
 
 class Hand(NamedTuple):
@@ -38,9 +40,99 @@ class Hand(NamedTuple):
         if token.expires_at is None:
             return cls(token, u, 0.0, 0.0, inf, inf)
         soft, hard = windows(token.expires_at - token.issued_at, u)
-        left = token.expires_at - now
+        # By a clock that was set back, it would seem to come from the future.
+        left = min(token.expires_at - now, token.expires_at - token.issued_at)
         return cls(token, u, soft if early else hard, hard, monotonic + left, wall + left)
+
+    def redrawn(self, u: float) -> Self:
+        """The same token in another process, which draws for itself."""
+        if self.token.expires_at is None or self.soft == self.hard:
+            return self
+        soft, _ = windows(self.token.expires_at - self.token.issued_at, u)
+        return self._replace(u=u, soft=soft)
 
     def left(self, monotonic: float, wall: float) -> float:
         """For how many more seconds it lives."""
         return min(self.dies_monotonic - monotonic, self.dies_wall - wall)
+
+
+class Holder:
+    """Holds the newest token that this process knows.
+
+    :param early: whether a token may be renewed before anyone has to wait for it.
+    """
+
+    def __init__(self, machine: Machine, *, early: bool) -> None:
+        self._machine = machine
+        self._monotonic, self._wall = machine.monotonic, machine.wall
+        self._early = early
+        self._hand: Hand | None = None
+        # Of the hand, what every request asks for.
+        self._ready: tuple[Token | None, float, float] = (None, 0.0, 0.0)
+        # When what is in hand was read or written, by our monotonic clock.
+        self._taken_at = -inf
+
+    @property
+    def hand(self) -> Hand | None:
+        """What is in hand, in whatever state."""
+        return self._hand
+
+    def fresh(self) -> Token | None:
+        """The token in hand if it is fresh: no lock, no I/O, two looks at the clock."""
+        token, monotonic, wall = self._ready
+        if self._monotonic() < monotonic and self._wall() < wall:
+            return token
+        return None
+
+    def left(self) -> float:
+        """For how many more seconds the token in hand lives; 0 if there is none."""
+        hand = self._hand
+        return 0.0 if hand is None else hand.left(self._monotonic(), self._wall())
+
+    def weigh(self, view: View) -> Hand:
+        """What the token of a view would be in hand."""
+        token, mine = view.record.token, self._hand
+        assert token is not None
+        known = mine if mine is not None and mine.token.is_same(token) else None
+        hand = Hand.take(
+            token,
+            u=self._machine.random() if known is None else known.u,
+            early=self._early,
+            now=view.read_at,
+            monotonic=view.monotonic,
+            wall=view.wall,
+        )
+        if known is None:
+            return hand
+        # A clock that was set back makes nothing younger.
+        return hand._replace(dies_monotonic=min(hand.dies_monotonic, known.dies_monotonic))
+
+    def take(self, view: View) -> Token | None:
+        """Take the token of a view, unless what is in hand is newer, or alone alive.
+
+        :returns: what was in hand before, if that was another token and is now replaced.
+        """
+        if view.monotonic < self._taken_at:
+            return None  # it was read before what is in hand was written
+        hand, mine = self.weigh(view), self._hand
+        replaced = None
+        if mine is not None and not mine.token.is_same(hand.token):
+            if hand.left(self._monotonic(), self._wall()) <= 0 < self.left():
+                return None
+            replaced = mine.token
+        self._taken_at = view.monotonic
+        self._hold(hand)
+        return replaced
+
+    def redraw(self) -> None:
+        """Draw anew where the soft window lies: this process was forked from another."""
+        if self._hand is not None:
+            self._hold(self._hand.redrawn(self._machine.random()))
+
+    def _hold(self, hand: Hand) -> None:
+        self._hand = hand
+        self._ready = (
+            hand.token,
+            hand.dies_monotonic - hand.soft,
+            hand.dies_wall - hand.soft,
+        )

@@ -39,15 +39,23 @@ class Journal:
         if self.listener is not None:
             try:
                 self.listener(event)
-            except Exception:
-                log.exception("on_event raised for: %s", event)
+            except Exception as error:  # noqa: BLE001 - it is the program's, and told
+                raised = type(error).__name__
+                log.log(
+                    logging.ERROR, "on_event raised %s (traceback at DEBUG) for: %s", raised, event
+                )
+                self.trace("on_event raised", error)
 
-    def tell_trouble(self, name: str, error: Exception) -> None:
-        """As :meth:`tell`, of what a callback of the program raised; the log has its traceback."""
+    def tell_once(self, name: str, **fields: Any) -> None:
+        """As :meth:`tell`, but not again after the first time."""
+        if name not in self._counts:
+            self.tell(name, **fields)
+
+    def trace(self, what: str, error: Exception) -> None:
+        """Log at level DEBUG the traceback of what code of the program raised."""
         import logging
 
-        logging.getLogger("tokenadapter").debug("%s", name, exc_info=error)
-        self.tell(name, error=type(error).__name__)
+        logging.getLogger("tokenadapter").debug("%s", what, exc_info=error)
 
     def reset(self) -> None:
         """Be usable in a forked child, whatever the parent's threads held."""

@@ -11,11 +11,11 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakSet
 
 from tokenadapter.flight import Flight, Run
-from tokenadapter.hand import Hand
+from tokenadapter.hand import Hand, Holder
 from tokenadapter.journal import Journal
 from tokenadapter.machine import MACHINE, Machine
 from tokenadapter.protocols import Grant, TokenSource, TokenStore, as_grant
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenKeeper"]
 
+T = TypeVar("T")
+
+# Seconds that a change beside the renewals may take when it has the lock.
+_ASIDE: Final = 30.0
 # In the soft window, whoever lost the race looks again this often in its span.
 _LOOKS_PER_WINDOW: Final = 20
 
@@ -37,10 +41,11 @@ class TokenKeeper:
 
     :param source: how a token is obtained: a grant such as
         :class:`~tokenadapter.ClientCredentials`, or a function of the previous token.
-    :param store: where the token lives; without one, in the memory of this keeper.
+    :param store: where the token lives; without one, in the memory of this process, shared by all
+        keepers of the very same grant.
     :param on_refresh: called with the new token once per renewal, by the process that did it,
-        after the token is saved and before any request uses it.  It runs in the helper thread;
-        what it raises is logged, and costs no request.
+        after the token is saved and before those who waited for it go on.  It runs in the helper
+        thread; what it raises is logged, and costs no request.
     :param on_event: called with each event of :mod:`tokenadapter.events`.
     :param renew_early: whether to renew in the background before the token expires.  Turn it off
         for a server that kills the old token when it issues a new one.
@@ -48,6 +53,9 @@ class TokenKeeper:
         has under way.
     :param whose: whose tokens a plain function obtains, as names and texts; a record that names
         another is refused.
+    :param machine: clocks and threads; tests have others.
+    :raises TypeError: if an argument is not what it should be.
+    :raises ValueError: if *lock_timeout* is not above 0.
     """
 
     def __init__(
@@ -62,52 +70,47 @@ class TokenKeeper:
         whose: Mapping[str, str] | None = None,
         machine: Machine = MACHINE,
     ) -> None:
-        if store is None:
-            from tokenadapter.stores.memory import MemoryStore
-
-            store = MemoryStore()
         self.source = source
-        self.store = store
         self.grant = as_grant(source, whose or {})
+        if store is None:
+            from tokenadapter.stores.memory import own_store
+
+            store = own_store(self.grant)
+        self.store = checked_store(store)
+        _check_callable("on_refresh", on_refresh)
+        _check_callable("on_event", on_event)
+        if isinstance(lock_timeout, bool) or not isinstance(lock_timeout, (int, float)):
+            raise TypeError(f"lock_timeout is a number of seconds, not {lock_timeout!r}")
+        if not lock_timeout > 0:
+            raise ValueError(f"lock_timeout must be above 0 seconds, not {lock_timeout!r}")
         self.journal = Journal(on_event)
         self.on_refresh = on_refresh
         self.renew_early = renew_early
         self.lock_timeout = lock_timeout
         self._whose = whose
         self._machine = machine
-        self._monotonic, self._wall = machine.monotonic, machine.wall
-        self._begin(has_private_copy=False)
-        _KEEPERS.add(self)
-
-    def _begin(self, *, has_private_copy: bool) -> None:
-        self._slot = Slot(self.store, self.grant, self._machine)
-        self._flight: Flight[Outcome | None] = Flight(self._machine)
+        self._holder = Holder(machine, early=renew_early)
+        self._slot = Slot(self.store, self.grant, machine)
+        self._flight: Flight[Outcome | None] = Flight(machine)
         self._renewal = Renewal(
             self._slot,
             self.grant,
-            self._machine,
+            machine,
             self.journal,
-            weigh=self._weigh,
+            weigh=self._holder.weigh,
             take=self._take,
-            lock_timeout=self.lock_timeout,
+            lock_timeout=lock_timeout,
         )
-        self._renewal.choice.has_private_copy = has_private_copy
-        self._hand: Hand | None = None
-        self._ready: tuple[Token | None, float, float] = (None, 0.0, 0.0)
+        #: The token in hand if it is fresh: no lock, no I/O, two looks at the clock.
+        self.fresh: Callable[[], Token | None] = self._holder.fresh
         self._look_again = 0.0
         self._told: type[BaseException] | None = None
-        #: The last token that the API took, as far as faces tell: if it is refused later, it was
-        #: not refused for being new.
-        self.accepted: Token | None = None
+        _KEEPERS.add(self)
+
+    def __repr__(self) -> str:
+        return f"<TokenKeeper of {self.store!r}>"
 
     # --- what faces and programs call ----------------------------------------------------
-
-    def fresh(self) -> Token | None:
-        """The token in hand if it is fresh: no lock, no I/O, two looks at the clock."""
-        token, monotonic, wall = self._ready
-        if self._monotonic() < monotonic and self._wall() < wall:
-            return token
-        return None
 
     def current(self, *, timeout: float | None = None) -> Token:
         """A token that can be used now; renewed first if it has expired.
@@ -144,40 +147,54 @@ class TokenKeeper:
         outcome = self._in_hand(rejected, patient)
         if outcome is not None:
             return outcome
-        started = self._monotonic()
+        started = self._machine.monotonic()
         end = started + min(self.lock_timeout, inf if timeout is None else timeout)
         try:
-            was_good = rejected is not None and rejected.is_same(self.accepted)
-            outcome = self._join(Need(rejected, was_good, fresh=patient), end)
+            outcome = self._join(Need(rejected, fresh=patient), end)
         except Exception:
-            hand = self._hand
-            if hand is None or self._left(hand) <= 0 or hand.token.is_same(rejected):
+            hand = self._holder.hand
+            if hand is None or self._holder.left() <= 0 or hand.token.is_same(rejected):
                 raise
             # It is old, but it lives: whatever failed, this caller need not notice.
             return Outcome(hand.token, is_new=False)
         if outcome.is_new:
-            self.journal.tell("Waited", seconds=self._monotonic() - started)
+            self.journal.tell("Waited", seconds=self._machine.monotonic() - started)
         return outcome
+
+    def refresh(self, *, timeout: float | None = None) -> Token:
+        """Renew now, in spite of what was refused or is held: somebody says that it is worth it.
+
+        :param timeout: as for :meth:`current`.
+        :raises TokenError: if that fails too.
+        """
+        self._aside(self._renewal.pardon)
+        hand = self._holder.hand
+        return self.obtain(None if hand is None else hand.token, timeout=timeout).token
 
     def adopt(self, token: Token | Mapping[str, Any]) -> Token:
         """Put a token that was obtained elsewhere into the store: a new beginning.
 
         This is the way back after :class:`~tokenadapter.ReauthRequired`, for every process that
-        shares the store, and the way in from another library's cache.
+        shares the store, and the way in from another library's cache: there, do it once.
 
         :param token: a token, or a mapping with the keys of a token response, and perhaps
             ``expires_at`` (POSIX timestamp in seconds).
         :returns: the token as it is stored.
+        :raises TypeError: if it is neither.
         :raises ValueError: if the mapping has no usable ``access_token``.
+        :raises RefreshConfigError: if its refresh token was spent by a renewal since: nothing is
+            changed.
         :raises TokenNotPersisted: if it cannot be saved; then it is not used either.
         :raises LockTimeout: if a renewal is under way for too long.
         """
-        if not isinstance(token, Token):
-            token = Token.from_dict(token)
-        run = self._flight.under_way()
-        if run is not None and run.is_mine():
-            raise self._reentered()
-        return self._renewal.adopt(token)
+        if isinstance(token, Mapping):
+            token = Token.from_dict(token, now=self._machine.wall())
+        elif not isinstance(token, Token):
+            raise TypeError(f"adopt() takes a Token or a mapping, not {type(token).__name__}")
+        adopted = self._aside(partial(self._renewal.adopt, token)).token
+        self._told = None
+        self.journal.tell("Adopted", token=adopted.fingerprint)
+        return adopted
 
     def distrust(self, token: Token) -> None:
         """Note that the API refused *token* although it was new.
@@ -185,8 +202,10 @@ class TokenKeeper:
         For a while it is not renewed on a refusal, by nobody who shares the store: what refuses a
         new token refuses the next one too, and each costs a renewal.
         """
-        if not token.is_same(self.accepted):
-            self._renewal.distrust(token)
+        try:
+            self._aside(partial(self._renewal.distrust, token))
+        except Exception as error:  # noqa: BLE001 - who does not know renews once more
+            self.journal.trace("a distrust could not be told", error)
 
     @property
     def stats(self) -> Mapping[str, int]:
@@ -196,10 +215,10 @@ class TokenKeeper:
     # --- the way to a token --------------------------------------------------------------
 
     def _in_hand(self, rejected: Token | None, patient: bool) -> Outcome | None:
-        hand = self._hand
+        hand = self._holder.hand
         if hand is None or hand.token.is_same(rejected):
             return None
-        left = self._left(hand)
+        left = self._holder.left()
         if left <= hand.hard:
             return None
         if rejected is None and left <= hand.soft:
@@ -209,26 +228,64 @@ class TokenKeeper:
         return Outcome(hand.token, is_new=False)
 
     def _renew_in_background(self, hand: Hand) -> None:
-        now = self._monotonic()
+        now = self._machine.monotonic()
         if now >= self._look_again:
             self._look_again = now + (hand.soft - hand.hard) / _LOOKS_PER_WINDOW
             self._flight.join(partial(self._work, Need(fresh=True, waits=False)))
 
     def _join(self, need: Need, end: float) -> Outcome:
-        from_now = self._monotonic()
+        began = self._machine.monotonic()
         while True:
             run = self._flight.join(partial(self._work, need))
-            if run.is_mine():
-                raise self._reentered()
-            if not run.wait(end - self._monotonic()):
-                raise self._too_slow(end - from_now)
-            outcome = run.result()
-            if outcome is not None and (
-                outcome.distrusted or not outcome.token.is_same(need.rejected)
-            ):
+            self._wait(run, end, began)
+            is_saving = self._flight.under_way() is run
+            try:
+                outcome = run.result()
+            except Exception as error:
+                if self._has_time_left(error, end):
+                    continue
+                raise
+            if outcome is None:
+                continue
+            is_rejected = outcome.token.is_same(need.rejected)
+            if is_saving and (is_rejected or self._holder.left() <= 0):
+                from tokenadapter import failures
+
+                raise failures.unsaved(self.store)
+            if outcome.distrusted or not is_rejected:
                 return outcome
-            if self._flight.under_way() is run:
-                raise self._unsaved()
+
+    def _wait(self, run: Run[Any], end: float, began: float) -> None:
+        if not run.is_settled() and run.is_mine():
+            from tokenadapter import failures
+
+            raise failures.reentered()
+        if not run.wait(end - self._machine.monotonic()):
+            from tokenadapter import failures
+
+            raise failures.too_slow(self.store, end - began)
+
+    def _has_time_left(self, error: Exception, end: float) -> bool:
+        """Whether *error* says only that an earlier caller's time to wait was over."""
+        from tokenadapter.errors import LockTimeout
+
+        is_over = self._machine.monotonic() >= end or self._machine.exiting()
+        return isinstance(error, LockTimeout) and not is_over
+
+    def _aside(self, work: Callable[[], T]) -> T:
+        """Do *work* in a helper thread, which no interrupt stops between a lock and its release."""
+        under_way = self._flight.under_way()
+        if under_way is not None and under_way.is_mine():
+            from tokenadapter import failures
+
+            raise failures.reentered()
+        began = self._machine.monotonic()
+        results: list[T] = []
+        run = self._flight.aside(lambda run: results.append(work()))
+        # It has waited for the lock for so long at most, and is done soon after.
+        self._wait(run, began + self.lock_timeout + _ASIDE, began)
+        run.result()
+        return results[0]
 
     def _work(self, need: Need, run: Run[Outcome | None]) -> Outcome | None:
         """What the helper thread does."""
@@ -244,47 +301,9 @@ class TokenKeeper:
             try:
                 self.on_refresh(outcome.token)
             except Exception as error:  # noqa: BLE001 - it is the program's, and told
-                self.journal.tell_trouble("RefreshCallbackFailed", error)
+                self.journal.tell("RefreshCallbackFailed", error=type(error).__name__)
+                self.journal.trace("on_refresh raised", error)
         return outcome
-
-    # --- the token in hand ---------------------------------------------------------------
-
-    def _left(self, hand: Hand) -> float:
-        return hand.left(self._monotonic(), self._wall())
-
-    def _weigh(self, view: View) -> Hand:
-        token, mine = view.record.token, self._hand
-        assert token is not None
-        known = mine is not None and mine.token.is_same(token)
-        hand = Hand.take(
-            token,
-            u=mine.u if mine is not None and known else self._machine.random(),
-            early=self.renew_early,
-            now=view.now,
-            monotonic=view.monotonic,
-            wall=view.wall,
-        )
-        if mine is not None and known:
-            # A clock that was set back makes nothing younger.
-            return hand._replace(dies_monotonic=min(hand.dies_monotonic, mine.dies_monotonic))
-        return hand
-
-    def _take(self, view: View, minted: bool) -> None:
-        hand, mine = self._weigh(view), self._hand
-        if mine is not None and not mine.token.is_same(hand.token):
-            if self._left(hand) <= 0 < self._left(mine):
-                return
-            self._look_again = 0.0
-            if not minted:
-                self.journal.tell("Adopted", token=hand.token.fingerprint)
-        self._hand = hand
-        self._ready = (
-            hand.token,
-            hand.dies_monotonic - hand.soft,
-            hand.dies_wall - hand.soft,
-        )
-
-    # --- what is said --------------------------------------------------------------------
 
     def _tell_failure(self, error: Exception) -> None:
         if type(error) is self._told:
@@ -297,56 +316,71 @@ class TokenKeeper:
             retry_at = getattr(error, "retry_at", None)
             self.journal.tell("RenewalFailed", error=str(error), retry_at=retry_at)
 
-    def _too_slow(self, waited: float) -> Exception:
-        from tokenadapter.errors import LockTimeout
-
-        return LockTimeout(
-            f"The renewal of the token in {self.store!r} has not ended within {waited:.1f} s. It "
-            "goes on, and what it obtains will be saved: try again, or allow more time by "
-            "lock_timeout and by the time-out of the request."
-        )
-
-    def _reentered(self) -> Exception:
-        from tokenadapter.errors import TokenError
-
-        return TokenError(
-            "A token was asked for, or adopted, from within the renewal that is under way: by the "
-            "token source, on_refresh or on_event. There is none yet: use another session there."
-        )
-
-    def _unsaved(self) -> Exception:
-        from tokenadapter.errors import TokenNotPersisted
-
-        return TokenNotPersisted(
-            f"The API refuses the newest token, which could not be saved to {self.store!r} yet. "
-            "No other is obtained until it is: see to the store."
-        )
+    def _take(self, view: View, minted: bool) -> None:
+        if self._holder.take(view) is not None:
+            self._look_again = 0.0
+            if not minted and view.record.token is not None:
+                self.journal.tell("Found", token=view.record.token.fingerprint)
 
     # --- copies of this process ----------------------------------------------------------
 
     def __reduce__(self) -> tuple[Any, ...]:
-        settings = {
+        from pickle import PicklingError, dumps
+
+        settings = self._settings()
+        for name, value in settings.items():
+            try:
+                dumps(value)
+            except Exception as error:
+                what = getattr(value, "__qualname__", type(value).__qualname__)
+                raise PicklingError(
+                    f"The {name} of the TokenKeeper cannot be pickled: {what}. Give a function of "
+                    "a module or an object that can be, or make the keeper anew in the other "
+                    "process."
+                ) from error
+        return _rebuild, (settings,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TokenKeeper:
+        from copy import deepcopy
+
+        return _rebuild(deepcopy(self._settings(), memo))
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "store": self.store,
             "on_refresh": self.on_refresh,
             "on_event": self.journal.listener,
             "renew_early": self.renew_early,
             "lock_timeout": self.lock_timeout,
             "whose": self._whose,
         }
-        return _rebuild, (self.source, self.store, settings)
 
     def _after_fork(self) -> None:
         self._flight.reset()
         self._slot.forget()
         self.journal.reset()
-        self._renewal.choice.has_private_copy = True
+        self._holder.redraw()
 
 
-def _rebuild(
-    source: Grant | TokenSource, store: TokenStore, settings: Mapping[str, Any]
-) -> TokenKeeper:
-    keeper = TokenKeeper(source, store, **settings)
-    keeper._begin(has_private_copy=True)
-    return keeper
+def checked_store(store: TokenStore) -> TokenStore:
+    """*store* itself.
+
+    :raises TypeError: if it is none.
+    """
+    methods = ("load", "save", "lock")
+    if isinstance(store, type) or not all(callable(getattr(store, name, 0)) for name in methods):
+        raise TypeError(f"store is a store such as FileStore('~/token.json'), not {store!r}")
+    return store
+
+
+def _check_callable(name: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} is a function, not {value!r}")
+
+
+def _rebuild(settings: Mapping[str, Any]) -> TokenKeeper:
+    return TokenKeeper(**settings)
 
 
 def _after_fork() -> None:

@@ -17,11 +17,56 @@ __all__ = ["MACHINE", "Event", "Machine"]
 
 
 class Event(Protocol):
-    """What happened or did not yet: a :class:`threading.Event`."""
+    """What happened or did not yet."""
 
     def is_set(self) -> bool: ...
     def set(self) -> None: ...
-    def wait(self, timeout: float | None = None) -> bool: ...
+    def wait(self, timeout: float) -> bool: ...
+
+
+class Latch:
+    """An event that a signal handler may wait for in the very thread that is waiting for it.
+
+    :class:`threading.Event` holds a lock while it begins to wait, and such a handler would stop at
+    it for ever.
+    """
+
+    # Seconds after which a waiter looks again of itself: one that was interrupted in its turn at
+    # the gate would leave it closed.
+    _SLICE = 1.0
+
+    def __init__(self) -> None:
+        self._is_set = False
+        # Closed until the latch is set; then whoever comes through opens it for the next.
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def is_set(self) -> bool:
+        """Whether it happened."""
+        return self._is_set
+
+    def set(self) -> None:
+        """It happened.  Called once."""
+        self._is_set = True
+        self._gate.release()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it happened, for *timeout* seconds at most, and tell whether it did."""
+        end = time.monotonic() + timeout
+        while not self._is_set:
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            if self._gate.acquire(timeout=min(left, self._SLICE)):
+                self._gate.release()
+        return True
+
+
+class _Helper(threading.Thread):
+    """A thread that renews.  The interpreter waits for it when it exits."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(target=work, name="tokenadapter renewal", daemon=False)
 
 
 class Machine:
@@ -42,7 +87,7 @@ class Machine:
         return threading.get_ident()
 
     def event(self) -> Event:
-        return threading.Event()
+        return Latch()
 
     def start(self, work: Callable[[], None]) -> bool:
         """Run *work* in a thread that the interpreter waits for when it exits.
@@ -54,14 +99,18 @@ class Machine:
             # has waited for its threads, and waits for no other.
             return False
         try:
-            threading.Thread(target=work, name="tokenadapter renewal", daemon=False).start()
+            _Helper(work).start()
         except RuntimeError:
             return False
         return True
 
     def exiting(self) -> bool:
-        """Whether the main thread has ended, and the interpreter waits for the others."""
-        return not threading.main_thread().is_alive()
+        """Whether the program is over, and the interpreter waits for nothing but helpers."""
+        main = threading.main_thread()
+        return not main.is_alive() and all(
+            thread is main or thread.daemon or isinstance(thread, _Helper)
+            for thread in threading.enumerate()
+        )
 
 
 MACHINE = Machine()

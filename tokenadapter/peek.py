@@ -1,4 +1,4 @@
-"""Reading a response before its caller does: a look at its JSON, and the draining of a refusal."""
+"""Reading a response before its caller does: a look at its JSON, and the end of a refusal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenadapter.wire import body_of
 if TYPE_CHECKING:
     from requests import Response
 
-__all__ = ["drain", "peek_json"]
+__all__ = ["drain", "peek_json", "set_aside"]
 
 LIMIT = 65536
 """Bytes of a body that are read before its caller asks for it."""
@@ -40,6 +40,37 @@ def peek_json(response: Response, limit: int = LIMIT) -> Any:
         return None
 
 
+def set_aside(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -> None:
+    """Give the connection of a response back to its pool; the body stays to be read.
+
+    For a wait in which somebody else may need the connection.  A body that is too long, too slow,
+    broken, or followed by more than it should be stays where it is.
+
+    :param limit: bytes, as transferred.
+    :param timeout: seconds that the whole of it may take.
+    """
+    raw = response.raw
+    if _is_loaded(response) or not isinstance(raw, urllib3.HTTPResponse):
+        return  # no connection is held: it has been read, or is a mock
+    body = body_of(raw, limit, monotonic() + timeout)
+    if body is None:
+        return
+    # It is through the original response that requests reads cookies.
+    response.raw = urllib3.HTTPResponse(
+        _Whole(body),
+        original_response=raw._original_response,
+        headers=raw.headers,
+        status=raw.status,
+        version=raw.version,
+        reason=raw.reason,
+        preload_content=False,
+        decode_content=raw.decode_content,
+        retries=raw.retries,
+        request_url=raw.geturl(),
+    )
+    raw.drain_conn()
+
+
 def drain(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -> None:
     """Finish a response that no caller will read, so that its connection can be used again.
 
@@ -59,6 +90,18 @@ def drain(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -> No
         response.content  # noqa: B018  # reads what is at hand, keeps it, gives back the connection
     except RequestException:  # it cannot be decoded
         response.close()
+
+
+class _Whole(io.BytesIO):
+    """A body that closes when it is read at its end: that is how urllib3 knows the end."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        piece = super().read(size)
+        if not piece and size != 0:
+            self.close()
+        return piece
+
+    read1 = read
 
 
 def _says_json(content_type: str) -> bool:

@@ -27,7 +27,7 @@ _LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
 _PARTS = re.compile(r"(https?)://([^/?#]*)([^?#]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
 
 # The path segments that every server reads alike: no "%" and ";", and no dot in front.
-_PLAIN_SEGMENTS = r"(?:/(?!\.)[\w.~!$&'()*+,:=@-]*)*"
+_PLAIN_SEGMENTS = r"(?:/(?!\.)[A-Za-z0-9_.~!$&'()*+,:=@-]*+)*+"
 
 # What is never left after the last decoding of an honest path: control characters, and characters
 # in forms that only a lenient decoder reads, overlong UTF-8 (%C0%AE for ".") and %u002e.
@@ -51,17 +51,22 @@ class Prefix:
     :raises UnsafeTarget: the URL is no such base URL, or can be read in more than one way.
     :ivar url: the base URL as requests spells it (host in lower case and IDNA-encoded,
         percent-encoding normalised), without the default port and without a closing slash.
+    :ivar stays_here: whether requests must not leave this machine, not even for a proxy that would
+        read the token: it is plain ``http``, accepted for the loopback host only.
     :ivar matches: the quick half of :meth:`covers`, one call of a compiled pattern: a match is a
         final yes, ``None`` leaves it open.
     """
 
-    __slots__ = ("_origin", "_path", "matches", "url")
+    __slots__ = ("_origin", "_path", "matches", "stays_here", "url")
 
     url: str
+    stays_here: bool
     matches: Callable[[str], re.Match[str] | None]
 
     def __init__(self, url: str, *, allow_http: bool = False) -> None:
         # A URL that may hold a secret, in a userinfo or query, is not repeated in the message.
+        if not isinstance(url, str):
+            raise TypeError(f"prefix must be a str, not {type(url).__name__}")
         parts = _PARTS.match(url)
         if parts is None:
             raise UnsafeTarget(
@@ -100,11 +105,12 @@ class Prefix:
                 f"http://{host} would carry the token in clear text: use https, or pass "
                 "allow_http=True if everyone on the way to that host may read it."
             )
+        self.stays_here = scheme == "http" and not allow_http
         self._path = prepared.path_url.removesuffix("/")
         port_text = "" if port == _DEFAULT_PORTS[scheme] else f":{port}"
         self.url = f"{scheme}://{host}{port_text}{self._path}"
         plain_rest = _PLAIN_SEGMENTS + r"(?:[?#]|\Z)" if self._path else r"(?:[/?#]|\Z)"
-        self.matches = re.compile(re.escape(self.url) + plain_rest, re.ASCII).match
+        self.matches = re.compile(re.escape(self.url) + plain_rest).match
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"

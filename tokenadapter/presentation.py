@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tokenadapter import policy
 from tokenadapter.choice import Choice
@@ -27,6 +27,15 @@ __all__ = ["Presenter"]
 
 # Seconds for which nobody asks again as a client, or for a scope, that was refused.
 _CONFIG_HOLD: Final = 60.0
+# Seconds for which an interpreter that exits is kept waiting for a save that fails.
+_LAST_TRIES: Final = 5.0
+
+
+class _Minted(NamedTuple):
+    """A token from an answer, and whether a new refresh token came with it."""
+
+    token: Token
+    rotated: bool
 
 
 class Presenter:
@@ -57,210 +66,293 @@ class Presenter:
         :raises TokenError: if there is no new token.
         """
         before = view.record
-        if credential.single_use:
-            view = self._announce(view, credential)
-        if not lock.confirm():
-            return None
-        sent_at, wall = self._slot.now(view), self._machine.wall()
+        announced = self._announce(lock, view, credential) if credential.single_use else view
+        if announced is None or not (credential.single_use or lock.confirm()):
+            return None  # the lock was lost
+        view = announced
         started = self._machine.monotonic()
-        failure: TokenError | None = None
-        try:
-            answer = self._grant.fetch(credential, before.token)
-            token, rotated = _completed(answer, credential, sent_at, wall)
-        except Exception as error:  # noqa: BLE001 - a source may raise anything
-            failure = _as_token_error(error)
-        if failure is not None:
-            self._tell_all(view, before, credential, failure)
+        answer = self._ask(view, credential, before.token)
+        if not isinstance(answer, _Minted):
+            self._tell_all(lock, view, before, credential, answer)
             return None
-        self._choice.succeeded()
-        spent = mark(credential.secret) if credential.first and rotated else None
-        saved = self._save(view, token, credential, spent, serve_unsaved)
+        self._choice.begin_anew()
+        saved = self._save(lock, view, before, answer, credential, serve_unsaved)
         if saved is not None:
             self._journal.tell(
                 "Renewed",
-                token=token.fingerprint,
+                token=answer.token.fingerprint,
                 presented=credential.kind,
                 seconds=self._machine.monotonic() - started,
             )
         return saved
 
-    def present_alone(self) -> View | None:
-        """Obtain a token for this process alone, without the store, by what spends nothing.
+    def present_alone(self, trouble: Exception) -> View | None:
+        """Obtain a token for this process alone, by what spends nothing, since the store fails.
 
+        :param trouble: what the store raised.
         :returns: a view of no slot, or ``None`` if everything that could be presented may be
             spent by it.
         :raises TokenError: if there is no new token.
         """
-        credential = next((c for c in self._grant.credentials(None) if not c.single_use), None)
+        credential = self._choice.credential_that_spends_nothing()
         if credential is None:
             return None
+        self._journal.tell_once("StoreFailed", error=str(trouble))
         view = self._slot.nowhere()
-        self._choice.raise_if_held(view.record, view.now)
-        failure: TokenError | None = None
-        try:
-            answer = self._grant.fetch(credential, None)
-            token, _ = _completed(answer, credential, view.now, view.now)
-        except Exception as error:  # noqa: BLE001 - a source may raise anything
-            failure = _as_token_error(error)
-        if failure is not None:
-            self._choice.hold_alone(self._hold(view.record, failure, view.now))
-            raise failure
-        self._choice.succeeded()
-        return view._replace(record=view.record.minted(token, self._grant.asked, None))
+        self._choice.raise_if_held(view.record, view.read_at)
+        answer = self._ask(view, credential, None)
+        if not isinstance(answer, _Minted):
+            hold = None if _is_final(answer, credential) else self._hold(view, answer)
+            self._keep(view.record, credential, answer, hold)
+            raise answer
+        self._choice.begin_anew()
+        record = view.record.minted(answer.token, self._grant.asked, view.read_at)
+        return view._replace(record=record)
 
-    def _announce(self, view: View, credential: Credential) -> View:
-        """Write the intent, and make sure that the save after it will succeed."""
-        from tokenadapter.errors import StoreError
+    def _announce(self, lock: StoreLock, view: View, credential: Credential) -> View | None:
+        """Write the intent, and make sure that nothing stands in the way of the save after it.
 
+        :returns: ``None`` if the lock was lost meanwhile.
+        :raises StoreError: if something stands in the way.
+        """
         before = view.record
         key = self._choice.digest(before, credential)
-        view = self._slot.write(view, before.presenting(key, self._slot.now(view)))
+        announced = self._slot.write(view, before.presenting(key, self._slot.stamp(view)))
+        is_ready = False
         try:
             self._slot.store.prepare()
-        except StoreError:
-            with suppress(StoreError, Moved):
-                self._slot.write(view, before)
-            raise
-        return view
+            # The last thing before the request is sent.
+            is_ready = lock.confirm()
+        finally:
+            if not is_ready:
+                # Nothing is sent: let it be as if nothing had been announced.
+                self._try_to_write(announced, before)
+        return announced if is_ready else None
+
+    def _try_to_write(self, view: View, record: Record) -> None:
+        from tokenadapter.errors import StoreError
+
+        with suppress(StoreError, Moved):
+            self._slot.write(view, record)
+
+    def _ask(
+        self, view: View, credential: Credential, previous: Token | None
+    ) -> _Minted | TokenError:
+        """Present *credential*, and understand what comes of it."""
+        from tokenadapter import failures
+
+        sent_at, wall = self._slot.stamp(view), self._machine.wall()
+        try:
+            answer = self._grant.fetch(credential, previous)
+        except Exception as error:  # noqa: BLE001 - a source may raise anything
+            if isinstance(error, _known_errors()):
+                return error
+            self._journal.trace("the token source raised", error)
+            failure = failures.source_raised(error)
+            failure.__cause__ = error
+            return failure
+        try:
+            return _completed(answer, credential, sent_at, wall)
+        except (TypeError, ValueError) as error:
+            return failures.source_returned(str(error))
 
     def _save(
         self,
+        lock: StoreLock,
         view: View,
-        token: Token,
+        before: Record,
+        minted: _Minted,
         credential: Credential,
-        spent: str | None,
         serve_unsaved: Callable[[View], None],
     ) -> View | None:
-        """Save *token*, whatever it takes if a refresh token was spent for it."""
-        from tokenadapter.errors import StoreError
-
-        failures = 0
+        """Save the token, whatever it takes if a refresh token was spent for it."""
+        note = mark(credential.secret) if credential.single_use and minted.rotated else None
+        # It may be shown to us again: by the configuration, or by who adopts it once more.
+        for_good = credential.first or note == before.origin
+        tag, failures, last_try = self._slot.new_tag(view), 0, inf
         while True:
-            record = view.record.minted(token, self._grant.asked, spent)
+            record = view.record.minted(
+                minted.token,
+                self._grant.asked,
+                self._slot.stamp(view),
+                note if for_good else None,
+            )
             try:
-                view = self._slot.write(view, record)
+                view = self._slot.write(view, record, tag)
             except Moved as moved:
                 # The lock had lapsed.  Our answer still counts if nobody has rotated since.
-                if not self._is_still_ours(moved.view.record, credential):
-                    return None
                 view = moved.view
-            except StoreError as error:
+                if not self._is_still_ours(view, before, credential):
+                    return None
+                tag = self._slot.new_tag(view)
+            except Exception as error:  # noqa: BLE001 - a spent token is lost by nothing
                 failures += 1
                 unsaved = view._replace(record=record)
-                lost = self._machine.exiting() and credential.single_use
-                if failures == 1 or lost:
+                if not credential.single_use:
+                    self._journal.tell_once("StoreFailed", error=str(error))
+                    return unsaved
+                if self._machine.exiting():
+                    last_try = min(last_try, self._machine.monotonic() + _LAST_TRIES)
+                is_lost = self._machine.monotonic() > last_try
+                if failures == 1 or is_lost:
                     self._journal.tell(
-                        "SaveFailed", token=token.fingerprint, error=str(error), lost=lost
+                        "SaveFailed",
+                        token=minted.token.fingerprint,
+                        error=str(error),
+                        lost=is_lost,
                     )
-                if lost or not credential.single_use:
+                if is_lost:
                     return unsaved
                 serve_unsaved(unsaved)
                 self._machine.sleep(min(0.1 * 2.0 ** min(failures, 6), 5.0))
+                # A lease is kept alive for as long as this goes on.
+                lock.confirm()
             else:
-                if spent is not None:
-                    with suppress(StoreError):
-                        self._slot.store.mark(spent)
+                if note is not None:
+                    self._note(note, for_good)
                 return view
 
-    def _is_still_ours(self, record: Record, credential: Credential) -> bool:
+    def _note(self, note: str, for_good: bool) -> None:
+        """Remember what was spent, for when the record is lost."""
+        from tokenadapter.errors import StoreError
+
+        try:
+            self._slot.store.mark(note, for_good=for_good)
+        except StoreError as error:
+            self._journal.tell_once("StoreFailed", error=str(error))
+
+    def _is_still_ours(self, view: View, before: Record, credential: Credential) -> bool:
+        """Whether nobody has renewed since we began, in a slot that was written meanwhile."""
+        record = view.record
+        if view.tag is None:
+            return True  # it was emptied
         if not credential.single_use:
-            return record.token is None
+            return record.token is None or record.token.is_same(before.token)
         if record.intent is not None:
             return record.intent.credential == self._choice.digest(record, credential)
-        return record.token is not None and record.token.refresh_token == credential.secret
+        if record.token is None:
+            return before.token is None
+        return record.token.refresh_token == credential.secret
 
     def _tell_all(
-        self, view: View, before: Record, credential: Credential, failure: TokenError
+        self,
+        lock: StoreLock,
+        view: View,
+        before: Record,
+        credential: Credential,
+        failure: TokenError,
     ) -> None:
         """Write down why there is no new token, for all who share the store.
 
-        :raises TokenError: *failure*, unless it is written and another credential may be left.
+        :raises TokenError: *failure*, unless it was a refusal: then another credential may be left.
         """
-        from tokenadapter.errors import ReauthRequired, RefreshTemporarilyFailed, StoreError
+        from tokenadapter.errors import StoreError
 
-        now = self._slot.now(view)
-        hold: Hold | None = None
-        if isinstance(failure, ReauthRequired):
-            record = view.record.refused(
-                self._choice.digest(before, credential),
+        is_final = _is_final(failure, credential)
+        hold = None if is_final else self._hold(view, failure)
+        while True:
+            try:
+                self._slot.write(view, self._failed(view, before, credential, failure, hold))
+                break
+            except Moved as moved:
+                # Who has lost the lock leaves the record to those who have it.
+                view = moved.view
+                if lock.confirm() and self._is_still_ours(view, before, credential):
+                    continue
+                self._keep(view.record, credential, failure, hold)
+                return
+            except StoreError:
+                self._keep(before, credential, failure, hold)
+                raise failure from failure.__cause__
+        if not is_final:
+            raise failure
+
+    def _failed(
+        self,
+        view: View,
+        before: Record,
+        credential: Credential,
+        failure: TokenError,
+        hold: Hold | None,
+    ) -> Record:
+        """What becomes of the record."""
+        from tokenadapter.errors import RefreshTemporarilyFailed
+
+        if hold is None:
+            return view.record.refused(
+                self._choice.digest(view.record, credential),
                 credential.kind,
-                now,
-                error=failure.error,
+                self._slot.stamp(view),
+                error=getattr(failure, "error", None),
                 cause=str(failure),
             )
-        else:
-            hold = self._hold(before, failure, now)
-            if isinstance(failure, RefreshTemporarilyFailed) and failure.processed is None:
-                record = view.record.unknown(hold)
-            else:
-                record = view.record.unprocessed(before, hold)
-        try:
-            self._slot.write(view, record)
-        except Moved:
-            return  # somebody else knows better by now
-        except StoreError:
-            if hold is None:
-                self._choice.refuse_alone(credential, failure)
-            else:
-                self._choice.hold_alone(hold)
-        else:
-            if hold is None:
-                return
-        raise failure
+        if isinstance(failure, RefreshTemporarilyFailed) and failure.processed is None:
+            return view.record.unknown(hold)
+        return view.record.unprocessed(before, hold)
 
-    def _hold(self, before: Record, failure: TokenError, now: float) -> Hold:
-        from tokenadapter.errors import RefreshConfigError, RefreshTemporarilyFailed
+    def _keep(
+        self, record: Record, credential: Credential, failure: TokenError, hold: Hold | None
+    ) -> None:
+        """Remember in this process a failure that cannot be written down."""
+        if hold is None:
+            self._choice.refuse_alone(record, credential, failure)
+        else:
+            self._choice.hold_alone(record, hold)
 
-        step = 1 if before.hold is None else before.hold.step + 1
+    def _hold(self, view: View, failure: TokenError) -> Hold:
+        from tokenadapter.errors import ReauthRequired, RefreshTemporarilyFailed
+
+        record, now = view.record, self._slot.stamp(view)
+        step = self._choice.step_after(record)
         cause, error = str(failure), getattr(failure, "error", None)
-        if isinstance(failure, RefreshConfigError):
-            who = self._choice.client(before)
-            return Hold(now, _CONFIG_HOLD, step, who, "config", error, cause)
+        if not isinstance(failure, RefreshTemporarilyFailed):
+            kind = "refused" if isinstance(failure, ReauthRequired) else "config"
+            return Hold(now, _CONFIG_HOLD, step, self._choice.client(record), kind, error, cause)
         duration = policy.backoff(step, self._machine.random())
-        if isinstance(failure, RefreshTemporarilyFailed):
-            if failure.retry_after is not None:
-                duration = max(failure.retry_after, 1.0)
-            failure.retry_at = self._machine.wall() + duration
+        if failure.retry_after is not None:
+            duration = min(max(failure.retry_after, 1.0), policy.RETRY_AFTER_LIMIT)
+        if failure.processed is None and record.intent is not None:
+            # Within the server's grace period, the answer that may be lost can still be had.
+            grace_left = record.intent.first_sent + self._grant.grace - now
+            if grace_left > 1:
+                duration = min(duration, grace_left / 2)
+        failure.retry_at = self._machine.wall() + duration
         return Hold(now, duration, step, None, "temporary", error, cause)
 
 
-def _completed(
-    answer: Answer, credential: Credential, sent_at: float, wall: float
-) -> tuple[Token, bool]:
-    """The answer as a token in the store's time, and whether it brought a new refresh token.
+def _known_errors() -> tuple[type[TokenError], ...]:
+    """What a source raises to tell what became of its request."""
+    from tokenadapter.errors import ReauthRequired, RefreshConfigError, RefreshTemporarilyFailed
+
+    return ReauthRequired, RefreshConfigError, RefreshTemporarilyFailed
+
+
+def _is_final(failure: TokenError, credential: Credential) -> bool:
+    """Whether the server refused *credential* for good."""
+    from tokenadapter.errors import ReauthRequired
+
+    return isinstance(failure, ReauthRequired) and credential.refusal_is_final
+
+
+def _completed(answer: Answer, credential: Credential, sent_at: float, wall: float) -> _Minted:
+    """The answer as a token in the store's time.
 
     :param sent_at: when the request was about to be sent, by the store's clock.
     :param wall: the same moment by ours.
     """
     if isinstance(answer, str):
-        token = Token(answer, issued_at=sent_at)
+        answer = Token(answer, issued_at=wall)
     elif isinstance(answer, Mapping):
-        token = Token.from_response(answer, requested_at=sent_at)
-    elif isinstance(answer, Token):
-        left = inf if answer.lifetime is None else answer.lifetime
-        # A function may hand out a token that it obtained a while ago.
-        left -= max(wall - answer.issued_at, 0.0)
-        token = answer.replace(
-            issued_at=sent_at, expires_at=None if left == inf else sent_at + left
-        )
-    else:
-        raise TypeError(f"a token source must return a token, not {type(answer).__name__}")
+        answer = Token.from_dict(answer, now=wall)
+    elif not isinstance(answer, Token):
+        raise TypeError(f"it returned {type(answer).__name__}")
+    left = inf if answer.lifetime is None else answer.lifetime
+    # A function may hand out a token that it obtained a while ago.
+    left -= max(wall - answer.issued_at, 0.0)
+    token = answer.replace(issued_at=sent_at, expires_at=None if left == inf else sent_at + left)
     presented = credential.secret if credential.kind == "refresh_token" else None
     rotated = token.refresh_token is not None and token.refresh_token != presented
     if token.refresh_token is None and presented is not None:
         # No new one means: go on with the old one (RFC 6749 section 6).
         token = token.replace(refresh_token=presented)
-    return token, rotated
-
-
-def _as_token_error(error: Exception) -> TokenError:
-    from tokenadapter.errors import RefreshTemporarilyFailed, TokenError
-
-    if isinstance(error, TokenError):
-        return error
-    # Its message may hold anything, secrets too: it is not ours to write down.
-    failure = RefreshTemporarilyFailed(
-        f"The token source failed with {type(error).__name__}. What the store held is kept."
-    )
-    failure.__cause__ = error
-    return failure
+    return _Minted(token, rotated)

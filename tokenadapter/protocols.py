@@ -44,14 +44,18 @@ class Credential(NamedTuple):
     """Something that a grant can present to obtain a token."""
 
     kind: str
-    """``refresh_token``, ``password``, ``client``, ``function``, ...: for messages."""
+    """What it is, for people; only ``refresh_token`` has a meaning besides: such a one goes on
+    being the refresh token if the answer brings no new one (RFC 6749 section 6)."""
     secret: str
-    """What is presented.  Only ever compared by its hash."""
+    """What is presented.  It is only ever compared by its hash."""
     single_use: bool = False
     """Whether presenting it may spend it, as a rotated refresh token is (RFC 9700 section
-    4.14.2).  Never presented again but after an answer that was lost."""
+    4.14.2): it is never presented again but after an answer that was lost."""
     first: bool = False
     """Whether it comes from the configuration and starts a grant, rather than from the record."""
+    refusal_is_final: bool = False
+    """Whether it is not presented again once it was refused: a refresh token that is dead, or a
+    password, since retries lock accounts.  Other refusals are tried again after a while."""
 
     def __repr__(self) -> str:
         return f"<Credential {self.kind}>"
@@ -120,13 +124,14 @@ class StoreLock(Protocol):
     def acquire(self, hold_for: float) -> bool:
         """Take the lock now, or return ``False`` at once.
 
-        :param hold_for: seconds after which the holder has given up of itself: a store whose lock
-            is a lease keeps it alive for no longer than that.
+        :param hold_for: seconds after which the holder has given up of itself, unless it confirms:
+            a store whose lock is a lease keeps it alive for no longer than that.
         :raises StoreError: if the lock cannot be had for another reason than a holder.
         """
 
     def confirm(self) -> bool:
-        """Whether the lock is still held, asked of the store itself."""
+        """Whether the lock is still held, asked of the store itself; if so, *hold_for* begins
+        anew."""
 
     def release(self) -> None:
         """Let others take it.  Never raises; never frees a lock that others hold by now."""
@@ -136,8 +141,9 @@ class TokenStore(Protocol):
     """One slot for one document."""
 
     @property
-    def shared(self) -> bool:
-        """Whether other processes, forked children among them, see this slot."""
+    def is_copy(self) -> bool:
+        """Whether what it holds was copied from another process, by a fork or by pickle, and goes
+        its own way there.  A store that processes share never is."""
 
     @property
     def poll(self) -> tuple[float, float]:
@@ -157,7 +163,9 @@ class TokenStore(Protocol):
     ) -> bool:
         """Replace the document and its tag if the slot's tag is still *expected*.
 
-        When it returns ``True`` the write is durable: it survives a crash right after.
+        A slot whose tag is *tag* already is written again: a write whose answer was lost is
+        repeated with the same tag.  When it returns ``True`` the write is durable: it survives a
+        crash right after.
 
         :param ttl: seconds after which the document is worth nothing; ``None``: keep it.
         :returns: ``False``, and nothing was written, if the tag has moved on.
@@ -173,20 +181,25 @@ class TokenStore(Protocol):
     def lock(self) -> StoreLock:
         """A lock on this slot, not yet taken."""
 
-    def mark(self, note: str) -> None:
+    def mark(self, note: str, *, for_good: bool) -> None:
         """Remember *note* even if the slot is emptied, where the store has a place for that.
 
+        :param for_good: else it may be forgotten when some dozens have come after it.
         :raises StoreError: if the place cannot be written.
         """
 
     def marked(self, note: str) -> bool:
-        """Whether *note* is remembered."""
+        """Whether *note* is remembered.
+
+        :raises StoreError: if the place cannot be read.
+        """
 
 
 class FunctionGrant:
     """A plain function as a grant: what it presents can only be guessed.
 
-    If the previous token has a refresh token, the function is taken to spend it.
+    If the previous token has a refresh token, the function is taken to spend it.  Nothing bounds
+    the time that it takes: its requests want time-outs of their own.
     """
 
     client_credential = ""

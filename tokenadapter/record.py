@@ -15,8 +15,7 @@ A presentation ends in one of four ways, and each is one write:
 outcome       when                                                  what becomes of the record
 ============  ====================================================  ==========================
 minted        the server answered with a token                      ``minted``: the new token;
-                                                                    intent, hold and dead
-                                                                    refresh tokens are gone
+                                                                    intent and hold are gone
 refused       the server refused the credential                     ``refused``: a tombstone,
                                                                     in place of the intent
 unprocessed   it is certain that the server did not spend it:       ``unprocessed``: the
@@ -41,12 +40,19 @@ from typing import Any, NamedTuple
 from tokenadapter.policy import backoff
 from tokenadapter.token import Token
 
-__all__ = ["Hold", "Intent", "Record", "Tombstone", "digest", "mark"]
+__all__ = ["Hold", "Intent", "Record", "Replaced", "Tombstone", "digest", "mark"]
 
 _FORMAT = 1
 _TOMBSTONES_KEPT = 8
 # Seconds after its end for which a distrust makes the next one longer.
 _DISTRUST_REMEMBERED = 600.0
+# Seconds for which programs that ask for different things may not replace each other's token.
+_REPLACED_REMEMBERED = 3600.0
+_REPLACED_KEPT = 8
+# Seconds by which a clock may seem to have been set back: what is between two reads of it.
+_SLACK = 1.0
+# No number in a record is as large.
+_FURTHEST = 1e12
 _NUMBERS = frozenset({"first_sent", "attempt", "at", "set_at", "duration", "step"})
 
 
@@ -81,6 +87,7 @@ class Hold(NamedTuple):
     bound_to: str | None = None
     """For whom it is meant: a hash; ``None``: for everybody."""
     kind: str = "temporary"
+    """``temporary``, ``config`` or ``refused``: which error says it."""
     error: str | None = None
     cause: str = ""
 
@@ -91,7 +98,14 @@ class Hold(NamedTuple):
     def remaining(self, now: float) -> float:
         """For how many more seconds it binds; 0 if it is void."""
         end = self.set_at + self.duration
-        return end - now if self.set_at <= now < end else 0.0
+        return end - now if self.set_at - _SLACK <= now < end else 0.0
+
+
+class Replaced(NamedTuple):
+    """What was asked for, until somebody asked for something else."""
+
+    asked: Mapping[str, str]
+    at: float
 
 
 class Record(NamedTuple):
@@ -101,15 +115,18 @@ class Record(NamedTuple):
     asked: Mapping[str, str]
     salt: str
     token: Token | None = None
-    replaced: Mapping[str, str] | None = None
+    replaced: tuple[Replaced, ...] = ()
     """What was asked for before :attr:`asked` took its place."""
     intent: Intent | None = None
     tombstones: tuple[Tombstone, ...] = ()
     hold: Hold | None = None
     distrust: Hold | None = None
     """For how long a token that was refused when new is not renewed, bound to its fingerprint."""
+    origin: str | None = None
+    """The mark of the refresh token that was adopted, and began this chain of renewals."""
     spent: tuple[str, ...] = ()
-    """The marks of configured first credentials that a rotation has spent."""
+    """The marks of refresh tokens that came from a configuration or were adopted, and that a
+    rotation has spent: they may be shown to us again at any time."""
 
     # --- reading -------------------------------------------------------------------------
 
@@ -126,6 +143,14 @@ class Record(NamedTuple):
             return True
         return self.token.expires_at is not None and self.token.expires_at <= now
 
+    def conflicts(self, asked: Mapping[str, str], now: float) -> bool:
+        """Whether the token here took the place of one that was asked for by *asked*, lately, and
+        lives: to replace it once more would begin a quarrel."""
+        return not self.is_expired(now) and any(
+            dict(past.asked) == dict(asked) and now < past.at + _REPLACED_REMEMBERED
+            for past in self.replaced
+        )
+
     def ttl(self, now: float) -> float | None:
         """For how many seconds the record is worth keeping; ``None``: for good."""
         if self.tombstones or self.spent or self.intent or self.hold or self.token is None:
@@ -133,6 +158,10 @@ class Record(NamedTuple):
         if self.token.refresh_token is not None or self.token.expires_at is None:
             return None
         return max(self.token.expires_at - now, 1.0)
+
+    def is_blank(self) -> bool:
+        """Whether it holds nothing of worth to whose it is."""
+        return not (self.token or self.intent or self.tombstones or self.spent)
 
     # --- transitions ---------------------------------------------------------------------
 
@@ -143,18 +172,47 @@ class Record(NamedTuple):
             return self._replace(intent=intent._replace(attempt=intent.attempt + 1))
         return self._replace(intent=Intent(credential, now, 1))
 
-    def minted(self, token: Token, asked: Mapping[str, str], spent: str | None) -> Record:
-        """A presentation was answered with *token*."""
-        changed = self.token is not None and dict(self.asked) != dict(asked)
-        return self._begin_anew(token)._replace(
+    def minted(
+        self, token: Token, asked: Mapping[str, str], now: float, spent: str | None = None
+    ) -> Record:
+        """A presentation was answered with *token*.
+
+        :param spent: the mark of what it spent, if that may be shown to us again.
+        """
+        replaced = tuple(past for past in self.replaced if dict(past.asked) != dict(asked))
+        if self.token is not None and dict(self.asked) != dict(asked):
+            replaced = (*replaced, Replaced(self.asked, now))[-_REPLACED_KEPT:]
+        return self._replace(
+            token=token,
             asked=asked,
-            replaced=self.asked if changed else self.replaced,
+            replaced=replaced,
+            intent=None,
+            hold=None,
             spent=self.spent if spent is None or spent in self.spent else (*self.spent, spent),
         )
 
     def adopted(self, token: Token, asked: Mapping[str, str]) -> Record:
-        """A token came from elsewhere: a login, or another library's cache."""
-        return self._begin_anew(token)._replace(asked=asked, replaced=None, distrust=None)
+        """A token came from elsewhere, a login or another library's cache: a new beginning."""
+        refresh = token.refresh_token
+        alive = None if refresh is None else digest(self.salt, "refresh_token", refresh)
+        return Record(
+            self.whose,
+            asked,
+            self.salt,
+            token,
+            # A refresh token that is dead stays dead; a password may be good by now.
+            tombstones=tuple(
+                stone
+                for stone in self.tombstones
+                if stone.kind == "refresh_token" and stone.credential != alive
+            ),
+            origin=None if refresh is None else mark(refresh),
+            spent=self.spent,
+        )
+
+    def pardoned(self) -> Record:
+        """Somebody says that it is worth another try: nothing is held or refused any more."""
+        return self._replace(tombstones=(), hold=None, distrust=None)
 
     def refused(
         self, credential: str, kind: str, now: float, *, error: str | None, cause: str
@@ -171,7 +229,11 @@ class Record(NamedTuple):
             cause,
         )
         kept = [other for other in self.tombstones if other.credential != credential]
-        return self._replace(intent=None, tombstones=(*kept, stone)[-_TOMBSTONES_KEPT:], hold=None)
+        return self._replace(
+            intent=None if intent is not None and intent.credential == credential else intent,
+            tombstones=(*kept, stone)[-_TOMBSTONES_KEPT:],
+            hold=None,
+        )
 
     def unprocessed(self, before: Record, hold: Hold) -> Record:
         """The credential was certainly not spent: all is as it was *before*, but for a hold."""
@@ -193,12 +255,6 @@ class Record(NamedTuple):
             step = last.step + 1
         return self._replace(distrust=Hold(now, backoff(step, u), step, token.fingerprint))
 
-    def _begin_anew(self, token: Token) -> Record:
-        # A tombstone of a password outlives a renewal by refresh token: the password is as
-        # wrong as before.  Those of refresh tokens have done their work.
-        stones = tuple(stone for stone in self.tombstones if stone.kind != "refresh_token")
-        return self._replace(token=token, intent=None, tombstones=stones, hold=None)
-
     # --- to and from JSON ----------------------------------------------------------------
 
     def to_document(self) -> dict[str, Any]:
@@ -211,8 +267,10 @@ class Record(NamedTuple):
         }
         if self.token is not None:
             document["token"] = self.token.to_dict()
-        if self.replaced is not None:
-            document["replaced"] = dict(self.replaced)
+        if self.replaced:
+            document["replaced"] = [[dict(past.asked), past.at] for past in self.replaced]
+        if self.origin is not None:
+            document["origin"] = self.origin
         for name in ("intent", "hold", "distrust"):
             value = getattr(self, name)
             if value is not None:
@@ -237,14 +295,17 @@ class Record(NamedTuple):
                 asked=dict(document["asked"]),
                 salt=str(document["salt"]),
                 token=_each(Token.from_dict, document.get("token")),
-                replaced=_each(dict, document.get("replaced")),
+                replaced=tuple(
+                    Replaced(dict(asked), float(at)) for asked, at in document.get("replaced", ())
+                ),
+                origin=_each(str, document.get("origin")),
                 intent=_each(partial(_made, Intent), document.get("intent")),
                 tombstones=tuple(_made(Tombstone, item) for item in document.get("tombstones", ())),
                 hold=_each(partial(_made, Hold), document.get("hold")),
                 distrust=_each(partial(_made, Hold), document.get("distrust")),
-                spent=tuple(document.get("spent", ())),
+                spent=tuple(map(str, document.get("spent", ()))),
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"it cannot be read as a record ({type(error).__name__})") from None
 
 
@@ -262,17 +323,18 @@ def digest(salt: str, kind: str, secret: str) -> str:
 
 
 def mark(secret: str) -> str:
-    """What is remembered of a configured first refresh token, also where the record is lost: so
-    it has no salt.  A refresh token is long and random.
+    """What is remembered of a spent refresh token, also where the record is lost: so it has no
+    salt.  A refresh token is long and random.
     """
     import hashlib
 
-    return hashlib.sha256(b"tokenadapter first\0" + secret.encode()).hexdigest()[:32]
+    return hashlib.sha256(b"tokenadapter spent\0" + secret.encode()).hexdigest()[:32]
 
 
 def _made(kind: Any, fields: Mapping[str, Any]) -> Any:
     for name, value in fields.items():
-        if isinstance(value, (int, float)) != (name in _NUMBERS):
+        is_number = isinstance(value, (int, float)) and abs(value) < _FURTHEST
+        if is_number != (name in _NUMBERS):
             raise TypeError(name)
     return kind(**fields)
 

@@ -12,7 +12,6 @@ died, one of them takes its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Final, NamedTuple
 
 from tokenadapter.choice import Choice
@@ -21,7 +20,7 @@ from tokenadapter.journal import Journal
 from tokenadapter.machine import Machine
 from tokenadapter.presentation import Presenter
 from tokenadapter.protocols import Grant, StoreLock
-from tokenadapter.record import Record
+from tokenadapter.record import Record, mark
 from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
 
@@ -37,8 +36,6 @@ class Need(NamedTuple):
 
     rejected: Token | None = None
     """A token that the API refused; ``None`` where the one in hand is only old."""
-    was_good: bool = False
-    """Whether the API took *rejected* before, so that it was not refused for being new."""
     fresh: bool = False
     """Whether a token that is stale will not do."""
     waits: bool = True
@@ -50,7 +47,8 @@ class Outcome(NamedTuple):
 
     token: Token
     is_new: bool
-    """Whether it was minted since the renewal was begun."""
+    """Whether it was minted since the renewal was begun, by this process or another: if it is
+    refused, the next one would be refused too."""
     minted: bool = False
     """Whether this very process minted it."""
     distrusted: bool = False
@@ -76,14 +74,16 @@ class Renewal:
         take: Callable[[View, bool], None],
         lock_timeout: float,
     ) -> None:
-        self.choice = Choice(slot, grant, machine)
-        self._presenter = Presenter(slot, grant, self.choice, machine, journal)
+        self._choice = Choice(slot, grant, machine)
+        self._presenter = Presenter(slot, grant, self._choice, machine, journal)
         self._slot = slot
         self._grant = grant
         self._machine = machine
+        self._journal = journal
         self._weigh = weigh
         self._take = take
         self._lock_timeout = lock_timeout
+        self._compared = False
 
     def perform(self, need: Need, serve: Callable[[Outcome], None]) -> Outcome | None:
         """See to it that there is a token that meets *need*.
@@ -97,14 +97,57 @@ class Renewal:
 
         try:
             return self._perform(need, serve)
-        except StoreError:
+        except StoreError as trouble:
             # Without the store nothing can be spent.  What spends nothing goes on.
-            if not need.waits:
-                raise
-            view = self._presenter.present_alone()
+            view = self._presenter.present_alone(trouble) if need.waits else None
             if view is None:
                 raise
             return self._taken(view, is_new=True, minted=True)
+
+    def adopt(self, token: Token) -> Outcome:
+        """Put *token* into the slot, whatever is there.
+
+        :raises RefreshConfigError: if its refresh token was spent before.
+        :raises TokenNotPersisted: if it cannot be saved.
+        :raises LockTimeout: if others hold the lock for too long.
+        """
+        from tokenadapter.errors import StoreError
+
+        try:
+            view = self._write_locked(lambda view: self._adopted(view, token))
+        except StoreError as error:
+            from tokenadapter import failures
+
+            raise failures.not_adopted(error) from error
+        self._choice.begin_anew()
+        return self._taken(view, is_new=True, minted=True)
+
+    def pardon(self) -> Token | None:
+        """Forget what was refused and what is held, and tell which token there is.
+
+        :raises StoreError: if that cannot be written.
+        :raises LockTimeout: if others hold the lock for too long.
+        """
+        view = self._write_locked(lambda view: view.record.pardoned())
+        self._choice.begin_anew()
+        return view.record.token
+
+    def distrust(self, token: Token) -> None:
+        """Note for all that *token* was refused when it was new.
+
+        :raises StoreError: if that cannot be written.
+        :raises LockTimeout: if others hold the lock for too long.
+        """
+        u = self._machine.random()
+
+        def distrusting(view: View) -> Record:
+            if not token.is_same(view.record.token):
+                return view.record
+            return view.record.distrusting(token, self._slot.stamp(view), u)
+
+        self._write_locked(distrusting)
+
+    # --- the steps -----------------------------------------------------------------------
 
     def _perform(self, need: Need, serve: Callable[[Outcome], None]) -> Outcome | None:
         pauses = self._pauses()
@@ -117,97 +160,18 @@ class Renewal:
                 return outcome
             self._raise_if_hopeless(view)
             lock = self._slot.store.lock()
-            if lock.acquire(self._grant.deadline * 2 + _MARGIN):
-                try:
+            try:
+                if lock.acquire(self._hold_for()):
                     outcome = self._locked(lock, need, first, serve)
-                except Moved:
-                    outcome = None
-                finally:
-                    lock.release()
-                if outcome is not None:
-                    return outcome
+                    if outcome is not None:
+                        return outcome
+            except Moved:
+                pass
+            finally:
+                lock.release()
             if not need.waits:
                 return None
             next(pauses)
-
-    def adopt(self, token: Token) -> Token:
-        """Put *token* into the slot, whatever is there.
-
-        :raises TokenNotPersisted: if it cannot be saved.
-        :raises LockTimeout: if others hold the lock for too long.
-        """
-        from tokenadapter.errors import StoreError, TokenNotPersisted
-
-        pauses = self._pauses()
-        while True:
-            try:
-                view = self._write_locked(lambda view: self._adopted(view, token))
-            except StoreError as error:
-                raise TokenNotPersisted(
-                    f"The token could not be saved, and is not used: {error} Call adopt() again."
-                ) from error
-            if view is not None:
-                self.choice.succeeded()
-                return self._taken(view, is_new=True, minted=True).token
-            next(pauses)
-
-    def distrust(self, token: Token) -> None:
-        """Note for all that *token* was refused when it was new.  It matters little if that
-        fails: whoever does not know renews once more."""
-        from tokenadapter.errors import StoreError
-
-        u = self._machine.random()
-        with suppress(StoreError):
-            self._write_locked(
-                lambda view: (
-                    view.record.distrusting(token, self._slot.now(view), u)
-                    if token.is_same(view.record.token)
-                    else None
-                )
-            )
-
-    def _write_locked(self, change: Callable[[View], Record | None]) -> View | None:
-        """Write what *change* makes of the record, unless it is ``None``.
-
-        :returns: ``None`` if nothing was written: the lock could not be had, or was lost.
-        """
-        lock = self._slot.store.lock()
-        if not lock.acquire(_MARGIN):
-            return None
-        try:
-            view = self._slot.look()
-            record = change(view)
-            return None if record is None else self._slot.write(view, record)
-        except Moved:
-            return None
-        finally:
-            lock.release()
-
-    def _adopted(self, view: View, token: Token) -> Record:
-        offset = self._slot.now(view) - self._machine.wall()
-        expires_at = None if token.expires_at is None else token.expires_at + offset
-        token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
-        return view.record.adopted(token, self._grant.asked)
-
-    def _pauses(self) -> Iterator[None]:
-        """Sleeps between two looks: short at first, then longer, and never in step with others.
-
-        :raises LockTimeout: when the time to wait is over.
-        """
-        machine = self._machine
-        end = machine.monotonic() + self._lock_timeout
-        pause, longest = self._slot.store.poll
-        while machine.monotonic() < end and not machine.exiting():
-            machine.sleep(pause * (0.5 + machine.random() / 2))
-            pause = min(pause * 1.5, longest)
-            yield
-        from tokenadapter.errors import LockTimeout
-
-        raise LockTimeout(
-            f"Others have held the lock of {self._slot.store!r} for {self._lock_timeout:g} s. "
-            "Nothing was sent and nothing changed: try again, or raise lock_timeout if the token "
-            "endpoint takes that long."
-        )
 
     def _locked(
         self, lock: StoreLock, need: Need, first: View, serve: Callable[[Outcome], None]
@@ -225,11 +189,10 @@ class Renewal:
                     self._slot.write(view, view.record)  # the slot was emptied
                 return outcome
             self._raise_if_hopeless(view)
-            credential = self.choice.credential(view)
             saved = self._presenter.present(
                 lock,
                 view,
-                credential,
+                self._choice.credential(view),
                 lambda unsaved: serve(self._taken(unsaved, is_new=True, minted=True)),
             )
             if saved is not None:
@@ -247,53 +210,103 @@ class Renewal:
             return None
         if token.is_same(need.rejected):
             distrust = view.record.distrust
-            if (
-                distrust is not None
-                and not need.was_good
-                and distrust.binds(token.fingerprint, self._slot.now(view))
-            ):
+            if distrust is not None and distrust.binds(token.fingerprint, self._slot.now(view)):
                 return Outcome(token, is_new=False, distrusted=True)
             return None
         is_new = not token.is_same(first.record.token)
         hand = self._weigh(view)
         least = hand.soft if need.fresh else hand.hard
         is_good = hand.left(self._machine.monotonic(), self._machine.wall()) > least
-        taken = self._taken(view, is_new)
-        return taken if is_new or is_good else None
+        # Taken in any case: if no better one can be had, it is used to its end.
+        outcome = self._taken(view, is_new)
+        return outcome if is_new or is_good else None
 
     def _own_token(self, view: View) -> Token | None:
         """The token of the slot, if it was asked for as we ask.
 
         A change of scope or resource is accepted once: then the token is renewed as now asked.
 
-        :raises RefreshConfigError: if ours was replaced by another's while its token lives: two
+        :raises RefreshConfigError: if ours was replaced by another's while its token lives: the
             programs would renew each other to death.
         """
-        record, ours = view.record, dict(self._grant.asked)
-        if dict(record.asked) == ours:
+        record, ours = view.record, self._grant.asked
+        if not self._compared:
+            self._compared = True
+            self._compare_first(record)
+        if dict(record.asked) == dict(ours):
             return record.token
-        if (
-            record.replaced is not None
-            and dict(record.replaced) == ours
-            and not record.is_expired(self._slot.now(view))
-        ):
-            from tokenadapter.errors import RefreshConfigError
+        if record.conflicts(ours, self._slot.now(view)):
+            from tokenadapter import failures
 
-            raise RefreshConfigError(
-                f"Two programs share {self._slot.store!r} but ask for different things: "
-                f"{ours or 'nothing in particular'} here, "
-                f"{dict(record.asked) or 'nothing in particular'} there. The token there is kept: "
-                "let both ask for everything that either needs, or give each its own store."
-            )
+            raise failures.asked_for_otherwise(self._slot.store, record.asked, ours)
         return None
+
+    def _compare_first(self, record: Record) -> None:
+        """Say so if what is stored did not begin with what is configured."""
+        token = record.token
+        if token is None:
+            return
+        known = {mark(token.refresh_token or ""), record.origin, *record.spent}
+        if any(
+            credential.first and mark(credential.secret) not in known
+            for credential in self._grant.credentials(token)
+        ):
+            self._journal.tell("FirstTokenUnused", store=repr(self._slot.store))
 
     def _raise_if_hopeless(self, view: View) -> None:
         """Fail at once, without lock and network, where a renewal could only fail."""
-        self.choice.raise_if_held(view.record, self._slot.now(view))
-        self.choice.credential(view)
+        self._choice.raise_if_held(view.record, self._slot.now(view))
+        self._choice.credential(view)
 
     def _taken(self, view: View, is_new: bool, minted: bool = False) -> Outcome:
         token = view.record.token
         assert token is not None
         self._take(view, minted)
         return Outcome(token, is_new, minted)
+
+    def _adopted(self, view: View, token: Token) -> Record:
+        refresh = token.refresh_token
+        if refresh is not None and self._choice.is_spent(view, refresh):
+            from tokenadapter import failures
+
+            raise failures.spent_before(self._slot.store)
+        offset = self._slot.now(view) - self._machine.wall()
+        expires_at = None if token.expires_at is None else token.expires_at + offset
+        token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
+        return view.record.adopted(token, self._grant.asked)
+
+    def _write_locked(self, change: Callable[[View], Record]) -> View:
+        """Write what *change* makes of the record."""
+        pauses = self._pauses()
+        while True:
+            lock = self._slot.store.lock()
+            try:
+                if lock.acquire(_MARGIN):
+                    view = self._slot.look()
+                    record = change(view)
+                    return view if record is view.record else self._slot.write(view, record)
+            except Moved:
+                pass
+            finally:
+                lock.release()
+            next(pauses)
+
+    def _hold_for(self) -> float:
+        # A refused refresh token may be followed by a password.
+        return self._grant.deadline * 2 + _MARGIN
+
+    def _pauses(self) -> Iterator[None]:
+        """Sleeps between two looks: short at first, then longer, and never in step with others.
+
+        :raises LockTimeout: when the time to wait is over.
+        """
+        machine = self._machine
+        began = machine.monotonic()
+        pause, longest = self._slot.store.poll
+        while machine.monotonic() < began + self._lock_timeout and not machine.exiting():
+            machine.sleep(pause * (0.5 + machine.random() / 2))
+            pause = min(pause * 1.5, longest)
+            yield
+        from tokenadapter import failures
+
+        raise failures.locked(self._slot.store, machine.monotonic() - began)

@@ -6,25 +6,57 @@ exceptions and in logs, and none of them may show the token.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Any
-
 from requests.cookies import extract_cookies_to_jar, get_cookie_header
 from requests.models import PreparedRequest, Response
 from requests.structures import CaseInsensitiveDict
 
-__all__ = ["add_cookies", "copy_of"]
+__all__ = ["add_cookies", "signed", "whole_copy"]
+
+# The one place that leans on privates of requests: what a request consists of, and where its
+# headers keep their items.  A release of requests that changes either is known by this.
+_AS_KNOWN = vars(CaseInsensitiveDict()) == {"_store": {}} and vars(PreparedRequest()).keys() == {
+    "method",
+    "url",
+    "headers",
+    "_cookies",
+    "body",
+    "hooks",
+    "_body_position",
+}
+_new = object.__new__
 
 
-def copy_of(request: PreparedRequest) -> PreparedRequest:
-    """A copy with headers of its own; all else is shared.
+def signed(request: PreparedRequest, header: str, value: str) -> PreparedRequest:
+    """A copy of *request* with *header* set to *value*; all but the headers is shared.
 
     ``PreparedRequest.copy`` would copy the cookie jar too, which nobody changes from here on, and
-    costs more than everything else that happens to a request on its way through the adapter.
+    insert the headers one by one: it costs more than everything else that happens to a request on
+    its way through the adapter.
     """
-    copy = object.__new__(type(request))
-    copy.__dict__.update(request.__dict__)
-    copy.headers = _headers_of(request.headers)
+    if (
+        type(request) is not PreparedRequest
+        or type(request.headers) is not CaseInsensitiveDict
+        or not _AS_KNOWN
+    ):
+        return _signed_in_general(request, header, value)
+    # Field by field: to ask for the __dict__ of an object slows down whatever follows.
+    copy = _new(PreparedRequest)
+    copy.method = request.method
+    copy.url = request.url
+    copy.headers = _new(CaseInsensitiveDict)
+    copy.headers._store = store = request.headers._store.copy()
+    store[header.lower()] = (header, value)
+    copy._cookies = request._cookies
+    copy.body = request.body
+    copy.hooks = request.hooks
+    copy._body_position = request._body_position
+    return copy
+
+
+def whole_copy(request: PreparedRequest) -> PreparedRequest:
+    """A copy with which anything may be done: only the body is shared."""
+    copy = request.copy()
+    copy.hooks = {event: list(hooks) for event, hooks in request.hooks.items()}
     return copy
 
 
@@ -35,7 +67,8 @@ def add_cookies(request: PreparedRequest, refusal: Response) -> PreparedRequest:
     """
     copy = request.copy()
     jar = copy._cookies
-    if not refusal.cookies or jar is None:
+    # Not its cookies: it may delete one.
+    if "Set-Cookie" not in refusal.headers or jar is None:
         return request
     if copy.headers.pop("Cookie", None) != get_cookie_header(jar, copy):
         return request
@@ -44,12 +77,9 @@ def add_cookies(request: PreparedRequest, refusal: Response) -> PreparedRequest:
     return copy
 
 
-def _headers_of(headers: Any) -> CaseInsensitiveDict[str | bytes]:
-    # The one place that leans on a private of requests: copying the dict inside is five times as
-    # fast as the public copy, which inserts the headers one by one.
-    store = getattr(headers, "_store", None)
-    if type(headers) is not CaseInsensitiveDict or not isinstance(store, OrderedDict):
-        return CaseInsensitiveDict(headers)
-    copy: CaseInsensitiveDict[str | bytes] = CaseInsensitiveDict.__new__(CaseInsensitiveDict)
-    copy._store = store.copy()
+def _signed_in_general(request: PreparedRequest, header: str, value: str) -> PreparedRequest:
+    copy = object.__new__(type(request))
+    vars(copy).update(vars(request))
+    copy.headers = CaseInsensitiveDict(request.headers)
+    copy.headers[header] = value
     return copy

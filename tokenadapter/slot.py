@@ -6,7 +6,6 @@ nonce: whoever finds their own nonce in the slot has written, whatever the store
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from tokenadapter.machine import Machine
@@ -20,18 +19,21 @@ class View(NamedTuple):
     """What was in the slot when it was looked at."""
 
     record: Record
-    """A new one if the slot was empty."""
+    """A new one if the slot was empty, or the last one that this process saw in it."""
     tag: str | None
-    now: float
+    """``None`` if the slot was empty."""
+    read_at: float
     """The store's time then (POSIX timestamp in seconds)."""
     monotonic: float
     """This process' monotonic clock just before that, in seconds."""
     wall: float
     """This process' wall clock just before that (POSIX timestamp in seconds)."""
+    took: float = 0.0
+    """How long the look took, in seconds: the store may have told its time at its very end."""
 
 
 class Moved(Exception):
-    """Somebody else has written the slot since it was looked at; nothing was written."""
+    """The slot was written by somebody else since it was looked at; nothing was written."""
 
     def __init__(self, view: View) -> None:
         super().__init__()
@@ -57,58 +59,83 @@ class Slot:
         """
         monotonic, wall = self._machine.monotonic(), self._machine.wall()
         document, tag, now = self.store.load()
-        if document is None:
-            record = self._memory or self._new_record()
-        else:
-            try:
-                record = Record.from_document(document)
-            except ValueError as error:
-                from tokenadapter.errors import StoreError
-
-                raise StoreError(
-                    f"{self.store!r} holds something that this version of tokenadapter cannot "
-                    f"use: {error}. It was left as it is: move it away, or name another store."
-                ) from None
-            self._refuse_anothers(record)
-            self._remember(record)
-        return View(record, tag, now, monotonic, wall)
+        took = self._machine.monotonic() - monotonic
+        record = self._memory or self._new_record() if document is None else self._read(document)
+        self._remember(record)
+        return View(record, tag, now, monotonic, wall, took)
 
     def nowhere(self) -> View:
         """A view of no slot at all, by our own clock: for when the store is out of reach."""
         wall = self._machine.wall()
         return View(self._new_record(), None, wall, self._machine.monotonic(), wall)
 
-    def write(self, view: View, record: Record) -> View:
+    def new_tag(self, view: View) -> str:
+        """A tag for what comes after *view*."""
+        last = (view.tag or "").partition("-")[0]
+        version = int(last) + 1 if last.isdecimal() else 1
+        return f"{version}-{self._machine.nonce()}"
+
+    def write(self, view: View, record: Record, tag: str | None = None) -> View:
         """Replace what *view* saw by *record*; when this returns, it is durable.
 
+        :param tag: of an earlier attempt at the same write, which may have succeeded unnoticed.
         :raises Moved: if the slot is no longer as *view* saw it.
         :raises StoreError: if it cannot be written.
         """
-        from tokenadapter.errors import StoreError
-
-        tag = f"{_version(view.tag) + 1}-{self._machine.nonce()}"
-        failure: StoreError | None = None
-        try:
-            written = self.store.save(
-                record.to_document(), tag=tag, expected=view.tag, ttl=record.ttl(self.now(view))
-            )
-        except StoreError as error:
-            written, failure = False, error
-        if not written:
-            # It may be written all the same, if only the store's answer was lost.
+        tag = tag or self.new_tag(view)
+        if not self._save(view, record, tag):
             current = self.look()
             if current.tag != tag:
-                raise failure or Moved(current)
+                raise Moved(current)
         self._remember(record)
-        return view._replace(record=record, tag=tag)
+        # The view is as of now: what was read before this write is older than it.
+        later = self._machine.monotonic() - view.monotonic
+        return view._replace(
+            record=record,
+            tag=tag,
+            read_at=view.read_at + later,
+            monotonic=view.monotonic + later,
+            wall=view.wall + later,
+        )
 
     def now(self, view: View) -> float:
-        """The store's time now (POSIX timestamp in seconds)."""
-        return view.now + self._machine.monotonic() - view.monotonic
+        """The store's time now, and no earlier: for what may have ended."""
+        return view.read_at + self._machine.monotonic() - view.monotonic
+
+    def stamp(self, view: View) -> float:
+        """The store's time now, and no later: for what begins now."""
+        return self.now(view) - view.took
 
     def forget(self) -> None:
         """Forget what was seen: in a forked child, the parent may know better by now."""
         self._memory = None
+
+    def _save(self, view: View, record: Record, tag: str) -> bool:
+        from tokenadapter.errors import StoreError
+
+        document, ttl = record.to_document(), record.ttl(self.now(view))
+        try:
+            return self.store.save(document, tag=tag, expected=view.tag, ttl=ttl)
+        except StoreError:
+            # It may be written all the same, if only the store's answer was lost: with the same
+            # tag, a second try is the same write.
+            return self.store.save(document, tag=tag, expected=view.tag, ttl=ttl)
+
+    def _read(self, document: dict[str, object]) -> Record:
+        try:
+            record = Record.from_document(document)
+        except ValueError as error:
+            from tokenadapter import failures
+
+            raise failures.unreadable(self.store, str(error)) from None
+        if dict(record.whose) != dict(self._grant.whose):
+            if record.is_blank():
+                # What somebody else, or a misspelt configuration, left before it had a token.
+                return self._new_record()
+            from tokenadapter import failures
+
+            raise failures.of_another(self.store, record.whose, self._grant.whose)
+        return record
 
     def _remember(self, record: Record) -> None:
         if record.token is not None:
@@ -116,22 +143,3 @@ class Slot:
 
     def _new_record(self) -> Record:
         return Record(self._grant.whose, self._grant.asked, self._machine.nonce())
-
-    def _refuse_anothers(self, record: Record) -> None:
-        if dict(record.whose) != dict(self._grant.whose):
-            from tokenadapter.errors import RefreshConfigError
-
-            raise RefreshConfigError(
-                f"{self.store!r} holds the token of {_described(record.whose)}, not of "
-                f"{_described(self._grant.whose)}. Nothing was used or overwritten: give each its "
-                "own store, or share one TokenKeeper if they are meant to share the token."
-            )
-
-
-def _version(tag: str | None) -> int:
-    version = (tag or "").partition("-")[0]
-    return int(version) if version.isdecimal() else 0
-
-
-def _described(whose: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {value!r}" for name, value in whose.items()) or "an unnamed source"

@@ -132,24 +132,24 @@ class Token:
         return cls._read(response, requested_at, None)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Token:
+    def from_dict(cls, data: Mapping[str, Any], *, now: float | None = None) -> Token:
         """The reverse of :meth:`to_dict`; also reads what other libraries keep.
 
         Without ``expires_at`` and ``issued_at`` it is a token response that was received just now.
 
+        :param now: what *just now* means (POSIX timestamp in seconds), if not the present.
         :raises ValueError: if there is no usable ``access_token``.
         """
+        now = time.time() if now is None else now
         expires_at, issued_at = _seconds(data.get("expires_at")), _seconds(data.get("issued_at"))
         if expires_at is None:
-            return cls.from_response(
-                data, requested_at=time.time() if issued_at is None else issued_at
-            )
+            return cls.from_response(data, requested_at=now if issued_at is None else issued_at)
         if issued_at is None:
             lifetime = _seconds(data.get("expires_in"))
             if lifetime is not None and lifetime > 0:
                 issued_at = expires_at - lifetime
             else:
-                issued_at = min(time.time(), expires_at)
+                issued_at = min(now, expires_at)
         return cls._read(data, issued_at, expires_at)
 
     @classmethod

@@ -22,6 +22,8 @@ def test_presents_the_client_whatever_came_before_and_spends_nothing() -> None:
     (credential,) = grant.credentials(Token("a", refresh_token="b"))
     assert credential.kind == "client"
     assert not credential.single_use
+    # Whoever runs the server may allow the client at any time.
+    assert not credential.refusal_is_final
     assert [credential] == grant.credentials(None)
 
 

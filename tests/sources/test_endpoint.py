@@ -204,8 +204,34 @@ def test_the_proxy_of_the_environment_is_used(proxied: TokenServer) -> None:
 def test_no_proxy_is_heeded(proxied: TokenServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with TokenServer() as other:
-        assert source(other.token_url)()
+        assert source(other.token_url, allow_http=True)()
     assert not proxied.requests
+
+
+@pytest.mark.parametrize("scheme", ["http", "HTTP"])
+def test_what_goes_to_this_machine_in_clear_passes_no_proxy(
+    proxied: TokenServer, scheme: str
+) -> None:
+    # A proxy elsewhere would read the secrets.
+    with TokenServer() as other:
+        url = other.token_url.replace("http", scheme, 1)
+        assert source(url, proxies={"http": proxied.url, "all": proxied.url})()
+        assert source(url)()
+    assert not proxied.requests
+
+
+def test_whoever_accepts_clear_text_anywhere_has_proxies_for_this_machine_too(
+    proxied: TokenServer,
+) -> None:
+    with TokenServer() as other, pytest.raises(RefreshConfigError, match="404"):
+        source(other.token_url, allow_http=True)()
+    assert len(proxied.requests) == 1
+
+
+def test_what_goes_to_this_machine_in_tls_may_pass_a_proxy(server: TokenServer) -> None:
+    with pytest.raises(RefreshTemporarilyFailed, match="its proxy failed"):
+        source("https://127.0.0.1:1/token", proxies={"https": server.url})()
+    assert [request.method for request in server.requests] == ["CONNECT"]
 
 
 def test_a_given_proxy_goes_before_that_of_the_environment(proxied: TokenServer) -> None:

@@ -206,7 +206,8 @@ def test_nobody_answers() -> None:
 def test_it_is_a_grant() -> None:
     grant = Login(URL, json=BODY)
     assert isinstance(grant, Grant)
-    assert (grant.whose, grant.asked, grant.urls) == ({"endpoint": URL}, {}, (URL,))
+    assert grant.whose == {"grant": "login", "endpoint": URL}
+    assert (grant.asked, grant.urls) == ({}, (URL,))
     assert repr(grant) == f"<Login {URL}>"
 
 
@@ -237,6 +238,8 @@ def test_whatever_changes_makes_another_credential(changed: dict[str, Any]) -> N
     assert before != after
     assert not after.single_use
     assert after.kind == "login"
+    # It holds a password, perhaps: retries lock accounts.
+    assert after.refusal_is_final
 
 
 def test_a_pickle_is_the_same_source() -> None:
@@ -256,11 +259,15 @@ def test_a_pickle_is_the_same_source() -> None:
         ({"expires_in": []}, "expires_in must be a path"),
         ({"auth": ("ada", None)}, "the password of auth must be a str"),
         ({"auth": ("", "x")}, "the user of auth is empty"),
+        ({"auth": ("ada", "x\n")}, "the password of auth begins or ends with a line end"),
         ({"timeout": -1}, "timeout"),
+        ({"url": "api.example/login"}, "^url must begin with https://"),
+        ({"url": "https://api.example/login#part"}, "^url must not have a fragment"),
+        ({"url": None}, "^url must be a str, not NoneType"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused_at_once(
     options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
-        Login(URL, **options)
+        Login(**{"url": URL, **options})

@@ -106,6 +106,11 @@ def test_two_queries_of_the_same_url_are_two_endpoints_and_no_query_is_shown() -
     assert "p=one" not in f"{one.whose} {one!r}"
 
 
+def test_the_record_of_another_kind_of_grant_is_anothers() -> None:
+    kinds = [grant.whose["grant"] for grant in every_source()]
+    assert kinds == ["client_credentials", "refresh_token", "password"]
+
+
 def test_a_hold_on_one_client_is_not_meant_for_others() -> None:
     clients = [
         source(),
@@ -129,37 +134,54 @@ def test_a_hold_on_one_client_is_not_meant_for_others() -> None:
         ({"client_id": None}, TypeError, "client_id must be a str"),
         ({"client_id": ""}, ValueError, "client_id is empty"),
         ({"client_secret": b"x"}, TypeError, "client_secret must be a str"),
+        ({"client_secret": "s3cret\n"}, ValueError, "client_secret begins or ends with a line"),
+        ({"client_secret": "\ns3cret"}, ValueError, "client_secret begins or ends with a line"),
+        ({"client_secret": "\r\n"}, ValueError, "client_secret begins or ends with a line"),
+        ({"client_id": "app\r\n"}, ValueError, "client_id begins or ends with a line"),
+        ({"scope": ["read", "write\n"]}, ValueError, "scope begins or ends with a line"),
+        ({"audience": "a\n"}, ValueError, "audience begins or ends with a line"),
         ({"audience": ["a"]}, TypeError, "audience must be a str"),
         ({"timeout": 0}, ValueError, "timeout"),
         ({"timeout": float("inf")}, ValueError, "timeout"),
         ({"timeout": float("nan")}, ValueError, "timeout"),
+        ({"timeout": "10"}, ValueError, "timeout must be a number of seconds above 0, not '10'"),
+        ({"timeout": None}, ValueError, "timeout must be a number of seconds above 0, not None"),
+        ({"timeout": (3, 10)}, ValueError, "timeout must be a number of seconds above 0, not"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused_at_once(
     options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         source(**options)
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("id.example/token", "begin with https://"),
-        ("ftp://id.example/token", "begin with https://"),
-        ("https:///token", "begin with https://"),
-        ("https://id.example:0/token", "begin with https://"),
+        ("id.example/token", "^token_url must begin with https://"),
+        ("ftp://id.example/token", "^token_url must begin with https://"),
+        ("https:///token", "^token_url must begin with https://"),
+        ("https://id.example:0/token", "^token_url must begin with https://"),
         ("https://id.example:port/token", "[Pp]ort"),
-        ("https://user:pass@id.example/token", "user or password"),
-        ("https://id.example/token#part", "fragment"),
-        ("https://id.example/to ken", "space"),
-        ("https://id.example/to\nken", "control character"),
-        (r"https://id.example\@evil.example/token", "user or password"),
-        (r"https://id.example\.evil.example/token", "backslash"),
+        ("https://user:h1dden@id.example/token", "^token_url must not hold a user or password"),
+        ("https://id.example/token?k=h1dden#part", "^token_url must not have a fragment"),
+        ("https://id.example/to ken?h1dden", "^token_url has a space"),
+        ("https://id.example/to\nken", "^token_url .* control character"),
+        (r"https://id.example\@evil.example/token", "^token_url must not hold a user or password"),
+        (r"https://id.example\.evil.example/token", "^token_url .* backslash"),
     ],
 )
 def test_urls_that_cannot_be_a_token_endpoint_are_refused_at_once(url: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
+        ClientCredentials(url, client_id="app")
+    assert "h1dden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", [None, b"https://id.example/token", 1])
+def test_a_token_endpoint_is_given_as_a_text(url: Any) -> None:
+    with pytest.raises(TypeError, match=f"^token_url must be a str, not {type(url).__name__}$"):
         ClientCredentials(url, client_id="app")
 
 

@@ -32,6 +32,10 @@ def test_falls_back_to_the_password(server: TokenServer) -> None:
     refresh, login = grant.credentials(previous)
     assert refresh.single_use
     assert not login.single_use
+    assert not refresh.first
+    # A dead refresh token stays dead, and retries of a wrong password lock accounts.
+    assert refresh.refusal_is_final
+    assert login.refusal_is_final
     with pytest.raises(ReauthRequired):
         grant.fetch(refresh, previous)
     assert grant.fetch(login, previous).access_token
@@ -58,10 +62,17 @@ def test_a_changed_password_is_another_credential_than_the_refused_one() -> None
 
 
 def test_tells_whose_tokens_these_are() -> None:
-    assert source(URL).whose == {"endpoint": URL, "client": "client", "user": "user"}
+    assert source(URL).whose == {
+        "grant": "password",
+        "endpoint": URL,
+        "client": "client",
+        "user": "user",
+    }
 
 
-@pytest.mark.parametrize("arguments", [{"username": None}, {"username": ""}, {"password": None}])
+@pytest.mark.parametrize(
+    "arguments", [{"username": None}, {"username": ""}, {"password": None}, {"password": "p\n"}]
+)
 def test_user_and_password_are_texts(arguments: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match=next(iter(arguments))):
         source(URL, **arguments)

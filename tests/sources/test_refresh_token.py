@@ -9,8 +9,14 @@ from tokenadapter.protocols import Credential
 from tokenadapter.testing import TokenServer
 
 URL = "https://id.example/token"
-STORED = Credential("refresh_token", "stored", single_use=True)
-FIRST = Credential("refresh_token", "first", single_use=True, first=True)
+
+
+def presented(secret: str, *, first: bool) -> Credential:
+    return Credential("refresh_token", secret, single_use=True, first=first, refusal_is_final=True)
+
+
+STORED = presented("stored", first=False)
+FIRST = presented("first", first=True)
 
 
 def source(url: str, refresh_token: str | None = None) -> RefreshToken:
@@ -24,7 +30,8 @@ def source(url: str, refresh_token: str | None = None) -> RefreshToken:
         (None, "first", [FIRST]),
         ("stored", None, [STORED]),
         ("stored", "first", [STORED, FIRST]),
-        ("stored", "stored", [STORED]),
+        # What is stored is still what was configured: it begins the grant.
+        ("first", "first", [FIRST]),
     ],
 )
 def test_what_the_store_holds_goes_before_what_was_configured(
@@ -69,12 +76,17 @@ def test_a_revoked_refresh_token_asks_for_a_login(server: TokenServer) -> None:
 
 def test_an_account_tells_whose_grant_it_is() -> None:
     grant = RefreshToken(URL, client_id="client", account="ada", grace=30)
-    assert grant.whose == {"endpoint": URL, "client": "client", "user": "ada"}
+    assert grant.whose == {
+        "grant": "refresh_token",
+        "endpoint": URL,
+        "client": "client",
+        "user": "ada",
+    }
     assert grant.grace == 30
     assert "user" not in source(URL).whose
 
 
-@pytest.mark.parametrize("wrong", ["", 1])
+@pytest.mark.parametrize("wrong", ["", 1, "def\n"])
 def test_a_refresh_token_is_a_text(wrong: str) -> None:
     with pytest.raises((TypeError, ValueError), match="refresh_token"):
         source(URL, wrong)

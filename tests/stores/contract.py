@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from typing import Any, TypeAlias
 import pytest
 
 from tokenadapter.protocols import TokenStore
+
+from .helpers import succeeds_in_child
 
 Connect: TypeAlias = Callable[[], TokenStore]
 
@@ -130,6 +133,12 @@ class StoreContract:
             assert store.save({"n": 2}, tag="two", expected="one", ttl=None)
         assert store.load()[:2] == ({"n": 2}, "two")
 
+    def test_what_a_write_that_is_tried_again_writes_is_the_latest(self, store: TokenStore) -> None:
+        # Time has passed meanwhile: a record may say so.
+        for number in range(3):
+            assert store.save({"n": number}, tag="one", expected=None, ttl=None)
+            assert store.load()[:2] == ({"n": number}, "one")
+
     def test_a_write_that_is_tried_again_after_another_one_fails(self, store: TokenStore) -> None:
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
         assert store.save({"n": 2}, tag="two", expected="one", ttl=None)
@@ -203,28 +212,33 @@ class StoreContract:
         assert late.acquire(self.HOLD)
         late.release()
 
-    def test_one_thread_at_a_time_holds_the_lock(self, connect: Connect) -> None:
-        inside: list[int] = []
-        most: list[int] = []
+    def test_of_many_threads_that_try_at_once_one_takes_the_lock(self, connect: Connect) -> None:
+        barrier = threading.Barrier(8)
+        taken: list[list[int]] = [[] for _ in range(30)]
 
         def take(number: int) -> None:
-            for _ in range(5):
-                lock = connect().lock()
-                while not lock.acquire(self.HOLD):
-                    time.sleep(0.001)
-                inside.append(number)
-                most.append(len(inside))
-                inside.remove(number)
+            store = connect()
+            for takers in taken:
+                lock = store.lock()
+                barrier.wait()
+                if lock.acquire(self.HOLD):
+                    takers.append(number)
+                barrier.wait()
                 lock.release()
 
-        in_threads(take, range(6))
-        assert most == [1] * 30
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            in_threads(take, range(barrier.parties))
+        finally:
+            sys.setswitchinterval(interval)
+        assert [len(takers) for takers in taken] == [1] * len(taken)
 
     def test_the_holder_of_the_lock_writes(self, store: TokenStore) -> None:
         lock = store.lock()
         assert lock.acquire(self.HOLD)
         store.prepare()
-        store.mark("note")
+        store.mark("note", for_good=True)
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
         assert store.save({"n": 2}, tag="two", expected="one", ttl=None)
         assert lock.confirm()
@@ -250,12 +264,13 @@ class StoreContract:
 
     # Notes
 
-    def test_notes_are_remembered(self, connect: Connect) -> None:
+    @pytest.mark.parametrize("for_good", [True, False])
+    def test_notes_are_remembered(self, connect: Connect, for_good: bool) -> None:
         store = connect()
         for note in ("first", "second", "first"):
             lock = store.lock()
             assert lock.acquire(self.HOLD)
-            store.mark(note)
+            store.mark(note, for_good=for_good)
             lock.release()
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
         assert [connect().marked(note) for note in ("first", "second", "fir", "third", "")] == [
@@ -266,6 +281,30 @@ class StoreContract:
             False,
         ]
 
+    def test_notes_for_good_outlast_all_others_and_of_those_some_dozens_are_remembered(
+        self, connect: Connect
+    ) -> None:
+        store = connect()
+        lock = store.lock()
+        assert lock.acquire(self.HOLD)
+        store.mark("raised", for_good=False)
+        for note in ("kept", "raised"):
+            store.mark(note, for_good=True)
+        store.mark("kept", for_good=False)
+        others = [f"other {number}" for number in range(40)]
+        for note in others:
+            store.mark(note, for_good=False)
+        lock.release()
+        for note in ("kept", "raised", *others[-24:]):
+            assert connect().marked(note), note
+
+    # Copies
+
+    def test_no_slot_is_a_copy_where_it_came_into_being(self, connect: Connect) -> None:
+        assert not connect().is_copy
+        assert connect().save({"n": 1}, tag="one", expected=None, ttl=None)
+        assert not connect().is_copy
+
 
 class SharedStoreContract(StoreContract):
     """What a shared store promises to processes, too.  Its objects can be pickled."""
@@ -273,12 +312,16 @@ class SharedStoreContract(StoreContract):
     PATIENCE = 30.0
     """How many seconds after its holder was killed a lock is free at the latest."""
 
-    def test_it_says_that_it_is_shared(self, store: TokenStore) -> None:
-        assert store.shared
-
     def test_a_pickled_store_names_the_same_slot(self, store: TokenStore) -> None:
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
-        assert pickle.loads(pickle.dumps(store)).load()[:2] == ({"n": 1}, "one")
+        twin = pickle.loads(pickle.dumps(store))
+        assert twin.load()[:2] == ({"n": 1}, "one")
+        assert not twin.is_copy
+
+    def test_it_is_no_copy_in_other_processes(self, store: TokenStore) -> None:
+        assert succeeds_in_child(lambda: not store.is_copy)
+        with process(_tell_whether_it_is_a_copy, store) as (_, pipe):
+            assert pipe.recv() is False
 
     def test_a_lock_excludes_other_processes(self, store: TokenStore) -> None:
         lock = store.lock()
@@ -372,6 +415,10 @@ def _take_when_told(pipe: Connection, store: TokenStore) -> None:
     while True:
         lock = store.lock()
         pipe.send(lock.acquire(pipe.recv()))
+
+
+def _tell_whether_it_is_a_copy(pipe: Connection, store: TokenStore) -> None:
+    pipe.send(store.is_copy)
 
 
 def _write_in_rounds(pipe: Connection, store: TokenStore, barrier: Any, number: int) -> None:

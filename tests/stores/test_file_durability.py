@@ -135,6 +135,7 @@ def test_what_is_prepared_is_what_is_written(store: FileStore, path: Path) -> No
     lock = store.lock()
     assert lock.acquire(60)
     store.prepare()
+    store.prepare()
     (draft,) = path.parent.glob(DRAFTS)
     assert draft.stat().st_blocks * 512 >= 64 << 10
     inode = draft.stat().st_ino
@@ -242,7 +243,7 @@ def test_a_parent_that_is_a_file_is_an_error(tmp_path: Path) -> None:
         store.prepare,
         lambda: save(store),
         lambda: store.lock().acquire(60),
-        lambda: store.mark("note"),
+        lambda: store.mark("note", for_good=True),
         lambda: store.marked("note"),
     ):
         with pytest.raises(StoreError, match="Not a directory") as caught:
@@ -275,7 +276,7 @@ def test_a_directory_that_cannot_be_written_is_an_error() -> None:
             assert lock.acquire(60)
             for attempt in (
                 store.prepare,
-                lambda: store.mark("note"),
+                lambda: store.mark("note", for_good=True),
                 lambda: store.save({{}}, tag="tag 2", expected="tag 1", ttl=None),
                 lambda: FileStore({name!r} + "/new/token.json").lock().acquire(60),
                 lambda: FileStore({name!r} + "/new.json").lock().acquire(60),

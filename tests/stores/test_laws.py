@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ JSON = st.recursive(
     lambda some: st.lists(some, max_size=4) | st.dictionaries(st.text(), some, max_size=4),
 )
 TAGS = st.sampled_from(["a", "b", "c"])
+NOTES = st.sampled_from(["a", "b", "c", "d", "e"])
 STORES = pytest.mark.parametrize(
     "make", [lambda _: MemoryStore(), FileStore], ids=["memory", "file"]
 )
@@ -55,3 +57,26 @@ def test_writes_are_those_that_expected_what_was_there(
             snapshot = store.load()
             assert snapshot.document == stored
             assert snapshot.tag == (tag if written else before)
+
+
+@settings(max_examples=40)
+@given(marks=st.lists(st.tuples(NOTES, st.booleans()), max_size=8))
+def test_notes_are_forgotten_in_the_order_of_their_last_marks_but_those_for_good(
+    marks: list[tuple[str, bool]],
+) -> None:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        patch("tokenadapter.stores.file._NOTES_KEPT", 2),
+    ):
+        store = FileStore(Path(directory) / "token.json")
+        kept: set[str] = set()
+        passing: list[str] = []
+        for note, for_good in marks:
+            passing = [other for other in passing if other != note]
+            if for_good or note in kept:
+                kept.add(note)
+            else:
+                passing = [*passing, note][-2:]
+            store.mark(note, for_good=for_good)
+            remembered = {other for other in "abcde" if store.marked(other)}
+            assert remembered == {*kept, *passing}

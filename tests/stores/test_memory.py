@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import pickle
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 
 import pytest
 
 from tokenadapter.stores import memory
-from tokenadapter.stores.memory import MemoryStore
+from tokenadapter.stores.memory import MemoryStore, own_store
 
-from .contract import Connect, StoreContract
-from .helpers import succeeds_in_child
+from .contract import Connect, StoreContract, in_threads, process
+from .helpers import run, succeeds_in_child
 
 
 class TestPrivateMemoryStore(StoreContract):
@@ -32,11 +34,6 @@ class TestNamedMemoryStore(StoreContract):
         return lambda: MemoryStore(request.node.nodeid)
 
 
-def test_it_is_not_shared() -> None:
-    assert not MemoryStore().shared
-    assert not MemoryStore("a").shared
-
-
 def test_it_says_which_slot_it_is() -> None:
     assert repr(MemoryStore("billing")) == "MemoryStore('billing')"
     assert repr(MemoryStore()) == "MemoryStore()"
@@ -45,7 +42,7 @@ def test_it_says_which_slot_it_is() -> None:
 def test_other_names_are_other_slots() -> None:
     first, second, private = MemoryStore("first"), MemoryStore("second"), MemoryStore()
     assert first.save({"n": 1}, tag="one", expected=None, ttl=None)
-    first.mark("note")
+    first.mark("note", for_good=True)
     lock = first.lock()
     assert lock.acquire(60)
     for other in (second, private, MemoryStore()):
@@ -94,7 +91,9 @@ def test_a_named_store_is_pickled_by_its_name() -> None:
     assert store.save({"secret": "s3cr3t"}, tag="one", expected=None, ttl=None)
     pickled = pickle.dumps(store)
     assert b"s3cr3t" not in pickled
-    assert pickle.loads(pickled).load().tag == "one"
+    twin = pickle.loads(pickled)
+    assert twin.load().tag == "one"
+    assert not twin.is_copy
 
 
 @pytest.mark.parametrize(
@@ -103,12 +102,101 @@ def test_a_named_store_is_pickled_by_its_name() -> None:
 def test_a_private_store_arrives_empty(duplicate: Callable[[MemoryStore], MemoryStore]) -> None:
     store = MemoryStore()
     assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
-    store.mark("note")
+    store.mark("note", for_good=True)
     twin = duplicate(store)
     assert twin.load().document is None
     assert not twin.marked("note")
+    # What the first had, a refresh token perhaps, goes on there.
+    assert twin.is_copy
+    assert duplicate(twin).is_copy
+    assert not store.is_copy
     assert twin.save({"n": 2}, tag="two", expected=None, ttl=None)
     assert store.load().document == {"n": 1}
+
+
+@pytest.mark.parametrize("name", [None, "born before the fork"])
+def test_in_a_forked_child_a_slot_is_a_copy(name: str | None) -> None:
+    store = MemoryStore(name)
+    store.mark("note", for_good=True)
+
+    def in_child() -> bool:
+        grandchild = succeeds_in_child(lambda: store.is_copy)
+        pickled = pickle.loads(pickle.dumps(store))
+        return store.is_copy and pickled.is_copy and store.marked("note") and grandchild
+
+    assert succeeds_in_child(in_child)
+    assert not store.is_copy
+
+
+@pytest.mark.parametrize("name", [None, "born after the fork"])
+def test_a_slot_that_came_into_being_in_a_child_is_no_copy_there(name: str | None) -> None:
+    def in_child() -> bool:
+        store = MemoryStore(name)
+        grandchild = succeeds_in_child(lambda: store.is_copy)
+        return not store.is_copy and not MemoryStore(name).is_copy and grandchild
+
+    assert succeeds_in_child(in_child)
+
+
+@pytest.mark.parametrize("name", [None, "sent"])
+def test_a_store_that_arrives_in_another_process_is_a_copy(name: str | None) -> None:
+    with process(_tell_of, MemoryStore(name)) as (_, pipe):
+        assert pipe.recv() == (None, True, True, False)
+
+
+def _tell_of(pipe: Connection, store: MemoryStore) -> None:
+    same, other = MemoryStore(store.name or "sent"), MemoryStore("at home here")
+    arrived = pickle.loads(pickle.dumps(store))
+    is_copy = same.is_copy if store.name else store.is_copy
+    pipe.send((store.load().document, is_copy, arrived.is_copy, other.is_copy))
+
+
+def test_a_name_that_is_at_home_where_it_arrives_is_no_copy() -> None:
+    pickled = pickle.dumps(MemoryStore("at home in both"))
+    run(f"""
+        import pickle
+        from tokenadapter.stores.memory import MemoryStore
+        store = MemoryStore("at home in both")
+        assert not pickle.loads({pickled!r}).is_copy
+    """)
+
+
+# The store of whoever names none
+
+
+def test_who_names_no_store_shares_one_with_all_who_use_the_same_source() -> None:
+    source, other = object_with_weak_references(), object_with_weak_references()
+    store = own_store(source)
+    assert own_store(source) is store
+    assert own_store(other) is not store
+    assert not store.is_copy
+    assert store.name is None
+
+
+def test_the_store_of_a_source_ends_with_it() -> None:
+    source = object_with_weak_references()
+    store = weakref.ref(own_store(source))
+    assert store() is not None
+    del source
+    gc.collect()
+    assert store() is None
+
+
+@pytest.mark.parametrize("source", [object(), {}], ids=["no weak references", "no hash"])
+def test_a_source_that_nothing_can_be_remembered_of_gets_a_new_store_each_time(
+    source: object,
+) -> None:
+    assert own_store(source) is not own_store(source)
+
+
+def test_in_a_forked_child_the_store_of_a_source_is_a_copy() -> None:
+    source = object_with_weak_references()
+    store = own_store(source)
+    assert succeeds_in_child(lambda: own_store(source) is store and store.is_copy)
+
+
+def object_with_weak_references() -> object:
+    return type("Source", (), {})()
 
 
 @pytest.mark.parametrize("name", [None, "forked"])
@@ -139,12 +227,14 @@ def test_a_child_has_a_copy_and_no_lock_of_its_parent(name: str | None) -> None:
             and store.save({"n": 2}, tag="child", expected="parent", ttl=None)
         )
 
-    assert succeeds_in_child(in_child)
-    assert lock.confirm()
-    assert not store.lock().acquire(60)
-    assert store.load().tag == "parent"
-    done.set()
-    holder.join()
+    try:
+        assert succeeds_in_child(in_child)
+        assert lock.confirm()
+        assert not store.lock().acquire(60)
+        assert store.load().tag == "parent"
+    finally:
+        done.set()
+        holder.join()
 
 
 def test_a_fork_in_the_middle_of_a_change_leaves_no_guard_behind() -> None:
@@ -168,6 +258,31 @@ def test_a_fork_in_the_middle_of_a_change_leaves_no_guard_behind() -> None:
         stop.set()
         for writer in writers:
             writer.join()
+
+
+def test_what_a_thread_compares_no_other_swaps_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, won, taken = MemoryStore(), [], []
+    find, getpid = memory._Slots.find, os.getpid
+
+    def find_slowly(slots: memory._Slots, name: str | None) -> memory._Item | None:
+        item = find(slots, name)
+        time.sleep(0.01)
+        return item
+
+    def getpid_slowly() -> int:
+        time.sleep(0.01)
+        return getpid()
+
+    def try_both(number: int) -> None:
+        if store.save({}, tag=f"tag {number}", expected=None, ttl=None):
+            won.append(number)
+        if store.lock().acquire(60):
+            taken.append(number)
+
+    monkeypatch.setattr(memory._Slots, "find", find_slowly)
+    monkeypatch.setattr(os, "getpid", getpid_slowly)
+    in_threads(try_both, range(4))
+    assert (len(won), len(taken)) == (1, 1)
 
 
 def test_its_guard_may_be_taken_again_by_a_signal_handler() -> None:

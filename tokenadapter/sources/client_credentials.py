@@ -37,8 +37,10 @@ class ClientCredentials(OAuth2Source):
     :raises ValueError: if an argument makes no sense; the message says why.
     """
 
+    grant_type = "client_credentials"
+
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("client", self.client_credential)]
 
     def _grant(self, credential: Credential) -> dict[str, str]:
-        return {"grant_type": "client_credentials"}
+        return {"grant_type": self.grant_type}

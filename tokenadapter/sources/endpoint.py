@@ -36,6 +36,7 @@ class NoReply(NamedTuple):
 class Endpoint:
     """A URL and how to reach it.
 
+    :param argument: what the URL is called where it was given, for messages.
     :param url: ``https``, or ``http`` on this machine.
     :param timeout: seconds for the whole exchange.
     :param verify: whether to verify the server's certificate, or a path to CA certificates.
@@ -48,10 +49,11 @@ class Endpoint:
     :ivar identity: the URL with the fingerprint of its query: to tell two apart.
     """
 
-    __slots__ = ("cert", "identity", "name", "proxies", "timeout", "url", "verify")
+    __slots__ = ("_stays_here", "cert", "identity", "name", "proxies", "timeout", "url", "verify")
 
     def __init__(
         self,
+        argument: str,
         url: str,
         *,
         timeout: float,
@@ -60,11 +62,13 @@ class Endpoint:
         proxies: Mapping[str, str] | None,
         allow_http: bool,
     ) -> None:
-        self.name, query = _checked(url, allow_http)
+        self.name, query = _checked(argument, url, allow_http)
         self.identity = f"{self.name}?{fingerprint(query)}" if query else self.name
-        if not (isfinite(timeout) and timeout > 0):
+        if not _is_time(timeout):
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         self.url = url
+        # In clear to this machine: a proxy elsewhere would read the secrets.
+        self._stays_here = self.name.startswith("http:") and not allow_http
         self.timeout = timeout
         self.verify = verify
         self.cert = cert
@@ -93,6 +97,8 @@ class Endpoint:
                 settings = session.merge_environment_settings(
                     self.url, dict(self.proxies), True, self.verify, self.cert
                 )
+            if self._stays_here:
+                settings["proxies"] = {}
             with adapter.send(request, timeout=timeouts, **settings) as response:
                 answer = bytearray()
                 for piece in response.iter_content(65536):
@@ -129,17 +135,19 @@ class Endpoint:
         return NoReply(why, sent, lasting=not sent and (impossible or untrusted))
 
 
-def _checked(url: str, allow_http: bool) -> tuple[str, str]:
+def _checked(argument: str, url: str, allow_http: bool) -> tuple[str, str]:
     """The URL without its query, and the query."""
+    if not isinstance(url, str):
+        raise TypeError(f"{argument} must be a str, not {type(url).__name__}")
     parts = urlsplit(url)
     if not parts.hostname or parts.port == 0 or parts.scheme not in ("http", "https"):
-        raise ValueError("the URL must begin with https:// and a host: give it in full")
+        raise ValueError(f"{argument} must begin with https:// and a host: give it in full")
     if "@" in parts.netloc:
-        raise ValueError("the URL must not hold a user or password: give them as arguments")
+        raise ValueError(f"{argument} must not hold a user or password: give them as arguments")
     if parts.fragment:
-        raise ValueError("the URL must not have a fragment: end it before the '#'")
+        raise ValueError(f"{argument} must not have a fragment: end it before the '#'")
     if not url.isprintable() or " " in url or "\\" in url:
-        raise ValueError("the URL has a space, backslash or control character: remove it")
+        raise ValueError(f"{argument} has a space, backslash or control character: remove it")
     name = f"{parts.scheme}://{parts.netloc}{parts.path}"
     if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
         from tokenadapter.errors import UnsafeTarget
@@ -149,6 +157,10 @@ def _checked(url: str, allow_http: bool) -> tuple[str, str]:
             "everyone on the way to that host may read them."
         )
     return name, parts.query
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, (int, float)) and isfinite(value) and value > 0
 
 
 def _is_loopback(host: str) -> bool:

@@ -84,6 +84,7 @@ class Login(Source):
     ) -> None:
         super().__init__(
             Endpoint(
+                "url",
                 url,
                 timeout=timeout,
                 verify=verify,
@@ -110,12 +111,12 @@ class Login(Source):
             (self._method, url, sorted(self._headers.items()), self._body, self._places)
         )
         self.asked = {}
-        self.whose = {"endpoint": self._endpoint.identity}
+        self.whose = {"grant": "login", "endpoint": self._endpoint.identity}
         if account is not None:
             self.whose["user"] = account
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
-        return [Credential("login", self.client_credential)]
+        return [Credential("login", self.client_credential, refusal_is_final=True)]
 
     def _present(self, credential: Credential) -> Token | TokenError:
         from tokenadapter.sources.outcome import Attempt, misplaced, no_answer, no_token, unreadable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Required, TypedDict
+from typing import TYPE_CHECKING, ClassVar, Required, TypedDict
 from urllib.parse import urlencode, urlsplit
 
 from tokenadapter.protocols import Credential
@@ -56,8 +56,11 @@ class OAuth2Source(Source):
     """A grant at a token endpoint (RFC 6749 section 3.2).
 
     The parameters are explained where people meet them first, at
-        :class:`~tokenadapter.ClientCredentials`.
+    :class:`~tokenadapter.ClientCredentials`.
     """
+
+    grant_type: ClassVar[str]
+    """The grant that it begins with (RFC 6749 section 4), as the form calls it."""
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class OAuth2Source(Source):
     ) -> None:
         super().__init__(
             Endpoint(
+                "token_url",
                 token_url,
                 timeout=timeout,
                 verify=verify,
@@ -96,7 +100,11 @@ class OAuth2Source(Source):
         self._audience = audience and checked_text("audience", audience)
         self._extra = _checked_extra(extra or {})
         self.client_credential = "\0".join((self._client_auth, client_id, client_secret or ""))
-        self.whose = {"endpoint": self._endpoint.identity, "client": client_id}
+        self.whose = {
+            "grant": self.grant_type,
+            "endpoint": self._endpoint.identity,
+            "client": client_id,
+        }
         asked = {
             "scope": " ".join(sorted(set(self._scope.split()))),
             "resource": " ".join(sorted(set(self._resource))),

@@ -27,6 +27,8 @@ class Password(OAuth2Source):
     :param options: as for :class:`~tokenadapter.ClientCredentials`.
     """
 
+    grant_type = "password"
+
     def __init__(
         self,
         token_url: str,
@@ -43,10 +45,13 @@ class Password(OAuth2Source):
         self.whose = {**self.whose, "user": username}
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
-        login = Credential("password", f"{self._username}\0{self._password}")
+        password = f"{self._username}\0{self._password}"
+        login = Credential("password", password, refusal_is_final=True)
         if previous is None or previous.refresh_token is None:
             return [login]
-        return [Credential("refresh_token", previous.refresh_token, single_use=True), login]
+        stored = previous.refresh_token
+        refresh = Credential("refresh_token", stored, single_use=True, refusal_is_final=True)
+        return [refresh, login]
 
     def _grant(self, credential: Credential) -> dict[str, str]:
         if credential.kind == "refresh_token":

@@ -28,6 +28,8 @@ class RefreshToken(OAuth2Source):
     :param options: as for :class:`~tokenadapter.ClientCredentials`.
     """
 
+    grant_type = "refresh_token"
+
     def __init__(
         self,
         token_url: str,
@@ -47,14 +49,17 @@ class RefreshToken(OAuth2Source):
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         stored = previous.refresh_token if previous is not None else None
-        credentials = []
-        if stored is not None:
-            credentials.append(Credential("refresh_token", stored, single_use=True))
-        if self._refresh_token is not None and self._refresh_token != stored:
-            credentials.append(
-                Credential("refresh_token", self._refresh_token, single_use=True, first=True)
+        return [
+            Credential(
+                "refresh_token",
+                secret,
+                single_use=True,
+                first=secret == self._refresh_token,
+                refusal_is_final=True,
             )
-        return credentials
+            for secret in dict.fromkeys((stored, self._refresh_token))
+            if secret is not None
+        ]
 
     def _grant(self, credential: Credential) -> dict[str, str]:
         return {"grant_type": "refresh_token", "refresh_token": credential.secret}

@@ -75,4 +75,6 @@ def checked_text(name: str, value: str, *, may_be_empty: bool = False) -> str:
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if not value and not may_be_empty:
         raise ValueError(f"{name} is empty")
+    if value != value.strip("\r\n"):
+        raise ValueError(f"{name} begins or ends with a line end, as read from a file: strip it")
     return value

@@ -12,13 +12,13 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tokenadapter.stores._files import make_directory_of
+from tokenadapter.stores._files import Draft, make_directory_of
 from tokenadapter.stores._trouble import failure
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-__all__ = ["LockFile"]
+__all__ = ["LockFile", "Tenure", "TenureLock"]
 
 
 class LockFile:
@@ -84,3 +84,32 @@ class LockFile:
         if self._lock is not None:
             with suppress(Exception):  # a descriptor that is gone took the lock with it
                 self._lock.release(force=True)
+
+
+class Tenure:
+    """Who holds a store's lock in this process, and what was prepared since it was taken."""
+
+    def __init__(self) -> None:
+        self.lock: LockFile | None = None
+        self.draft: Draft | None = None
+
+
+class TenureLock(LockFile):
+    """A lock that keeps the account of its store's tenure."""
+
+    def __init__(self, path: str, slot: object, tenure: Tenure) -> None:
+        super().__init__(path, slot)
+        self._tenure = tenure
+
+    def acquire_within(self, seconds: float) -> bool:
+        if not super().acquire_within(seconds):
+            return False
+        self._tenure.lock, self._tenure.draft = self, None
+        return True
+
+    def release(self) -> None:
+        if self.held and self._tenure.lock is self:
+            if self._tenure.draft is not None:
+                self._tenure.draft.discard()
+            self._tenure.lock = self._tenure.draft = None
+        super().release()

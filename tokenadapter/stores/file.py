@@ -15,7 +15,7 @@ from typing import Any
 
 from tokenadapter.protocols import Document, Snapshot
 from tokenadapter.stores._files import Draft, absolute, read, set_aside, sweep
-from tokenadapter.stores._lockfile import LockFile
+from tokenadapter.stores._lockfile import LockFile, Tenure, TenureLock
 from tokenadapter.stores._text import LIMIT, decode, encode
 from tokenadapter.stores._trouble import Refused, failure
 
@@ -25,29 +25,34 @@ __all__ = ["FileStore"]
 _RESERVE = 64 << 10
 # How long a save by a thread that does not hold the lock waits for whoever does, in seconds.
 _PATIENCE = 10.0
+# What stands behind a note that is kept for good, and how many others are kept.
+_FOR_GOOD = " for good"
+_NOTES_KEPT = 32
 
 
 class FileStore:
     """One slot in a file, for all processes of one machine.
 
-    Three files: the record *path*; ``path.lock``; and, where a configured refresh token was
-    spent, ``path.notes``, which remembers that if the record is deleted.  They are created with
-    mode 0600, in a directory that is created with mode 0700.
+    Three files: the record *path*; ``path.lock``; and, where refresh tokens were spent,
+    ``path.notes``, which remembers them by their hashes if the record is deleted.  They are
+    created with mode 0600; their directory, if it is not there, with mode 0700.
 
     :param path: of the record; a leading ``~`` is the user's home directory.
     :param private: refuse to use a file that others can read or write, that belongs to another
         user, or that is a symbolic link.  With ``False`` a link is followed: the record, its lock
         and its notes stand where it leads.
-    :raises ValueError: if *path* begins with the home directory of nobody.
+    :raises ValueError: if *path* is empty, or begins with the home directory of nobody.
     """
 
-    shared = True
+    is_copy = False
     poll = (0.005, 0.05)
 
     def __init__(self, path: str | os.PathLike[str], *, private: bool = True) -> None:
+        if not os.fspath(path):
+            raise ValueError("path is empty: name a file")
         self.path = absolute(path)
         self.private = private
-        self._tenure = _Tenure()
+        self._tenure = Tenure()
         self._swept = False
         self._warned = False
 
@@ -66,7 +71,11 @@ class FileStore:
             return Snapshot(*record, time.time())
         if content is not None and not self._warned:
             self._warned = True
-            _log("%r is torn or holds something else: it counts as empty until it is saved", self)
+            _log(
+                "%r is torn or holds something else: it counts as empty until it is saved, and "
+                "then is put aside. A token of another library goes into TokenKeeper.adopt().",
+                self,
+            )
         return Snapshot(None, None, time.time())
 
     def save(
@@ -109,21 +118,26 @@ class FileStore:
                 draft.reserve(_RESERVE)
                 self._tenure.draft = draft
 
-    def lock(self) -> _Lock:
+    def lock(self) -> LockFile:
         """A lock on ``path.lock``, not yet taken.  It excludes all others, those of other
         ``FileStore`` objects of the same process and thread included."""
-        return _Lock(f"{self._file}.lock", self, self._tenure)
+        return TenureLock(f"{self._file}.lock", self, self._tenure)
 
-    def mark(self, note: str) -> None:
+    def mark(self, note: str, *, for_good: bool) -> None:
         """Remember *note*, a line of text, in ``path.notes``.
 
+        :param for_good: else it is forgotten when 32 others have come after it.
         :raises StoreError: if that cannot be written.
         """
         with self._locked(), self._explained("remember a spent refresh token"):
-            notes = self._notes()
-            if note not in notes:
-                content = "".join(f"{line}\n" for line in [*notes, note]).encode()
-                self._draft().publish(content, f"{self._file}.notes")
+            known = self._notes()
+            notes = [line for line in known if line.removesuffix(_FOR_GOOD) != note]
+            lasts = for_good or note + _FOR_GOOD in known
+            notes.append(note + _FOR_GOOD if lasts else note)
+            passing = [line for line in notes if not line.endswith(_FOR_GOOD)]
+            forgotten = set(passing[:-_NOTES_KEPT])
+            content = "".join(f"{line}\n" for line in notes if line not in forgotten)
+            self._draft().publish(content.encode(), f"{self._file}.notes")
 
     def marked(self, note: str) -> bool:
         """Whether *note* is remembered.
@@ -131,7 +145,7 @@ class FileStore:
         :raises StoreError: if that cannot be read.
         """
         with self._explained("read which refresh tokens were spent"):
-            return note in self._notes()
+            return note in [line.removesuffix(_FOR_GOOD) for line in self._notes()]
 
     def __repr__(self) -> str:
         return f"FileStore({self.path!r})"
@@ -159,7 +173,8 @@ class FileStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Under the lock: the one that this thread holds, or else one for the time being."""
-        if self._tenure.lock is not None and self._tenure.lock.confirm():
+        held = self._tenure.lock
+        if held is not None and held.confirm():
             yield
             return
         lock = self.lock()
@@ -177,33 +192,6 @@ class FileStore:
             yield
         except OSError as error:
             raise failure(self, task, error) from error
-
-
-class _Tenure:
-    """Who holds a store's lock in this process, and what was prepared since it was taken."""
-
-    def __init__(self) -> None:
-        self.lock: LockFile | None = None
-        self.draft: Draft | None = None
-
-
-class _Lock(LockFile):
-    def __init__(self, path: str, slot: object, tenure: _Tenure) -> None:
-        super().__init__(path, slot)
-        self._tenure = tenure
-
-    def acquire_within(self, seconds: float) -> bool:
-        if not super().acquire_within(seconds):
-            return False
-        self._tenure.lock, self._tenure.draft = self, None
-        return True
-
-    def release(self) -> None:
-        if self.held and self._tenure.lock is self:
-            if self._tenure.draft is not None:
-                self._tenure.draft.discard()
-            self._tenure.lock = self._tenure.draft = None
-        super().release()
 
 
 def _log(message: str, *args: object) -> None:

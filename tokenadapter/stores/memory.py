@@ -8,6 +8,7 @@ import threading
 import time
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from tokenadapter.protocols import Document, Snapshot
 
@@ -28,12 +29,18 @@ class MemoryStore:
         is this object's own: it ends with it, and is empty in a pickled copy.
     """
 
-    shared = False
     poll = (0.005, 0.05)
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name
         self._slots = _Slots() if name is None else _NAMED
+        self._slots.born.setdefault(name, os.getpid())
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the slot came into being in another process: this one was forked from it, or
+        the store arrived here by pickle."""
+        return self._slots.born[self.name] != os.getpid()
 
     def load(self) -> Snapshot:
         """What the slot holds now."""
@@ -66,20 +73,41 @@ class MemoryStore:
         """A lock among the threads of this process, not yet taken."""
         return _Lock(self._slots, self.name)
 
-    def mark(self, note: str) -> None:
-        """Remember *note* for as long as the slot exists."""
-        with _GUARD:
-            self._slots.notes.add((self.name, note))
+    def mark(self, note: str, *, for_good: bool) -> None:
+        """Remember *note* for as long as the slot exists.
+
+        :param for_good: of no account.
+        """
+        self._slots.notes.setdefault(self.name, set()).add(note)
 
     def marked(self, note: str) -> bool:
         """Whether *note* is remembered."""
-        return (self.name, note) in self._slots.notes
+        return note in self._slots.notes.get(self.name, ())
 
     def __repr__(self) -> str:
         return f"MemoryStore({'' if self.name is None else repr(self.name)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.name,)
+        return _arrived, (self.name, self._slots.born[self.name])
+
+
+def own_store(source: object) -> MemoryStore:
+    """The store of whoever has not named one: the same for all who use the very same source."""
+    try:
+        return _OWN.setdefault(source, MemoryStore())
+    except TypeError:  # it has no hash, or no weak references
+        return MemoryStore()
+
+
+def _arrived(name: str | None, born: int) -> MemoryStore:
+    # A private slot is empty here, but what it was made for goes on where it came from.
+    if name is None:
+        store = MemoryStore()
+        store._slots.born[None] = 0
+    else:
+        _NAMED.born.setdefault(name, born)
+        store = MemoryStore(name)
+    return store
 
 
 class _Item(NamedTuple):
@@ -90,7 +118,8 @@ class _Item(NamedTuple):
 
 
 class _Slots:
-    """What slots hold, who holds their locks, and what is noted of them, by the slot's name.
+    """What slots hold, who holds their locks, where they came into being, and what is noted of
+    them, by their names.
 
     :data:`_GUARD` guards it.
     """
@@ -98,7 +127,8 @@ class _Slots:
     def __init__(self) -> None:
         self._items: TLRUCache[str | None, _Item] | None = None
         self.holders: dict[str | None, _Lock] = {}
-        self.notes: set[tuple[str | None, str]] = set()
+        self.born: dict[str | None, int] = {}
+        self.notes: dict[str | None, set[str]] = {}
 
     def find(self, name: str | None) -> _Item | None:
         if self._items is None:
@@ -152,6 +182,7 @@ class _Lock:
 # Guards every _Slots.  Reentrant: a signal handler may use a session, too.
 _GUARD = threading.RLock()
 _NAMED = _Slots()
+_OWN: WeakKeyDictionary[object, MemoryStore] = WeakKeyDictionary()
 
 if hasattr(os, "register_at_fork"):
     # No fork in the middle of a change: the child would keep half of it, and the guard.

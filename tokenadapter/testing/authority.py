@@ -91,7 +91,7 @@ class Authority:
         else:
             client, secret = form.get("client_id", ""), form.get("client_secret")
         if client not in self._clients or self._clients[client] != secret:
-            raise Refused("invalid_client", "unknown client or wrong secret", 401)
+            raise Refused("invalid_client", "wrong client credentials", 401)
         return client
 
     def token(self, client: str, form: Mapping[str, str]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Real processes that share a token at a real authorization server, and are killed."""

@@ -1,0 +1,158 @@
+"""One process of a fleet: a request every now and then, and a line to the driver about each.
+
+It ends when its standard input ends.  What is told is ``PID KIND WORD SECONDS``: an ``answer`` is a
+status, or else the reason or type of an error, an ``event`` one of :mod:`tokenadapter.events`, and
+a ``point`` one of ``POINTS``.
+
+    python client.py BASE_URL FILE GRACE PAUSE PAGE SLOT
+
+``PAUSE`` is the longest time between two requests, in seconds: half of them come at any time, the
+others together with those of all clients, as cron jobs do.  ``PAGE`` is a file that is mapped
+into the memory of driver and clients.  In it, each client has a byte that says whether the answer
+to a token request of its own is at stake, and the byte after those says at which point whoever
+gets there waits to be killed: see ``POINTS``.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import select
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import requests
+
+from tokenadapter import (
+    FileStore,
+    ReauthRequired,
+    RefreshTemporarilyFailed,
+    RefreshToken,
+    Token,
+    TokenAdapter,
+)
+from tokenadapter.events import Event
+from tokenadapter.protocols import Credential
+
+# The token request is announced in the store but not sent; the server has answered it; the answer
+# is saved but nobody has used it.  On the page they are counted from 1.
+POINTS = ["asking", "answered", "saved"]
+
+
+class Page:
+    """What a driver and its clients share."""
+
+    def __init__(self, file: Path) -> None:
+        with file.open("r+b") as opened:
+            self._bytes = mmap.mmap(opened.fileno(), 0)
+
+    @classmethod
+    def new(cls, file: Path, clients: int) -> Page:
+        file.write_bytes(bytes(clients + 1))
+        return cls(file)
+
+    def is_at_stake(self, slot: int) -> bool:
+        return self._bytes[slot] > 0
+
+    def stake(self, slot: int, at_stake: bool) -> None:
+        self._bytes[slot] = at_stake
+
+    @property
+    def armed(self) -> str | None:
+        number = self._bytes[-1]
+        return POINTS[number - 1] if number else None
+
+    def arm(self, point: str | None) -> None:
+        self._bytes[-1] = 0 if point is None else POINTS.index(point) + 1
+
+    def close(self) -> None:
+        self._bytes.close()
+
+
+def tell(kind: str, word: str, seconds: float = 0.0) -> None:
+    # One write, so that lines of several processes and threads never mix.
+    os.write(1, f"{os.getpid()} {kind} {word} {seconds:.4f}\n".encode())
+
+
+class Client:
+    def __init__(self, page: Page, slot: int) -> None:
+        self._page = page
+        self._slot = slot
+
+    def stake(self, at_stake: bool) -> None:
+        self._page.stake(self._slot, at_stake)
+
+    def reach(self, point: str) -> None:
+        if self._page.armed == point:
+            tell("point", point)
+            sys.stdin.read()
+
+    def on_refresh(self, token: Token) -> None:
+        self.stake(False)
+        self.reach("saved")
+
+    def on_event(self, event: Event) -> None:
+        tell("event", type(event).__name__)
+
+
+class StoppingRefreshToken(RefreshToken):
+    """Can be stopped between all that matters."""
+
+    client: Client
+
+    def fetch(self, credential: Credential, previous: Token | None) -> Token:
+        self.client.reach("asking")
+        self.client.stake(True)
+        try:
+            token = super().fetch(credential, previous)
+        except BaseException:
+            self.client.stake(False)
+            raise
+        self.client.reach("answered")
+        return token
+
+
+def request(session: requests.Session, url: str) -> None:
+    started = time.monotonic()
+    try:
+        word = str(session.get(url, timeout=30).status_code)
+    except ReauthRequired as error:
+        word = error.reason
+    except RefreshTemporarilyFailed:
+        word = RefreshTemporarilyFailed.__name__
+    except requests.RequestException as error:
+        word = type(error).__name__
+        traceback.print_exc()
+    tell("answer", word, time.monotonic() - started)
+
+
+def until_next(pause: float) -> float:
+    """The seconds until the next request."""
+    return random.choice([random.uniform(0, pause), pause - time.time() % pause])
+
+
+def main() -> None:
+    base, file, grace, pause, page, slot = sys.argv[1:]
+    client = Client(Page(Path(page)), int(slot))
+    source = StoppingRefreshToken(
+        f"{base}/token", client_id="client", client_secret="secret", grace=float(grace)
+    )
+    source.client = client
+    url = f"{base}/api/"
+    with requests.Session() as session:
+        TokenAdapter(
+            url,
+            source,
+            store=FileStore(file),
+            on_refresh=client.on_refresh,
+            on_event=client.on_event,
+        ).mount(session)
+        while not select.select([0], [], [], until_next(float(pause)))[0]:
+            request(session, url)
+
+
+if __name__ == "__main__":
+    main()

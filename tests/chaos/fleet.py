@@ -1,0 +1,230 @@
+"""The driver of a fleet: starts the clients, hears what they tell, kills them and counts."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import pytest
+import requests
+
+from tokenadapter import FileStore, RefreshToken, TokenKeeper
+
+from .client import Page
+
+HERE = Path(__file__).parent
+# Seconds that a process may take to start or to end on a machine that is busy.
+PATIENCE = 60
+
+
+class Provider:
+    """The authorization server's process."""
+
+    def __init__(self, folder: Path, *, lifetime: float, grace: float) -> None:
+        command = [sys.executable, HERE / "provider.py", folder, str(lifetime), str(grace)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.url = self._process.stdout.readline().strip()
+        assert self.url, "the authorization server did not start"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.communicate(timeout=PATIENCE)
+
+    def log_in(self) -> dict[str, Any]:
+        """The token response to a new login."""
+        return self._ask("login")
+
+    def figures(self) -> Counter[str]:
+        return Counter(self._ask("figures"))
+
+    def _ask(self, path: str) -> dict[str, Any]:
+        response = requests.get(f"{self.url}/{path}", timeout=PATIENCE)
+        response.raise_for_status()
+        return response.json()
+
+
+class Line(NamedTuple):
+    """What a client told."""
+
+    client: Client
+    kind: str
+    word: str
+
+
+class Client(NamedTuple):
+    """A client's process."""
+
+    slot: int
+    process: subprocess.Popen[bytes]
+
+
+class Fleet:
+    """Clients of one API that share one token.
+
+    :param base: the URL below which API and token endpoint are.
+    :param pause: the longest time between two requests of one client, in seconds.
+    """
+
+    def __init__(
+        self, base: str, folder: Path, size: int, *, pause: float, grace: float = 0.0
+    ) -> None:
+        self.made_at = time.monotonic()
+        self.answers: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
+        self.longest = 0.0
+        """The longest that a request took, in seconds."""
+        self.kills = 0
+        self.hits = 0
+        """How many of the kills hit a client whose token request was being answered."""
+        self._log = (folder / "clients.log").open("w+")
+        page, file = folder / "page", folder / "state" / "token.json"
+        self._page = Page.new(page, size)
+        self._arguments = [base, str(file), str(grace), str(pause), str(page)]
+        source = RefreshToken(f"{base}/token", client_id="client", client_secret="secret")
+        self._keeper = TokenKeeper(source, FileStore(file))
+        self._lines, self._telling = os.pipe()
+        self._rest = b""
+        self._clients: dict[int, Client] = {}
+        self._size = size
+
+    # --- begin and end -------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        for slot in range(self._size):
+            self._start(slot)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for client in self:
+            client.process.kill()
+            self._forget(client)
+        os.close(self._lines)
+        os.close(self._telling)
+        self._page.close()
+        self._log.close()
+
+    def _start(self, slot: int) -> None:
+        self._page.stake(slot, False)
+        process = subprocess.Popen(
+            [sys.executable, HERE / "client.py", *self._arguments, str(slot)],
+            stdin=subprocess.PIPE,
+            stdout=self._telling,
+            stderr=self._log,
+        )
+        self._clients[process.pid] = Client(slot, process)
+
+    def _forget(self, client: Client) -> None:
+        client.process.communicate()
+        del self._clients[client.process.pid]
+
+    def end(self) -> None:
+        """Let the clients end by themselves, and hear them to their end."""
+        self._page.arm(None)
+        for client in self:
+            assert client.process.stdin is not None
+            client.process.stdin.close()
+        deadline = time.monotonic() + PATIENCE
+        while any(client.process.poll() is None for client in self):
+            assert time.monotonic() < deadline, "a client does not end"
+            self.hear(0.05)
+        while self.hear(0):
+            pass
+        for client in self:
+            assert client.process.returncode == 0, self.log()
+            self._forget(client)
+
+    # --- what the clients do -------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Client]:
+        return iter(list(self._clients.values()))
+
+    def adopt(self, response: dict[str, Any]) -> None:
+        """Give a login to all of them."""
+        self._keeper.adopt(response)
+
+    def hear(self, seconds: float) -> list[Line]:
+        """What clients tell, waiting for so many *seconds* at most if it is nothing."""
+        if not select.select([self._lines], [], [], seconds)[0]:
+            return []
+        *whole, self._rest = (self._rest + os.read(self._lines, 65536)).split(b"\n")
+        lines = []
+        for text in whole:
+            pid, kind, word, taken = text.decode().split()
+            if kind == "answer":
+                self.answers[word] += 1
+                self.longest = max(self.longest, float(taken))
+            elif kind == "event":
+                self.events[word] += 1
+            client = self._clients.get(int(pid))
+            if client is not None:  # else these are its last words
+                lines.append(Line(client, kind, word))
+        return lines
+
+    def wait_until_all_get(self, answer: str) -> None:
+        """Wait until every client there is has got *answer*, from now on."""
+        missing = {client.slot for client in self}
+        for line in self._all_lines():
+            if (line.kind, line.word) == ("answer", answer):
+                missing.discard(line.client.slot)
+            if not missing:
+                return
+
+    def wait_at(self, point: str) -> Client:
+        """Stop the next client that gets to *point*."""
+        self.arm(point)
+        for line in self._all_lines():
+            if line.kind == "point":
+                self.arm(None)
+                return line.client
+        raise AssertionError
+
+    def _all_lines(self) -> Iterator[Line]:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            yield from self.hear(0.05)
+        pytest.fail(f"nobody gets there; heard {self.answers}, {self.events}\n{self.log()}")
+
+    def log(self) -> str:
+        """What the clients wrote to their standard error."""
+        self._log.seek(0)
+        return self._log.read()
+
+    # --- killing them --------------------------------------------------------------------
+
+    def arm(self, point: str | None) -> None:
+        """Let the next client that gets to *point* announce it, and wait."""
+        self._page.arm(point)
+
+    def replace(self, client: Client) -> None:
+        """Kill a client, by the signal that nobody can catch, and start another."""
+        assert client.process.poll() is None, f"a client ended by itself\n{self.log()}"
+        client.process.kill()
+        client.process.wait()
+        self.kills += 1
+        self.hits += self._page.is_at_stake(client.slot)
+        self._forget(client)
+        self._start(client.slot)
+
+    def replace_unless_at_stake(self, client: Client) -> None:
+        """Kill a client as :meth:`replace` does, but not between a token request and the save of
+        its answer."""
+        client.process.send_signal(signal.SIGSTOP)
+        _, status = os.waitpid(client.process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status), f"a client ended by itself\n{self.log()}"
+        if self._page.is_at_stake(client.slot):
+            client.process.send_signal(signal.SIGCONT)
+        else:
+            self.replace(client)

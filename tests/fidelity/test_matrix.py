@@ -1,0 +1,114 @@
+"""Every body, with every fate of the token, on every way: it arrives whole, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+
+from tokenadapter import TokenAdapter, TokenKeeper
+from tokenadapter.testing import TokenServer
+
+from .bodies import KINDS, Place
+from .conftest import Way
+
+numbers = count()
+
+
+class Revoking(HTTPAdapter):
+    """Has the token of its first request revoked, which is signed by then and not yet sent."""
+
+    server: TokenServer | None = None
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> Any:
+        if self.server is not None:
+            self.server.revoke(request.headers["Authorization"].removeprefix("Bearer "))
+            self.server = None
+        return super().send(request, *args, **kwargs)
+
+
+class Adapter(TokenAdapter, Revoking):
+    pass
+
+
+STATES = {
+    "valid": ([], [200]),
+    "expired": ([], [200]),
+    "revoked before": ([401], [401, 200]),
+    "revoked between": ([401], [401, 200]),
+}
+
+
+@pytest.fixture
+def sessions() -> Iterator[list[requests.Session]]:
+    sessions: list[requests.Session] = []
+    yield sessions
+    for session in sessions:
+        session.close()
+
+
+@pytest.mark.filterwarnings("ignore::requests.exceptions.FileModeWarning")
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("way", ["http", "https", "proxy", "tunnel"])
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_arrives_whole_or_the_401_is_handed_on(
+    kind: str,
+    state: str,
+    way: str,
+    stream: bool,
+    ways: dict[str, Way],
+    place: Place,
+    sessions: list[requests.Session],
+) -> None:
+    make, settings, repeats = KINDS[kind]
+    server = ways[way].server
+    keeper = TokenKeeper(ways[way].source())
+    token = server.issue()
+    if state == "expired":
+        del token["expires_in"]
+        token["expires_at"] = time.time() - 1
+    keeper.adopt(token)
+    if state in ("expired", "revoked before"):
+        server.revoke(token["access_token"])
+    session = ways[way].session()
+    sessions.append(session)
+    # In clear, a proxy reads the token.
+    adapter = Adapter(server.api_url, keeper, allow_http=way == "proxy", **settings).mount(session)
+    if state == "revoked between":
+        adapter.server = server
+
+    url = f"{server.api_url}{next(numbers)}"
+    kwargs, whole = make(place)
+    request = session.prepare_request(requests.Request("PUT", url, **kwargs))
+    if whole is None:
+        assert isinstance(request.body, (bytes, str))
+        whole = request.body if isinstance(request.body, bytes) else request.body.encode()
+    headers = dict(request.headers)
+    answer = session.send(request, stream=stream, verify=session.verify, proxies=session.proxies)
+
+    past, statuses = STATES[state]
+    if not repeats and past:
+        past, statuses = [], [401]
+    assert [each.status_code for each in answer.history] == past
+    assert answer._content_consumed is not stream
+    assert answer.request is request
+    assert dict(request.headers) == headers
+    if statuses[-1] == 200:
+        assert answer.json()["sha256"] == hashlib.sha256(whole).hexdigest()
+    else:
+        assert answer.json() == {"error": "invalid_token"}
+    arrived = [each for each in server.requests if server.url + each.path == url]
+    assert [each.status for each in arrived] == statuses
+    for each in arrived:
+        assert (each.method, each.length) == ("PUT", len(whole))
+        assert each.sha256 == hashlib.sha256(whole).hexdigest()
+    assert keeper.stats.get("Renewed", 0) == (state != "valid")
+    if proxy := ways[way].proxy:
+        assert proxy.asked[-1] == ("PUT", url) or proxy.asked[-1][0] == "CONNECT"

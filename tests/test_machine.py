@@ -1,0 +1,171 @@
+"""The real machine: nonces that differ, events, and threads that the interpreter waits for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from tokenadapter.machine import MACHINE, Latch
+
+
+def test_no_two_nonces_are_the_same() -> None:
+    assert len({MACHINE.nonce() for _ in range(1000)}) == 1000
+
+
+class Gate:
+    """The gate of a latch, which tells who comes to it."""
+
+    def __init__(self, latch: Latch) -> None:
+        self.gate, latch._gate = latch._gate, self  # type: ignore[assignment]
+        self.comers = threading.Semaphore(0)
+        self.release = self.gate.release
+
+    def acquire(self, timeout: float) -> bool:
+        self.comers.release()
+        return self.gate.acquire(timeout=timeout)
+
+
+def test_a_latch_lets_all_go_at_once_and_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No wait is saved by its next look.
+    monkeypatch.setattr(Latch, "_SLICE", 1000.0)
+    latch = Latch()
+    gate = Gate(latch)
+    released: list[bool] = []
+    threads = [threading.Thread(target=lambda: released.append(latch.wait(20.0))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert gate.comers.acquire(timeout=60)
+    assert not latch.is_set()
+    latch.set()
+    for thread in threads:
+        thread.join(10)
+    assert released == [True] * 8
+    assert latch.is_set()
+    assert latch.wait(0)
+
+
+def test_nobody_waits_for_longer_than_told() -> None:
+    latch = MACHINE.event()
+    assert [latch.wait(seconds) for seconds in (-1, 0, 0.001)] == [False] * 3
+
+
+def test_a_latch_that_an_interrupted_waiter_left_closed_lets_the_others_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Latch, "_SLICE", 0.01)
+    latch = Latch()
+    gate = Gate(latch)
+    thread = threading.Thread(target=latch.wait, args=[20.0])
+    thread.start()
+    assert gate.comers.acquire(timeout=60)
+    # It is set, and who came through was interrupted then.
+    latch._is_set = True
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_signal_handler_may_wait_in_the_thread_that_waits() -> None:
+    latch, in_handler = MACHINE.event(), threading.Event()
+    waited: list[bool] = []
+
+    def handle(number: int, frame: object) -> None:
+        in_handler.set()
+        waited.append(latch.wait(60))
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        in_handler.wait(60)
+        latch.set()
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    thread = threading.Thread(target=interrupt)
+    try:
+        thread.start()
+        waited.append(latch.wait(60))
+        thread.join(60)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert waited == [True, True]
+
+
+@pytest.mark.parametrize("set_at", range(1, 60))
+def test_such_a_handler_may_come_at_any_moment_of_the_wait(set_at: int) -> None:
+    latch = MACHINE.event()
+    moments: list[bool] = []
+
+    def handle(frame: FrameType, event: str, argument: object) -> Any:
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            if len(moments) == set_at:
+                latch.set()
+            moments.append(latch.wait(0))
+        return handle
+
+    before = sys.gettrace()
+    sys.settrace(handle)
+    try:
+        latch.wait(0.001)
+    finally:
+        sys.settrace(before)
+    if len(moments) <= set_at:
+        latch.set()
+    assert moments == [False] * min(set_at, len(moments)) + [True] * max(len(moments) - set_at, 0)
+    assert latch.wait(0)
+
+
+def test_work_is_done_in_a_thread_that_the_interpreter_waits_for() -> None:
+    workers: list[threading.Thread] = []
+    done = threading.Event()
+
+    def work() -> None:
+        workers.append(threading.current_thread())
+        done.set()
+
+    assert MACHINE.start(work)
+    assert done.wait(60)
+    assert workers != [threading.current_thread()]
+    assert not workers[0].daemon
+
+
+def test_where_no_thread_can_start_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert not MACHINE.start(lambda: None)
+
+
+def test_a_running_program_is_not_exiting() -> None:
+    assert not MACHINE.exiting()
+
+
+def test_a_program_is_over_when_only_helpers_are_left() -> None:
+    program = """
+import threading
+from tokenadapter.machine import MACHINE
+
+def last_of_the_programs_own():
+    threading.main_thread().join()
+    print(MACHINE.exiting(), flush=True)
+
+def helper():
+    threading.main_thread().join()
+    thread.join()
+    print(MACHINE.exiting(), flush=True)
+
+daemon = threading.Thread(target=threading.Event().wait, daemon=True)
+daemon.start()
+thread = threading.Thread(target=last_of_the_programs_own)
+thread.start()
+MACHINE.start(helper)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True"], done.stderr

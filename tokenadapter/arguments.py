@@ -1,0 +1,57 @@
+"""What an adapter is given: checked at once, and understood as requests would."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from urllib3.util import Retry, Timeout
+
+__all__ = ["check", "read_timeout", "without_401"]
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110 section 5.6.2
+_SCHEME = re.compile(r"(?:[!-~]+(?: [!-~]+)*)?")
+
+
+def check(
+    verdict: object,
+    attach: object,
+    inner: object,
+    header: str,
+    scheme: str,
+    max_replays: int,
+    replay_limit: int,
+) -> None:
+    """Say at once what would fail only when a token ends."""
+    for name, value in (("verdict", verdict), ("attach", attach)):
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} is a function, not {value!r}")
+    if inner is not None and not callable(getattr(inner, "send", None)):
+        raise TypeError(f"inner is an adapter, not {inner!r}")
+    for name, text, pattern in (("header", header, _HEADER), ("scheme", scheme, _SCHEME)):
+        if not isinstance(text, str):
+            raise TypeError(f"{name} is a text, not {text!r}")
+        if not pattern.fullmatch(text):
+            raise ValueError(f"{name} cannot stand in a request: {text!r}")
+    for name, number in (("max_replays", max_replays), ("replay_limit", replay_limit)):
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"{name} is a whole number, not {number!r}")
+        if number < 0:
+            raise ValueError(f"{name} cannot be less than 0, but is {number}")
+
+
+def read_timeout(timeout: Any) -> float | None:
+    """The read time-out, in seconds, of what requests takes for a time-out."""
+    if isinstance(timeout, tuple):
+        timeout = timeout[-1]
+    elif isinstance(timeout, Timeout):
+        timeout = timeout.total if timeout.total is not None else timeout.read_timeout
+    return timeout if isinstance(timeout, (int, float)) else None
+
+
+def without_401(retry: Retry) -> Retry:
+    """A 401 is not for urllib3 to repeat: it would send the same dead token."""
+    statuses = retry.status_forcelist
+    if not statuses or 401 not in statuses:
+        return retry
+    return retry.new(status_forcelist=[status for status in statuses if status != 401])

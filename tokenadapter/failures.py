@@ -1,0 +1,152 @@
+"""What goes wrong in the heart, in words: what happened, what was kept, what to do.
+
+Each function makes one error.  This module is imported when the first of them is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tokenadapter.errors import (
+    LockTimeout,
+    ReauthRequired,
+    RefreshConfigError,
+    RefreshTemporarilyFailed,
+    StoreError,
+    TokenError,
+    TokenNotPersisted,
+)
+from tokenadapter.protocols import TokenStore
+from tokenadapter.record import Hold, Tombstone
+
+_NEW_LOGIN = "Log in again and hand the new token to TokenKeeper.adopt()."
+
+
+def unreadable(store: TokenStore, why: str) -> StoreError:
+    return StoreError(
+        f"{store!r} holds something that this version of tokenadapter cannot use: {why}. It was "
+        "left as it was: move it away, or name another store."
+    )
+
+
+def of_another(
+    store: TokenStore, theirs: Mapping[str, str], ours: Mapping[str, str]
+) -> RefreshConfigError:
+    return RefreshConfigError(
+        f"{store!r} holds the token of {_described(theirs)}, not of {_described(ours)}. Nothing "
+        "was used or overwritten: give each its own store, or share one TokenKeeper if they are "
+        "meant to share the token. If the other is no longer in use, move its record away."
+    )
+
+
+def asked_for_otherwise(
+    store: TokenStore, theirs: Mapping[str, str], ours: Mapping[str, str]
+) -> RefreshConfigError:
+    return RefreshConfigError(
+        f"Programs that share {store!r} ask for different things: "
+        f"{dict(ours) or 'nothing in particular'} here, "
+        f"{dict(theirs) or 'nothing in particular'} there. The token there is kept: let all ask "
+        "for everything that any of them needs, or give each its own store."
+    )
+
+
+def spent_before(store: TokenStore) -> RefreshConfigError:
+    return RefreshConfigError(
+        f"The refresh token to adopt was spent by an earlier renewal in {store!r}: presented "
+        "again, it could revoke the grant. Nothing was changed. A login gives a new one; what is "
+        "stored goes on if it still works."
+    )
+
+
+def held(hold: Hold, left: float, now: float) -> TokenError:
+    """The error of a hold that binds for *left* more seconds."""
+    told = f"{hold.cause} Nobody asks again for {left:.1f} s."
+    if hold.kind == "config":
+        return RefreshConfigError(told, error=hold.error)
+    if hold.kind == "refused":
+        return ReauthRequired(told, error=hold.error)
+    return RefreshTemporarilyFailed(told, error=hold.error, retry_at=now + left)
+
+
+def dead(stone: Tombstone) -> ReauthRequired:
+    return ReauthRequired(stone.cause, reason=stone.reason, error=stone.error)
+
+
+def lost(store: TokenStore) -> ReauthRequired:
+    return ReauthRequired(
+        f"The record in {store!r} is gone or cannot be read, and the refresh token at hand was "
+        "spent by an earlier renewal: presented again, it could revoke the grant. Nothing was "
+        f"sent. {_NEW_LOGIN} A new first refresh token in the configuration does as well.",
+        reason="store_lost",
+    )
+
+
+def private_copy() -> ReauthRequired:
+    return ReauthRequired(
+        "The refresh token lives in the memory of the process that this one was copied from: if "
+        "both presented it, the grant could be revoked. Nothing was sent. Use a store that "
+        "processes share, such as FileStore.",
+        reason="private_copy",
+    )
+
+
+def no_credential(store: TokenStore) -> ReauthRequired:
+    return ReauthRequired(
+        f"There is no token in {store!r} and nothing to obtain one with. {_NEW_LOGIN}",
+        reason="no_credential",
+    )
+
+
+def locked(store: TokenStore, seconds: float) -> LockTimeout:
+    return LockTimeout(
+        f"Others have held the lock of {store!r} for {seconds:.1f} s. Nothing was sent and "
+        "nothing changed: try again, or raise lock_timeout if the token endpoint takes that long."
+    )
+
+
+def too_slow(store: TokenStore, seconds: float) -> LockTimeout:
+    return LockTimeout(
+        f"The renewal of the token in {store!r} has not ended within {seconds:.1f} s. It goes on, "
+        "and what it obtains will be saved: try again, or allow more time by lock_timeout and by "
+        "the time-out of the request."
+    )
+
+
+def reentered() -> TokenError:
+    return TokenError(
+        "A token was asked for, or adopted, from within the renewal that is under way: by the "
+        "token source, on_refresh, on_event or a signal handler. There is none yet: use another "
+        "session there."
+    )
+
+
+def not_adopted(why: Exception) -> TokenNotPersisted:
+    return TokenNotPersisted(
+        f"The token could not be saved, and is not used: {why} Call adopt() again."
+    )
+
+
+def unsaved(store: TokenStore) -> TokenNotPersisted:
+    return TokenNotPersisted(
+        f"The newest token could not be saved to {store!r} yet, and it is no longer good. No "
+        "other is obtained until it is saved: see to the store."
+    )
+
+
+def source_raised(error: Exception) -> RefreshTemporarilyFailed:
+    # What it says may hold anything, secrets too: it is not ours to repeat.
+    return RefreshTemporarilyFailed(
+        f"The token source failed with {type(error).__name__}. What the store held is kept. The "
+        "log has its traceback at level DEBUG, under tokenadapter."
+    )
+
+
+def source_returned(why: str) -> RefreshConfigError:
+    return RefreshConfigError(
+        f"The token source returned no token: {why}. What the store held is kept. It is to return "
+        "a Token, a mapping with the keys of a token response, or the text of an access token."
+    )
+
+
+def _described(whose: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value!r}" for name, value in whose.items()) or "an unnamed source"
