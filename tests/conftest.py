@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -17,6 +19,13 @@ from tokenadapter.testing import TokenServer
 # On top of hypothesis' own choice, which is a reproducible one where CI is set.
 settings.register_profile("tokenadapter", settings(), deadline=None)
 settings.load_profile("tokenadapter")
+
+
+# A shell that runs the tests in the background lets them ignore Ctrl-C, and so would every program
+# that they start to see what it does on Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -38,15 +39,20 @@ def test_a_latch_lets_all_go_at_once_and_for_good(monkeypatch: pytest.MonkeyPatc
     latch = Latch()
     gate = Gate(latch)
     released: list[bool] = []
-    threads = [threading.Thread(target=lambda: released.append(latch.wait(20.0))) for _ in range(8)]
+
+    def wait() -> None:
+        released.append(latch.wait(600.0))
+
+    threads = [threading.Thread(target=lambda: released.append(latch.wait(60.0))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for _ in threads:
         assert gate.comers.acquire(timeout=60)
     assert not latch.is_set()
     latch.set()
+    deadline = time.monotonic() + 20
     for thread in threads:
-        thread.join(10)
+        thread.join(max(deadline - time.monotonic(), 0.0))
     assert released == [True] * 8
     assert latch.is_set()
     assert latch.wait(0)
@@ -150,6 +156,7 @@ def test_a_running_program_is_not_exiting() -> None:
 def test_a_program_is_over_when_only_helpers_are_left() -> None:
     program = """
 import threading
+import time
 from tokenadapter.machine import MACHINE
 
 def last_of_the_programs_own():

@@ -171,15 +171,16 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_does_not_lose_a_token_that_is_under_way(server, target):
+    command = [sys.executable, "-c", INTERRUPTED, *target[1:]]
     with server.hold(processed=True) as hold:
-        process = subprocess.Popen(
-            [sys.executable, "-c", INTERRUPTED, *target[1:]], stdout=subprocess.PIPE, text=True
-        )
-        assert hold.arrived.wait(30)
-        process.send_signal(signal.SIGINT)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "interrupted\n"
-    process.communicate()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        with process:
+            assert hold.arrived.wait(30)
+            process.send_signal(signal.SIGINT)
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            hold.release()
+    assert said == "interrupted\n"
     assert process.returncode == 0
     with requests.Session() as session:
         new_adapter(target).mount(session)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from urllib3.util import Retry, Timeout
 
 __all__ = ["check", "read_timeout", "without_401"]
 
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110 section 5.6.2
-_SCHEME = re.compile(r"(?:[!-~]+(?: [!-~]+)*)?")
+# What else than letters and digits stands in the name of a header (RFC 9110 section 5.6.2).
+_IN_NAMES = str.maketrans("", "", "!#$%&'*+-.^_`|~")
 
 
 def check(
@@ -28,11 +27,13 @@ def check(
             raise TypeError(f"{name} is a function, not {value!r}")
     if inner is not None and not callable(getattr(inner, "send", None)):
         raise TypeError(f"inner is an adapter, not {inner!r}")
-    for name, text, pattern in (("header", header, _HEADER), ("scheme", scheme, _SCHEME)):
+    for name, text in (("header", header), ("scheme", scheme)):
         if not isinstance(text, str):
             raise TypeError(f"{name} is a text, not {text!r}")
-        if not pattern.fullmatch(text):
-            raise ValueError(f"{name} cannot stand in a request: {text!r}")
+    if not header or not (header.isascii() and (header.translate(_IN_NAMES) or "x").isalnum()):
+        raise ValueError(f"header cannot stand in a request: {header!r}")
+    if not (scheme.isascii() and scheme.isprintable() and scheme == scheme.strip()):
+        raise ValueError(f"scheme cannot stand in a request: {scheme!r}")
     for name, number in (("max_replays", max_replays), ("replay_limit", replay_limit)):
         if isinstance(number, bool) or not isinstance(number, int):
             raise TypeError(f"{name} is a whole number, not {number!r}")

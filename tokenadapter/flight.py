@@ -11,7 +11,6 @@ interrupted join would make the interpreter believe that the thread has ended.
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -145,6 +144,8 @@ class _InterruptsPutOff:
     """Where no helper thread can be started, Ctrl-C waits until the work is done."""
 
     def __enter__(self) -> None:
+        import signal
+
         self._caught: list[int] = []
         self._handler = None
         if threading.current_thread() is threading.main_thread():
@@ -153,6 +154,8 @@ class _InterruptsPutOff:
             signal.signal(signal.SIGINT, lambda number, frame: self._caught.append(number))
 
     def __exit__(self, *error: object) -> None:
+        import signal
+
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
             if self._caught:

@@ -21,7 +21,8 @@ from .errors import UnsafeTarget
 __all__ = ["Prefix"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
+# Patterns that few programs ever need are compiled when they are used.
+_LOOPBACK = r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]"
 
 # scheme, authority, path, and the rest.  Only with ASCII is U+017F not taken for an "s".
 _PARTS = re.compile(r"(https?)://([^/?#]*)([^?#]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
@@ -31,9 +32,7 @@ _PLAIN_SEGMENTS = r"(?:/(?!\.)[A-Za-z0-9_.~!$&'()*+,:=@-]*+)*+"
 
 # What is never left after the last decoding of an honest path: control characters, and characters
 # in forms that only a lenient decoder reads, overlong UTF-8 (%C0%AE for ".") and %u002e.
-_TRICKS = re.compile(
-    "[\x00-\x1f\x7f]|[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]|%u[0-9A-Fa-f]{4}"
-)
+_TRICKS = "[\x00-\x1f\x7f]|[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]|%u[0-9A-Fa-f]{4}"
 _MOST_DECODINGS = 8
 
 
@@ -100,7 +99,7 @@ class Prefix:
                 "The path of the prefix has a '.', '..' or empty segment, plain or encoded: write "
                 "it as it is without them."
             )
-        if scheme == "http" and not allow_http and not _LOOPBACK.fullmatch(host):
+        if scheme == "http" and not allow_http and not re.fullmatch(_LOOPBACK, host):
             raise UnsafeTarget(
                 f"http://{host} would carry the token in clear text: use https, or pass "
                 "allow_http=True if everyone on the way to that host may read it."
@@ -176,7 +175,7 @@ def _descent(segment: str) -> int:
             break
     else:
         raise ValueError("its path is percent-encoded too many times over.")
-    if _TRICKS.search(segment):
+    if re.search(_TRICKS, segment):
         raise ValueError("its path hides a control character or an overlong encoding.")
     names = [re.split("[;?#]", part)[0] for part in re.split(r"[/\\]", segment)]
     ups = sum(name.count(".") > 1 and not name.strip(". ") for name in names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -14,15 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = ["longest_first", "own_urls", "resource", "without_query"]
 
-# The default port, where it is spelled out.
-_DEFAULT_PORT = re.compile(
-    r"(?<=^https)(://[^/?#]*):443(?=[/?#]|$)|(?<=^http)(://[^/?#]*):80(?=[/?#]|$)"
-)
-
 
 def resource(url: str) -> str:
     """The URL without query, fragment and default port."""
-    return _DEFAULT_PORT.sub(r"\1\2", url.partition("#")[0].partition("?")[0])
+    scheme, mark, rest = url.partition("#")[0].partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    host = host.removesuffix(":443" if scheme == "https" else ":80")
+    return f"{scheme}{mark}{host}{slash}{path}"
 
 
 def without_query(request: PreparedRequest) -> str:

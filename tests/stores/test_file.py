@@ -119,9 +119,9 @@ def test_notes_outlive_the_record(store: FileStore, path: Path) -> None:
 
 
 def test_notes_are_lines_for_people_too(store: FileStore, path: Path) -> None:
-    for note, for_good in [("a", True), ("b", False), ("c", False), ("b", False)]:
+    for note, for_good in [("a", True), ("b", False), ("c", False), ("b", False), ("a", True)]:
         store.mark(note, for_good=for_good)
-    assert path.with_name("token.json.notes").read_text() == "a for good\nc\nb\n"
+    assert path.with_name("token.json.notes").read_text() == "c\nb\na for good\n"
 
 
 def test_of_the_notes_that_are_not_for_good_the_last_32_are_remembered(
