@@ -5,7 +5,8 @@ the wall clock and the monotonic clock, and the larger age counts: the one stand
 laptop sleeps, the other can be set back.
 """
 
-from __future__ import annotations
+# No "from __future__ import annotations" here: of a NamedTuple, each annotation would be compiled
+# from its text, and cron pays for that at every start.
 
 from math import inf
 from typing import NamedTuple, Self

@@ -11,20 +11,22 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from weakref import WeakSet
 
-from tokenadapter.flight import Flight, Run
 from tokenadapter.hand import Hand, Holder
 from tokenadapter.journal import Journal
 from tokenadapter.machine import MACHINE, Machine
+from tokenadapter.need import Need, Outcome
 from tokenadapter.protocols import Grant, TokenSource, TokenStore, as_grant
-from tokenadapter.renewal import Need, Outcome, Renewal
+from tokenadapter.record import Record, mark
 from tokenadapter.slot import Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
     from tokenadapter.events import Event
+    from tokenadapter.flight import Flight, Run
+    from tokenadapter.renewal import Renewal
 
 __all__ = ["TokenKeeper"]
 
@@ -91,16 +93,9 @@ class TokenKeeper:
         self._machine = machine
         self._holder = Holder(machine, early=renew_early)
         self._slot = Slot(self.store, self.grant, machine)
-        self._flight: Flight[Outcome | None] = Flight(machine)
-        self._renewal = Renewal(
-            self._slot,
-            self.grant,
-            machine,
-            self.journal,
-            weigh=self._holder.weigh,
-            take=self._take,
-            lock_timeout=lock_timeout,
-        )
+        # What only renewals need is made when it is: many programs end before their first.
+        self._made: dict[str, Any] = {}
+        self._has_glanced = self._has_compared = False
         #: The token in hand if it is fresh: no lock, no I/O, two looks at the clock.
         self.fresh: Callable[[], Token | None] = self._holder.fresh
         self._look_again = 0.0
@@ -144,7 +139,7 @@ class TokenKeeper:
 
         :param patient: wait for the renewal of a token that is only stale, too.
         """
-        outcome = self._in_hand(rejected, patient)
+        outcome = self._in_hand(rejected, patient) or self._glance(rejected, patient)
         if outcome is not None:
             return outcome
         started = self._machine.monotonic()
@@ -226,6 +221,21 @@ class TokenKeeper:
                 return None
             self._renew_in_background(hand)
         return Outcome(hand.token, is_new=False)
+
+    def _glance(self, rejected: Token | None, patient: bool) -> Outcome | None:
+        """The first look into the store: if the token there is plainly good, that is all."""
+        if self._has_glanced:
+            return None
+        self._has_glanced = True
+        try:
+            view = self._slot.look()
+        except Exception:  # noqa: BLE001 - a renewal meets it again, and knows what to do
+            return None
+        record = view.record
+        if view.tag is None or record.token is None or dict(record.asked) != dict(self.grant.asked):
+            return None
+        self._take(view, minted=False)
+        return self._in_hand(rejected, patient)
 
     def _renew_in_background(self, hand: Hand) -> None:
         now = self._machine.monotonic()
@@ -316,11 +326,52 @@ class TokenKeeper:
             retry_at = getattr(error, "retry_at", None)
             self.journal.tell("RenewalFailed", error=str(error), retry_at=retry_at)
 
+    @property
+    def _flight(self) -> Flight[Outcome | None]:
+        made = self._made.get("flight")
+        if made is None:
+            from tokenadapter.flight import Flight
+
+            # Atomic: of two threads that come first, both get the same.
+            made = self._made.setdefault("flight", Flight(self._machine))
+        return cast("Flight[Outcome | None]", made)
+
+    @property
+    def _renewal(self) -> Renewal:
+        made = self._made.get("renewal")
+        if made is None:
+            from tokenadapter.renewal import Renewal
+
+            renewal = Renewal(
+                self._slot,
+                self.grant,
+                self._machine,
+                self.journal,
+                weigh=self._holder.weigh,
+                take=self._take,
+                lock_timeout=self.lock_timeout,
+            )
+            made = self._made.setdefault("renewal", renewal)
+        return cast("Renewal", made)
+
     def _take(self, view: View, minted: bool) -> None:
+        if not self._has_compared:
+            self._has_compared = True
+            self._compare_first(view.record)
         if self._holder.take(view) is not None:
             self._look_again = 0.0
             if not minted and view.record.token is not None:
                 self.journal.tell("Found", token=view.record.token.fingerprint)
+
+    def _compare_first(self, record: Record) -> None:
+        """Say so if what is stored did not begin with what is configured."""
+        token = record.token
+        firsts = [item.secret for item in self.grant.credentials(token) if item.first]
+        if token is None or not firsts:
+            return
+        known = {mark(token.refresh_token or ""), record.origin, *record.spent}
+        if any(mark(secret) not in known for secret in firsts):
+            self.journal.tell("FirstTokenUnused", store=repr(self.store))
 
     # --- copies of this process ----------------------------------------------------------
 
@@ -357,7 +408,7 @@ class TokenKeeper:
         }
 
     def _after_fork(self) -> None:
-        self._flight.reset()
+        self._made.pop("flight", None)  # the helper thread is not here
         self._slot.forget()
         self.journal.reset()
         self._holder.redraw()

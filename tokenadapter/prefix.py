@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import accumulate
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from requests.models import PreparedRequest
 from urllib3.util import parse_url
 
-from .errors import UnsafeTarget
+if TYPE_CHECKING:
+    from tokenadapter.errors import UnsafeTarget
 
 __all__ = ["Prefix"]
 
@@ -68,23 +70,23 @@ class Prefix:
             raise TypeError(f"prefix must be a str, not {type(url).__name__}")
         parts = _PARTS.match(url)
         if parts is None:
-            raise UnsafeTarget(
+            raise _unsafe(
                 "A prefix begins with https:// and a host: give the API's base URL in full, "
                 "such as https://api.example.com/v1."
             )
         _, authority, path, rest = parts.groups()
         if "@" in authority:
-            raise UnsafeTarget(
+            raise _unsafe(
                 "The prefix has a user name or password before its host: remove everything up to "
                 "the '@', and give credentials to the token source."
             )
         if rest:
-            raise UnsafeTarget(
+            raise _unsafe(
                 "The prefix has a query or fragment, which cannot narrow down where a token goes: "
                 "end it before the '?' or '#'."
             )
         if re.search(r"[\\\x00-\x20\x7f]", url):
-            raise UnsafeTarget(
+            raise _unsafe(
                 "The prefix contains a backslash, a space or a control character: remove it."
             )
         try:
@@ -93,14 +95,14 @@ class Prefix:
             prepared.prepare_url(url, None)
             self._origin = scheme, host, port = _origin(prepared.url or "")
         except ValueError as error:
-            raise UnsafeTarget(f"The prefix cannot be used: {error}") from error
+            raise _unsafe(f"The prefix cannot be used: {error}") from error
         if not plain:
-            raise UnsafeTarget(
+            raise _unsafe(
                 "The path of the prefix has a '.', '..' or empty segment, plain or encoded: write "
                 "it as it is without them."
             )
         if scheme == "http" and not allow_http and not re.fullmatch(_LOOPBACK, host):
-            raise UnsafeTarget(
+            raise _unsafe(
                 f"http://{host} would carry the token in clear text: use https, or pass "
                 "allow_http=True if everyone on the way to that host may read it."
             )
@@ -153,6 +155,12 @@ class Prefix:
             return min(accumulate(map(_descent, below))) >= 0
         except ValueError:
             return False
+
+
+def _unsafe(message: str) -> UnsafeTarget:
+    from tokenadapter.errors import UnsafeTarget
+
+    return UnsafeTarget(message)
 
 
 def _origin(url: str) -> tuple[str, str, int]:

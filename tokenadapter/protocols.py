@@ -9,7 +9,8 @@ compares and locks, and decides nothing.  What it holds is a *document*, a JSON 
 nothing to it, beside a *tag* that is replaced with each write.
 """
 
-from __future__ import annotations
+# No "from __future__ import annotations" here: of a NamedTuple, each annotation would be compiled
+# from its text, and cron pays for that at every start.
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable

@@ -31,11 +31,12 @@ elsewhere and is a new beginning, and ``distrusting`` notes that a token was ref
 All times are the store's.  Credentials appear as salted hashes only.
 """
 
-from __future__ import annotations
+# No "from __future__ import annotations" here: of a NamedTuple, each annotation would be compiled
+# from its text, and cron pays for that at every start.
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from tokenadapter.policy import backoff
 from tokenadapter.token import Token
@@ -165,7 +166,7 @@ class Record(NamedTuple):
 
     # --- transitions ---------------------------------------------------------------------
 
-    def presenting(self, credential: str, now: float) -> Record:
+    def presenting(self, credential: str, now: float) -> Self:
         """A credential is about to be presented, the first time or once more."""
         intent = self.intent
         if intent is not None and intent.credential == credential:
@@ -174,7 +175,7 @@ class Record(NamedTuple):
 
     def minted(
         self, token: Token, asked: Mapping[str, str], now: float, spent: str | None = None
-    ) -> Record:
+    ) -> Self:
         """A presentation was answered with *token*.
 
         :param spent: the mark of what it spent, if that may be shown to us again.
@@ -191,11 +192,11 @@ class Record(NamedTuple):
             spent=self.spent if spent is None or spent in self.spent else (*self.spent, spent),
         )
 
-    def adopted(self, token: Token, asked: Mapping[str, str]) -> Record:
+    def adopted(self, token: Token, asked: Mapping[str, str]) -> Self:
         """A token came from elsewhere, a login or another library's cache: a new beginning."""
         refresh = token.refresh_token
         alive = None if refresh is None else digest(self.salt, "refresh_token", refresh)
-        return Record(
+        return type(self)(
             self.whose,
             asked,
             self.salt,
@@ -210,13 +211,13 @@ class Record(NamedTuple):
             spent=self.spent,
         )
 
-    def pardoned(self) -> Record:
+    def pardoned(self) -> Self:
         """Somebody says that it is worth another try: nothing is held or refused any more."""
         return self._replace(tombstones=(), hold=None, distrust=None)
 
     def refused(
         self, credential: str, kind: str, now: float, *, error: str | None, cause: str
-    ) -> Record:
+    ) -> Self:
         """The server refused the credential that :meth:`presenting` announced."""
         intent = self.intent
         again = intent is not None and intent.credential == credential and intent.attempt > 1
@@ -235,15 +236,15 @@ class Record(NamedTuple):
             hold=None,
         )
 
-    def unprocessed(self, before: Record, hold: Hold) -> Record:
+    def unprocessed(self, before: Self, hold: Hold) -> Self:
         """The credential was certainly not spent: all is as it was *before*, but for a hold."""
         return self._replace(intent=before.intent, hold=hold)
 
-    def unknown(self, hold: Hold) -> Record:
+    def unknown(self, hold: Hold) -> Self:
         """Nobody knows whether the credential was spent: the intent goes on saying so."""
         return self._replace(hold=hold)
 
-    def distrusting(self, token: Token, now: float, u: float) -> Record:
+    def distrusting(self, token: Token, now: float, u: float) -> Self:
         """*token* was refused when it was new: another renewal would not help for a while.
 
         The while grows as holds do, if it happens to one token after the other.
@@ -282,7 +283,7 @@ class Record(NamedTuple):
         return document
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Record:
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
         """The reverse of :meth:`to_document`.
 
         :raises ValueError: if the document is not a record, or of a later format.

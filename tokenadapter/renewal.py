@@ -12,47 +12,24 @@ died, one of them takes its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from tokenadapter.choice import Choice
 from tokenadapter.hand import Hand
 from tokenadapter.journal import Journal
 from tokenadapter.machine import Machine
+from tokenadapter.need import Need, Outcome
 from tokenadapter.presentation import Presenter
 from tokenadapter.protocols import Grant, StoreLock
-from tokenadapter.record import Record, mark
+from tokenadapter.record import Record
 from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
 
-__all__ = ["Need", "Outcome", "Renewal"]
+__all__ = ["Renewal"]
 
 # Seconds that looking and saving may take beyond the grant's own deadline before a lease on the
 # lock may lapse.
 _MARGIN: Final = 10.0
-
-
-class Need(NamedTuple):
-    """What a renewal is for."""
-
-    rejected: Token | None = None
-    """A token that the API refused; ``None`` where the one in hand is only old."""
-    fresh: bool = False
-    """Whether a token that is stale will not do."""
-    waits: bool = True
-    """Whether somebody waits for it: if not, others' renewals are left to them."""
-
-
-class Outcome(NamedTuple):
-    """What came of a renewal."""
-
-    token: Token
-    is_new: bool
-    """Whether it was minted since the renewal was begun, by this process or another: if it is
-    refused, the next one would be refused too."""
-    minted: bool = False
-    """Whether this very process minted it."""
-    distrusted: bool = False
-    """Whether it was refused when it was new: for a while, nobody renews it for a refusal."""
 
 
 class Renewal:
@@ -79,11 +56,9 @@ class Renewal:
         self._slot = slot
         self._grant = grant
         self._machine = machine
-        self._journal = journal
         self._weigh = weigh
         self._take = take
         self._lock_timeout = lock_timeout
-        self._compared = False
 
     def perform(self, need: Need, serve: Callable[[Outcome], None]) -> Outcome | None:
         """See to it that there is a token that meets *need*.
@@ -230,9 +205,6 @@ class Renewal:
             programs would renew each other to death.
         """
         record, ours = view.record, self._grant.asked
-        if not self._compared:
-            self._compared = True
-            self._compare_first(record)
         if dict(record.asked) == dict(ours):
             return record.token
         if record.conflicts(ours, self._slot.now(view)):
@@ -240,18 +212,6 @@ class Renewal:
 
             raise failures.asked_for_otherwise(self._slot.store, record.asked, ours)
         return None
-
-    def _compare_first(self, record: Record) -> None:
-        """Say so if what is stored did not begin with what is configured."""
-        token = record.token
-        if token is None:
-            return
-        known = {mark(token.refresh_token or ""), record.origin, *record.spent}
-        if any(
-            credential.first and mark(credential.secret) not in known
-            for credential in self._grant.credentials(token)
-        ):
-            self._journal.tell("FirstTokenUnused", store=repr(self._slot.store))
 
     def _raise_if_hopeless(self, view: View) -> None:
         """Fail at once, without lock and network, where a renewal could only fail."""

@@ -4,7 +4,8 @@ Every write is a compare-and-swap on the tag of what was read before.  A tag is 
 nonce: whoever finds their own nonce in the slot has written, whatever the store answered.
 """
 
-from __future__ import annotations
+# No "from __future__ import annotations" here: of a NamedTuple, each annotation would be compiled
+# from its text, and cron pays for that at every start.
 
 from typing import NamedTuple
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from math import isfinite
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from tokenadapter.sources.reply import Reply
 from tokenadapter.token import fingerprint
+
+if TYPE_CHECKING:
+    from tokenadapter.sources.reply import Reply
 
 __all__ = ["Endpoint", "NoReply"]
 
@@ -83,6 +85,7 @@ class Endpoint:
         from urllib3.exceptions import HTTPError
 
         from tokenadapter.sources.deadline import Deadline, DeadlineAdapter
+        from tokenadapter.sources.reply import Reply
 
         outside = sys.exception()
         deadline = Deadline(self.timeout)
