@@ -21,6 +21,7 @@ EXTRAS = {
         "coverage>=7.10",
         "django>=5.1",
         "django-oauth-toolkit>=3.4",
+        "greenlet>=3.1",
         "hypothesis>=6.130",
         "pytest>=8.4",
         "pytest-randomly>=3.16",

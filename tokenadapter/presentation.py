@@ -249,8 +249,9 @@ class Presenter:
         from tokenadapter.errors import StoreError
 
         is_final = _is_final(failure, credential)
-        hold = None if is_final else self._hold(view, failure)
         while True:
+            # Anew for each view: it may be of another record, with a salt of its own.
+            hold = None if is_final else self._hold(view, failure)
             try:
                 self._slot.write(view, self._failed(view, before, credential, failure, hold))
                 break

@@ -1,0 +1,126 @@
+"""The authorization server, and the API that it protects.
+
+Refresh tokens rotate.  What descends from one login is a *family*; when an old refresh token is
+shown again, and its grace is over, the family is revoked.  Within the grace it gives one more
+pair of tokens, and those that were given before stay good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from simulation.process import Process
+from simulation.world import World
+from tokenadapter.errors import ReauthRequired
+from tokenadapter.protocols import Document
+
+FIRST = "R0"
+
+
+class Family:
+    """What descends from one login."""
+
+    def __init__(self, login: int) -> None:
+        self.login = login
+        self.generation = 0
+        self.rotated_at = 0.0
+        self.revoked = False
+
+
+class Issue(NamedTuple):
+    """What the server knows of a refresh token, and of the access token that came with it."""
+
+    family: Family
+    generation: int
+
+    @property
+    def age(self) -> tuple[int, int]:
+        """The larger, the newer."""
+        return self.family.login, self.generation
+
+
+class Authority:
+    """The authorization server and the API.
+
+    :ivar denies_until: until when the API refuses every token.
+    """
+
+    def __init__(self, world: World, *, lifetime: float | None, grace: float) -> None:
+        self.world = world
+        self.lifetime = lifetime
+        self.grace = grace
+        self.denies_until = 0.0
+        self.refresh: dict[str, Issue] = {FIRST: Issue(Family(0), 0)}
+        self.access: dict[str, tuple[Family, float]] = {}  # with the time it expires
+        self.revoked: set[str] = set()
+        self.refused: set[str] = set()
+        """The access tokens that the API has refused to somebody."""
+        self.logins = 0
+        self.login_by: Process | None = None
+        self.count = 0
+
+    def rotate(self, refresh: str) -> dict[str, Any]:
+        """The answer to a refresh token.
+
+        :raises ReauthRequired: if it is refused.
+        """
+        family, generation = self.refresh[refresh]
+        now = self.world.now
+        if not family.revoked:
+            if generation == family.generation:
+                family.generation += 1
+                family.rotated_at = now
+            elif generation < family.generation - 1 or now >= family.rotated_at + self.grace:
+                family.revoked = True
+                self.world.note(None, "{} was used before: the grant is revoked", refresh)
+        if family.revoked:
+            raise ReauthRequired("The server refused it.", error="invalid_grant")
+        return self._issue(family)
+
+    def log_in(self) -> dict[str, Any]:
+        """The answer to a new login."""
+        self.logins += 1
+        return self._issue(Family(self.logins))
+
+    def issue_alone(self) -> dict[str, Any]:
+        """The answer to a client that asks for itself: without a refresh token."""
+        answer = self.log_in()
+        del answer["refresh_token"]
+        return answer
+
+    def accepts(self, access: str) -> bool:
+        """Whether a token is good."""
+        family, until = self.access[access]
+        return not family.revoked and access not in self.revoked and self.world.now < until
+
+    def admits(self, access: str) -> bool:
+        """Whether the API lets a request in."""
+        if self.accepts(access) and self.world.now >= self.denies_until:
+            return True
+        self.refused.add(access)
+        return False
+
+    def is_dead(self, document: Document) -> bool:
+        """Whether *document* holds a grant that the server has revoked, or none at all."""
+        refresh = document.get("token", {}).get("refresh_token", FIRST)
+        return self.refresh[refresh].family.revoked
+
+    def age(self, token: Mapping[str, Any]) -> tuple[int, int]:
+        """The larger, the newer."""
+        refresh = token.get("refresh_token")
+        if refresh is None:
+            return self.access[token["access_token"]][0].login, 0
+        return self.refresh[refresh].age
+
+    def _issue(self, family: Family) -> dict[str, Any]:
+        self.count += 1
+        access, refresh = f"A{self.count}", f"R{self.count}"
+        self.refresh[refresh] = Issue(family, family.generation)
+        answer: dict[str, Any] = {"access_token": access, "refresh_token": refresh}
+        until = float("inf")
+        if self.lifetime is not None:
+            answer["expires_in"] = self.lifetime
+            until = self.world.now + self.lifetime
+        self.access[access] = family, until
+        return answer

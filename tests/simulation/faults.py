@@ -1,0 +1,143 @@
+"""What happens to processes, computers, store and API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from simulation.plan import Plan
+from simulation.process import Task
+from simulation.witness import Witness
+from simulation.world import World
+
+
+class Faults:
+    """Strikes at points, as a plan allows.
+
+    :param replace: starts a process in place of one that has ended.
+    """
+
+    def __init__(self, world: World, plan: Plan, witness: Witness) -> None:
+        self.world = world
+        self.witness = witness
+        self.names = plan.disturbances
+        self.left = plan.most
+        self._strikes: dict[str, Callable[[Task, str], bool]] = {
+            "kill": self._kill,
+            "stall": self._stall,
+            "interrupt": self._interrupt,
+            "set clock": self._set_clock,
+            "sleep": self._sleep,
+            "empty": self._empty,
+            "store down": self._take_store_down,
+            "cut off": self._cut_off,
+            "revoke": self._revoke,
+            "deny": self._deny,
+        }
+
+    def strike(self, task: Task, label: str) -> None:
+        """Something happens while *task* is about to do what *label* says."""
+        if self.left > 0:
+            name = self.world.choices.one_of(self.names)
+            self.left -= self._strikes[name](task, label)
+
+    def _kill(self, task: Task, label: str) -> bool:
+        self.world.note(task.process, "is killed")
+        task.process.kill()
+        return True
+
+    def _stall(self, task: Task, label: str) -> bool:
+        if _is_about_to_send(task.process.tasks):
+            return False
+        self._stop(task, self._seconds(20.0))
+        return True
+
+    def _stop(self, task: Task, seconds: float) -> None:
+        self.world.note(task.process, "is stopped for {:.3f} s", seconds)
+        self.witness.delays += 1
+        self.witness.disk.hearts_stop(task.process, seconds)
+        task.process.stall(seconds)
+
+    def _interrupt(self, task: Task, label: str) -> bool:
+        process = task.process
+        if label != "sleep" or task is not process.main or process.is_exiting:
+            return False
+        self.world.note(process, "gets Ctrl-C")
+        self.world.interrupt(task)
+        return True
+
+    def _set_clock(self, task: Task, label: str) -> bool:
+        seconds = self.world.choices.one_of((-3600.0, -30.0, 30.0, 3600.0))
+        self.world.note(task.process, "'s clock is set by {:g} s", seconds)
+        self.witness.moved_clocks += 1
+        task.process.computer.ahead += seconds
+        return True
+
+    def _sleep(self, task: Task, label: str) -> bool:
+        """The one computer of all processes sleeps: its monotonic clock stands still."""
+        world = self.world
+        if _is_about_to_send(world.tasks):
+            return False
+        seconds = world.choices.one_of((10.0, 3600.0))
+        world.note(None, "the computer sleeps for {:g} s", seconds)
+        self.witness.moved_clocks += 1
+        self.witness.delays += 1
+        self.witness.disk.hearts_stop(None, seconds)
+        task.process.computer.asleep += seconds
+        world.now += seconds
+        world.calm_from += seconds
+        for other in world.tasks:
+            other.wakes += seconds
+        for process in {other.process for other in world.tasks}:
+            process.stalled += seconds
+            process.stalled_until += seconds
+        return True
+
+    def _empty(self, task: Task, label: str) -> bool:
+        self.world.note(None, "somebody empties the store")
+        self.witness.loses_record()
+        self.witness.disk.slot = None
+        return True
+
+    def _take_store_down(self, task: Task, label: str) -> bool:
+        seconds = self._seconds(15.0)
+        self.world.note(None, "the store is down for {:.3f} s", seconds)
+        self.witness.delays += 1
+        self.witness.disk.down_until = self.world.now + seconds
+        self.witness.disk.hearts_stop(None, seconds)
+        return True
+
+    def _cut_off(self, task: Task, label: str) -> bool:
+        seconds = self._seconds(15.0)
+        self.world.note(task.process, "cannot reach the store for {:.3f} s", seconds)
+        self.witness.delays += 1
+        self.witness.disk.cut_off_until[task.process] = self.world.now + seconds
+        self.witness.disk.hearts_stop(task.process, seconds)
+        return True
+
+    def _revoke(self, task: Task, label: str) -> bool:
+        access = self.witness.disk.document.get("token", {}).get("access_token")
+        if access is None:
+            return False
+        self.world.note(None, "{} is revoked", access)
+        self.witness.authority.revoked.add(access)
+        return True
+
+    def _deny(self, task: Task, label: str) -> bool:
+        seconds = self._seconds(8.0)
+        self.world.note(None, "the API refuses everybody for {:.3f} s", seconds)
+        self.witness.authority.denies_until = self.world.now + seconds
+        return True
+
+    def _seconds(self, most: float) -> float:
+        """How long it lasts: not beyond the end of all faults."""
+        seconds = self.world.choices.between(0.0, most)
+        return min(seconds, max(self.world.calm_from - self.world.now, 0.0))
+
+
+def _is_about_to_send(tasks: Iterable[Task]) -> bool:
+    """Whether one of them may have confirmed the lock, and has not sent anything yet.
+
+    Who is stopped there for longer than the lease is beyond all help.  The only points there are
+    looks at the clock.
+    """
+    return any(task.label == "clock" for task in tasks)

@@ -1,0 +1,139 @@
+"""The grants of the processes: each process' way to the authorization server, and what it does
+with the server's answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from simulation.authority import FIRST, Authority
+from simulation.process import Process
+from simulation.witness import Witness
+from tokenadapter.errors import ReauthRequired, RefreshConfigError, RefreshTemporarilyFailed
+from tokenadapter.protocols import Answer, Credential
+from tokenadapter.token import Token
+
+
+class SimulatedGrant:
+    """One process' way to the server: presents the refresh token of the record, or the first.
+
+    :ivar faults: how likely it is that a request ends otherwise than by the server's answer.
+    """
+
+    whose: Mapping[str, str] = {"client": "c"}
+    asked: Mapping[str, str] = {}
+    client_credential = "c"
+    deadline = 3.0
+    urls: Sequence[str] = ()
+
+    def __init__(
+        self, authority: Authority, witness: Witness, process: Process, faults: Mapping[str, float]
+    ) -> None:
+        self.authority = authority
+        self.witness = witness
+        self.process = process
+        self.world = authority.world
+        self.grace = authority.grace
+        self.faults = faults
+
+    def credentials(self, previous: Token | None) -> Sequence[Credential]:
+        stored = previous.refresh_token if previous is not None else None
+        found = []
+        if stored is not None:
+            found.append(_refresh_token(stored))
+        return found + [item for item in self.configured() if item.secret != stored]
+
+    def configured(self) -> list[Credential]:
+        """What can be presented besides the refresh token of the record."""
+        return [_refresh_token(FIRST, first=True)]
+
+    def fetch(self, credential: Credential, previous: Token | None) -> Answer:
+        """Present *credential*, and tell the witness how that ends."""
+        presentation = self.witness.starts(self.process, credential)
+        self.world.point(f"sends {credential.secret}")
+        try:
+            answer = self._exchange(credential)
+        except ReauthRequired:
+            self.world.point("refusal on its way")
+            self.witness.told(presentation, "refused")
+            raise
+        except RefreshTemporarilyFailed as error:
+            known = error.processed is False
+            self.witness.told(presentation, "unprocessed" if known else "unknown")
+            raise
+        except RefreshConfigError:
+            self.witness.misconfigured += 1
+            self.witness.told(presentation, "unprocessed")
+            raise
+        self.witness.told(presentation, "minted", answer)
+        return answer
+
+    def _exchange(self, credential: Credential) -> dict[str, Any]:
+        if self._happens("not reached"):
+            raise RefreshTemporarilyFailed("connection refused", processed=False)
+        if self._happens("unavailable"):
+            wait = self.world.choices.between(0.0, 20.0)
+            raise RefreshTemporarilyFailed("503", processed=False, retry_after=wait)
+        if self._happens("client refused"):
+            raise RefreshConfigError("401", error="invalid_client")
+        if self._happens("slow"):
+            self.world.sleep(self.world.choices.between(0.0, self.deadline))
+        if self._happens("broken"):
+            raise RefreshTemporarilyFailed("502")
+        answer = self._answer(credential)
+        self.world.note(self.process, "  the server gives {}", answer["access_token"])
+        self.world.point("answer on its way")
+        if self._happens("answer lost"):
+            raise RefreshTemporarilyFailed("time-out")
+        return answer
+
+    def _answer(self, credential: Credential) -> dict[str, Any]:
+        return self.authority.rotate(credential.secret)
+
+    def _happens(self, fault: str) -> bool:
+        if not self.world.happens(self.faults.get(fault, 0.0)):
+            return False
+        self.world.note(self.process, "  {}", fault)
+        return True
+
+
+def _refresh_token(secret: str, *, first: bool = False) -> Credential:
+    return Credential("refresh_token", secret, single_use=True, first=first, refusal_is_final=True)
+
+
+class AdoptedGrant(SimulatedGrant):
+    """Presents the refresh token of the record, and has no other."""
+
+    def configured(self) -> list[Credential]:
+        return []
+
+
+class PasswordGrant(SimulatedGrant):
+    """Falls back to what can be presented as often as one likes."""
+
+    def configured(self) -> list[Credential]:
+        return [Credential("password", "pw", refusal_is_final=True)]
+
+    def _answer(self, credential: Credential) -> dict[str, Any]:
+        if credential.kind == "password":
+            return self.authority.log_in()
+        return super()._answer(credential)
+
+
+class ClientGrant(SimulatedGrant):
+    """Spends nothing."""
+
+    def configured(self) -> list[Credential]:
+        return [Credential("client", "client")]
+
+    def _answer(self, credential: Credential) -> dict[str, Any]:
+        return self.authority.issue_alone()
+
+
+GRANTS: Mapping[str, type[SimulatedGrant]] = {
+    "first": SimulatedGrant,
+    "adopted": AdoptedGrant,
+    "password": PasswordGrant,
+    "client": ClientGrant,
+}

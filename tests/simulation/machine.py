@@ -1,0 +1,89 @@
+"""What a keeper sees of the machine it runs on, where the world decides what it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tokenadapter.machine import Machine
+
+if TYPE_CHECKING:
+    from simulation.process import Process, Task
+    from simulation.world import World
+
+
+class SimulatedEvent:
+    """What :class:`threading.Event` is to threads."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._is_set = False
+        self._waiting: list[Task] = []
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        for task in self._waiting:
+            task.wakes = max(self._world.now, task.process.stalled_until)
+
+    def wait(self, timeout: float) -> bool:
+        if not self._is_set:
+            task = self._world.running
+            self._waiting.append(task)
+            try:
+                self._world.sleep(timeout)
+            finally:
+                self._waiting.remove(task)
+        return self._is_set
+
+
+class SimulatedMachine(Machine):
+    """What one process sees of its computer."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._computer = process.computer
+        self._world = process.world
+
+    def wall(self) -> float:
+        return self._world.now + self._computer.ahead
+
+    def monotonic(self) -> float:
+        world = self._world
+        world.clock_reads -= 1
+        if world.clock_reads < 0:
+            world.clock_reads = world.choices.clock_reads()
+            world.point("clock")
+        return world.now - self._computer.asleep - 900_000.0
+
+    def random(self) -> float:
+        return self._world.choices.between(0.0, 1.0)
+
+    def sleep(self, seconds: float) -> None:
+        self._world.sleep(seconds)
+
+    def nonce(self) -> str:
+        self._world.nonces += 1
+        return f"n{self._world.nonces}"
+
+    def thread_id(self) -> int:
+        return id(self._world.running)
+
+    def event(self) -> SimulatedEvent:
+        return SimulatedEvent(self._world)
+
+    def start(self, work: Callable[[], None]) -> bool:
+        if self._process.is_exiting and not self._process.starts_threads_at_exit:
+            return False
+        self._process.start(work, helps=True)
+        return True
+
+    def exiting(self) -> bool:
+        """Whether the process waits for nothing but helpers, and for what its main thread leaves
+        to be done at exit."""
+        process = self._process
+        return process.is_exiting and all(
+            task.helps or task is process.main for task in process.tasks
+        )

@@ -1,0 +1,109 @@
+"""What kind of world a schedule plays in."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# What can go wrong between a process and the authorization server.
+SERVER_FAULTS = ("not reached", "unavailable", "client refused", "slow", "broken", "answer lost")
+# What can happen to processes, computers, store and API at any point.
+DISTURBANCES = (
+    "kill",
+    "stall",
+    "interrupt",
+    "set clock",
+    "sleep",
+    "empty",
+    "store down",
+    "cut off",
+    "revoke",
+    "deny",
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A world, and how likely what is to break in it."""
+
+    grant: str = "first"
+    """One of :data:`simulation.authority.GRANTS`."""
+    processes: int = 3
+    threads: int = 2
+    span: float = 20.0
+    """For how many seconds things happen."""
+    pause: float = 5.0
+    """Seconds between two requests of a thread, at most."""
+    lifetime: float | None = 10.0
+    grace: float = 0.0
+    early: bool = True
+    """Whether tokens are renewed in the background before they expire."""
+    lease: float | None = None
+    """Seconds for which the lock outlives its holder; ``None``: it ends with its process."""
+    computers: bool = False
+    """Whether each process has a computer of its own, with its own idea of the time."""
+    threads_at_exit: bool = True
+    """Whether a process that exits can start another thread."""
+    server_faults: Mapping[str, float] = field(default_factory=dict)
+    failing_saves: float = 0.0
+    lost_writes: float = 0.0
+    """How likely it is that a write succeeds and its writer does not learn that."""
+    disturbances: tuple[str, ...] = ()
+    rate: float = 0.0
+    """How likely one of them is at each point."""
+    most: int = 6
+    """How many of them there are at most."""
+
+    @classmethod
+    def drawn(cls, seed: int) -> Plan:
+        """A world by dice.  Each has some of the faults only: where everything breaks all the
+        time, nothing gets far enough to break in an interesting way."""
+        dice = random.Random(f"plan {seed}")
+
+        def perhaps(probability: float, *rates: float) -> float:
+            return dice.choice(rates) if dice.random() < probability else 0.0
+
+        shared_clock = dice.random() < 0.5
+        disturbances = tuple(name for name in DISTURBANCES if dice.random() < 0.3)
+        if not shared_clock:
+            # Only where all share it can the clock of a computer stand still for all of them.
+            disturbances = tuple(name for name in disturbances if name != "sleep")
+        return cls(
+            grant=dice.choice(("first", "first", "adopted", "adopted", "password", "client")),
+            processes=dice.choice((2, 2, 3, 4)),
+            threads=dice.choice((1, 1, 2)),
+            lifetime=dice.choice((10.0, 10.0, 10.0, 30.0, None)),
+            grace=dice.choice((0.0, 30.0)),
+            early=dice.random() < 0.7,
+            lease=dice.choice((None, 5.0)),
+            computers=not shared_clock,
+            threads_at_exit=dice.random() < 0.5,
+            server_faults={
+                name: rate for name in SERVER_FAULTS if (rate := perhaps(0.3, 0.05, 0.2, 0.5))
+            },
+            failing_saves=perhaps(0.3, 0.02, 0.1, 0.3),
+            lost_writes=perhaps(0.3, 0.02, 0.1, 0.3),
+            disturbances=disturbances,
+            rate=dice.choice((0.003, 0.01, 0.03)),
+        )
+
+    def is_faultless(self) -> bool:
+        """Whether nothing breaks in it."""
+        return not (
+            set(self.server_faults) - {"slow"}
+            or self.failing_saves
+            or self.lost_writes
+            or self.disturbances
+        )
+
+    def keeps_grants(self) -> bool:
+        """Whether no grant may be lost in it: processes die, but at once another tries again, and
+        the server takes that well."""
+        return (
+            self.grant in ("first", "adopted")
+            and self.grace > 0
+            and not set(self.server_faults) - {"slow"}
+            and not self.failing_saves
+            and not set(self.disturbances) - {"kill", "interrupt", "revoke", "deny"}
+        )

@@ -1,0 +1,107 @@
+"""Processes and their threads, and the computers they run on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from greenlet import greenlet
+
+from simulation.machine import SimulatedMachine
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+
+class Computer:
+    """Has clocks.
+
+    :ivar ahead: by how many seconds its wall clock is ahead of the truth.
+    :ivar asleep: for how many seconds its monotonic clock has stood still.
+    """
+
+    def __init__(self, ahead: float = 0.0) -> None:
+        self.ahead = ahead
+        self.asleep = 0.0
+
+
+class Process:
+    """Has threads and a machine, and can end at any point.
+
+    :ivar stalled: for how many seconds it was stopped so far.
+    """
+
+    def __init__(self, world: World, name: str, computer: Computer) -> None:
+        self.world = world
+        self.name = name
+        self.computer = computer
+        self.machine = SimulatedMachine(self)
+        self.alive = True
+        self.was_killed = False
+        self.is_exiting = False
+        self.starts_threads_at_exit = True
+        self.tasks: list[Task] = []
+        self.main: Task | None = None
+        self.stalled = 0.0
+        self.stalled_until = 0.0
+        self.on_end: Callable[[Process], None] = lambda process: None
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def start(self, work: Callable[[], None], *, helps: bool = False) -> Task:
+        """Start a thread."""
+        task = Task(self, work, helps)
+        self.tasks.append(task)
+        self.world.tasks.append(task)
+        return task
+
+    def has_ended(self, task: Task) -> None:
+        """One of its threads has come to its end."""
+        self.tasks.remove(task)
+        self.world.tasks.remove(task)
+        if not self.tasks:
+            self._end()
+
+    def kill(self) -> None:
+        """As by kill -9: its threads do not go on, not even to clean up."""
+        self.was_killed = True
+        for task in self.tasks:
+            self.world.tasks.remove(task)
+        self.world.graves += self.tasks
+        self.tasks.clear()
+        self._end()
+
+    def stall(self, seconds: float) -> None:
+        """As by SIGSTOP, and SIGCONT later."""
+        self.stalled += seconds
+        self.stalled_until = self.world.now + seconds
+        for task in self.tasks:
+            task.wakes = max(task.wakes, self.stalled_until)
+
+    def _end(self) -> None:
+        self.alive = False
+        self.on_end(self)
+
+
+class Task:
+    """A thread.
+
+    :ivar helps: whether it is a helper, which does a renewal.
+    :ivar wakes: when it can go on.
+    :ivar label: what it is about to do.
+    """
+
+    __slots__ = ("began", "greenlet", "helps", "label", "process", "wakes")
+
+    def __init__(self, process: Process, work: Callable[[], None], helps: bool) -> None:
+        self.process = process
+        self.helps = helps
+        self.label = "start"
+        self.began = self.wakes = process.world.now
+        self.greenlet = greenlet(lambda: self._run(work), process.world.hub)
+
+    def _run(self, work: Callable[[], None]) -> None:
+        work()
+        if not self.process.world.over:
+            self.process.has_ended(self)

@@ -1,0 +1,191 @@
+"""The slot that all processes share, its lock, and each process' way there."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from simulation.process import Process
+from simulation.world import World
+from tokenadapter.errors import StoreError
+from tokenadapter.protocols import Document, Snapshot
+
+if TYPE_CHECKING:
+    from simulation.ledger import Presentation
+    from simulation.witness import Witness
+
+
+class Disk:
+    """Where the slot is, or the server that has it.
+
+    :ivar writes: how often the slot was written.
+    :ivar lease: for how many seconds the lock outlives a holder that is dead or stopped; ``None``
+        for a lock that ends with its process.
+    :ivar ahead: by how many seconds its clock is ahead of the truth; ``None`` if it has none of
+        its own, like a file: then the clock is that of whoever reads.
+    """
+
+    def __init__(self, world: World, witness: Witness) -> None:
+        self.world = world
+        self.witness = witness
+        self.slot: tuple[Document, str] | None = None
+        self.writes = 0
+        self.notes: set[str] = set()
+        self.holder: SimulatedLock | None = None
+        self.lease: float | None = None
+        self.ahead: float | None = None
+        self.down_until = 0.0
+        self.cut_off_until: dict[Process, float] = {}
+        self.failing_saves = 0.0
+        self.lost_answers = 0.0
+
+    @property
+    def document(self) -> Document:
+        return self.slot[0] if self.slot is not None else {}
+
+    def is_down_for(self, process: Process) -> bool:
+        return self.world.now < max(self.down_until, self.cut_off_until.get(process, 0.0))
+
+    def hearts_stop(self, process: Process | None, seconds: float) -> None:
+        """The leases of *process* (``None``: of all) are not extended for that long."""
+        holder = self.holder
+        if (
+            self.lease is not None
+            and self.lease < seconds
+            and holder is not None
+            and process in (None, holder.process)
+        ):
+            holder.ends = min(holder.ends, self.world.now + self.lease)
+            self.witness.lapses += 1
+
+    def dies(self, process: Process) -> None:
+        """*process* has ended: its lock is free, at once or when its lease has run out."""
+        if self.lease is not None:
+            self.hearts_stop(process, inf)
+        elif self.holder is not None and self.holder.process is process:
+            self.holder.ends = self.world.now
+
+
+class SimulatedStore:
+    """One process' way to the disk."""
+
+    is_copy = False
+    poll = (0.01, 0.05)
+
+    def __init__(self, disk: Disk, process: Process) -> None:
+        self.disk = disk
+        self.process = process
+        self.world = disk.world
+
+    def __repr__(self) -> str:
+        return "SimulatedStore()"
+
+    @property
+    def now(self) -> float:
+        ahead = self.process.computer.ahead if self.disk.ahead is None else self.disk.ahead
+        return self.world.now + ahead
+
+    def load(self) -> Snapshot:
+        began = self.world.now
+        self.reach("load")
+        document, tag = self.disk.slot or (None, None)
+        self.disk.witness.loaded(self.process, document, self.world.now - began)
+        return Snapshot(document, tag, self.now)
+
+    def save(
+        self, document: Document, *, tag: str, expected: str | None, ttl: float | None
+    ) -> bool:
+        disk = self.disk
+        self.reach("save", disk.failing_saves)
+        stored = disk.slot[1] if disk.slot is not None else None
+        if stored not in (expected, tag):
+            self.world.note(self.process, "  somebody else has written")
+            disk.witness.moved(self.process)
+            return False
+        before, disk.slot = disk.document, (document, tag)
+        disk.writes += 1
+        disk.witness.saved(self.process, before, document)
+        self.world.point("saved")
+        if self.world.happens(disk.lost_answers):
+            self.world.note(self.process, "  the store's answer is lost")
+            if self.world.choices.chance(0.5):
+                if stored == tag:
+                    disk.witness.store_failed(self.process)  # for the second time
+                raise StoreError("the connection is lost")
+            return False
+        return True
+
+    def prepare(self) -> None:
+        self.reach("prepare", self.disk.failing_saves)
+
+    def lock(self) -> SimulatedLock:
+        return SimulatedLock(self)
+
+    def mark(self, note: str, *, for_good: bool) -> None:
+        self.reach("mark", self.disk.failing_saves)
+        self.disk.notes.add(note)
+
+    def marked(self, note: str) -> bool:
+        self.reach("marked")
+        return note in self.disk.notes
+
+    def reach(self, task: str, fails: float = 0.0) -> None:
+        """Come to the disk.
+
+        :raises StoreError: if it cannot be reached, or, as likely as *fails* says, is full.
+        """
+        self.world.point(task)
+        if self.disk.is_down_for(self.process) or self.world.happens(fails):
+            self.world.note(self.process, "  the store fails")
+            self.disk.witness.store_failed(self.process)
+            raise StoreError(f"{task}: fails in this schedule")
+
+
+class SimulatedLock:
+    """A lock that ends with its process, as those of files do; or a lease.
+
+    :ivar ends: when it is free by itself.
+    """
+
+    def __init__(self, store: SimulatedStore) -> None:
+        self.store = store
+        self.disk = store.disk
+        self.process = store.process
+        self.ends = self.hold_for = 0.0
+        self.presentation: Presentation | None = None
+        """The last one that was made under this lock."""
+
+    def is_held(self) -> bool:
+        return self.disk.holder is self and self.store.world.now < self.ends
+
+    def acquire(self, hold_for: float) -> bool:
+        self.store.reach("lock")
+        holder = self.disk.holder
+        if holder is not None and holder.is_held():
+            return False
+        self.disk.holder = self
+        self.hold_for = hold_for
+        self._begin()
+        self.store.world.note(self.process, "  has the lock")
+        return True
+
+    def confirm(self) -> bool:
+        # No point: what follows a confirmation follows at once, or it would mean nothing.
+        reachable = self.disk.lease is None or not self.disk.is_down_for(self.process)
+        is_held = reachable and self.is_held()
+        if is_held:
+            self._begin()
+        return is_held
+
+    def _begin(self) -> None:
+        lease = self.disk.lease
+        self.ends = inf if lease is None else self.store.world.now + self.hold_for + lease
+
+    def release(self) -> None:
+        if self.is_held():
+            self.disk.witness.releases(self)
+            if self.disk.lease is not None and self.disk.is_down_for(self.process):
+                self.disk.hearts_stop(self.process, inf)
+            else:
+                self.disk.holder = None
+        self.store.world.point("unlocked")

@@ -1,0 +1,192 @@
+"""Knows the truth, and checks what must hold.
+
+It sees every presentation, every write and every use of a token, from outside of all processes.
+What it demands, it demands where the rule is broken, and not where that hurts later:
+
+* *presentations*: :mod:`simulation.presentations`;
+* *outcomes* (:meth:`Witness.releases`): each is written before the lock is free, and no intent
+  is left over;
+* *writes* (:mod:`simulation.writes`): never an older token over a newer one; no hold and no
+  intent beside a new token; no tombstone without a refusal; an intent counts its attempts;
+* *uses* (:meth:`Witness.used`): nobody uses what is not saved, but its owner where saving failed;
+* *news* (:meth:`Witness.renewed`): the program is told of each renewal once, where it was done;
+* *errors*: :mod:`simulation.complaints`.
+
+Some faults excuse what else would be a violation: a process that died or lost its lease cannot
+write down an outcome, and what an emptied store held may be forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from simulation import presentations, writes
+from simulation.authority import Authority
+from simulation.ledger import Account, Mint, Presentation, named
+from simulation.process import Process
+from simulation.store import Disk, SimulatedLock
+from simulation.world import World
+from tokenadapter.protocols import Credential, Document
+from tokenadapter.token import Token
+
+
+class Witness:
+    """Sees everything that happens in one world."""
+
+    def __init__(self, world: World, authority: Authority, early: bool) -> None:
+        self.world = world
+        self.authority = authority
+        self.early = early
+        self.disk = Disk(world, self)
+        self.accounts: dict[Process, Account] = {}
+        self.presented: dict[str, list[Presentation]] = {}
+        self.announcers: dict[str, set[Process]] = {}
+        """Who has written an intent on a refresh token."""
+        self.mints: dict[str, Mint] = {}
+        self.saved_tokens: set[str] = set()
+        self.failed_at = self.succeeded_at = self.alive_again_at = 0.0
+        self.readopted: set[str] = set()
+        """Refresh tokens that somebody adopts once more, whatever became of them."""
+        # What happened in this world, as far as it excuses something.
+        self.emptied = self.moved_clocks = self.delays = self.misconfigured = self.lapses = 0
+        self.presentations = 0
+
+    # --- presentations -------------------------------------------------------------------
+
+    def starts(self, process: Process, credential: Credential) -> Presentation:
+        """A credential is about to be presented."""
+        lock = self.disk.holder
+        if lock is not None and (lock.process is not process or not lock.is_held()):
+            lock = None
+        presentations.check(self, process, credential, lock)
+        presentation = Presentation(process, lock, credential)
+        presentation.excused = self.emptied > 0 and not self.disk.document
+        if credential.single_use:
+            self.presented.setdefault(credential.secret, []).append(presentation)
+        if lock is not None:
+            writes.check_recorded(self, lock)
+            lock.presentation = presentation
+        self.accounts[process].presentation = presentation
+        self.presentations += 1
+        return presentation
+
+    def told(
+        self, presentation: Presentation, outcome: str, answer: Mapping[str, Any] | None = None
+    ) -> None:
+        """A process learns how its presentation ended."""
+        process, account = presentation.process, self.accounts[presentation.process]
+        presentation.outcome = outcome
+        self.world.note(process, "  {} is {}", presentation.credential.secret, outcome)
+        if answer is not None:
+            presentation.access = answer["access_token"]
+            self.mints[answer["access_token"]] = Mint(process, self.world.now)
+            account.mints += 1
+            if account.mints > account.requests and not self.emptied:
+                self.fail(process, "renews more often than anyone asks")
+        elif outcome != "refused":
+            self.failed_at = self.world.now
+
+    # --- the store -----------------------------------------------------------------------
+
+    def loaded(self, process: Process, document: Document | None, took: float) -> None:
+        """A process sees what the slot holds, and it took so many seconds."""
+        account = self.accounts[process]
+        account.slowest_look = max(account.slowest_look, took)
+        self._sees(account, document or {})
+
+    def saved(self, process: Process, before: Document, document: Document) -> None:
+        """A process has written the slot."""
+        self.world.note(process, "  wrote: {}", writes.brief(document))
+        writes.check(self, process, before, document)
+        account, token = self.accounts[process], document.get("token")
+        self._sees(account, document)
+        if token is not None and token["access_token"] not in self.saved_tokens:
+            access = token["access_token"]
+            self.saved_tokens.add(access)
+            # What failed since it was minted is not over by that.
+            mint = self.mints.get(access)
+            if mint is None or mint.at > self.failed_at:
+                self.succeeded_at = self.world.now
+        if self.authority.is_dead(before) and not self.authority.is_dead(document):
+            self.alive_again_at = self.world.now
+        if "intent" in document:
+            self.announcers.setdefault(named(document["intent"]), set()).add(process)
+        last = account.presentation
+        if last is not None and last.recorded is None and writes.records(document, last):
+            last.recorded = self.disk.writes
+
+    def store_failed(self, process: Process) -> None:
+        """The store fails a process, which may keep it from writing an outcome."""
+        account = self.accounts[process]
+        account.store_failures += 1
+        account.store_failed_at = self.world.now
+        if account.presentation is not None:
+            account.presentation.excused = True
+
+    def moved(self, process: Process) -> None:
+        """A process is told that somebody else has written since it looked."""
+        presentation = self.accounts[process].presentation
+        if presentation is not None and (self.lapses or self.emptied):
+            presentation.excused = True
+
+    def releases(self, lock: SimulatedLock) -> None:
+        """The holder is about to let the lock go."""
+        writes.check_recorded(self, lock)
+        writes.check_intent(self)
+
+    def loses_record(self) -> None:
+        """Somebody empties the slot."""
+        self.emptied += 1
+        for account in self.accounts.values():
+            if account.presentation is not None:
+                account.presentation.excused = True
+
+    # --- the users -----------------------------------------------------------------------
+
+    def used(self, process: Process, token: Token) -> None:
+        """A request is about to carry *token*."""
+        access = token.access_token
+        if access not in self.saved_tokens:
+            mint = self.mints.get(access)
+            if mint is None or mint.process is not process:
+                self.fail(process, f"uses {access}, which is not saved and not its own")
+            if not self.accounts[process].store_failures:
+                self.fail(process, f"uses {access} before it is saved")
+
+    def renewed(self, process: Process, token: Token) -> None:
+        """The program is told of a renewal."""
+        access, mint = token.access_token, self.mints[token.access_token]
+        if mint.told or mint.process is not process:
+            self.fail(process, f"is told of {access}, which is no news of its own")
+        mint.told = True
+
+    def check_end(self) -> None:
+        """Every thread has ended."""
+        writes.check_intent(self)
+        for access, mint in self.mints.items():
+            process = mint.process
+            # Who cannot know that it was saved may find the tokens of others in its place.
+            may = process.was_killed or self.lapses or self.accounts[process].store_failures
+            if access in self.saved_tokens and not mint.told and not may:
+                self.fail(process, f"is never told of {access}")
+
+    # --- the truth -----------------------------------------------------------------------
+
+    def store_now(self, process: Process) -> float:
+        """The time by the store's clock, as *process* is told it."""
+        ahead = self.disk.ahead
+        return self.world.now + (process.computer.ahead if ahead is None else ahead)
+
+    def slowest_look(self) -> float:
+        """The longest that anybody took to look at the slot, in seconds."""
+        return max(account.slowest_look for account in self.accounts.values())
+
+    def fail(self, process: Process, message: str) -> None:
+        """*process* has done what must not be done."""
+        self.world.fail(f"{process} {message}")
+
+    def _sees(self, account: Account, document: Document) -> None:
+        account.knows = self.disk.writes
+        if "token" in document:
+            account.newest = max(account.newest, self.authority.age(document["token"]))

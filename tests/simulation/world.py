@@ -1,0 +1,170 @@
+"""The scheduler: which thread goes on, and what time it is.
+
+Whatever a keeper asks of its machine, its store or its grant is a *point*: there, another thread
+may go on, or something may happen (:mod:`simulation.faults`).  Threads are greenlets, since
+switching between those costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import NoReturn
+
+from greenlet import GreenletExit, getcurrent
+
+from simulation.choices import Choices
+from simulation.process import Process, Task
+
+START = 1_000_000.0
+# Seconds that a point takes, unless another thread is woken meanwhile: then up to a tenth.
+_TICK = 1e-5
+_LONGEST_POINT = 0.1
+_MOST_STEPS = 20_000
+# Seconds after the last fault.
+_LONGEST_CALM = 1_000.0
+
+
+class Violation(AssertionError):
+    """What must hold does not."""
+
+
+class World:
+    """Plays one schedule.
+
+    :ivar now: the true time.
+    :ivar calm_from: from when on nothing breaks any more.
+    :ivar disturb: called at points, at :attr:`disturbance_rate`, with the thread that came there
+        and what it is about to do.
+    :ivar trace: what happened, a line each; ``None`` if nobody wants to know.
+    """
+
+    def __init__(self, choices: Choices, *, traced: bool = False) -> None:
+        self.choices = choices
+        self.now = START
+        self.calm_from = inf
+        self.disturb: Callable[[Task, str], None] = lambda task, label: None
+        self.disturbance_rate = 0.0
+        self.trace: list[str] | None = [] if traced else None
+        self.tasks: list[Task] = []
+        self.graves: list[Task] = []
+        self.running: Task = None  # type: ignore[assignment]
+        self.steps = 0
+        self.nonces = 0
+        self.clock_reads = choices.clock_reads()
+        self.over = False
+        self.hub = getcurrent()
+        self._violation: Violation | None = None
+
+    # --- what happens --------------------------------------------------------------------
+
+    def note(self, process: Process | None, what: str, *details: object) -> None:
+        """Put a line into the trace."""
+        if self.trace is not None and not self.over:
+            who = "" if process is None else process.name
+            self.trace.append(f"{self.now - START:10.4f} {who:6} {what.format(*details)}")
+
+    def fail(self, message: str) -> NoReturn:
+        """End the schedule: *message* says what does not hold.
+
+        Not by an exception from here: that would pass through the keeper, which handles it.
+        """
+        if self.over:
+            raise GreenletExit
+        self._violation = Violation(message)
+        if getcurrent() is self.hub:
+            raise self._violation
+        self.hub.switch("violation")
+        raise GreenletExit
+
+    def happens(self, probability: float) -> bool:
+        """Whether a fault happens here."""
+        return probability > 0 and self.now < self.calm_from and self.choices.chance(probability)
+
+    def point(self, label: str) -> None:
+        """Anything may happen here before the caller goes on."""
+        if self.trace is not None and label != "clock":
+            self.note(self.running.process, label)
+        self.running.wakes = self.now
+        self._switch(label)
+
+    def sleep(self, seconds: float) -> None:
+        """The calling thread sleeps."""
+        self.running.wakes = self.now + max(seconds, _TICK)
+        self._switch("sleep")
+
+    # --- the scheduler -------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until every thread has ended.
+
+        :raises Violation: if something does not hold.
+        """
+        while self.tasks:
+            # Threads pass the baton among themselves: it comes back here when one of them has
+            # ended, and when something is to happen to one of them.
+            label = self._next().greenlet.switch()
+            self._check()
+            if label is not None:
+                self.disturb(self.running, label)
+
+    def interrupt(self, task: Task) -> None:
+        """As by Ctrl-C: *task* goes on with an exception."""
+        self.running = task
+        task.greenlet.throw(KeyboardInterrupt)
+        self._check()
+
+    def close(self) -> None:
+        """Let all greenlets go.  Their clean-up must not be part of any schedule, so it runs now,
+        and comes no further than the next point."""
+        self.over = True
+        for task in self.graves + self.tasks:
+            task.greenlet.throw(GreenletExit)
+        self.graves.clear()
+        self.tasks.clear()
+
+    def _switch(self, label: str) -> None:
+        if self.over:
+            raise GreenletExit
+        task = self.running
+        task.label = label
+        rate = self.disturbance_rate
+        if rate and self.now < self.calm_from and self.choices.chance(rate):
+            self.hub.switch(label)
+            return
+        following = self._next()
+        if following is not task:
+            following.greenlet.switch()
+
+    def _next(self) -> Task:
+        """The thread that goes on; the time is that when it does."""
+        now = self.now
+        self.steps += 1
+        if self.steps > _MOST_STEPS or now > self.calm_from + _LONGEST_CALM:
+            self.fail("it does not end")
+        ready: list[Task] = []
+        sleeper, wakes_next = None, inf
+        for task in self.tasks:
+            wakes = task.wakes
+            if wakes <= now:
+                ready.append(task)
+            elif wakes < wakes_next:
+                sleeper, wakes_next = task, wakes
+        if sleeper is not None and (not ready or wakes_next <= now + _LONGEST_POINT):
+            following = self._pick(ready, sleeper)
+        else:
+            following = ready[0] if len(ready) == 1 else self._pick(ready)
+        self.now = max(now, following.wakes) + _TICK
+        self.running = following
+        return following
+
+    def _pick(self, ready: list[Task], *others: Task) -> Task:
+        if self.running in ready:
+            ready.remove(self.running)
+            ready.insert(0, self.running)
+        ready += others
+        return ready[self.choices.pick(len(ready))] if len(ready) > 1 else ready[0]
+
+    def _check(self) -> None:
+        if self._violation is not None:
+            raise self._violation

@@ -1,0 +1,102 @@
+"""What may be written into the slot, and what has to be there when the lock is let go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from simulation.ledger import Presentation, named
+from simulation.process import Process
+from simulation.store import SimulatedLock
+from tokenadapter.protocols import Document
+
+if TYPE_CHECKING:
+    from simulation.witness import Witness
+
+
+def check(witness: Witness, process: Process, before: Document, document: Document) -> None:
+    """A process has replaced *before* by *document*."""
+    old, new = before.get("token"), document.get("token")
+    if new is not None:
+        access = new["access_token"]
+        if access not in witness.saved_tokens and ("hold" in document or "intent" in document):
+            witness.fail(process, f"leaves a hold or an intent beside {access}, which is new")
+        if old is not None and witness.authority.age(new) < witness.authority.age(old):
+            witness.fail(process, f"writes {access} over {old['access_token']}")
+    for stone in document.get("tombstones", ()):
+        if not _was_refused(witness, named(stone)):
+            witness.fail(process, "writes a tombstone of something that was never refused")
+    if "intent" in document:
+        _check_attempt(witness, process, before.get("intent"), document["intent"])
+
+
+def check_recorded(witness: Witness, lock: SimulatedLock) -> None:
+    """Every outcome is written down before the next presentation, and before the lock is free."""
+    last = lock.presentation
+    if last is not None and last.recorded is None and not last.excused:
+        witness.fail(
+            last.process, f"leaves no trace of {last.credential.secret}, which was {last.outcome}"
+        )
+
+
+def check_intent(witness: Witness) -> None:
+    """An intent that is left says that the outcome of a presentation is unknown."""
+    intent = witness.disk.document.get("intent")
+    if intent is None or not _is_reliable(witness, secret := named(intent)):
+        return
+    presentations = witness.presented.get(secret)
+    if presentations is None:
+        witness.world.fail(f"an intent on {secret} is left, which was never presented")
+    if not any(item.outcome == "unknown" or item.excused for item in presentations):
+        witness.world.fail(f"an intent on {secret} is left, which has an outcome")
+
+
+def records(document: Document, presentation: Presentation) -> bool:
+    """Whether *document* tells the outcome of *presentation*."""
+    match presentation.outcome:
+        case "minted":
+            return bool(document.get("token", {}).get("access_token") == presentation.access)
+        case "refused":
+            return "tombstones" in document
+        case "unprocessed" | "unknown":
+            return "hold" in document
+    return False
+
+
+def brief(document: Document) -> str:
+    """What *document* holds, for the trace."""
+    token = document.get("token", {})
+    parts = [token.get("access_token", "no token"), token.get("refresh_token", "")]
+    parts += [name for name in ("intent", "hold", "tombstones", "distrust") if name in document]
+    return " ".join(filter(None, parts))
+
+
+def _was_refused(witness: Witness, secret: str) -> bool:
+    return any(item.outcome == "refused" for item in witness.presented.get(secret, ()))
+
+
+def _check_attempt(
+    witness: Witness, process: Process, old: dict[str, Any] | None, intent: dict[str, Any]
+) -> None:
+    """The attempts that count are those that the server may have processed."""
+    secret = named(intent)
+    if old is not None and named(old) == secret and old["attempt"] >= intent["attempt"]:
+        return  # it was not processed, and all is as before
+    if not _is_reliable(witness, secret):
+        return
+    unknown = sum(item.outcome == "unknown" for item in witness.presented.get(secret, ()))
+    if intent["attempt"] != unknown + 1:
+        witness.fail(
+            process,
+            f"announces attempt {intent['attempt']} with {secret}, of which {unknown} may have "
+            "been processed before",
+        )
+
+
+def _is_reliable(witness: Witness, secret: str) -> bool:
+    """Whether nothing kept anyone from writing down how it went with *secret*."""
+    return not (
+        witness.emptied
+        or witness.lapses
+        or any(account.store_failures for account in witness.accounts.values())
+        or not all(process.alive for process in witness.announcers.get(secret, ()))
+    )

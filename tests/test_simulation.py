@@ -1,0 +1,114 @@
+"""The keeper under every schedule, by dice and in turn (:mod:`simulation`).
+
+The environment variable ``SIMULATION_SCHEDULES`` says how many schedules are played by dice; from
+100,000 on, more of the small worlds are played in full, too.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+from typing import Any
+
+import pytest
+from simulation.choices import Dice
+from simulation.mutants import MUTANTS, Mutant, writes_no_intent
+from simulation.plan import SERVER_FAULTS, Plan
+from simulation.schedule import play, play_each, play_seed, trace
+from simulation.stage import Ended
+from simulation.world import Violation
+
+SCHEDULES = int(os.environ.get("SIMULATION_SCHEDULES", "8000"))
+# How many of them are one test.
+SHARE = 1000
+# Schedules within which a rule that is taken out has to be missed.
+SOON = 1000
+
+at_length = pytest.mark.skipif(SCHEDULES < 100_000, reason="takes long: tox -e simulate")
+
+
+@pytest.mark.parametrize("first", range(0, SCHEDULES, SHARE))
+def test_whatever_happens_every_rule_holds(first: int) -> None:
+    ended = [play_seed(seed) for seed in range(first, min(first + SHARE, SCHEDULES))]
+    # There was something to see: renewals, requests, and errors with a cause.
+    sums = Ended(*map(sum, zip(*ended, strict=True)))
+    assert sums.minted > len(ended)
+    assert sums.served > sums.presentations > sums.minted
+    assert sums.complaints > len(ended)
+
+
+def small(**world: Any) -> Plan:
+    """Two processes that find an old token, and each make one request while things break."""
+    names: dict[str, Any] = {"grant": "adopted", "lifetime": None, "rate": 1.0, "most": 1}
+    return Plan(processes=2, threads=1, span=1.0, pause=10.0, **(names | world))
+
+
+KILL = ("kill",)
+LEASE = {"lease": 0.1}
+EVERYTHING = {
+    "server_faults": dict.fromkeys(SERVER_FAULTS, 0.5),
+    "failing_saves": 0.5,
+    "lost_writes": 0.5,
+    "disturbances": ("kill", "stall", "interrupt", "empty", "store down", "cut off", "revoke"),
+}
+
+
+@pytest.mark.parametrize(
+    ("plan", "detours", "disturbances"),
+    [
+        pytest.param(small(disturbances=KILL), 2, 1, id="kill"),
+        pytest.param(small(disturbances=KILL, grant="client"), 2, 1, id="kill-client"),
+        pytest.param(small(disturbances=KILL, **LEASE), 1, 1, id="kill-lease"),
+        pytest.param(small(disturbances=KILL, grace=30.0, most=2), 0, 2, id="kill-grace"),
+        pytest.param(small(**EVERYTHING), 1, 1, id="everything"),
+        pytest.param(small(**EVERYTHING, **LEASE), 1, 1, id="everything-lease"),
+        pytest.param(small(disturbances=KILL, **LEASE), 2, 1, id="kill-lease-2", marks=at_length),
+        pytest.param(
+            small(disturbances=KILL, grace=30.0, most=2), 1, 2, id="kill-grace-2", marks=at_length
+        ),
+        pytest.param(
+            small(disturbances=KILL, grant="client"), 3, 1, id="kill-client-3", marks=at_length
+        ),
+        pytest.param(
+            small(**EVERYTHING, **LEASE, most=2), 0, 2, id="everything-lease-2", marks=at_length
+        ),
+    ],
+)
+def test_in_a_small_world_every_rule_holds_in_every_schedule(
+    plan: Plan, detours: int, disturbances: int
+) -> None:
+    assert play_each(plan, detours=detours, disturbances=disturbances) > 100
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.patch.__name__)
+def test_a_rule_that_is_taken_out_is_missed_soon(
+    mutant: Mutant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = next(seed for seed in count() if _is_violated(mutant, seed, monkeypatch))
+    assert needed < SOON
+    # ... and by that alone.
+    for seed in range(needed + 1):
+        play(mutant.plan, Dice(seed))
+
+
+def _is_violated(mutant: Mutant, seed: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    with monkeypatch.context() as patch:
+        mutant.patch(patch)
+        try:
+            play(mutant.plan, Dice(seed))
+        except Violation:
+            return True
+    return False
+
+
+def test_a_schedule_can_be_played_again() -> None:
+    plan = Plan.drawn(7)
+    assert trace(plan, Dice(7)) == trace(plan, Dice(7))
+    assert trace(plan, Dice(7)) != trace(plan, Dice(8))
+
+
+def test_a_violation_tells_its_seed_and_how_it_came_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    seed = next(seed for seed in count() if Plan.drawn(seed).grant == "first")
+    writes_no_intent(monkeypatch)
+    with pytest.raises(Violation, match=rf"(?s) load\n.*python -m simulation {seed}$"):
+        play_seed(seed)
