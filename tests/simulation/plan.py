@@ -28,7 +28,7 @@ class Plan:
     """A world, and how likely what is to break in it."""
 
     grant: str = "first"
-    """One of :data:`simulation.authority.GRANTS`."""
+    """One of :data:`simulation.grants.GRANTS`."""
     processes: int = 3
     threads: int = 2
     span: float = 20.0
