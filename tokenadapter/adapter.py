@@ -34,7 +34,6 @@ __all__ = ["TokenAdapter"]
 # How often a request may be sent again with tokens that others renewed meanwhile, before it has
 # one renewed itself.
 _MOST_ADOPTIONS = 2
-# What a session tells an adapter besides the request.
 
 
 class TokenAdapter(HTTPAdapter):
