@@ -6,6 +6,7 @@ import gc
 import io
 import pickle
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -537,6 +538,26 @@ def test_a_generator_is_replayed_whole(adapter, session, server):
     server.expire_now()
     answer = session.post(server.api_url + "x", data=(b"%d," % i for i in range(1000)))
     assert answer.json()["length"] == len(b"".join(b"%d," % i for i in range(1000)))
+
+
+@pytest.mark.parametrize("one_shot", [True, False])
+def test_for_a_one_shot_body_a_stale_token_is_renewed_before_it_is_sent(
+    adapter, session, server, one_shot
+):
+    stale = server.issue() | {"expires_in": 3600, "expires_at": time.time() + 300}
+    adapter.keeper.adopt(stale)
+    with server.hold(endpoint="api") as hold:
+        thread = threading.Thread(
+            target=session.post,
+            args=(server.api_url + "x",),
+            kwargs={"data": iter([b"x"]) if one_shot else b"x"},
+        )
+        thread.start()
+        assert hold.arrived.wait(10)
+    thread.join()
+    server.wait_for(lambda stats: stats.renewals == 1)
+    is_old = tokens_sent(server) == [f"Bearer {stale['access_token']}"]
+    assert is_old is not one_shot
 
 
 def test_a_body_that_cannot_be_repeated_is_renewed_for_and_handed_on(server, source, session):
