@@ -122,10 +122,24 @@ class Choice:
         return self._slot.store.marked(note) and self._slot.look().tag == view.tag
 
     def begin_anew(self) -> None:
-        """A token was obtained, or somebody says that it is worth another try."""
+        """A token was obtained.  A refresh token that is dead stays dead, all else may be tried."""
         self._own_token = None
         self._own_hold = None
-        self._own_refusals.clear()
+        self._own_refusals = {
+            credential: error
+            for credential, error in self._own_refusals.items()
+            if credential.kind == "refresh_token"
+        }
+
+    def pardon(self, secret: str | None = None) -> None:
+        """Somebody says that it is worth another try.
+
+        :param secret: the only refresh token that they mean, if they do not mean all.
+        """
+        self.begin_anew()
+        for credential in [*self._own_refusals]:
+            if secret in (None, credential.secret):
+                del self._own_refusals[credential]
 
     def _is_meant(self, hold: Hold, record: Record) -> bool:
         # In this order: a hash that nobody can guess from takes its time.

@@ -180,8 +180,10 @@ class Presenter:
             try:
                 view = self._slot.write(view, record, tag)
             except Moved as moved:
-                # The lock had lapsed.  Our answer still counts if nobody has rotated since.
                 view = moved.view
+                if minted.token.is_same(view.record.token):
+                    break  # it was written, the answer got lost, and somebody has added to it
+                # The lock had lapsed.  Our answer still counts if nobody has rotated since.
                 if not self._is_still_ours(view, before, credential):
                     return None
                 tag = self._slot.new_tag(view)
@@ -208,9 +210,10 @@ class Presenter:
                 # A lease is kept alive for as long as this goes on.
                 lock.confirm()
             else:
-                if note is not None:
-                    self._note(note, for_good)
-                return view
+                break
+        if note is not None:
+            self._note(note, for_good)
+        return view
 
     def _note(self, note: str, for_good: bool) -> None:
         """Remember what was spent, for when the record is lost."""
@@ -260,7 +263,8 @@ class Presenter:
                 view = moved.view
                 if lock.confirm() and self._is_still_ours(view, before, credential):
                     continue
-                self._keep(view.record, credential, failure, hold)
+                # A hold binds us as long as the token that we saw is there, a refusal in any case.
+                self._keep(before if hold else view.record, credential, failure, hold)
                 return
             except StoreError:
                 self._keep(before, credential, failure, hold)

@@ -237,8 +237,12 @@ class Record(NamedTuple):
         )
 
     def unprocessed(self, before: Self, hold: Hold) -> Self:
-        """The credential was certainly not spent: all is as it was *before*, but for a hold."""
-        return self._replace(intent=before.intent, hold=hold)
+        """The credential was certainly not spent: all is as it was *before*, but for a hold.
+
+        An intent is worth something only beside its salt: the slot may have been emptied since.
+        """
+        intent = before.intent if before.salt == self.salt else None
+        return self._replace(intent=intent, hold=hold)
 
     def unknown(self, hold: Hold) -> Self:
         """Nobody knows whether the credential was spent: the intent goes on saying so."""

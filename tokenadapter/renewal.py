@@ -94,7 +94,10 @@ class Renewal:
             from tokenadapter import failures
 
             raise failures.not_adopted(error) from error
-        self._choice.begin_anew()
+        if token.refresh_token is None:
+            self._choice.begin_anew()
+        else:
+            self._choice.pardon(token.refresh_token)
         return self._taken(view, is_new=True, minted=True)
 
     def pardon(self) -> Token | None:
@@ -104,7 +107,7 @@ class Renewal:
         :raises LockTimeout: if others hold the lock for too long.
         """
         view = self._write_locked(lambda view: view.record.pardoned())
-        self._choice.begin_anew()
+        self._choice.pardon()
         return view.record.token
 
     def distrust(self, token: Token) -> None:

@@ -15,6 +15,7 @@ class Presentation:
 
     :ivar outcome: ``open``, until the process is told; then ``minted``, ``refused``,
         ``unprocessed`` or ``unknown``.
+    :ivar ended_at: when the process was told.
     :ivar access: the access token that it brought.
     :ivar recorded: which write of the slot told the outcome to all; ``None``: none did.
     :ivar excused: whether none need do so.
@@ -27,6 +28,7 @@ class Presentation:
         self.lock = lock
         self.credential = credential
         self.outcome = "open"
+        self.ended_at = 0.0
         self.access: str | None = None
         self.recorded: int | None = None
         self.excused = False

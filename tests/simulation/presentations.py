@@ -62,7 +62,7 @@ def _check_need(witness: Witness, process: Process, document: Document) -> None:
     now = witness.store_now(process) + witness.slowest_look()
     if witness.accounts[process].store_failures:
         # ... and to its owner, who could not save it, by as long as it took to ask for it.
-        now += _ASKING
+        now += _ASKING + process.stalled
     if now < expires_at - (soft if witness.early else hard):
         witness.fail(process, f"renews {access}, which is fresh")
 
@@ -99,7 +99,8 @@ def _check_spent(witness: Witness, process: Process, credential: Credential) -> 
         elif earlier.outcome in ("unprocessed", "unknown"):
             may = True
         elif earlier.recorded is None:
-            may = earlier.process is not process
+            # What cannot be written binds its process, until there is another token.
+            may = earlier.process is not process or earlier.ended_at <= witness.token_at
         elif earlier.outcome == "refused" and secret in witness.readopted:
             may = True
         else:
@@ -117,7 +118,7 @@ def _is_forgotten(witness: Witness, earlier: Presentation) -> bool:
         return False
     if earlier.credential.first and earlier.outcome == "minted":
         # It is noted outside the slot, after it is saved, if that works.
-        return record.mark(FIRST) not in witness.disk.notes and (
-            not earlier.process.alive or witness.accounts[earlier.process].store_failures > 0
-        )
+        who = earlier.process
+        was_hindered = not who.alive or who.stalled or witness.accounts[who].store_failures
+        return bool(was_hindered) and record.mark(FIRST) not in witness.disk.notes
     return True

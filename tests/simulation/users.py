@@ -143,6 +143,7 @@ class User:
             issued_at=now,
             expires_at=None if lifetime is None else now + lifetime,
         )
+        self.witness.adopted.add(answer["refresh_token"])
         for _ in range(20):
             try:
                 self.keeper.adopt(token)

@@ -45,7 +45,9 @@ class Witness:
         """Who has written an intent on a refresh token."""
         self.mints: dict[str, Mint] = {}
         self.saved_tokens: set[str] = set()
-        self.failed_at = self.succeeded_at = self.alive_again_at = 0.0
+        self.failed_at = self.succeeded_at = self.alive_again_at = self.token_at = 0.0
+        self.adopted: set[str] = set()
+        """Refresh tokens that somebody adopts."""
         self.readopted: set[str] = set()
         """Refresh tokens that somebody adopts once more, whatever became of them."""
         # What happened in this world, as far as it excuses something.
@@ -76,9 +78,10 @@ class Witness:
     ) -> None:
         """A process learns how its presentation ended."""
         process, account = presentation.process, self.accounts[presentation.process]
-        presentation.outcome = outcome
+        presentation.outcome, presentation.ended_at = outcome, self.world.now
         self.world.note(process, "  {} is {}", presentation.credential.secret, outcome)
         if answer is not None:
+            self.token_at = self.world.now
             presentation.access = answer["access_token"]
             self.mints[answer["access_token"]] = Mint(process, self.world.now)
             account.mints += 1
@@ -98,12 +101,16 @@ class Witness:
     def saved(self, process: Process, before: Document, document: Document) -> None:
         """A process has written the slot."""
         self.world.note(process, "  wrote: {}", writes.brief(document))
-        writes.check(self, process, before, document)
         account, token = self.accounts[process], document.get("token")
+        refresh = None if token is None else token.get("refresh_token")
+        if refresh in self.adopted and before.get("token", token) != token:
+            self.authority.hand_in(refresh)
+        writes.check(self, process, before, document)
         self._sees(account, document)
         if token is not None and token["access_token"] not in self.saved_tokens:
             access = token["access_token"]
             self.saved_tokens.add(access)
+            self.token_at = self.world.now
             # What failed since it was minted is not over by that.
             mint = self.mints.get(access)
             if mint is None or mint.at > self.failed_at:
