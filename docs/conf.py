@@ -24,11 +24,15 @@ autodoc_typehints_description_target = "documented"
 # Every reference has to lead somewhere.  Those to other projects cannot be followed here, because
 # a build does without the network; those to our own names can.
 nitpicky = True
-_others = {*dir(builtins), *sys.stdlib_module_names, "requests", "urllib3"}
+_others = {*dir(builtins), *sys.stdlib_module_names, "requests", "sqlalchemy", "urllib3"}
 # What signatures call by its bare name: of requests, and names for types that are explained
 # where they are used.
 _bare = {"BaseAdapter", "PreparedRequest", "RequestException", "Response"}
+_bare |= {"HTTPConnectionPool", "PoolManager", "Session"}
 _bare |= {"Machine", "OAuth2Options", "Scalar"}
+_bare |= {"Engine", "URL"}  # of SQLAlchemy
+_bare |= {"ImproperlyConfigured"}  # of Django
+_bare |= {"Key", "Loaded", "LockLike"}
 nitpick_ignore_regex = [("py:.*", rf"({'|'.join(_others)})(\..*)?|{'|'.join(_bare)}")]
 
 html_theme = "furo"

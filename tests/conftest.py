@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from databases import MariaDB, PostgreSQL
 from hypothesis import settings
+from stores.servers import RedisServer, free_port
 
 from tokenadapter.testing import TokenServer
 
@@ -33,6 +35,38 @@ def server() -> Iterator[TokenServer]:
     """A token endpoint and the API that it protects."""
     with TokenServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL for all tests, each of which takes another database or another slot."""
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """A MariaDB as well, where the machine has one."""
+    if not MariaDB.is_here():
+        pytest.skip("this machine has no MariaDB server")
+    with MariaDB() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis for all tests, each of which takes another key."""
+    with RedisServer(port=free_port()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def project(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """This process is one of a Django project, with a cache in Redis and one in a database."""
+    from stores import django_project
+
+    django_project.configure(str(tmp_path_factory.mktemp("project")), redis_server.url)
+    django_project.create_table()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -119,14 +119,14 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             ReauthRequired,
             "The record in Shelf() is gone or cannot be read, and the refresh token at hand was",
             "Nothing was sent",
-            "Log in again and hand the new token to TokenKeeper.adopt().",
+            "the new token to TokenKeeper.adopt(), or to the command `tokenadapter adopt NAME`.",
         )
     ],
     "private_copy": [
         (
             failures.private_copy(),
             ReauthRequired,
-            "The refresh token lives in the memory of the process that this one was copied from",
+            "The refresh token may be another process' too: this one was copied from it",
             "Nothing was sent",
             "Use a store that processes share, such as FileStore",
         )
@@ -137,7 +137,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             ReauthRequired,
             "nothing to obtain one with",
             "There is no token in Shelf()",
-            "Log in again and hand the new token to TokenKeeper.adopt().",
+            "the new token to TokenKeeper.adopt(), or to the command `tokenadapter adopt NAME`.",
         )
     ],
     "locked": [
@@ -156,6 +156,15 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             "The renewal of the token in Shelf() has not ended within 5.0 s.",
             "It goes on, and what it obtains will be saved",
             "try again, or allow more time by lock_timeout and by the time-out of the request",
+        )
+    ],
+    "ended": [
+        (
+            failures.ended(SystemExit()),
+            RefreshTemporarilyFailed,
+            "The renewal was ended by SystemExit",
+            "What was stored was kept",
+            "try again",
         )
     ],
     "reentered": [

@@ -6,6 +6,9 @@ import contextlib
 import pickle
 import threading
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import pytest
@@ -745,6 +748,43 @@ def test_a_process_that_ends_says_that_its_token_is_lost(new_keeper, shelf, auth
     assert 3 < sum(clock.slept) < 12
 
 
+def test_inline_renewals_are_done_by_the_thread_that_asks(new_keeper, authority, clock):
+    threads: list[int] = []
+    authority.asking = lambda: threads.append(threading.get_ident())
+    keeper = new_keeper(inline=True)
+    keeper.current()
+    clock.go_on(HOUR - 300)
+    second = keeper.current()
+    assert second.access_token == "access-2"
+    keeper.renew(second)
+    assert threads == [threading.get_ident()] * 3
+
+
+def test_inline_renewals_by_others_are_not_waited_for_while_a_token_is_stale(
+    new_keeper, shelf, authority, clock
+):
+    keeper = new_keeper(inline=True)
+    first = keeper.current()
+    clock.go_on(HOUR - 300)
+    assert shelf.lock().acquire(60)
+    assert keeper.current() == first
+    assert authority.presented == ["refresh-0"]
+    assert clock.slept == []
+
+
+def test_an_inline_caller_gives_a_save_up_after_a_while_and_says_so(
+    new_keeper, shelf, authority, clock
+):
+    events: list[Any] = []
+    keeper = new_keeper(on_event=events.append, inline=True)
+    first = keeper.current()
+    writes = iter([False])
+    shelf.failing = lambda step: step == "save" and next(writes, True)
+    assert keeper.renew(first).access_token == "access-2"
+    assert [event.lost for event in events if type(event).__name__ == "SaveFailed"] == [False, True]
+    assert keeper.current().access_token == "access-2"
+
+
 def test_an_emptied_store_is_filled_again_by_who_knows_better(new_keeper, shelf, authority):
     keeper = new_keeper()
     first = keeper.current()
@@ -955,17 +995,169 @@ def test_adopt_says_when_it_cannot_save(new_keeper, shelf):
     assert keeper.fresh() is None
 
 
+# --- how long callers wait ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["current", "renew", "refresh"])
+def test_a_caller_waits_as_long_as_it_says(new_keeper, authority, way):
+    keeper = new_keeper()
+    first = keeper.current() if way != "current" else None
+    answer = threading.Event()
+    authority.asking = lambda: answer.wait(10)
+    call = partial(getattr(keeper, way), *([first] if way == "renew" else []))
+    with pytest.raises(errors.LockTimeout, match=r"within 0\.0 s"):
+        call(timeout=0.01)
+    answer.set()
+    settle(keeper)
+    assert keeper.current().access_token == f"access-{authority.count}"
+
+
+def test_a_caller_with_more_time_outlasts_one_that_gave_up_on_the_lock(
+    new_keeper, shelf, clock, authority
+):
+    keeper = new_keeper(lock_timeout=1.0)
+    holder = shelf.lock()
+    assert holder.acquire(60)
+    # The run that it joined gives up; it has time for another.
+    expire, clock.sleep = clock.sleep, lambda seconds: None
+    lapses = iter([0.0, 0.0, 2.0])
+
+    def sleep(seconds: float) -> None:
+        expire(next(lapses, 0.0))
+        if clock.ticks > 501:
+            holder.release()
+
+    clock.sleep = sleep
+    keeper.lock_timeout = 60.0
+    assert keeper.obtain().token.access_token == "access-1"
+    assert authority.presented == ["refresh-0"]
+
+
+def test_who_lost_the_race_looks_again_a_twentieth_of_the_window_later(new_keeper, shelf, clock):
+    keeper = new_keeper()
+    keeper.current()
+    assert shelf.lock().acquire(60)
+    looks: list[float] = []
+    load = shelf.load
+
+    def counted() -> Any:
+        looks.append(clock.ticks)
+        return load()
+
+    shelf.load = counted
+    clock.go_on(HOUR - 500)
+    hand = keeper._holder.hand
+    assert hand is not None
+    for _ in range(120):
+        keeper.current()
+        settle(keeper)
+        clock.go_on(1)
+    pauses = [later - earlier for earlier, later in pairwise(looks)]
+    assert set(pauses) == {ceil((hand.soft - hand.hard) / 20)}
+
+
+# --- what is told --------------------------------------------------------------------------------
+
+
+def test_a_failure_is_told_once_until_something_changes(new_keeper, authority, clock):
+    events: list[Any] = []
+    keeper = new_keeper(on_event=events.append)
+    down = errors.RefreshTemporarilyFailed("It is down.", processed=False)
+    authority.script = [down, down]
+    for _ in range(3):
+        with pytest.raises(errors.RefreshTemporarilyFailed):
+            keeper.current()
+    clock.go_on(60)
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.current()
+    (told,) = events
+    assert type(told).__name__ == "RenewalFailed"
+    assert "It is down." in told.error
+    assert told.retry_at == clock.now - 60 + 5
+    clock.go_on(60)
+    keeper.current()
+    authority.script = [down]
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.renew(keeper.current())
+    assert [type(event).__name__ for event in events].count("RenewalFailed") == 2
+
+
+def test_a_needed_login_is_told_with_its_reason_and_again_after_the_next_one(
+    new_keeper, authority, clock
+):
+    events: list[Any] = []
+    keeper = new_keeper(on_event=events.append)
+    for _ in range(2):
+        authority.revoked = True
+        with pytest.raises(errors.ReauthRequired):
+            keeper.current()
+        with pytest.raises(errors.ReauthRequired):
+            keeper.current()
+        authority.revoked = False
+        adopted = keeper.adopt({**authority.issue(), "expires_in": 1})
+        assert events[-1].token == adopted.fingerprint
+        clock.go_on(2)
+    told = [event for event in events if type(event).__name__ == "ReauthNeeded"]
+    assert [event.reason for event in told] == ["invalid_grant"] * 2
+    assert "invalid_grant" in told[0].error
+
+
+def test_a_token_that_others_renewed_is_told_of_by_its_fingerprint(new_keeper):
+    events: list[Any] = []
+    one, other = new_keeper(), new_keeper(on_event=events.append)
+    first = one.current()
+    assert other.current() == first
+    assert events == []
+    second = one.renew(first)
+    assert other.renew(first) == second
+    (found,) = (event for event in events if type(event).__name__ == "Found")
+    assert found.token == second.fingerprint
+    other.renew(second)
+    assert other.stats["Found"] == 1
+
+
+def test_an_unused_first_token_is_told_of_once_with_the_store(new_keeper):
+    new_keeper().current()
+    events: list[Any] = []
+    authority = Authority(first="another")
+    authority.live = "refresh-1"
+    keeper = new_keeper(authority, on_event=events.append)
+    keeper.renew(keeper.current())
+    told = [event for event in events if type(event).__name__ == "FirstTokenUnused"]
+    assert [event.store for event in told] == ["Shelf()"]
+
+
+def test_adopting_something_else_says_what_it_was(new_keeper):
+    with pytest.raises(TypeError, match="a Token or a mapping, not int"):
+        new_keeper().adopt(42)
+
+
+def test_adopting_within_a_renewal_does_not_wait_for_itself(new_keeper, authority):
+    keeper = new_keeper()
+    raised: list[Exception] = []
+
+    def asking() -> None:
+        try:
+            keeper.adopt({"access_token": "another"})
+        except errors.TokenError as error:
+            raised.append(error)
+
+    authority.asking = asking
+    keeper.current()
+    assert "from within the renewal" in str(raised[0])
+
+
 def a_token(previous: Token | None) -> str:
     return "plain"
 
 
 def test_a_pickled_keeper_carries_settings_and_no_token():
-    keeper = TokenKeeper(a_token, MemoryStore(), lock_timeout=7.0)
+    keeper = TokenKeeper(a_token, MemoryStore(), lock_timeout=7.0, inline=True)
     keeper.adopt({"access_token": "very-secret"})
     data = pickle.dumps(keeper)
     assert b"very-secret" not in data
     copy = pickle.loads(data)
-    assert copy.lock_timeout == 7.0
+    assert (copy.lock_timeout, copy.inline) == (7.0, True)
     assert copy.fresh() is None
     assert copy.current().access_token == "plain"
 

@@ -54,7 +54,8 @@ json_values = st.recursive(
 
 
 def changed(before: Record, after: Record) -> set[str]:
-    return {name for name in Record._fields if getattr(before, name) != getattr(after, name)}
+    names = Record.__annotations__
+    return {name for name in names if getattr(before, name) != getattr(after, name)}
 
 
 def refuse(record: Record, credential: str, kind: str = "refresh_token") -> Record:

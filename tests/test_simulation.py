@@ -62,6 +62,7 @@ EVERYTHING = {
         pytest.param(small(disturbances=KILL), 2, 1, id="kill"),
         pytest.param(small(disturbances=KILL, grant="client"), 2, 1, id="kill-client"),
         pytest.param(small(disturbances=KILL, **LEASE), 1, 1, id="kill-lease"),
+        pytest.param(small(disturbances=KILL, swaps_locked=True), 1, 1, id="kill-locked-swap"),
         pytest.param(small(disturbances=KILL, grace=30.0, most=2), 0, 2, id="kill-grace"),
         pytest.param(small(**EVERYTHING), 1, 1, id="everything"),
         pytest.param(small(**EVERYTHING, **LEASE), 1, 1, id="everything-lease"),

@@ -7,53 +7,85 @@ tokenadapter`` itself imports nothing, and a program pays only for what it uses.
 __version__ = "0.1.0"
 
 __all__ = [
+    "CallbackStore",
     "ClientCredentials",
+    "DjangoCacheStore",
+    "EncryptedStore",
     "FileStore",
+    "KeyringStore",
     "LockTimeout",
     "Login",
     "MemoryStore",
     "Password",
+    "ProfileError",
     "ReauthRequired",
+    "RedisStore",
     "RefreshConfigError",
     "RefreshTemporarilyFailed",
     "RefreshToken",
+    "SQLStore",
     "StoreError",
     "Token",
     "TokenAdapter",
     "TokenError",
     "TokenKeeper",
     "TokenNotPersisted",
+    "TokenPoolManager",
     "UnsafeTarget",
     "default_verdict",
     "expired_on",
+    "from_profile",
+    "install",
+    "installed",
+    "retrofit",
+    "session",
+    "store_from_url",
+    "uninstall",
 ]
 
 _HOMES = {
+    "CallbackStore": "tokenadapter.stores.callback",
     "ClientCredentials": "tokenadapter.sources.client_credentials",
+    "DjangoCacheStore": "tokenadapter.stores.django",
+    "EncryptedStore": "tokenadapter.stores.encrypted",
     "FileStore": "tokenadapter.stores.file",
+    "KeyringStore": "tokenadapter.stores.keyring",
     "LockTimeout": "tokenadapter.errors",
     "Login": "tokenadapter.sources.login",
     "MemoryStore": "tokenadapter.stores.memory",
     "Password": "tokenadapter.sources.password",
+    "ProfileError": "tokenadapter.config.trouble",
     "ReauthRequired": "tokenadapter.errors",
+    "RedisStore": "tokenadapter.stores.redis",
     "RefreshConfigError": "tokenadapter.errors",
     "RefreshTemporarilyFailed": "tokenadapter.errors",
     "RefreshToken": "tokenadapter.sources.refresh_token",
+    "SQLStore": "tokenadapter.stores.sql",
     "StoreError": "tokenadapter.errors",
     "Token": "tokenadapter.token",
     "TokenAdapter": "tokenadapter.adapter",
     "TokenError": "tokenadapter.errors",
     "TokenKeeper": "tokenadapter.keeper",
     "TokenNotPersisted": "tokenadapter.errors",
+    "TokenPoolManager": "tokenadapter.pool",
     "UnsafeTarget": "tokenadapter.errors",
     "default_verdict": "tokenadapter.verdicts",
     "expired_on": "tokenadapter.verdicts",
+    "from_profile": "tokenadapter.config.sessions",
+    "install": "tokenadapter.installation",
+    "installed": "tokenadapter.installation",
+    "retrofit": "tokenadapter.retrofitting",
+    "session": "tokenadapter.config.sessions",
+    "store_from_url": "tokenadapter.stores.urls",
+    "uninstall": "tokenadapter.installation",
 }
 
 # Type checkers take a variable of this name to be true; importing it would load ``typing``.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tokenadapter.adapter import TokenAdapter
+    from tokenadapter.config.sessions import from_profile, session
+    from tokenadapter.config.trouble import ProfileError
     from tokenadapter.errors import (
         LockTimeout,
         ReauthRequired,
@@ -64,13 +96,23 @@ if TYPE_CHECKING:
         TokenNotPersisted,
         UnsafeTarget,
     )
+    from tokenadapter.installation import install, installed, uninstall
     from tokenadapter.keeper import TokenKeeper
+    from tokenadapter.pool import TokenPoolManager
+    from tokenadapter.retrofitting import retrofit
     from tokenadapter.sources.client_credentials import ClientCredentials
     from tokenadapter.sources.login import Login
     from tokenadapter.sources.password import Password
     from tokenadapter.sources.refresh_token import RefreshToken
+    from tokenadapter.stores.callback import CallbackStore
+    from tokenadapter.stores.django import DjangoCacheStore
+    from tokenadapter.stores.encrypted import EncryptedStore
     from tokenadapter.stores.file import FileStore
+    from tokenadapter.stores.keyring import KeyringStore
     from tokenadapter.stores.memory import MemoryStore
+    from tokenadapter.stores.redis import RedisStore
+    from tokenadapter.stores.sql import SQLStore
+    from tokenadapter.stores.urls import store_from_url
     from tokenadapter.token import Token
     from tokenadapter.verdicts import default_verdict, expired_on
 else:

@@ -7,20 +7,19 @@ the answer; if it says that the token is dead: get another, rewind the body, sen
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.exceptions import RequestException
 from requests.models import PreparedRequest
+from urllib3.util import Retry
 
-from tokenadapter.arguments import check, read_timeout, without_401
+from tokenadapter.arguments import check, read_timeout, twin, without_401
 from tokenadapter.keeper import TokenKeeper
 from tokenadapter.prefix import Prefix
 from tokenadapter.signing import add_cookies, signed, whole_copy
 from tokenadapter.spelling import longest_first, own_urls, resource, without_query
 from tokenadapter.token import Token
-from tokenadapter.verdicts import default_verdict, step_up
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -44,8 +43,8 @@ class TokenAdapter(HTTPAdapter):
     :param source: how a token is obtained: a grant such as
         :class:`~tokenadapter.ClientCredentials`, a function of the previous token, or a
         :class:`~tokenadapter.TokenKeeper` that several adapters share.
-    :param store: where the token lives, such as a :class:`~tokenadapter.FileStore`; without one,
-        in the memory of this adapter.
+    :param store: where the token lives, such as a :class:`~tokenadapter.FileStore`, or a URL such
+        as ``file:~/token.json``; without one, in the memory of this adapter.
     :param verdict: tells of a response whether the token that was sent with it is dead, in place
         of :func:`~tokenadapter.default_verdict`; see :func:`~tokenadapter.expired_on`.
     :param max_replays: how often a request is sent again after a renewal.  0: renew, but hand the
@@ -60,7 +59,7 @@ class TokenAdapter(HTTPAdapter):
     :param override_auth: whether the token takes the place of an ``Authorization`` that the
         request has already.  ``False``: such a request is sent as it is.
     :param on_refresh: as for :class:`~tokenadapter.TokenKeeper`, and so are *on_event*,
-        *renew_early* and *lock_timeout*.
+        *renew_early*, *lock_timeout* and *inline*.
     :param allow_http: accept a prefix of plain ``http``, although everyone on the way can then
         read the token.
     :param inner: an adapter that does the sending, in place of this one's own.
@@ -80,10 +79,10 @@ class TokenAdapter(HTTPAdapter):
         "replay_limit",
         "override_auth",
         "_verdict",
+        "_scheme",
         "_attach",
         "_header",
         "_lead",
-        "_insists",
         "_own_urls",
     ]
     _told_outside = False
@@ -93,7 +92,7 @@ class TokenAdapter(HTTPAdapter):
         prefix: str,
         source: Grant | TokenSource | TokenKeeper,
         *,
-        store: TokenStore | None = None,
+        store: TokenStore | str | None = None,
         verdict: Callable[[Response], object] | None = None,
         max_replays: int = 1,
         replay_limit: int = 64 * 1024 * 1024,
@@ -105,6 +104,7 @@ class TokenAdapter(HTTPAdapter):
         on_event: Callable[[Event], object] | None = None,
         renew_early: bool = True,
         lock_timeout: float = 30.0,
+        inline: bool = False,
         allow_http: bool = False,
         inner: BaseAdapter | None = None,
         **http_adapter_kwargs: Any,
@@ -119,11 +119,11 @@ class TokenAdapter(HTTPAdapter):
         check(verdict, attach, inner, header, scheme, max_replays, replay_limit)
         self._guard = Prefix(prefix, allow_http=allow_http)
         if isinstance(source, TokenKeeper):
-            its_own = (store, on_refresh, on_event, renew_early, lock_timeout)
-            if its_own != (None, None, None, True, 30.0):
+            its_own = (store, on_refresh, on_event, renew_early, lock_timeout, inline)
+            if its_own != (None, None, None, True, 30.0, False):
                 raise TypeError(
-                    "store, on_refresh, on_event, renew_early and lock_timeout belong to the "
-                    "TokenKeeper that was given as the source: give them to it"
+                    "store, on_refresh, on_event, renew_early, lock_timeout and inline belong to "
+                    "the TokenKeeper that was given as the source: give them to it"
                 )
             self.keeper = source
         else:
@@ -134,6 +134,7 @@ class TokenAdapter(HTTPAdapter):
                 on_event=on_event,
                 renew_early=renew_early,
                 lock_timeout=lock_timeout,
+                inline=inline,
                 whose={"api": self._guard.url},
             )
         self.inner = inner
@@ -141,8 +142,8 @@ class TokenAdapter(HTTPAdapter):
         self.replay_limit = replay_limit
         self.override_auth = override_auth
         elsewhere = attach is not None or header.lower() != "authorization"
-        self._verdict = verdict or partial(default_verdict, scheme=None if elsewhere else scheme)
-        self._insists = verdict is not None
+        self._verdict = verdict
+        self._scheme = None if elsewhere else scheme
         self._attach = attach
         self._header = header
         self._lead = f"{scheme} " if scheme else ""
@@ -160,6 +161,11 @@ class TokenAdapter(HTTPAdapter):
         """The base URL under which requests are signed, as requests spells URLs."""
         return self._guard.url
 
+    @property
+    def stays_here(self) -> bool:
+        """Whether its requests never leave this machine: they are plain ``http`` to loopback."""
+        return self._guard.stays_here
+
     def mount(self, session: Session) -> Self:
         """Mount this adapter on its own prefix in *session*, and return it.
 
@@ -169,6 +175,21 @@ class TokenAdapter(HTTPAdapter):
         adapters: dict[str, BaseAdapter] = {**session.adapters, **dict.fromkeys(mine, self)}
         session.adapters = longest_first(mine, adapters)
         return self
+
+    def around(self, inner: BaseAdapter) -> Self:
+        """This adapter with another one that does the sending: all else is shared with it.
+
+        *inner* is left as it is for whoever else uses it: a 401 that its retries would repeat is
+        taken out for the requests that come from here only.
+        """
+        retries = getattr(inner, "max_retries", None)
+        if isinstance(retries, Retry) and without_401(retries) is not retries:
+            inner = twin(inner, max_retries=without_401(retries))
+        return twin(self, inner=inner)
+
+    def covers(self, url: str) -> bool:
+        """Whether *url* is under the prefix, and none of the token source's own URLs."""
+        return self._guard.covers(url) and resource(url) not in self._own_urls
 
     def send(
         self,
@@ -198,6 +219,8 @@ class TokenAdapter(HTTPAdapter):
                 one_shot = body is not None and body.one_shot
                 token, is_new = self._obtain(request, timeout, patient=one_shot)
             response = self._carry(request, request, token, body, how)
+            if response.status_code < 400 and self._verdict is None:
+                return response  # as most do
             if self._refuses(response):
                 response = self._replay(request, response, token, is_new, body, how)
             if response.status_code in (401, 403):
@@ -291,8 +314,14 @@ class TokenAdapter(HTTPAdapter):
 
     def _refuses(self, response: Response) -> bool:
         """Whether *response* says that the token it was asked with is dead."""
-        # The default verdict is about 401s: of all other answers, there is no need to ask it.
-        return (self._insists or response.status_code == 401) and bool(self._verdict(response))
+        if self._verdict is not None:
+            return bool(self._verdict(response))
+        if response.status_code != 401:
+            return False
+        # Most programs never meet a refusal: they do not pay for the import.
+        from tokenadapter.verdicts import default_verdict
+
+        return default_verdict(response, scheme=self._scheme)
 
     def _replay(
         self,
@@ -312,8 +341,8 @@ class TokenAdapter(HTTPAdapter):
         from tokenadapter.peek import drain, set_aside
         from tokenadapter.replay import NotReplayable
 
-        most = self.max_replays if self._insists else min(self.max_replays, 1)
-        replays = most if is_new and not self._insists else 0
+        most = self.max_replays if self._verdict else min(self.max_replays, 1)
+        replays = most if is_new and not self._verdict else 0
         adoptions, outgoing = 0, request
         while True:
             if is_new:
@@ -359,6 +388,8 @@ class TokenAdapter(HTTPAdapter):
                 return response
 
     def _tell_step_up(self, response: Response) -> None:
+        from tokenadapter.verdicts import step_up
+
         wanted = step_up(response)
         if wanted is not None:
             self.keeper.journal.tell(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from urllib3.util import Retry, Timeout
 
-__all__ = ["check", "read_timeout", "without_401"]
+__all__ = ["check", "read_timeout", "twin", "without_401"]
+
+T = TypeVar("T")
 
 # What else than letters and digits stands in the name of a header (RFC 9110 section 5.6.2).
 _IN_NAMES = str.maketrans("", "", "!#$%&'*+-.^_`|~")
@@ -56,3 +58,13 @@ def without_401(retry: Retry) -> Retry:
     if not statuses or 401 not in statuses:
         return retry
     return retry.new(status_forcelist=[status for status in statuses if status != 401])
+
+
+def twin(adapter: T, **changes: Any) -> T:
+    """*adapter* with some attributes changed; all others are shared, connection pools too.
+
+    ``copy.copy`` would make new pools: that is how adapters of requests come out of a pickle.
+    """
+    other = object.__new__(type(adapter))
+    vars(other).update(vars(adapter), **changes)
+    return other

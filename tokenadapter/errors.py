@@ -26,6 +26,12 @@ __all__ = [
     "UnsafeTarget",
 ]
 
+NEW_LOGIN = (
+    "Log in again and hand the new token to TokenKeeper.adopt(), or to the command "
+    "`tokenadapter adopt NAME`."
+)
+"""What to do when no credential is left."""
+
 
 class TokenError(RequestException):
     """The base of every error that tokenadapter raises."""
@@ -54,7 +60,7 @@ class ReauthRequired(TokenError):
         (the answer to an earlier renewal was lost, and the server refused the old refresh token),
         ``"store_lost"`` (the record is gone and the configured first refresh token was already
         spent), ``"no_credential"`` (there never was one) or ``"private_copy"`` (a refresh token
-        that lives in the memory of another process).
+        that may be another process', without a lock between the two).
     :ivar error: the server's ``error`` code (RFC 6749 section 5.2), if it sent one.
     """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tokenadapter.errors import (
+    NEW_LOGIN,
     LockTimeout,
     ReauthRequired,
     RefreshConfigError,
@@ -18,8 +19,6 @@ from tokenadapter.errors import (
 )
 from tokenadapter.protocols import TokenStore
 from tokenadapter.record import Hold, Tombstone
-
-_NEW_LOGIN = "Log in again and hand the new token to TokenKeeper.adopt()."
 
 
 def unreadable(store: TokenStore, why: str) -> StoreError:
@@ -76,23 +75,23 @@ def lost(store: TokenStore) -> ReauthRequired:
     return ReauthRequired(
         f"The record in {store!r} is gone or cannot be read, and the refresh token at hand was "
         "spent by an earlier renewal: presented again, it could revoke the grant. Nothing was "
-        f"sent. {_NEW_LOGIN} A new first refresh token in the configuration does as well.",
+        f"sent. {NEW_LOGIN} A new first refresh token in the configuration does as well.",
         reason="store_lost",
     )
 
 
 def private_copy() -> ReauthRequired:
     return ReauthRequired(
-        "The refresh token lives in the memory of the process that this one was copied from: if "
-        "both presented it, the grant could be revoked. Nothing was sent. Use a store that "
-        "processes share, such as FileStore.",
+        "The refresh token may be another process' too: this one was copied from it, or shares "
+        "with it a place without a lock. If both presented it, the grant could be revoked. "
+        "Nothing was sent. Use a store that processes share, such as FileStore.",
         reason="private_copy",
     )
 
 
 def no_credential(store: TokenStore) -> ReauthRequired:
     return ReauthRequired(
-        f"There is no token in {store!r} and nothing to obtain one with. {_NEW_LOGIN}",
+        f"There is no token in {store!r} and nothing to obtain one with. {NEW_LOGIN}",
         reason="no_credential",
     )
 
@@ -109,6 +108,13 @@ def too_slow(store: TokenStore, seconds: float) -> LockTimeout:
         f"The renewal of the token in {store!r} has not ended within {seconds:.1f} s. It goes on, "
         "and what it obtains will be saved: try again, or allow more time by lock_timeout and by "
         "the time-out of the request."
+    )
+
+
+def ended(error: BaseException) -> RefreshTemporarilyFailed:
+    return RefreshTemporarilyFailed(
+        f"The renewal was ended by {type(error).__name__}, raised in its own thread. What was "
+        "stored was kept: try again."
     )
 
 

@@ -7,6 +7,8 @@ The work is done by a helper, never by a caller, because a caller may leave: by 
 time-out, by the end of the program.  The helper goes on until the token is saved, and the
 interpreter waits for it when it exits.  Callers wait through an event, not by joining: an
 interrupted join would make the interpreter believe that the thread has ended.
+
+Where no helper can be started, or none is wanted, the caller that began the run does the work.
 """
 
 from __future__ import annotations
@@ -71,10 +73,14 @@ class Run(Generic[T]):
 
 
 class Flight(Generic[T]):
-    """The run under way, if there is one."""
+    """The run under way, if there is one.
 
-    def __init__(self, machine: Machine) -> None:
+    :param inline: whether callers do the work themselves.
+    """
+
+    def __init__(self, machine: Machine, *, inline: bool = False) -> None:
         self._machine = machine
+        self._inline = inline
         # At most one item.  A dict, because its setdefault is atomic without a lock: a signal
         # handler may come here while this very thread is here too.
         self._runs: dict[str, Run[T]] = {}
@@ -110,7 +116,7 @@ class Flight(Generic[T]):
 
     def _start(self, run: Run[T], work: Callable[[Run[T]], T]) -> None:
         try:
-            if not self._machine.start(lambda: self._fly(run, work)):
+            if self._inline or not self._machine.start(lambda: self._fly(run, work)):
                 with _InterruptsPutOff():
                     self._fly(run, work)
         finally:
@@ -125,10 +131,10 @@ class Flight(Generic[T]):
             run.fail(error)
         except BaseException as error:
             # SystemExit and its like are for this thread alone.
-            from tokenadapter.errors import RefreshTemporarilyFailed
+            from tokenadapter import failures
 
             self._land(run)
-            run.fail(RefreshTemporarilyFailed(f"The renewal was ended by {type(error).__name__}."))
+            run.fail(failures.ended(error))
             raise
         else:
             self._land(run)
@@ -141,7 +147,7 @@ class Flight(Generic[T]):
 
 
 class _InterruptsPutOff:
-    """Where no helper thread can be started, Ctrl-C waits until the work is done."""
+    """Where no helper thread does the work, Ctrl-C waits until it is done."""
 
     def __enter__(self) -> None:
         import signal

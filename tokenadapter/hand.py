@@ -5,21 +5,21 @@ the wall clock and the monotonic clock, and the larger age counts: the one stand
 laptop sleeps, the other can be set back.
 """
 
-# No "from __future__ import annotations" here: of a NamedTuple, each annotation would be compiled
-# from its text, and cron pays for that at every start.
+from __future__ import annotations
 
 from math import inf
-from typing import NamedTuple, Self
+from typing import Self
 
 from tokenadapter.machine import Machine
 from tokenadapter.policy import windows
 from tokenadapter.slot import View
 from tokenadapter.token import Token
+from tokenadapter.value import Value
 
 __all__ = ["Hand", "Holder"]
 
 
-class Hand(NamedTuple):
+class Hand(Value):
     """A token and its three ends, each as seconds of remaining life at which it comes."""
 
     token: Token
@@ -51,6 +51,19 @@ class Hand(NamedTuple):
             return self
         soft, _ = windows(self.token.expires_at - self.token.issued_at, u)
         return self._replace(u=u, soft=soft)
+
+    def least(self, *, fresh: bool, min_validity: float) -> float:
+        """For how many more seconds it must live to do.
+
+        :param fresh: whether a stale one does not.
+        :param min_validity: for how long somebody needs it.  If no token of its lifetime could do,
+            they get one that is not stale: they would renew each time that they come.
+        """
+        if min_validity > 0 and self.token.expires_at is not None:
+            if min_validity < self.token.expires_at - self.token.issued_at:
+                return max(self.soft if fresh else self.hard, min_validity)
+            fresh = True
+        return self.soft if fresh else self.hard
 
     def left(self, monotonic: float, wall: float) -> float:
         """For how many more seconds it lives."""
@@ -124,6 +137,10 @@ class Holder:
         self._taken_at = view.monotonic
         self._hold(hand)
         return replaced
+
+    def drop(self) -> None:
+        """Have nothing in hand: the token was given up."""
+        self._hand, self._ready = None, (None, 0.0, 0.0)
 
     def redraw(self) -> None:
         """Draw anew where the soft window lies: this process was forked from another."""

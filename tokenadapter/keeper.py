@@ -43,7 +43,8 @@ class TokenKeeper:
 
     :param source: how a token is obtained: a grant such as
         :class:`~tokenadapter.ClientCredentials`, or a function of the previous token.
-    :param store: where the token lives; without one, in the memory of this process, shared by all
+    :param store: where the token lives: a store, or the URL of one (:func:`store_from_url
+        <tokenadapter.store_from_url>`); without one, in the memory of this process, shared by all
         keepers of the very same grant.
     :param on_refresh: called with the new token once per renewal, by the process that did it,
         after the token is saved and before those who waited for it go on.  It runs in the helper
@@ -53,22 +54,25 @@ class TokenKeeper:
         for a server that kills the old token when it issues a new one.
     :param lock_timeout: for how many seconds to wait for a renewal that another thread or process
         has under way.
+    :param inline: whether whoever needs a renewal does it in their own thread, for want of helper
+        threads; docs/concepts/freshness.md says what is lost by that.
     :param whose: whose tokens a plain function obtains, as names and texts; a record that names
         another is refused.
     :param machine: clocks and threads; tests have others.
     :raises TypeError: if an argument is not what it should be.
-    :raises ValueError: if *lock_timeout* is not above 0.
+    :raises ValueError: if *lock_timeout* is not above 0, or *store* is text that names no store.
     """
 
     def __init__(
         self,
         source: Grant | TokenSource,
-        store: TokenStore | None = None,
+        store: TokenStore | str | None = None,
         *,
         on_refresh: Callable[[Token], object] | None = None,
         on_event: Callable[[Event], object] | None = None,
         renew_early: bool = True,
         lock_timeout: float = 30.0,
+        inline: bool = False,
         whose: Mapping[str, str] | None = None,
         machine: Machine = MACHINE,
     ) -> None:
@@ -78,6 +82,10 @@ class TokenKeeper:
             from tokenadapter.stores.memory import own_store
 
             store = own_store(self.grant)
+        elif isinstance(store, str):
+            from tokenadapter.stores.urls import store_from_url
+
+            store = store_from_url(store)
         self.store = checked_store(store)
         _check_callable("on_refresh", on_refresh)
         _check_callable("on_event", on_event)
@@ -89,6 +97,7 @@ class TokenKeeper:
         self.on_refresh = on_refresh
         self.renew_early = renew_early
         self.lock_timeout = lock_timeout
+        self.inline = inline
         self._whose = whose
         self._machine = machine
         self._holder = Holder(machine, early=renew_early)
@@ -134,18 +143,23 @@ class TokenKeeper:
         *,
         timeout: float | None = None,
         patient: bool = False,
+        min_validity: float = 0.0,
     ) -> Outcome:
         """What :meth:`current` and :meth:`renew` do, told with its circumstances.
 
         :param patient: wait for the renewal of a token that is only stale, too.
+        :param min_validity: renew a token that lives for less than so many more seconds.  If even
+            a new one does, it is renewed when it is stale.
         """
-        outcome = self._in_hand(rejected, patient) or self._glance(rejected, patient)
+        outcome = self._in_hand(rejected, patient, min_validity) or self._glance(
+            rejected, patient, min_validity
+        )
         if outcome is not None:
             return outcome
         started = self._machine.monotonic()
         end = started + min(self.lock_timeout, inf if timeout is None else timeout)
         try:
-            outcome = self._join(Need(rejected, fresh=patient), end)
+            outcome = self._join(Need(rejected, patient, min_validity), end)
         except Exception:
             hand = self._holder.hand
             if hand is None or self._holder.left() <= 0 or hand.token.is_same(rejected):
@@ -162,9 +176,9 @@ class TokenKeeper:
         :param timeout: as for :meth:`current`.
         :raises TokenError: if that fails too.
         """
-        self._aside(self._renewal.pardon)
+        stored = self._aside(self._renewal.pardon)
         hand = self._holder.hand
-        return self.obtain(None if hand is None else hand.token, timeout=timeout).token
+        return self.obtain(stored if hand is None else hand.token, timeout=timeout).token
 
     def adopt(self, token: Token | Mapping[str, Any]) -> Token:
         """Put a token that was obtained elsewhere into the store: a new beginning.
@@ -191,6 +205,23 @@ class TokenKeeper:
         self.journal.tell("Adopted", token=adopted.fingerprint)
         return adopted
 
+    def forget(self, revoke: Callable[[Token], object] | None = None) -> Token | None:
+        """Empty the store's slot: nobody who shares it has a token any more.
+
+        What was spent or refused stays remembered.  A process that has the token in hand goes on
+        using it until it is stale.
+
+        :param revoke: called with the token beforehand, while nobody can renew it; such as the
+            ``revoke`` of an OAuth source with a ``revocation_url``.  If it raises, nothing is
+            changed.
+        :returns: the token that was there.
+        :raises StoreError: if the slot cannot be written.
+        :raises LockTimeout: if a renewal is under way for too long.
+        """
+        token = self._aside(partial(self._renewal.forget, revoke))
+        self._holder.drop()
+        return token
+
     def distrust(self, token: Token) -> None:
         """Note that the API refused *token* although it was new.
 
@@ -209,20 +240,26 @@ class TokenKeeper:
 
     # --- the way to a token --------------------------------------------------------------
 
-    def _in_hand(self, rejected: Token | None, patient: bool) -> Outcome | None:
+    def _in_hand(
+        self, rejected: Token | None, patient: bool, min_validity: float = 0.0
+    ) -> Outcome | None:
         hand = self._holder.hand
         if hand is None or hand.token.is_same(rejected):
             return None
         left = self._holder.left()
         if left <= hand.hard:
             return None
+        if min_validity > 0 and left <= hand.least(fresh=patient, min_validity=min_validity):
+            return None
         if rejected is None and left <= hand.soft:
             if patient:
                 return None
             self._renew_in_background(hand)
+            if self.inline and self._holder.hand is not hand:
+                return self._in_hand(None, patient=True)  # it is done
         return Outcome(hand.token, is_new=False)
 
-    def _glance(self, rejected: Token | None, patient: bool) -> Outcome | None:
+    def _glance(self, rejected: Token | None, patient: bool, min_validity: float) -> Outcome | None:
         """The first look into the store: if the token there is plainly good, that is all."""
         if self._has_glanced:
             return None
@@ -235,7 +272,7 @@ class TokenKeeper:
         if view.tag is None or record.token is None or dict(record.asked) != dict(self.grant.asked):
             return None
         self._take(view, minted=False)
-        return self._in_hand(rejected, patient)
+        return self._in_hand(rejected, patient, min_validity)
 
     def _renew_in_background(self, hand: Hand) -> None:
         now = self._machine.monotonic()
@@ -333,7 +370,7 @@ class TokenKeeper:
             from tokenadapter.flight import Flight
 
             # Atomic: of two threads that come first, both get the same.
-            made = self._made.setdefault("flight", Flight(self._machine))
+            made = self._made.setdefault("flight", Flight(self._machine, inline=self.inline))
         return cast("Flight[Outcome | None]", made)
 
     @property
@@ -365,6 +402,8 @@ class TokenKeeper:
 
     def _compare_first(self, record: Record) -> None:
         """Say so if what is stored did not begin with what is configured."""
+        if getattr(self.grant, "is_late", False):
+            return  # it looks its secrets up when a renewal needs them
         token = record.token
         firsts = [item.secret for item in self.grant.credentials(token) if item.first]
         if token is None or not firsts:
@@ -404,6 +443,7 @@ class TokenKeeper:
             "on_event": self.journal.listener,
             "renew_early": self.renew_early,
             "lock_timeout": self.lock_timeout,
+            "inline": self.inline,
             "whose": self._whose,
         }
 

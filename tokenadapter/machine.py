@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 __all__ = ["MACHINE", "Event", "Machine"]
@@ -46,9 +47,10 @@ class Latch:
         return self._is_set
 
     def set(self) -> None:
-        """It happened.  Called once."""
+        """It happened."""
         self._is_set = True
-        self._gate.release()
+        with suppress(RuntimeError):  # two came at the same time
+            self._gate.release()
 
     def wait(self, timeout: float) -> bool:
         """Wait until it happened, for *timeout* seconds at most, and tell whether it did."""
@@ -103,6 +105,10 @@ class Machine:
         except RuntimeError:
             return False
         return True
+
+    def is_helper(self) -> bool:
+        """Whether the calling thread is one that :meth:`start` started: nobody else needs it."""
+        return isinstance(threading.current_thread(), _Helper)
 
     def exiting(self) -> bool:
         """Whether the program is over, and the interpreter waits for nothing but helpers."""

@@ -1,27 +1,31 @@
 """What a renewal is for, and what comes of it."""
 
-# No "from __future__ import annotations" here: of a NamedTuple, each annotation would be compiled
-# from its text, and cron pays for that at every start.
+from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from tokenadapter.token import Token
+from tokenadapter.value import Value
+
+if TYPE_CHECKING:
+    from tokenadapter.token import Token
 
 __all__ = ["Need", "Outcome"]
 
 
-class Need(NamedTuple):
+class Need(Value):
     """What a renewal is for."""
 
     rejected: Token | None = None
     """A token that the API refused; ``None`` where the one in hand is only old."""
     fresh: bool = False
     """Whether a token that is stale will not do."""
+    min_validity: float = 0.0
+    """For how many more seconds it shall live, if tokens like it do (see :class:`Hand`)."""
     waits: bool = True
     """Whether somebody waits for it: if not, others' renewals are left to them."""
 
 
-class Outcome(NamedTuple):
+class Outcome(Value):
     """What came of a renewal."""
 
     token: Token

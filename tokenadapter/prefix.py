@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Prefix"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# Patterns that few programs ever need are compiled when they are used.
-_LOOPBACK = r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]"
-
-# scheme, authority, path, and the rest.  Only with ASCII is U+017F not taken for an "s".
-_PARTS = re.compile(r"(https?)://([^/?#]*)([^?#]*)(.*)", re.ASCII | re.IGNORECASE | re.DOTALL)
 
 # The path segments that every server reads alike: no "%" and ";", and no dot in front.
 _PLAIN_SEGMENTS = r"(?:/(?!\.)[A-Za-z0-9_.~!$&'()*+,:=@-]*+)*+"
@@ -68,13 +63,13 @@ class Prefix:
         # A URL that may hold a secret, in a userinfo or query, is not repeated in the message.
         if not isinstance(url, str):
             raise TypeError(f"prefix must be a str, not {type(url).__name__}")
-        parts = _PARTS.match(url)
+        parts = _parts(url)
         if parts is None:
             raise _unsafe(
                 "A prefix begins with https:// and a host: give the API's base URL in full, "
                 "such as https://api.example.com/v1."
             )
-        _, authority, path, rest = parts.groups()
+        _, authority, path, rest = parts
         if "@" in authority:
             raise _unsafe(
                 "The prefix has a user name or password before its host: remove everything up to "
@@ -85,7 +80,7 @@ class Prefix:
                 "The prefix has a query or fragment, which cannot narrow down where a token goes: "
                 "end it before the '?' or '#'."
             )
-        if re.search(r"[\\\x00-\x20\x7f]", url):
+        if any(char <= " " or char in "\\\x7f" for char in url):
             raise _unsafe(
                 "The prefix contains a backslash, a space or a control character: remove it."
             )
@@ -101,7 +96,7 @@ class Prefix:
                 "The path of the prefix has a '.', '..' or empty segment, plain or encoded: write "
                 "it as it is without them."
             )
-        if scheme == "http" and not allow_http and not re.fullmatch(_LOOPBACK, host):
+        if scheme == "http" and not allow_http and not _is_loopback(host):
             raise _unsafe(
                 f"http://{host} would carry the token in clear text: use https, or pass "
                 "allow_http=True if everyone on the way to that host may read it."
@@ -136,10 +131,10 @@ class Prefix:
         return tuple(dict.fromkeys((f"{self.url}/", self.url, f"{explicit}/", explicit)))
 
     def _covers_when_parsed(self, url: str) -> bool:
-        parts = _PARTS.match(url)
+        parts = _parts(url)
         if parts is None:
             return False
-        scheme, authority, path, _ = parts.groups()
+        scheme, authority, path, _ = parts
         # "https://api.example.com\@evil.com/" is on the first host for parse_url, on the second
         # for urlsplit.  Without these two characters they agree, or parse_url fails.
         if "@" in authority or "\\" in authority:
@@ -161,6 +156,28 @@ def _unsafe(message: str) -> UnsafeTarget:
     from tokenadapter.errors import UnsafeTarget
 
     return UnsafeTarget(message)
+
+
+def _parts(url: str) -> tuple[str, str, str, str] | None:
+    """Scheme, authority, path and all the rest of a URL; ``None`` if it is no web address.
+
+    By hand: cron need not compile a pattern for it at every start.
+    """
+    scheme, mark, rest = url.partition("://")
+    if not mark or scheme.lower() not in _DEFAULT_PORTS:
+        return None
+    resource = rest.partition("#")[0].partition("?")[0]
+    authority, slash, path = resource.partition("/")
+    return scheme, authority, slash + path, rest[len(resource) :]
+
+
+def _is_loopback(host: str) -> bool:
+    first, *others = host.split(".")
+    return host in ("localhost", "[::1]") or (
+        first == "127"
+        and len(others) == 3
+        and all(part.isascii() and part.isdigit() and len(part) <= 3 for part in others)
+    )
 
 
 def _origin(url: str) -> tuple[str, str, int]:

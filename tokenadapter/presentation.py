@@ -27,7 +27,7 @@ __all__ = ["Presenter"]
 
 # Seconds for which nobody asks again as a client, or for a scope, that was refused.
 _CONFIG_HOLD: Final = 60.0
-# Seconds for which an interpreter that exits is kept waiting for a save that fails.
+# Seconds for which a caller, or an interpreter that exits, is kept waiting for a save that fails.
 _LAST_TRIES: Final = 5.0
 
 
@@ -193,7 +193,7 @@ class Presenter:
                 if not credential.single_use:
                     self._journal.tell_once("StoreFailed", error=str(error))
                     return unsaved
-                if self._machine.exiting():
+                if self._machine.exiting() or not self._machine.is_helper():
                     last_try = min(last_try, self._machine.monotonic() + _LAST_TRIES)
                 is_lost = self._machine.monotonic() > last_try
                 if failures == 1 or is_lost:

@@ -13,9 +13,11 @@ nothing to it, beside a *tag* that is replaced with each write.
 # from its text, and cron pays for that at every start.
 
 from collections.abc import Callable, Mapping, Sequence
+from threading import get_ident
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
 from tokenadapter.token import Token
+from tokenadapter.value import Value
 
 __all__ = [
     "Answer",
@@ -41,7 +43,7 @@ Document: TypeAlias = dict[str, Any]
 """A JSON object."""
 
 
-class Credential(NamedTuple):
+class Credential(Value):
     """Something that a grant can present to obtain a token."""
 
     kind: str
@@ -143,8 +145,9 @@ class TokenStore(Protocol):
 
     @property
     def is_copy(self) -> bool:
-        """Whether what it holds was copied from another process, by a fork or by pickle, and goes
-        its own way there.  A store that processes share never is."""
+        """Whether what it holds is another process' too, with no lock between the two: it was
+        copied from that process, by a fork or by pickle, or both use one place.  A store that
+        processes share never is."""
 
     @property
     def poll(self) -> tuple[float, float]:
@@ -201,6 +204,9 @@ class FunctionGrant:
 
     If the previous token has a refresh token, the function is taken to spend it.  Nothing bounds
     the time that it takes: its requests want time-outs of their own.
+
+    :ivar asked_by: the thread that is in the function now.  Where every session of a program is
+        made to sign its requests, those that the function makes are none of them.
     """
 
     client_credential = ""
@@ -208,6 +214,7 @@ class FunctionGrant:
     urls: Sequence[str] = ()
     grace = 0.0
     deadline = 60.0
+    asked_by: int | None = None
 
     def __init__(self, function: TokenSource, whose: Mapping[str, str]) -> None:
         self.function = function
@@ -219,7 +226,11 @@ class FunctionGrant:
         return [Credential("function", "")]
 
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:
-        return self.function(previous)
+        self.asked_by = get_ident()
+        try:
+            return self.function(previous)
+        finally:
+            self.asked_by = None
 
 
 def as_grant(source: Grant | TokenSource, whose: Mapping[str, str]) -> Grant:

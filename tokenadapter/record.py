@@ -31,15 +31,15 @@ elsewhere and is a new beginning, and ``distrusting`` notes that a token was ref
 All times are the store's.  Credentials appear as salted hashes only.
 """
 
-# No "from __future__ import annotations" here: of a NamedTuple, each annotation would be compiled
-# from its text, and cron pays for that at every start.
+from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from tokenadapter.policy import backoff
 from tokenadapter.token import Token
+from tokenadapter.value import Value
 
 __all__ = ["Hold", "Intent", "Record", "Replaced", "Tombstone", "digest", "mark"]
 
@@ -57,7 +57,7 @@ _FURTHEST = 1e12
 _NUMBERS = frozenset({"first_sent", "attempt", "at", "set_at", "duration", "step"})
 
 
-class Intent(NamedTuple):
+class Intent(Value):
     """A credential is being presented, or was and the answer is lost."""
 
     credential: str
@@ -65,7 +65,7 @@ class Intent(NamedTuple):
     attempt: int
 
 
-class Tombstone(NamedTuple):
+class Tombstone(Value):
     """A credential that the server refused."""
 
     credential: str
@@ -76,7 +76,7 @@ class Tombstone(NamedTuple):
     cause: str = ""
 
 
-class Hold(NamedTuple):
+class Hold(Value):
     """Until when something is not done, set at one moment for a number of seconds.
 
     Outside that span it is void: also before it, for then the clock was set back.
@@ -102,14 +102,14 @@ class Hold(NamedTuple):
         return end - now if self.set_at - _SLACK <= now < end else 0.0
 
 
-class Replaced(NamedTuple):
+class Replaced(Value):
     """What was asked for, until somebody asked for something else."""
 
     asked: Mapping[str, str]
     at: float
 
 
-class Record(NamedTuple):
+class Record(Value):
     """What a store holds for one slot."""
 
     whose: Mapping[str, str]
@@ -214,6 +214,12 @@ class Record(NamedTuple):
     def pardoned(self) -> Self:
         """Somebody says that it is worth another try: nothing is held or refused any more."""
         return self._replace(tombstones=(), hold=None, distrust=None)
+
+    def forgotten(self) -> Self:
+        """The token was given up.  What was spent or refused stays so."""
+        return type(self)(
+            self.whose, self.asked, self.salt, tombstones=self.tombstones, spent=self.spent
+        )
 
     def refused(
         self, credential: str, kind: str, now: float, *, error: str | None, cause: str

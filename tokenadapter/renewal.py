@@ -110,6 +110,28 @@ class Renewal:
         self._choice.pardon()
         return view.record.token
 
+    def forget(self, revoke: Callable[[Token], object] | None) -> Token | None:
+        """Empty the slot.  What was spent or refused stays remembered.
+
+        :param revoke: called with the token while nobody can renew it.  If it raises, nothing is
+            changed.
+        :returns: the token that was there.
+        :raises StoreError: if the slot cannot be written.
+        :raises LockTimeout: if others hold the lock for too long.
+        """
+        found: list[Token | None] = []
+
+        def forgotten(view: View) -> Record:
+            token = view.record.token
+            if token is not None and revoke is not None:
+                revoke(token)
+            found.append(token)
+            return view.record if view.tag is None else view.record.forgotten()
+
+        self._write_locked(forgotten, self._hold_for())
+        self._slot.forget()
+        return found[-1]
+
     def distrust(self, token: Token) -> None:
         """Note for all that *token* was refused when it was new.
 
@@ -193,7 +215,7 @@ class Renewal:
             return None
         is_new = not token.is_same(first.record.token)
         hand = self._weigh(view)
-        least = hand.soft if need.fresh else hand.hard
+        least = hand.least(fresh=need.fresh, min_validity=need.min_validity)
         is_good = hand.left(self._machine.monotonic(), self._machine.wall()) > least
         # Taken in any case: if no better one can be had, it is used to its end.
         outcome = self._taken(view, is_new)
@@ -238,13 +260,13 @@ class Renewal:
         token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
         return view.record.adopted(token, self._grant.asked)
 
-    def _write_locked(self, change: Callable[[View], Record]) -> View:
+    def _write_locked(self, change: Callable[[View], Record], hold_for: float = _MARGIN) -> View:
         """Write what *change* makes of the record."""
         pauses = self._pauses()
         while True:
             lock = self._slot.store.lock()
             try:
-                if lock.acquire(_MARGIN):
+                if lock.acquire(hold_for):
                     view = self._slot.look()
                     record = change(view)
                     return view if record is view.record else self._slot.write(view, record)

@@ -4,19 +4,17 @@ Every write is a compare-and-swap on the tag of what was read before.  A tag is 
 nonce: whoever finds their own nonce in the slot has written, whatever the store answered.
 """
 
-# No "from __future__ import annotations" here: of a NamedTuple, each annotation would be compiled
-# from its text, and cron pays for that at every start.
-
-from typing import NamedTuple
+from __future__ import annotations
 
 from tokenadapter.machine import Machine
 from tokenadapter.protocols import Grant, TokenStore
 from tokenadapter.record import Record
+from tokenadapter.value import Value
 
 __all__ = ["Moved", "Slot", "View"]
 
 
-class View(NamedTuple):
+class View(Value):
     """What was in the slot when it was looked at."""
 
     record: Record

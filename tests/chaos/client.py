@@ -4,7 +4,10 @@ It ends when its standard input ends.  What is told is ``PID KIND WORD SECONDS``
 status, or else the reason or type of an error, an ``event`` one of :mod:`tokenadapter.events`, and
 a ``point`` one of ``POINTS``.
 
-    python client.py BASE_URL FILE GRACE PAUSE PAGE SLOT
+    python client.py BASE_URL STORE LEASE GRACE PAUSE PAGE SLOT AHEAD
+
+``STORE`` is the URL of a token store, and ``LEASE`` how long its locks last in seconds, or 0 where
+that is not told.  ``AHEAD`` is by how many seconds this process' wall clock is wrong.
 
 ``PAUSE`` is the longest time between two requests, in seconds: half of them come at any time, the
 others together with those of all clients, as cron jobs do.  ``PAGE`` is a file that is mapped
@@ -24,18 +27,24 @@ import time
 import traceback
 from pathlib import Path
 
+if __name__ == "__main__":
+    # Before anything takes the clock for what it is.
+    right_time, ahead = time.time, float(sys.argv[-1])
+    time.time = lambda: right_time() + ahead
+
 import requests
 
 from tokenadapter import (
-    FileStore,
     ReauthRequired,
     RefreshTemporarilyFailed,
     RefreshToken,
     Token,
     TokenAdapter,
+    TokenKeeper,
+    store_from_url,
 )
 from tokenadapter.events import Event
-from tokenadapter.protocols import Credential
+from tokenadapter.protocols import Credential, TokenStore
 
 # The token request is announced in the store but not sent; the server has answered it; the answer
 # is saved but nobody has used it.  On the page they are counted from 1.
@@ -115,6 +124,13 @@ class StoppingRefreshToken(RefreshToken):
         return token
 
 
+def open_store(url: str, lease: float) -> TokenStore:
+    store = store_from_url(url)
+    if lease:
+        store.lease = lease  # type: ignore[attr-defined]
+    return store
+
+
 def request(session: requests.Session, url: str) -> None:
     started = time.monotonic()
     try:
@@ -135,7 +151,7 @@ def until_next(pause: float) -> float:
 
 
 def main() -> None:
-    base, file, grace, pause, page, slot = sys.argv[1:]
+    base, store, lease, grace, pause, page, slot, _ = sys.argv[1:]
     client = Client(Page(Path(page)), int(slot))
     source = StoppingRefreshToken(
         f"{base}/token", client_id="client", client_secret="secret", grace=float(grace)
@@ -143,13 +159,13 @@ def main() -> None:
     source.client = client
     url = f"{base}/api/"
     with requests.Session() as session:
-        TokenAdapter(
-            url,
+        keeper = TokenKeeper(
             source,
-            store=FileStore(file),
+            open_store(store, float(lease)),
             on_refresh=client.on_refresh,
             on_event=client.on_event,
-        ).mount(session)
+        )
+        TokenAdapter(url, keeper).mount(session)
         while not select.select([0], [], [], until_next(float(pause)))[0]:
             request(session, url)
 

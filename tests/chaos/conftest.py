@@ -1,9 +1,68 @@
-"""The mark of tests that start and kill many processes: ``-m "not chaos"`` leaves them out."""
+"""The mark of tests that start and kill many processes: ``-m "not chaos"`` leaves them out; and the
+stores that their processes share."""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from databases import PostgreSQL, with_table
+from stores.servers import RedisServer
+
+from .run import IS_LONG, Place
+
+# The default of all stores; a short one where a run is short.
+LEASE = 5.0 if IS_LONG else 1.0
+APART = 300.0
+# What two cores can do: these clients take longer to start than those of a file.
+LOAD = {"pace": 50.0, "kills": 0.7}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "chaos: starts and kills many processes")
+
+
+@pytest.fixture
+def sqlite_place(tmp_path: Path) -> Place:
+    url = with_table(f"sqlite:///{tmp_path / 'tokens.sqlite3'}")
+    return Place("SQLite", f"{url}#token", LEASE, **LOAD)
+
+
+@pytest.fixture
+def postgresql_server() -> Iterator[PostgreSQL]:
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_place(postgresql_server: PostgreSQL) -> Place:
+    url = with_table(postgresql_server.new_database())
+    return Place("PostgreSQL", f"{url}#token", LEASE, APART, **LOAD)
+
+
+@pytest.fixture
+def redis_own_server() -> Iterator[RedisServer]:
+    # With a memory that outlasts it.
+    with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
+        yield server
+
+
+@pytest.fixture
+def django_place(redis_own_server: RedisServer, tmp_path: Path) -> Place:
+    # A cache has no clock: machines have to agree on the time.
+    (tmp_path / "project_settings.py").write_text(
+        "CACHES = {'default': {'BACKEND': 'django.core.cache.backends.redis.RedisCache', "
+        f"'LOCATION': '{redis_own_server.url}'}}}}\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = {"DJANGO_SETTINGS_MODULE": "project_settings", "PYTHONPATH": path}
+    # It counts whole seconds, and no fewer than 2.
+    return Place("Django on Redis", "django:default#token", max(LEASE, 2), 0, environment, **LOAD)
+
+
+@pytest.fixture
+def redis_place(redis_own_server: RedisServer) -> Place:
+    return Place("Redis", f"{redis_own_server.url}#token", LEASE, APART, **LOAD)

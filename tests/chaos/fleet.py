@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -9,14 +10,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import pytest
 import requests
-
-from tokenadapter import FileStore, RefreshToken, TokenKeeper
 
 from .client import Page
 
@@ -76,12 +75,28 @@ class Fleet:
 
     :param base: the URL below which API and token endpoint are.
     :param pause: the longest time between two requests of one client, in seconds.
+    :param store: the URL of the store that they share; without one, a file in *folder*.
+    :param lease: how long its locks last, in seconds, if that can be told.
+    :param apart: by how many seconds the clocks of two machines differ, to each of which one half
+        of the clients belongs.
+    :param environment: what else the store needs to know.
     """
 
     def __init__(
-        self, base: str, folder: Path, size: int, *, pause: float, grace: float = 0.0
+        self,
+        base: str,
+        folder: Path,
+        size: int,
+        *,
+        pause: float,
+        grace: float = 0.0,
+        store: str | None = None,
+        lease: float = 0.0,
+        apart: float = 0.0,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.made_at = time.monotonic()
+        self.size = size
         self.answers: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self.longest = 0.0
@@ -89,21 +104,25 @@ class Fleet:
         self.kills = 0
         self.hits = 0
         """How many of the kills hit a client whose token request was being answered."""
-        self._log = (folder / "clients.log").open("w+")
-        page, file = folder / "page", folder / "state" / "token.json"
+        self.stalls: list[float] = []
+        """For how many seconds nobody renewed after each kill of who did, until the next did."""
+        self._stalled_since: float | None = None
+        self._told = folder / "clients.log"
+        self._log = self._told.open("w")
+        page = folder / "page"
         self._page = Page.new(page, size)
-        self._arguments = [base, str(file), str(grace), str(pause), str(page)]
-        source = RefreshToken(f"{base}/token", client_id="client", client_secret="secret")
-        self._keeper = TokenKeeper(source, FileStore(file))
+        store = store or f"file:{folder / 'state' / 'token.json'}"
+        self._arguments = [base, store, str(lease), str(grace), str(pause), str(page)]
+        self._apart = apart
+        self._environment = {**os.environ, **(environment or {})}
         self._lines, self._telling = os.pipe()
         self._rest = b""
         self._clients: dict[int, Client] = {}
-        self._size = size
 
     # --- begin and end -------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        for slot in range(self._size):
+        for slot in range(self.size):
             self._start(slot)
         return self
 
@@ -118,11 +137,13 @@ class Fleet:
 
     def _start(self, slot: int) -> None:
         self._page.stake(slot, False)
+        ahead = self._apart * (slot % 2)
         process = subprocess.Popen(
-            [sys.executable, HERE / "client.py", *self._arguments, str(slot)],
+            [sys.executable, HERE / "client.py", *self._arguments, str(slot), str(ahead)],
             stdin=subprocess.PIPE,
             stdout=self._telling,
             stderr=self._log,
+            env=self._environment,
         )
         self._clients[process.pid] = Client(slot, process)
 
@@ -153,7 +174,14 @@ class Fleet:
 
     def adopt(self, response: dict[str, Any]) -> None:
         """Give a login to all of them."""
-        self._keeper.adopt(response)
+        done = subprocess.run(
+            [sys.executable, HERE / "adopt.py", *self._arguments[:2]],
+            input=json.dumps(response),
+            text=True,
+            stderr=subprocess.PIPE,
+            env=self._environment,
+        )
+        assert done.returncode == 0, done.stderr
 
     def hear(self, seconds: float) -> list[Line]:
         """What clients tell, waiting for so many *seconds* at most if it is nothing."""
@@ -168,6 +196,9 @@ class Fleet:
                 self.longest = max(self.longest, float(taken))
             elif kind == "event":
                 self.events[word] += 1
+                if word == "Renewed" and self._stalled_since is not None:
+                    self.stalls.append(time.monotonic() - self._stalled_since)
+                    self._stalled_since = None
             client = self._clients.get(int(pid))
             if client is not None:  # else these are its last words
                 lines.append(Line(client, kind, word))
@@ -180,6 +211,11 @@ class Fleet:
             if (line.kind, line.word) == ("answer", answer):
                 missing.discard(line.client.slot)
             if not missing:
+                return
+
+    def wait_until_somebody_renews(self) -> None:
+        for line in self._all_lines():
+            if (line.kind, line.word) == ("event", "Renewed"):
                 return
 
     def wait_at(self, point: str) -> Client:
@@ -199,8 +235,12 @@ class Fleet:
 
     def log(self) -> str:
         """What the clients wrote to their standard error."""
-        self._log.seek(0)
-        return self._log.read()
+        return self._told.read_text()
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether nobody has renewed since a client was killed that did."""
+        return self._stalled_since is not None
 
     # --- killing them --------------------------------------------------------------------
 
@@ -217,6 +257,11 @@ class Fleet:
         self.hits += self._page.is_at_stake(client.slot)
         self._forget(client)
         self._start(client.slot)
+
+    def replace_renewing(self, client: Client) -> None:
+        """Kill a client that stopped in the middle of a renewal as :meth:`replace` does."""
+        self.replace(client)
+        self._stalled_since = time.monotonic()
 
     def replace_unless_at_stake(self, client: Client) -> None:
         """Kill a client as :meth:`replace` does, but not between a token request and the save of

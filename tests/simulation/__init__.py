@@ -10,7 +10,7 @@ something may break.  All that happens follows from one number, the seed, and ca
 ``world``          the scheduler: which thread goes on, and what time it is
 ``process``        processes, their threads, and the computers they run on
 ``machine``        clocks, threads and events, as a keeper sees them
-``store``          the slot and its lock: one that ends with its process, or a lease
+``store``          the slot and its lock: each of the kinds that there are
 ``authority``      the authorization server, and the API that it protects
 ``grants``         each process' way to that server
 ``users``          the threads that use the token, as the adapter does

@@ -30,6 +30,7 @@ class Faults:
             "empty": self._empty,
             "store down": self._take_store_down,
             "cut off": self._cut_off,
+            "lose lock": self._lose_lock,
             "revoke": self._revoke,
             "deny": self._deny,
         }
@@ -95,7 +96,7 @@ class Faults:
     def _empty(self, task: Task, label: str) -> bool:
         self.world.note(None, "somebody empties the store")
         self.witness.loses_record()
-        self.witness.disk.slot = None
+        self.witness.disk.empty()
         return True
 
     def _take_store_down(self, task: Task, label: str) -> bool:
@@ -112,6 +113,16 @@ class Faults:
         self.witness.delays += 1
         self.witness.disk.cut_off_until[task.process] = self.world.now + seconds
         self.witness.disk.hearts_stop(task.process, seconds)
+        return True
+
+    def _lose_lock(self, task: Task, label: str) -> bool:
+        """The store forgets who holds the lock: it was evicted, or another server took over."""
+        holder = self.witness.disk.holder
+        if holder is None or not holder.is_held() or _is_about_to_send(holder.process.tasks):
+            return False
+        self.world.note(holder.process, "'s lock is lost")
+        holder.ends = self.world.now
+        self.witness.lapses += 1
         return True
 
     def _revoke(self, task: Task, label: str) -> bool:

@@ -80,6 +80,9 @@ class SimulatedMachine(Machine):
         self._process.start(work, helps=True)
         return True
 
+    def is_helper(self) -> bool:
+        return self._world.running.helps
+
     def exiting(self) -> bool:
         """Whether the process waits for nothing but helpers, and for what its main thread leaves
         to be done at exit."""

@@ -135,6 +135,11 @@ def does_not_confirm(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimulatedLock, "confirm", lambda self: True)
 
 
+def compares_and_then_swaps(patch: pytest.MonkeyPatch) -> None:
+    """A compare-and-swap is two steps although the lock may lapse between them."""
+    patch.setattr(SimulatedStore, "between", lambda self: self.world.point("compared"))
+
+
 def writes_over_its_successor(patch: pytest.MonkeyPatch) -> None:
     """An answer that comes late is saved, whoever has renewed meanwhile."""
     patch.setattr(Presenter, "_is_still_ours", lambda self, *details: True)
@@ -147,6 +152,7 @@ MUTANTS = (
     Mutant(does_not_look_again, Plan(grant="client", processes=2, threads=1)),
     Mutant(uses_before_saving, _CALM),
     Mutant(does_not_compare, _LAPSING),
+    Mutant(compares_and_then_swaps, _LAPSING),
     Mutant(does_not_know_its_own_nonce, Plan(processes=2, threads=1, lost_writes=0.3)),
     Mutant(writes_no_intent, _CALM),
     Mutant(

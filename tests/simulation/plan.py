@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 # What can go wrong between a process and the authorization server.
 SERVER_FAULTS = ("not reached", "unavailable", "client refused", "slow", "broken", "answer lost")
@@ -18,9 +19,18 @@ DISTURBANCES = (
     "empty",
     "store down",
     "cut off",
+    "lose lock",
     "revoke",
     "deny",
 )
+# What tokenadapter's stores are like, in the words of a plan.
+STORES: Mapping[str, Mapping[str, Any]] = {
+    "file or keyring": {"swaps_locked": True},
+    "functions with a lock": {"swaps_locked": True, "notes_apart": False},
+    "Redis": {"lease": 5.0, "has_clock": True, "drops": True},
+    "database": {"lease": 5.0, "has_clock": True},
+    "cache": {"lease": 5.0, "drops": True},
+}
 
 
 @dataclass(frozen=True)
@@ -41,8 +51,17 @@ class Plan:
     """Whether tokens are renewed in the background before they expire."""
     lease: float | None = None
     """Seconds for which the lock outlives its holder; ``None``: it ends with its process."""
+    swaps_locked: bool = False
+    """Whether a compare-and-swap is two steps, a look and a write, under the lock."""
+    drops: bool = False
+    """Whether what is worth nothing any more is gone."""
+    notes_apart: bool = True
+    """Whether notes are beside the slot, and not lost with it."""
+    has_clock: bool = False
+    """Whether the store has a clock of its own; else times are those of whoever asks it."""
     computers: bool = False
-    """Whether each process has a computer of its own, with its own idea of the time."""
+    """Whether each process has a computer of its own, with its own idea of the time: a very
+    different one only where the store has a clock."""
     threads_at_exit: bool = True
     """Whether a process that exits can start another thread."""
     server_faults: Mapping[str, float] = field(default_factory=dict)
@@ -64,11 +83,16 @@ class Plan:
         def perhaps(probability: float, *rates: float) -> float:
             return dice.choice(rates) if dice.random() < probability else 0.0
 
-        shared_clock = dice.random() < 0.5
+        store = STORES[dice.choice([*STORES])]
+        # A lock that ends with its process does not reach beyond the computer.
+        computers = "lease" in store and dice.random() < 0.7
+        impossible = set() if "lease" in store else {"lose lock"}
+        if computers:
+            # Only where all share it can the clock of a computer stand still for all of them ...
+            impossible.add("sleep")
+        if computers and "has_clock" not in store:
+            impossible.add("set clock")  # ... or be changed, if they have to agree
         disturbances = tuple(name for name in DISTURBANCES if dice.random() < 0.3)
-        if not shared_clock:
-            # Only where all share it can the clock of a computer stand still for all of them.
-            disturbances = tuple(name for name in disturbances if name != "sleep")
         return cls(
             grant=dice.choice(("first", "first", "adopted", "adopted", "password", "client")),
             processes=dice.choice((2, 2, 3, 4)),
@@ -76,15 +100,15 @@ class Plan:
             lifetime=dice.choice((10.0, 10.0, 10.0, 30.0, None)),
             grace=dice.choice((0.0, 30.0)),
             early=dice.random() < 0.7,
-            lease=dice.choice((None, 5.0)),
-            computers=not shared_clock,
+            computers=computers,
             threads_at_exit=dice.random() < 0.5,
             server_faults={
                 name: rate for name in SERVER_FAULTS if (rate := perhaps(0.3, 0.05, 0.2, 0.5))
             },
             failing_saves=perhaps(0.3, 0.02, 0.1, 0.3),
             lost_writes=perhaps(0.3, 0.02, 0.1, 0.3),
-            disturbances=disturbances,
+            disturbances=tuple(name for name in disturbances if name not in impossible),
+            **store,
             rate=dice.choice((0.003, 0.01, 0.03)),
         )
 

@@ -59,7 +59,7 @@ def _check_need(witness: Witness, process: Process, document: Document) -> None:
         witness.fail(process, f"renews {access}, which is good")
     soft, hard = policy.windows(expires_at - token["issued_at"], 1.0)
     # A token may have aged by as long as it takes to look at it, ...
-    now = witness.store_now(process) + witness.slowest_look()
+    now = witness.store_now(process) + witness.slowest_look() + witness.disk.clocks_differ
     if witness.accounts[process].store_failures:
         # ... and to its owner, who could not save it, by as long as it took to ask for it.
         now += _ASKING + process.stalled
@@ -105,20 +105,22 @@ def _check_spent(witness: Witness, process: Process, credential: Credential) -> 
             may = True
         else:
             is_overtaken = witness.lapses > 0 and account.knows < earlier.recorded
-            may = is_overtaken or _is_forgotten(witness, earlier)
+            may = is_overtaken or _is_forgotten(witness, process, earlier)
         if not may:
             witness.fail(
                 process, f"presents {secret}, which was {earlier.outcome} to {earlier.process}"
             )
 
 
-def _is_forgotten(witness: Witness, earlier: Presentation) -> bool:
-    """Whether what was written down of it may be lost."""
+def _is_forgotten(witness: Witness, process: Process, earlier: Presentation) -> bool:
+    """Whether what was written down of it may be lost to *process*."""
     if not witness.emptied:
         return False
     if earlier.credential.first and earlier.outcome == "minted":
+        if witness.disk.remembers(record.mark(FIRST), process):
+            return False
         # It is noted outside the slot, after it is saved, if that works.
         who = earlier.process
         was_hindered = not who.alive or who.stalled or witness.accounts[who].store_failures
-        return bool(was_hindered) and record.mark(FIRST) not in witness.disk.notes
+        return bool(was_hindered) or not witness.disk.notes_apart
     return True

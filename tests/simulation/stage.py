@@ -25,6 +25,9 @@ from tokenadapter import choice, record
 from tokenadapter.keeper import TokenKeeper
 from tokenadapter.token import Token
 
+# By how many seconds clocks are off, at most, where they have to agree.
+_AGREE = 0.4
+
 
 class Ended(NamedTuple):
     """How a schedule went: how many requests to the server, tokens, requests that the API
@@ -51,7 +54,10 @@ class Stage:
         disk = self.witness.disk
         disk.lease = plan.lease
         disk.failing_saves, disk.lost_answers = plan.failing_saves, plan.lost_writes
-        disk.ahead = 0.0 if plan.computers else None
+        disk.swaps_locked, disk.drops = plan.swaps_locked, plan.drops
+        disk.notes_apart = plan.notes_apart
+        disk.ahead = 0.0 if plan.has_clock else None
+        disk.clocks_differ = 2 * _AGREE if plan.computers and not plan.has_clock else 0.0
         world.calm_from = world.now + plan.span
         world.disturb = Faults(world, plan, self.witness).strike
         world.disturbance_rate = plan.rate if plan.disturbances else 0.0
@@ -84,7 +90,8 @@ class Stage:
         plan, world, witness = self.plan, self.world, self.witness
         computer = self.computer
         if plan.computers:
-            computer = Computer(world.choices.between(-150.0, 150.0))
+            off = 150.0 if plan.has_clock else _AGREE
+            computer = Computer(self.computer.ahead + world.choices.between(-off, off))
         process = Process(world, name, computer)
         process.starts_threads_at_exit = plan.threads_at_exit
         process.on_end = self._ended
@@ -122,7 +129,7 @@ class Stage:
             expires_at=self.world.now - 1800.0,
         )
         left = record.Record(grant.whose, grant.asked, "n0", token)
-        self.witness.disk.slot = left.to_document(), "1-n0"
+        self.witness.disk.put((left.to_document(), "1-n0"))
         self.witness.saved_tokens.add(token.access_token)
 
     def _check_end(self) -> None:

@@ -1,11 +1,14 @@
-"""The slot that all processes share, its lock, and each process' way there."""
+"""The slot that all processes share, its lock, and each process' way there.
+
+Stores differ in what :data:`simulation.plan.STORES` says of them.
+"""
 
 from __future__ import annotations
 
 from math import inf
 from typing import TYPE_CHECKING
 
-from simulation.process import Process
+from simulation.process import Process, Task
 from simulation.world import World
 from tokenadapter.errors import StoreError
 from tokenadapter.protocols import Document, Snapshot
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
     from simulation.ledger import Presentation
     from simulation.witness import Witness
 
+# How long a write outside of a turn waits for whoever has one, in seconds.
+_PATIENCE = 10.0
+
 
 class Disk:
     """Where the slot is, or the server that has it.
@@ -21,27 +27,59 @@ class Disk:
     :ivar writes: how often the slot was written.
     :ivar lease: for how many seconds the lock outlives a holder that is dead or stopped; ``None``
         for a lock that ends with its process.
+    :ivar swaps_locked: whether a compare-and-swap is two steps, under the lock.
+    :ivar drops: whether it drops what is worth nothing any more.
+    :ivar notes_apart: whether notes are not in the slot, and lost with it.
+    :ivar notes_of: what each process has noted, and remembers if the slot forgets it.
     :ivar ahead: by how many seconds its clock is ahead of the truth; ``None`` if it has none of
         its own, like a file: then the clock is that of whoever reads.
+    :ivar clocks_differ: by how many seconds those clocks may differ.
     """
 
     def __init__(self, world: World, witness: Witness) -> None:
         self.world = world
         self.witness = witness
-        self.slot: tuple[Document, str] | None = None
+        self._slot: tuple[Document, str] | None = None
+        self._drops_at = inf
+        self.swaps_locked = self.drops = False
+        self.notes_apart = True
         self.writes = 0
         self.notes: set[str] = set()
+        self.notes_of: dict[Process, set[str]] = {}
         self.holder: SimulatedLock | None = None
         self.lease: float | None = None
         self.ahead: float | None = None
+        self.clocks_differ = 0.0
         self.down_until = 0.0
         self.cut_off_until: dict[Process, float] = {}
         self.failing_saves = 0.0
         self.lost_answers = 0.0
 
     @property
+    def slot(self) -> tuple[Document, str] | None:
+        if self._drops_at <= self.world.now:
+            self.put(None)
+        return self._slot
+
+    @property
     def document(self) -> Document:
         return self.slot[0] if self.slot is not None else {}
+
+    def put(self, content: tuple[Document, str] | None, ttl: float | None = None) -> None:
+        """Replace what the slot holds."""
+        self._slot = content
+        self._drops_at = self.world.now + ttl if ttl is not None and self.drops else inf
+
+    def empty(self) -> None:
+        """Somebody empties it, and what is kept in the same place."""
+        self.put(None)
+        if not self.notes_apart:
+            self.notes.clear()
+
+    def remembers(self, note: str, process: Process) -> bool:
+        """Whether *process* can know *note*."""
+        is_its_own = not self.notes_apart and note in self.notes_of.get(process, ())
+        return note in self.notes or is_its_own
 
     def is_down_for(self, process: Process) -> bool:
         return self.world.now < max(self.down_until, self.cut_off_until.get(process, 0.0))
@@ -95,14 +133,40 @@ class SimulatedStore:
     def save(
         self, document: Document, *, tag: str, expected: str | None, ttl: float | None
     ) -> bool:
+        self.reach("save", self.disk.failing_saves)
+        if not self.disk.swaps_locked or self._has_turn():
+            return self._swap(document, tag, expected, ttl)
+        lock = self.lock()
+        end = self.world.now + _PATIENCE
+        try:
+            while not lock.acquire(_PATIENCE):
+                if self.world.now > end:
+                    self.disk.witness.store_failed(self.process)
+                    raise StoreError("others have the lock")
+                self.world.sleep(0.01)
+            return self._swap(document, tag, expected, ttl)
+        finally:
+            lock.release()
+
+    def _has_turn(self) -> bool:
+        holder = self.disk.holder
+        return holder is not None and holder.is_held() and holder.task is self.world.running
+
+    def between(self) -> None:
+        """What happens between a comparison and a write."""
+        if self.disk.swaps_locked:
+            self.world.point("compared")
+
+    def _swap(self, document: Document, tag: str, expected: str | None, ttl: float | None) -> bool:
         disk = self.disk
-        self.reach("save", disk.failing_saves)
         stored = disk.slot[1] if disk.slot is not None else None
         if stored not in (expected, tag):
             self.world.note(self.process, "  somebody else has written")
             disk.witness.moved(self.process)
             return False
-        before, disk.slot = disk.document, (document, tag)
+        self.between()
+        before = disk.document
+        disk.put((document, tag), ttl)
         disk.writes += 1
         disk.witness.saved(self.process, before, document)
         self.world.point("saved")
@@ -124,10 +188,11 @@ class SimulatedStore:
     def mark(self, note: str, *, for_good: bool) -> None:
         self.reach("mark", self.disk.failing_saves)
         self.disk.notes.add(note)
+        self.disk.notes_of.setdefault(self.process, set()).add(note)
 
     def marked(self, note: str) -> bool:
         self.reach("marked")
-        return note in self.disk.notes
+        return self.disk.remembers(note, self.process)
 
     def reach(self, task: str, fails: float = 0.0) -> None:
         """Come to the disk.
@@ -151,6 +216,7 @@ class SimulatedLock:
         self.store = store
         self.disk = store.disk
         self.process = store.process
+        self.task: Task | None = None
         self.ends = self.hold_for = 0.0
         self.presentation: Presentation | None = None
         """The last one that was made under this lock."""
@@ -164,6 +230,7 @@ class SimulatedLock:
         if holder is not None and holder.is_held():
             return False
         self.disk.holder = self
+        self.task = self.store.world.running
         self.hold_for = hold_for
         self._begin()
         self.store.world.note(self.process, "  has the lock")

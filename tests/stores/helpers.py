@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import textwrap
-import traceback
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
@@ -56,17 +55,3 @@ def run(code: str) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-
-
-def succeeds_in_child(check: Callable[[], bool]) -> bool:
-    """Whether *check* is true in a forked child."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            code = 0 if check() else 1
-        except BaseException:  # noqa: BLE001  (the child must not become a second test run)
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return os.waitpid(child, 0)[1] == 0

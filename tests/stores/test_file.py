@@ -12,23 +12,27 @@ import pytest
 
 from tokenadapter.errors import StoreError
 from tokenadapter.stores.file import FileStore
+from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract
 
-from .contract import Connect, SharedStoreContract
 from .helpers import failing, run, save
 
 
 class TestFileStore(SharedStoreContract):
-    PATIENCE = 5.0
+    LAPSES_WITHIN = 5.0
 
     @pytest.fixture
     def connect(self, path: Path) -> Connect:
         return lambda: FileStore(path)
 
+    @pytest.fixture
+    def corrupt(self, path: Path) -> Corrupt:
+        return path.write_bytes
+
 
 class TestFileStoreBehindALink(SharedStoreContract):
     """Whoever follows the link and whoever names the file itself share one slot."""
 
-    PATIENCE = 5.0
+    LAPSES_WITHIN = 5.0
 
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Connect:

@@ -14,8 +14,8 @@ import pytest
 
 from tokenadapter.errors import StoreError
 from tokenadapter.stores.file import FileStore
+from tokenadapter.testing.workers import counting, process
 
-from .contract import counting, process
 from .helpers import failing, run, save
 
 DRAFTS = ".token.json.*.tmp"

@@ -13,8 +13,9 @@ import pytest
 
 from tokenadapter.errors import StoreError
 from tokenadapter.stores.file import FileStore
+from tokenadapter.testing.workers import succeeds_in_child
 
-from .helpers import failing, run, save, succeeds_in_child
+from .helpers import failing, run, save
 
 
 def test_the_lock_file_is_never_deleted(store: FileStore, path: Path) -> None:

@@ -16,9 +16,10 @@ import pytest
 
 from tokenadapter.stores import memory
 from tokenadapter.stores.memory import MemoryStore, own_store
+from tokenadapter.testing.contract import Connect, StoreContract
+from tokenadapter.testing.workers import in_threads, process, succeeds_in_child
 
-from .contract import Connect, StoreContract, in_threads, process
-from .helpers import run, succeeds_in_child
+from .helpers import run
 
 
 class TestPrivateMemoryStore(StoreContract):

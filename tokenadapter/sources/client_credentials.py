@@ -23,6 +23,7 @@ class ClientCredentials(OAuth2Source):
     :param resource: for which API or APIs (RFC 8707): absolute URIs without a fragment.
     :param audience: for whom the token shall be, with servers that ask this instead.
     :param extra: more parameters of the form.
+    :param revocation_url: where the server revokes tokens (RFC 7009), for ``revoke(token)``.
     :param timeout: seconds for the whole exchange, from connecting to the last byte.  Resolving
         the host's name, and its third and further addresses if none answers, may take longer;
         nothing is sent after the time.

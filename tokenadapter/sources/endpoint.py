@@ -11,28 +11,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from math import isfinite
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tokenadapter.token import fingerprint
 
 if TYPE_CHECKING:
-    from tokenadapter.sources.reply import Reply
+    from tokenadapter.sources.reply import NoReply, Reply
 
-__all__ = ["Endpoint", "NoReply"]
+__all__ = ["Endpoint"]
 
 # Bytes: no token response is longer.
 _LONGEST_ANSWER = 1 << 20
-
-
-class NoReply(NamedTuple):
-    """There was no answer, or none that could be read to its end."""
-
-    why: str
-    sent: bool
-    """Whether the request may have been sent."""
-    lasting: bool = False
-    """Whether that does not change until somebody changes something."""
 
 
 class Endpoint:
@@ -85,7 +75,7 @@ class Endpoint:
         from urllib3.exceptions import HTTPError
 
         from tokenadapter.sources.deadline import Deadline, DeadlineAdapter
-        from tokenadapter.sources.reply import Reply
+        from tokenadapter.sources.reply import NoReply, Reply
 
         outside = sys.exception()
         deadline = Deadline(self.timeout)
@@ -122,6 +112,8 @@ class Endpoint:
 
         from requests.exceptions import ProxyError, RequestException
         from urllib3.exceptions import HTTPError
+
+        from tokenadapter.sources.reply import NoReply
 
         root = _root(error, outside)
         why = str(root) or type(root).__name__
@@ -167,9 +159,12 @@ def _is_time(value: object) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    import re
-
-    return re.fullmatch(r"localhost|127(?:\.[0-9]{1,3}){3}|::1", host) is not None
+    first, *others = host.split(".")
+    return host in ("localhost", "::1") or (
+        first == "127"
+        and len(others) == 3
+        and all(part.isascii() and part.isdigit() and len(part) <= 3 for part in others)
+    )
 
 
 def _root(error: BaseException, outside: BaseException | None) -> BaseException:

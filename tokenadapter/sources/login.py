@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from tokenadapter.protocols import Credential
-from tokenadapter.sources.endpoint import Endpoint, NoReply
+from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.places import Places
+from tokenadapter.sources.reply import NoReply
 from tokenadapter.sources.source import Source, checked_text
 from tokenadapter.sources.wording import query_secrets
 from tokenadapter.token import Token, fingerprint

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Required, TypedDict
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlencode, urlsplit
 
 from tokenadapter.protocols import Credential
 from tokenadapter.sources.client_auth import authenticate, checked_method
-from tokenadapter.sources.endpoint import Endpoint, NoReply
+from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.source import Source, checked_text
-from tokenadapter.sources.wording import query_secrets
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
     from tokenadapter.errors import TokenError
 
-__all__ = ["OAuth2Options", "OAuth2Source"]
+__all__ = ["OAuth2Source"]
 
 # Parameters that have an argument of their own, or must not be chosen at all.
 _RESERVED = frozenset(
@@ -33,23 +33,10 @@ _RESERVED = frozenset(
         "username",
     }
 )
-
-
-class OAuth2Options(TypedDict, total=False):
-    """The keyword arguments of :class:`OAuth2Source`."""
-
-    client_id: Required[str]
-    client_secret: str | None
-    client_auth: str
-    scope: str | Iterable[str] | None
-    resource: str | Iterable[str] | None
-    audience: str | None
-    extra: Mapping[str, str] | None
-    timeout: float
-    verify: bool | str | None
-    cert: str | tuple[str, str] | None
-    proxies: Mapping[str, str] | None
-    allow_http: bool
+_HEADERS = {
+    "Accept": "application/json",
+    "Content-Type": "application/x-www-form-urlencoded",
+}
 
 
 class OAuth2Source(Source):
@@ -73,23 +60,26 @@ class OAuth2Source(Source):
         resource: str | Iterable[str] | None = None,
         audience: str | None = None,
         extra: Mapping[str, str] | None = None,
+        revocation_url: str | None = None,
         timeout: float = 10.0,
         verify: bool | str | None = None,
         cert: str | tuple[str, str] | None = None,
         proxies: Mapping[str, str] | None = None,
         allow_http: bool = False,
     ) -> None:
-        super().__init__(
-            Endpoint(
-                "token_url",
-                token_url,
-                timeout=timeout,
-                verify=verify,
-                cert=cert,
-                proxies=proxies,
-                allow_http=allow_http,
-            )
+        reached = partial(
+            Endpoint,
+            timeout=timeout,
+            verify=verify,
+            cert=cert,
+            proxies=proxies,
+            allow_http=allow_http,
         )
+        super().__init__(reached("token_url", token_url))
+        self._revocation: Endpoint | None = None
+        if revocation_url is not None:
+            self._revocation = reached("revocation_url", revocation_url)
+            self.urls = (*self.urls, self._revocation.url)
         self._client_id = checked_text("client_id", client_id)
         self._client_secret = client_secret
         if client_secret is not None:
@@ -115,22 +105,53 @@ class OAuth2Source(Source):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._endpoint.name} client_id={self._client_id!r}>"
 
+    @property
+    def revokes(self) -> bool:
+        """Whether it knows where tokens are revoked."""
+        return self._revocation is not None
+
+    def revoke(self, token: Token) -> None:
+        """Have the server revoke *token* (RFC 7009): the refresh token, then the access token.
+
+        In this order nobody can renew in between, and a server should revoke with the first what
+        it gave for it (section 2.1).
+
+        :raises ValueError: if there is no ``revocation_url``.
+        :raises RefreshConfigError: if the server cannot be asked like this.
+        :raises RefreshTemporarilyFailed: if there was no answer, or none that says more.
+        """
+        if self._revocation is None:
+            raise ValueError("revocation_url is not given: nobody knows where to revoke a token")
+        secrets = {"refresh_token": token.refresh_token, "access_token": token.access_token}
+        for kind, secret in secrets.items():
+            error = None if secret is None else self._revoke(self._revocation, kind, secret)
+            if error is not None:
+                raise error
+
+    def _revoke(self, endpoint: Endpoint, kind: str, secret: str) -> TokenError | None:
+        from tokenadapter.sources.outcome import Attempt
+        from tokenadapter.sources.revocation import not_revoked
+
+        form = {"token": secret, "token_type_hint": kind}
+        headers = dict(_HEADERS)
+        authenticate(self._client_auth, self._client_id, self._client_secret, form, headers)
+        attempt = Attempt(endpoint.name, kind, {secret, *self._secrets(form, headers)})
+        return not_revoked(attempt, endpoint.exchange("POST", headers, urlencode(form).encode()))
+
     def _grant(self, credential: Credential) -> dict[str, str]:
         """The parameters that present *credential*."""
         raise NotImplementedError
 
     def _present(self, credential: Credential) -> Token | TokenError:
         from tokenadapter.sources.outcome import Attempt, no_answer, no_token, unreadable
+        from tokenadapter.sources.reply import NoReply
 
         form = {**self._extra, **self._grant(credential)}
         if self._scope:
             form["scope"] = self._scope
         if self._audience:
             form["audience"] = self._audience
-        headers = {
-            "Accept": "application/json",
-            "Content-Type": "application/x-www-form-urlencoded",
-        }
+        headers = dict(_HEADERS)
         authenticate(self._client_auth, self._client_id, self._client_secret, form, headers)
         body = urlencode([*form.items(), *(("resource", uri) for uri in self._resource)])
         attempt = Attempt(self._endpoint.name, credential.kind, self._secrets(form, headers))
@@ -148,6 +169,8 @@ class OAuth2Source(Source):
 
     def _secrets(self, form: Mapping[str, str], headers: Mapping[str, str]) -> set[str]:
         """What was sent and must not be told."""
+        from tokenadapter.sources.wording import query_secrets
+
         names = {"client_secret", "password", "refresh_token", *self._extra}
         return {
             *(value for name, value in form.items() if name in names),

@@ -27,8 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from tokenadapter.policy import retry_after
-from tokenadapter.sources.endpoint import NoReply
-from tokenadapter.sources.reply import Reply
+from tokenadapter.sources.reply import NoReply, Reply
 from tokenadapter.sources.wording import plain
 
 if TYPE_CHECKING:
@@ -149,13 +148,10 @@ def _unusable(
 
 
 def _refused(attempt: Attempt, why: str, code: str | None) -> ReauthRequired:
-    from tokenadapter.errors import ReauthRequired
+    from tokenadapter.errors import NEW_LOGIN, ReauthRequired
 
     what, advice = {
-        "refresh_token": (
-            "the refresh token",
-            "Log in again and hand the new token to TokenKeeper.adopt().",
-        ),
+        "refresh_token": ("the refresh token", NEW_LOGIN),
         "password": ("the user's name or password", "Correct them."),
         "client": ("the client", _ADVICE["invalid_client"]),
     }.get(attempt.kind, ("the login", "Correct what is sent to log in."))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from tokenadapter.protocols import Credential
-from tokenadapter.sources.oauth2 import OAuth2Options, OAuth2Source
+from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.sources.source import checked_text
 from tokenadapter.token import Token
+
+if TYPE_CHECKING:
+    from tokenadapter.sources.options import OAuth2Options
 
 __all__ = ["RefreshToken"]
 

@@ -1,16 +1,26 @@
-"""What a server answered, apart from the request: that holds secrets, and is let go of."""
+"""What came back, apart from the request: that holds secrets, and is let go of."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
     from http.cookiejar import CookieJar
 
-__all__ = ["Reply"]
+__all__ = ["NoReply", "Reply"]
+
+
+class NoReply(NamedTuple):
+    """There was no answer, or none that could be read to its end."""
+
+    why: str
+    sent: bool
+    """Whether the request may have been sent."""
+    lasting: bool = False
+    """Whether that does not change until somebody changes something."""
 
 
 class Reply:

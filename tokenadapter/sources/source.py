@@ -24,6 +24,7 @@ class Source:
     whose: Mapping[str, str]
     asked: Mapping[str, str]
     client_credential: str
+    urls: Sequence[str]
     grace: float = 0.0
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -50,11 +51,10 @@ class Source:
     def __call__(self, previous: Token | None = None) -> Token:
         for credential in self.credentials(previous):
             return self.fetch(credential, previous)
-        from tokenadapter.errors import ReauthRequired
+        from tokenadapter.errors import NEW_LOGIN, ReauthRequired
 
         raise ReauthRequired(
-            f"There is nothing to obtain a token from {self._endpoint.name} with. Log in and hand "
-            "the token to TokenKeeper.adopt().",
+            f"There is nothing to obtain a token from {self._endpoint.name} with. {NEW_LOGIN}",
             reason="no_credential",
         )
 

@@ -8,8 +8,10 @@ import stat
 import time
 from contextlib import suppress
 from math import inf
+from typing import TYPE_CHECKING
 
 from tokenadapter.stores._system import (
+    Refused,
     create,
     is_own,
     is_private,
@@ -18,9 +20,11 @@ from tokenadapter.stores._system import (
     reserve,
     sync_directory,
 )
-from tokenadapter.stores._trouble import Refused
 
-__all__ = ["Draft", "absolute", "make_directory_of", "read", "set_aside", "sweep"]
+if TYPE_CHECKING:
+    from tokenadapter.stores._lockfile import LockFile
+
+__all__ = ["Draft", "Tenure", "absolute", "make_directory_of", "read", "set_aside", "sweep"]
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
@@ -134,6 +138,14 @@ class Draft:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+class Tenure:
+    """Who holds a store's lock in this process, and what was prepared since it was taken."""
+
+    def __init__(self) -> None:
+        self.lock: LockFile | None = None
+        self.draft: Draft | None = None
 
 
 def sweep(record: str) -> None:

@@ -12,13 +12,13 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tokenadapter.stores._files import Draft, make_directory_of
+from tokenadapter.stores._files import Tenure, make_directory_of
 from tokenadapter.stores._trouble import failure
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-__all__ = ["LockFile", "Tenure", "TenureLock"]
+__all__ = ["LockFile", "TenureLock"]
 
 
 class LockFile:
@@ -84,14 +84,6 @@ class LockFile:
         if self._lock is not None:
             with suppress(Exception):  # a descriptor that is gone took the lock with it
                 self._lock.release(force=True)
-
-
-class Tenure:
-    """Who holds a store's lock in this process, and what was prepared since it was taken."""
-
-    def __init__(self) -> None:
-        self.lock: LockFile | None = None
-        self.draft: Draft | None = None
 
 
 class TenureLock(LockFile):

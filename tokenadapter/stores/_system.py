@@ -11,7 +11,16 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["create", "is_own", "is_private", "open_to_read", "replace", "reserve", "sync_directory"]
+__all__ = [
+    "Refused",
+    "create",
+    "is_own",
+    "is_private",
+    "open_to_read",
+    "replace",
+    "reserve",
+    "sync_directory",
+]
 
 T = TypeVar("T")
 
@@ -27,6 +36,10 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
 
 # What file systems answer that do not know a call, network and user-space ones among them.
 _UNKNOWN = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+class Refused(OSError):
+    """A file that must not be used.  The text says why, and what to do."""
 
 
 def open_to_read(path: str, *, follow: bool) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 
 from tokenadapter.protocols import Document
-from tokenadapter.stores._trouble import Refused
+from tokenadapter.stores._system import Refused
 
-__all__ = ["LIMIT", "decode", "encode"]
+__all__ = ["FORMAT", "LIMIT", "decode", "encode", "understood"]
 
 LIMIT = 1 << 20
 """The most bytes that a record may have."""
 
-_FORMAT = "tokenadapter/1"
+FORMAT = "tokenadapter/1"
+"""What says of a text that it is a record, and of which kind."""
 
 
 def encode(document: Document, tag: str) -> bytes:
@@ -20,7 +21,7 @@ def encode(document: Document, tag: str) -> bytes:
 
     :raises Refused: if it is too long.
     """
-    record = {"format": _FORMAT, "tag": tag, "document": document}
+    record = {"format": FORMAT, "tag": tag, "document": document}
     content = json.dumps(record, indent=2).encode() + b"\n"
     if len(content) > LIMIT:
         raise Refused(f"the record would have {len(content)} bytes, more than {LIMIT}")
@@ -38,9 +39,17 @@ def decode(content: bytes) -> tuple[Document, str] | None:
         data = json.loads(content)
     except (ValueError, RecursionError):
         return None
+    return understood(data)
+
+
+def understood(data: object) -> tuple[Document, str] | None:
+    """The document and the tag in what a record's text says.
+
+    :raises Refused: if it is a record that this version cannot read.
+    """
     match data:
-        case {"format": str(form), "tag": str(tag), "document": dict(document)} if form == _FORMAT:
+        case {"format": str(form), "tag": str(tag), "document": dict(document)} if form == FORMAT:
             return document, tag
-        case {"format": str(form)} if form.startswith("tokenadapter/") and form != _FORMAT:
+        case {"format": str(form)} if form.startswith("tokenadapter/") and form != FORMAT:
             raise Refused(f"a newer tokenadapter wrote it, as {form}: upgrade, or use another path")
     return None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from tokenadapter.stores._system import Refused
+
 if TYPE_CHECKING:
     from tokenadapter.errors import StoreError
 
-__all__ = ["Refused", "failure"]
+__all__ = ["failure"]
 
 _NO_SPACE = "Free space on its file system."
 _NO_ACCESS = "Give this user access to its directory, or choose another path."
@@ -25,10 +27,6 @@ _ADVICE = {
     errno.ENOLCK: _NO_LOCKS,
     errno.EOPNOTSUPP: _NO_LOCKS,
 }
-
-
-class Refused(OSError):
-    """A file that must not be used.  The text says why, and what to do."""
 
 
 def failure(slot: object, task: str, error: OSError) -> StoreError:

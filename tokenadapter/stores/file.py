@@ -11,13 +11,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenadapter.protocols import Document, Snapshot
-from tokenadapter.stores._files import Draft, absolute, read, set_aside, sweep
-from tokenadapter.stores._lockfile import LockFile, Tenure, TenureLock
+from tokenadapter.stores._files import Draft, Tenure, absolute, read, set_aside, sweep
+from tokenadapter.stores._system import Refused
 from tokenadapter.stores._text import LIMIT, decode, encode
-from tokenadapter.stores._trouble import Refused, failure
+
+if TYPE_CHECKING:
+    from tokenadapter.stores._lockfile import LockFile
 
 __all__ = ["FileStore"]
 
@@ -25,9 +27,6 @@ __all__ = ["FileStore"]
 _RESERVE = 64 << 10
 # How long a save by a thread that does not hold the lock waits for whoever does, in seconds.
 _PATIENCE = 10.0
-# What stands behind a note that is kept for good, and how many others are kept.
-_FOR_GOOD = " for good"
-_NOTES_KEPT = 32
 
 
 class FileStore:
@@ -121,6 +120,8 @@ class FileStore:
     def lock(self) -> LockFile:
         """A lock on ``path.lock``, not yet taken.  It excludes all others, those of other
         ``FileStore`` objects of the same process and thread included."""
+        from tokenadapter.stores._lockfile import TenureLock
+
         return TenureLock(f"{self._file}.lock", self, self._tenure)
 
     def mark(self, note: str, *, for_good: bool) -> None:
@@ -129,14 +130,11 @@ class FileStore:
         :param for_good: else it is forgotten when 32 others have come after it.
         :raises StoreError: if that cannot be written.
         """
+        from tokenadapter.stores._notes import noted
+
         with self._locked(), self._explained("remember a spent refresh token"):
-            known = self._notes()
-            notes = [line for line in known if line.removesuffix(_FOR_GOOD) != note]
-            lasts = for_good or note + _FOR_GOOD in known
-            notes.append(note + _FOR_GOOD if lasts else note)
-            passing = [line for line in notes if not line.endswith(_FOR_GOOD)]
-            forgotten = set(passing[:-_NOTES_KEPT])
-            content = "".join(f"{line}\n" for line in notes if line not in forgotten)
+            lines = noted(self._notes(), note, for_good=for_good)
+            content = "".join(f"{line}\n" for line in lines)
             self._draft().publish(content.encode(), f"{self._file}.notes")
 
     def marked(self, note: str) -> bool:
@@ -144,8 +142,10 @@ class FileStore:
 
         :raises StoreError: if that cannot be read.
         """
+        from tokenadapter.stores._notes import is_noted
+
         with self._explained("read which refresh tokens were spent"):
-            return note in [line.removesuffix(_FOR_GOOD) for line in self._notes()]
+            return is_noted(self._notes(), note)
 
     def __repr__(self) -> str:
         return f"FileStore({self.path!r})"
@@ -180,8 +180,8 @@ class FileStore:
         lock = self.lock()
         try:
             if not lock.acquire_within(_PATIENCE):
-                busy = Refused(f"others held {lock.path} for {_PATIENCE:g} s: try again")
-                raise failure(self, "be written", busy)
+                with self._explained("be written"):
+                    raise Refused(f"others held {lock.path} for {_PATIENCE:g} s: try again")
             yield
         finally:
             lock.release()
@@ -191,6 +191,8 @@ class FileStore:
         try:
             yield
         except OSError as error:
+            from tokenadapter.stores._trouble import failure
+
             raise failure(self, task, error) from error
 
 

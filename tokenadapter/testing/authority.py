@@ -87,7 +87,9 @@ class Authority:
         if authorization is not None:
             if "client_secret" in form:
                 raise Refused("invalid_request", "two ways of client authentication at once")
-            client, secret = _basic(authorization)
+            # Each was form-encoded before they were joined (RFC 6749 section 2.3.1).
+            client, secret = map(unquote_plus, basic(authorization))
+            secret = secret or None
         else:
             client, secret = form.get("client_id", ""), form.get("client_secret")
         if client not in self._clients or self._clients[client] != secret:
@@ -113,8 +115,16 @@ class Authority:
         self.renewals += 1
         return response
 
+    def login(self, user: str, password: str) -> dict[str, Any]:
+        """The answer to a login that is not OAuth: an access token for the user alone."""
+        if self._users.get(user) != password:
+            raise Refused("access_denied", "unknown user or wrong password", 401)
+        response = self._response(Grant("", user, None), None, refreshable=False)
+        self.renewals += 1
+        return response
+
     def issue(self, client: str, user: str, scope: str | None) -> dict[str, Any]:
-        """The token response to a login."""
+        """The token response to a user who lets a client in."""
         return self._response(Grant(client, user, scope), scope, refreshable=True)
 
     def accepts(self, access_token: str) -> bool:
@@ -184,17 +194,17 @@ class Authority:
             self.families_revoked += 1
 
 
-def _basic(authorization: str) -> tuple[str, str | None]:
-    """Client identifier and secret, each form-encoded before it was joined (RFC 6749 2.3.1)."""
+def basic(authorization: str) -> tuple[str, str]:
+    """The name and the password in an ``Authorization`` header (RFC 7617)."""
     scheme, _, encoded = authorization.partition(" ")
     try:
         pair = base64.b64decode(encoded, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         pair = ""
-    client, colon, secret = pair.partition(":")
+    name, colon, password = pair.partition(":")
     if scheme.lower() != "basic" or not colon:
         raise Refused("invalid_client", "unreadable Authorization header", 401)
-    return unquote_plus(client), unquote_plus(secret) or None
+    return name, password
 
 
 def _required(form: Mapping[str, str], name: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from urllib.parse import parse_qs
 
-from .authority import Authority, Refused
+from .authority import Authority, Refused, basic
 from .report import Request
 from .wire import Answer, json_answer
 
@@ -18,7 +19,7 @@ def endpoint_of(path: str) -> str:
         return "api"
     if path.startswith("/public/"):
         return "public"
-    return {"/token": "token", "/revoke": "revoke"}.get(path, "")
+    return path[1:] if path in ("/token", "/login", "/revoke") else ""
 
 
 class Endpoints:
@@ -38,7 +39,7 @@ class Endpoints:
 
     def arrived(self, endpoint: str) -> None:
         """Count a request, whatever will become of it."""
-        self.token_requests += endpoint == "token"
+        self.token_requests += endpoint in ("token", "login")
         self.api_requests += endpoint == "api"
 
     def answer(self, endpoint: str, request: Request) -> Answer:
@@ -48,10 +49,12 @@ class Endpoints:
                 return self._api(request)
             case "public":
                 return self._echo(request)
-            case "token" | "revoke" if request.method != "POST":
+            case "token" | "login" | "revoke" if request.method != "POST":
                 return json_answer(405, {"error": "invalid_request"}, {"Allow": "POST"})
             case "token":
                 return self._token(request)
+            case "login":
+                return self._login(request)
             case "revoke":
                 return self._revoke(request)
             case _:
@@ -64,6 +67,14 @@ class Endpoints:
         except Refused as refusal:
             self.refusals += 1
             return _refusal(refusal)
+
+    def _login(self, request: Request) -> Answer:
+        try:
+            user, password = _who_logs_in(request)
+            return json_answer(200, self._authority.login(user, password), _NOT_CACHED)
+        except Refused as refusal:
+            self.refusals += 1
+            return json_answer(refusal.status, _explained(refusal), _NOT_CACHED)
 
     def _revoke(self, request: Request) -> Answer:
         """RFC 7009: a token that is not known counts as revoked (section 2.2)."""
@@ -116,7 +127,26 @@ class Endpoints:
         return f"{scheme} {fingerprint}".lstrip()
 
 
+def _who_logs_in(request: Request) -> tuple[str, str]:
+    """The user and the password, by HTTP Basic, in a JSON body or in a form."""
+    if "authorization" in request.headers:
+        return basic(request.headers["authorization"])
+    fields = request.form
+    if "json" in request.headers.get("content-type", ""):
+        try:
+            fields = json.loads(request.body)
+        except ValueError:
+            raise Refused("invalid_request", "no JSON") from None
+    try:
+        return fields["username"], fields["password"]
+    except (KeyError, TypeError):
+        raise Refused("invalid_request", "username and password are asked for") from None
+
+
+def _explained(refusal: Refused) -> dict[str, str]:
+    return {"error": refusal.error, "error_description": refusal.description}
+
+
 def _refusal(refusal: Refused) -> Answer:
-    content = {"error": refusal.error, "error_description": refusal.description}
     challenge = {"WWW-Authenticate": 'Basic realm="token"'} if refusal.status == 401 else {}
-    return json_answer(refusal.status, content, {**_NOT_CACHED, **challenge})
+    return json_answer(refusal.status, _explained(refusal), {**_NOT_CACHED, **challenge})

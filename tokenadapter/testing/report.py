@@ -10,10 +10,11 @@ from typing import NamedTuple
 class Stats(NamedTuple):
     """How often each thing has happened since the server was made.
 
-    :ivar token_requests: requests that reached the token endpoint, scripted failures included.
-    :ivar renewals: grants that gave a token, of whatever type.
+    :ivar token_requests: requests that reached the token endpoint or the login, scripted failures
+        included.
+    :ivar renewals: grants and logins that gave a token, of whatever type.
     :ivar refreshes: those of them that spent a refresh token.
-    :ivar refusals: token requests that were answered with an OAuth error of their own making.
+    :ivar refusals: token requests that were answered with an error of their own making.
     :ivar failures: scripted failures that were played, at any endpoint.
     :ivar reuse_detections: spent refresh tokens that were shown again and ended their family.
     :ivar families_revoked: grants revoked, for whatever reason.
@@ -43,8 +44,9 @@ class Request:
     :ivar headers: the headers by lower-case name; repeated ones joined by a comma.
     :ivar length: the size of the body in bytes.
     :ivar sha256: its SHA-256 in hex.
-    :ivar body: the body itself at the token and revocation endpoints; empty elsewhere.
-    :ivar form: its parameters; of a repeated one (``resource``) the last.
+    :ivar body: the body itself at the token endpoint, the login and the revocation endpoint; empty
+        elsewhere.
+    :ivar form: its parameters, if it is a form; of a repeated one (``resource``) the last.
     :ivar time: when the request came in, by the server's clock.
     :ivar peer: the client's address, ``host:port``: one per connection.
     :ivar status: the status of the answer; ``None`` while there is none, and for good if the

@@ -1,14 +1,16 @@
-"""What a test tells the server to do: the fate of requests, and holds that stop them midway."""
+"""What a test told the server to do: the fate of requests, and holds that stop them midway."""
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from .wire import Answer, json_answer
 
-Endpoint = Literal["token", "revoke", "api", "public"]
+Endpoint = Literal["token", "login", "revoke", "api", "public"]
 Ending = Literal["answer", "hang", "drop", "reset"]
 Body = str | bytes | dict[str, Any] | list[Any]
 
@@ -52,6 +54,59 @@ class Hold:
         """Wait, as a request that has come here, until released."""
         self.arrived.set()
         self._released.wait()
+
+
+class Script:
+    """What is to happen to the next requests, by endpoint.  Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._fates: dict[str, deque[Iterator[Fate]]] = {}
+        self._holds: tuple[Hold, ...] = ()
+
+    def add(self, endpoint: str, fate: Fate, count: int | None) -> None:
+        """After what was said before, *count* requests meet this fate; ``None``: all."""
+        fates = itertools.repeat(fate) if count is None else itertools.repeat(fate, count)
+        with self._lock:
+            self._fates.setdefault(endpoint, deque()).append(fates)
+
+    def forget(self, endpoint: str) -> None:
+        """Drop all that was said of an endpoint."""
+        with self._lock:
+            self._fates.pop(endpoint, None)
+
+    def next_fate(self, endpoint: str) -> Fate:
+        """What becomes of a request that has just come in."""
+        with self._lock:
+            fates = self._fates.get(endpoint)
+            while fates:
+                for fate in fates[0]:
+                    return fate
+                fates.popleft()
+            return SERVED
+
+    def begin(self, hold: Hold) -> None:
+        """From now on requests wait at *hold*."""
+        with self._lock:
+            self._holds += (hold,)
+
+    def end(self, hold: Hold) -> None:
+        """Nobody waits there any more."""
+        with self._lock:
+            self._holds = tuple(other for other in self._holds if other is not hold)
+        hold.release()
+
+    def wait_at_holds(self, endpoint: str, *, processed: bool) -> bool:
+        """Wait wherever a request has to; ``False``: nowhere."""
+        here = [hold for hold in self._holds if hold.point == (endpoint, processed)]
+        for hold in here:
+            hold.wait()
+        return bool(here)
+
+    def release_all(self) -> None:
+        """Let go all that wait."""
+        for hold in self._holds:
+            hold.release()
 
 
 def scripted_answer(

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import itertools
-import socket
 import ssl
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, get_args
-from urllib.parse import parse_qsl
+from typing import TYPE_CHECKING, Any, Self
 
 from .authority import Authority
-from .endpoints import Endpoints, endpoint_of
+from .endpoints import Endpoints
+from .faults import Faults
 from .listener import HOST, Listener
 from .report import Request, Stats
-from .script import SERVED, Body, Ending, Endpoint, Fate, Hold, scripted_answer
-from .wire import Answer, BadRequest, Head, Wire, json_answer
+from .service import Service
 
-_LOG_LIMIT = 20_000
+if TYPE_CHECKING:
+    from .certificate import Certificate
 
 
-class TokenServer:
+def _wall() -> float:
+    # Looked up each time: clock helpers put something else in its place.
+    return time.time()
+
+
+class TokenServer(Faults):
     """An OAuth token endpoint and a protected API on loopback, for tests.
 
     A context manager that starts and stops it; :meth:`start` and :meth:`stop` do the same.  It
@@ -34,12 +33,15 @@ class TokenServer:
 
     The token endpoint knows the grants ``client_credentials``, ``password`` and
     ``refresh_token``, and the client authentications ``client_secret_basic``,
-    ``client_secret_post`` and ``none``.  The API answers every method and every path under
-    :attr:`api_url` with a JSON echo of the request: ``method``, ``path``, ``query`` (its text),
-    ``headers`` (names in lower case; in place of credentials the first 8 hex digits of their
-    SHA-256), ``length`` and ``sha256`` of the body, and ``count``, the API requests so far.
-    ``redirect?to=URL&status=302`` under it answers with a redirect.  Without a good token it
-    answers 401, with ``error="invalid_token"`` if there was one (RFC 6750 section 3.1).
+    ``client_secret_post`` and ``none``.  Beside it is a login that is not OAuth, which takes
+    ``username`` and ``password`` as JSON, as a form or by HTTP Basic.
+
+    The API answers every method and every path under :attr:`api_url` with a JSON echo of the
+    request: ``method``, ``path``, ``query`` (its text), ``headers`` (names in lower case; in place
+    of credentials the first 8 hex digits of their SHA-256), ``length`` and ``sha256`` of the body,
+    and ``count``, the API requests so far.  ``redirect?to=URL&status=302`` under it answers with a
+    redirect.  Without a good token it answers 401, with ``error="invalid_token"`` if there was one
+    (RFC 6750 section 3.1).
 
     :param lifetime: how long an access token lives, in seconds; ``None``: until it is revoked,
         and responses have no ``expires_in``.
@@ -54,8 +56,14 @@ class TokenServer:
     :param users: the users' passwords by name.
     :param header: the header in which the API expects the access token.
     :param scheme: the word before it; may be empty.
-    :param tls: a server-side TLS context; makes the URLs https.
-    :param clock: gives the time in seconds, for expiry and the log.
+    :param https: speak HTTPS, with a certificate made on the spot, which clients check with
+        :attr:`ca_file`.  Needs ``pip install 'tokenadapter[testing]'``.
+    :param tls: speak HTTPS with this server-side context.
+    :param clock: gives the time in seconds, for expiry and the log; by default that of
+        :func:`time.time`, which :class:`~tokenadapter.testing.FrozenClock` and the package
+        ``time-machine`` move.
+    :raises ImportError: if ``https`` is asked for and the package ``trustme`` is not installed.
+    :raises ValueError: if ``https`` and ``tls`` are both given.
     """
 
     def __init__(
@@ -69,22 +77,23 @@ class TokenServer:
         users: Mapping[str, str] | None = None,
         header: str = "Authorization",
         scheme: str = "Bearer",
+        https: bool = False,
         tls: ssl.SSLContext | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        #: How long the token endpoint, having done its work, waits before it answers, in seconds.
-        self.latency = 0.0
-        #: The same for the API.
-        self.api_latency = 0.0
+        super().__init__()
+        clock = clock or _wall
+        if https and tls is not None:
+            raise ValueError("tls makes it HTTPS already: https makes a certificate of its own")
+        self._certificate: Certificate | None = None
+        if https:
+            from .certificate import Certificate
+
+            self._certificate = Certificate()
+            tls = self._certificate.context
+        self._tls = tls
         self._clients = clients or {"client": "secret"}
         self._users = users or {"user": "password"}
-        self._tls = tls
-        self._clock = clock
-        self._port = 0  # chosen at the first start, and kept
-        self._listener: Listener | None = None
-        self._stopping = threading.Event()
-        # Guards everything below, and wakes wait_for() at every change.
-        self._state = threading.Condition()
         self._authority = Authority(
             clients=self._clients,
             users=self._users,
@@ -95,30 +104,31 @@ class TokenServer:
             clock=clock,
         )
         self._endpoints = Endpoints(self._authority, header, scheme)
-        self._log: deque[Request] = deque(maxlen=_LOG_LIMIT)
-        self._scripts: dict[str, deque[Iterator[Fate]]] = {
-            endpoint: deque() for endpoint in get_args(Endpoint)
-        }
-        self._failures = 0
-        self._holds: tuple[Hold, ...] = ()
+        self._service = Service(self._endpoints, self._script, clock)
+        self._state = self._service.state
+        self._port = 0  # chosen at the first start, and kept
+        self._listener: Listener | None = None
 
     # Start, stop, and where it is
 
     def start(self) -> Self:
-        """Listen.  After a :meth:`stop`: on the same port, with all that was known before."""
+        """Listen.  After a :meth:`stop`: on the same port, with all that was known before.
+
+        :raises RuntimeError: if the server is running.
+        :raises OSError: if the port was taken by another program meanwhile.
+        """
         if self._listener is not None:
             raise RuntimeError("the server is running")
-        self._stopping.clear()
-        self._listener = Listener(self._port, self._serve, self._tls)
+        self._service.stopping.clear()
+        self._listener = Listener(self._port, self._service.serve, self._tls)
         self._port = self._listener.port
         return self
 
     def stop(self) -> None:
         """End every connection and stop listening; no thread and no socket is left."""
         if self._listener is not None:
-            self._stopping.set()
-            for hold in self._holds:
-                hold.release()
+            self._service.stopping.set()
+            self._script.release_all()
             self._listener.close()
             self._listener = None
 
@@ -146,7 +156,12 @@ class TokenServer:
         return f"{self.url}/token"
 
     @property
-    def revoke_url(self) -> str:
+    def login_url(self) -> str:
+        """The login that is not OAuth, for :class:`tokenadapter.Login`."""
+        return f"{self.url}/login"
+
+    @property
+    def revocation_url(self) -> str:
         """The revocation endpoint (RFC 7009)."""
         return f"{self.url}/revoke"
 
@@ -160,13 +175,43 @@ class TokenServer:
         """The prefix of an API that answers the same and asks for no token."""
         return f"{self.url}/public/"
 
+    @property
+    def ca_file(self) -> str:
+        """The file with the certificate that clients have to trust: their ``verify=``.
+
+        :raises RuntimeError: if the server was not made with ``https=True``.
+        """
+        if self._certificate is None:
+            raise RuntimeError("the server has no certificate of its own: make it with https=True")
+        return self._certificate.ca_file
+
     # What a test does to it
+
+    @property
+    def latency(self) -> float:
+        """How long token endpoint and login, having done their work, wait before they answer, in
+        seconds.  May be set."""
+        return self._service.latency.get("token", 0.0)
+
+    @latency.setter
+    def latency(self, seconds: float) -> None:
+        self._service.latency |= {"token": seconds, "login": seconds}
+
+    @property
+    def api_latency(self) -> float:
+        """The same for the API."""
+        return self._service.latency.get("api", 0.0)
+
+    @api_latency.setter
+    def api_latency(self, seconds: float) -> None:
+        self._service.latency |= {"api": seconds}
 
     def issue(
         self, scope: str | None = None, user: str | None = None, client: str | None = None
     ) -> dict[str, Any]:
         """A token response as from a first login, to begin a test with.
 
+        :param scope: what the user allows; by default, nothing is said of it.
         :param user: who logs in; by default the first of the users.
         :param client: for whom the token is; by default the first of the clients.
         """
@@ -196,114 +241,6 @@ class TokenServer:
             self._authority.revoke_all()
             self._state.notify_all()
 
-    def fail_next(
-        self,
-        status: int | None = None,
-        *,
-        count: int | None = 1,
-        endpoint: Endpoint = "token",
-        error: str | None = None,
-        body: Body | None = None,
-        content_type: str | None = None,
-        retry_after: float | str | None = None,
-        redirect: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        processed: bool = False,
-        hang: bool = False,
-        drop: bool = False,
-        reset: bool = False,
-        drip: float | None = None,
-    ) -> None:
-        """Let the next requests to an endpoint fail.  Failures are played in the order given.
-
-        :param status: the HTTP status of the answer.  By default 307 with ``redirect``, 400 with
-            ``error``, else 503.
-        :param count: how many requests; ``None``: all, until :meth:`recover`.
-        :param endpoint: ``"token"``, ``"revoke"``, ``"api"`` or ``"public"``.
-        :param error: the OAuth error code of a JSON answer; by default what suits the status.
-            At the API it stands in ``WWW-Authenticate`` too.
-        :param body: another body: text or bytes as they are (called HTML unless ``content_type``
-            says otherwise), a dict or list as JSON.
-        :param retry_after: the ``Retry-After`` header: seconds, or an HTTP date.
-        :param redirect: the ``Location`` header.
-        :param headers: more headers, or others in place of the above.
-        :param processed: carry the request out (rotate!) before the failure.
-        :param hang: never answer; ends when the client closes the connection or the server stops.
-        :param drop: carry the request out, then close the connection: the answer is lost.
-        :param reset: reset the connection instead, without carrying the request out.
-        :param drip: send the answer one byte at a time, with so many seconds after each: the
-            genuine one if nothing else is said.
-        """
-        if hang + drop + reset > 1:
-            raise ValueError("hang, drop and reset exclude each other")
-        described = bool(status or error or redirect) or body is not None
-        genuine = drop or (drip is not None and not described)
-        answer = (
-            None
-            if genuine
-            else scripted_answer(
-                endpoint,
-                status=status,
-                error=error,
-                body=body,
-                content_type=content_type,
-                retry_after=retry_after,
-                redirect=redirect,
-                headers=headers,
-            )
-        )
-        ending: Ending = "hang" if hang else "drop" if drop else "reset" if reset else "answer"
-        fate = Fate(ending, answer, processed, drip)
-        fates = itertools.repeat(fate) if count is None else itertools.repeat(fate, count)
-        with self._state:
-            self._scripts[endpoint].append(fates)
-
-    def recover(self, endpoint: Endpoint = "token") -> None:
-        """Forget the failures that an endpoint has not played yet."""
-        with self._state:
-            self._scripts[endpoint].clear()
-
-    @contextlib.contextmanager
-    def outage(
-        self,
-        status: int = 503,
-        *,
-        retry_after: float | str | None = None,
-        endpoint: Endpoint = "token",
-    ) -> Iterator[None]:
-        """Let every request to an endpoint fail until the block is left."""
-        self.fail_next(status, count=None, retry_after=retry_after, endpoint=endpoint)
-        try:
-            yield
-        finally:
-            self.recover(endpoint)
-
-    @contextlib.contextmanager
-    def hold(self, *, processed: bool = False, endpoint: Endpoint = "token") -> Iterator[Hold]:
-        """Stop requests midway, so that a test can act while one is under way.
-
-        ::
-
-            with server.hold() as hold:
-                thread.start()
-                assert hold.arrived.wait(10)
-                ...                           # a renewal is under way
-            thread.join()
-
-        They go on when the block is left or at :meth:`Hold.release`.
-
-        :param processed: hold them between being carried out and being answered; else before.
-        """
-        hold = Hold(endpoint, processed=processed)
-        with self._state:
-            self._holds += (hold,)
-        try:
-            yield hold
-        finally:
-            with self._state:
-                self._holds = tuple(other for other in self._holds if other is not hold)
-            hold.release()
-
     # What a test learns from it
 
     @property
@@ -315,7 +252,7 @@ class TokenServer:
                 renewals=self._authority.renewals,
                 refreshes=self._authority.refreshes,
                 refusals=self._endpoints.refusals,
-                failures=self._failures,
+                failures=self._service.failures,
                 reuse_detections=self._authority.reuse_detections,
                 families_revoked=self._authority.families_revoked,
                 api_requests=self._endpoints.api_requests,
@@ -326,7 +263,7 @@ class TokenServer:
     def requests(self) -> tuple[Request, ...]:
         """The log of the requests to whatever endpoint, oldest first (the last 20 000)."""
         with self._state:
-            return tuple(self._log)
+            return tuple(self._service.log)
 
     def wait_for(self, reached: Callable[[Stats], bool], timeout: float = 10.0) -> Stats:
         """Wait until the counters are as wished, and return them.
@@ -342,99 +279,3 @@ class TokenServer:
             if not self._state.wait_for(lambda: reached(self.stats), timeout):
                 raise TimeoutError(f"not reached within {timeout} s: {self.stats}")
             return self.stats
-
-    # The way of a request
-
-    def _serve(self, connection: socket.socket, peer: str) -> None:
-        wire = Wire(connection)
-        try:
-            while self._exchange(wire, peer):
-                pass
-        except BadRequest as problem:
-            wire.send(None, json_answer(400, {"error": str(problem)}))
-        finally:
-            wire.close()
-
-    def _exchange(self, wire: Wire, peer: str) -> bool:
-        """Serve one request, and tell whether the connection can carry another."""
-        head = wire.head()
-        endpoint = endpoint_of(head.path)
-        request = self._read(wire, head, endpoint, peer)
-        fate = self._arrive(endpoint, request)
-        self._wait_at_holds(endpoint, processed=False)
-        answer = fate.answer
-        if answer is None or fate.processed:
-            genuine = self._carry_out(endpoint, request)
-            answer = answer or genuine
-        self._wait_at_holds(endpoint, processed=True)
-        self._wait_out_latency(endpoint)
-        match fate.ending:
-            case "hang":
-                wire.wait_for_end()
-            case "reset":
-                wire.reset()
-            case "answer":
-                request.status = answer.status
-                if fate.drip is None:
-                    wire.send(head, answer)
-                else:
-                    wire.drip(head, answer, fate.drip, self._stopping)
-                return head.keep_alive
-        return False
-
-    def _read(self, wire: Wire, head: Head, endpoint: str, peer: str) -> Request:
-        """Read the body; it is kept in memory only where it is a form."""
-        keep = endpoint in ("token", "revoke")
-        digest, length, kept = hashlib.sha256(), 0, bytearray()
-        for piece in wire.body(head):
-            digest.update(piece)
-            length += len(piece)
-            if keep:
-                kept += piece
-        return Request(
-            head.method,
-            head.path,
-            head.query,
-            head.headers,
-            length,
-            digest.hexdigest(),
-            bytes(kept),
-            dict(parse_qsl(kept.decode("utf-8", "replace"))),
-            self._clock(),
-            peer,
-        )
-
-    def _arrive(self, endpoint: str, request: Request) -> Fate:
-        """Log a request, and look up in the script what becomes of it."""
-        with self._state:
-            self._log.append(request)
-            self._endpoints.arrived(endpoint)
-            fate = self._next_fate(self._scripts.get(endpoint))
-            self._failures += fate is not SERVED
-            self._state.notify_all()
-        return fate
-
-    def _next_fate(self, script: deque[Iterator[Fate]] | None) -> Fate:
-        while script:
-            for fate in script[0]:
-                return fate
-            script.popleft()
-        return SERVED
-
-    def _carry_out(self, endpoint: str, request: Request) -> Answer:
-        with self._state:
-            answer = self._endpoints.answer(endpoint, request)
-            self._state.notify_all()
-        return answer
-
-    def _wait_at_holds(self, endpoint: str, *, processed: bool) -> None:
-        for hold in self._holds:
-            if hold.point == (endpoint, processed):
-                hold.wait()
-                if self._stopping.is_set():
-                    raise ConnectionAbortedError
-
-    def _wait_out_latency(self, endpoint: str) -> None:
-        seconds = {"token": self.latency, "api": self.api_latency}.get(endpoint, 0)
-        if seconds and self._stopping.wait(seconds):
-            raise ConnectionAbortedError

@@ -1,0 +1,33 @@
+"""What :mod:`test_chaos` shows for a file, for the stores that machines share: by leases, and with
+clocks that are minutes apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .run import IS_LONG, PROCESSES, SECONDS, Place, run_with_grace, run_without_grace
+
+SIZE = PROCESSES if IS_LONG else 4
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(SECONDS + 200)]
+
+
+PLACES = ["postgresql_place", "redis_place", *(["sqlite_place", "django_place"] if IS_LONG else [])]
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest) -> Place:
+    return request.getfixturevalue(request.param)
+
+
+def test_with_a_grace_period_no_kill_at_all_loses_a_grant(tmp_path: Path, place: Place) -> None:
+    run_with_grace(tmp_path, place, SIZE)
+
+
+@pytest.mark.skipif(not IS_LONG, reason='takes a minute for each store: "tox -e chaos"')
+def test_without_grace_no_kill_but_of_who_awaits_an_answer_loses_a_grant(
+    tmp_path: Path, place: Place
+) -> None:
+    run_without_grace(tmp_path, place, SIZE)

@@ -1,0 +1,206 @@
+"""``check``: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from profiles import billing, write
+
+from tokenadapter import FileStore, StoreError
+from tokenadapter.testing import TokenServer
+
+from .conftest import Command
+
+
+def findings(command: Command, *arguments: str) -> list[tuple[str, str]]:
+    code, out, err = command("check", "--json", *arguments)
+    found = [(one["level"], one["text"]) for one in json.loads(out)]
+    assert err == ""
+    assert code == any(level == "problem" for level, _ in found)
+    return found
+
+
+def problems(command: Command, *arguments: str) -> list[str]:
+    return [text for level, text in findings(command, *arguments) if level == "problem"]
+
+
+def test_all_is_well(command: Command, profile: Path, server: TokenServer) -> None:
+    code, out, _ = command("check")
+    assert code == 0
+    assert [line[:9] for line in out.splitlines()] == ["ok       "] * 4
+    assert f"configuration: {profile}: 1 profile\n" in out
+    assert f"billing: {server.token_url} answers\n" in out
+    assert f"billing: {server.api_url} answers\n" in out
+    # Nobody was asked for a token, and no secret was sent.
+    assert server.stats.token_requests == 0 or {r.method for r in server.requests} == {"HEAD"}
+    assert not any("authorization" in request.headers for request in server.requests)
+
+
+def test_a_profile_that_is_wrong_is_a_problem_and_the_others_are_checked(
+    command: Command, profile: Path
+) -> None:
+    profile.write_text(profile.read_text() + '[other]\nprefx = "x"\n')
+    (problem,) = problems(command, "--offline")
+    assert "other.prefx: There is no such key. Did you mean 'prefix'?" in problem
+    assert problems(command, "--offline", "billing") == []
+
+
+def test_a_prefix_that_is_unsafe_is_found(
+    command: Command, place: Path, server: TokenServer
+) -> None:
+    text = billing(server, place).replace(server.api_url, "http://api.example/")
+    write(place, text)
+    (problem,) = problems(command, "--offline")
+    assert "billing.prefix: http://api.example would carry the token in clear text" in problem
+
+
+def test_secrets_that_others_can_read(command: Command, profile: Path, place: Path) -> None:
+    profile.chmod(0o644)
+    (problem,) = problems(command, "--offline")
+    assert f"Others can read {profile}, and billing.source.client_secret may be secret" in problem
+    assert f"run `chmod 600 {profile}`" in problem
+    (place / "secret").write_text("secret")
+    (place / "secret").chmod(0o640)
+    profile.write_text(profile.read_text().replace('"secret"', '{ file = "secret" }'))
+    found = findings(command, "--offline")
+    (note,) = [text for level, text in found if level == "note"]
+    assert f"Others can read {place}/secret (mode 0640)" in note
+
+
+def test_secrets_that_are_not_there(command: Command, profile: Path) -> None:
+    text = profile.read_text()
+    for where, said in (
+        ('{ env = "NO_SUCH_VARIABLE" }', "NO_SUCH_VARIABLE is not set here"),
+        ('{ file = "no-such-file" }', "no-such-file cannot be read"),
+        ('{ command = ["no-such-program"] }', "There is no program no-such-program in PATH"),
+    ):
+        profile.write_text(text.replace('"secret"', where))
+        (problem,) = problems(command, "--offline")
+        assert "billing.source.client_secret: " in problem
+        assert said in problem
+
+
+def test_a_command_is_looked_for_and_not_run(command: Command, profile: Path, place: Path) -> None:
+    program = place / "program"
+    program.write_text(f"#!/bin/sh\ntouch {place}/was-run\n")
+    program.chmod(0o700)
+    profile.write_text(profile.read_text().replace('"secret"', f'{{ command = ["{program}"] }}'))
+    assert problems(command, "--offline") == []
+    assert not (place / "was-run").exists()
+
+
+def test_a_first_refresh_token_is_not_missed_after_its_use(
+    command: Command, rotating: TokenServer, place: Path
+) -> None:
+    path = place / "tokenadapter.toml"
+    text = re.sub('refresh_token = ".*"', 'refresh_token = { file = "first" }', path.read_text())
+    path.write_text(text)
+    assert "billing.source.refresh_token" in problems(command, "--offline")[0]
+    (place / "first").write_text(rotating.issue()["refresh_token"])
+    command("header", "billing")
+    (place / "first").unlink()
+    assert problems(command, "--offline") == []
+
+
+def test_functions_that_are_not_there(command: Command, profile: Path) -> None:
+    profile.write_text(
+        profile.read_text().replace("[billing.source]", 'verdict = "json:nope"\n[billing.source]')
+    )
+    (problem,) = problems(command, "--offline")
+    assert "billing.verdict: json has no 'nope'" in problem
+
+
+def test_a_store_that_cannot_be_used(command: Command, profile: Path, place: Path) -> None:
+    command("header", "billing")
+    state = place / "state"
+    (state / "token.json").chmod(0o644)
+    assert "chmod 600" in problems(command, "--offline")[0]
+    (state / "token.json").chmod(0o600)
+    state.chmod(0o777)
+    (problem,) = problems(command, "--offline")
+    assert f"Others can write to {state} (mode 0777) and so replace the token" in problem
+    shutil.rmtree(state)
+    state.write_text("not a directory")
+    assert problems(command, "--offline")
+
+
+def test_a_save_that_would_fail(
+    command: Command, profile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: FileStore) -> None:
+        raise StoreError("No space. Free some.")
+
+    monkeypatch.setattr(FileStore, "prepare", full)
+    assert problems(command, "--offline") == ["No space. Free some."]
+
+
+def test_a_store_in_memory_is_not_shared(
+    command: Command, profile: Path, place: Path, server: TokenServer
+) -> None:
+    profile.write_text(re.sub("file:.*json", "memory:billing", billing(server, place)))
+    found = findings(command, "--offline")
+    assert any("each command and each program obtains its own" in text for _, text in found)
+
+
+def test_a_grant_that_is_dead(command: Command, rotating: TokenServer) -> None:
+    command("header", "billing")
+    rotating.revoke_all()
+    command("refresh", "billing")
+    path = Path("state/token.json")
+    stored = json.loads(path.read_text())
+    stored["document"]["token"]["expires_at"] = time.time() - 1
+    path.write_text(json.dumps(stored))
+    (problem,) = problems(command, "--offline")
+    assert problem.startswith("login needed: ")
+    assert "`tokenadapter adopt billing`" in problem
+
+
+def test_a_failure_that_is_held_off_is_a_note(
+    command: Command, profile: Path, server: TokenServer
+) -> None:
+    server.fail_next(503)
+    command("header", "billing")
+    assert any(
+        level == "note" and text.startswith("The last renewal failed: ")
+        for level, text in findings(command, "--offline")
+    )
+
+
+def test_servers_that_cannot_be_reached(command: Command, place: Path) -> None:
+    with TokenServer() as server:
+        text = billing(server, place)
+    write(place, text)
+    found = problems(command)
+    assert len(found) == 2
+    assert all("cannot be reached: " in text for text in found)
+
+
+def test_a_token_endpoint_that_redirects(
+    command: Command, profile: Path, server: TokenServer
+) -> None:
+    server.fail_next(redirect="https://elsewhere.example/token", count=None)
+    (problem,) = problems(command)
+    assert f"{server.token_url} redirects to https://elsewhere.example/token" in problem
+
+
+@pytest.mark.parametrize(("ahead", "level"), [(-3600, "problem"), (30, "note"), (2, None)])
+def test_a_clock_that_is_wrong(
+    ahead: float,
+    level: str | None,
+    command: Command,
+    profile: Path,
+    server: TokenServer,
+) -> None:
+    from email.utils import formatdate
+
+    date = formatdate(time.time() - ahead, usegmt=True)
+    server.fail_next(405, count=None, headers={"Date": date})
+    where = "ahead of" if ahead > 0 else "behind"
+    said = rf"This machine's clock is \d+ s {where} that of {server.token_url}: have it set"
+    found = [one for one in findings(command) if re.match("This machine's clock", one[1])]
+    assert [told for told, text in found if re.match(said, text)] == ([level] if level else [])

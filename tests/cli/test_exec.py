@@ -1,0 +1,60 @@
+"""``exec``: any program, with the token in its environment or on a descriptor."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from .conftest import spawn, start
+
+pytestmark = pytest.mark.usefixtures("profile")
+
+
+def token() -> str:
+    return spawn("token", "billing")[1].strip()
+
+
+def test_the_token_is_in_the_environment() -> None:
+    code, out, err = spawn("exec", "billing", "--", "sh", "-c", 'echo "$ACCESS_TOKEN"; exit 7')
+    assert (code, err) == (7, "")
+    assert out.strip() == token()
+    out = spawn("exec", "billing", "--env", "API_KEY", "--", "sh", "-c", 'echo "$API_KEY"')[1]
+    assert out.strip() == token()
+
+
+def test_the_token_is_on_a_descriptor_and_not_in_the_environment() -> None:
+    for fd in ("3", "4", "9"):
+        program = f"cat /dev/fd/{fd}; echo; env"
+        code, out, err = spawn("exec", "billing", "--fd", fd, "--", "sh", "-c", program)
+        assert (code, err) == (0, "")
+        assert out.splitlines()[0] == token()
+        assert out.count(token()) == 1
+
+
+def test_the_arguments_are_left_as_they_are() -> None:
+    arguments = ["--", "--env", "a b", "", "-x"]
+    line = 'for a in "$@"; do echo "<$a>"; done'
+    out = spawn("exec", "billing", "--", "sh", "-c", line, "sh", *arguments)[1]
+    assert out.splitlines() == [f"<{argument}>" for argument in arguments]
+
+
+def test_it_becomes_the_program() -> None:
+    process = start("exec", "billing", "--", "sh", "-c", "echo $$; read forever", stdin=-1)
+    assert process.stdout is not None
+    assert int(process.stdout.readline()) == process.pid
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_what_cannot_be_run(tmp_path: Path) -> None:
+    code, out, err = spawn("exec", "billing", "--", "no-such-program")
+    assert (code, out) == (127, "")
+    assert err == "tokenadapter: no-such-program: there is no such program\n"
+    (tmp_path / "data").write_text("not a program")
+    code, _, err = spawn("exec", "billing", "--", str(tmp_path / "data"))
+    assert code == 126
+    assert err.endswith(f"data cannot be run: {os.strerror(13)}\n")

@@ -1,0 +1,154 @@
+"""Usage, and what the exit codes tell scripts."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from profiles import billing, write
+
+import tokenadapter
+from tokenadapter.cli.main import COMMANDS
+from tokenadapter.testing import TokenServer
+
+from .conftest import Command, spawn
+
+
+def test_help_lists_the_commands_and_the_exit_codes(command: Command) -> None:
+    code, out, _ = command("--help")
+    assert code == 0
+    for name, summary in COMMANDS.items():
+        assert f"  {name:12}{summary}\n" in out
+    assert "exit codes:\n  0    done\n" in out
+    code, _, err = command()
+    assert (code, err) == (2, out)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_explains_itself(name: str, command: Command) -> None:
+    code, out, _ = command(name, "--help")
+    assert code == 0
+    assert out.startswith(f"usage: tokenadapter {name} ")
+    assert COMMANDS[name][1:] in out
+
+
+def test_the_version(command: Command) -> None:
+    assert command("--version") == (0, f"tokenadapter {tokenadapter.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["haeder"], "'haeder' is no command. Did you mean 'header'?"),
+        (["--colour"], "'--colour' is no command."),
+        (["header"], "the following arguments are required: NAME"),
+        (["header", "a", "b"], "unrecognized arguments: b"),
+        (["header", "a", "--jsn"], "unrecognized arguments: --jsn"),
+        (["run", "script.py"], "script.py is not known here: a program to run stands behind --"),
+        (["run"], "what is to be run is missing: it stands at the end, behind --"),
+        (["exec", "a", "--"], "what is to be run is missing"),
+        (["exec", "a", "--fd", "1", "--", "b"], "'1' is no descriptor from 3 to 255"),
+        (["exec", "a", "--fd", "3", "--env", "A", "--", "b"], "not allowed with argument"),
+        (["completion", "fish"], "invalid choice: 'fish'"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_2(arguments: list[str], said: str, command: Command) -> None:
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_wrong_configuration_is_3(command: Command, profile: Path, place: Path) -> None:
+    code, out, err = command("header", "biling")
+    assert (code, out) == (3, "")
+    assert err.startswith(f"tokenadapter: {profile}: There is no profile 'biling'. Did you mean")
+    assert command("header", "billing", "--config", "gone.toml")[0] == 3
+    profile.unlink()
+    assert "There is no configuration file" in command("header", "billing")[2]
+
+
+def test_a_client_that_is_refused_is_3_too(
+    command: Command, place: Path, server: TokenServer
+) -> None:
+    write(place, billing(server, place).replace('"secret"', '"wrong-one"'))
+    code, out, err = command("header", "billing")
+    assert (code, out) == (3, "")
+    assert "invalid_client" in err
+    assert "wrong-one" not in err
+    # Told once, and not by two voices.
+    assert err.count("invalid_client") == 1
+
+
+def test_a_dead_grant_is_4_and_says_which_command_helps(
+    command: Command, rotating: TokenServer
+) -> None:
+    command("header", "billing")
+    rotating.revoke_all()
+    for _ in range(2):
+        code, out, err = command("refresh", "billing")
+        assert (code, out) == (4, "")
+        assert "`tokenadapter adopt billing`" in err
+        assert len(err.splitlines()) == 1
+
+
+def test_an_outage_is_5(command: Command, profile: Path, server: TokenServer) -> None:
+    server.fail_next(503, count=None)
+    for _ in range(2):
+        code, out, err = command("header", "billing")
+        assert (code, out) == (5, "")
+        assert "503" in err
+        assert len(err.splitlines()) == 1
+    assert server.stats.token_requests == 1
+
+
+def test_a_store_that_cannot_be_used_is_6(command: Command, rotating: TokenServer) -> None:
+    command("header", "billing")
+    Path("state/token.json").chmod(0o644)
+    code, out, err = command("header", "billing")
+    assert (code, out) == (6, "")
+    assert "run `chmod 600 " in err
+
+
+def test_what_is_a_bug_looks_like_one(
+    command: Command, profile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenadapter.cli.header.named_profile", lambda options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command("header", "billing")
+
+
+def test_ctrl_c_is_130(command: Command, profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tokenadapter.cli.header.named_profile", interrupted)
+    assert command("header", "billing") == (130, "", "")
+
+
+def test_a_reader_that_has_gone_gets_no_traceback(profile: Path) -> None:
+    spawn("header", "billing")
+    reader = subprocess.Popen(["true"])
+    reader.wait()
+    line = f"trap '' PIPE; ({sys.executable} -m tokenadapter status; echo $? >&2) | true"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    assert re.fullmatch(r"(141|0)\n", done.stderr), done.stderr
+
+
+def test_no_secret_is_in_the_arguments_of_what_is_started(place: Path, profile: Path) -> None:
+    """What ``ps`` shows of a program that ``exec`` has become."""
+    code, out, _ = spawn("exec", "billing", "--", "sh", "-c", "tr '\\0' ' ' < /proc/$$/cmdline")
+    assert code == 0
+    token = spawn("token", "billing")[1].strip()
+    assert token
+    assert token not in out
+
+
+def test_the_demo_is_the_demo(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    monkeypatch.setattr("tokenadapter.demo.__main__.main", lambda given: called.append(given) or 0)
+    assert command("demo", "--quick")[0] == command("demo")[0] == 0
+    assert called == [["--quick"], []]

@@ -1,0 +1,420 @@
+"""``run``: a program that knows nothing of tokens, as it is, with its requests signed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from profiles import billing, write
+
+from tokenadapter.startup import DIRECTORY
+from tokenadapter.testing import TokenServer
+
+from .conftest import CROWD, Command, spawn, start
+from .test_tokens import outlive
+
+# What scripts look like: three calls, and a token that was pasted into it long ago.
+LEGACY = """
+import sys
+import requests
+
+HEADERS = {"Authorization": "Bearer pasted-long-ago"}
+api = sys.argv[1]
+for name in ("one", "two", "three"):
+    answer = requests.get(api + name, headers=HEADERS)
+    answer.raise_for_status()
+    print(name)
+    sys.stdout.flush()
+    if sys.argv[2:] == ["--wait"]:
+        sys.stdin.readline()
+"""
+
+
+def script(place: Path, text: str, name: str = "script.py") -> Path:
+    path = place / name
+    path.write_text(text)
+    return path
+
+
+def told(place: Path, program: str, *arguments: str, **options: Any) -> Any:
+    """What a program that prints JSON says when it is run."""
+    code, out, err = spawn("run", "--", str(script(place, program)), *arguments, **options)
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def test_a_script_with_a_stale_header_outlives_two_expiries(
+    rotating: TokenServer, place: Path
+) -> None:
+    script(place, LEGACY)
+    process = start("run", "--", "script.py", rotating.api_url, "--wait", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for name in ("one", "two", "three"):
+        assert process.stdout.readline() == f"{name}\n"
+        rotating.expire_now()
+        process.stdin.write("\n")
+        process.stdin.flush()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "", "")
+    assert rotating.stats.renewals == 3
+    assert rotating.stats.reuse_detections == 0
+
+
+def test_copies_that_start_together_cost_one_renewal(rotating: TokenServer, place: Path) -> None:
+    script(place, LEGACY)
+    spawn("header", "billing")
+    outlive(place)
+    before = rotating.stats.renewals
+    crowd = [start("run", "--", "script.py", rotating.api_url) for _ in range(CROWD)]
+    said = [process.communicate(timeout=100) for process in crowd]
+    assert said == [("one\ntwo\nthree\n", "")] * CROWD
+    assert [process.returncode for process in crowd] == [0] * CROWD
+    assert rotating.stats.renewals == before + 1
+    assert rotating.stats.reuse_detections == 0
+
+
+# --- as without us -----------------------------------------------------------------------
+
+WORLD = """
+import atexit, json, os, sys, threading
+import __main__
+
+world = {
+    "argv": sys.argv,
+    "name": __name__,
+    "file": __file__,
+    "main is this": vars(__main__) is globals(),
+    "path": sys.path,
+    "flags": list(sys.flags),
+    "executable": sys.executable,
+    "environment": sorted(os.environ.items()),
+    "threads": len(threading.enumerate()),
+    "requests": "requests" in sys.modules,
+}
+print(json.dumps(world))
+"""
+
+
+@pytest.mark.parametrize("pythonpath", [None, "", "lib:/other"])
+def test_the_program_sees_the_world_as_without_us(
+    pythonpath: str | None, profile: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(place, WORLD)
+    if pythonpath is None:
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONPATH", pythonpath)
+    command = ["script.py", "--month", "5", "--", "a b"]
+    # Passed on as it is, since readline changes the environment past os.environ.
+    plain = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, env=dict(os.environ)
+    )
+    code, out, err = spawn("run", "--", *command)
+    assert (code, err) == (0, plain.stderr)
+    ours, theirs = json.loads(out), json.loads(plain.stdout)
+    assert ours == theirs
+    assert not any(DIRECTORY in str(value) for value in ours.values())
+
+
+def test_modules_and_commands_can_be_run(profile: Path, place: Path) -> None:
+    package = place / "reports"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    script(package, "import sys; print(__name__, __spec__.name, sys.argv[1:])", "monthly.py")
+    assert spawn("run", "--", "-m", "reports.monthly", "--x") == (
+        0,
+        "__main__ reports.monthly ['--x']\n",
+        "",
+    )
+    assert spawn("run", "--", "-c", "import sys; print(sys.argv)", "a") == (0, "['-c', 'a']\n", "")
+    (package / "__main__.py").write_text("print('the package')")
+    assert spawn("run", "--", "reports")[1] == "the package\n"
+
+
+def test_a_console_script_runs_under_its_own_interpreter(
+    profile: Path, place: Path, server: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = script(place, f"#!{sys.executable}\n{LEGACY}", "billing-report")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    assert spawn("run", "--", "billing-report", server.api_url) == (0, "one\ntwo\nthree\n", "")
+
+
+def test_exit_code_output_and_atexit(profile: Path, place: Path) -> None:
+    program = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('at the end'))\n"
+        "print('to stderr', file=sys.stderr)\n"
+        "sys.exit(7)\n"
+    )
+    script(place, program)
+    assert spawn("run", "--", "script.py") == (7, "at the end\n", "to stderr\n")
+
+
+def test_a_traceback_is_that_of_the_program_alone(profile: Path, place: Path) -> None:
+    script(place, "import requests\n\ndef fail():\n    1 / 0\n\nfail()\n")
+    code, _, err = spawn("run", "--", "script.py")
+    plain = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True)
+    assert (code, err) == (1, plain.stderr)
+    assert "tokenadapter" not in err
+
+
+def test_it_becomes_the_program_and_signals_reach_it(profile: Path, place: Path) -> None:
+    script(
+        place,
+        "import os, signal, sys, requests\n"
+        "def on_term(number, frame):\n    print('terminated'); sys.exit(9)\n"
+        "signal.signal(signal.SIGTERM, on_term)\n"
+        "print(os.getpid(), flush=True)\n"
+        "while True: signal.pause()\n",
+    )
+    process = start("run", "--", "script.py")
+    assert process.stdout is not None
+    assert int(process.stdout.readline()) == process.pid
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60) == ("terminated\n", "")
+    assert process.returncode == 9
+
+
+def test_a_program_that_asks_no_api_loads_nothing_of_requests(profile: Path, place: Path) -> None:
+    assert (
+        told(place, "import json, sys; print(json.dumps(sorted(sys.modules)))").count("requests")
+        == 0
+    )
+
+
+def test_looking_for_requests_is_not_importing_it(
+    profile: Path, place: Path, server: TokenServer
+) -> None:
+    program = (
+        "import importlib.util, json, sys\n"
+        "found = importlib.util.find_spec('requests') is not None\n"
+        "import requests\n"
+        "loader = type(requests.__loader__).__name__, type(requests.__spec__.loader).__name__\n"
+        "status = requests.get(sys.argv[1]).status_code\n"
+        "print(json.dumps([found, loader, status]))\n"
+    )
+    said = told(place, program, f"{server.api_url}x")
+    assert said == [True, ["SourceFileLoader", "SourceFileLoader"], 200]
+
+
+def test_a_program_may_use_tokenadapter_itself(
+    profile: Path, place: Path, server: TokenServer
+) -> None:
+    for first in ("from tokenadapter import TokenAdapter", "import tokenadapter.errors"):
+        program = f"import sys\n{first}\nimport requests\n"
+        script(place, f"{program}print(requests.get(sys.argv[1]).status_code)\n")
+        assert spawn("run", "--", "script.py", f"{server.api_url}x") == (0, "200\n", "")
+
+
+def test_a_tracer_over_the_session_goes_on_seeing_all(
+    profile: Path, place: Path, server: TokenServer
+) -> None:
+    program = (
+        "import json, requests, sys\n"
+        "plain, seen = requests.Session.send, []\n"
+        "def send(self, request, **kwargs):\n"
+        "    seen.append(request.url)\n"
+        "    return plain(self, request, **kwargs)\n"
+        "requests.Session.send = send\n"
+        "said = [requests.get(sys.argv[1]).status_code for _ in range(2)]\n"
+        "print(json.dumps([said, len(seen)]))\n"
+    )
+    assert told(place, program, f"{server.api_url}x") == [[200, 200], 2]
+
+
+def test_a_session_with_a_way_of_its_own_to_find_adapters_is_signed_from_the_first_request(
+    profile: Path, place: Path, server: TokenServer
+) -> None:
+    program = (
+        "import json, requests, sys\n"
+        "class Own(requests.Session):\n"
+        "    def get_adapter(self, url):\n"
+        "        return self.adapters['http://']\n"
+        "print(json.dumps([Own().get(sys.argv[1]).status_code for _ in range(2)]))\n"
+    )
+    assert told(place, program, f"{server.api_url}x") == [200, 200]
+
+
+def test_bare_urllib3_is_signed(profile: Path, place: Path, server: TokenServer) -> None:
+    program = (
+        "import json, sys, urllib3\n"
+        "url, path = sys.argv[1], urllib3.util.parse_url(sys.argv[1]).path\n"
+        "early = 'requests' in sys.modules\n"
+        "said = [urllib3.request('GET', url).status]\n"
+        "manager = urllib3.PoolManager(headers={'Authorization': 'Bearer pasted-long-ago'})\n"
+        "said.append(manager.request('GET', url).status)\n"
+        "said.append(urllib3.connection_from_url(url).request('GET', path).status)\n"
+        "import requests\n"
+        "said.append(requests.get(url).status_code)\n"
+        "print(json.dumps([early, said]))\n"
+    )
+    assert told(place, program, f"{server.api_url}x") == [False, [200] * 4]
+    # That of requests was sent once, signed by requests' own way.
+    assert server.stats.api_requests == 4
+
+
+# --- what it starts ----------------------------------------------------------------------
+
+WITH_POOL = """
+import json, multiprocessing, subprocess, sys, threading
+import requests
+
+def status(url):
+    return requests.get(url).status_code
+
+if __name__ == "__main__":
+    url = sys.argv[1]
+    said = {}
+    for method in ("fork", "spawn", "forkserver"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            said[method] = pool.apply(status, [url])
+    late = threading.Thread(target=lambda: said.update(thread=status(url)))
+    late.start()
+    late.join()
+    program = "import requests, sys; print(requests.get(sys.argv[1]).status_code)"
+    child = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True)
+    said["child"] = int(child.stdout)
+    print(json.dumps(said))
+"""
+
+
+@pytest.mark.parametrize("inherit", [False, True])
+def test_pools_and_threads_are_signed_and_other_programs_if_that_is_asked(
+    inherit: bool, profile: Path, place: Path, server: TokenServer
+) -> None:
+    script(place, WITH_POOL)
+    options = ["--inherit"] if inherit else []
+    code, out, err = spawn("run", *options, "--", "script.py", f"{server.api_url}x")
+    assert (code, err) == (0, "")
+    signed = dict.fromkeys(("fork", "spawn", "forkserver", "thread"), 200)
+    assert json.loads(out) == {**signed, "child": 200 if inherit else 401}
+    assert server.stats.renewals == 1
+
+
+# --- sitecustomize -----------------------------------------------------------------------
+
+
+def test_a_sitecustomize_of_the_user_is_run(
+    profile: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "lib").mkdir()
+    script(place / "lib", "import sys; sys.of_the_user = __file__", "sitecustomize.py")
+    monkeypatch.setenv("PYTHONPATH", str(place / "lib"))
+    program = (
+        "import json, sys, sitecustomize\n"
+        "print(json.dumps([sys.of_the_user, sitecustomize.__file__]))\n"
+    )
+    assert told(place, program) == [str(place / "lib" / "sitecustomize.py")] * 2
+
+
+def test_one_that_fails_is_reported_as_without_us(
+    profile: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "lib").mkdir()
+    script(place / "lib", "import no_such_module_at_all", "sitecustomize.py")
+    monkeypatch.setenv("PYTHONPATH", str(place / "lib"))
+    script(place, "print('went on')")
+    code, out, err = spawn("run", "--", "script.py")
+    plain = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True)
+    # Once by the interpreter of the command itself.
+    assert (code, out, err) == (0, "went on\n", plain.stderr * 2)
+
+
+# --- what goes wrong ---------------------------------------------------------------------
+
+
+def test_only_the_named_profiles_are_installed(
+    profile: Path, place: Path, server: TokenServer
+) -> None:
+    other = billing(server, place).replace("billing", "other").replace("/api/", "/api/other/")
+    write(place, profile.read_text() + other.replace("token.json", "other.json"))
+    script(place, "import requests, sys; print(requests.get(sys.argv[1]).status_code)")
+    arguments = ["--profile", "other", "--", "script.py"]
+    assert spawn("run", *arguments, f"{server.api_url}other/x")[1] == "200\n"
+    assert spawn("run", *arguments, f"{server.api_url}x")[1] == "401\n"
+
+
+def test_a_wrong_profile_is_said_before_the_program_begins(
+    command: Command, profile: Path, place: Path
+) -> None:
+    profile.write_text(profile.read_text() + '[other]\nprefx = "x"\n')
+    code, _, err = command("run", "--", "script.py")
+    assert code == 3
+    assert "other.prefx" in err
+    assert command("run", "--profile", "nobody", "--", "script.py")[0] == 3
+    profile.write_text("")
+    code, _, err = command("run", "--", "script.py")
+    assert code == 3
+    assert "There is no profile" in err
+
+
+def test_what_shows_only_in_use_fails_each_request_as_requests_does(
+    profile: Path, place: Path, server: TokenServer
+) -> None:
+    profile.write_text(billing(server, place).replace(server.api_url, "http://api.example/"))
+    program = (
+        "import json, requests, sys\n"
+        "said = []\n"
+        "for url in sys.argv[1:] * 2:\n"
+        "    try:\n"
+        "        requests.get(url)\n"
+        "    except requests.RequestException as error:\n"
+        "        said.append(str(error))\n"
+        "print(json.dumps(said))\n"
+    )
+    said = told(place, program, f"{server.api_url}x")
+    assert len(said) == 2
+    for message in said:
+        assert "billing.prefix: http://api.example would carry the token in clear" in message
+    assert server.stats.api_requests == 0
+
+
+@pytest.mark.parametrize("flag", ["-I", "-E", "-S", "-sE"])
+def test_python_that_would_not_look_is_refused(
+    flag: str, command: Command, profile: Path, place: Path
+) -> None:
+    tool = script(place, f"#!{sys.executable} {flag}\nprint('ran')\n", "tool")
+    tool.chmod(0o755)
+    for program in ([str(tool)], [sys.executable, flag, "script.py"]):
+        code, _, err = command("run", "--", *program)
+        assert code == 3
+        assert f"{flag} has " in err
+        assert "would not be signed" in err
+
+
+def test_an_interpreter_without_tokenadapter_says_so(
+    profile: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in an environment that has not got it.
+    (place / "lib" / "tokenadapter").mkdir(parents=True)
+    script(place / "lib" / "tokenadapter", "raise ImportError('not here')", "__init__.py")
+    monkeypatch.setenv("PYTHONPATH", str(place / "lib"))
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    script(place, "print('unsigned')")
+    root = Path(DIRECTORY).parent.parent
+    code = (
+        f"import sys; sys.path.insert(0, {str(root)!r}); "
+        "from tokenadapter.cli.main import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", "--", "script.py"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert (
+        "cannot import tokenadapter (not here), so the program would not be signed" in done.stderr
+    )
+
+
+def test_behind_minus_m_a_module_is_wanted(command: Command, profile: Path) -> None:
+    code, _, err = command("run", "--", "-m")
+    assert code == 3
+    assert "Behind -m something is missing" in err
+    assert command("run", "--", "no-such-program")[0] == 127

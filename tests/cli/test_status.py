@@ -1,0 +1,217 @@
+"""``status``: a table for people, JSON for machines, and no side effects."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from profiles import billing, write
+
+from tokenadapter import SQLStore
+from tokenadapter.testing import TokenServer
+
+from .conftest import Command, spawn, start
+from .test_tokens import aged
+
+
+def state(command: Command) -> dict[str, object]:
+    code, out, _ = command("status", "billing", "--json")
+    assert code == 0
+    (told,) = json.loads(out)
+    return told
+
+
+def test_before_anything_was_needed(command: Command, profile: Path, place: Path) -> None:
+    code, out, err = command("status")
+    assert (code, err) == (0, "")
+    header, row = out.splitlines()
+    assert header.split("  ")[0] == "NAME"
+    assert re.search(r"^billing +no token +– +– +free +http://127.0.0.1:\d+/api/ +FileStore", row)
+    # It leaves nothing behind.
+    assert [path.name for path in place.iterdir()] == ["tokenadapter.toml"]
+
+
+def test_the_states_of_a_token(
+    command: Command, profile: Path, server: TokenServer, place: Path
+) -> None:
+    command("header", "billing")
+    told = state(command)
+    assert told["state"] == "fresh"
+    assert told["expires_in"] == pytest.approx(3600, abs=60)
+    assert told["renewed_ago"] == pytest.approx(0, abs=60)
+    assert re.fullmatch("[0-9a-f]{8}", str(told["token"]))
+    for left, expected in ((100, "stale"), (30, "expired"), (-30, "expired")):
+        aged(place, left=left, lifetime=3600)
+        assert state(command)["state"] == expected
+    assert re.search(r"expired +3\d s ago +\d\d min ago", command("status")[1])
+    assert server.stats.token_requests == 1
+
+
+def test_no_secret_is_shown(command: Command, rotating: TokenServer) -> None:
+    token = json.loads(command("token", "billing", "--json")[1])["access_token"]
+    stored = json.loads(Path("state/token.json").read_text())["document"]["token"]
+    for arguments in (["status"], ["status", "--json"]):
+        out = command(*arguments)[1]
+        assert token not in out
+        assert stored["refresh_token"] not in out
+
+
+def test_a_failure_is_shown_with_how_long_nobody_asks_again(
+    command: Command, profile: Path, server: TokenServer
+) -> None:
+    server.fail_next(503, count=1, retry_after="100")
+    command("header", "billing")
+    told = state(command)
+    assert told["state"] == "no token"
+    assert "503" in told["failure"]["cause"]  # type: ignore[index]
+    assert 90 < told["failure"]["held_for"] <= 100  # type: ignore[index]
+    out = command("status")[1]
+    assert re.search(r"\n    \d s ago: .*503.* Nobody asks again for \d\d s\.\n", out)
+
+
+def test_a_dead_grant_needs_a_login(command: Command, rotating: TokenServer, place: Path) -> None:
+    command("header", "billing")
+    rotating.revoke_all()
+    command("refresh", "billing")
+    told = state(command)
+    assert told["state"] == "fresh"  # by what is known: the API may take it still
+    assert "invalid_grant" in told["failure"]["cause"]  # type: ignore[index]
+    aged(place, left=-5, lifetime=3600)
+    assert state(command)["state"] == "login needed"
+    assert "tokenadapter adopt billing" in command("status")[1]
+
+
+def change(change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the stored record by hand."""
+    path = Path("state/token.json")
+    stored = json.loads(path.read_text())
+    change(stored["document"])
+    path.write_text(json.dumps(stored))
+
+
+def test_a_token_without_a_known_end(command: Command, profile: Path) -> None:
+    command("header", "billing")
+    change(lambda document: document["token"].pop("expires_at"))
+    change(lambda document: document["token"].pop("expires_in", None))
+    told = state(command)
+    assert (told["state"], told["expires_in"]) == ("fresh", None)
+    assert re.search(r"^billing +fresh +not known +\d s ago", command("status")[1], re.MULTILINE)
+
+
+def test_a_renewal_that_was_not_ended(command: Command, rotating: TokenServer) -> None:
+    command("header", "billing")
+    intent = {"credential": "x", "first_sent": time.time() - 5, "attempt": 1}
+    change(lambda document: document.update(intent=intent))
+    out = command("status")[1]
+    assert "5 s ago: A renewal began and was not ended: its answer may be lost." in out
+
+
+def test_a_record_of_a_later_format_is_left_alone(command: Command, profile: Path) -> None:
+    command("header", "billing")
+    change(lambda document: document.update(version=99))
+    told = state(command)
+    assert told["state"] == "unusable"
+    assert "What it holds cannot be used: its format is 99" in told["failure"]["cause"]  # type: ignore[index]
+
+
+def test_what_cannot_be_looked_at_does_not_hide_the_rest(
+    command: Command, profile: Path, server: TokenServer, place: Path
+) -> None:
+    command("header", "billing")
+    text = profile.read_text()
+    text += '\n[broken]\nprefx = "x"\n'
+    text += billing(server, place).replace("billing", "other").replace('"client"', '"another"')
+    write(place, text)
+    told = {one["name"]: one for one in json.loads(command("status", "--json")[1])}
+    assert told["billing"]["state"] == "fresh"
+    assert told["broken"]["state"] == told["other"]["state"] == "unusable"
+    assert "broken.prefx" in told["broken"]["failure"]["cause"]
+    assert "It holds the token of another" in told["other"]["failure"]["cause"]
+    Path("state/token.json").chmod(0o644)
+    assert "chmod 600" in state(command)["failure"]["cause"]  # type: ignore[index]
+    assert command("status")[0] == 0
+    assert command("status", "broken")[0] == 3
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="nothing lists locks here")
+def test_who_holds_the_lock_is_told_and_not_disturbed(command: Command, profile: Path) -> None:
+    command("header", "billing")
+    assert state(command)["lock"] is None
+    with Path("state/token.json.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert state(command)["lock"] == f"process {os.getpid()} ({own_name()})"
+        code, out, _ = command("check", "--offline")
+        assert code == 0
+        assert f"the lock is held by process {os.getpid()}" in out
+
+
+def own_name() -> str:
+    return Path("/proc/self/comm").read_text().strip()
+
+
+def test_who_holds_a_lease_is_told(command: Command, profile: Path, place: Path) -> None:
+    text = re.sub("file:.*json", f"sqlite:///{place}/tokens.sqlite3#billing", profile.read_text())
+    write(place, text)
+    store = SQLStore(f"sqlite:///{place}/tokens.sqlite3", "billing")
+    store.create_table()
+    assert state(command)["lock"] is None
+    lock = store.lock()
+    assert lock.acquire(30)
+    try:
+        assert state(command)["lock"] == f"process {os.getpid()} on {socket.gethostname()}"
+    finally:
+        lock.release()
+    assert state(command)["lock"] is None
+
+
+def test_colour_is_for_terminals(profile: Path) -> None:
+    assert "\x1b" not in spawn("status")[1]
+    # A pseudo-terminal, with and without the wish for no colour.
+    for wish, is_coloured in (("", True), ("1", False)):
+        ours, theirs = os.openpty()
+        process = start("status", env={"NO_COLOR": wish, "TERM": "xterm"}, stdout=theirs)
+        process.wait(60)
+        os.close(theirs)
+        text = os.read(ours, 65536).decode()
+        os.close(ours)
+        process.communicate()
+        assert ("\x1b[33mno token" in text) is is_coloured
+
+
+def test_it_can_be_watched(profile: Path) -> None:
+    process = start("status", "--watch", "0.1")
+    assert process.stdout is not None
+    seen = 0
+    while seen < 2:
+        seen += process.stdout.readline().startswith("billing")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.4, "0 s"),
+        (119.9, "119 s"),
+        (120, "2 min"),
+        (7199, "119 min"),
+        (7200, "2 h"),
+        (7500, "2 h 5 min"),
+        (172_800, "2 d"),
+        (180_000, "2 d 2 h"),
+    ],
+)
+def test_spans(seconds: float, said: str) -> None:
+    from tokenadapter.cli.table import span
+
+    assert span(seconds) == said

@@ -1,0 +1,135 @@
+"""Where the configuration file is looked for, and when it is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from profiles import write
+
+from tokenadapter import ProfileError
+from tokenadapter.config.file import ConfigFile, locate
+
+PROFILE = '[billing]\nprefix = "https://api.example/"\n'
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory and a home, both empty."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("TOKENADAPTER_CONFIG", raising=False)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    return tmp_path
+
+
+def user_file(directory: Path) -> Path:
+    (directory / "tokenadapter").mkdir(parents=True)
+    return write(directory / "tokenadapter", PROFILE)
+
+
+def test_the_named_file_goes_first_then_the_variable_the_directory_and_the_user(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_user = user_file(here / "home" / ".config")
+    assert locate() == str(of_user)
+    of_directory = write(here / "work", PROFILE)
+    assert locate() == str(of_directory)
+    of_variable = write(here, PROFILE)
+    monkeypatch.setenv("TOKENADAPTER_CONFIG", str(of_variable))
+    assert locate() == str(of_variable)
+    assert ConfigFile.read(str(of_user)).path == str(of_user)
+
+
+def test_the_users_directory_can_be_moved(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(here / "etc"))
+    moved = user_file(here / "etc")
+    assert locate() == str(moved)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
+    assert user_file(here / "home" / ".config") == Path(locate())
+
+
+def test_paths_may_begin_with_the_home_directory(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(here / "home", PROFILE)
+    assert ConfigFile.read("~/tokenadapter.toml").path == str(path)
+    monkeypatch.setenv("TOKENADAPTER_CONFIG", "~/tokenadapter.toml")
+    assert locate() == str(path)
+
+
+def test_without_a_file_all_places_are_named(here: Path) -> None:
+    with pytest.raises(ProfileError) as caught:
+        locate()
+    told = str(caught.value)
+    assert "There is no configuration file: TOKENADAPTER_CONFIG is not set" in told
+    assert f"neither {here}/work/tokenadapter.toml nor {here}/home/.config/tokenadapter/" in told
+
+
+def test_a_variable_that_names_nothing_is_an_error_although_there_is_another_file(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(here / "work", PROFILE)
+    monkeypatch.setenv("TOKENADAPTER_CONFIG", str(here / "gone.toml"))
+    with pytest.raises(ProfileError, match="no such file, but TOKENADAPTER_CONFIG names it"):
+        ConfigFile.read()
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_may_write_is_refused(here: Path, mode: int) -> None:
+    write(here / "work", PROFILE).chmod(mode)
+    with pytest.raises(ProfileError, match=r"Others may write it \(mode 0.*run `chmod go-w /"):
+        ConfigFile.read()
+
+
+def test_a_file_of_another_user_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(here / "work", PROFILE)
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    if uid == 0:  # what is root's is trusted by all
+        os.chown(here / "work" / "tokenadapter.toml", 12345, -1)
+    with pytest.raises(ProfileError, match=r"It belongs to another user .* run any program"):
+        ConfigFile.read()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to root")
+def test_a_file_of_root_is_fine_for_all(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(here / "work", PROFILE).chmod(0o644)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert "billing" in ConfigFile.read().tables
+
+
+def test_a_link_is_judged_by_where_it_leads(here: Path) -> None:
+    target = write(here, PROFILE)
+    (here / "work" / "tokenadapter.toml").symlink_to(target)
+    assert "billing" in ConfigFile.read().tables
+    target.chmod(0o666)
+    with pytest.raises(ProfileError, match="Others may write it"):
+        ConfigFile.read()
+
+
+def test_what_is_no_file_is_refused(here: Path) -> None:
+    os.mkfifo(here / "work" / "tokenadapter.toml", 0o600)
+    with pytest.raises(ProfileError, match="It is not a regular file"):
+        ConfigFile.read()
+    with pytest.raises(ProfileError, match="There is no such file"):
+        ConfigFile.read(str(here / "gone.toml"))
+    with pytest.raises(ProfileError, match="It cannot be read: Is a directory"):
+        ConfigFile.read(str(here))
+
+
+def test_a_link_that_leads_nowhere_is_not_passed_over(here: Path) -> None:
+    user_file(here / "home" / ".config")
+    (here / "work" / "tokenadapter.toml").symlink_to(here / "gone")
+    with pytest.raises(ProfileError, match="There is no such file"):
+        ConfigFile.read()
+
+
+def test_what_is_not_utf_8_is_refused(here: Path) -> None:
+    path = write(here / "work", "")
+    path.write_bytes(b'[billing]\nprefix = "\xff"\n')
+    with pytest.raises(ProfileError, match=r"It is not text in UTF-8 \(byte 20\)"):
+        ConfigFile.read()

@@ -1,0 +1,294 @@
+"""Profiles in use: adapters and sessions that work, secrets that wait until they are needed."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+from profiles import billing, write
+
+import tokenadapter
+from tokenadapter import ProfileError, ReauthRequired, RefreshConfigError
+from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.profile import Profile
+from tokenadapter.testing import TokenServer
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("TOKENADAPTER_CONFIG", raising=False)
+
+
+def profile(text: str, directory: Path) -> Profile:
+    return Profile(ConfigFile.read(str(write(directory, text))), "billing")
+
+
+def test_a_session_is_signed_and_renews(server: TokenServer, tmp_path: Path) -> None:
+    write(tmp_path, billing(server, tmp_path))
+    with tokenadapter.session("billing") as session:
+        assert session.get(f"{server.api_url}one").status_code == 200
+        server.expire_now()
+        assert session.get(f"{server.api_url}two").status_code == 200
+    assert server.stats.renewals == 2
+    assert (tmp_path / "state" / "token.json").exists()
+
+
+def test_an_adapter_can_be_mounted_by_hand(server: TokenServer, tmp_path: Path) -> None:
+    path = write(tmp_path, billing(server, tmp_path))
+    path = path.rename(tmp_path / "other.toml")
+    adapter = tokenadapter.from_profile("billing", config=str(path))
+    with requests.Session() as session:
+        adapter.mount(session)
+        assert session.get(f"{server.api_url}one").status_code == 200
+
+
+def test_several_prefixes_share_the_token(server: TokenServer, tmp_path: Path) -> None:
+    prefixes = f'prefixes = ["{server.api_url}one", "{server.api_url}two"]'
+    text = billing(server, tmp_path).replace(f'prefix = "{server.api_url}"', prefixes)
+    write(tmp_path, text)
+    with tokenadapter.session("billing") as session:
+        for path in ("one/a", "two/b"):
+            assert session.get(f"{server.api_url}{path}").status_code == 200
+        assert session.get(f"{server.api_url}three").status_code == 401
+    assert server.stats.token_requests == 1
+    one = tokenadapter.from_profile("billing", f"{server.api_url}two")
+    assert one.prefix == f"{server.api_url}two"
+    with pytest.raises(ProfileError, match="There are several: name one"):
+        tokenadapter.from_profile("billing")
+    with pytest.raises(ProfileError, match="https://else/ is not among its prefixes"):
+        tokenadapter.from_profile("billing", "https://else/")
+
+
+def test_settings_reach_the_adapter_and_the_keeper(server: TokenServer, tmp_path: Path) -> None:
+    settings = (
+        'header = "X-Token"\nscheme = ""\nrenew_early = false\nlock_timeout = 7\n'
+        "override_auth = false\nmax_replays = 2\nreplay_limit = 9\n"
+    )
+    text = billing(server, tmp_path).replace("\n[billing.source]", f"{settings}\n[billing.source]")
+    (adapter,) = profile(text, tmp_path).adapters()
+    keeper = adapter.keeper
+    assert (keeper.renew_early, keeper.lock_timeout) == (False, 7)
+    assert (adapter.override_auth, adapter.max_replays, adapter.replay_limit) == (False, 2, 9)
+    assert (adapter._header, adapter._lead) == ("X-Token", "")
+
+
+def test_a_verdict_may_be_a_table_or_a_function(server: TokenServer, tmp_path: Path) -> None:
+    (tmp_path / "verdicts_of_mine.py").write_text(
+        "def expired(response):\n    return response.status_code == 419\n"
+    )
+    for verdict in (
+        'verdict = "verdicts_of_mine:expired"',
+        "verdict = { status = 419, default = false }",
+    ):
+        text = billing(server, tmp_path).replace(
+            "\n[billing.source]", f"{verdict}\n[billing.source]"
+        )
+        (adapter,) = profile(text, tmp_path).adapters()
+        with requests.Session() as session:
+            adapter.mount(session)
+            server.fail_next(419, endpoint="api")
+            assert session.get(f"{server.api_url}x").status_code == 200
+
+
+def test_dots_in_the_json_of_a_verdict_lead_inwards(server: TokenServer, tmp_path: Path) -> None:
+    tables = "\n[billing.verdict.json]\nerror.code = [1, 2]\nok = false\n"
+    one = profile(billing(server, tmp_path) + tables, tmp_path)
+    assert one._verdict is not None
+    assert "{'error.code': (1, 2), 'ok': (False,)}" in repr(one._verdict())
+
+
+def test_without_a_store_the_token_is_in_the_state_directory(
+    server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = billing(server, tmp_path).splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("store"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    path = "tokenadapter/billing.json"
+    assert repr(profile(text, tmp_path).store()) == f"FileStore('{tmp_path}/.local/state/{path}')"
+    monkeypatch.setenv("XDG_STATE_HOME", f"{tmp_path}/var")
+    assert repr(profile(text, tmp_path).store()) == f"FileStore('{tmp_path}/var/{path}')"
+
+
+def test_the_path_of_a_store_counts_from_the_configuration(
+    server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "50% #1"
+    here.mkdir()
+    monkeypatch.chdir("/")
+    lines = billing(server, tmp_path).splitlines()
+    for given, meant in (
+        ("token.json", f"{here}/token.json"),
+        ("state/token.json", f"{here}/state/token.json"),
+        ("/var/token.json", "/var/token.json"),
+        ("///var/token.json", "/var/token.json"),
+        ("~/token.json", f"{Path.home()}/token.json"),
+    ):
+        text = "\n".join(
+            f'store = "file:{given}"' if line.startswith("store") else line for line in lines
+        )
+        assert repr(profile(text, here).store()) == f"FileStore({meant!r})"
+
+
+# --- secrets wait ------------------------------------------------------------------------
+
+
+def test_a_fresh_token_needs_no_secret_and_a_renewal_does(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked"
+    program = f"open({str(asked)!r}, 'a').write('.'); print('secret')"
+    command = f'{{ command = ["{sys.executable}", "-c", """{program}"""] }}'
+    text = billing(server, tmp_path).replace('"secret"', command)
+    profile(text, tmp_path).keeper().current()
+    assert asked.read_text() == "."
+    profile(text, tmp_path).keeper().current()
+    assert asked.read_text() == "."
+    server.expire_now()
+    keeper = profile(text, tmp_path).keeper()
+    keeper.renew(keeper.current())
+    assert asked.read_text() == ".."
+
+
+def test_a_secret_that_is_not_there_is_an_error_of_the_renewal_only(
+    server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = billing(server, tmp_path).replace('"secret"', '{ env = "BILLING_SECRET" }')
+    monkeypatch.delenv("BILLING_SECRET", raising=False)
+    write(tmp_path, text)
+    with tokenadapter.session("billing") as session:
+        # What callers of requests catch.
+        with pytest.raises(requests.RequestException) as caught:
+            session.get(f"{server.api_url}x")
+        assert isinstance(caught.value, RefreshConfigError)
+        assert "billing.source.client_secret: The environment variable BILLING_SECRET" in str(
+            caught.value
+        )
+        monkeypatch.setenv("BILLING_SECRET", "secret")
+        assert session.get(f"{server.api_url}x").status_code == 200
+
+
+def test_a_changed_secret_is_found_by_a_program_that_goes_on_running(
+    server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = billing(server, tmp_path).replace('"secret"', '{ file = "secret" }')
+    (tmp_path / "secret").write_text("wrong")
+    keeper = profile(text, tmp_path).keeper()
+    with pytest.raises(RefreshConfigError, match="invalid_client"):
+        keeper.current()
+    (tmp_path / "secret").write_text("secret\n")
+    monkeypatch.setattr(keeper.grant, "_until", 0.0)
+    assert keeper.refresh().access_token
+
+
+def test_a_first_refresh_token_may_be_deleted_after_its_use(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    text = billing(server, tmp_path, "refresh_token") + 'refresh_token = { file = "first" }\n'
+    (tmp_path / "first").write_text(f"{server.issue()['refresh_token']}\n")
+    profile(text, tmp_path).keeper().current()
+    (tmp_path / "first").unlink()
+    keeper = profile(text, tmp_path).keeper()
+    assert keeper.renew(keeper.current()).access_token
+    (tmp_path / "state" / "token.json").unlink()
+    with pytest.raises(RefreshConfigError, match=r"billing\.source\.refresh_token: The file"):
+        profile(text, tmp_path).keeper().current()
+
+
+def test_a_login_can_keep_any_part_of_it_elsewhere(
+    server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = billing(server, tmp_path)
+    text = text[: text.index("[billing.source]")] + (
+        f'[billing.source]\ntype = "login"\nurl = "{server.token_url}"\n'
+        'auth = ["client", { env = "CLIENT_SECRET" }]\n'
+        '[billing.source.data]\ngrant_type = "password"\nusername = "user"\n'
+        'password = { env = "PASSWORD" }\n'
+    )
+    monkeypatch.setenv("PASSWORD", "password")
+    monkeypatch.setenv("CLIENT_SECRET", "secret")
+    made = profile(text, tmp_path)
+    assert [reference.key for reference in made.grant.references()] == [  # type: ignore[union-attr]
+        "billing.source.auth.1",
+        "billing.source.data.password",
+    ]
+    assert made.keeper().current().access_token
+
+
+def test_the_error_of_a_dead_grant_names_the_command_and_the_profile(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    text = billing(server, tmp_path, "refresh_token") + 'refresh_token = "unknown"\n'
+    with pytest.raises(ReauthRequired, match="`tokenadapter adopt billing`"):
+        profile(text, tmp_path).keeper().current()
+
+
+def test_an_adapter_can_be_pickled_and_takes_no_secret_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_MINE", "hush-hush")
+    with TokenServer(clients={"client": "hush-hush"}) as server, requests.Session() as session:
+        text = billing(server, tmp_path).replace('"secret"', '{ env = "SECRET_OF_MINE" }')
+        (adapter,) = profile(text, tmp_path).adapters()
+        token = adapter.keeper.current()
+        pickled = pickle.dumps(adapter)
+        assert b"hush-hush" not in pickled
+        assert token.access_token.encode() not in pickled
+        pickle.loads(pickled).mount(session)
+        assert session.get(f"{server.api_url}x").status_code == 200
+
+
+# --- functions ---------------------------------------------------------------------------
+
+
+def with_function(server: TokenServer, directory: Path, name: str) -> str:
+    text = billing(server, directory)
+    return text[: text.index("[billing.source]")] + f'[billing.source]\ncallable = "{name}"\n'
+
+
+def test_a_function_is_a_source(server: TokenServer, tmp_path: Path) -> None:
+    (tmp_path / "sources_of_mine.py").write_text(
+        "class Vault:\n    @staticmethod\n    def token(previous):\n"
+        "        return {'access_token': 'from-a-function', 'expires_in': 60}\n"
+    )
+    made = profile(with_function(server, tmp_path, "sources_of_mine:Vault.token"), tmp_path)
+    assert "sources_of_mine" not in sys.modules
+    assert made.keeper().current().access_token == "from-a-function"
+    assert made.grant.whose == {"function": "sources_of_mine:Vault.token"}
+    assert pickle.loads(pickle.dumps(made.keeper())).current().access_token == "from-a-function"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no_such_module_here:f", "There is no module 'no_such_module_here' here: install it"),
+        ("json:dunps", "json has no 'dunps'. Did you mean 'dumps'?"),
+        ("sys:path", "sys:path is no function, but of type list"),
+    ],
+)
+def test_a_function_that_is_not_there(
+    name: str, said: str, server: TokenServer, tmp_path: Path
+) -> None:
+    made = profile(with_function(server, tmp_path, name), tmp_path)
+    with pytest.raises(RefreshConfigError) as caught:
+        made.keeper().current()
+    assert f"billing.source.callable: {said}" in str(caught.value)
+
+
+def test_callbacks_are_called(server: TokenServer, tmp_path: Path) -> None:
+    (tmp_path / "callbacks_of_mine.py").write_text(
+        "heard = []\n"
+        "def refreshed(token):\n    heard.append('token')\n"
+        "def event(event):\n    heard.append(type(event).__name__)\n"
+    )
+    callbacks = 'on_refresh = "callbacks_of_mine:refreshed"\non_event = "callbacks_of_mine:event"\n'
+    text = billing(server, tmp_path).replace("\n[billing.source]", f"{callbacks}[billing.source]")
+    profile(text, tmp_path).keeper().current()
+    import callbacks_of_mine
+
+    assert {"token", "Renewed"} <= set(callbacks_of_mine.heard)

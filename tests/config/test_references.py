@@ -1,0 +1,132 @@
+"""Secrets that are kept elsewhere: each place, and what can be wrong with it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokenadapter import ProfileError
+from tokenadapter.config.references import Reference, is_reference, resolved
+
+KEY = "billing.source.client_secret"
+
+
+def reference(kind: str, place: Any, directory: Path = Path("/etc")) -> Reference:
+    return Reference(kind, place, KEY, str(directory / "tokenadapter.toml"))
+
+
+def prints(program: str) -> Reference:
+    return reference("command", [sys.executable, "-c", program])
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+def test_the_line_end_behind_a_secret_is_not_part_of_it(
+    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", f" s3cret {end}")
+    (tmp_path / "secret").write_bytes(f" s3cret {end}".encode())
+    assert reference("env", "SECRET").read() == " s3cret "
+    assert reference("file", str(tmp_path / "secret")).read() == " s3cret "
+    assert prints(f"print(' s3cret ', end={end!r})").read() == " s3cret "
+
+
+def test_a_path_counts_from_the_configuration_or_from_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir("/")
+    for directory in ("home", "etc"):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "secret").write_text(directory)
+    assert reference("file", "secret", tmp_path / "etc").read() == "etc"
+    assert reference("file", "~/secret", tmp_path / "etc").read() == "home"
+
+
+def test_a_mark_of_byte_order_is_not_part_of_a_secret(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\xef\xbb\xbfs3cret\r\n")
+    assert reference("file", "secret", tmp_path).read() == "s3cret"
+
+
+def test_the_keyring_is_asked_by_service_and_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyring = pytest.importorskip("keyring")
+    asked = []
+    monkeypatch.setattr(keyring, "get_password", lambda *who: asked.append(who) or "s3cret")
+    assert reference("keyring", "bill/ing/ada").read() == "s3cret"
+    assert asked == [("bill/ing", "ada")]
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (reference("env", "NO_SUCH"), "The environment variable NO_SUCH is not set here. cron"),
+        (reference("env", "EMPTY"), "The environment variable EMPTY is empty"),
+        (reference("file", "/no/such"), "The file /no/such cannot be read: No such file"),
+        (prints(""), "python.* prints is empty"),
+        (prints("print('one\\ntwo')"), "prints has 2 lines: the secret alone should stand there"),
+        (prints("print('s3cret'); exit(3)"), "python.* ended with exit code 3"),
+        (prints("import os; os.write(1, b'\\xff')"), "python.* prints is not text in UTF-8"),
+        (reference("command", ["no-such-program"]), "no-such-program cannot be run: No such file"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_said_with_the_key_and_without_the_secret(
+    made: Reference, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMPTY", "\n")
+    with pytest.raises(ProfileError, match=said) as caught:
+        made.read()
+    assert str(caught.value).startswith(f"/etc/tokenadapter.toml: {KEY}: ")
+    assert caught.value.key == KEY
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_program_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenadapter.config.references._PATIENCE", 0.2)
+    with pytest.raises(ProfileError, match=r"has printed nothing within 0\.2 s"):
+        prints("import time; time.sleep(60)").read()
+
+
+def test_a_program_does_not_read_our_standard_input() -> None:
+    assert prints("import sys; print(repr(sys.stdin.read()))").read() == "''"
+
+
+def test_an_entry_that_the_keyring_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyring = pytest.importorskip("keyring")
+    monkeypatch.setattr(keyring, "get_password", lambda *who: None)
+    with pytest.raises(ProfileError, match="no entry for service 'b' and user 'u': run `keyring"):
+        reference("keyring", "b/u").read()
+
+
+def test_a_keyring_that_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyring = pytest.importorskip("keyring")
+
+    def locked(*who: str) -> str:
+        raise keyring.errors.KeyringLocked("locked")
+
+    monkeypatch.setattr(keyring, "get_password", locked)
+    with pytest.raises(ProfileError, match=r"cannot be read.*KeyringLocked.*as under cron"):
+        reference("keyring", "b/u").read()
+
+
+def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    with pytest.raises(ProfileError, match=r"pip install 'tokenadapter\[keyring\]'"):
+        reference("keyring", "b/u").read()
+
+
+def test_only_a_table_with_one_known_key_is_a_reference() -> None:
+    assert is_reference({"env": "X"})
+    assert not is_reference({"env": "X", "file": "y"})
+    assert not is_reference({"user": "X"})
+    assert not is_reference("env")
+
+
+def test_references_are_replaced_wherever_they_stand() -> None:
+    one = reference("env", "X")
+    value = {"a": [one, 1], "b": {"c": one}, "d": "e"}
+    read = resolved(value, lambda found: f"<{found.place}>")
+    assert read == {"a": ["<X>", 1], "b": {"c": "<X>"}, "d": "e"}
+    assert repr(one) == f"<Reference {KEY} env='X'>"

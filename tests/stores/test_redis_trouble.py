@@ -1,0 +1,348 @@
+"""RedisStore when something breaks: the line, the server, its memory, its role, its rights."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+import trustme
+from doubles import Authority
+from redis.sentinel import Sentinel
+
+from tokenadapter.errors import StoreError
+from tokenadapter.events import Event
+from tokenadapter.keeper import TokenKeeper
+from tokenadapter.stores.redis import RedisStore
+
+from .helpers import save
+from .proxy import Proxy
+from .servers import RedisServer, free_port
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A server that a test can do anything with: it forgets nothing that it has answered."""
+    with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[redis.Redis]:
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def proxy(server: RedisServer) -> Iterator[Proxy]:
+    with Proxy(server.socket) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def store(proxy: Proxy) -> Iterator[RedisStore]:
+    """Its client asks a second time when an answer is lost, and then gives up."""
+    store = RedisStore(f"redis://127.0.0.1:{proxy.port}", "billing")
+    yield store
+    store._client.close()
+
+
+def restart(server: RedisServer) -> None:
+    server.stop()
+    server.start()
+
+
+# Answers that get lost
+
+
+def test_a_save_whose_answer_is_lost_is_repeated(store: RedisStore, proxy: Proxy) -> None:
+    save(store)
+    proxy.lose(1)
+    assert store.save({"n": 2}, tag="tag 2", expected="tag 1", ttl=None)
+    assert store.load().tag == "tag 2"
+
+
+def test_nobody_knows_of_a_save_whose_answers_are_lost_and_it_can_be_repeated(
+    store: RedisStore, proxy: Proxy
+) -> None:
+    save(store)
+    proxy.lose(1, 2)
+    with pytest.raises(StoreError, match=r"cannot save the token: .*Nothing stored was lost"):
+        store.save({"n": 2}, tag="tag 2", expected="tag 1", ttl=None)
+    assert store.save({"n": 3}, tag="tag 2", expected="tag 1", ttl=None)
+    assert store.load()[:2] == ({"n": 3}, "tag 2")
+
+
+def test_a_lock_whose_answer_is_lost_is_taken_all_the_same(store: RedisStore, proxy: Proxy) -> None:
+    lock, other = store.lock(), store.lock()
+    proxy.lose(1)
+    assert lock.acquire(30)
+    assert not other.acquire(30)
+    proxy.lose(1)
+    assert lock.confirm()
+    proxy.lose(1)
+    lock.release()
+    assert other.acquire(30)
+    other.release()
+
+
+def test_nobody_knows_of_a_lock_whose_answers_are_lost_and_it_is_freed(
+    store: RedisStore, proxy: Proxy
+) -> None:
+    lock, other = store.lock(), store.lock()
+    proxy.lose(1, 2)
+    with pytest.raises(StoreError, match="cannot lock"):
+        lock.acquire(30)
+    assert not other.acquire(30)
+    lock.release()
+    assert other.acquire(30)
+    other.release()
+
+
+def test_notes_whose_answers_are_lost_are_kept_once(
+    store: RedisStore, proxy: Proxy, client: redis.Redis
+) -> None:
+    for note, for_good in (("a", False), ("b", True), ("b", False)):
+        proxy.lose(1)
+        store.mark(note, for_good=for_good)
+    assert store.marked("a")
+    assert client.zcard("{billing}:notes") == 2
+
+
+@pytest.mark.parametrize("number", range(1, 11))
+def test_no_refresh_token_is_spent_twice_whichever_answers_are_lost(
+    store: RedisStore, proxy: Proxy, number: int
+) -> None:
+    """A renewal asks Redis ten times.  Each time, the answers to all tries of the store but the
+    keeper's second one are lost."""
+    authority = Authority()
+    keeper = TokenKeeper(authority, store)
+    token = keeper.current()
+    began = proxy.asked
+    proxy.lose(number, number + 1)
+    try:
+        renewed = keeper.renew(token)
+    except StoreError:
+        renewed = keeper.renew(token)
+    assert not token.is_same(renewed)
+    assert renewed.is_same(TokenKeeper(authority, store).current())
+    assert proxy.asked >= began + number + 1
+    assert authority.presented == ["refresh-0", "refresh-1"]
+
+
+# The server
+
+
+def test_it_comes_back_with_the_server(
+    server: RedisServer, proxy: Proxy, store: RedisStore
+) -> None:
+    save(store)
+    lock = store.lock()
+    assert lock.acquire(30)
+    server.stop()
+    attempts: list[Callable[[], object]] = [
+        store.load,
+        lambda: save(store, 2, expected="tag 1"),
+        lambda: store.lock().acquire(30),
+        lambda: store.marked("note"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(StoreError, match="Check its address, and that it runs"):
+            attempt()
+    assert not lock.confirm()
+    server.start()
+    assert store.load().tag == "tag 1"
+    assert lock.confirm()
+    save(store, 2, expected="tag 1")
+    lock.release()
+
+
+def test_a_token_goes_on_while_the_server_is_away_and_is_renewed_afterwards(
+    server: RedisServer, store: RedisStore
+) -> None:
+    authority = Authority(lifetime=600)
+    keeper = TokenKeeper(authority, store)
+    token = keeper.current()
+    server.stop()
+    assert keeper.current().is_same(token)
+    with pytest.raises(StoreError):
+        keeper.renew(token)
+    assert authority.presented == ["refresh-0"]
+    server.start()
+    assert not keeper.renew(token).is_same(token)
+    assert authority.presented == ["refresh-0", "refresh-1"]
+
+
+def test_a_server_that_lost_everything_is_told_again(
+    store: RedisStore, server: RedisServer
+) -> None:
+    authority = Authority()
+    keeper, other = TokenKeeper(authority, store), TokenKeeper(authority, store)
+    token = keeper.renew(keeper.current())
+    assert other.current().is_same(token)
+    with server.client() as client:
+        client.flushall()
+    # Who has the newest token goes on with it ...
+    renewed = keeper.renew(token)
+    assert not renewed.is_same(token)
+    # ... and for all.
+    assert other.renew(token).is_same(renewed)
+    assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
+
+
+def test_a_replica_is_not_written_and_the_primary_is_looked_for(
+    client: redis.Redis, store: RedisStore, proxy: Proxy
+) -> None:
+    save(store)
+    client.config_set("replica-serve-stale-data", "yes")
+    client.replicaof("127.0.0.1", free_port())
+    assert store.load().tag == "tag 1"
+    for attempt in (lambda: save(store, 2, expected="tag 1"), lambda: store.lock().acquire(30)):
+        connections = proxy.connections
+        with pytest.raises(StoreError, match="It is a replica: name the primary"):
+            attempt()
+        assert store.load().tag == "tag 1"
+        assert proxy.connections == connections + 1
+
+
+def test_without_memory_nothing_is_spent(client: redis.Redis, store: RedisStore) -> None:
+    events: list[Event] = []
+    authority = Authority()
+    keeper = TokenKeeper(authority, store, on_event=events.append)
+    token = keeper.current()
+    client.config_set("maxmemory", 1)
+    with pytest.raises(StoreError, match="more memory"):
+        keeper.renew(token)
+    assert authority.presented == ["refresh-0"]
+    assert store.load().tag is not None
+    client.config_set("maxmemory", 0)
+    assert not keeper.renew(token).is_same(token)
+
+
+def test_memory_that_ends_between_intent_and_save_loses_no_token(
+    client: redis.Redis, store: RedisStore
+) -> None:
+    authority = Authority()
+    keeper = TokenKeeper(authority, store)
+    token = keeper.current()
+
+    def serve_memory(event: Event) -> None:
+        # The token could not be saved: the keeper tries again until it can.
+        if type(event).__name__ == "SaveFailed":
+            client.config_set("maxmemory", 0)
+
+    keeper = TokenKeeper(authority, store, on_event=serve_memory)
+    authority.asking = lambda: client.config_set("maxmemory", 1)
+    renewed = keeper.renew(token)
+    assert TokenKeeper(authority, store).renew(token).is_same(renewed)
+    assert len(authority.presented) == 2
+
+
+@pytest.mark.parametrize("name", ["lock", "notes"])
+def test_a_key_that_holds_something_else_is_left_alone(
+    client: redis.Redis, store: RedisStore, name: str
+) -> None:
+    client.hset(f"{{billing}}:{name}", "some", "hash")
+    attempts: list[Callable[[], object]] = [lambda: store.lock().acquire(30)]
+    if name == "notes":
+        attempts = [lambda: store.mark("a", for_good=True), lambda: store.marked("a")]
+        attempts.append(lambda: store.mark("a", for_good=False))
+    for attempt in attempts:
+        with pytest.raises(StoreError, match="Something else uses that key"):
+            attempt()
+    assert client.hgetall(f"{{billing}}:{name}") == {b"some": b"hash"}
+
+
+# Rights
+
+RIGHTS = (
+    "~{billing}* +eval +type +hmget +hset +time +persist +pexpire +renamenx +set +get +del"
+    " +zadd +zscore +zcount +zrevrangebyscore +zremrangebyrank"
+)
+
+
+def test_a_user_needs_no_more_rights_than_documented(
+    server: RedisServer, client: redis.Redis
+) -> None:
+    client.execute_command("ACL SETUSER app on >s3cr3t", *RIGHTS.split())
+    store = RedisStore(f"unix://app:s3cr3t@{server.socket}", "billing")
+    client.set("{billing}", "something else")
+    assert store.save({}, tag="one", expected=None, ttl=None)
+    assert store.save({}, tag="two", expected="one", ttl=5)
+    assert store.load().tag == "two"
+    for number in range(40):
+        store.mark(f"{number}", for_good=number % 2 > 0)
+    assert store.marked("39")
+    lock = store.lock()
+    assert lock.acquire(30)
+    assert lock.confirm()
+    lock.release()
+
+
+@pytest.mark.parametrize(
+    ("rights", "password", "advice"),
+    [
+        ("~* +@all -eval", "s3cr3t", "Allow this user EVAL"),
+        ("~other* +@all", "s3cr3t", "Allow this user EVAL, and the keys"),
+        ("~* +@all", "wr0ng", "Check the user and the password"),
+    ],
+)
+def test_missing_rights_are_told_without_the_password(
+    server: RedisServer, client: redis.Redis, rights: str, password: str, advice: str
+) -> None:
+    client.execute_command("ACL SETUSER app on >s3cr3t", *rights.split())
+    store = RedisStore(f"unix://app:{password}@{server.socket}", "billing")
+    with pytest.raises(StoreError, match=advice) as caught:
+        store.load()
+    assert password not in str(caught.value)
+
+
+def test_a_missing_password_is_told(client: redis.Redis, store: RedisStore) -> None:
+    client.config_set("requirepass", "s3cr3t")
+    with pytest.raises(StoreError, match="Check the user and the password"):
+        store.load()
+
+
+# Other ways to a server
+
+
+def test_it_works_through_tls(server: RedisServer, tmp_path_factory: Any) -> None:
+    authority = trustme.CA()
+    file = tmp_path_factory.mktemp("ca") / "ca.pem"
+    authority.cert_pem.write_to_path(file)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    with Proxy(server.socket, context) as proxy:
+        url = f"rediss://localhost:{proxy.port}"
+        store = RedisStore(f"{url}?ssl_ca_certs={file}", "billing")
+        save(store)
+        proxy.lose(1)
+        assert store.load().tag == "tag 1"
+        with pytest.raises(StoreError, match="certificate"):
+            RedisStore(url, "billing").load()
+
+
+def test_sentinel_finds_the_primary() -> None:
+    with RedisServer(port=free_port()) as primary:
+        text = f"sentinel monitor tokens 127.0.0.1 {primary.port} 1\n"
+        with RedisServer(port=free_port(), sentinel=text) as watching:
+            sentinel = Sentinel([("127.0.0.1", watching.port)])
+            store = RedisStore(sentinel.master_for("tokens"), "billing")
+            save(store)
+            lock = store.lock()
+            assert lock.acquire(30)
+            assert not store.lock().acquire(30)
+            lock.release()
+            primary.stop()
+            with pytest.raises(StoreError, match="Nothing stored was lost"):
+                store.load()
+            for client in sentinel.sentinels:
+                client.close()
+
+
+def test_a_client_for_one_node_is_told_of_the_cluster() -> None:
+    options = ("--cluster-enabled", "yes")
+    with RedisServer(*options) as server, pytest.raises(StoreError, match="the cluster is down"):
+        RedisStore(server.url, "billing").load()

@@ -1,0 +1,267 @@
+"""SQLStore: whose connections it uses, and what it does when they fail."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sqlite3
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import psycopg
+import pytest
+import sqlalchemy
+from databases import PostgreSQL, rows, with_table
+
+from tokenadapter.errors import StoreError
+from tokenadapter.stores._sql_table import database_time
+from tokenadapter.stores.sql import SQLStore
+from tokenadapter.testing.workers import in_threads
+
+from .helpers import run, save
+
+
+def test_what_the_application_rolls_back_is_not_the_token(postgresql_url: str, slot: str) -> None:
+    engine = sqlalchemy.create_engine(postgresql_url)
+    store = SQLStore(engine, slot)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("DELETE FROM tokenadapter WHERE slot = 'another'")
+        save(store)
+        connection.rollback()
+    engine.dispose()
+    assert SQLStore(postgresql_url, slot).load().document == {"n": 1}
+
+
+def test_an_application_that_has_used_up_its_pool_does_not_wait_for_itself(
+    postgresql_url: str, slot: str
+) -> None:
+    engine = sqlalchemy.create_engine(postgresql_url, pool_size=1, max_overflow=0, pool_timeout=10)
+    with engine.connect():
+        store = SQLStore(engine, slot)
+        lock = store.lock()
+        assert lock.acquire(60)
+        save(store)
+        assert lock.confirm()
+        lock.release()
+    engine.dispose()
+
+
+def test_an_engine_of_sqlite_shares_no_transaction(sqlite: str) -> None:
+    engine = sqlalchemy.create_engine(sqlite)
+    store = SQLStore(engine, "billing")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT * FROM tokenadapter")
+        save(store)
+        connection.rollback()
+    engine.dispose()
+    assert SQLStore(sqlite, "billing").load().document == {"n": 1}
+
+
+def test_how_an_engine_connects_is_how_the_store_does(sqlite: str) -> None:
+    told = []
+    engine = sqlalchemy.create_engine(
+        "sqlite:///elsewhere",
+        creator=lambda: sqlite3.connect(sqlite.removeprefix("sqlite:///"), check_same_thread=False),
+        isolation_level="SERIALIZABLE",
+    )
+    sqlalchemy.event.listen(engine, "connect", lambda *_: told.append("connect"))
+    engine = engine.execution_options(isolation_level="SERIALIZABLE")
+    save(SQLStore(engine, "billing"))
+    assert told
+    assert SQLStore(sqlite, "billing").load().document == {"n": 1}
+
+
+def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    file = f"sqlite:///{tmp_path / 'tokens.sqlite3'}"
+    for url in ("sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"):
+        for given in (url, sqlalchemy.create_engine(url, poolclass=sqlalchemy.QueuePool)):
+            with pytest.raises(ValueError, match=r"in memory .* MemoryStore"):
+                SQLStore(given, "billing")
+    for pool in (sqlalchemy.StaticPool, sqlalchemy.SingletonThreadPool):
+        with pytest.raises(ValueError, match=f"{pool.__name__}, which has one connection"):
+            SQLStore(sqlalchemy.create_engine(file, poolclass=pool), "billing")
+
+
+def test_a_url_that_cannot_be_read_is_not_shown() -> None:
+    for url in ("s3cr3t", "postgresql+psycopg://app:s3cr3t#1@db:54x/app", "a://b:s3cr3t"):
+        with pytest.raises(ValueError, match=r"cannot be read as a URL|load plugin") as caught:
+            SQLStore(url, "billing")
+        assert "s3cr3t" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_a_server_that_does_not_answer_is_given_up() -> None:
+    url = "postgresql+psycopg://app@db.example.com/app"
+    assert arguments(url)["connect_timeout"] == 5
+    assert arguments(f"{url}?connect_timeout=2")["connect_timeout"] == "2"
+    assert arguments(url.replace("postgresql+psycopg", "mysql+pymysql"))["read_timeout"] == 5
+
+
+def arguments(url: str) -> dict[str, Any]:
+    """What a driver is given to connect."""
+    told: dict[str, Any] = {}
+
+    def connect(dialect: object, record: object, args: object, given: dict[str, Any]) -> None:
+        told.update(given)
+        raise OSError("this is enough")
+
+    store = SQLStore(url, "billing")
+    sqlalchemy.event.listen(store._database.engine, "do_connect", connect)
+    with pytest.raises(StoreError, match="OSError: this is enough"):
+        store.load()
+    return told
+
+
+def test_asynchronous_drivers_and_other_things_are_refused() -> None:
+    for given in ("postgresql+asyncpg://db/app", Mock(sync_engine=None)):
+        with pytest.raises(TypeError, match="needs a synchronous driver"):
+            SQLStore(given, "billing")
+    with pytest.raises(TypeError, match="takes a URL or an engine, not NoneType"):
+        SQLStore(None, "billing")  # type: ignore[arg-type]
+
+
+def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(ImportError, match=r"psycopg2.* install the driver of postgresql\+psycopg2"):
+        SQLStore("postgresql+psycopg2://db.example.com/app", "billing")
+
+
+def test_sqlalchemy_that_is_not_installed_is_named() -> None:
+    run("""
+        import sys
+        sys.modules["sqlalchemy"] = None
+        try:
+            from tokenadapter import SQLStore
+        except ImportError as error:
+            assert "pip install 'tokenadapter[sql]'" in str(error), error
+        else:
+            raise AssertionError
+    """)
+
+
+def test_a_database_that_it_does_not_know_is_refused() -> None:
+    with pytest.raises(ValueError, match="postgresql, and does not know how oracle tells"):
+        database_time("oracle")
+
+
+def test_a_store_of_an_engine_stays_in_its_process(sqlite: str) -> None:
+    store = SQLStore(sqlalchemy.create_engine(sqlite), "billing")
+    with pytest.raises(pickle.PicklingError, match="made from an engine"):
+        pickle.dumps(store)
+    save(store)
+    assert copy.deepcopy(store).load().document == {"n": 1}
+
+
+def test_a_connection_that_was_lost_is_replaced(postgresql: PostgreSQL, slot: str) -> None:
+    url = with_table(postgresql.new_database())
+    store = SQLStore(url, slot)
+    lock = store.lock()
+    for step in (lambda: save(store), lambda: lock.acquire(60), lock.confirm, store.load):
+        postgresql.end_connections(url)
+        assert step() is not False
+    lock.release()
+
+
+def test_a_write_whose_answer_got_lost_is_the_same_write(postgresql_url: str, slot: str) -> None:
+    store = SQLStore(postgresql_url, slot)
+    lost: list[str] = []
+
+    @sqlalchemy.event.listens_for(store._database.engine, "after_cursor_execute")
+    def lose(connection: sqlalchemy.Connection, cursor: object, statement: str, *_: object) -> None:
+        kind = statement.partition(" ")[0]
+        if kind in losing:
+            losing.remove(kind)
+            lost.append(kind)
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            driver.close()
+            raise psycopg.OperationalError("it is gone")
+
+    losing = ["INSERT"]
+    save(store)
+    losing = ["UPDATE"]
+    save(store, 2, expected="tag 1")
+    losing = ["UPDATE"]
+    lock = store.lock()
+    assert lock.acquire(60)
+    assert not SQLStore(postgresql_url, slot).lock().acquire(60)
+    losing = ["UPDATE"]
+    assert lock.confirm()
+    losing = ["UPDATE"]
+    lock.release()
+    lock = SQLStore(postgresql_url, slot).lock()
+    assert lock.acquire(60)
+    lock.release()
+    assert lost == ["INSERT", *["UPDATE"] * 4]
+    assert store.load().document == {"n": 2}
+
+
+def test_a_statement_that_others_are_in_the_way_of_is_tried_again(
+    serializable_url: str, slot: str
+) -> None:
+    store = SQLStore(serializable_url, slot)
+    save(store)
+    engine = sqlalchemy.create_engine(serializable_url)
+    saving = threading.Thread(target=save, args=[store, 2], kwargs={"expected": "tag 1"})
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE tokenadapter SET lease_end = 0 WHERE slot = '{slot}'")
+        saving.start()
+        while rows(serializable_url, waiting) == [(0,)]:
+            assert saving.is_alive()
+    saving.join()
+    engine.dispose()
+    assert store.load().document == {"n": 2}
+
+
+def test_while_the_server_is_down_the_error_says_so_and_afterwards_all_goes_on() -> None:
+    with PostgreSQL() as server:
+        store = SQLStore(with_table(server.new_database()), "billing")
+        save(store)
+        server.stop()
+        with pytest.raises(StoreError, match=r"cannot read the token: .* can be reached") as caught:
+            store.load()
+        assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
+        server.start()
+        assert store.load().document == {"n": 1}
+
+
+def test_who_waits_too_long_for_sqlite_is_told(sqlite: str) -> None:
+    store = SQLStore(f"{sqlite}?timeout=0.01", "billing")
+    other = sqlite3.connect(sqlite.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match=r"cannot save the token: OperationalError: .* locked"):
+        save(store)
+    other.execute("ROLLBACK")
+    other.close()
+    save(store)
+
+
+def test_no_error_quotes_what_was_to_be_written(postgresql: PostgreSQL) -> None:
+    url = with_table(postgresql.new_database())
+    rows(url, "ALTER TABLE tokenadapter ADD CHECK (document = 'nothing')")
+    secret = "-".join("secret")
+    store = SQLStore(url, "billing")
+    with pytest.raises(StoreError, match="CheckViolation") as caught:
+        store.save({"token": secret}, tag="one", expected=None, ttl=None)
+    assert secret not in "".join(traceback.format_exception(caught.value))
+
+
+def test_no_log_quotes_what_is_written(sqlite: str, caplog: pytest.LogCaptureFixture) -> None:
+    engine = sqlalchemy.create_engine(sqlite, hide_parameters=False)
+    with caplog.at_level("INFO", logger="sqlalchemy.engine.Engine"):
+        for store in (SQLStore(sqlite, "billing"), SQLStore(engine, "shipping")):
+            assert store.save({"token": "s3cr3t"}, tag="one", expected=None, ttl=None)
+    assert "UPDATE tokenadapter" in caplog.text
+    assert "s3cr3t" not in caplog.text
+
+
+def test_notes_that_others_write_too_are_all_kept(postgresql_url: str, slot: str) -> None:
+    def note(number: int) -> None:
+        SQLStore(postgresql_url, slot).mark(f"note {number}", for_good=True)
+
+    in_threads(note, range(8))
+    assert all(SQLStore(postgresql_url, slot).marked(f"note {number}") for number in range(8))

@@ -1,0 +1,204 @@
+"""Stores by a line of text."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tokenadapter import FileStore, MemoryStore, TokenAdapter, TokenKeeper
+from tokenadapter.stores.urls import schemes, store_from_url
+
+SECRET = "s3cr3t"
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:~/state/token.json", "{home}/state/token.json"),
+        ("file:///var/lib/x/token.json", "/var/lib/x/token.json"),
+        ("FILE:/var/lib/x/token.json", "/var/lib/x/token.json"),
+        ("file:/var/a%20b%23c%25", "/var/a b#c%"),
+        ("file:token.json", "{here}/token.json"),
+        ("file:a:b@c", "{here}/a:b@c"),
+    ],
+)
+def test_files(url: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.chdir(tmp_path)
+    store = store_from_url(url)
+    assert isinstance(store, FileStore)
+    assert store.path == path.format(home="/home/somebody", here=tmp_path)
+
+
+def test_memory() -> None:
+    store = store_from_url("memory:billing%2Fme#1")
+    assert isinstance(store, MemoryStore)
+    assert store.name == "billing/me#1"
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "name", "arguments"),
+    [
+        (url, "redis", "RedisStore", (url.rpartition("#")[0], "billing"))
+        for url in [
+            "redis://localhost#billing",
+            f"redis://:{SECRET}@localhost:6379/0#billing",
+            f"rediss://me:{SECRET}@[::1]:6379?socket_timeout=2#billing",
+            "unix:///run/redis.sock?db=0#billing",
+            "valkey://localhost/0#billing",
+        ]
+    ]
+    + [
+        (url, "sql", "SQLStore", (url.rpartition("#")[0], "a slot/1#"))
+        for url in [
+            f"postgresql+psycopg://me:{SECRET}@host/database#a%20slot/1%23",
+            "postgresql://#a%20slot/1%23",
+            "postgresql+psycopg://me@/database?host=/run/postgresql#a%20slot/1%23",
+            "mysql+pymysql://me@host:3306/database?charset=utf8mb4#a%20slot/1%23",
+            "sqlite:////var/lib/x/tokens.db#a%20slot/1%23",
+            "sqlite:///tokens.db#a%20slot/1%23",
+        ]
+    ]
+    + [
+        ("django:default#billing", "django", "DjangoCacheStore", ("default", "billing")),
+        ("django:a%23b#c%23d#e", "django", "DjangoCacheStore", ("a#b", "c#d#e")),
+        ("keyring:billing/me", "keyring", "KeyringStore", ("billing", "me")),
+        ("keyring:https:%2F%2Fx/me@x", "keyring", "KeyringStore", ("https://x", "me@x")),
+    ],
+)
+def test_other_kinds(
+    url: str,
+    module: str,
+    name: str,
+    arguments: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The arguments are what is tested here: where they lead to has tests of its own.
+    stand_in = SimpleNamespace(**{name: lambda *args, **named: (*args, *named.values())})
+    monkeypatch.setitem(sys.modules, f"tokenadapter.stores.{module}", stand_in)
+    assert store_from_url(url) == arguments
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("", "file:~/path/token.json"),
+        ("token.json", "file:~/path/token.json"),
+        ("~/token.json", "file:~/path/token.json"),
+        (r"C:\state\token.json", "file:~/path/token.json"),
+        (SECRET, "file:~/path/token.json"),
+        ("file:", "the path of a file"),
+        ("file:~/state/", "the path of a file"),
+        ("file://host/token.json", "file:///var/lib"),
+        ("file:a#b", "%23 for #"),
+        ("file:a?b", "%3F for"),
+        ("file:~nobody-at-all/token", "no such home directory"),
+        ("memory:", "memory:billing"),
+        ("redis://localhost", "the key after a #"),
+        ("redis://localhost#", "the key after a #"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ("redis:localhost#billing", "//host"),
+        (f"redis://:{SECRET}/0#billing", "//host"),
+        (f"redis://:x#{SECRET}@host/0#billing", "%XX"),
+        (f"redis://:x/{SECRET}@host/0#billing", "%XX"),
+        (f"redis://:{SECRET}@host:x/0#billing", ":port"),
+        (f"postgresql://me:{SECRET}@host/database", "the slot after a #"),
+        (f"postgresql+psycopg:me:{SECRET}@host/database#x", "//host"),
+        (f"postgresql://me:{SECRET}@host:{SECRET}/database#x", ":port"),
+        ("django:", "settings.CACHES"),
+        ("django:default", "django:default#billing"),
+        ("django:#billing", "django:default#billing"),
+        ("django://default#billing", "django:default#billing"),
+        ("keyring:billing", "keyring:billing/me"),
+        ("keyring:/me", "keyring:billing/me"),
+        ("keyring:a/b/c", "%2F for /"),
+        ("flie:~/token.json", "Did you mean file:?"),
+        ("postgres://host/database#x", "Did you mean postgresql:?"),
+        ("redis+cluster://host#x", "Did you mean redis:?"),
+        (f"abc://me:{SECRET}@host/x", "no kind of store called abc:. Known are django:, file:"),
+        (f"vault+x@{SECRET}:x", "file:~/path/token.json"),
+    ],
+)
+def test_what_names_no_store_is_an_error_that_says_what_was_expected(
+    url: str, expected: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(expected)) as caught:
+        store_from_url(url)
+    assert SECRET not in f"{caught.value!r} {caught.value.__cause__} {caught.value.__context__}"
+
+
+def test_what_a_library_does_not_know_is_such_an_error_too() -> None:
+    with pytest.raises(ValueError, match=r"Can't load plugin: .*postgresql\.made_up"):
+        store_from_url(f"postgresql+made_up://me:{SECRET}@host/database#billing")
+    with pytest.raises(ValueError, match=r"nowhere|DJANGO_SETTINGS_MODULE"):
+        store_from_url("django:nowhere#billing")
+
+
+@pytest.mark.parametrize("url", [None, b"memory:x", Path("token.json")])
+def test_what_is_not_text_is_an_error(url: Any) -> None:
+    with pytest.raises(TypeError, match="the URL of a store is text, not"):
+        store_from_url(url)
+
+
+def test_keepers_and_adapters_take_a_url() -> None:
+    keeper = TokenKeeper(lambda previous: "token", "memory:from a url")
+    assert repr(keeper.store) == "MemoryStore('from a url')"
+    adapter = TokenAdapter("https://a.example/", lambda previous: "x", store="file:/x/token.json")
+    assert repr(adapter.keeper.store) == "FileStore('/x/token.json')"
+    with pytest.raises(ValueError, match="Did you mean memory:"):
+        TokenKeeper(lambda previous: "token", "memry:x")
+
+
+# Schemes of other packages
+
+
+PACKAGE = """
+from tokenadapter import MemoryStore
+
+def store(url):
+    return MemoryStore(f"vault of {url}")
+
+def no_store(url):
+    return url
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that registers schemes."""
+    (tmp_path / "their_stores.py").write_text(PACKAGE)
+    info = tmp_path / "their_stores-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-stores\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[tokenadapter.stores]\n"
+        "vault = their_stores:store\n"
+        "file = their_stores:store\n"
+        "vault+odd = their_stores:no_store\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("package")
+def test_another_package_registers_a_scheme() -> None:
+    for url in ("vault://host/x?y#z", "Vault+tls://host"):
+        assert repr(store_from_url(url)) == f"MemoryStore('vault of {url}')"
+    assert "vault" in schemes()
+    with pytest.raises(ValueError, match="Did you mean vault:"):
+        store_from_url("valut:x")
+
+
+@pytest.mark.usefixtures("package")
+def test_no_package_takes_the_place_of_a_scheme_of_ours() -> None:
+    assert isinstance(store_from_url("file:/x"), FileStore)
+
+
+@pytest.mark.usefixtures("package")
+def test_what_another_package_makes_has_to_be_a_store() -> None:
+    with pytest.raises(ValueError, match=r"their_stores:no_store, .* returned no store but .* str"):
+        store_from_url(f"vault+odd://{SECRET}")

@@ -1,0 +1,179 @@
+"""Time passes when a test says so: for the client and for the server, by our clock or another's."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import time_machine
+from doubles import Clockwork, Machinist
+
+from tokenadapter import (
+    ClientCredentials,
+    FileStore,
+    MemoryStore,
+    RefreshTemporarilyFailed,
+    TokenAdapter,
+    TokenKeeper,
+)
+from tokenadapter.hand import Holder
+from tokenadapter.machine import MACHINE, Machine
+from tokenadapter.testing import FrozenClock, TokenServer
+
+LIFETIME = 3600
+Move = Callable[[float], None]
+
+
+@contextlib.contextmanager
+def frozen() -> Iterator[Move]:
+    with FrozenClock() as clock:
+        yield clock.move
+
+
+@contextlib.contextmanager
+def travelling(*, tick: bool) -> Iterator[Move]:
+    with time_machine.travel(time.time(), tick=tick) as traveller:
+        yield traveller.shift
+
+
+HELPERS = {
+    "FrozenClock": frozen,
+    "time-machine": lambda: travelling(tick=True),
+    "time-machine, frozen": lambda: travelling(tick=False),
+}
+
+
+@pytest.fixture(params=HELPERS)
+def helper(request: pytest.FixtureRequest) -> Callable[[], contextlib.AbstractContextManager[Move]]:
+    return HELPERS[request.param]
+
+
+@pytest.fixture(params=[MemoryStore, FileStore])
+def session(
+    request: pytest.FixtureRequest, token_server: TokenServer, tmp_path: Path
+) -> Iterator[requests.Session]:
+    store = request.param(*[tmp_path / "token.json"] * (request.param is FileStore))
+    source = ClientCredentials(token_server.token_url, client_id="client", client_secret="secret")
+    with requests.Session() as session:
+        TokenAdapter(token_server.api_url, source, store=store).mount(session)
+        yield session
+
+
+@pytest.mark.parametrize("had_a_token", [True, False])
+def test_a_token_ages_with_the_clock(
+    session: requests.Session,
+    token_server: TokenServer,
+    helper: Callable[[], contextlib.AbstractContextManager[Move]],
+    had_a_token: bool,
+) -> None:
+    url = token_server.api_url
+    if had_a_token:
+        assert session.get(url).ok
+    with helper() as move:
+        for renewals in (1, 2, 3):
+            assert session.get(url).ok
+            move(LIFETIME / 2)
+            assert session.get(url).ok
+            assert token_server.stats.renewals == renewals
+            move(LIFETIME / 2)
+    # The server's clock moved too, and nobody came with a token that had expired by it.
+    assert token_server.stats.api_refused == 0
+
+
+def test_the_server_goes_by_the_clock(
+    token_server: TokenServer, helper: Callable[[], contextlib.AbstractContextManager[Move]]
+) -> None:
+    with helper() as move:
+        headers = {"Authorization": f"Bearer {token_server.issue()['access_token']}"}
+        move(LIFETIME - 10)
+        assert requests.get(token_server.api_url, headers=headers, timeout=10).status_code == 200
+        move(10)
+        assert requests.get(token_server.api_url, headers=headers, timeout=10).status_code == 401
+        first, second = token_server.requests
+        assert 10 <= second.time - first.time < 20
+
+
+def test_a_back_off_ends_with_the_clock(
+    session: requests.Session,
+    token_server: TokenServer,
+    helper: Callable[[], contextlib.AbstractContextManager[Move]],
+) -> None:
+    token_server.fail_next(503, retry_after=30)
+    with helper() as move:
+        for seconds in (0, 20, 20):
+            with pytest.raises(RefreshTemporarilyFailed):
+                session.get(token_server.api_url)
+            move(seconds)
+        assert token_server.stats.token_requests == 1
+        assert session.get(token_server.api_url).ok
+
+
+def test_a_session_made_within_the_block_goes_by_real_time_after_it() -> None:
+    with FrozenClock(1_000_000.0) as clock:
+        inside = Holder(MACHINE, early=True)
+        assert inside._wall() == 1_000_000.0
+        clock.move(7)
+        assert inside._wall() == 1_000_007.0
+    assert (inside._wall, inside._monotonic) == (time.time, time.monotonic)
+
+
+def test_what_was_patched_is_as_before() -> None:
+    before = time.time, dict(vars(Machine)), dict(vars(Holder))
+    with contextlib.suppress(KeyError), FrozenClock():
+        assert time.time is not before[0]
+        raise KeyError
+    assert (time.time, dict(vars(Machine)), dict(vars(Holder))) == before
+
+
+def test_the_wall_clock_stands_still_and_the_monotonic_clock_goes_on() -> None:
+    with FrozenClock() as clock:
+        wall, monotonic = MACHINE.wall(), MACHINE.monotonic()
+        while MACHINE.monotonic() == monotonic:
+            pass
+        assert MACHINE.wall() == time.time() == clock() == wall
+        clock.move(1000)
+        assert MACHINE.wall() == wall + 1000
+        assert MACHINE.monotonic() > monotonic + 1000
+
+
+def test_a_keeper_on_another_machine_keeps_its_clock() -> None:
+    machine = Clockwork()
+    authority = Machinist()
+    keeper = TokenKeeper(authority, machine=machine)
+    with FrozenClock() as clock:
+        keeper.current()
+        clock.move(2 * LIFETIME)
+        keeper.current()
+        assert authority.count == 1
+        machine.go_on(2 * LIFETIME)
+        keeper.current()
+        assert authority.count == 2
+
+
+def test_a_server_with_a_clock_of_its_own_goes_by_that() -> None:
+    with TokenServer(clock=FrozenClock(7.0)) as server, FrozenClock():
+        requests.get(server.public_url, timeout=10)
+    assert server.requests[0].time == 7.0
+
+
+def test_a_clock_begins_now_unless_told_otherwise_and_moves_forward_only() -> None:
+    before = time.time()
+    assert before <= FrozenClock()() <= time.time()
+    clock = FrozenClock(10.0)
+    clock.move(2.5)
+    assert clock() == 12.5
+    assert repr(clock) == "<FrozenClock 12.500>"
+    with pytest.raises(ValueError, match="forward only"):
+        clock.move(-1)
+    assert clock() == 12.5
+
+
+def test_one_clock_is_in_place_at_a_time() -> None:
+    with FrozenClock(), pytest.raises(RuntimeError, match="another FrozenClock is in place"):
+        FrozenClock().__enter__()
+    with FrozenClock():
+        pass

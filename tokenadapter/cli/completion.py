@@ -1,0 +1,90 @@
+"""``tokenadapter completion``: prints what makes a shell complete commands, options and profiles.
+
+bash: source <(tokenadapter completion bash)     in ~/.bashrc
+zsh:  source <(tokenadapter completion zsh)      in ~/.zshrc, below compinit
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from tokenadapter.cli.main import COMMANDS, parser_of
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+__all__ = ["add_arguments", "perform"]
+
+_BASH = r"""
+_tokenadapter() {{
+    local command="${{COMP_WORDS[1]}}" word="${{COMP_WORDS[COMP_CWORD]}}"
+    local before="${{COMP_WORDS[COMP_CWORD-1]}}" at words=
+    COMPREPLY=()
+    if (( COMP_CWORD == 1 )); then
+        COMPREPLY=($(compgen -W "{commands}" -- "$word"))
+        return
+    fi
+    for (( at = 2; at < COMP_CWORD; at++ )); do
+        if [[ "${{COMP_WORDS[at]}}" == -- ]]; then
+            # What stands behind is another program's line.
+            if declare -F _command_offset > /dev/null; then
+                _command_offset $((at + 1))
+            else
+                COMPREPLY=($(compgen -f -- "$word"))
+            fi
+            return
+        fi
+    done
+    case "$before" in
+        --config) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        --profile) words="$(tokenadapter completion names 2> /dev/null)" ;;
+        --min-validity|--watch) words="30s 5m 1h" ;;
+        *) case "$command" in
+{cases}
+        esac ;;
+    esac
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+}}
+complete -F _tokenadapter tokenadapter
+"""
+
+_ZSH = r"""
+autoload -Uz bashcompinit && bashcompinit
+"""
+
+_NAMES = "$(tokenadapter completion names 2> /dev/null)"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument(
+        "shell", choices=("bash", "zsh", "names"), help="for which shell; names: list the profiles"
+    )
+
+
+def perform(options: Namespace) -> int:
+    """Print the script."""
+    if options.shell == "names":
+        from tokenadapter.config.file import ConfigFile
+
+        text = "\n".join(ConfigFile.read().tables)
+    else:
+        script = _BASH.format(commands=" ".join(COMMANDS), cases=_cases())
+        text = (_ZSH if options.shell == "zsh" else "") + script.strip("\n")
+    sys.stdout.write(text.strip("\n") + "\n")
+    return 0
+
+
+def _cases() -> str:
+    """For each command, the words that may follow it."""
+    lines = []
+    for command in COMMANDS:
+        words = []
+        for action in parser_of(command)._actions:
+            words += [option for option in action.option_strings if option.startswith("--")]
+            words += map(str, action.choices or ())
+            if action.dest in ("name", "names"):
+                words.append(_NAMES)
+        lines.append(f'            {command}) words="{" ".join(words)}" ;;')
+    return "\n".join(lines)

@@ -1,0 +1,72 @@
+"""``tokenadapter exec``: any program, with the token in its environment or on a descriptor.
+
+  tokenadapter exec billing --env API_TOKEN -- ./report --month 5
+  tokenadapter exec billing --fd 3 -- sh -c 'deploy --token-file /dev/fd/3'
+
+The program takes the place of this process, with its exit code and its signals. It keeps the token
+that it was given: for one that runs longer than its token lives, say --min-validity, or give it a
+way to ask again.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tokenadapter.cli.become import become
+from tokenadapter.cli.common import add_min_validity, add_name, named_profile, usable_token
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+__all__ = ["TAKES_PROGRAM", "add_arguments", "perform"]
+
+TAKES_PROGRAM = True
+"""Whether a program and its arguments stand behind a ``--``."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.usage = "%(prog)s NAME [--env VAR | --fd N] [--min-validity TIME] -- PROGRAM …"
+    add_name(parser)
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument(
+        "--env",
+        metavar="VAR",
+        default="ACCESS_TOKEN",
+        help="the environment variable with the token (ACCESS_TOKEN)",
+    )
+    way.add_argument(
+        "--fd", metavar="N", type=_descriptor, help="a file descriptor to read it from"
+    )
+    add_min_validity(parser)
+
+
+def perform(options: Namespace) -> int:
+    """Run the program."""
+    token = usable_token(named_profile(options), options.min_validity)
+    if options.fd is None:
+        return become(options.program, {**os.environ, options.env: token.access_token})
+    _offer(token.access_token, options.fd)
+    return become(options.program, os.environ)
+
+
+def _descriptor(text: str) -> int:
+    if text.isdecimal() and 2 < int(text) < 256:
+        return int(text)
+    from argparse import ArgumentTypeError
+
+    raise ArgumentTypeError(f"{text!r} is no descriptor from 3 to 255")
+
+
+def _offer(secret: str, fd: int) -> None:
+    """Let *secret* be read from the descriptor *fd*, once."""
+    end, source = os.pipe()
+    os.set_blocking(source, False)
+    # A pipe holds more than any token has; if not, this raises rather than wait for ever.
+    os.write(source, secret.encode())
+    os.close(source)
+    if end != fd:
+        os.dup2(end, fd)
+        os.close(end)
+    os.set_inheritable(fd, True)

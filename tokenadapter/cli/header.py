@@ -1,0 +1,48 @@
+"""``tokenadapter header``: the token as a header line.
+
+  tokenadapter header billing | curl -fsS -H @- https://api.example.com/invoices
+
+The token is renewed if it is due: once, for all who ask at the same time and share its store. It
+is in no command line, and so in no list of processes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tokenadapter.cli.common import (
+    add_json,
+    add_min_validity,
+    add_name,
+    named_profile,
+    put,
+    usable_token,
+)
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+__all__ = ["PLAIN", "add_arguments", "perform"]
+
+PLAIN = {"config": None, "json": False, "min_validity": 0.0}
+"""What is meant where nothing but a name is given."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    add_name(parser)
+    add_min_validity(parser)
+    add_json(parser)
+
+
+def perform(options: Namespace) -> int:
+    """Print the header line."""
+    profile = named_profile(options)
+    token = usable_token(profile, options.min_validity)
+    value = f"{profile.scheme} {token.access_token}".lstrip()
+    put(
+        options,
+        f"{profile.header}: {value}",
+        {"header": profile.header, "value": value, "expires_at": token.expires_at},
+    )
+    return 0

@@ -1,0 +1,87 @@
+"""What ``tokenadapter check`` finds in a store: whether a renewal could be done and saved now."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from tokenadapter.cli.finding import GOOD, NOTE, PROBLEM, Finding
+from tokenadapter.cli.holder import holder
+from tokenadapter.cli.journal import named
+from tokenadapter.cli.standing import standing_of
+from tokenadapter.config.profile import Profile
+from tokenadapter.errors import TokenError
+
+__all__ = ["store"]
+
+# Seconds for which the lock is asked for, if it is a lease.
+_A_MOMENT = 5.0
+
+
+def store(profile: Profile) -> tuple[list[Finding], bool]:
+    """What there is to say of the store, and whether it has a refresh token."""
+    try:
+        told = standing_of(profile)
+        document = profile.store().load().document or {}
+    except TokenError as error:
+        return [Finding(PROBLEM, profile.name, str(error))], False
+    token = document.get("token") or {}
+    has_refresh_token = isinstance(token, dict) and "refresh_token" in token
+    return [*_token(profile, told), *_directory(profile), *_lock(profile)], has_refresh_token
+
+
+def _token(profile: Profile, told: dict[str, Any]) -> Iterator[Finding]:
+    state, failure = told["state"], told["failure"]
+    if state in ("login needed", "unusable"):
+        yield Finding(PROBLEM, profile.name, f"{state}: {named(failure['cause'], profile.name)}")
+        return
+    yield Finding(GOOD, profile.name, f"{told['store']}: {state}")
+    if failure is not None:
+        yield Finding(NOTE, profile.name, f"The last renewal failed: {failure['cause']}")
+    if told["store"].startswith("MemoryStore"):
+        yield Finding(
+            NOTE,
+            profile.name,
+            "The token is kept in memory, so each command and each program obtains its own: give "
+            "it a store that they share, such as file:~/.local/state/….",
+        )
+
+
+def _directory(profile: Profile) -> Iterator[Finding]:
+    path = getattr(profile.store(), "path", None)
+    if not isinstance(path, str) or os.name == "nt":
+        return
+    directory = os.path.dirname(path)
+    try:
+        mode = os.stat(directory).st_mode
+    except OSError:
+        return
+    if mode & 0o022 and not mode & stat.S_ISVTX:
+        yield Finding(
+            PROBLEM,
+            profile.name,
+            f"Others can write to {directory} (mode {stat.S_IMODE(mode):04o}) and so replace the "
+            f"token: run `chmod go-w {directory}`.",
+        )
+
+
+def _lock(profile: Profile) -> Iterator[Finding]:
+    """Take the lock and make ready to save, as a renewal does, and let go of it."""
+    slot = profile.store()
+    lock = slot.lock()
+    try:
+        if not lock.acquire(_A_MOMENT):
+            by = holder(slot)
+            yield Finding(
+                NOTE,
+                profile.name,
+                f"A renewal is under way, or hangs: the lock is held{f' by {by}' if by else ''}.",
+            )
+            return
+        slot.prepare()
+    except TokenError as error:
+        yield Finding(PROBLEM, profile.name, str(error))
+    finally:
+        lock.release()

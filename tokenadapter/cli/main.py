@@ -1,0 +1,140 @@
+"""Finds the command that is meant, has it done, and tells by the exit code what came of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+__all__ = ["COMMANDS", "main", "parser_of"]
+
+COMMANDS = {
+    "header": "print a header line with the token, for curl -H @-",
+    "token": "print the token alone",
+    "run": "run a Python program whose requests are signed",
+    "exec": "run any program with the token in its environment",
+    "status": "show which tokens there are, without side effects",
+    "adopt": "put a token from a login into the store",
+    "refresh": "renew a token now",
+    "forget": "revoke a token and empty its store",
+    "check": "look for what is wrong, and say what to do",
+    "demo": "show what this is about, on a server of its own",
+    "completion": "print what makes the shell complete all this",
+}
+
+_EPILOG = """\
+"tokenadapter COMMAND --help" tells more.
+
+exit codes:
+  0    done
+  1    "check" found something wrong; or an error of none of the other kinds
+  2    the arguments are wrong
+  3    the configuration is wrong
+  4    somebody has to log in again (then: tokenadapter adopt NAME)
+  5    it failed for now, later it may not
+  6    the token store cannot be used
+  126, 127  the program of "run" or "exec" cannot be run, or is not there
+  130  interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the *arguments* say, by default those of the process, and return the exit code."""
+    given = sys.argv[1:] if arguments is None else [*arguments]
+    if not given or given[0] not in COMMANDS:
+        return _without_command(given)
+    command, *rest = given
+    options: Any = None
+    try:
+        options = _options(command, rest)
+        code: int = _module(command).perform(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read this has gone: nothing is left to say, at the interpreter's end neither.
+        sys.stdout = None
+        return 141
+    except Exception as error:
+        # Imported now: a command that succeeds needs none of the errors.
+        from tokenadapter.cli.exits import explained
+
+        code = explained(error, getattr(options, "name", None))
+        if not code:
+            raise
+    return code
+
+
+def parser_of(command: str) -> ArgumentParser:
+    """What reads the arguments of *command*."""
+    from argparse import ArgumentParser, RawDescriptionHelpFormatter
+
+    module = _module(command)
+    summary = COMMANDS[command]
+    parser = ArgumentParser(
+        prog=f"tokenadapter {command}",
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=(module.__doc__ or "").partition("\n\n")[2],
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    return parser
+
+
+def _module(command: str) -> Any:
+    # "exec" is no name for a module.
+    return import_module(f"tokenadapter.cli.{'execute' if command == 'exec' else command}")
+
+
+def _options(command: str, rest: Sequence[str]) -> Any:
+    """What the arguments after the command mean."""
+    plain = getattr(_module(command), "PLAIN", None)
+    if plain is not None and len(rest) == 1 and rest[0][:1] not in ("-", ""):
+        # As most crontabs have it: argparse alone would take a tenth of the time that this takes.
+        return SimpleNamespace(name=rest[0], **plain)
+    parser = parser_of(command)
+    if not getattr(_module(command), "TAKES_PROGRAM", False):
+        return parser.parse_args(rest)
+    # Not left to argparse: what it makes of a second "--" depends on its version.
+    end = rest.index("--") if "--" in rest else len(rest)
+    options, unknown = parser.parse_known_args(rest[:end])
+    if unknown:
+        parser.error(f"{unknown[0]} is not known here: a program to run stands behind --")
+    options.program = [*rest[end + 1 :]]
+    if not options.program:
+        parser.error("what is to be run is missing: it stands at the end, behind --")
+    return options
+
+
+def _without_command(given: Sequence[str]) -> int:
+    from argparse import ArgumentParser, RawDescriptionHelpFormatter
+
+    listed = "\n".join(f"  {name:12}{summary}" for name, summary in COMMANDS.items())
+    parser = ArgumentParser(
+        prog="tokenadapter",
+        usage="tokenadapter COMMAND …",
+        description="Access tokens that renew themselves, for crontabs, shells and programs.\n\n"
+        f"commands:\n{listed}",
+        epilog=_EPILOG,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="show the version")
+    if not given:
+        parser.print_help(sys.stderr)
+        return 2
+    options, rest = parser.parse_known_args(given)
+    if not options.version or rest:
+        from tokenadapter.config.trouble import nearest
+
+        parser.error(f"{given[0]!r} is no command.{nearest(given[0], COMMANDS)}")
+    from tokenadapter import __version__
+
+    sys.stdout.write(f"tokenadapter {__version__}\n")
+    return 0

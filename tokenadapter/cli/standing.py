@@ -1,0 +1,116 @@
+"""How a profile's token stands, read from its store without a lock and without a trace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tokenadapter.cli.holder import holder
+from tokenadapter.policy import windows
+from tokenadapter.record import Record, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tokenadapter.config.profile import Profile
+    from tokenadapter.token import Token
+
+__all__ = ["standing_of"]
+
+
+def standing_of(profile: Profile) -> dict[str, Any]:
+    """How the token of *profile* stands, as JSON values.
+
+    ``state`` is ``fresh``, ``stale`` (the next use renews it in the background), ``expired`` (the
+    next use waits for a renewal), ``login needed``, ``no token``, or ``unusable``.
+
+    :raises TokenError: if the store cannot be read.
+    :raises ProfileError: if there is no such store.
+    """
+    store = profile.store()
+    document, _, now = store.load()
+    told: dict[str, Any] = {
+        "name": profile.name,
+        "api": profile.prefixes,
+        "store": repr(store),
+        "state": "no token",
+        "token": None,
+        "expires_at": None,
+        "expires_in": None,
+        "renewed_at": None,
+        "renewed_ago": None,
+        "failure": None,
+        "lock": holder(store),
+    }
+    if document is None:
+        return told
+    try:
+        record = Record.from_document(document)
+    except ValueError as error:
+        return unusable(profile, f"What it holds cannot be used: {error}.", told)
+    if dict(record.whose) != dict(profile.grant.whose) and not record.is_blank():
+        theirs = ", ".join(f"{name} {value!r}" for name, value in record.whose.items())
+        return unusable(profile, f"It holds the token of another: {theirs}.", told)
+    if record.token is not None:
+        told |= _of_token(record.token, now)
+    told["failure"] = _failure(record, now, is_locked=told["lock"] is not None)
+    if _is_dead(record) and told["state"] in ("no token", "expired"):
+        told["state"] = "login needed"
+    return told
+
+
+def unusable(
+    profile: Profile | str, why: str, told: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """How the token of a profile stands that cannot be looked at."""
+    name = profile if isinstance(profile, str) else profile.name
+    return {
+        **(told or {"api": [], "store": "", "expires_in": None, "renewed_ago": None, "lock": None}),
+        "name": name,
+        "state": "unusable",
+        "failure": {"cause": why, "ago": None, "held_for": None},
+    }
+
+
+def _of_token(token: Token, now: float) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "state": "fresh",
+        "token": token.fingerprint,
+        "renewed_at": token.issued_at,
+        "renewed_ago": max(now - token.issued_at, 0.0),
+    }
+    if token.expires_at is None:
+        return told
+    left = token.expires_at - now
+    # In the middle of where processes draw the beginning of theirs.
+    soft, hard = windows(token.expires_at - token.issued_at, 0.5)
+    if left <= hard:
+        told["state"] = "expired"
+    elif left <= soft:
+        told["state"] = "stale"
+    return {**told, "expires_at": token.expires_at, "expires_in": left}
+
+
+def _is_dead(record: Record) -> bool:
+    """Whether the server refused what would be presented next, as far as the record knows."""
+    refresh = record.token and record.token.refresh_token
+    if refresh and record.tombstones:
+        return record.tombstone(digest(record.salt, "refresh_token", refresh)) is not None
+    return bool(record.tombstones)
+
+
+def _failure(record: Record, now: float, *, is_locked: bool) -> dict[str, Any] | None:
+    """What went wrong last, when, and for how long nobody tries again."""
+    if record.tombstones:
+        stone = record.tombstones[-1]
+        return {"cause": stone.cause, "ago": max(now - stone.at, 0.0), "held_for": None}
+    hold = record.hold
+    if hold is not None:
+        left = hold.remaining(now)
+        return {"cause": hold.cause, "ago": max(now - hold.set_at, 0.0), "held_for": left or None}
+    if record.intent is not None and not is_locked:
+        return {
+            "cause": "A renewal began and was not ended: its answer may be lost.",
+            "ago": max(now - record.intent.first_sent, 0.0),
+            "held_for": None,
+        }
+    return None

@@ -1,0 +1,130 @@
+"""``tokenadapter status``: how the tokens stand.
+
+It takes no lock, renews nothing and asks no server, so it can be called at any time. States:
+
+  fresh         good
+  stale         good; the next use renews it in the background
+  expired       the next use waits for a renewal
+  login needed  the credentials are dead: log in, and tokenadapter adopt NAME
+  no token      none was needed yet, or it was forgotten
+  unusable      the profile or its store; what is below says why
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from tokenadapter.cli.standing import standing_of, unusable
+from tokenadapter.cli.table import span, table
+from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.profile import Profile
+from tokenadapter.config.trouble import ProfileError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+__all__ = ["PLAIN", "add_arguments", "perform"]
+
+PLAIN = {"config": None, "json": False, "watch": None}
+"""What is meant where nothing but a name is given."""
+
+_COLUMNS = ("NAME", "STATE", "EXPIRES IN", "RENEWED", "LOCK", "API", "STORE")
+_COLOURS = {
+    "fresh": "good",
+    "stale": "good",
+    "expired": "warning",
+    "no token": "warning",
+    "login needed": "bad",
+    "unusable": "bad",
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare what the command takes."""
+    from tokenadapter.cli.common import add_config, add_json, seconds
+
+    parser.add_argument("name", metavar="NAME", nargs="?", help="one profile alone")
+    parser.add_argument(
+        "--watch",
+        metavar="TIME",
+        nargs="?",
+        type=seconds,
+        const=2.0,
+        help="show it again every 2 seconds, or as often as said, until Ctrl-C",
+    )
+    add_json(parser)
+    add_config(parser)
+
+
+def perform(options: Namespace) -> int:
+    """Print how the tokens stand."""
+    config = ConfigFile.read(options.config)
+    names = [*config.tables] if options.name is None else [options.name]
+    if options.name is not None:
+        Profile(config, options.name)  # of one that is meant, an error is an error
+    if options.watch is None:
+        _show([_standing(config, name) for name in names], as_json=options.json)
+        return 0
+    with suppress(KeyboardInterrupt):
+        while True:
+            standings = [_standing(config, name) for name in names]
+            _show(standings, as_json=options.json, again=True)
+            time.sleep(max(options.watch, 0.1))
+    return 0
+
+
+def _standing(config: ConfigFile, name: str) -> dict[str, Any]:
+    try:
+        return standing_of(Profile(config, name))
+    except ProfileError as error:
+        return unusable(name, str(error))
+    except Exception as error:
+        from tokenadapter.errors import TokenError
+
+        if not isinstance(error, TokenError):
+            raise
+        return unusable(name, str(error))
+
+
+def _show(standings: list[dict[str, Any]], *, as_json: bool, again: bool = False) -> None:
+    if as_json:
+        import json
+
+        text = json.dumps(standings)
+    else:
+        text = table(_COLUMNS, [(_row(told), _remark(told)) for told in standings], _COLOURS)
+        if again:
+            clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else "\n"
+            text = f"{clear}{time.strftime('%H:%M:%S')}\n{text}"
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _row(told: dict[str, Any]) -> tuple[str, ...]:
+    left, ago, api = told["expires_in"], told["renewed_ago"], told["api"]
+    if left is None:
+        ends = "–" if ago is None else "not known"
+    else:
+        ends = span(left) if left > 0 else f"{span(-left)} ago"
+    return (
+        told["name"],
+        told["state"],
+        ends,
+        "–" if ago is None else f"{span(ago)} ago",
+        told["lock"] or "free",
+        (api[0] if api else "–") + (f" and {len(api) - 1} more" if len(api) > 1 else ""),
+        told["store"] or "–",
+    )
+
+
+def _remark(told: dict[str, Any]) -> str | None:
+    failure = told["failure"]
+    if failure is None:
+        return None
+    when = "" if failure["ago"] is None else f"{span(failure['ago'])} ago: "
+    held = failure["held_for"]
+    until = "" if held is None else f" Nobody asks again for {span(held)}."
+    return f"{when}{failure['cause']}{until}"

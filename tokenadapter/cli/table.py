@@ -1,0 +1,62 @@
+"""What people read: tables, spans of time, and colour where there is a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["coloured", "span", "table"]
+
+_COLOURS = {"good": "32", "warning": "33", "bad": "31", "dim": "2"}
+
+
+def span(seconds: float) -> str:
+    """How long *seconds* are: ``12 s``, ``53 min``, ``2 h 5 min``, ``3 d 4 h``."""
+    whole = int(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    minutes = whole // 60
+    if minutes < 120:
+        return f"{minutes} min"
+    hours = minutes // 60
+    if hours < 48:
+        return f"{hours} h {minutes % 60} min".removesuffix(" 0 min")
+    return f"{hours // 24} d {hours % 24} h".removesuffix(" 0 h")
+
+
+def coloured(text: str, colour: str) -> str:
+    """*text* in a colour, if this is a terminal that shows some."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[tuple[Sequence[str], str | None]],
+    colours: Mapping[str, str],
+) -> str:
+    """Rows under the names of their columns, each with a remark below it perhaps.
+
+    :param colours: those of cells, by what they say.
+    """
+    listed = [*rows]
+    cells = [columns, *(row for row, _ in listed)]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
+
+    def line(row: Sequence[str], colour: str | None = None) -> str:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        # Coloured when the widths are known: a terminal does not count what colours.
+        shown = [
+            coloured(text, colour or colours[cell]) if colour or cell in colours else text
+            for text, cell in zip(padded, row, strict=True)
+        ]
+        return "  ".join(shown).rstrip()
+
+    lines = [line(columns, "dim")]
+    for row, remark in listed:
+        lines.append(line(row))
+        if remark:
+            lines.append(f"    {remark}")
+    return "\n".join(lines)

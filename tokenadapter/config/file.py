@@ -1,0 +1,166 @@
+"""The configuration file: where it is looked for, who may have written it, and what it holds.
+
+The first of these that exists is used, alone:
+
+1. the file that is named: ``from_profile(…, config=…)``, ``tokenadapter --config``;
+2. the file that the environment variable ``TOKENADAPTER_CONFIG`` names;
+3. ``tokenadapter.toml`` in the working directory;
+4. ``tokenadapter/tokenadapter.toml`` in the user's configuration directory: that is
+   ``$XDG_CONFIG_HOME``, or else ``~/.config``; on Windows ``%APPDATA%``.
+
+A configuration names programs to run and servers to send secrets to.  So a file that somebody else
+may have written is refused, as ssh does: others' files lie in working directories, too.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenadapter.config.trouble import ProfileError, nearest
+
+__all__ = ["ConfigFile", "locate"]
+
+NAME = "tokenadapter.toml"
+VARIABLE = "TOKENADAPTER_CONFIG"
+
+
+class ConfigFile:
+    """A configuration file that was read.
+
+    :ivar path: where it is.
+    :ivar tables: what it says, by the names of the profiles.
+    """
+
+    def __init__(self, path: str, text: str, tables: Mapping[str, Mapping[str, Any]]) -> None:
+        self.path = path
+        self.tables = tables
+        self._text = text
+
+    @classmethod
+    def read(cls, path: str | None = None) -> ConfigFile:
+        """Read the file *path*, or the one that :func:`locate` finds.
+
+        :raises ProfileError: if there is none, it must not be used, or it cannot be read.
+        """
+        path = locate() if path is None else os.path.abspath(os.path.expanduser(path))
+        try:
+            text = _content(path).decode()
+        except FileNotFoundError:
+            raise ProfileError("There is no such file.", file=path) from None
+        except OSError as error:
+            raise ProfileError(f"It cannot be read: {error.strerror}.", file=path) from None
+        except UnicodeDecodeError as error:
+            raise ProfileError(
+                f"It is not text in UTF-8 (byte {error.start}).", file=path
+            ) from None
+        import tomllib
+
+        try:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ProfileError(f"It is not TOML: {error}.", file=path) from None
+        made = cls(path, text, tables)
+        for name, table in tables.items():
+            made._check_profile(name, table)
+        return made
+
+    def table(self, name: str) -> Mapping[str, Any]:
+        """What the file says about the profile *name*.
+
+        :raises ProfileError: if that is nothing.
+        """
+        try:
+            return self.tables[name]
+        except KeyError:
+            raise ProfileError(
+                f"There is no profile {name!r}.{nearest(name, self.tables)} There {self._are()}.",
+                file=self.path,
+            ) from None
+
+    def error(self, key: Sequence[str], problem: str) -> ProfileError:
+        """The error of what stands at *key*."""
+        from tokenadapter.config.lines import line_of
+
+        return ProfileError(
+            problem, file=self.path, line=line_of(self._text, key), key=".".join(key)
+        )
+
+    def _are(self) -> str:
+        names = ", ".join(self.tables)
+        return f"is {names}" if len(self.tables) == 1 else f"are {names or 'none at all'}"
+
+    def _check_profile(self, name: str, table: object) -> None:
+        if not isinstance(table, dict):
+            raise self.error(
+                [name], "It stands outside of a profile: begin with one, such as [billing]."
+            )
+        # It becomes a file name, and an argument of commands.
+        plain = name.replace("-", "").replace("_", "").replace(".", "")
+        if not (plain.isascii() and plain.isalnum()) or name[0] in "-.":
+            raise self.error(
+                [name], "A profile is named with letters, digits, '-', '_' and '.' inside."
+            )
+
+
+def locate() -> str:
+    """The path of the configuration file.
+
+    :raises ProfileError: if there is none.
+    """
+    named = os.environ.get(VARIABLE)
+    if named:
+        path = os.path.abspath(os.path.expanduser(named))
+        if not os.path.exists(path):
+            raise ProfileError(f"There is no such file, but {VARIABLE} names it.", file=path)
+        return path
+    places = [os.path.abspath(NAME), os.path.join(_user_directory(), "tokenadapter", NAME)]
+    for path in places:
+        if os.path.lexists(path):
+            return path
+    raise ProfileError(
+        f"There is no configuration file: {VARIABLE} is not set, and there is neither "
+        f"{places[0]} nor {places[1]}."
+    )
+
+
+def _user_directory() -> str:
+    if os.name == "nt":
+        return os.environ.get("APPDATA") or os.path.expanduser("~")
+    # A relative one is to be ignored, says the XDG Base Directory Specification.
+    given = os.environ.get("XDG_CONFIG_HOME", "")
+    return given if os.path.isabs(given) else os.path.expanduser("~/.config")
+
+
+def _content(path: str) -> bytes:
+    # Looked at after it was opened: by then nobody can put another in its place.
+    with open(path, "rb", opener=_opener) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ProfileError("It is not a regular file.", file=path)
+        if os.name != "nt":
+            _check_writers(path, found)
+        return file.read()
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO would wait for a writer
+
+
+def _check_writers(path: str, found: os.stat_result) -> None:
+    if found.st_uid not in (0, os.geteuid()):
+        raise ProfileError(
+            f"It belongs to another user (number {found.st_uid}), who could have this run any "
+            f"program: name your own by --config or {VARIABLE}, or change to another directory.",
+            file=path,
+        )
+    if found.st_mode & 0o022:
+        from shlex import quote
+
+        raise ProfileError(
+            f"Others may write it (mode {stat.S_IMODE(found.st_mode):04o}) and so have this run "
+            f"any program: run `chmod go-w {quote(path)}`.",
+            file=path,
+        )

@@ -1,0 +1,76 @@
+"""A function of the user's that a profile names, as ``module:function``, imported when called."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tokenadapter.config.trouble import ProfileError
+
+__all__ = ["NamedFunction", "is_function_name"]
+
+
+def is_function_name(value: object) -> bool:
+    """Whether *value* is of the form ``package.module:function``."""
+    if not isinstance(value, str):
+        return False
+    module, colon, name = value.partition(":")
+    return bool(colon) and all(
+        part.isidentifier() for part in [*module.split("."), *name.split(".")]
+    )
+
+
+class NamedFunction:
+    """Calls the function *name*, which is imported by the first call.
+
+    :param name: ``module:function``; the module has to be installed, or to lie where ``PYTHONPATH``
+        says.
+    :param key: the key that it was given for, for messages.
+    :param file: the configuration file.
+    """
+
+    __slots__ = ("_found", "file", "key", "name")
+
+    def __init__(self, name: str, key: str, file: str) -> None:
+        self.name = name
+        self.key = key
+        self.file = file
+        self._found: Any = None
+
+    def __call__(self, *args: Any) -> Any:
+        return (self._found or self.find())(*args)
+
+    def __repr__(self) -> str:
+        return f"<NamedFunction {self.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, self.key, self.file)
+
+    def find(self) -> Any:
+        """The function itself.
+
+        :raises ProfileError: if there is none.
+        """
+        from importlib import import_module
+
+        module_name, _, name = self.name.partition(":")
+        try:
+            found: Any = import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise self._error(
+                f"There is no module {error.name!r} here: install it, or have PYTHONPATH name its "
+                f"directory (now: {os.environ.get('PYTHONPATH') or 'not set'})."
+            ) from error
+        for part in name.split("."):
+            if not hasattr(found, part):
+                from tokenadapter.config.trouble import nearest
+
+                raise self._error(f"{module_name} has no {name!r}.{nearest(part, dir(found))}")
+            found = getattr(found, part)
+        if not callable(found):
+            raise self._error(f"{self.name} is no function, but of type {type(found).__name__}.")
+        self._found = found
+        return found
+
+    def _error(self, problem: str) -> ProfileError:
+        return ProfileError(problem, file=self.file, key=self.key)

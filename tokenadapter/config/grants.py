@@ -1,0 +1,178 @@
+"""The source of a profile: a grant whose secrets are looked up when something is presented.
+
+A token that is fresh needs none of them: no password manager is asked, no key is unlocked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tokenadapter.config.functions import NamedFunction
+from tokenadapter.config.references import Reference, resolved
+from tokenadapter.config.trouble import ProfileError
+from tokenadapter.protocols import Answer, Credential, FunctionGrant
+from tokenadapter.token import Token
+
+if TYPE_CHECKING:
+    from tokenadapter.errors import RefreshConfigError
+    from tokenadapter.sources.source import Source
+
+__all__ = ["FunctionOfProfile", "ProfileGrant"]
+
+# Seconds for which what was looked up is used: a renewal asks several times, and a program that
+# runs for months shall see that a secret was changed.
+_KEPT = 60.0
+
+
+class ProfileGrant:
+    """A grant (:class:`~tokenadapter.protocols.Grant`) as a profile describes it.
+
+    :param profile: its name, for messages.
+    :param make: makes the source that does the work.
+    :param arguments: for *make*, with references in place of secrets.
+    :raises TypeError: as *make* does, and so ``ValueError`` and ``UnsafeTarget``.
+    """
+
+    is_late = True
+
+    def __init__(
+        self, profile: str, make: Callable[..., Source], arguments: Mapping[str, Any]
+    ) -> None:
+        self._profile = profile
+        self._make = make
+        self.arguments = arguments
+        # It has everything but the secrets.
+        sample = make(**resolved(arguments, lambda reference: "looked-up-later"))
+        self.whose = sample.whose
+        self.asked = sample.asked
+        self.urls = sample.urls
+        self.deadline = sample.deadline
+        self.grace = sample.grace
+        self.revokes: bool = getattr(sample, "revokes", False)
+        self._name = repr(sample)
+        self._source: Source | None = None
+        self._until = 0.0
+        self._missing: ProfileError | None = None
+
+    @property
+    def client_credential(self) -> str:
+        """What authenticates the client."""
+        return self._looked_up().client_credential
+
+    def credentials(self, previous: Token | None) -> Sequence[Credential]:
+        """What could be presented now, the most welcome first.
+
+        :raises RefreshConfigError: if a secret cannot be looked up.
+        """
+        found = self._looked_up().credentials(previous)
+        if not found and self._missing is not None:
+            raise _unusable(self._profile, self._missing)
+        return found
+
+    def fetch(self, credential: Credential, previous: Token | None) -> Answer:
+        """Present *credential*, in one request.
+
+        :raises TokenError: as sources do.
+        """
+        from tokenadapter.errors import ReauthRequired
+
+        try:
+            # What the credential was made from, even if that was a while ago.
+            return (self._source or self._looked_up()).fetch(credential, previous)
+        except ReauthRequired as error:
+            told = str(error).replace("adopt NAME", f"adopt {self._profile}")
+            raise ReauthRequired(told, reason=error.reason, error=error.error) from None
+
+    def revoke(self, token: Token) -> None:
+        """Have the server revoke *token* and what came with it (RFC 7009).
+
+        :raises TokenError: if that fails.
+        """
+        self._looked_up().revoke(token)  # type: ignore[attr-defined]
+
+    def references(self) -> list[Reference]:
+        """The places of its secrets."""
+        found: list[Reference] = []
+        resolved(self.arguments, found.append)
+        return found
+
+    def inline_secrets(self) -> list[str]:
+        """The arguments that are secrets, and stand in the configuration as they are."""
+        return [
+            name
+            for name in ("client_secret", "refresh_token", "password", "auth")
+            if name in self.arguments and not _is_elsewhere(self.arguments[name])
+        ]
+
+    def __repr__(self) -> str:
+        return self._name
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_source": None, "_until": 0.0}
+
+    def _looked_up(self) -> Source:
+        source = self._source
+        if source is None or time.monotonic() > self._until:
+            self._missing = None
+            try:
+                arguments = {
+                    name: self._argument(name, value) for name, value in self.arguments.items()
+                }
+                source = self._make(**arguments)
+            except (ProfileError, TypeError, ValueError) as error:
+                raise _unusable(self._profile, error) from None
+            self._source, self._until = source, time.monotonic() + _KEPT
+        return source
+
+    def _argument(self, name: str, value: Any) -> Any:
+        try:
+            return resolved(value, Reference.read)
+        except ProfileError as error:
+            if name != "refresh_token":
+                raise
+            # Perhaps it was deleted after its use, and the store has a newer one.
+            self._missing = error
+            return None
+
+
+def _is_elsewhere(value: Any) -> bool:
+    return isinstance(value[-1] if isinstance(value, tuple) else value, Reference)
+
+
+class FunctionOfProfile(FunctionGrant):
+    """A function that a profile names, as a grant.
+
+    :param profile: its name, for messages.
+    """
+
+    is_late = True
+
+    def __init__(self, profile: str, function: NamedFunction, whose: Mapping[str, str]) -> None:
+        super().__init__(function, whose)
+        self._profile = profile
+        self._named = function
+
+    def fetch(self, credential: Credential, previous: Token | None) -> Answer:
+        """Call the function.
+
+        :raises RefreshConfigError: if there is none.
+        """
+        try:
+            self._named.find()
+        except ProfileError as error:
+            raise _unusable(self._profile, error) from None
+        return super().fetch(credential, previous)
+
+    def __repr__(self) -> str:
+        return f"<function {self._named.name}>"
+
+
+def _unusable(profile: str, error: Exception) -> RefreshConfigError:
+    from tokenadapter.errors import RefreshConfigError
+
+    return RefreshConfigError(
+        f"The profile {profile!r} cannot obtain a token. {error} Nothing was sent, and what the "
+        "store holds is kept."
+    )

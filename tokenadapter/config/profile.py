@@ -1,0 +1,176 @@
+"""One profile: an API's prefixes and how its token is obtained and kept, as a file describes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tokenadapter.config.checks import checked
+from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.functions import NamedFunction
+from tokenadapter.config.schema import PROFILE, VERDICT
+from tokenadapter.config.sources import grant_of
+from tokenadapter.keeper import TokenKeeper
+
+if TYPE_CHECKING:
+    from tokenadapter.adapter import TokenAdapter
+    from tokenadapter.protocols import TokenStore
+
+__all__ = ["Profile"]
+
+_ADAPTER_SETTINGS = (
+    "header",
+    "scheme",
+    "override_auth",
+    "allow_http",
+    "max_replays",
+    "replay_limit",
+)
+_KEEPER_SETTINGS = ("renew_early", "lock_timeout")
+
+
+class Profile:
+    """A profile that was checked as far as that is possible without requests.
+
+    :param config: the file that it stands in.
+    :param name: which of its profiles it is.
+    :raises ProfileError: if it cannot be as it is written.
+    :ivar prefixes: the API's base URLs, which share the token.
+    """
+
+    def __init__(self, config: ConfigFile, name: str) -> None:
+        self.config = config
+        self.name = name
+        self._says = checked(config, [name], config.table(name), PROFILE, ["source"])
+        if ("prefix" in self._says) == ("prefixes" in self._says):
+            raise config.error(
+                [name, "prefix"],
+                "Give the API's base URL here, or several as 'prefixes', but not both.",
+            )
+        self.prefixes: list[str] = self._says.get("prefixes") or [self._says["prefix"]]
+        self.header: str = self._says.get("header", "Authorization")
+        self.scheme: str = self._says.get("scheme", "Bearer")
+        self.grant = grant_of(config, name, self._says["source"])
+        self._verdict = self._given_verdict()
+        self._keeper: TokenKeeper | None = None
+
+    def __repr__(self) -> str:
+        return f"<Profile {self.name} of {self.config.path}>"
+
+    @property
+    def store_url(self) -> str:
+        """Where its token lives: as the profile says, or else in the user's state directory."""
+        given: str | None = self._says.get("store")
+        if given is not None:
+            return self._from_here(given)
+        state = os.environ.get("XDG_STATE_HOME", "")
+        state = state if os.path.isabs(state) else os.path.expanduser("~/.local/state")
+        return f"file:{state}/tokenadapter/{self.name}.json"
+
+    def _from_here(self, url: str) -> str:
+        """A relative path counts from the configuration file: from the working directory, two
+        programs would have two stores."""
+        scheme, _, path = url.partition(":")
+        is_relative = scheme.lower() == "file" and path and path[0] not in "/~\\%?#"
+        if not is_relative or path[1:2] == ":":  # a drive of Windows
+            return url
+        from urllib.parse import quote
+
+        return f"file:{quote(os.path.dirname(self.config.path))}/{path}"
+
+    def store(self) -> TokenStore:
+        """The store.
+
+        :raises ProfileError: if there is no such store.
+        """
+        from tokenadapter.stores.urls import store_from_url
+
+        try:
+            return store_from_url(self.store_url)
+        except (ImportError, ValueError) as error:
+            told = str(error).removeprefix("store: ")
+            raise self.config.error([self.name, "store"], told) from None
+
+    def keeper(self) -> TokenKeeper:
+        """The keeper that its adapters share.
+
+        :raises ProfileError: if a setting of it cannot be.
+        """
+        if self._keeper is None:
+            settings = {name: self._says[name] for name in _KEEPER_SETTINGS if name in self._says}
+            for name in ("on_refresh", "on_event"):
+                if name in self._says:
+                    settings[name] = self._function(name, self._says[name])
+            self._keeper = TokenKeeper(self.grant, self.store(), **settings)
+        return self._keeper
+
+    def adapters(self) -> list[TokenAdapter]:
+        """An adapter for each prefix.
+
+        :raises ProfileError: if one cannot be.
+        """
+        from tokenadapter.adapter import TokenAdapter
+
+        settings = {name: self._says[name] for name in _ADAPTER_SETTINGS if name in self._says}
+        verdict = self._verdict and self._verdict()
+        keeper = self.keeper()
+        adapters = []
+        for prefix in self.prefixes:
+            try:
+                made = TokenAdapter(prefix, keeper, verdict=verdict, **settings)
+            except (TypeError, ValueError) as error:
+                # The message begins with the setting, if it is another than the prefix.
+                first = str(error).partition(" ")[0].partition("=")[0]
+                key = "prefix" if "prefix" in self._says else "prefixes"
+                key = first if first in settings else key
+                raise self.config.error([self.name, key], str(error)) from None
+            adapters.append(made)
+        return adapters
+
+    def named_functions(self) -> list[NamedFunction]:
+        """The functions of the user's that it names."""
+        keeper = self.keeper()
+        given = [
+            getattr(self.grant, "function", None),
+            self._verdict and self._verdict(),
+            keeper.on_refresh,
+            keeper.journal.listener,
+        ]
+        return [function for function in given if isinstance(function, NamedFunction)]
+
+    # --- what stands in the tables -------------------------------------------------------
+
+    def _function(self, key: str, name: str) -> NamedFunction:
+        return NamedFunction(name, f"{self.name}.{key}", self.config.path)
+
+    def _given_verdict(self) -> Callable[[], Any] | None:
+        """What makes the verdict, if one is given."""
+        given = self._says.get("verdict")
+        if given is None:
+            return None
+        if isinstance(given, str):
+            function = self._function("verdict", given)
+            return lambda: function
+        says = checked(self.config, [self.name, "verdict"], given, VERDICT)
+        if "json" in says:
+            says["json"] = dict(_paths(says["json"]))
+
+        def made() -> Any:
+            from tokenadapter.verdicts import expired_on
+
+            try:
+                return expired_on(**says)
+            except (TypeError, ValueError) as error:
+                raise self.config.error([self.name, "verdict"], str(error)) from None
+
+        return made
+
+
+def _paths(table: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, Any]]:
+    """The members of a table and of those in it: TOML reads a dot in a key as one."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{lead}{name}.")
+        else:
+            yield lead + name, value

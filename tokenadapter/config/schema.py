@@ -1,0 +1,170 @@
+"""Which keys a profile may have, and what may stand behind each.
+
+What a value means beyond its type (a URL that is one, an authentication method that exists) the
+sources, stores and the adapter check themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tokenadapter.config.functions import is_function_name
+from tokenadapter.config.references import KINDS
+
+__all__ = ["PROFILE", "SOURCES", "VERDICT", "Kind"]
+
+
+class Kind:
+    """What may stand behind a key.
+
+    :param expected: that in words.
+    :param fits: whether a value is that.
+    :param is_late: whether it is a secret or holds some, not looked up before they are needed.
+    """
+
+    __slots__ = ("expected", "fits", "is_late")
+
+    def __init__(
+        self, expected: str, fits: Callable[[Any], bool], *, is_late: bool = False
+    ) -> None:
+        self.expected = expected
+        self.fits = fits
+        self.is_late = is_late
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_text, value))
+
+
+def _is_table_of_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+
+
+_TEXT = Kind("a text", _is_text)
+_TEXT_OR_EMPTY = Kind("a text", lambda value: isinstance(value, str))
+_TEXTS = Kind("a list of texts", _are_texts)
+_ONE_OR_MORE = Kind("a text or a list of texts", lambda value: _is_text(value) or _are_texts(value))
+_FLAG = Kind("true or false", lambda value: isinstance(value, bool))
+_NUMBER = Kind("a number of seconds above 0", _is_number)
+_COUNT = Kind("a whole number, 0 or more", _is_count)
+_TABLE = Kind("a table", lambda value: isinstance(value, dict))
+_TEXT_TABLE = Kind("a table of texts", _is_table_of_texts)
+_FUNCTION = Kind('a text such as "module:function"', is_function_name)
+_VERDICT = Kind(
+    'a table, or a text such as "module:function"',
+    lambda value: isinstance(value, dict) or is_function_name(value),
+)
+_STATUS = Kind(
+    "an HTTP status or a list of them",
+    lambda value: _is_number(value) or (isinstance(value, list) and all(map(_is_number, value))),
+)
+_CA = Kind(
+    "true, false, or the path of CA certificates",
+    lambda value: isinstance(value, bool) or _is_text(value),
+)
+_CERT = Kind(
+    "the path of a certificate, or a list of those of certificate and key",
+    lambda value: _is_text(value) or (_are_texts(value) and len(value) == 2),
+)
+_LIFETIME = Kind(
+    "a number of seconds, or where it stands in the answer",
+    lambda value: _is_number(value) or _is_text(value),
+)
+
+_KEPT = ", ".join(KINDS[:-1]) + f" or {KINDS[-1]}"
+_SECRET = Kind(f"a text, or a table that says where it is kept by {_KEPT}", _is_text, is_late=True)
+_SECRETS = Kind("a table of texts", _is_table_of_texts, is_late=True)
+_BODY = Kind("a text or a table", lambda v: _is_text(v) or isinstance(v, dict), is_late=True)
+_JSON = Kind(
+    "a JSON value",
+    lambda value: isinstance(value, (str, int, float, bool, list, dict)),
+    is_late=True,
+)
+_PAIR = Kind(
+    "a list of user and password",
+    lambda value: isinstance(value, list) and len(value) == 2,
+    is_late=True,
+)
+
+PROFILE: Mapping[str, Kind] = {
+    "prefix": _TEXT,
+    "prefixes": _TEXTS,
+    "source": _TABLE,
+    "store": _TEXT,
+    "header": _TEXT,
+    "scheme": _TEXT_OR_EMPTY,
+    "verdict": _VERDICT,
+    "renew_early": _FLAG,
+    "lock_timeout": _NUMBER,
+    "override_auth": _FLAG,
+    "allow_http": _FLAG,
+    "max_replays": _COUNT,
+    "replay_limit": _COUNT,
+    "on_refresh": _FUNCTION,
+    "on_event": _FUNCTION,
+}
+
+VERDICT: Mapping[str, Kind] = {"status": _STATUS, "json": _TABLE, "default": _FLAG}
+
+_WAY: Mapping[str, Kind] = {
+    "timeout": _NUMBER,
+    "verify": _CA,
+    "cert": _CERT,
+    "proxies": _TEXT_TABLE,
+    "allow_http": _FLAG,
+}
+
+_OAUTH2: Mapping[str, Kind] = {
+    "token_url": _TEXT,
+    "client_id": _TEXT,
+    "client_secret": _SECRET,
+    "client_auth": _TEXT,
+    "scope": _ONE_OR_MORE,
+    "resource": _ONE_OR_MORE,
+    "audience": _TEXT,
+    "extra": _SECRETS,
+    "revocation_url": _TEXT,
+    **_WAY,
+}
+
+_LOGIN: Mapping[str, Kind] = {
+    "url": _TEXT,
+    "json": _JSON,
+    "data": _BODY,
+    "auth": _PAIR,
+    "headers": _SECRETS,
+    "method": _TEXT,
+    "token": _TEXT,
+    "expires_in": _LIFETIME,
+    "expires_at": _TEXT,
+    "account": _TEXT,
+    **_WAY,
+}
+
+SOURCES: Mapping[str, tuple[Mapping[str, Kind], tuple[str, ...]]] = {
+    "client_credentials": (_OAUTH2, ("token_url", "client_id")),
+    "refresh_token": (
+        {**_OAUTH2, "refresh_token": _SECRET, "account": _TEXT, "grace": _NUMBER},
+        ("token_url", "client_id"),
+    ),
+    "password": (
+        {**_OAUTH2, "username": _TEXT, "password": _SECRET, "grace": _NUMBER},
+        ("token_url", "client_id", "username", "password"),
+    ),
+    "login": (_LOGIN, ("url",)),
+    "callable": ({"callable": _FUNCTION, "account": _TEXT}, ("callable",)),
+}
+"""The keys of each type of source, and which of them it cannot do without."""

@@ -1,0 +1,149 @@
+"""Profiles that are installed at the first use of what they sign.
+
+Not when it is imported: a program may import tokenadapter itself, which imports requests, and is
+not ready then.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from tokenadapter.adapter import TokenAdapter
+
+__all__ = ["Profiles"]
+
+
+class Profiles:
+    """The profiles *names* of the file *config*, on their way into a program.
+
+    If one of them cannot be, each request fails and says so: none goes out unsigned.
+    """
+
+    def __init__(self, names: Sequence[str], config: str) -> None:
+        self._names = names
+        self._config = config
+        self._adapters: list[TokenAdapter] | None = None
+        self._is_installed = False
+
+    def adapters(self) -> list[TokenAdapter]:
+        """Their adapters.
+
+        :raises RefreshConfigError: if one cannot be.
+        """
+        from tokenadapter.config.file import ConfigFile
+        from tokenadapter.config.profile import Profile
+        from tokenadapter.config.trouble import ProfileError
+        from tokenadapter.errors import RefreshConfigError
+
+        if self._adapters is None:
+            try:
+                config = ConfigFile.read(self._config)
+                self._adapters = [
+                    adapter for name in self._names for adapter in Profile(config, name).adapters()
+                ]
+            except ProfileError as error:
+                # What callers of requests catch.
+                raise RefreshConfigError(f"{error} Nothing was sent.") from None
+        return self._adapters
+
+    # --- requests ------------------------------------------------------------------------
+
+    def sign_sessions(self, sessions: Any) -> None:
+        """Install the adapters when the first session sends or looks for an adapter.
+
+        :param sessions: the module ``requests.sessions``.
+        """
+        from threading import RLock
+
+        session, lock = sessions.Session, RLock()
+        plain = {name: getattr(session, name) for name in ("send", "get_adapter")}
+        ours: dict[str, Any] = {}
+
+        def install() -> None:
+            with lock:
+                if self._is_installed:
+                    return
+                adapters = self.adapters()
+                from tokenadapter import install
+
+                for name, method in ours.items():
+                    if getattr(session, name) is method:  # else a tracer has come over it
+                        setattr(session, name, plain[name])
+                install(*adapters)
+                self._is_installed = True
+
+        def first(name: str) -> Callable[..., Any]:
+            @wraps(plain[name])
+            def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+                is_uncovered = getattr(session, name) is ours[name]
+                install()
+                # What stands there now, or else what is below us.
+                then = getattr(session, name) if is_uncovered else plain[name]
+                return then(self, *args, **kwargs)
+
+            return method
+
+        for name in plain:
+            ours[name] = first(name)
+            setattr(session, name, ours[name])
+
+    # --- urllib3 -------------------------------------------------------------------------
+
+    def sign_pools(self, urllib3: Any) -> None:
+        """Fit the pool managers and pools that are made from now on, but for those of requests.
+
+        :param urllib3: the module.
+        """
+        self._fit_new(urllib3.PoolManager, unless_within=_REQUESTS)
+        # Those of a manager are fitted by it.
+        self._fit_new(urllib3.HTTPConnectionPool, unless_within=(*_REQUESTS, "urllib3.poolmanager"))
+        # It is there already: urllib3.request() uses it.
+        default = getattr(urllib3, "_DEFAULT_POOL", None)
+        if default is not None:
+            self._fit_when_used(default)
+
+    def _fit_new(self, kind: Any, unless_within: Sequence[str]) -> None:
+        plain = kind.__init__
+        fit = self._fit
+
+        @wraps(plain)
+        def make(self: Any, *args: Any, **kwargs: Any) -> None:
+            plain(self, *args, **kwargs)
+            if not _is_within(unless_within):
+                fit(self)
+
+        kind.__init__ = make
+
+    def _fit_when_used(self, manager: Any) -> None:
+        def urlopen(*args: Any, **kwargs: Any) -> Any:
+            vars(manager).pop("urlopen", None)
+            self._fit(manager)
+            return manager.urlopen(*args, **kwargs)
+
+        manager.urlopen = urlopen
+
+    def _fit(self, target: Any) -> None:
+        adapters = self.adapters()
+        from tokenadapter.pool import fit
+
+        for adapter in adapters:
+            fit(target, adapter)
+
+
+_REQUESTS = ("requests.adapters", "requests.sessions")
+
+
+def _is_within(modules: Sequence[str]) -> bool:
+    """Whether one of our callers is in one of *modules*."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame.f_globals.get("__name__") in modules:
+            return True
+        frame = frame.f_back
+    return False

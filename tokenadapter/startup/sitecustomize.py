@@ -1,0 +1,50 @@
+"""Imported by an interpreter that ``tokenadapter run`` started, before its program.
+
+It leaves no trace but what it is for: the search path and the environment are as they would be
+without it, and a ``sitecustomize`` that it hides is run.
+"""
+
+import os
+import sys
+
+
+def _clear_the_way() -> None:
+    """Take this directory out of the search path."""
+    here = os.path.dirname(__file__)
+    sys.path[:] = [path for path in sys.path if path != here]
+
+
+def _watch() -> None:
+    # The package is where this file is, whatever the search path of the program says.
+    from tokenadapter.startup import VARIABLE
+    from tokenadapter.startup.watch import begin
+
+    text = os.environ.get(VARIABLE)
+    if text is not None:
+        begin(text)
+
+
+def _go_on() -> None:
+    """Run the ``sitecustomize`` that would have been run without us."""
+    ours = sys.modules.pop(__name__)
+    try:
+        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "sitecustomize":
+            raise
+    finally:
+        # The import of this one ends with looking it up.
+        sys.modules.setdefault(__name__, ours)
+
+
+if __name__ == "sitecustomize":
+    _clear_the_way()
+    try:
+        _watch()
+    except ImportError as error:
+        sys.stderr.write(
+            f"tokenadapter: {sys.executable} cannot import tokenadapter ({error}), so the program "
+            "would not be signed: install it for that interpreter too.\n"
+        )
+        os._exit(3)
+    _go_on()

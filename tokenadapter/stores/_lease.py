@@ -1,0 +1,128 @@
+"""A lock that is a lease: it lapses unless its holder goes on saying that it lives.
+
+Nobody beyond a machine sees a process die there.  So the lock is short, and a heartbeat extends
+it while its holder works; a dead holder is replaced within the time of one lease.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from contextlib import suppress
+
+__all__ = ["LEASE", "Lease"]
+
+LEASE = 5.0
+"""Seconds that a dead holder keeps others waiting at most.  Long enough for three heartbeats, one
+of which may get lost or be late; shorter than the ten seconds of grace that servers commonly give
+a rotated refresh token."""
+
+
+class Lease(ABC):
+    """One holder's lease.  A subclass knows how its store takes, extends and frees one.
+
+    A process that was forked from the holder's does not hold it.
+
+    :param seconds: after which it lapses without a heartbeat.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._owner = ""
+        self._process = 0
+        self._hold_for = 0.0
+        # By the monotonic clock: when the holder has given up.
+        self._end = 0.0
+        self._released = threading.Event()
+        # Guards the end of the lease: no late heartbeat may shorten what was confirmed since.
+        self._extending = threading.Lock()
+
+    @abstractmethod
+    def _take(self, owner: str, seconds: float) -> bool:
+        """Take the lease for *seconds*, if it is free or *owner* has it: a repeated request, whose
+        first answer got lost, succeeds again.
+
+        :raises StoreError: if that cannot be told.
+        """
+
+    @abstractmethod
+    def _extend(self, owner: str, seconds: float) -> bool:
+        """Let the lease end in *seconds* from now, if *owner* has it still.  Called by any thread.
+
+        :raises StoreError: if that cannot be told.
+        """
+
+    @abstractmethod
+    def _free(self, owner: str) -> None:
+        """End the lease if *owner* has it.  May raise anything."""
+
+    def holder(self) -> str | None:
+        """Who has the lease now, as ``host:process:nonce``; ``None`` if nobody has, or the store
+        cannot tell.
+
+        :raises StoreError: if it cannot be asked.
+        """
+        return None
+
+    def acquire(self, hold_for: float) -> bool:
+        """Take the lock now, or return ``False`` at once.
+
+        :param hold_for: seconds for which it is kept alive, unless :meth:`confirm` is called.
+        :raises StoreError: if that cannot be told.
+        """
+        self._process = os.getpid()
+        self._owner = f"{socket.gethostname()}:{self._process}:{os.urandom(8).hex()}"
+        self._released = threading.Event()
+        self._hold_for = hold_for
+        # Before it is asked for: the store counts from later on.
+        self._end = time.monotonic() + hold_for
+        if not self._take(self._owner, min(self._seconds, hold_for)):
+            self._owner = ""
+            return False
+        heartbeat = threading.Thread(
+            target=self._beat, args=(self._owner, self._released), name="tokenadapter lease"
+        )
+        heartbeat.daemon = True
+        try:
+            heartbeat.start()
+        except RuntimeError:
+            # The interpreter exits, and starts no more threads: one long lease instead.
+            self._seconds = hold_for
+            return self._extend(self._owner, hold_for)
+        return True
+
+    def confirm(self) -> bool:
+        """Whether the lock is still held, asked of the store itself; if so, *hold_for* begins
+        anew."""
+        if not self._owner or self._process != os.getpid():
+            return False
+        with self._extending:
+            end = time.monotonic() + self._hold_for
+            try:
+                is_held = self._extend(self._owner, min(self._seconds, self._hold_for))
+            except Exception:  # noqa: BLE001 - who cannot tell does not hold it
+                return False
+            if is_held:
+                self._end = end
+            return is_held
+
+    def release(self) -> None:
+        """Let others take it.  Never raises."""
+        owner, self._owner = self._owner, ""
+        if not owner or self._process != os.getpid():
+            return  # a forked child leaves the event alone, too: its lock may not be free there
+        self._released.set()
+        # Also after a request to take it that failed: it may have been heard.
+        with suppress(Exception):  # it lapses anyway
+            self._free(owner)
+
+    def _beat(self, owner: str, released: threading.Event) -> None:
+        while not released.wait(self._seconds / 3):
+            # What fails may be heard the next time.
+            with self._extending, suppress(Exception):
+                left = self._end - time.monotonic()
+                if left > 0 and not self._extend(owner, min(self._seconds, left)):
+                    return  # it is lost, and never comes back

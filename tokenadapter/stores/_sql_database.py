@@ -1,0 +1,209 @@
+"""Connections of a store's own to a database, on which every statement is a transaction.
+
+They are nobody else's: what an application rolls back is not ours, and a pool that its requests
+have emptied does not keep a token from being saved.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+from weakref import WeakSet, finalize
+
+from sqlalchemy import (
+    URL,
+    AssertionPool,
+    Connection,
+    Engine,
+    Pool,
+    QueuePool,
+    SingletonThreadPool,
+    StaticPool,
+    Table,
+    create_engine,
+    inspect,
+    make_url,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.schema import CreateTable
+
+__all__ = ["Database"]
+
+T = TypeVar("T")
+
+# Seconds after which a connection is not used again: what stands between may have dropped it
+# without a word.
+_RECYCLE = 30
+# By their names: seconds after which drivers give up what they would wait for, some for ever.
+_NETWORK = 5
+_LIBPQ = {"connect_timeout": _NETWORK, "tcp_user_timeout": _NETWORK * 1000}
+_MYSQL = dict.fromkeys(["connect_timeout", "read_timeout", "write_timeout"], _NETWORK)
+_TIMEOUTS = {"psycopg": _LIBPQ, "psycopg2": _LIBPQ, "pymysql": _MYSQL, "mysqldb": _MYSQL}
+# How often a statement is tried that the database could not do beside those of others.
+_TRIES = 10
+# What databases call that: serialization failures and deadlocks (SQLSTATE), and MySQL's numbers
+# for a deadlock and, in MariaDB, for a row that has changed since it was read.
+_COLLISIONS = {"40001", "40P01", 1213, 1020}
+
+
+class Database:
+    """A database, and how to talk to it.
+
+    :param engine_or_url: an engine shows how to connect; its connections are not touched.
+    :raises TypeError: if it is neither, or asynchronous.
+    :raises ValueError: if no other process or connection could see what is written.
+    :raises ModuleNotFoundError: if the driver is not installed.
+    """
+
+    def __init__(self, engine_or_url: str | URL | Engine) -> None:
+        self.engine = _engine(engine_or_url)
+        self.dialect = self.engine.dialect.name
+        _DATABASES.add(self)
+        finalize(self, self.engine.dispose)
+
+    def __str__(self) -> str:
+        # Options may hold secrets, too.
+        return self.engine.url.set(password=None, query={}).render_as_string()
+
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """What *work* returns when it is given a connection.
+
+        It is done again if the connection was lost, once, on a new one, and if others were in its
+        way: so it consists of statements that may be repeated.
+        """
+        tries, was_lost = 1, False
+        while True:
+            try:
+                with self.engine.connect() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                if error.connection_invalidated and not was_lost:
+                    was_lost = True
+                elif _is_collision(error) and tries < _TRIES:
+                    time.sleep(random.uniform(0, 0.002 * 2**tries))  # noqa: S311 - no secret
+                    tries += 1
+                else:
+                    raise
+
+    def has(self, table: Table) -> bool:
+        """Whether there is such a table."""
+        return self.run(
+            lambda connection: inspect(connection).has_table(table.name, schema=table.schema)
+        )
+
+    def create(self, table: Table) -> None:
+        """Create *table* unless it is there."""
+        creation = CreateTable(table, if_not_exists=True)
+        try:
+            self.run(lambda connection: connection.execute(creation))
+        except DBAPIError:
+            # PostgreSQL says so to all but the first of those who do it at the same time.
+            if not self.has(table):
+                raise
+
+    def _after_fork(self) -> None:
+        # The connections are the parent's.  Some drivers would end them when they are collected.
+        _INHERITED.append(self.engine.pool)
+        self.engine.dispose(close=False)
+
+
+def _engine(engine_or_url: object) -> Engine:
+    """An engine with a pool of its own."""
+    if isinstance(engine_or_url, (str, URL)):
+        url = _url(engine_or_url)
+        dialect = url.get_dialect()
+        is_async = dialect.is_async
+        timeouts = _TIMEOUTS.get(dialect.driver, {})
+        settings: dict[str, Any] = {
+            "connect_args": {key: timeouts[key] for key in timeouts.keys() - url.query.keys()},
+            "poolclass": QueuePool,
+            # One connection is kept; nobody waits for another.
+            "pool_size": 1,
+            "max_overflow": -1,
+            "pool_recycle": _RECYCLE,
+        }
+    elif isinstance(engine_or_url, Engine):
+        url, is_async = engine_or_url.url, engine_or_url.dialect.is_async
+        options = dict(engine_or_url.get_execution_options())
+        options.pop("isolation_level", None)
+        settings = {"pool": _separate(engine_or_url.pool), "execution_options": options}
+    else:
+        # The asynchronous engine has a synchronous one inside, which works for it alone.
+        is_async = hasattr(engine_or_url, "sync_engine")
+        if not is_async:
+            kind = type(engine_or_url).__name__
+            raise TypeError(f"SQLStore takes a URL or an engine, not {kind}")
+    if is_async:
+        raise TypeError(
+            "SQLStore needs a synchronous driver: the thread that renews waits for the database. "
+            "Give it a URL for one, such as postgresql+psycopg://, mysql+pymysql:// or sqlite://."
+        )
+    _check_shared(url)
+    try:
+        # Parameters hold tokens, which are for no log and no error.
+        return create_engine(url, isolation_level="AUTOCOMMIT", hide_parameters=True, **settings)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error}: install the driver of {url.drivername}, or name another one in the URL, as "
+            "in postgresql+psycopg:// or mysql+pymysql://",
+            name=error.name,
+        ) from error
+
+
+def _url(text: str | URL) -> URL:
+    try:
+        return make_url(text)
+    except (ArgumentError, ValueError):
+        # Without the text, and what the error took for a port: it may be a password.
+        raise ValueError(
+            "engine_or_url cannot be read as a URL: it is written "
+            "driver://user:password@host:port/database, and every sign in the password but "
+            "letters and digits as %XX"
+        ) from None
+
+
+def _separate(pool: Pool) -> Pool:
+    """A pool that connects in the same way, and shares no connection."""
+    single = (StaticPool, SingletonThreadPool, AssertionPool)
+    if isinstance(pool, single):
+        raise ValueError(
+            f"The engine has a {type(pool).__name__}, which has one connection for all: SQLStore "
+            "needs its own, beside those of the application. Give it a URL, or an engine with "
+            "another pool."
+        )
+    return pool.recreate()
+
+
+def _check_shared(url: URL) -> None:
+    if url.get_backend_name() != "sqlite":
+        return
+    name = url.database or ""
+    if not name or ":memory:" in name or "mode=memory" in name or url.query.get("mode") == "memory":
+        raise ValueError(
+            "An SQLite database in memory belongs to one connection: neither other processes nor "
+            "SQLStore's own connections would see it. Name a file, as in sqlite:////var/lib/"
+            "app/tokens.sqlite3, or use MemoryStore."
+        )
+
+
+def _is_collision(error: DBAPIError) -> bool:
+    driver = cast("Any", error.orig)
+    codes = [getattr(driver, "sqlstate", None), getattr(driver, "pgcode", None), *driver.args[:1]]
+    return any(code in _COLLISIONS for code in codes if isinstance(code, (str, int)))
+
+
+_DATABASES: WeakSet[Database] = WeakSet()
+# Pools of the process that this one was forked from, kept so that nobody closes what is in them.
+_INHERITED: list[Pool] = []
+
+
+def _after_fork() -> None:
+    for database in list(_DATABASES):
+        database._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

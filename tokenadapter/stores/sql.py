@@ -1,0 +1,259 @@
+"""The store for whoever shares a database: a row for each slot, by SQLAlchemy.
+
+It writes on connections of its own, so that a request that is rolled back cannot undo a rotated
+token, and holds neither connection nor transaction while the token endpoint is asked: the lock is
+a lease in the row, by the database's clock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from tokenadapter.protocols import Document, Snapshot
+from tokenadapter.stores._lease import LEASE, Lease
+from tokenadapter.stores._notes import is_noted, noted
+
+try:
+    from sqlalchemy import URL, Engine, MetaData
+
+    from tokenadapter.stores._sql_database import Database
+    from tokenadapter.stores._sql_rows import Row, Rows
+    from tokenadapter.stores._sql_table import NAME_LENGTH, token_table
+    from tokenadapter.stores._sql_trouble import TROUBLE, failure
+except ImportError as error:
+    raise ImportError(
+        "SQLStore needs SQLAlchemy 2.0.30 or later: pip install 'tokenadapter[sql]'"
+    ) from error
+
+__all__ = ["SQLStore", "token_table"]
+
+# What is put behind the name of a slot, for the row of its notes and for one put aside.
+_NOTES = ".notes"
+_ASIDE = ".damaged-"
+# So many characters are left for that.
+_SPARE = 40
+# How often a note is written anew because somebody else has written one.
+_TRIES = 100
+
+
+class SQLStore:
+    """One slot in a database, for all processes and machines that share it.
+
+    PostgreSQL, MySQL, MariaDB and SQLite.  The table has to be there: see :meth:`create_table`.
+    The row has the slot's name; where refresh tokens were spent, a second one, ``NAME.notes``,
+    remembers them by their hashes if the record is deleted.
+
+    The store connects anew, on connections of its own that commit each statement, and keeps one
+    of them open for a short while.  A forked child connects for itself.
+
+    :param engine_or_url: a URL for a synchronous driver, or an engine, which shows how to connect
+        and lends its kind of pool, but none of its connections.
+    :param slot: the name of the slot, up to 215 characters.
+    :param table: the name of the table, which all slots can share.
+    :param schema: the name of the table's schema, if it is not the usual one.
+    :param lease: for how many seconds a holder of the lock that died keeps others waiting at most.
+    :raises TypeError: if *engine_or_url* is neither, or is asynchronous.
+    :raises ValueError: if nobody else could see what is stored (SQLite in memory), or a name
+        cannot be one.
+    :raises ImportError: if SQLAlchemy or the driver is not installed.
+    """
+
+    is_copy = False
+    poll = (0.05, 0.5)
+
+    def __init__(
+        self,
+        engine_or_url: str | URL | Engine,
+        slot: str,
+        *,
+        table: str = "tokenadapter",
+        schema: str | None = None,
+        lease: float = LEASE,
+    ) -> None:
+        _check_name(slot)
+        if not table:
+            raise ValueError("table is empty: name a table")
+        if not lease > 0:
+            raise ValueError(f"lease must be above 0 seconds, not {lease!r}")
+        self.slot = slot
+        self.table = table
+        self.schema = schema
+        self.lease = lease
+        self._origin = engine_or_url
+        self._database = Database(engine_or_url)
+        self._table = token_table(MetaData(), table, schema)
+        self._rows = Rows(self._database, self._table)
+        self._warned = False
+
+    def create_table(self) -> None:
+        """Create the table unless it is there, whoever else does so at the same time.
+
+        :raises StoreError: if it cannot be created.
+        """
+        with self._explained("create its table"):
+            self._database.create(self._table)
+
+    def load(self) -> Snapshot:
+        """What the slot holds now, and the database's time.
+
+        A row that holds no record counts as empty; the log (``tokenadapter.store``) says so once,
+        and the next save puts it aside.
+
+        :raises StoreError: if it cannot be read.
+        """
+        with self._explained("read the token"):
+            row = self._rows.read(self.slot)
+        document = _decoded(row)
+        if document is None:
+            if row.text is not None and not self._warned:
+                self._warned = True
+                _log("%r holds something else: it counts as empty until it is saved", self)
+            return Snapshot(None, None, row.now)
+        return Snapshot(document, row.tag, row.now)
+
+    def save(
+        self, document: Document, *, tag: str, expected: str | None, ttl: float | None
+    ) -> bool:
+        """Replace the record if its tag is still *expected*.
+
+        A row that holds no record is moved to another name, which ends in ``.damaged-`` and the
+        time, and never overwritten.
+
+        :param ttl: seconds after which the row's ``expires_at`` says that it may be deleted.
+        :returns: ``False``, and nothing was written, if the tag has moved on.
+        :raises StoreError: if it cannot be written, or nobody knows whether it was.
+        """
+        with self._explained("save the token"):
+            return self._write(self.slot, document, tag, expected, ttl)
+
+    def prepare(self) -> None:
+        """Nothing: what kept a save from succeeding kept the announcement before it, too."""
+
+    def lock(self) -> RowLease:
+        """A lease on the row, not yet taken."""
+        return RowLease(self)
+
+    def mark(self, note: str, *, for_good: bool) -> None:
+        """Remember *note*, in a row of its own.
+
+        :param for_good: else it is forgotten when 32 others have come after it.
+        :raises StoreError: if that cannot be written.
+        """
+        with self._explained("remember a spent refresh token"):
+            for _ in range(_TRIES):
+                notes, tag = self._notes()
+                document = {"notes": noted(notes, note, for_good=for_good)}
+                if self._write(self.slot + _NOTES, document, os.urandom(8).hex(), tag, None):
+                    return
+            raise TimeoutError("others write notes all the time")
+
+    def marked(self, note: str) -> bool:
+        """Whether *note* is remembered.
+
+        :raises StoreError: if that cannot be read.
+        """
+        with self._explained("read which refresh tokens were spent"):
+            return is_noted(self._notes()[0], note)
+
+    def __repr__(self) -> str:
+        return f"SQLStore({str(self._database)!r}, {self.slot!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if isinstance(self._origin, Engine):
+            from pickle import PicklingError
+
+            raise PicklingError(
+                f"{self!r} was made from an engine, which belongs to its process: make the store "
+                "anew in the other process, or give it a URL."
+            )
+        make = partial(type(self), table=self.table, schema=self.schema, lease=self.lease)
+        return make, (self._origin, self.slot)
+
+    def __deepcopy__(self, memo: object) -> SQLStore:
+        return self  # a copy would be the same slot, by the same connections
+
+    # --- how it is done ------------------------------------------------------------------
+
+    def _write(
+        self, slot: str, document: Document, tag: str, expected: str | None, ttl: float | None
+    ) -> bool:
+        row = self._rows.read(slot)
+        if row.text is not None and _decoded(row) is None:
+            if expected is not None:
+                return False
+            aside = f"{slot}{_ASIDE}{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(4).hex()}"
+            self._rows.put_aside(slot, aside, row)
+            _log("%r held something else: that is in the row %r now", self, aside)
+        text = json.dumps(document)
+        return self._rows.write(slot, text, tag=tag, expected=expected, ttl=ttl)
+
+    def _notes(self) -> tuple[list[str], str | None]:
+        """What is remembered, and the tag of that."""
+        row = self._rows.read(self.slot + _NOTES)
+        document = _decoded(row)
+        return ([], None) if document is None else (document.get("notes", []), row.tag)
+
+    @contextmanager
+    def _explained(self, task: str) -> Iterator[None]:
+        try:
+            yield
+        except TROUBLE as error:
+            # Without its cause: that may quote what was to be written.
+            raise failure(self, task, error, self._database, self._table) from None
+
+
+class RowLease(Lease):
+    """A lease on a row of the table."""
+
+    def __init__(self, store: SQLStore) -> None:
+        super().__init__(store.lease)
+        self._store = store
+        self._rows = store._rows
+
+    def _take(self, owner: str, seconds: float) -> bool:
+        with self._store._explained("take the lock"):
+            return self._rows.take(self._store.slot, owner, seconds)
+
+    def _extend(self, owner: str, seconds: float) -> bool:
+        with self._store._explained("keep the lock"):
+            return self._rows.extend(self._store.slot, owner, seconds)
+
+    def _free(self, owner: str) -> None:
+        self._rows.free(self._store.slot, owner)
+
+    def holder(self) -> str | None:
+        """Who has the lease now, as ``host:process:nonce``; ``None`` if nobody has."""
+        with self._store._explained("look at the lock"):
+            return self._rows.holder(self._store.slot)
+
+
+def _check_name(slot: str) -> None:
+    if not slot or slot != slot.strip() or not slot.isprintable():
+        raise ValueError(f"slot is a name without spaces around it, not {slot!r}")
+    if len(slot) > NAME_LENGTH - _SPARE:
+        raise ValueError(f"slot has {len(slot)} characters, more than {NAME_LENGTH - _SPARE}")
+    if slot.endswith(_NOTES) or _ASIDE in slot:
+        raise ValueError(f"slot {slot!r} is kept for what belongs to another slot: another name")
+
+
+def _decoded(row: Row) -> Document | None:
+    """The document of a row, or ``None`` if it has none."""
+    if row.tag is None or row.text is None:
+        return None
+    try:
+        document = json.loads(row.text)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _log(message: str, *args: object) -> None:
+    import logging
+
+    logging.getLogger("tokenadapter.store").warning(message, *args)

@@ -1,0 +1,225 @@
+"""Stores by a line of text, for settings and command lines: ``file:~/.local/state/x/token.json``.
+
+A scheme is either known here or registered by another package, as an entry point of the group
+``tokenadapter.stores`` whose name is the scheme and which leads to a function of the whole URL::
+
+    [project.entry-points."tokenadapter.stores"]
+    vault = "my_package:store_from_vault_url"
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NoReturn, cast
+from urllib.parse import unquote
+
+from tokenadapter.protocols import TokenStore
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__all__ = ["schemes", "store_from_url"]
+
+_GROUP: Final = "tokenadapter.stores"
+# One letter is a drive of Windows.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.-]+)((?:\+[A-Za-z0-9_.-]+)?):", re.ASCII)
+# Where in a network URL the server stands: user and password, host, port.
+_SERVER = re.compile(r"[^/?#]*://(?:[^/?#]*@)?(?:\[[^\]/]*\]|[^:/?#@]*)(?::\d*)?(?:[/?]|$)")
+
+
+def store_from_url(url: str) -> TokenStore:
+    """The store that *url* names.
+
+    ======================================  =====================================================
+    URL                                     store
+    ======================================  =====================================================
+    ``file:~/x/token.json``,                :class:`~tokenadapter.FileStore`
+    ``file:///var/lib/x/token.json``
+    ``memory:name``                         :class:`~tokenadapter.MemoryStore`
+    ``redis://host:6379/0#key``,            ``RedisStore``
+    ``rediss://…``, ``unix:///…``,
+    ``valkey://…``, ``valkeys://…``
+    ``postgresql+psycopg://…/db#slot``,     ``SQLStore``; what stands before the ``#`` is
+    ``mysql+pymysql://…``,                  SQLAlchemy's
+    ``sqlite:///path#slot``, …
+    ``django:alias#key``                    ``DjangoCacheStore``
+    ``keyring:service/user``                ``KeyringStore``
+    ======================================  =====================================================
+
+    A character that would end a part early is written as ``%`` and two hexadecimal digits.
+
+    :raises ValueError: if it names none.  The message says what was expected, and shows no
+        password.
+    :raises TypeError: if it is not text.
+    :raises ImportError: if a package that the store needs is not installed.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"the URL of a store is text, not {type(url).__name__}")
+    match = _SCHEME.match(url)
+    if match is None:
+        raise ValueError(
+            "store: this names no kind of store. A file is written file:~/path/token.json; other "
+            f"kinds are {_listed(schemes())}"
+        )
+    scheme = match[1].lower()
+    make = _KNOWN.get(scheme)
+    if make is not None and (not match[2] or make is _sql):
+        return make(url, url[match.end() :])
+    elsewhere = {entry_point.name.lower(): entry_point for entry_point in _registered()}
+    entry_point = elsewhere.get(scheme + match[2].lower()) or elsewhere.get(scheme)
+    if entry_point is not None:
+        return _made_elsewhere(entry_point, url)
+    from difflib import get_close_matches
+
+    near = get_close_matches(scheme, schemes(), 1, 0.5)
+    hint = f"Did you mean {near[0]}:? " if near else ""
+    raise ValueError(
+        f"store: there is no kind of store called {scheme + match[2]}:. {hint}Known are "
+        f"{_listed(schemes())}; other packages can register more"
+    )
+
+
+def schemes() -> list[str]:
+    """The schemes that :func:`store_from_url` knows, registered ones included."""
+    return sorted({*_KNOWN, *(entry_point.name.lower() for entry_point in _registered())})
+
+
+def _file(url: str, rest: str) -> TokenStore:
+    if re.search("[?#]", rest):
+        _refuse(url, "a path, with %3F for ? and %23 for #", "file:~/x/token.json")
+    path = unquote(rest)
+    if path.startswith("//"):
+        path = path[2:]
+        if not path.startswith("/"):
+            _refuse(url, "no host: three slashes and a path", "file:///var/lib/x/token.json")
+        if os.name == "nt" and path[2:3] == ":":
+            path = path[1:]
+    if not path or path.endswith(("/", os.sep)):
+        _refuse(url, "the path of a file", "file:~/x/token.json")
+    from tokenadapter.stores.file import FileStore
+
+    return FileStore(path)
+
+
+def _memory(url: str, rest: str) -> TokenStore:
+    if not rest:
+        _refuse(url, "a name, by which the sessions of a process share the token", "memory:billing")
+    from tokenadapter.stores.memory import MemoryStore
+
+    return MemoryStore(unquote(rest))
+
+
+def _redis(url: str, rest: str) -> TokenStore:
+    example = "redis://localhost:6379/0#billing"
+    if url[:4].lower() == "unix":
+        example = "unix:///run/redis.sock?db=0#billing"
+    server, key = _server_and_slot(url, rest, "the key after a #", example)
+    from tokenadapter.stores.redis import RedisStore
+
+    return RedisStore(server, key)
+
+
+def _sql(url: str, rest: str) -> TokenStore:
+    example = "postgresql+psycopg://user@host/database#billing"
+    server, slot = _server_and_slot(url, rest, "the slot after a #", example)
+    from tokenadapter.stores.sql import SQLStore
+
+    with _as_value_error("sqlalchemy."):
+        return SQLStore(server, slot)
+
+
+def _django(url: str, rest: str) -> TokenStore:
+    alias, _, key = rest.partition("#")
+    if not alias or not key or alias.startswith("/"):
+        _refuse(url, "an alias of settings.CACHES, a # and a key", "django:default#billing")
+    from tokenadapter.stores.django import DjangoCacheStore
+
+    with _as_value_error("django."):
+        return DjangoCacheStore(unquote(alias), key=unquote(key))
+
+
+def _keyring(url: str, rest: str) -> TokenStore:
+    service, _, user = rest.partition("/")
+    if not service or not user or "/" in user:
+        _refuse(
+            url, "a service, a slash and a user, with %2F for / within them", "keyring:billing/me"
+        )
+    from tokenadapter.stores.keyring import KeyringStore
+
+    return KeyringStore(unquote(service), unquote(user))
+
+
+_KNOWN: dict[str, Callable[[str, str], TokenStore]] = {
+    "file": _file,
+    "memory": _memory,
+    "redis": _redis,
+    "rediss": _redis,
+    "unix": _redis,
+    "valkey": _redis,
+    "valkeys": _redis,
+    "postgresql": _sql,
+    "mysql": _sql,
+    "mariadb": _sql,
+    "sqlite": _sql,
+    "oracle": _sql,
+    "mssql": _sql,
+    "django": _django,
+    "keyring": _keyring,
+}
+
+
+def _server_and_slot(url: str, rest: str, what: str, example: str) -> tuple[str, str]:
+    """What stands before and after the ``#``."""
+    server, _, slot = url.rpartition("#")
+    if not slot or not server:
+        _refuse(url, what, example)
+    # The errors of the libraries to which it goes would show the piece of a password that they
+    # took for a port.
+    if "#" in server or not _SERVER.match(server):
+        _refuse(
+            url,
+            "//host, perhaps with user:password@ before it, in which every sign but letters and "
+            "digits is written as %XX, and :port after it",
+            example,
+        )
+    return server, unquote(slot)
+
+
+@contextmanager
+def _as_value_error(library: str) -> Iterator[None]:
+    """What a library raises of its own to say that there is no such thing."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(library):
+            raise
+        raise ValueError(f"store: {error}") from error
+
+
+def _refuse(url: str, expected: str, example: str) -> NoReturn:
+    # A password may be anywhere, if the URL cannot be read: only the scheme is shown.
+    scheme = url.partition(":")[0].lower()
+    raise ValueError(f"store: after {scheme}: was expected {expected}, as in {example}")
+
+
+def _registered() -> list[EntryPoint]:
+    from importlib.metadata import entry_points
+
+    return [*entry_points(group=_GROUP)]
+
+
+def _made_elsewhere(entry_point: EntryPoint, url: str) -> TokenStore:
+    store = entry_point.load()(url)
+    if not all(callable(getattr(store, name, None)) for name in ("load", "save", "lock")):
+        raise ValueError(
+            f"store: {entry_point.value}, which is registered for {entry_point.name}:, returned "
+            f"no store but an object of type {type(store).__name__}"
+        )
+    return cast("TokenStore", store)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"{name}:" for name in names)

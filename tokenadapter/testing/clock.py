@@ -1,0 +1,113 @@
+"""A clock that stands still, so that a test decides when an hour is over."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from tokenadapter.hand import Holder
+
+_Clock = Callable[[], float]
+
+
+class FrozenClock:
+    """A clock that stands still until it is moved.  A context manager that puts it in place::
+
+        with FrozenClock() as clock:
+            session.get(url)
+            clock.move(3600)          # the token is an hour old now
+            session.get(url)
+
+    In the whole process :func:`time.time` tells its time then, and so do adapters, keepers, stores
+    and token servers, whether they were made before or within the block.  Whoever waits, waits in
+    real seconds; a move is to them as if the machine had slept.  What has a clock of its own keeps
+    it: other processes, the stores of a database server, and :class:`datetime.datetime`, for
+    which there is the package ``time-machine``.
+
+    Called like a function it tells its time, which it does outside of the block too.
+
+    :param now: where it stands at first, as a POSIX timestamp in seconds; by default, the time
+        at which it is made.
+    """
+
+    def __init__(self, now: float | None = None) -> None:
+        self._now = time.time() if now is None else now
+        self._moved = 0.0
+        self._lock = threading.Lock()
+        self._undo = ExitStack()
+
+    def __call__(self) -> float:
+        return self._now
+
+    def __repr__(self) -> str:
+        return f"<FrozenClock {self._now:.3f}>"
+
+    def move(self, seconds: float) -> None:
+        """Move it forward.
+
+        :raises ValueError: if *seconds* is negative.
+        """
+        if seconds < 0:
+            raise ValueError("the clock moves forward only")
+        with self._lock:
+            self._now += seconds
+            self._moved += seconds
+
+    def __enter__(self) -> Self:
+        from tokenadapter.hand import Holder
+        from tokenadapter.machine import Machine
+
+        if isinstance(time.time, FrozenClock):
+            raise RuntimeError("another FrozenClock is in place")
+        wall, monotonic = Machine.wall, Machine.monotonic
+
+        def on_monotonic() -> float:
+            return monotonic() + self._moved
+
+        with ExitStack() as undo:
+            _put(undo, time, "time", self)
+            _put(undo, Machine, "wall", staticmethod(self))
+            _put(undo, Machine, "monotonic", staticmethod(on_monotonic))
+            # They remember their clocks, to look at them fast.
+            _put(undo, Holder, "_wall", _Swap("_wall", wall, self))
+            _put(undo, Holder, "_monotonic", _Swap("_monotonic", monotonic, on_monotonic))
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._undo.close()
+
+
+class _Swap:
+    """A data descriptor: who remembers the one clock sees the other, and never remembers that."""
+
+    def __init__(self, name: str, real: _Clock, frozen: _Clock) -> None:
+        self._name = name
+        self._real = real
+        self._frozen = frozen
+
+    def __get__(self, holder: Holder, owner: type[Holder]) -> _Clock:
+        clock: _Clock = vars(holder)[self._name]
+        return self._frozen if clock is self._real else clock
+
+    def __set__(self, holder: Holder, clock: _Clock) -> None:
+        vars(holder)[self._name] = self._real if clock is self._frozen else clock
+
+
+def _put(undo: ExitStack, owner: Any, name: str, stand_in: object) -> None:
+    """Set an attribute until *undo* is closed."""
+    if name in vars(owner):
+        undo.callback(setattr, owner, name, vars(owner)[name])
+    else:
+        undo.callback(delattr, owner, name)
+    setattr(owner, name, stand_in)

@@ -1,0 +1,125 @@
+"""What is saved is loaded: whole, unchanged, and also after something broke it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tokenadapter.testing.contract.terms import Connect, Corrupt, Terms
+
+if TYPE_CHECKING:
+    from tokenadapter.protocols import TokenStore
+
+__all__ = ["Contents"]
+
+
+class Contents(Terms):
+    """Documents, notes, and what becomes of content that is none."""
+
+    def test_an_empty_slot_has_neither_document_nor_tag(self, store: TokenStore) -> None:
+        snapshot = store.load()
+        assert (snapshot.document, snapshot.tag) == (None, None)
+
+    def test_the_time_of_a_snapshot_does_not_run_backwards(self, store: TokenStore) -> None:
+        times = [store.load().now for _ in range(5)]
+        assert times == sorted(times)
+
+    def test_what_was_saved_is_loaded(self, connect: Connect) -> None:
+        document = {
+            "text": 'ASCII, "quotes", \\ and \n',
+            "unicode": "żółć – 東京 – 🗝️ – \u202e",
+            "numbers": [0, -1, 1.5, 1e300, 2**53, 1_700_000_000.123456],
+            "words": [True, False, None, "", [], {}],
+            "nested": {"a": [{"b": {"c": [[1], [2]]}}]},
+            "": "a key without a name",
+        }
+        assert connect().save(document, tag="one", expected=None, ttl=None)
+        snapshot = connect().load()
+        assert snapshot.document == document
+        assert snapshot.tag == "one"
+
+    def test_large_documents_are_kept_whole(self, connect: Connect) -> None:
+        tag = None
+        for size in (self.LARGE, 10, self.LARGE // 2):
+            document = {"token": "x" * size, "unicode": "🗝" * (size // 10)}
+            assert connect().save(document, tag=f"{size}", expected=tag, ttl=None)
+            tag = f"{size}"
+            assert connect().load()[:2] == (document, tag)
+
+    def test_a_document_that_changes_after_the_save_is_not_saved(self, store: TokenStore) -> None:
+        document: dict[str, Any] = {"list": [1]}
+        assert store.save(document, tag="one", expected=None, ttl=None)
+        document["list"].append(2)
+        loaded = store.load().document
+        assert loaded == {"list": [1]}
+        loaded["list"].append(3)
+        assert store.load().document == {"list": [1]}
+
+    @pytest.mark.parametrize("ttl", [None, 3600.0])
+    def test_a_document_is_kept_while_it_is_worth_something(
+        self, store: TokenStore, ttl: float | None
+    ) -> None:
+        assert store.save({"n": 1}, tag="one", expected=None, ttl=ttl)
+        assert store.load().document == {"n": 1}
+
+    def test_a_longer_life_replaces_a_shorter_one(self, store: TokenStore) -> None:
+        assert store.save({"n": 1}, tag="one", expected=None, ttl=0.05)
+        while not store.save({"n": 2}, tag="two", expected=store.load().tag, ttl=None):
+            pass
+        time.sleep(0.1)
+        assert store.load().document == {"n": 2}
+
+    def test_neither_store_nor_snapshot_shows_a_secret(self, store: TokenStore) -> None:
+        assert store.save({"secret": "s3cr3t"}, tag="one", expected=None, ttl=None)
+        assert "s3cr3t" not in f"{store!r} {store} {store.load()!r} {store.load()}"
+
+    @pytest.mark.parametrize("size", [0, 7])
+    def test_what_it_did_not_write_counts_as_nothing(
+        self, connect: Connect, corrupt: Corrupt | None, size: int
+    ) -> None:
+        if corrupt is None:
+            pytest.skip("the fixture 'corrupt' does not say how to break the content")
+        assert connect().save({"n": 1}, tag="one", expected=None, ttl=None)
+        corrupt(b"garbage"[:size])
+        assert connect().load()[:2] == (None, None)
+        assert not connect().save({"n": 2}, tag="two", expected="one", ttl=None)
+        assert connect().save({"n": 2}, tag="two", expected=None, ttl=None)
+        assert connect().load()[:2] == ({"n": 2}, "two")
+
+    # Notes
+
+    @pytest.mark.parametrize("for_good", [True, False])
+    def test_notes_are_remembered(self, connect: Connect, for_good: bool) -> None:
+        store = connect()
+        for note in ("first", "second", "first"):
+            lock = store.lock()
+            assert lock.acquire(self.HOLD)
+            store.mark(note, for_good=for_good)
+            lock.release()
+        assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
+        assert [connect().marked(note) for note in ("first", "second", "fir", "third", "")] == [
+            True,
+            True,
+            False,
+            False,
+            False,
+        ]
+
+    def test_notes_for_good_outlast_all_others_and_of_those_some_dozens_are_remembered(
+        self, connect: Connect
+    ) -> None:
+        store = connect()
+        lock = store.lock()
+        assert lock.acquire(self.HOLD)
+        store.mark("raised", for_good=False)
+        for note in ("kept", "raised"):
+            store.mark(note, for_good=True)
+        store.mark("kept", for_good=False)
+        others = [f"other {number}" for number in range(40)]
+        for note in others:
+            store.mark(note, for_good=False)
+        lock.release()
+        for note in ("kept", "raised", *others[-24:]):
+            assert connect().marked(note), note

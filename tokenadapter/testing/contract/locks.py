@@ -1,0 +1,216 @@
+"""One holder at a time, of whom the others need not know more than what the slot holds."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tokenadapter.testing.contract.terms import Connect, Terms
+from tokenadapter.testing.workers import first_use, in_threads
+
+if TYPE_CHECKING:
+    from tokenadapter.protocols import StoreLock, TokenStore
+
+__all__ = ["Locks", "take_within"]
+
+
+class Locks(Terms):
+    """The lock, the lease that it may be, and those who wait for it."""
+
+    def test_one_lock_excludes_every_other(self, connect: Connect) -> None:
+        first, second = connect().lock(), connect().lock()
+        assert first.acquire(self.HOLD)
+        assert not second.acquire(self.HOLD)
+        assert (first.confirm(), second.confirm()) == (True, False)
+        first.release()
+        assert not first.confirm()
+        assert second.acquire(self.HOLD)
+        assert (first.confirm(), second.confirm()) == (False, True)
+        second.release()
+
+    def test_two_locks_of_one_store_exclude_each_other(self, store: TokenStore) -> None:
+        first, second = store.lock(), store.lock()
+        assert first.acquire(self.HOLD)
+        assert not second.acquire(self.HOLD)
+        first.release()
+
+    def test_a_lock_that_was_not_taken_is_not_held(self, store: TokenStore) -> None:
+        lock = store.lock()
+        assert not lock.confirm()
+        lock.release()
+        assert lock.acquire(self.HOLD)
+        lock.release()
+
+    def test_a_lock_excludes_other_threads(self, connect: Connect) -> None:
+        lock = connect().lock()
+        assert lock.acquire(self.HOLD)
+        taken: list[bool] = []
+        in_threads(lambda _: taken.append(connect().lock().acquire(self.HOLD)), range(4))
+        assert taken == [False] * 4
+        lock.release()
+
+    def test_release_frees_no_lock_of_another(self, connect: Connect) -> None:
+        early, holder, late = connect().lock(), connect().lock(), connect().lock()
+        assert early.acquire(self.HOLD)
+        early.release()
+        assert holder.acquire(self.HOLD)
+        assert not late.acquire(self.HOLD)
+        for lock in (early, early, late):
+            lock.release()
+        assert holder.confirm()
+        assert not connect().lock().acquire(self.HOLD)
+        holder.release()
+        holder.release()
+        assert late.acquire(self.HOLD)
+        late.release()
+
+    def test_of_many_threads_that_try_at_once_one_takes_the_lock(self, connect: Connect) -> None:
+        barrier = threading.Barrier(8)
+        taken: list[list[int]] = [[] for _ in range(30)]
+
+        def take(number: int) -> None:
+            store = connect()
+            for takers in taken:
+                lock = store.lock()
+                barrier.wait()
+                if lock.acquire(self.HOLD):
+                    takers.append(number)
+                barrier.wait()
+                lock.release()
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            in_threads(take, range(barrier.parties))
+        finally:
+            sys.setswitchinterval(interval)
+        assert [len(takers) for takers in taken] == [1] * len(taken)
+
+    def test_the_holder_of_the_lock_writes(self, store: TokenStore) -> None:
+        lock = store.lock()
+        assert lock.acquire(self.HOLD)
+        store.prepare()
+        store.mark("note", for_good=True)
+        assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
+        assert store.save({"n": 2}, tag="two", expected="one", ttl=None)
+        assert lock.confirm()
+        lock.release()
+        assert store.load()[:2] == ({"n": 2}, "two")
+
+    def test_loading_waits_for_no_lock(self, connect: Connect) -> None:
+        assert connect().save({"n": 1}, tag="one", expected=None, ttl=None)
+        lock = connect().lock()
+        assert lock.acquire(self.HOLD)
+        assert connect().load().tag == "one"
+        assert not connect().marked("note")
+        lock.release()
+
+    def test_what_was_prepared_need_not_be_saved(self, store: TokenStore) -> None:
+        lock = store.lock()
+        assert lock.acquire(self.HOLD)
+        store.prepare()
+        store.prepare()
+        lock.release()
+        assert store.load().document is None
+        assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
+
+    # Leases
+
+    def test_the_lock_of_who_lives_does_not_lapse(self, connect: Connect) -> None:
+        lock = connect().lock()
+        assert lock.acquire(self.HOLD)
+        end = time.monotonic() + 2.5 * (self.LEASE or 0.0)
+        while time.monotonic() < end:
+            assert not connect().lock().acquire(self.HOLD)
+            time.sleep(0.05)
+        assert lock.confirm()
+        lock.release()
+
+    def test_the_lease_of_who_has_given_up_lapses(self, connect: Connect) -> None:
+        if self.LEASE is None:
+            pytest.skip("a lock of this store is no lease: it ends with its holder")
+        store, other = connect(), connect()
+        first, second = store.lock(), other.lock()
+        assert first.acquire(2 * self.LEASE)
+        take_within(self.LAPSES_WITHIN + 2 * self.LEASE, second, self.HOLD)
+        assert not first.confirm()
+        first.release()
+        assert second.confirm()
+        # Who has lost the lock does not write over who has it.
+        assert other.save({"n": 2}, tag="two", expected=None, ttl=None)
+        assert not store.save({"n": 1}, tag="one", expected=None, ttl=None)
+        second.release()
+
+    # Waiters
+
+    def test_who_waits_looks_soon_and_then_less_often(self, store: TokenStore) -> None:
+        first, longest = store.poll
+        assert 0 < first <= longest <= 5
+
+    def test_who_waits_sees_what_the_holder_writes(self, connect: Connect) -> None:
+        locked, waits, seen, over = (threading.Event() for _ in range(4))
+
+        def hold() -> None:
+            store = connect()
+            lock = store.lock()
+            try:
+                assert lock.acquire(self.HOLD)
+                locked.set()
+                assert waits.wait(self.HOLD)
+                assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
+                # It keeps the lock: who waits watches the slot.
+                assert seen.wait(self.HOLD)
+                assert lock.confirm()
+            finally:
+                lock.release()
+                over.set()
+                locked.set()
+
+        def wait() -> None:
+            store = connect()
+            try:
+                assert locked.wait(self.HOLD)
+                assert store.load().tag is None
+                assert not store.lock().acquire(self.HOLD)
+                waits.set()
+                while store.load().tag is None:
+                    assert not over.is_set()
+                    time.sleep(store.poll[0])
+            finally:
+                waits.set()
+                seen.set()
+
+        roles = [hold, wait]
+        in_threads(lambda number: roles[number](), range(2))
+
+    def test_of_many_threads_that_find_it_empty_one_fills_it(self, connect: Connect) -> None:
+        barrier = threading.Barrier(8)
+        told: list[tuple[str, bool]] = []
+
+        def use(number: int) -> None:
+            store = connect()
+            barrier.wait()
+            told.append(first_use(store, f"thread {number}", self.HOLD))
+
+        in_threads(use, range(barrier.parties))
+        assert len({name for name, _ in told}) == 1
+        assert sum(filled for _, filled in told) == 1
+
+    # Copies
+
+    def test_no_slot_is_a_copy_where_it_came_into_being(self, connect: Connect) -> None:
+        assert not connect().is_copy
+        assert connect().save({"n": 1}, tag="one", expected=None, ttl=None)
+        assert not connect().is_copy
+
+
+def take_within(seconds: float, lock: StoreLock, hold_for: float) -> None:
+    """Take a lock that will be free within so many *seconds*."""
+    deadline = time.monotonic() + seconds
+    while not lock.acquire(hold_for):
+        assert time.monotonic() < deadline, f"the lock is not free after {seconds:g} s"
+        time.sleep(0.01)

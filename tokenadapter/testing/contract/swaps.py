@@ -1,0 +1,74 @@
+"""A write replaces what its writer saw, or nothing."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tokenadapter.testing.contract.terms import Connect, Terms
+from tokenadapter.testing.workers import in_threads
+
+if TYPE_CHECKING:
+    from tokenadapter.protocols import TokenStore
+
+__all__ = ["Swaps"]
+
+
+class Swaps(Terms):
+    """Compare and swap, on the tag."""
+
+    def test_the_tag_that_is_there_may_be_replaced(self, store: TokenStore) -> None:
+        assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
+        assert store.save({"n": 2}, tag="two", expected="one", ttl=None)
+        assert store.load()[:2] == ({"n": 2}, "two")
+
+    @pytest.mark.parametrize("expected", [None, "zero"])
+    def test_any_other_expectation_writes_nothing(
+        self, store: TokenStore, expected: str | None
+    ) -> None:
+        assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
+        assert not store.save({"n": 2}, tag="two", expected=expected, ttl=None)
+        assert store.load()[:2] == ({"n": 1}, "one")
+
+    def test_an_empty_slot_has_no_tag_that_could_be_expected(self, store: TokenStore) -> None:
+        assert not store.save({"n": 1}, tag="one", expected="zero", ttl=None)
+        assert store.load().document is None
+
+    def test_a_write_that_is_tried_again_succeeds_again(self, store: TokenStore) -> None:
+        for _ in range(2):
+            assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
+        for _ in range(2):
+            assert store.save({"n": 2}, tag="two", expected="one", ttl=None)
+        assert store.load()[:2] == ({"n": 2}, "two")
+
+    def test_what_a_write_that_is_tried_again_writes_is_the_latest(self, store: TokenStore) -> None:
+        # Time has passed meanwhile: a record may say so.
+        for number in range(3):
+            assert store.save({"n": number}, tag="one", expected=None, ttl=None)
+            assert store.load()[:2] == ({"n": number}, "one")
+
+    def test_a_write_that_is_tried_again_after_another_one_fails(self, store: TokenStore) -> None:
+        assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
+        assert store.save({"n": 2}, tag="two", expected="one", ttl=None)
+        assert not store.save({"n": 1}, tag="one", expected=None, ttl=None)
+        assert store.load()[:2] == ({"n": 2}, "two")
+
+    def test_of_the_writes_of_many_threads_one_wins(self, connect: Connect) -> None:
+        barrier = threading.Barrier(12)
+        won: list[list[str]] = [[], [], []]
+
+        def write(number: int) -> None:
+            store = connect()
+            for winners in won:
+                expected = store.load().tag
+                barrier.wait()
+                tag = f"{expected}-{number}"
+                if store.save({"by": tag}, tag=tag, expected=expected, ttl=None):
+                    winners.append(tag)
+                barrier.wait()
+
+        in_threads(write, range(barrier.parties))
+        assert [len(winners) for winners in won] == [1, 1, 1]
+        assert connect().load()[:2] == ({"by": won[-1][0]}, won[-1][0])

@@ -1,0 +1,50 @@
+"""The pytest plugin: the fixtures ``token_server`` and ``frozen_clock``.
+
+pytest loads it at each of its starts where tokenadapter is installed, for all who use the fixtures
+and all who do not: everything but pytest is imported by the fixtures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tokenadapter.testing import FrozenClock, TokenServer
+
+__all__ = ["frozen_clock", "pytest_configure", "token_server"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known to ``--strict-markers`` and ``pytest --markers``."""
+    config.addinivalue_line(
+        "markers",
+        "token_server(lifetime=3600, rotate=True, https=False, ...): "
+        "the arguments of the TokenServer that the fixture token_server gives.",
+    )
+
+
+@pytest.fixture
+def token_server(request: pytest.FixtureRequest) -> Iterator[TokenServer]:
+    """A running tokenadapter.testing.TokenServer, made as the marker token_server says."""
+    from tokenadapter.testing import TokenServer
+
+    arguments: tuple[Any, ...] = ()
+    options: dict[str, Any] = {}
+    # From the module's marker to that of the test, which says the last word.
+    for marker in reversed(list(request.node.iter_markers("token_server"))):
+        arguments += marker.args
+        options |= marker.kwargs
+    with TokenServer(*arguments, **options) as server:
+        yield server
+
+
+@pytest.fixture
+def frozen_clock() -> Iterator[FrozenClock]:
+    """A tokenadapter.testing.FrozenClock that is in place: time passes when the test says so."""
+    from tokenadapter.testing import FrozenClock
+
+    with FrozenClock() as clock:
+        yield clock

@@ -1,0 +1,155 @@
+"""Threads and processes for the tests of a store: started, listened to, and ended.
+
+The processes begin empty (``spawn``) and are told what to do by functions of this module, which
+needs neither pytest nor the test that started them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenadapter.protocols import TokenStore
+
+__all__ = ["ROUNDS", "SPAWN", "counting", "first_use", "in_threads", "process", "succeeds_in_child"]
+
+SPAWN = multiprocessing.get_context("spawn")
+"""What processes are started with: they have nothing of this one but what they are given."""
+
+ROUNDS = 10
+"""How often processes write at the same moment in :func:`write_in_rounds`."""
+
+
+def in_threads(work: Callable[[int], object], numbers: Sequence[int]) -> None:
+    """Run *work* for each number in a thread of its own; raise the first error."""
+    errors: list[Exception] = []
+
+    def guarded(number: int) -> None:
+        try:
+            work(number)
+        except Exception as error:  # noqa: BLE001  (raised below)
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=[number]) for number in numbers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+@contextmanager
+def process(work: Callable[..., None], *args: object) -> Iterator[tuple[BaseProcess, Connection]]:
+    """A process that runs ``work(pipe, *args)``, and is killed at the end of the block."""
+    pipe, theirs = SPAWN.Pipe()
+    child = SPAWN.Process(target=work, args=(theirs, *args), daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        yield child, pipe
+    finally:
+        child.kill()
+        child.join()
+        child.close()
+        pipe.close()
+
+
+def succeeds_in_child(check: Callable[[], bool]) -> bool:
+    """Whether *check* is true in a forked child."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if check() else 1
+        except BaseException:  # noqa: BLE001  (the child must not become a second test run)
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def counting(pipe: Connection) -> Iterator[int]:
+    """The numbers from 0 on, until something comes through the pipe."""
+    number = 0
+    while not pipe.poll():
+        yield number
+        number += 1
+
+
+def first_use(store: TokenStore, name: str, hold_for: float) -> tuple[str, bool]:
+    """Fill the slot if it is empty, as a keeper does: look, take the lock, **look again**, write.
+
+    :returns: who has filled it, and whether that was this call.
+    """
+    pause, longest = store.poll
+    while True:
+        document = store.load().document
+        if document is not None:
+            return str(document["by"]), False
+        lock = store.lock()
+        try:
+            if lock.acquire(hold_for):
+                found = store.load()
+                if found.document is not None:
+                    return str(found.document["by"]), False
+                store.prepare()
+                written = store.save({"by": name}, tag=name, expected=found.tag, ttl=None)
+                return name, written
+        finally:
+            lock.release()
+        time.sleep(pause)
+        pause = min(pause * 1.5, longest)
+
+
+# What processes do.
+
+
+def take_when_told(pipe: Connection, store: TokenStore) -> None:
+    """Try to take a lock for as many seconds as come through the pipe, again and again."""
+    while True:
+        lock = store.lock()
+        pipe.send(lock.acquire(pipe.recv()))
+
+
+def tell_whether_it_is_a_copy(pipe: Connection, store: TokenStore) -> None:
+    """Say whether the store that arrived here is a copy."""
+    pipe.send(store.is_copy)
+
+
+def write_in_rounds(pipe: Connection, store: TokenStore, barrier: Any, number: int) -> None:
+    """Write at the same moment as others, and say which writes succeeded."""
+    won = []
+    for round_ in range(ROUNDS):
+        expected = store.load().tag
+        barrier.wait()
+        won.append(store.save({}, tag=f"{number}-{round_}", expected=expected, ttl=None))
+        barrier.wait()
+    pipe.send(won)
+    pipe.recv()
+
+
+def write_on_and_on(pipe: Connection, store: TokenStore, large: int) -> None:
+    """Write documents of all sizes, up to *large*, until told to stop."""
+    tag = store.load().tag
+    for number in counting(pipe):
+        size = (number % 3) ** 2 * large // 4
+        document = {"size": size, "text": "x" * size}
+        assert store.save(document, tag=str(number), expected=tag, ttl=None)
+        tag = str(number)
+
+
+def use_first(pipe: Connection, store: TokenStore, barrier: Any, name: str) -> None:
+    """Use an empty slot at the same moment as others, and say who has filled it."""
+    barrier.wait()
+    pipe.send(first_use(store, name, 60.0))
+    pipe.recv()
