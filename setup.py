@@ -17,6 +17,7 @@ VERSION = re.search(
 EXTRAS = {
     # One for each store beyond a file and memory, by its name.
     "redis": ["redis>=5.2"],
+    "valkey": ["valkey>=6"],
     "sql": ["sqlalchemy>=2.0.30"],
     "django": ["django>=5.1"],
     "keyring": ["keyring>=25"],
@@ -80,7 +81,7 @@ EXTRAS = {
     ],
 }
 # The tests, the type checker and the documentation meet every store.
-_STORES = ("redis", "sql", "django", "keyring", "crypto")
+_STORES = ("redis", "valkey", "sql", "django", "keyring", "crypto")
 for extra in ("test", "types", "docs"):
     EXTRAS[extra] += [requirement for store in _STORES for requirement in EXTRAS[store]]
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})

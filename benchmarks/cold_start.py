@@ -1,20 +1,15 @@
-"""What a script that runs once pays: cron starts it, it does one request, it ends.
+"""A script that runs once
 
-The same GET to a server on loopback, by a script with plain requests and a header that is fixed,
-and by one with a ``TokenAdapter`` whose ``FileStore`` holds a valid token.  Whole processes are
-measured, from start to end, and the scripts take turns: wall time, and the processor time of the
-process.  The ratio is the median of those of neighbours.
+What cron pays: the script starts, reads a stored token that is valid, sends one request to a server
+on this machine, and ends.
 
-With ``--instructions`` valgrind counts what a whole process executes; that hardly depends on what
-else the machine does.
-
-    python benchmarks/cold_start.py
-    python benchmarks/cold_start.py --instructions
+Whole processes are measured, and they take turns: wall time, and the time of the processor. All
+that they import is compiled beforehand. The peak of the memory is asked once of each, and the
+instructions are counted once, by valgrind.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -23,129 +18,147 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median, quantiles
+from typing import NamedTuple
 
-from tokenadapter import ClientCredentials, FileStore, TokenKeeper
+from contenders import NAMES, OURS, PLAIN, Case, contender, installed
+from measuring import (
+    TELL_MEMORY,
+    Bar,
+    Chart,
+    Claim,
+    Finding,
+    Spread,
+    Table,
+    alone,
+    better_than,
+    environment,
+    in_turns,
+    peak_memory,
+    ratio,
+    shown,
+    spread,
+)
+
 from tokenadapter.testing import TokenServer
 
-PLAIN = """
+SCRIPT = """
 import sys
-import requests
+from contenders import Case, contender
 
-api, token_url, path, access_token = sys.argv[1:]
-session = requests.Session()
-session.headers["Authorization"] = f"Bearer {access_token}"
-session.get(f"{api}invoices").raise_for_status()
+name, *where = sys.argv[1:]
+case = Case(*where)
+contender(name).sender(case)("GET", case.api).raise_for_status()
 """
-
-TOKENADAPTER = """
-import sys
-import requests
-from tokenadapter import ClientCredentials, FileStore, TokenAdapter
-
-api, token_url, path, access_token = sys.argv[1:]
-session = requests.Session()
-grant = ClientCredentials(token_url, client_id="client", client_secret="secret")
-TokenAdapter(api, grant, store=FileStore(path)).mount(session)
-session.get(f"{api}invoices").raise_for_status()
-"""
-
-CONTENDERS = {"plain": PLAIN, "tokenadapter": TOKENADAPTER}
-
+HERE = Path(__file__).parent
+LIMIT = 1.05
 # What a script with a valid stored token must not load.
 NEEDLESS = ("cachetools", "dataclasses", "filelock", "inspect")
 
 
+class Taken(NamedTuple):
+    """What one process took, in seconds."""
+
+    wall: float
+    processor: float
+
+
 class Scripts:
-    """The contenders' scripts, ready to be run: all they import is compiled beforehand."""
+    """The contenders' scripts, ready to be run: a token is stored, and all is compiled."""
 
-    def __init__(self, server: TokenServer, directory: Path) -> None:
-        path = directory / "state" / "token.json"
-        grant = ClientCredentials(server.token_url, client_id="client", client_secret="secret")
-        token = TokenKeeper(grant, FileStore(path)).current()
-        self.lock = Path(f"{path}.lock")
-        self.lock.unlink()
-        self._arguments = (server.api_url, server.token_url, str(path), token.access_token)
-        self._environment = {
-            "HOME": str(directory),
-            "PATH": os.environ["PATH"],
-            "PYTHONPYCACHEPREFIX": str(directory / "compiled"),
-            "PYTHONHASHSEED": "0",
-        }
-        for name in CONTENDERS:
-            self.run(name)
+    def __init__(self, server: TokenServer, folder: Path, names: list[str]) -> None:
+        self._environment = environment(folder) | {"PYTHONPATH": str(HERE), "PYTHONHASHSEED": "0"}
+        self._cases: dict[str, Case] = {}
+        for name in names:
+            path = folder / name / "token.json"
+            path.parent.mkdir(mode=0o700)
+            case = self._cases[name] = Case(server.api_url, server.token_url, str(path))
+            token = server.issue()
+            contender(name).store(case, token | {"expires_at": time.time() + token["expires_in"]})
+            Path(f"{path}.lock").unlink(missing_ok=True)
+            self.output(name)
 
-    def run(self, name: str, after: str = "", tool: tuple[str, ...] = ()) -> str:
-        """Run a script to its end, under a *tool* perhaps, and return what was said."""
-        command = [*tool, sys.executable, "-c", CONTENDERS[name] + after, *self._arguments]
+    def command(self, name: str, script: str) -> list[str]:
+        return [sys.executable, "-c", script, name, *self._cases[name]]
+
+    def output(self, name: str, after: str = "", tool: tuple[str, ...] = ()) -> str:
+        """What a script says, under a *tool* perhaps."""
         done = subprocess.run(
-            command, env=self._environment, check=True, text=True, capture_output=True
+            [*tool, *self.command(name, SCRIPT + after)],
+            env=self._environment,
+            check=True,
+            text=True,
+            capture_output=True,
         )
         return done.stdout + done.stderr
 
+    def taken(self, name: str) -> Taken:
+        started = time.perf_counter()
+        process = subprocess.Popen(self.command(name, SCRIPT), env=self._environment)
+        _, process.returncode, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - started
+        assert process.returncode == 0
+        return Taken(wall, usage.ru_utime + usage.ru_stime)
 
-def check(scripts: Scripts) -> None:
-    """A valid stored token costs neither a lock nor any import that only a renewal needs."""
-    loaded = scripts.run("tokenadapter", after="print(*sys.modules)").split()
-    needless = sorted({*NEEDLESS} & {*loaded})
-    assert not needless, f"loaded, but not needed: {needless}"
-    assert not scripts.lock.exists(), "the lock was touched"
+    def memory(self, name: str) -> float:
+        return peak_memory(self.output(name, after=TELL_MEMORY))
 
-
-def seconds(scripts: Scripts, rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Wall time and processor time of each process, by contender and round."""
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTENDERS}
-    for number in range(rounds):
-        order = list(CONTENDERS)
-        for name in order if number % 2 else reversed(order):
-            before, started = os.times(), time.perf_counter()
-            scripts.run(name)
-            wall, after = time.perf_counter() - started, os.times()
-            processor = after.children_user + after.children_system
-            processor -= before.children_user + before.children_system
-            taken[name].append((wall, processor))
-    return taken
-
-
-def report_time(scripts: Scripts, rounds: int) -> None:
-    taken = seconds(scripts, rounds)
-    for kind, unit in enumerate(("wall time", "processor")):
-        print(f"{unit:16}{'ms a process':>14}{'middle half':>18}{'to plain':>10}")
-        floor = [values[kind] for values in taken["plain"]]
-        for name, values in taken.items():
-            mine = [value[kind] for value in values]
-            low, middle, high = (1e3 * value for value in quantiles(mine, n=4))
-            ratio = median(mine / plain for mine, plain in zip(mine, floor, strict=True))
-            print(f"{name:16}{middle:14.1f}{f'{low:.1f} – {high:.1f}':>18}{ratio:10.3f}")
-
-
-def report_instructions(scripts: Scripts) -> None:
-    valgrind = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
-    if shutil.which(valgrind[0]) is None:
-        sys.exit("Counting instructions needs valgrind: install it, or measure time alone.")
-    floor = 0
-    print(f"{'':16}{'instructions':>16}{'to plain':>10}")
-    for name in CONTENDERS:
-        collected = re.search(r"Collected : (\d+)", scripts.run(name, tool=valgrind))
+    def instructions(self, name: str) -> int:
+        tool = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+        collected = re.search(r"Collected : (\d+)", self.output(name, tool=tool))
         assert collected is not None
-        count = int(collected[1])
-        floor = floor or count
-        print(f"{name:16}{count:16,}{count / floor:10.3f}", flush=True)
+        return int(collected[1])
+
+    def check(self) -> None:
+        """A valid stored token costs neither a lock nor an import that only a renewal needs."""
+        loaded = self.output(OURS, after="print(*sys.modules)").split()
+        needless = sorted({*NEEDLESS} & {*loaded})
+        assert not needless, f"loaded, but not needed: {needless}"
+        assert not Path(f"{self._cases[OURS].path}.lock").exists(), "the lock was touched"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--instructions", action="store_true", help="count them, by valgrind")
-    parser.add_argument("--rounds", type=int, default=40)
-    options = parser.parse_args()
-    with TokenServer() as server, tempfile.TemporaryDirectory() as directory:
-        scripts = Scripts(server, Path(directory))
-        check(scripts)
-        if options.instructions:
-            report_instructions(scripts)
+def measure(quick: bool) -> Finding:
+    with TokenServer() as server, tempfile.TemporaryDirectory() as folder:
+        names = [PLAIN, OURS] if quick else installed()
+        scripts = Scripts(server, Path(folder), names)
+        scripts.check()
+        taken = in_turns(names, 1 if quick else 40, scripts.taken)
+        memory = {name: scripts.memory(name) for name in taken}
+        counts: dict[str, int] = {}
+        if shutil.which("valgrind") and not quick:
+            counts = {name: scripts.instructions(name) for name in taken}
+        assert not server.stats.token_requests, "a good token was renewed"
+    return finding(taken, memory, counts)
+
+
+def finding(
+    taken: dict[str, list[Taken]], memory: dict[str, float], counts: dict[str, int]
+) -> Finding:
+    head = ["", "ms", "middle half", "to plain", "processor ms", "to plain", "MiB", "instructions"]
+    rows, time_bars, memory_bars, walls = [], [], [], {}
+    for name, values in taken.items():
+        wall = [one.wall for one in values]
+        processor = [one.processor for one in values]
+        walls[name] = ratio(wall, [one.wall for one in taken[PLAIN]])
+        others = ratio(processor, [one.processor for one in taken[PLAIN]])
+        row = [NAMES[name].shown, *shown(spread(wall).times(1e3)), f"{walls[name]:.3f}"]
+        row += [shown(spread(processor).times(1e3))[0], f"{others:.3f}", f"{memory[name]:.1f}"]
+        if name in counts:
+            times = counts[name] / counts[PLAIN]
+            row.append(f"{counts[name] / 1e6:,.0f} million ({times:.3f})")
         else:
-            report_time(scripts, options.rounds)
+            row.append("")
+        rows.append(row)
+        time_bars.append(Bar(NAMES[name].shown, spread(wall).times(1e3)))
+        memory_bars.append(Bar(NAMES[name].shown, Spread(*[memory[name]] * 3)))
+    charts = [
+        Chart("bench-cold-start", "A script with one request, from start to end: ms", time_bars),
+        Chart("bench-memory", "The peak memory of that script: MiB", memory_bars, decimals=1),
+    ]
+    text = f"tokenadapter: at most {LIMIT} of the wall time of plain requests: {walls[OURS]:.3f}"
+    compared = {NAMES[name].shown: wall for name, wall in walls.items()}
+    remark = better_than(NAMES[OURS].shown, compared, "times the wall time of plain requests")
+    return Finding([Table(head, rows)], charts, [Claim(text, walls[OURS] <= LIMIT)], [remark])
 
 
 if __name__ == "__main__":
-    main()
+    alone(measure)

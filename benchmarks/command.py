@@ -1,27 +1,38 @@
-"""What ``tokenadapter header`` costs where the token is good: a crontab calls it each minute.
+"""The command
 
-Beside ``python -c "import requests"``, the least that a script in Python pays for its first
-request. Whole processes are measured, from start to end, and they take turns; the ratio is the
-median of those of neighbours.
+What `tokenadapter header` costs where the token is good: a crontab calls it each minute.
 
-    python benchmarks/command.py
+Beside `python -c "import requests"`, the least that a script in Python pays for its first request.
+Whole processes are measured, from start to end, and they take turns.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median, quantiles
+
+from measuring import (
+    Bar,
+    Chart,
+    Claim,
+    Finding,
+    Table,
+    alone,
+    environment,
+    in_turns,
+    ratio,
+    shown,
+    spread,
+)
 
 from tokenadapter.testing import TokenServer
 
 LIMIT = 0.45
-
+FLOOR = 'python -c "import requests"'
+HEADER = "tokenadapter header billing"
 PROFILE = """
 [billing]
 prefix = "{api}"
@@ -37,20 +48,21 @@ refresh_token = {{ file = "first" }}
 
 # As pip installs it: the shell's search for it is not ours to measure.
 SCRIPT = "import sys; from tokenadapter.cli.main import main; sys.exit(main())"
-
-CONTENDERS = {
-    "import requests": ("-c", "import requests"),
-    "header billing": ("-c", SCRIPT, "header", "billing"),
-    "token billing": ("-c", SCRIPT, "token", "billing"),
-    "status billing": ("-c", SCRIPT, "status", "billing"),
-    "header, options": ("-c", SCRIPT, "header", "billing", "--min-validity", "5m"),
-    "-m tokenadapter": ("-m", "tokenadapter", "header", "billing"),
-    "python alone": ("-c", "pass"),
+COMMANDS = {
+    FLOOR: ("-c", "import requests"),
+    HEADER: ("-c", SCRIPT, "header", "billing"),
+    "tokenadapter token billing": ("-c", SCRIPT, "token", "billing"),
+    "tokenadapter status billing": ("-c", SCRIPT, "status", "billing"),
+    "tokenadapter header billing --min-validity 5m": (
+        *("-c", SCRIPT, "header", "billing", "--min-validity", "5m"),
+    ),
+    "python -m tokenadapter header billing": ("-m", "tokenadapter", "header", "billing"),
+    'python -c "pass"': ("-c", "pass"),
 }
 
 
 class Processes:
-    """The contenders, ready to be run: a token is stored, and all they import is compiled."""
+    """The commands, ready to be run: a token is stored, and all they import is compiled."""
 
     def __init__(self, server: TokenServer, directory: Path) -> None:
         path = directory / "tokenadapter.toml"
@@ -59,54 +71,46 @@ class Processes:
         )
         path.chmod(0o600)
         (directory / "first").write_text(server.issue()["refresh_token"])
-        self._environment = {
-            "HOME": str(directory),
-            "PATH": os.environ["PATH"],
-            "PYTHONPYCACHEPREFIX": str(directory / "compiled"),
+        self._environment = environment(directory) | {
             "TOKENADAPTER_CONFIG": str(path),
             "BILLING_SECRET": "secret",
         }
-        for name in CONTENDERS:
-            self.run(name)
+        for name in COMMANDS:
+            self.output(name)
 
-    def run(self, name: str) -> str:
-        command = [sys.executable, *CONTENDERS[name]]
+    def output(self, name: str) -> str:
+        command = [sys.executable, *COMMANDS[name]]
         done = subprocess.run(
             command, env=self._environment, check=True, capture_output=True, text=True
         )
         return done.stdout
 
-
-def report(processes: Processes, rounds: int) -> float:
-    taken: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    for number in range(rounds):
-        order = list(CONTENDERS)
-        for name in order if number % 2 else reversed(order):
-            started = time.perf_counter()
-            processes.run(name)
-            taken[name].append(time.perf_counter() - started)
-    floor = taken["import requests"]
-    ratios = {}
-    print(f"{'':18}{'ms a process':>14}{'middle half':>18}{'to import requests':>20}")
-    for name, mine in taken.items():
-        low, middle, high = (1e3 * value for value in quantiles(mine, n=4))
-        ratios[name] = median(one / other for one, other in zip(mine, floor, strict=True))
-        print(f"{name:18}{middle:14.1f}{f'{low:.1f} – {high:.1f}':>18}{ratios[name]:20.3f}")
-    return ratios["header billing"]
+    def seconds(self, name: str) -> float:
+        started = time.perf_counter()
+        self.output(name)
+        return time.perf_counter() - started
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30)
-    options = parser.parse_args()
+def measure(quick: bool) -> Finding:
     with TokenServer() as server, tempfile.TemporaryDirectory() as directory:
         processes = Processes(server, Path(directory))
-        assert processes.run("header billing").startswith("Authorization: Bearer ")
-        ratio = report(processes, options.rounds)
+        assert processes.output(HEADER).startswith("Authorization: Bearer ")
+        taken = in_turns(COMMANDS, 1 if quick else 30, processes.seconds)
         assert server.stats.token_requests == 1, "a good token was renewed"
-    if ratio > LIMIT:
-        sys.exit(f"A header costs {ratio:.3f} of import requests, more than {LIMIT}.")
+    times = {name: ratio(mine, taken[FLOOR]) for name, mine in taken.items()}
+    rows = [
+        [f"`{name}`", *shown(spread(mine).times(1e3)), f"{times[name]:.3f}"]
+        for name, mine in taken.items()
+    ]
+    bars = [Bar(name, spread(mine).times(1e3)) for name, mine in taken.items()]
+    chart = Chart("bench-command", "A command, from start to end: ms", bars)
+    text = f"A header: at most {LIMIT} of the time of `import requests`: {times[HEADER]:.3f}"
+    return Finding(
+        [Table(["", "ms", "middle half", "to import requests"], rows)],
+        [chart],
+        [Claim(text, times[HEADER] <= LIMIT)],
+    )
 
 
 if __name__ == "__main__":
-    main()
+    alone(measure)

@@ -1,26 +1,22 @@
-"""What a valid token in memory adds to a request: time, and instructions.
+"""A request with a valid token
 
-The same GET through each contender, with the whole of requests, urllib3 and http.client at work;
-only the network is missing: connections are opened to a socket that takes everything and always
-has the same answer ready.
+What token handling adds to a request when there is nothing to do: time, and instructions.
 
-Time is measured in rounds in which the contenders take turns; each gets the median of its rounds
-and the middle half of them.  Instructions are counted by valgrind in processes that do nothing
-else: the difference between a run with many requests and one with few, so that starting Python
-does not matter.  Unlike time, they do not depend on what else the machine does; but where things
-happen to lie in memory decides what meets in the interpreter's caches, and makes up to 1 %, so
-they are counted in several layouts of it.
+The same GET by each contender, with the whole of requests, urllib3 and http.client at work; only
+the network is missing: connections are opened to a socket that takes everything and always has the
+same answer ready. The contenders take turns, some requests each.
 
-A header costs something whoever sets it: "session header" is the same request without any token
-handling, and the floor for all who send a token.
+Instructions are counted by valgrind in processes that do nothing else, as the difference between a
+run with many requests and one with few: starting Python does not matter. Unlike time, they do not
+depend on what else the machine does; but where things happen to lie in memory decides what meets in
+the interpreter's caches, and makes up to 1 %, so they are counted in several layouts of it.
 
-    python benchmarks/hot_path.py
-    python benchmarks/hot_path.py --instructions
+A header costs something whoever sets it, so there are two floors: no token at all, and plain
+requests with a header that is fixed.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import io
 import os
@@ -28,19 +24,35 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from statistics import mean, median, quantiles
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean
 
 import requests
+from contenders import NAMES, OURS, PLAIN, Case, Send, contender, installed
+from measuring import (
+    Bar,
+    Chart,
+    Claim,
+    Finding,
+    Table,
+    alone,
+    better_than,
+    in_turns,
+    ratio,
+    shown,
+    spread,
+)
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
-from tokenadapter import Token, TokenAdapter
-
-PREFIX = "https://api.example.com/v1"
-URL = f"{PREFIX}/invoices?page=2"
-ACCESS_TOKEN = "0123456789abcdef" * 4
+API = "https://api.example.com/v1/"
+URL = f"{API}invoices?page=2"
+TOKEN = {"access_token": "0123456789abcdef" * 4, "refresh_token": "fedcba9876543210" * 4}
+NO_TOKEN = "no token"
+LIMIT = 1.02
 ANSWER = b"""\
 HTTP/1.1 200 OK\r
 Date: Thu, 01 Jan 2026 00:00:00 GMT\r
@@ -97,81 +109,65 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-# --- the contenders: each gives a function that does one request ------------------------------
+# --- what is measured -------------------------------------------------------------------------
 
 
-def plain() -> Callable[[], requests.Response]:
-    """No token at all."""
-    session = requests.Session()
-    return lambda: session.get(URL)
+def case(name: str, folder: str) -> Case:
+    """Nobody renews a token that is valid for another hour: there is no token endpoint."""
+    return Case(API, "http://127.0.0.1:9/token", str(Path(folder, f"{name}.json")))
 
 
-def session_header() -> Callable[[], requests.Response]:
-    """A header of the session, set once: the price of the header alone."""
-    session = requests.Session()
-    session.headers["Authorization"] = f"Bearer {ACCESS_TOKEN}"
-    return lambda: session.get(URL)
+def sender(name: str, folder: str) -> Send:
+    if name == NO_TOKEN:
+        return requests.Session().request
+    return contender(name).sender(case(name, folder))
 
 
-def by_hand() -> Callable[[], requests.Response]:
-    """A header set with each request."""
-    session = requests.Session()
-    return lambda: session.get(URL, headers={"Authorization": f"Bearer {ACCESS_TOKEN}"})
-
-
-def tokenadapter() -> Callable[[], requests.Response]:
-    """The token of an adapter, valid for another hour."""
-    session = requests.Session()
-    adapter = TokenAdapter(PREFIX, _no_renewal).mount(session)
-    adapter.keeper.adopt(Token(ACCESS_TOKEN, expires_at=time.time() + 3600))
-    return lambda: session.get(URL)
-
-
-def _no_renewal(previous: Token | None) -> Token:
-    raise AssertionError("a token that is valid was renewed")
-
-
-CONTENDERS: dict[str, Callable[[], Callable[[], requests.Response]]] = {
-    "plain": plain,
-    "session header": session_header,
-    "header by hand": by_hand,
-    "tokenadapter": tokenadapter,
-}
-
-
-# --- the measurements -------------------------------------------------------------------------
-
-
-def seconds(rounds: int, requests_per_round: int) -> dict[str, list[float]]:
+def seconds(names: list[str], folder: str, rounds: int, count: int) -> dict[str, list[float]]:
     """The seconds that one request took, by contender and round."""
-    gets = {name: contender() for name, contender in CONTENDERS.items()}
-    for get in gets.values():
-        get()
-    taken: dict[str, list[float]] = {name: [] for name in gets}
-    for _ in range(rounds):
-        for name, get in gets.items():
-            started = time.perf_counter()
-            for _ in range(requests_per_round):
-                get()
-            taken[name].append((time.perf_counter() - started) / requests_per_round)
-    return taken
+    senders = {name: sender(name, folder) for name in names}
+    for send in senders.values():
+        send("GET", URL).raise_for_status()
+
+    def one(name: str) -> float:
+        send = senders[name]
+        started = time.perf_counter()
+        for _ in range(count):
+            send("GET", URL)
+        return (time.perf_counter() - started) / count
+
+    return in_turns(names, rounds, one)
 
 
-def instructions(name: str, layouts: int, few: int = 20, many: int = 120) -> float:
+def instructions(
+    names: list[str], folder: str, layouts: int, few: int = 20, many: int = 120
+) -> dict[str, float]:
     """The instructions that one request takes, the mean of several layouts of memory."""
-    _instructions(name, 1, layout=0)  # now all that is imported is compiled
-    return mean(
-        (_instructions(name, many, layout) - _instructions(name, few, layout)) / (many - few)
-        for layout in range(layouts)
-    )
+
+    def count(name: str) -> float:
+        valgrind(name, folder, 1, layout=0)  # now all that is imported is compiled
+        return mean(
+            (valgrind(name, folder, many, layout) - valgrind(name, folder, few, layout))
+            / (many - few)
+            for layout in range(layouts)
+        )
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(names, pool.map(count, names), strict=True))
 
 
-def _instructions(name: str, count: int, layout: int) -> int:
-    valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+def valgrind(name: str, folder: str, count: int, layout: int) -> int:
+    tool = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
     done = subprocess.run(
-        [*valgrind, sys.executable, "-c", LAYOUT, __file__, "--run", name, str(count)],
+        [*tool, sys.executable, "-c", LAYOUT, __file__, "--run", name, folder, str(count)],
         # Few variables, always the same: requests reads them all with each request.
-        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONHASHSEED": str(layout)},
+        env={
+            "HOME": "/nonexistent",
+            "PATH": os.environ["PATH"],
+            "PYTHONHASHSEED": str(layout),
+            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTHONSAFEPATH": "1",
+        },
         check=True,
         capture_output=True,
         text=True,
@@ -181,56 +177,65 @@ def _instructions(name: str, count: int, layout: int) -> int:
     return int(collected[1])
 
 
-def run(name: str, count: int) -> None:
+def run(name: str, folder: str, count: int) -> None:
     """What valgrind looks at."""
     # A full collection more in one run than in the other would outweigh what is looked for.
     gc.disable()
-    get = CONTENDERS[name]()
+    send = sender(name, folder)
     for _ in range(count):
-        get()
+        send("GET", URL)
 
 
-# --- the report -------------------------------------------------------------------------------
+# --- the finding ------------------------------------------------------------------------------
 
 
-def report_time(rounds: int, requests_per_round: int) -> None:
-    taken = seconds(rounds, requests_per_round)
-    floor = median(taken["plain"])
-    print(f"{'':16}{'µs a request':>14}{'middle half':>18}{'to plain':>10}")
+def measure(quick: bool) -> Finding:
+    HTTPSConnectionPool.ConnectionCls = Unplugged
+    names = [NO_TOKEN, *installed()]
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names[1:]:
+            token = TOKEN | {"expires_in": 3600, "expires_at": time.time() + 3600}
+            contender(name).store(case(name, folder), token)
+        rounds, count = (3, 5) if quick else (60, 100)
+        taken = seconds(names, folder, rounds, count)
+        has_valgrind = shutil.which("valgrind") is not None and not quick
+        counts = instructions(names, folder, layouts=4) if has_valgrind else {}
+    return finding(taken, counts)
+
+
+def finding(taken: dict[str, list[float]], counts: dict[str, float]) -> Finding:
+    head = ["", "instructions", "to no token", "to a fixed header"]
+    head += ["µs", "middle half", "to no token", "to a fixed header"]
+    floors = (NO_TOKEN, PLAIN)
+    rows, bars = [], []
     for name, values in taken.items():
-        low, middle, high = (1e6 * value for value in quantiles(values, n=4))
-        print(f"{name:16}{middle:14.1f}{f'{low:.1f} – {high:.1f}':>18}{middle / 1e6 / floor:10.3f}")
+        row = [title(name)]
+        if name in counts:
+            row += [f"{counts[name]:,.0f}", *(f"{counts[name] / counts[n]:.3f}" for n in floors)]
+        else:
+            row += ["", "", ""]
+        row += [*shown(spread(values).times(1e6), 0)]
+        row += [f"{ratio(values, taken[floor]):.3f}" for floor in floors]
+        rows.append(row)
+        bars.append(Bar(title(name), spread(values).times(1e6)))
+    chart = Chart("bench-hot-path", "A request with a valid token, without the network: µs", bars)
+    claims, remarks = [], []
+    if counts:
+        compared = {NAMES[name].shown: counts[name] / counts[PLAIN] for name in installed()}
+        remarks.append(better_than(NAMES[OURS].shown, compared, "times the instructions"))
+        more = counts[OURS] / counts[PLAIN]
+        text = f"tokenadapter: at most {LIMIT} of the instructions of a fixed header: {more:.4f}"
+        claims.append(Claim(text, more <= LIMIT))
+    return Finding([Table(head, rows)], [chart], claims, remarks)
 
 
-def report_instructions(layouts: int) -> None:
-    if shutil.which("valgrind") is None:
-        sys.exit("Counting instructions needs valgrind: install it, or measure time alone.")
-    counts: dict[str, float] = {}
-    print(f"{'':16}{'instructions':>14}{'to plain':>10}{'to session header':>19}")
-    for name in CONTENDERS:
-        count = counts[name] = instructions(name, layouts)
-        ratios = f"{count / counts['plain']:10.4f}"
-        if "session header" in counts:
-            ratios += f"{count / counts['session header']:19.4f}"
-        print(f"{name:16}{count:14,.0f}{ratios}", flush=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--instructions", action="store_true", help="count them, by valgrind")
-    parser.add_argument("--layouts", type=int, default=6, help="in which to count them")
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--requests", type=int, default=100, help="in each round")
-    parser.add_argument("--run", nargs=2, metavar=("CONTENDER", "COUNT"), help="just do requests")
-    options = parser.parse_args()
-    if options.run:
-        run(options.run[0], int(options.run[1]))
-    elif options.instructions:
-        report_instructions(options.layouts)
-    else:
-        report_time(options.rounds, options.requests)
+def title(name: str) -> str:
+    return NAMES[name].shown if name in NAMES else name
 
 
 if __name__ == "__main__":
-    HTTPSConnectionPool.ConnectionCls = Unplugged
-    main()
+    if sys.argv[1:2] == ["--run"]:
+        HTTPSConnectionPool.ConnectionCls = Unplugged
+        run(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    else:
+        alone(measure)

@@ -1,41 +1,46 @@
-"""Processes that share a token of one second, beside the same with a token that never expires.
+"""Tokens of one second
 
-They share it through a ``FileStore``; the server rotates refresh tokens and takes 20 ms to issue
-one.  Each process sends one request after the other: at one time as fast as it can, so that the
-machine is the limit, at another every 10 ms, so that it is not.  Renewals are *due* each time that
-the token comes into the soft window of a process; a request *waited* if there was nothing to send
-it with before a renewal was done.
+8 processes send requests for 10 seconds, with tokens that live for one second. What does it cost,
+beside the same with a token that never expires? The server rotates refresh tokens and takes 20 ms
+to issue one.
 
-The lifetimes take turns.  The last line compares the requests of two rounds that followed each
-other, and the processor time that they took, clients and server together: each is the median.
+The first table is of processes that **share** a token through a `FileStore`: at one time each sends
+as fast as it can, so that the machine is the limit, at another every 10 ms, so that it is not.
+Renewals are *due* each time that the token comes into the soft window of a process; a request
+*waited* if there was nothing to send it with before a renewal was done.
 
-    python benchmarks/steady_state.py
-    python benchmarks/steady_state.py --processes 2 --seconds 3 --rounds 1
+Other libraries cannot share one, as the herds show. In the second table each process has a login of
+its **own**, and sends as fast as it can, for a shorter time. Where it can be set, they renew as
+late as possible; google-auth and msal renew some minutes before the end, which cannot be set, and
+so they renew before each request here.
+
+The kinds take turns; what is compared followed each other.
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import tempfile
 import time
+from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import requests
+from contenders import NAMES, OURS, PLAIN, Case, Send, contender, installed
+from measuring import Bar, Chart, Claim, Finding, Table, alone, in_turns, ratio, shown, spread
 
-from tokenadapter import FileStore, RefreshToken, TokenAdapter, TokenKeeper
 from tokenadapter.policy import windows
 from tokenadapter.testing import TokenServer
 
+PROCESSES = 8
 LOADS = {"as fast as it can": 0.0, "every 10 ms": 0.01}
-LIFETIMES = {"1 s": 1.0, "for ever": None}
+LIFETIME = 1.0
 TOKEN_LATENCY = 0.02
 # Each process draws where in its range its window begins, and the first one renews.
-INTERVAL = 1.0 - windows(1.0, 1.0)[0]
-HEAD = "token lives  requests/s  failed  renewals    due  reused  waited  ms median  ms 99.9 %"
+INTERVAL = LIFETIME - windows(LIFETIME, 1.0)[0]
+SPAWN = multiprocessing.get_context("spawn")
 
 
 class Work(NamedTuple):
@@ -66,104 +71,181 @@ class Round(NamedTuple):
     def cost(self) -> float:
         return self.processor_time / len(self.latencies)
 
+    @property
+    def late(self) -> float:
+        """The latency that one request in a thousand exceeds."""
+        return sorted(self.latencies)[int(len(self.latencies) * 0.999)]
 
-def source(token_url: str) -> RefreshToken:
-    return RefreshToken(token_url, client_id="client", client_secret="secret")
+
+def waits(send: Send, case: Case) -> int:
+    """How many requests have waited for a renewal, if they tell."""
+    adapter = send.__self__.get_adapter(case.api) if hasattr(send, "__self__") else None
+    keeper = getattr(adapter, "keeper", None)
+    return keeper.stats.get("Waited", 0) if keeper else 0
 
 
-def work(api_url: str, token_url: str, file: Path, pause: float, line: Connection) -> None:
+def work(line: Connection, name: str, case: Case, pause: float) -> None:
     """What each process does: it says when it is ready, hears until when to work, and reports."""
     latencies: list[float] = []
     failed = 0
-    with requests.Session() as session:
-        adapter = TokenAdapter(api_url, source(token_url), store=FileStore(file)).mount(session)
-        session.get(api_url)
-        line.send(None)
-        end = line.recv()
-        waited, processor_time = adapter.keeper.stats.get("Waited", 0), time.process_time()
-        while (called := time.monotonic()) < end:
-            failed += not session.get(api_url).ok
-            latencies.append(time.monotonic() - called)
-            if pause:
-                time.sleep(pause)
-        waited = adapter.keeper.stats.get("Waited", 0) - waited
-        line.send(Work(latencies, failed, waited, time.process_time() - processor_time))
+    send = contender(name).sender(case)
+    send("GET", case.api)
+    line.send(None)
+    end = line.recv()
+    waited, processor_time = waits(send, case), time.process_time()
+    while (called := time.monotonic()) < end:
+        try:
+            failed += not send("GET", case.api).ok
+        except Exception:  # noqa: BLE001 - each has errors of its own
+            failed += 1
+        latencies.append(time.monotonic() - called)
+        if pause:
+            time.sleep(pause)
+    processor_time = time.process_time() - processor_time
+    line.send(Work(latencies, failed, waits(send, case) - waited, processor_time))
 
 
-def play(lifetime: float | None, pause: float, processes: int, seconds: float) -> Round:
-    context = multiprocessing.get_context("spawn")
-    lines, workers = [], []
+def play(
+    name: str, lifetime: float | None, pause: float, size: int, seconds: float, *, share: bool
+) -> Round:
+    lines, processes = [], []
     with TokenServer(lifetime=lifetime) as server, tempfile.TemporaryDirectory() as folder:
         server.latency = TOKEN_LATENCY
-        file = Path(folder) / "token.json"
-        TokenKeeper(source(server.token_url), FileStore(file)).adopt(server.issue())
-        for _ in range(processes):
-            mine, theirs = context.Pipe()
-            arguments = (server.api_url, server.token_url, file, pause, theirs)
-            workers.append(context.Process(target=work, args=arguments, daemon=True))
-            workers[-1].start()
+        for number in range(size):
+            path = str(Path(folder, "token.json" if share else f"token{number}.json"))
+            case = Case(server.api_url, server.token_url, path)
+            if number == 0 or not share:
+                contender(name).store(case, with_end(server.issue()))
+            mine, theirs = SPAWN.Pipe()
+            processes.append(SPAWN.Process(target=work, args=(theirs, name, case, pause)))
+            processes[-1].start()
             theirs.close()
             lines.append(mine)
         for line in lines:
             line.recv()
-        renewals, processor_time = server.stats.renewals, time.process_time()
+        before, processor_time = server.stats, time.process_time()
         began = time.monotonic()
         for line in lines:
             line.send(began + seconds)
         works: list[Work] = [line.recv() for line in lines]
         took = time.monotonic() - began
         processor_time = time.process_time() - processor_time
-        stats = server.stats
-        for worker in workers:
-            worker.join()
+        after = server.stats
+        for process in processes:
+            process.join()
     return Round(
         took,
         [latency for one in works for latency in one.latencies],
         sum(one.failed for one in works),
         sum(one.waited for one in works),
         processor_time + sum(one.processor_time for one in works),
-        stats.renewals - renewals,
-        stats.reuse_detections,
+        after.renewals - before.renewals,
+        after.reuse_detections - before.reuse_detections,
     )
 
 
-def show(name: str, rounds: list[Round]) -> None:
-    latencies = sorted(latency for one in rounds for latency in one.latencies)
-    middle, late = (1e3 * latencies[int(len(latencies) * share)] for share in (0.5, 0.999))
-    renewals = sum(one.renewals for one in rounds)
-    due = sum(one.seconds for one in rounds) / INTERVAL if renewals else 0
-    print(
-        f"{name:>11}{median(one.rate for one in rounds):12,.0f}"
-        f"{sum(one.failed for one in rounds):8}{renewals:10}{due:7.1f}"
-        f"{sum(one.reuse_detections for one in rounds):8}{sum(one.waited for one in rounds):8}"
-        f"{middle:11.1f}{late:11.1f}"
+def with_end(token: dict[str, object]) -> dict[str, object]:
+    lifetime = token.get("expires_in")
+    return (
+        token | {"expires_at": time.time() + lifetime}
+        if isinstance(lifetime, int | float)
+        else token
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--processes", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=10, help="of each round")
-    parser.add_argument("--rounds", type=int, default=3, help="of each kind")
-    options = parser.parse_args()
-    for load, pause in LOADS.items():
-        played: dict[str, list[Round]] = {name: [] for name in LIFETIMES}
-        for number in range(options.rounds):
-            # Forth and back, so that a machine that slows down does so for both.
-            for name in list(LIFETIMES)[:: -1 if number % 2 else 1]:
-                one = play(LIFETIMES[name], pause, options.processes, options.seconds)
-                played[name].append(one)
-        print(f"\n{options.processes} processes, each sends a request {load}")
-        print(
-            "token lives  requests/s  failed  renewals    due  reused  waited  ms median  ms 99.9 %"
-        )
-        for name, rounds in played.items():
-            show(name, rounds)
-        pairs = list(zip(*played.values(), strict=True))
-        rate = median(short.rate / long.rate for short, long in pairs)
-        cost = median(short.cost / long.cost for short, long in pairs)
-        print(f"1 s to for ever: {rate:.3f} of the requests, {cost:.3f} of the time for each")
+# --- the findings -----------------------------------------------------------------------------
+
+
+def shared(
+    loads: Iterable[str], size: int, seconds: float, rounds: int
+) -> tuple[Table, list[Claim]]:
+    """Processes that share a token."""
+    head = ["", "token lives", "requests/s", "failed", "renewals in 10 s", "due", "reused"]
+    head += ["waited", "median ms", "99.9 % ms"]
+    rows: list[list[str]] = []
+    claims: list[Claim] = []
+    for load in loads:
+        pause = LOADS[load]
+        kinds: dict[str, float | None] = {"1 s": LIFETIME, "for ever": None}
+
+        def one(kind: str) -> Round:
+            return play(OURS, kinds[kind], pause, size, seconds, share=True)  # noqa: B023
+
+        played = in_turns(kinds, rounds, one)
+        for kind, those in played.items():
+            lasted = sum(one.seconds for one in those)
+            renewals = sum(one.renewals for one in those)
+            rows.append(
+                [
+                    load,
+                    kind,
+                    f"{median(one.rate for one in those):,.0f}",
+                    str(sum(one.failed for one in those)),
+                    f"{renewals * 10 / lasted:.1f}",
+                    f"{10 / INTERVAL:.1f}" if renewals else "0.0",
+                    str(sum(one.reuse_detections for one in those)),
+                    str(sum(one.waited for one in those)),
+                    f"{1e3 * median(median(one.latencies) for one in those):.1f}",
+                    f"{1e3 * median(one.late for one in those):.1f}",
+                ]
+            )
+        short, long = played.values()
+        rate = ratio([one.rate for one in short], [one.rate for one in long])
+        cost = ratio([one.cost for one in short], [one.cost for one in long])
+        most = max(one.renewals * 10 / one.seconds for one in short)
+        claims += [
+            Claim(f"{load}: at most 13 renewals in 10 s: {most:.1f}", most <= 13),
+            Claim(f"{load}: at least 0.95 of the requests: {rate:.3f}", rate >= 0.95),
+            Claim(f"{load}: no request fails", not any(one.failed for one in short)),
+        ]
+        if pause:
+            waited = sum(one.waited for one in short)
+            claims.append(Claim(f"{load}: no request waits: {waited} did", waited == 0))
+        else:
+            rows[-2][0] += f" (each {cost:.3f} of the processor time)"
+    return Table(head, rows), claims
+
+
+def own(names: Iterable[str], size: int, seconds: float, rounds: int) -> tuple[Table, Chart]:
+    """Processes each of which has a login of its own."""
+    kinds = {f"{name} {life}": (name, life) for name in names for life in (LIFETIME, None)}
+    del kinds[f"{PLAIN} {LIFETIME}"]
+
+    def one(kind: str) -> Round:
+        return play(*kinds[kind], 0.0, size, seconds, share=False)
+
+    played = in_turns(kinds, rounds, one)
+    head = ["", "requests/s", "middle half", "to a token for ever", "failed", "renewals/s"]
+    rows, bars = [], []
+    for kind, those in played.items():
+        name, life = kinds[kind]
+        if life is None and name != PLAIN:
+            continue
+        rates = [one.rate for one in those]
+        long = ratio(rates, [one.rate for one in played[f"{name} None"]])
+        renewals = sum(one.renewals for one in those) / sum(one.seconds for one in those)
+        failed = sum(one.failed for one in those)
+        of = sum(len(one.latencies) for one in those)
+        shown_name = NAMES[name].shown + (" (token for ever)" if name == PLAIN else "")
+        rows.append([shown_name, *shown(spread(rates), 0), f"{long:.3f}"])
+        rows[-1] += [f"{failed} of {of:,}", f"{renewals:.1f}"]
+        bars.append(Bar(shown_name, spread(rates), f"{failed} fail" if failed else ""))
+    return Table(head, rows), Chart(
+        "bench-steady-state",
+        f"{size} processes, each its own token of 1 s: requests/s",
+        bars,
+    )
+
+
+def measure(quick: bool) -> Finding:
+    if quick:
+        table, claims = shared([*LOADS][:1], 1, 0.2, 1)
+        others, chart = own([PLAIN, OURS], 1, 0.2, 1)
+    else:
+        table, claims = shared(LOADS, PROCESSES, 10, 3)
+        others, chart = own(installed(), PROCESSES, 3, 3)
+    return Finding([table, others], [chart], claims)
 
 
 if __name__ == "__main__":
-    main()
+    alone(measure)

@@ -145,6 +145,22 @@ def test_if_the_token_of_others_is_refused_too_there_is_still_one_renewal(server
     assert server.stats.renewals == 3
 
 
+def test_a_new_token_that_others_have_renewed_already_costs_no_request(server, source, session):
+    store = MemoryStore()
+    others = TokenKeeper(source, store)
+
+    def overtake(token: Token) -> None:
+        if others.stats.get("Renewed") is None:
+            others.renew(token)
+            server.revoke(token.access_token)
+
+    TokenAdapter(server.api_url, source, store=store, on_refresh=overtake).mount(session)
+    answer = get(session, server)
+    assert answer.ok
+    assert len(answer.history) == 1
+    assert server.stats.renewals == 2
+
+
 def test_a_new_token_that_is_refused_is_handed_on_and_the_next_ones_too(adapter, session, server):
     get(session, server)
     server.fail_next(401, count=None, endpoint="api")

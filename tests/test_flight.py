@@ -211,6 +211,28 @@ def test_an_error_of_that_work_is_the_runs_too() -> None:
         run.result()
 
 
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals come to the main one"
+)
+def test_ctrl_c_waits_until_that_work_is_done() -> None:
+    flight: Flight[Any] = Flight(NO_THREADS)
+    handler, done = signal.getsignal(signal.SIGINT), []
+
+    def work(run: Run[Any]) -> None:
+        signal.raise_signal(signal.SIGINT)
+        done.append(run)
+
+    with pytest.raises(KeyboardInterrupt):
+        flight.join(work)
+    assert len(done) == 1
+    assert done[0].is_settled()
+    assert flight.under_way() is None
+    assert signal.getsignal(signal.SIGINT) is handler
+    # Without one, nothing is raised.
+    assert flight.join(lambda run: "token").result() == "token"
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
 def test_nobody_waits_for_a_run_that_never_began() -> None:
     joined: list[Run[Any]] = []
 

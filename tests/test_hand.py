@@ -5,11 +5,14 @@ from __future__ import annotations
 from math import inf
 
 import pytest
+from doubles import Clockwork
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenadapter.hand import Hand
+from tokenadapter.hand import Hand, Holder
 from tokenadapter.policy import windows
+from tokenadapter.record import Record
+from tokenadapter.slot import View
 from tokenadapter.token import Token
 
 STORE, WALL, MONOTONIC = 1_700_000_000.0, 1_600_000_000.0, 500.0
@@ -81,3 +84,52 @@ def test_a_token_without_expiry_is_fresh_for_ever(early: bool) -> None:
 
 def test_no_secret_is_shown() -> None:
     assert "s3cr3t" not in repr(take(Token("s3cr3t", refresh_token="s3cr3t")))
+
+
+@pytest.mark.parametrize(
+    ("fresh", "min_validity", "least"),
+    [
+        (False, 0.0, "hard"),
+        (True, 0.0, "soft"),
+        (False, 0.5, "hard"),
+        (True, 0.5, "soft"),  # it is longer than what somebody needs
+        (False, 1.0, "hard"),
+        (False, 2000.0, 2000.0),
+        (True, 2000.0, 2000.0),
+        # No token of its lifetime could do: they get one that is not stale.
+        (False, 3600.0, "soft"),
+    ],
+)
+def test_a_token_does_that_is_fresh_enough_for_who_asks(
+    fresh: bool, min_validity: float, least: float | str
+) -> None:
+    hand = take()
+    expected = getattr(hand, least) if isinstance(least, str) else least
+    assert hand.least(fresh=fresh, min_validity=min_validity) == expected
+
+
+def test_who_has_nothing_in_hand_has_no_time_left_and_nothing_to_draw_for() -> None:
+    clock = Clockwork()
+    holder = Holder(clock, early=True)
+    holder.redraw()
+    assert (holder.hand, holder.left(), holder.fresh()) == (None, 0.0, None)
+
+
+def test_a_forked_child_draws_anew_for_the_token_that_it_inherits() -> None:
+    clock = Clockwork()
+    holder = Holder(clock, early=True)
+    token = Token("abc", issued_at=clock.now, expires_at=clock.now + 3600)
+    record = Record({}, {}, "salt", token)
+    holder.take(View(record, "1-a", clock.now, clock.ticks, clock.now))
+    before = holder.hand
+    clock.dice = 0.9
+    holder.redraw()
+    assert holder.hand is not None
+    assert before is not None
+    assert (before.u, holder.hand.u) == (0.5, 0.9)
+    assert holder.hand.soft == windows(3600, 0.9)[0] != before.soft
+    # It is fresh until then, and no longer.
+    clock.go_on(3600 - holder.hand.soft - 1)
+    assert holder.fresh() is token
+    clock.go_on(2)
+    assert holder.fresh() is None

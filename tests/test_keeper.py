@@ -17,6 +17,7 @@ from doubles import Authority, Clockwork, Machinist, Shelf
 from tokenadapter import errors
 from tokenadapter.keeper import TokenKeeper
 from tokenadapter.protocols import Credential
+from tokenadapter.stores.encrypted import EncryptedStore
 from tokenadapter.stores.memory import MemoryStore
 from tokenadapter.token import Token
 
@@ -247,8 +248,10 @@ def test_threads_share_one_error(new_keeper, authority):
     assert authority.presented == ["refresh-0"]
 
 
-def test_the_store_is_read_again_under_the_lock(new_keeper, shelf, authority, clock):
-    one, other = new_keeper(), new_keeper()
+@pytest.mark.parametrize("kind", [Authority, Machinist])
+def test_the_store_is_read_again_under_the_lock(new_keeper, shelf, clock, kind):
+    authority = kind()
+    one, other = new_keeper(authority), new_keeper(authority)
     one.current()
     other.current()
     clock.go_on(HOUR)
@@ -262,7 +265,7 @@ def test_the_store_is_read_again_under_the_lock(new_keeper, shelf, authority, cl
 
     shelf.failing = once
     assert other.current().access_token == "access-2"
-    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert authority.count == len(authority.presented) == 2
 
 
 def test_a_token_that_moved_on_is_adopted_without_a_renewal(new_keeper, authority):
@@ -332,8 +335,12 @@ def test_the_token_is_saved_before_anyone_uses_it(new_keeper, shelf, authority):
     keeper = new_keeper(
         on_refresh=lambda token: seen.append(document(shelf)["token"]["access_token"])
     )
+    used: list[Any] = []
+    shelf.failing = lambda step: step == "save" and used.append(keeper._holder.hand)
     assert keeper.current().access_token == "access-1"
     assert seen == ["access-1"]
+    # While the intent and then the token are written, nobody has it in hand.
+    assert used == [None, None]
 
 
 def test_an_intent_is_written_before_a_refresh_token_is_presented(new_keeper, shelf, authority):
@@ -640,6 +647,26 @@ def test_a_refusal_that_is_not_final_is_tried_again_after_a_while(new_keeper, cl
     assert keeper.current().access_token == "access-1"
 
 
+def test_what_a_second_presentation_brings_may_be_as_old_as_the_first(new_keeper, authority, clock):
+    authority.grace = 60.0
+    started = clock.now
+    authority.script = [errors.RefreshTemporarilyFailed("The answer was lost.", processed=None)]
+    keeper = new_keeper()
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.current()
+    clock.go_on(31)
+    assert keeper.current().expires_at == started + HOUR
+
+
+def test_distrust_tells_of_the_token_that_others_have_obtained(new_keeper):
+    one, other = new_keeper(), new_keeper()
+    first = one.current()
+    second = other.renew(first)
+    assert one.distrust(first) == second
+    assert one.fresh() == second
+    assert one.distrust(second) is None
+
+
 def test_a_declared_grace_period_is_used(new_keeper, authority, clock):
     authority.grace = 10.0
     keeper = new_keeper()
@@ -793,6 +820,102 @@ def test_an_emptied_store_is_filled_again_by_who_knows_better(new_keeper, shelf,
     assert authority.presented == ["refresh-0", "refresh-1"]
 
 
+def test_a_store_that_was_set_back_makes_no_refresh_token_be_spent_twice(
+    new_keeper, shelf, authority, clock
+):
+    keeper, fresh = new_keeper(), new_keeper()
+    keeper.current()
+    backup = shelf.slot
+    clock.go_on(HOUR)
+    keeper.current()
+    shelf.slot = backup
+    clock.go_on(HOUR)
+    assert keeper.current().access_token == "access-3"
+    assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
+    # Whoever has seen nothing goes by what it wrote.
+    assert fresh.current().access_token == "access-3"
+    assert document(shelf)["token"]["access_token"] == "access-3"
+
+
+def test_a_store_that_was_set_back_is_filled_again_by_who_knows_better(
+    new_keeper, shelf, authority, clock
+):
+    keeper = new_keeper()
+    first = keeper.current()
+    backup = shelf.slot
+    clock.go_on(HOUR)
+    second = keeper.current()
+    lost = shelf.slot[0]
+    shelf.slot = backup
+    # The API refuses a token that others still have: a look at the store is all that it takes.
+    assert keeper.renew(first) == second
+    clock.go_on(HOUR - 300)
+    authority.script = [errors.RefreshTemporarilyFailed("later", processed=False)]
+    keeper.current()
+    settle(keeper)
+    assert document(shelf)["token"] == lost["token"]
+    assert new_keeper().current() == second
+
+
+@pytest.mark.parametrize("is_emptied", [True, False])
+def test_a_good_token_is_written_back_by_whoever_comes_to_look(
+    new_keeper, shelf, authority, clock, is_emptied
+):
+    keeper, other = new_keeper(), new_keeper()
+    first = keeper.current()
+    backup = None if is_emptied else shelf.slot
+    clock.go_on(60)
+    second = other.renew(first)
+    keeper._slot.look()  # it sees what the other has done
+    shelf.slot = backup
+    assert keeper.renew(first) == second
+    assert document(shelf)["token"]["access_token"] == second.access_token
+    assert authority.count == 2
+
+
+def test_what_a_store_was_set_back_to_is_not_waited_for(new_keeper, shelf, authority, clock):
+    waiter, keeper = new_keeper(), new_keeper()
+    keeper.current()
+    backup = shelf.slot
+    clock.go_on(HOUR)
+    second = keeper.current()
+    assert waiter.current() == second
+    assert second.expires_at is not None
+    shelf.slot = backup
+    # An older token is not one that somebody has renewed meanwhile.
+    assert waiter.renew(second).access_token == "access-3"
+    assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
+
+
+def test_to_forget_is_to_give_up_the_newest_token_although_the_store_was_set_back(
+    new_keeper, shelf, clock
+):
+    keeper = new_keeper()
+    keeper.current()
+    backup = shelf.slot
+    clock.go_on(HOUR)
+    second = keeper.current()
+    shelf.slot = backup
+    revoked = []
+    assert keeper.forget(revoked.append) == second
+    assert revoked == [second]
+    assert "token" not in document(shelf)
+
+
+def test_to_adopt_remembers_what_the_store_has_forgotten(new_keeper, shelf, authority, clock):
+    keeper = new_keeper()
+    backup = keeper.current() and shelf.slot
+    clock.go_on(HOUR)
+    keeper.adopt(authority.issue())
+    keeper.refresh()
+    shelf.slot, shelf.notes = backup, set()
+    with pytest.raises(errors.RefreshConfigError, match="was spent by an earlier renewal"):
+        keeper.adopt({"access_token": "again", "refresh_token": "refresh-2"})
+    keeper.adopt({"access_token": "other", "refresh_token": "refresh-9"})
+    assert document(shelf)["token"]["refresh_token"] == "refresh-9"
+    assert len(document(shelf)["spent"]) == 2
+
+
 def test_an_emptied_store_makes_no_first_refresh_token_be_spent_twice(new_keeper, shelf, authority):
     new_keeper().current()
     shelf.slot = None
@@ -822,6 +945,66 @@ def test_an_old_memory_does_not_present_what_others_have_spent(new_keeper, shelf
     assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
 
 
+def test_a_token_of_this_process_alone_is_its_own_news(new_keeper, shelf, clock):
+    keeper = new_keeper(Machinist())
+    keeper.current()
+    clock.go_on(HOUR)
+    shelf.failing = lambda step: True
+    told = dict(keeper.stats)
+    outcome = keeper.obtain()
+    assert (outcome.is_new, outcome.minted) == (True, True)
+    assert keeper.stats == told | {"StoreFailed": 1, "Waited": 2}
+
+
+def test_a_token_that_is_not_saved_yet_is_its_own_news(new_keeper, shelf, authority, clock):
+    keeper = new_keeper()
+    keeper.current()
+    clock.go_on(HOUR)
+    may_save = threading.Event()
+    authority.asking = lambda: setattr(shelf, "failing", lambda step: step == "save")
+    clock.sleep = lambda seconds: may_save.wait(10)
+    outcome = keeper.obtain()
+    told = dict(keeper.stats)
+    shelf.failing = lambda step: False
+    may_save.set()
+    settle(keeper)
+    assert (outcome.is_new, outcome.minted) == (True, True)
+    assert told == {"Renewed": 1, "SaveFailed": 1, "Waited": 2}
+
+
+def test_who_is_given_what_others_renewed_is_told_that_it_is_new(new_keeper, shelf, clock):
+    keeper, other = new_keeper(), new_keeper()
+    first = keeper.current()
+    other.renew(first)
+    assert keeper.obtain(first).is_new is False  # it was there when we came
+    shelf.holder = shelf.lock()
+    sleep = clock.sleep
+
+    def sleep_and_renew(seconds):
+        clock.sleep = sleep
+        shelf.holder = None
+        other.renew(keeper.current())
+
+    clock.sleep = sleep_and_renew
+    outcome = keeper.obtain(keeper.current())
+    assert (outcome.token.access_token, outcome.is_new) == ("access-3", True)
+    keeper.distrust(outcome.token)
+    distrusted = keeper.obtain(outcome.token)
+    assert (distrusted.is_new, distrusted.distrusted) == (False, True)
+
+
+def test_who_waits_looks_ever_less_often_and_says_how_long_it_was(new_keeper, shelf, clock):
+    shelf.holder = shelf.lock()
+    with pytest.raises(
+        errors.LockTimeout, match=r"^Others have held the lock of Shelf\(\) for 1\.0"
+    ):
+        new_keeper(lock_timeout=1.0).current()
+    # Three quarters of each pause, since the dice say so.
+    expected = [0.75 * min(0.01 * 1.5**n, 0.05) for n in range(len(clock.slept))]
+    assert clock.slept == pytest.approx(expected)
+    assert len(clock.slept) > 20
+
+
 def test_a_store_that_is_emptied_during_a_renewal_takes_its_token(new_keeper, shelf, authority):
     authority.asking = lambda: setattr(shelf, "slot", None)
     assert new_keeper().current().access_token == "access-1"
@@ -845,6 +1028,7 @@ def test_a_lock_that_is_lost_after_the_intent_leaves_none(new_keeper, shelf, aut
     shelf.prepare = lambda: setattr(shelf, "holder", None)
     with pytest.raises(errors.LockTimeout):
         keeper.current()
+    settle(keeper)
     assert "intent" not in document(shelf)
     assert authority.presented == []
 
@@ -993,6 +1177,89 @@ def test_adopt_says_when_it_cannot_save(new_keeper, shelf):
     with pytest.raises(errors.TokenNotPersisted):
         keeper.adopt({"access_token": "a"})
     assert keeper.fresh() is None
+
+
+def test_an_adopted_token_is_told_of_as_such_and_in_the_stores_time(new_keeper, shelf, clock):
+    keeper = new_keeper()
+    keeper.current()
+    shelf.ahead = 100.0
+    adopted = keeper.adopt(Token("abc", issued_at=clock.now - 10, expires_at=clock.now + 3000))
+    assert (adopted.issued_at, adopted.expires_at) == (clock.now + 90, clock.now + 3100)
+    assert keeper.current() == adopted
+    assert keeper.stats == {"Renewed": 1, "Waited": 1, "Adopted": 1}
+
+
+def test_an_adopted_refresh_token_may_be_tried_again_and_no_other(new_keeper, shelf, authority):
+    keeper = new_keeper()
+    choice = keeper._renewal._choice
+    dead = [Credential("refresh_token", name, True, False, True) for name in ("one", "two")]
+    no = errors.ReauthRequired("no")
+
+    def refuse():
+        for credential in dead:
+            choice.refuse_alone(shelf_record, credential, no)
+
+    keeper.current()
+    shelf_record = keeper._slot.look().record
+    refuse()
+    keeper.adopt({"access_token": "abc", "refresh_token": "one"})
+    assert [*choice._own_refusals] == dead[1:]
+    refuse()
+    keeper.adopt({"access_token": "abc"})
+    assert {*choice._own_refusals} == {*dead}
+
+
+def test_a_change_waits_its_turn(new_keeper, shelf, clock):
+    keeper = new_keeper()
+    shelf.holder = shelf.lock()
+    sleep = clock.sleep
+
+    def sleep_and_see(seconds):
+        sleep(seconds)
+        if len(clock.slept) == 3:
+            shelf.holder = None
+
+    clock.sleep = sleep_and_see
+    keeper.adopt({"access_token": "abc"})
+    assert len(clock.slept) == 3
+    assert document(shelf)["token"]["access_token"] == "abc"
+
+
+def test_a_change_that_changes_nothing_is_not_written(new_keeper, shelf):
+    keeper = new_keeper()
+    keeper.current()
+    writes = len(shelf.writes)
+    keeper.distrust(Token("of long ago", issued_at=1.0))
+    assert len(shelf.writes) == writes
+    shelf.slot = None
+    assert keeper.forget().access_token == "access-1"
+    assert shelf.slot is None
+
+
+def test_locks_are_asked_for_as_long_as_their_work_may_take(new_keeper, shelf, authority):
+    asked, acquire = [], type(shelf.lock()).acquire
+
+    class Lock(type(shelf.lock())):
+        def acquire(self, hold_for):
+            asked.append(hold_for)
+            return acquire(self, hold_for)
+
+    shelf.lock = lambda: Lock(shelf)
+    keeper = new_keeper()
+    keeper.current()
+    keeper.adopt({"access_token": "abc"})
+    keeper.forget(lambda token: None)
+    # The server may be asked twice in one go; to adopt asks nobody.
+    assert asked == [2 * authority.deadline + 10, 10, 2 * authority.deadline + 10]
+
+
+def test_to_refresh_takes_what_others_have_renewed_since(new_keeper, authority, clock):
+    keeper, other = new_keeper(), new_keeper()
+    first = keeper.current()
+    second = other.renew(first)
+    assert keeper.refresh() == second
+    assert authority.count == 2
+    assert keeper.refresh().access_token == "access-3"
 
 
 # --- how long callers wait ---------------------------------------------------------------------
@@ -1162,6 +1429,30 @@ def test_a_pickled_keeper_carries_settings_and_no_token():
     assert copy.current().access_token == "plain"
 
 
+def test_what_cannot_be_pickled_is_named(authority):
+    def told(source=len, **settings):
+        with pytest.raises(pickle.PicklingError) as caught:
+            pickle.dumps(TokenKeeper(source, **settings))
+        return str(caught.value)
+
+    text = told(on_refresh=lambda token: None)
+    assert text.startswith("The on_refresh of the TokenKeeper cannot be pickled: test_what_cannot")
+    assert text.endswith(
+        "<lambda>. Give a function of a module or an object that can be, or make the keeper anew "
+        "in the other process."
+    )
+    assert "The source of the TokenKeeper cannot be pickled: Authority. Give" in told(authority)
+
+
+def test_a_forked_child_has_a_helper_of_its_own(new_keeper):
+    keeper = new_keeper()
+    keeper._after_fork()  # it has none yet
+    flight = keeper._flight
+    assert keeper._flight is flight
+    keeper._after_fork()
+    assert keeper._flight is not flight
+
+
 def test_a_copied_process_does_not_spend_a_refresh_token_in_memory(clock, authority):
     keeper = TokenKeeper(authority, MemoryStore(), machine=clock)
     first = keeper.current()
@@ -1188,6 +1479,34 @@ def test_a_function_that_fails_is_told_by_its_kind_only(new_keeper):
         new_keeper(source).current()
     assert "a secret" not in str(info.value)
     assert isinstance(info.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("lease", [10.0, 12.5])
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_a_lease_must_be_shorter_than_a_declared_grace(
+    new_keeper, shelf, authority, lease, is_wrapped
+):
+    store: Any = shelf
+    if is_wrapped:
+        store = EncryptedStore(shelf, EncryptedStore.generate_key(), slot="me")
+    authority.grace, shelf.lease = 10.0, lease
+    told = f"^grace is 10 s, and the lease on the lock of .*Shelf.* is {lease:g} s: .* shorter than"
+    with pytest.raises(ValueError, match=told):
+        new_keeper(store=store)
+    shelf.lease = 9.9
+    new_keeper(store=store)
+
+
+def test_without_a_grace_or_a_lease_there_is_nothing_to_compare(new_keeper, shelf, authority):
+    shelf.lease = 60.0
+    new_keeper()
+    new_keeper(lambda previous: "abc")
+    authority.grace = 10.0
+    shelf.lease = None
+    new_keeper()
+    del shelf.lease
+    new_keeper()
+    new_keeper(store=EncryptedStore(shelf, EncryptedStore.generate_key(), slot="me"))
 
 
 def test_a_source_must_be_one():

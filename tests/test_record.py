@@ -45,6 +45,7 @@ records = st.builds(
     st.none() | holds,
     st.none() | texts,
     st.lists(texts, max_size=2).map(tuple),
+    st.integers(0, 99),
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
@@ -99,7 +100,8 @@ def test_a_minted_token_ends_the_intent_and_the_hold_and_nothing_else(
 ) -> None:
     after = record.minted(token, asked, NOW, spent)
     assert (after.token, after.asked, after.intent, after.hold) == (token, asked, None, None)
-    may_change = {"token", "asked", "replaced", "intent", "hold", "spent"}
+    assert after.generation == record.generation + 1
+    may_change = {"token", "asked", "replaced", "intent", "hold", "spent", "generation"}
     assert changed(record, after) <= may_change
 
 
@@ -172,7 +174,51 @@ def test_an_adopted_token_is_a_new_beginning_but_what_is_spent_or_dead_stays_so(
         tombstones=tuple(stone for stone in record.tombstones if stone.kind == "refresh_token"),
         origin=None if token.refresh_token is None else mark(token.refresh_token),
         spent=record.spent,
+        generation=record.generation + 1,
     )
+
+
+@given(records)
+def test_a_token_that_is_given_up_leaves_only_what_is_spent_or_dead(record: Record) -> None:
+    assert record.forgotten() == Record(
+        record.whose,
+        record.asked,
+        record.salt,
+        tombstones=record.tombstones,
+        spent=record.spent,
+        generation=record.generation + 1,
+    )
+
+
+@given(records, records)
+def test_to_restore_a_record_changes_only_what_others_have_learned(
+    record: Record, found: Record
+) -> None:
+    record = record._replace(token=TOKEN)
+    after = record.restored(found)
+    assert changed(record, after) <= {"tombstones", "hold"}
+    assert after.tombstones[: len(record.tombstones)] == record.tombstones
+    assert after.hold in (record.hold, found.hold)
+
+
+def test_what_was_refused_or_held_since_a_record_was_seen_stays_when_it_is_restored() -> None:
+    def found(at: float) -> Record:
+        stone = Tombstone("one", "password", "invalid_grant", at)
+        return EMPTY._replace(tombstones=(stone,), hold=Hold(at, 9.0, 1))
+
+    seen = EMPTY._replace(token=TOKEN)
+    for at in (NOW - 1, NOW):  # before the token was issued, and gone since
+        assert seen.restored(found(at)) == seen
+    later = seen.restored(found(NOW + 1))
+    assert (later.token, later.tombstones) == (TOKEN, found(NOW + 1).tombstones)
+    assert later.hold == found(NOW + 1).hold
+    # Of two, the later one counts; and what is known already is not noted twice.
+    assert later.restored(found(NOW + 2)).hold == found(NOW + 2).hold
+    assert later.restored(found(NOW + 0.5)).hold == later.hold
+    assert later.restored(found(NOW + 2)).tombstones == later.tombstones
+    many = tuple(Tombstone(str(n), "password", "invalid_grant", NOW + 1) for n in range(8))
+    kept = later.restored(found(NOW)._replace(tombstones=many)).tombstones
+    assert kept == many
 
 
 def test_what_is_adopted_is_not_dead_whatever_was_thought_of_it() -> None:
@@ -234,6 +280,12 @@ def test_unprocessed_leaves_everything_as_before_the_presentation_but_for_a_hold
     assert after == before._replace(hold=HOLD)
 
 
+def test_an_intent_of_a_record_that_is_gone_means_nothing_in_the_next_one() -> None:
+    before = EMPTY.presenting("one", NOW)
+    anew = EMPTY._replace(salt="other").presenting("two", NOW)
+    assert anew.unprocessed(before, HOLD).intent is None
+
+
 @given(records, hashes)
 def test_after_an_unknown_outcome_the_intent_stays(before: Record, credential: str) -> None:
     presenting = before.presenting(credential, NOW)
@@ -288,6 +340,10 @@ def test_distrust_grows_from_token_to_token_until_it_is_long_past() -> None:
     record = record.distrusting(TOKEN, now + 600, 0.5)
     assert record.distrust is not None
     assert record.distrust.duration == 5
+    # Ten minutes count from its end.
+    again = record.distrusting(TOKEN, now + 600 + 5 + 599, 0.5)
+    assert again.distrust is not None
+    assert again.distrust.duration == 10
 
 
 # --- how long a record is worth keeping ------------------------------------------------------
@@ -353,6 +409,12 @@ def test_a_record_is_blank_that_nobody_would_miss(worth: dict[str, Any], blank: 
 def test_json_keeps_all_of_a_record(record: Record) -> None:
     document = json.loads(json.dumps(record.to_document()))
     assert Record.from_document(document) == record
+
+
+def test_a_record_of_an_earlier_version_counts_from_now_on() -> None:
+    document = EMPTY.to_document()
+    assert Record.from_document(document).generation == 0
+    assert Record.from_document(document).minted(TOKEN, {}, NOW).generation == 1
 
 
 def test_what_is_empty_is_not_written() -> None:

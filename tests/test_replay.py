@@ -427,7 +427,7 @@ def test_a_recording_is_freed_at_the_limit_and_when_closed():
     prepared.close()
     assert open_files() == before
 
-    prepared = prepare(chunks_of(BIG), limit=3_000_000)
+    prepared = prepare(chunks_of(BIG, 500_000), limit=3_000_000)
     chunks = iter(prepared.payload)
     while open_files() == before:
         next(chunks)

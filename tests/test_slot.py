@@ -153,7 +153,8 @@ def test_a_record_that_cannot_be_read_is_told_and_left_as_it_is(
     slot: Slot, shelf: Shaky, document: dict[str, Any]
 ) -> None:
     shelf.slot = (document, "1-x")
-    with pytest.raises(StoreError, match=r"^Shelf\(\) holds something .* left as it was"):
+    told = r"^Shelf\(\) holds something .* use: it.* (format|record).* It was left as it was"
+    with pytest.raises(StoreError, match=told):
         slot.look()
     assert shelf.slot == (document, "1-x")
 
@@ -164,7 +165,7 @@ def test_the_record_of_another_is_told_and_left_as_it_is(slot: Slot, shelf: Shak
     shelf.slot = (theirs, "2-x")
     with pytest.raises(RefreshConfigError) as caught:
         slot.look()
-    assert "client 'you'" in str(caught.value)
+    assert str(caught.value).startswith("Shelf() holds the token of client 'you', not of")
     assert "endpoint 'https://id.example.com/token', client 'me'" in str(caught.value)
     with pytest.raises(RefreshConfigError):
         slot.write(view, view.record)
@@ -206,7 +207,7 @@ def test_what_another_left_before_it_had_a_token_makes_way(
 ) -> None:
     hold = Hold(5.0, 60.0, 3, "them", "config", "invalid_client", "No such client.")
     past = (Replaced({"scope": "theirs"}, 5.0),)
-    theirs = Record(whose, {}, "salt", None, past, hold=hold, distrust=hold)
+    theirs = Record(whose, {}, "salt", replaced=past, hold=hold, distrust=hold)
     shelf.slot = (theirs.to_document(), "2-x")
     view = slot.look()
     assert view.record == Record(Authority.whose, Authority.asked, view.record.salt)
@@ -410,6 +411,17 @@ def test_a_record_without_a_token_is_not_worth_remembering(slot: Slot, shelf: Sh
     assert slot.look().record.hold is None
 
 
+def test_what_was_given_up_does_not_come_back(slot: Slot, other: Slot, shelf: Shaky) -> None:
+    view = fill(slot)
+    other.look()
+    slot.write(view, view.record.forgotten())
+    for one in (slot, other):
+        assert token_in(one.look()) is None
+    shelf.slot = None
+    for one in (slot, other):
+        assert token_in(one.look()) is None
+
+
 def test_a_forked_child_does_not_bring_back_what_its_parent_may_have_replaced(
     slot: Slot, shelf: Shaky
 ) -> None:
@@ -417,3 +429,177 @@ def test_a_forked_child_does_not_bring_back_what_its_parent_may_have_replaced(
     slot.forget()
     shelf.slot = None
     assert token_in(slot.look()) is None
+
+
+# --- a slot that was set back ----------------------------------------------------------------
+
+
+def renew(slot: Slot, clock: Clockwork, access_token: str) -> View:
+    """Fill the slot a minute later."""
+    clock.go_on(60)
+    return fill(slot, access_token)
+
+
+@pytest.mark.parametrize("how", ["wrote", "saw"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_slot_that_was_set_back_is_seen_as_it_was_before_that(
+    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork, how: str, is_first: bool
+) -> None:
+    if is_first:
+        view = slot.look()
+        slot.write(view, view.record.presenting("first", view.read_at))
+    else:
+        fill(slot, "old")
+    backup = shelf.slot
+    known = renew(slot, clock, "new")
+    if how == "saw":
+        other.look()
+        slot = other
+    shelf.slot = backup
+    assert backup is not None
+    view = slot.look()
+    assert (view.record, view.tag, view.lags) == (known.record, backup[1], True)
+    assert not known.lags
+    # As often as one looks, until it is written back.
+    assert slot.look().lags
+    written = slot.write(view, view.record)
+    assert (written.record, written.lags) == (known.record, False)
+    for one in (slot, other):
+        assert content(one.look()) == content(written)
+        assert not one.look().lags
+
+
+def test_who_knows_more_has_the_last_word(
+    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+) -> None:
+    fill(slot, "oldest")
+    backup = shelf.slot
+    renew(slot, clock, "older")
+    other.look()
+    renew(slot, clock, "newest")
+    shelf.slot = backup
+    view = other.look()
+    assert token_in(view) == "older"
+    other.write(view, view.record)
+    view = slot.look()
+    assert (token_in(view), view.lags) == ("newest", True)
+    slot.write(view, view.record)
+    view = other.look()
+    assert (token_in(view), view.lags) == ("newest", False)
+
+
+@pytest.mark.parametrize("writes", [1, 5])
+def test_what_was_renewed_since_the_slot_was_set_back_is_not_overwritten(
+    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork, writes: int
+) -> None:
+    fill(slot, "old")
+    backup = shelf.slot
+    for _ in range(3):
+        renew(slot, clock, "lost")
+    shelf.slot = backup
+    for _ in range(writes):  # by somebody who had not seen the others
+        theirs = renew(other, clock, "theirs")
+    view = slot.look()
+    assert content(view) == content(theirs)
+    assert not view.lags
+
+
+def test_a_record_that_somebody_began_anew_is_not_overwritten(
+    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+) -> None:
+    fill(slot)
+    renew(slot, clock, "lost")
+    shelf.slot = None
+    # Its clock is behind, too.
+    clock.go_on(-3600)
+    theirs = fill(other, "theirs")
+    view = slot.look()
+    assert content(view) == content(theirs)
+    assert not view.lags
+
+
+def test_a_clock_that_was_set_back_makes_no_slot_lag(
+    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+) -> None:
+    fill(slot)
+    shelf.ahead -= 3600
+    theirs = fill(other, "theirs")
+    view = slot.look()
+    assert content(view) == content(theirs)
+    assert not view.lags
+
+
+def test_who_renewed_as_often_since_is_not_behind_whatever_the_clock_says(
+    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+) -> None:
+    fill(slot, "old")
+    backup = shelf.slot
+    renew(slot, clock, "lost")
+    shelf.slot = backup
+    shelf.ahead -= 3600
+    theirs = fill(other, "theirs")
+    assert content(slot.look()) == content(theirs)
+
+
+def test_a_record_that_was_moved_here_is_not_behind_itself(
+    slot: Slot, shelf: Shaky, clock: Clockwork
+) -> None:
+    fill(slot, "old")
+    view = renew(slot, clock, "new")
+    assert shelf.slot is not None
+    # An earlier version of this library did not count.
+    theirs = {name: value for name, value in shelf.slot[0].items() if name != "generation"}
+    shelf.slot = (theirs, "1")
+    later = slot.look()
+    assert (later.record, later.lags) == (view.record._replace(generation=0), False)
+
+
+def test_who_goes_on_from_what_a_slot_was_set_back_to_does_not_hide_it(
+    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+) -> None:
+    fill(slot, "old")
+    backup = shelf.slot
+    renew(slot, clock, "new")
+    shelf.slot = backup
+    view = other.look()
+    for number in range(5):
+        view = other.write(view, view.record.presenting("abc", view.read_at + number))
+    assert (token_in(slot.look()), slot.look().lags) == ("new", True)
+
+
+def test_a_slot_that_was_set_back_tells_what_others_were_told_since(
+    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+) -> None:
+    fill(slot, "old")
+    backup = shelf.slot
+    renew(slot, clock, "new")
+    shelf.slot = backup
+    clock.go_on(1)
+    view = other.look()
+    hold = Hold(view.read_at, 5.0, 1)
+    other.write(view, view.record.unknown(hold))
+    assert (token_in(slot.look()), slot.look().record.hold) == ("new", hold)
+    shelf.slot = None
+    assert (token_in(slot.look()), slot.look().record.hold) == ("new", None)
+
+
+def test_a_slot_that_is_set_back_during_a_write_is_seen_to_be(
+    slot: Slot, shelf: Shaky, clock: Clockwork
+) -> None:
+    fill(slot)
+    backup = shelf.slot
+    view = renew(slot, clock, "new")
+    shelf.slot = backup
+    with pytest.raises(Moved) as caught:
+        slot.write(view, view.record.unknown(Hold(view.read_at, 5.0, 1)))
+    assert caught.value.view.lags
+    assert caught.value.view.record == view.record
+
+
+def test_a_forked_child_goes_by_what_it_finds(slot: Slot, shelf: Shaky, clock: Clockwork) -> None:
+    fill(slot, "old")
+    backup = shelf.slot
+    renew(slot, clock, "new")
+    slot.forget()
+    shelf.slot = backup
+    assert token_in(slot.look()) == "old"

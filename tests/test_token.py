@@ -310,6 +310,12 @@ def test_a_token_survives_json_pickle_and_copying_whole(token: Token) -> None:
         assert twin.is_same(token)
 
 
+def test_tokens_can_be_told_apart_in_a_set() -> None:
+    one = Token("abc", issued_at=NOW)
+    others = {Token("abc", issued_at=NOW + 1), Token("def", issued_at=NOW)}
+    assert len({hash(token) for token in (one, *others)}) == 3
+
+
 @given(responses)
 def test_whatever_is_read_from_a_dict_is_read_the_same_again(data: dict[str, Any]) -> None:
     try:

@@ -70,7 +70,7 @@ class TokenAdapter(HTTPAdapter):
     :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
     """
 
-    __attrs__ = [  # noqa: RUF012  # what requests pickles, by its name for it
+    __attrs__: list[str] = [  # noqa: RUF012  # what requests pickles, by its name for it
         *HTTPAdapter.__attrs__,
         "_guard",
         "keeper",
@@ -125,7 +125,7 @@ class TokenAdapter(HTTPAdapter):
                     "store, on_refresh, on_event, renew_early, lock_timeout and inline belong to "
                     "the TokenKeeper that was given as the source: give them to it"
                 )
-            self.keeper = source
+            self.keeper: TokenKeeper = source
         else:
             self.keeper = TokenKeeper(
                 source,
@@ -149,7 +149,7 @@ class TokenAdapter(HTTPAdapter):
         self._lead = f"{scheme} " if scheme else ""
         self._own_urls = own_urls(self.keeper.grant.urls, self._guard.covers)
         super().__init__(**http_adapter_kwargs)
-        self.max_retries = without_401(self.max_retries)
+        self.max_retries: Retry = without_401(self.max_retries)
         if isinstance(inner, HTTPAdapter):
             inner.max_retries = without_401(inner.max_retries)
 
@@ -347,8 +347,11 @@ class TokenAdapter(HTTPAdapter):
         while True:
             if is_new:
                 if replays >= most:
-                    self.keeper.distrust(token)
-                    return self._handed_on(response, "the token was refused although it is new")
+                    newer = self.keeper.distrust(token)
+                    adoptions += 1
+                    if newer is None or most <= 0 or adoptions > _MOST_ADOPTIONS:
+                        return self._handed_on(response, "the token was refused although it is new")
+                    token = newer
             else:
                 refused = token
                 if getattr(self.inner or self, "_pool_block", False):

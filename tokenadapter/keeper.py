@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 # Seconds that a change beside the renewals may take when it has the lock.
 _ASIDE: Final = 30.0
+# Seconds for which a helper may be late to say that it did not get the lock.
+_LAST_WORD: Final = 1.0
 # In the soft window, whoever lost the race looks again this often in its span.
 _LOOKS_PER_WINDOW: Final = 20
 
@@ -60,7 +62,8 @@ class TokenKeeper:
         another is refused.
     :param machine: clocks and threads; tests have others.
     :raises TypeError: if an argument is not what it should be.
-    :raises ValueError: if *lock_timeout* is not above 0, or *store* is text that names no store.
+    :raises ValueError: if *lock_timeout* is not above 0, *store* is text that names no store, or
+        its lock is a lease that is no shorter than the source's ``grace``.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class TokenKeeper:
         machine: Machine = MACHINE,
     ) -> None:
         self.source = source
-        self.grant = as_grant(source, whose or {})
+        self.grant: Grant = as_grant(source, whose or {})
         if store is None:
             from tokenadapter.stores.memory import own_store
 
@@ -86,14 +89,15 @@ class TokenKeeper:
             from tokenadapter.stores.urls import store_from_url
 
             store = store_from_url(store)
-        self.store = checked_store(store)
+        self.store: TokenStore = checked_store(store)
+        _check_lease(self.store, self.grant)
         _check_callable("on_refresh", on_refresh)
         _check_callable("on_event", on_event)
         if isinstance(lock_timeout, bool) or not isinstance(lock_timeout, (int, float)):
             raise TypeError(f"lock_timeout is a number of seconds, not {lock_timeout!r}")
         if not lock_timeout > 0:
             raise ValueError(f"lock_timeout must be above 0 seconds, not {lock_timeout!r}")
-        self.journal = Journal(on_event)
+        self.journal: Journal = Journal(on_event)
         self.on_refresh = on_refresh
         self.renew_early = renew_early
         self.lock_timeout = lock_timeout
@@ -157,9 +161,11 @@ class TokenKeeper:
         if outcome is not None:
             return outcome
         started = self._machine.monotonic()
-        end = started + min(self.lock_timeout, inf if timeout is None else timeout)
+        patience = inf if timeout is None else timeout
+        end = started + min(self.lock_timeout, patience)
+        slack = min(_LAST_WORD, max(patience - self.lock_timeout, 0.0))
         try:
-            outcome = self._join(Need(rejected, patient, min_validity), end)
+            outcome = self._join(Need(rejected, patient, min_validity), end, slack)
         except Exception:
             hand = self._holder.hand
             if hand is None or self._holder.left() <= 0 or hand.token.is_same(rejected):
@@ -222,16 +228,19 @@ class TokenKeeper:
         self._holder.drop()
         return token
 
-    def distrust(self, token: Token) -> None:
+    def distrust(self, token: Token) -> Token | None:
         """Note that the API refused *token* although it was new.
 
         For a while it is not renewed on a refusal, by nobody who shares the store: what refuses a
         new token refuses the next one too, and each costs a renewal.
+
+        :returns: another token, if somebody has obtained one since.
         """
         try:
-            self._aside(partial(self._renewal.distrust, token))
+            return self._aside(partial(self._renewal.distrust, token))
         except Exception as error:  # noqa: BLE001 - who does not know renews once more
             self.journal.trace("a distrust could not be told", error)
+            return None
 
     @property
     def stats(self) -> Mapping[str, int]:
@@ -269,7 +278,7 @@ class TokenKeeper:
         except Exception:  # noqa: BLE001 - a renewal meets it again, and knows what to do
             return None
         record = view.record
-        if view.tag is None or record.token is None or dict(record.asked) != dict(self.grant.asked):
+        if view.lags or record.token is None or dict(record.asked) != dict(self.grant.asked):
             return None
         self._take(view, minted=False)
         return self._in_hand(rejected, patient, min_validity)
@@ -280,11 +289,11 @@ class TokenKeeper:
             self._look_again = now + (hand.soft - hand.hard) / _LOOKS_PER_WINDOW
             self._flight.join(partial(self._work, Need(fresh=True, waits=False)))
 
-    def _join(self, need: Need, end: float) -> Outcome:
+    def _join(self, need: Need, end: float, slack: float) -> Outcome:
         began = self._machine.monotonic()
         while True:
             run = self._flight.join(partial(self._work, need))
-            self._wait(run, end, began)
+            self._wait(run, end + slack, began)
             is_saving = self._flight.under_way() is run
             try:
                 outcome = run.result()
@@ -461,8 +470,22 @@ def checked_store(store: TokenStore) -> TokenStore:
     """
     methods = ("load", "save", "lock")
     if isinstance(store, type) or not all(callable(getattr(store, name, 0)) for name in methods):
-        raise TypeError(f"store is a store such as FileStore('~/token.json'), not {store!r}")
+        # Not what it is: bytes may be a URL with a password.
+        kind = f"the class {store.__name__}" if isinstance(store, type) else type(store).__name__
+        raise TypeError(f"store is a store such as FileStore('~/token.json'), not {kind}")
     return store
+
+
+def _check_lease(store: TokenStore, grant: Grant) -> None:
+    """Whoever takes over from a holder that died has to do so within the server's grace."""
+    lease = getattr(store, "lease", None)
+    if lease is not None and 0 < grant.grace <= lease:
+        raise ValueError(
+            f"grace is {grant.grace:g} s, and the lease on the lock of {store!r} is {lease:g} s: "
+            "if a process dies while it renews, its refresh token would be presented again when "
+            "that is over. Give the store a lease that is shorter than the grace, or the source "
+            "no grace: then such a death may cost a login."
+        )
 
 
 def _check_callable(name: str, value: object) -> None:

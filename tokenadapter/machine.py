@@ -74,9 +74,9 @@ class _Helper(threading.Thread):
 class Machine:
     """The real machine."""
 
-    wall = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
-    random = staticmethod(random.random)
+    wall: staticmethod[[], float] = staticmethod(time.time)
+    monotonic: staticmethod[[], float] = staticmethod(time.monotonic)
+    random: staticmethod[[], float] = staticmethod(random.random)
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)

@@ -59,7 +59,7 @@ class TokenPoolManager(PoolManager):
     ) -> None:
         ours, others = sorted_out(settings)
         adapter = TokenAdapter(prefix, source, store=store, **ours)
-        self.keeper = adapter.keeper
+        self.keeper: TokenKeeper = adapter.keeper
         super().__init__(num_pools, headers, **others)
         _add(self, Signer(adapter))
 

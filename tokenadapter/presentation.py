@@ -142,6 +142,11 @@ class Presenter:
         from tokenadapter import failures
 
         sent_at, wall = self._slot.stamp(view), self._machine.wall()
+        intent = view.record.intent
+        if credential.single_use and intent is not None:
+            # Presented again, it may be answered with the token of the first time, which is older
+            # than its expires_in says.
+            sent_at = min(sent_at, intent.first_sent)
         try:
             answer = self._grant.fetch(credential, previous)
         except Exception as error:  # noqa: BLE001 - a source may raise anything

@@ -87,7 +87,8 @@ class Grant(Protocol):
 
     @property
     def grace(self) -> float:
-        """For how many seconds the server takes a rotated refresh token once more."""
+        """For how many seconds the server takes a rotated refresh token once more; 0 if it does
+        not, or nobody knows."""
 
     @property
     def urls(self) -> Sequence[str]:
@@ -141,7 +142,11 @@ class StoreLock(Protocol):
 
 
 class TokenStore(Protocol):
-    """One slot for one document."""
+    """One slot for one document.
+
+    A store whose lock is a lease has an attribute ``lease`` besides: for how many seconds the lock
+    outlives a holder that died.  It has to be shorter than the grant's ``grace``, if there is one.
+    """
 
     @property
     def is_copy(self) -> bool:
@@ -212,8 +217,8 @@ class FunctionGrant:
     client_credential = ""
     asked: Mapping[str, str] = {}
     urls: Sequence[str] = ()
-    grace = 0.0
-    deadline = 60.0
+    grace: float = 0.0
+    deadline: float = 60.0
     asked_by: int | None = None
 
     def __init__(self, function: TokenSource, whose: Mapping[str, str]) -> None:

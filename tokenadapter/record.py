@@ -26,7 +26,8 @@ unknown       anything else: no answer, or none that can be read    ``unknown``:
 ============  ====================================================  ==========================
 
 Besides these, ``presenting`` writes the intent, ``adopted`` takes in a token that came from
-elsewhere and is a new beginning, and ``distrusting`` notes that a token was refused when new.
+elsewhere and is a new beginning, ``distrusting`` notes that a token was refused when new, and
+``restored`` brings back what the store has lost.
 
 All times are the store's.  Credentials appear as salted hashes only.
 """
@@ -128,6 +129,9 @@ class Record(Value):
     spent: tuple[str, ...] = ()
     """The marks of refresh tokens that came from a configuration or were adopted, and that a
     rotation has spent: they may be shown to us again at any time."""
+    generation: int = 0
+    """How often the token was replaced or given up: it only grows, unless the store goes back to
+    what it held before."""
 
     # --- reading -------------------------------------------------------------------------
 
@@ -190,6 +194,7 @@ class Record(Value):
             intent=None,
             hold=None,
             spent=self.spent if spent is None or spent in self.spent else (*self.spent, spent),
+            generation=self.generation + 1,
         )
 
     def adopted(self, token: Token, asked: Mapping[str, str]) -> Self:
@@ -209,6 +214,7 @@ class Record(Value):
             ),
             origin=None if refresh is None else mark(refresh),
             spent=self.spent,
+            generation=self.generation + 1,
         )
 
     def pardoned(self) -> Self:
@@ -218,8 +224,30 @@ class Record(Value):
     def forgotten(self) -> Self:
         """The token was given up.  What was spent or refused stays so."""
         return type(self)(
-            self.whose, self.asked, self.salt, tombstones=self.tombstones, spent=self.spent
+            self.whose,
+            self.asked,
+            self.salt,
+            tombstones=self.tombstones,
+            spent=self.spent,
+            generation=self.generation + 1,
         )
+
+    def restored(self, found: Self) -> Self:
+        """The record as it was seen, in place of *found*, which the slot was set back to.
+
+        What others have learned since is kept: what was refused, and until when nobody asks.
+        """
+        since = self.token.issued_at if self.token is not None else 0.0
+        known = {stone.credential for stone in self.tombstones}
+        stones = [
+            stone
+            for stone in found.tombstones
+            if stone.at > since and stone.credential not in known
+        ]
+        hold = self.hold
+        if found.hold is not None and found.hold.set_at > (since if hold is None else hold.set_at):
+            hold = found.hold
+        return self._replace(tombstones=(*self.tombstones, *stones)[-_TOMBSTONES_KEPT:], hold=hold)
 
     def refused(
         self, credential: str, kind: str, now: float, *, error: str | None, cause: str
@@ -290,6 +318,8 @@ class Record(Value):
             document["tombstones"] = [stone._asdict() for stone in self.tombstones]
         if self.spent:
             document["spent"] = list(self.spent)
+        if self.generation:
+            document["generation"] = self.generation
         return document
 
     @classmethod
@@ -315,6 +345,7 @@ class Record(Value):
                 hold=_each(partial(_made, Hold), document.get("hold")),
                 distrust=_each(partial(_made, Hold), document.get("distrust")),
                 spent=tuple(map(str, document.get("spent", ()))),
+                generation=int(document.get("generation", 0)),
             )
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"it cannot be read as a record ({type(error).__name__})") from None

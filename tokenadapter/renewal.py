@@ -132,9 +132,10 @@ class Renewal:
         self._slot.forget()
         return found[-1]
 
-    def distrust(self, token: Token) -> None:
+    def distrust(self, token: Token) -> Token | None:
         """Note for all that *token* was refused when it was new.
 
+        :returns: the token that others have obtained meanwhile: then there is nothing to note.
         :raises StoreError: if that cannot be written.
         :raises LockTimeout: if others hold the lock for too long.
         """
@@ -145,7 +146,10 @@ class Renewal:
                 return view.record
             return view.record.distrusting(token, self._slot.stamp(view), u)
 
-        self._write_locked(distrusting)
+        view = self._write_locked(distrusting)
+        if view.record.token is None or token.is_same(view.record.token):
+            return None
+        return self._taken(view, is_new=True).token
 
     # --- the steps -----------------------------------------------------------------------
 
@@ -156,7 +160,7 @@ class Renewal:
             view = self._slot.look()
             first = first or view
             outcome = self._settled(view, need, first)
-            if outcome is not None and view.tag is not None:
+            if outcome is not None and not view.lags:
                 return outcome
             self._raise_if_hopeless(view)
             lock = self._slot.store.lock()
@@ -185,8 +189,8 @@ class Renewal:
             view = self._slot.look()
             outcome = self._settled(view, need, first)
             if outcome is not None:
-                if view.tag is None:
-                    self._slot.write(view, view.record)  # the slot was emptied
+                if view.lags:
+                    self._slot.write(view, view.record)
                 return outcome
             self._raise_if_hopeless(view)
             saved = self._presenter.present(

@@ -41,8 +41,8 @@ class Body:
         rewind: Callable[[], object] | None = None,
         close: Callable[[], object] | None = None,
     ) -> None:
-        self.payload = payload
-        self.one_shot = one_shot
+        self.payload: Any = payload
+        self.one_shot: bool = one_shot
         self._rewind = rewind
         self._close = close
 

@@ -68,7 +68,7 @@ class Retrofit:
     """
 
     def __init__(self, adapter: TokenAdapter, undo: Callable[[], object]) -> None:
-        self.keeper = adapter.keeper
+        self.keeper: TokenKeeper = adapter.keeper
         self._prefix = adapter.prefix
         self._undo: Callable[[], object] | None = undo
 

@@ -22,10 +22,10 @@ class Signer:
     __slots__ = ("adapter", "is_off", "own_urls")
 
     def __init__(self, adapter: TokenAdapter) -> None:
-        self.adapter = adapter
-        self.is_off = False
+        self.adapter: TokenAdapter = adapter
+        self.is_off: bool = False
         # Those beyond its prefix too: they must not get the token of a neighbour.
-        self.own_urls = own_urls(adapter.keeper.grant.urls, lambda url: True)
+        self.own_urls: frozenset[str] = own_urls(adapter.keeper.grant.urls, lambda url: True)
 
 
 def choose(signers: Iterable[Signer], url: str) -> TokenAdapter | None:

@@ -2,6 +2,9 @@
 
 Every write is a compare-and-swap on the tag of what was read before.  A tag is a version and a
 nonce: whoever finds their own nonce in the slot has written, whatever the store answered.
+
+A slot *lags* if it was emptied since a token was seen there, or set back, by a failover or from a
+backup, to one of a lower generation: that may be spent.  Then what was seen counts.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ class View(Value):
     """What was in the slot when it was looked at."""
 
     record: Record
-    """A new one if the slot was empty, or the last one that this process saw in it."""
+    """A new one if the slot was empty, or, if it lags, the last one that this process saw in it."""
     tag: str | None
     """``None`` if the slot was empty."""
     read_at: float
@@ -29,6 +32,9 @@ class View(Value):
     """This process' wall clock just before that (POSIX timestamp in seconds)."""
     took: float = 0.0
     """How long the look took, in seconds: the store may have told its time at its very end."""
+    lags: bool = False
+    """Whether the slot was emptied, or set back, since this process saw the record in it: that is
+    to be written back."""
 
 
 class Moved(Exception):
@@ -46,8 +52,8 @@ class Slot:
         self.store = store
         self._grant = grant
         self._machine = machine
-        # The last record with a token that this process saw: if the slot is emptied, it is
-        # written back.
+        # The last record with a token that this process saw: where the slot lags, it is written
+        # back.
         self._memory: Record | None = None
 
     def look(self) -> View:
@@ -59,7 +65,11 @@ class Slot:
         monotonic, wall = self._machine.monotonic(), self._machine.wall()
         document, tag, now = self.store.load()
         took = self._machine.monotonic() - monotonic
-        record = self._memory or self._new_record() if document is None else self._read(document)
+        record = self._new_record() if document is None else self._read(document)
+        last = self._memory
+        if last is not None and (tag is None or _is_behind(record, last)):
+            record = last if tag is None else last.restored(record)
+            return View(record, tag, now, monotonic, wall, took, lags=True)
         self._remember(record)
         return View(record, tag, now, monotonic, wall, took)
 
@@ -95,6 +105,7 @@ class Slot:
             read_at=view.read_at + later,
             monotonic=view.monotonic + later,
             wall=view.wall + later,
+            lags=False,
         )
 
     def now(self, view: View) -> float:
@@ -137,8 +148,24 @@ class Slot:
         return record
 
     def _remember(self, record: Record) -> None:
+        last = self._memory
         if record.token is not None:
             self._memory = record
+        elif last is not None and last.salt == record.salt:
+            self._memory = None  # the token was given up, and is not to come back
 
     def _new_record(self) -> Record:
         return Record(self._grant.whose, self._grant.asked, self._machine.nonce())
+
+
+def _is_behind(record: Record, last: Record) -> bool:
+    """Whether *record* is what *last* was once.
+
+    A lower generation alone does not prove it: somebody without a memory may have begun a record
+    of their own, or renewed what a backup brought back.  What they obtained is not overwritten.
+    """
+    if record.salt != last.salt or record.generation >= last.generation:
+        return False
+    token, newest = record.token, last.token
+    assert newest is not None
+    return token is None or token.issued_at < newest.issued_at

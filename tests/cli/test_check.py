@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
+import socket
+import threading
 import time
 from pathlib import Path
 
@@ -160,6 +163,24 @@ def test_a_grant_that_is_dead(command: Command, rotating: TokenServer) -> None:
     assert "`tokenadapter adopt billing`" in problem
 
 
+def test_a_first_login_is_missing(
+    command: Command, place: Path, server: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place, billing(server, place, "refresh_token"))
+    (problem,) = problems(command, "--offline")
+    assert "no token, and nothing to obtain one with" in problem
+    assert "`tokenadapter adopt billing`" in problem
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(server.issue())))
+    assert command("adopt", "billing")[0] == 0
+    assert problems(command, "--offline") == []
+
+
+def test_a_file_without_profiles(command: Command, place: Path) -> None:
+    write(place, "")
+    (problem,) = problems(command)
+    assert "There is no profile in it" in problem
+
+
 def test_a_failure_that_is_held_off_is_a_note(
     command: Command, profile: Path, server: TokenServer
 ) -> None:
@@ -186,6 +207,33 @@ def test_a_token_endpoint_that_redirects(
     server.fail_next(redirect="https://elsewhere.example/token", count=None)
     (problem,) = problems(command)
     assert f"{server.token_url} redirects to https://elsewhere.example/token" in problem
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 302 Found\r\nLocation: https://elsewhere/\x1b]0;x\x07\r\n\r\n",
+        b"no status \x1b[2J\r\n\r\n",
+    ],
+)
+def test_what_a_server_says_does_not_reach_the_terminal(
+    command: Command, place: Path, server: TokenServer, answer: bytes
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/token"
+        write(place, billing(server, place).replace(server.token_url, url))
+        (problem,) = problems(command)
+        thread.join()
+    assert problem.isprintable()
 
 
 @pytest.mark.parametrize(("ahead", "level"), [(-3600, "problem"), (30, "note"), (2, None)])

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tokenadapter import ProfileError
+from tokenadapter.cli.execute import _offer
+
 from .conftest import spawn, start
 
 pytestmark = pytest.mark.usefixtures("profile")
@@ -34,6 +37,11 @@ def test_the_token_is_on_a_descriptor_and_not_in_the_environment() -> None:
         assert out.count(token()) == 1
 
 
+def test_half_a_token_is_never_on_a_descriptor() -> None:
+    with pytest.raises(ProfileError, match=r"A pipe holds \d+ bytes here.*use --env"):
+        _offer("x" * 10_000_000, 9)
+
+
 def test_the_arguments_are_left_as_they_are() -> None:
     arguments = ["--", "--env", "a b", "", "-x"]
     line = 'for a in "$@"; do echo "<$a>"; done'
@@ -58,3 +66,12 @@ def test_what_cannot_be_run(tmp_path: Path) -> None:
     code, _, err = spawn("exec", "billing", "--", str(tmp_path / "data"))
     assert code == 126
     assert err.endswith(f"data cannot be run: {os.strerror(13)}\n")
+
+
+def test_a_script_whose_interpreter_is_gone_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    tool = tmp_path / "tool"
+    tool.write_text("#!/gone/bin/python3\n")
+    tool.chmod(0o755)
+    code, _, err = spawn("exec", "billing", "--", str(tool))
+    assert code == 126
+    assert err.endswith("tool cannot be run: what its first line names, behind #!, is not there\n")

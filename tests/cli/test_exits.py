@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -51,6 +53,8 @@ def test_the_version(command: Command) -> None:
         (["run"], "what is to be run is missing: it stands at the end, behind --"),
         (["exec", "a", "--"], "what is to be run is missing"),
         (["exec", "a", "--fd", "1", "--", "b"], "'1' is no descriptor from 3 to 255"),
+        (["exec", "a", "--env", "A=B", "--", "b"], "'A=B' is no name of an environment variable"),
+        (["exec", "a", "--env", "", "--", "b"], "'' is no name of an environment variable"),
         (["exec", "a", "--fd", "3", "--env", "A", "--", "b"], "not allowed with argument"),
         (["completion", "fish"], "invalid choice: 'fish'"),
     ],
@@ -136,6 +140,37 @@ def test_a_reader_that_has_gone_gets_no_traceback(profile: Path) -> None:
     line = f"trap '' PIPE; ({sys.executable} -m tokenadapter status; echo $? >&2) | true"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
     assert re.fullmatch(r"(141|0)\n", done.stderr), done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("arguments", ["header billing", "status", "check --offline"])
+def test_output_that_cannot_be_written_gets_no_traceback(arguments: str, profile: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        code, _, err = spawn(*arguments.split(), stdout=full)
+    assert code == 1
+    reason = os.strerror(errno.ENOSPC)
+    said = f"Standard output cannot be written: {reason}. What the store holds is kept."
+    assert err == f"tokenadapter: {said}\n"
+
+
+def test_streams_may_be_closed(profile: Path) -> None:
+    command = f"{sys.executable} -m tokenadapter"
+    for line, code in [
+        (f"{command} header billing >&- 2>&-", 0),
+        (f"{command} run -- -c 'raise SystemExit(7)' >&- 2>&-", 7),
+        (f"{command} header nobody >&- 2>&-", 3),
+    ]:
+        assert subprocess.run(["sh", "-c", line], timeout=60).returncode == code
+
+
+def test_signs_that_the_locale_has_not_are_written_otherwise(profile: Path) -> None:
+    ascii_only = {"PYTHONIOENCODING": "ascii:strict"}
+    code, out, err = spawn("run", "--help", env=ascii_only)
+    assert (code, err) == (0, "")
+    assert out.startswith("usage: tokenadapter run [--profile NAME]\\u2026 ")
+    code, out, err = spawn("status", env=ascii_only)
+    assert (code, err) == (0, "")
+    assert "no token  \\u2013" in out
 
 
 def test_no_secret_is_in_the_arguments_of_what_is_started(place: Path, profile: Path) -> None:

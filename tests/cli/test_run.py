@@ -42,6 +42,14 @@ def script(place: Path, text: str, name: str = "script.py") -> Path:
     return path
 
 
+@pytest.fixture
+def become(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The command lines that would have been run."""
+    lines: list[object] = []
+    monkeypatch.setattr("tokenadapter.cli.run.become", lambda line, env: lines.append(line) or 0)
+    return lines
+
+
 def told(place: Path, program: str, *arguments: str, **options: Any) -> Any:
     """What a program that prints JSON says when it is run."""
     code, out, err = spawn("run", "--", str(script(place, program)), *arguments, **options)
@@ -388,6 +396,47 @@ def test_python_that_would_not_look_is_refused(
         assert code == 3
         assert f"{flag} has " in err
         assert "would not be signed" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "is_refused"),
+    [
+        ("/usr/bin/env -S python3 -u", False),
+        ("/usr/bin/env -S python3 -W error -X dev", False),
+        ("/usr/bin/env python3", False),
+        ("/usr/bin/env -S bash -E", False),
+        ("/usr/bin/env -S python3 -u -I", True),
+        ("/usr/bin/env -S python3 -W error -Xdev -sE", True),
+    ],
+)
+def test_options_are_told_from_their_values_and_from_those_of_env(
+    line: str, is_refused: bool, command: Command, profile: Path, place: Path, become: list[object]
+) -> None:
+    tool = script(place, f"#!{line}\n", "tool")
+    tool.chmod(0o755)
+    assert command("run", "--", str(tool))[0] == (3 if is_refused else 0)
+    assert len(become) == (not is_refused)
+    become.clear()
+    interpreter = [sys.executable, "-W", "-I", "-X", "-I", "-c", "pass", "-I"]
+    assert command("run", "--", *interpreter)[0] == 0
+    assert become == [interpreter]
+
+
+def test_a_program_that_cannot_be_read_is_left_to_the_system(
+    command: Command,
+    profile: Path,
+    place: Path,
+    become: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def closed(path: str, mode: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    tool = script(place, "a program", "tool")
+    tool.chmod(0o711)
+    monkeypatch.setattr("tokenadapter.cli.run.open", closed, raising=False)
+    assert command("run", "--", str(tool))[0] == 0
+    assert become == [[str(tool)]]
 
 
 def test_an_interpreter_without_tokenadapter_says_so(

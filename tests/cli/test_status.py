@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import re
@@ -17,6 +18,9 @@ import pytest
 from profiles import billing, write
 
 from tokenadapter import SQLStore
+from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.profile import Profile
+from tokenadapter.record import Hold, Record
 from tokenadapter.testing import TokenServer
 
 from .conftest import Command, spawn, start
@@ -56,6 +60,20 @@ def test_the_states_of_a_token(
     assert server.stats.token_requests == 1
 
 
+def test_what_others_wrote_into_the_store_does_not_reach_the_terminal(
+    command: Command, profile: Path
+) -> None:
+    of_billing = Profile(ConfigFile.read(str(profile)), "billing")
+    slot = of_billing.store()
+    hold = Hold(slot.load().now, 3000, 1, cause="busy \x1b]0;owned\x07")
+    record = Record(of_billing.grant.whose, of_billing.grant.asked, "salt", hold=hold)
+    assert slot.save(record.to_document(), tag="1-a", expected=None, ttl=None)
+    for arguments in (["status"], ["check", "--offline"], ["token", "billing"]):
+        _, out, err = command(*arguments)
+        assert "busy \ufffd]0;owned\ufffd" in out + err
+        assert "\x1b" not in out + err
+
+
 def test_no_secret_is_shown(command: Command, rotating: TokenServer) -> None:
     token = json.loads(command("token", "billing", "--json")[1])["access_token"]
     stored = json.loads(Path("state/token.json").read_text())["document"]["token"]
@@ -88,6 +106,39 @@ def test_a_dead_grant_needs_a_login(command: Command, rotating: TokenServer, pla
     aged(place, left=-5, lifetime=3600)
     assert state(command)["state"] == "login needed"
     assert "tokenadapter adopt billing" in command("status")[1]
+
+
+def test_a_refusal_is_over_with_a_new_login(
+    command: Command, rotating: TokenServer, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("header", "billing")
+    rotating.revoke_all()
+    command("refresh", "billing")
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(rotating.issue())))
+    assert command("adopt", "billing")[0] == 0
+    assert state(command)["failure"] is None
+    aged(place, left=-5, lifetime=3600)
+    told = state(command)
+    assert (told["state"], told["failure"]) == ("expired", None)
+
+
+def test_a_refusal_is_over_when_a_password_was_corrected(
+    command: Command, place: Path, server: TokenServer
+) -> None:
+    def configure(password: str) -> None:
+        text = f'username = "user"\npassword = "{password}"\n'
+        write(place, billing(server, place, "password") + text)
+
+    configure("wrong")
+    assert command("header", "billing")[0] == 4
+    told = state(command)
+    assert told["state"] == "login needed"
+    configure("password")
+    assert command("header", "billing")[0] == 0
+    change(lambda document: document["tombstones"][0].update(at=time.time() - 7200))
+    aged(place, left=-5, lifetime=3600)
+    told = state(command)
+    assert (told["state"], told["failure"]) == ("expired", None)
 
 
 def change(change: Callable[[dict[str, Any]], object]) -> None:

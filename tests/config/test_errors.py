@@ -250,6 +250,15 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         "billing.store",
         "this names no kind of store. A file is written file:~/path/token.json",
     ),
+    "a lease that outlasts the grace": (
+        START
+        + 'store = "redis://localhost#billing"\n'
+        + '[billing.source]\ntype = "refresh_token"\ngrace = 5\n'
+        + 'token_url = "https://id.example/token"\nclient_id = "app"\n',
+        6,
+        "billing.source.grace",
+        "grace is 5 s, and the lease on the lock of RedisStore.* is 5 s: .*shorter than the grace",
+    ),
     "a file store without a path": (
         START + 'store = "file:"\n' + SOURCE,
         3,

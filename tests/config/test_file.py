@@ -111,6 +111,16 @@ def test_a_link_is_judged_by_where_it_leads(here: Path) -> None:
         ConfigFile.read()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to somebody")
+def test_a_link_of_another_user_is_refused(here: Path) -> None:
+    """Certificates and stores that are named by relative paths would be theirs."""
+    link = here / "work" / "tokenadapter.toml"
+    link.symlink_to(write(here, PROFILE))
+    os.chown(link, 12345, -1, follow_symlinks=False)
+    with pytest.raises(ProfileError, match="It belongs to another user"):
+        ConfigFile.read()
+
+
 def test_what_is_no_file_is_refused(here: Path) -> None:
     os.mkfifo(here / "work" / "tokenadapter.toml", 0o600)
     with pytest.raises(ProfileError, match="It is not a regular file"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -15,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from tokenadapter import TokenAdapter, TokenKeeper
 from tokenadapter.testing import TokenServer
 
-from .bodies import KINDS, Place
+from .bodies import KINDS, Kind, Place
 from .conftest import Way
 
 numbers = count()
@@ -45,70 +44,71 @@ STATES = {
 }
 
 
-@pytest.fixture
-def sessions() -> Iterator[list[requests.Session]]:
-    sessions: list[requests.Session] = []
-    yield sessions
-    for session in sessions:
-        session.close()
-
-
 @pytest.mark.filterwarnings("ignore::requests.exceptions.FileModeWarning")
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("way", ["http", "https", "proxy", "tunnel"])
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_arrives_whole_or_the_401_is_handed_on(
-    kind: str,
-    state: str,
-    way: str,
-    stream: bool,
-    ways: dict[str, Way],
-    place: Place,
-    sessions: list[requests.Session],
+    kind: str, state: str, way: str, ways: dict[str, Way], place: Place
 ) -> None:
-    make, settings, repeats = KINDS[kind]
+    _, settings, repeats = KINDS[kind]
     server = ways[way].server
-    keeper = TokenKeeper(ways[way].source())
+    past, statuses = STATES[state]
+    if not repeats and past:
+        past, statuses = [], [401]
+    with ways[way].session() as session:
+        # In clear, a proxy reads the token.
+        allow_http = way == "proxy"
+        source = ways[way].source()
+        adapter = Adapter(server.api_url, source, allow_http=allow_http, **settings).mount(session)
+        # On a new connection, and then on one that is there.
+        for stream in (False, True):
+            adapter.keeper = keeper = TokenKeeper(ways[way].source())
+            bring_about(state, server, adapter)
+            url = f"{server.api_url}{next(numbers)}"
+            answer, whole = sent(session, url, KINDS[kind], place, stream=stream)
+
+            assert [each.status_code for each in answer.history] == past
+            if statuses[-1] == 200:
+                assert answer.json()["sha256"] == hashlib.sha256(whole).hexdigest()
+            else:
+                assert answer.json() == {"error": "invalid_token"}
+            arrived = [each for each in server.requests[-4:] if server.url + each.path == url]
+            assert [each.status for each in arrived] == statuses
+            for each in arrived:
+                assert (each.method, each.length) == ("PUT", len(whole))
+                assert each.sha256 == hashlib.sha256(whole).hexdigest()
+            assert keeper.stats.get("Renewed", 0) == (state != "valid")
+            if proxy := ways[way].proxy:
+                assert proxy.asked[-1] == ("PUT", url) or proxy.asked[-1][0] == "CONNECT"
+
+
+def bring_about(state: str, server: TokenServer, adapter: Adapter) -> None:
+    """A token of that fate is the adapter's."""
     token = server.issue()
     if state == "expired":
         del token["expires_in"]
         token["expires_at"] = time.time() - 1
-    keeper.adopt(token)
+    adapter.keeper.adopt(token)
     if state in ("expired", "revoked before"):
         server.revoke(token["access_token"])
-    session = ways[way].session()
-    sessions.append(session)
-    # In clear, a proxy reads the token.
-    adapter = Adapter(server.api_url, keeper, allow_http=way == "proxy", **settings).mount(session)
-    if state == "revoked between":
+    elif state == "revoked between":
         adapter.server = server
 
-    url = f"{server.api_url}{next(numbers)}"
-    kwargs, whole = make(place)
+
+def sent(
+    session: requests.Session, url: str, kind: Kind, place: Place, *, stream: bool
+) -> tuple[requests.Response, bytes]:
+    """The answer to a request with a body of that kind, and what is in the body.  Neither is the
+    request changed, nor a stream read beforehand."""
+    kwargs, whole = kind[0](place)
     request = session.prepare_request(requests.Request("PUT", url, **kwargs))
     if whole is None:
         assert isinstance(request.body, (bytes, str))
         whole = request.body if isinstance(request.body, bytes) else request.body.encode()
     headers = dict(request.headers)
     answer = session.send(request, stream=stream, verify=session.verify, proxies=session.proxies)
-
-    past, statuses = STATES[state]
-    if not repeats and past:
-        past, statuses = [], [401]
-    assert [each.status_code for each in answer.history] == past
     assert answer._content_consumed is not stream
     assert answer.request is request
     assert dict(request.headers) == headers
-    if statuses[-1] == 200:
-        assert answer.json()["sha256"] == hashlib.sha256(whole).hexdigest()
-    else:
-        assert answer.json() == {"error": "invalid_token"}
-    arrived = [each for each in server.requests if server.url + each.path == url]
-    assert [each.status for each in arrived] == statuses
-    for each in arrived:
-        assert (each.method, each.length) == ("PUT", len(whole))
-        assert each.sha256 == hashlib.sha256(whole).hexdigest()
-    assert keeper.stats.get("Renewed", 0) == (state != "valid")
-    if proxy := ways[way].proxy:
-        assert proxy.asked[-1] == ("PUT", url) or proxy.asked[-1][0] == "CONNECT"
+    return answer, whole

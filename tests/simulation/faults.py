@@ -28,6 +28,7 @@ class Faults:
             "set clock": self._set_clock,
             "sleep": self._sleep,
             "empty": self._empty,
+            "set back": self._set_back,
             "store down": self._take_store_down,
             "cut off": self._cut_off,
             "lose lock": self._lose_lock,
@@ -97,6 +98,17 @@ class Faults:
         self.world.note(None, "somebody empties the store")
         self.witness.loses_record()
         self.witness.disk.empty()
+        return True
+
+    def _set_back(self, task: Task, label: str) -> bool:
+        """A backup is restored, or another server took over that did not know the last writes."""
+        disk = self.witness.disk
+        writes = self.world.choices.one_of((1, 2, 3, 5, 8))
+        if writes >= len(disk.past):
+            return False
+        self.world.note(None, "the store is as it was {} writes ago", writes)
+        self.witness.loses_record()
+        disk.set_back(writes)
         return True
 
     def _take_store_down(self, task: Task, label: str) -> bool:

@@ -43,6 +43,7 @@ class Account:
 
     :ivar presentation: the last one that it made.
     :ivar newest: the age of the newest token that it has seen.
+    :ivar seen: the generation and the salt of the record in which it saw that.
     :ivar knows: the number of the last write of the slot that it has made or seen.
     :ivar slowest_look: the longest that a look at the slot took, in seconds.
     :ivar requests: how often its users made a request.
@@ -52,6 +53,7 @@ class Account:
     def __init__(self) -> None:
         self.presentation: Presentation | None = None
         self.newest = (0, 0)
+        self.seen: tuple[int, str] | None = None
         self.knows = 0
         self.store_failures = 0
         self.store_failed_at = 0.0

@@ -12,6 +12,7 @@ import pytest
 
 from simulation.plan import Plan
 from simulation.store import SimulatedLock, SimulatedStore
+from tokenadapter import slot
 from tokenadapter.choice import Choice
 from tokenadapter.presentation import Presenter
 from tokenadapter.record import Record
@@ -145,6 +146,11 @@ def writes_over_its_successor(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Presenter, "_is_still_ours", lambda self, *details: True)
 
 
+def goes_back_with_the_store(patch: pytest.MonkeyPatch) -> None:
+    """What the slot holds counts, also if it was set back."""
+    patch.setattr(slot, "_is_behind", lambda record, last: False)
+
+
 _CALM = Plan(processes=2, threads=1)
 _LAPSING = Plan(lease=5.0, threads=1, disturbances=("stall",), rate=0.03)
 
@@ -165,4 +171,5 @@ MUTANTS = (
     Mutant(renews_what_was_not_rejected, Plan(lifetime=None, disturbances=("revoke",), rate=0.03)),
     Mutant(does_not_confirm, _LAPSING),
     Mutant(writes_over_its_successor, _LAPSING),
+    Mutant(goes_back_with_the_store, Plan(processes=2, disturbances=("set back",), rate=0.01)),
 )

@@ -17,6 +17,7 @@ DISTURBANCES = (
     "set clock",
     "sleep",
     "empty",
+    "set back",
     "store down",
     "cut off",
     "lose lock",
@@ -122,12 +123,15 @@ class Plan:
         )
 
     def keeps_grants(self) -> bool:
-        """Whether no grant may be lost in it: processes die, but at once another tries again, and
-        the server takes that well."""
+        """Whether no grant may be lost in it, whose server never fails: processes die, but at once
+        another tries again, and the server takes that well; or the store goes back in time, but
+        the only process there is does not."""
+        is_alone = self.processes == 1
+        harmless = {"revoke", "deny", *(("set back",) if is_alone else ("kill", "interrupt"))}
         return (
             self.grant in ("first", "adopted")
-            and self.grace > 0
+            and (self.grace > 0 or is_alone)
             and not set(self.server_faults) - {"slow"}
             and not self.failing_saves
-            and not set(self.disturbances) - {"kill", "interrupt", "revoke", "deny"}
+            and not set(self.disturbances) - harmless
         )

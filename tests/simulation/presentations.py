@@ -37,7 +37,9 @@ def check(
         return  # it goes on without the store, and can know nothing of the others
     if lock is None:
         witness.fail(process, f"presents {credential.secret} without the lock")
-    is_overtaken = witness.lapses > 0 and account.knows < witness.disk.writes
+    is_overtaken = account.knows < (
+        witness.disk.writes if witness.lapses else witness.disk.set_back_at
+    )
     if not is_overtaken:
         _check_need(witness, process, document)
         _check_hold(witness, process, document)
@@ -122,5 +124,5 @@ def _is_forgotten(witness: Witness, process: Process, earlier: Presentation) -> 
         # It is noted outside the slot, after it is saved, if that works.
         who = earlier.process
         was_hindered = not who.alive or who.stalled or witness.accounts[who].store_failures
-        return bool(was_hindered) or not witness.disk.notes_apart
+        return bool(was_hindered) or witness.disk.may_forget()
     return True

@@ -138,7 +138,7 @@ class Stage:
         if self.plan.is_faultless() and failures:
             self.world.fail("there was an error although nothing broke")
         if self.plan.keeps_grants() and self.authority.logins > (self.plan.grant == "adopted"):
-            self.world.fail("a grant is lost although the server has a period of grace")
+            self.world.fail("a grant is lost for nothing")
 
 
 @contextmanager

@@ -24,13 +24,15 @@ _PATIENCE = 10.0
 class Disk:
     """Where the slot is, or the server that has it.
 
-    :ivar writes: how often the slot was written.
+    :ivar writes: how often the slot was written, or set back.
+    :ivar set_back_at: the number of the write that set it back last.
     :ivar lease: for how many seconds the lock outlives a holder that is dead or stopped; ``None``
         for a lock that ends with its process.
     :ivar swaps_locked: whether a compare-and-swap is two steps, under the lock.
     :ivar drops: whether it drops what is worth nothing any more.
     :ivar notes_apart: whether notes are not in the slot, and lost with it.
     :ivar notes_of: what each process has noted, and remembers if the slot forgets it.
+    :ivar past: what the slot has held, and what was noted then.
     :ivar ahead: by how many seconds its clock is ahead of the truth; ``None`` if it has none of
         its own, like a file: then the clock is that of whoever reads.
     :ivar clocks_differ: by how many seconds those clocks may differ.
@@ -41,9 +43,10 @@ class Disk:
         self.witness = witness
         self._slot: tuple[Document, str] | None = None
         self._drops_at = inf
+        self.past: list[tuple[tuple[Document, str], frozenset[str]]] = []
         self.swaps_locked = self.drops = False
         self.notes_apart = True
-        self.writes = 0
+        self.writes = self.set_back_at = 0
         self.notes: set[str] = set()
         self.notes_of: dict[Process, set[str]] = {}
         self.holder: SimulatedLock | None = None
@@ -68,6 +71,8 @@ class Disk:
     def put(self, content: tuple[Document, str] | None, ttl: float | None = None) -> None:
         """Replace what the slot holds."""
         self._slot = content
+        if content is not None:
+            self.past.append((content, frozenset(self.notes)))
         self._drops_at = self.world.now + ttl if ttl is not None and self.drops else inf
 
     def empty(self) -> None:
@@ -76,10 +81,27 @@ class Disk:
         if not self.notes_apart:
             self.notes.clear()
 
+    def set_back(self, writes: int) -> None:
+        """Somebody brings back what it held so many writes ago: of a file, that alone."""
+        content, notes = self.past[-1 - writes]
+        self.put(content)
+        self.writes += 1
+        self.set_back_at = self.writes
+        if self._is_one_with_its_notes():
+            self.notes &= notes
+
     def remembers(self, note: str, process: Process) -> bool:
         """Whether *process* can know *note*."""
         is_its_own = not self.notes_apart and note in self.notes_of.get(process, ())
         return note in self.notes or is_its_own
+
+    def may_forget(self) -> bool:
+        """Whether what was noted may be gone."""
+        return not self.notes_apart or (self.set_back_at > 0 and self._is_one_with_its_notes())
+
+    def _is_one_with_its_notes(self) -> bool:
+        """Whether who brings an earlier state back brings back the notes of then."""
+        return self.lease is not None or not self.notes_apart
 
     def is_down_for(self, process: Process) -> bool:
         return self.world.now < max(self.down_until, self.cut_off_until.get(process, 0.0))

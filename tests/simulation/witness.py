@@ -6,8 +6,9 @@ What it demands, it demands where the rule is broken, and not where that hurts l
 * *presentations*: :mod:`simulation.presentations`;
 * *outcomes* (:meth:`Witness.releases`): each is written before the lock is free, and no intent
   is left over;
-* *writes* (:mod:`simulation.writes`): never an older token over a newer one; no hold and no
-  intent beside a new token; no tombstone without a refusal; an intent counts its attempts;
+* *writes* (:mod:`simulation.writes`): never an older token over a newer one, nor where the slot
+  was set back to one; no hold and no intent beside a new token; no tombstone without a refusal;
+  an intent counts its attempts;
 * *uses* (:meth:`Witness.used`): nobody uses what is not saved, but its owner where saving failed;
 * *news* (:meth:`Witness.renewed`): the program is told of each renewal once, where it was done;
 * *errors*: :mod:`simulation.complaints`.
@@ -107,6 +108,7 @@ class Witness:
         if refresh in self.adopted and before.get("token", token) != token:
             self.authority.hand_in(refresh)
         writes.check(self, process, before, document)
+        writes.check_memory(self, process, before, document)
         self._sees(account, document)
         if token is not None and token["access_token"] not in self.saved_tokens:
             access = token["access_token"]
@@ -197,4 +199,9 @@ class Witness:
     def _sees(self, account: Account, document: Document) -> None:
         account.knows = self.disk.writes
         if "token" in document:
-            account.newest = max(account.newest, self.authority.age(document["token"]))
+            age = self.authority.age(document["token"])
+            if age >= account.newest:
+                account.newest, account.seen = (
+                    age,
+                    (document.get("generation", 0), document["salt"]),
+                )

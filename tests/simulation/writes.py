@@ -29,6 +29,20 @@ def check(witness: Witness, process: Process, before: Document, document: Docume
         _check_attempt(witness, process, before.get("intent"), document["intent"])
 
 
+def check_memory(witness: Witness, process: Process, before: Document, document: Document) -> None:
+    """A process has replaced *before*: by nothing that is older than what it has seen, if the
+    slot was set back since."""
+    account = witness.accounts[process]
+    if account.seen is None or not before or "token" not in document:
+        return
+    if witness.moved_clocks or witness.disk.clocks_differ:
+        return  # which token was issued later is not to be told
+    is_behind = before["salt"] == account.seen[1] and before.get("generation", 0) < account.seen[0]
+    if is_behind and witness.authority.age(document["token"]) < account.newest:
+        access = document["token"]["access_token"]
+        witness.fail(process, f"goes on from {access}, although it has seen a newer one")
+
+
 def check_recorded(witness: Witness, lock: SimulatedLock) -> None:
     """Every outcome is written down before the next presentation, and before the lock is free."""
     last = lock.presentation

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio
 from doubles import Authority, Machinist
 from filelock import FileLock
 
@@ -488,6 +489,14 @@ def test_a_lock_that_fails_is_no_lock(lock: Any) -> None:
     store = anywhere(lock)
     for _ in range(2):
         with pytest.raises(StoreError, match=r"lock\(\) (raised RuntimeError|returned no lock)"):
+            store.lock().acquire(60)
+
+
+def test_a_lock_that_has_to_be_awaited_is_no_lock() -> None:
+    """What its acquire() returns is true, and nobody is kept out."""
+    store = anywhere(lambda: redis.asyncio.Redis().lock("billing"))
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"Lock\.acquire\(\) has to be awaited"):
             store.lock().acquire(60)
 
 

@@ -286,6 +286,16 @@ def test_what_is_left_is_forgotten() -> None:
     assert [*cache.entries] == ["slot:record"]
 
 
+def test_the_way_is_kept_for_as_long_as_a_network_may_hold_back_what_was_sent() -> None:
+    """Else a head that arrives late would be the last word, and its refresh token spent."""
+    cache = Cache()
+    for tag, expected in [("one", None), ("two", "one"), ("three", "two")]:
+        assert swap(cache, tag, expected)
+    ways = [timeout for key, timeout in cache.timeouts.items() if ":after:" in key]
+    assert len(ways) == 2
+    assert all(timeout is not None and timeout >= 20 * 60 for timeout in ways)
+
+
 def test_who_sets_the_head_back_does_no_harm() -> None:
     cache = Cache()
     assert swap(cache, "zero", None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import sqlalchemy
 from databases import PostgreSQL
 from django.db import connections, transaction
+from django.db.backends.utils import CursorWrapper
 from django.test import override_settings
 
 from tokenadapter.errors import StoreError
@@ -69,6 +72,18 @@ def store(project: None, key: str) -> Iterator[DjangoCacheStore]:
     connections.close_all()
     yield DjangoCacheStore("database", key)
     connections.close_all()
+
+
+def test_no_secret_is_in_the_log_of_statements(
+    store: DjangoCacheStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "django.db.backends")
+    with override_settings(DEBUG=True):
+        save(store)
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT 'of the application'")
+    assert "of the application" in caplog.text
+    assert "cached" not in caplog.text
 
 
 class TestOnPostgreSQL(StoreContract):
@@ -164,3 +179,55 @@ def test_a_project_without_autocommit_saves_all_the_same(
     save(store)
     monkeypatch.undo()
     assert store.load().tag == "tag 1"
+
+
+def lapse(key: str) -> None:
+    """The holder of the lock has died a while ago."""
+    with connections["default"].cursor() as cursor:
+        cursor.execute(
+            "UPDATE cached SET expires = now() - interval '9 s' WHERE cache_key = %s",
+            [f":1:{key}:lock"],
+        )
+        assert cursor.rowcount == 1
+
+
+@pytest.mark.usefixtures("on_postgresql")
+@pytest.mark.parametrize(
+    ("late", "looks"),
+    [("add", 'SELECT "cache_key", "expires"'), ("get", 'SELECT "cache_key", "value"')],
+)
+def test_a_lock_that_has_lapsed_goes_to_one(
+    key: str, late: str, looks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Django's cache looks at an entry, and then overwrites or deletes whatever is there."""
+    store = DjangoCacheStore("database", key)
+    dead, first, second, third = (store.lock() for _ in range(4))
+    assert dead.acquire(60)
+    dead._released.set()  # its heart has stopped
+    lapse(key)
+    plain, has_looked, go_on = CursorWrapper.execute, threading.Event(), threading.Event()
+
+    def execute(self: Any, statement: str, parameters: Any = None) -> Any:
+        result = plain(self, statement, parameters)
+        if threading.current_thread() is thread and statement.startswith(looks):
+            has_looked.set()
+            assert go_on.wait(60)
+        return result
+
+    def come_late() -> None:
+        if late == "get":
+            dead.release()
+        else:
+            second.acquire(60)
+
+    thread = threading.Thread(target=come_late)
+    monkeypatch.setattr(CursorWrapper, "execute", execute)
+    thread.start()
+    assert has_looked.wait(60)
+    assert first.acquire(60)
+    assert first.confirm()
+    go_on.set()
+    thread.join()
+    assert (second.confirm(), first.confirm(), third.acquire(60)) == (False, True, False)
+    for lock in (first, second, third):
+        lock.release()

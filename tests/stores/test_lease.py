@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -243,6 +244,28 @@ def test_a_forked_child_does_not_hold_it_and_frees_nothing(table: Table) -> None
     # A heartbeat under way may keep a lock, which nobody opens in the child.
     with lease._extending, lease._released._cond:
         assert succeeds_in_child(check)
+    assert lease.confirm()
+    lease.release()
+
+
+@pytest.mark.parametrize(("took", "is_held"), [(LEASE / 2 - 0.1, True), (LEASE / 2, False)])
+def test_what_was_said_too_long_ago_confirms_nothing(
+    table: Table, monkeypatch: pytest.MonkeyPatch, took: float, is_held: bool
+) -> None:
+    """A network, or this process, may have stood still: meanwhile it lapses."""
+    now = [0.0]
+    monkeypatch.setattr(_lease, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def answer(step: str) -> None:
+        if step == "extend":
+            now[0] += took
+
+    table.answer = answer
+    lease = TableLease(table)
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: None)  # it would extend it, too
+    assert lease.acquire(LONG)
+    assert lease.confirm() == is_held
+    took = 0.0
     assert lease.confirm()
     lease.release()
 

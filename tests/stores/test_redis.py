@@ -178,6 +178,12 @@ def test_what_cannot_be_is_refused(
         RedisStore(place, name, **options)
 
 
+def test_a_url_of_another_type_is_not_shown() -> None:
+    with pytest.raises(TypeError, match=r"not builtins\.bytes") as caught:
+        RedisStore(b"redis://:s3cr3t@localhost", "key")
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_a_url_that_cannot_be_read_is_not_shown() -> None:
     with pytest.raises(ValueError, match="percent-encoded") as caught:
         RedisStore("redis://:s3cr3t/rest@localhost", "key")
@@ -185,16 +191,13 @@ def test_a_url_that_cannot_be_read_is_not_shown() -> None:
     assert caught.value.__suppress_context__
 
 
-@pytest.mark.parametrize(
-    ("url", "missing", "advice"),
-    [("redis://", "redis", r"tokenadapter\[redis\]"), ("valkey://", "valkey", "install 'valkey'")],
-)
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
 def test_a_client_that_is_not_installed_is_named(
-    monkeypatch: pytest.MonkeyPatch, url: str, missing: str, advice: str
+    monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=advice):
-        RedisStore(url, "key")
+    monkeypatch.setitem(sys.modules, kind, None)
+    with pytest.raises(ImportError, match=rf"tokenadapter\[{kind}\]"):
+        RedisStore(f"{kind}://localhost", "key")
 
 
 def test_the_module_imports_no_client() -> None:

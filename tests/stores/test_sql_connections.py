@@ -18,6 +18,7 @@ import sqlalchemy
 from databases import PostgreSQL, rows, with_table
 
 from tokenadapter.errors import StoreError
+from tokenadapter.stores import _sql_database
 from tokenadapter.stores._sql_table import database_time
 from tokenadapter.stores.sql import SQLStore
 from tokenadapter.testing.workers import in_threads
@@ -48,6 +49,41 @@ def test_an_application_that_has_used_up_its_pool_does_not_wait_for_itself(
         assert lock.confirm()
         lock.release()
     engine.dispose()
+
+
+def test_an_engine_that_turns_autocommit_off_again_loses_nothing(
+    postgresql_url: str, slot: str
+) -> None:
+    engine = sqlalchemy.create_engine(postgresql_url)
+
+    def turn_off(connection: Any, *_: object) -> None:
+        connection.autocommit = False
+
+    sqlalchemy.event.listen(engine, "checkout", turn_off)
+    store, other = SQLStore(engine, slot), SQLStore(postgresql_url, slot)
+    save(store)
+    assert other.load().document == {"n": 1}
+    lock = store.lock()
+    assert lock.acquire(60)
+    assert not other.lock().acquire(60)
+    lock.release()
+    engine.dispose()
+
+
+def test_a_row_that_an_application_has_locked_is_not_waited_for_without_end(
+    postgresql_url: str, slot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_sql_database._PATIENCE, "postgresql", "SET lock_timeout = 50")
+    store = SQLStore(postgresql_url, slot)
+    save(store)
+    engine = sqlalchemy.create_engine(postgresql_url)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT * FROM tokenadapter FOR UPDATE")
+        with pytest.raises(StoreError, match="lock timeout"):
+            store.save({"n": 2}, tag="tag 2", expected="tag 1", ttl=None)
+        assert store.load().document == {"n": 1}
+    engine.dispose()
+    save(store, 2, expected="tag 1")
 
 
 def test_an_engine_of_sqlite_shares_no_transaction(sqlite: str) -> None:
@@ -87,7 +123,12 @@ def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_url_that_cannot_be_read_is_not_shown() -> None:
-    for url in ("s3cr3t", "postgresql+psycopg://app:s3cr3t#1@db:54x/app", "a://b:s3cr3t"):
+    for url in (
+        "s3cr3t",
+        "postgresql+psycopg://app:s3cr3t#1@db:54x/app",
+        "a://b:s3cr3t",
+        "mysql://u:p@s3cr3t@h/x",
+    ):
         with pytest.raises(ValueError, match=r"cannot be read as a URL|load plugin") as caught:
             SQLStore(url, "billing")
         assert "s3cr3t" not in f"{caught.value} {caught.value.__cause__}"

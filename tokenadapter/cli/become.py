@@ -27,6 +27,14 @@ def become(command: Sequence[str], environment: Mapping[str, str]) -> int:
             return call([*command], env=environment)  # noqa: S603 - it is the user's own command
         os.execvpe(command[0], [*command], environment)  # noqa: S606 - so is this
     except FileNotFoundError:
+        from shutil import which
+
+        if which(command[0]) is not None:
+            sys.stderr.write(
+                f"tokenadapter: {command[0]} cannot be run: what its first line names, behind #!, "
+                "is not there\n"
+            )
+            return _NOT_RUNNABLE
         sys.stderr.write(f"tokenadapter: {command[0]}: there is no such program\n")
         return _NOT_THERE
     except OSError as error:

@@ -8,12 +8,12 @@ cron run it: its environment is another one.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.finding import GOOD, NOTE, PROBLEM, Finding
-from tokenadapter.cli.table import coloured
+from tokenadapter.cli.streams import say
+from tokenadapter.cli.table import coloured, harmless
 from tokenadapter.config.file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.config.trouble import ProfileError
@@ -47,10 +47,9 @@ def perform(options: Namespace) -> int:
             continue
         # One by one: servers may take their time.
         level = coloured(f"{finding.level:8}", _COLOURS[finding.level])
-        sys.stdout.write(f"{level} {finding.about}: {finding.text}\n")
-        sys.stdout.flush()
+        say(f"{level} {finding.about}: {harmless(finding.text)}")
     if options.json:
-        sys.stdout.write(f"{json.dumps(found)}\n")
+        say(json.dumps(found))
     return 1 if has_problem else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tokenadapter.cli.streams import say
 from tokenadapter.config.file import ConfigFile
 from tokenadapter.config.profile import Profile
 
@@ -107,4 +108,4 @@ def put(options: Namespace, text: str, fields: dict[str, Any]) -> None:
         import json
 
         text = json.dumps(fields)
-    sys.stdout.write(f"{text}\n")
+    say(text)

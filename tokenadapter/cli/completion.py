@@ -6,10 +6,10 @@ zsh:  source <(tokenadapter completion zsh)      in ~/.zshrc, below compinit
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.main import COMMANDS, parser_of
+from tokenadapter.cli.streams import say
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -72,7 +72,7 @@ def perform(options: Namespace) -> int:
     else:
         script = _BASH.format(commands=" ".join(COMMANDS), cases=_cases())
         text = (_ZSH if options.shell == "zsh" else "") + script.strip("\n")
-    sys.stdout.write(text.strip("\n") + "\n")
+    say(text.strip("\n"))
     return 0
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tokenadapter.cli.become import become
 from tokenadapter.cli.common import add_min_validity, add_name, named_profile, usable_token
+from tokenadapter.config.trouble import ProfileError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -33,6 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     way.add_argument(
         "--env",
         metavar="VAR",
+        type=_variable,
         default="ACCESS_TOKEN",
         help="the environment variable with the token (ACCESS_TOKEN)",
     )
@@ -51,6 +53,14 @@ def perform(options: Namespace) -> int:
     return become(options.program, os.environ)
 
 
+def _variable(text: str) -> str:
+    if text and not set(text) & {"=", "\0"}:
+        return text
+    from argparse import ArgumentTypeError
+
+    raise ArgumentTypeError(f"{text!r} is no name of an environment variable")
+
+
 def _descriptor(text: str) -> int:
     if text.isdecimal() and 2 < int(text) < 256:
         return int(text)
@@ -63,9 +73,16 @@ def _offer(secret: str, fd: int) -> None:
     """Let *secret* be read from the descriptor *fd*, once."""
     end, source = os.pipe()
     os.set_blocking(source, False)
-    # A pipe holds more than any token has; if not, this raises rather than wait for ever.
-    os.write(source, secret.encode())
+    # A pipe holds more than any token has; if not, half a token is of no use to anybody.
+    content = secret.encode()
+    written = os.write(source, content)
     os.close(source)
+    if written < len(content):
+        os.close(end)
+        raise ProfileError(
+            f"A pipe holds {written} bytes here, fewer than the token has: use --env in place of "
+            "--fd."
+        )
     if end != fd:
         os.dup2(end, fd)
         os.close(end)

@@ -23,9 +23,9 @@ class Finding:
     __slots__ = ("about", "level", "text")
 
     def __init__(self, level: str, about: str, text: str) -> None:
-        self.level = level
-        self.about = about
-        self.text = text
+        self.level: str = level
+        self.about: str = about
+        self.text: str = text
 
     def __repr__(self) -> str:
         return f"<{self.level} {self.about}: {self.text}>"

@@ -8,7 +8,7 @@ is in no command line, and so in no list of processes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenadapter.cli.common import (
     add_json,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PLAIN", "add_arguments", "perform"]
 
-PLAIN = {"config": None, "json": False, "min_validity": 0.0}
+PLAIN: dict[str, Any] = {"config": None, "json": False, "min_validity": 0.0}
 """What is meant where nothing but a name is given."""
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tokenadapter.cli.table import harmless
 from tokenadapter.journal import Journal
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ _WARNING = 30
 
 
 def named(message: str, profile: str | None) -> str:
-    """*message* with the profile's name where it says which command helps."""
+    """*message*, fit for a terminal, with the profile's name where it says which command helps."""
+    message = harmless(message)
     return message if profile is None else message.replace("adopt NAME", f"adopt {profile}")
 
 

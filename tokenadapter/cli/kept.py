@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from shlex import quote
 from typing import Any
 
 from tokenadapter.cli.finding import GOOD, NOTE, PROBLEM, Finding
 from tokenadapter.cli.holder import holder
 from tokenadapter.cli.journal import named
 from tokenadapter.cli.standing import standing_of
+from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.profile import Profile
 from tokenadapter.errors import TokenError
 
@@ -29,13 +31,33 @@ def store(profile: Profile) -> tuple[list[Finding], bool]:
         return [Finding(PROBLEM, profile.name, str(error))], False
     token = document.get("token") or {}
     has_refresh_token = isinstance(token, dict) and "refresh_token" in token
-    return [*_token(profile, told), *_directory(profile), *_lock(profile)], has_refresh_token
+    needs_login = not has_refresh_token and _begins_with_login(profile)
+    found = [*_token(profile, told, needs_login=needs_login), *_directory(profile)]
+    return [*found, *_lock(profile)], has_refresh_token
 
 
-def _token(profile: Profile, told: dict[str, Any]) -> Iterator[Finding]:
+def _begins_with_login(profile: Profile) -> bool:
+    """Whether a profile has nothing of its own that would obtain a first token."""
+    grant = profile.grant
+    return (
+        isinstance(grant, ProfileGrant)
+        and grant.whose.get("grant") == "refresh_token"
+        and "refresh_token" not in grant.arguments
+    )
+
+
+def _token(profile: Profile, told: dict[str, Any], *, needs_login: bool) -> Iterator[Finding]:
     state, failure = told["state"], told["failure"]
     if state in ("login needed", "unusable"):
         yield Finding(PROBLEM, profile.name, f"{state}: {named(failure['cause'], profile.name)}")
+        return
+    if needs_login and state in ("no token", "expired"):
+        yield Finding(
+            PROBLEM,
+            profile.name,
+            f"{told['store']}: {state}, and nothing to obtain one with: log in, and hand the "
+            f"answer to `tokenadapter adopt {profile.name}`.",
+        )
         return
     yield Finding(GOOD, profile.name, f"{told['store']}: {state}")
     if failure is not None:
@@ -63,7 +85,7 @@ def _directory(profile: Profile) -> Iterator[Finding]:
             PROBLEM,
             profile.name,
             f"Others can write to {directory} (mode {stat.S_IMODE(mode):04o}) and so replace the "
-            f"token: run `chmod go-w {directory}`.",
+            f"token: run `chmod go-w {quote(directory)}`.",
         )
 
 

@@ -8,6 +8,8 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from tokenadapter.cli.streams import make_ready, say
+
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
@@ -45,6 +47,7 @@ exit codes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the *arguments* say, by default those of the process, and return the exit code."""
+    make_ready()
     given = sys.argv[1:] if arguments is None else [*arguments]
     if not given or given[0] not in COMMANDS:
         return _without_command(given)
@@ -136,5 +139,5 @@ def _without_command(given: Sequence[str]) -> int:
         parser.error(f"{given[0]!r} is no command.{nearest(given[0], COMMANDS)}")
     from tokenadapter import __version__
 
-    sys.stdout.write(f"tokenadapter {__version__}\n")
+    say(f"tokenadapter {__version__}")
     return 0

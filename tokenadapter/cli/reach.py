@@ -12,6 +12,7 @@ from tokenadapter.config.profile import Profile
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.moment import moment
 from tokenadapter.sources.reply import NoReply
+from tokenadapter.sources.wording import plain
 
 __all__ = ["servers"]
 
@@ -41,18 +42,19 @@ def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[Finding
         yield Finding(
             PROBLEM,
             profile.name,
-            f"{name} cannot be reached: {reply.why}. Check the URL, the network, and the proxies "
-            "in the environment; cron has none that your login sets.",
+            f"{name} cannot be reached: {plain(reply.why, ())}. Check the URL, the network, and "
+            "the proxies in the environment; cron has none that your login sets.",
         )
         return
     if reply.status >= 500:
         yield Finding(NOTE, profile.name, f"{name} answers {reply.status}: try again later.")
     elif url in profile.grant.urls and 300 <= reply.status < 400:
+        target = plain(reply.headers.get("Location") or "no address", ())
         yield Finding(
             PROBLEM,
             profile.name,
-            f"{name} redirects to {reply.headers.get('Location')}: no redirect is followed, since "
-            "that would send the secrets on. Give the URL where it ends.",
+            f"{name} redirects to {target}: no redirect is followed, since that would send the "
+            "secrets on. Give the URL where it ends.",
         )
     else:
         # 401, 404 and 405 are what such a request deserves.

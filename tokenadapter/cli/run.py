@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.become import become
@@ -92,16 +93,48 @@ def _check_interpreter(program: list[str]) -> None:
     path = which(program[0])
     if path is None:
         return
-    with open(path, "rb") as file:
-        first = file.readline(256).decode("utf-8", "replace")
-    words = first.split()[1:] if first.startswith("#!") and "python" in first else []
     if os.path.basename(path).startswith("python"):
         words = program[1:]
-    for word in words:
-        if word[:1] != "-" or word[1:2] == "-":
-            break
-        if set(word[1:]) & set("EIS"):
+    else:
+        words = _first_line(path)
+        # Behind the interpreter: env may come before it, with options of its own.
+        while words and not os.path.basename(words.pop(0)).startswith("python"):
+            pass
+    for word in _options(words):
+        if set(word) & set("EIS"):
             raise ProfileError(
                 f"{word} has {path} ignore PYTHONPATH or sitecustomize, and so the program would "
                 "not be signed: run it without that, as -m MODULE or as SCRIPT.py."
             )
+
+
+def _first_line(path: str) -> list[str]:
+    """The words behind the ``#!`` of a program, if it has such a line."""
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(256).decode("utf-8", "replace")
+    except OSError:
+        return []  # what may be run need not be open to be read
+    return first[2:].split() if first.startswith("#!") else []
+
+
+def _options(words: list[str]) -> Iterator[str]:
+    """The options of an interpreter without their values; what follows is for the program."""
+    left = iter(words)
+    for word in left:
+        if word[:1] != "-" or word[1:2] in ("-", ""):
+            return
+        option, letter, value = _split(word)
+        yield option
+        if letter in ("c", "m"):
+            return
+        if letter and not value:
+            next(left, None)
+
+
+def _split(word: str) -> tuple[str, str, str]:
+    """The letters of *word*, that of them which takes a value, and the value."""
+    for at, letter in enumerate(word):
+        if letter in "cmWX":
+            return word[: at + 1], letter, word[at + 1 :]
+    return word, "", ""

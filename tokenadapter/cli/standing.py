@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenadapter.cli.holder import holder
 from tokenadapter.policy import windows
-from tokenadapter.record import Record, digest
+from tokenadapter.record import Record, Tombstone, digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +53,7 @@ def standing_of(profile: Profile) -> dict[str, Any]:
     if record.token is not None:
         told |= _of_token(record.token, now)
     told["failure"] = _failure(record, now, is_locked=told["lock"] is not None)
-    if _is_dead(record) and told["state"] in ("no token", "expired"):
+    if _refusal(record) is not None and told["state"] in ("no token", "expired"):
         told["state"] = "login needed"
     return told
 
@@ -90,18 +90,28 @@ def _of_token(token: Token, now: float) -> dict[str, Any]:
     return {**told, "expires_at": token.expires_at, "expires_in": left}
 
 
-def _is_dead(record: Record) -> bool:
-    """Whether the server refused what would be presented next, as far as the record knows."""
-    refresh = record.token and record.token.refresh_token
-    if refresh and record.tombstones:
-        return record.tombstone(digest(record.salt, "refresh_token", refresh)) is not None
-    return bool(record.tombstones)
+def _refusal(record: Record) -> Tombstone | None:
+    """The refusal of what would be presented next, as far as the record knows.
+
+    Refusals stay in it, and say nothing of what was adopted or has worked since.
+    """
+    token, stones = record.token, record.tombstones
+    if not stones:
+        return None
+    grant = record.whose.get("grant")
+    if token is not None and token.refresh_token and grant != "password":
+        return record.tombstone(digest(record.salt, "refresh_token", token.refresh_token))
+    if token is not None and grant != "refresh_token":
+        # With a password, or what else is presented each time, it has been obtained since.
+        begun = token.issued_at
+        stones = tuple(s for s in stones if s.kind != "refresh_token" and s.at >= begun)
+    return stones[-1] if stones else None
 
 
 def _failure(record: Record, now: float, *, is_locked: bool) -> dict[str, Any] | None:
     """What went wrong last, when, and for how long nobody tries again."""
-    if record.tombstones:
-        stone = record.tombstones[-1]
+    stone = _refusal(record)
+    if stone is not None:
         return {"cause": stone.cause, "ago": max(now - stone.at, 0.0), "held_for": None}
     hold = record.hold
     if hold is not None:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.cli.standing import standing_of, unusable
+from tokenadapter.cli.streams import say
 from tokenadapter.cli.table import span, table
 from tokenadapter.config.file import ConfigFile
 from tokenadapter.config.profile import Profile
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PLAIN", "add_arguments", "perform"]
 
-PLAIN = {"config": None, "json": False, "watch": None}
+PLAIN: dict[str, Any] = {"config": None, "json": False, "watch": None}
 """What is meant where nothing but a name is given."""
 
 _COLUMNS = ("NAME", "STATE", "EXPIRES IN", "RENEWED", "LOCK", "API", "STORE")
@@ -99,8 +100,7 @@ def _show(standings: list[dict[str, Any]], *, as_json: bool, again: bool = False
         if again:
             clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else "\n"
             text = f"{clear}{time.strftime('%H:%M:%S')}\n{text}"
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    say(text)
 
 
 def _row(told: dict[str, Any]) -> tuple[str, ...]:

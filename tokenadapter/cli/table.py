@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["coloured", "span", "table"]
+__all__ = ["coloured", "harmless", "span", "table"]
 
 _COLOURS = {"good": "32", "warning": "33", "bad": "31", "dim": "2"}
 
@@ -25,6 +25,12 @@ def span(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h".removesuffix(" 0 h")
 
 
+def harmless(text: str) -> str:
+    """*text* with what would command a terminal made visible: it may come from a store, where
+    others write too."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in text)
+
+
 def coloured(text: str, colour: str) -> str:
     """*text* in a colour, if this is a terminal that shows some."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
@@ -41,7 +47,10 @@ def table(
 
     :param colours: those of cells, by what they say.
     """
-    listed = [*rows]
+    listed = [
+        ([harmless(cell) for cell in row], None if remark is None else harmless(remark))
+        for row, remark in rows
+    ]
     cells = [columns, *(row for row, _ in listed)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
 

@@ -9,7 +9,7 @@ environment variable, "tokenadapter exec".
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenadapter.cli.common import (
     add_json,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PLAIN", "add_arguments", "perform"]
 
-PLAIN = {"config": None, "json": False, "min_validity": 0.0}
+PLAIN: dict[str, Any] = {"config": None, "json": False, "min_validity": 0.0}
 """What is meant where nothing but a name is given."""
 
 

@@ -21,6 +21,13 @@ __all__ = ["configuration", "references"]
 def configuration(config: ConfigFile, profiles: list[Profile]) -> Iterator[Finding]:
     """About the file as a whole."""
     count = len(config.tables)
+    if not count:
+        yield Finding(
+            PROBLEM,
+            "configuration",
+            f"{config.path}: There is no profile in it: begin with one, such as [billing].",
+        )
+        return
     yield Finding(
         GOOD, "configuration", f"{config.path}: {count} {'profile' if count == 1 else 'profiles'}"
     )

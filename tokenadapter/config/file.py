@@ -141,6 +141,9 @@ def _content(path: str) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise ProfileError("It is not a regular file.", file=path)
         if os.name != "nt":
+            # Of a link, too: relative paths count from where that is.
+            _check_owner(path, os.lstat(path))
+            _check_owner(path, found)
             _check_writers(path, found)
         return file.read()
 
@@ -149,13 +152,16 @@ def _opener(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO would wait for a writer
 
 
-def _check_writers(path: str, found: os.stat_result) -> None:
+def _check_owner(path: str, found: os.stat_result) -> None:
     if found.st_uid not in (0, os.geteuid()):
         raise ProfileError(
             f"It belongs to another user (number {found.st_uid}), who could have this run any "
             f"program: name your own by --config or {VARIABLE}, or change to another directory.",
             file=path,
         )
+
+
+def _check_writers(path: str, found: os.stat_result) -> None:
     if found.st_mode & 0o022:
         from shlex import quote
 

@@ -32,9 +32,9 @@ class NamedFunction:
     __slots__ = ("_found", "file", "key", "name")
 
     def __init__(self, name: str, key: str, file: str) -> None:
-        self.name = name
-        self.key = key
-        self.file = file
+        self.name: str = name
+        self.key: str = key
+        self.file: str = file
         self._found: Any = None
 
     def __call__(self, *args: Any) -> Any:

@@ -45,11 +45,11 @@ class ProfileGrant:
         self.arguments = arguments
         # It has everything but the secrets.
         sample = make(**resolved(arguments, lambda reference: "looked-up-later"))
-        self.whose = sample.whose
-        self.asked = sample.asked
-        self.urls = sample.urls
-        self.deadline = sample.deadline
-        self.grace = sample.grace
+        self.whose: Mapping[str, str] = sample.whose
+        self.asked: Mapping[str, str] = sample.asked
+        self.urls: Sequence[str] = sample.urls
+        self.deadline: float = sample.deadline
+        self.grace: float = sample.grace
         self.revokes: bool = getattr(sample, "revokes", False)
         self._name = repr(sample)
         self._source: Source | None = None

@@ -15,6 +15,7 @@ from tokenadapter.keeper import TokenKeeper
 
 if TYPE_CHECKING:
     from tokenadapter.adapter import TokenAdapter
+    from tokenadapter.config.grants import FunctionOfProfile, ProfileGrant
     from tokenadapter.protocols import TokenStore
 
 __all__ = ["Profile"]
@@ -51,7 +52,7 @@ class Profile:
         self.prefixes: list[str] = self._says.get("prefixes") or [self._says["prefix"]]
         self.header: str = self._says.get("header", "Authorization")
         self.scheme: str = self._says.get("scheme", "Bearer")
-        self.grant = grant_of(config, name, self._says["source"])
+        self.grant: ProfileGrant | FunctionOfProfile = grant_of(config, name, self._says["source"])
         self._verdict = self._given_verdict()
         self._keeper: TokenKeeper | None = None
 
@@ -102,7 +103,11 @@ class Profile:
             for name in ("on_refresh", "on_event"):
                 if name in self._says:
                     settings[name] = self._function(name, self._says[name])
-            self._keeper = TokenKeeper(self.grant, self.store(), **settings)
+            store = self.store()
+            try:
+                self._keeper = TokenKeeper(self.grant, store, **settings)
+            except ValueError as error:  # of the settings, all else is checked already
+                raise self.config.error([self.name, "source", "grace"], str(error)) from None
         return self._keeper
 
     def adapters(self) -> list[TokenAdapter]:

@@ -44,10 +44,10 @@ class Reference:
     __slots__ = ("file", "key", "kind", "place")
 
     def __init__(self, kind: str, place: Any, key: str, file: str) -> None:
-        self.kind = kind
-        self.place = place
-        self.key = key
-        self.file = file
+        self.kind: str = kind
+        self.place: Any = place
+        self.key: str = key
+        self.file: str = file
 
     def __repr__(self) -> str:
         return f"<Reference {self.key} {self.kind}={self.place!r}>"

@@ -28,9 +28,9 @@ class Kind:
     def __init__(
         self, expected: str, fits: Callable[[Any], bool], *, is_late: bool = False
     ) -> None:
-        self.expected = expected
-        self.fits = fits
-        self.is_late = is_late
+        self.expected: str = expected
+        self.fits: Callable[[Any], bool] = fits
+        self.is_late: bool = is_late
 
 
 def _is_text(value: object) -> bool:

@@ -52,7 +52,7 @@ class Screen:
             and not os.environ.get("NO_COLOR")
             and os.environ.get("TERM", "dumb") != "dumb"
         )
-        self.style = Style(self._live, _speaks_unicode(stream))
+        self.style: Style = Style(self._live, _speaks_unicode(stream))
         self._height = 0
 
     @property

@@ -35,7 +35,7 @@ class Deadline:
     """
 
     def __init__(self, seconds: float) -> None:
-        self.sending = False
+        self.sending: bool = False
         self._seconds = seconds
         self._monotonic = time.monotonic()
         self._wall = time.time()

@@ -54,17 +54,18 @@ class Endpoint:
         proxies: Mapping[str, str] | None,
         allow_http: bool,
     ) -> None:
-        self.name, query = _checked(argument, url, allow_http)
-        self.identity = f"{self.name}?{fingerprint(query)}" if query else self.name
+        name, query = _checked(argument, url, allow_http)
+        self.name: str = name
+        self.identity: str = f"{self.name}?{fingerprint(query)}" if query else self.name
         if not _is_time(timeout):
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
-        self.url = url
+        self.url: str = url
         # In clear to this machine: a proxy elsewhere would read the secrets.
         self._stays_here = self.name.startswith("http:") and not allow_http
-        self.timeout = timeout
-        self.verify = verify
-        self.cert = cert
-        self.proxies = dict(proxies or {})
+        self.timeout: float = timeout
+        self.verify: bool | str | None = verify
+        self.cert: str | tuple[str, str] | None = cert
+        self.proxies: dict[str, str] = dict(proxies or {})
 
     def exchange(
         self, method: str, headers: Mapping[str, str], body: bytes | None

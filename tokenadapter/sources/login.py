@@ -108,11 +108,11 @@ class Login(Source):
             # Some APIs take a key in its place.
             account = account or fingerprint(user)
         # All that is sent: a changed password makes another credential than the refused one.
-        self.client_credential = repr(
+        self.client_credential: str = repr(
             (self._method, url, sorted(self._headers.items()), self._body, self._places)
         )
-        self.asked = {}
-        self.whose = {"grant": "login", "endpoint": self._endpoint.identity}
+        self.asked: Mapping[str, str] = {}
+        self.whose: Mapping[str, str] = {"grant": "login", "endpoint": self._endpoint.identity}
         if account is not None:
             self.whose["user"] = account
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlencode, urlsplit
@@ -79,7 +79,7 @@ class OAuth2Source(Source):
         self._revocation: Endpoint | None = None
         if revocation_url is not None:
             self._revocation = reached("revocation_url", revocation_url)
-            self.urls = (*self.urls, self._revocation.url)
+            self.urls: Sequence[str] = (*self.urls, self._revocation.url)
         self._client_id = checked_text("client_id", client_id)
         self._client_secret = client_secret
         if client_secret is not None:
@@ -89,8 +89,8 @@ class OAuth2Source(Source):
         self._resource = [_checked_resource(uri) for uri in _several("resource", resource)]
         self._audience = audience and checked_text("audience", audience)
         self._extra = _checked_extra(extra or {})
-        self.client_credential = "\0".join((self._client_auth, client_id, client_secret or ""))
-        self.whose = {
+        self.client_credential: str = "\0".join((self._client_auth, client_id, client_secret or ""))
+        self.whose: Mapping[str, str] = {
             "grant": self.grant_type,
             "endpoint": self._endpoint.identity,
             "client": client_id,
@@ -100,7 +100,7 @@ class OAuth2Source(Source):
             "resource": " ".join(sorted(set(self._resource))),
             "audience": audience,
         }
-        self.asked = {name: value for name, value in asked.items() if value}
+        self.asked: Mapping[str, str] = {name: value for name, value in asked.items() if value}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._endpoint.name} client_id={self._client_id!r}>"

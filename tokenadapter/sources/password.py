@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from tokenadapter.protocols import Credential
@@ -45,7 +45,7 @@ class Password(OAuth2Source):
         self._username = checked_text("username", username)
         self._password = checked_text("password", password)
         self.grace = grace
-        self.whose = {**self.whose, "user": username}
+        self.whose: Mapping[str, str] = {**self.whose, "user": username}
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         password = f"{self._username}\0{self._password}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from tokenadapter.protocols import Credential
@@ -48,7 +48,7 @@ class RefreshToken(OAuth2Source):
             checked_text("refresh_token", refresh_token)
         self.grace = grace
         if account is not None:
-            self.whose = {**self.whose, "user": account}
+            self.whose: Mapping[str, str] = {**self.whose, "user": account}
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         stored = previous.refresh_token if previous is not None else None

@@ -36,11 +36,11 @@ class Reply:
     def __init__(
         self, status: int, headers: Mapping[str, str], cookies: CookieJar, body: bytes
     ) -> None:
-        self.status = status
-        self.headers = headers
-        self.cookies = cookies
-        self.body = body
-        self.content = self._read()
+        self.status: int = status
+        self.headers: Mapping[str, str] = headers
+        self.cookies: CookieJar = cookies
+        self.body: bytes = body
+        self.content: Any = self._read()
 
     @property
     def fields(self) -> Mapping[str, Any]:

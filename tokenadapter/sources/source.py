@@ -29,7 +29,7 @@ class Source:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self.deadline = endpoint.timeout
+        self.deadline: float = endpoint.timeout
         self.urls = (endpoint.url,)
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:

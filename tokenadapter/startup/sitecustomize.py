@@ -41,9 +41,9 @@ if __name__ == "sitecustomize":
     _clear_the_way()
     try:
         _watch()
-    except ImportError as error:
+    except ImportError as _error:
         sys.stderr.write(
-            f"tokenadapter: {sys.executable} cannot import tokenadapter ({error}), so the program "
+            f"tokenadapter: {sys.executable} cannot import tokenadapter ({_error}), so the program "
             "would not be signed: install it for that interpreter too.\n"
         )
         os._exit(3)

@@ -55,7 +55,12 @@ class Borrowed:
         lock = self._given() if made else self._given
         try:
             if _is_lock(lock):
-                is_taken, release = bool(_try(lock)), lock.release
+                taken = _try(lock)
+                if hasattr(taken, "__await__"):
+                    # It is true of itself, and keeps nobody out.
+                    getattr(taken, "close", lambda: None)()
+                    raise NoLock(f"{type(lock).__name__}.acquire() has to be awaited")
+                is_taken, release = bool(taken), lock.release
             elif isinstance(lock, AbstractContextManager):
                 is_taken, release = lock.__enter__() is not False, _exit(lock)
                 if not is_taken:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +48,17 @@ def objection(alias: str) -> str | None:
 
 
 @contextmanager
-def call(alias: str) -> Iterator[Any]:
+def call(alias: str, keys: Sequence[str]) -> Iterator[Any]:
     """The cache *alias* for this thread.
 
     A cache in a database is called on a connection of its own, without a transaction around it: a
     request that is rolled back would take a rotated token with it, and the lock would be seen by
     others only after its end.  What is read comes from where it is written, not from a replica.
+
+    Entries that have lapsed are deleted there beforehand.  Two who add a key at the same time both
+    succeed if a lapsed entry is at that key, and who reads one deletes whatever is there by then.
+
+    :param keys: those of which that matters.
     """
     from django.core.cache import caches
     from django.core.cache.backends.db import BaseDatabaseCache
@@ -68,6 +73,8 @@ def call(alias: str) -> Iterator[Any]:
     database = router.db_for_write(model)
     own = connections[database].copy()
     own.settings_dict["AUTOCOMMIT"] = True
+    # With DEBUG, Django logs each statement with what it writes: here, tokens.
+    own.make_debug_cursor = own.make_cursor
     if own.vendor == "sqlite":
         # Else it fails at once, and silently, where another writes at the same time.
         own.settings_dict["OPTIONS"].setdefault("transaction_mode", "IMMEDIATE")
@@ -76,11 +83,33 @@ def call(alias: str) -> Iterator[Any]:
     try:
         for name in usual:
             connections[name] = own
+        _delete_lapsed(own, cache, keys)
         yield cache
     finally:
         for name, connection in usual.items():
             connections[name] = connection
         own.close()
+
+
+def _delete_lapsed(connection: Any, cache: Any, keys: Sequence[str]) -> None:
+    """Delete those of *keys* that have lapsed, but nothing that was put in their place since."""
+    from django.utils.timezone import now
+
+    quote = connection.ops.quote_name
+    places = ", ".join(["%s"] * len(keys))
+    lapsed = (
+        f"FROM {quote(cache._table)} WHERE {quote('cache_key')} IN ({places}) "
+        f"AND {quote('expires')} < %s"
+    )
+    values = [
+        *(cache.make_and_validate_key(key) for key in keys),
+        connection.ops.adapt_datetimefield_value(now()),
+    ]
+    with connection.cursor() as cursor:
+        # Asked first: in SQLite, who deletes has to wait for others that write.
+        cursor.execute(f"SELECT count(*) {lapsed}", values)
+        if cursor.fetchone()[0]:
+            cursor.execute(f"DELETE {lapsed}", values)
 
 
 def watch(alias: str) -> None:

@@ -29,8 +29,9 @@ from tokenadapter.stores import _text
 
 __all__ = ["Chain", "Unsure"]
 
-# Seconds for which the way from an old head is kept, and within which a writer sets the head.
-_KEPT = 60
+# Seconds for which the way from an old head is kept, and within which a writer sets the head.  What
+# it has sent may arrive much later: TCP goes on trying for a quarter of an hour.
+_KEPT = 3600
 _SOON = 15.0
 # How often the head is set in vain.
 _TRIES = 3

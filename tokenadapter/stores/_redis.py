@@ -61,8 +61,9 @@ def connect(url: str) -> Any:
         package, retry = import_module(kind), import_module(f"{kind}.retry")
         backoff = import_module(f"{kind}.backoff")
     except ImportError as error:
-        wanted = "tokenadapter[redis]" if kind == "redis" else "valkey"
-        raise ImportError(f"RedisStore needs {kind}-py: pip install '{wanted}'") from error
+        raise ImportError(
+            f"RedisStore needs {kind}-py: pip install 'tokenadapter[{kind}]'"
+        ) from error
     try:
         return package.from_url(
             url,
@@ -88,7 +89,9 @@ def checked(client: Any) -> Any:
     """
     is_async = "asyncio" in type(client).__module__
     if is_async or isinstance(client, type) or not hasattr(client, "execute_command"):
-        raise TypeError(f"give a redis-py client, not one of asyncio, or a URL, not {client!r}")
+        # Not the object itself: a URL of another type shows its password.
+        kind = f"{type(client).__module__}.{type(client).__qualname__}"
+        raise TypeError(f"give a redis-py client, not one of asyncio, or a URL, not {kind}")
     return client
 
 

@@ -10,6 +10,8 @@ import os
 import random
 import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from typing import Any, TypeVar, cast
 from weakref import WeakSet, finalize
 
@@ -27,6 +29,7 @@ from sqlalchemy import (
     inspect,
     make_url,
 )
+from sqlalchemy.event import listen
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.schema import CreateTable
 
@@ -42,6 +45,9 @@ _NETWORK = 5
 _LIBPQ = {"connect_timeout": _NETWORK, "tcp_user_timeout": _NETWORK * 1000}
 _MYSQL = dict.fromkeys(["connect_timeout", "read_timeout", "write_timeout"], _NETWORK)
 _TIMEOUTS = {"psycopg": _LIBPQ, "psycopg2": _LIBPQ, "pymysql": _MYSQL, "mysqldb": _MYSQL}
+# How long a statement waits for others' locks, where the database would do so for long.
+_PATIENCE = dict.fromkeys(["mysql", "mariadb"], "SET SESSION innodb_lock_wait_timeout = 5")
+_PATIENCE["postgresql"] = "SET lock_timeout = 5000"
 # How often a statement is tried that the database could not do beside those of others.
 _TRIES = 10
 # What databases call that: serialization failures and deadlocks (SQLSTATE), and MySQL's numbers
@@ -59,8 +65,10 @@ class Database:
     """
 
     def __init__(self, engine_or_url: str | URL | Engine) -> None:
-        self.engine = _engine(engine_or_url)
-        self.dialect = self.engine.dialect.name
+        self.engine: Engine = _engine(engine_or_url)
+        self.dialect: str = self.engine.dialect.name
+        if self.dialect in _PATIENCE:
+            listen(self.engine, "connect", partial(_lose_patience, _PATIENCE[self.dialect]))
         _DATABASES.add(self)
         finalize(self, self.engine.dispose)
 
@@ -78,7 +86,10 @@ class Database:
         while True:
             try:
                 with self.engine.connect() as connection:
-                    return work(connection)
+                    result = work(connection)
+                    # An application's engine may turn autocommit off again.
+                    connection.commit()
+                    return result
             except DBAPIError as error:
                 if error.connection_invalidated and not was_lost:
                     was_lost = True
@@ -155,14 +166,25 @@ def _engine(engine_or_url: object) -> Engine:
 
 def _url(text: str | URL) -> URL:
     try:
-        return make_url(text)
+        url: URL | None = make_url(text)
     except (ArgumentError, ValueError):
+        url = None
+    # An @ in the host's place is the end of a password.
+    if url is None or "@" in (url.host or ""):
         # Without the text, and what the error took for a port: it may be a password.
         raise ValueError(
             "engine_or_url cannot be read as a URL: it is written "
             "driver://user:password@host:port/database, and every sign in the password but "
             "letters and digits as %XX"
-        ) from None
+        )
+    return url
+
+
+def _lose_patience(statement: str, connection: Any, record: object) -> None:
+    """Let no statement wait for long for a row that an application has locked."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(statement)
+    connection.commit()
 
 
 def _separate(pool: Pool) -> Pool:

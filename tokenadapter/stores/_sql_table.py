@@ -5,10 +5,16 @@ from __future__ import annotations
 from sqlalchemy import Column, ColumnElement, Double, MetaData, String, Table, Text, literal_column
 from sqlalchemy.dialects.mysql import MEDIUMTEXT
 
-__all__ = ["NAME_LENGTH", "database_time", "token_table"]
+__all__ = ["ASIDE", "NOTES", "check_name", "database_time", "token_table"]
 
-NAME_LENGTH = 255
-"""The most characters that the name of a slot may have."""
+NOTES = ".notes"
+"""What is put behind the name of a slot, for the row of its notes."""
+ASIDE = ".damaged-"
+"""What is put behind it, and before a time, for a row that was put aside."""
+
+_NAME_LENGTH = 255
+# So many characters are left for that.
+_SPARE = 40
 
 _SQLITE_NOW = "(julianday('now') - 2440587.5) * 86400.0"
 _MYSQL_NOW = "timestampdiff(microsecond, '1970-01-01 00:00:00', utc_timestamp(6)) / 1e6"
@@ -29,7 +35,7 @@ def token_table(metadata: MetaData, name: str = "tokenadapter", schema: str | No
     return Table(
         name,
         metadata,
-        Column("slot", String(NAME_LENGTH), primary_key=True),
+        Column("slot", String(_NAME_LENGTH), primary_key=True),
         Column("tag", String(255)),
         # A Text of MySQL ends at 64 kB.
         Column("document", Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")),
@@ -57,3 +63,13 @@ def database_time(dialect: str) -> ColumnElement[float]:
             f"SQLStore works with {', '.join(_NOW)}, and does not know how {dialect} tells the time"
         )
     return literal_column(f"({_NOW[dialect]})", Double)
+
+
+def check_name(slot: str) -> None:
+    """Raise :class:`ValueError` if *slot* cannot be the name of one."""
+    if not slot or slot != slot.strip() or not slot.isprintable():
+        raise ValueError(f"slot is a name without spaces around it, not {slot!r}")
+    if len(slot) > _NAME_LENGTH - _SPARE:
+        raise ValueError(f"slot has {len(slot)} characters, more than {_NAME_LENGTH - _SPARE}")
+    if slot.endswith(NOTES) or ASIDE in slot:
+        raise ValueError(f"slot {slot!r} is kept for what belongs to another slot: another name")

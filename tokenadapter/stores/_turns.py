@@ -31,7 +31,7 @@ class Place:
         self.born = born
         self.turn: Turn | None = None
         self.notes: list[str] = []
-        self.is_contested = False
+        self.is_contested: bool = False
         self._first: str | None = None
         self._has_met = False
         self._mutexes: dict[int, threading.Lock] = {}

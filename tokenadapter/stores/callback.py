@@ -55,7 +55,7 @@ class CallbackStore:
     are other functions: without a lock, make them once.
     """
 
-    poll = (0.05, 0.5)
+    poll: tuple[float, float] = (0.05, 0.5)
 
     def __init__(
         self,

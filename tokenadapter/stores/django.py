@@ -40,8 +40,8 @@ class DjangoCacheStore:
 
     :param alias: which of ``settings.CACHES``.
     :param key: the name of the slot.
-    :param lease: seconds after which the lock of a holder that died is free; a cache counts whole
-        ones, and at least 2.
+    :param lease: seconds after which the lock of a holder that died is free, fewer than the
+        source's ``grace``, if it has one; a cache counts whole ones, and at least 2.
     :raises ImportError: if Django is not installed.
     :raises ImproperlyConfigured: if there is no such cache, or it cannot hold a token; from
         ``django.core.exceptions``.
@@ -49,7 +49,7 @@ class DjangoCacheStore:
     """
 
     is_copy = False
-    poll = (0.05, 0.5)
+    poll: tuple[float, float] = (0.05, 0.5)
 
     def __init__(
         self, alias: str = "default", key: str = "tokenadapter", *, lease: float = LEASE
@@ -157,7 +157,7 @@ class DjangoCacheStore:
     @contextmanager
     def _cache(self, task: str) -> Iterator[Any]:
         try:
-            with _django.call(self.alias) as cache:
+            with _django.call(self.alias, [f"{self.key}:lock", f"{self.key}:record"]) as cache:
                 yield cache
         except Exception as error:
             # Each backend has errors of its own.

@@ -28,7 +28,7 @@ class EncryptedStore:
     """One slot of *inner*, whose documents are encrypted by AES-256-GCM before they get there.
 
     Who can write to *inner* can still empty it, or bring back all of an earlier state at once,
-    tag and notes included.
+    tag and notes included: only a process that saw a later one notices.
 
     :param inner: where it is kept: any store, or the URL of one.
     :param keys: a key, or several: the first one writes, all of them read.  To change the key, put
@@ -53,7 +53,7 @@ class EncryptedStore:
         self.inner = inner
         self._keys = (keys,) if isinstance(keys, (str, bytes)) else tuple(keys)
         self._cipher = Cipher(self._keys)
-        self.slot = slot or _name(inner)
+        self.slot: str = slot or _name(inner)
 
     @staticmethod
     def generate_key() -> str:
@@ -69,6 +69,11 @@ class EncryptedStore:
     def poll(self) -> tuple[float, float]:
         """What the inner store says."""
         return self.inner.poll
+
+    @property
+    def lease(self) -> float | None:
+        """The inner store's, if its lock is one."""
+        return getattr(self.inner, "lease", None)
 
     def load(self) -> Snapshot:
         """What the inner store holds, decrypted.

@@ -44,12 +44,12 @@ class FileStore:
     """
 
     is_copy = False
-    poll = (0.005, 0.05)
+    poll: tuple[float, float] = (0.005, 0.05)
 
     def __init__(self, path: str | os.PathLike[str], *, private: bool = True) -> None:
         if not os.fspath(path):
             raise ValueError("path is empty: name a file")
-        self.path = absolute(path)
+        self.path: str = absolute(path)
         self.private = private
         self._tenure = Tenure()
         self._swept = False

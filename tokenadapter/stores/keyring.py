@@ -58,7 +58,7 @@ class KeyringStore:
     """
 
     is_copy = False
-    poll = (0.01, 0.2)
+    poll: tuple[float, float] = (0.01, 0.2)
 
     def __init__(
         self,
@@ -73,9 +73,9 @@ class KeyringStore:
         _keyring.imported()
         self.service = service
         self.username = username
-        self.slot = f"{service}/{username}"
-        self.allow = (allow,) if isinstance(allow, str) else tuple(allow)
-        self.directory = absolute(directory)
+        self.slot: str = f"{service}/{username}"
+        self.allow: tuple[str, ...] = (allow,) if isinstance(allow, str) else tuple(allow)
+        self.directory: str = absolute(directory)
         self._tenure = Tenure()
         self._warned = False
 

@@ -29,7 +29,7 @@ class MemoryStore:
         is this object's own: it ends with it, and is empty in a pickled copy.
     """
 
-    poll = (0.005, 0.05)
+    poll: tuple[float, float] = (0.005, 0.05)
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name

@@ -48,7 +48,8 @@ class RedisStore:
         be pickled, and a request takes 5 seconds at most, unless the URL says otherwise
         (``?socket_timeout=2``).
     :param key: the name of the slot.
-    :param lease: seconds after which the lock of a holder that died is free.
+    :param lease: seconds after which the lock of a holder that died is free; fewer than the
+        source's ``grace``, if it has one.
     :raises ImportError: if a URL is given and its client is not installed.
     :raises TypeError: if *client_or_url* is neither, or *key* is no text.
     :raises ValueError: if the URL cannot be read, *key* is empty or cannot be a hash tag, or
@@ -56,7 +57,7 @@ class RedisStore:
     """
 
     is_copy = False
-    poll = (0.05, 0.5)
+    poll: tuple[float, float] = (0.05, 0.5)
 
     def __init__(self, client_or_url: Any, key: str, *, lease: float = LEASE) -> None:
         if not isinstance(key, str):

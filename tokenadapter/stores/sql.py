@@ -16,28 +16,24 @@ from functools import partial
 from typing import Any
 
 from tokenadapter.protocols import Document, Snapshot
-from tokenadapter.stores._lease import LEASE, Lease
+from tokenadapter.stores._lease import LEASE
 from tokenadapter.stores._notes import is_noted, noted
 
 try:
     from sqlalchemy import URL, Engine, MetaData
 
     from tokenadapter.stores._sql_database import Database
+    from tokenadapter.stores._sql_lease import RowLease
     from tokenadapter.stores._sql_rows import Row, Rows
-    from tokenadapter.stores._sql_table import NAME_LENGTH, token_table
+    from tokenadapter.stores._sql_table import ASIDE, NOTES, check_name, token_table
     from tokenadapter.stores._sql_trouble import TROUBLE, failure
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "SQLStore needs SQLAlchemy 2.0.30 or later: pip install 'tokenadapter[sql]'"
-    ) from error
+    ) from _error
 
 __all__ = ["SQLStore", "token_table"]
 
-# What is put behind the name of a slot, for the row of its notes and for one put aside.
-_NOTES = ".notes"
-_ASIDE = ".damaged-"
-# So many characters are left for that.
-_SPARE = 40
 # How often a note is written anew because somebody else has written one.
 _TRIES = 100
 
@@ -57,7 +53,8 @@ class SQLStore:
     :param slot: the name of the slot, up to 215 characters.
     :param table: the name of the table, which all slots can share.
     :param schema: the name of the table's schema, if it is not the usual one.
-    :param lease: for how many seconds a holder of the lock that died keeps others waiting at most.
+    :param lease: for how many seconds a holder of the lock that died keeps others waiting at most:
+        fewer than the source's ``grace``, if it has one.
     :raises TypeError: if *engine_or_url* is neither, or is asynchronous.
     :raises ValueError: if nobody else could see what is stored (SQLite in memory), or a name
         cannot be one.
@@ -65,7 +62,7 @@ class SQLStore:
     """
 
     is_copy = False
-    poll = (0.05, 0.5)
+    poll: tuple[float, float] = (0.05, 0.5)
 
     def __init__(
         self,
@@ -76,7 +73,7 @@ class SQLStore:
         schema: str | None = None,
         lease: float = LEASE,
     ) -> None:
-        _check_name(slot)
+        check_name(slot)
         if not table:
             raise ValueError("table is empty: name a table")
         if not lease > 0:
@@ -137,7 +134,7 @@ class SQLStore:
 
     def lock(self) -> RowLease:
         """A lease on the row, not yet taken."""
-        return RowLease(self)
+        return RowLease(self._rows, self.slot, self.lease, self._explained)
 
     def mark(self, note: str, *, for_good: bool) -> None:
         """Remember *note*, in a row of its own.
@@ -149,7 +146,7 @@ class SQLStore:
             for _ in range(_TRIES):
                 notes, tag = self._notes()
                 document = {"notes": noted(notes, note, for_good=for_good)}
-                if self._write(self.slot + _NOTES, document, os.urandom(8).hex(), tag, None):
+                if self._write(self.slot + NOTES, document, os.urandom(8).hex(), tag, None):
                     return
             raise TimeoutError("others write notes all the time")
 
@@ -187,7 +184,7 @@ class SQLStore:
         if row.text is not None and _decoded(row) is None:
             if expected is not None:
                 return False
-            aside = f"{slot}{_ASIDE}{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(4).hex()}"
+            aside = f"{slot}{ASIDE}{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(4).hex()}"
             self._rows.put_aside(slot, aside, row)
             _log("%r held something else: that is in the row %r now", self, aside)
         text = json.dumps(document)
@@ -195,7 +192,7 @@ class SQLStore:
 
     def _notes(self) -> tuple[list[str], str | None]:
         """What is remembered, and the tag of that."""
-        row = self._rows.read(self.slot + _NOTES)
+        row = self._rows.read(self.slot + NOTES)
         document = _decoded(row)
         return ([], None) if document is None else (document.get("notes", []), row.tag)
 
@@ -206,40 +203,6 @@ class SQLStore:
         except TROUBLE as error:
             # Without its cause: that may quote what was to be written.
             raise failure(self, task, error, self._database, self._table) from None
-
-
-class RowLease(Lease):
-    """A lease on a row of the table."""
-
-    def __init__(self, store: SQLStore) -> None:
-        super().__init__(store.lease)
-        self._store = store
-        self._rows = store._rows
-
-    def _take(self, owner: str, seconds: float) -> bool:
-        with self._store._explained("take the lock"):
-            return self._rows.take(self._store.slot, owner, seconds)
-
-    def _extend(self, owner: str, seconds: float) -> bool:
-        with self._store._explained("keep the lock"):
-            return self._rows.extend(self._store.slot, owner, seconds)
-
-    def _free(self, owner: str) -> None:
-        self._rows.free(self._store.slot, owner)
-
-    def holder(self) -> str | None:
-        """Who has the lease now, as ``host:process:nonce``; ``None`` if nobody has."""
-        with self._store._explained("look at the lock"):
-            return self._rows.holder(self._store.slot)
-
-
-def _check_name(slot: str) -> None:
-    if not slot or slot != slot.strip() or not slot.isprintable():
-        raise ValueError(f"slot is a name without spaces around it, not {slot!r}")
-    if len(slot) > NAME_LENGTH - _SPARE:
-        raise ValueError(f"slot has {len(slot)} characters, more than {NAME_LENGTH - _SPARE}")
-    if slot.endswith(_NOTES) or _ASIDE in slot:
-        raise ValueError(f"slot {slot!r} is kept for what belongs to another slot: another name")
 
 
 def _decoded(row: Row) -> Document | None:

@@ -40,12 +40,12 @@ class Grant:
     __slots__ = ("client", "generation", "revoked", "rotated_at", "scope", "user")
 
     def __init__(self, client: str, user: str | None, scope: str | None) -> None:
-        self.client = client
-        self.user = user
-        self.scope = scope
-        self.generation = 0
-        self.rotated_at = 0.0
-        self.revoked = False
+        self.client: str = client
+        self.user: str | None = user
+        self.scope: str | None = scope
+        self.generation: int = 0
+        self.rotated_at: float = 0.0
+        self.revoked: bool = False
 
 
 class Authority:
@@ -71,10 +71,10 @@ class Authority:
         self._clock = clock
         self._access: dict[str, tuple[Grant, float | None]] = {}  # with the time it expires
         self._refresh: dict[str, tuple[Grant, int]] = {}  # with its generation
-        self.renewals = 0
-        self.refreshes = 0
-        self.reuse_detections = 0
-        self.families_revoked = 0
+        self.renewals: int = 0
+        self.refreshes: int = 0
+        self.reuse_detections: int = 0
+        self.families_revoked: int = 0
 
     def authenticate(self, authorization: str | None, form: Mapping[str, str]) -> str:
         """The client that makes a request, by whichever way it says who it is.

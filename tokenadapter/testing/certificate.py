@@ -29,13 +29,13 @@ class Certificate:
                 "context of your own with tls=."
             ) from error
         authority = trustme.CA()
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context: ssl.SSLContext = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1", "localhost").configure_cert(self.context)
         directory = tempfile.mkdtemp(prefix="token-server-")
         weakref.finalize(self, _remove, directory, os.getpid())
         path = Path(directory, "ca.pem")
         path.write_bytes(authority.cert_pem.bytes())
-        self.ca_file = str(path)
+        self.ca_file: str = str(path)
 
 
 def _remove(directory: str, owner: int) -> None:

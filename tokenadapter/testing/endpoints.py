@@ -32,10 +32,10 @@ class Endpoints:
         self._authority = authority
         self._header = header.lower()
         self._scheme = scheme.lower()
-        self.token_requests = 0
-        self.refusals = 0
-        self.api_requests = 0
-        self.api_refused = 0
+        self.token_requests: int = 0
+        self.refusals: int = 0
+        self.api_requests: int = 0
+        self.api_refused: int = 0
 
     def arrived(self, endpoint: str) -> None:
         """Count a request, whatever will become of it."""

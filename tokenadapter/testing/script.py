@@ -43,7 +43,7 @@ class Hold:
 
     def __init__(self, endpoint: Endpoint, *, processed: bool) -> None:
         self.point: tuple[str, bool] = endpoint, processed
-        self.arrived = threading.Event()
+        self.arrived: threading.Event = threading.Event()
         self._released = threading.Event()
 
     def release(self) -> None:

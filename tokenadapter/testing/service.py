@@ -32,11 +32,11 @@ class Service:
         self._endpoints = endpoints
         self._script = script
         self._clock = clock
-        self.state = threading.Condition()
+        self.state: threading.Condition = threading.Condition()
         self.log: deque[Request] = deque(maxlen=_LOG_LIMIT)
-        self.failures = 0
+        self.failures: int = 0
         self.latency: dict[str, float] = {}
-        self.stopping = threading.Event()
+        self.stopping: threading.Event = threading.Event()
 
     def serve(self, connection: socket.socket, peer: str) -> None:
         """Serve a connection until it ends."""

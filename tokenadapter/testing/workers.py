@@ -116,9 +116,10 @@ def first_use(store: TokenStore, name: str, hold_for: float) -> tuple[str, bool]
 
 def take_when_told(pipe: Connection, store: TokenStore) -> None:
     """Try to take a lock for as many seconds as come through the pipe, again and again."""
+    locks = []
     while True:
-        lock = store.lock()
-        pipe.send(lock.acquire(pipe.recv()))
+        locks.append(store.lock())  # kept: one that nobody refers to may free itself
+        pipe.send(locks[-1].acquire(pipe.recv()))
 
 
 def tell_whether_it_is_a_copy(pipe: Connection, store: TokenStore) -> None:

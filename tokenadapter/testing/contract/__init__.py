@@ -20,11 +20,11 @@ from __future__ import annotations
 
 try:
     import pytest  # noqa: F401 - asked for here, to say what is missing
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "The contract of token stores is a pytest suite, and there is no pytest here: "
         "run `pip install 'tokenadapter[testing]'`."
-    ) from error
+    ) from _error
 
 from .contents import Contents
 from .locks import Locks

@@ -1,0 +1,114 @@
+"""A herd of processes
+
+24 processes wake up at the same moment, as cron jobs do, read the same token file, whose token has
+expired, and send a request.
+
+The server is that of the threads above. What a library does not save by itself, the program saves.
+All that a renewal needs is imported before; reading the file counts.
+
+The least that is possible is what the same processes take whose token is valid, and the 50 ms that
+the server takes to issue one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+
+from contenders import OURS, PLAIN, Case, contender
+from measuring import Claim, Finding, alone, in_turns
+from thread_herd import LATENCY, VALID, Herd, charts, claims, expired, members, table
+
+from tokenadapter.testing import TokenServer
+
+PROCESSES = 24
+OURS_VALID = "tokenadapter, valid token"
+LIMIT = 1.1
+# Seconds for which all sleep before they wake up together.
+SLEEP = 0.05
+SPAWN, FORK = (multiprocessing.get_context(method) for method in ("spawn", "fork"))
+
+
+def nest(line: Connection, name: str, warm: Case, case: Case, size: int) -> None:
+    """A process that has renewed a token of its own once, and forks the others, who thus have
+    imported all."""
+    contender(name).sender(warm)("GET", warm.api)
+    lines, processes = [], []
+    for _ in range(size):
+        mine, theirs = FORK.Pipe()
+        processes.append(FORK.Process(target=work, args=(theirs, name, case)))
+        processes[-1].start()
+        lines.append(mine)
+    for one in lines:
+        one.recv()
+    line.send(None)
+    line.recv()
+    begin = time.monotonic() + SLEEP
+    for one in lines:
+        one.send(begin)
+    done = [one.recv() for one in lines]
+    line.send((sum(is_ok for is_ok, _ in done), max(end for _, end in done) - begin))
+    for process in processes:
+        process.join()
+
+
+def work(line: Connection, name: str, case: Case) -> None:
+    """What each process does: it says when it is ready, hears when to begin, and reports."""
+    line.send(None)
+    time.sleep(max(0.0, line.recv() - time.monotonic()))
+    try:
+        is_ok = contender(name).sender(case)("GET", case.api).ok
+    except Exception:  # noqa: BLE001 - each has errors of its own
+        is_ok = False
+    line.send((is_ok, time.monotonic()))
+
+
+def herd(name: str, size: int) -> Herd:
+    is_valid = name in (VALID, OURS_VALID)
+    module_name = {VALID: PLAIN, OURS_VALID: OURS}.get(name, name)
+    with TokenServer() as server, tempfile.TemporaryDirectory() as folder:
+        server.latency = LATENCY
+        warm, case = (
+            Case(server.api_url, server.token_url, str(Path(folder, f"{file}.json")))
+            for file in ("warm", "token")
+        )
+        for one in (warm, case):
+            contender(module_name).store(one, expired(server.issue()))
+        server.expire_now()
+        if is_valid:
+            contender(module_name).store(case, server.issue())
+        line, theirs = SPAWN.Pipe()
+        process = SPAWN.Process(target=nest, args=(theirs, module_name, warm, case, size))
+        process.start()
+        theirs.close()
+        line.recv()
+        before = server.stats
+        line.send(None)
+        succeeded, seconds = line.recv()
+        process.join()
+        after = server.stats
+    asked = after.token_requests - before.token_requests
+    return Herd(asked, succeeded, after.families_revoked > before.families_revoked, seconds)
+
+
+def measure(quick: bool) -> Finding:
+    size, names = (3, [VALID, OURS]) if quick else (PROCESSES, members())
+    names.insert(1, OURS_VALID)
+    herds = in_turns(names, 1 if quick else 9, lambda name: herd(name, size))
+    took, plain = (median(one.seconds for one in herds[name]) for name in (OURS, OURS_VALID))
+    least = (LATENCY + plain) * LIMIT
+    text = "The last one is done within {:g} times a token's latency and a herd with a valid token"
+    shown = f"{text.format(LIMIT)}: {took * 1e3:.0f} ms of {least * 1e3:.0f}"
+    return Finding(
+        [table(herds, size)],
+        charts(herds, "bench-process-herd", f"{size} processes, expired token"),
+        [*claims(herds[OURS], size), Claim(shown, took <= least)],
+    )
+
+
+if __name__ == "__main__":
+    alone(measure)

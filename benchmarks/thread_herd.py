@@ -1,0 +1,143 @@
+"""A herd of threads
+
+32 threads share a session whose token has expired, and send a request at the same moment.
+
+The server takes 50 ms to issue a token. It rotates refresh tokens, and revokes the grant when a
+spent one is shown again, as the best current practice asks of it (RFC 9700): then the user is
+logged out. Each round has a server of its own.
+
+requests-auth knows the user's password here, and logs in anew.
+
+The least that is possible is what plain requests take that have a valid token, and 50 ms.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from contenders import NAMES, OURS, PLAIN, Case, contender, installed
+from measuring import Bar, Chart, Claim, Finding, Table, alone, in_turns, shown, spread
+
+from tokenadapter.testing import TokenServer
+
+THREADS = 32
+LATENCY = 0.05
+VALID = "plain requests, valid token"
+
+
+class Herd(NamedTuple):
+    """What became of one herd."""
+
+    token_requests: int
+    succeeded: int
+    is_logged_out: bool
+    seconds: float
+    """Until the last was done."""
+
+
+def members() -> list[str]:
+    """Who takes part: plain requests have a token that is valid, since they never renew."""
+    return [VALID, *(name for name in installed() if name != PLAIN)]
+
+
+def expired(token: dict[str, object]) -> dict[str, object]:
+    return token | {"expires_at": time.time() - 60, "expires_in": -60}
+
+
+def herd(name: str) -> Herd:
+    with TokenServer() as server, tempfile.TemporaryDirectory() as folder:
+        server.latency = LATENCY
+        case = Case(server.api_url, server.token_url, str(Path(folder, "token.json")))
+        token = server.issue()
+        if name == VALID:
+            name = PLAIN
+        else:
+            token = expired(token)
+            server.expire_now()
+        contender(name).store(case, token)
+        send = contender(name).sender(case)
+        start = threading.Barrier(THREADS + 1)
+        succeeded: list[bool] = []
+
+        def work() -> None:
+            start.wait()
+            try:
+                succeeded.append(send("GET", case.api).ok)
+            except Exception:  # noqa: BLE001 - each has errors of its own
+                succeeded.append(False)
+
+        threads = [threading.Thread(target=work) for _ in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        start.wait()
+        began = time.monotonic()
+        for thread in threads:
+            thread.join()
+        seconds = time.monotonic() - began
+        stats = server.stats
+        return Herd(stats.token_requests, sum(succeeded), stats.families_revoked > 0, seconds)
+
+
+def table(herds: dict[str, list[Herd]], size: int) -> Table:
+    head = ["", "token requests", "succeeded", "user", "last one done, ms", "middle half"]
+    rows = []
+    for name, rounds in herds.items():
+        outs = sum(one.is_logged_out for one in rounds)
+        user = "logged out" if outs == len(rounds) else f"logged out in {outs} of {len(rounds)}"
+        rows.append(
+            [
+                title(name),
+                span(one.token_requests for one in rounds),
+                f"{span(one.succeeded for one in rounds)} of {size}",
+                user if outs else "stays logged in",
+                *shown(spread([one.seconds * 1e3 for one in rounds]), 0),
+            ]
+        )
+    return Table(head, rows)
+
+
+def charts(herds: dict[str, list[Herd]], file: str, what: str) -> list[Chart]:
+    bars = []
+    for name, rounds in herds.items():
+        failed = sum(one.token_requests and one.succeeded == 0 for one in rounds)
+        note = "all fail, " if failed == len(rounds) else ""
+        note += "logged out" if any(one.is_logged_out for one in rounds) else ""
+        bars.append(Bar(title(name), spread([one.token_requests for one in rounds]), note))
+    return [Chart(file, f"{what}: requests to the token endpoint", bars)]
+
+
+def claims(herds: list[Herd], size: int) -> list[Claim]:
+    """What is promised of a herd of ours."""
+    everyone = all(one.succeeded == size and not one.is_logged_out for one in herds)
+    return [
+        Claim("One renewal", all(one.token_requests == 1 for one in herds)),
+        Claim("Every request succeeds, and nobody is logged out", everyone),
+    ]
+
+
+def span(numbers: Iterable[int]) -> str:
+    """The least and the most of them, if they differ."""
+    few, *_, many = sorted(numbers) * 2
+    return str(few) if few == many else f"{few} – {many}"
+
+
+def title(name: str) -> str:
+    return NAMES[name].shown if name in NAMES else name
+
+
+def measure(quick: bool) -> Finding:
+    herds = in_turns(members(), 1 if quick else 9, herd)
+    return Finding(
+        [table(herds, THREADS)],
+        charts(herds, "bench-thread-herd", f"{THREADS} threads, expired token"),
+        claims(herds[OURS], THREADS),
+    )
+
+
+if __name__ == "__main__":
+    alone(measure)

@@ -1,0 +1,51 @@
+"""What CONTRIBUTING.md teaches works: its files, put where it says, pass the tests it names."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "tokenadapter"
+# A path at the end of the paragraph before a block says which file the block is.
+FILE = re.compile(
+    r"`(?P<path>(?:tokenadapter|tests)/\w+/\w+\.py)`:\n\n```python\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package and its tests, as they are when somebody has followed the text."""
+    tree = tmp_path_factory.mktemp("tree")
+    shutil.copytree(PACKAGE, tree / "tokenadapter")
+    files = list(FILE.finditer((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+    assert [file["path"] for file in files] == [
+        "tokenadapter/stores/sqlite.py",
+        "tests/stores/test_sqlite.py",
+        "tokenadapter/sources/command.py",
+        "tests/sources/test_command.py",
+    ]
+    for file in files:
+        (tree / file["path"]).parent.mkdir(parents=True, exist_ok=True)
+        (tree / file["path"]).write_text(file["code"], encoding="utf-8")
+    return tree
+
+
+@pytest.mark.parametrize("test", ["stores/test_sqlite.py", "sources/test_command.py"])
+def test_what_it_teaches_passes(tree: Path, test: str) -> None:
+    done = subprocess.run(
+        # Without -P the tree comes first in the search path.
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", test],
+        cwd=tree / "tests",
+        env={"PYTHONPATH": str(tree), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
