@@ -66,8 +66,11 @@ EXTRAS = {
     ],
     "types": [
         "mypy>=1.17",
-        # The contract of stores is a part of the package.
+        # With the Node.js that it needs.
+        "pyright[nodejs]>=1.1.400",
+        # The test kit is a part of the package.
         "pytest>=8.4",
+        "trustme>=1.2",
         # The first with types of its own.
         "requests>=2.34",
         "types-cachetools",

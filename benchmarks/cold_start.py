@@ -11,7 +11,6 @@ instructions are counted once, by valgrind.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,9 +19,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from contenders import NAMES, OURS, PLAIN, Case, contender, installed
+from contenders import OURS, PLAIN, Case, contender, installed, title
 from measuring import (
     TELL_MEMORY,
+    VALGRIND,
     Bar,
     Chart,
     Claim,
@@ -31,8 +31,10 @@ from measuring import (
     Table,
     alone,
     better_than,
+    collected,
     environment,
     in_turns,
+    issued,
     peak_memory,
     ratio,
     shown,
@@ -72,8 +74,7 @@ class Scripts:
             path = folder / name / "token.json"
             path.parent.mkdir(mode=0o700)
             case = self._cases[name] = Case(server.api_url, server.token_url, str(path))
-            token = server.issue()
-            contender(name).store(case, token | {"expires_at": time.time() + token["expires_in"]})
+            contender(name).store(case, issued(server))
             Path(f"{path}.lock").unlink(missing_ok=True)
             self.output(name)
 
@@ -103,10 +104,7 @@ class Scripts:
         return peak_memory(self.output(name, after=TELL_MEMORY))
 
     def instructions(self, name: str) -> int:
-        tool = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
-        collected = re.search(r"Collected : (\d+)", self.output(name, tool=tool))
-        assert collected is not None
-        return int(collected[1])
+        return collected(self.output(name, tool=VALGRIND))
 
     def check(self) -> None:
         """A valid stored token costs neither a lock nor an import that only a renewal needs."""
@@ -124,7 +122,7 @@ def measure(quick: bool) -> Finding:
         taken = in_turns(names, 1 if quick else 40, scripts.taken)
         memory = {name: scripts.memory(name) for name in taken}
         counts: dict[str, int] = {}
-        if shutil.which("valgrind") and not quick:
+        if shutil.which(VALGRIND[0]) and not quick:
             counts = {name: scripts.instructions(name) for name in taken}
         assert not server.stats.token_requests, "a good token was renewed"
     return finding(taken, memory, counts)
@@ -140,7 +138,7 @@ def finding(
         processor = [one.processor for one in values]
         walls[name] = ratio(wall, [one.wall for one in taken[PLAIN]])
         others = ratio(processor, [one.processor for one in taken[PLAIN]])
-        row = [NAMES[name].shown, *shown(spread(wall).times(1e3)), f"{walls[name]:.3f}"]
+        row = [title(name), *shown(spread(wall).times(1e3)), f"{walls[name]:.3f}"]
         row += [shown(spread(processor).times(1e3))[0], f"{others:.3f}", f"{memory[name]:.1f}"]
         if name in counts:
             times = counts[name] / counts[PLAIN]
@@ -148,15 +146,15 @@ def finding(
         else:
             row.append("")
         rows.append(row)
-        time_bars.append(Bar(NAMES[name].shown, spread(wall).times(1e3)))
-        memory_bars.append(Bar(NAMES[name].shown, Spread(*[memory[name]] * 3)))
+        time_bars.append(Bar(title(name), spread(wall).times(1e3)))
+        memory_bars.append(Bar(title(name), Spread(*[memory[name]] * 3)))
     charts = [
         Chart("bench-cold-start", "A script with one request, from start to end: ms", time_bars),
         Chart("bench-memory", "The peak memory of that script: MiB", memory_bars, decimals=1),
     ]
     text = f"tokenadapter: at most {LIMIT} of the wall time of plain requests: {walls[OURS]:.3f}"
-    compared = {NAMES[name].shown: wall for name, wall in walls.items()}
-    remark = better_than(NAMES[OURS].shown, compared, "times the wall time of plain requests")
+    compared = {title(name): wall for name, wall in walls.items()}
+    remark = better_than(title(OURS), compared, "times the wall time of plain requests")
     return Finding([Table(head, rows)], charts, [Claim(text, walls[OURS] <= LIMIT)], [remark])
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import gc
 import io
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -31,8 +30,9 @@ from pathlib import Path
 from statistics import mean
 
 import requests
-from contenders import NAMES, OURS, PLAIN, Case, Send, contender, installed
+from contenders import OURS, PLAIN, Case, Send, contender, installed, title
 from measuring import (
+    VALGRIND,
     Bar,
     Chart,
     Claim,
@@ -40,6 +40,7 @@ from measuring import (
     Table,
     alone,
     better_than,
+    collected,
     in_turns,
     ratio,
     shown,
@@ -157,9 +158,8 @@ def instructions(
 
 
 def valgrind(name: str, folder: str, count: int, layout: int) -> int:
-    tool = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
     done = subprocess.run(
-        [*tool, sys.executable, "-c", LAYOUT, __file__, "--run", name, folder, str(count)],
+        [*VALGRIND, sys.executable, "-c", LAYOUT, __file__, "--run", name, folder, str(count)],
         # Few variables, always the same: requests reads them all with each request.
         env={
             "HOME": "/nonexistent",
@@ -172,9 +172,7 @@ def valgrind(name: str, folder: str, count: int, layout: int) -> int:
         capture_output=True,
         text=True,
     )
-    collected = re.search(r"Collected : (\d+)", done.stderr)
-    assert collected is not None, done.stderr
-    return int(collected[1])
+    return collected(done.stderr)
 
 
 def run(name: str, folder: str, count: int) -> None:
@@ -198,7 +196,7 @@ def measure(quick: bool) -> Finding:
             contender(name).store(case(name, folder), token)
         rounds, count = (3, 5) if quick else (60, 100)
         taken = seconds(names, folder, rounds, count)
-        has_valgrind = shutil.which("valgrind") is not None and not quick
+        has_valgrind = shutil.which(VALGRIND[0]) is not None and not quick
         counts = instructions(names, folder, layouts=4) if has_valgrind else {}
     return finding(taken, counts)
 
@@ -221,16 +219,12 @@ def finding(taken: dict[str, list[float]], counts: dict[str, float]) -> Finding:
     chart = Chart("bench-hot-path", "A request with a valid token, without the network: µs", bars)
     claims, remarks = [], []
     if counts:
-        compared = {NAMES[name].shown: counts[name] / counts[PLAIN] for name in installed()}
-        remarks.append(better_than(NAMES[OURS].shown, compared, "times the instructions"))
+        compared = {title(name): counts[name] / counts[PLAIN] for name in installed()}
+        remarks.append(better_than(title(OURS), compared, "times the instructions"))
         more = counts[OURS] / counts[PLAIN]
         text = f"tokenadapter: at most {LIMIT} of the instructions of a fixed header: {more:.4f}"
         claims.append(Claim(text, more <= LIMIT))
     return Finding([Table(head, rows)], [chart], claims, remarks)
-
-
-def title(name: str) -> str:
-    return NAMES[name].shown if name in NAMES else name
 
 
 if __name__ == "__main__":

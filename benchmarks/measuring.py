@@ -7,10 +7,14 @@ import inspect
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median, quantiles
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from tokenadapter.testing import TokenServer
 
 T = TypeVar("T")
 
@@ -18,6 +22,9 @@ T = TypeVar("T")
 TELL_MEMORY = """
 print(open("/proc/self/status").read())
 """
+
+VALGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+"""What counts the instructions of a command."""
 
 
 class Spread(NamedTuple):
@@ -86,6 +93,13 @@ def in_turns(names: Iterable[str], rounds: int, measure: Callable[[str], T]) -> 
     return taken
 
 
+def issued(server: TokenServer) -> dict[str, Any]:
+    """A first token, as libraries keep it: with the moment at which it ends."""
+    token = server.issue()
+    lifetime = token.get("expires_in")
+    return token if lifetime is None else token | {"expires_at": time.time() + lifetime}
+
+
 def environment(home: Path) -> dict[str, str]:
     """Of a process that is measured whole: as little as possible, and nothing of who started it.
 
@@ -107,6 +121,13 @@ def spread(values: Sequence[float]) -> Spread:
 def ratio(mine: Sequence[float], others: Sequence[float]) -> float:
     """The median of the ratios round by round: what slows down a round slows down both."""
     return median(one / other for one, other in zip(mine, others, strict=True))
+
+
+def collected(told: str) -> int:
+    """How many instructions valgrind has counted, of what it said."""
+    found = re.search(r"Collected : (\d+)", told)
+    assert found is not None, told
+    return int(found[1])
 
 
 def peak_memory(told: str) -> float:

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from contenders import NAMES, OURS, Case, contender, installed
-from measuring import Bar, Chart, Claim, Finding, Table, alone, in_turns, shown, spread
+from contenders import OURS, Case, contender, installed, title
+from measuring import Bar, Chart, Claim, Finding, Table, alone, in_turns, issued, shown, spread
 from thread_herd import LATENCY, span
 
 from tokenadapter.testing import TokenServer
@@ -41,8 +41,7 @@ def revoke_under_load(name: str, seconds: float) -> Aftermath:
     with TokenServer() as server, tempfile.TemporaryDirectory() as folder:
         server.latency = LATENCY
         case = Case(server.api_url, server.token_url, str(Path(folder, "token.json")))
-        token = server.issue()
-        contender(name).store(case, token | {"expires_at": time.time() + token["expires_in"]})
+        contender(name).store(case, issued(server))
         send = contender(name).sender(case)
         done: list[tuple[float, float, bool]] = []
         end = time.monotonic() + 2 * seconds
@@ -86,7 +85,7 @@ def measure(quick: bool) -> Finding:
         outs = sum(one.is_logged_out for one in values)
         rows.append(
             [
-                NAMES[name].shown,
+                title(name),
                 span(one.failed for one in values),
                 span(one.succeeded for one in values),
                 *(shown(longest, 0) if values[0].token_requests else ("", "")),
@@ -96,7 +95,7 @@ def measure(quick: bool) -> Finding:
         )
         share = [100 * one.failed / max(1, one.failed + one.succeeded) for one in values]
         note = "logged out" if outs else "" if values[0].token_requests else "sees no 401"
-        bars.append(Bar(NAMES[name].shown, spread(share), note))
+        bars.append(Bar(title(name), spread(share), note))
     chart = Chart("bench-revocation", "Requests that fail after the token was ended: %", bars)
     ours = taken[OURS]
     claims = [

@@ -28,8 +28,20 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from contenders import NAMES, OURS, PLAIN, Case, Send, contender, installed
-from measuring import Bar, Chart, Claim, Finding, Table, alone, in_turns, ratio, shown, spread
+from contenders import OURS, PLAIN, Case, Send, contender, installed, title
+from measuring import (
+    Bar,
+    Chart,
+    Claim,
+    Finding,
+    Table,
+    alone,
+    in_turns,
+    issued,
+    ratio,
+    shown,
+    spread,
+)
 
 from tokenadapter.policy import windows
 from tokenadapter.testing import TokenServer
@@ -115,7 +127,7 @@ def play(
             path = str(Path(folder, "token.json" if share else f"token{number}.json"))
             case = Case(server.api_url, server.token_url, path)
             if number == 0 or not share:
-                contender(name).store(case, with_end(server.issue()))
+                contender(name).store(case, issued(server))
             mine, theirs = SPAWN.Pipe()
             processes.append(SPAWN.Process(target=work, args=(theirs, name, case, pause)))
             processes[-1].start()
@@ -141,15 +153,6 @@ def play(
         processor_time + sum(one.processor_time for one in works),
         after.renewals - before.renewals,
         after.reuse_detections - before.reuse_detections,
-    )
-
-
-def with_end(token: dict[str, object]) -> dict[str, object]:
-    lifetime = token.get("expires_in")
-    return (
-        token | {"expires_at": time.time() + lifetime}
-        if isinstance(lifetime, int | float)
-        else token
     )
 
 
@@ -226,7 +229,7 @@ def own(names: Iterable[str], size: int, seconds: float, rounds: int) -> tuple[T
         renewals = sum(one.renewals for one in those) / sum(one.seconds for one in those)
         failed = sum(one.failed for one in those)
         of = sum(len(one.latencies) for one in those)
-        shown_name = NAMES[name].shown + (" (token for ever)" if name == PLAIN else "")
+        shown_name = title(name) + (" (token for ever)" if name == PLAIN else "")
         rows.append([shown_name, *shown(spread(rates), 0), f"{long:.3f}"])
         rows[-1] += [f"{failed} of {of:,}", f"{renewals:.1f}"]
         bars.append(Bar(shown_name, spread(rates), f"{failed} fail" if failed else ""))

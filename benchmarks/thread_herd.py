@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from contenders import NAMES, OURS, PLAIN, Case, contender, installed
+from contenders import OURS, PLAIN, Case, contender, installed, title
 from measuring import Bar, Chart, Claim, Finding, Table, alone, in_turns, shown, spread
 
 from tokenadapter.testing import TokenServer
@@ -124,10 +124,6 @@ def span(numbers: Iterable[int]) -> str:
     """The least and the most of them, if they differ."""
     few, *_, many = sorted(numbers) * 2
     return str(few) if few == many else f"{few} – {many}"
-
-
-def title(name: str) -> str:
-    return NAMES[name].shown if name in NAMES else name
 
 
 def measure(quick: bool) -> Finding:

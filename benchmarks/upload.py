@@ -19,13 +19,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from contenders import NAMES, OURS, PLAIN, Case, contender, installed
-from measuring import TELL_MEMORY, Claim, Finding, Table, alone, peak_memory
+from contenders import OURS, PLAIN, Case, contender, installed, title
+from measuring import TELL_MEMORY, Claim, Finding, Table, alone, issued, peak_memory
 
 from tokenadapter.testing import TokenServer
 
@@ -75,8 +74,7 @@ def upload(name: str, kind: str, size: int) -> Upload:
         body.touch()
         os.truncate(body, size)
         case = Case(server.api_url, server.token_url, str(Path(folder, "token.json")))
-        token = server.issue()
-        contender(name).store(case, token | {"expires_at": time.time() + token["expires_in"]})
+        contender(name).store(case, issued(server))
         if name != PLAIN:
             server.expire_now()
         arguments = [name, kind, str(size), str(body), *case]
@@ -97,7 +95,7 @@ def compared(names: list[str], mebibytes: int) -> tuple[Table, list[Claim]]:
     }
     rows = [
         [
-            NAMES[name].shown + (", valid token" if name == PLAIN else ""),
+            title(name) + (", valid token" if name == PLAIN else ""),
             *(one.outcome for one in mine),
             *(f"{peak:+.1f}" for peak in more[name]),
         ]

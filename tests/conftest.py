@@ -30,6 +30,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _fork_while_coverage_rests() -> None:
+    """A child that is forked while another thread writes into coverage's books would wait for the
+    end of that for ever."""
+    coverage = sys.modules.get("coverage")
+    measured = coverage and coverage.Coverage.current()
+    lock = measured and measured._collector and measured._collector.data_lock
+    if lock:
+        os.register_at_fork(
+            before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release
+        )
+
+
+_fork_while_coverage_rests()
+
+
 @pytest.fixture
 def server() -> Iterator[TokenServer]:
     """A token endpoint and the API that it protects."""

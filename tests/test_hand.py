@@ -133,3 +133,54 @@ def test_a_forked_child_draws_anew_for_the_token_that_it_inherits() -> None:
     assert holder.fresh() is token
     clock.go_on(2)
     assert holder.fresh() is None
+
+
+def test_a_short_life_is_measured_against_a_short_need() -> None:
+    hand = take(Token("abc", issued_at=STORE, expires_at=STORE + 5))
+    assert hand.hard == 0.5
+    assert hand.least(fresh=False, min_validity=0.8) == 0.8
+    endless = take(Token("abc", issued_at=STORE))
+    assert endless.least(fresh=True, min_validity=600.0) == 0
+
+
+def seen(clock: Clockwork, token: Token) -> View:
+    return View(Record({}, {}, "salt", token), "1-a", clock.now, clock.ticks, clock.now)
+
+
+def test_dice_are_thrown_once_for_a_token() -> None:
+    clock = Clockwork()
+    holder = Holder(clock, early=True)
+    token = Token("abc", issued_at=clock.now, expires_at=clock.now + 3600)
+    holder.take(seen(clock, token))
+    clock.dice = 0.9
+    holder.take(seen(clock, token))
+    assert holder.hand is not None
+    assert holder.hand.u == 0.5
+
+
+def test_a_token_is_fresh_by_neither_clock_alone() -> None:
+    for by_wall, by_ticks in ((3600 - 100, 0), (0, 3600 - 100)):
+        clock = Clockwork()
+        holder = Holder(clock, early=True)
+        holder.take(seen(clock, Token("abc", issued_at=clock.now, expires_at=clock.now + 3600)))
+        assert holder.fresh()
+        clock.now += by_wall
+        clock.ticks += by_ticks
+        assert holder.fresh() is None
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "is_taken"),
+    [(0.5, 100, True), (0, 100, False), (-5, 100, False), (0, 0, True), (-5, -5, True)],
+)
+def test_a_token_in_hand_makes_way_unless_it_alone_is_alive(
+    theirs: float, ours: float, is_taken: bool
+) -> None:
+    clock = Clockwork()
+    holder = Holder(clock, early=True)
+    mine = Token("mine", issued_at=clock.now - 3600, expires_at=clock.now + ours)
+    holder.take(seen(clock, mine))
+    other = Token("theirs", issued_at=clock.now - 1800, expires_at=clock.now + theirs)
+    assert holder.take(seen(clock, other)) == (mine if is_taken else None)
+    assert holder.hand is not None
+    assert holder.hand.token is (other if is_taken else mine)

@@ -28,7 +28,9 @@ def server() -> Iterator[TokenServer]:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "HOME": str(tmp_path), "BILLING_SECRET": "made-up"}
+    ours = {**os.environ, "HOME": str(tmp_path), "BILLING_SECRET": "made-up"}
+    ours.pop("PYTHONSAFEPATH", None)  # their own modules lie where they start
+    return ours
 
 
 @pytest.fixture

@@ -1050,12 +1050,14 @@ def test_a_wrong_password_is_presented_once_also_without_the_store(new_keeper, s
 
 
 def test_the_store_that_fails_is_told_of_once(new_keeper, shelf, clock):
-    keeper = new_keeper(Machinist())
+    told = []
+    keeper = new_keeper(Machinist(), on_event=told.append)
     shelf.failing = lambda step: step == "lock"
     for _ in range(3):
         keeper.current()
         clock.go_on(HOUR)
     assert keeper.stats["StoreFailed"] == 1
+    assert "lock fails in this test" in str(told[0])
 
 
 def test_keepers_of_one_grant_share_their_memory(clock, authority):
@@ -1103,6 +1105,8 @@ def test_three_programs_that_ask_for_different_things_do_not_renew_for_ever(new_
                 new_keeper(source).current()
             clock.go_on(10)
     assert sum(len(source.presented) for source in sources) == 3
+    with pytest.raises(errors.RefreshConfigError, match=r"^Programs that share Shelf\(\) ask for"):
+        new_keeper(sources[0]).current()
 
 
 def test_a_record_without_worth_is_nobodys(new_keeper):
@@ -1144,7 +1148,7 @@ def test_a_spent_refresh_token_is_not_adopted_again(new_keeper, authority, shelf
     second = keeper.renew(keeper.current())
     for slot in (shelf.slot, None):
         shelf.slot = slot
-        with pytest.raises(errors.RefreshConfigError, match="spent"):
+        with pytest.raises(errors.RefreshConfigError, match=r"spent .* renewal in Shelf\(\): "):
             keeper.adopt(old_cache)
     assert keeper.current() == second
 
@@ -1174,7 +1178,7 @@ def test_what_was_read_before_an_adoption_does_not_undo_it(new_keeper, shelf, cl
 def test_adopt_says_when_it_cannot_save(new_keeper, shelf):
     keeper = new_keeper()
     shelf.failing = lambda step: step == "save"
-    with pytest.raises(errors.TokenNotPersisted):
+    with pytest.raises(errors.TokenNotPersisted, match="not used: save fails in this test Call"):
         keeper.adopt({"access_token": "a"})
     assert keeper.fresh() is None
 
@@ -1251,6 +1255,32 @@ def test_locks_are_asked_for_as_long_as_their_work_may_take(new_keeper, shelf, a
     keeper.forget(lambda token: None)
     # The server may be asked twice in one go; to adopt asks nobody.
     assert asked == [2 * authority.deadline + 10, 10, 2 * authority.deadline + 10]
+
+
+def test_to_refresh_renews_what_is_stored_although_nothing_is_in_hand(new_keeper, authority):
+    new_keeper().current()
+    assert new_keeper().refresh().access_token == "access-2"
+    assert authority.presented == ["refresh-0", "refresh-1"]
+
+
+def test_secrets_that_are_looked_up_late_are_not_looked_up_for_a_token_that_is_good(
+    new_keeper, authority
+):
+    token = new_keeper().current()
+    authority.is_late = True
+    authority.credentials = lambda previous: pytest.fail("looked up")
+    assert new_keeper().current() == token
+
+
+def test_without_the_store_nothing_is_renewed_in_the_background(new_keeper, shelf, clock):
+    machinist = Machinist()
+    keeper = new_keeper(machinist)
+    first = keeper.current()
+    clock.go_on(HOUR - 300)
+    shelf.failing = lambda step: True
+    assert keeper.current() == first
+    settle(keeper)
+    assert machinist.count == 1
 
 
 def test_to_refresh_takes_what_others_have_renewed_since(new_keeper, authority, clock):

@@ -352,6 +352,22 @@ def test_a_failure_is_written_beside_what_others_wrote_if_that_is_no_renewal(des
     assert "intent" not in desk.stored
 
 
+def test_a_failure_of_what_spends_nothing_is_written_too(plain: Desk) -> None:
+    plain.present()
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        presenting(plain, DOWN, held)()
+    assert plain.stored["hold"]["cause"] == "Down."
+
+
+def test_a_password_that_was_refused_stays_so_although_others_have_renewed(desk: Desk) -> None:
+    desk.present()
+    password = Credential("password", "s3cr3t", refusal_is_final=True)
+    assert presenting(desk, REFUSED, renewed)(password) is None
+    view = desk.slot.look()
+    desk.choice.raise_if_held(view.record, view.read_at)
+    assert [*desk.choice._own_refusals] == [password]
+
+
 @pytest.mark.parametrize("takes_lock", [True, False])
 def test_a_failure_is_kept_where_others_go_on_with_the_record(desk: Desk, takes_lock: bool) -> None:
     desk.present()

@@ -74,8 +74,9 @@ def test_no_secret_is_shown() -> None:
 
 def test_telling_a_grant_from_a_function_loads_nothing_dear() -> None:
     program = (
-        "import sys; from tokenadapter.protocols import as_grant; as_grant(lambda token: '', {});"
-        "print({'dataclasses', 'inspect', 'requests'} & {*sys.modules})"
+        "import sys; old = {*sys.modules};"
+        "from tokenadapter.protocols import as_grant; as_grant(lambda token: '', {});"
+        "print({'dataclasses', 'inspect', 'requests'} & {*sys.modules} - old)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr

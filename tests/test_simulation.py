@@ -59,13 +59,14 @@ EVERYTHING = {
 @pytest.mark.parametrize(
     ("plan", "detours", "disturbances"),
     [
-        pytest.param(small(disturbances=KILL), 2, 1, id="kill"),
-        pytest.param(small(disturbances=KILL, grant="client"), 2, 1, id="kill-client"),
+        pytest.param(small(disturbances=KILL), 1, 1, id="kill"),
+        pytest.param(small(disturbances=KILL, grant="client"), 1, 1, id="kill-client"),
         pytest.param(small(disturbances=KILL, **LEASE), 1, 1, id="kill-lease"),
         pytest.param(small(disturbances=KILL, swaps_locked=True), 1, 1, id="kill-locked-swap"),
         pytest.param(small(disturbances=KILL, grace=30.0, most=2), 0, 2, id="kill-grace"),
-        pytest.param(small(**EVERYTHING), 1, 1, id="everything"),
+        pytest.param(small(**EVERYTHING), 0, 1, id="everything"),
         pytest.param(small(**EVERYTHING, **LEASE), 1, 1, id="everything-lease"),
+        pytest.param(small(disturbances=KILL), 2, 1, id="kill-2", marks=at_length),
         pytest.param(small(disturbances=KILL, **LEASE), 2, 1, id="kill-lease-2", marks=at_length),
         pytest.param(
             small(disturbances=KILL, grace=30.0, most=2), 1, 2, id="kill-grace-2", marks=at_length
@@ -73,6 +74,7 @@ EVERYTHING = {
         pytest.param(
             small(disturbances=KILL, grant="client"), 3, 1, id="kill-client-3", marks=at_length
         ),
+        pytest.param(small(**EVERYTHING), 1, 1, id="everything-1", marks=at_length),
         pytest.param(
             small(**EVERYTHING, **LEASE, most=2), 0, 2, id="everything-lease-2", marks=at_length
         ),

@@ -423,12 +423,14 @@ def test_a_program_that_meets_no_refusal_does_not_pay_for_reading_one() -> None:
     program = """
 import sys
 from types import SimpleNamespace
+old = {*sys.modules}
 from tokenadapter.verdicts import default_verdict, expired_on, step_up
 good = SimpleNamespace(status_code=200)
 assert not default_verdict(good) and step_up(good) is None
 assert not expired_on(status=403, json={"error": "token_expired"})(good)
 print(*sorted(name for name in sys.modules if name.startswith("tokenadapter")))
-print(*sys.modules.keys() & {"requests", "urllib3", "json", "dataclasses", "inspect"})
+loaded = {*sys.modules} - old
+print(*loaded & {"requests", "urllib3", "json", "dataclasses", "inspect"})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "tokenadapter tokenadapter.verdicts\n\n", done.stderr

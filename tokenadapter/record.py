@@ -237,7 +237,8 @@ class Record(Value):
 
         What others have learned since is kept: what was refused, and until when nobody asks.
         """
-        since = self.token.issued_at if self.token is not None else 0.0
+        assert self.token is not None
+        since = self.token.issued_at
         known = {stone.credential for stone in self.tombstones}
         stones = [
             stone

@@ -75,6 +75,11 @@ def contender(name: str) -> Contender:
     return importlib.import_module(f"{__name__}.{name}")  # type: ignore[return-value]
 
 
+def title(name: str) -> str:
+    """What a contender is called in tables; any other name as it is."""
+    return NAMES[name].shown if name in NAMES else name
+
+
 def installed() -> list[str]:
     """The contenders that are there: plain requests first, then who was asked to be compared."""
     return [name for name in NAMES if _is_installed(name)]

@@ -145,7 +145,7 @@ def test_a_save_that_would_fail(
 def test_a_store_in_memory_is_not_shared(
     command: Command, profile: Path, place: Path, server: TokenServer
 ) -> None:
-    profile.write_text(re.sub("file:.*json", "memory:billing", billing(server, place)))
+    profile.write_text(re.sub("file:.*json", f"memory:{place.name}", billing(server, place)))
     found = findings(command, "--offline")
     assert any("each command and each program obtains its own" in text for _, text in found)
 

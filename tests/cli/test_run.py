@@ -131,7 +131,10 @@ def test_the_program_sees_the_world_as_without_us(
     assert not any(DIRECTORY in str(value) for value in ours.values())
 
 
-def test_modules_and_commands_can_be_run(profile: Path, place: Path) -> None:
+def test_modules_and_commands_can_be_run(
+    profile: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     package = place / "reports"
     package.mkdir()
     (package / "__init__.py").touch()

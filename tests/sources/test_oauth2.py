@@ -216,7 +216,8 @@ def test_making_a_source_stays_cheap(name: str) -> None:
     arguments += ["'ada', 'pass'"] if name == "Password" else []
     arguments += ["client_id='app'"] if name != "Login" else ["json={'user': 'ada'}"]
     making = f"tokenadapter.{name}({', '.join(arguments)})"
-    program = f"import sys, tokenadapter; {making}; print(*sys.modules)"
+    program = f"import sys; old = {{*sys.modules}}; import tokenadapter; {making}; "
+    program += "print(*{*sys.modules} - old)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     ).stdout.split()

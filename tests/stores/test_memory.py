@@ -254,7 +254,7 @@ def test_a_fork_in_the_middle_of_a_change_leaves_no_guard_behind() -> None:
     for writer in writers:
         writer.start()
     try:
-        assert all(succeeds_in_child(in_child) for _ in range(40))
+        assert all(succeeds_in_child(in_child) for _ in range(12))
     finally:
         stop.set()
         for writer in writers:

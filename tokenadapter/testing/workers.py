@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import traceback
@@ -27,6 +28,9 @@ SPAWN = multiprocessing.get_context("spawn")
 
 ROUNDS = 10
 """How often processes write at the same moment in :func:`write_in_rounds`."""
+
+# Seconds after which a forked child is ended by the kernel.
+_LONGEST = 60
 
 
 def in_threads(work: Callable[[int], object], numbers: Sequence[int]) -> None:
@@ -65,11 +69,12 @@ def process(work: Callable[..., None], *args: object) -> Iterator[tuple[BaseProc
 
 
 def succeeds_in_child(check: Callable[[], bool]) -> bool:
-    """Whether *check* is true in a forked child."""
+    """Whether *check* is true in a forked child; one that hangs is ended after a minute."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
+            signal.alarm(_LONGEST)
             code = 0 if check() else 1
         except BaseException:  # noqa: BLE001  (the child must not become a second test run)
             traceback.print_exc()
