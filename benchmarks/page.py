@@ -1,7 +1,11 @@
-"""The page of the documentation that shows what was measured."""
+"""The page of the documentation that shows what was measured.
+
+What a measurement does is said there as in the first lines of its file.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from measuring import Bar, Chart, Claim, Finding, Spread, Table, markdown
@@ -31,8 +35,8 @@ round. Each library is used as its documentation says, in a program whose token 
 def text(results: dict[str, Any]) -> str:
     parts = [HEAD, _machine(results["machine"])]
     parts += [
-        _section(one["about"], one["made"], _finding(one["finding"]))
-        for one in results["measured"].values()
+        _section(import_module(name).__doc__ or "", one["made"], _finding(one["finding"]))
+        for name, one in results["measured"].items()
     ]
     return "".join(parts)
 

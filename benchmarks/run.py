@@ -47,12 +47,11 @@ MEASUREMENTS = [
 
 
 def measure(name: str, load: float) -> dict[str, Any]:
-    """A finding, what it is about, and when it was made, for JSON."""
-    module = importlib.import_module(name)
-    finding: Finding = module.measure(False)
+    """A finding, and when it was made, for JSON."""
+    finding: Finding = importlib.import_module(name).measure(False)
     print(f"\n{text(finding)}", flush=True)
     made = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "load": load}
-    return {"about": module.__doc__, "made": made, "finding": page.as_json(finding)}
+    return {"made": made, "finding": page.as_json(finding)}
 
 
 def machine() -> dict[str, Any]:
@@ -71,6 +70,17 @@ def machine() -> dict[str, Any]:
             **{name: version(name) for name in sorted(distributions, key=str.lower)},
         },
     }
+
+
+def keep(name: str, measured: dict[str, Any]) -> None:
+    """Write what was measured at once: an hour's work is not lost by what fails later."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    known = results.get("measured", {}) | {name: measured}
+    results = {
+        "machine": machine(),
+        "measured": {name: known[name] for name in MEASUREMENTS if name in known},
+    }
+    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def shown(results: dict[str, Any]) -> dict[Path, str]:
@@ -93,17 +103,12 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
     parser.add_argument("--check", action="store_true", help="is the page up to date?")
     options = parser.parse_args()
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     if not (options.page or options.check):
         load = round(os.getloadavg()[0], 1)
-        results["machine"] = machine()
-        measured = results.get("measured", {})
         for name in options.names or MEASUREMENTS:
             print(f"\n{name}", flush=True)
-            measured[name] = measure(name, load)
-        results["measured"] = {name: measured[name] for name in MEASUREMENTS if name in measured}
-        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    files = shown(results)
+            keep(name, measure(name, load))
+    files = shown(json.loads(RESULTS.read_text(encoding="utf-8")))
     if options.check:
         check(files)
         return

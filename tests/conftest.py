@@ -30,19 +30,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _fork_while_coverage_rests() -> None:
-    """A child that is forked while another thread writes into coverage's books would wait for the
-    end of that for ever."""
+def _let_coverage_fork() -> None:
+    """A forked child has the lock on coverage's books anew: if another thread had it at that moment,
+    the child would wait for ever."""
     coverage = sys.modules.get("coverage")
     measured = coverage and coverage.Coverage.current()
-    lock = measured and measured._collector and measured._collector.data_lock
-    if lock:
+    if measured:
+        collector = measured._collector
         os.register_at_fork(
-            before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release
+            after_in_child=lambda: setattr(collector, "data_lock", threading.Lock())
         )
 
 
-_fork_while_coverage_rests()
+_let_coverage_fork()
 
 
 @pytest.fixture

@@ -60,6 +60,8 @@ class Server:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
+            # Or a piece waits for the client's word that it has the piece before.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.sockets.append(connection)
             thread = threading.Thread(target=self.answer, args=[connection])
             self.threads.append(thread)

@@ -8,17 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from sharing import Target, new_adapter, together
 
-from tokenadapter import FileStore, ReauthRequired, RefreshToken, TokenAdapter
+from tokenadapter import ReauthRequired
 from tokenadapter.testing import TokenServer
-
-Target = tuple[str, str, str, str]  # API, token endpoint, first refresh token, file
 
 
 @pytest.fixture
@@ -31,42 +29,6 @@ def target(server: TokenServer, tmp_path: Path) -> Target:
 def session() -> Iterator[requests.Session]:
     with requests.Session() as session:
         yield session
-
-
-def new_adapter(target: Target, **settings: Any) -> TokenAdapter:
-    api, token_url, first, path = target
-    source = RefreshToken(token_url, first, client_id="client", client_secret="secret")
-    return TokenAdapter(api, source, store=FileStore(path), **settings)
-
-
-def get_when_told(target: Target, line: Connection) -> None:
-    with requests.Session() as session:
-        new_adapter(target).mount(session)
-        line.send("ready")
-        line.recv()
-        line.send(session.get(target[0] + "x", timeout=30).status_code)
-
-
-def together(target: Target, count: int, context: Any) -> list[int]:
-    """The answers that *count* processes get which all send at once."""
-    lines = []
-    workers = []
-    for _ in range(count):
-        mine, theirs = context.Pipe()
-        worker = context.Process(target=get_when_told, args=(target, theirs))
-        worker.start()
-        theirs.close()
-        lines.append(mine)
-        workers.append(worker)
-    for line in lines:
-        assert line.recv() == "ready"
-    for line in lines:
-        line.send("go")
-    answers = [line.recv() for line in lines]
-    for worker, line in zip(workers, lines, strict=True):
-        worker.join()
-        line.close()
-    return answers
 
 
 def test_24_spawned_processes_with_an_expired_token_make_one_token_request(server, target):

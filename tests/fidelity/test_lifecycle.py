@@ -23,7 +23,7 @@ from tokenadapter.testing import TokenServer
 from .conftest import Way
 
 # Of the cheapest kind, and a tenth of it of the others; "10000" finds what leaks slowly.
-REPLAYS = int(os.environ.get("REPLAYS", "2000"))
+REPLAYS = int(os.environ.get("REPLAYS", "600"))
 
 
 @pytest.fixture

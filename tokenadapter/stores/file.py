@@ -44,7 +44,8 @@ class FileStore:
     """
 
     is_copy = False
-    poll: tuple[float, float] = (0.005, 0.05)
+    # A herd that looks more often is done later: each look takes time from whoever renews.
+    poll: tuple[float, float] = (0.02, 0.05)
 
     def __init__(self, path: str | os.PathLike[str], *, private: bool = True) -> None:
         if not os.fspath(path):

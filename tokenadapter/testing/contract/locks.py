@@ -77,7 +77,10 @@ class Locks(Terms):
             for takers in taken:
                 lock = store.lock()
                 barrier.wait()
-                if lock.acquire(self.HOLD):
+                lock.acquire(self.HOLD)
+                barrier.wait()
+                # A lease may have lapsed meanwhile, on a machine that is busy.
+                if lock.confirm():
                     takers.append(number)
                 barrier.wait()
                 lock.release()
