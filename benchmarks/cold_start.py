@@ -119,7 +119,7 @@ def measure(quick: bool) -> Finding:
         names = [PLAIN, OURS] if quick else installed()
         scripts = Scripts(server, Path(folder), names)
         scripts.check()
-        taken = in_turns(names, 1 if quick else 40, scripts.taken)
+        taken = in_turns(names, 1 if quick else 100, scripts.taken)
         memory = {name: scripts.memory(name) for name in taken}
         counts: dict[str, int] = {}
         if shutil.which(VALGRIND[0]) and not quick:

@@ -48,7 +48,7 @@ from tokenadapter.testing import TokenServer
 
 PROCESSES = 8
 LOADS = {"as fast as it can": 0.0, "every 10 ms": 0.01}
-LIFETIME = 1.0
+LIFETIME = 1
 TOKEN_LATENCY = 0.02
 # Each process draws where in its range its window begins, and the first one renews.
 INTERVAL = LIFETIME - windows(LIFETIME, 1.0)[0]

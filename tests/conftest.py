@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import coverage_forks  # noqa: F401 - before whatever else a fork is told to
 import pytest
 from databases import MariaDB, PostgreSQL
 from hypothesis import settings
@@ -30,19 +32,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _let_coverage_fork() -> None:
-    """A forked child has the lock on coverage's books anew: if another thread had it at that moment,
-    the child would wait for ever."""
-    coverage = sys.modules.get("coverage")
-    measured = coverage and coverage.Coverage.current()
-    if measured:
-        collector = measured._collector
-        os.register_at_fork(
-            after_in_child=lambda: setattr(collector, "data_lock", threading.Lock())
-        )
-
-
-_let_coverage_fork()
+def pytest_collection_finish() -> None:
+    """The tests stay: whoever collects garbage need not look through thousands of them."""
+    gc.freeze()
 
 
 @pytest.fixture

@@ -7,12 +7,16 @@ import os
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
+CHARTS = sorted((ROOT / "docs" / "_static").glob("bench-*.svg"))
+# What a letter of sans-serif takes at most, on average, as a part of its size.
+WIDTH = 0.56
 SCRIPTS = [path for path in sorted(BENCHMARKS.glob("*.py")) if "alone(measure)" in path.read_text()]
 
 
@@ -38,6 +42,18 @@ def test_it_runs(script: Path) -> None:
 
 def test_the_page_shows_what_was_measured() -> None:
     run(BENCHMARKS / "run.py", "--check")
+
+
+@pytest.mark.parametrize("picture", CHARTS, ids=lambda picture: picture.stem)
+def test_all_words_are_within_the_chart(picture: Path) -> None:
+    root = ET.fromstring(picture.read_text("utf-8"))
+    width = float(root.attrib["viewBox"].split()[2])
+    for text in root.findall("{*}text"):
+        length = len(text.text or "") * float(text.attrib["font-size"]) * WIDTH
+        share = {"start": 0.0, "middle": 0.5, "end": 1.0}[text.attrib["text-anchor"]]
+        left = float(text.attrib["x"]) - length * share
+        assert left >= 0, text.text
+        assert left + length <= width, text.text
 
 
 def test_the_readme_shows_what_was_measured() -> None:

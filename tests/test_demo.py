@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -19,8 +20,9 @@ from tokenadapter.demo.__main__ import main
 from tokenadapter.demo.report import broken_promises, expiries, table
 from tokenadapter.demo.run import Demand, Incident, Moment, Run, Setting
 from tokenadapter.demo.screen import Screen, Style
+from tokenadapter.demo.stage import _trouble
 from tokenadapter.demo.timeline import draw, legend
-from tokenadapter.testing import Stats
+from tokenadapter.testing import Stats, TokenServer
 
 PLAIN = Style(colour=False, unicode=False)
 NOTHING = Stats(*[0] * len(Stats._fields))
@@ -218,6 +220,9 @@ def test_the_table_sets_the_runs_side_by_side() -> None:
 
 # --- the program ---------------------------------------------------------------------------
 
+# Errors, but for what coverage says where it begins late.
+WARNINGS = ["-W", "error", "-W", "ignore:Module tokenadapter was previously imported"]
+
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
@@ -226,7 +231,7 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
         def start(*options: str) -> subprocess.Popen[str]:
             process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "tokenadapter.demo", *options],
+                [sys.executable, *WARNINGS, "-m", "tokenadapter.demo", *options],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
@@ -292,3 +297,19 @@ def test_options_that_make_no_run_are_refused(
         main([option])
     assert stop.value.code == 2
     assert "lifetime <= seconds" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_the_moment_when_the_trouble_begins_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin = threading.Thread.start
+
+    def begin_and_be_interrupted(thread: threading.Thread) -> None:
+        begin(thread)
+        raise KeyboardInterrupt
+
+    # Whatever is left running fails the test.
+    with TokenServer() as server, monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", begin_and_be_interrupted)
+        with pytest.raises(KeyboardInterrupt), _trouble(server, good_run(), time.time()):
+            raise AssertionError("not interrupted")

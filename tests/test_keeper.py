@@ -1139,6 +1139,18 @@ def test_adopt_takes_tokens_and_mappings(new_keeper, authority, clock):
     assert authority.presented == []
 
 
+def test_an_adopted_token_that_has_expired_is_renewed_and_the_one_before_is_not_used(
+    new_keeper, authority, clock
+):
+    keeper = new_keeper()
+    before = keeper.current()
+    login = authority.issue()
+    keeper.adopt({**login, "expires_in": None, "expires_at": clock.now - 1})
+    renewed = keeper.current()
+    assert renewed.access_token not in (before.access_token, login["access_token"])
+    assert authority.presented[-1] == login["refresh_token"]
+
+
 def test_a_spent_refresh_token_is_not_adopted_again(new_keeper, authority, shelf):
     keeper = new_keeper(Authority(first=None))
     old_cache = {"access_token": "old", "refresh_token": "refresh-0", "expires_in": HOUR}
@@ -1537,6 +1549,31 @@ def test_without_a_grace_or_a_lease_there_is_nothing_to_compare(new_keeper, shel
     del shelf.lease
     new_keeper()
     new_keeper(store=EncryptedStore(shelf, EncryptedStore.generate_key(), slot="me"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "told"),
+    [
+        ({"on_refresh": 5}, TypeError, "^on_refresh is a function, not 5$"),
+        ({"on_event": "x"}, TypeError, "^on_event is a function, not 'x'$"),
+        ({"lock_timeout": True}, TypeError, "^lock_timeout is a number of seconds, not True$"),
+        ({"lock_timeout": "5"}, TypeError, "^lock_timeout is a number of seconds, not '5'$"),
+        ({"lock_timeout": 0}, ValueError, "^lock_timeout must be above 0 seconds, not 0$"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(new_keeper, settings, kind, told):
+    with pytest.raises(kind, match=told):
+        new_keeper(**settings)
+
+
+def test_a_process_goes_on_with_an_old_token_if_a_renewal_fails(new_keeper, authority, clock):
+    keeper = new_keeper()
+    first = keeper.current()
+    clock.go_on(HOUR - 30)  # nobody may begin anything with it, but it lives
+    authority.script = [errors.RefreshTemporarilyFailed("later", processed=False)]
+    outcome = keeper.obtain()
+    assert (outcome.token, outcome.is_new) == (first, False)
+    assert keeper.stats == {"Renewed": 1, "Waited": 1, "RenewalFailed": 1}
 
 
 def test_a_source_must_be_one():

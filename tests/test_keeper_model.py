@@ -72,8 +72,7 @@ class File(FileStore):
         self.clock = clock
 
     def load(self) -> Snapshot:
-        document, tag, _ = super().load()
-        return Snapshot(document, tag, self.clock.now)
+        return super().load()._replace(now=self.clock.now)
 
 
 class SharedFile(RuleBasedStateMachine):

@@ -17,6 +17,17 @@ import tokenadapter
 
 PACKAGE = Path(tokenadapter.__file__).parent
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*(?:; extra == [\"'](?P<extra>\w+)[\"'])?")
+# Where each package may be imported that "import tokenadapter" and a stored token do without.
+ROOMS = {
+    "cachetools": "stores/memory",
+    "cryptography": "stores/_cipher",
+    "django": "stores/_?django",
+    "filelock": "stores/_lockfile",
+    "keyring": "stores/_keyring|config/references",
+    "pytest": "testing/",
+    "sqlalchemy": "stores/_?sql",
+    "trustme": "testing/certificate",
+}
 # A requirement whose package has another name.
 NAMES = {"pysocks": "socks"}
 
@@ -71,6 +82,16 @@ def test_whatever_it_imports_is_required_or_comes_with_an_extra(
         *(names for extra, names in requirements.items() if extra not in for_developers)
     )
     assert {(path.name, name) for path, name in imported() if name not in brought} == set()
+
+
+def test_what_is_not_always_needed_has_a_room_of_its_own() -> None:
+    elsewhere = {
+        (path.relative_to(PACKAGE).as_posix(), name)
+        for path, name in imported()
+        if name not in {"requests", "urllib3"}
+        and not re.match(ROOMS[name], path.relative_to(PACKAGE).as_posix())
+    }
+    assert elsewhere == set()
 
 
 def test_every_extra_that_is_spoken_of_exists(ours: Distribution) -> None:

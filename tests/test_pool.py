@@ -91,6 +91,14 @@ def pool(server: TokenServer) -> Iterator[HTTPConnectionPool]:
 # --- signed, renewed, replayed -----------------------------------------------------------------
 
 
+def test_a_manager_says_where_it_signs_and_where_the_token_lives() -> None:
+    store = MemoryStore("shown")
+    with TokenPoolManager(
+        "https://API.example.com:443/v1/", lambda _: "s3cr3t", store=store
+    ) as http:
+        assert repr(http) == f"<TokenPoolManager https://api.example.com/v1 of {store!r}>"
+
+
 def test_a_manager_signs_renews_and_replays(server: TokenServer, http: TokenPoolManager) -> None:
     assert http.request("GET", f"{server.api_url}x").status == 200
     server.expire_now()

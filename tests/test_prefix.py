@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
@@ -630,3 +631,10 @@ def test_a_session_finds_the_adapter_for_every_prepared_url_that_is_covered(
         event("covered")
         session, ours = session_with(prefix)
         assert session.get_adapter(ready) is ours
+
+
+@pytest.mark.parametrize("url", [None, b"https://u:s3cr3t@api.example.com/", 5])
+def test_a_prefix_that_is_no_text_is_not_shown(url: Any) -> None:
+    with pytest.raises(TypeError, match="prefix must be a str, not") as caught:
+        Prefix(url)
+    assert "s3cr3t" not in str(caught.value)

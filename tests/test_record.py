@@ -557,3 +557,10 @@ def test_no_secret_is_written_but_in_the_token(
     del document["token"]
     assert "s3cr3t" not in json.dumps(document)
     assert "s3cr3t" not in repr(record)
+
+
+def test_hashes_that_stand_in_stores_stay_what_they_are() -> None:
+    # Others would forget what was refused and what was spent.
+    assert mark("abc") == "e399b2a17d84e67113d41ee629711daa"
+    assert digest("salt", "refresh_token", "abc") == "20a8f3e45e02991381b8dde77c8b02b5"
+    assert digest("salt", "password", "abc") == "e5bba81ff94986b3f62a5d863cce926c"

@@ -216,3 +216,10 @@ def test_what_cannot_be_retrofitted(
     with pytest.raises(kind, match=said):
         retrofit(**arguments)
     assert dict(session.adapters) == before
+
+
+def test_a_session_that_cannot_send_there_is_told_so_at_once(session: requests.Session) -> None:
+    session.adapters.clear()
+    with pytest.raises(requests.exceptions.InvalidSchema, match=r"adapters were found for .*/v1/"):
+        retrofit(session, API, fixed("made-up"))
+    assert not session.adapters

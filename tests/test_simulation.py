@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from simulation.choices import Dice
 from simulation.mutants import MUTANTS, Mutant, writes_no_intent
-from simulation.plan import SERVER_FAULTS, Plan
+from simulation.plan import SERVER_FAULTS, STORES, Plan
 from simulation.schedule import play, play_each, play_seed, trace
 from simulation.stage import Ended
 from simulation.world import Violation
@@ -84,6 +84,17 @@ def test_in_a_small_world_every_rule_holds_in_every_schedule(
     plan: Plan, detours: int, disturbances: int
 ) -> None:
     assert play_each(plan, detours=detours, disturbances=disturbances) > 100
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("grant", ["first", "adopted"])
+def test_a_store_that_goes_back_in_time_costs_its_only_process_no_login(
+    store: str, grant: str
+) -> None:
+    plan = Plan(grant, 1, disturbances=("set back", "revoke"), rate=0.02, **STORES[store])
+    assert plan.keeps_grants()
+    for seed in range(40):
+        play(plan, Dice(seed))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.patch.__name__)

@@ -282,6 +282,14 @@ def test_a_write_whose_answer_was_lost_is_tried_once_more_and_is_the_same_write(
     assert shelf.saves[0] == shelf.saves[1] == Save(str(view.tag), None, 3600)
 
 
+def test_a_second_try_compares_as_the_first_did(slot: Slot, shelf: Shaky) -> None:
+    first = fill(slot)
+    shelf.saves.clear()
+    shelf.next = [(False, LOST)]
+    fill(slot, "second")
+    assert [save.expected for save in shelf.saves] == [first.tag, first.tag]
+
+
 def test_a_write_whose_answer_was_lost_does_not_undo_what_came_after_it(
     slot: Slot, other: Slot, shelf: Shaky
 ) -> None:
@@ -389,8 +397,9 @@ def test_a_vanished_record_comes_back_from_the_memory_of_whoever_knew_it(
         other.look()
         slot = other
     shelf.slot = None
+    shelf.takes = 3.0
     view = slot.look()
-    assert (view.record, view.tag) == (known.record, None)
+    assert (view.record, view.tag, view.took) == (known.record, None, 3.0)
     assert slot.write(view, view.record).record == known.record
     assert other.look().record == known.record
 

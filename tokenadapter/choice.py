@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from tokenadapter.interchange import Credential
 from tokenadapter.machine import Machine
-from tokenadapter.protocols import Credential, Grant
 from tokenadapter.record import Hold, Record, digest, mark
 from tokenadapter.slot import Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
     from tokenadapter.errors import TokenError
+    from tokenadapter.protocols import Grant
 
 __all__ = ["Choice"]
 

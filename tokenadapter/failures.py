@@ -6,6 +6,7 @@ Each function makes one error.  This module is imported when the first of them i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from tokenadapter.errors import (
     NEW_LOGIN,
@@ -17,8 +18,10 @@ from tokenadapter.errors import (
     TokenError,
     TokenNotPersisted,
 )
-from tokenadapter.protocols import TokenStore
 from tokenadapter.record import Hold, Tombstone
+
+if TYPE_CHECKING:
+    from tokenadapter.protocols import TokenStore
 
 
 def unreadable(store: TokenStore, why: str) -> StoreError:

@@ -16,7 +16,7 @@ from tokenadapter.slot import View
 from tokenadapter.token import Token
 from tokenadapter.value import Value
 
-__all__ = ["Hand", "Holder"]
+__all__ = ["Hand", "Holder", "Outcome"]
 
 
 class Hand(Value):
@@ -68,6 +68,19 @@ class Hand(Value):
     def left(self, monotonic: float, wall: float) -> float:
         """For how many more seconds it lives."""
         return min(self.dies_monotonic - monotonic, self.dies_wall - wall)
+
+
+class Outcome(Value):
+    """A token that somebody gets, and how it came to them."""
+
+    token: Token
+    is_new: bool
+    """Whether it was minted since the renewal was begun, by this process or another: if it is
+    refused, the next one would be refused too."""
+    minted: bool = False
+    """Whether this very process minted it."""
+    distrusted: bool = False
+    """Whether it was refused when it was new: for a while, nobody renews it for a refusal."""
 
 
 class Holder:

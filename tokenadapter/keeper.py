@@ -11,14 +11,11 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from weakref import WeakSet
 
-from tokenadapter.hand import Hand, Holder
-from tokenadapter.journal import Journal
+from tokenadapter.hand import Hand, Holder, Outcome
 from tokenadapter.machine import MACHINE, Machine
-from tokenadapter.need import Need, Outcome
-from tokenadapter.protocols import Grant, TokenSource, TokenStore, as_grant
 from tokenadapter.record import Record, mark
 from tokenadapter.slot import Slot, View
 from tokenadapter.token import Token
@@ -26,6 +23,9 @@ from tokenadapter.token import Token
 if TYPE_CHECKING:
     from tokenadapter.events import Event
     from tokenadapter.flight import Flight, Run
+    from tokenadapter.journal import Journal
+    from tokenadapter.need import Need
+    from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.renewal import Renewal
 
 __all__ = ["TokenKeeper"]
@@ -80,7 +80,12 @@ class TokenKeeper:
         machine: Machine = MACHINE,
     ) -> None:
         self.source = source
-        self.grant: Grant = as_grant(source, whose or {})
+        if hasattr(source, "fetch"):  # isinstance() would import inspect, from Python 3.12 on
+            self.grant: Grant = cast("Grant", source)
+        else:
+            from tokenadapter.function_grant import function_grant
+
+            self.grant = function_grant(source, whose or {})
         if store is None:
             from tokenadapter.stores.memory import own_store
 
@@ -97,8 +102,8 @@ class TokenKeeper:
             raise TypeError(f"lock_timeout is a number of seconds, not {lock_timeout!r}")
         if not lock_timeout > 0:
             raise ValueError(f"lock_timeout must be above 0 seconds, not {lock_timeout!r}")
-        self.journal: Journal = Journal(on_event)
         self.on_refresh = on_refresh
+        self._on_event = on_event
         self.renew_early = renew_early
         self.lock_timeout = lock_timeout
         self.inline = inline
@@ -106,7 +111,7 @@ class TokenKeeper:
         self._machine = machine
         self._holder = Holder(machine, early=renew_early)
         self._slot = Slot(self.store, self.grant, machine)
-        # What only renewals need is made when it is: many programs end before their first.
+        # What only renewals need is loaded and made by them: many programs end before their first.
         self._made: dict[str, Any] = {}
         self._has_glanced = self._has_compared = False
         #: The token in hand if it is fresh: no lock, no I/O, two looks at the clock.
@@ -160,6 +165,8 @@ class TokenKeeper:
         )
         if outcome is not None:
             return outcome
+        from tokenadapter.need import Need
+
         started = self._machine.monotonic()
         patience = inf if timeout is None else timeout
         end = started + min(self.lock_timeout, patience)
@@ -207,6 +214,10 @@ class TokenKeeper:
         elif not isinstance(token, Token):
             raise TypeError(f"adopt() takes a Token or a mapping, not {type(token).__name__}")
         adopted = self._aside(partial(self._renewal.adopt, token)).token
+        hand = self._holder.hand
+        if hand is not None and not hand.token.is_same(adopted):
+            # It has expired, and the one before it, which lives, is of another login.
+            self._holder.drop()
         self._told = None
         self.journal.tell("Adopted", token=adopted.fingerprint)
         return adopted
@@ -247,6 +258,20 @@ class TokenKeeper:
         """How often each event of :mod:`tokenadapter.events` happened in this process."""
         return self.journal.counts
 
+    @property
+    def journal(self) -> Journal:
+        """Tells what happens, and counts it.
+
+        :meta private:
+        """
+        from tokenadapter.journal import Journal
+
+        return self._once("journal", lambda: Journal(self._on_event))
+
+    @journal.setter
+    def journal(self, journal: Journal) -> None:
+        self._made["journal"] = journal
+
     # --- the way to a token --------------------------------------------------------------
 
     def _in_hand(
@@ -286,6 +311,8 @@ class TokenKeeper:
     def _renew_in_background(self, hand: Hand) -> None:
         now = self._machine.monotonic()
         if now >= self._look_again:
+            from tokenadapter.need import Need
+
             self._look_again = now + (hand.soft - hand.hard) / _LOOKS_PER_WINDOW
             self._flight.join(partial(self._work, Need(fresh=True, waits=False)))
 
@@ -374,21 +401,17 @@ class TokenKeeper:
 
     @property
     def _flight(self) -> Flight[Outcome | None]:
-        made = self._made.get("flight")
-        if made is None:
-            from tokenadapter.flight import Flight
+        from tokenadapter.flight import Flight
 
-            # Atomic: of two threads that come first, both get the same.
-            made = self._made.setdefault("flight", Flight(self._machine, inline=self.inline))
-        return cast("Flight[Outcome | None]", made)
+        return self._once("flight", lambda: Flight(self._machine, inline=self.inline))
 
     @property
     def _renewal(self) -> Renewal:
-        made = self._made.get("renewal")
-        if made is None:
-            from tokenadapter.renewal import Renewal
+        from tokenadapter.renewal import Renewal
 
-            renewal = Renewal(
+        return self._once(
+            "renewal",
+            lambda: Renewal(
                 self._slot,
                 self.grant,
                 self._machine,
@@ -396,9 +419,13 @@ class TokenKeeper:
                 weigh=self._holder.weigh,
                 take=self._take,
                 lock_timeout=self.lock_timeout,
-            )
-            made = self._made.setdefault("renewal", renewal)
-        return cast("Renewal", made)
+            ),
+        )
+
+    def _once(self, name: str, make: Callable[[], T]) -> T:
+        made: T | None = self._made.get(name)
+        # Atomic: of two threads that come first, both get the same.
+        return self._made.setdefault(name, make()) if made is None else made
 
     def _take(self, view: View, minted: bool) -> None:
         if not self._has_compared:
@@ -424,32 +451,23 @@ class TokenKeeper:
     # --- copies of this process ----------------------------------------------------------
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from pickle import PicklingError, dumps
+        from tokenadapter import pickling
 
         settings = self._settings()
-        for name, value in settings.items():
-            try:
-                dumps(value)
-            except Exception as error:
-                what = getattr(value, "__qualname__", type(value).__qualname__)
-                raise PicklingError(
-                    f"The {name} of the TokenKeeper cannot be pickled: {what}. Give a function of "
-                    "a module or an object that can be, or make the keeper anew in the other "
-                    "process."
-                ) from error
-        return _rebuild, (settings,)
+        pickling.check(settings)
+        return partial(type(self), **settings), ()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> TokenKeeper:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         from copy import deepcopy
 
-        return _rebuild(deepcopy(self._settings(), memo))
+        return type(self)(**deepcopy(self._settings(), memo))
 
     def _settings(self) -> dict[str, Any]:
         return {
             "source": self.source,
             "store": self.store,
             "on_refresh": self.on_refresh,
-            "on_event": self.journal.listener,
+            "on_event": self._on_event,
             "renew_early": self.renew_early,
             "lock_timeout": self.lock_timeout,
             "inline": self.inline,
@@ -459,7 +477,9 @@ class TokenKeeper:
     def _after_fork(self) -> None:
         self._made.pop("flight", None)  # the helper thread is not here
         self._slot.forget()
-        self.journal.reset()
+        journal = self._made.get("journal")
+        if journal is not None:
+            journal.reset()
         self._holder.redraw()
 
 
@@ -491,10 +511,6 @@ def _check_lease(store: TokenStore, grant: Grant) -> None:
 def _check_callable(name: str, value: object) -> None:
     if value is not None and not callable(value):
         raise TypeError(f"{name} is a function, not {value!r}")
-
-
-def _rebuild(settings: Mapping[str, Any]) -> TokenKeeper:
-    return TokenKeeper(**settings)
 
 
 def _after_fork() -> None:

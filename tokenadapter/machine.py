@@ -12,17 +12,18 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ["MACHINE", "Event", "Machine"]
+__all__ = ["MACHINE", "Machine"]
 
+if TYPE_CHECKING:  # whoever starts a program would pay for the class
 
-class Event(Protocol):
-    """What happened or did not yet."""
+    class Event(Protocol):
+        """What happened or did not yet."""
 
-    def is_set(self) -> bool: ...
-    def set(self) -> None: ...
-    def wait(self, timeout: float) -> bool: ...
+        def is_set(self) -> bool: ...
+        def set(self) -> None: ...
+        def wait(self, timeout: float) -> bool: ...
 
 
 class Latch:

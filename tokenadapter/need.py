@@ -1,4 +1,4 @@
-"""What a renewal is for, and what comes of it."""
+"""What a renewal is for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tokenadapter.value import Value
 if TYPE_CHECKING:
     from tokenadapter.token import Token
 
-__all__ = ["Need", "Outcome"]
+__all__ = ["Need"]
 
 
 class Need(Value):
@@ -23,16 +23,3 @@ class Need(Value):
     """For how many more seconds it shall live, if tokens like it do (see :class:`Hand`)."""
     waits: bool = True
     """Whether somebody waits for it: if not, others' renewals are left to them."""
-
-
-class Outcome(Value):
-    """What came of a renewal."""
-
-    token: Token
-    is_new: bool
-    """Whether it was minted since the renewal was begun, by this process or another: if it is
-    refused, the next one would be refused too."""
-    minted: bool = False
-    """Whether this very process minted it."""
-    distrusted: bool = False
-    """Whether it was refused when it was new: for a while, nobody renews it for a refusal."""

@@ -44,6 +44,7 @@ class TokenPoolManager(PoolManager):
     :param settings: the other settings of a :class:`~tokenadapter.TokenAdapter`, and those of a
         :class:`urllib3.PoolManager`: ``retries``, ``timeout``, ``maxsize``, ``ca_certs``, ...
     :raises UnsafeTarget: if a token must not go to *prefix*.
+    :ivar prefix: the base URL under which requests are signed, as urllib3 spells URLs.
     :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
     """
 
@@ -59,9 +60,13 @@ class TokenPoolManager(PoolManager):
     ) -> None:
         ours, others = sorted_out(settings)
         adapter = TokenAdapter(prefix, source, store=store, **ours)
+        self.prefix: str = adapter.prefix
         self.keeper: TokenKeeper = adapter.keeper
         super().__init__(num_pools, headers, **others)
         _add(self, Signer(adapter))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.prefix} of {self.keeper.store!r}>"
 
     def _new_pool(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
         return _fitted_pool(self, super()._new_pool(*args, **kwargs))

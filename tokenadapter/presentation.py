@@ -15,13 +15,13 @@ from tokenadapter import policy
 from tokenadapter.choice import Choice
 from tokenadapter.journal import Journal
 from tokenadapter.machine import Machine
-from tokenadapter.protocols import Answer, Credential, Grant, StoreLock
 from tokenadapter.record import Hold, Record, mark
 from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
     from tokenadapter.errors import TokenError
+    from tokenadapter.protocols import Answer, Credential, Grant, StoreLock
 
 __all__ = ["Presenter"]
 

@@ -9,27 +9,23 @@ compares and locks, and decides nothing.  What it holds is a *document*, a JSON 
 nothing to it, beside a *tag* that is replaced with each write.
 """
 
-# No "from __future__ import annotations" here: of a NamedTuple, each annotation would be compiled
-# from its text, and cron pays for that at every start.
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from threading import get_ident
-from typing import Any, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from tokenadapter.interchange import Credential, Document, Snapshot
 from tokenadapter.token import Token
-from tokenadapter.value import Value
 
 __all__ = [
     "Answer",
     "Credential",
     "Document",
-    "FunctionGrant",
     "Grant",
     "Snapshot",
     "StoreLock",
     "TokenSource",
     "TokenStore",
-    "as_grant",
 ]
 
 Answer: TypeAlias = Token | Mapping[str, Any] | str
@@ -38,30 +34,6 @@ an access token."""
 
 TokenSource: TypeAlias = Callable[[Token | None], Answer]
 """A function from the previous token, if there is one, to the next."""
-
-Document: TypeAlias = dict[str, Any]
-"""A JSON object."""
-
-
-class Credential(Value):
-    """Something that a grant can present to obtain a token."""
-
-    kind: str
-    """What it is, for people; only ``refresh_token`` has a meaning besides: such a one goes on
-    being the refresh token if the answer brings no new one (RFC 6749 section 6)."""
-    secret: str
-    """What is presented.  It is only ever compared by its hash."""
-    single_use: bool = False
-    """Whether presenting it may spend it, as a rotated refresh token is (RFC 9700 section
-    4.14.2): it is never presented again but after an answer that was lost."""
-    first: bool = False
-    """Whether it comes from the configuration and starts a grant, rather than from the record."""
-    refusal_is_final: bool = False
-    """Whether it is not presented again once it was refused: a refresh token that is dead, or a
-    password, since retries lock accounts.  Other refusals are tried again after a while."""
-
-    def __repr__(self) -> str:
-        return f"<Credential {self.kind}>"
 
 
 @runtime_checkable
@@ -105,20 +77,6 @@ class Grant(Protocol):
         :raises RefreshTemporarilyFailed: if there was no answer, or none that says either.
             With ``processed=False`` it is certain that the credential was not spent.
         """
-
-
-class Snapshot(NamedTuple):
-    """What a store held at one moment."""
-
-    document: Document | None
-    """``None`` if the slot is empty."""
-    tag: str | None
-    """Which write this is; ``None`` if the slot is empty."""
-    now: float
-    """The time by the store's clock (POSIX timestamp in seconds)."""
-
-    def __repr__(self) -> str:
-        return f"<Snapshot tag={self.tag!r}>"
 
 
 class StoreLock(Protocol):
@@ -202,53 +160,3 @@ class TokenStore(Protocol):
 
         :raises StoreError: if the place cannot be read.
         """
-
-
-class FunctionGrant:
-    """A plain function as a grant: what it presents can only be guessed.
-
-    If the previous token has a refresh token, the function is taken to spend it.  Nothing bounds
-    the time that it takes: its requests want time-outs of their own.
-
-    :ivar asked_by: the thread that is in the function now.  Where every session of a program is
-        made to sign its requests, those that the function makes are none of them.
-    """
-
-    client_credential = ""
-    asked: Mapping[str, str] = {}
-    urls: Sequence[str] = ()
-    grace: float = 0.0
-    deadline: float = 60.0
-    asked_by: int | None = None
-
-    def __init__(self, function: TokenSource, whose: Mapping[str, str]) -> None:
-        self.function = function
-        self.whose = whose
-
-    def credentials(self, previous: Token | None) -> Sequence[Credential]:
-        if previous is not None and previous.refresh_token is not None:
-            return [Credential("refresh_token", previous.refresh_token, single_use=True)]
-        return [Credential("function", "")]
-
-    def fetch(self, credential: Credential, previous: Token | None) -> Answer:
-        self.asked_by = get_ident()
-        try:
-            return self.function(previous)
-        finally:
-            self.asked_by = None
-
-
-def as_grant(source: Grant | TokenSource, whose: Mapping[str, str]) -> Grant:
-    """*source* itself if it is a grant, else one around the function that it is.
-
-    :param whose: whose tokens a plain function obtains, since it cannot tell.
-    :raises TypeError: if it is neither.
-    """
-    if hasattr(source, "fetch"):  # isinstance() would import inspect, from Python 3.12 on
-        return cast("Grant", source)
-    if callable(source):
-        return FunctionGrant(source, whose)
-    raise TypeError(
-        "a token source is a function of the previous token or a grant, not of type "
-        f"{type(source).__name__}"
-    )

@@ -12,18 +12,20 @@ died, one of them takes its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tokenadapter.choice import Choice
-from tokenadapter.hand import Hand
+from tokenadapter.hand import Hand, Outcome
 from tokenadapter.journal import Journal
 from tokenadapter.machine import Machine
-from tokenadapter.need import Need, Outcome
+from tokenadapter.need import Need
 from tokenadapter.presentation import Presenter
-from tokenadapter.protocols import Grant, StoreLock
 from tokenadapter.record import Record
 from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
+
+if TYPE_CHECKING:
+    from tokenadapter.protocols import Grant, StoreLock
 
 __all__ = ["Renewal"]
 

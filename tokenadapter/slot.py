@@ -9,10 +9,14 @@ backup, to one of a lower generation: that may be spent.  Then what was seen cou
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tokenadapter.machine import Machine
-from tokenadapter.protocols import Grant, TokenStore
 from tokenadapter.record import Record
 from tokenadapter.value import Value
+
+if TYPE_CHECKING:
+    from tokenadapter.protocols import Grant, TokenStore
 
 __all__ = ["Moved", "Slot", "View"]
 
@@ -63,9 +67,10 @@ class Slot:
         :raises RefreshConfigError: if the record is another's.
         """
         monotonic, wall = self._machine.monotonic(), self._machine.wall()
-        document, tag, now = self.store.load()
+        found = self.store.load()
+        tag, now = found.tag, found.now
         took = self._machine.monotonic() - monotonic
-        record = self._new_record() if document is None else self._read(document)
+        record = self._new_record() if found.document is None else self._read(found.document)
         last = self._memory
         if last is not None and (tag is None or _is_behind(record, last)):
             record = last if tag is None else last.restored(record)

@@ -14,6 +14,10 @@ from typing import Any, NamedTuple, Protocol
 
 import requests
 
+# Or these refuse addresses of plain http.  For all contenders: requests reads all variables with
+# each request.
+os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
+
 CLIENT = {"client_id": "client", "client_secret": "secret"}
 
 Send = Callable[..., requests.Response]
@@ -70,8 +74,6 @@ def contender(name: str) -> Contender:
 
     :raises ImportError: if its library is not installed.
     """
-    # Or these refuse addresses of plain http.
-    os.environ["OAUTHLIB_INSECURE_TRANSPORT"] = os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
     return importlib.import_module(f"{__name__}.{name}")  # type: ignore[return-value]
 
 

@@ -59,8 +59,8 @@ def django_place(redis_own_server: RedisServer, tmp_path: Path) -> Place:
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
     environment = {"DJANGO_SETTINGS_MODULE": "project_settings", "PYTHONPATH": path}
-    # It counts whole seconds, and no fewer than 2.
-    return Place("Django on Redis", "django:default#token", max(LEASE, 2), 0, environment, **LOAD)
+    # Its locks last for whole seconds, and for 2 at least.
+    return Place("Django on Redis", "django:default#token", max(LEASE, 3), 0, environment, **LOAD)
 
 
 @pytest.fixture

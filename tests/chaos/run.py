@@ -166,5 +166,5 @@ def report(title: str, fleet: Fleet, provider: Provider, place: Place = FILE) ->
     if IS_LONG:
         # A request may meet two holders that were killed, one after the other.
         assert fleet.longest < 2 * (place.lease + RENEWAL)
-        assert max(fleet.stalls, default=0) < max(place.lease, LIFETIME) + RENEWAL
+        assert max(fleet.stalls, default=0) < max(place.lease, LIFETIME + RENEWAL)
     return figures

@@ -292,3 +292,29 @@ def test_callbacks_are_called(server: TokenServer, tmp_path: Path) -> None:
     import callbacks_of_mine
 
     assert {"token", "Renewed"} <= set(callbacks_of_mine.heard)
+
+
+def test_the_files_of_a_source_lie_beside_the_configuration(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    text = billing(server, tmp_path)
+    told = profile(f'{text}verify = "ca.pem"\ncert = ["client.pem", "/etc/key.pem"]\n', tmp_path)
+    arguments = told.grant.arguments
+    assert arguments["verify"] == str(tmp_path / "ca.pem")
+    assert arguments["cert"] == (str(tmp_path / "client.pem"), "/etc/key.pem")
+    told = profile(f"{text}verify = false\n", tmp_path)
+    assert told.grant.arguments["verify"] is False
+
+
+def test_a_session_of_no_profile_is_a_mistake() -> None:
+    with pytest.raises(TypeError, match="takes the name of a profile"):
+        tokenadapter.session()
+
+
+def test_what_it_is_made_of_is_named_and_holds_no_secret(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    made = profile(with_function(server, tmp_path, "json:dumps"), tmp_path)
+    assert repr(made) == f"<Profile billing of {tmp_path}/tokenadapter.toml>"
+    assert "json:dumps" in repr(made.grant.function)
+    assert "secret" not in repr(profile(billing(server, tmp_path), tmp_path).grant)

@@ -130,3 +130,24 @@ def test_references_are_replaced_wherever_they_stand() -> None:
     read = resolved(value, lambda found: f"<{found.place}>")
     assert read == {"a": ["<X>", 1], "b": {"c": "<X>"}, "d": "e"}
     assert repr(one) == f"<Reference {KEY} env='X'>"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"one\ntwo\n", "The file .*secret has 2 lines: the secret alone should stand there"),
+        (b"\xff\xfe", "The file .*secret is not text in UTF-8"),
+        (b"\n", "The file .*secret is empty"),
+    ],
+)
+def test_a_file_that_holds_something_else(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    with pytest.raises(ProfileError, match=said):
+        reference("file", str(tmp_path / "secret")).read()
+
+
+def test_an_entry_of_the_keyring_that_holds_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyring = pytest.importorskip("keyring")
+    monkeypatch.setattr(keyring, "get_password", lambda *who: "one\ntwo")
+    with pytest.raises(ProfileError, match=r"The keyring's entry b/u has 2 lines"):
+        reference("keyring", "b/u").read()

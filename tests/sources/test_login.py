@@ -15,6 +15,7 @@ from tokenadapter import (
     RefreshConfigError,
     RefreshTemporarilyFailed,
     Token,
+    TokenError,
 )
 from tokenadapter.protocols import Grant
 from tokenadapter.testing import TokenServer
@@ -271,3 +272,12 @@ def test_arguments_that_make_no_sense_are_refused_at_once(
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         Login(**{"url": URL, **options})
+
+
+def test_a_number_may_be_a_secret_too(server: TokenServer) -> None:
+    told = {"error": "no user has the pin 4711"}
+    server.fail_next(400, body=told, endpoint="login")
+    with pytest.raises(TokenError) as caught:
+        Login(server.login_url, json={"pin": 4711, "remember": True, "device": None})()
+    assert "no user has the pin" in str(caught.value)
+    assert "4711" not in str(caught.value)

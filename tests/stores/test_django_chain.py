@@ -360,3 +360,14 @@ def _play(dice: random.Random) -> None:
     assert places == sorted(places)
     cache.forget_what_may_be_forgotten()
     assert tag_in(cache) == order[-1]
+
+
+def test_damage_that_cannot_be_put_aside_stays() -> None:
+    cache = Cache()
+    cache.entries["slot:record"] = "something else"
+    chain = chain_on(cache)
+    assert chain.last() is None
+    cache.fails = lambda step: step == "add"
+    with pytest.raises(Unsure):
+        chain.put_aside()
+    assert cache.entries["slot:record"] == "something else"

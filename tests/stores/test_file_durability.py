@@ -15,6 +15,7 @@ import pytest
 
 from tokenadapter.errors import StoreError
 from tokenadapter.stores.file import FileStore
+from tokenadapter.testing.contract.terms import content_of
 from tokenadapter.testing.workers import counting, process
 
 from .helpers import failing, run, save
@@ -102,7 +103,7 @@ def test_a_killed_writer_leaves_a_whole_file_and_no_lock(store: FileStore, path:
             time.sleep(delay)
             child.kill()
             child.join()
-            document, tag, _ = store.load()
+            document, tag = content_of(store)
             assert document is not None
             assert document["text"] == "x" * document["size"]
             lock = store.lock()

@@ -53,7 +53,7 @@ def test_a_lock_on_a_file_that_is_gone_is_not_confirmed(
 def test_a_save_without_the_lock_does_not_wait_for_ever(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenadapter.stores.file._PATIENCE", 0.05)
+    monkeypatch.setattr("tokenadapter.stores._lockfile._PATIENCE", 0.05)
     lock = FileStore(store.path).lock()
     assert lock.acquire(60)
     with pytest.raises(StoreError, match="try again"):

@@ -17,6 +17,7 @@ import pytest
 from tokenadapter.stores import memory
 from tokenadapter.stores.memory import MemoryStore, own_store
 from tokenadapter.testing.contract import Connect, StoreContract
+from tokenadapter.testing.contract.terms import content_of
 from tokenadapter.testing.workers import in_threads, process, succeeds_in_child
 
 from .helpers import run
@@ -68,7 +69,7 @@ def test_a_document_that_is_worth_nothing_leaves_the_slot_empty(ttl: float) -> N
     store = MemoryStore()
     assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
     assert store.save({"n": 2}, tag="two", expected="one", ttl=ttl)
-    assert store.load()[:2] == (None, None)
+    assert content_of(store) == (None, None)
 
 
 def test_many_slots_push_none_out() -> None:
@@ -247,8 +248,10 @@ def test_a_fork_in_the_middle_of_a_change_leaves_no_guard_behind() -> None:
             store.save({"text": "x" * 1000}, tag=f"not {tag}"[:50], expected=tag, ttl=None)
 
     def in_child() -> bool:
-        document, tag, _ = store.load()
-        return document is None or store.save(document, tag="child", expected=tag, ttl=None)
+        found = store.load()
+        return found.document is None or store.save(
+            found.document, tag="child", expected=found.tag, ttl=None
+        )
 
     writers = [threading.Thread(target=write) for _ in range(2)]
     for writer in writers:

@@ -27,7 +27,7 @@ def standing_of(profile: Profile) -> dict[str, Any]:
     :raises ProfileError: if there is no such store.
     """
     store = profile.store()
-    document, _, now = store.load()
+    found = store.load()
     told: dict[str, Any] = {
         "name": profile.name,
         "api": profile.prefixes,
@@ -41,18 +41,18 @@ def standing_of(profile: Profile) -> dict[str, Any]:
         "failure": None,
         "lock": holder(store),
     }
-    if document is None:
+    if found.document is None:
         return told
     try:
-        record = Record.from_document(document)
+        record = Record.from_document(found.document)
     except ValueError as error:
         return unusable(profile, f"What it holds cannot be used: {error}.", told)
     if dict(record.whose) != dict(profile.grant.whose) and not record.is_blank():
         theirs = ", ".join(f"{name} {value!r}" for name, value in record.whose.items())
         return unusable(profile, f"It holds the token of another: {theirs}.", told)
     if record.token is not None:
-        told |= _of_token(record.token, now)
-    told["failure"] = _failure(record, now, is_locked=told["lock"] is not None)
+        told |= _of_token(record.token, found.now)
+    told["failure"] = _failure(record, found.now, is_locked=told["lock"] is not None)
     if _refusal(record) is not None and told["state"] in ("no token", "expired"):
         told["state"] = "login needed"
     return told

@@ -9,31 +9,15 @@ environment variable, "tokenadapter exec".
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tokenadapter.cli.common import (
-    add_json,
-    add_min_validity,
-    add_name,
-    named_profile,
-    put,
-    usable_token,
-)
+from tokenadapter.cli.common import named_profile, put, usable_token
+from tokenadapter.cli.header import PLAIN, add_arguments
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
 
 __all__ = ["PLAIN", "add_arguments", "perform"]
-
-PLAIN: dict[str, Any] = {"config": None, "json": False, "min_validity": 0.0}
-"""What is meant where nothing but a name is given."""
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """Declare what the command takes."""
-    add_name(parser)
-    add_min_validity(parser)
-    add_json(parser)
 
 
 def perform(options: Namespace) -> int:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from tokenadapter.config.functions import NamedFunction
 from tokenadapter.config.references import Reference, resolved
 from tokenadapter.config.trouble import ProfileError
-from tokenadapter.protocols import Answer, Credential, FunctionGrant
+from tokenadapter.function_grant import FunctionGrant
+from tokenadapter.interchange import Credential
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
     from tokenadapter.errors import RefreshConfigError
+    from tokenadapter.protocols import Answer
     from tokenadapter.sources.source import Source
 
 __all__ = ["FunctionOfProfile", "ProfileGrant"]

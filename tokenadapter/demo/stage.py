@@ -110,12 +110,14 @@ def _trouble(server: TokenServer, run: Run, begin: float) -> Iterator[None]:
     """Meanwhile, the server has trouble."""
     over = threading.Event()
     thread = threading.Thread(target=_make_trouble, args=(server, run, begin, over))
-    thread.start()
     try:
+        # Ctrl-C may come in the middle of this, too.
+        thread.start()
         yield
     finally:
         over.set()
-        thread.join()
+        if thread.is_alive():
+            thread.join()
 
 
 def _make_trouble(server: TokenServer, run: Run, begin: float, over: threading.Event) -> None:

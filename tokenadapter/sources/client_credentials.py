@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokenadapter.protocols import Credential
+from tokenadapter.interchange import Credential
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
-from tokenadapter.protocols import Credential
+from tokenadapter.interchange import Credential
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.places import Places
 from tokenadapter.sources.reply import NoReply

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlencode, urlsplit
 
-from tokenadapter.protocols import Credential
+from tokenadapter.interchange import Credential
 from tokenadapter.sources.client_auth import authenticate, checked_method
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.source import Source, checked_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 
-from tokenadapter.protocols import Credential
+from tokenadapter.interchange import Credential
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.sources.source import checked_text
 from tokenadapter.token import Token

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tokenadapter.protocols import Credential
+from tokenadapter.interchange import Credential
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.token import Token
 

@@ -24,7 +24,7 @@ import time
 from math import ceil
 from typing import Any, NamedTuple
 
-from tokenadapter.protocols import Document
+from tokenadapter.interchange import Document
 from tokenadapter.stores import _text
 
 __all__ = ["Chain", "Unsure"]

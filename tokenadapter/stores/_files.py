@@ -94,7 +94,7 @@ class Draft:
 
     def __init__(self, record: str) -> None:
         directory, name = os.path.split(record)
-        self.path = os.path.join(directory, f".{name}.{os.urandom(8).hex()}.tmp")
+        self.path: str = os.path.join(directory, f".{name}.{os.urandom(8).hex()}.tmp")
         self._fd = create(self.path)
 
     def reserve(self, size: int) -> None:

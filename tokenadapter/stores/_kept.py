@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from tokenadapter.protocols import Document
+from tokenadapter.interchange import Document
 from tokenadapter.stores._text import FORMAT, understood
 
 __all__ = ["Kept", "Loaded", "kept"]

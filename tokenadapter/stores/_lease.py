@@ -20,17 +20,22 @@ LEASE = 5.0
 of which may get lost or be late; shorter than the ten seconds of grace that servers commonly give
 a rotated refresh token."""
 
+_LAPSES_AFTER = 0.85
+"""The part of a lease after which its lock lapses.  What is left is for those who wait: to come by,
+which they do twice a second at least, and to renew."""
+
 
 class Lease(ABC):
     """One holder's lease.  A subclass knows how its store takes, extends and frees one.
 
     A process that was forked from the holder's does not hold it.
 
-    :param seconds: after which it lapses without a heartbeat.
+    :param seconds: within which another has taken the place of a holder that died.
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        # After which it lapses without a heartbeat.
+        self._seconds = seconds * _LAPSES_AFTER
         self._owner = ""
         self._process = 0
         self._hold_for = 0.0

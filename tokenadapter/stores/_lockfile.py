@@ -9,16 +9,21 @@ would outlive its holder.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from tokenadapter.stores._files import Tenure, make_directory_of
+from tokenadapter.stores._system import Refused
 from tokenadapter.stores._trouble import failure
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-__all__ = ["LockFile", "TenureLock"]
+__all__ = ["LockFile", "TenureLock", "under_lock"]
+
+# How long a write by a thread that does not hold the lock waits for whoever does, in seconds.
+_PATIENCE = 10.0
 
 
 class LockFile:
@@ -105,3 +110,29 @@ class TenureLock(LockFile):
                 self._tenure.draft.discard()
             self._tenure.lock = self._tenure.draft = None
         super().release()
+
+
+@contextmanager
+def under_lock(
+    tenure: Tenure,
+    make: Callable[[], TenureLock],
+    explained: Callable[[str], AbstractContextManager[None]],
+) -> Iterator[None]:
+    """Under a store's lock: the one that this thread holds, or else one for the time being.
+
+    :param make: makes such a lock.
+    :param explained: makes an error of the store's of what goes wrong in its block.
+    :raises StoreError: if others held it for too long.
+    """
+    held = tenure.lock
+    if held is not None and held.confirm():
+        yield
+        return
+    lock = make()
+    try:
+        if not lock.acquire_within(_PATIENCE):
+            with explained("be written"):
+                raise Refused(f"others held {lock.path} for {_PATIENCE:g} s: try again")
+        yield
+    finally:
+        lock.release()

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tokenadapter.protocols import Document
+from tokenadapter.interchange import Document
 from tokenadapter.stores._text import FORMAT
 
 if TYPE_CHECKING:

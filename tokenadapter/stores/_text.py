@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tokenadapter.protocols import Document
+from tokenadapter.interchange import Document
 from tokenadapter.stores._system import Refused
 
 __all__ = ["FORMAT", "LIMIT", "decode", "encode", "understood"]

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.protocols import Document, Snapshot
+from tokenadapter.interchange import Document, Snapshot
+from tokenadapter.stores import _damage
 from tokenadapter.stores._borrowed import LockLike, checked_lock
 from tokenadapter.stores._kept import Kept, Loaded, kept
 from tokenadapter.stores._notes import is_noted, noted
@@ -143,14 +144,14 @@ class CallbackStore:
             raise self._failure(str(error)) from None
         if stored.aside is not None and stored.is_new and not self._warned:
             self._warned = True
-            _log(
+            _damage.warn(
                 "%r: load() returned something that save() was never given. It counts as nothing, "
                 "and the next save keeps it under the key 'aside'. A token of another library "
                 "goes into TokenKeeper.adopt().",
                 self,
             )
         if self._lent is None and self._place.meets(stored.writer):
-            _log(
+            _damage.warn(
                 "%r: another process (%s) writes here too, and no lock keeps the two apart. This "
                 "one spends no refresh token any more: give the store a lock.",
                 self,
@@ -210,12 +211,6 @@ class CallbackStore:
 def _named(function: object) -> str:
     name = getattr(function, "__qualname__", None)
     return name if isinstance(name, str) else type(function).__name__
-
-
-def _log(message: str, *args: object) -> None:
-    import logging
-
-    logging.getLogger("tokenadapter.store").warning(message, *args)
 
 
 def _arrived(load: Any, save: Any, lock: LockLike | None, born: str) -> CallbackStore:

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from tokenadapter.protocols import Document, Snapshot
-from tokenadapter.stores import _django
+from tokenadapter.interchange import Document, Snapshot
+from tokenadapter.stores import _damage, _django
 from tokenadapter.stores._django_chain import Chain, Unsure
 from tokenadapter.stores._lease import LEASE, Lease
 from tokenadapter.stores._notes import is_noted, noted
@@ -40,8 +40,9 @@ class DjangoCacheStore:
 
     :param alias: which of ``settings.CACHES``.
     :param key: the name of the slot.
-    :param lease: seconds after which the lock of a holder that died is free, fewer than the
-        source's ``grace``, if it has one; a cache counts whole ones, and at least 2.
+    :param lease: for how many seconds a holder of the lock that died keeps others waiting at most:
+        fewer than the source's ``grace``, if it has one.  Locks last for whole seconds, and for 2
+        at least.
     :raises ImportError: if Django is not installed.
     :raises ImproperlyConfigured: if there is no such cache, or it cannot hold a token; from
         ``django.core.exceptions``.
@@ -86,11 +87,7 @@ class DjangoCacheStore:
             link = chain.last()
         if chain.damage is not None and not self._warned:
             self._warned = True
-            _log(
-                "%r holds something else: it counts as empty until it is saved, and then is put "
-                "aside. A token of another library goes into TokenKeeper.adopt().",
-                self,
-            )
+            _damage.found(self)
         if link is None:
             return Snapshot(None, None, time.time())
         return Snapshot(link.document, link.tag, time.time())
@@ -115,7 +112,7 @@ class DjangoCacheStore:
                 return False
             aside = chain.put_aside()
             if aside is not None:
-                _log("%r held something else: that is at %s now", self, aside)
+                _damage.put_aside(self, aside)
             return chain.swap(document, tag, expected, ttl)
 
     def prepare(self) -> None:
@@ -213,9 +210,3 @@ class _DjangoLease(Lease):
 
 def _whole(seconds: float) -> int:
     return max(int(seconds), 2)
-
-
-def _log(message: str, *args: object) -> None:
-    import logging
-
-    logging.getLogger("tokenadapter.store").warning(message, *args)

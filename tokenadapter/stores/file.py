@@ -9,24 +9,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.protocols import Document, Snapshot
+from tokenadapter.interchange import Document, Snapshot
 from tokenadapter.stores._files import Draft, Tenure, absolute, read, set_aside, sweep
-from tokenadapter.stores._system import Refused
 from tokenadapter.stores._text import LIMIT, decode, encode
 
 if TYPE_CHECKING:
-    from tokenadapter.stores._lockfile import LockFile
+    from tokenadapter.stores._lockfile import TenureLock
 
 __all__ = ["FileStore"]
 
 # What a save claims of the file system beforehand: more than the records of most servers need.
 _RESERVE = 64 << 10
-# How long a save by a thread that does not hold the lock waits for whoever does, in seconds.
-_PATIENCE = 10.0
 
 
 class FileStore:
@@ -70,12 +67,10 @@ class FileStore:
         if record is not None:
             return Snapshot(*record, time.time())
         if content is not None and not self._warned:
+            from tokenadapter.stores import _damage
+
             self._warned = True
-            _log(
-                "%r is torn or holds something else: it counts as empty until it is saved, and "
-                "then is put aside. A token of another library goes into TokenKeeper.adopt().",
-                self,
-            )
+            _damage.found(self)
         return Snapshot(None, None, time.time())
 
     def save(
@@ -100,7 +95,9 @@ class FileStore:
                 return False
             if stored is not None and known is None:
                 aside = set_aside(self._file)
-                _log("%r was torn or held something else: that is in %s now", self, aside)
+                from tokenadapter.stores import _damage
+
+                _damage.put_aside(self, aside)
             draft, self._tenure.draft = self._tenure.draft or self._draft(), None
             draft.publish(content, self._file)
         return True
@@ -118,7 +115,7 @@ class FileStore:
                 draft.reserve(_RESERVE)
                 self._tenure.draft = draft
 
-    def lock(self) -> LockFile:
+    def lock(self) -> TenureLock:
         """A lock on ``path.lock``, not yet taken.  It excludes all others, those of other
         ``FileStore`` objects of the same process and thread included."""
         from tokenadapter.stores._lockfile import TenureLock
@@ -171,21 +168,10 @@ class FileStore:
             self._swept = True
         return Draft(self._file)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Under the lock: the one that this thread holds, or else one for the time being."""
-        held = self._tenure.lock
-        if held is not None and held.confirm():
-            yield
-            return
-        lock = self.lock()
-        try:
-            if not lock.acquire_within(_PATIENCE):
-                with self._explained("be written"):
-                    raise Refused(f"others held {lock.path} for {_PATIENCE:g} s: try again")
-            yield
-        finally:
-            lock.release()
+    def _locked(self) -> AbstractContextManager[None]:
+        from tokenadapter.stores._lockfile import under_lock
+
+        return under_lock(self._tenure, self.lock, self._explained)
 
     @contextmanager
     def _explained(self, task: str) -> Iterator[None]:
@@ -195,9 +181,3 @@ class FileStore:
             from tokenadapter.stores._trouble import failure
 
             raise failure(self, task, error) from error
-
-
-def _log(message: str, *args: object) -> None:
-    import logging
-
-    logging.getLogger("tokenadapter.store").warning(message, *args)

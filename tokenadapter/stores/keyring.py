@@ -11,23 +11,21 @@ import os
 import sys
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
-from tokenadapter.protocols import Document, Snapshot
-from tokenadapter.stores import _keyring
+from tokenadapter.interchange import Document, Snapshot
+from tokenadapter.stores import _damage, _keyring
 from tokenadapter.stores._entries import Entries
 from tokenadapter.stores._files import Draft, Tenure, absolute, read
-from tokenadapter.stores._lockfile import LockFile, TenureLock
+from tokenadapter.stores._lockfile import TenureLock, under_lock
 from tokenadapter.stores._notes import is_noted, noted
 from tokenadapter.stores._system import Refused
 from tokenadapter.stores._text import decode, encode
 
 __all__ = ["KeyringStore"]
 
-# How long a save by a thread that does not hold the lock waits for whoever does, in seconds.
-_PATIENCE = 10.0
 # The same for all programs of a user: two that named the lock by different environment variables
 # would not exclude each other.
 _DIRECTORY = {
@@ -94,12 +92,7 @@ class KeyringStore:
             return Snapshot(*record, time.time())
         if text is not None and not self._warned:
             self._warned = True
-            _log(
-                "%r holds something else, or a part of it is lost: it counts as empty until it is "
-                "saved, and then is put aside. A token of another library goes into "
-                "TokenKeeper.adopt().",
-                self,
-            )
+            _damage.found(self)
         return Snapshot(None, None, time.time())
 
     def save(
@@ -124,14 +117,14 @@ class KeyringStore:
             if stored is not None and known is None:
                 name = f"{self.service} damaged {time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
                 entries.set_aside(name)
-                _log("%r held something else: that is under the service %r now", self, name)
+                _damage.put_aside(self, f"the service {name!r}")
             entries.write(json.dumps(json.loads(content), separators=(",", ":")), tag)
         return True
 
     def prepare(self) -> None:
         """Nothing: the intent that was saved just before has shown that saving works."""
 
-    def lock(self) -> LockFile:
+    def lock(self) -> TenureLock:
         """A lock on the lock file, not yet taken."""
         return TenureLock(f"{self._file}.lock", self, self._tenure)
 
@@ -176,21 +169,8 @@ class KeyringStore:
         content = read(f"{self._file}.notes", private=True)
         return [] if content is None else content.decode(errors="replace").splitlines()
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Under the lock: the one that this thread holds, or else one for the time being."""
-        held = self._tenure.lock
-        if held is not None and held.confirm():
-            yield
-            return
-        lock = self.lock()
-        try:
-            if not lock.acquire_within(_PATIENCE):
-                with self._explained("be written"):
-                    raise Refused(f"others held {lock.path} for {_PATIENCE:g} s: try again")
-            yield
-        finally:
-            lock.release()
+    def _locked(self) -> AbstractContextManager[None]:
+        return under_lock(self._tenure, self.lock, self._explained)
 
     @contextmanager
     def _explained(self, task: str) -> Iterator[None]:
@@ -207,9 +187,3 @@ class KeyringStore:
                 "stored was lost. See that the keyring is unlocked, and that this process can "
                 "reach it."
             ) from error
-
-
-def _log(message: str, *args: object) -> None:
-    import logging
-
-    logging.getLogger("tokenadapter.store").warning(message, *args)

@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from tokenadapter.protocols import Document, Snapshot
+from tokenadapter.interchange import Document, Snapshot
 
 if TYPE_CHECKING:
     from cachetools import TLRUCache

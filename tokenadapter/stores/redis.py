@@ -11,8 +11,8 @@ import time
 from functools import partial
 from typing import Any
 
-from tokenadapter.protocols import Document, Snapshot
-from tokenadapter.stores import _redis
+from tokenadapter.interchange import Document, Snapshot
+from tokenadapter.stores import _damage, _redis
 from tokenadapter.stores._lease import LEASE, Lease
 from tokenadapter.stores._redis_scripts import (
     ASIDE,
@@ -48,8 +48,8 @@ class RedisStore:
         be pickled, and a request takes 5 seconds at most, unless the URL says otherwise
         (``?socket_timeout=2``).
     :param key: the name of the slot.
-    :param lease: seconds after which the lock of a holder that died is free; fewer than the
-        source's ``grace``, if it has one.
+    :param lease: for how many seconds a holder of the lock that died keeps others waiting at most:
+        fewer than the source's ``grace``, if it has one.
     :raises ImportError: if a URL is given and its client is not installed.
     :raises TypeError: if *client_or_url* is neither, or *key* is no text.
     :raises ValueError: if the URL cannot be read, *key* is empty or cannot be a hash tag, or
@@ -89,11 +89,7 @@ class RedisStore:
         record = self._decode(held)
         if record is None and kind != b"none" and not self._warned:
             self._warned = True
-            _log(
-                "%r is torn or holds something else: it counts as empty until it is saved, and "
-                "then is put aside. A token of another library goes into TokenKeeper.adopt().",
-                self,
-            )
+            _damage.found(self)
         document, tag = record or (None, None)
         return Snapshot(document, tag, now)
 
@@ -182,7 +178,7 @@ class RedisStore:
         seen = [kind, *(field or b"" for field in held)]
         if not self._run("put aside what it held", ASIDE, [self._record, aside], *seen):
             return False
-        _log("%r was torn or held something else: that is in %s now", self, aside)
+        _damage.put_aside(self, aside)
         return True
 
     def _run(self, task: str, script: str, keys: list[str], *arguments: Any) -> Any:
@@ -224,9 +220,3 @@ class _RedisLease(Lease):
 
 def _milliseconds(seconds: float) -> int:
     return max(int(seconds * 1000), 1)
-
-
-def _log(message: str, *args: object) -> None:
-    import logging
-
-    logging.getLogger("tokenadapter.store").warning(message, *args)

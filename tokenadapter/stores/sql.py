@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from tokenadapter.protocols import Document, Snapshot
+from tokenadapter.interchange import Document, Snapshot
+from tokenadapter.stores import _damage
 from tokenadapter.stores._lease import LEASE
 from tokenadapter.stores._notes import is_noted, noted
 
@@ -110,7 +111,7 @@ class SQLStore:
         if document is None:
             if row.text is not None and not self._warned:
                 self._warned = True
-                _log("%r holds something else: it counts as empty until it is saved", self)
+                _damage.found(self)
             return Snapshot(None, None, row.now)
         return Snapshot(document, row.tag, row.now)
 
@@ -186,7 +187,7 @@ class SQLStore:
                 return False
             aside = f"{slot}{ASIDE}{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(4).hex()}"
             self._rows.put_aside(slot, aside, row)
-            _log("%r held something else: that is in the row %r now", self, aside)
+            _damage.put_aside(self, f"the row {aside!r}")
         text = json.dumps(document)
         return self._rows.write(slot, text, tag=tag, expected=expected, ttl=ttl)
 
@@ -214,9 +215,3 @@ def _decoded(row: Row) -> Document | None:
     except (TypeError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
-
-
-def _log(message: str, *args: object) -> None:
-    import logging
-
-    logging.getLogger("tokenadapter.store").warning(message, *args)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tokenadapter.testing.contract.terms import Connect, Terms
+from tokenadapter.testing.contract.terms import Connect, Terms, content_of
 from tokenadapter.testing.workers import first_use, in_threads
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Locks(Terms):
         assert store.save({"n": 2}, tag="two", expected="one", ttl=None)
         assert lock.confirm()
         lock.release()
-        assert store.load()[:2] == ({"n": 2}, "two")
+        assert content_of(store) == ({"n": 2}, "two")
 
     def test_loading_waits_for_no_lock(self, connect: Connect) -> None:
         assert connect().save({"n": 1}, tag="one", expected=None, ttl=None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tokenadapter.testing.contract.locks import take_within
-from tokenadapter.testing.contract.terms import Terms
+from tokenadapter.testing.contract.terms import Terms, content_of
 from tokenadapter.testing.workers import (
     ROUNDS,
     SPAWN,
@@ -38,7 +38,7 @@ class Processes(Terms):
     def test_a_pickled_store_names_the_same_slot(self, store: TokenStore) -> None:
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
         twin = pickle.loads(pickle.dumps(store))  # noqa: S301 - our own
-        assert twin.load()[:2] == ({"n": 1}, "one")
+        assert content_of(twin) == ({"n": 1}, "one")
         assert not twin.is_copy
 
     def test_it_is_no_copy_in_other_processes(self, store: TokenStore) -> None:
@@ -112,8 +112,8 @@ class Processes(Terms):
         seen: set[str | None] = set()
         with process(write_on_and_on, store, self.LARGE) as (_, pipe):
             while len(seen) < 20:
-                document, tag, _ = store.load()
-                assert document is not None
-                assert len(document["text"]) == document["size"]
-                seen.add(tag)
+                found = store.load()
+                assert found.document is not None
+                assert len(found.document["text"]) == found.document["size"]
+                seen.add(found.tag)
             pipe.send("enough")

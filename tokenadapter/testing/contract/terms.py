@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 if TYPE_CHECKING:
+    from tokenadapter.interchange import Document
     from tokenadapter.protocols import TokenStore
 
-__all__ = ["Connect", "Corrupt", "Terms"]
+__all__ = ["Connect", "Corrupt", "Terms", "content_of"]
 
 Connect: TypeAlias = "Callable[[], TokenStore]"
 """A function that makes one more store object for the slot of the test."""
@@ -53,3 +54,9 @@ class Terms:
     def store(self, connect: Connect) -> TokenStore:
         """One store object for the slot."""
         return connect()
+
+
+def content_of(store: TokenStore) -> tuple[Document | None, str | None]:
+    """What *store* holds: a document and its tag."""
+    found = store.load()
+    return found.document, found.tag

@@ -1,4 +1,4 @@
-"""What a token source may be, and that nothing shows what it presents."""
+"""What a token source may be, and what a plain function is taken to present."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from doubles import Authority
 
-from tokenadapter.protocols import Credential, FunctionGrant, Grant, Snapshot, as_grant
+from tokenadapter.function_grant import FunctionGrant, function_grant
+from tokenadapter.interchange import Credential
+from tokenadapter.keeper import TokenKeeper
+from tokenadapter.protocols import Grant
 from tokenadapter.token import Token
 
 
@@ -23,11 +26,11 @@ def test_a_grant_is_taken_as_it_is_even_if_it_can_be_called() -> None:
             raise AssertionError
 
     for grant in (Authority(), Both()):
-        assert as_grant(grant, {}) is grant
+        assert TokenKeeper(grant).grant is grant
 
 
 def test_a_function_becomes_a_grant_for_whom_it_is_told() -> None:
-    grant = as_grant(obtain, {"user": "me"})
+    grant = function_grant(obtain, {"user": "me"})
     assert isinstance(grant, Grant)
     assert grant.whose == {"user": "me"}
     assert (grant.asked, grant.urls, grant.grace) == ({}, (), 0)
@@ -37,7 +40,7 @@ def test_a_function_becomes_a_grant_for_whom_it_is_told() -> None:
 @pytest.mark.parametrize("source", ["s3cr3t", None, {"access_token": "s3cr3t"}])
 def test_what_is_neither_is_refused_by_its_type(source: Any) -> None:
     with pytest.raises(TypeError, match=f"not of type {type(source).__name__}$"):
-        as_grant(source, {})
+        function_grant(source, {})
 
 
 def test_a_function_is_given_the_previous_token() -> None:
@@ -58,24 +61,10 @@ def test_a_function_is_taken_to_spend_the_refresh_token() -> None:
     assert credential == Credential("refresh_token", "def", single_use=True)
 
 
-def test_unless_it_says_so_a_credential_neither_ends_by_its_use_nor_by_a_refusal() -> None:
-    credential = Credential("client", "s3cr3t")
-    assert not credential.single_use
-    assert not credential.first
-    assert not credential.refusal_is_final
-
-
-def test_no_secret_is_shown() -> None:
-    credential = Credential("password", "s3cr3t")
-    snapshot = Snapshot({"token": {"access_token": "s3cr3t"}}, "7-nonce", 5.0)
-    assert repr([credential, snapshot]) == "[<Credential password>, <Snapshot tag='7-nonce'>]"
-    assert "s3cr3t" not in f"{credential} {snapshot}"
-
-
 def test_telling_a_grant_from_a_function_loads_nothing_dear() -> None:
     program = (
         "import sys; old = {*sys.modules};"
-        "from tokenadapter.protocols import as_grant; as_grant(lambda token: '', {});"
+        "from tokenadapter import TokenKeeper; TokenKeeper(lambda previous: '');"
         "print({'dataclasses', 'inspect', 'requests'} & {*sys.modules} - old)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

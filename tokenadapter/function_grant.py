@@ -1,0 +1,63 @@
+"""A token source that is a plain function, as a grant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from threading import get_ident
+from typing import TYPE_CHECKING
+
+from tokenadapter.interchange import Credential
+
+if TYPE_CHECKING:
+    from tokenadapter.protocols import Answer, TokenSource
+    from tokenadapter.token import Token
+
+__all__ = ["FunctionGrant", "function_grant"]
+
+
+class FunctionGrant:
+    """A plain function as a grant: what it presents can only be guessed.
+
+    If the previous token has a refresh token, the function is taken to spend it.  Nothing bounds
+    the time that it takes: its requests want time-outs of their own.
+
+    :ivar asked_by: the thread that is in the function now.  Where every session of a program is
+        made to sign its requests, those that the function makes are none of them.
+    """
+
+    client_credential = ""
+    asked: Mapping[str, str] = {}
+    urls: Sequence[str] = ()
+    grace: float = 0.0
+    deadline: float = 60.0
+    asked_by: int | None = None
+
+    def __init__(self, function: TokenSource, whose: Mapping[str, str]) -> None:
+        self.function = function
+        self.whose = whose
+
+    def credentials(self, previous: Token | None) -> Sequence[Credential]:
+        if previous is not None and previous.refresh_token is not None:
+            return [Credential("refresh_token", previous.refresh_token, single_use=True)]
+        return [Credential("function", "")]
+
+    def fetch(self, credential: Credential, previous: Token | None) -> Answer:
+        self.asked_by = get_ident()
+        try:
+            return self.function(previous)
+        finally:
+            self.asked_by = None
+
+
+def function_grant(source: TokenSource, whose: Mapping[str, str]) -> FunctionGrant:
+    """A grant around *source*, which is no grant itself.
+
+    :param whose: whose tokens it obtains, since it cannot tell.
+    :raises TypeError: if it is no function either.
+    """
+    if callable(source):
+        return FunctionGrant(source, whose)
+    raise TypeError(
+        "a token source is a function of the previous token or a grant, not of type "
+        f"{type(source).__name__}"
+    )
