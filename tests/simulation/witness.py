@@ -200,8 +200,9 @@ class Witness:
         account.knows = self.disk.writes
         if "token" in document:
             age = self.authority.age(document["token"])
-            if age >= account.newest:
-                account.newest, account.seen = (
-                    age,
-                    (document.get("generation", 0), document["salt"]),
-                )
+            generation, salt = document.get("generation", 0), document["salt"]
+            # Of two that were renewed as often, one from what the slot was set back to, the one
+            # counts that it holds.
+            is_branch = account.seen is not None and (generation, salt) == account.seen
+            if age >= account.newest or is_branch:
+                account.newest, account.seen = age, (generation, salt)
