@@ -7,16 +7,14 @@ import os
 import re
 import subprocess
 import sys
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from pictures import assert_words_are_within
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 CHARTS = sorted((ROOT / "docs" / "_static").glob("bench-*.svg"))
-# What a letter of sans-serif takes at most, on average, as a part of its size.
-WIDTH = 0.56
 SCRIPTS = [path for path in sorted(BENCHMARKS.glob("*.py")) if "alone(measure)" in path.read_text()]
 
 
@@ -46,14 +44,7 @@ def test_the_page_shows_what_was_measured() -> None:
 
 @pytest.mark.parametrize("picture", CHARTS, ids=lambda picture: picture.stem)
 def test_all_words_are_within_the_chart(picture: Path) -> None:
-    root = ET.fromstring(picture.read_text("utf-8"))
-    width = float(root.attrib["viewBox"].split()[2])
-    for text in root.findall("{*}text"):
-        length = len(text.text or "") * float(text.attrib["font-size"]) * WIDTH
-        share = {"start": 0.0, "middle": 0.5, "end": 1.0}[text.attrib["text-anchor"]]
-        left = float(text.attrib["x"]) - length * share
-        assert left >= 0, text.text
-        assert left + length <= width, text.text
+    assert_words_are_within(picture.read_text("utf-8"))
 
 
 def test_the_readme_shows_what_was_measured() -> None:

@@ -1,6 +1,6 @@
 """What the keeper and its sources and stores hand each other.
 
-Apart from the protocols, which nobody needs who only runs.
+Apart from the protocols, which only people and type checkers read: a start does without them.
 """
 
 from __future__ import annotations

@@ -71,5 +71,4 @@ class Swaps(Terms):
 
         in_threads(write, range(barrier.parties))
         assert [len(winners) for winners in won] == [1, 1, 1]
-        found = connect().load()
-        assert (found.document, found.tag) == ({"by": won[-1][0]}, won[-1][0])
+        assert content_of(connect()) == ({"by": won[-1][0]}, won[-1][0])
