@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +18,19 @@ LONG = 1000.0
 # After so many seconds its lock lapses.
 LAPSE = LEASE * 0.85
 SHORT = 0.004
+
+
+class Clock:
+    """It stands still unless a test moves it: no busy machine makes an answer late."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.looks = threading.Semaphore(0)
+        """One for each time that somebody looked at it."""
+
+    def monotonic(self) -> float:
+        self.looks.release()
+        return self.now
 
 
 class Table:
@@ -63,6 +75,13 @@ class TableLease(Lease):
 @pytest.fixture
 def table() -> Table:
     return Table()
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(_lease, "time", clock)
+    return clock
 
 
 def losing(*steps: str) -> Callable[[str], None]:
@@ -127,32 +146,22 @@ def test_heartbeats_go_on_after_some_were_not_heard(table: Table) -> None:
     lease.release()
 
 
-def test_heartbeats_end_with_the_time_that_it_is_held_for(
-    table: Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 100.0
-    ticks = threading.Semaphore(0)
-
-    def monotonic() -> float:
-        ticks.release()
-        return now
-
-    monkeypatch.setattr(_lease.time, "monotonic", monotonic)
+def test_heartbeats_end_with_the_time_that_it_is_held_for(table: Table, clock: Clock) -> None:
     lease = TableLease(table, SHORT)
     assert lease.acquire(0.0045)
-    now = 100.003
+    clock.now += 0.003
     while min(table.seconds) == SHORT * 0.85:
         assert table.beats.acquire(timeout=30)
     # The last one lets it end when the holder gives up ...
     assert min(table.seconds) == pytest.approx(0.0015)
-    now = 100.005
-    for _ in range(3):
-        assert ticks.acquire(timeout=30)
-    seen = len(table.seconds)
-    while ticks.acquire(blocking=False):
+    clock.now += 0.002
+    while clock.looks.acquire(blocking=False):
         pass
+    # With the next look, the heartbeat that was under way is over.
+    assert clock.looks.acquire(timeout=30)
+    seen = len(table.seconds)
     for _ in range(3):
-        assert ticks.acquire(timeout=30)
+        assert clock.looks.acquire(timeout=30)
     assert len(table.seconds) == seen
     # ... unless it says that it has not.
     assert lease.confirm()
@@ -256,15 +265,13 @@ def test_a_forked_child_does_not_hold_it_and_frees_nothing(table: Table) -> None
 
 @pytest.mark.parametrize(("took", "is_held"), [(LAPSE / 2 - 0.1, True), (LAPSE / 2, False)])
 def test_what_was_said_too_long_ago_confirms_nothing(
-    table: Table, monkeypatch: pytest.MonkeyPatch, took: float, is_held: bool
+    table: Table, clock: Clock, monkeypatch: pytest.MonkeyPatch, took: float, is_held: bool
 ) -> None:
     """A network, or this process, may have stood still: meanwhile it lapses."""
-    now = [0.0]
-    monkeypatch.setattr(_lease, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def answer(step: str) -> None:
         if step == "extend":
-            now[0] += took
+            clock.now += took
 
     table.answer = answer
     lease = TableLease(table)
