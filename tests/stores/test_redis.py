@@ -25,7 +25,7 @@ from tokenadapter.testing.contract.terms import content_of
 from .helpers import save
 from .servers import RedisServer, free_port
 
-SHORT = 0.5
+SHORT = 1.0
 
 
 @pytest.fixture

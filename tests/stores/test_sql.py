@@ -136,7 +136,7 @@ class Everywhere:
 class OnDatabase(Everywhere, SharedStoreContract):
     """On a table that all tests of a database share; each has a slot of its own."""
 
-    LEASE = 0.5
+    LEASE = 1.0
     LAPSES_WITHIN = 5.0
 
     @pytest.fixture
