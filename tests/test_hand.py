@@ -135,6 +135,44 @@ def test_a_forked_child_draws_anew_for_the_token_that_it_inherits() -> None:
     assert holder.fresh() is None
 
 
+@pytest.mark.parametrize(("dice", "part"), [(0.0, 3 / 4), (0.5, 5 / 8), (1.0, 1 / 2)])
+def test_notice_of_the_first_renewal_is_given_once_in_good_time(dice: float, part: float) -> None:
+    clock = Clockwork()
+    clock.dice = dice
+    holder = Holder(clock, early=True, notice=True)
+    assert not holder.heed()
+    token = Token("abc", issued_at=clock.now, expires_at=clock.now + 3600)
+    holder.take(seen(clock, token))
+    fresh = 3600 - windows(3600, dice)[0]
+    clock.go_on(fresh * part - 1)
+    assert holder.fresh() is token
+    assert not holder.heed()
+    clock.go_on(2)
+    assert holder.fresh() is None
+    assert holder.heed()
+    assert not holder.heed()
+    # It is as fresh as it would be without.
+    clock.go_on(fresh * (1 - part) - 2)
+    assert holder.fresh() is token
+    clock.go_on(2)
+    assert holder.fresh() is None
+    assert not holder.heed()
+
+
+def test_a_token_that_lives_for_ever_or_is_stale_comes_without_notice() -> None:
+    clock = Clockwork()
+    holder = Holder(clock, early=True, notice=True)
+    endless = Token("abc", issued_at=clock.now)
+    holder.take(seen(clock, endless))
+    clock.go_on(1e9)
+    assert holder.fresh() is endless
+    stale = Token("def", issued_at=clock.now - 3599, expires_at=clock.now + 1)
+    holder.take(seen(clock, stale))
+    assert holder.hand is not None
+    assert holder.hand.token is stale
+    assert holder.fresh() is None
+
+
 def test_a_short_life_is_measured_against_a_short_need() -> None:
     hand = take(Token("abc", issued_at=STORE, expires_at=STORE + 5))
     assert hand.hard == 0.5

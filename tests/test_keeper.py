@@ -69,9 +69,48 @@ def test_a_fresh_token_needs_no_store(new_keeper, shelf, clock):
     keeper = new_keeper()
     token = keeper.current()
     shelf.failing = lambda step: True
-    clock.go_on(HOUR - 900)
+    clock.go_on((HOUR - 900) / 2)
     assert keeper.fresh() is token
     assert keeper.current() is token
+    # Notice of the first renewal, which costs one look at what is in hand.
+    clock.go_on((HOUR - 900) / 2)
+    assert keeper.fresh() is None
+    assert keeper.current() is token
+    assert keeper.fresh() is token
+
+
+def test_what_a_renewal_needs_is_imported_in_good_time_and_once(new_keeper, clock, authority):
+    new_keeper().current()
+    keeper = new_keeper()
+    loaded: list[threading.Thread] = []
+    authority.load = lambda: loaded.append(threading.current_thread())
+    keeper.current()
+    clock.go_on((HOUR - 900) / 2)
+    keeper.current()
+    assert not loaded
+    clock.go_on((HOUR - 900) / 2)
+    keeper.current()
+    for thread in threading.enumerate():
+        if thread.name == "tokenadapter renewal":
+            thread.join(30)
+    assert len(loaded) == 1
+    assert loaded[0] is not threading.current_thread()
+    keeper.refresh()
+    assert len(loaded) == 1
+
+
+def test_without_helpers_it_is_imported_when_it_is_needed(new_keeper, clock, authority):
+    new_keeper().current()
+    keeper = new_keeper(inline=True)
+    loaded: list[str] = []
+    authority.load = lambda: loaded.append("all")
+    keeper.current()
+    clock.go_on(HOUR - 900 - 1)
+    keeper.current()
+    assert not loaded
+    keeper.refresh()
+    keeper.refresh()
+    assert loaded == ["all"]
 
 
 def test_a_stored_token_costs_one_look_and_no_lock(new_keeper, shelf):

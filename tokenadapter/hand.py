@@ -87,12 +87,14 @@ class Holder:
     """Holds the newest token that this process knows.
 
     :param early: whether a token may be renewed before anyone has to wait for it.
+    :param notice: whether :meth:`fresh` gives notice of the first renewal, see :meth:`heed`.
     """
 
-    def __init__(self, machine: Machine, *, early: bool) -> None:
+    def __init__(self, machine: Machine, *, early: bool, notice: bool = False) -> None:
         self._machine = machine
         self._monotonic, self._wall = machine.monotonic, machine.wall
         self._early = early
+        self._gives_notice = notice
         self._hand: Hand | None = None
         # Of the hand, what every request asks for.
         self._ready: tuple[Token | None, float, float] = (None, 0.0, 0.0)
@@ -110,6 +112,17 @@ class Holder:
         if self._monotonic() < monotonic and self._wall() < wall:
             return token
         return None
+
+    def heed(self) -> bool:
+        """Whether a token that is fresh was not given out, once, as notice of the first renewal.
+
+        That is in the third quarter of its fresh time; those who share it draw when.
+        """
+        if not self._gives_notice or self._hand is None or self.fresh() is not None:
+            return False
+        self._gives_notice = False
+        self._hold(self._hand)
+        return True
 
     def left(self) -> float:
         """For how many more seconds the token in hand lives; 0 if there is none."""
@@ -162,8 +175,8 @@ class Holder:
 
     def _hold(self, hand: Hand) -> None:
         self._hand = hand
-        self._ready = (
-            hand.token,
-            hand.dies_monotonic - hand.soft,
-            hand.dies_wall - hand.soft,
-        )
+        soft = hand.soft
+        if self._gives_notice and hand.token.expires_at is not None:
+            fresh = max(hand.left(self._monotonic(), self._wall()) - soft, 0.0)
+            soft += fresh * (1 + hand.u) / 4
+        self._ready = (hand.token, hand.dies_monotonic - soft, hand.dies_wall - soft)

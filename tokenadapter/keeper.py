@@ -109,11 +109,11 @@ class TokenKeeper:
         self.inline = inline
         self._whose = whose
         self._machine = machine
-        self._holder = Holder(machine, early=renew_early)
+        self._holder = Holder(machine, early=renew_early, notice=not inline)
         self._slot = Slot(self.store, self.grant, machine)
         # What only renewals need is loaded and made by them: many programs end before their first.
         self._made: dict[str, Any] = {}
-        self._has_glanced = self._has_compared = False
+        self._has_glanced = self._has_compared = self._has_loaded = False
         #: The token in hand if it is fresh: no lock, no I/O, two looks at the clock.
         self.fresh: Callable[[], Token | None] = self._holder.fresh
         self._look_again = 0.0
@@ -291,6 +291,9 @@ class TokenKeeper:
             self._renew_in_background(hand)
             if self.inline and self._holder.hand is not hand:
                 return self._in_hand(None, patient=True)  # it is done
+        elif self._holder.heed():
+            # So that many who share it do not do so all at once when the time has come.
+            self._machine.start(self._load)
         return Outcome(hand.token, is_new=False)
 
     def _glance(self, rejected: Token | None, patient: bool, min_validity: float) -> Outcome | None:
@@ -315,6 +318,14 @@ class TokenKeeper:
 
             self._look_again = now + (hand.soft - hand.hard) / _LOOKS_PER_WINDOW
             self._flight.join(partial(self._work, Need(fresh=True, waits=False)))
+
+    def _load(self) -> None:
+        """Import what renewals need, before the first one."""
+        if not self._has_loaded:
+            from tokenadapter.loading import load
+
+            load(self.store, self.grant)
+            self._has_loaded = True
 
     def _join(self, need: Need, end: float, slack: float) -> Outcome:
         began = self._machine.monotonic()
@@ -364,7 +375,12 @@ class TokenKeeper:
             raise failures.reentered()
         began = self._machine.monotonic()
         results: list[T] = []
-        run = self._flight.aside(lambda run: results.append(work()))
+
+        def do(run: Run[Any]) -> None:
+            self._load()
+            results.append(work())
+
+        run = self._flight.aside(do)
         # It has waited for the lock for so long at most, and is done soon after.
         self._wait(run, began + self.lock_timeout + _ASIDE, began)
         run.result()
@@ -372,6 +388,7 @@ class TokenKeeper:
 
     def _work(self, need: Need, run: Run[Outcome | None]) -> Outcome | None:
         """What the helper thread does."""
+        self._load()
         try:
             outcome = self._renewal.perform(need, run.settle)
         except Exception as error:

@@ -38,7 +38,11 @@ TokenSource: TypeAlias = Callable[[Token | None], Answer]
 
 @runtime_checkable
 class Grant(Protocol):
-    """A token source that says what it presents."""
+    """A token source that says what it presents.
+
+    One that imports what it needs late may have a method ``load()`` besides that does so: it is
+    called in good time, and not while the process forks.
+    """
 
     @property
     def whose(self) -> Mapping[str, str]:
@@ -81,7 +85,10 @@ class Grant(Protocol):
 
 class StoreLock(Protocol):
     """The right to renew, for one holder at a time.  Made anew for each attempt, and taken,
-    confirmed and released by one thread."""
+    confirmed and released by one thread.
+
+    Like a :class:`Grant`, it may have a method ``load()``.
+    """
 
     def acquire(self, hold_for: float) -> bool:
         """Take the lock now, or return ``False`` at once.

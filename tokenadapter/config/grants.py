@@ -58,6 +58,12 @@ class ProfileGrant:
         self._until = 0.0
         self._missing: ProfileError | None = None
 
+    def load(self) -> None:
+        """Import what :meth:`fetch` needs."""
+        from tokenadapter.sources.source import Source
+
+        Source.load()
+
     @property
     def client_credential(self) -> str:
         """What authenticates the client."""

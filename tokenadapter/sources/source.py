@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,15 @@ class Source:
         self._endpoint = endpoint
         self.deadline: float = endpoint.timeout
         self.urls = (endpoint.url,)
+
+    @staticmethod
+    def load() -> None:
+        """Import what :meth:`fetch` needs."""
+        import requests  # noqa: F401
+
+        from tokenadapter.sources import deadline, outcome, reply  # noqa: F401
+
+        codecs.lookup("utf-8-sig")
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         """What could be presented now, the most welcome first."""

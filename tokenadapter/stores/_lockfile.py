@@ -38,6 +38,11 @@ class LockFile:
         self._lock: BaseFileLock | None = None
         self._descriptors: list[int] = []
 
+    @staticmethod
+    def load() -> None:
+        """Import what :meth:`acquire` needs."""
+        import filelock  # noqa: F401
+
     def acquire(self, hold_for: float) -> bool:
         """Take the lock now, or return ``False`` at once.
 
