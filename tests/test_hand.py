@@ -207,6 +207,22 @@ def test_a_token_is_fresh_by_neither_clock_alone() -> None:
         assert holder.fresh() is None
 
 
+@pytest.mark.parametrize(("salt", "is_taken"), [("salt", True), ("another", False)])
+def test_a_look_that_began_first_may_have_seen_the_later_token(salt: str, is_taken: bool) -> None:
+    clock = Clockwork()
+    holder = Holder(clock, early=True)
+    old, new = (Token(name, issued_at=clock.now) for name in ("old", "new"))
+    began_first = View(Record({}, {}, salt, new, generation=2), "2-b", 0.0, clock.ticks - 1, 0.0)
+    began_last = View(Record({}, {}, "salt", old, generation=1), "1-a", 0.0, clock.ticks, 0.0)
+    holder.take(began_last)
+    holder.take(began_first)
+    assert holder.hand is not None
+    assert holder.hand.token is (new if is_taken else old)
+    # What was read before this, and is no later, is not taken.
+    holder.take(began_last._replace(monotonic=clock.ticks - 0.5))
+    assert holder.hand.token is (new if is_taken else old)
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours", "is_taken"),
     [(0.5, 100, True), (0, 100, False), (-5, 100, False), (0, 0, True), (-5, -5, True)],

@@ -113,6 +113,16 @@ def test_without_helpers_it_is_imported_when_it_is_needed(new_keeper, clock, aut
     assert loaded == ["all"]
 
 
+def test_what_the_first_look_saw_is_not_looked_at_twice(new_keeper, shelf, clock):
+    new_keeper().current()
+    clock.go_on(HOUR)
+    steps: list[str] = []
+    shelf.failing = steps.append
+    assert new_keeper().current().access_token == "access-2"
+    # The second one is under the lock.
+    assert steps[: steps.index("save")] == ["load", "lock", "load"]
+
+
 def test_a_stored_token_costs_one_look_and_no_lock(new_keeper, shelf):
     token = new_keeper().current()
     shelf.failing = lambda step: step != "load"
@@ -1042,6 +1052,47 @@ def test_who_waits_looks_ever_less_often_and_says_how_long_it_was(new_keeper, sh
     expected = [0.75 * min(0.01 * 1.5**n, 0.05) for n in range(len(clock.slept))]
     assert clock.slept == pytest.approx(expected)
     assert len(clock.slept) > 20
+
+
+def test_who_waits_looks_at_news_alone_where_a_glimpse_tells_of_them(new_keeper, shelf, clock):
+    new_keeper().current()
+    clock.go_on(HOUR)
+    shelf.holder = shelf.lock()
+    shelf.glimpse = lambda: shelf.slot[1]
+    steps: list[str] = []
+    shelf.failing = steps.append
+
+    def sleep(seconds: float) -> None:
+        Clockwork.sleep(clock, seconds)
+        if len(clock.slept) == 40:
+            document, _ = shelf.slot
+            token = {**document["token"], "access_token": "theirs", "expires_at": clock.now + HOUR}
+            shelf.slot = {**document, "token": token}, "99-theirs"
+
+    clock.sleep = sleep
+    assert new_keeper().current().access_token == "theirs"
+    # It is seen at once, though each pause has several glimpses by now.
+    assert len(clock.slept) == 40
+    assert max(clock.slept) == 0.005
+    # Whoever died is missed all the same: the lock is tried at each pause.
+    assert steps.count("load") == 2
+    assert 5 <= steps.count("lock") < 20
+
+
+def test_a_holder_that_dies_unseen_is_replaced_at_the_next_pause(new_keeper, shelf, clock):
+    new_keeper().current()
+    clock.go_on(HOUR)
+    shelf.holder = shelf.lock()
+    shelf.glimpse = lambda: shelf.slot[1]
+
+    def sleep(seconds: float) -> None:
+        Clockwork.sleep(clock, seconds)
+        if len(clock.slept) == 40:
+            shelf.holder = None
+
+    clock.sleep = sleep
+    assert new_keeper().current().access_token == "access-2"
+    assert 40 <= len(clock.slept) < 40 + 0.05 / 0.005
 
 
 def test_a_store_that_is_emptied_during_a_renewal_takes_its_token(new_keeper, shelf, authority):

@@ -497,6 +497,25 @@ def test_who_knows_more_has_the_last_word(
     assert (token_in(view), view.lags) == ("newest", False)
 
 
+def test_an_adopted_token_counts_though_the_one_before_it_was_issued_later(
+    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+) -> None:
+    """Somebody logged in, and put that into the slot after a renewal that began since."""
+    logged_in = Token("adopted", issued_at=clock.now, refresh_token="theirs")
+    renew(slot, clock, "renewed")
+    other.look()
+    view = slot.look()
+    clock.go_on(1)
+    slot.write(view, view.record.adopted(logged_in, {}))
+    shelf.slot = None
+    # By a process that did not see the adoption.
+    view = other.look()
+    assert token_in(view) == "renewed"
+    other.write(view, view.record)
+    view = slot.look()
+    assert (token_in(view), view.lags) == ("adopted", True)
+
+
 @pytest.mark.parametrize("writes", [1, 5])
 def test_what_was_renewed_since_the_slot_was_set_back_is_not_overwritten(
     slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork, writes: int

@@ -12,6 +12,7 @@ from typing import Self
 
 from tokenadapter.machine import Machine
 from tokenadapter.policy import windows
+from tokenadapter.record import Record
 from tokenadapter.slot import View
 from tokenadapter.token import Token
 from tokenadapter.value import Value
@@ -98,8 +99,9 @@ class Holder:
         self._hand: Hand | None = None
         # Of the hand, what every request asks for.
         self._ready: tuple[Token | None, float, float] = (None, 0.0, 0.0)
-        # When what is in hand was read or written, by our monotonic clock.
+        # When what is in hand was read or written, by our monotonic clock, and of which record.
         self._taken_at = -inf
+        self._taken_of: Record | None = None
 
     @property
     def hand(self) -> Hand | None:
@@ -152,7 +154,7 @@ class Holder:
 
         :returns: what was in hand before, if that was another token and is now replaced.
         """
-        if view.monotonic < self._taken_at:
+        if view.monotonic < self._taken_at and not self._is_later(view.record):
             return None  # it was read before what is in hand was written
         hand, mine = self.weigh(view), self._hand
         replaced = None
@@ -160,9 +162,14 @@ class Holder:
             if hand.left(self._monotonic(), self._wall()) <= 0 < self.left():
                 return None
             replaced = mine.token
-        self._taken_at = view.monotonic
+        self._taken_at, self._taken_of = max(view.monotonic, self._taken_at), view.record
         self._hold(hand)
         return replaced
+
+    def _is_later(self, record: Record) -> bool:
+        """Whether *record* came after what is in hand for certain, whichever look began first."""
+        last = self._taken_of
+        return last is not None and record.salt == last.salt and record.generation > last.generation
 
     def drop(self) -> None:
         """Have nothing in hand: the token was given up."""

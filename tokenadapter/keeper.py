@@ -160,9 +160,10 @@ class TokenKeeper:
         :param min_validity: renew a token that lives for less than so many more seconds.  If even
             a new one does, it is renewed when it is stale.
         """
-        outcome = self._in_hand(rejected, patient, min_validity) or self._glance(
-            rejected, patient, min_validity
-        )
+        outcome, seen = self._in_hand(rejected, patient, min_validity), None
+        if outcome is None and not self._has_glanced:
+            seen = self._glance()
+            outcome = self._in_hand(rejected, patient, min_validity)
         if outcome is not None:
             return outcome
         from tokenadapter.need import Need
@@ -172,7 +173,7 @@ class TokenKeeper:
         end = started + min(self.lock_timeout, patience)
         slack = min(_LAST_WORD, max(patience - self.lock_timeout, 0.0))
         try:
-            outcome = self._join(Need(rejected, patient, min_validity), end, slack)
+            outcome = self._join(Need(rejected, patient, min_validity), seen, end, slack)
         except Exception:
             hand = self._holder.hand
             if hand is None or self._holder.left() <= 0 or hand.token.is_same(rejected):
@@ -296,20 +297,21 @@ class TokenKeeper:
             self._machine.start(self._load)
         return Outcome(hand.token, is_new=False)
 
-    def _glance(self, rejected: Token | None, patient: bool, min_validity: float) -> Outcome | None:
-        """The first look into the store: if the token there is plainly good, that is all."""
-        if self._has_glanced:
-            return None
+    def _glance(self) -> View | None:
+        """The first look into the store: if the token there is plainly good, that is all.
+
+        :returns: what was seen, if it could be.
+        """
         self._has_glanced = True
         try:
             view = self._slot.look()
         except Exception:  # noqa: BLE001 - a renewal meets it again, and knows what to do
             return None
         record = view.record
-        if view.lags or record.token is None or dict(record.asked) != dict(self.grant.asked):
-            return None
-        self._take(view, minted=False)
-        return self._in_hand(rejected, patient, min_validity)
+        is_ours = record.token is not None and dict(record.asked) == dict(self.grant.asked)
+        if is_ours and not view.lags:
+            self._take(view, minted=False)
+        return view
 
     def _renew_in_background(self, hand: Hand) -> None:
         now = self._machine.monotonic()
@@ -317,7 +319,7 @@ class TokenKeeper:
             from tokenadapter.need import Need
 
             self._look_again = now + (hand.soft - hand.hard) / _LOOKS_PER_WINDOW
-            self._flight.join(partial(self._work, Need(fresh=True, waits=False)))
+            self._flight.join(partial(self._work, Need(fresh=True, waits=False), None))
 
     def _load(self) -> None:
         """Import what renewals need, before the first one."""
@@ -327,10 +329,10 @@ class TokenKeeper:
             load(self.store, self.grant)
             self._has_loaded = True
 
-    def _join(self, need: Need, end: float, slack: float) -> Outcome:
+    def _join(self, need: Need, seen: View | None, end: float, slack: float) -> Outcome:
         began = self._machine.monotonic()
         while True:
-            run = self._flight.join(partial(self._work, need))
+            run = self._flight.join(partial(self._work, need, seen))
             self._wait(run, end + slack, began)
             is_saving = self._flight.under_way() is run
             try:
@@ -386,11 +388,11 @@ class TokenKeeper:
         run.result()
         return results[0]
 
-    def _work(self, need: Need, run: Run[Outcome | None]) -> Outcome | None:
+    def _work(self, need: Need, seen: View | None, run: Run[Outcome | None]) -> Outcome | None:
         """What the helper thread does."""
         self._load()
         try:
-            outcome = self._renewal.perform(need, run.settle)
+            outcome = self._renewal.perform(need, run.settle, seen)
         except Exception as error:
             self._tell_failure(error)
             if need.waits:

@@ -111,6 +111,10 @@ class TokenStore(Protocol):
 
     A store whose lock is a lease has an attribute ``lease`` besides: for how many seconds the lock
     outlives a holder that died.  It has to be shorter than the grant's ``grace``, if there is one.
+
+    A store that can tell for much less than a :meth:`load` whether it was written has a method
+    ``glimpse()`` besides, for those who wait for that: what it returns differs then; ``None`` if it
+    cannot tell.
     """
 
     @property

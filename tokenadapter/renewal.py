@@ -4,9 +4,9 @@ The order never varies: take the lock, **look again**, leave if somebody was fas
 intent if what will be presented can be spent, present it, **save**, and only then let anyone use
 the token; at last let the lock go.
 
-Who does not get the lock watches the record, and tries the lock each time it looks: when the
-renewal is done, all see it at their next look and nobody queues for the lock; when the holder has
-died, one of them takes its place.
+Who does not get the lock watches the record, and tries the lock at each pause: when the renewal is
+done, all see it at their next look and nobody queues for the lock; when the holder has died, one of
+them takes its place.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ __all__ = ["Renewal"]
 # Seconds that looking and saving may take beyond the grant's own deadline before a lease on the
 # lock may lapse.
 _MARGIN: Final = 10.0
+# Seconds between two glimpses, where the store has such: each takes little from whoever renews.
+_GLIMPSE: Final = 0.005
 
 
 class Renewal:
@@ -62,18 +64,21 @@ class Renewal:
         self._take = take
         self._lock_timeout = lock_timeout
 
-    def perform(self, need: Need, serve: Callable[[Outcome], None]) -> Outcome | None:
+    def perform(
+        self, need: Need, serve: Callable[[Outcome], None], seen: View | None = None
+    ) -> Outcome | None:
         """See to it that there is a token that meets *need*.
 
         :param serve: lets the waiters go before the work is over: a token that cannot be saved
             yet is good for this process.
+        :param seen: what was in the slot just now, if somebody has looked.
         :returns: ``None`` if nobody waits for it, and others see to it.
         :raises TokenError: if there is none.
         """
         from tokenadapter.errors import StoreError
 
         try:
-            return self._perform(need, serve)
+            return self._perform(need, serve, seen)
         except StoreError as trouble:
             # Without the store nothing can be spent.  What spends nothing goes on.
             view = self._presenter.present_alone(trouble) if need.waits else None
@@ -155,16 +160,18 @@ class Renewal:
 
     # --- the steps -----------------------------------------------------------------------
 
-    def _perform(self, need: Need, serve: Callable[[Outcome], None]) -> Outcome | None:
+    def _perform(
+        self, need: Need, serve: Callable[[Outcome], None], seen: View | None
+    ) -> Outcome | None:
         pauses = self._pauses()
-        first: View | None = None
+        view = first = seen or self._slot.look()
+        is_news = True
         while True:
-            view = self._slot.look()
-            first = first or view
-            outcome = self._settled(view, need, first)
-            if outcome is not None and not view.lags:
-                return outcome
-            self._raise_if_hopeless(view)
+            if is_news:
+                outcome = self._settled(view, need, first)
+                if outcome is not None and not view.lags:
+                    return outcome
+                self._raise_if_hopeless(view)
             lock = self._slot.store.lock()
             try:
                 if lock.acquire(self._hold_for()):
@@ -177,7 +184,9 @@ class Renewal:
                 lock.release()
             if not need.waits:
                 return None
-            next(pauses)
+            is_news = self._rest(next(pauses), view)
+            if is_news:
+                view = self._slot.look()
 
     def _locked(
         self, lock: StoreLock, need: Need, first: View, serve: Callable[[Outcome], None]
@@ -280,14 +289,14 @@ class Renewal:
                 pass
             finally:
                 lock.release()
-            next(pauses)
+            self._machine.sleep(next(pauses))
 
     def _hold_for(self) -> float:
         # A refused refresh token may be followed by a password.
         return self._grant.deadline * 2 + _MARGIN
 
-    def _pauses(self) -> Iterator[None]:
-        """Sleeps between two looks: short at first, then longer, and never in step with others.
+    def _pauses(self) -> Iterator[float]:
+        """Seconds between two attempts: few at first, then more, and never in step with others.
 
         :raises LockTimeout: when the time to wait is over.
         """
@@ -295,9 +304,19 @@ class Renewal:
         began = machine.monotonic()
         pause, longest = self._slot.store.poll
         while machine.monotonic() < began + self._lock_timeout and not machine.exiting():
-            machine.sleep(pause * (0.5 + machine.random() / 2))
+            yield pause * (0.5 + machine.random() / 2)
             pause = min(pause * 1.5, longest)
-            yield
         from tokenadapter import failures
 
         raise failures.locked(self._slot.store, machine.monotonic() - began)
+
+    def _rest(self, seconds: float, view: View) -> bool:
+        """Sleep, and tell whether there may be news of the slot since *view*: at once, if that can
+        be told by a glimpse."""
+        machine = self._machine
+        end = machine.monotonic() + seconds
+        while (left := end - machine.monotonic()) > 0:
+            machine.sleep(left if view.glimpse is None else min(left, _GLIMPSE))
+            if self._slot.has_changed(view):
+                return True
+        return False

@@ -9,6 +9,7 @@ backup, to one of a lower generation: that may be spent.  Then what was seen cou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tokenadapter.machine import Machine
@@ -39,6 +40,8 @@ class View(Value):
     lags: bool = False
     """Whether the slot was emptied, or set back, since this process saw the record in it: that is
     to be written back."""
+    glimpse: object = None
+    """What a glimpse of the slot gave just before, if the store has such."""
 
 
 class Moved(Exception):
@@ -56,9 +59,12 @@ class Slot:
         self.store = store
         self._grant = grant
         self._machine = machine
+        self._glimpse: Callable[[], object] = getattr(store, "glimpse", lambda: None)
         # The last record with a token that this process saw: where the slot lags, it is written
         # back.
         self._memory: Record | None = None
+        # When it was seen there last, by the store's clock.
+        self._seen_at = 0.0
 
     def look(self) -> View:
         """What the slot holds now.
@@ -66,17 +72,23 @@ class Slot:
         :raises StoreError: if it cannot be read.
         :raises RefreshConfigError: if the record is another's.
         """
+        glimpse = self._glimpse()
         monotonic, wall = self._machine.monotonic(), self._machine.wall()
         found = self.store.load()
         tag, now = found.tag, found.now
         took = self._machine.monotonic() - monotonic
         record = self._new_record() if found.document is None else self._read(found.document)
         last = self._memory
-        if last is not None and (tag is None or _is_behind(record, last)):
+        if last is not None and (tag is None or self._is_behind(record, last)):
             record = last if tag is None else last.restored(record)
-            return View(record, tag, now, monotonic, wall, took, lags=True)
-        self._remember(record)
-        return View(record, tag, now, monotonic, wall, took)
+            return View(record, tag, now, monotonic, wall, took, True, glimpse)
+        self._remember(record, now)
+        return View(record, tag, now, monotonic, wall, took, False, glimpse)
+
+    def has_changed(self, view: View) -> bool:
+        """Whether the slot may have been written since *view*: at a glimpse, if the store has such,
+        else it may."""
+        return view.glimpse is None or self._glimpse() != view.glimpse
 
     def nowhere(self) -> View:
         """A view of no slot at all, by our own clock: for when the store is out of reach."""
@@ -101,9 +113,9 @@ class Slot:
             current = self.look()
             if current.tag != tag:
                 raise Moved(current)
-        self._remember(record)
         # The view is as of now: what was read before this write is older than it.
         later = self._machine.monotonic() - view.monotonic
+        self._remember(record, view.read_at + later)
         return view._replace(
             record=record,
             tag=tag,
@@ -152,25 +164,23 @@ class Slot:
             raise failures.of_another(self.store, record.whose, self._grant.whose)
         return record
 
-    def _remember(self, record: Record) -> None:
+    def _remember(self, record: Record, now: float) -> None:
         last = self._memory
         if record.token is not None:
-            self._memory = record
+            self._memory, self._seen_at = record, now
         elif last is not None and last.salt == record.salt:
             self._memory = None  # the token was given up, and is not to come back
 
+    def _is_behind(self, record: Record, last: Record) -> bool:
+        """Whether *record* is what *last* was once.
+
+        A lower generation alone does not prove it: somebody without a memory may have begun a
+        record of their own, or renewed what a backup brought back.  What they have obtained since
+        is not overwritten.
+        """
+        if record.salt != last.salt or record.generation >= last.generation:
+            return False
+        return record.token is None or record.token.issued_at < self._seen_at
+
     def _new_record(self) -> Record:
         return Record(self._grant.whose, self._grant.asked, self._machine.nonce())
-
-
-def _is_behind(record: Record, last: Record) -> bool:
-    """Whether *record* is what *last* was once.
-
-    A lower generation alone does not prove it: somebody without a memory may have begun a record
-    of their own, or renewed what a backup brought back.  What they obtained is not overwritten.
-    """
-    if record.salt != last.salt or record.generation >= last.generation:
-        return False
-    token, newest = record.token, last.token
-    assert newest is not None
-    return token is None or token.issued_at < newest.issued_at

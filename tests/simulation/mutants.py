@@ -12,7 +12,6 @@ import pytest
 
 from simulation.plan import Plan
 from simulation.store import SimulatedLock, SimulatedStore
-from tokenadapter import slot
 from tokenadapter.choice import Choice
 from tokenadapter.presentation import Presenter
 from tokenadapter.record import Record
@@ -148,7 +147,7 @@ def writes_over_its_successor(patch: pytest.MonkeyPatch) -> None:
 
 def goes_back_with_the_store(patch: pytest.MonkeyPatch) -> None:
     """What the slot holds counts, also if it was set back."""
-    patch.setattr(slot, "_is_behind", lambda record, last: False)
+    patch.setattr(Slot, "_is_behind", lambda self, record, last: False)
 
 
 _CALM = Plan(processes=2, threads=1)

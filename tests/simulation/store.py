@@ -145,6 +145,12 @@ class SimulatedStore:
         ahead = self.process.computer.ahead if self.disk.ahead is None else self.disk.ahead
         return self.world.now + ahead
 
+    def glimpse(self) -> object:
+        if self.disk.lease is not None:
+            return None
+        self.world.point("glimpse")
+        return self.disk.writes, self.disk.slot and self.disk.slot[1]
+
     def load(self) -> Snapshot:
         began = self.world.now
         self.reach("load")

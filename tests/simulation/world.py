@@ -20,7 +20,7 @@ START = 1_000_000.0
 # Seconds that a point takes, unless another thread is woken meanwhile: then up to a tenth.
 _TICK = 1e-5
 _LONGEST_POINT = 0.1
-_MOST_STEPS = 20_000
+_MOST_STEPS = 100_000
 # Seconds after the last fault.
 _LONGEST_CALM = 1_000.0
 

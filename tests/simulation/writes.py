@@ -29,16 +29,26 @@ def check(witness: Witness, process: Process, before: Document, document: Docume
         _check_attempt(witness, process, before.get("intent"), document["intent"])
 
 
+def is_behind(witness: Witness, process: Process, document: Document) -> bool:
+    """Whether *process* has seen what came after *document*."""
+    seen = witness.accounts[process].seen
+    if seen is None or document["salt"] != seen[1]:
+        return False
+    return bool(document.get("generation", 0) < seen[0])
+
+
 def check_memory(witness: Witness, process: Process, before: Document, document: Document) -> None:
     """A process has replaced *before*: by nothing that is older than what it has seen, if the
     slot was set back since."""
     account = witness.accounts[process]
-    if account.seen is None or not before or "token" not in document:
+    if not before or "token" not in document:
         return
     if witness.moved_clocks or witness.disk.clocks_differ:
         return  # which token was issued later is not to be told
-    is_behind = before["salt"] == account.seen[1] and before.get("generation", 0) < account.seen[0]
-    if is_behind and witness.authority.age(document["token"]) < account.newest:
+    if (
+        is_behind(witness, process, before)
+        and witness.authority.age(document["token"]) < account.newest
+    ):
         access = document["token"]["access_token"]
         witness.fail(process, f"goes on from {access}, although it has seen a newer one")
 

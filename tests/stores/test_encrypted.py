@@ -95,6 +95,8 @@ def test_notes_are_the_inner_store_s(inner: FileStore) -> None:
 def test_what_the_inner_store_says_of_itself_goes_for_both(inner: FileStore, path: Path) -> None:
     memory = MemoryStore()
     assert encrypted(inner).poll == inner.poll
+    assert encrypted(inner).glimpse() == inner.glimpse()
+    assert encrypted(memory).glimpse() is None
     assert not encrypted(memory).is_copy
     assert encrypted(pickle.loads(pickle.dumps(memory))).is_copy
     held = encrypted(inner).lock()

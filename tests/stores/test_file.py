@@ -113,6 +113,17 @@ def test_loading_imports_only_what_it_needs(store: FileStore, path: Path) -> Non
 # Notes
 
 
+def test_a_glimpse_of_what_cannot_be_seen_tells_nothing(
+    store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = store.glimpse()
+    assert nothing is not None
+    save(store)
+    assert store.glimpse() not in (None, nothing)
+    monkeypatch.setattr(os, "stat", failing(os.stat, errno.EACCES, only=str(path).__eq__))
+    assert store.glimpse() is None
+
+
 def test_notes_outlive_the_record(store: FileStore, path: Path) -> None:
     save(store)
     for for_good in (True, False):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tokenadapter.errors import StoreError
+from tokenadapter.stores._system import is_locked
 from tokenadapter.stores.file import FileStore
 from tokenadapter.testing.workers import succeeds_in_child
 
@@ -60,6 +61,44 @@ def test_a_save_without_the_lock_does_not_wait_for_ever(
         save(store)
     lock.release()
     save(store)
+
+
+def test_whether_others_have_it_is_asked_of_the_kernel_alone(
+    store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many who wait ask often, and whoever renews needs the processor."""
+    lock_path = f"{path}.lock"
+    assert not is_locked(lock_path)
+    holder, other = store.lock(), FileStore(store.path).lock()
+    assert holder.acquire(60)
+    assert is_locked(lock_path)
+    # Whoever has it does not take itself for another.
+    assert holder.acquire(60)
+    monkeypatch.setattr(other, "acquire_within", lambda seconds: pytest.fail("it was tried"))
+    assert not other.acquire(60)
+    holder.release()
+    assert not is_locked(lock_path)
+
+
+def test_who_asks_at_the_same_time_is_not_taken_for_the_holder(
+    store: FileStore, path: Path
+) -> None:
+    save(store)
+    lock_path = f"{path}.lock"
+    fd = os.open(lock_path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)  # as in the midst of asking
+        assert not is_locked(lock_path)
+    finally:
+        os.close(fd)
+
+
+def test_where_the_kernel_cannot_be_asked_the_lock_is_tried(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(store)
+    monkeypatch.setattr(fcntl, "flock", failing(fcntl.flock, errno.ENOLCK))
+    assert not is_locked(f"{store.path}.lock")
 
 
 def test_no_makeshift_lock_where_the_file_system_has_none(

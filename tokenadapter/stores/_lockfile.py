@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from tokenadapter.stores._files import Tenure, make_directory_of
-from tokenadapter.stores._system import Refused
+from tokenadapter.stores._system import Refused, is_locked
 from tokenadapter.stores._trouble import failure
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ class LockFile:
         :param hold_for: of no account: the lock is held until it is released or its holder dies.
         :raises StoreError: if the lock cannot be had for another reason than a holder.
         """
+        # Many who wait ask often, and whoever renews needs the processor.
+        if not self.held and is_locked(self.path):
+            return False
         return self.acquire_within(0)
 
     def acquire_within(self, seconds: float) -> bool:

@@ -8,7 +8,7 @@ earlier, cannot be put in the place of what is there.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from tokenadapter.protocols import Document, Snapshot, StoreLock, TokenStore
@@ -74,6 +74,11 @@ class EncryptedStore:
     def lease(self) -> float | None:
         """The inner store's, if its lock is one."""
         return getattr(self.inner, "lease", None)
+
+    def glimpse(self) -> object:
+        """What differs when the inner store was written meanwhile; ``None`` if it cannot tell."""
+        glimpse: Callable[[], object] | None = getattr(self.inner, "glimpse", None)
+        return None if glimpse is None else glimpse()
 
     def load(self) -> Snapshot:
         """What the inner store holds, decrypted.

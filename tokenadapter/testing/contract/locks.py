@@ -190,6 +190,18 @@ class Locks(Terms):
         roles = [hold, wait]
         in_threads(lambda number: roles[number](), range(2))
 
+    def test_a_glimpse_tells_of_each_write(self, connect: Connect) -> None:
+        glimpse = getattr(connect(), "glimpse", lambda: None)
+        if glimpse() is None:
+            pytest.skip("this store gives no glimpse: who waits for it looks")
+        expected = None
+        for tag in ("one", "two", "three"):
+            before = glimpse()
+            assert glimpse() == before
+            assert connect().save({"n": 1}, tag=tag, expected=expected, ttl=None)
+            assert glimpse() != before
+            expected = tag
+
     def test_of_many_threads_that_find_it_empty_one_fills_it(self, connect: Connect) -> None:
         barrier = threading.Barrier(8)
         told: list[tuple[str, bool]] = []
