@@ -617,7 +617,7 @@ def test_a_renewal_is_waited_for_no_longer_than_the_read_timeout(adapter, sessio
     with server.hold():
         with pytest.raises(LockTimeout):
             get(session, server, timeout=timeout)
-        run = adapter.keeper._flight.under_way()
+        run = adapter.keeper._errands.flight.under_way()
     assert run.wait(10)
     assert get(session, server).ok
 

@@ -51,7 +51,7 @@ def new_keeper(clock: Clockwork, shelf: Shelf, authority: Authority) -> Callable
 
 def settle(keeper: TokenKeeper) -> None:
     """Wait for a renewal in the background."""
-    run = keeper._flight.under_way()
+    run = keeper._errands.flight.under_way()
     if run is not None:
         assert run.wait(10)
     # It lands before it is settled, and its thread has nothing left to do then.
@@ -502,7 +502,7 @@ def test_a_caller_that_gives_up_does_not_cancel_the_renewal(new_keeper, authorit
     authority.asking = lambda: answer.wait(10)
     with pytest.raises(errors.LockTimeout, match="goes on"):
         keeper.current(timeout=0.01)
-    run = keeper._flight.under_way()
+    run = keeper._errands.flight.under_way()
     answer.set()
     assert run.wait(10)
     assert keeper.current().access_token == "access-1"
@@ -801,9 +801,9 @@ def test_a_new_token_that_cannot_be_saved_is_served_and_saved_later(
     assert keeper.current() == second
     with pytest.raises(errors.TokenNotPersisted):
         keeper.renew(second)
-    run = keeper._flight.under_way()
+    run = keeper._errands.flight.under_way()
     disk_full.set()
-    while keeper._flight.under_way() is run:
+    while keeper._errands.flight.under_way() is run:
         pass
     assert document(shelf)["token"]["access_token"] == "access-2"
     assert [type(event).__name__ for event in events].count("SaveFailed") == 1
@@ -818,7 +818,7 @@ def test_a_process_that_ends_says_that_its_token_is_lost(new_keeper, shelf, auth
     shelf.failing = lambda step: step == "save" and next(writes, True)
     clock.is_exiting = True
     assert keeper.renew(first).access_token == "access-2"
-    while keeper._flight.under_way() is not None:
+    while keeper._errands.flight.under_way() is not None:
         pass
     assert [event.lost for event in events if type(event).__name__ == "SaveFailed"] == [False, True]
     assert 3 < sum(clock.slept) < 12
@@ -1265,7 +1265,7 @@ def test_what_was_read_before_an_adoption_does_not_undo_it(new_keeper, shelf, cl
             adopted.set()
             shelf.load = load
             clock.go_on(0.001)
-            keeper._renewal.adopt(Token("new", issued_at=clock.now))
+            keeper._errands.renewal.adopt(Token("new", issued_at=clock.now))
             return old
         return load()
 
@@ -1297,7 +1297,7 @@ def test_an_adopted_token_is_told_of_as_such_and_in_the_stores_time(new_keeper, 
 
 def test_an_adopted_refresh_token_may_be_tried_again_and_no_other(new_keeper, shelf, authority):
     keeper = new_keeper()
-    choice = keeper._renewal._choice
+    choice = keeper._errands.renewal._choice
     dead = [Credential("refresh_token", name, True, False, True) for name in ("one", "two")]
     no = errors.ReauthRequired("no")
 
@@ -1579,10 +1579,13 @@ def test_what_cannot_be_pickled_is_named(authority):
 def test_a_forked_child_has_a_helper_of_its_own(new_keeper):
     keeper = new_keeper()
     keeper._after_fork()  # it has none yet
-    flight = keeper._flight
-    assert keeper._flight is flight
+    goes_on = threading.Event()
+    run = keeper._errands.flight.aside(lambda run: goes_on.wait(30))
+    keeper._errands.flight._runs["run"] = run
     keeper._after_fork()
-    assert keeper._flight is not flight
+    assert keeper.current().access_token == "access-1"
+    goes_on.set()
+    assert run.wait(30)
 
 
 def test_a_copied_process_does_not_spend_a_refresh_token_in_memory(clock, authority):

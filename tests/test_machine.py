@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tokenadapter.machine import MACHINE, Latch
+from tokenadapter.machine import MACHINE
+from tokenadapter.threads import Latch
 
 
 def test_no_two_nonces_are_the_same() -> None:

@@ -617,7 +617,7 @@ def test_the_quick_answer_never_says_yes_where_the_closer_look_says_no(
     for text in (url, f"{prefix.url}{url}", f"{prefix.url}/{url}"):
         if prefix.matches(text):
             event("quick yes")
-            assert prefix._covers_when_parsed(text)
+            assert prefix.covers_when_parsed(text)
 
 
 @law

@@ -147,7 +147,7 @@ class TokenAdapter(HTTPAdapter):
         self._attach = attach
         self._header = header
         self._lead = f"{scheme} " if scheme else ""
-        self._own_urls = own_urls(self.keeper.grant.urls, self._guard.covers)
+        self._own_urls = own_urls(self.keeper.grant.urls, self._guard.covers_when_parsed)
         super().__init__(**http_adapter_kwargs)
         self.max_retries: Retry = without_401(self.max_retries)
         if isinstance(inner, HTTPAdapter):
@@ -241,7 +241,7 @@ class TokenAdapter(HTTPAdapter):
     def _signs(self, request: PreparedRequest) -> bool:
         """Whether *request* gets a token."""
         url = request.url or ""
-        if self._guard.matches(url) is None and not self._guard.covers(url):
+        if self._guard.matches(url) is None and not self._guard.covers_when_parsed(url):
             if not self._told_outside:
                 self._told_outside = True
                 self.keeper.journal.tell("OutsidePrefix", prefix=self._guard.url)

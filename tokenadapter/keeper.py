@@ -1,7 +1,7 @@
 """The heart: keeps the token of one slot usable, for every thread of this process.
 
 Most calls find a fresh token in hand and leave at once.  All others go the same way: join the
-one renewal of this process (:mod:`tokenadapter.flight`), which joins the one renewal of all
+one renewal of this process (:mod:`tokenadapter.errands`), which joins the one renewal of all
 processes (:mod:`tokenadapter.renewal`).
 """
 
@@ -21,19 +21,15 @@ from tokenadapter.slot import Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from tokenadapter.errands import Errands
     from tokenadapter.events import Event
-    from tokenadapter.flight import Flight, Run
     from tokenadapter.journal import Journal
-    from tokenadapter.need import Need
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
-    from tokenadapter.renewal import Renewal
 
 __all__ = ["TokenKeeper"]
 
 T = TypeVar("T")
 
-# Seconds that a change beside the renewals may take when it has the lock.
-_ASIDE: Final = 30.0
 # Seconds for which a helper may be late to say that it did not get the lock.
 _LAST_WORD: Final = 1.0
 # In the soft window, whoever lost the race looks again this often in its span.
@@ -113,11 +109,10 @@ class TokenKeeper:
         self._slot = Slot(self.store, self.grant, machine)
         # What only renewals need is loaded and made by them: many programs end before their first.
         self._made: dict[str, Any] = {}
-        self._has_glanced = self._has_compared = self._has_loaded = False
+        self._has_glanced = self._has_compared = False
         #: The token in hand if it is fresh: no lock, no I/O, two looks at the clock.
         self.fresh: Callable[[], Token | None] = self._holder.fresh
         self._look_again = 0.0
-        self._told: type[BaseException] | None = None
         _KEEPERS.add(self)
 
     def __repr__(self) -> str:
@@ -173,7 +168,7 @@ class TokenKeeper:
         end = started + min(self.lock_timeout, patience)
         slack = min(_LAST_WORD, max(patience - self.lock_timeout, 0.0))
         try:
-            outcome = self._join(Need(rejected, patient, min_validity), seen, end, slack)
+            outcome = self._errands.join(Need(rejected, patient, min_validity), seen, end, slack)
         except Exception:
             hand = self._holder.hand
             if hand is None or self._holder.left() <= 0 or hand.token.is_same(rejected):
@@ -190,7 +185,7 @@ class TokenKeeper:
         :param timeout: as for :meth:`current`.
         :raises TokenError: if that fails too.
         """
-        stored = self._aside(self._renewal.pardon)
+        stored = self._errands.aside(lambda renewal: renewal.pardon())
         hand = self._holder.hand
         return self.obtain(stored if hand is None else hand.token, timeout=timeout).token
 
@@ -214,12 +209,12 @@ class TokenKeeper:
             token = Token.from_dict(token, now=self._machine.wall())
         elif not isinstance(token, Token):
             raise TypeError(f"adopt() takes a Token or a mapping, not {type(token).__name__}")
-        adopted = self._aside(partial(self._renewal.adopt, token)).token
+        adopted = self._errands.aside(lambda renewal: renewal.adopt(token)).token
         hand = self._holder.hand
         if hand is not None and not hand.token.is_same(adopted):
             # It has expired, and the one before it, which lives, is of another login.
             self._holder.drop()
-        self._told = None
+        self._errands.tell_anew()
         self.journal.tell("Adopted", token=adopted.fingerprint)
         return adopted
 
@@ -236,7 +231,7 @@ class TokenKeeper:
         :raises StoreError: if the slot cannot be written.
         :raises LockTimeout: if a renewal is under way for too long.
         """
-        token = self._aside(partial(self._renewal.forget, revoke))
+        token = self._errands.aside(lambda renewal: renewal.forget(revoke))
         self._holder.drop()
         return token
 
@@ -249,7 +244,7 @@ class TokenKeeper:
         :returns: another token, if somebody has obtained one since.
         """
         try:
-            return self._aside(partial(self._renewal.distrust, token))
+            return self._errands.aside(lambda renewal: renewal.distrust(token))
         except Exception as error:  # noqa: BLE001 - who does not know renews once more
             self.journal.trace("a distrust could not be told", error)
             return None
@@ -294,7 +289,7 @@ class TokenKeeper:
                 return self._in_hand(None, patient=True)  # it is done
         elif self._holder.heed():
             # So that many who share it do not do so all at once when the time has come.
-            self._machine.start(self._load)
+            self._machine.start(self._errands.load)
         return Outcome(hand.token, is_new=False)
 
     def _glance(self) -> View | None:
@@ -319,125 +314,24 @@ class TokenKeeper:
             from tokenadapter.need import Need
 
             self._look_again = now + (hand.soft - hand.hard) / _LOOKS_PER_WINDOW
-            self._flight.join(partial(self._work, Need(fresh=True, waits=False), None))
-
-    def _load(self) -> None:
-        """Import what renewals need, before the first one."""
-        if not self._has_loaded:
-            from tokenadapter.loading import load
-
-            load(self.store, self.grant)
-            self._has_loaded = True
-
-    def _join(self, need: Need, seen: View | None, end: float, slack: float) -> Outcome:
-        began = self._machine.monotonic()
-        while True:
-            run = self._flight.join(partial(self._work, need, seen))
-            self._wait(run, end + slack, began)
-            is_saving = self._flight.under_way() is run
-            try:
-                outcome = run.result()
-            except Exception as error:
-                if self._has_time_left(error, end):
-                    continue
-                raise
-            if outcome is None:
-                continue
-            is_rejected = outcome.token.is_same(need.rejected)
-            if is_saving and (is_rejected or self._holder.left() <= 0):
-                from tokenadapter import failures
-
-                raise failures.unsaved(self.store)
-            if outcome.distrusted or not is_rejected:
-                return outcome
-
-    def _wait(self, run: Run[Any], end: float, began: float) -> None:
-        if not run.is_settled() and run.is_mine():
-            from tokenadapter import failures
-
-            raise failures.reentered()
-        if not run.wait(end - self._machine.monotonic()):
-            from tokenadapter import failures
-
-            raise failures.too_slow(self.store, end - began)
-
-    def _has_time_left(self, error: Exception, end: float) -> bool:
-        """Whether *error* says only that an earlier caller's time to wait was over."""
-        from tokenadapter.errors import LockTimeout
-
-        is_over = self._machine.monotonic() >= end or self._machine.exiting()
-        return isinstance(error, LockTimeout) and not is_over
-
-    def _aside(self, work: Callable[[], T]) -> T:
-        """Do *work* in a helper thread, which no interrupt stops between a lock and its release."""
-        under_way = self._flight.under_way()
-        if under_way is not None and under_way.is_mine():
-            from tokenadapter import failures
-
-            raise failures.reentered()
-        began = self._machine.monotonic()
-        results: list[T] = []
-
-        def do(run: Run[Any]) -> None:
-            self._load()
-            results.append(work())
-
-        run = self._flight.aside(do)
-        # It has waited for the lock for so long at most, and is done soon after.
-        self._wait(run, began + self.lock_timeout + _ASIDE, began)
-        run.result()
-        return results[0]
-
-    def _work(self, need: Need, seen: View | None, run: Run[Outcome | None]) -> Outcome | None:
-        """What the helper thread does."""
-        self._load()
-        try:
-            outcome = self._renewal.perform(need, run.settle, seen)
-        except Exception as error:
-            self._tell_failure(error)
-            if need.waits:
-                raise
-            return None
-        self._told = None
-        if outcome is not None and outcome.minted and self.on_refresh is not None:
-            try:
-                self.on_refresh(outcome.token)
-            except Exception as error:  # noqa: BLE001 - it is the program's, and told
-                self.journal.tell("RefreshCallbackFailed", error=type(error).__name__)
-                self.journal.trace("on_refresh raised", error)
-        return outcome
-
-    def _tell_failure(self, error: Exception) -> None:
-        if type(error) is self._told:
-            return  # once is enough: during an outage every request comes here
-        self._told = type(error)
-        reason = getattr(error, "reason", None)
-        if reason is not None:
-            self.journal.tell("ReauthNeeded", reason=reason, error=str(error))
-        else:
-            retry_at = getattr(error, "retry_at", None)
-            self.journal.tell("RenewalFailed", error=str(error), retry_at=retry_at)
+            self._errands.begin(Need(fresh=True, waits=False))
 
     @property
-    def _flight(self) -> Flight[Outcome | None]:
-        from tokenadapter.flight import Flight
-
-        return self._once("flight", lambda: Flight(self._machine, inline=self.inline))
-
-    @property
-    def _renewal(self) -> Renewal:
-        from tokenadapter.renewal import Renewal
+    def _errands(self) -> Errands:
+        from tokenadapter.errands import Errands
 
         return self._once(
-            "renewal",
-            lambda: Renewal(
+            "errands",
+            lambda: Errands(
                 self._slot,
                 self.grant,
                 self._machine,
                 self.journal,
-                weigh=self._holder.weigh,
+                self._holder,
                 take=self._take,
+                on_refresh=self.on_refresh,
                 lock_timeout=self.lock_timeout,
+                inline=self.inline,
             ),
         )
 
@@ -494,7 +388,9 @@ class TokenKeeper:
         }
 
     def _after_fork(self) -> None:
-        self._made.pop("flight", None)  # the helper thread is not here
+        errands = self._made.get("errands")
+        if errands is not None:
+            errands.flight.reset()  # the helper thread is not here
         self._slot.forget()
         journal = self._made.get("journal")
         if journal is not None:

@@ -11,7 +11,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 __all__ = ["MACHINE", "Machine"]
@@ -24,52 +23,6 @@ if TYPE_CHECKING:  # whoever starts a program would pay for the class
         def is_set(self) -> bool: ...
         def set(self) -> None: ...
         def wait(self, timeout: float) -> bool: ...
-
-
-class Latch:
-    """An event that a signal handler may wait for in the very thread that is waiting for it.
-
-    :class:`threading.Event` holds a lock while it begins to wait, and such a handler would stop at
-    it for ever.
-    """
-
-    # Seconds after which a waiter looks again of itself: one that was interrupted in its turn at
-    # the gate would leave it closed.
-    _SLICE = 1.0
-
-    def __init__(self) -> None:
-        self._is_set = False
-        # Closed until the latch is set; then whoever comes through opens it for the next.
-        self._gate = threading.Lock()
-        self._gate.acquire()
-
-    def is_set(self) -> bool:
-        """Whether it happened."""
-        return self._is_set
-
-    def set(self) -> None:
-        """It happened."""
-        self._is_set = True
-        with suppress(RuntimeError):  # two came at the same time
-            self._gate.release()
-
-    def wait(self, timeout: float) -> bool:
-        """Wait until it happened, for *timeout* seconds at most, and tell whether it did."""
-        end = time.monotonic() + timeout
-        while not self._is_set:
-            left = end - time.monotonic()
-            if left <= 0:
-                return False
-            if self._gate.acquire(timeout=min(left, self._SLICE)):
-                self._gate.release()
-        return True
-
-
-class _Helper(threading.Thread):
-    """A thread that renews.  The interpreter waits for it when it exits."""
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        super().__init__(target=work, name="tokenadapter renewal", daemon=False)
 
 
 class Machine:
@@ -90,6 +43,8 @@ class Machine:
         return threading.get_ident()
 
     def event(self) -> Event:
+        from tokenadapter.threads import Latch
+
         return Latch()
 
     def start(self, work: Callable[[], None]) -> bool:
@@ -101,21 +56,27 @@ class Machine:
             # This is an atexit handler in the main thread, which counts as ended: the interpreter
             # has waited for its threads, and waits for no other.
             return False
+        from tokenadapter.threads import Helper
+
         try:
-            _Helper(work).start()
+            Helper(work).start()
         except RuntimeError:
             return False
         return True
 
     def is_helper(self) -> bool:
         """Whether the calling thread is one that :meth:`start` started: nobody else needs it."""
-        return isinstance(threading.current_thread(), _Helper)
+        from tokenadapter.threads import Helper
+
+        return isinstance(threading.current_thread(), Helper)
 
     def exiting(self) -> bool:
         """Whether the program is over, and the interpreter waits for nothing but helpers."""
+        from tokenadapter.threads import Helper
+
         main = threading.main_thread()
         return not main.is_alive() and all(
-            thread is main or thread.daemon or isinstance(thread, _Helper)
+            thread is main or thread.daemon or isinstance(thread, Helper)
             for thread in threading.enumerate()
         )
 

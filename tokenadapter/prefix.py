@@ -49,8 +49,8 @@ class Prefix:
         percent-encoding normalised), without the default port and without a closing slash.
     :ivar stays_here: whether requests must not leave this machine, not even for a proxy that would
         read the token: it is plain ``http``, accepted for the loopback host only.
-    :ivar matches: the quick half of :meth:`covers`, one call of a compiled pattern: a match is a
-        final yes, ``None`` leaves it open.
+    :ivar matches: the quick half of :meth:`covers`, in the end one call of a compiled pattern:
+        a match is a final yes, ``None`` leaves it open.
     """
 
     __slots__ = ("_origin", "_path", "matches", "stays_here", "url")
@@ -105,8 +105,7 @@ class Prefix:
         self._path = prepared.path_url.removesuffix("/")
         port_text = "" if port == _DEFAULT_PORTS[scheme] else f":{port}"
         self.url = f"{scheme}://{host}{port_text}{self._path}"
-        plain_rest = _PLAIN_SEGMENTS + r"(?:[?#]|\Z)" if self._path else r"(?:[/?#]|\Z)"
-        self.matches = re.compile(re.escape(self.url) + plain_rest).match
+        self.matches = self._leave_open
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -117,7 +116,7 @@ class Prefix:
         Exact for URLs that requests prepared, and cautious with any other text: one that cannot
         be parsed, has a userinfo, or spells the prefix's path in another way is not covered.
         """
-        return self.matches(url) is not None or self._covers_when_parsed(url)
+        return self.matches(url) is not None or self.covers_when_parsed(url)
 
     def mounts(self) -> tuple[str, ...]:
         """The spellings of the prefix for ``Session.adapters``, the one most often met first.
@@ -130,7 +129,8 @@ class Prefix:
         explicit = f"{scheme}://{host}:{port}{self._path}"
         return tuple(dict.fromkeys((f"{self.url}/", self.url, f"{explicit}/", explicit)))
 
-    def _covers_when_parsed(self, url: str) -> bool:
+    def covers_when_parsed(self, url: str) -> bool:
+        """The thorough half of :meth:`covers`, for what was left open."""
         parts = _parts(url)
         if parts is None:
             return False
@@ -150,6 +150,15 @@ class Prefix:
             return min(accumulate(map(_descent, below))) >= 0
         except ValueError:
             return False
+
+    def _leave_open(self, url: str) -> None:
+        # Once: for cron, which sends one request, to compile takes longer than to parse.
+        self.matches = self._compile_and_match
+
+    def _compile_and_match(self, url: str) -> re.Match[str] | None:
+        plain_rest = _PLAIN_SEGMENTS + r"(?:[?#]|\Z)" if self._path else r"(?:[/?#]|\Z)"
+        self.matches = match = re.compile(re.escape(self.url) + plain_rest).match
+        return match(url)
 
 
 def _unsafe(message: str) -> UnsafeTarget:

@@ -10,14 +10,15 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.interchange import Document, Snapshot
-from tokenadapter.stores._files import Draft, Tenure, absolute, read, set_aside, sweep
+from tokenadapter.stores._reading import absolute, read
 from tokenadapter.stores._text import LIMIT, decode, encode
 
 if TYPE_CHECKING:
+    from tokenadapter.stores._files import Draft, Tenure
     from tokenadapter.stores._lockfile import TenureLock
 
 __all__ = ["FileStore"]
@@ -49,7 +50,6 @@ class FileStore:
             raise ValueError("path is empty: name a file")
         self.path: str = absolute(path)
         self.private = private
-        self._tenure = Tenure()
         self._swept = False
         self._warned = False
 
@@ -104,8 +104,10 @@ class FileStore:
             if (None if known is None else known[1]) not in (expected, tag):
                 return False
             if stored is not None and known is None:
-                aside = set_aside(self._file)
                 from tokenadapter.stores import _damage
+                from tokenadapter.stores._files import set_aside
+
+                aside = set_aside(self._file)
 
                 _damage.put_aside(self, aside)
             draft, self._tenure.draft = self._tenure.draft or self._draft(), None
@@ -161,6 +163,12 @@ class FileStore:
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), private=self.private), (self.path,)
 
+    @cached_property
+    def _tenure(self) -> Tenure:
+        from tokenadapter.stores._files import Tenure
+
+        return Tenure()
+
     @property
     def _file(self) -> str:
         return self.path if self.private else os.path.realpath(self.path)
@@ -173,6 +181,8 @@ class FileStore:
         return [] if content is None else content.decode(errors="replace").splitlines()
 
     def _draft(self) -> Draft:
+        from tokenadapter.stores._files import Draft, sweep
+
         if not self._swept:
             sweep(self._file)
             self._swept = True

@@ -18,9 +18,10 @@ from typing import Any
 from tokenadapter.interchange import Document, Snapshot
 from tokenadapter.stores import _damage, _keyring
 from tokenadapter.stores._entries import Entries
-from tokenadapter.stores._files import Draft, Tenure, absolute, read
+from tokenadapter.stores._files import Draft, Tenure
 from tokenadapter.stores._lockfile import TenureLock, under_lock
 from tokenadapter.stores._notes import is_noted, noted
+from tokenadapter.stores._reading import absolute, read
 from tokenadapter.stores._system import Refused
 from tokenadapter.stores._text import decode, encode
 

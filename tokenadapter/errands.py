@@ -1,0 +1,202 @@
+"""What helper threads do for the callers of one keeper.
+
+A renewal is for all callers who need one: they join the one that is under way.  What changes the
+record besides is done by a helper too, since no interrupt stops that between a lock and its
+release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from tokenadapter.flight import Flight, Run
+from tokenadapter.hand import Holder, Outcome
+from tokenadapter.journal import Journal
+from tokenadapter.machine import Machine
+from tokenadapter.need import Need
+from tokenadapter.slot import Slot, View
+from tokenadapter.token import Token
+
+if TYPE_CHECKING:
+    from tokenadapter.protocols import Grant
+    from tokenadapter.renewal import Renewal
+
+__all__ = ["Errands"]
+
+T = TypeVar("T")
+
+# Seconds that a change beside the renewals may take when it has the lock.
+_ASIDE: Final = 30.0
+
+
+class Errands:
+    """Renews, and changes the record, on behalf of callers who wait for it, or do not.
+
+    :param take: lets this process use the token of a view; is also told whether it minted it.
+    :param on_refresh: called with each token that was minted here, before those who wait go on.
+    :param lock_timeout: for how many seconds to wait for another's renewal.
+    :param inline: whether the callers do it themselves.
+    """
+
+    def __init__(
+        self,
+        slot: Slot,
+        grant: Grant,
+        machine: Machine,
+        journal: Journal,
+        holder: Holder,
+        *,
+        take: Callable[[View, bool], None],
+        on_refresh: Callable[[Token], object] | None,
+        lock_timeout: float,
+        inline: bool,
+    ) -> None:
+        self._slot = slot
+        self._grant = grant
+        self._machine = machine
+        self._journal = journal
+        self._holder = holder
+        self._take = take
+        self._on_refresh = on_refresh
+        self._lock_timeout = lock_timeout
+        self.flight: Flight[Outcome | None] = Flight(machine, inline=inline)
+        self._has_loaded = False
+        self._told: type[BaseException] | None = None
+        # Loaded and made by whoever needs it first: it takes its time.
+        self._made: dict[str, Renewal] = {}
+
+    @property
+    def renewal(self) -> Renewal:
+        """What an errand calls, in the thread that does it."""
+        from tokenadapter.renewal import Renewal
+
+        if not self._made:
+            made = Renewal(
+                self._slot,
+                self._grant,
+                self._machine,
+                self._journal,
+                weigh=self._holder.weigh,
+                take=self._take,
+                lock_timeout=self._lock_timeout,
+            )
+            # Atomic: of two threads that come first, both get the same.
+            self._made.setdefault("renewal", made)
+        return self._made["renewal"]
+
+    def load(self) -> None:
+        """Import what renewals need, before the first one."""
+        if not self._has_loaded:
+            from tokenadapter.loading import load
+
+            load(self._slot.store, self._grant)
+            self._has_loaded = True
+
+    def begin(self, need: Need) -> None:
+        """Begin a renewal that nobody waits for, unless one is under way."""
+        self.flight.join(partial(self._work, need, None))
+
+    def join(self, need: Need, seen: View | None, end: float, slack: float) -> Outcome:
+        """Wait for a renewal that meets *need*: the one under way, or one that begins now.
+
+        :param seen: what was in the slot just now, if somebody has looked.
+        :param end: when the time to wait is over, by the monotonic clock.
+        :param slack: seconds for which a helper may be late to say so.
+        :raises TokenError: if there is no token that meets it.
+        """
+        began = self._machine.monotonic()
+        while True:
+            run = self.flight.join(partial(self._work, need, seen))
+            self._wait(run, end + slack, began)
+            is_saving = self.flight.under_way() is run
+            try:
+                outcome = run.result()
+            except Exception as error:
+                if self._has_time_left(error, end):
+                    continue
+                raise
+            if outcome is None:
+                continue
+            is_rejected = outcome.token.is_same(need.rejected)
+            if is_saving and (is_rejected or self._holder.left() <= 0):
+                from tokenadapter import failures
+
+                raise failures.unsaved(self._slot.store)
+            if outcome.distrusted or not is_rejected:
+                return outcome
+
+    def aside(self, work: Callable[[Renewal], T]) -> T:
+        """Do *work* beside the renewals, and wait for it.
+
+        :raises LockTimeout: if others hold the lock for too long.
+        """
+        under_way = self.flight.under_way()
+        if under_way is not None and under_way.is_mine():
+            from tokenadapter import failures
+
+            raise failures.reentered()
+        began = self._machine.monotonic()
+        results: list[T] = []
+
+        def do(run: Run[Any]) -> None:
+            self.load()
+            results.append(work(self.renewal))
+
+        run = self.flight.aside(do)
+        # It has waited for the lock for so long at most, and is done soon after.
+        self._wait(run, began + self._lock_timeout + _ASIDE, began)
+        run.result()
+        return results[0]
+
+    def tell_anew(self) -> None:
+        """The next failure is told, whatever was told before."""
+        self._told = None
+
+    def _wait(self, run: Run[Any], end: float, began: float) -> None:
+        if not run.is_settled() and run.is_mine():
+            from tokenadapter import failures
+
+            raise failures.reentered()
+        if not run.wait(end - self._machine.monotonic()):
+            from tokenadapter import failures
+
+            raise failures.too_slow(self._slot.store, end - began)
+
+    def _has_time_left(self, error: Exception, end: float) -> bool:
+        """Whether *error* says only that an earlier caller's time to wait was over."""
+        from tokenadapter.errors import LockTimeout
+
+        is_over = self._machine.monotonic() >= end or self._machine.exiting()
+        return isinstance(error, LockTimeout) and not is_over
+
+    def _work(self, need: Need, seen: View | None, run: Run[Outcome | None]) -> Outcome | None:
+        """What the helper thread does."""
+        self.load()
+        try:
+            outcome = self.renewal.perform(need, run.settle, seen)
+        except Exception as error:
+            self._tell_failure(error)
+            if need.waits:
+                raise
+            return None
+        self._told = None
+        if outcome is not None and outcome.minted and self._on_refresh is not None:
+            try:
+                self._on_refresh(outcome.token)
+            except Exception as error:  # noqa: BLE001 - it is the program's, and told
+                self._journal.tell("RefreshCallbackFailed", error=type(error).__name__)
+                self._journal.trace("on_refresh raised", error)
+        return outcome
+
+    def _tell_failure(self, error: Exception) -> None:
+        if type(error) is self._told:
+            return  # once is enough: during an outage every request comes here
+        self._told = type(error)
+        reason = getattr(error, "reason", None)
+        if reason is not None:
+            self._journal.tell("ReauthNeeded", reason=reason, error=str(error))
+        else:
+            retry_at = getattr(error, "retry_at", None)
+            self._journal.tell("RenewalFailed", error=str(error), retry_at=retry_at)

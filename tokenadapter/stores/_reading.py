@@ -1,0 +1,69 @@
+"""Files as a store reads them: this user's alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+from math import inf
+
+from tokenadapter.stores._system import Refused, is_own, is_private, open_to_read
+
+__all__ = ["absolute", "read"]
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """*path* with its ``~`` expanded, and independent of the working directory.
+
+    :raises ValueError: if nobody has such a home directory.
+    """
+    expanded = os.path.expanduser(os.fspath(path))
+    if expanded.startswith("~"):
+        raise ValueError(f"{expanded!r}: there is no such home directory")
+    return os.path.abspath(expanded)
+
+
+def read(path: str, *, private: bool, enough: float = inf) -> bytes | None:
+    """What a file holds, or ``None`` if there is none.
+
+    :param private: refuse a symbolic link, and a file that is not this user's alone.
+    :param enough: the number of bytes after which the rest is not read.
+    :raises Refused: if the file must not be used.
+    """
+    try:
+        fd = open_to_read(path, follow=not private)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        if private and os.path.islink(path):
+            raise Refused(
+                f"{path} is a symbolic link to {os.path.realpath(path)}: "
+                "give the path of the file itself, or private=False to follow the link"
+            ) from None
+        raise
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise Refused(f"{path} is not a regular file: choose another path")
+        if private:
+            _check_privacy(path, found)
+        content = b""
+        while len(content) < enough and (more := os.read(fd, 1 << 16)):
+            content += more
+        return content
+    finally:
+        os.close(fd)
+
+
+def _check_privacy(path: str, found: os.stat_result) -> None:
+    if not is_own(found):
+        raise Refused(
+            f"{path} belongs to another user (number {found.st_uid}): "
+            "run this as that user, choose another path, or give private=False if it is intended"
+        )
+    if not is_private(found):
+        from shlex import quote
+
+        raise Refused(
+            f"others may read or write {path} (mode {stat.S_IMODE(found.st_mode):04o}): "
+            f"run `chmod 600 {quote(path)}`, or give private=False if it is intended"
+        )
