@@ -3,9 +3,10 @@
 What cron pays: the script starts, reads a stored token that is valid, sends one request to a server
 on this machine, and ends.
 
-Whole processes are measured, and they take turns: wall time, and the time of the processor. All
-that they import is compiled beforehand. The peak of the memory is asked once of each, and the
-instructions are counted once, by valgrind.
+Whole processes are measured: wall time, and the time of the processor. Each takes turns with that
+of plain requests and with no other, which would have what both read thrown out of the processor's
+memory, and what is only its own. All that they import is compiled beforehand. The peak of the
+memory is asked once of each, and the instructions are counted once, by valgrind.
 """
 
 from __future__ import annotations
@@ -119,25 +120,33 @@ def measure(quick: bool) -> Finding:
         names = [PLAIN, OURS] if quick else installed()
         scripts = Scripts(server, Path(folder), names)
         scripts.check()
-        taken = in_turns(names, 1 if quick else 100, scripts.taken)
-        memory = {name: scripts.memory(name) for name in taken}
+        pairs = {
+            name: in_turns([PLAIN, name], 1 if quick else 100, scripts.taken)
+            for name in names
+            if name != PLAIN
+        }
+        memory = {name: scripts.memory(name) for name in names}
         counts: dict[str, int] = {}
         if shutil.which(VALGRIND[0]) and not quick:
-            counts = {name: scripts.instructions(name) for name in taken}
+            counts = {name: scripts.instructions(name) for name in names}
         assert not server.stats.token_requests, "a good token was renewed"
-    return finding(taken, memory, counts)
+    return finding(pairs, memory, counts)
 
 
 def finding(
-    taken: dict[str, list[Taken]], memory: dict[str, float], counts: dict[str, int]
+    pairs: dict[str, dict[str, list[Taken]]], memory: dict[str, float], counts: dict[str, int]
 ) -> Finding:
+    """:param pairs: what each contender and plain requests took, when they took turns."""
+    plain = [one for pair in pairs.values() for one in pair[PLAIN]]
+    beside = {PLAIN: (plain, plain)}
+    beside |= {name: (pair[name], pair[PLAIN]) for name, pair in pairs.items()}
     head = ["", "ms", "middle half", "to plain", "processor ms", "to plain", "MiB", "instructions"]
     rows, time_bars, memory_bars, walls = [], [], [], {}
-    for name, values in taken.items():
+    for name, (values, plain) in beside.items():
         wall = [one.wall for one in values]
         processor = [one.processor for one in values]
-        walls[name] = ratio(wall, [one.wall for one in taken[PLAIN]])
-        others = ratio(processor, [one.processor for one in taken[PLAIN]])
+        walls[name] = ratio(wall, [one.wall for one in plain])
+        others = ratio(processor, [one.processor for one in plain])
         row = [title(name), *shown(spread(wall).times(1e3)), f"{walls[name]:.3f}"]
         row += [shown(spread(processor).times(1e3))[0], f"{others:.3f}", f"{memory[name]:.1f}"]
         if name in counts:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenadapter import ClientCredentials
-from tokenadapter.sources.client_auth import authenticate, checked_method
+from tokenadapter.sources.client_auth import authenticate
+from tokenadapter.sources.oauth2 import checked_method
 from tokenadapter.testing import TokenServer
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlencode, urlsplit
 
 from tokenadapter.interchange import Credential
-from tokenadapter.sources.client_auth import authenticate, checked_method
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.source import Source, checked_text
 from tokenadapter.token import Token
@@ -17,7 +16,7 @@ from tokenadapter.token import Token
 if TYPE_CHECKING:
     from tokenadapter.errors import TokenError
 
-__all__ = ["OAuth2Source"]
+__all__ = ["OAuth2Source", "checked_method"]
 
 # Parameters that have an argument of their own, or must not be chosen at all.
 _RESERVED = frozenset(
@@ -33,6 +32,8 @@ _RESERVED = frozenset(
         "username",
     }
 )
+# How a client can prove who it is (RFC 6749 section 2.3).
+_METHODS = ("client_secret_basic", "client_secret_post", "none")
 _HEADERS = {
     "Accept": "application/json",
     "Content-Type": "application/x-www-form-urlencoded",
@@ -129,6 +130,7 @@ class OAuth2Source(Source):
                 raise error
 
     def _revoke(self, endpoint: Endpoint, kind: str, secret: str) -> TokenError | None:
+        from tokenadapter.sources.client_auth import authenticate
         from tokenadapter.sources.outcome import Attempt
         from tokenadapter.sources.revocation import not_revoked
 
@@ -143,6 +145,7 @@ class OAuth2Source(Source):
         raise NotImplementedError
 
     def _present(self, credential: Credential) -> Token | TokenError:
+        from tokenadapter.sources.client_auth import authenticate
         from tokenadapter.sources.outcome import Attempt, no_answer, no_token, unreadable
         from tokenadapter.sources.reply import NoReply
 
@@ -178,6 +181,22 @@ class OAuth2Source(Source):
             headers.get("Authorization", "").removeprefix("Basic "),
             *query_secrets(urlsplit(self._endpoint.url).query),
         }
+
+
+def checked_method(method: str, client_secret: str | None) -> str:
+    """The method to use: ``none`` for a client without a secret, unless it asks for another.
+
+    :raises ValueError: if there is no such method, or it does not go with what is given.
+    """
+    if method not in _METHODS:
+        raise ValueError(f"client_auth must be one of {', '.join(_METHODS)}, not {method!r}")
+    if client_secret is None:
+        if method == "client_secret_post":
+            raise ValueError(f"client_auth={method!r} needs a client_secret")
+        return "none"
+    if method == "none":
+        raise ValueError("client_auth='none' sends no client_secret: leave one of them out")
+    return method
 
 
 def _several(name: str, value: str | Iterable[str] | None) -> list[str]:

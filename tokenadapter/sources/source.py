@@ -38,7 +38,7 @@ class Source:
         """Import what :meth:`fetch` needs."""
         import requests  # noqa: F401
 
-        from tokenadapter.sources import deadline, outcome, reply  # noqa: F401
+        from tokenadapter.sources import client_auth, deadline, outcome, reply  # noqa: F401
 
         codecs.lookup("utf-8-sig")
 
