@@ -3,10 +3,10 @@
 What cron pays: the script starts, reads a stored token that is valid, sends one request to a server
 on this machine, and ends.
 
-Whole processes are measured: wall time, and the time of the processor. Each takes turns with that
-of plain requests and with no other, which would have what both read thrown out of the processor's
-memory, and what is only its own. All that they import is compiled beforehand. The peak of the
-memory is asked once of each, and the instructions are counted once, by valgrind.
+Whole processes are measured: wall time, and the time of the processor. Each takes turns with the
+plain one alone: among nine, what all of them read would stay in the processor's memory, and what is
+one's own would not. All that they import is compiled beforehand. The peak of the memory is asked
+once of each, and the instructions are counted once, by valgrind.
 """
 
 from __future__ import annotations
