@@ -1265,7 +1265,7 @@ def test_what_was_read_before_an_adoption_does_not_undo_it(new_keeper, shelf, cl
             adopted.set()
             shelf.load = load
             clock.go_on(0.001)
-            keeper._errands.renewal.adopt(Token("new", issued_at=clock.now))
+            keeper._renewal.adopt(Token("new", issued_at=clock.now))
             return old
         return load()
 
@@ -1297,7 +1297,7 @@ def test_an_adopted_token_is_told_of_as_such_and_in_the_stores_time(new_keeper, 
 
 def test_an_adopted_refresh_token_may_be_tried_again_and_no_other(new_keeper, shelf, authority):
     keeper = new_keeper()
-    choice = keeper._errands.renewal._choice
+    choice = keeper._renewal._choice
     dead = [Credential("refresh_token", name, True, False, True) for name in ("one", "two")]
     no = errors.ReauthRequired("no")
 

@@ -55,7 +55,7 @@ def test_a_child_forked_in_mid_renewal_neither_hangs_nor_renews_twice(server, ta
             keeper = adapter.keeper
             old = keeper.current()
             run = keeper._errands.flight.join(
-                lambda run: keeper._errands.renewal.perform(_need(old), run.settle)
+                lambda run: keeper._renewal.perform(_need(old), run.settle)
             )
             assert hold.arrived.wait(10)
             child = os.fork()

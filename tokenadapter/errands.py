@@ -16,11 +16,11 @@ from tokenadapter.hand import Holder, Outcome
 from tokenadapter.journal import Journal
 from tokenadapter.machine import Machine
 from tokenadapter.need import Need
-from tokenadapter.slot import Slot, View
+from tokenadapter.slot import View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
-    from tokenadapter.protocols import Grant
+    from tokenadapter.protocols import Grant, TokenStore
     from tokenadapter.renewal import Renewal
 
 __all__ = ["Errands"]
@@ -34,7 +34,8 @@ _ASIDE: Final = 30.0
 class Errands:
     """Renews, and changes the record, on behalf of callers who wait for it, or do not.
 
-    :param take: lets this process use the token of a view; is also told whether it minted it.
+    :param renewal: gives what does them, always the same; called by the thread that does one, since
+        it takes its time to load.
     :param on_refresh: called with each token that was minted here, before those who wait go on.
     :param lock_timeout: for how many seconds to wait for another's renewal.
     :param inline: whether the callers do it themselves.
@@ -42,56 +43,35 @@ class Errands:
 
     def __init__(
         self,
-        slot: Slot,
+        store: TokenStore,
         grant: Grant,
         machine: Machine,
         journal: Journal,
         holder: Holder,
         *,
-        take: Callable[[View, bool], None],
+        renewal: Callable[[], Renewal],
         on_refresh: Callable[[Token], object] | None,
         lock_timeout: float,
         inline: bool,
     ) -> None:
-        self._slot = slot
+        self._store = store
         self._grant = grant
         self._machine = machine
         self._journal = journal
         self._holder = holder
-        self._take = take
+        self._renewal = renewal
         self._on_refresh = on_refresh
         self._lock_timeout = lock_timeout
         self.flight: Flight[Outcome | None] = Flight(machine, inline=inline)
         self._has_loaded = False
         self._told: type[BaseException] | None = None
-        # Loaded and made by whoever needs it first: it takes its time.
-        self._made: dict[str, Renewal] = {}
-
-    @property
-    def renewal(self) -> Renewal:
-        """What an errand calls, in the thread that does it."""
-        from tokenadapter.renewal import Renewal
-
-        if not self._made:
-            made = Renewal(
-                self._slot,
-                self._grant,
-                self._machine,
-                self._journal,
-                weigh=self._holder.weigh,
-                take=self._take,
-                lock_timeout=self._lock_timeout,
-            )
-            # Atomic: of two threads that come first, both get the same.
-            self._made.setdefault("renewal", made)
-        return self._made["renewal"]
 
     def load(self) -> None:
         """Import what renewals need, before the first one."""
         if not self._has_loaded:
             from tokenadapter.loading import load
 
-            load(self._slot.store, self._grant)
+            load(self._store, self._grant)
             self._has_loaded = True
 
     def begin(self, need: Need) -> None:
@@ -123,7 +103,7 @@ class Errands:
             if is_saving and (is_rejected or self._holder.left() <= 0):
                 from tokenadapter import failures
 
-                raise failures.unsaved(self._slot.store)
+                raise failures.unsaved(self._store)
             if outcome.distrusted or not is_rejected:
                 return outcome
 
@@ -142,7 +122,7 @@ class Errands:
 
         def do(run: Run[Any]) -> None:
             self.load()
-            results.append(work(self.renewal))
+            results.append(work(self._renewal()))
 
         run = self.flight.aside(do)
         # It has waited for the lock for so long at most, and is done soon after.
@@ -162,7 +142,7 @@ class Errands:
         if not run.wait(end - self._machine.monotonic()):
             from tokenadapter import failures
 
-            raise failures.too_slow(self._slot.store, end - began)
+            raise failures.too_slow(self._store, end - began)
 
     def _has_time_left(self, error: Exception, end: float) -> bool:
         """Whether *error* says only that an earlier caller's time to wait was over."""
@@ -175,7 +155,7 @@ class Errands:
         """What the helper thread does."""
         self.load()
         try:
-            outcome = self.renewal.perform(need, run.settle, seen)
+            outcome = self._renewal().perform(need, run.settle, seen)
         except Exception as error:
             self._tell_failure(error)
             if need.waits:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tokenadapter.events import Event
     from tokenadapter.journal import Journal
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
+    from tokenadapter.renewal import Renewal
 
 __all__ = ["TokenKeeper"]
 
@@ -323,15 +324,32 @@ class TokenKeeper:
         return self._once(
             "errands",
             lambda: Errands(
-                self._slot,
+                self.store,
                 self.grant,
                 self._machine,
                 self.journal,
                 self._holder,
-                take=self._take,
+                renewal=lambda: self._renewal,
                 on_refresh=self.on_refresh,
                 lock_timeout=self.lock_timeout,
                 inline=self.inline,
+            ),
+        )
+
+    @property
+    def _renewal(self) -> Renewal:
+        from tokenadapter.renewal import Renewal
+
+        return self._once(
+            "renewal",
+            lambda: Renewal(
+                self._slot,
+                self.grant,
+                self._machine,
+                self.journal,
+                weigh=self._holder.weigh,
+                take=self._take,
+                lock_timeout=self.lock_timeout,
             ),
         )
 

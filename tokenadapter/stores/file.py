@@ -107,9 +107,7 @@ class FileStore:
                 from tokenadapter.stores import _damage
                 from tokenadapter.stores._files import set_aside
 
-                aside = set_aside(self._file)
-
-                _damage.put_aside(self, aside)
+                _damage.put_aside(self, set_aside(self._file))
             draft, self._tenure.draft = self._tenure.draft or self._draft(), None
             draft.publish(content, self._file)
         return True
