@@ -38,6 +38,7 @@ MEASUREMENTS = [
     "cold_start",
     "command",
     "thread_herd",
+    "cron_herd",
     "process_herd",
     "revocation",
     "steady_state",

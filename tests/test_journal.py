@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,6 +124,39 @@ def test_each_kind_of_event_is_counted() -> None:
     for name in ("Waited", "Waited", "Renewed"):
         journal.tell(name, **MESSAGES[name][0])
     assert journal.counts == {"Waited": 2, "Renewed": 1}
+
+
+def test_what_nobody_hears_is_counted_and_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenadapter.events", None)
+    logging.getLogger("tokenadapter").setLevel(logging.WARNING)
+    try:
+        journal = Journal()
+        journal.note("Waited", seconds=1.0)
+    finally:
+        logging.getLogger("tokenadapter").setLevel(logging.NOTSET)
+    assert journal.counts == {"Waited": 1}
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+def test_what_the_log_hears_is_logged(caplog: pytest.LogCaptureFixture, level: int) -> None:
+    with caplog.at_level(level, "tokenadapter"):
+        Journal().note("Renewed", **MESSAGES["Renewed"][0])
+    assert len(caplog.records) == 1
+
+
+def test_what_a_listener_hears_is_told_whatever_the_log_hears() -> None:
+    heard: list[Event] = []
+    Journal(heard.append).note("Waited", seconds=1.0)
+    assert heard == [events.Waited(seconds=1.0)]
+
+
+def test_nothing_that_is_noted_is_a_warning() -> None:
+    """Where nobody listens, it goes unheard."""
+    code = "".join(path.read_text() for path in Path(events.__file__).parent.rglob("*.py"))
+    noted = set(re.findall(r"journal\.note\(\s*\"(\w+)\"", code))
+    told = set(re.findall(r"journal\.tell(?:_once)?\(\s*\"(\w+)\"", code))
+    assert {name for name in MESSAGES if MESSAGES[name][1] < logging.WARNING} == noted
+    assert noted | told == set(MESSAGES)
 
 
 def test_what_is_told_once_is_not_told_again() -> None:

@@ -16,6 +16,7 @@ from doubles import Authority, Clockwork, Machinist, Shelf
 
 from tokenadapter import errors
 from tokenadapter.keeper import TokenKeeper
+from tokenadapter.need import Need
 from tokenadapter.protocols import Credential
 from tokenadapter.stores.encrypted import EncryptedStore
 from tokenadapter.stores.memory import MemoryStore
@@ -1586,6 +1587,29 @@ def test_a_forked_child_has_a_helper_of_its_own(new_keeper):
     assert keeper.current().access_token == "access-1"
     goes_on.set()
     assert run.wait(30)
+
+
+def test_what_was_seen_before_a_renewal_of_others_counts_no_more_after_it(
+    new_keeper, shelf, clock, authority
+):
+    """Somebody may have lifted the hold that was seen then."""
+    authority.script = [errors.RefreshTemporarilyFailed("It is down.", processed=False)]
+    keeper = new_keeper()
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.current()
+    seen = keeper._slot.look()
+    keeper._errands.aside(lambda renewal: renewal.pardon())
+    run = keeper._errands.flight.aside(lambda run: None)  # it is given up
+    keeper._errands.flight._runs["run"] = run
+    assert run.wait(30)
+    joins = keeper._errands.flight.join
+
+    def join(work: Any) -> Any:
+        return keeper._errands.flight._runs.pop("run", None) or joins(work)
+
+    keeper._errands.flight.join = join
+    outcome = keeper._errands.join(Need(), seen, clock.ticks + 30, 0.0)
+    assert outcome.token.access_token == "access-1"
 
 
 def test_a_copied_process_does_not_spend_a_refresh_token_in_memory(clock, authority):

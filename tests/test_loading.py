@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from doubles import Authority, Clockwork, Shelf
 
-from tokenadapter import loading
+from tokenadapter import forking
 from tokenadapter.loading import load
 from tokenadapter.testing.workers import succeeds_in_child
 
@@ -80,7 +80,7 @@ def test_an_import_may_fork(shelf: Shelf) -> None:
 
 def test_a_fork_waits_for_so_long_only(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever forks may have what the import waits for."""
-    monkeypatch.setattr(loading, "_PATIENCE", 0.01)
+    monkeypatch.setattr(forking, "_PATIENCE", 0.01)
     has_begun, goes_on = threading.Event(), threading.Event()
 
     def stands_still() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import requests
 from sharing import Target, new_adapter, together
 
-from tokenadapter import ReauthRequired
+from tokenadapter import FileStore, ReauthRequired
 from tokenadapter.testing import TokenServer
 
 
@@ -80,6 +81,40 @@ def _need(rejected: Any) -> Any:
     from tokenadapter.renewal import Need
 
     return Need(rejected)
+
+
+WAITS = """
+import sys
+from tokenadapter import FileStore, RefreshToken, TokenKeeper
+from tokenadapter.machine import Machine
+
+class Telling(Machine):
+    def sleep(self, seconds):
+        print("waits", flush=True)
+        super().sleep(seconds)
+
+token_url, path = sys.argv[1:]
+grant = RefreshToken(token_url, client_id="client", client_secret="secret")
+keeper = TokenKeeper(grant, FileStore(path), machine=Telling())
+keeper.current()
+dear = {"dataclasses", "filelock", "inspect", "tokenadapter.errands", "tokenadapter.renewal"}
+print(keeper.stats["Waited"], sorted(dear & set(sys.modules)))
+"""
+
+
+def test_a_process_that_waits_for_another_loads_nothing_that_renewals_need(server, target):
+    keeper = new_adapter(target).keeper
+    keeper.adopt({**server.issue(), "expires_at": time.time() - 1})
+    with (
+        FileStore(target[3]).claim(),
+        subprocess.Popen(
+            [sys.executable, "-c", WAITS, target[1], target[3]], stdout=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        assert process.stdout.readline() == "waits\n"
+        keeper.adopt(server.issue())
+        told = process.stdout.read().splitlines()
+    assert told[-1] == "1 []"
 
 
 KILLED = """

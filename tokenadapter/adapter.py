@@ -378,7 +378,7 @@ class TokenAdapter(HTTPAdapter):
                 return self._handed_on(response, f"the request cannot be sent again: {error}")
             drain(response)
             outgoing = add_cookies(outgoing, response)
-            self.keeper.journal.tell(
+            self.keeper.journal.note(
                 "Replayed",
                 method=request.method,
                 url=without_query(request),

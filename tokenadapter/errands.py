@@ -86,9 +86,10 @@ class Errands:
         :param slack: seconds for which a helper may be late to say so.
         :raises TokenError: if there is no token that meets it.
         """
-        began = self._machine.monotonic()
+        began = self._machine.monotonic() if need.since is None else need.since
         while True:
             run = self.flight.join(partial(self._work, need, seen))
+            seen = None  # by the next one it may be out of date
             self._wait(run, end + slack, began)
             is_saving = self.flight.under_way() is run
             try:

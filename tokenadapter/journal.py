@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tokenadapter.forking import importing
+
 if TYPE_CHECKING:
     from tokenadapter.events import Event
 
@@ -29,11 +31,11 @@ class Journal:
         """An event of the class *name* of :mod:`tokenadapter.events` happened."""
         import logging
 
-        from tokenadapter import events
+        with importing():
+            from tokenadapter import events
 
         event: Event = getattr(events, name)(**fields)
-        with self._lock:
-            self._counts[name] = self._counts.get(name, 0) + 1
+        self._count(name)
         log = logging.getLogger("tokenadapter")
         log.log(event.level, "%s", event)
         if self.listener is not None:
@@ -45,6 +47,17 @@ class Journal:
                     logging.ERROR, "on_event raised %s (traceback at DEBUG) for: %s", raised, event
                 )
                 self.trace("on_event raised", error)
+
+    def note(self, name: str, **fields: Any) -> None:
+        """As :meth:`tell`, of an event below the level WARNING: where nobody hears of those, it is
+        counted, and no more is paid for it."""
+        import logging
+
+        log = logging.getLogger("tokenadapter")
+        if self.listener is None and not log.isEnabledFor(logging.INFO):
+            self._count(name)
+        else:
+            self.tell(name, **fields)
 
     def tell_once(self, name: str, **fields: Any) -> None:
         """As :meth:`tell`, but not again after the first time."""
@@ -66,3 +79,7 @@ class Journal:
         """How often each event happened: its class name, and a number."""
         with self._lock:
             return dict(self._counts)
+
+    def _count(self, name: str) -> None:
+        with self._lock:
+            self._counts[name] = self._counts.get(name, 0) + 1

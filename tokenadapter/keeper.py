@@ -21,9 +21,11 @@ from tokenadapter.slot import Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from tokenadapter.claims import Claims
     from tokenadapter.errands import Errands
     from tokenadapter.events import Event
     from tokenadapter.journal import Journal
+    from tokenadapter.need import Need
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.renewal import Renewal
 
@@ -168,8 +170,11 @@ class TokenKeeper:
         patience = inf if timeout is None else timeout
         end = started + min(self.lock_timeout, patience)
         slack = min(_LAST_WORD, max(patience - self.lock_timeout, 0.0))
+        need = Need(rejected, patient, min_validity, since=started)
         try:
-            outcome = self._errands.join(Need(rejected, patient, min_validity), seen, end, slack)
+            with self._claims.before_renewing(seen, end, partial(self._settle, need)) as found:
+                seen, outcome = found
+                outcome = outcome or self._errands.join(need, seen, end, slack)
         except Exception:
             hand = self._holder.hand
             if hand is None or self._holder.left() <= 0 or hand.token.is_same(rejected):
@@ -177,7 +182,7 @@ class TokenKeeper:
             # It is old, but it lives: whatever failed, this caller need not notice.
             return Outcome(hand.token, is_new=False)
         if outcome.is_new:
-            self.journal.tell("Waited", seconds=self._machine.monotonic() - started)
+            self.journal.note("Waited", seconds=self._machine.monotonic() - started)
         return outcome
 
     def refresh(self, *, timeout: float | None = None) -> Token:
@@ -216,7 +221,7 @@ class TokenKeeper:
             # It has expired, and the one before it, which lives, is of another login.
             self._holder.drop()
         self._errands.tell_anew()
-        self.journal.tell("Adopted", token=adopted.fingerprint)
+        self.journal.note("Adopted", token=adopted.fingerprint)
         return adopted
 
     def forget(self, revoke: Callable[[Token], object] | None = None) -> Token | None:
@@ -294,7 +299,7 @@ class TokenKeeper:
         return Outcome(hand.token, is_new=False)
 
     def _glance(self) -> View | None:
-        """The first look into the store: if the token there is plainly good, that is all.
+        """A look into the store: the token there is taken, if no renewal has to decide about it.
 
         :returns: what was seen, if it could be.
         """
@@ -303,11 +308,25 @@ class TokenKeeper:
             view = self._slot.look()
         except Exception:  # noqa: BLE001 - a renewal meets it again, and knows what to do
             return None
-        record = view.record
-        is_ours = record.token is not None and dict(record.asked) == dict(self.grant.asked)
-        if is_ours and not view.lags:
+        if self._usable(view) is not None:
             self._take(view, minted=False)
         return view
+
+    def _usable(self, view: View) -> Token | None:
+        """The token of a view, if it is plainly ours."""
+        is_ours = dict(view.record.asked) == dict(self.grant.asked)
+        return view.record.token if is_ours and not view.lags else None
+
+    def _settle(self, need: Need, view: View, first: View) -> Outcome | None:
+        """The outcome, if *view* makes a renewal needless that *first* did not."""
+        outcome = self._in_hand(need.rejected, need.fresh, need.min_validity)
+        if outcome is not None:
+            return outcome._replace(is_new=not outcome.token.is_same(first.record.token))
+        token = self._usable(view)
+        if token is None or token.is_same(need.rejected) or token.is_same(first.record.token):
+            return None
+        # Minted since: somebody renewed for us, and clocks differ.
+        return Outcome(token, is_new=True)
 
     def _renew_in_background(self, hand: Hand) -> None:
         now = self._machine.monotonic()
@@ -316,6 +335,18 @@ class TokenKeeper:
 
             self._look_again = now + (hand.soft - hand.hard) / _LOOKS_PER_WINDOW
             self._errands.begin(Need(fresh=True, waits=False))
+
+    @property
+    def _claims(self) -> Claims:
+        from tokenadapter.claims import Claims
+
+        return self._once(
+            "claims", lambda: Claims(self._slot, self._machine, self._glance, self._is_renewing)
+        )
+
+    def _is_renewing(self) -> bool:
+        errands: Errands | None = self._made.get("errands")
+        return errands is not None and errands.flight.under_way() is not None
 
     @property
     def _errands(self) -> Errands:
@@ -365,7 +396,7 @@ class TokenKeeper:
         if self._holder.take(view) is not None:
             self._look_again = 0.0
             if not minted and view.record.token is not None:
-                self.journal.tell("Found", token=view.record.token.fingerprint)
+                self.journal.note("Found", token=view.record.token.fingerprint)
 
     def _compare_first(self, record: Record) -> None:
         """Say so if what is stored did not begin with what is configured."""
@@ -409,6 +440,9 @@ class TokenKeeper:
         errands = self._made.get("errands")
         if errands is not None:
             errands.flight.reset()  # the helper thread is not here
+        claims = self._made.get("claims")
+        if claims is not None:
+            claims.reset()
         self._slot.forget()
         journal = self._made.get("journal")
         if journal is not None:

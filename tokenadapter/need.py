@@ -23,3 +23,5 @@ class Need(Value):
     """For how many more seconds it shall live, if tokens like it do (see :class:`Hand`)."""
     waits: bool = True
     """Whether somebody waits for it: if not, others' renewals are left to them."""
+    since: float | None = None
+    """Since when they wait, by the monotonic clock, if that was before the renewal."""

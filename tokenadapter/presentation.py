@@ -78,7 +78,7 @@ class Presenter:
         self._choice.begin_anew()
         saved = self._save(lock, view, before, answer, credential, serve_unsaved)
         if saved is not None:
-            self._journal.tell(
+            self._journal.note(
                 "Renewed",
                 token=answer.token.fingerprint,
                 presented=credential.kind,

@@ -115,6 +115,12 @@ class TokenStore(Protocol):
     A store that can tell for much less than a :meth:`load` whether it was written has a method
     ``glimpse()`` besides, for those who wait for that: what it returns differs then; ``None`` if it
     cannot tell.
+
+    One that has such and keeps many processes of one machine apart may have a method ``claim()``
+    as well.  It says that the caller is about to renew what the slot holds now, for much less than
+    the lock takes, and returns a context manager, for as long as that lasts; or ``None`` if another
+    process has said so and is alive, or has the lock.  A claim keeps nobody from anything: those
+    who find one wait for a while before they try the lock.
     """
 
     @property

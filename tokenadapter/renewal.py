@@ -163,7 +163,7 @@ class Renewal:
     def _perform(
         self, need: Need, serve: Callable[[Outcome], None], seen: View | None
     ) -> Outcome | None:
-        pauses = self._pauses()
+        pauses = self._pauses(need.since)
         view = first = seen or self._slot.look()
         is_news = True
         while True:
@@ -277,7 +277,7 @@ class Renewal:
 
     def _write_locked(self, change: Callable[[View], Record], hold_for: float = _MARGIN) -> View:
         """Write what *change* makes of the record."""
-        pauses = self._pauses()
+        pauses = self._pauses(None)
         while True:
             lock = self._slot.store.lock()
             try:
@@ -295,13 +295,14 @@ class Renewal:
         # A refused refresh token may be followed by a password.
         return self._grant.deadline * 2 + _MARGIN
 
-    def _pauses(self) -> Iterator[float]:
+    def _pauses(self, since: float | None) -> Iterator[float]:
         """Seconds between two attempts: few at first, then more, and never in step with others.
 
+        :param since: since when somebody waits, if that was before.
         :raises LockTimeout: when the time to wait is over.
         """
         machine = self._machine
-        began = machine.monotonic()
+        began = machine.monotonic() if since is None else since
         pause, longest = self._slot.store.poll
         while machine.monotonic() < began + self._lock_timeout and not machine.exiting():
             yield pause * (0.5 + machine.random() / 2)

@@ -48,6 +48,12 @@ class Call:
         self.stalled = process.stalled
         token = complaints.witness.disk.document.get("token")
         self.stored = None if token is None else token["access_token"]
+        self.losses = self._losses()
+
+    def _losses(self) -> tuple[int, int]:
+        """How often the slot was emptied, and when it was set back last."""
+        witness = self.complaints.witness
+        return witness.emptied, witness.disk.set_back_at
 
     def ended(self, limit: float) -> None:
         """Everyone ends, with or without an error, and in time."""
@@ -136,6 +142,7 @@ class Call:
         document = witness.disk.document.get("token", {})
         if (
             stored is None
+            or self.losses != self._losses()  # who looked then has not seen it
             or self.since < self.began
             or document.get("access_token") != stored
             or (rejected is not None and rejected.access_token == stored)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simulation.process import Process
+from simulation.process import Process, Task
 from simulation.store import SimulatedLock
 from tokenadapter.protocols import Credential
 
@@ -43,8 +43,10 @@ class Account:
 
     :ivar presentation: the last one that it made.
     :ivar newest: the age of the newest token that it has seen.
-    :ivar seen: the generation and the salt of the record in which it saw that.
-    :ivar knows: the number of the last write of the slot that it has made or seen.
+    :ivar seen: the generation and the salt of the record in which it saw that, and when that token
+        was issued, as the record says.
+    :ivar knows: of each of its threads, the number of the last write of the slot that it has made
+        or seen.
     :ivar slowest_look: the longest that a look at the slot took, in seconds.
     :ivar requests: how often its users made a request.
     :ivar mints: how many tokens it obtained.
@@ -53,8 +55,8 @@ class Account:
     def __init__(self) -> None:
         self.presentation: Presentation | None = None
         self.newest = (0, 0)
-        self.seen: tuple[int, str] | None = None
-        self.knows = 0
+        self.seen: tuple[int, str, float] | None = None
+        self.knows: dict[Task, int] = {}
         self.store_failures = 0
         self.store_failed_at = 0.0
         self.slowest_look = 0.0

@@ -26,7 +26,8 @@ DISTURBANCES = (
 )
 # What tokenadapter's stores are like, in the words of a plan.
 STORES: Mapping[str, Mapping[str, Any]] = {
-    "file or keyring": {"swaps_locked": True},
+    "file": {"swaps_locked": True, "is_file": True},
+    "keyring": {"swaps_locked": True},
     "functions with a lock": {"swaps_locked": True, "notes_apart": False},
     "Redis": {"lease": 5.0, "has_clock": True, "drops": True},
     "database": {"lease": 5.0, "has_clock": True},
@@ -54,6 +55,8 @@ class Plan:
     """Seconds for which the lock outlives its holder; ``None``: it ends with its process."""
     swaps_locked: bool = False
     """Whether a compare-and-swap is two steps, a look and a write, under the lock."""
+    is_file: bool = False
+    """Whether a glimpse tells that it was written, and renewals can be claimed there."""
     drops: bool = False
     """Whether what is worth nothing any more is gone."""
     notes_apart: bool = True

@@ -34,13 +34,12 @@ def check(
     :param lock: the one that *process* holds.
     """
     account, document = witness.accounts[process], witness.disk.document
+    known = account.knows.get(witness.world.running, 0)
     if account.store_failures and not credential.single_use:
         return  # it goes on without the store, and can know nothing of the others
     if lock is None:
         witness.fail(process, f"presents {credential.secret} without the lock")
-    is_overtaken = account.knows < (
-        witness.disk.writes if witness.lapses else witness.disk.set_back_at
-    )
+    is_overtaken = known < (witness.disk.writes if witness.lapses else witness.disk.set_back_at)
     if not is_overtaken:
         _check_need(witness, process, document)
         _check_hold(witness, process, document)
@@ -75,8 +74,15 @@ def _check_hold(witness: Witness, process: Process, document: Document) -> None:
     # A hold begins before its failure by as long as the look took, and is void before it begins.
     if hold is None or witness.moved_clocks or witness.slowest_look() > 1.0:
         return
-    if witness.disk.clocks_differ and is_behind(witness, process, document):
-        return  # whether the hold is older than what came after is not to be told
+    seen = witness.accounts[process].seen
+    # What the slot was set back to may hold what is older than what came after; if clocks differ,
+    # that is not to be told.
+    if (
+        seen is not None
+        and is_behind(witness, process, document)
+        and (witness.disk.clocks_differ or hold["set_at"] <= seen[2])
+    ):
+        return
     if witness.store_now(process) < hold["set_at"] + hold["duration"]:
         witness.fail(process, "asks the server although a hold binds it")
 
@@ -109,7 +115,8 @@ def _check_spent(witness: Witness, process: Process, credential: Credential) -> 
         elif earlier.outcome == "refused" and secret in witness.readopted:
             may = True
         else:
-            is_overtaken = witness.lapses > 0 and account.knows < earlier.recorded
+            known = account.knows.get(witness.world.running, 0)
+            is_overtaken = witness.lapses > 0 and known < earlier.recorded
             may = is_overtaken or _is_forgotten(witness, process, earlier)
         if not may:
             witness.fail(

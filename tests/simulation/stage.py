@@ -55,6 +55,7 @@ class Stage:
         disk.lease = plan.lease
         disk.failing_saves, disk.lost_answers = plan.failing_saves, plan.lost_writes
         disk.swaps_locked, disk.drops = plan.swaps_locked, plan.drops
+        disk.is_file = plan.is_file
         disk.notes_apart = plan.notes_apart
         disk.ahead = 0.0 if plan.has_clock else None
         disk.clocks_differ = 2 * _AGREE if plan.computers and not plan.has_clock else 0.0

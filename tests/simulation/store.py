@@ -5,6 +5,8 @@ Stores differ in what :data:`simulation.plan.STORES` says of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -26,9 +28,11 @@ class Disk:
 
     :ivar writes: how often the slot was written, or set back.
     :ivar set_back_at: the number of the write that set it back last.
+    :ivar claimed: the tag of what was claimed last, and by whom.
     :ivar lease: for how many seconds the lock outlives a holder that is dead or stopped; ``None``
         for a lock that ends with its process.
     :ivar swaps_locked: whether a compare-and-swap is two steps, under the lock.
+    :ivar is_file: whether a glimpse tells that it was written, and renewals can be claimed there.
     :ivar drops: whether it drops what is worth nothing any more.
     :ivar notes_apart: whether notes are not in the slot, and lost with it.
     :ivar notes_of: what each process has noted, and remembers if the slot forgets it.
@@ -44,12 +48,13 @@ class Disk:
         self._slot: tuple[Document, str] | None = None
         self._drops_at = inf
         self.past: list[tuple[tuple[Document, str], frozenset[str]]] = []
-        self.swaps_locked = self.drops = False
+        self.swaps_locked = self.is_file = self.drops = False
         self.notes_apart = True
         self.writes = self.set_back_at = 0
         self.notes: set[str] = set()
         self.notes_of: dict[Process, set[str]] = {}
         self.holder: SimulatedLock | None = None
+        self.claimed: tuple[str | None, Process | None] = None, None
         self.lease: float | None = None
         self.ahead: float | None = None
         self.clocks_differ = 0.0
@@ -136,6 +141,8 @@ class SimulatedStore:
         self.disk = disk
         self.process = process
         self.world = disk.world
+        if disk.is_file:
+            self.glimpse, self.claim = self._glimpse, self._claim
 
     def __repr__(self) -> str:
         return "SimulatedStore()"
@@ -145,11 +152,28 @@ class SimulatedStore:
         ahead = self.process.computer.ahead if self.disk.ahead is None else self.disk.ahead
         return self.world.now + ahead
 
-    def glimpse(self) -> object:
-        if self.disk.lease is not None:
-            return None
+    def _glimpse(self) -> object:
         self.world.point("glimpse")
         return self.disk.writes, self.disk.slot and self.disk.slot[1]
+
+    def _claim(self) -> AbstractContextManager[object] | None:
+        disk = self.disk
+        self.world.point("claim")
+        tag = disk.slot and disk.slot[1]
+        claimed, process = disk.claimed
+        is_claimed = claimed == tag and process is not None and process.alive
+        if is_claimed or (disk.holder is not None and disk.holder.is_held()):
+            return None
+        disk.claimed = tag, self.process
+        return self._claimed(tag)
+
+    @contextmanager
+    def _claimed(self, tag: str | None) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self.disk.claimed == (tag, self.process):
+                self.disk.claimed = None, None
 
     def load(self) -> Snapshot:
         began = self.world.now
@@ -192,8 +216,10 @@ class SimulatedStore:
             self.world.note(self.process, "  somebody else has written")
             disk.witness.moved(self.process)
             return False
+        before, set_back_at = disk.document, disk.set_back_at
         self.between()
-        before = disk.document
+        if disk.set_back_at == set_back_at:  # who brings back an earlier state heeds no lock
+            before = disk.document
         disk.put((document, tag), ttl)
         disk.writes += 1
         disk.witness.saved(self.process, before, document)

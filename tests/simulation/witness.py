@@ -197,12 +197,13 @@ class Witness:
         self.world.fail(f"{process} {message}")
 
     def _sees(self, account: Account, document: Document) -> None:
-        account.knows = self.disk.writes
+        account.knows[self.world.running] = self.disk.writes
         if "token" in document:
             age = self.authority.age(document["token"])
             generation, salt = document.get("generation", 0), document["salt"]
             # Of two that were renewed as often, one from what the slot was set back to, the one
             # counts that it holds.
-            is_branch = account.seen is not None and (generation, salt) == account.seen
+            is_branch = account.seen is not None and (generation, salt) == account.seen[:2]
             if age >= account.newest or is_branch:
-                account.newest, account.seen = age, (generation, salt)
+                issued_at = document["token"]["issued_at"]
+                account.newest, account.seen = age, (generation, salt, issued_at)

@@ -97,6 +97,10 @@ def test_what_the_inner_store_says_of_itself_goes_for_both(inner: FileStore, pat
     assert encrypted(inner).poll == inner.poll
     assert encrypted(inner).glimpse() == inner.glimpse()
     assert encrypted(memory).glimpse() is None
+    assert not hasattr(encrypted(memory), "claim")
+    save(encrypted(inner))
+    with encrypted(inner).claim():
+        assert inner.claim() is None
     assert not encrypted(memory).is_copy
     assert encrypted(pickle.loads(pickle.dumps(memory))).is_copy
     held = encrypted(inner).lock()

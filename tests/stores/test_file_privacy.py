@@ -28,11 +28,14 @@ def test_files_and_directories_are_for_their_owner_alone(tmp_path: Path) -> None
     store = FileStore(path)
     save(store)
     store.mark("note", for_good=True)
+    with store.claim():
+        pass
     lock = store.lock()
     assert lock.acquire(60)
     store.prepare()
     assert {entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")} == {
         "token.json",
+        "token.json.claim",
         "token.json.lock",
         "token.json.notes",
     }

@@ -18,6 +18,7 @@ __all__ = [
     "is_locked",
     "is_own",
     "is_private",
+    "open_to_lock",
     "open_to_read",
     "replace",
     "reserve",
@@ -34,6 +35,7 @@ _BINARY: int = getattr(os, "O_BINARY", 0)
 _NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 # Opening a named pipe that somebody put there must not hang.
 _READ: int = os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0)
+_LOCK: int = os.O_RDWR | os.O_CREAT | _BINARY | _NOFOLLOW | getattr(os, "O_NONBLOCK", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
 
 # What file systems answer that do not know a call, network and user-space ones among them.
@@ -55,6 +57,11 @@ def open_to_read(path: str, *, follow: bool) -> int:
 def create(path: str) -> int:
     """A descriptor of a new file, which this user alone may read and write."""
     return os.open(path, _CREATE, 0o600)
+
+
+def open_to_lock(path: str) -> int:
+    """A descriptor of a file that nobody reads, which is created for this user alone."""
+    return os.open(path, _LOCK, 0o600)
 
 
 def reserve(fd: int, size: int) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from tokenadapter.protocols import Document, Snapshot, StoreLock, TokenStore
 from tokenadapter.stores._cipher import Cipher, Forged, Key, UnknownKey, new_key
@@ -79,6 +80,12 @@ class EncryptedStore:
         """What differs when the inner store was written meanwhile; ``None`` if it cannot tell."""
         glimpse: Callable[[], object] | None = getattr(self.inner, "glimpse", None)
         return None if glimpse is None else glimpse()
+
+    @property
+    def claim(self) -> Callable[[], AbstractContextManager[object] | None]:
+        """The inner store's, if renewals can be claimed there."""
+        claim: Callable[[], AbstractContextManager[object] | None] = cast(Any, self.inner).claim
+        return claim
 
     def load(self) -> Snapshot:
         """What the inner store holds, decrypted.

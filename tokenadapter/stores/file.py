@@ -30,9 +30,10 @@ _RESERVE = 64 << 10
 class FileStore:
     """One slot in a file, for all processes of one machine.
 
-    Three files: the record *path*; ``path.lock``; and, where refresh tokens were spent,
-    ``path.notes``, which remembers them by their hashes if the record is deleted.  They are
-    created with mode 0600; their directory, if it is not there, with mode 0700.
+    Beside the record *path* there are ``path.lock`` and ``path.claim``, both empty, and, where
+    refresh tokens were spent, ``path.notes``, which remembers them by their hashes if the record
+    is deleted.  They are created with mode 0600; their directory, if it is not there, with mode
+    0700.
 
     :param path: of the record; a leading ``~`` is the user's home directory.
     :param private: refuse to use a file that others can read or write, that belongs to another
@@ -82,6 +83,17 @@ class FileStore:
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def claim(self) -> AbstractContextManager[object] | None:
+        """Say that one is about to renew the token: much less than the lock takes.
+
+        :returns: the claim, to be entered and left; ``None`` if another has it, or the lock.
+            Where there is no directory yet or a file cannot be locked, and on Windows, everybody
+            has it.
+        """
+        from tokenadapter.stores._claim import claim
+
+        return claim(f"{self._file}.claim", f"{self._file}.lock")
 
     def save(
         self, document: Document, *, tag: str, expected: str | None, ttl: float | None

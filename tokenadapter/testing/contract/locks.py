@@ -202,6 +202,26 @@ class Locks(Terms):
             assert glimpse() != before
             expected = tag
 
+    def test_a_claim_is_had_by_one_and_keeps_nobody_from_the_lock(self, connect: Connect) -> None:
+        claim = getattr(connect(), "claim", None)
+        if claim is None:
+            pytest.skip("renewals of this store cannot be claimed: all try the lock at once")
+        assert connect().save({"n": 1}, tag="one", expected=None, ttl=None)
+        with claim():
+            if connect().claim() is not None:  # type: ignore[attr-defined]
+                pytest.skip("this place knows no claims: everybody has them")
+            lock = connect().lock()
+            assert lock.acquire(self.HOLD)
+            lock.release()
+        with connect().claim():  # type: ignore[attr-defined]
+            assert claim() is None
+        lock = connect().lock()
+        assert lock.acquire(self.HOLD)
+        assert claim() is None
+        lock.release()
+        with claim():
+            pass
+
     def test_of_many_threads_that_find_it_empty_one_fills_it(self, connect: Connect) -> None:
         barrier = threading.Barrier(8)
         told: list[tuple[str, bool]] = []

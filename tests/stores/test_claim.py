@@ -1,0 +1,154 @@
+"""A claim on a file is had by one process, and ends with it, however that ends."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import os
+import signal
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from tokenadapter.stores.file import FileStore
+from tokenadapter.testing.workers import process
+
+from .helpers import failing, save
+
+
+def is_claimed(store: FileStore) -> bool:
+    claim = FileStore(store.path).claim()
+    if claim is None:
+        return True
+    with claim:
+        return False
+
+
+def test_where_no_directory_is_everybody_has_it(store: FileStore) -> None:
+    first, second = store.claim(), store.claim()
+    assert first is not None
+    assert second is not None
+    with first, second:
+        pass
+
+
+def test_it_ends_with_the_process_that_has_it(store: FileStore) -> None:
+    save(store)
+    with process(_claim, store) as (child, pipe):
+        assert pipe.recv() is True
+        assert is_claimed(store)
+        child.kill()
+        child.join()
+        assert not is_claimed(store)
+
+
+def _claim(pipe: Connection, store: FileStore) -> None:
+    claim = store.claim()
+    assert claim is not None
+    with claim:
+        pipe.send(True)
+        pipe.recv()
+
+
+def test_it_ends_with_that_process_although_it_has_forked(store: FileStore) -> None:
+    save(store)
+    with process(_claim_and_fork, store) as (child, pipe):
+        grandchild = pipe.recv()
+        assert is_claimed(store)
+        child.kill()
+        child.join()
+        assert not is_claimed(store)
+        os.kill(grandchild, signal.SIGKILL)
+
+
+def _claim_and_fork(pipe: Connection, store: FileStore) -> None:
+    claim = store.claim()
+    assert claim is not None
+    with claim:
+        if os.fork() == 0:
+            signal.alarm(60)
+            pipe.send(os.getpid())
+            signal.pause()
+        pipe.recv()
+
+
+def test_it_ends_with_its_block_although_another_has_the_file_open(store: FileStore) -> None:
+    """A child that was forked in some way of which Python knows nothing."""
+    save(store)
+    claim = store.claim()
+    assert isinstance(claim, io.FileIO)
+    with claim:
+        twin = os.dup(claim.fileno())
+    try:
+        assert not is_claimed(store)
+    finally:
+        os.close(twin)
+
+
+def test_one_that_nobody_enters_is_not_kept(store: FileStore) -> None:
+    """Its caller was interrupted just then."""
+    save(store)
+    with pytest.warns(ResourceWarning):
+        assert [store.claim()] != [None]
+    assert not is_claimed(store)
+
+
+def test_who_has_the_lock_needs_none(store: FileStore) -> None:
+    save(store)
+    locked, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        lock = store.lock()
+        assert lock.acquire(60)
+        locked.set()
+        over.wait(60)
+        lock.release()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert locked.wait(60)
+    assert is_claimed(store)
+    over.set()
+    thread.join()
+    assert not is_claimed(store)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF])
+def test_where_nothing_can_be_locked_so_everybody_has_it(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As on a network file system that locks no file which was opened to be read."""
+    save(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", failing(fcntl.flock, number))
+        assert not is_claimed(store)
+        assert not is_claimed(store)
+
+
+def test_a_link_is_not_followed(store: FileStore, path: Path) -> None:
+    save(store)
+    target = path.with_name("target")
+    path.with_name("token.json.claim").symlink_to(target)
+    assert not is_claimed(store)
+    assert not target.exists()
+
+
+def test_it_is_for_its_owner_alone_and_stays(store: FileStore, path: Path) -> None:
+    save(store)
+    file = path.with_name("token.json.claim")
+    for _ in range(2):
+        assert not is_claimed(store)
+        assert (file.stat().st_mode & 0o777, file.stat().st_size) == (0o600, 0)
+
+
+def test_it_keeps_nobody_from_reading_or_writing(store: FileStore) -> None:
+    """Also where a lock does, as on a share that Windows serves."""
+    save(store)
+    claim = store.claim()
+    assert isinstance(claim, io.FileIO)
+    with claim:
+        assert claim.name not in (store.path, f"{store.path}.lock", f"{store.path}.notes")
+        save(store, 2, expected="tag 1")

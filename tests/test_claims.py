@@ -1,0 +1,480 @@
+"""Who finds a renewal claimed leaves it to whoever has claimed it, for a while."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+from doubles import Authority, Clockwork, Shelf
+
+from tokenadapter import errors
+from tokenadapter.events import Event, Waited
+from tokenadapter.keeper import TokenKeeper
+from tokenadapter.token import Token
+
+HOUR = 3600.0
+
+
+class Counter(Shelf):
+    """A shelf whose renewals can be claimed, and that tells of each write at a glimpse.
+
+    :ivar claimed: whether somebody has the claim.
+    :ivar steps: what was asked of it.
+    """
+
+    def __init__(self, clock: Clockwork) -> None:
+        super().__init__(clock)
+        self.claimed = False
+        self.steps: list[str] = []
+        self.failing = lambda step: bool(self.steps.append(step))
+
+    def glimpse(self) -> object:
+        return self.slot and self.slot[1]
+
+    def claim(self) -> AbstractContextManager[object] | None:
+        self.steps.append("claim")
+        return None if self.claimed or self.holder is not None else self._claimed()
+
+    @contextmanager
+    def _claimed(self) -> Iterator[None]:
+        self.claimed = True
+        try:
+            yield
+        finally:
+            self.claimed = False
+
+
+class Office:
+    """Two processes that share a counter, and what happens while one of them sleeps."""
+
+    def __init__(self) -> None:
+        self.clock = Clockwork()
+        self.counter = Counter(self.clock)
+        self.authority = Authority()
+        self.happens: dict[int, Callable[[], object]] = {}
+        self.events: list[Event] = []
+        self.threads = 0
+        self.sleep, self.start = self.clock.sleep, self.clock.start
+        self.clock.sleep, self.clock.start = self._sleep, self._start  # type: ignore[method-assign]
+        self.other = self.keeper()
+        self.first = self.other.current()
+        self.counter.steps.clear()
+        self.threads = 0
+
+    def keeper(self, **settings: Any) -> TokenKeeper:
+        heard = self.events.append
+        return TokenKeeper(
+            self.authority, self.counter, machine=self.clock, on_event=heard, **settings
+        )
+
+    def expire(self) -> None:
+        self.clock.go_on(HOUR)
+
+    def renew(self) -> None:
+        """The other process has claimed a renewal, and does it."""
+        self.counter.claimed = False
+        self.other.renew(self.first)
+
+    def write(self, **changes: Any) -> None:
+        assert self.counter.slot is not None
+        document, tag = self.counter.slot
+        self.counter.slot = {**document, **changes}, f"{int(tag.partition('-')[0]) + 1}-theirs"
+
+    def _sleep(self, seconds: float) -> None:
+        self.sleep(seconds)
+        self.happens.get(len(self.clock.slept), lambda: None)()
+
+    def _start(self, work: Callable[[], None]) -> bool:
+        self.threads += 1
+        return self.start(work)
+
+
+@pytest.fixture
+def office() -> Office:
+    return Office()
+
+
+def test_a_renewal_is_claimed_for_as_long_as_it_takes(office: Office) -> None:
+    told: list[bool] = []
+    office.authority.asking = lambda: told.append(office.counter.claimed)
+    office.expire()
+    assert office.keeper().current().access_token == "access-2"
+    assert told == [True]
+    assert not office.counter.claimed
+    # The claim comes before all else but the first look.
+    assert office.counter.steps[:3] == ["load", "claim", "lock"]
+
+
+def test_who_finds_it_claimed_starts_no_thread_and_asks_for_no_lock(office: Office) -> None:
+    office.expire()
+    office.counter.claimed = True
+    keeper = office.keeper()
+
+    def steps_of_the_other() -> None:
+        office.renew()
+        office.counter.steps.clear()
+        office.threads = 0
+
+    office.happens[5] = steps_of_the_other
+    outcome = keeper.obtain()
+    assert (outcome.token.access_token, outcome.is_new, outcome.minted) == ("access-2", True, False)
+    assert office.counter.steps == ["claim", "load"]
+    assert office.threads == 0
+    assert len(office.authority.presented) == 2
+    assert [event for event in office.events if isinstance(event, Waited)][-1].seconds > 0
+
+
+def test_who_waits_looks_ever_less_often(office: Office) -> None:
+    office.expire()
+    office.counter.claimed = True
+    office.happens[60] = office.renew
+    office.keeper().current()
+    assert office.clock.slept[:10] == [0.005] * 10
+    assert office.clock.slept[20] == pytest.approx(sum(office.clock.slept[:20]) / 10)
+    assert max(office.clock.slept) == office.counter.poll[1]
+    # As long as nothing was written, a glimpse is all.
+    assert office.counter.steps[:61] == ["load", *["claim"] * 60]
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_claim_whose_holder_is_gone_is_free(office: Office, is_refused: bool) -> None:
+    keeper = office.keeper()
+    rejected = keeper.current() if is_refused else None
+    office.expire()
+    office.counter.claimed = True
+    office.happens[3] = lambda: setattr(office.counter, "claimed", False)
+    outcome = keeper.obtain(rejected)
+    assert (outcome.token.access_token, outcome.minted) == ("access-2", True)
+    assert len(office.clock.slept) == 3
+
+
+def test_a_claim_is_believed_for_a_while(office: Office) -> None:
+    """Whoever has it may be stopped, or have left it to a forked child that knows nothing."""
+    office.expire()
+    office.counter.claimed = True
+    began = office.clock.ticks
+    assert office.keeper().current().access_token == "access-2"
+    assert 5.0 <= office.clock.ticks - began < 5.1
+    assert office.counter.claimed
+
+
+def test_half_of_the_time_is_left_for_a_renewal(office: Office) -> None:
+    office.expire()
+    office.counter.claimed = True
+    assert office.keeper().current(timeout=1.0).access_token == "access-2"
+    assert sum(office.clock.slept) == pytest.approx(0.5)
+
+
+def test_what_was_waited_for_a_claim_counts_as_waited(office: Office) -> None:
+    office.expire()
+    office.counter.claimed = True
+    office.counter.holder = office.counter.lock()
+    began = office.clock.ticks
+    with pytest.raises(errors.LockTimeout, match=r"^Others have held the lock of .* for 8\.0"):
+        office.keeper(lock_timeout=8.0, inline=True).current()
+    assert 8.0 <= office.clock.ticks - began < 8.1
+
+
+def intent(office: Office) -> dict[str, Any]:
+    return {"credential": "x", "first_sent": office.clock.now, "attempt": 1}
+
+
+def write_hold(office: Office, remaining: float) -> None:
+    hold = {"set_at": office.clock.now - 5.0, "duration": 5.0 + remaining, "step": 1}
+    office.write(hold={**hold, "kind": "temporary", "cause": "It is down."})
+
+
+def test_where_nobody_may_ask_nobody_waits(office: Office) -> None:
+    office.expire()
+    office.counter.claimed = True
+    write_hold(office, 5.0)
+    with pytest.raises(errors.RefreshTemporarilyFailed, match="It is down"):
+        office.keeper().current()
+    assert office.clock.slept == []
+
+
+@pytest.mark.parametrize("is_spent", [False, True])
+def test_where_a_login_is_needed_nobody_waits(office: Office, is_spent: bool) -> None:
+    """Unless that was before the token that is there."""
+    office.expire()
+    office.authority.revoked = True
+    with pytest.raises(errors.ReauthRequired):
+        office.keeper().current()
+    if is_spent:
+        office.authority.revoked = False
+        office.clock.go_on(1.0)
+        office.other.adopt(office.authority.issue())
+        office.expire()
+    office.counter.claimed = True
+    office.clock.slept.clear()
+    if is_spent:
+        assert office.keeper().current().access_token == "access-3"
+    else:
+        with pytest.raises(errors.ReauthRequired):
+            office.keeper().current()
+    assert bool(office.clock.slept) == is_spent
+
+
+def test_a_token_that_was_refused_when_it_was_new_is_not_waited_for(office: Office) -> None:
+    keeper = office.keeper()
+    keeper.distrust(keeper.current())
+    office.counter.claimed = True
+    outcome = keeper.obtain(keeper.current())
+    assert outcome.distrusted
+    assert office.clock.slept == []
+
+
+def test_nobody_waits_for_who_has_given_up(office: Office) -> None:
+    """The other's server is down: what it has written says until when nobody asks."""
+    office.expire()
+    down = errors.RefreshTemporarilyFailed("It is down.", processed=False)
+    office.authority.script = [down]
+
+    def fail() -> None:
+        office.counter.claimed = False
+        with pytest.raises(errors.RefreshTemporarilyFailed):
+            office.other.renew(office.first)
+        office.counter.claimed = True  # by the next one, who hears the same
+
+    office.counter.claimed = True
+    office.happens[2] = fail
+    with pytest.raises(errors.RefreshTemporarilyFailed, match="It is down"):
+        office.keeper().current()
+    assert len(office.clock.slept) == 2
+
+
+def test_nobody_waits_for_who_has_left_without_a_word(office: Office) -> None:
+    office.expire()
+    office.counter.claimed = True
+    office.happens[2] = office.write
+    assert office.keeper().current().access_token == "access-2"
+    assert len(office.clock.slept) == 2
+
+
+@pytest.mark.parametrize("has_failed_before", [False, True])
+def test_who_sees_a_renewal_under_way_goes_on_waiting(
+    office: Office, has_failed_before: bool
+) -> None:
+    office.expire()
+    if has_failed_before:
+        write_hold(office, -1.0)
+    office.counter.claimed = True
+    office.happens[2] = lambda: office.write(intent=intent(office))
+    office.happens[4] = office.renew
+    assert office.keeper().current().access_token == "access-2"
+    assert len(office.clock.slept) == 4
+
+
+def test_a_token_that_others_have_renewed_before_costs_a_look(office: Office) -> None:
+    keeper = office.keeper()
+    rejected = keeper.current()
+    office.other.renew(rejected)
+    office.counter.steps.clear()
+    office.threads = 0
+    outcome = keeper.obtain(rejected)
+    assert (outcome.token.access_token, outcome.is_new) == ("access-2", False)
+    assert office.counter.steps == ["claim", "load"]
+    assert office.threads == 0
+
+
+def test_a_token_that_is_minted_meanwhile_does_although_it_seems_old(office: Office) -> None:
+    """Its minter's clock says otherwise: a second renewal would not help."""
+    office.expire()
+    office.counter.claimed = True
+    old = {"access_token": "theirs", "issued_at": office.clock.now - 2 * HOUR}
+    token = Token.from_dict({**old, "expires_at": office.clock.now - HOUR}, now=office.clock.now)
+    office.happens[2] = lambda: office.write(token=token.to_dict())
+    outcome = office.keeper().obtain()
+    assert (outcome.token.access_token, outcome.is_new) == ("theirs", True)
+    assert len(office.authority.presented) == 1
+
+
+def test_a_token_that_was_refused_ends_no_waiting(office: Office) -> None:
+    keeper = office.keeper()
+    rejected = keeper.current()
+    office.counter.claimed = True
+    office.happens[2] = lambda: office.write(intent=intent(office))
+    office.happens[4] = office.renew
+    assert keeper.renew(rejected).access_token == "access-2"
+    assert len(office.clock.slept) == 4
+
+
+def test_a_token_that_was_refused_is_none_though_it_comes_into_the_store_meanwhile(
+    office: Office,
+) -> None:
+    office.expire()
+    office.counter.claimed = True
+    refused = Token.from_dict({"access_token": "theirs"}, now=office.clock.now)
+    office.happens[2] = lambda: office.write(token=refused.to_dict(), intent=intent(office))
+    office.happens[4] = lambda: office.other.adopt(office.authority.issue())
+    assert office.keeper().renew(refused).access_token == "access-2"
+    assert len(office.clock.slept) == 4
+
+
+def test_one_thread_waits_and_the_others_join_a_renewal(office: Office) -> None:
+    """So does a signal handler, in the very thread that waits."""
+    office.expire()
+    office.counter.claimed = True
+    keeper = office.keeper()
+    found: list[Token] = []
+    turns: list[bool] = []
+
+    def join() -> None:
+        found.append(keeper.current())
+        turns.append(bool(keeper._claims._turn))
+
+    office.happens[2] = join
+    assert keeper.current().is_same(found[0])
+    assert found[0].access_token == "access-2"
+    assert turns == [True]  # it is the first one's still
+    assert not keeper._claims._turn
+    assert office.threads == 1
+    assert len(office.authority.presented) == 2
+
+
+def test_a_renewal_that_asks_for_a_token_is_told_so_at_once(office: Office) -> None:
+    """As a source does that sends its request through the session that it is for."""
+    keeper = office.keeper()
+    keeper.current()
+    office.clock.go_on(HOUR - 120)
+    told: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            keeper.obtain(office.first)
+        except errors.TokenError as error:
+            told.append(error)
+
+    office.authority.asking = ask
+    assert keeper.current().access_token == "access-1"
+    run = keeper._errands.flight.under_way()
+    assert run is None or run.wait(60)
+    assert len(told) == 1
+    assert office.clock.slept == []
+
+
+def test_who_is_interrupted_leaves_no_claim_and_nobody_waiting(office: Office) -> None:
+    office.expire()
+    office.counter.claimed = True
+    keeper = office.keeper()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    office.happens[2] = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        keeper.current()
+    office.happens[4] = office.renew
+    office.threads = 0
+    assert keeper.current().access_token == "access-2"
+    # The other's helper, and no other.
+    assert (office.threads, len(office.clock.slept)) == (1, 4)
+
+
+def test_a_forked_child_waits_although_a_thread_of_its_parent_did(office: Office) -> None:
+    office.expire()
+    office.counter.claimed = True
+    keeper = office.keeper()
+    waits, over = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        waits.set()
+        over.wait(60)
+
+    office.happens[1] = wait
+    found: list[Token] = []
+    thread = threading.Thread(target=lambda: found.append(keeper.current()))
+    thread.start()
+    assert waits.wait(60)
+    keeper._after_fork()
+    office.happens[3] = office.renew
+    office.threads = 0
+    assert keeper.current().access_token == "access-2"
+    assert office.threads == 1
+    assert "Renewed" not in keeper.stats
+    over.set()
+    thread.join()
+    assert [token.access_token for token in found] == ["access-2"]
+
+
+def test_a_child_that_is_forked_by_who_waits_goes_on(office: Office) -> None:
+    """By a signal handler, say; and nothing is left behind."""
+    office.expire()
+    office.counter.claimed = True
+    keeper = office.keeper()
+    office.happens[1] = keeper._after_fork
+    office.happens[2] = office.renew
+    outcome = keeper.obtain()
+    assert (outcome.token.access_token, outcome.is_new) == ("access-2", True)
+
+
+def test_a_renewal_of_its_own_process_is_joined(office: Office) -> None:
+    """It has the lock, as another would: nobody waits for oneself."""
+    keeper = office.keeper()
+    keeper.current()
+    office.clock.go_on(HOUR - 120)
+    asked, goes_on = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        asked.set()
+        assert goes_on.wait(60)
+
+    office.authority.asking = ask
+    assert keeper.current().access_token == "access-1"  # and a helper begins
+    assert asked.wait(60)
+    office.expire()
+    office.counter.steps.clear()
+    waits = keeper._errands.flight.under_way().wait  # type: ignore[union-attr]
+    keeper._errands.flight.under_way().wait = lambda timeout: (  # type: ignore[union-attr,method-assign]
+        goes_on.set(),
+        waits(timeout),
+    )[1]
+    assert keeper.current().access_token == "access-2"
+    assert office.clock.slept == []
+
+
+def test_what_another_thread_obtains_meanwhile_is_used_also_if_it_cannot_be_saved(
+    office: Office,
+) -> None:
+    office.expire()
+    office.counter.claimed = True
+    keeper = office.keeper()
+    token = Token.from_dict({"access_token": "theirs"}, now=office.clock.now)
+    view = keeper._slot.look()
+    theirs = view._replace(record=view.record._replace(token=token))
+    office.happens[2] = lambda: keeper._take(theirs, minted=True)
+    outcome = keeper.obtain()
+    assert (outcome.token.access_token, outcome.is_new) == ("theirs", True)
+    assert len(office.clock.slept) == 2
+
+
+def test_a_store_whose_claims_fail_is_one_without(office: Office) -> None:
+    office.expire()
+
+    def fails() -> None:
+        raise OSError("no claims today")
+
+    office.counter.claim = fails  # type: ignore[method-assign,assignment]
+    assert office.keeper().current().access_token == "access-2"
+
+
+@pytest.mark.parametrize("when", [0, 2])
+def test_a_store_that_fails_is_told_by_the_renewal(office: Office, when: int) -> None:
+    office.expire()
+    office.counter.claimed = True
+    keeper = office.keeper()
+
+    def fail() -> None:
+        office.write()
+        office.counter.failing = lambda step: step == "load"
+
+    if when:
+        office.happens[when] = fail
+    else:
+        fail()
+    with pytest.raises(errors.StoreError, match="load fails in this test"):
+        keeper.current()
+    assert len(office.clock.slept) == when
