@@ -411,6 +411,24 @@ def test_a_child_that_is_forked_by_who_waits_goes_on(office: Office) -> None:
     assert (outcome.token.access_token, outcome.is_new) == ("access-2", True)
 
 
+def test_while_another_renews_a_stale_token_no_thread_is_started(office: Office) -> None:
+    keeper = office.keeper()
+    keeper.current()
+    office.clock.go_on(HOUR - 120)
+    office.counter.claimed = True
+    office.counter.steps.clear()
+    for _ in range(3):
+        assert keeper.current().access_token == "access-1"
+    assert office.threads == 0
+    # It is asked as seldom as a helper would look.
+    assert office.counter.steps == ["claim"]
+    office.counter.claimed = False
+    office.clock.go_on(30)
+    assert keeper.current().access_token == "access-1"
+    assert office.threads == 1
+    assert not office.counter.claimed
+
+
 def test_a_renewal_of_its_own_process_is_joined(office: Office) -> None:
     """It has the lock, as another would: nobody waits for oneself."""
     keeper = office.keeper()

@@ -80,6 +80,14 @@ class Claims:
             if self._turn.get("mine") is me:
                 del self._turn["mine"]
 
+    def are_taken(self) -> bool:
+        """Whether another is about to renew, as far as is known: then no helper need look."""
+        if self._claim is None:
+            return False
+        claim = self._claimed()
+        with nullcontext() if claim is None else claim:
+            return claim is None
+
     def reset(self) -> None:
         """This is a forked child, where no other thread is."""
         self._turn.clear()

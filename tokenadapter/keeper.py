@@ -334,7 +334,8 @@ class TokenKeeper:
             from tokenadapter.need import Need
 
             self._look_again = now + (hand.soft - hand.hard) / _LOOKS_PER_WINDOW
-            self._errands.begin(Need(fresh=True, waits=False))
+            if not self._claims.are_taken():
+                self._errands.begin(Need(fresh=True, waits=False))
 
     @property
     def _claims(self) -> Claims:
