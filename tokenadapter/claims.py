@@ -97,7 +97,7 @@ class Claims:
     ) -> tuple[View | None, Outcome | None, _Claim | None]:
         """Wait for a claim, or for a token: what was seen last, the outcome, and the claim."""
         machine, view, first = self._machine, seen, seen
-        began = now = machine.monotonic()
+        began = machine.monotonic()
         end = began + min(_BELIEVED, (end - began) / 2)
         while True:
             claim = self._claimed()

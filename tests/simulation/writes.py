@@ -20,7 +20,10 @@ def check(witness: Witness, process: Process, before: Document, document: Docume
         access = new["access_token"]
         if access not in witness.saved_tokens and ("hold" in document or "intent" in document):
             witness.fail(process, f"leaves a hold or an intent beside {access}, which is new")
-        if old is not None and witness.authority.age(new) < witness.authority.age(old):
+        # Of two logins, one of which a set-back brought back, the one counts that renewed since.
+        is_later = witness.disk.set_back_at and old and new["issued_at"] > old["issued_at"]
+        is_older = old and witness.authority.age(new) < witness.authority.age(old)
+        if is_older and not is_later:
             witness.fail(process, f"writes {access} over {old['access_token']}")
     for stone in document.get("tombstones", ()):
         if not _was_refused(witness, named(stone)):
