@@ -36,11 +36,13 @@ class Counter(Shelf):
 
     def claim(self) -> AbstractContextManager[object] | None:
         self.steps.append("claim")
-        return None if self.claimed or self.holder is not None else self._claimed()
+        if self.claimed or self.holder is not None:
+            return None
+        self.claimed = True
+        return self._claimed()
 
     @contextmanager
     def _claimed(self) -> Iterator[None]:
-        self.claimed = True
         try:
             yield
         finally:
@@ -216,6 +218,18 @@ def test_where_a_login_is_needed_nobody_waits(office: Office, is_spent: bool) ->
         with pytest.raises(errors.ReauthRequired):
             office.keeper().current()
     assert bool(office.clock.slept) == is_spent
+
+
+def test_where_a_first_login_is_needed_nobody_waits(office: Office) -> None:
+    office.counter.slot = None
+    office.authority.revoked = True
+    office.counter.notes.clear()
+    with pytest.raises(errors.ReauthRequired, match="invalid_grant"):
+        office.keeper().current()
+    office.counter.claimed = True
+    with pytest.raises(errors.ReauthRequired, match="invalid_grant"):
+        office.keeper().current()
+    assert office.clock.slept == []
 
 
 def test_a_token_that_was_refused_when_it_was_new_is_not_waited_for(office: Office) -> None:
