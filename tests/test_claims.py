@@ -184,6 +184,14 @@ def intent(office: Office) -> dict[str, Any]:
     return {"credential": "x", "first_sent": office.clock.now, "attempt": 1}
 
 
+def test_a_caller_is_told_how_long_it_has_waited_in_all(office: Office) -> None:
+    office.expire()
+    office.counter.claimed = True
+    office.clock.start = lambda work: True  # type: ignore[method-assign]  # it never comes to it
+    with pytest.raises(errors.LockTimeout, match=r"has not ended within 0\.2 s"):
+        office.keeper().current(timeout=0.2)
+
+
 def write_hold(office: Office, remaining: float) -> None:
     hold = {"set_at": office.clock.now - 5.0, "duration": 5.0 + remaining, "step": 1}
     office.write(hold={**hold, "kind": "temporary", "cause": "It is down."})

@@ -1599,17 +1599,30 @@ def test_what_was_seen_before_a_renewal_of_others_counts_no_more_after_it(
         keeper.current()
     seen = keeper._slot.look()
     keeper._errands.aside(lambda renewal: renewal.pardon())
-    run = keeper._errands.flight.aside(lambda run: None)  # it is given up
-    keeper._errands.flight._runs["run"] = run
-    assert run.wait(30)
-    joins = keeper._errands.flight.join
-
-    def join(work: Any) -> Any:
-        return keeper._errands.flight._runs.pop("run", None) or joins(work)
-
-    keeper._errands.flight.join = join
+    find_under_way(keeper, lambda run: None)  # it is given up
     outcome = keeper._errands.join(Need(), seen, clock.ticks + 30, 0.0)
     assert outcome.token.access_token == "access-1"
+
+
+def test_who_has_time_left_begins_another_when_an_earlier_caller_has_none(new_keeper, clock):
+    def ends(run: Any) -> None:
+        raise errors.LockTimeout("It took too long.")
+
+    keeper = new_keeper()
+    find_under_way(keeper, ends)
+    outcome = keeper._errands.join(Need(), None, clock.ticks + 30, 0.0)
+    assert outcome.token.access_token == "access-1"
+    find_under_way(keeper, ends)
+    with pytest.raises(errors.LockTimeout, match="It took too long"):
+        keeper._errands.join(Need(outcome.token), None, clock.ticks, 30.0)
+
+
+def find_under_way(keeper: TokenKeeper, work: Callable[[Any], None]) -> None:
+    """Let the next caller of a keeper join a run that does *work*."""
+    flight = keeper._errands.flight
+    runs, join = [flight.aside(work)], flight.join
+    assert runs[0].wait(30)
+    flight.join = lambda work: runs.pop() if runs else join(work)
 
 
 def test_a_copied_process_does_not_spend_a_refresh_token_in_memory(clock, authority):
