@@ -474,7 +474,8 @@ def test_a_call_from_within_the_renewal_does_not_wait_for_itself(new_keeper, aut
     assert len(caught) == 1
 
 
-def test_on_refresh_may_use_the_new_token_and_may_fail(new_keeper):
+def test_on_refresh_may_use_the_new_token_and_may_fail(new_keeper, caplog):
+    caplog.set_level("DEBUG", "tokenadapter")
     seen: list[Token] = []
 
     def on_refresh(token: Token) -> None:
@@ -483,7 +484,10 @@ def test_on_refresh_may_use_the_new_token_and_may_fail(new_keeper):
 
     keeper = new_keeper(on_refresh=on_refresh)
     assert keeper.current() is seen[0]
+    settle(keeper)
     assert keeper.stats["RefreshCallbackFailed"] == 1
+    assert "on_refresh raised ValueError" in caplog.text
+    assert "in this test" in caplog.text  # in the traceback, for who asks for it
 
 
 def test_on_refresh_is_called_once_per_renewal_by_the_renewer(new_keeper):

@@ -140,7 +140,7 @@ def test_without_expires_in_nobody_knows_when_the_token_dies() -> None:
 @pytest.mark.parametrize("wrong", [None, 0, 1, True, 1.5, ["a"], {"a": 1}])
 def test_an_optional_field_of_another_type_counts_as_missing(wrong: object) -> None:
     token = read(token_type=wrong, refresh_token=wrong)
-    assert token.token_type == "Bearer"
+    assert token.token_type == Token("abc", token_type="").token_type == "Bearer"
     assert token.refresh_token is None
 
 
