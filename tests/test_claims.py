@@ -302,6 +302,21 @@ def test_a_token_that_others_have_renewed_before_costs_a_look(office: Office) ->
     assert office.threads == 0
 
 
+@pytest.mark.parametrize(
+    ("age", "wanted"), [(HOUR - 120, {"patient": True}), (600.0, {"min_validity": 3300.0})]
+)
+def test_a_token_that_is_not_good_enough_ends_no_waiting(
+    office: Office, age: float, wanted: dict[str, Any]
+) -> None:
+    keeper = office.keeper()
+    keeper.current()
+    office.clock.go_on(age)
+    office.counter.claimed = True
+    office.happens[2] = office.renew
+    assert keeper.obtain(**wanted).token.access_token == "access-2"
+    assert len(office.clock.slept) == 2
+
+
 def test_a_token_that_is_minted_meanwhile_does_although_it_seems_old(office: Office) -> None:
     """Its minter's clock says otherwise: a second renewal would not help."""
     office.expire()
