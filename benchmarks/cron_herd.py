@@ -25,13 +25,11 @@ from thread_herd import (
     OURS_VALID,
     VALID,
     Herd,
-    charts,
-    claims,
     ended,
+    finding,
     in_time,
     members,
     stage,
-    table,
     who,
 )
 
@@ -62,11 +60,8 @@ def measure(quick: bool) -> Finding:
         for name in names:
             herd(name, 1, Path(folder))
         herds = in_turns(names, 1 if quick else 9, lambda name: herd(name, size, Path(folder)))
-    return Finding(
-        [table(herds, size)],
-        charts(herds, "bench-cron-herd", f"{size} scripts, expired token"),
-        [*claims(herds[OURS], size), in_time(herds, VALID, "a herd of plain requests")],
-    )
+    is_in_time = in_time(herds, VALID, "a herd of plain requests")
+    return finding(herds, size, "bench-cron-herd", "scripts", is_in_time)
 
 
 if __name__ == "__main__":

@@ -22,14 +22,12 @@ from thread_herd import (
     OURS_VALID,
     VALID,
     Herd,
-    charts,
-    claims,
     ended,
     expired,
+    finding,
     in_time,
     members,
     stage,
-    table,
     who,
 )
 
@@ -94,11 +92,8 @@ def measure(quick: bool) -> Finding:
     size, names = (3, [VALID, OURS]) if quick else (PROCESSES, members())
     names.insert(1, OURS_VALID)
     herds = in_turns(names, 1 if quick else 9, lambda name: herd(name, size))
-    return Finding(
-        [table(herds, size)],
-        charts(herds, "bench-process-herd", f"{size} processes, expired token"),
-        [*claims(herds[OURS], size), in_time(herds, OURS_VALID, "a herd with a valid token")],
-    )
+    is_in_time = in_time(herds, OURS_VALID, "a herd with a valid token")
+    return finding(herds, size, "bench-process-herd", "processes", is_in_time)
 
 
 if __name__ == "__main__":

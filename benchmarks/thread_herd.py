@@ -148,6 +148,15 @@ def in_time(herds: dict[str, list[Herd]], reference: str, text: str) -> Claim:
     return Claim(f"{text}: {took * 1e3:,.0f} ms of {least * 1e3:,.0f}", took <= least)
 
 
+def finding(herds: dict[str, list[Herd]], size: int, file: str, what: str, *more: Claim) -> Finding:
+    """What was found of *size* at once, which *what* names."""
+    return Finding(
+        [table(herds, size)],
+        charts(herds, file, f"{size} {what}, expired token"),
+        [*claims(herds[OURS], size), *more],
+    )
+
+
 def span(numbers: Iterable[int]) -> str:
     """The least and the most of them, if they differ."""
     few, *_, many = sorted(numbers) * 2
@@ -156,11 +165,7 @@ def span(numbers: Iterable[int]) -> str:
 
 def measure(quick: bool) -> Finding:
     herds = in_turns(members(), 1 if quick else 9, herd)
-    return Finding(
-        [table(herds, THREADS)],
-        charts(herds, "bench-thread-herd", f"{THREADS} threads, expired token"),
-        claims(herds[OURS], THREADS),
-    )
+    return finding(herds, THREADS, "bench-thread-herd", "threads")
 
 
 if __name__ == "__main__":
