@@ -28,7 +28,7 @@ class Disk:
 
     :ivar writes: how often the slot was written, or set back.
     :ivar set_back_at: the number of the write that set it back last.
-    :ivar claimed: the tag of what was claimed last, and by whom.
+    :ivar claimant: who has claimed a renewal last, if they have not left it.
     :ivar lease: for how many seconds the lock outlives a holder that is dead or stopped; ``None``
         for a lock that ends with its process.
     :ivar swaps_locked: whether a compare-and-swap is two steps, under the lock.
@@ -54,7 +54,7 @@ class Disk:
         self.notes: set[str] = set()
         self.notes_of: dict[Process, set[str]] = {}
         self.holder: SimulatedLock | None = None
-        self.claimed: tuple[str | None, Process | None] = None, None
+        self.claimant: Process | None = None
         self.lease: float | None = None
         self.ahead: float | None = None
         self.clocks_differ = 0.0
@@ -159,21 +159,19 @@ class SimulatedStore:
     def _claim(self) -> AbstractContextManager[object] | None:
         disk = self.disk
         self.world.point("claim")
-        tag = disk.slot and disk.slot[1]
-        claimed, process = disk.claimed
-        is_claimed = claimed == tag and process is not None and process.alive
+        is_claimed = disk.claimant is not None and disk.claimant.alive
         if is_claimed or (disk.holder is not None and disk.holder.is_held()):
             return None
-        disk.claimed = tag, self.process
-        return self._claimed(tag)
+        disk.claimant = self.process
+        return self._claimed()
 
     @contextmanager
-    def _claimed(self, tag: str | None) -> Iterator[None]:
+    def _claimed(self) -> Iterator[None]:
         try:
             yield
         finally:
-            if self.disk.claimed == (tag, self.process):
-                self.disk.claimed = None, None
+            if self.disk.claimant is self.process:
+                self.disk.claimant = None
 
     def load(self) -> Snapshot:
         began = self.world.now

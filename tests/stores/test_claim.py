@@ -120,7 +120,7 @@ def test_who_has_the_lock_needs_none(store: FileStore) -> None:
 def test_where_nothing_can_be_locked_so_everybody_has_it(
     store: FileStore, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """As on a network file system that locks no file which was opened to be read."""
+    """As on a network file system that knows no such locks."""
     save(store)
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", failing(fcntl.flock, number))

@@ -34,6 +34,7 @@ def claim(path: str, lock: str) -> AbstractContextManager[object] | None:
         file = _Claim(path, "r+", opener=lambda path, flags: open_to_lock(path))
     except OSError:
         return nullcontext()
+    _CLAIMS.add(file)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -50,10 +51,6 @@ class _Claim(io.FileIO):
 
     It is an object so that it is closed whatever interrupts whoever has it.
     """
-
-    def __init__(self, *args: object, **settings: object) -> None:
-        super().__init__(*args, **settings)  # type: ignore[arg-type]
-        _CLAIMS.add(self)
 
     def close(self) -> None:
         if sys.platform != "win32" and not self.closed:
