@@ -376,7 +376,7 @@ def test_a_renewal_that_asks_for_a_token_is_told_so_at_once(office: Office) -> N
     """As a source does that sends its request through the session that it is for."""
     keeper = office.keeper()
     keeper.current()
-    office.clock.go_on(HOUR - 120)
+    office.clock.go_on(HOUR - 500)
     told: list[Exception] = []
 
     def ask() -> None:
@@ -451,7 +451,7 @@ def test_a_child_that_is_forked_by_who_waits_goes_on(office: Office) -> None:
 def test_while_another_renews_a_stale_token_no_thread_is_started(office: Office) -> None:
     keeper = office.keeper()
     keeper.current()
-    office.clock.go_on(HOUR - 120)
+    office.clock.go_on(HOUR - 500)
     office.counter.claimed = True
     office.counter.steps.clear()
     for _ in range(3):
@@ -466,11 +466,131 @@ def test_while_another_renews_a_stale_token_no_thread_is_started(office: Office)
     assert not office.counter.claimed
 
 
+def test_a_stale_token_that_another_has_renewed_is_replaced_without_a_thread(
+    office: Office,
+) -> None:
+    keeper = office.keeper()
+    keeper.current()
+    office.clock.go_on(HOUR - 500)
+    office.renew()
+    office.counter.steps.clear()
+    office.threads = 0
+    assert keeper.current().access_token == "access-2"
+    assert office.counter.steps == ["claim", "load"]
+    assert office.threads == 0
+    assert not office.counter.claimed
+
+
+def landed(keeper: TokenKeeper) -> None:
+    """Wait for what runs in the background."""
+    for thread in threading.enumerate():
+        if thread.name == "tokenadapter renewal":
+            thread.join(60)
+    assert keeper._errands.flight.under_way() is None
+
+
+def test_who_has_claimed_it_is_believed_for_half_of_the_time(office: Office) -> None:
+    """It may be a process that was stopped just then."""
+    keeper = office.keeper()
+    keeper.current()
+    office.counter.claimed = True
+    # Stale from 540 seconds before the end, expired from 60.
+    for left, threads in ((530, 0), (310, 0), (280, 1)):
+        office.clock.now = office.first.expires_at - left  # type: ignore[operator]
+        office.clock.ticks = 500.0 + HOUR - left
+        keeper.current()
+        assert office.threads == threads
+    landed(keeper)
+    assert keeper.current().access_token == "access-2"
+    assert office.counter.claimed
+
+
+def test_a_failure_is_told_when_the_claim_is_free(office: Office) -> None:
+    """Who hears it may take long."""
+    told: list[tuple[str, bool]] = []
+
+    def tell(event: Event) -> None:
+        told.append((type(event).__name__, office.counter.claimed))
+
+    keeper = TokenKeeper(office.authority, office.counter, machine=office.clock, on_event=tell)
+    keeper.current()
+    office.clock.go_on(HOUR - 500)
+    office.authority.script = [errors.RefreshTemporarilyFailed("It is down.", processed=False)]
+    keeper.current()
+    landed(keeper)
+    assert told == [("RenewalFailed", False)]
+
+
+def test_a_helper_that_finds_its_renewal_claimed_leaves_it_and_loads_nothing(
+    office: Office,
+) -> None:
+    """Of many that look at the same time, all find it free."""
+    keeper = office.keeper()
+    keeper.current()
+    office.clock.go_on(HOUR - 500)
+    loaded: list[str] = []
+    office.authority.load = lambda: loaded.append("all")  # type: ignore[attr-defined]
+
+    def start(work: Callable[[], None]) -> bool:
+        office.counter.claimed = True
+        return office.start(work)
+
+    office.clock.start = start  # type: ignore[method-assign]
+    assert keeper.current().access_token == "access-1"
+    landed(keeper)
+    assert loaded == []
+    assert "RenewalFailed" not in keeper.stats
+    assert len(office.authority.presented) == 1
+
+
+@pytest.mark.parametrize("left", [500, 120])
+def test_an_early_renewal_is_claimed_while_it_loads_and_asks_and_no_longer(
+    office: Office, left: float
+) -> None:
+    told: list[tuple[str, bool]] = []
+
+    def tell(what: str) -> None:
+        told.append((what, office.counter.claimed))
+
+    keeper = office.keeper(on_refresh=lambda token: tell("saved"))
+    keeper.current()
+    office.clock.go_on(HOUR - left)
+    office.authority.load = lambda: tell("loads")  # type: ignore[attr-defined]
+    office.authority.asking = lambda: tell("asks")
+    assert keeper.current().access_token == "access-1"
+    landed(keeper)
+    assert told == [("loads", True), ("asks", True), ("saved", False)]
+    assert keeper.current().access_token == "access-2"
+
+
+def test_while_its_own_process_renews_a_stale_token_the_store_is_left_alone(
+    office: Office,
+) -> None:
+    keeper = office.keeper()
+    keeper.current()
+    office.clock.go_on(HOUR - 500)
+    asked, goes_on = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        asked.set()
+        assert goes_on.wait(60)
+
+    office.authority.asking = ask
+    keeper.current()
+    assert asked.wait(60)
+    office.counter.steps.clear()
+    office.clock.go_on(30)
+    assert keeper.current().access_token == "access-1"
+    assert office.counter.steps == []
+    goes_on.set()
+    landed(keeper)
+
+
 def test_a_renewal_of_its_own_process_is_joined(office: Office) -> None:
     """It has the lock, as another would: nobody waits for oneself."""
     keeper = office.keeper()
     keeper.current()
-    office.clock.go_on(HOUR - 120)
+    office.clock.go_on(HOUR - 500)
     asked, goes_on = threading.Event(), threading.Event()
 
     def ask() -> None:

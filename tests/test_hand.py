@@ -159,6 +159,30 @@ def test_notice_of_the_first_renewal_is_given_once_in_good_time(dice: float, par
     assert not holder.heed()
 
 
+@pytest.mark.parametrize("has_another", [False, True])
+def test_notice_is_not_given_of_what_another_thread_drops_meanwhile(has_another: bool) -> None:
+    clock = Clockwork()
+    holder = Holder(clock, early=True, notice=True)
+    old, new = (
+        Token(name, issued_at=clock.now, expires_at=clock.now + 3600) for name in ("old", "new")
+    )
+    holder.take(seen(clock, old))
+    clock.go_on(2400)
+    made = holder._ends
+
+    def drop(hand: Hand) -> tuple[Token, float, float]:
+        ends = made(hand)
+        holder._ends = made  # type: ignore[method-assign]
+        holder.drop()
+        if has_another:
+            holder.take(seen(clock, new))
+        return ends
+
+    holder._ends = drop  # type: ignore[method-assign]
+    assert holder.heed()
+    assert holder.fresh() is (new if has_another else None)
+
+
 def test_a_token_that_lives_for_ever_or_is_stale_comes_without_notice() -> None:
     clock = Clockwork()
     holder = Holder(clock, early=True, notice=True)

@@ -80,13 +80,27 @@ class Claims:
             if self._turn.get("mine") is me:
                 del self._turn["mine"]
 
+    @property
+    def exist(self) -> bool:
+        """Whether the store has such."""
+        return self._claim is not None
+
     def are_taken(self) -> bool:
         """Whether another is about to renew, as far as is known: then no helper need look."""
-        if self._claim is None:
-            return False
-        claim = self._claimed()
+        claim = self.take()
         with nullcontext() if claim is None else claim:
             return claim is None
+
+    def take(self) -> _Claim | None:
+        """The claim; ``None`` if another has it.  Of what cannot be claimed all have it."""
+        try:
+            return nullcontext() if self._claim is None else self._claim()
+        except Exception:  # noqa: BLE001 - it is of no more account than that
+            return nullcontext()
+
+    def take_anyhow(self) -> _Claim:
+        """The claim if it is to be had: whoever comes by it is not kept from anything."""
+        return self.take() or nullcontext()
 
     def reset(self) -> None:
         """This is a forked child, where no other thread is."""
@@ -100,7 +114,7 @@ class Claims:
         began = machine.monotonic()
         end = began + min(_BELIEVED, (end - began) / 2)
         while True:
-            claim = self._claimed()
+            claim = self.take()
             # What whoever had it has written is to be seen by now.
             if view is None or self._slot.has_changed(view):
                 view = self._look()
@@ -114,13 +128,6 @@ class Claims:
                 return view, outcome, claim
             pause = min(max(_PAUSE, (now - began) / 10), self._slot.store.poll[1])
             machine.sleep(min(pause, end - now))
-
-    def _claimed(self) -> _Claim | None:
-        assert self._claim is not None
-        try:
-            return self._claim()
-        except Exception:  # noqa: BLE001 - it is of no more account than that
-            return nullcontext()
 
     def _is_idle(self, view: View, first: View) -> bool:
         """Whether nobody renews: they have given up, or the record says that it would not help."""

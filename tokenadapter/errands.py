@@ -8,6 +8,7 @@ release.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -74,9 +75,12 @@ class Errands:
             load(self._store, self._grant)
             self._has_loaded = True
 
-    def begin(self, need: Need) -> None:
-        """Begin a renewal that nobody waits for, unless one is under way."""
-        self.flight.join(partial(self._work, need, None))
+    def begin(self, need: Need, claim: Callable[[], AbstractContextManager[object] | None]) -> None:
+        """Begin a renewal that nobody waits for, unless one is under way.
+
+        :param claim: claims it; ``None`` if another has done so, who sees to it.
+        """
+        self.flight.join(partial(self._work, need, None, claim=claim))
 
     def join(self, need: Need, seen: View | None, end: float, slack: float) -> Outcome:
         """Wait for a renewal that meets *need*: the one under way, or one that begins now.
@@ -152,11 +156,21 @@ class Errands:
         is_over = self._machine.monotonic() >= end or self._machine.exiting()
         return isinstance(error, LockTimeout) and not is_over
 
-    def _work(self, need: Need, seen: View | None, run: Run[Outcome | None]) -> Outcome | None:
+    def _work(
+        self,
+        need: Need,
+        seen: View | None,
+        run: Run[Outcome | None],
+        claim: Callable[[], AbstractContextManager[object] | None] = nullcontext,
+    ) -> Outcome | None:
         """What the helper thread does."""
-        self.load()
+        claimed = claim()
+        if claimed is None:
+            return None
         try:
-            outcome = self._renewal().perform(need, run.settle, seen)
+            with claimed:
+                self.load()
+                outcome = self._renewal().perform(need, run.settle, seen)
         except Exception as error:
             self._tell_failure(error)
             if need.waits:

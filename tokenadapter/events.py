@@ -3,7 +3,7 @@
 Every event is a frozen dataclass.  It holds no secret: tokens appear by their fingerprint (the
 first eight hexadecimal digits of the SHA-256).  The same events go to :mod:`logging` under
 ``tokenadapter``, each as the sentence that ``str(event)`` gives, at the level that
-``event.level`` names.
+``event.level`` names.  It is told in the thread in which it happens.
 
 This module is imported when the first event happens, not before: a program whose token is good
 never pays for it.

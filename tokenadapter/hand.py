@@ -123,7 +123,7 @@ class Holder:
         if not self._gives_notice or self._hand is None or self.fresh() is not None:
             return False
         self._gives_notice = False
-        self._hold(self._hand)
+        self._prime()
         return True
 
     def left(self) -> float:
@@ -173,7 +173,8 @@ class Holder:
 
     def drop(self) -> None:
         """Have nothing in hand: the token was given up."""
-        self._hand, self._ready = None, (None, 0.0, 0.0)
+        self._hand = None
+        self._prime()
 
     def redraw(self) -> None:
         """Draw anew where the soft window lies: this process was forked from another."""
@@ -182,8 +183,19 @@ class Holder:
 
     def _hold(self, hand: Hand) -> None:
         self._hand = hand
+        self._prime()
+
+    def _prime(self) -> None:
+        """Have :meth:`fresh` ready for what is in hand, also if another thread changes that."""
+        while True:
+            hand = self._hand
+            self._ready = (None, 0.0, 0.0) if hand is None else self._ends(hand)
+            if self._hand is hand:
+                return
+
+    def _ends(self, hand: Hand) -> tuple[Token, float, float]:
         soft = hand.soft
         if self._gives_notice and hand.token.expires_at is not None:
             fresh = max(hand.left(self._monotonic(), self._wall()) - soft, 0.0)
             soft += fresh * (1 + hand.u) / 4
-        self._ready = (hand.token, hand.dies_monotonic - soft, hand.dies_wall - soft)
+        return hand.token, hand.dies_monotonic - soft, hand.dies_wall - soft

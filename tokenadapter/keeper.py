@@ -50,7 +50,8 @@ class TokenKeeper:
     :param on_refresh: called with the new token once per renewal, by the process that did it,
         after the token is saved and before those who waited for it go on.  It runs in the helper
         thread; what it raises is logged, and costs no request.
-    :param on_event: called with each event of :mod:`tokenadapter.events`.
+    :param on_event: called with each event of :mod:`tokenadapter.events`, in the thread in which
+        it happens; a request may wait for it.
     :param renew_early: whether to renew in the background before the token expires.  Turn it off
         for a server that kills the old token when it issues a new one.
     :param lock_timeout: for how many seconds to wait for a renewal that another thread or process
@@ -290,9 +291,7 @@ class TokenKeeper:
         if rejected is None and left <= hand.soft:
             if patient:
                 return None
-            self._renew_in_background(hand)
-            if self.inline and self._holder.hand is not hand:
-                return self._in_hand(None, patient=True)  # it is done
+            hand = self._renew_in_background(hand, left)
         elif self._holder.heed():
             # So that many who share it do not do so all at once when the time has come.
             self._machine.start(self._errands.load)
@@ -328,14 +327,30 @@ class TokenKeeper:
         # Minted since: somebody renewed for us, and clocks differ.
         return Outcome(token, is_new=True)
 
-    def _renew_in_background(self, hand: Hand) -> None:
-        now = self._machine.monotonic()
-        if now >= self._look_again:
-            from tokenadapter.need import Need
+    def _renew_in_background(self, hand: Hand, left: float) -> Hand:
+        """Have the stale token in hand renewed, unless others do or did: what to go on with.
 
-            self._look_again = now + (hand.soft - hand.hard) / _LOOKS_PER_WINDOW
-            if not self._claims.are_taken():
-                self._errands.begin(Need(fresh=True, waits=False))
+        :param left: for how many more seconds it lives.
+        """
+        now = self._machine.monotonic()
+        if now < self._look_again or self._is_renewing():
+            return hand
+        from tokenadapter.need import Need
+
+        self._look_again = now + (hand.soft - hand.hard) / _LOOKS_PER_WINDOW
+        claims = self._claims
+        # For half of the time: whoever has claimed it may have been stopped.
+        is_believed = left > (hand.soft + hand.hard) / 2
+        if is_believed and claims.are_taken():
+            return hand
+        if claims.exist:
+            self._glance()  # of such a store it costs less than a helper thread
+        found = self._holder.hand or hand
+        if not found.token.is_same(hand.token):
+            return found
+        need = Need(fresh=True, waits=False)
+        self._errands.begin(need, claims.take if is_believed else claims.take_anyhow)
+        return (self._holder.hand or hand) if self.inline else hand
 
     @property
     def _claims(self) -> Claims:
