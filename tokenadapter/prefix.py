@@ -203,8 +203,12 @@ def _descent(segment: str) -> int:
     A name leads down 1; what a server may drop (an empty segment, ``.``, parameters alone) 0;
     each ``..`` that can be read in it leads up 1, and then the names beside it do not count.
     """
-    if segment.isascii() and segment.isalnum():
-        return 1  # as most are: cron need not compile the patterns below at every start
+    # As most are: cron need not compile the patterns below at every start.
+    if not segment:
+        return 0
+    name = segment.replace("-", "").replace("_", "").replace(".", "")
+    if name.isascii() and name.isalnum():
+        return 1
     for _ in range(_MOST_DECODINGS):
         encoded, segment = segment, unquote(segment, "latin-1")
         if segment == encoded:
