@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -463,6 +463,7 @@ def test_while_another_renews_a_stale_token_no_thread_is_started(office: Office)
     office.clock.go_on(30)
     assert keeper.current().access_token == "access-1"
     assert office.threads == 1
+    landed(keeper)
     assert not office.counter.claimed
 
 
@@ -487,6 +488,82 @@ def landed(keeper: TokenKeeper) -> None:
         if thread.name == "tokenadapter renewal":
             thread.join(60)
     assert keeper._errands.flight.under_way() is None
+
+
+def store_token(office: Office, name: str, age: float, left: float) -> None:
+    """Another process has stored a token of its own, as old as that and good for so long."""
+    now = office.clock.now
+    times = {"issued_at": now - age, "expires_at": now + left}
+    token = Token.from_dict({"access_token": name, **times}, now=now)
+    office.write(token=token.to_dict(), generation=9)
+
+
+@pytest.mark.parametrize("inline", [False, True])
+@pytest.mark.parametrize(("left", "name"), [(3.0, "theirs"), (1.0, "access-1")])
+def test_a_token_that_others_put_there_is_not_taken_if_it_has_expired(
+    office: Office, inline: bool, left: float, name: str
+) -> None:
+    """Of a token for 20 seconds, the last two are no longer used."""
+    keeper = office.keeper(inline=inline)
+    keeper.current()
+    office.clock.go_on(HOUR - 500)
+    store_token(office, "theirs", 20.0 - left, left)
+    office.authority.script = [errors.RefreshTemporarilyFailed("It is down.", processed=False)] * 9
+    assert keeper.current().access_token == name
+
+
+def test_a_token_that_others_put_there_has_to_last_as_long_as_is_needed(office: Office) -> None:
+    keeper = office.keeper()
+    keeper.current()
+    office.clock.go_on(HOUR - 500)
+    store_token(office, "theirs", 3300.0, 300.0)
+    assert keeper.obtain(min_validity=400.0).token.access_token == "access-1"
+    assert keeper.obtain(min_validity=200.0).token.access_token == "theirs"
+
+
+def test_what_could_not_be_saved_is_not_given_up_for_what_is_still_stored(office: Office) -> None:
+    keeper = office.keeper()
+    keeper.current()
+    office.clock.go_on(HOUR - 500)
+    view = keeper._slot.look()
+    newer = Token.from_dict({"access_token": "newer", "expires_in": 1000}, now=office.clock.now)
+    record = view.record._replace(token=newer, generation=view.record.generation + 1)
+    keeper._take(view._replace(record=record), minted=True)
+    office.clock.go_on(480)  # the earlier one lives on, too
+    keeper._glance()
+    hand = keeper._holder.hand
+    assert hand is not None
+    assert hand.token.access_token == "newer"
+
+
+@pytest.mark.parametrize("when", ["enter", "exit"])
+@pytest.mark.parametrize("left", [500, 120, 0])
+def test_a_claim_that_fails_costs_no_renewal(office: Office, when: str, left: float) -> None:
+    steps: list[str] = []
+
+    class Claim(nullcontext[None]):
+        def __enter__(self) -> None:
+            self._fail("enter")
+
+        def __exit__(self, *error: object) -> None:
+            self._fail("exit")
+
+        def _fail(self, step: str) -> None:
+            steps.append(step)
+            if step == when:
+                raise OSError("no claims today")
+
+    told: list[Token] = []
+    office.counter.claim = Claim  # type: ignore[method-assign,assignment]
+    keeper = office.keeper(on_refresh=told.append)
+    keeper.current()
+    office.clock.go_on(HOUR - left)
+    keeper.current()
+    landed(keeper)
+    assert keeper.current().access_token == "access-2"
+    assert [token.access_token for token in told] == ["access-2"]
+    assert "RenewalFailed" not in keeper.stats
+    assert steps == ["enter", "exit"] * (len(steps) // 2)
 
 
 def test_who_has_claimed_it_is_believed_for_half_of_the_time(office: Office) -> None:

@@ -11,9 +11,12 @@ block that cannot run stands below a comment that says why::
 from __future__ import annotations
 
 import doctest
+import gc
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,14 @@ def django_settings() -> Iterator[Callable[[dict[str, Any]], None]]:
         yield use
 
 
+def drop(program: dict[str, Any]) -> None:
+    """End a program: what an example leaves open, as a short one may, no later test shall find."""
+    program.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 # It has to be there before a test: what a test starts ends with it.
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -77,6 +88,7 @@ def test_examples_work(page: Path, server: TokenServer, request: pytest.FixtureR
         text = text.replace(REDIS, request.getfixturevalue("redis_url"))
     text = text.replace(POSTGRESQL, "sqlite:///app.sqlite3")
     program: dict[str, Any] = {"__name__": "__main__"}
+    request.addfinalizer(partial(drop, program))
     for block in BLOCK.finditer(text):
         if block["skip"]:
             continue

@@ -248,6 +248,28 @@ def test_a_look_that_began_first_may_have_seen_the_later_token(salt: str, is_tak
 
 
 @pytest.mark.parametrize(
+    ("salt", "generation", "left", "is_ahead"),
+    [
+        ("salt", 1, 5, True),
+        ("salt", 1, 0, False),
+        ("salt", 2, 5, False),
+        ("salt", 3, 5, False),
+        ("another", 1, 5, False),
+    ],
+)
+def test_what_is_in_hand_may_be_ahead_of_what_is_stored(
+    salt: str, generation: int, left: float, is_ahead: bool
+) -> None:
+    clock = Clockwork()
+    holder = Holder(clock, early=True)
+    stored = Record({}, {}, salt, Token("old"), generation=generation)
+    assert not holder.is_ahead_of(stored)
+    view = seen(clock, Token("new", issued_at=clock.now - 50, expires_at=clock.now + left))
+    holder.take(view._replace(record=view.record._replace(generation=2)))
+    assert holder.is_ahead_of(stored) == is_ahead
+
+
+@pytest.mark.parametrize(
     ("theirs", "ours", "is_taken"),
     [(0.5, 100, True), (0, 100, False), (-5, 100, False), (0, 0, True), (-5, -5, True)],
 )

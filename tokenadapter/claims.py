@@ -11,7 +11,7 @@ A claim excludes nobody: that is what the lock is for.  It is believed for a whi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from math import inf
 from typing import Final, TypeAlias
 
@@ -30,6 +30,21 @@ _PAUSE: Final = 0.005
 
 _Settle: TypeAlias = Callable[[View, View], Outcome | None]
 _Claim: TypeAlias = AbstractContextManager[object]
+
+
+class _Quietly:
+    """A claim whose own errors are of no account."""
+
+    def __init__(self, claim: _Claim) -> None:
+        self._claim = claim
+
+    def __enter__(self) -> None:
+        with suppress(Exception):
+            self._claim.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        with suppress(Exception):
+            self._claim.__exit__(None, None, None)
 
 
 class Claims:
@@ -93,10 +108,13 @@ class Claims:
 
     def take(self) -> _Claim | None:
         """The claim; ``None`` if another has it.  Of what cannot be claimed all have it."""
+        if self._claim is None:
+            return nullcontext()
         try:
-            return nullcontext() if self._claim is None else self._claim()
+            claim = self._claim()
         except Exception:  # noqa: BLE001 - it is of no more account than that
             return nullcontext()
+        return None if claim is None else _Quietly(claim)
 
     def take_anyhow(self) -> _Claim:
         """The claim if it is to be had: whoever comes by it is not kept from anything."""

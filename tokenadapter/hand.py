@@ -129,7 +129,11 @@ class Holder:
     def left(self) -> float:
         """For how many more seconds the token in hand lives; 0 if there is none."""
         hand = self._hand
-        return 0.0 if hand is None else hand.left(self._monotonic(), self._wall())
+        return 0.0 if hand is None else self.left_of(hand)
+
+    def left_of(self, hand: Hand) -> float:
+        """For how many more seconds the token of *hand* lives."""
+        return hand.left(self._monotonic(), self._wall())
 
     def weigh(self, view: View) -> Hand:
         """What the token of a view would be in hand."""
@@ -170,6 +174,14 @@ class Holder:
         """Whether *record* came after what is in hand for certain, whichever look began first."""
         last = self._taken_of
         return last is not None and record.salt == last.salt and record.generation > last.generation
+
+    def is_ahead_of(self, record: Record) -> bool:
+        """Whether what is in hand lives, and came after *record*: it cannot be saved yet."""
+        last = self._taken_of
+        is_ahead = (
+            last is not None and record.salt == last.salt and record.generation < last.generation
+        )
+        return is_ahead and self.left() > 0
 
     def drop(self) -> None:
         """Have nothing in hand: the token was given up."""

@@ -291,7 +291,7 @@ class TokenKeeper:
         if rejected is None and left <= hand.soft:
             if patient:
                 return None
-            hand = self._renew_in_background(hand, left)
+            hand = self._renew_in_background(hand, left, min_validity)
         elif self._holder.heed():
             # So that many who share it do not do so all at once when the time has come.
             self._machine.start(self._errands.load)
@@ -307,7 +307,7 @@ class TokenKeeper:
             view = self._slot.look()
         except Exception:  # noqa: BLE001 - a renewal meets it again, and knows what to do
             return None
-        if self._usable(view) is not None:
+        if self._usable(view) is not None and not self._holder.is_ahead_of(view.record):
             self._take(view, minted=False)
         return view
 
@@ -327,10 +327,11 @@ class TokenKeeper:
         # Minted since: somebody renewed for us, and clocks differ.
         return Outcome(token, is_new=True)
 
-    def _renew_in_background(self, hand: Hand, left: float) -> Hand:
+    def _renew_in_background(self, hand: Hand, left: float, min_validity: float) -> Hand:
         """Have the stale token in hand renewed, unless others do or did: what to go on with.
 
         :param left: for how many more seconds it lives.
+        :param min_validity: for how many more seconds it is needed.
         """
         now = self._machine.monotonic()
         if now < self._look_again or self._is_renewing():
@@ -346,11 +347,12 @@ class TokenKeeper:
         if claims.exist:
             self._glance()  # of such a store it costs less than a helper thread
         found = self._holder.hand or hand
-        if not found.token.is_same(hand.token):
-            return found
-        need = Need(fresh=True, waits=False)
-        self._errands.begin(need, claims.take if is_believed else claims.take_anyhow)
-        return (self._holder.hand or hand) if self.inline else hand
+        if found.token.is_same(hand.token):
+            need = Need(fresh=True, waits=False)
+            self._errands.begin(need, claims.take if is_believed else claims.take_anyhow)
+            found = (self._holder.hand or hand) if self.inline else hand
+        least = found.least(fresh=False, min_validity=min_validity)
+        return found if self._holder.left_of(found) > least else hand
 
     @property
     def _claims(self) -> Claims:

@@ -24,10 +24,17 @@ def claim(path: str, lock: str) -> AbstractContextManager[object] | None:
     :returns: ``None`` if another has the claim, or that lock.  Where nothing can be claimed,
         everybody has the claim.
     """
+    file = _claimed(path)
+    # Whoever has failed to claim it asks no lock: that would keep others from taking it just then.
+    if file is None or not is_locked(lock):
+        return file
+    with file:
+        return None
+
+
+def _claimed(path: str) -> AbstractContextManager[object] | None:
     if sys.platform == "win32":
         return nullcontext()
-    if is_locked(lock):
-        return None
     import fcntl
 
     try:
