@@ -640,31 +640,8 @@ def test_an_early_renewal_is_claimed_while_it_loads_and_asks_and_no_longer(
     assert keeper.current().access_token == "access-2"
 
 
-def test_while_its_own_process_renews_a_stale_token_the_store_is_left_alone(
-    office: Office,
-) -> None:
-    keeper = office.keeper()
-    keeper.current()
-    office.clock.go_on(HOUR - 500)
-    asked, goes_on = threading.Event(), threading.Event()
-
-    def ask() -> None:
-        asked.set()
-        assert goes_on.wait(60)
-
-    office.authority.asking = ask
-    keeper.current()
-    assert asked.wait(60)
-    office.counter.steps.clear()
-    office.clock.go_on(30)
-    assert keeper.current().access_token == "access-1"
-    assert office.counter.steps == []
-    goes_on.set()
-    landed(keeper)
-
-
-def test_a_renewal_of_its_own_process_is_joined(office: Office) -> None:
-    """It has the lock, as another would: nobody waits for oneself."""
+def renewing(office: Office) -> tuple[TokenKeeper, threading.Event]:
+    """A process whose helper asks for a token, and what lets the answer come."""
     keeper = office.keeper()
     keeper.current()
     office.clock.go_on(HOUR - 500)
@@ -677,8 +654,25 @@ def test_a_renewal_of_its_own_process_is_joined(office: Office) -> None:
     office.authority.asking = ask
     assert keeper.current().access_token == "access-1"  # and a helper begins
     assert asked.wait(60)
-    office.expire()
     office.counter.steps.clear()
+    return keeper, goes_on
+
+
+def test_while_its_own_process_renews_a_stale_token_the_store_is_left_alone(
+    office: Office,
+) -> None:
+    keeper, goes_on = renewing(office)
+    office.clock.go_on(30)
+    assert keeper.current().access_token == "access-1"
+    assert office.counter.steps == []
+    goes_on.set()
+    landed(keeper)
+
+
+def test_a_renewal_of_its_own_process_is_joined(office: Office) -> None:
+    """It has the lock, as another would: nobody waits for oneself."""
+    keeper, goes_on = renewing(office)
+    office.expire()
     waits = keeper._errands.flight.under_way().wait  # type: ignore[union-attr]
     keeper._errands.flight.under_way().wait = lambda timeout: (  # type: ignore[union-attr,method-assign]
         goes_on.set(),
