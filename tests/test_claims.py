@@ -11,7 +11,7 @@ import pytest
 from doubles import Authority, Clockwork, Shelf
 
 from tokenadapter import errors
-from tokenadapter.events import Event, Waited
+from tokenadapter.events import Event, Found, Waited
 from tokenadapter.keeper import TokenKeeper
 from tokenadapter.token import Token
 
@@ -476,7 +476,9 @@ def test_a_stale_token_that_another_has_renewed_is_replaced_without_a_thread(
     office.renew()
     office.counter.steps.clear()
     office.threads = 0
+    office.events.clear()
     assert keeper.current().access_token == "access-2"
+    assert [type(event) for event in office.events] == [Found]
     assert office.counter.steps == ["claim", "load"]
     assert office.threads == 0
     assert not office.counter.claimed

@@ -73,6 +73,7 @@ def test_a_fresh_token_needs_no_store(new_keeper, shelf, clock):
     clock.go_on((HOUR - 900) / 2)
     assert keeper.fresh() is token
     assert keeper.current() is token
+    assert not keeper.obtain().is_new  # so that a refusal has it renewed
     # Notice of the first renewal, which costs one look at what is in hand.
     clock.go_on((HOUR - 900) / 2)
     assert keeper.fresh() is None
