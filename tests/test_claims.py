@@ -99,6 +99,11 @@ def office() -> Office:
     return Office()
 
 
+def down() -> errors.RefreshTemporarilyFailed:
+    """What a source raises whose server is down."""
+    return errors.RefreshTemporarilyFailed("It is down.", processed=False)
+
+
 def test_a_renewal_is_claimed_for_as_long_as_it_takes(office: Office) -> None:
     told: list[bool] = []
     office.authority.asking = lambda: told.append(office.counter.claimed)
@@ -252,8 +257,7 @@ def test_a_token_that_was_refused_when_it_was_new_is_not_waited_for(office: Offi
 def test_nobody_waits_for_who_has_given_up(office: Office) -> None:
     """The other's server is down: what it has written says until when nobody asks."""
     office.expire()
-    down = errors.RefreshTemporarilyFailed("It is down.", processed=False)
-    office.authority.script = [down]
+    office.authority.script = [down()]
 
     def fail() -> None:
         office.counter.claimed = False
@@ -387,8 +391,7 @@ def test_a_renewal_that_asks_for_a_token_is_told_so_at_once(office: Office) -> N
 
     office.authority.asking = ask
     assert keeper.current().access_token == "access-1"
-    run = keeper._errands.flight.under_way()
-    assert run is None or run.wait(60)
+    landed(keeper)
     assert len(told) == 1
     assert office.clock.slept == []
 
@@ -510,7 +513,7 @@ def test_a_token_that_others_put_there_is_not_taken_if_it_has_expired(
     keeper.current()
     office.clock.go_on(HOUR - 500)
     store_token(office, "theirs", 20.0 - left, left)
-    office.authority.script = [errors.RefreshTemporarilyFailed("It is down.", processed=False)] * 9
+    office.authority.script = [down()] * 9
     assert keeper.current().access_token == name
 
 
@@ -594,7 +597,7 @@ def test_a_failure_is_told_when_the_claim_is_free(office: Office) -> None:
     keeper = TokenKeeper(office.authority, office.counter, machine=office.clock, on_event=tell)
     keeper.current()
     office.clock.go_on(HOUR - 500)
-    office.authority.script = [errors.RefreshTemporarilyFailed("It is down.", processed=False)]
+    office.authority.script = [down()]
     keeper.current()
     landed(keeper)
     assert told == [("RenewalFailed", False)]
@@ -633,12 +636,16 @@ def test_an_early_renewal_is_claimed_while_it_loads_and_asks_and_no_longer(
 
     keeper = office.keeper(on_refresh=lambda token: tell("saved"))
     keeper.current()
+    office.counter.steps.clear()
     office.clock.go_on(HOUR - left)
     office.authority.load = lambda: tell("loads")  # type: ignore[attr-defined]
     office.authority.asking = lambda: tell("asks")
     assert keeper.current().access_token == "access-1"
     landed(keeper)
     assert told == [("loads", True), ("asks", True), ("saved", False)]
+    # What the caller saw, the helper need not look at before it has the lock.
+    steps = office.counter.steps
+    assert steps[steps.index("load") : steps.index("save")] == ["load", "claim", "lock", "load"]
     assert keeper.current().access_token == "access-2"
 
 

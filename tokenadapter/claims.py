@@ -85,11 +85,11 @@ class Claims:
         """
         me = object()
         try:
-            if self._claim is None or self._turn.setdefault("mine", me) is not me:
+            if not self.exist or self._turn.setdefault("mine", me) is not me:
                 yield seen, None
                 return
             view, outcome, claim = self._wait(seen, end, settle)
-            with nullcontext() if claim is None else claim:
+            with claim or nullcontext():
                 yield view, outcome
         finally:
             if self._turn.get("mine") is me:
@@ -103,8 +103,10 @@ class Claims:
     def are_taken(self) -> bool:
         """Whether another is about to renew, as far as is known: then no helper need look."""
         claim = self.take()
-        with nullcontext() if claim is None else claim:
-            return claim is None
+        if claim is None:
+            return True
+        with claim:
+            return False
 
     def take(self) -> _Claim | None:
         """The claim; ``None`` if another has it.  Of what cannot be claimed all have it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from tokenadapter.flight import Flight, Run
 from tokenadapter.hand import Holder, Outcome
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Errands"]
 
 T = TypeVar("T")
+_Claiming: TypeAlias = Callable[[], AbstractContextManager[object] | None]
 
 # Seconds that a change beside the renewals may take when it has the lock.
 _ASIDE: Final = 30.0
@@ -75,12 +76,13 @@ class Errands:
             load(self._store, self._grant)
             self._has_loaded = True
 
-    def begin(self, need: Need, claim: Callable[[], AbstractContextManager[object] | None]) -> None:
+    def begin(self, need: Need, seen: View | None, claim: _Claiming) -> None:
         """Begin a renewal that nobody waits for, unless one is under way.
 
+        :param seen: what was in the slot just now, if somebody has looked.
         :param claim: claims it; ``None`` if another has done so, who sees to it.
         """
-        self.flight.join(partial(self._work, need, None, claim=claim))
+        self.flight.join(partial(self._work, need, seen, claim=claim))
 
     def join(self, need: Need, seen: View | None, end: float, slack: float) -> Outcome:
         """Wait for a renewal that meets *need*: the one under way, or one that begins now.
@@ -161,7 +163,7 @@ class Errands:
         need: Need,
         seen: View | None,
         run: Run[Outcome | None],
-        claim: Callable[[], AbstractContextManager[object] | None] = nullcontext,
+        claim: _Claiming = nullcontext,
     ) -> Outcome | None:
         """What the helper thread does."""
         claimed = claim()

@@ -173,15 +173,12 @@ class Holder:
     def _is_later(self, record: Record) -> bool:
         """Whether *record* came after what is in hand for certain, whichever look began first."""
         last = self._taken_of
-        return last is not None and record.salt == last.salt and record.generation > last.generation
+        return last is not None and last.precedes(record)
 
     def is_ahead_of(self, record: Record) -> bool:
         """Whether what is in hand lives, and came after *record*: it cannot be saved yet."""
         last = self._taken_of
-        is_ahead = (
-            last is not None and record.salt == last.salt and record.generation < last.generation
-        )
-        return is_ahead and self.left() > 0
+        return last is not None and record.precedes(last) and self.left() > 0
 
     def drop(self) -> None:
         """Have nothing in hand: the token was given up."""

@@ -344,13 +344,15 @@ class TokenKeeper:
         is_believed = left > (hand.soft + hand.hard) / 2
         if is_believed and claims.are_taken():
             return hand
-        if claims.exist:
-            self._glance()  # of such a store it costs less than a helper thread
+        # Of a store that has claims, a look costs less than a helper thread.
+        seen = self._glance() if claims.exist else None
         found = self._holder.hand or hand
         if found.token.is_same(hand.token):
-            need = Need(fresh=True, waits=False)
-            self._errands.begin(need, claims.take if is_believed else claims.take_anyhow)
-            found = (self._holder.hand or hand) if self.inline else hand
+            claim = claims.take if is_believed else claims.take_anyhow
+            self._errands.begin(Need(fresh=True, waits=False), seen, claim)
+            if not self.inline:
+                return hand
+            found = self._holder.hand or hand
         least = found.least(fresh=False, min_validity=min_validity)
         return found if self._holder.left_of(found) > least else hand
 

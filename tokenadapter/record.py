@@ -142,6 +142,10 @@ class Record(Value):
                 return stone
         return None
 
+    def precedes(self, other: Record) -> bool:
+        """Whether *other* has come of this one, by what their generations tell."""
+        return self.salt == other.salt and self.generation < other.generation
+
     def is_expired(self, now: float) -> bool:
         """Whether the token is of no more use by what is known of its lifetime."""
         if self.token is None:

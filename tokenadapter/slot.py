@@ -178,7 +178,7 @@ class Slot:
         record of their own, or renewed what a backup brought back.  What they have obtained since
         is not overwritten.
         """
-        if record.salt != last.salt or record.generation >= last.generation:
+        if not record.precedes(last):
             return False
         return record.token is None or record.token.issued_at < self._seen_at
 
