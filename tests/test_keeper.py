@@ -657,6 +657,289 @@ def test_a_lost_answer_is_asked_for_again_and_its_refusal_is_told_apart(
     assert authority.presented == ["refresh-0", "refresh-1", "refresh-1"]
 
 
+# --- a lock that lapses while its holder lives -----------------------------------------------
+
+# How long an intent is believed where its writer cannot be looked for: the deadline, a second to
+# send the request, and a second for clocks that differ.
+BELIEVED = Authority.deadline + 2
+
+
+def while_asking(authority: Authority, shelf: Shelf, do: Callable[[], Any]) -> list[Any]:
+    """In the middle of the next presentation its holder is stopped, its lock lapses, and somebody
+    comes by: what they got, and when."""
+    got: list[Any] = []
+
+    def stopped() -> None:
+        authority.asking = lambda: None
+        shelf.holder = None
+        try:
+            got.append(do())
+        except errors.TokenError as error:
+            got.append(error)
+
+    authority.asking = stopped
+    return got
+
+
+@pytest.fixture
+def lapsing(shelf: Shelf) -> Shelf:
+    """Its lock does not prove that an earlier holder has died."""
+    shelf.lock_ends_with_holder = False
+    return shelf
+
+
+def test_a_holder_whose_lock_lapsed_may_still_get_its_answer(new_keeper, authority, lapsing):
+    one, other = new_keeper(), new_keeper(lock_timeout=BELIEVED - 1)
+    first = one.current()
+    got = while_asking(authority, lapsing, lambda: other.renew(first))
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
+
+
+@pytest.mark.parametrize("machines", ["same", "another"])
+def test_a_holder_that_cannot_be_looked_for_is_believed_until_its_deadline(
+    new_keeper, authority, lapsing, clock, machines
+):
+    one, other = new_keeper(), new_keeper()
+    first = one.current()
+    if machines == "same":
+        clock.dead.add(clock.process())
+    began = clock.now
+    got = while_asking(authority, lapsing, lambda: (other.renew(first), clock.now - began))
+    authority.script = [None, errors.RefreshTemporarilyFailed("stopped for too long")]
+    with contextlib.suppress(errors.TokenError):
+        one.renew(first)
+    [(token, waited)] = got
+    assert authority.presented[:3] == ["refresh-0", "refresh-1", "refresh-1"]
+    assert token.access_token == "access-2"
+    least = 0 if machines == "same" else BELIEVED
+    assert least <= waited < least + 0.1
+
+
+def test_within_a_declared_grace_nobody_waits_for_a_lost_answer(
+    new_keeper, authority, lapsing, clock
+):
+    authority.grace = 60.0
+    one, other = new_keeper(), new_keeper()
+    first, began = one.current(), clock.now
+    got = while_asking(authority, lapsing, lambda: (other.renew(first), clock.now - began))
+    authority.script = [None, errors.RefreshTemporarilyFailed("stopped for too long")]
+    with contextlib.suppress(errors.TokenError):
+        one.renew(first)
+    assert got[0][1] < 0.1
+
+
+def test_the_lock_of_a_kernel_proves_that_its_holder_has_died(new_keeper, authority, shelf, clock):
+    one, other = new_keeper(), new_keeper()
+    first, began = one.current(), clock.now
+    got = while_asking(authority, shelf, lambda: (other.renew(first), clock.now - began))
+    authority.script = [None, errors.RefreshTemporarilyFailed("it cannot go on")]
+    with contextlib.suppress(errors.TokenError):
+        one.renew(first)
+    assert got[0][1] < 0.1
+
+
+def test_a_lock_that_does_not_reach_another_machine_is_told(new_keeper, authority, shelf, clock):
+    one, other = new_keeper(), new_keeper()
+    first = one.current()
+    clock.elsewhere.add(clock.process())
+    got = while_asking(authority, shelf, lambda: other.renew(first))
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.StoreError]
+    assert "network file system" in str(got[0])
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
+
+
+@pytest.mark.parametrize("set_back", [100.0, 3600.0])
+def test_a_clock_that_was_set_back_does_not_make_an_intent_last_for_ever(
+    new_keeper, authority, lapsing, clock, set_back
+):
+    keeper = new_keeper()
+    first = keeper.current()
+    authority.script = [errors.RefreshTemporarilyFailed("cut off")]
+    authority.asking = lambda: setattr(lapsing, "failing", lambda step: step == "save")
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.renew(first)
+    authority.asking, lapsing.failing = lambda: None, lambda step: False
+    clock.now -= set_back
+    clock.ticks += 60
+    began = clock.now
+    assert new_keeper().renew(first).access_token == "access-2"
+    assert clock.now - began < 1
+
+
+def test_a_process_does_not_wait_for_an_answer_of_its_own(new_keeper, authority, lapsing, clock):
+    """It knows how that ended, also where it could not write it down."""
+    keeper = new_keeper()
+    first = keeper.current()
+    authority.script = [errors.RefreshTemporarilyFailed("cut off", retry_after=1)]
+    authority.asking = lambda: setattr(lapsing, "failing", lambda step: step == "save")
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.renew(first)
+    assert document(lapsing)["intent"]["owner"] == clock.process()
+    authority.asking, lapsing.failing = lambda: None, lambda step: False
+    clock.go_on(1.1)
+    began = clock.now
+    assert keeper.renew(first).access_token == "access-2"
+    assert clock.now - began < 0.1
+
+
+def test_a_request_that_is_late_is_not_sent(new_keeper, authority, lapsing, clock):
+    """Others believe an announcement for a while only, and the request has to end within that."""
+    keeper = new_keeper()
+    first = keeper.current()
+    pauses = [1.5]
+
+    def stand_still(step: str) -> bool:
+        if step == "prepare" and pauses:
+            clock.go_on(pauses.pop())
+        return False
+
+    lapsing.failing = stand_still
+    assert keeper.renew(first).access_token == "access-2"
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    # What was announced first was taken back.
+    announced = ["intent" in written for written in lapsing.writes[-4:]]
+    assert announced == [True, False, True, False]
+
+
+# --- a file that was copied here -------------------------------------------------------------
+
+
+def logged_in(authority: Authority, clock: Clockwork) -> Token:
+    """A new login, somewhere else."""
+    authority.revoked = False
+    return Token.from_dict(authority.issue(), now=clock.now)
+
+
+def test_a_login_on_another_machine_revives_the_process_that_its_file_is_copied_to(
+    new_keeper, authority, clock, shelf
+):
+    laptop = Shelf(clock)
+    at_home = new_keeper(store=laptop)
+    at_home.current()
+    shelf.slot = laptop.slot
+    daemon = new_keeper()
+    first = daemon.current()
+    for _ in range(3):  # the record here grows older by many renewals
+        first = daemon.renew(first)
+    authority.revoked = True
+    with pytest.raises(errors.ReauthRequired):
+        daemon.renew(first)
+    clock.go_on(60)
+    login = at_home.adopt(logged_in(authority, clock))
+    clock.go_on(60)
+    with pytest.raises(errors.ReauthRequired):
+        daemon.renew(first)
+    shelf.slot = laptop.slot
+    assert daemon.renew(first) == login
+
+
+def test_a_login_that_is_copied_here_counts_though_a_token_was_renewed_here_since(
+    new_keeper, clock, shelf
+):
+    laptop = Shelf(clock)
+    at_home = new_keeper(store=laptop)
+    at_home.current()
+    shelf.slot = laptop.slot
+    daemon = new_keeper()
+    first = daemon.current()
+    login = at_home.adopt(
+        Token("login", refresh_token="other", issued_at=clock.now, expires_at=clock.now + HOUR)
+    )
+    clock.go_on(60)
+    first = daemon.renew(first)
+    clock.go_on(60)
+    shelf.slot = laptop.slot
+    assert daemon.renew(first) == login
+    # And it is not undone by what this process remembers.
+    assert document(shelf)["token"]["access_token"] == "login"
+
+
+# --- a plain function ------------------------------------------------------------------------
+
+
+class Rotating:
+    """A function that logs in by a refresh token of its own, as long as it is given none."""
+
+    def __init__(self) -> None:
+        self.authority = Authority()
+        self.calls: list[str | None] = []
+
+    def __call__(self, previous: Token | None) -> dict[str, Any]:
+        refresh = "refresh-0" if previous is None else previous.refresh_token
+        self.calls.append(refresh)
+        credential = Credential("refresh_token", refresh or "")
+        return self.authority.fetch(credential, previous)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("failing", ["load", "lock", "save"])
+def test_a_function_that_spends_is_not_called_where_the_store_fails(
+    new_keeper, shelf, clock, failing
+):
+    source = Rotating()
+    keeper = new_keeper(source)
+    keeper.current()
+    clock.go_on(HOUR)
+    shelf.failing = lambda step: step == failing
+    with pytest.raises(errors.StoreError):
+        keeper.current()
+    assert source.calls == ["refresh-0"]
+    shelf.failing = lambda step: False
+    assert keeper.current().access_token == "access-2"
+
+
+def test_a_function_is_not_called_unseen_where_the_store_was_never_seen(new_keeper, shelf):
+    source = Rotating()
+    shelf.failing = lambda step: True
+    with pytest.raises(errors.StoreError):
+        new_keeper(source).current()
+    assert source.calls == []
+
+
+def test_a_function_does_not_begin_again_where_the_store_was_emptied(new_keeper, shelf):
+    source = Rotating()
+    new_keeper(source).current()
+    shelf.slot = None
+    keeper = new_keeper(source)
+    with pytest.raises(errors.ReauthRequired) as info:
+        keeper.current()
+    assert info.value.reason == "store_lost"
+    assert source.calls == ["refresh-0"]
+    # Unless somebody says so.
+    source.authority.live = "refresh-0"
+    assert keeper.refresh().access_token == "access-2"
+    assert keeper.current().access_token == "access-2"
+
+
+def test_the_first_refresh_token_of_a_function_is_saved_whatever_it_takes(new_keeper, shelf):
+    source = Rotating()
+    failures = iter([True, True, True, True])
+    shelf.failing = lambda step: step == "save" and next(failures, False)
+    keeper = new_keeper(source)
+    token = keeper.current()
+    settle(keeper)
+    assert document(shelf)["token"]["access_token"] == token.access_token
+    assert source.calls == ["refresh-0"]
+
+
+def test_a_function_without_refresh_tokens_is_called_as_often_as_needed(new_keeper, shelf, clock):
+    keeper = new_keeper(lambda previous: {"access_token": f"at-{clock.now}", "expires_in": 60})
+    first = keeper.current()
+    clock.go_on(60)
+    shelf.slot = None
+    second = keeper.current()
+    clock.go_on(60)
+    shelf.failing = lambda step: True
+    assert len({first.access_token, second.access_token, keeper.current().access_token}) == 3
+
+
+# --- distrust --------------------------------------------------------------------------------
+
+
 def test_a_token_refused_when_new_is_not_renewed_again_for_a_while(new_keeper, authority, clock):
     one, other = new_keeper(), new_keeper()
     second = one.renew(one.current())
@@ -1051,7 +1334,7 @@ def test_who_is_given_what_others_renewed_is_told_that_it_is_new(new_keeper, she
 def test_who_waits_looks_ever_less_often_and_says_how_long_it_was(new_keeper, shelf, clock):
     shelf.holder = shelf.lock()
     with pytest.raises(
-        errors.LockTimeout, match=r"^Others have held the lock of Shelf\(\) for 1\.0"
+        errors.LockTimeout, match=r"^Others have held the lock of Shelf\(\), or awaited .* for 1\.0"
     ):
         new_keeper(lock_timeout=1.0).current()
     # Three quarters of each pause, since the dice say so.

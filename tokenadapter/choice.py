@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tokenadapter.interchange import Credential
 from tokenadapter.machine import Machine
-from tokenadapter.record import Hold, Record, digest, mark
+from tokenadapter.record import Hold, Intent, Record, digest, mark
 from tokenadapter.slot import Slot, View
 from tokenadapter.token import Token
 
@@ -34,6 +34,10 @@ class Choice:
         # By our monotonic clock.
         self._own_hold: Hold | None = None
         self._own_refusals: dict[Credential, TokenError] = {}
+        # An announcement of this process whose outcome is known here, if not in the record.
+        self._ended: Intent | None = None
+        # Whether somebody says that a function can begin again.
+        self._is_forced = False
 
     def raise_if_held(self, record: Record, now: float) -> None:
         """Raise the error of a hold that binds us at *now*, by the store's clock."""
@@ -41,7 +45,7 @@ class Choice:
             record.token is not None and record.token.is_same(self._own_token)
         )
         if not is_same:
-            self.begin_anew()  # others have renewed since
+            self._forget_failures()  # others have renewed since
         for hold, time in ((record.hold, now), (self._own_hold, self._machine.monotonic())):
             left = 0.0 if hold is None else hold.remaining(time)
             if hold is not None and left > 0 and self._is_meant(hold, record):
@@ -67,14 +71,46 @@ class Choice:
 
         raise error or failures.no_credential(self._slot.store)
 
+    def is_awaited(self, view: View) -> bool:
+        """Whether the process that wrote the intent may still get its answer.
+
+        The caller has the lock.  Only of a lock that ends with its holder does that prove anything:
+        one that lapses may have been the lock of a process that was stopped, and goes on.
+
+        :raises StoreError: if the lock keeps nobody on another machine from renewing.
+        """
+        intent = view.record.intent
+        if intent is None or intent.owner is None or intent == self._ended:
+            return False
+        left = intent.until - self._slot.stamp(view)
+        # A clock that was set back makes it last for as long again, and no longer.
+        if not 0 < left <= 2 * (intent.until - intent.first_sent):
+            return False
+        if self._slot.lock_ends_with_holder:
+            if self._machine.is_elsewhere(intent.owner):
+                from tokenadapter import failures
+
+                raise failures.locked_apart(self._slot.store, intent.owner, left)
+            return False
+        # Within a declared grace, the credential may be presented again in any case.
+        return self._grant.grace <= 0 and not self._machine.has_died(intent.owner)
+
+    def awaits_no_more(self, intent: Intent | None) -> None:
+        """What this process announced by *intent* has ended, whether or not that can be written."""
+        self._ended = intent
+
     def credential_that_spends_nothing(self) -> Credential | None:
         """What can be presented without the store; ``None`` if everything may be spent by that.
+
+        A function may have brought a refresh token before, as far as a process knows that has never
+        looked into the store.
 
         :raises TokenError: if it was refused.
         """
         error: TokenError | None = None
         for credential in self._grant.credentials(None):
-            if not credential.single_use:
+            is_unknown = credential.opaque and not self._slot.has_looked
+            if not (credential.single_use or is_unknown):
                 error = self._own_refusals.get(credential)
                 if error is None:
                     return credential
@@ -124,6 +160,10 @@ class Choice:
 
     def begin_anew(self) -> None:
         """A token was obtained.  A refresh token that is dead stays dead, all else may be tried."""
+        self._forget_failures()
+        self._is_forced = False
+
+    def _forget_failures(self) -> None:
         self._own_token = None
         self._own_hold = None
         self._own_refusals = {
@@ -138,6 +178,7 @@ class Choice:
         :param secret: the only refresh token that they mean, if they do not mean all.
         """
         self.begin_anew()
+        self._is_forced = secret is None
         for credential in [*self._own_refusals]:
             if secret in (None, credential.secret):
                 del self._own_refusals[credential]
@@ -157,14 +198,13 @@ class Choice:
                 from tokenadapter import failures
 
                 return failures.dead(stone)
-        if not credential.single_use:
-            return None
-        if store.is_copy:
+        if credential.single_use and store.is_copy:
             from tokenadapter import failures
 
             return failures.private_copy()
-        if self.is_spent(view, credential.secret):
+        may_be_spent = credential.single_use or (credential.opaque and not self._is_forced)
+        if may_be_spent and self.is_spent(view, credential.secret):
             from tokenadapter import failures
 
-            return failures.lost(store)
+            return failures.begun_before(store) if credential.opaque else failures.lost(store)
         return None

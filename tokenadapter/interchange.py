@@ -31,6 +31,9 @@ class Credential(Value):
     refusal_is_final: bool = False
     """Whether it is not presented again once it was refused: a refresh token that is dead, or a
     password, since retries lock accounts.  Other refusals are tried again after a while."""
+    opaque: bool = False
+    """Whether nobody can tell what is presented, as by a plain function: if it brings a refresh
+    token, it counts as having spent one, and is not presented again without that."""
 
     def __repr__(self) -> str:
         return f"<Credential {self.kind}>"

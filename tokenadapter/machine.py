@@ -42,6 +42,24 @@ class Machine:
     def thread_id(self) -> int:
         return threading.get_ident()
 
+    def process(self) -> str:
+        """The name of this process, which no other in the world has."""
+        from tokenadapter import owner
+
+        return owner.this_process()
+
+    def has_died(self, process: str) -> bool:
+        """Whether the process of that name is known to have ended."""
+        from tokenadapter import owner
+
+        return owner.has_died(process)
+
+    def is_elsewhere(self, process: str) -> bool:
+        """Whether the process of that name is on another machine for certain."""
+        from tokenadapter import owner
+
+        return owner.is_elsewhere(process)
+
     def event(self) -> Event:
         from tokenadapter.threads import Latch
 

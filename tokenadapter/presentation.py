@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Presenter"]
 
+# Seconds within which a request follows its announcement, ...
+_SENDING: Final = 1.0
+# ... and by which the clocks of those who read the announcement may differ.
+_CLOCKS: Final = 1.0
 # Seconds for which nobody asks again as a client, or for a scope, that was refused.
 _CONFIG_HOLD: Final = 60.0
 # Seconds for which a caller, or an interpreter that exits, is kept waiting for a save that fails.
@@ -72,6 +76,7 @@ class Presenter:
         view = announced
         started = self._machine.monotonic()
         answer = self._ask(view, credential, before.token)
+        self._choice.awaits_no_more(view.record.intent)
         if not isinstance(answer, _Minted):
             self._tell_all(lock, view, before, credential, answer)
             return None
@@ -112,20 +117,32 @@ class Presenter:
     def _announce(self, lock: StoreLock, view: View, credential: Credential) -> View | None:
         """Write the intent, and make sure that nothing stands in the way of the save after it.
 
-        :returns: ``None`` if the lock was lost meanwhile.
+        :returns: ``None`` if the lock was lost meanwhile, or it took too long: others believe the
+            announcement for a while only.
         :raises StoreError: if something stands in the way.
         """
-        before = view.record
-        key = self._choice.digest(before, credential)
-        announced = self._slot.write(view, before.presenting(key, self._slot.stamp(view)))
+        before, machine = view.record, self._machine
+        # A store that is slow to tell what it holds is slow to write, too.
+        sending = _SENDING + 4 * view.took
+        end = machine.monotonic() + sending
+        intent = before.presenting(
+            self._choice.digest(before, credential),
+            self._slot.stamp(view),
+            machine.process(),
+            self._slot.now(view) + sending + self._grant.deadline + _CLOCKS,
+        )
+        announced = self._slot.write(view, intent)
         is_ready = False
         try:
             self._slot.store.prepare()
             # The last thing before the request is sent.
-            is_ready = lock.confirm()
+            is_ready = lock.confirm() and (
+                self._slot.lock_ends_with_holder or machine.monotonic() < end
+            )
         finally:
             if not is_ready:
                 # Nothing is sent: let it be as if nothing had been announced.
+                self._choice.awaits_no_more(announced.record.intent)
                 self._try_to_write(announced, before)
         return announced if is_ready else None
 
@@ -171,9 +188,11 @@ class Presenter:
         serve_unsaved: Callable[[View], None],
     ) -> View | None:
         """Save the token, whatever it takes if a refresh token was spent for it."""
-        note = mark(credential.secret) if credential.single_use and minted.rotated else None
-        # It may be shown to us again: by the configuration, or by who adopts it once more.
-        for_good = credential.first or note == before.origin
+        is_spent = minted.rotated and (credential.single_use or credential.opaque)
+        note = mark(credential.secret) if is_spent else None
+        # It may be shown to us again: by the configuration, a function, or who adopts it once more.
+        for_good = credential.first or credential.opaque or note == before.origin
+        begins = before.token is None or before.token.refresh_token != credential.secret
         tag, failures, last_try = self._slot.new_tag(view), 0, inf
         while True:
             record = view.record.minted(
@@ -181,6 +200,7 @@ class Presenter:
                 self._grant.asked,
                 self._slot.stamp(view),
                 note if for_good else None,
+                begins=begins,
             )
             try:
                 view = self._slot.write(view, record, tag)
@@ -195,7 +215,7 @@ class Presenter:
             except Exception as error:  # noqa: BLE001 - a spent token is lost by nothing
                 failures += 1
                 unsaved = view._replace(record=record)
-                if not credential.single_use:
+                if not (credential.single_use or is_spent):
                     self._journal.tell_once("StoreFailed", error=str(error))
                     return unsaved
                 if self._machine.exiting() or not self._machine.is_helper():

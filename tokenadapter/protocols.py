@@ -112,6 +112,10 @@ class TokenStore(Protocol):
     A store whose lock is a lease has an attribute ``lease`` besides: for how many seconds the lock
     outlives a holder that died.  It has to be shorter than the grant's ``grace``, if there is one.
 
+    A store whose lock ends with its holder, and no sooner, because the kernel keeps it, has an
+    attribute ``lock_ends_with_holder`` that is true.  Of any other lock, a holder that was stopped
+    may go on after others have taken it: so what its intent says is believed for a while.
+
     A store that can tell for much less than a :meth:`load` whether it was written has a method
     ``glimpse()`` besides, for those who wait for that: what it returns differs then; ``None`` if it
     cannot tell.

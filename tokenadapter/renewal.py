@@ -6,7 +6,8 @@ the token; at last let the lock go.
 
 Who does not get the lock watches the record, and tries the lock at each pause: when the renewal is
 done, all see it at their next look and nobody queues for the lock; when the holder has died, one of
-them takes its place.
+them takes its place.  A lock that lapses by itself does not prove that its holder has died: then
+the intent is believed for as long as its writer may await an answer.
 """
 
 from __future__ import annotations
@@ -133,7 +134,9 @@ class Renewal:
             if token is not None and revoke is not None:
                 revoke(token)
             found.append(token)
-            return view.record if view.tag is None else view.record.forgotten()
+            return (
+                view.record if view.tag is None else view.record.forgotten(self._slot.stamp(view))
+            )
 
         self._write_locked(forgotten, self._hold_for())
         self._slot.forget()
@@ -193,7 +196,7 @@ class Renewal:
     ) -> Outcome | None:
         """What the holder of the lock does.
 
-        :returns: ``None`` if the lock was lost.
+        :returns: ``None`` if the lock was lost, or an earlier holder still awaits its answer.
         """
         while lock.confirm():
             # What was read before the lock was had may be long out of date.
@@ -204,6 +207,8 @@ class Renewal:
                     self._slot.write(view, view.record)
                 return outcome
             self._raise_if_hopeless(view)
+            if self._choice.is_awaited(view):
+                return None
             saved = self._presenter.present(
                 lock,
                 view,
@@ -273,7 +278,7 @@ class Renewal:
         offset = self._slot.now(view) - self._machine.wall()
         expires_at = None if token.expires_at is None else token.expires_at + offset
         token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
-        return view.record.adopted(token, self._grant.asked)
+        return view.record.adopted(token, self._grant.asked, self._slot.stamp(view))
 
     def _write_locked(self, change: Callable[[View], Record], hold_for: float = _MARGIN) -> View:
         """Write what *change* makes of the record."""

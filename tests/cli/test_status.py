@@ -168,10 +168,13 @@ def test_a_renewal_that_was_not_ended(command: Command, rotating: TokenServer) -
 
 def test_a_record_of_a_later_format_is_left_alone(command: Command, profile: Path) -> None:
     command("header", "billing")
-    change(lambda document: document.update(version=99))
+    change(lambda document: document.update(oldest_reader=99))
     told = state(command)
     assert told["state"] == "unusable"
-    assert "What it holds cannot be used: its format is 99" in told["failure"]["cause"]  # type: ignore[index]
+    assert (
+        "What it holds cannot be used: a later version wrote it, for readers of format 99"
+        in told["failure"]["cause"]
+    )  # type: ignore[index]
 
 
 def test_what_cannot_be_looked_at_does_not_hide_the_rest(

@@ -50,13 +50,12 @@ class TableLease(Lease):
         super().__init__(seconds)
         self.table = table
 
-    def _take(self, owner: str, seconds: float) -> bool:
-        is_mine = self.table.owner in (None, owner)
-        if is_mine:
+    def _take(self, owner: str, seconds: float, dead: str | None = None) -> str:
+        if self.table.owner in (None, owner, dead):
             self.table.owner = owner
             self.table.seconds.append(seconds)
         self.table.answer("take")
-        return is_mine
+        return self.table.owner or owner
 
     def _extend(self, owner: str, seconds: float) -> bool:
         is_mine = self.table.owner == owner

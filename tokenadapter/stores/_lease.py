@@ -1,24 +1,26 @@
 """A lock that is a lease: it lapses unless its holder goes on saying that it lives.
 
 Nobody beyond a machine sees a process die there.  So the lock is short, and a heartbeat extends
-it while its holder works; a dead holder is replaced within the time of one lease.
+it while its holder works; a dead holder is replaced within the time of one lease.  On its own
+machine it is replaced at once: the lock names its holder, and who waits looks whether that lives.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 
+from tokenadapter.owner import has_died, this_process
+
 __all__ = ["LEASE", "Lease"]
 
 LEASE = 5.0
-"""Seconds that a dead holder keeps others waiting at most.  Long enough for three heartbeats, one
-of which may get lost or be late; shorter than the ten seconds of grace that servers commonly give
-a rotated refresh token."""
+"""Seconds that a dead holder keeps other machines waiting at most.  Long enough for three
+heartbeats, one of which may get lost or be late; shorter than the ten seconds of grace that servers
+commonly give a rotated refresh token."""
 
 _LAPSES_AFTER = 0.85
 """The part of a lease after which its lock lapses.  What is left is for those who wait: to come by,
@@ -46,10 +48,12 @@ class Lease(ABC):
         self._extending = threading.Lock()
 
     @abstractmethod
-    def _take(self, owner: str, seconds: float) -> bool:
+    def _take(self, owner: str, seconds: float, dead: str | None = None) -> str | None:
         """Take the lease for *seconds*, if it is free or *owner* has it: a repeated request, whose
         first answer got lost, succeeds again.
 
+        :param dead: an owner whose lease counts as free.
+        :returns: who has it now; ``None`` if that is not *owner*, and nobody can tell who.
         :raises StoreError: if that cannot be told.
         """
 
@@ -65,8 +69,8 @@ class Lease(ABC):
         """End the lease if *owner* has it.  May raise anything."""
 
     def holder(self) -> str | None:
-        """Who has the lease now, as ``host:process:nonce``; ``None`` if nobody has, or the store
-        cannot tell.
+        """Who has the lease now, as :func:`tokenadapter.owner.this_process` names it and a nonce;
+        ``None`` if nobody has, or the store cannot tell.
 
         :raises StoreError: if it cannot be asked.
         """
@@ -79,12 +83,16 @@ class Lease(ABC):
         :raises StoreError: if that cannot be told.
         """
         self._process = os.getpid()
-        self._owner = f"{socket.gethostname()}:{self._process}:{os.urandom(8).hex()}"
+        self._owner = f"{this_process()}:{os.urandom(8).hex()}"
         self._released = threading.Event()
         self._hold_for = hold_for
         # Before it is asked for: the store counts from later on.
         self._end = time.monotonic() + hold_for
-        if not self._take(self._owner, min(self._seconds, hold_for)):
+        seconds = min(self._seconds, hold_for)
+        holder = self._take(self._owner, seconds)
+        if holder not in (None, self._owner) and has_died(holder):
+            holder = self._take(self._owner, seconds, holder)
+        if holder != self._owner:
             self._owner = ""
             return False
         heartbeat = threading.Thread(

@@ -78,6 +78,11 @@ class CallbackStore:
         place = self._place
         return self._lent is None and (place.born != this_process() or place.is_contested)
 
+    @property
+    def lock_ends_with_holder(self) -> bool:
+        """Whether the lock is one of this process alone, and not lent: that may lapse."""
+        return self._lent is None
+
     def load(self) -> Snapshot:
         """What *load* returns, without a lock, and this machine's time.
 

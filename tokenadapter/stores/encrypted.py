@@ -76,6 +76,11 @@ class EncryptedStore:
         """The inner store's, if its lock is one."""
         return getattr(self.inner, "lease", None)
 
+    @property
+    def lock_ends_with_holder(self) -> bool:
+        """What the inner store says, if it does."""
+        return getattr(self.inner, "lock_ends_with_holder", False)
+
     def glimpse(self) -> object:
         """What differs when the inner store was written meanwhile; ``None`` if it cannot tell."""
         glimpse: Callable[[], object] | None = getattr(self.inner, "glimpse", None)

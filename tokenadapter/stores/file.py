@@ -43,6 +43,7 @@ class FileStore:
     """
 
     is_copy = False
+    lock_ends_with_holder = True
     # A herd that looks more often is done later: each look takes time from whoever renews.
     poll: tuple[float, float] = (0.02, 0.05)
 

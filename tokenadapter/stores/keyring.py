@@ -57,6 +57,7 @@ class KeyringStore:
     """
 
     is_copy = False
+    lock_ends_with_holder = True
     poll: tuple[float, float] = (0.01, 0.2)
 
     def __init__(

@@ -29,6 +29,7 @@ class MemoryStore:
         is this object's own: it ends with it, and is empty in a pickled copy.
     """
 
+    lock_ends_with_holder = True
     poll: tuple[float, float] = (0.005, 0.05)
 
     def __init__(self, name: str | None = None) -> None:
