@@ -254,6 +254,8 @@ class Presenter:
         record = view.record
         if view.tag is None:
             return True  # it was emptied
+        if record.salt == before.salt and record.generation != before.generation:
+            return False  # its token was replaced, if perhaps for the same refresh token, or given up
         if not credential.single_use:
             return record.token is None or record.token.is_same(before.token)
         if record.intent is not None:

@@ -134,9 +134,8 @@ class Renewal:
             if token is not None and revoke is not None:
                 revoke(token)
             found.append(token)
-            return (
-                view.record if view.tag is None else view.record.forgotten(self._slot.stamp(view))
-            )
+            # Without a token, there may be an intent that others have to know of.
+            return view.record if token is None else view.record.forgotten(self._slot.stamp(view))
 
         self._write_locked(forgotten, self._hold_for())
         self._slot.forget()
@@ -157,7 +156,8 @@ class Renewal:
             return view.record.distrusting(token, self._slot.stamp(view), u)
 
         view = self._write_locked(distrusting)
-        if view.record.token is None or token.is_same(view.record.token):
+        found = self._own_token(view)
+        if found is None or token.is_same(found):
             return None
         return self._taken(view, is_new=True).token
 
@@ -275,7 +275,8 @@ class Renewal:
             from tokenadapter import failures
 
             raise failures.spent_before(self._slot.store)
-        offset = self._slot.now(view) - self._machine.wall()
+        # By the earlier of the times that it may be: no token is taken for younger than it is.
+        offset = self._slot.stamp(view) - self._machine.wall()
         expires_at = None if token.expires_at is None else token.expires_at + offset
         token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
         return view.record.adopted(token, self._grant.asked, self._slot.stamp(view))
