@@ -110,7 +110,7 @@ def test_a_holder_that_died_keeps_nobody_of_its_machine_waiting(
         server.wait_for(lambda stats: stats.token_requests)
         process.kill()
         process.wait()
-    keeper = new_keeper(server, first, redis_server.url, slot, LONG, lock_timeout=30.0)
+    keeper = new_keeper(server, first, redis_server.url, slot, LONG, lock_timeout=10.0)
     assert keeper.current().refresh_token not in (None, first)
     assert server.stats.token_requests == 2
     assert server.stats.reuse_detections == 0
