@@ -6,14 +6,18 @@ import json
 from typing import TYPE_CHECKING
 
 from tokenadapter.interchange import Credential
+from tokenadapter.late import late
 from tokenadapter.machine import Machine
 from tokenadapter.record import Hold, Record, digest, mark
 from tokenadapter.slot import Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from tokenadapter import failures
     from tokenadapter.errors import TokenError
     from tokenadapter.protocols import Grant
+else:
+    failures = late("tokenadapter.failures")
 
 __all__ = ["Choice"]
 
@@ -45,8 +49,6 @@ class Choice:
         for hold, time in ((record.hold, now), (self._own_hold, self._machine.monotonic())):
             left = 0.0 if hold is None else hold.remaining(time)
             if hold is not None and left > 0 and self._is_meant(hold, record):
-                from tokenadapter import failures
-
                 raise failures.held(hold, left, self._machine.wall())
 
     def credential(self, view: View) -> Credential:
@@ -63,8 +65,6 @@ class Choice:
             # A refusal says more than that the first refresh token is used up.
             if error is None or not credential.first:
                 error = objection
-        from tokenadapter import failures
-
         raise error or failures.no_credential(self._slot.store)
 
     def credential_that_spends_nothing(self) -> Credential | None:
@@ -154,17 +154,11 @@ class Choice:
         if record.tombstones:
             stone = record.tombstone(self.digest(record, credential))
             if stone is not None:
-                from tokenadapter import failures
-
                 return failures.dead(stone)
         if not credential.single_use:
             return None
         if store.is_copy:
-            from tokenadapter import failures
-
             return failures.private_copy()
         if self.is_spent(view, credential.secret):
-            from tokenadapter import failures
-
             return failures.lost(store)
         return None
