@@ -16,6 +16,7 @@ import coverage_forks  # noqa: F401 - before whatever else a fork is told to
 import pytest
 from databases import MariaDB, PostgreSQL
 from hypothesis import settings
+from imports import Unguarded
 from stores.servers import RedisServer, free_port
 
 from tokenadapter.testing import TokenServer
@@ -103,6 +104,21 @@ def _nothing_left_running() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail(f"left running (threads, and children by their id): {left}")
         time.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def unguarded() -> Iterator[Unguarded]:
+    """The imports of the library that a fork may interrupt."""
+    with Unguarded() as unguarded:
+        yield unguarded
+
+
+@pytest.fixture(autouse=True)
+def _no_fork_interrupts_an_import(unguarded: Unguarded) -> Iterator[None]:
+    """No function of the library imports but under the guard for which a fork waits."""
+    yield
+    if found := unguarded.found():
+        pytest.fail("a fork may interrupt these imports:\n" + "\n".join(found))
 
 
 def _children() -> set[int]:

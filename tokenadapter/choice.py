@@ -6,14 +6,18 @@ import json
 from typing import TYPE_CHECKING
 
 from tokenadapter.interchange import Credential
+from tokenadapter.late import late
 from tokenadapter.machine import Machine
 from tokenadapter.record import Hold, Intent, Record, digest, mark
 from tokenadapter.slot import Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from tokenadapter import failures
     from tokenadapter.errors import TokenError
     from tokenadapter.protocols import Grant
+else:
+    failures = late("tokenadapter.failures")
 
 __all__ = ["Choice"]
 
@@ -49,8 +53,6 @@ class Choice:
         for hold, time in ((record.hold, now), (self._own_hold, self._machine.monotonic())):
             left = 0.0 if hold is None else hold.remaining(time)
             if hold is not None and left > 0 and self._is_meant(hold, record):
-                from tokenadapter import failures
-
                 raise failures.held(hold, left, self._machine.wall())
 
     def credential(self, view: View) -> Credential:
@@ -67,8 +69,6 @@ class Choice:
             # A refusal says more than that the first refresh token is used up.
             if error is None or not credential.first:
                 error = objection
-        from tokenadapter import failures
-
         raise error or failures.no_credential(self._slot.store)
 
     def is_awaited(self, view: View) -> bool:
@@ -88,8 +88,6 @@ class Choice:
             return False
         if self._slot.lock_ends_with_holder:
             if self._machine.is_elsewhere(intent.owner):
-                from tokenadapter import failures
-
                 raise failures.locked_apart(self._slot.store, intent.owner, left)
             return False
         # Within a declared grace, the credential may be presented again in any case.
@@ -195,16 +193,10 @@ class Choice:
         if record.tombstones:
             stone = record.tombstone(self.digest(record, credential))
             if stone is not None:
-                from tokenadapter import failures
-
                 return failures.dead(stone)
         if credential.single_use and store.is_copy:
-            from tokenadapter import failures
-
             return failures.private_copy()
         may_be_spent = credential.single_use or (credential.opaque and not self._is_forced)
         if may_be_spent and self.is_spent(view, credential.secret):
-            from tokenadapter import failures
-
             return failures.begun_before(store) if credential.opaque else failures.lost(store)
         return None

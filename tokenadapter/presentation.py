@@ -14,14 +14,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from tokenadapter import policy
 from tokenadapter.choice import Choice
 from tokenadapter.journal import Journal
+from tokenadapter.late import late
 from tokenadapter.machine import Machine
 from tokenadapter.record import Hold, Record, mark
 from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from tokenadapter import errors, failures
     from tokenadapter.errors import TokenError
     from tokenadapter.protocols import Answer, Credential, Grant, StoreLock
+else:
+    errors = late("tokenadapter.errors")
+    failures = late("tokenadapter.failures")
 
 __all__ = ["Presenter"]
 
@@ -147,17 +152,13 @@ class Presenter:
         return announced if is_ready else None
 
     def _try_to_write(self, view: View, record: Record) -> None:
-        from tokenadapter.errors import StoreError
-
-        with suppress(StoreError, Moved):
+        with suppress(errors.StoreError, Moved):
             self._slot.write(view, record)
 
     def _ask(
         self, view: View, credential: Credential, previous: Token | None
     ) -> _Minted | TokenError:
         """Present *credential*, and understand what comes of it."""
-        from tokenadapter import failures
-
         sent_at, wall = self._slot.stamp(view), self._machine.wall()
         intent = view.record.intent
         if credential.single_use and intent is not None:
@@ -242,11 +243,9 @@ class Presenter:
 
     def _note(self, note: str, for_good: bool) -> None:
         """Remember what was spent, for when the record is lost."""
-        from tokenadapter.errors import StoreError
-
         try:
             self._slot.store.mark(note, for_good=for_good)
-        except StoreError as error:
+        except errors.StoreError as error:
             self._journal.tell_once("StoreFailed", error=str(error))
 
     def _is_still_ours(self, view: View, before: Record, credential: Credential) -> bool:
@@ -274,8 +273,6 @@ class Presenter:
 
         :raises TokenError: *failure*, unless it was a refusal: then another credential may be left.
         """
-        from tokenadapter.errors import StoreError
-
         is_final = _is_final(failure, credential)
         while True:
             # Anew for each view: it may be of another record, with a salt of its own.
@@ -291,7 +288,7 @@ class Presenter:
                 # A hold binds us as long as the token that we saw is there, a refusal in any case.
                 self._keep(before if hold else view.record, credential, failure, hold)
                 return
-            except StoreError:
+            except errors.StoreError:
                 self._keep(before, credential, failure, hold)
                 raise failure from failure.__cause__
         if not is_final:
@@ -306,8 +303,6 @@ class Presenter:
         hold: Hold | None,
     ) -> Record:
         """What becomes of the record."""
-        from tokenadapter.errors import RefreshTemporarilyFailed
-
         if hold is None:
             return view.record.refused(
                 self._choice.digest(view.record, credential),
@@ -316,7 +311,7 @@ class Presenter:
                 error=getattr(failure, "error", None),
                 cause=str(failure),
             )
-        if isinstance(failure, RefreshTemporarilyFailed) and failure.processed is None:
+        if isinstance(failure, errors.RefreshTemporarilyFailed) and failure.processed is None:
             return view.record.unknown(hold)
         return view.record.unprocessed(before, hold)
 
@@ -330,13 +325,11 @@ class Presenter:
             self._choice.hold_alone(record, hold)
 
     def _hold(self, view: View, failure: TokenError) -> Hold:
-        from tokenadapter.errors import ReauthRequired, RefreshTemporarilyFailed
-
         record, now = view.record, self._slot.stamp(view)
         step = self._choice.step_after(record)
         cause, error = str(failure), getattr(failure, "error", None)
-        if not isinstance(failure, RefreshTemporarilyFailed):
-            kind = "refused" if isinstance(failure, ReauthRequired) else "config"
+        if not isinstance(failure, errors.RefreshTemporarilyFailed):
+            kind = "refused" if isinstance(failure, errors.ReauthRequired) else "config"
             return Hold(now, _CONFIG_HOLD, step, self._choice.client(record), kind, error, cause)
         duration = policy.backoff(step, self._machine.random())
         if failure.retry_after is not None:
@@ -352,16 +345,12 @@ class Presenter:
 
 def _known_errors() -> tuple[type[TokenError], ...]:
     """What a source raises to tell what became of its request."""
-    from tokenadapter.errors import ReauthRequired, RefreshConfigError, RefreshTemporarilyFailed
-
-    return ReauthRequired, RefreshConfigError, RefreshTemporarilyFailed
+    return errors.ReauthRequired, errors.RefreshConfigError, errors.RefreshTemporarilyFailed
 
 
 def _is_final(failure: TokenError, credential: Credential) -> bool:
     """Whether the server refused *credential* for good."""
-    from tokenadapter.errors import ReauthRequired
-
-    return isinstance(failure, ReauthRequired) and credential.refusal_is_final
+    return isinstance(failure, errors.ReauthRequired) and credential.refusal_is_final
 
 
 def _completed(answer: Answer, credential: Credential, sent_at: float, wall: float) -> _Minted:

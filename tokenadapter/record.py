@@ -41,11 +41,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from tokenadapter.interchange import Value
+from tokenadapter.late import late
 from tokenadapter.policy import backoff
 from tokenadapter.token import Token
-from tokenadapter.value import Value
+
+if TYPE_CHECKING:
+    import hashlib
+else:
+    hashlib = late("hashlib")
 
 __all__ = ["Hold", "Intent", "Record", "Replaced", "Tombstone", "digest", "mark"]
 
@@ -416,8 +422,6 @@ def digest(salt: str, kind: str, secret: str) -> str:
 
     Passwords can be guessed, so their hash is slow (PBKDF2, RFC 8018); refresh tokens are random.
     """
-    import hashlib
-
     text = f"{kind}\0{secret}".encode()
     if kind == "refresh_token":
         return hashlib.sha256(salt.encode() + b"\0" + text).hexdigest()[:32]
@@ -428,8 +432,6 @@ def mark(secret: str) -> str:
     """What is remembered of a spent refresh token, also where the record is lost: so it has no
     salt.  A refresh token is long and random.
     """
-    import hashlib
-
     return hashlib.sha256(b"tokenadapter spent\0" + secret.encode()).hexdigest()[:32]
 
 
