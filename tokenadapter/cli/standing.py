@@ -124,7 +124,8 @@ def _failure(
     intent = record.intent
     if intent is None or is_locked:
         return None
-    cause, left = "A renewal began and was not ended: its answer may be lost.", None
+    cause = "A renewal began and was not ended: its answer may be lost."
+    left: float | None = None
     who, proves_death = intent.owner, getattr(store, "lock_ends_with_holder", False)
     if who is not None and now < intent.until and not (proves_death or owner.has_died(who)):
         cause = f"The lock of {owner.described(who)} lapsed, and it may still await its answer."
