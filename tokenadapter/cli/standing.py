@@ -125,9 +125,9 @@ def _failure(
     if intent is None or is_locked:
         return None
     cause = "A renewal began and was not ended: its answer may be lost."
-    left: float | None = None
+    awaited: float | None = None
     who, proves_death = intent.owner, getattr(store, "lock_ends_with_holder", False)
     if who is not None and now < intent.until and not (proves_death or owner.has_died(who)):
         cause = f"The lock of {owner.described(who)} lapsed, and it may still await its answer."
-        left = intent.until - now
-    return {"cause": cause, "ago": max(now - intent.first_sent, 0.0), "held_for": left}
+        awaited = intent.until - now
+    return {"cause": cause, "ago": max(now - intent.first_sent, 0.0), "held_for": awaited}
