@@ -7,14 +7,18 @@ import fcntl
 import os
 import shutil
 import signal
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tokenadapter.errors import StoreError
+from tokenadapter.stores._files import Tenure
 from tokenadapter.stores._system import is_locked
 from tokenadapter.stores.file import FileStore
-from tokenadapter.testing.workers import succeeds_in_child
+from tokenadapter.testing.workers import in_threads, succeeds_in_child
 
 from .helpers import failing, run, save
 
@@ -61,6 +65,31 @@ def test_a_save_without_the_lock_does_not_wait_for_ever(
         save(store)
     lock.release()
     save(store)
+
+
+def test_a_thread_that_holds_the_lock_does_not_wait_for_itself_however_many_came_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Tenure):
+        """Takes a while, in which other threads run."""
+
+        def __init__(self) -> None:
+            time.sleep(0)
+            super().__init__()
+
+    monkeypatch.setattr("tokenadapter.stores._files.Tenure", Slow)
+    monkeypatch.setattr("tokenadapter.stores._lockfile._PATIENCE", 0.05)
+    barrier = threading.Barrier(8)
+
+    def use(store: FileStore, _: int) -> None:
+        barrier.wait()
+        lock = store.lock()
+        if lock.acquire(60):
+            save(store)
+        lock.release()
+
+    for number in range(20):
+        in_threads(partial(use, FileStore(tmp_path / f"{number}.json")), range(barrier.parties))
 
 
 def test_whether_others_have_it_is_asked_of_the_kernel_alone(

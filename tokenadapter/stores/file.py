@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.interchange import Document, Snapshot
@@ -51,6 +51,7 @@ class FileStore:
             raise ValueError("path is empty: name a file")
         self.path: str = absolute(path)
         self.private = private
+        self._made: dict[str, Tenure] = {}
         self._swept = False
         self._warned = False
 
@@ -173,11 +174,12 @@ class FileStore:
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), private=self.private), (self.path,)
 
-    @cached_property
+    @property
     def _tenure(self) -> Tenure:
         from tokenadapter.stores._files import Tenure
 
-        return Tenure()
+        # Atomic, which functools.cached_property is not: all threads get the same one.
+        return self._made.setdefault("tenure", Tenure())
 
     @property
     def _file(self) -> str:
