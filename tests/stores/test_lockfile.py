@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -65,6 +66,19 @@ def test_a_save_without_the_lock_does_not_wait_for_ever(
         save(store)
     lock.release()
     save(store)
+
+
+@pytest.mark.parametrize("call", ["fstat", "lstat"])
+def test_a_lock_file_that_cannot_be_looked_at_once_makes_its_holder_wait_for_nobody(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr("tokenadapter.stores._lockfile._PATIENCE", 0.05)
+    lock = store.lock()
+    assert lock.acquire(60)
+    monkeypatch.setattr(os, call, failing(getattr(os, call), errno.EIO, times=1))
+    save(store)
+    assert lock.confirm()
+    lock.release()
 
 
 def test_a_thread_that_holds_the_lock_does_not_wait_for_itself_however_many_came_first(
@@ -128,6 +142,26 @@ def test_where_the_kernel_cannot_be_asked_the_lock_is_tried(
     save(store)
     monkeypatch.setattr(fcntl, "flock", failing(fcntl.flock, errno.ENOLCK))
     assert not is_locked(f"{store.path}.lock")
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_look_at_the_lock_whose_file_cannot_be_closed_still_tells(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, is_held: bool
+) -> None:
+    lock = store.lock()
+    assert lock.acquire(60)
+    if not is_held:
+        lock.release()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", closing_badly)
+        assert is_locked(f"{store.path}.lock") == is_held
+    lock.release()
+
+
+def closing_badly(fd: int, close: Callable[[int], None] = os.close) -> None:
+    """Close *fd* as a network file system does that could not be reached."""
+    close(fd)
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_no_makeshift_lock_where_the_file_system_has_none(
