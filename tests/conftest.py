@@ -33,6 +33,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which may be turned off
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many again as there are cores: many tests wait, for processes and for leases."""
     cores = os.cpu_count() or 1

@@ -162,7 +162,10 @@ class _InterruptsPutOff:
         if threading.current_thread() is threading.main_thread():
             self._handler = signal.getsignal(signal.SIGINT)
         if self._handler is not None:
-            signal.signal(signal.SIGINT, lambda number, frame: self._caught.append(number))
+            try:
+                signal.signal(signal.SIGINT, lambda number, frame: self._caught.append(number))
+            except ValueError:  # only the main interpreter may, and gets the signals
+                self._handler = None
 
     def __exit__(self, *error: object) -> None:
         if self._handler is not None:

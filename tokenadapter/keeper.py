@@ -466,13 +466,19 @@ class TokenKeeper:
 def checked_store(store: TokenStore) -> TokenStore:
     """*store* itself.
 
-    :raises TypeError: if it is none.
+    :raises TypeError: if it is none, or lacks what another of its methods needs.
     """
     methods = ("load", "save", "lock")
     if isinstance(store, type) or not all(callable(getattr(store, name, 0)) for name in methods):
         # Not what it is: bytes may be a URL with a password.
         kind = f"the class {store.__name__}" if isinstance(store, type) else type(store).__name__
         raise TypeError(f"store is a store such as FileStore('~/token.json'), not {kind}")
+    if hasattr(store, "claim") and not hasattr(store, "glimpse"):
+        raise TypeError(
+            f"{type(store).__name__} has claim() but no glimpse(): processes that wait for a claim "
+            "would load the whole record at each look. Add a method glimpse() that tells at little "
+            "cost whether the slot was written, or remove claim()."
+        )
     return store
 
 

@@ -134,13 +134,15 @@ def under_lock(
     :param explained: makes an error of the store's of what goes wrong in its block.
     :raises StoreError: if others held it for too long.
     """
-    held = tenure.lock
-    if held is not None and held.confirm():
-        yield
-        return
-    lock = make()
+    held, lock = tenure.lock, make()
+
+    def is_held() -> bool:
+        return held is not None and held.confirm()
+
     try:
-        if not lock.acquire_within(_PATIENCE):
+        # Ask again before waiting: if only that look failed, this thread would wait for itself.
+        is_ours = is_held() or lock.acquire_within(0) or is_held()
+        if not (is_ours or lock.acquire_within(_PATIENCE)):
             with explained("be written"):
                 raise Refused(f"others held {lock.path} for {_PATIENCE:g} s: try again")
         yield

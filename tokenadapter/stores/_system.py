@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from tokenadapter.late import late
@@ -117,7 +118,8 @@ def is_locked(path: str) -> bool:
     except OSError:
         return False
     finally:
-        os.close(fd)
+        with suppress(OSError):  # the kernel has told already
+            os.close(fd)
     return False
 
 

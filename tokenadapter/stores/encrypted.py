@@ -84,10 +84,11 @@ class EncryptedStore:
         """What the inner store says, if it does."""
         return getattr(self.inner, "lock_ends_with_holder", False)
 
-    def glimpse(self) -> object:
-        """What differs when the inner store was written meanwhile; ``None`` if it cannot tell."""
-        glimpse: Callable[[], object] | None = getattr(self.inner, "glimpse", None)
-        return None if glimpse is None else glimpse()
+    @property
+    def glimpse(self) -> Callable[[], object]:
+        """The inner store's, if it tells of writes at a glimpse."""
+        glimpse: Callable[[], object] = cast(Any, self.inner).glimpse
+        return glimpse
 
     @property
     def claim(self) -> Callable[[], AbstractContextManager[object] | None]:

@@ -61,6 +61,7 @@ class FileStore:
             raise ValueError("path is empty: name a file")
         self.path: str = absolute(path)
         self.private = private
+        self._made: dict[str, Tenure] = {}
         self._swept = False
         self._warned = False
 
@@ -172,9 +173,9 @@ class FileStore:
 
     @property
     def _tenure(self) -> Tenure:
-        # No cached_property: that of Python 3.11 has a lock, which a forked child may find shut.
-        tenure: Tenure = vars(self).setdefault("_one_tenure", _files.Tenure())
-        return tenure
+        # Atomic, which functools.cached_property is not; and that of Python 3.11 has a lock, which a
+        # forked child may find shut.
+        return self._made.setdefault("tenure", _files.Tenure())
 
     @property
     def _file(self) -> str:

@@ -99,6 +99,7 @@ class MemoryStore:
 def own_store(source: object) -> MemoryStore:
     """The store of whoever has not named one: the same for all who use the very same source."""
     try:
+        # Atomic, unlike that of a WeakValueDictionary: threads that come first get the same one.
         return _OWN.setdefault(source, MemoryStore())
     except TypeError:  # it has no hash, or no weak references
         return MemoryStore()
