@@ -42,7 +42,10 @@ def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
 class Server:
     """A database server in a directory of its own, on a Unix socket.
 
-    Everything it keeps is gone at the end of the block, and nothing of it is flushed to the disk.
+    Everything it keeps is gone at the end of the block.
+
+    :param is_durable: whether it flushes to the disk what is committed, as servers do; else it is
+        faster.
     """
 
     main = ""
@@ -51,7 +54,8 @@ class Server:
     """What it says when it has started."""
     process: subprocess.Popen[bytes] | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_durable: bool = False) -> None:
+        self.is_durable = is_durable
         # Not pytest's directory: the path of a socket is short, and root's are for root alone.
         self.folder = Path(tempfile.mkdtemp(prefix="database-"))
         self._numbers = itertools.count()
@@ -135,7 +139,8 @@ class PostgreSQL(Server):
         )
 
     def command(self) -> list[str]:
-        settings = ["listen_addresses=", "fsync=off", "max_connections=200", "shared_buffers=16MB"]
+        settings = ["listen_addresses=", "max_connections=200", "shared_buffers=16MB"]
+        settings += [f"fsync={'on' if self.is_durable else 'off'}"]
         return [
             str(self.home / "bin" / "postgres"),
             *["-D", str(self.folder / "data"), "-k", str(self.folder)],
@@ -184,7 +189,8 @@ class MariaDB(Server):
             str(shutil.which("mariadbd")),
             *["--no-defaults", f"--datadir={self.folder / 'data'}", "--skip-networking"],
             *[f"--socket={self.folder / 'socket'}", f"--pid-file={self.folder / 'pid'}"],
-            *["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M"],
+            *[f"--innodb-flush-log-at-trx-commit={int(self.is_durable)}"],
+            "--innodb-buffer-pool-size=16M",
         ]
 
     def url(self, database: str) -> str:

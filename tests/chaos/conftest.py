@@ -33,7 +33,7 @@ def sqlite_place(tmp_path: Path) -> Place:
 
 @pytest.fixture
 def postgresql_server() -> Iterator[PostgreSQL]:
-    with PostgreSQL() as server:
+    with PostgreSQL(is_durable=True) as server:
         yield server
 
 
