@@ -103,6 +103,10 @@ class Server:
     def run(self, statement: str) -> None:
         rows(self.url(self.main), statement)
 
+    def end_connections(self, url: str) -> None:
+        """End those to the database of this URL, without a word to who has them."""
+        raise NotImplementedError
+
     def install(self) -> None:
         raise NotImplementedError
 
@@ -152,7 +156,6 @@ class PostgreSQL(Server):
         super().stop(how)
 
     def end_connections(self, url: str) -> None:
-        """End those to the database of this URL, without a word to who has them."""
         name = sqlalchemy.make_url(url).database
         self.run(
             f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'"
@@ -192,6 +195,12 @@ class MariaDB(Server):
             *[f"--innodb-flush-log-at-trx-commit={int(self.is_durable)}"],
             "--innodb-buffer-pool-size=16M",
         ]
+
+    def end_connections(self, url: str) -> None:
+        name = sqlalchemy.make_url(url).database
+        query = f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"
+        for (number,) in rows(self.url(self.main), query):
+            self.run(f"KILL {number}")
 
     def url(self, database: str) -> str:
         return f"mysql+pymysql://root@/{database}?unix_socket={self.folder / 'socket'}"
