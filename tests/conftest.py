@@ -17,7 +17,7 @@ import pytest
 from databases import MariaDB, PostgreSQL
 from hypothesis import settings
 from imports import Unguarded
-from stores.servers import RedisServer, free_port
+from stores.servers import Memcached, RedisServer, free_port
 
 from tokenadapter.testing import TokenServer
 
@@ -76,11 +76,21 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def project(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """This process is one of a Django project, with a cache in Redis and one in a database."""
+def memcached() -> Iterator[Memcached]:
+    """A Memcached for all tests, each of which takes another key, where the machine has one."""
+    with Memcached() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def project(
+    redis_server: RedisServer, memcached: Memcached, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """This process is one of a Django project, with caches in Redis, Memcached and a database."""
     from stores import django_project
 
-    django_project.configure(str(tmp_path_factory.mktemp("project")), redis_server.url)
+    folder = str(tmp_path_factory.mktemp("project"))
+    django_project.configure(folder, redis_server.url, memcached.location)
     django_project.create_table()
 
 

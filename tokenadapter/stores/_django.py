@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.late import importing, late
@@ -55,6 +55,10 @@ def objection(alias: str) -> str | None:
 def call(alias: str, keys: Sequence[str]) -> Iterator[Any]:
     """The cache *alias* for this thread.
 
+    A Memcached is called by a client of this call alone.  One that is kept reports each key as
+    missing for a second after it has failed to reach the server, takes the server for dead for a
+    minute after it has failed three times, and in a forked child reads its parent's answers.
+
     A cache in a database is called on a connection of its own, without a transaction around it: a
     request that is rolled back would take a rotated token with it, and the lock would be seen by
     others only after its end.  What is read comes from where it is written, not from a replica.
@@ -67,8 +71,13 @@ def call(alias: str, keys: Sequence[str]) -> Iterator[Any]:
     with importing():
         from django.core.cache import caches
         from django.core.cache.backends.db import BaseDatabaseCache
+        from django.core.cache.backends.memcached import BaseMemcachedCache
 
     cache = caches[alias]
+    if isinstance(cache, BaseMemcachedCache):
+        with closing(caches.create_connection(alias)) as own_cache:
+            yield own_cache
+        return
     if not isinstance(cache, BaseDatabaseCache):
         yield cache
         return

@@ -173,8 +173,7 @@ class FileStore:
 
     @property
     def _tenure(self) -> Tenure:
-        # Atomic, which functools.cached_property is not; and that of Python 3.11 has a lock, which a
-        # forked child may find shut.
+        # Atomic, unlike functools.cached_property, whose lock in Python 3.11 a fork may leave shut.
         return self._made.setdefault("tenure", _files.Tenure())
 
     @property
