@@ -5,6 +5,7 @@ Apart from the protocols, which only people and type checkers read: a start does
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, Self, TypeAlias, dataclass_transform
 
 __all__ = ["Credential", "Document", "Snapshot", "Value"]
@@ -78,6 +79,9 @@ class Credential(Value):
     opaque: bool = False
     """Whether nobody can tell what is presented, as by a plain function: if it brings a refresh
     token, it counts as having spent one, and is not presented again without that."""
+    send_within: float = inf
+    """Within how many seconds its request has to be sent; after that it must not be sent any more,
+    since another process may present it."""
 
     def __repr__(self) -> str:
         return f"<Credential {self.kind}>"

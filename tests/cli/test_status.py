@@ -165,7 +165,7 @@ def test_a_renewal_that_was_not_ended(command: Command, rotating: TokenServer) -
     out = command("status")[1]
     assert "5 s ago: A renewal began and was not ended: its answer may be lost." in out
     # The lock of a file could be had, so whoever began has died.
-    intent |= {"owner": "web-2:4711:1:2:3", "until": time.time() + 99}
+    intent["awaited"] = [{"owner": "web-2:4711:1:2:3", "until": time.time() + 99}]
     change(lambda document: document.update(intent=intent))
     assert "its answer may be lost." in command("status")[1]
 
@@ -182,8 +182,7 @@ def test_a_renewal_whose_answer_is_awaited(command: Command, profile: Path, plac
         "credential": "x",
         "first_sent": found.now - 5,
         "attempt": 1,
-        "owner": "web-2:4711:1:2:3",
-        "until": found.now + 60,
+        "awaited": [{"owner": "web-2:4711:1:2:3", "until": found.now + 60}],
     }
     assert store.save(found.document, tag="next", expected=found.tag, ttl=None)
     told = state(command)["failure"]

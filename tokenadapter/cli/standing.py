@@ -126,8 +126,8 @@ def _failure(
         return None
     cause = "A renewal began and was not ended: its answer may be lost."
     awaited: float | None = None
-    who, proves_death = intent.owner, getattr(store, "lock_ends_with_holder", False)
-    if who is not None and now < intent.until and not (proves_death or owner.has_died(who)):
-        cause = f"The lock of {owner.described(who)} lapsed, and it may still await its answer."
-        awaited = intent.until - now
+    for waiter in () if getattr(store, "lock_ends_with_holder", False) else intent.awaited:
+        if now < waiter.until and not owner.has_died(waiter.owner):
+            who, awaited = owner.described(waiter.owner), waiter.until - now
+            cause = f"The lock of {who} lapsed, and it may still await its answer."
     return {"cause": cause, "ago": max(now - intent.first_sent, 0.0), "held_for": awaited}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -82,11 +82,14 @@ class Endpoint:
         self.proxies: dict[str, str] = dict(proxies or {})
 
     def exchange(
-        self, method: str, headers: Mapping[str, str], body: bytes | None
+        self, method: str, headers: Mapping[str, str], body: bytes | None, within: float = inf
     ) -> reply.Reply | reply.NoReply:
-        """Send one request and read the answer, within the time-out."""
+        """Send one request and read the answer, within the time-out.
+
+        :param within: within how many seconds it has to be sent.
+        """
         outside = sys.exception()
-        limit = deadline.Deadline(self.timeout)
+        limit = deadline.Deadline(self.timeout, within)
         # A host may have an address that does not answer: half of the time is for the others.
         timeouts = self.timeout / 2, self.timeout
         adapter = deadline.DeadlineAdapter(limit)
@@ -111,18 +114,19 @@ class Endpoint:
                 )
         except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
             # The text alone goes on: the error has the request, and that the secrets.
-            return self._no_reply(error, outside, limit.sending)
+            return self._no_reply(error, outside, limit)
         finally:
             adapter.close()
 
     def _no_reply(
-        self, error: BaseException, outside: BaseException | None, sent: bool
+        self, error: BaseException, outside: BaseException | None, limit: deadline.Deadline
     ) -> reply.NoReply:
+        sent = limit.sending
         root = _root(error, outside)
         why = str(root) or type(root).__name__
         if isinstance(root, TimeoutError):
             doing = "answering" if sent else "connecting"
-            why = f"{doing} took too long for a timeout of {self.timeout:g} s in all"
+            why = f"{doing} took too long for a timeout of {limit.total:g} s in all"
         elif isinstance(error, requests.exceptions.ProxyError):
             why = f"its proxy failed: {why}"
         # A file of certificates that is not there, a URL that is none, a proxy of unknown kind.
