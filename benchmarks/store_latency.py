@@ -60,7 +60,7 @@ def stores(folder: Path, stack: ExitStack, *, quick: bool) -> Iterator[tuple[str
     yield "PostgreSQL", SQLStore(postgresql, "1"), SQLStore(postgresql, "2")
     redis = stack.enter_context(RedisServer()).url
     yield "Redis", RedisStore(redis, "1"), RedisStore(redis, "2")
-    django_project.configure(str(folder), redis)
+    django_project.configure(str(folder), redis, "")
     yield "Django on Redis", DjangoCacheStore(key="3"), DjangoCacheStore(key="4")
 
 

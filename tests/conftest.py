@@ -16,7 +16,8 @@ import coverage_forks  # noqa: F401 - before whatever else a fork is told to
 import pytest
 from databases import MariaDB, PostgreSQL
 from hypothesis import settings
-from stores.servers import RedisServer, free_port
+from imports import Unguarded
+from stores.servers import Memcached, RedisServer, free_port
 
 from tokenadapter.testing import TokenServer
 
@@ -32,6 +33,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which may be turned off
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many again as there are cores: many tests wait, for processes and for leases."""
     cores = os.cpu_count() or 1
@@ -74,11 +76,21 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def project(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """This process is one of a Django project, with a cache in Redis and one in a database."""
+def memcached() -> Iterator[Memcached]:
+    """A Memcached for all tests, each of which takes another key, where the machine has one."""
+    with Memcached() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def project(
+    redis_server: RedisServer, memcached: Memcached, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """This process is one of a Django project, with caches in Redis, Memcached and a database."""
     from stores import django_project
 
-    django_project.configure(str(tmp_path_factory.mktemp("project")), redis_server.url)
+    folder = str(tmp_path_factory.mktemp("project"))
+    django_project.configure(folder, redis_server.url, memcached.location)
     django_project.create_table()
 
 
@@ -103,6 +115,21 @@ def _nothing_left_running() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail(f"left running (threads, and children by their id): {left}")
         time.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def unguarded() -> Iterator[Unguarded]:
+    """The imports of the library that a fork may interrupt."""
+    with Unguarded() as unguarded:
+        yield unguarded
+
+
+@pytest.fixture(autouse=True)
+def _no_fork_interrupts_an_import(unguarded: Unguarded) -> Iterator[None]:
+    """No function of the library imports but under the guard for which a fork waits."""
+    yield
+    if found := unguarded.found():
+        pytest.fail("a fork may interrupt these imports:\n" + "\n".join(found))
 
 
 def _children() -> set[int]:

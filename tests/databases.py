@@ -42,7 +42,10 @@ def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
 class Server:
     """A database server in a directory of its own, on a Unix socket.
 
-    Everything it keeps is gone at the end of the block, and nothing of it is flushed to the disk.
+    Everything it keeps is gone at the end of the block.
+
+    :param is_durable: whether it flushes to the disk what is committed, as servers do; else it is
+        faster.
     """
 
     main = ""
@@ -51,7 +54,8 @@ class Server:
     """What it says when it has started."""
     process: subprocess.Popen[bytes] | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_durable: bool = False) -> None:
+        self.is_durable = is_durable
         # Not pytest's directory: the path of a socket is short, and root's are for root alone.
         self.folder = Path(tempfile.mkdtemp(prefix="database-"))
         self._numbers = itertools.count()
@@ -99,6 +103,10 @@ class Server:
     def run(self, statement: str) -> None:
         rows(self.url(self.main), statement)
 
+    def end_connections(self, url: str) -> None:
+        """End those to the database of this URL, without a word to who has them."""
+        raise NotImplementedError
+
     def install(self) -> None:
         raise NotImplementedError
 
@@ -135,7 +143,8 @@ class PostgreSQL(Server):
         )
 
     def command(self) -> list[str]:
-        settings = ["listen_addresses=", "fsync=off", "max_connections=200", "shared_buffers=16MB"]
+        settings = ["listen_addresses=", "max_connections=200", "shared_buffers=16MB"]
+        settings += [f"fsync={'on' if self.is_durable else 'off'}"]
         return [
             str(self.home / "bin" / "postgres"),
             *["-D", str(self.folder / "data"), "-k", str(self.folder)],
@@ -147,7 +156,6 @@ class PostgreSQL(Server):
         super().stop(how)
 
     def end_connections(self, url: str) -> None:
-        """End those to the database of this URL, without a word to who has them."""
         name = sqlalchemy.make_url(url).database
         self.run(
             f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'"
@@ -184,8 +192,15 @@ class MariaDB(Server):
             str(shutil.which("mariadbd")),
             *["--no-defaults", f"--datadir={self.folder / 'data'}", "--skip-networking"],
             *[f"--socket={self.folder / 'socket'}", f"--pid-file={self.folder / 'pid'}"],
-            *["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M"],
+            *[f"--innodb-flush-log-at-trx-commit={int(self.is_durable)}"],
+            "--innodb-buffer-pool-size=16M",
         ]
+
+    def end_connections(self, url: str) -> None:
+        name = sqlalchemy.make_url(url).database
+        query = f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"
+        for (number,) in rows(self.url(self.main), query):
+            self.run(f"KILL {number}")
 
     def url(self, database: str) -> str:
         return f"mysql+pymysql://root@/{database}?unix_socket={self.folder / 'socket'}"

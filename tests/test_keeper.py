@@ -8,16 +8,17 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import pytest
 from doubles import Authority, Clockwork, Machinist, Shelf
 
 from tokenadapter import errors
+from tokenadapter.hand import Need
 from tokenadapter.keeper import TokenKeeper
-from tokenadapter.need import Need
 from tokenadapter.protocols import Credential
+from tokenadapter.record import Record, Waiter, digest
 from tokenadapter.stores.encrypted import EncryptedStore
 from tokenadapter.stores.memory import MemoryStore
 from tokenadapter.token import Token
@@ -731,6 +732,69 @@ def test_within_a_declared_grace_nobody_waits_for_a_lost_answer(
     assert got[0][1] < 0.1
 
 
+def test_after_a_declared_grace_a_holder_that_lives_is_believed(
+    new_keeper, authority, lapsing, clock
+):
+    authority.grace = 3.0
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first = one.current()
+
+    def come_late() -> Token:
+        clock.go_on(authority.grace)
+        return other.renew(first)
+
+    got = while_asking(authority, lapsing, come_late)
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
+
+
+def test_an_intent_within_the_grace_does_not_end_the_belief_in_the_one_before(
+    new_keeper, authority, lapsing, clock
+):
+    """One was stopped, another came within the grace and was killed before it sent anything."""
+    authority.grace = 3.0
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first = one.current()
+
+    def killed() -> Token:
+        record = Record.from_document(document(lapsing))
+        key = digest(record.salt, "refresh_token", "refresh-1")
+        killed = Waiter("killed", clock.now + BELIEVED)
+        lapsing.slot = (record.presenting(key, clock.now, killed).to_document(), "9-killed")
+        clock.dead.add("killed")
+        clock.go_on(authority.grace)
+        return other.renew(first)
+
+    got = while_asking(authority, lapsing, killed)
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
+
+
+@pytest.mark.parametrize(
+    ("grace", "proves_death", "within"),
+    [(0.0, False, inf), (9.0, False, 9.0), (9.0, True, inf)],
+)
+def test_within_a_declared_grace_a_request_is_sent_in_time_or_not_at_all(
+    new_keeper, authority, lapsing, grace, proves_death, within
+):
+    """Others do not wait for it then."""
+    authority.grace, lapsing.lock_ends_with_holder = grace, proves_death
+    seen: list[float] = []
+    fetch = authority.fetch
+
+    def watched(credential: Credential, previous: Token | None) -> Any:
+        seen.append(credential.send_within)
+        return fetch(credential, previous)
+
+    authority.fetch = watched
+    new_keeper().current()
+    assert seen == [within]
+
+
 def test_the_lock_of_a_kernel_proves_that_its_holder_has_died(new_keeper, authority, shelf, clock):
     one, other = new_keeper(), new_keeper()
     first, began = one.current(), clock.now
@@ -779,7 +843,7 @@ def test_a_process_does_not_wait_for_an_answer_of_its_own(new_keeper, authority,
     authority.asking = lambda: setattr(lapsing, "failing", lambda step: step == "save")
     with pytest.raises(errors.RefreshTemporarilyFailed):
         keeper.renew(first)
-    assert document(lapsing)["intent"]["owner"] == clock.process()
+    assert [one["owner"] for one in document(lapsing)["intent"]["awaited"]] == [clock.process()]
     authority.asking, lapsing.failing = lambda: None, lambda step: False
     clock.go_on(1.1)
     began = clock.now

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenadapter.record import Hold, Intent, Record, Replaced, Tombstone, digest, mark
+from tokenadapter.record import Hold, Intent, Record, Replaced, Tombstone, Waiter, digest, mark
 from tokenadapter.token import Token
 
 NOW = 1_700_000_000.0
@@ -60,7 +60,7 @@ def changed(before: Record, after: Record) -> set[str]:
 
 
 def present(record: Record, credential: str, now: float = NOW) -> Record:
-    return record.presenting(credential, now, "host:1", now + 12)
+    return record.presenting(credential, now, Waiter("host:1", now + 12))
 
 
 def refuse(record: Record, credential: str, kind: str = "refresh_token") -> Record:
@@ -79,7 +79,7 @@ EMPTY = Record({"client": "me"}, {"scope": "a"}, "salt")
 @given(records, hashes)
 def test_the_first_presentation_writes_an_intent(record: Record, credential: str) -> None:
     after = present(record._replace(intent=None), credential)
-    assert after.intent == Intent(credential, NOW, 1, "host:1", NOW + 12)
+    assert after.intent == Intent(credential, NOW, 1, (Waiter("host:1", NOW + 12),))
     assert changed(record, after) <= {"intent"}
 
 
@@ -90,12 +90,13 @@ def test_each_further_one_is_counted_from_the_first(
     record = present(record._replace(intent=None), credential)
     for n in range(times):
         record = present(record, credential, NOW + 1 + n)
-    assert record.intent == Intent(credential, NOW, 1 + times, "host:1", NOW + times + 12)
+    waiters = tuple(Waiter("host:1", NOW + 12 + n) for n in (0, *range(1, times + 1)))
+    assert record.intent == Intent(credential, NOW, 1 + times, waiters)
 
 
 def test_the_intent_for_another_credential_begins_anew() -> None:
     record = present(present(present(EMPTY, "one"), "one"), "two", NOW + 5)
-    assert record.intent == Intent("two", NOW + 5, 1, "host:1", NOW + 17)
+    assert record.intent == Intent("two", NOW + 5, 1, (Waiter("host:1", NOW + 17),))
 
 
 @given(records, tokens, names, st.none() | texts)
@@ -193,7 +194,7 @@ def test_a_token_that_is_given_up_leaves_only_what_is_spent_or_dead(record: Reco
         tombstones=record.tombstones,
         spent=record.spent,
         generation=record.generation + 1,
-        begun=record.begun,
+        begun=max(NOW, record.begun + 0.001),
         written=max(NOW, record.written + 0.001),
     )
 
@@ -298,9 +299,11 @@ def test_an_intent_of_a_record_that_is_gone_means_nothing_in_the_next_one() -> N
 def test_after_an_unknown_outcome_the_intent_stays_and_nobody_awaits_the_answer(
     before: Record, credential: str
 ) -> None:
-    after = present(before, credential).unknown(HOLD)
+    mine = Waiter("host:2", NOW + 20)
+    after = before.presenting(credential, NOW, mine).unknown(HOLD, mine)
     assert after.intent is not None
-    assert (after.intent.credential, after.intent.owner) == (credential, None)
+    assert after.intent.credential == credential
+    assert mine not in after.intent.awaited
     assert changed(before, after) <= {"intent", "hold"}
 
 
@@ -504,8 +507,7 @@ PAST = {
         "credential": "20a8f3e45e02991381b8dde77c8b02b5",
         "first_sent": NOW + 3000,
         "attempt": 2,
-        "owner": "host:1:2:3:4",
-        "until": NOW + 3012,
+        "awaited": [{"owner": "host:1:2:3:4", "until": NOW + 3012}],
     },
     "hold": {
         "set_at": NOW + 3000,
@@ -548,7 +550,7 @@ def test_a_record_of_the_past_is_read_and_written_as_it_was() -> None:
         "access-1", refresh_token="refresh-1", issued_at=NOW, expires_at=NOW + 3600
     )
     assert record.intent == Intent(
-        PAST["intent"]["credential"], NOW + 3000, 2, "host:1:2:3:4", NOW + 3012
+        PAST["intent"]["credential"], NOW + 3000, 2, (Waiter("host:1:2:3:4", NOW + 3012),)
     )
     assert [*record.tombstones, record.hold, record.distrust] == [
         Tombstone(*PAST["tombstones"][0].values()),

@@ -10,7 +10,7 @@ from doubles import Authority, Clockwork, Shelf
 
 from tokenadapter.errors import RefreshConfigError, StoreError
 from tokenadapter.protocols import Document, Snapshot
-from tokenadapter.record import Hold, Intent, Record, Replaced, Tombstone
+from tokenadapter.record import Hold, Intent, Record, Replaced, Tombstone, Waiter
 from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
 
@@ -463,7 +463,7 @@ def test_a_slot_that_was_set_back_is_seen_as_it_was_before_that(
 ) -> None:
     if is_first:
         view = slot.look()
-        slot.write(view, view.record.presenting("first", view.read_at, "p", 0.0))
+        slot.write(view, view.record.presenting("first", view.read_at, Waiter("p", 0.0)))
     else:
         fill(slot, "old")
     backup = shelf.slot
@@ -598,7 +598,9 @@ def test_who_goes_on_from_what_a_slot_was_set_back_to_does_not_hide_it(
     shelf.slot = backup
     view = other.look()
     for number in range(5):
-        view = other.write(view, view.record.presenting("abc", view.read_at + number, "p", 0.0))
+        view = other.write(
+            view, view.record.presenting("abc", view.read_at + number, Waiter("p", 0.0))
+        )
     assert (token_in(slot.look()), slot.look().lags) == ("new", True)
 
 

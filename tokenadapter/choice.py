@@ -6,14 +6,18 @@ import json
 from typing import TYPE_CHECKING
 
 from tokenadapter.interchange import Credential
+from tokenadapter.late import late
 from tokenadapter.machine import Machine
-from tokenadapter.record import Hold, Intent, Record, digest, mark
+from tokenadapter.record import Hold, Intent, Record, Waiter, digest, mark
 from tokenadapter.slot import Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from tokenadapter import failures
     from tokenadapter.errors import TokenError
     from tokenadapter.protocols import Grant
+else:
+    failures = late("tokenadapter.failures")
 
 __all__ = ["Choice"]
 
@@ -34,8 +38,8 @@ class Choice:
         # By our monotonic clock.
         self._own_hold: Hold | None = None
         self._own_refusals: dict[Credential, TokenError] = {}
-        # An announcement of this process whose outcome is known here, if not in the record.
-        self._ended: Intent | None = None
+        # What this process awaited last, and awaits no more, whether or not the record says so.
+        self._ended: Waiter | None = None
         # Whether somebody says that a function can begin again.
         self._is_forced = False
 
@@ -49,8 +53,6 @@ class Choice:
         for hold, time in ((record.hold, now), (self._own_hold, self._machine.monotonic())):
             left = 0.0 if hold is None else hold.remaining(time)
             if hold is not None and left > 0 and self._is_meant(hold, record):
-                from tokenadapter import failures
-
                 raise failures.held(hold, left, self._machine.wall())
 
     def credential(self, view: View) -> Credential:
@@ -67,37 +69,47 @@ class Choice:
             # A refusal says more than that the first refresh token is used up.
             if error is None or not credential.first:
                 error = objection
-        from tokenadapter import failures
-
         raise error or failures.no_credential(self._slot.store)
 
     def is_awaited(self, view: View) -> bool:
-        """Whether the process that wrote the intent may still get its answer.
+        """Whether a process may still get the answer to what the intent announces, so that nobody
+        else may present the same.
 
         The caller has the lock.  Only of a lock that ends with its holder does that prove anything:
         one that lapses may have been the lock of a process that was stopped, and goes on.
 
         :raises StoreError: if the lock keeps nobody on another machine from renewing.
         """
-        intent = view.record.intent
-        if intent is None or intent.owner is None or intent == self._ended:
+        intent, slot, machine = view.record.intent, self._slot, self._machine
+        if intent is None:
             return False
-        left = intent.until - self._slot.stamp(view)
+        waiters = [one for one in intent.awaited if self._may_await(one, intent, view)]
+        if slot.lock_ends_with_holder:
+            for one in waiters:
+                if machine.is_elsewhere(one.owner):
+                    left = one.until - slot.now(view)
+                    raise failures.locked_apart(slot.store, one.owner, left)
+            return False
+        if self.grace_left(view) > 0:
+            return False  # within a declared grace, whoever comes later gets an answer, too
+        return not all(machine.has_died(one.owner) for one in waiters)
+
+    def _may_await(self, waiter: Waiter, intent: Intent, view: View) -> bool:
+        left = waiter.until - self._slot.stamp(view)
         # A clock that was set back makes it last for as long again, and no longer.
-        if not 0 < left <= 2 * (intent.until - intent.first_sent):
-            return False
-        if self._slot.lock_ends_with_holder:
-            if self._machine.is_elsewhere(intent.owner):
-                from tokenadapter import failures
+        return waiter != self._ended and 0 < left <= 2 * (waiter.until - intent.first_sent)
 
-                raise failures.locked_apart(self._slot.store, intent.owner, left)
-            return False
-        # Within a declared grace, the credential may be presented again in any case.
-        return self._grant.grace <= 0 and not self._machine.has_died(intent.owner)
+    def grace_left(self, view: View) -> float:
+        """For how many more seconds what the intent announces may be presented again, whoever
+        awaits an answer: that counts from before the first request, and so ends before the
+        server's."""
+        intent = view.record.intent
+        first_sent = self._slot.now(view) if intent is None else intent.first_sent
+        return first_sent + self._grant.grace - self._slot.now(view)
 
-    def awaits_no_more(self, intent: Intent | None) -> None:
-        """What this process announced by *intent* has ended, whether or not that can be written."""
-        self._ended = intent
+    def awaits_no_more(self, waiter: Waiter) -> None:
+        """This process has an outcome, whether or not that can be written."""
+        self._ended = waiter
 
     def credential_that_spends_nothing(self) -> Credential | None:
         """What can be presented without the store; ``None`` if everything may be spent by that.
@@ -195,16 +207,10 @@ class Choice:
         if record.tombstones:
             stone = record.tombstone(self.digest(record, credential))
             if stone is not None:
-                from tokenadapter import failures
-
                 return failures.dead(stone)
         if credential.single_use and store.is_copy:
-            from tokenadapter import failures
-
             return failures.private_copy()
         may_be_spent = credential.single_use or (credential.opaque and not self._is_forced)
         if may_be_spent and self.is_spent(view, credential.secret):
-            from tokenadapter import failures
-
             return failures.begun_before(store) if credential.opaque else failures.lost(store)
         return None

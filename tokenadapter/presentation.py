@@ -14,18 +14,23 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from tokenadapter import policy
 from tokenadapter.choice import Choice
 from tokenadapter.journal import Journal
+from tokenadapter.late import late
 from tokenadapter.machine import Machine
-from tokenadapter.record import Hold, Record, mark
+from tokenadapter.record import Hold, Record, Waiter, mark
 from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from tokenadapter import errors, failures
     from tokenadapter.errors import TokenError
     from tokenadapter.protocols import Answer, Credential, Grant, StoreLock
+else:
+    errors = late("tokenadapter.errors")
+    failures = late("tokenadapter.failures")
 
 __all__ = ["Presenter"]
 
-# Seconds within which a request follows its announcement, ...
+# Seconds within which a request follows its announcement, if the store is quick, ...
 _SENDING: Final = 1.0
 # ... and by which the clocks of those who read the announcement may differ.
 _CLOCKS: Final = 1.0
@@ -70,15 +75,21 @@ class Presenter:
         :raises TokenError: if there is no new token.
         """
         before = view.record
-        announced = self._announce(lock, view, credential) if credential.single_use else view
-        if announced is None or not (credential.single_use or lock.confirm()):
-            return None  # the lock was lost
-        view = announced
+        within, waiter = inf, None
+        if credential.single_use:
+            waiter = self._waiter(view)
+            announced = self._announce(lock, view, credential, waiter)
+            if announced is None:
+                return None
+            view, within = announced
+        elif not lock.confirm():
+            return None
         started = self._machine.monotonic()
-        answer = self._ask(view, credential, before.token)
-        self._choice.awaits_no_more(view.record.intent)
+        answer = self._ask(view, credential._replace(send_within=within), before.token)
+        if waiter is not None:
+            self._choice.awaits_no_more(waiter)
         if not isinstance(answer, _Minted):
-            self._tell_all(lock, view, before, credential, answer)
+            self._tell_all(lock, view, before, credential, answer, waiter)
             return None
         self._choice.begin_anew()
         saved = self._save(lock, view, before, answer, credential, serve_unsaved)
@@ -114,50 +125,59 @@ class Presenter:
         record = view.record.minted(answer.token, self._grant.asked, view.read_at)
         return view._replace(record=record)
 
-    def _announce(self, lock: StoreLock, view: View, credential: Credential) -> View | None:
+    def _waiter(self, view: View) -> Waiter:
+        """This process, which is about to await an answer."""
+        waits = _sending(view) + self._grant.deadline + _CLOCKS
+        return Waiter(self._machine.process(), self._slot.now(view) + waits)
+
+    def _announce(
+        self, lock: StoreLock, view: View, credential: Credential, waiter: Waiter
+    ) -> tuple[View, float] | None:
         """Write the intent, and make sure that nothing stands in the way of the save after it.
 
-        :returns: ``None`` if the lock was lost meanwhile, or it took too long: others believe the
-            announcement for a while only.
+        :returns: what was written, and within how many seconds the request has to be sent; ``None``
+            if the lock was lost meanwhile, or it took too long: others believe the announcement for
+            a while only.
         :raises StoreError: if something stands in the way.
         """
-        before, machine = view.record, self._machine
-        # A store that is slow to tell what it holds is slow to write, too.
-        sending = _SENDING + 4 * view.took
-        end = machine.monotonic() + sending
-        intent = before.presenting(
-            self._choice.digest(before, credential),
-            self._slot.stamp(view),
-            machine.process(),
-            self._slot.now(view) + sending + self._grant.deadline + _CLOCKS,
-        )
+        before, end = view.record, self._machine.monotonic() + _sending(view)
+        key = self._choice.digest(before, credential)
+        intent = before.presenting(key, self._slot.stamp(view), waiter)
         announced = self._slot.write(view, intent)
-        is_ready = False
+        within = -inf
         try:
             self._slot.store.prepare()
             # The last thing before the request is sent.
-            is_ready = lock.confirm() and (
-                self._slot.lock_ends_with_holder or machine.monotonic() < end
-            )
+            if lock.confirm() and self._machine.monotonic() < end:
+                within = self._send_within(announced)
         finally:
-            if not is_ready:
+            if within <= 0:
                 # Nothing is sent: let it be as if nothing had been announced.
-                self._choice.awaits_no_more(announced.record.intent)
+                self._choice.awaits_no_more(waiter)
                 self._try_to_write(announced, before)
-        return announced if is_ready else None
+        return (announced, within) if within > 0 else None
+
+    def _send_within(self, view: View) -> float:
+        """For how many seconds the request may be on its way to be sent.
+
+        While a declared grace lasts, nobody believes the announcement: a request that is sent after
+        that may come upon what another has presented meanwhile.  Later, it is believed.
+        """
+        left = self._choice.grace_left(view)
+        if self._slot.lock_ends_with_holder or not self._grant.grace:
+            return inf
+        intent = view.record.intent
+        is_alone = intent is None or len(intent.awaited) == 1
+        return inf if left <= 0 and is_alone else left
 
     def _try_to_write(self, view: View, record: Record) -> None:
-        from tokenadapter.errors import StoreError
-
-        with suppress(StoreError, Moved):
+        with suppress(errors.StoreError, Moved):
             self._slot.write(view, record)
 
     def _ask(
         self, view: View, credential: Credential, previous: Token | None
     ) -> _Minted | TokenError:
         """Present *credential*, and understand what comes of it."""
-        from tokenadapter import failures
-
         sent_at, wall = self._slot.stamp(view), self._machine.wall()
         intent = view.record.intent
         if credential.single_use and intent is not None:
@@ -242,11 +262,9 @@ class Presenter:
 
     def _note(self, note: str, for_good: bool) -> None:
         """Remember what was spent, for when the record is lost."""
-        from tokenadapter.errors import StoreError
-
         try:
             self._slot.store.mark(note, for_good=for_good)
-        except StoreError as error:
+        except errors.StoreError as error:
             self._journal.tell_once("StoreFailed", error=str(error))
 
     def _is_still_ours(self, view: View, before: Record, credential: Credential) -> bool:
@@ -271,19 +289,19 @@ class Presenter:
         before: Record,
         credential: Credential,
         failure: TokenError,
+        waiter: Waiter | None,
     ) -> None:
         """Write down why there is no new token, for all who share the store.
 
         :raises TokenError: *failure*, unless it was a refusal: then another credential may be left.
         """
-        from tokenadapter.errors import StoreError
-
         is_final = _is_final(failure, credential)
         while True:
             # Anew for each view: it may be of another record, with a salt of its own.
             hold = None if is_final else self._hold(view, failure)
             try:
-                self._slot.write(view, self._failed(view, before, credential, failure, hold))
+                failed = self._failed(view, before, credential, failure, hold, waiter)
+                self._slot.write(view, failed)
                 break
             except Moved as moved:
                 # Who has lost the lock leaves the record to those who have it.
@@ -293,7 +311,7 @@ class Presenter:
                 # A hold binds us as long as the token that we saw is there, a refusal in any case.
                 self._keep(before if hold else view.record, credential, failure, hold)
                 return
-            except StoreError:
+            except errors.StoreError:
                 self._keep(before, credential, failure, hold)
                 raise failure from failure.__cause__
         if not is_final:
@@ -306,10 +324,9 @@ class Presenter:
         credential: Credential,
         failure: TokenError,
         hold: Hold | None,
+        waiter: Waiter | None,
     ) -> Record:
         """What becomes of the record."""
-        from tokenadapter.errors import RefreshTemporarilyFailed
-
         if hold is None:
             return view.record.refused(
                 self._choice.digest(view.record, credential),
@@ -318,8 +335,8 @@ class Presenter:
                 error=getattr(failure, "error", None),
                 cause=str(failure),
             )
-        if isinstance(failure, RefreshTemporarilyFailed) and failure.processed is None:
-            return view.record.unknown(hold)
+        if isinstance(failure, errors.RefreshTemporarilyFailed) and failure.processed is None:
+            return view.record.unknown(hold, waiter)
         return view.record.unprocessed(before, hold)
 
     def _keep(
@@ -332,13 +349,11 @@ class Presenter:
             self._choice.hold_alone(record, hold)
 
     def _hold(self, view: View, failure: TokenError) -> Hold:
-        from tokenadapter.errors import ReauthRequired, RefreshTemporarilyFailed
-
         record, now = view.record, self._slot.stamp(view)
         step = self._choice.step_after(record)
         cause, error = str(failure), getattr(failure, "error", None)
-        if not isinstance(failure, RefreshTemporarilyFailed):
-            kind = "refused" if isinstance(failure, ReauthRequired) else "config"
+        if not isinstance(failure, errors.RefreshTemporarilyFailed):
+            kind = "refused" if isinstance(failure, errors.ReauthRequired) else "config"
             return Hold(now, _CONFIG_HOLD, step, self._choice.client(record), kind, error, cause)
         duration = policy.backoff(step, self._machine.random())
         if failure.retry_after is not None:
@@ -354,16 +369,18 @@ class Presenter:
 
 def _known_errors() -> tuple[type[TokenError], ...]:
     """What a source raises to tell what became of its request."""
-    from tokenadapter.errors import ReauthRequired, RefreshConfigError, RefreshTemporarilyFailed
+    return errors.ReauthRequired, errors.RefreshConfigError, errors.RefreshTemporarilyFailed
 
-    return ReauthRequired, RefreshConfigError, RefreshTemporarilyFailed
+
+def _sending(view: View) -> float:
+    """Seconds within which a request follows its announcement: a store that is slow to tell what it
+    holds is slow to write, too."""
+    return _SENDING + 4 * view.took
 
 
 def _is_final(failure: TokenError, credential: Credential) -> bool:
     """Whether the server refused *credential* for good."""
-    from tokenadapter.errors import ReauthRequired
-
-    return isinstance(failure, ReauthRequired) and credential.refusal_is_final
+    return isinstance(failure, errors.ReauthRequired) and credential.refusal_is_final
 
 
 def _completed(answer: Answer, credential: Credential, sent_at: float, wall: float) -> _Minted:

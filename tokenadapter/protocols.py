@@ -124,7 +124,8 @@ class TokenStore(Protocol):
     as well.  It says that the caller is about to renew what the slot holds now, for much less than
     the lock takes, and returns a context manager, for as long as that lasts; or ``None`` if another
     process has said so and is alive, or has the lock.  A claim keeps nobody from anything: those
-    who find one wait for a while before they try the lock.
+    who find one wait for a while before they try the lock.  They look at the slot again and again,
+    so a keeper refuses (:class:`TypeError`) a store that has ``claim()`` without ``glimpse()``.
     """
 
     @property

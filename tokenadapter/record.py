@@ -3,9 +3,9 @@
 The record is what the processes that share a store tell each other: the token, whose it is, and
 three things that can go wrong with it.
 
-* An **intent** is written before a credential that can be spent is presented.  It names its writer,
-  and until when the writer awaits the answer.  An intent whose writer has died, or awaits nothing
-  any more, means that an answer may be lost.
+* An **intent** is written before a credential that can be spent is presented.  It names the process
+  that awaits the answer, and until when.  An intent that nobody awaits any more, or only processes
+  that have died, means that an answer may be lost.
 * A **tombstone** marks a credential that the server refused: it is not presented again.
 * A **hold** says until when nobody should ask the token endpoint.
 
@@ -41,13 +41,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from tokenadapter.interchange import Value
+from tokenadapter.late import late
 from tokenadapter.policy import backoff
 from tokenadapter.token import Token
-from tokenadapter.value import Value
 
-__all__ = ["Hold", "Intent", "Record", "Replaced", "Tombstone", "digest", "mark"]
+if TYPE_CHECKING:
+    import hashlib
+else:
+    hashlib = late("hashlib")
+
+__all__ = ["Hold", "Intent", "Record", "Replaced", "Tombstone", "Waiter", "digest", "mark"]
 
 # What this version writes, and the latest that it can read.
 _FORMAT = 1
@@ -66,16 +72,23 @@ _FURTHEST = 1e12
 _NUMBERS = frozenset({"first_sent", "attempt", "until", "at", "set_at", "duration", "step"})
 
 
+class Waiter(Value):
+    """Who awaits the answer to a presentation."""
+
+    owner: str
+    """The process (:mod:`tokenadapter.owner`)."""
+    until: float
+    """When it has given up at the latest."""
+
+
 class Intent(Value):
     """A credential is being presented, or was and the answer is lost."""
 
     credential: str
     first_sent: float
     attempt: int
-    owner: str | None = None
-    """The process that awaits the answer (:mod:`tokenadapter.owner`); ``None``: nobody does."""
-    until: float = 0.0
-    """When its owner has given up at the latest."""
+    awaited: tuple[Waiter, ...] = ()
+    """Who may still get an answer: more than one where it was presented again within a grace."""
 
 
 class Tombstone(Value):
@@ -145,8 +158,8 @@ class Record(Value):
     """How often the token was replaced or given up: it only grows, unless the store goes back to
     what it held before."""
     begun: float = 0.0
-    """When the grant began from which the token descends: by a login, or by a credential that is
-    not of this record."""
+    """When the grant began from which the token descends, by a login or by a credential that is not
+    of this record; or when the token was given up."""
     written: float = 0.0
     """When the token was last replaced or given up."""
     format: int = _FORMAT
@@ -200,17 +213,17 @@ class Record(Value):
 
     # --- transitions ---------------------------------------------------------------------
 
-    def presenting(self, credential: str, now: float, owner: str, until: float) -> Self:
+    def presenting(self, credential: str, now: float, waiter: Waiter) -> Self:
         """A credential is about to be presented, the first time or once more.
 
-        :param owner: the process that awaits the answer.
-        :param until: when it has given up at the latest.
+        :param waiter: who awaits the answer.
         """
         intent = self.intent
         if intent is None or intent.credential != credential:
             intent = Intent(credential, now, 0)
+        others = (other for other in intent.awaited if now < other.until)
         return self._replace(
-            intent=intent._replace(attempt=intent.attempt + 1, owner=owner, until=until)
+            intent=intent._replace(attempt=intent.attempt + 1, awaited=(*others, waiter))
         )
 
     def minted(
@@ -256,7 +269,6 @@ class Record(Value):
                 if stone.kind == "refresh_token" and stone.credential != alive
             ),
             origin=None if refresh is None else mark(refresh),
-            begun=_after(self.begun, now),
         )
 
     def pardoned(self) -> Self:
@@ -273,6 +285,7 @@ class Record(Value):
             distrust=None,
             origin=None,
             generation=self.generation + 1,
+            begun=_after(self.begun, now),
             written=_after(self.written, now),
         )
 
@@ -323,10 +336,15 @@ class Record(Value):
         intent = before.intent if before.salt == self.salt else None
         return self._replace(intent=intent, hold=hold)
 
-    def unknown(self, hold: Hold) -> Self:
-        """Nobody knows whether the credential was spent: the intent goes on saying so, and nobody
-        awaits the answer any more."""
-        intent = self.intent and self.intent._replace(owner=None, until=0.0)
+    def unknown(self, hold: Hold, waiter: Waiter | None = None) -> Self:
+        """Nobody knows whether the credential was spent: the intent goes on saying so.
+
+        :param waiter: who does not await the answer any more.
+        """
+        intent = self.intent
+        if intent is not None:
+            others = (other for other in intent.awaited if other != waiter)
+            intent = intent._replace(awaited=tuple(others))
         return self._replace(intent=intent, hold=hold)
 
     def distrusting(self, token: Token, now: float, u: float) -> Self:
@@ -361,7 +379,10 @@ class Record(Value):
             ]
         if self.origin is not None:
             document["origin"] = self.origin
-        for name in ("intent", "hold", "distrust"):
+        if self.intent is not None:
+            waiters = [waiter._asdict() for waiter in self.intent.awaited]
+            document["intent"] = {**self.intent._asdict(), "awaited": waiters}
+        for name in ("hold", "distrust"):
             value = getattr(self, name)
             if value is not None:
                 document[name] = value._asdict()
@@ -395,7 +416,7 @@ class Record(Value):
                     for item in document.get("replaced", ())
                 ),
                 origin=_each(str, document.get("origin")),
-                intent=_each(partial(_made, Intent), document.get("intent")),
+                intent=_each(_intent, document.get("intent")),
                 tombstones=tuple(_made(Tombstone, item) for item in document.get("tombstones", ())),
                 hold=_each(partial(_made, Hold), document.get("hold")),
                 distrust=_each(partial(_made, Hold), document.get("distrust")),
@@ -416,8 +437,6 @@ def digest(salt: str, kind: str, secret: str) -> str:
 
     Passwords can be guessed, so their hash is slow (PBKDF2, RFC 8018); refresh tokens are random.
     """
-    import hashlib
-
     text = f"{kind}\0{secret}".encode()
     if kind == "refresh_token":
         return hashlib.sha256(salt.encode() + b"\0" + text).hexdigest()[:32]
@@ -428,8 +447,6 @@ def mark(secret: str) -> str:
     """What is remembered of a spent refresh token, also where the record is lost: so it has no
     salt.  A refresh token is long and random.
     """
-    import hashlib
-
     return hashlib.sha256(b"tokenadapter spent\0" + secret.encode()).hexdigest()[:32]
 
 
@@ -440,6 +457,12 @@ _KEYS = frozenset(Record.__annotations__) - {"others"}
 def _after(time: float, now: float) -> float:
     # Also if the clock was set back since, or another machine's is behind.
     return max(now, time + _LATER)
+
+
+def _intent(fields: Mapping[str, Any]) -> Intent:
+    waiters = tuple(_made(Waiter, item) for item in fields.get("awaited", ()))
+    intent: Intent = _made(Intent, {**fields, "awaited": waiters})
+    return intent
 
 
 def _made(kind: Any, fields: Mapping[str, Any]) -> Any:

@@ -16,17 +16,21 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from tokenadapter.choice import Choice
-from tokenadapter.hand import Hand, Outcome
+from tokenadapter.hand import Hand, Need, Outcome
 from tokenadapter.journal import Journal
+from tokenadapter.late import late
 from tokenadapter.machine import Machine
-from tokenadapter.need import Need
 from tokenadapter.presentation import Presenter
 from tokenadapter.record import Record
 from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from tokenadapter import errors, failures
     from tokenadapter.protocols import Grant, StoreLock
+else:
+    errors = late("tokenadapter.errors")
+    failures = late("tokenadapter.failures")
 
 __all__ = ["Renewal"]
 
@@ -76,11 +80,9 @@ class Renewal:
         :returns: ``None`` if nobody waits for it, and others see to it.
         :raises TokenError: if there is none.
         """
-        from tokenadapter.errors import StoreError
-
         try:
             return self._perform(need, serve, seen)
-        except StoreError as trouble:
+        except errors.StoreError as trouble:
             # Without the store nothing can be spent.  What spends nothing goes on.
             view = self._presenter.present_alone(trouble) if need.waits else None
             if view is None:
@@ -94,13 +96,9 @@ class Renewal:
         :raises TokenNotPersisted: if it cannot be saved.
         :raises LockTimeout: if others hold the lock for too long.
         """
-        from tokenadapter.errors import StoreError
-
         try:
             view = self._write_locked(lambda view: self._adopted(view, token))
-        except StoreError as error:
-            from tokenadapter import failures
-
+        except errors.StoreError as error:
             raise failures.not_adopted(error) from error
         if token.refresh_token is None:
             self._choice.begin_anew()
@@ -253,8 +251,6 @@ class Renewal:
         if dict(record.asked) == dict(ours):
             return record.token
         if record.conflicts(ours, self._slot.now(view)):
-            from tokenadapter import failures
-
             raise failures.asked_for_otherwise(self._slot.store, record.asked, ours)
         return None
 
@@ -272,8 +268,6 @@ class Renewal:
     def _adopted(self, view: View, token: Token) -> Record:
         refresh = token.refresh_token
         if refresh is not None and self._choice.is_spent(view, refresh):
-            from tokenadapter import failures
-
             raise failures.spent_before(self._slot.store)
         # By the earlier of the times that it may be: no token is taken for younger than it is.
         offset = self._slot.stamp(view) - self._machine.wall()
@@ -313,8 +307,6 @@ class Renewal:
         while machine.monotonic() < began + self._lock_timeout and not machine.exiting():
             yield pause * (0.5 + machine.random() / 2)
             pause = min(pause * 1.5, longest)
-        from tokenadapter import failures
-
         raise failures.locked(self._slot.store, machine.monotonic() - began)
 
     def _rest(self, seconds: float, view: View) -> bool:

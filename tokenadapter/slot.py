@@ -12,12 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tokenadapter.interchange import Value
+from tokenadapter.late import late
 from tokenadapter.machine import Machine
 from tokenadapter.record import Record
-from tokenadapter.value import Value
 
 if TYPE_CHECKING:
+    from tokenadapter import errors, failures
     from tokenadapter.protocols import Grant, TokenStore
+else:
+    errors = late("tokenadapter.errors")
+    failures = late("tokenadapter.failures")
 
 __all__ = ["Moved", "Slot", "View"]
 
@@ -140,12 +145,10 @@ class Slot:
         self._memory = None
 
     def _save(self, view: View, record: Record, tag: str) -> bool:
-        from tokenadapter.errors import StoreError
-
         document, ttl = record.to_document(), record.ttl(self.now(view))
         try:
             return self.store.save(document, tag=tag, expected=view.tag, ttl=ttl)
-        except StoreError:
+        except errors.StoreError:
             # It may be written all the same, if only the store's answer was lost: with the same
             # tag, a second try is the same write.
             return self.store.save(document, tag=tag, expected=view.tag, ttl=ttl)
@@ -154,15 +157,11 @@ class Slot:
         try:
             record = Record.from_document(document)
         except ValueError as error:
-            from tokenadapter import failures
-
             raise failures.unreadable(self.store, str(error)) from None
         if dict(record.whose) != dict(self._grant.whose):
             if record.is_blank():
                 # What somebody else, or a misspelt configuration, left before it had a token.
                 return self._new_record()
-            from tokenadapter import failures
-
             raise failures.of_another(self.store, record.whose, self._grant.whose)
         return record
 

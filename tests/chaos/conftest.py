@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from databases import PostgreSQL, with_table
-from stores.servers import RedisServer
+from databases import MariaDB, PostgreSQL, with_table
+from stores.servers import Memcached, RedisServer
 
 from .run import IS_LONG, Place
 
@@ -33,7 +33,7 @@ def sqlite_place(tmp_path: Path) -> Place:
 
 @pytest.fixture
 def postgresql_server() -> Iterator[PostgreSQL]:
-    with PostgreSQL() as server:
+    with PostgreSQL(is_durable=True) as server:
         yield server
 
 
@@ -44,23 +44,56 @@ def postgresql_place(postgresql_server: PostgreSQL) -> Place:
 
 
 @pytest.fixture
+def mariadb_server() -> Iterator[MariaDB]:
+    if not MariaDB.is_here():
+        pytest.skip("this machine has no MariaDB server")
+    with MariaDB(is_durable=True) as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb_place(mariadb_server: MariaDB) -> Place:
+    url = with_table(mariadb_server.new_database())
+    return Place("MariaDB", f"{url}#token", LEASE, APART, **LOAD)
+
+
+@pytest.fixture
 def redis_own_server() -> Iterator[RedisServer]:
     # With a memory that outlasts it.
     with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
         yield server
 
 
+def django_cache(folder: Path, name: str, backend: str, location: str) -> Place:
+    """A place in the cache of a Django project."""
+    (folder / "project_settings.py").write_text(
+        f"CACHES = {{'default': {{'BACKEND': 'django.core.cache.backends.{backend}', "
+        f"'LOCATION': '{location}'}}}}\n"
+    )
+    path = os.pathsep.join([str(folder), *sys.path])
+    environment = {"DJANGO_SETTINGS_MODULE": "project_settings", "PYTHONPATH": path}
+    # A cache has no clock: machines have to agree on the time.  Its locks last for whole seconds,
+    # and for 2 at least.
+    return Place(name, "django:default#token", max(LEASE, 3), 0, environment, **LOAD)
+
+
 @pytest.fixture
 def django_place(redis_own_server: RedisServer, tmp_path: Path) -> Place:
-    # A cache has no clock: machines have to agree on the time.
-    (tmp_path / "project_settings.py").write_text(
-        "CACHES = {'default': {'BACKEND': 'django.core.cache.backends.redis.RedisCache', "
-        f"'LOCATION': '{redis_own_server.url}'}}}}\n"
-    )
-    path = os.pathsep.join([str(tmp_path), *sys.path])
-    environment = {"DJANGO_SETTINGS_MODULE": "project_settings", "PYTHONPATH": path}
-    # Its locks last for whole seconds, and for 2 at least.
-    return Place("Django on Redis", "django:default#token", max(LEASE, 3), 0, environment, **LOAD)
+    return django_cache(tmp_path, "Django on Redis", "redis.RedisCache", redis_own_server.url)
+
+
+@pytest.fixture
+def memcached_server() -> Iterator[Memcached]:
+    if not Memcached.is_here():
+        pytest.skip("this machine has no Memcached server")
+    with Memcached() as server:
+        yield server
+
+
+@pytest.fixture
+def memcached_place(memcached_server: Memcached, tmp_path: Path) -> Place:
+    backend = "memcached.PyMemcacheCache"
+    return django_cache(tmp_path, "Django on Memcached", backend, memcached_server.location)
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ SIZE = PROCESSES if IS_LONG else 4
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(SECONDS + 200)]
 
 
-PLACES = ["postgresql_place", "redis_place", *(["sqlite_place", "django_place"] if IS_LONG else [])]
+PLACES = ["postgresql_place", "redis_place"]
+if IS_LONG:
+    PLACES += ["sqlite_place", "mariadb_place", "django_place", "memcached_place"]
 
 
 @pytest.fixture(params=PLACES)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from databases import PostgreSQL
-from stores.servers import RedisServer
+from databases import MariaDB, PostgreSQL
+from stores.servers import Memcached, RedisServer
 
 from .fleet import Provider
 from .run import IS_LONG, PROCESSES, Place, new_fleet
@@ -60,8 +60,20 @@ def test_redis(tmp_path: Path, redis_own_server: RedisServer, redis_place: Place
     go_through_an_outage(tmp_path, redis_place, redis_own_server)
 
 
+@pytest.mark.skipif(not IS_LONG, reason='much like PostgreSQL: "tox -e chaos"')
+def test_mariadb(tmp_path: Path, mariadb_server: MariaDB, mariadb_place: Place) -> None:
+    go_through_an_outage(tmp_path, mariadb_place, mariadb_server)
+
+
 @pytest.mark.skipif(not IS_LONG, reason='much like Redis: "tox -e chaos"')
 def test_django_on_redis(
     tmp_path: Path, redis_own_server: RedisServer, django_place: Place
 ) -> None:
     go_through_an_outage(tmp_path, django_place, redis_own_server)
+
+
+@pytest.mark.skipif(not IS_LONG, reason='much like Redis: "tox -e chaos"')
+def test_memcached_which_comes_back_empty(
+    tmp_path: Path, memcached_server: Memcached, memcached_place: Place
+) -> None:
+    go_through_an_outage(tmp_path, memcached_place, memcached_server)

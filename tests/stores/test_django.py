@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core import checks
 from django.core.cache import caches
 from django.core.exceptions import ImproperlyConfigured
@@ -30,9 +34,12 @@ from tokenadapter.testing.contract.terms import content_of
 from .django_project import Store
 from .helpers import save
 from .proxy import Proxy
-from .servers import RedisServer
+from .servers import Memcached, RedisServer
 
 pytestmark = pytest.mark.usefixtures("project")
+on_memcached = pytest.mark.skipif(
+    not Memcached.is_here(), reason="this machine has no Memcached server"
+)
 SHORT = 1.0
 
 
@@ -44,6 +51,14 @@ def key() -> str:
 @pytest.fixture
 def store(project: None, key: str) -> DjangoCacheStore:
     return DjangoCacheStore("default", key)
+
+
+@contextmanager
+def cache_at(alias: str, location: str, options: dict[str, Any] | None = None) -> Iterator[None]:
+    """The cache *alias* has another server."""
+    cache = settings.CACHES[alias] | {"LOCATION": location, "OPTIONS": options or {}}
+    with override_settings(CACHES={"default": cache, alias: cache}):
+        yield
 
 
 class OnCache(SharedStoreContract):
@@ -66,6 +81,70 @@ class TestOnRedis(OnCache):
 
 class TestOnADatabase(OnCache):
     ALIAS = "database"
+
+
+@on_memcached
+class TestOnMemcached(OnCache):
+    ALIAS = "memcached"
+
+    def test_a_record_that_the_server_does_not_take_leaves_the_last_one(
+        self, store: DjangoCacheStore
+    ) -> None:
+        save(store)
+        # Less than any store takes, and more than a Memcached does with its key.
+        large = {"token": "x" * ((1 << 20) - 200)}
+        with pytest.raises(StoreError, match="object too large"):
+            store.save(large, tag="tag 2", expected="tag 1", ttl=None)
+        assert store.load().tag == "tag 1"
+
+    def test_while_the_server_is_down_each_call_says_so_and_then_all_goes_on(
+        self, key: str
+    ) -> None:
+        """The client that Django keeps takes a server that failed for empty, and then for dead."""
+        with Memcached() as server, cache_at(self.ALIAS, server.location):
+            store = DjangoCacheStore(self.ALIAS, key)
+            save(store)
+            server.stop()
+            for _ in range(5):
+                with pytest.raises(StoreError, match="that its server runs"):
+                    store.load()
+            server.start()
+            assert content_of(store) == (None, None)
+            save(store)
+
+    def test_of_several_servers_none_takes_the_place_of_one_that_is_down(self, key: str) -> None:
+        with (
+            Memcached() as one,
+            Memcached() as other,
+            cache_at(self.ALIAS, f"{one.location};{other.location}"),
+        ):
+            stores = [DjangoCacheStore(self.ALIAS, f"{key}-{number}") for number in range(16)]
+            for store in stores:
+                save(store)
+            other.stop()
+            found = Counter()
+            for store in [*stores, *stores, *stores]:
+                try:
+                    found[store.load().tag] += 1
+                except StoreError:
+                    found["StoreError"] += 1
+        assert set(found) == {"tag 1", "StoreError"}
+
+    def test_a_forked_child_and_its_parent_get_no_answers_of_each_other(self, key: str) -> None:
+        stores = {name: Store(self.ALIAS, f"{key}-{name}") for name in ("parent", "child")}
+        for name, store in stores.items():
+            assert store.save({}, tag=name, expected=None, ttl=None)
+
+        def get_answers(name: str) -> None:
+            assert {stores[name].load().tag for _ in range(200)} == {name}
+
+        child = multiprocessing.get_context("fork").Process(target=get_answers, args=["child"])
+        child.start()
+        try:
+            get_answers("parent")
+        finally:
+            child.join(60)
+        assert child.exitcode == 0
 
 
 # Clocks
@@ -216,27 +295,42 @@ def test_a_record_that_is_too_long_is_told(store: DjangoCacheStore) -> None:
 
 
 @pytest.mark.parametrize("number", range(1, 60, 2))
-def test_no_refresh_token_is_spent_twice_whichever_answers_are_lost(
+def test_no_refresh_token_is_spent_twice_whichever_answers_of_redis_are_lost(
     redis_server: RedisServer, key: str, number: int
 ) -> None:
     """All that the client asks for at one step, again and again, is done, and it never hears."""
     options = {"retry": Retry(NoBackoff(), 1)}
-    with Proxy(redis_server.socket) as proxy:
-        location = f"redis://127.0.0.1:{proxy.port}"
-        backend = "django.core.cache.backends.redis.RedisCache"
-        setting = {"BACKEND": backend, "LOCATION": location, "OPTIONS": options}
-        with override_settings(CACHES={"default": setting}):
-            authority, store = Authority(), DjangoCacheStore("default", key)
-            keeper = TokenKeeper(authority, store)
-            token = keeper.current()
-            proxy.lose(number, number + 1)
-            try:
-                renewed = keeper.renew(token)
-            except StoreError:
-                renewed = keeper.renew(token)
-            assert not token.is_same(renewed)
-            assert renewed.is_same(TokenKeeper(authority, store).current())
-            assert authority.presented == ["refresh-0", "refresh-1"]
+    with (
+        Proxy(redis_server.socket) as proxy,
+        cache_at("default", f"redis://127.0.0.1:{proxy.port}", options),
+    ):
+        renew_without_answers("default", key, proxy, number, number + 1)
+
+
+@on_memcached
+@pytest.mark.parametrize("number", range(1, 38))
+def test_no_refresh_token_is_spent_twice_whichever_answer_of_memcached_is_lost(
+    memcached: Memcached, key: str, number: int
+) -> None:
+    with (
+        Proxy(memcached.socket) as proxy,
+        cache_at("memcached", f"127.0.0.1:{proxy.port}"),
+    ):
+        renew_without_answers("memcached", key, proxy, number)
+
+
+def renew_without_answers(alias: str, key: str, proxy: Proxy, *numbers: int) -> None:
+    authority, store = Authority(), DjangoCacheStore(alias, key)
+    keeper = TokenKeeper(authority, store)
+    token = keeper.current()
+    proxy.lose(*numbers)
+    try:
+        renewed = keeper.renew(token)
+    except StoreError:
+        renewed = keeper.renew(token)
+    assert not token.is_same(renewed)
+    assert renewed.is_same(TokenKeeper(authority, store).current())
+    assert authority.presented == ["refresh-0", "refresh-1"]
 
 
 def test_a_cache_that_was_emptied_is_told_again(store: DjangoCacheStore, key: str) -> None:

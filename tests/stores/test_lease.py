@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from interpreters import in_another_interpreter
 
 from tokenadapter.errors import StoreError
 from tokenadapter.stores import _lease
@@ -294,6 +295,30 @@ def test_where_no_thread_can_start_one_lease_lasts(
     assert lease.confirm()
     assert table.seconds == [LAPSE, LONG, LONG]
     lease.release()
+
+
+def test_in_another_interpreter_one_lease_lasts() -> None:
+    """It may start no daemon threads."""
+    lines = in_another_interpreter("""
+        from tokenadapter.stores._lease import Lease
+
+        class Told(Lease):
+            def _take(self, owner, seconds):
+                print("taken", seconds)
+                return True
+
+            def _extend(self, owner, seconds):
+                print("extended", seconds)
+                return True
+
+            def _free(self, owner):
+                print("free")
+
+        lease = Told(5.0)
+        print(lease.acquire(1000.0))
+        lease.release()
+    """)
+    assert lines == ["taken 4.25", "extended 1000.0", "True", "free"]
 
 
 def test_where_no_thread_can_start_and_the_lease_is_gone_it_is_not_held(

@@ -16,7 +16,7 @@ from unittest.mock import Mock, patch
 
 import pytest
 import sqlalchemy
-from databases import PostgreSQL, rows
+from databases import PostgreSQL, Server, rows
 from doubles import Authority
 from sqlalchemy.schema import CreateTable
 
@@ -212,37 +212,47 @@ def test_the_table_has_to_have_a_name_and_a_lease_some_time(sqlite: str) -> None
         SQLStore(sqlite, "billing", lease=0)
 
 
+# A server has to be there before a test: what a test starts ends with it.
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "mariadb"])
+def new_database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], str]:
+    """Makes a database without tables, and returns its URL."""
+    if request.param == "sqlite":
+        return lambda: f"sqlite:///{tmp_path_factory.mktemp('empty') / 'empty.sqlite3'}"
+    server: Server = request.getfixturevalue(request.param)
+    return server.new_database
+
+
 def test_a_missing_table_is_an_error_that_says_how_to_get_it(
-    tmp_path: Path, postgresql: PostgreSQL
+    new_database: Callable[[], str],
 ) -> None:
-    for url in (f"sqlite:///{tmp_path / 'empty.sqlite3'}", postgresql.new_database()):
-        store = SQLStore(url, "billing", table="tokens")
-        steps: list[Callable[[], object]] = [
-            store.load,
-            lambda store=store: save(store),
-            lambda store=store: store.lock().acquire(10),
-            lambda store=store: store.mark("note", for_good=True),
-            lambda store=store: store.marked("note"),
-        ]
-        for step in steps:
-            with pytest.raises(StoreError, match=r"no table tokens\. Call create_table\(\)"):
-                step()
-        store.create_table()
+    store = SQLStore(new_database(), "billing", table="tokens")
+    steps: list[Callable[[], object]] = [
+        store.load,
+        lambda: save(store),
+        lambda: store.lock().acquire(10),
+        lambda: store.mark("note", for_good=True),
+        lambda: store.marked("note"),
+    ]
+    for step in steps:
+        with pytest.raises(StoreError, match=r"no table tokens\. Call create_table\(\)"):
+            step()
+    store.create_table()
+    store.create_table()
+    save(store)
+
+
+def test_many_may_create_the_table_at_once(new_database: Callable[[], str]) -> None:
+    barrier, url = threading.Barrier(8), new_database()
+
+    def create(number: int) -> None:
+        store = SQLStore(url, f"slot {number}")
+        barrier.wait()
         store.create_table()
         save(store)
 
-
-def test_many_may_create_the_table_at_once(tmp_path: Path, postgresql: PostgreSQL) -> None:
-    for url in (f"sqlite:///{tmp_path / 'empty.sqlite3'}", postgresql.new_database()):
-        barrier = threading.Barrier(8)
-
-        def create(number: int, url: str = url, barrier: threading.Barrier = barrier) -> None:
-            store = SQLStore(url, f"slot {number}")
-            barrier.wait()
-            store.create_table()
-            save(store)
-
-        in_threads(create, range(barrier.parties))
+    in_threads(create, range(barrier.parties))
 
 
 def test_who_may_not_create_the_table_is_told(tmp_path: Path) -> None:

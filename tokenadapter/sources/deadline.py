@@ -12,6 +12,7 @@ import io
 import socket
 import time
 from collections.abc import Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from requests.adapters import HTTPAdapter
@@ -31,14 +32,21 @@ class Deadline:
     """The end of the time that one request may take.
 
     :param seconds: how long that is, from now on.
+    :param within: within how many seconds from now it has to be sent.
     :ivar sending: whether the request may have been sent, in part at least.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, within: float = inf) -> None:
         self.sending: bool = False
         self._seconds = seconds
+        self._within = min(seconds, within)
         self._monotonic = time.monotonic()
         self._wall = time.time()
+
+    @property
+    def total(self) -> float:
+        """For how many seconds the request may go on; or may wait, as long as it is not sent."""
+        return self._seconds if self.sending else self._within
 
     def left(self) -> float:
         """The seconds that are left.
@@ -53,10 +61,11 @@ class Deadline:
     def begin_sending(self) -> float:
         """The seconds that are left, at the last moment before the request is sent.
 
-        :raises TimeoutError: if there are none: then it must not be sent.
+        :raises TimeoutError: if there are none, or it is too late: then it must not be sent.
         """
         # The monotonic clock may stand still while the machine sleeps.
-        if time.time() - self._wall >= self._seconds:
+        since = max(time.time() - self._wall, time.monotonic() - self._monotonic)
+        if since >= self._within:
             raise TimeoutError("timed out")
         left = self.left()
         self.sending = True

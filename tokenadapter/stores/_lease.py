@@ -98,11 +98,12 @@ class Lease(ABC):
         heartbeat = threading.Thread(
             target=self._beat, args=(self._owner, self._released), name="tokenadapter lease"
         )
-        heartbeat.daemon = True
         try:
+            heartbeat.daemon = True
             heartbeat.start()
         except RuntimeError:
-            # The interpreter exits, and starts no more threads: one long lease instead.
+            # The interpreter exits and starts no more threads, or is not the main one and starts no
+            # daemon threads: one long lease instead.
             self._seconds = hold_for
             return self._extend(self._owner, hold_for)
         return True

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from tokenadapter.interchange import Document, Snapshot
+from tokenadapter.late import imported
 from tokenadapter.stores import _damage, _django
 from tokenadapter.stores._django_chain import Chain, Unsure
 from tokenadapter.stores._lease import LEASE, Lease
@@ -64,14 +65,14 @@ class DjangoCacheStore:
         self.lease = lease
         self._warned = False
         try:
-            from django.core.exceptions import ImproperlyConfigured
+            exceptions = imported("django.core.exceptions")
         except ImportError as error:
             raise ImportError(
                 "DjangoCacheStore needs Django: pip install 'tokenadapter[django]'"
             ) from error
         reason = _django.objection(alias)
         if reason is not None:
-            raise ImproperlyConfigured(f"{reason}.")
+            raise exceptions.ImproperlyConfigured(f"{reason}.")
         _django.watch(alias)
 
     def load(self) -> Snapshot:

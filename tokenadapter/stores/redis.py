@@ -9,9 +9,10 @@ import json
 import os
 import time
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenadapter.interchange import Document, Snapshot
+from tokenadapter.late import late
 from tokenadapter.stores import _damage, _redis
 from tokenadapter.stores._lease import LEASE, Lease
 from tokenadapter.stores._redis_scripts import (
@@ -26,6 +27,11 @@ from tokenadapter.stores._redis_scripts import (
     TAKE,
 )
 from tokenadapter.stores._text import FORMAT
+
+if TYPE_CHECKING:
+    import pickle
+else:
+    pickle = late("pickle")
 
 __all__ = ["RedisStore"]
 
@@ -148,9 +154,7 @@ class RedisStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._url is None:
-            from pickle import PicklingError
-
-            raise PicklingError(
+            raise pickle.PicklingError(
                 f"{self!r} has a client, which cannot be pickled: make it with a URL, or anew in "
                 "the other process."
             )
