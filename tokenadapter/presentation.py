@@ -272,15 +272,13 @@ class Presenter:
         record = view.record
         if view.tag is None:
             return True  # it was emptied
-        if record.salt == before.salt and record.generation != before.generation:
-            return False  # its token was replaced, if perhaps for the same refresh token, or given up
+        if record.token is not None and not record.token.is_same(before.token):
+            return False  # also if that has the same refresh token, from a server that keeps it
         if not credential.single_use:
-            return record.token is None or record.token.is_same(before.token)
+            return True
         if record.intent is not None:
             return record.intent.credential == self._choice.digest(record, credential)
-        if record.token is None:
-            return before.token is None
-        return record.token.refresh_token == credential.secret
+        return record.token is not None or before.token is None
 
     def _tell_all(
         self,

@@ -13,6 +13,7 @@ the intent is believed for as long as its writer may await an answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from tokenadapter.choice import Choice
@@ -132,8 +133,9 @@ class Renewal:
             if token is not None and revoke is not None:
                 revoke(token)
             found.append(token)
-            # Without a token, there may be an intent that others have to know of.
-            return view.record if token is None else view.record.forgotten(self._slot.stamp(view))
+            if token is None or view.tag is None:
+                return view.record  # with an intent, perhaps, that others have to know of
+            return view.record.forgotten(self._slot.stamp(view))
 
         self._write_locked(forgotten, self._hold_for())
         self._slot.forget()
@@ -172,7 +174,8 @@ class Renewal:
                 outcome = self._settled(view, need, first)
                 if outcome is not None and not view.lags:
                     return outcome
-                self._raise_if_hopeless(view)
+                with suppress(Moved):
+                    self._raise_if_hopeless(view)
             lock = self._slot.store.lock()
             try:
                 if lock.acquire(self._hold_for()):

@@ -71,6 +71,7 @@ class Authority:
         self.refused: set[str] = set()
         """The access tokens that the API has refused to somebody."""
         self.logins = 0
+        self.has_refused = False
         self.login_by: Process | None = None
         self.count = 0
 
@@ -91,6 +92,7 @@ class Authority:
                 family.revoked = True
                 self.world.note(None, "{} was used before: the grant is revoked", refresh)
         if family.revoked:
+            self.has_refused = True
             raise ReauthRequired("The server refused it.", error="invalid_grant")
         if self.rotation == "new":
             return self._issue(family)

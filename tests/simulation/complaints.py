@@ -78,11 +78,11 @@ class Call:
         idle = waited - (witness.disk.busy - self.busy)
         wait = 0.0
         if plan.computers and plan.lease is not None:
-            belief = 0.0 if plan.grace else witness.deadline + 2.0 + 4 * witness.slowest_look()
+            belief = witness.deadline + 2.0 + 4 * witness.slowest_look()
             wait = max(plan.lease, belief)
-        # A token is awaited by all who need it, each of whom may die.
+        # One that took the place of another may die, too.
         deaths = 1 + witness.deaths - self.deaths
-        if idle > deaths * (wait + _AT_ONCE):
+        if idle > deaths * wait + _AT_ONCE:
             self._fail(f"has waited for nobody for {idle:.3f} s")
 
     def was_needed(self) -> None:
@@ -93,7 +93,7 @@ class Call:
         witness, expires_at = complaints.witness, hand.expires_at
         stood_still = process.stalled - self.stalled
         waited = complaints.world.now - self.began - stood_still
-        if witness.moved_clocks or expires_at is None or waited < _AT_ONCE + witness.slowest_look():
+        if witness.moved_clocks or expires_at is None or waited < _AT_ONCE / 2:
             return
         _, hard = policy.windows(expires_at - hand.issued_at, 1.0)
         if self.began_store + witness.slowest_look() + _SLACK < expires_at - hard:
@@ -137,6 +137,8 @@ class Call:
             return True
         if reason in ("store_lost", "no_credential"):
             return False
+        if self.complaints.account.store_failed_at >= self.since and witness.authority.has_refused:
+            return True  # it may not know that somebody has logged in since
         return (
             witness.authority.is_dead(witness.disk.document) or witness.alive_again_at >= self.since
         )
@@ -154,7 +156,7 @@ class Call:
         witness = self.complaints.witness
         if self.complaints.account.store_failed_at >= self.since:
             return witness.failed_at > 0
-        is_lost = witness.emptied or witness.forgotten
+        is_lost = witness.emptied or witness.forgotten or witness.moved_clocks
         if witness.failed_at < witness.succeeded_at < self.since and not is_lost:
             return False
         return bool(witness.moved_clocks) or self.since < witness.failed_at + LONGEST_HOLD + _SLACK

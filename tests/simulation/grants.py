@@ -69,8 +69,12 @@ class SimulatedGrant:
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:
         """Present *credential*, and tell the witness how that ends."""
         presentation = self.witness.starts(self.process, credential)
+        now = self.process.machine.monotonic
+        end = now() + min(credential.send_within, self.deadline)
         self.world.point(f"sends {credential.secret}")
         try:
+            if now() >= end:
+                raise RefreshTemporarilyFailed("time-out", processed=False)
             answer = self._exchange(credential)
         except ReauthRequired:
             self.world.point("refusal on its way")

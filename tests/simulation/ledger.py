@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from simulation.authority import FIRST
 from simulation.process import Process, Task
 from simulation.store import SimulatedLock
-from tokenadapter.protocols import Credential, Document
+from tokenadapter.protocols import Credential
 from tokenadapter.token import Token
 
 
@@ -18,12 +18,14 @@ class Announcement(NamedTuple):
     """An intent that a process has written.
 
     :ivar task: the thread that has written it.
+    :ivar first_sent: when what is announced was announced first, by the store's clock.
     :ivar until: until when it says that its answer is awaited, by the store's clock.
     :ivar write: which write of the slot that was.
     """
 
     task: Task
     secret: str
+    first_sent: float
     until: float
     write: int
 
@@ -32,7 +34,7 @@ class Presentation:
     """One credential, presented once.
 
     :ivar task: the thread that presents it.
-    :ivar record: the salt and the generation of the record then.
+    :ivar stored: the access token in the record that it has seen.
     :ivar announcement: what was announced beforehand, if anything was.
     :ivar outcome: ``open``, until the process is told; then ``minted``, ``refused``,
         ``unprocessed`` or ``unknown``.
@@ -49,14 +51,14 @@ class Presentation:
         task: Task,
         lock: SimulatedLock | None,
         credential: Credential,
-        document: Document,
+        stored: str | None,
         announcement: Announcement | None,
     ) -> None:
         self.task = task
         self.process = task.process
         self.lock = lock
         self.credential = credential
-        self.record = document.get("salt"), document.get("generation", 0)
+        self.stored = stored
         self.announcement = announcement
         self.outcome = "open"
         self.ended_at = 0.0
@@ -90,17 +92,19 @@ class Presentation:
 class Wish:
     """What a caller asks for that makes a renewal of a good token right.
 
+    :param task: the thread that calls.
     :ivar least: for how many seconds the token shall live; without end: a new one shall come.
     """
 
-    def __init__(self, began: float, least: float = inf) -> None:
+    def __init__(self, task: Task, began: float, least: float = inf) -> None:
+        self.task = task
         self.began = began
         self.ended = inf
         self.least = least
 
     def covers(self, task: Task) -> bool:
-        """Whether *task* may have been started for it."""
-        return self.began <= task.began <= self.ended
+        """Whether *task* may work for it."""
+        return task is self.task or self.began <= task.began <= self.ended
 
 
 class Account:
@@ -116,6 +120,7 @@ class Account:
     :ivar met: the access tokens that it has seen in the slot, or obtained.
     :ivar knows: of each of its threads, the number of the last write of the slot that it has made
         or seen.
+    :ivar stored: which access token the slot held then.
     :ivar slowest_look: the longest that a look at the slot took, in seconds.
     :ivar requests: how often its users made a request.
     :ivar mints: how many tokens it obtained.
@@ -133,6 +138,7 @@ class Account:
         self.seen: tuple[int, str, float] | None = None
         self.met: set[str] = set()
         self.knows: dict[Task, int] = {}
+        self.stored: dict[Task, str | None] = {}
         self.store_failures = 0
         self.store_failed_at = 0.0
         self.slowest_look = 0.0
@@ -153,6 +159,12 @@ class Account:
     def client_asked(self) -> str:
         """For whom a hold on a client, or on what it asks for, is meant."""
         return f"{self.client}\0{json.dumps(dict(self.asked), sort_keys=True)}"
+
+    def is_about_to_present(self, secret: str) -> bool:
+        """Whether it has announced *secret*, and not presented it."""
+        said, last = self.announcement, self.presentation
+        is_open = last is None or last.announcement is not said
+        return said is not None and said.secret == secret and is_open
 
     def has_forced(self, since: float) -> bool:
         """Whether a user has called for another try, whatever was refused, after *since*."""

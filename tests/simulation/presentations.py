@@ -47,15 +47,20 @@ def check(
     if lock is None:
         witness.fail(process, f"presents {credential.secret} without the lock")
     known = account.knows.get(witness.world.running, 0)
-    # Somebody has written since it made sure of its lock; or somebody has who heeds no lock.
-    since = witness.disk.writes if lock.confirmed < witness.disk.writes else 0
-    if known >= max(since, witness.disk.changed_at):
+    disk = witness.disk
+    is_announced = credential.single_use and not credential.opaque
+    # Somebody has written since it made sure of its lock; or had lost theirs, and what is not
+    # announced tells nobody that they have; or somebody has who heeds no lock.
+    is_overtaken = lock.confirmed < disk.writes or (disk.lost_locks and not is_announced)
+    if known >= (disk.writes if is_overtaken else disk.changed_at):
         _check_asked(witness, process, document)
         _check_need(witness, process, document)
         _check_hold(witness, process, document)
-        if credential.single_use and not credential.opaque:
+        if is_announced:
             _check_announced(witness, process, credential, lock)
-    if credential.single_use:
+    # No check finds out that it stood still after the check.
+    stood_still = disk.lease is not None and process.stalled > lock.stalled
+    if credential.single_use and not stood_still:
         _check_spent(witness, process, credential)
 
 
@@ -78,6 +83,8 @@ def _check_need(witness: Witness, process: Process, document: Document) -> None:
     token, account = document.get("token"), witness.accounts[process]
     if token is None or witness.moved_clocks or document["asked"] != account.asked:
         return
+    if is_behind(witness, process, document):
+        return  # it is set back, and not what counts
     access, expires_at = token["access_token"], token.get("expires_at")
     wished = account.wished(witness.world.running)
     # A token may have aged by as long as it takes to look at it, ...
@@ -85,14 +92,14 @@ def _check_need(witness: Witness, process: Process, document: Document) -> None:
     if account.store_failures:
         # ... and to its owner, who could not save it, by as long as it took to ask for it.
         now += _ASKING + process.stalled
-    left = inf if expires_at is None else expires_at - now
+    left, soft, hard = inf, 0.0, 0.0
+    if expires_at is not None:
+        left = expires_at - now
+        soft, hard = policy.windows(expires_at - token["issued_at"], 1.0)
     if wished == inf or left < wished:
         return
     if access in witness.authority.refused or not witness.authority.accepts(access):
         distrusted_at = witness.distrusted.get(access)
-        soft = (
-            0.0 if expires_at is None else policy.windows(expires_at - token["issued_at"], 1.0)[0]
-        )
         if (
             distrusted_at is not None
             and witness.world.now < distrusted_at + _DISTRUSTED - _ASKING
@@ -103,15 +110,13 @@ def _check_need(witness: Witness, process: Process, document: Document) -> None:
         return
     if expires_at is None:
         witness.fail(process, f"renews {access}, which is good")
-    soft, hard = policy.windows(expires_at - token["issued_at"], 1.0)
     if left > (soft if witness.early else hard):
         witness.fail(process, f"renews {access}, which is fresh")
 
 
 def _check_hold(witness: Witness, process: Process, document: Document) -> None:
     hold = document.get("hold")
-    # A hold begins before its failure by as long as the look took, and is void before it begins.
-    if hold is None or witness.moved_clocks or witness.slowest_look() > 1.0:
+    if hold is None or witness.moved_clocks:
         return
     account = witness.accounts[process]
     if hold["bound_to"] not in (None, digest(document["salt"], "client", account.client_asked())):
@@ -125,7 +130,8 @@ def _check_hold(witness: Witness, process: Process, document: Document) -> None:
         and (witness.disk.clocks_differ or hold["set_at"] <= seen[2])
     ):
         return
-    if witness.store_now(process) < hold["set_at"] + hold["duration"]:
+    # It may seem to be over for as long as a look may have taken.
+    if witness.store_now(process) + witness.slowest_look() < hold["set_at"] + hold["duration"]:
         witness.fail(process, "asks the server although a hold binds it")
 
 
@@ -140,7 +146,6 @@ def _check_announced(
         witness.fail(process, f"presents {credential.secret} without an intent")
     if witness.disk.lease is None or witness.moved_clocks:
         return
-    # No check finds out that it stood still after the check.
     stood_still = process.stalled - lock.stalled
     latest = announcement.until - witness.deadline - _SPARE + _ASKING
     if witness.store_now(process) - stood_still > latest:
@@ -170,7 +175,7 @@ def _may_follow(
 ) -> bool:
     """Whether *process* may present what was presented *earlier*."""
     account = witness.accounts[process]
-    is_own = process.descends_from(earlier.process)
+    is_own = process.has_what_was_of(earlier.process, earlier.ended_at)
     # It was overtaken, while it held the lock, by one who had lost it.
     is_late = (
         earlier.has_lost_its_lock()
@@ -194,15 +199,15 @@ def _may_follow(
                 or earlier.has_lost_its_lock()
                 or _is_lost_since(witness, earlier)
             )
-        case "refused" if earlier.recorded is None:
-            # What cannot be written binds its process, until there is another token.
-            return not is_own or earlier.ended_at <= max(witness.token_at, witness.pardoned_at)
         case "refused" if (
             not earlier.credential.refusal_is_final
             or credential.secret in witness.readopted
             or earlier.ended_at <= witness.pardoned_at
         ):
             return True
+        case "refused" if earlier.recorded is None:
+            # What cannot be written binds its process, until there is another token.
+            return not is_own or earlier.ended_at <= witness.token_at
         case "minted" | "refused":
             return is_late or _is_forgotten(witness, process, earlier)
     return True
@@ -216,12 +221,18 @@ def _is_given_up(witness: Witness, process: Process, earlier: Presentation) -> b
         return True
     if witness.disk.lease is None:
         return False
-    if witness.authority.grace > 0 or earlier.announcement is None:
+    if earlier.announcement is None:
         return earlier.has_lost_its_lock()
+    now, lock = witness.store_now(process), witness.disk.locks[witness.world.running]
+    # As far as can be checked: it may have stood still after that.
+    checked = now - (process.stalled - lock.stalled)
+    grace = witness.authority.grace
+    if grace and checked < earlier.announcement.first_sent + grace:
+        return earlier.has_lost_its_lock()  # the server takes it once more
     if witness.moved_clocks and witness.disk.ahead is None:
         return True  # it may seem to be over, or to come from the future
     until = earlier.announcement.until - witness.disk.clocks_differ
-    return witness.store_now(process) >= until or earlier.announcement.secret in witness.readopted
+    return now >= until or earlier.announcement.secret in witness.readopted
 
 
 def _is_lost_since(witness: Witness, earlier: Presentation) -> bool:

@@ -40,6 +40,7 @@ class Process:
         self.computer = computer
         self.parent = parent
         self.machine = SimulatedMachine(self)
+        self.began = world.now
         self.alive = True
         self.was_killed = False
         self.is_exiting = False
@@ -54,9 +55,11 @@ class Process:
     def __repr__(self) -> str:
         return self.name
 
-    def descends_from(self, other: Process) -> bool:
-        """Whether it is *other*, or was forked from it or from a child of it."""
-        return self is other or (self.parent is not None and self.parent.descends_from(other))
+    def has_what_was_of(self, other: Process, time: float) -> bool:
+        """Whether it has what *other* had at *time*: it is that, or was forked from it since."""
+        if self is other or self.parent is None:
+            return self is other
+        return time <= self.began and self.parent.has_what_was_of(other, time)
 
     def sees_death_of(self, other: Process) -> bool:
         """Whether *other* has ended, and on the same computer."""

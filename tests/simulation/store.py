@@ -65,6 +65,7 @@ class Disk:
         self.cut_off_until: dict[Process, float] = {}
         self.full_until: dict[Process, float] = {}
         self.was_flushed = False
+        self.lost_locks = 0
         self._busy = 0.0
         self._busy_since: float | None = None
         self.failing_saves = 0.0
@@ -140,6 +141,7 @@ class Disk:
         if self.holder is not None and self.holder.is_held():
             self.holder.ends = self.world.now
             self.holder.is_lost = True
+            self.lost_locks += 1
             self.is_idle()
 
     def is_busy(self) -> None:
@@ -169,6 +171,7 @@ class Disk:
         ):
             holder.ends = min(holder.ends, self.world.now + self.lease)
             holder.is_lost = True
+            self.lost_locks += 1
 
     def dies(self, process: Process) -> None:
         """*process* has ended: its lock is free, at once or when its lease has run out."""
@@ -266,8 +269,10 @@ class SimulatedStore:
             return False
         before, changed_at = disk.document, disk.changed_at
         self.between()
-        if disk.changed_at == changed_at:  # who does that heeds no lock
+        if disk.changed_at == changed_at:
             before = disk.document
+        else:
+            disk.witness.loses_record()  # whoever does that heeds no lock
         disk.put((document, tag), ttl)
         disk.writes += 1
         disk.witness.saved(self.process, before, document)

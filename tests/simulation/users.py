@@ -113,7 +113,7 @@ class User:
             lifetime = self.plan.lifetime or 10.0
             self.request(world.choices.one_of((lifetime / 2, lifetime * 2)))
             return
-        wish, call = Wish(world.now), self.complaints.begin()
+        wish, call = Wish(world.running, world.now), self.complaints.begin()
         if act == "refresh":
             account.wishes.append(wish)
             account.requests += 1
@@ -171,7 +171,7 @@ class User:
 
     def _obtain(self, rejected: Token | None, min_validity: float = 0.0) -> tuple[Token, bool]:
         call = self.complaints.begin()
-        wish = Wish(call.began, min_validity)
+        wish = Wish(self.world.running, call.began, min_validity)
         if min_validity:
             self.account.wishes.append(wish)
         try:

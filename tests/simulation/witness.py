@@ -88,7 +88,11 @@ class Witness:
         if announcement is not None and announcement.secret != credential.secret:
             announcement = None
         presentation = Presentation(
-            self.world.running, lock, credential, self.disk.document, announcement
+            self.world.running,
+            lock,
+            credential,
+            account.stored.get(self.world.running),
+            announcement,
         )
         presentation.excused = self.emptied > 0 and not self.disk.document
         if credential.single_use:
@@ -109,8 +113,8 @@ class Witness:
         self.world.note(process, "  {} is {}", presentation.credential.secret, outcome)
         if answer is not None:
             self.token_at = self.world.now
-            if presentation.credential.first and (self.forgotten or self.copied):
-                # After what was given up, or is gone, this is a new beginning.
+            if presentation.credential.first and self.copied:
+                # After what is gone, this is a new beginning.
                 self.authority.hand_in(presentation.credential.secret)
             presentation.access = answer["access_token"]
             refresh = answer.get("refresh_token", presentation.credential.secret)
@@ -137,7 +141,8 @@ class Witness:
         self.world.note(process, "  wrote: {}", writes.brief(document))
         account, token = self.accounts[process], document.get("token")
         refresh = None if token is None else token.get("refresh_token")
-        if refresh in self.adopted and before.get("token", token) != token:
+        is_adopted = refresh in self.adopted and before.get("token", token) != token
+        if is_adopted or (self.forgotten and refresh is not None and "token" not in before):
             self.authority.hand_in(refresh)
         self._heeds_announcement(process, account, before, document)
         if account.wished(self.world.running) == inf:
@@ -172,10 +177,16 @@ class Witness:
         if intent is None or intent == before.get("intent"):
             return
         self.announcers.setdefault(named(intent), set()).add(process)
-        if intent.get("owner") == process.name:
-            account.announcement = Announcement(
-                self.world.running, named(intent), intent["until"], self.disk.writes
-            )
+        known = before.get("intent", {}).get("awaited", ())
+        for waiter in intent["awaited"]:
+            if waiter["owner"] == process.name and waiter not in known:
+                account.announcement = Announcement(
+                    self.world.running,
+                    named(intent),
+                    intent["first_sent"],
+                    waiter["until"],
+                    self.disk.writes,
+                )
 
     def store_failed(self, process: Process) -> None:
         """The store fails a process, which may keep it from writing an outcome: not from saving a
@@ -238,7 +249,7 @@ class Witness:
         access = token.access_token
         if access not in self.saved_tokens:
             mint = self.mints.get(access)
-            if mint is None or not process.descends_from(mint.process):
+            if mint is None or not process.has_what_was_of(mint.process, mint.at):
                 self.fail(process, f"uses {access}, which is not saved and not its own")
             if not self.accounts[mint.process].store_failures:
                 self.fail(process, f"uses {access} before it is saved")
@@ -285,6 +296,7 @@ class Witness:
 
     def _sees(self, account: Account, document: Document) -> None:
         account.knows[self.world.running] = self.disk.writes
+        account.stored[self.world.running] = document.get("token", {}).get("access_token")
         if "token" in document:
             account.met.add(document["token"]["access_token"])
             age = self.authority.age(document["token"])

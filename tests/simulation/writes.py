@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from simulation.authority import FIRST
 from simulation.ledger import Presentation, named
 from simulation.process import Process
 from simulation.store import SimulatedLock
@@ -76,14 +75,13 @@ def _check_wait(
 
 def is_replaced(witness: Witness, presentation: Presentation) -> bool:
     """Whether what is stored does not come of what was presented, nor will."""
-    secret, document = presentation.credential.secret, witness.disk.document
+    document = witness.disk.document
     if not document:
         return False  # it was emptied
-    if (document["salt"], document.get("generation", 0)) != presentation.record:
+    stored = document.get("token", {}).get("access_token")
+    if stored != presentation.stored:
         return True
-    if "intent" in document:
-        return named(document["intent"]) != secret
-    return bool(document.get("token", {}).get("refresh_token", FIRST) != secret)
+    return "intent" in document and named(document["intent"]) != presentation.credential.secret
 
 
 def is_behind(witness: Witness, process: Process, document: Document) -> bool:
@@ -183,7 +181,12 @@ def _check_attempt(
             unknown = 0
         elif item.may_be_processed() and item.announcement is not None:
             unknown += item.announcement.write > witness.forgotten_at
-    if intent["attempt"] != unknown + 1:
+    # What is announced, and not sent yet, counts for those who do not wait for that.
+    pending = sum(
+        other is not process and account.is_about_to_present(secret)
+        for other, account in witness.accounts.items()
+    )
+    if not unknown < intent["attempt"] <= unknown + 1 + pending:
         witness.fail(
             process,
             f"announces attempt {intent['attempt']} with {secret}, of which {unknown} may have "
