@@ -140,7 +140,7 @@ class Presenter:
             a while only.
         :raises StoreError: if something stands in the way.
         """
-        before, end = view.record, self._machine.monotonic() + _sending(view)
+        before = view.record
         key = self._choice.digest(before, credential)
         intent = before.presenting(key, self._slot.stamp(view), waiter)
         announced = self._slot.write(view, intent)
@@ -148,7 +148,7 @@ class Presenter:
         try:
             self._slot.store.prepare()
             # The last thing before the request is sent.
-            if lock.confirm() and self._machine.monotonic() < end:
+            if lock.confirm() and self._is_in_time(view, waiter):
                 within = self._send_within(announced)
         finally:
             if within <= 0:
@@ -156,6 +156,10 @@ class Presenter:
                 self._choice.awaits_no_more(waiter)
                 self._try_to_write(announced, before)
         return (announced, within) if within > 0 else None
+
+    def _is_in_time(self, view: View, waiter: Waiter) -> bool:
+        """Whether *waiter* is believed for as long as the answer may take from now on."""
+        return self._slot.now(view) < waiter.until - self._grant.deadline - _CLOCKS
 
     def _send_within(self, view: View) -> float:
         """For how many seconds the request may be on its way to be sent.

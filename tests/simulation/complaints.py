@@ -88,7 +88,8 @@ class Call:
     def was_needed(self) -> None:
         """Nobody waits for the renewal of a token that is only stale."""
         complaints, process, hand = self.complaints, self.complaints.process, self.hand
-        if hand is None or complaints.account.dropped_at >= self.began:
+        account = complaints.account
+        if hand is None or account.dropped_at >= self.began or account.store_failures:
             return
         witness, expires_at = complaints.witness, hand.expires_at
         stood_still = process.stalled - self.stalled

@@ -160,12 +160,6 @@ class Account:
         """For whom a hold on a client, or on what it asks for, is meant."""
         return f"{self.client}\0{json.dumps(dict(self.asked), sort_keys=True)}"
 
-    def is_about_to_present(self, secret: str) -> bool:
-        """Whether it has announced *secret*, and not presented it."""
-        said, last = self.announcement, self.presentation
-        is_open = last is None or last.announcement is not said
-        return said is not None and said.secret == secret and is_open
-
     def has_forced(self, since: float) -> bool:
         """Whether a user has called for another try, whatever was refused, after *since*."""
         return any(wish.least == inf and wish.ended >= since for wish in self.wishes)

@@ -20,6 +20,7 @@ and what an emptied store held may be forgotten.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from math import inf
 from typing import Any
@@ -51,6 +52,8 @@ class Witness:
         self.presented: dict[str, list[Presentation]] = {}
         self.announcers: dict[str, set[Process]] = {}
         """Who has written an intent on a refresh token."""
+        self.announced: Counter[str] = Counter()
+        """How often each was announced."""
         self.mints: dict[str, Mint] = {}
         self.saved_tokens: set[str] = set()
         self.asked: dict[str, Mapping[str, str]] = {}
@@ -180,6 +183,7 @@ class Witness:
         known = before.get("intent", {}).get("awaited", ())
         for waiter in intent["awaited"]:
             if waiter["owner"] == process.name and waiter not in known:
+                self.announced[named(intent)] += 1
                 account.announcement = Announcement(
                     self.world.running,
                     named(intent),

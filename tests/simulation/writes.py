@@ -48,7 +48,9 @@ def _check_origin(witness: Witness, process: Process, before: Document, access: 
     if not before and access not in witness.accounts[process].met:
         witness.fail(process, f"brings {access} back, which it has not seen itself")
     is_given_up = access in witness.forgotten and not witness.disk.changed_at
-    if before and "token" not in before and is_given_up:
+    mint = witness.mints.get(access)
+    is_doubtful = mint is not None and mint.is_doubtful  # it is saved once more
+    if before and "token" not in before and is_given_up and not is_doubtful:
         witness.fail(process, f"brings {access} back, which was given up")
 
 
@@ -181,12 +183,10 @@ def _check_attempt(
             unknown = 0
         elif item.may_be_processed() and item.announcement is not None:
             unknown += item.announcement.write > witness.forgotten_at
-    # What is announced, and not sent yet, counts for those who do not wait for that.
-    pending = sum(
-        other is not process and account.is_about_to_present(secret)
-        for other, account in witness.accounts.items()
-    )
-    if not unknown < intent["attempt"] <= unknown + 1 + pending:
+    # What was announced and not sent counts, too, if others have written since.
+    sent = [item for item in witness.presented.get(secret, ()) if item.announcement is not None]
+    unsent = witness.announced[secret] - 1 - len(sent)
+    if not unknown < intent["attempt"] <= unknown + 1 + unsent:
         witness.fail(
             process,
             f"announces attempt {intent['attempt']} with {secret}, of which {unknown} may have "
