@@ -125,6 +125,13 @@ class LooksAtItsDeadlineOnly(LeaseWithGrace):
         return p.name in s.given_up
 
 
+class LooksAtTheGraceOnly(LeaseWithGrace):
+    """The deadline and the grace bound the first byte, and the lease does not"""
+
+    def is_late(self, s: State, p: Process) -> bool:
+        return p.name in s.given_up or not self.is_in_grace(s, p.memory)
+
+
 class UsesBeforeSaving(KernelLock):
     """A token is used before it is saved"""
 
@@ -285,6 +292,7 @@ BROKEN = (
     Case(DoesNotConfirm, 1),
     Case(LooksAtNoClock, 1),
     Case(LooksAtItsDeadlineOnly, 1),
+    Case(LooksAtTheGraceOnly, 1),
     Case(UsesBeforeSaving, 0),
     Case(WritesNoTombstone, 1),
     Case(TakesSilenceForRefusal, 1),
