@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from math import ceil, inf
+from math import ceil
 from typing import Any
 
 import pytest
-from doubles import Authority, Clockwork, Machinist, Shelf
+from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import errors
 from tokenadapter.hand import Need
@@ -775,24 +775,65 @@ def test_an_intent_within_the_grace_does_not_end_the_belief_in_the_one_before(
 
 
 @pytest.mark.parametrize(
-    ("grace", "proves_death", "within"),
-    [(0.0, False, inf), (9.0, False, 9.0), (9.0, True, inf)],
+    ("grace", "proves_death", "is_bound"),
+    [(0.0, False, False), (9.0, False, True), (9.0, True, False)],
 )
-def test_within_a_declared_grace_a_request_is_sent_in_time_or_not_at_all(
-    new_keeper, authority, lapsing, grace, proves_death, within
+def test_within_a_declared_grace_a_request_is_sent_under_the_lock_or_not_at_all(
+    new_keeper, authority, lapsing, monkeypatch, grace, proves_death, is_bound
 ):
-    """Others do not wait for it then."""
+    """Others do not wait for its answer then.  It takes time to connect."""
     authority.grace, lapsing.lock_ends_with_holder = grace, proves_death
-    seen: list[float] = []
-    fetch = authority.fetch
+    is_certain = [True]
+    confirm = ShelfLock.confirm
 
-    def watched(credential: Credential, previous: Token | None) -> Any:
-        seen.append(credential.send_within)
+    def confirmed(lock: ShelfLock) -> bool:
+        is_certain[0] = True
+        return confirm(lock)
+
+    monkeypatch.setattr(ShelfLock, "confirm", confirmed)
+    monkeypatch.setattr(ShelfLock, "is_certain", lambda lock: is_certain[0], raising=False)
+    fetch, asked = authority.fetch, []
+
+    def connect(credential: Credential, previous: Token | None) -> Any:
+        is_certain[0] = bool(asked)  # the lock lapses meanwhile, the first time
+        asked.append(credential.may_be_sent())
+        if not asked[-1]:
+            raise errors.RefreshTemporarilyFailed("the lock was lost", processed=False)
         return fetch(credential, previous)
 
-    authority.fetch = watched
-    new_keeper().current()
-    assert seen == [within]
+    authority.fetch = connect
+    assert new_keeper().current().access_token == "access-1"
+    assert asked == ([False, True] if is_bound else [True])
+    # Nothing was presented the first time, and nothing is held for that.
+    assert authority.presented == ["refresh-0"]
+    intents = [document.get("intent", {}).get("attempt") for document in lapsing.writes]
+    assert intents == ([1, None, 1, None] if is_bound else [1, None])
+
+
+def test_within_a_declared_grace_a_request_that_others_have_made_is_sent_in_time(
+    new_keeper, authority, lapsing, clock
+):
+    """The process that was stopped presented it first; when the grace is over, it is spent."""
+    authority.grace = 3.0
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first = one.current()
+    fetch = authority.fetch
+
+    def connect(credential: Credential, previous: Token | None) -> Any:
+        clock.go_on(authority.grace)
+        assert not credential.may_be_sent()
+        authority.fetch = fetch
+        raise errors.RefreshTemporarilyFailed("the lock was lost", processed=False)
+
+    def come_by() -> Token:
+        authority.fetch = connect
+        return other.renew(first)
+
+    got = while_asking(authority, lapsing, come_by)
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
 
 
 def test_the_lock_of_a_kernel_proves_that_its_holder_has_died(new_keeper, authority, shelf, clock):
