@@ -1110,6 +1110,33 @@ def test_distrust_tells_of_the_token_that_others_have_obtained(new_keeper):
     assert one.distrust(second) is None
 
 
+def test_only_one_of_those_who_share_a_distrusted_token_notes_it(new_keeper, shelf):
+    one, other = new_keeper(), new_keeper()
+    token = one.renew(one.current())
+    one.distrust(token)
+    noted = shelf.slot
+    assert other.distrust(token) is None
+    assert shelf.slot == noted
+
+
+def test_what_others_have_noted_meanwhile_needs_no_lock(new_keeper, shelf, clock):
+    one, other = new_keeper(), new_keeper()
+    token = one.renew(one.current())
+    other.current()
+    shelf.holder = holder = shelf.lock()
+
+    def sleep(seconds: float) -> None:
+        Clockwork.sleep(clock, seconds)
+        if shelf.holder is holder:
+            shelf.holder = None
+            one.distrust(token)
+            shelf.holder = holder
+
+    clock.sleep = sleep
+    assert other.distrust(token) is None
+    assert len(clock.slept) == 1
+
+
 def test_a_declared_grace_period_is_used(new_keeper, authority, clock):
     authority.grace = 10.0
     keeper = new_keeper()
@@ -1446,6 +1473,31 @@ def test_who_waits_looks_ever_less_often_and_says_how_long_it_was(new_keeper, sh
     expected = [0.75 * min(0.01 * 1.5**n, 0.05) for n in range(len(clock.slept))]
     assert clock.slept == pytest.approx(expected)
     assert len(clock.slept) > 20
+
+
+def test_who_waits_asks_once_of_each_record_whether_its_refresh_token_was_spent(
+    new_keeper, shelf, clock, monkeypatch
+):
+    new_keeper().current()
+    clock.go_on(HOUR)
+    asked: list[str] = []
+    monkeypatch.setattr(shelf, "marked", asked.append)
+    shelf.holder = shelf.lock()
+    with pytest.raises(errors.LockTimeout):
+        new_keeper(lock_timeout=1.0).current()
+    assert len(clock.slept) > 20
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("slow", ["load", "lock"])
+def test_who_waits_for_a_slow_store_leaves_it_as_much_time_as_it_took(
+    new_keeper, shelf, clock, slow
+):
+    shelf.failing = lambda step: step == slow and clock.go_on(0.2)
+    shelf.holder = shelf.lock()
+    with pytest.raises(errors.LockTimeout):
+        new_keeper(lock_timeout=1.0).current()
+    assert clock.slept == pytest.approx([0.2] * 3)
 
 
 def test_who_waits_looks_at_news_alone_where_a_glimpse_tells_of_them(new_keeper, shelf, clock):
