@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from math import ceil, inf
+from math import ceil
 from typing import Any
 
 import pytest
-from doubles import Authority, Clockwork, Machinist, Shelf
+from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import errors
 from tokenadapter.hand import Need
@@ -851,24 +851,65 @@ def test_an_intent_within_the_grace_does_not_end_the_belief_in_the_one_before(
 
 
 @pytest.mark.parametrize(
-    ("grace", "proves_death", "within"),
-    [(0.0, False, inf), (9.0, False, 9.0), (9.0, True, inf)],
+    ("grace", "proves_death", "is_bound"),
+    [(0.0, False, False), (9.0, False, True), (9.0, True, False)],
 )
-def test_within_a_declared_grace_a_request_is_sent_in_time_or_not_at_all(
-    new_keeper, authority, lapsing, grace, proves_death, within
+def test_within_a_declared_grace_a_request_is_sent_under_the_lock_or_not_at_all(
+    new_keeper, authority, lapsing, monkeypatch, grace, proves_death, is_bound
 ):
-    """Others do not wait for it then."""
+    """Others do not wait for its answer then.  It takes time to connect."""
     authority.grace, lapsing.lock_ends_with_holder = grace, proves_death
-    seen: list[float] = []
-    fetch = authority.fetch
+    is_certain = [True]
+    confirm = ShelfLock.confirm
 
-    def watched(credential: Credential, previous: Token | None) -> Any:
-        seen.append(credential.send_within)
+    def confirmed(lock: ShelfLock) -> bool:
+        is_certain[0] = True
+        return confirm(lock)
+
+    monkeypatch.setattr(ShelfLock, "confirm", confirmed)
+    monkeypatch.setattr(ShelfLock, "is_certain", lambda lock: is_certain[0], raising=False)
+    fetch, asked = authority.fetch, []
+
+    def connect(credential: Credential, previous: Token | None) -> Any:
+        is_certain[0] = bool(asked)  # the lock lapses meanwhile, the first time
+        asked.append(credential.may_be_sent())
+        if not asked[-1]:
+            raise errors.RefreshTemporarilyFailed("the lock was lost", processed=False)
         return fetch(credential, previous)
 
-    authority.fetch = watched
-    new_keeper().current()
-    assert seen == [within]
+    authority.fetch = connect
+    assert new_keeper().current().access_token == "access-1"
+    assert asked == ([False, True] if is_bound else [True])
+    # Nothing was presented the first time, and nothing is held for that.
+    assert authority.presented == ["refresh-0"]
+    intents = [document.get("intent", {}).get("attempt") for document in lapsing.writes]
+    assert intents == ([1, None, 1, None] if is_bound else [1, None])
+
+
+def test_within_a_declared_grace_a_request_that_others_have_made_is_sent_in_time(
+    new_keeper, authority, lapsing, clock
+):
+    """The process that was stopped presented it first; when the grace is over, it is spent."""
+    authority.grace = 3.0
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first = one.current()
+    fetch = authority.fetch
+
+    def connect(credential: Credential, previous: Token | None) -> Any:
+        clock.go_on(authority.grace)
+        assert not credential.may_be_sent()
+        authority.fetch = fetch
+        raise errors.RefreshTemporarilyFailed("the lock was lost", processed=False)
+
+    def come_by() -> Token:
+        authority.fetch = connect
+        return other.renew(first)
+
+    got = while_asking(authority, lapsing, come_by)
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
 
 
 def test_the_lock_of_a_kernel_proves_that_its_holder_has_died(new_keeper, authority, shelf, clock):
@@ -1153,6 +1194,33 @@ def test_distrust_hands_out_no_token_that_was_asked_for_otherwise(new_keeper):
     other.current()
     assert one.distrust(first) is None
     assert one.fresh() == first
+
+
+def test_only_one_of_those_who_share_a_distrusted_token_notes_it(new_keeper, shelf):
+    one, other = new_keeper(), new_keeper()
+    token = one.renew(one.current())
+    one.distrust(token)
+    noted = shelf.slot
+    assert other.distrust(token) is None
+    assert shelf.slot == noted
+
+
+def test_what_others_have_noted_meanwhile_needs_no_lock(new_keeper, shelf, clock):
+    one, other = new_keeper(), new_keeper()
+    token = one.renew(one.current())
+    other.current()
+    shelf.holder = holder = shelf.lock()
+
+    def sleep(seconds: float) -> None:
+        Clockwork.sleep(clock, seconds)
+        if shelf.holder is holder:
+            shelf.holder = None
+            one.distrust(token)
+            shelf.holder = holder
+
+    clock.sleep = sleep
+    assert other.distrust(token) is None
+    assert len(clock.slept) == 1
 
 
 def test_a_declared_grace_period_is_used(new_keeper, authority, clock):
@@ -1491,6 +1559,31 @@ def test_who_waits_looks_ever_less_often_and_says_how_long_it_was(new_keeper, sh
     expected = [0.75 * min(0.01 * 1.5**n, 0.05) for n in range(len(clock.slept))]
     assert clock.slept == pytest.approx(expected)
     assert len(clock.slept) > 20
+
+
+def test_who_waits_asks_once_of_each_record_whether_its_refresh_token_was_spent(
+    new_keeper, shelf, clock, monkeypatch
+):
+    new_keeper().current()
+    clock.go_on(HOUR)
+    asked: list[str] = []
+    monkeypatch.setattr(shelf, "marked", asked.append)
+    shelf.holder = shelf.lock()
+    with pytest.raises(errors.LockTimeout):
+        new_keeper(lock_timeout=1.0).current()
+    assert len(clock.slept) > 20
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("slow", ["load", "lock"])
+def test_who_waits_for_a_slow_store_leaves_it_as_much_time_as_it_took(
+    new_keeper, shelf, clock, slow
+):
+    shelf.failing = lambda step: step == slow and clock.go_on(0.2)
+    shelf.holder = shelf.lock()
+    with pytest.raises(errors.LockTimeout):
+        new_keeper(lock_timeout=1.0).current()
+    assert clock.slept == pytest.approx([0.2] * 3)
 
 
 def test_who_waits_looks_at_news_alone_where_a_glimpse_tells_of_them(new_keeper, shelf, clock):

@@ -36,7 +36,7 @@ def test_no_invariant_is_violated_in_any_state(case: Case) -> None:
 
 
 @pytest.mark.skipif(IS_SHORT, reason="takes long: tox -e simulate")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "case", [Case(case.protocol, 2, 3) for case in RIGHT if case.processes == 2], ids=name_of
 )

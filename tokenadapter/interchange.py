@@ -5,10 +5,10 @@ Apart from the protocols, which only people and type checkers read: a start does
 
 from __future__ import annotations
 
-from math import inf
+from collections.abc import Callable
 from typing import Any, Self, TypeAlias, dataclass_transform
 
-__all__ = ["Credential", "Document", "Snapshot", "Value"]
+__all__ = ["Credential", "Document", "Snapshot", "Value", "always"]
 
 Document: TypeAlias = dict[str, Any]
 """A JSON object."""
@@ -60,6 +60,11 @@ class Value:
         return f"{type(self).__name__}({fields})"
 
 
+def always() -> bool:
+    """Nothing stands in the way."""
+    return True
+
+
 class Credential(Value):
     """Something that a grant can present to obtain a token."""
 
@@ -79,9 +84,9 @@ class Credential(Value):
     opaque: bool = False
     """Whether nobody can tell what is presented, as by a plain function: if it brings a refresh
     token, it counts as having spent one, and is not presented again without that."""
-    send_within: float = inf
-    """Within how many seconds its request has to be sent; after that it must not be sent any more,
-    since another process may present it."""
+    may_be_sent: Callable[[], bool] = staticmethod(always)
+    """Asked in the last moment before its request is sent: if that gives ``False``, it must not be
+    sent any more, since another process may have presented it."""
 
     def __repr__(self) -> str:
         return f"<Credential {self.kind}>"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tokenadapter import policy
 from tokenadapter.choice import Choice
+from tokenadapter.interchange import always
 from tokenadapter.journal import Journal
 from tokenadapter.late import late
 from tokenadapter.machine import Machine
@@ -74,21 +75,24 @@ class Presenter:
         :raises StoreError: if what must be written beforehand cannot be: nothing was sent.
         :raises TokenError: if there is no new token.
         """
-        before = view.record
-        within, waiter = inf, None
+        before, waiter = view.record, None
         if credential.single_use:
             waiter = self._waiter(view)
             announced = self._announce(lock, view, credential, waiter)
             if announced is None:
                 return None
-            view, within = announced
+            view = announced
+            credential = credential._replace(may_be_sent=self._may_be_sent(lock, view))
         elif not lock.confirm():
             return None
         started = self._machine.monotonic()
-        answer = self._ask(view, credential._replace(send_within=within), before.token)
+        answer = self._ask(view, credential, before.token)
         if waiter is not None:
             self._choice.awaits_no_more(waiter)
         if not isinstance(answer, _Minted):
+            if getattr(answer, "processed", None) is False and not credential.may_be_sent():
+                self._try_to_write(view, before)
+                return None
             self._tell_all(lock, view, before, credential, answer, waiter)
             return None
         self._choice.begin_anew()
@@ -132,47 +136,51 @@ class Presenter:
 
     def _announce(
         self, lock: StoreLock, view: View, credential: Credential, waiter: Waiter
-    ) -> tuple[View, float] | None:
+    ) -> View | None:
         """Write the intent, and make sure that nothing stands in the way of the save after it.
 
-        :returns: what was written, and within how many seconds the request has to be sent; ``None``
-            if the lock was lost meanwhile, or it took too long: others believe the announcement for
-            a while only.
+        :returns: ``None`` if the lock was lost meanwhile, or it took too long: others believe the
+            announcement for a while only.
         :raises StoreError: if something stands in the way.
         """
         before = view.record
         key = self._choice.digest(before, credential)
         intent = before.presenting(key, self._slot.stamp(view), waiter)
         announced = self._slot.write(view, intent)
-        within = -inf
+        is_ready = False
         try:
             self._slot.store.prepare()
             # The last thing before the request is sent.
-            if lock.confirm() and self._is_in_time(view, waiter):
-                within = self._send_within(announced)
+            is_ready = (
+                lock.confirm()
+                and self._is_in_time(view, waiter)
+                and self._may_be_sent(lock, announced)()
+            )
         finally:
-            if within <= 0:
+            if not is_ready:
                 # Nothing is sent: let it be as if nothing had been announced.
                 self._choice.awaits_no_more(waiter)
                 self._try_to_write(announced, before)
-        return (announced, within) if within > 0 else None
+        return announced if is_ready else None
 
     def _is_in_time(self, view: View, waiter: Waiter) -> bool:
         """Whether *waiter* is believed for as long as the answer may take from now on."""
         return self._slot.now(view) < waiter.until - self._grant.deadline - _CLOCKS
 
-    def _send_within(self, view: View) -> float:
-        """For how many seconds the request may be on its way to be sent.
+    def _may_be_sent(self, lock: StoreLock, view: View) -> Callable[[], bool]:
+        """What to ask in the last moment before the request is sent, which may be some time after
+        the lock was confirmed: it takes time to connect.
 
-        While a declared grace lasts, nobody believes the announcement: a request that is sent after
-        that may come upon what another has presented meanwhile.  Later, it is believed.
+        While a declared grace lasts, the next holder of the lock does not wait for the answers that
+        others await: so a request is sent by the holder, or not at all.  Otherwise the next holder
+        waits for longer than the deadline of a request.
         """
-        left = self._choice.grace_left(view)
         if self._slot.lock_ends_with_holder or not self._grant.grace:
-            return inf
+            return always
+        is_certain: Callable[[], bool] = getattr(lock, "is_certain", always)
         intent = view.record.intent
         is_alone = intent is None or len(intent.awaited) == 1
-        return inf if left <= 0 and is_alone else left
+        return lambda: is_certain() and (is_alone or self._choice.grace_left(view) > 0)
 
     def _try_to_write(self, view: View, record: Record) -> None:
         with suppress(errors.StoreError, Moved):

@@ -87,6 +87,10 @@ class StoreLock(Protocol):
     """The right to renew, for one holder at a time.  Made anew for each attempt, and taken,
     confirmed and released by one thread.
 
+    One that may lapse while its holder lives may have a method ``is_certain()`` besides: whether it
+    cannot have lapsed yet, without asking the store.  It is asked just before a refresh token is
+    sent for which the server declares a grace.
+
     Like a :class:`Grant`, it may have a method ``load()``.
     """
 

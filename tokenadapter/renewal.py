@@ -151,11 +151,13 @@ class Renewal:
         u = self._machine.random()
 
         def distrusting(view: View) -> Record:
-            if not token.is_same(view.record.token):
+            if not token.is_same(view.record.token) or self._is_distrusted(view, token):
                 return view.record
             return view.record.distrusting(token, self._slot.stamp(view), u)
 
-        view = self._write_locked(distrusting)
+        # The API refuses the token to all who share it: one of them notes that, and the others see
+        # it without waiting for the lock in turn.
+        view = self._write_locked(distrusting, looks_first=True)
         found = self._own_token(view)
         if found is None or token.is_same(found):
             return None
@@ -170,6 +172,7 @@ class Renewal:
         view = first = seen or self._slot.look()
         is_news = True
         while True:
+            tried = self._machine.monotonic()
             if is_news:
                 outcome = self._settled(view, need, first)
                 if outcome is not None and not view.lags:
@@ -188,9 +191,12 @@ class Renewal:
                 lock.release()
             if not need.waits:
                 return None
-            is_news = self._rest(next(pauses), view)
-            if is_news:
-                view = self._slot.look()
+            # At least for as long as it took to ask: a store that many ask at once has to come to
+            # the questions of whoever renews.
+            took = view.took + self._machine.monotonic() - tried
+            if is_news := self._rest(max(next(pauses), took), view):
+                known, view = view, self._slot.look()
+                is_news = view.tag != known.tag
 
     def _locked(
         self, lock: StoreLock, need: Need, first: View, serve: Callable[[Outcome], None]
@@ -230,10 +236,8 @@ class Renewal:
         if token is None:
             return None
         if token.is_same(need.rejected):
-            distrust = view.record.distrust
-            if distrust is not None and distrust.binds(token.fingerprint, self._slot.now(view)):
-                return Outcome(token, is_new=False, distrusted=True)
-            return None
+            is_distrusted = self._is_distrusted(view, token)
+            return Outcome(token, is_new=False, distrusted=True) if is_distrusted else None
         is_new = not token.is_same(first.record.token)
         hand = self._weigh(view)
         least = hand.least(fresh=need.fresh, min_validity=need.min_validity)
@@ -241,6 +245,10 @@ class Renewal:
         # Taken in any case: if no better one can be had, it is used to its end.
         outcome = self._taken(view, is_new)
         return outcome if is_new or is_good else None
+
+    def _is_distrusted(self, view: View, token: Token) -> bool:
+        distrust = view.record.distrust
+        return distrust is not None and distrust.binds(token.fingerprint, self._slot.now(view))
 
     def _own_token(self, view: View) -> Token | None:
         """The token of the slot, if it was asked for as we ask.
@@ -278,10 +286,24 @@ class Renewal:
         token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
         return view.record.adopted(token, self._grant.asked, self._slot.stamp(view))
 
-    def _write_locked(self, change: Callable[[View], Record], hold_for: float = _MARGIN) -> View:
-        """Write what *change* makes of the record."""
+    def _write_locked(
+        self,
+        change: Callable[[View], Record],
+        hold_for: float = _MARGIN,
+        *,
+        looks_first: bool = False,
+    ) -> View:
+        """Write what *change* makes of the record.
+
+        :param looks_first: whether *change* is asked before each attempt at the lock as well: it
+            has no other effect, and the lock is needless if it changes nothing.
+        """
         pauses = self._pauses(None)
         while True:
+            if looks_first:
+                view = self._slot.look()
+                if change(view) is view.record:
+                    return view
             lock = self._slot.store.lock()
             try:
                 if lock.acquire(hold_for):

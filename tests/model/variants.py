@@ -91,7 +91,7 @@ class BelievesForEver(Lease):
 
 
 class TrustsTheGraceForEver(LeaseWithGrace):
-    """Where a grace is declared, an intent is not believed when that is over either"""
+    """A declared grace makes intents void, also when it is over"""
 
     def is_in_grace(self, s: State, r: Record) -> bool:
         return True
@@ -119,14 +119,21 @@ class LooksAtNoClock(Lease):
 
 
 class LooksAtItsDeadlineOnly(LeaseWithGrace):
-    """The first byte is sent as long as the deadline of the request allows"""
+    """Only the deadline of the request bounds its first byte"""
 
     def is_late(self, s: State, p: Process) -> bool:
         return p.name in s.given_up
 
 
+class LooksAtTheGraceOnly(LeaseWithGrace):
+    """The deadline and the grace bound the first byte, and the lease does not"""
+
+    def is_late(self, s: State, p: Process) -> bool:
+        return p.name in s.given_up or not self.is_in_grace(s, p.memory)
+
+
 class UsesBeforeSaving(KernelLock):
-    """A token is used, and then saved"""
+    """A token is used before it is saved"""
 
     def sent(self, s: State, p: Process) -> Steps:
         if p.answer == "rotated":
@@ -181,14 +188,14 @@ class WritesNothingBack(KernelLock):
 
 
 class ComparesGenerations(KernelLock):
-    """Which record is newer is told by its generation alone"""
+    """The generation alone tells which record is newer"""
 
     def is_newer(self, one: Record, other: Record) -> bool:
         return one.generation > other.generation
 
 
 class ForgetsLogouts(KernelLock):
-    """A logout is no beginning, as a login is"""
+    """A logout does not count as a new beginning"""
 
     def is_newer(self, one: Record, other: Record) -> bool:
         def age(record: Record) -> tuple[int, int]:
@@ -224,7 +231,7 @@ class KilledBeforeTheNote(KernelLock):
 
 
 class StandsStillBeforeTheFirstByte(LooksAtNoClock):
-    """A process stands still for its deadline between its clock and the first byte"""
+    """A process stands still, beyond its deadline, between its clock and the first byte"""
 
 
 class Case(NamedTuple):
@@ -285,6 +292,7 @@ BROKEN = (
     Case(DoesNotConfirm, 1),
     Case(LooksAtNoClock, 1),
     Case(LooksAtItsDeadlineOnly, 1),
+    Case(LooksAtTheGraceOnly, 1),
     Case(UsesBeforeSaving, 0),
     Case(WritesNoTombstone, 1),
     Case(TakesSilenceForRefusal, 1),

@@ -15,7 +15,6 @@ from tokenadapter.function_grant import FunctionGrant
 from tokenadapter.protocols import Answer, Credential, Grant
 from tokenadapter.token import Token
 
-
 # Whose tokens all processes have.
 WHOSE: Mapping[str, str] = {"client": "c"}
 # What authenticates a client that the server refuses.
@@ -70,12 +69,10 @@ class SimulatedGrant:
         """Present *credential*, and tell the witness how that ends."""
         presentation = self.witness.starts(self.process, credential)
         now = self.process.machine.monotonic
-        end = now() + min(credential.send_within, self.deadline)
+        end = now() + self.deadline
         self.world.point(f"sends {credential.secret}")
         try:
-            if now() >= end:
-                raise RefreshTemporarilyFailed("time-out", processed=False)
-            answer = self._exchange(credential)
+            answer = self._exchange(credential, is_late=now() >= end)
         except ReauthRequired:
             self.world.point("refusal on its way")
             self.witness.told(presentation, "refused")
@@ -92,7 +89,9 @@ class SimulatedGrant:
         self.witness.told(presentation, "minted", answer)
         return answer
 
-    def _exchange(self, credential: Credential) -> dict[str, Any]:
+    def _exchange(self, credential: Credential, *, is_late: bool) -> dict[str, Any]:
+        if is_late or not credential.may_be_sent():
+            raise RefreshTemporarilyFailed("not sent", processed=False)
         if self._happens("not reached"):
             raise RefreshTemporarilyFailed("connection refused", processed=False)
         if self._happens("unavailable"):

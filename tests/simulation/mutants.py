@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import inf
 from typing import Any, NamedTuple
 
 import pytest
@@ -92,7 +91,7 @@ def writes_no_intent(patch: pytest.MonkeyPatch) -> None:
     """A refresh token is presented without a word beforehand."""
 
     def announce(self: Any, lock: Any, view: Any, credential: Any, waiter: Any) -> Any:
-        return (view, inf) if lock.confirm() else None
+        return view if lock.confirm() else None
 
     patch.setattr(Presenter, "_announce", announce)
 

@@ -11,12 +11,13 @@ import http.client
 import io
 import socket
 import time
-from collections.abc import Mapping
-from math import inf
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from requests.adapters import HTTPAdapter
 from urllib3 import PoolManager
+
+from tokenadapter.interchange import always
 
 if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection
@@ -32,21 +33,16 @@ class Deadline:
     """The end of the time that one request may take.
 
     :param seconds: how long that is, from now on.
-    :param within: within how many seconds from now it has to be sent.
+    :param may_be_sent: asked in the last moment before it is sent.
     :ivar sending: whether the request may have been sent, in part at least.
     """
 
-    def __init__(self, seconds: float, within: float = inf) -> None:
+    def __init__(self, seconds: float, may_be_sent: Callable[[], bool] = always) -> None:
         self.sending: bool = False
         self._seconds = seconds
-        self._within = min(seconds, within)
+        self._may_be_sent = may_be_sent
         self._monotonic = time.monotonic()
         self._wall = time.time()
-
-    @property
-    def total(self) -> float:
-        """For how many seconds the request may go on; or may wait, as long as it is not sent."""
-        return self._seconds if self.sending else self._within
 
     def left(self) -> float:
         """The seconds that are left.
@@ -61,13 +57,15 @@ class Deadline:
     def begin_sending(self) -> float:
         """The seconds that are left, at the last moment before the request is sent.
 
-        :raises TimeoutError: if there are none, or it is too late: then it must not be sent.
+        :raises TimeoutError: if there are none: then it must not be sent.
+        :raises InterruptedError: if it must not be sent for another reason.
         """
         # The monotonic clock may stand still while the machine sleeps.
-        since = max(time.time() - self._wall, time.monotonic() - self._monotonic)
-        if since >= self._within:
+        if time.time() - self._wall >= self._seconds:
             raise TimeoutError("timed out")
         left = self.left()
+        if not self._may_be_sent():
+            raise InterruptedError("the lock was lost while connecting")
         self.sending = True
         return left
 

@@ -9,11 +9,12 @@ shared across a fork crosses answers.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from math import inf, isfinite
+from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tokenadapter.interchange import always
 from tokenadapter.late import late
 from tokenadapter.token import fingerprint
 
@@ -82,14 +83,18 @@ class Endpoint:
         self.proxies: dict[str, str] = dict(proxies or {})
 
     def exchange(
-        self, method: str, headers: Mapping[str, str], body: bytes | None, within: float = inf
+        self,
+        method: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        may_be_sent: Callable[[], bool] = always,
     ) -> reply.Reply | reply.NoReply:
         """Send one request and read the answer, within the time-out.
 
-        :param within: within how many seconds it has to be sent.
+        :param may_be_sent: asked in the last moment before it is sent.
         """
         outside = sys.exception()
-        limit = deadline.Deadline(self.timeout, within)
+        limit = deadline.Deadline(self.timeout, may_be_sent)
         # A host may have an address that does not answer: half of the time is for the others.
         timeouts = self.timeout / 2, self.timeout
         adapter = deadline.DeadlineAdapter(limit)
@@ -114,19 +119,18 @@ class Endpoint:
                 )
         except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
             # The text alone goes on: the error has the request, and that the secrets.
-            return self._no_reply(error, outside, limit)
+            return self._no_reply(error, outside, limit.sending)
         finally:
             adapter.close()
 
     def _no_reply(
-        self, error: BaseException, outside: BaseException | None, limit: deadline.Deadline
+        self, error: BaseException, outside: BaseException | None, sent: bool
     ) -> reply.NoReply:
-        sent = limit.sending
         root = _root(error, outside)
         why = str(root) or type(root).__name__
         if isinstance(root, TimeoutError):
             doing = "answering" if sent else "connecting"
-            why = f"{doing} took too long for a timeout of {limit.total:g} s in all"
+            why = f"{doing} took too long for a timeout of {self.timeout:g} s in all"
         elif isinstance(error, requests.exceptions.ProxyError):
             why = f"its proxy failed: {why}"
         # A file of certificates that is not there, a URL that is none, a proxy of unknown kind.

@@ -167,7 +167,7 @@ class OAuth2Source(Source):
             self._endpoint.name, credential.kind, self._secrets(form, headers)
         )
         requested_at = time.time()
-        answer = self._endpoint.exchange("POST", headers, body.encode(), credential.send_within)
+        answer = self._endpoint.exchange("POST", headers, body.encode(), credential.may_be_sent)
         if isinstance(answer, reply.NoReply):
             return outcome.no_answer(attempt, answer)
         # Some servers answer 200 with an error.

@@ -43,6 +43,8 @@ class Lease(ABC):
         self._hold_for = 0.0
         # By the monotonic clock: when the holder has given up.
         self._end = 0.0
+        # When the store was asked, by both clocks, and for how many seconds it gave the lease.
+        self._given = (0.0, 0.0, 0.0)
         self._released = threading.Event()
         # Guards the end of the lease: no late heartbeat may shorten what was confirmed since.
         self._extending = threading.Lock()
@@ -89,6 +91,7 @@ class Lease(ABC):
         # Before it is asked for: the store counts from later on.
         self._end = time.monotonic() + hold_for
         seconds = min(self._seconds, hold_for)
+        self._given = (time.monotonic(), time.time(), seconds)
         holder = self._take(self._owner, seconds)
         if holder not in (None, self._owner) and has_died(holder):
             holder = self._take(self._owner, seconds, holder)
@@ -105,7 +108,7 @@ class Lease(ABC):
             # The interpreter exits and starts no more threads, or is not the main one and starts no
             # daemon threads: one long lease instead.
             self._seconds = hold_for
-            return self._extend(self._owner, hold_for)
+            return self._prolong(self._owner, hold_for)
         return True
 
     def confirm(self) -> bool:
@@ -116,7 +119,7 @@ class Lease(ABC):
         with self._extending:
             began, seconds = time.monotonic(), min(self._seconds, self._hold_for)
             try:
-                is_held = self._extend(self._owner, seconds)
+                is_held = self._prolong(self._owner, seconds)
             except Exception:  # noqa: BLE001 - who cannot tell does not hold it
                 return False
             # What the store said that long ago may have lapsed by now, or be about to.
@@ -124,6 +127,13 @@ class Lease(ABC):
             if is_held:
                 self._end = began + self._hold_for
             return is_held
+
+    def is_certain(self) -> bool:
+        """Whether it cannot have lapsed yet, by what the store has said so far."""
+        monotonic, wall, seconds = self._given
+        # The monotonic clock may stand still while the machine sleeps.
+        since = max(time.monotonic() - monotonic, time.time() - wall)
+        return bool(self._owner) and since < seconds / 2
 
     def release(self) -> None:
         """Let others take it.  Never raises."""
@@ -140,5 +150,12 @@ class Lease(ABC):
             # What fails may be heard the next time.
             with self._extending, suppress(Exception):
                 left = self._end - time.monotonic()
-                if left > 0 and not self._extend(owner, min(self._seconds, left)):
+                if left > 0 and not self._prolong(owner, min(self._seconds, left)):
                     return  # it is lost, and never comes back
+
+    def _prolong(self, owner: str, seconds: float) -> bool:
+        asked = (time.monotonic(), time.time(), seconds)
+        is_held = self._extend(owner, seconds)
+        if is_held:
+            self._given = asked
+        return is_held
