@@ -114,7 +114,7 @@ class Renewal:
         :raises LockTimeout: if others hold the lock for too long.
         """
         view = self._write_locked(lambda view: view.record.pardoned())
-        self._choice.pardon()
+        self._choice.pardon(record=view.record)
         return view.record.token
 
     def forget(self, revoke: Callable[[Token], object] | None) -> Token | None:
