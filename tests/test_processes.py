@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import requests
 from sharing import Target, new_adapter, together
 
-from tokenadapter import FileStore, ReauthRequired
+from tokenadapter import FileStore, ReauthRequired, RefreshToken, TokenKeeper
 from tokenadapter.testing import TokenServer
 
 
@@ -75,6 +76,34 @@ def test_a_child_forked_in_mid_renewal_neither_hangs_nor_renews_twice(server, ta
         assert session.get(target[0] + "z").ok
     assert server.stats.token_requests == 2
     assert server.stats.reuse_detections == 0
+
+
+def test_a_forked_child_does_not_present_what_its_parent_has_spent_since(server, target):
+    source = RefreshToken(server.token_url, client_id="client", client_secret="secret")
+    keeper = TokenKeeper(source, FileStore(target[3]))
+    first = keeper.adopt(server.issue())
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(tell)
+            os.read(told, 1)
+            keeper.renew(first)
+        except ReauthRequired:
+            code = 0
+        finally:
+            os._exit(code)
+    second = keeper.renew(first)
+    # The record, and with it that the first refresh token was spent: only the parent knows better.
+    shutil.rmtree(Path(target[3]).parent)
+    os.write(tell, b"!")
+    assert os.waitpid(child, 0)[1] == 0
+    for end in (told, tell):
+        os.close(end)
+    assert server.stats.reuse_detections == 0
+    assert keeper.renew(second)
+    assert server.stats.token_requests == 2
 
 
 def _need(rejected: Any) -> Any:
