@@ -51,6 +51,7 @@ EXTRAS = {
         "elastic-transport>=8.15",
         "fitbit>=0.3.1",
         "flask>=3",
+        "gevent>=24.11",
         "gunicorn>=23",
         "jira>=3.8",
         "python-gitlab>=4.9",

@@ -16,6 +16,7 @@ import coverage_forks  # noqa: F401 - before whatever else a fork is told to
 import pytest
 from databases import MariaDB, PostgreSQL
 from hypothesis import settings
+from imports import Unguarded
 from stores.servers import Memcached, RedisServer, free_port
 
 from tokenadapter.testing import TokenServer
@@ -32,6 +33,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which may be turned off
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many again as there are cores: many tests wait, for processes and for leases."""
     cores = os.cpu_count() or 1
@@ -113,6 +115,21 @@ def _nothing_left_running() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail(f"left running (threads, and children by their id): {left}")
         time.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def unguarded() -> Iterator[Unguarded]:
+    """The imports of the library that a fork may interrupt."""
+    with Unguarded() as unguarded:
+        yield unguarded
+
+
+@pytest.fixture(autouse=True)
+def _no_fork_interrupts_an_import(unguarded: Unguarded) -> Iterator[None]:
+    """No function of the library imports but under the guard for which a fork waits."""
+    yield
+    if found := unguarded.found():
+        pytest.fail("a fork may interrupt these imports:\n" + "\n".join(found))
 
 
 def _children() -> set[int]:

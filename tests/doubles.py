@@ -21,6 +21,14 @@ class Clockwork(Machine):
         self.dice = 0.5
         self.slept: list[float] = []
         self.is_exiting = False
+        self.dead: set[str] = set()
+        self.elsewhere: set[str] = set()
+
+    def has_died(self, process: str) -> bool:
+        return process in self.dead
+
+    def is_elsewhere(self, process: str) -> bool:
+        return process in self.elsewhere
 
     def wall(self) -> float:  # type: ignore[override]
         return self.now
@@ -47,6 +55,7 @@ class Shelf:
     """A store in this process, which several keepers can share as processes share a file."""
 
     is_copy = False
+    lock_ends_with_holder = True
     poll = (0.01, 0.05)
 
     def __init__(self, machine: Machine) -> None:

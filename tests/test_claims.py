@@ -733,3 +733,16 @@ def test_a_store_that_fails_is_told_by_the_renewal(office: Office, when: int) ->
     with pytest.raises(errors.StoreError, match="load fails in this test"):
         keeper.current()
     assert len(office.clock.slept) == when
+
+
+def test_a_store_whose_renewals_can_be_claimed_has_to_tell_of_writes_at_a_glimpse() -> None:
+    """Those who wait for a claim would load the whole record at each look."""
+
+    class Claimed(Shelf):
+        def claim(self) -> AbstractContextManager[object] | None:
+            raise AssertionError("not asked for")
+
+    with pytest.raises(
+        TypeError, match=r"^Claimed has claim\(\) but no glimpse\(\): .* Add a method"
+    ):
+        TokenKeeper(Authority(), Claimed(Clockwork()))

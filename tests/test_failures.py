@@ -122,6 +122,24 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             "the new token to TokenKeeper.adopt(), or to the command `tokenadapter adopt NAME`.",
         )
     ],
+    "begun_before": [
+        (
+            failures.begun_before(STORE),
+            ReauthRequired,
+            "has returned a refresh token before, and Shelf() holds none now",
+            "The function was not called",
+            "Log in again",
+        )
+    ],
+    "locked_apart": [
+        (
+            failures.locked_apart(STORE, "web-2:4711:99:5:6", 8.2),
+            StoreError,
+            "excludes nobody on another machine: process 4711 on web-2 is renewing the token",
+            "Nothing was sent: next attempt in 8 s.",
+            "RedisStore or SQLStore",
+        )
+    ],
     "private_copy": [
         (
             failures.private_copy(),
@@ -144,7 +162,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
         (
             failures.locked(STORE, 30.04),
             LockTimeout,
-            "Others have held the lock of Shelf() for 30.0 s.",
+            "Others have held the lock of Shelf(), or awaited the answer to a renewal, for 30.0 s.",
             "Nothing was sent and nothing changed",
             "try again, or raise lock_timeout",
         )
@@ -270,6 +288,7 @@ def test_a_dead_credential_tells_how_it_died() -> None:
     ("error", "reason"),
     [
         (failures.lost(STORE), "store_lost"),
+        (failures.begun_before(STORE), "store_lost"),
         (failures.private_copy(), "private_copy"),
         (failures.no_credential(STORE), "no_credential"),
     ],

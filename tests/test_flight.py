@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from interpreters import in_another_interpreter
 
 from tokenadapter.errors import RefreshTemporarilyFailed
 from tokenadapter.flight import Flight, Run
@@ -446,6 +447,17 @@ def test_work_that_another_thread_does_leaves_the_signals_alone() -> None:
     thread.start()
     thread.join(PATIENCE)
     assert outcome(runs[0]) is signal.getsignal(signal.SIGINT)
+
+
+def test_in_another_interpreter_a_caller_can_renew_in_its_own_thread() -> None:
+    lines = in_another_interpreter("""
+        from tokenadapter.keeper import TokenKeeper
+        from tokenadapter.stores.memory import MemoryStore
+
+        keeper = TokenKeeper(lambda previous: "access", MemoryStore(), inline=True)
+        print(keeper.current().access_token)
+    """)
+    assert lines == ["access"]
 
 
 def test_an_exit_handler_gets_its_token_and_ctrl_c_does_not_lose_it() -> None:

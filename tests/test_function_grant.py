@@ -53,7 +53,25 @@ def test_a_function_is_given_the_previous_token() -> None:
 @pytest.mark.parametrize("previous", [None, Token("abc")])
 def test_a_function_spends_nothing_where_there_is_no_refresh_token(previous: Token | None) -> None:
     [credential] = FunctionGrant(obtain, {}).credentials(previous)
-    assert credential == Credential("function", "")
+    assert credential == Credential("function", "", opaque=True)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"access_token": "abc", "refresh_token": "def"}, Token("abc", refresh_token="def")],
+    ids=["mapping", "token"],
+)
+def test_a_function_that_has_returned_a_refresh_token_counts_as_spending(answer: Any) -> None:
+    grant = FunctionGrant(lambda previous: answer, {})
+    grant.fetch(*grant.credentials(None), None)
+    [credential] = grant.credentials(None)
+    assert credential == Credential("function", "", single_use=True, opaque=True)
+
+
+def test_a_function_that_was_given_a_refresh_token_counts_as_spending() -> None:
+    grant = FunctionGrant(obtain, {})
+    grant.credentials(Token("abc", refresh_token="def"))
+    assert grant.credentials(None)[0].single_use
 
 
 def test_a_function_is_taken_to_spend_the_refresh_token() -> None:

@@ -69,8 +69,8 @@ def test_a_pool_of_processes_obtains_one_token(server, written, environment, way
 
 @pytest.mark.parametrize(
     ("options", "workers"),
-    [("--preload -w 3", 3), ("-w 3", 3), ("-w 1 --threads 3", 1)],
-    ids=["forked", "each its own", "threads"],
+    [("--preload -w 3", 3), ("-w 3", 3), ("-w 1 --threads 3", 1), ("-w 2 -k gevent", 2)],
+    ids=["forked", "each its own", "threads", "greenlets"],
 )
 def test_the_workers_of_gunicorn_share_one_token(
     server, written, environment, options, workers, tmp_path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -127,7 +126,7 @@ def test_each_kind_of_event_is_counted() -> None:
 
 
 def test_what_nobody_hears_is_counted_and_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tokenadapter.events", None)
+    monkeypatch.setattr("tokenadapter.journal.events", None)
     logging.getLogger("tokenadapter").setLevel(logging.WARNING)
     try:
         journal = Journal()

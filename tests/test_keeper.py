@@ -12,12 +12,13 @@ from math import ceil
 from typing import Any
 
 import pytest
-from doubles import Authority, Clockwork, Machinist, Shelf
+from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import errors
+from tokenadapter.hand import Need
 from tokenadapter.keeper import TokenKeeper
-from tokenadapter.need import Need
 from tokenadapter.protocols import Credential
+from tokenadapter.record import Record, Waiter, digest
 from tokenadapter.stores.encrypted import EncryptedStore
 from tokenadapter.stores.memory import MemoryStore
 from tokenadapter.token import Token
@@ -657,6 +658,393 @@ def test_a_lost_answer_is_asked_for_again_and_its_refusal_is_told_apart(
     assert authority.presented == ["refresh-0", "refresh-1", "refresh-1"]
 
 
+# --- a lock that lapses while its holder lives -----------------------------------------------
+
+# How long an intent is believed where its writer cannot be looked for: the deadline, a second to
+# send the request, and a second for clocks that differ.
+BELIEVED = Authority.deadline + 2
+
+
+def while_asking(authority: Authority, shelf: Shelf, do: Callable[[], Any]) -> list[Any]:
+    """In the middle of the next presentation its holder is stopped, its lock lapses, and somebody
+    comes by: what they got, and when."""
+    got: list[Any] = []
+
+    def stopped() -> None:
+        authority.asking = lambda: None
+        shelf.holder = None
+        try:
+            got.append(do())
+        except errors.TokenError as error:
+            got.append(error)
+
+    authority.asking = stopped
+    return got
+
+
+@pytest.fixture
+def lapsing(shelf: Shelf) -> Shelf:
+    """Its lock does not prove that an earlier holder has died."""
+    shelf.lock_ends_with_holder = False
+    return shelf
+
+
+def test_a_holder_whose_lock_lapsed_may_still_get_its_answer(new_keeper, authority, lapsing):
+    one, other = new_keeper(), new_keeper(lock_timeout=BELIEVED - 1)
+    first = one.current()
+    got = while_asking(authority, lapsing, lambda: other.renew(first))
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
+
+
+@pytest.mark.parametrize("machines", ["same", "another"])
+def test_a_holder_that_cannot_be_looked_for_is_believed_until_its_deadline(
+    new_keeper, authority, lapsing, clock, machines
+):
+    one, other = new_keeper(), new_keeper()
+    first = one.current()
+    if machines == "same":
+        clock.dead.add(clock.process())
+    began = clock.now
+    got = while_asking(authority, lapsing, lambda: (other.renew(first), clock.now - began))
+    authority.script = [None, errors.RefreshTemporarilyFailed("stopped for too long")]
+    with contextlib.suppress(errors.TokenError):
+        one.renew(first)
+    [(token, waited)] = got
+    assert authority.presented[:3] == ["refresh-0", "refresh-1", "refresh-1"]
+    assert token.access_token == "access-2"
+    least = 0 if machines == "same" else BELIEVED
+    assert least <= waited < least + 0.1
+
+
+def test_within_a_declared_grace_nobody_waits_for_a_lost_answer(
+    new_keeper, authority, lapsing, clock
+):
+    authority.grace = 60.0
+    one, other = new_keeper(), new_keeper()
+    first, began = one.current(), clock.now
+    got = while_asking(authority, lapsing, lambda: (other.renew(first), clock.now - began))
+    authority.script = [None, errors.RefreshTemporarilyFailed("stopped for too long")]
+    with contextlib.suppress(errors.TokenError):
+        one.renew(first)
+    assert got[0][1] < 0.1
+
+
+def test_after_a_declared_grace_a_holder_that_lives_is_believed(
+    new_keeper, authority, lapsing, clock
+):
+    authority.grace = 3.0
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first = one.current()
+
+    def come_late() -> Token:
+        clock.go_on(authority.grace)
+        return other.renew(first)
+
+    got = while_asking(authority, lapsing, come_late)
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
+
+
+def test_an_intent_within_the_grace_does_not_end_the_belief_in_the_one_before(
+    new_keeper, authority, lapsing, clock
+):
+    """One was stopped, another came within the grace and was killed before it sent anything."""
+    authority.grace = 3.0
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first = one.current()
+
+    def killed() -> Token:
+        record = Record.from_document(document(lapsing))
+        key = digest(record.salt, "refresh_token", "refresh-1")
+        killed = Waiter("killed", clock.now + BELIEVED)
+        lapsing.slot = (record.presenting(key, clock.now, killed).to_document(), "9-killed")
+        clock.dead.add("killed")
+        clock.go_on(authority.grace)
+        return other.renew(first)
+
+    got = while_asking(authority, lapsing, killed)
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
+
+
+@pytest.mark.parametrize(
+    ("grace", "proves_death", "is_bound"),
+    [(0.0, False, False), (9.0, False, True), (9.0, True, False)],
+)
+def test_within_a_declared_grace_a_request_is_sent_under_the_lock_or_not_at_all(
+    new_keeper, authority, lapsing, monkeypatch, grace, proves_death, is_bound
+):
+    """Others do not wait for its answer then.  It takes time to connect."""
+    authority.grace, lapsing.lock_ends_with_holder = grace, proves_death
+    is_certain = [True]
+    confirm = ShelfLock.confirm
+
+    def confirmed(lock: ShelfLock) -> bool:
+        is_certain[0] = True
+        return confirm(lock)
+
+    monkeypatch.setattr(ShelfLock, "confirm", confirmed)
+    monkeypatch.setattr(ShelfLock, "is_certain", lambda lock: is_certain[0], raising=False)
+    fetch, asked = authority.fetch, []
+
+    def connect(credential: Credential, previous: Token | None) -> Any:
+        is_certain[0] = bool(asked)  # the lock lapses meanwhile, the first time
+        asked.append(credential.may_be_sent())
+        if not asked[-1]:
+            raise errors.RefreshTemporarilyFailed("the lock was lost", processed=False)
+        return fetch(credential, previous)
+
+    authority.fetch = connect
+    assert new_keeper().current().access_token == "access-1"
+    assert asked == ([False, True] if is_bound else [True])
+    # Nothing was presented the first time, and nothing is held for that.
+    assert authority.presented == ["refresh-0"]
+    intents = [document.get("intent", {}).get("attempt") for document in lapsing.writes]
+    assert intents == ([1, None, 1, None] if is_bound else [1, None])
+
+
+def test_within_a_declared_grace_a_request_that_others_have_made_is_sent_in_time(
+    new_keeper, authority, lapsing, clock
+):
+    """The process that was stopped presented it first; when the grace is over, it is spent."""
+    authority.grace = 3.0
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first = one.current()
+    fetch = authority.fetch
+
+    def connect(credential: Credential, previous: Token | None) -> Any:
+        clock.go_on(authority.grace)
+        assert not credential.may_be_sent()
+        authority.fetch = fetch
+        raise errors.RefreshTemporarilyFailed("the lock was lost", processed=False)
+
+    def come_by() -> Token:
+        authority.fetch = connect
+        return other.renew(first)
+
+    got = while_asking(authority, lapsing, come_by)
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
+
+
+def test_the_lock_of_a_kernel_proves_that_its_holder_has_died(new_keeper, authority, shelf, clock):
+    one, other = new_keeper(), new_keeper()
+    first, began = one.current(), clock.now
+    got = while_asking(authority, shelf, lambda: (other.renew(first), clock.now - began))
+    authority.script = [None, errors.RefreshTemporarilyFailed("it cannot go on")]
+    with contextlib.suppress(errors.TokenError):
+        one.renew(first)
+    assert got[0][1] < 0.1
+
+
+def test_a_lock_that_does_not_reach_another_machine_is_told(new_keeper, authority, shelf, clock):
+    one, other = new_keeper(), new_keeper()
+    first = one.current()
+    clock.elsewhere.add(clock.process())
+    got = while_asking(authority, shelf, lambda: other.renew(first))
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.StoreError]
+    assert "network file system" in str(got[0])
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
+
+
+@pytest.mark.parametrize("set_back", [100.0, 3600.0])
+def test_a_clock_that_was_set_back_does_not_make_an_intent_last_for_ever(
+    new_keeper, authority, lapsing, clock, set_back
+):
+    keeper = new_keeper()
+    first = keeper.current()
+    authority.script = [errors.RefreshTemporarilyFailed("cut off")]
+    authority.asking = lambda: setattr(lapsing, "failing", lambda step: step == "save")
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.renew(first)
+    authority.asking, lapsing.failing = lambda: None, lambda step: False
+    clock.now -= set_back
+    clock.ticks += 60
+    began = clock.now
+    assert new_keeper().renew(first).access_token == "access-2"
+    assert clock.now - began < 1
+
+
+def test_a_process_does_not_wait_for_an_answer_of_its_own(new_keeper, authority, lapsing, clock):
+    """It knows how that ended, also where it could not write it down."""
+    keeper = new_keeper()
+    first = keeper.current()
+    authority.script = [errors.RefreshTemporarilyFailed("cut off", retry_after=1)]
+    authority.asking = lambda: setattr(lapsing, "failing", lambda step: step == "save")
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.renew(first)
+    assert [one["owner"] for one in document(lapsing)["intent"]["awaited"]] == [clock.process()]
+    authority.asking, lapsing.failing = lambda: None, lambda step: False
+    clock.go_on(1.1)
+    began = clock.now
+    assert keeper.renew(first).access_token == "access-2"
+    assert clock.now - began < 0.1
+
+
+def test_a_request_that_is_late_is_not_sent(new_keeper, authority, lapsing, clock):
+    """Others believe an announcement for a while only, and the request has to end within that."""
+    keeper = new_keeper()
+    first = keeper.current()
+    pauses = [1.5]
+
+    def stand_still(step: str) -> bool:
+        if step == "prepare" and pauses:
+            clock.go_on(pauses.pop())
+        return False
+
+    lapsing.failing = stand_still
+    assert keeper.renew(first).access_token == "access-2"
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    # What was announced first was taken back.
+    announced = ["intent" in written for written in lapsing.writes[-4:]]
+    assert announced == [True, False, True, False]
+
+
+# --- a file that was copied here -------------------------------------------------------------
+
+
+def logged_in(authority: Authority, clock: Clockwork) -> Token:
+    """A new login, somewhere else."""
+    authority.revoked = False
+    return Token.from_dict(authority.issue(), now=clock.now)
+
+
+def test_a_login_on_another_machine_revives_the_process_that_its_file_is_copied_to(
+    new_keeper, authority, clock, shelf
+):
+    laptop = Shelf(clock)
+    at_home = new_keeper(store=laptop)
+    at_home.current()
+    shelf.slot = laptop.slot
+    daemon = new_keeper()
+    first = daemon.current()
+    for _ in range(3):  # the record here grows older by many renewals
+        first = daemon.renew(first)
+    authority.revoked = True
+    with pytest.raises(errors.ReauthRequired):
+        daemon.renew(first)
+    clock.go_on(60)
+    login = at_home.adopt(logged_in(authority, clock))
+    clock.go_on(60)
+    with pytest.raises(errors.ReauthRequired):
+        daemon.renew(first)
+    shelf.slot = laptop.slot
+    assert daemon.renew(first) == login
+
+
+def test_a_login_that_is_copied_here_counts_though_a_token_was_renewed_here_since(
+    new_keeper, clock, shelf
+):
+    laptop = Shelf(clock)
+    at_home = new_keeper(store=laptop)
+    at_home.current()
+    shelf.slot = laptop.slot
+    daemon = new_keeper()
+    first = daemon.current()
+    login = at_home.adopt(
+        Token("login", refresh_token="other", issued_at=clock.now, expires_at=clock.now + HOUR)
+    )
+    clock.go_on(60)
+    first = daemon.renew(first)
+    clock.go_on(60)
+    shelf.slot = laptop.slot
+    assert daemon.renew(first) == login
+    # And it is not undone by what this process remembers.
+    assert document(shelf)["token"]["access_token"] == "login"
+
+
+# --- a plain function ------------------------------------------------------------------------
+
+
+class Rotating:
+    """A function that logs in by a refresh token of its own, as long as it is given none."""
+
+    def __init__(self) -> None:
+        self.authority = Authority()
+        self.calls: list[str | None] = []
+
+    def __call__(self, previous: Token | None) -> dict[str, Any]:
+        refresh = "refresh-0" if previous is None else previous.refresh_token
+        self.calls.append(refresh)
+        credential = Credential("refresh_token", refresh or "")
+        return self.authority.fetch(credential, previous)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("failing", ["load", "lock", "save"])
+def test_a_function_that_spends_is_not_called_where_the_store_fails(
+    new_keeper, shelf, clock, failing
+):
+    source = Rotating()
+    keeper = new_keeper(source)
+    keeper.current()
+    clock.go_on(HOUR)
+    shelf.failing = lambda step: step == failing
+    with pytest.raises(errors.StoreError):
+        keeper.current()
+    assert source.calls == ["refresh-0"]
+    shelf.failing = lambda step: False
+    assert keeper.current().access_token == "access-2"
+
+
+def test_a_function_is_not_called_unseen_where_the_store_was_never_seen(new_keeper, shelf):
+    source = Rotating()
+    shelf.failing = lambda step: True
+    with pytest.raises(errors.StoreError):
+        new_keeper(source).current()
+    assert source.calls == []
+
+
+def test_a_function_does_not_begin_again_where_the_store_was_emptied(new_keeper, shelf):
+    source = Rotating()
+    new_keeper(source).current()
+    shelf.slot = None
+    keeper = new_keeper(source)
+    with pytest.raises(errors.ReauthRequired) as info:
+        keeper.current()
+    assert info.value.reason == "store_lost"
+    assert source.calls == ["refresh-0"]
+    # Unless somebody says so.
+    source.authority.live = "refresh-0"
+    assert keeper.refresh().access_token == "access-2"
+    assert keeper.current().access_token == "access-2"
+
+
+def test_the_first_refresh_token_of_a_function_is_saved_whatever_it_takes(new_keeper, shelf):
+    source = Rotating()
+    failures = iter([True, True, True, True])
+    shelf.failing = lambda step: step == "save" and next(failures, False)
+    keeper = new_keeper(source)
+    token = keeper.current()
+    settle(keeper)
+    assert document(shelf)["token"]["access_token"] == token.access_token
+    assert source.calls == ["refresh-0"]
+
+
+def test_a_function_without_refresh_tokens_is_called_as_often_as_needed(new_keeper, shelf, clock):
+    keeper = new_keeper(lambda previous: {"access_token": f"at-{clock.now}", "expires_in": 60})
+    first = keeper.current()
+    clock.go_on(60)
+    shelf.slot = None
+    second = keeper.current()
+    clock.go_on(60)
+    shelf.failing = lambda step: True
+    assert len({first.access_token, second.access_token, keeper.current().access_token}) == 3
+
+
+# --- distrust --------------------------------------------------------------------------------
+
+
 def test_a_token_refused_when_new_is_not_renewed_again_for_a_while(new_keeper, authority, clock):
     one, other = new_keeper(), new_keeper()
     second = one.renew(one.current())
@@ -720,6 +1108,33 @@ def test_distrust_tells_of_the_token_that_others_have_obtained(new_keeper):
     assert one.distrust(first) == second
     assert one.fresh() == second
     assert one.distrust(second) is None
+
+
+def test_only_one_of_those_who_share_a_distrusted_token_notes_it(new_keeper, shelf):
+    one, other = new_keeper(), new_keeper()
+    token = one.renew(one.current())
+    one.distrust(token)
+    noted = shelf.slot
+    assert other.distrust(token) is None
+    assert shelf.slot == noted
+
+
+def test_what_others_have_noted_meanwhile_needs_no_lock(new_keeper, shelf, clock):
+    one, other = new_keeper(), new_keeper()
+    token = one.renew(one.current())
+    other.current()
+    shelf.holder = holder = shelf.lock()
+
+    def sleep(seconds: float) -> None:
+        Clockwork.sleep(clock, seconds)
+        if shelf.holder is holder:
+            shelf.holder = None
+            one.distrust(token)
+            shelf.holder = holder
+
+    clock.sleep = sleep
+    assert other.distrust(token) is None
+    assert len(clock.slept) == 1
 
 
 def test_a_declared_grace_period_is_used(new_keeper, authority, clock):
@@ -1051,13 +1466,38 @@ def test_who_is_given_what_others_renewed_is_told_that_it_is_new(new_keeper, she
 def test_who_waits_looks_ever_less_often_and_says_how_long_it_was(new_keeper, shelf, clock):
     shelf.holder = shelf.lock()
     with pytest.raises(
-        errors.LockTimeout, match=r"^Others have held the lock of Shelf\(\) for 1\.0"
+        errors.LockTimeout, match=r"^Others have held the lock of Shelf\(\), or awaited .* for 1\.0"
     ):
         new_keeper(lock_timeout=1.0).current()
     # Three quarters of each pause, since the dice say so.
     expected = [0.75 * min(0.01 * 1.5**n, 0.05) for n in range(len(clock.slept))]
     assert clock.slept == pytest.approx(expected)
     assert len(clock.slept) > 20
+
+
+def test_who_waits_asks_once_of_each_record_whether_its_refresh_token_was_spent(
+    new_keeper, shelf, clock, monkeypatch
+):
+    new_keeper().current()
+    clock.go_on(HOUR)
+    asked: list[str] = []
+    monkeypatch.setattr(shelf, "marked", asked.append)
+    shelf.holder = shelf.lock()
+    with pytest.raises(errors.LockTimeout):
+        new_keeper(lock_timeout=1.0).current()
+    assert len(clock.slept) > 20
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("slow", ["load", "lock"])
+def test_who_waits_for_a_slow_store_leaves_it_as_much_time_as_it_took(
+    new_keeper, shelf, clock, slow
+):
+    shelf.failing = lambda step: step == slow and clock.go_on(0.2)
+    shelf.holder = shelf.lock()
+    with pytest.raises(errors.LockTimeout):
+        new_keeper(lock_timeout=1.0).current()
+    assert clock.slept == pytest.approx([0.2] * 3)
 
 
 def test_who_waits_looks_at_news_alone_where_a_glimpse_tells_of_them(new_keeper, shelf, clock):

@@ -168,7 +168,7 @@ def test_of_what_was_spent_only_what_may_come_back_is_remembered_for_good(desk: 
     assert desk.stored["spent"] == [mark("refresh-0")]
     view = desk.slot.look()
     adopted = Token("adopted", refresh_token="refresh-2", issued_at=view.read_at)
-    desk.slot.write(view, view.record.adopted(adopted, {}))
+    desk.slot.write(view, view.record.adopted(adopted, {}, view.read_at))
     for _ in range(2):
         desk.present()
     assert desk.shelf.marks[2:] == [(mark("refresh-2"), True), (mark("refresh-3"), False)]
@@ -249,7 +249,7 @@ def test_a_token_is_saved_where_others_began_a_record_anew(desk: Desk) -> None:
 
 def test_a_token_is_not_saved_where_somebody_gave_it_up(desk: Desk) -> None:
     desk.present()
-    desk.intrude(lambda view: view.record.forgotten())
+    desk.intrude(lambda view: view.record.forgotten(view.read_at))
     assert desk.present() is None
     assert "token" not in desk.stored
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenadapter.record import Hold, Intent, Record, Replaced, Tombstone, digest, mark
+from tokenadapter.record import Hold, Intent, Record, Replaced, Tombstone, Waiter, digest, mark
 from tokenadapter.token import Token
 
 NOW = 1_700_000_000.0
@@ -59,6 +59,10 @@ def changed(before: Record, after: Record) -> set[str]:
     return {name for name in names if getattr(before, name) != getattr(after, name)}
 
 
+def present(record: Record, credential: str, now: float = NOW) -> Record:
+    return record.presenting(credential, now, Waiter("host:1", now + 12))
+
+
 def refuse(record: Record, credential: str, kind: str = "refresh_token") -> Record:
     return record.refused(credential, kind, NOW, error="invalid_grant", cause="No.")
 
@@ -74,8 +78,8 @@ EMPTY = Record({"client": "me"}, {"scope": "a"}, "salt")
 
 @given(records, hashes)
 def test_the_first_presentation_writes_an_intent(record: Record, credential: str) -> None:
-    after = record._replace(intent=None).presenting(credential, NOW)
-    assert after.intent == Intent(credential, NOW, 1)
+    after = present(record._replace(intent=None), credential)
+    assert after.intent == Intent(credential, NOW, 1, (Waiter("host:1", NOW + 12),))
     assert changed(record, after) <= {"intent"}
 
 
@@ -83,15 +87,16 @@ def test_the_first_presentation_writes_an_intent(record: Record, credential: str
 def test_each_further_one_is_counted_from_the_first(
     record: Record, credential: str, times: int
 ) -> None:
-    record = record._replace(intent=None).presenting(credential, NOW)
+    record = present(record._replace(intent=None), credential)
     for n in range(times):
-        record = record.presenting(credential, NOW + 1 + n)
-    assert record.intent == Intent(credential, NOW, 1 + times)
+        record = present(record, credential, NOW + 1 + n)
+    waiters = tuple(Waiter("host:1", NOW + 12 + n) for n in (0, *range(1, times + 1)))
+    assert record.intent == Intent(credential, NOW, 1 + times, waiters)
 
 
 def test_the_intent_for_another_credential_begins_anew() -> None:
-    record = EMPTY.presenting("one", NOW).presenting("one", NOW).presenting("two", NOW + 5)
-    assert record.intent == Intent("two", NOW + 5, 1)
+    record = present(present(present(EMPTY, "one"), "one"), "two", NOW + 5)
+    assert record.intent == Intent("two", NOW + 5, 1, (Waiter("host:1", NOW + 17),))
 
 
 @given(records, tokens, names, st.none() | texts)
@@ -101,8 +106,8 @@ def test_a_minted_token_ends_the_intent_and_the_hold_and_nothing_else(
     after = record.minted(token, asked, NOW, spent)
     assert (after.token, after.asked, after.intent, after.hold) == (token, asked, None, None)
     assert after.generation == record.generation + 1
-    may_change = {"token", "asked", "replaced", "intent", "hold", "spent", "generation"}
-    assert changed(record, after) <= may_change
+    may_change = {"token", "asked", "replaced", "intent", "hold", "spent"}
+    assert changed(record, after) <= {*may_change, "generation", "begun", "written"}
 
 
 @given(records, tokens, names)
@@ -165,7 +170,7 @@ def test_a_spent_credential_is_remembered_for_good_and_once(
 def test_an_adopted_token_is_a_new_beginning_but_what_is_spent_or_dead_stays_so(
     record: Record, token: Token, asked: dict[str, str]
 ) -> None:
-    after = record.adopted(token, asked)
+    after = record.adopted(token, asked, NOW)
     assert after == Record(
         record.whose,
         asked,
@@ -175,18 +180,22 @@ def test_an_adopted_token_is_a_new_beginning_but_what_is_spent_or_dead_stays_so(
         origin=None if token.refresh_token is None else mark(token.refresh_token),
         spent=record.spent,
         generation=record.generation + 1,
+        begun=max(NOW, record.begun + 0.001),
+        written=max(NOW, record.written + 0.001),
     )
 
 
 @given(records)
 def test_a_token_that_is_given_up_leaves_only_what_is_spent_or_dead(record: Record) -> None:
-    assert record.forgotten() == Record(
+    assert record.forgotten(NOW) == Record(
         record.whose,
         record.asked,
         record.salt,
         tombstones=record.tombstones,
         spent=record.spent,
         generation=record.generation + 1,
+        begun=max(NOW, record.begun + 0.001),
+        written=max(NOW, record.written + 0.001),
     )
 
 
@@ -223,9 +232,9 @@ def test_what_was_refused_or_held_since_a_record_was_seen_stays_when_it_is_resto
 
 def test_what_is_adopted_is_not_dead_whatever_was_thought_of_it() -> None:
     refused = refuse(EMPTY, digest("salt", "refresh_token", "def"))
-    assert refused.adopted(TOKEN.replace(refresh_token="def"), {}).tombstones == ()
-    assert refused.adopted(TOKEN.replace(refresh_token="ghi"), {}).tombstones != ()
-    assert refused.adopted(TOKEN, {}).tombstones != ()
+    assert refused.adopted(TOKEN.replace(refresh_token="def"), {}, NOW).tombstones == ()
+    assert refused.adopted(TOKEN.replace(refresh_token="ghi"), {}, NOW).tombstones != ()
+    assert refused.adopted(TOKEN, {}, NOW).tombstones != ()
 
 
 @given(records)
@@ -239,7 +248,7 @@ def test_a_pardon_ends_every_refusal_and_hold_and_nothing_else(record: Record) -
 def test_a_refusal_puts_a_tombstone_in_place_of_the_intent(
     record: Record, credential: str, kind: str
 ) -> None:
-    after = record.presenting(credential, NOW).refused(
+    after = present(record, credential).refused(
         credential, kind, NOW, error="invalid_grant", cause="No."
     )
     again = record.intent is not None and record.intent.credential == credential
@@ -253,7 +262,7 @@ def test_a_refusal_puts_a_tombstone_in_place_of_the_intent(
 
 
 def test_the_refusal_of_another_credential_leaves_the_intent() -> None:
-    uncertain = EMPTY.presenting("one", NOW).presenting("one", NOW)
+    uncertain = present(present(EMPTY, "one"), "one")
     record = refuse(uncertain, "two")
     assert record.tombstone("two").reason == "invalid_grant"  # type: ignore[union-attr]
     assert record.tombstone("one") is None
@@ -276,20 +285,26 @@ def test_a_credential_that_is_refused_again_keeps_one_tombstone_the_latest() -> 
 def test_unprocessed_leaves_everything_as_before_the_presentation_but_for_a_hold(
     before: Record, credential: str
 ) -> None:
-    after = before.presenting(credential, NOW).unprocessed(before, HOLD)
+    after = present(before, credential).unprocessed(before, HOLD)
     assert after == before._replace(hold=HOLD)
 
 
 def test_an_intent_of_a_record_that_is_gone_means_nothing_in_the_next_one() -> None:
-    before = EMPTY.presenting("one", NOW)
-    anew = EMPTY._replace(salt="other").presenting("two", NOW)
+    before = present(EMPTY, "one")
+    anew = present(EMPTY._replace(salt="other"), "two")
     assert anew.unprocessed(before, HOLD).intent is None
 
 
 @given(records, hashes)
-def test_after_an_unknown_outcome_the_intent_stays(before: Record, credential: str) -> None:
-    presenting = before.presenting(credential, NOW)
-    assert presenting.unknown(HOLD) == presenting._replace(hold=HOLD)
+def test_after_an_unknown_outcome_the_intent_stays_and_nobody_awaits_the_answer(
+    before: Record, credential: str
+) -> None:
+    mine = Waiter("host:2", NOW + 20)
+    after = before.presenting(credential, NOW, mine).unknown(HOLD, mine)
+    assert after.intent is not None
+    assert after.intent.credential == credential
+    assert mine not in after.intent.awaited
+    assert changed(before, after) <= {"intent", "hold"}
 
 
 # --- holds -----------------------------------------------------------------------------------
@@ -419,7 +434,8 @@ def test_a_record_of_an_earlier_version_counts_from_now_on() -> None:
 
 def test_what_is_empty_is_not_written() -> None:
     assert EMPTY.to_document() == {
-        "version": 1,
+        "format": 1,
+        "oldest_reader": 1,
         "whose": {"client": "me"},
         "asked": {"scope": "a"},
         "salt": "salt",
@@ -427,9 +443,10 @@ def test_what_is_empty_is_not_written() -> None:
 
 
 @given(json_values, st.dictionaries(texts, json_values))
-def test_any_json_object_is_a_record_or_a_value_error(version: Any, document: Any) -> None:
-    for candidate in (document, document | {"version": version}, document | {"version": 1}):
-        with pytest.raises(ValueError, match=r"^its format is|^it cannot be read as a record"):
+def test_any_json_object_is_a_record_or_a_value_error(reader: Any, document: Any) -> None:
+    for one in (reader, 1):
+        candidate = document | {"format": 1, "oldest_reader": one}
+        with pytest.raises(ValueError, match=r"^a later version|^it cannot be read as a record"):
             Record.from_document(candidate)
 
 
@@ -439,9 +456,9 @@ def use(record: Record) -> None:
     record.is_blank()
     record.ttl(NOW)
     record.conflicts({"scope": "a"}, NOW)
-    record.pardoned().adopted(token, {}).to_document()
+    record.pardoned().adopted(token, {}, NOW).to_document()
     hash((record.origin, record.spent))
-    refuse(record.presenting("one", NOW), "one").to_document()
+    refuse(present(record, "one"), "one").to_document()
     record.distrusting(token, NOW, 0.5).minted(token, {}, NOW, "mark").to_document()
     for hold in (record.hold, record.distrust):
         if hold is not None:
@@ -469,10 +486,102 @@ def test_marks_are_texts_whatever_was_written() -> None:
     use(Record.from_document(EMPTY.to_document() | {"origin": [], "spent": [[], {}, 5]}))
 
 
-@pytest.mark.parametrize("version", [None, 2, "1", []])
-def test_a_later_format_is_named(version: object) -> None:
-    with pytest.raises(ValueError, match=r"^its format is .*, not 1$"):
-        Record.from_document(EMPTY.to_document() | {"version": version})
+# What the first version writes.  Every later one has to read it.
+PAST = {
+    "format": 1,
+    "oldest_reader": 1,
+    "whose": {"grant": "refresh_token", "endpoint": "https://id.example.com/token"},
+    "asked": {"scope": "read"},
+    "salt": "5a17",
+    "token": {
+        "access_token": "access-1",
+        "token_type": "Bearer",
+        "issued_at": NOW,
+        "expires_at": NOW + 3600,
+        "expires_in": 3600,
+        "refresh_token": "refresh-1",
+    },
+    "replaced": [{"asked": {}, "at": NOW - 9}],
+    "origin": "e399b2a17d84e67113d41ee629711daa",
+    "intent": {
+        "credential": "20a8f3e45e02991381b8dde77c8b02b5",
+        "first_sent": NOW + 3000,
+        "attempt": 2,
+        "awaited": [{"owner": "host:1:2:3:4", "until": NOW + 3012}],
+    },
+    "hold": {
+        "set_at": NOW + 3000,
+        "duration": 5.0,
+        "step": 1,
+        "bound_to": None,
+        "kind": "temporary",
+        "error": None,
+        "cause": "The server did not answer.",
+    },
+    "distrust": {
+        "set_at": NOW,
+        "duration": 5.0,
+        "step": 1,
+        "bound_to": "1a2b3c4d",
+        "kind": "temporary",
+        "error": None,
+        "cause": "",
+    },
+    "tombstones": [
+        {
+            "credential": "20a8f3e45e02991381b8dde77c8b02b6",
+            "kind": "refresh_token",
+            "reason": "invalid_grant",
+            "at": NOW - 99,
+            "error": "invalid_grant",
+            "cause": "The server refused it.",
+        }
+    ],
+    "spent": ["e399b2a17d84e67113d41ee629711daa"],
+    "generation": 7,
+    "begun": NOW - 99.0,
+    "written": NOW + 0.0,
+}
+
+
+def test_a_record_of_the_past_is_read_and_written_as_it_was() -> None:
+    record = Record.from_document(PAST)
+    assert record.token == Token(
+        "access-1", refresh_token="refresh-1", issued_at=NOW, expires_at=NOW + 3600
+    )
+    assert record.intent == Intent(
+        PAST["intent"]["credential"], NOW + 3000, 2, (Waiter("host:1:2:3:4", NOW + 3012),)
+    )
+    assert [*record.tombstones, record.hold, record.distrust] == [
+        Tombstone(*PAST["tombstones"][0].values()),
+        Hold(*PAST["hold"].values()),
+        Hold(*PAST["distrust"].values()),
+    ]
+    assert record.to_document() == PAST
+
+
+def test_of_a_record_of_the_future_what_is_new_at_the_top_is_kept_and_below_it_ignored() -> None:
+    future = json.loads(json.dumps(PAST))
+    new: dict[str, Any] = {"keys": {"dpop": "jwk"}, "format": 7}
+    future |= new
+    for part in (*future["tombstones"], *future["replaced"], future["token"]):
+        part["more"] = "text"
+    for name in ("intent", "hold", "distrust"):
+        future[name] |= {"more": [1], "urgency": 5}
+    record = Record.from_document(future)
+    assert record._replace(format=1, others={}, token=None) == Record.from_document(PAST)._replace(
+        token=None
+    )
+    for after in (present(record, "one"), record.minted(NEXT, {}, NOW), record.forgotten(NOW)):
+        written = after.to_document()
+        assert {name: written[name] for name in new} == new
+        assert written["oldest_reader"] == 1
+
+
+def test_a_record_that_is_for_later_versions_only_is_refused() -> None:
+    told = r"^a later version wrote it, for readers of format 2 and above$"
+    with pytest.raises(ValueError, match=told):
+        Record.from_document(PAST | {"format": 3, "oldest_reader": 2})
 
 
 @pytest.mark.parametrize(
@@ -482,12 +591,13 @@ def test_a_later_format_is_named(version: object) -> None:
         {"token": []},
         {"token": {"access_token": ""}},
         {"intent": {"credential": "one"}},
-        {"intent": {"credential": "one", "first_sent": 1, "attempt": 1, "more": 1}},
         {"intent": {"credential": "one", "first_sent": 1, "attempt": "1"}},
         {"intent": {"credential": "one", "first_sent": 10**400, "attempt": 1}},
         {"intent": {"credential": "one", "first_sent": 1e999, "attempt": 1}},
         {"replaced": 5},
-        {"replaced": [[{}, 10**400]]},
+        {"replaced": [{"asked": {}, "at": 10**400}]},
+        {"oldest_reader": None},
+        {"format": "new"},
         {"hold": {"set_at": None, "duration": 1, "step": 1}},
         {"hold": {"set_at": 1, "duration": 1, "step": 1, "cause": 1}},
         {"tombstones": None},
@@ -536,11 +646,11 @@ def test_only_a_password_costs_time_to_guess(monkeypatch: pytest.MonkeyPatch) ->
 REFRESH = digest("salt", "refresh_token", "s3cr3t-refresh")
 PASSWORD = digest("salt", "password", "me\0s3cr3t-password")
 TRANSITIONS: list[Callable[[Record], Record]] = [
-    lambda record: record.presenting(REFRESH, NOW),
+    lambda record: present(record, REFRESH),
     lambda record: refuse(record, PASSWORD, "password"),
     lambda record: refuse(record, REFRESH),
     lambda record: record.minted(NEXT, {"scope": "b"}, NOW, mark("s3cr3t-refresh")),
-    lambda record: record.adopted(TOKEN.replace(refresh_token="s3cr3t-other"), {}),
+    lambda record: record.adopted(TOKEN.replace(refresh_token="s3cr3t-other"), {}, NOW),
     lambda record: record.unknown(HOLD),
     lambda record: record.distrusting(NEXT, NOW, 60.0),
 ]

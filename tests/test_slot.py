@@ -10,7 +10,7 @@ from doubles import Authority, Clockwork, Shelf
 
 from tokenadapter.errors import RefreshConfigError, StoreError
 from tokenadapter.protocols import Document, Snapshot
-from tokenadapter.record import Hold, Intent, Record, Replaced, Tombstone
+from tokenadapter.record import Hold, Intent, Record, Replaced, Tombstone, Waiter
 from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
 
@@ -148,12 +148,19 @@ def test_a_view_of_nowhere_goes_by_our_clock(slot: Slot, shelf: Shaky, clock: Cl
     assert view.record == Record(Authority.whose, Authority.asked, view.record.salt)
 
 
-@pytest.mark.parametrize("document", [{}, {"version": 2}, {"version": 1, "token": "abc"}])
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"format": 2, "oldest_reader": 2},
+        {"format": 1, "oldest_reader": 1, "token": "abc"},
+    ],
+)
 def test_a_record_that_cannot_be_read_is_told_and_left_as_it_is(
     slot: Slot, shelf: Shaky, document: dict[str, Any]
 ) -> None:
     shelf.slot = (document, "1-x")
-    told = r"^Shelf\(\) holds something .* use: it.* (format|record).* It was left as it was"
+    told = r"^Shelf\(\) holds something .* use: .* (format|record).* It was left as it was"
     with pytest.raises(StoreError, match=told):
         slot.look()
     assert shelf.slot == (document, "1-x")
@@ -423,7 +430,7 @@ def test_a_record_without_a_token_is_not_worth_remembering(slot: Slot, shelf: Sh
 def test_what_was_given_up_does_not_come_back(slot: Slot, other: Slot, shelf: Shaky) -> None:
     view = fill(slot)
     other.look()
-    slot.write(view, view.record.forgotten())
+    slot.write(view, view.record.forgotten(view.read_at))
     for one in (slot, other):
         assert token_in(one.look()) is None
     shelf.slot = None
@@ -456,7 +463,7 @@ def test_a_slot_that_was_set_back_is_seen_as_it_was_before_that(
 ) -> None:
     if is_first:
         view = slot.look()
-        slot.write(view, view.record.presenting("first", view.read_at))
+        slot.write(view, view.record.presenting("first", view.read_at, Waiter("p", 0.0)))
     else:
         fill(slot, "old")
     backup = shelf.slot
@@ -506,7 +513,7 @@ def test_an_adopted_token_counts_though_the_one_before_it_was_issued_later(
     other.look()
     view = slot.look()
     clock.go_on(1)
-    slot.write(view, view.record.adopted(logged_in, {}))
+    slot.write(view, view.record.adopted(logged_in, {}, view.read_at))
     shelf.slot = None
     # By a process that did not see the adoption.
     view = other.look()
@@ -591,7 +598,9 @@ def test_who_goes_on_from_what_a_slot_was_set_back_to_does_not_hide_it(
     shelf.slot = backup
     view = other.look()
     for number in range(5):
-        view = other.write(view, view.record.presenting("abc", view.read_at + number))
+        view = other.write(
+            view, view.record.presenting("abc", view.read_at + number, Waiter("p", 0.0))
+        )
     assert (token_in(slot.look()), slot.look().lags) == ("new", True)
 
 

@@ -1,8 +1,10 @@
 """Access tokens that renew themselves, underneath any :class:`requests.Session`.
 
 Every public name stands here and is loaded when it is first used (PEP 562): ``import
-tokenadapter`` itself imports nothing, and a program pays only for what it uses.
+tokenadapter`` itself imports only what that takes, and a program pays only for what it uses.
 """
+
+from tokenadapter.late import imported as _imported
 
 __version__ = "0.1.0"
 
@@ -123,10 +125,8 @@ else:
             home = _HOMES[name]
         except KeyError:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-        from importlib import import_module
-
         # Kept, so that the next use finds it without coming here.
-        value = globals()[name] = getattr(import_module(home), name)
+        value = globals()[name] = getattr(_imported(home), name)
         return value
 
     def __dir__() -> list[str]:

@@ -16,6 +16,7 @@ from urllib3.util import Retry
 
 from tokenadapter.arguments import check, read_timeout, twin, without_401
 from tokenadapter.keeper import TokenKeeper
+from tokenadapter.late import late
 from tokenadapter.prefix import Prefix
 from tokenadapter.signing import add_cookies, signed, whole_copy
 from tokenadapter.spelling import longest_first, own_urls, resource, without_query
@@ -24,9 +25,14 @@ from tokenadapter.token import Token
 if TYPE_CHECKING:
     from requests import Response, Session
 
+    from tokenadapter import peek, replay, verdicts
     from tokenadapter.events import Event
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.replay import Body
+else:
+    peek = late("tokenadapter.peek")
+    replay = late("tokenadapter.replay")
+    verdicts = late("tokenadapter.verdicts")
 
 __all__ = ["TokenAdapter"]
 
@@ -254,8 +260,6 @@ class TokenAdapter(HTTPAdapter):
         """The body, made ready to be sent again; ``None`` if it is as it is."""
         if type(request.body) in (bytes, str):
             return None
-        from tokenadapter import replay
-
         return replay.prepare(request.body, limit=self.replay_limit)
 
     def _obtain(
@@ -319,9 +323,7 @@ class TokenAdapter(HTTPAdapter):
         if response.status_code != 401:
             return False
         # Most programs never meet a refusal: they do not pay for the import.
-        from tokenadapter.verdicts import default_verdict
-
-        return default_verdict(response, scheme=self._scheme)
+        return verdicts.default_verdict(response, scheme=self._scheme)
 
     def _replay(
         self,
@@ -338,9 +340,6 @@ class TokenAdapter(HTTPAdapter):
         still one renewal.  What refuses a token that was minted for this very request would refuse
         the next one too: that refusal is handed on.
         """
-        from tokenadapter.peek import drain, set_aside
-        from tokenadapter.replay import NotReplayable
-
         most = self.max_replays if self._verdict else min(self.max_replays, 1)
         replays = most if is_new and not self._verdict else 0
         adoptions, outgoing = 0, request
@@ -356,11 +355,11 @@ class TokenAdapter(HTTPAdapter):
                 refused = token
                 if getattr(self.inner or self, "_pool_block", False):
                     # The renewal may need the connection: on_refresh can use this very session.
-                    set_aside(response)
+                    peek.set_aside(response)
                 try:
                     token, is_new = self._obtain(request, how[1], rejected=refused)
                 except RequestException as error:
-                    drain(response)
+                    peek.drain(response)
                     error.response = response
                     raise
                 if token.is_same(refused):
@@ -374,9 +373,9 @@ class TokenAdapter(HTTPAdapter):
             try:
                 if body is not None:
                     body.rewind()
-            except NotReplayable as error:
+            except replay.NotReplayable as error:
                 return self._handed_on(response, f"the request cannot be sent again: {error}")
-            drain(response)
+            peek.drain(response)
             outgoing = add_cookies(outgoing, response)
             self.keeper.journal.note(
                 "Replayed",
@@ -391,9 +390,7 @@ class TokenAdapter(HTTPAdapter):
                 return response
 
     def _tell_step_up(self, response: Response) -> None:
-        from tokenadapter.verdicts import step_up
-
-        wanted = step_up(response)
+        wanted = verdicts.step_up(response)
         if wanted is not None:
             self.keeper.journal.tell(
                 "StepUpNeeded",

@@ -6,14 +6,18 @@ import json
 from typing import TYPE_CHECKING
 
 from tokenadapter.interchange import Credential
+from tokenadapter.late import late
 from tokenadapter.machine import Machine
-from tokenadapter.record import Hold, Record, digest, mark
+from tokenadapter.record import Hold, Intent, Record, Waiter, digest, mark
 from tokenadapter.slot import Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from tokenadapter import failures
     from tokenadapter.errors import TokenError
     from tokenadapter.protocols import Grant
+else:
+    failures = late("tokenadapter.failures")
 
 __all__ = ["Choice"]
 
@@ -34,6 +38,10 @@ class Choice:
         # By our monotonic clock.
         self._own_hold: Hold | None = None
         self._own_refusals: dict[Credential, TokenError] = {}
+        # What this process awaited last, and awaits no more, whether or not the record says so.
+        self._ended: Waiter | None = None
+        # Whether somebody says that a function can begin again.
+        self._is_forced = False
 
     def raise_if_held(self, record: Record, now: float) -> None:
         """Raise the error of a hold that binds us at *now*, by the store's clock."""
@@ -41,12 +49,10 @@ class Choice:
             record.token is not None and record.token.is_same(self._own_token)
         )
         if not is_same:
-            self.begin_anew()  # others have renewed since
+            self._forget_failures()  # others have renewed since
         for hold, time in ((record.hold, now), (self._own_hold, self._machine.monotonic())):
             left = 0.0 if hold is None else hold.remaining(time)
             if hold is not None and left > 0 and self._is_meant(hold, record):
-                from tokenadapter import failures
-
                 raise failures.held(hold, left, self._machine.wall())
 
     def credential(self, view: View) -> Credential:
@@ -63,18 +69,60 @@ class Choice:
             # A refusal says more than that the first refresh token is used up.
             if error is None or not credential.first:
                 error = objection
-        from tokenadapter import failures
-
         raise error or failures.no_credential(self._slot.store)
+
+    def is_awaited(self, view: View) -> bool:
+        """Whether a process may still get the answer to what the intent announces, so that nobody
+        else may present the same.
+
+        The caller has the lock.  Only of a lock that ends with its holder does that prove anything:
+        one that lapses may have been the lock of a process that was stopped, and goes on.
+
+        :raises StoreError: if the lock keeps nobody on another machine from renewing.
+        """
+        intent, slot, machine = view.record.intent, self._slot, self._machine
+        if intent is None:
+            return False
+        waiters = [one for one in intent.awaited if self._may_await(one, intent, view)]
+        if slot.lock_ends_with_holder:
+            for one in waiters:
+                if machine.is_elsewhere(one.owner):
+                    left = one.until - slot.now(view)
+                    raise failures.locked_apart(slot.store, one.owner, left)
+            return False
+        if self.grace_left(view) > 0:
+            return False  # within a declared grace, whoever comes later gets an answer, too
+        return not all(machine.has_died(one.owner) for one in waiters)
+
+    def _may_await(self, waiter: Waiter, intent: Intent, view: View) -> bool:
+        left = waiter.until - self._slot.stamp(view)
+        # A clock that was set back makes it last for as long again, and no longer.
+        return waiter != self._ended and 0 < left <= 2 * (waiter.until - intent.first_sent)
+
+    def grace_left(self, view: View) -> float:
+        """For how many more seconds what the intent announces may be presented again, whoever
+        awaits an answer: that counts from before the first request, and so ends before the
+        server's."""
+        intent = view.record.intent
+        first_sent = self._slot.now(view) if intent is None else intent.first_sent
+        return first_sent + self._grant.grace - self._slot.now(view)
+
+    def awaits_no_more(self, waiter: Waiter) -> None:
+        """This process has an outcome, whether or not that can be written."""
+        self._ended = waiter
 
     def credential_that_spends_nothing(self) -> Credential | None:
         """What can be presented without the store; ``None`` if everything may be spent by that.
+
+        A function may have brought a refresh token before, as far as a process knows that has never
+        looked into the store.
 
         :raises TokenError: if it was refused.
         """
         error: TokenError | None = None
         for credential in self._grant.credentials(None):
-            if not credential.single_use:
+            is_unknown = credential.opaque and not self._slot.has_looked
+            if not (credential.single_use or is_unknown):
                 error = self._own_refusals.get(credential)
                 if error is None:
                     return credential
@@ -124,6 +172,10 @@ class Choice:
 
     def begin_anew(self) -> None:
         """A token was obtained.  A refresh token that is dead stays dead, all else may be tried."""
+        self._forget_failures()
+        self._is_forced = False
+
+    def _forget_failures(self) -> None:
         self._own_token = None
         self._own_hold = None
         self._own_refusals = {
@@ -138,6 +190,7 @@ class Choice:
         :param secret: the only refresh token that they mean, if they do not mean all.
         """
         self.begin_anew()
+        self._is_forced = secret is None
         for credential in [*self._own_refusals]:
             if secret in (None, credential.secret):
                 del self._own_refusals[credential]
@@ -154,17 +207,10 @@ class Choice:
         if record.tombstones:
             stone = record.tombstone(self.digest(record, credential))
             if stone is not None:
-                from tokenadapter import failures
-
                 return failures.dead(stone)
-        if not credential.single_use:
-            return None
-        if store.is_copy:
-            from tokenadapter import failures
-
+        if credential.single_use and store.is_copy:
             return failures.private_copy()
-        if self.is_spent(view, credential.secret):
-            from tokenadapter import failures
-
-            return failures.lost(store)
+        may_be_spent = credential.single_use or (credential.opaque and not self._is_forced)
+        if may_be_spent and self.is_spent(view, credential.secret):
+            return failures.begun_before(store) if credential.opaque else failures.lost(store)
         return None

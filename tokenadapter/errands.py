@@ -8,21 +8,26 @@ release.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from tokenadapter.flight import Flight, Run
-from tokenadapter.hand import Holder, Outcome
+from tokenadapter.hand import Holder, Need, Outcome
 from tokenadapter.journal import Journal
+from tokenadapter.late import importing, late, load
 from tokenadapter.machine import Machine
-from tokenadapter.need import Need
 from tokenadapter.slot import View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from tokenadapter import errors, failures, renewal
     from tokenadapter.protocols import Grant, TokenStore
     from tokenadapter.renewal import Renewal
+else:
+    errors = late("tokenadapter.errors")
+    failures = late("tokenadapter.failures")
+    renewal = late("tokenadapter.renewal")
 
 __all__ = ["Errands"]
 
@@ -69,12 +74,20 @@ class Errands:
         self._told: type[BaseException] | None = None
 
     def load(self) -> None:
-        """Import what renewals need, before the first one."""
-        if not self._has_loaded:
-            from tokenadapter.loading import load
+        """Import what renewals need, before the first one.
 
-            load(self._store, self._grant)
-            self._has_loaded = True
+        That is what all need, and what the lock of the store and the grant import in a ``load()``.
+        """
+        if self._has_loaded:
+            return
+        # What fails here fails again where it is needed, and is told there.
+        with importing(), suppress(Exception):
+            load(failures, renewal)
+            for one in (self._store.lock(), self._grant):
+                own = getattr(one, "load", None)
+                if own is not None:
+                    own()
+        self._has_loaded = True
 
     def begin(self, need: Need, seen: View | None, claim: _Claiming) -> None:
         """Begin a renewal that nobody waits for, unless one is under way.
@@ -108,8 +121,6 @@ class Errands:
                 continue
             is_rejected = outcome.token.is_same(need.rejected)
             if is_saving and (is_rejected or self._holder.left() <= 0):
-                from tokenadapter import failures
-
                 raise failures.unsaved(self._store)
             if outcome.distrusted or not is_rejected:
                 return outcome
@@ -121,8 +132,6 @@ class Errands:
         """
         under_way = self.flight.under_way()
         if under_way is not None and under_way.is_mine():
-            from tokenadapter import failures
-
             raise failures.reentered()
         began = self._machine.monotonic()
         results: list[T] = []
@@ -143,20 +152,14 @@ class Errands:
 
     def _wait(self, run: Run[Any], end: float, began: float) -> None:
         if not run.is_settled() and run.is_mine():
-            from tokenadapter import failures
-
             raise failures.reentered()
         if not run.wait(end - self._machine.monotonic()):
-            from tokenadapter import failures
-
             raise failures.too_slow(self._store, end - began)
 
     def _has_time_left(self, error: Exception, end: float) -> bool:
         """Whether *error* says only that an earlier caller's time to wait was over."""
-        from tokenadapter.errors import LockTimeout
-
         is_over = self._machine.monotonic() >= end or self._machine.exiting()
-        return isinstance(error, LockTimeout) and not is_over
+        return isinstance(error, errors.LockTimeout) and not is_over
 
     def _work(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from tokenadapter import owner
 from tokenadapter.errors import (
     NEW_LOGIN,
     LockTimeout,
@@ -83,6 +84,26 @@ def lost(store: TokenStore) -> ReauthRequired:
     )
 
 
+def begun_before(store: TokenStore) -> ReauthRequired:
+    return ReauthRequired(
+        f"The function that obtains tokens has returned a refresh token before, and {store!r} "
+        "holds none now. Called without it, the function could present one that was spent, which "
+        f"may revoke the grant. The function was not called. {NEW_LOGIN} If the function can log "
+        "in by itself, TokenKeeper.refresh() calls it.",
+        reason="store_lost",
+    )
+
+
+def locked_apart(store: TokenStore, holder: str, left: float) -> StoreError:
+    return StoreError(
+        f"The lock of {store!r} excludes nobody on another machine: {owner.described(holder)} is "
+        "renewing the token while this process has the lock. That is how a network file system "
+        "behaves whose locks are local (NFS with local locks, SMB, sshfs). Nothing was sent: next "
+        f"attempt in {left:.0f} s. Let machines share a token by RedisStore or SQLStore, or give "
+        "each a file and a login of its own."
+    )
+
+
 def private_copy() -> ReauthRequired:
     return ReauthRequired(
         "The refresh token may be another process' too: this one was copied from it, or shares "
@@ -101,8 +122,9 @@ def no_credential(store: TokenStore) -> ReauthRequired:
 
 def locked(store: TokenStore, seconds: float) -> LockTimeout:
     return LockTimeout(
-        f"Others have held the lock of {store!r} for {seconds:.1f} s. Nothing was sent and "
-        "nothing changed: try again, or raise lock_timeout if the token endpoint takes that long."
+        f"Others have held the lock of {store!r}, or awaited the answer to a renewal, for "
+        f"{seconds:.1f} s. Nothing was sent and nothing changed: try again, or raise lock_timeout "
+        "if the token endpoint takes that long."
     )
 
 

@@ -15,9 +15,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+from tokenadapter.late import late
 from tokenadapter.machine import Machine
+
+if TYPE_CHECKING:
+    import signal
+
+    from tokenadapter import failures
+else:
+    failures = late("tokenadapter.failures")
+    signal = late("signal")
 
 __all__ = ["Flight", "Run"]
 
@@ -131,8 +140,6 @@ class Flight(Generic[T]):
             run.fail(error)
         except BaseException as error:
             # SystemExit and its like are for this thread alone.
-            from tokenadapter import failures
-
             self._land(run)
             run.fail(failures.ended(error))
             raise
@@ -150,18 +157,17 @@ class _InterruptsPutOff:
     """Where no helper thread does the work, Ctrl-C waits until it is done."""
 
     def __enter__(self) -> None:
-        import signal
-
         self._caught: list[int] = []
         self._handler = None
         if threading.current_thread() is threading.main_thread():
             self._handler = signal.getsignal(signal.SIGINT)
         if self._handler is not None:
-            signal.signal(signal.SIGINT, lambda number, frame: self._caught.append(number))
+            try:
+                signal.signal(signal.SIGINT, lambda number, frame: self._caught.append(number))
+            except ValueError:  # only the main interpreter may, and gets the signals
+                self._handler = None
 
     def __exit__(self, *error: object) -> None:
-        import signal
-
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
             if self._caught:

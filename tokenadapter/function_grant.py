@@ -18,8 +18,10 @@ __all__ = ["FunctionGrant", "function_grant"]
 class FunctionGrant:
     """A plain function as a grant: what it presents can only be guessed.
 
-    If the previous token has a refresh token, the function is taken to spend it.  Nothing bounds
-    the time that it takes: its requests want time-outs of their own.
+    If the previous token has a refresh token, the function is taken to spend it.  Called without
+    one, it presents something that nobody sees: once it has brought a refresh token by that, it is
+    taken to have spent what it presented.  Nothing bounds the time that it takes: its requests want
+    time-outs of their own.
 
     :ivar asked_by: the thread that is in the function now.  Where every session of a program is
         made to sign its requests, those that the function makes are none of them.
@@ -35,18 +37,29 @@ class FunctionGrant:
     def __init__(self, function: TokenSource, whose: Mapping[str, str]) -> None:
         self.function = function
         self.whose = whose
+        self._spends = False
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         if previous is not None and previous.refresh_token is not None:
+            self._spends = True
             return [Credential("refresh_token", previous.refresh_token, single_use=True)]
-        return [Credential("function", "")]
+        return [Credential("function", "", single_use=self._spends, opaque=True)]
 
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:
         self.asked_by = get_ident()
         try:
-            return self.function(previous)
+            answer = self.function(previous)
         finally:
             self.asked_by = None
+        if _has_refresh_token(answer):
+            self._spends = True
+        return answer
+
+
+def _has_refresh_token(answer: Answer) -> bool:
+    if isinstance(answer, Mapping):
+        return bool(answer.get("refresh_token"))
+    return getattr(answer, "refresh_token", None) is not None
 
 
 def function_grant(source: TokenSource, whose: Mapping[str, str]) -> FunctionGrant:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from math import inf
 from typing import Self
 
+from tokenadapter.interchange import Value
 from tokenadapter.machine import Machine
 from tokenadapter.policy import windows
 from tokenadapter.record import Record
 from tokenadapter.slot import View
 from tokenadapter.token import Token
-from tokenadapter.value import Value
 
-__all__ = ["Hand", "Holder", "Outcome"]
+__all__ = ["Hand", "Holder", "Need", "Outcome"]
 
 
 class Hand(Value):
@@ -69,6 +69,21 @@ class Hand(Value):
     def left(self, monotonic: float, wall: float) -> float:
         """For how many more seconds it lives."""
         return min(self.dies_monotonic - monotonic, self.dies_wall - wall)
+
+
+class Need(Value):
+    """What a renewal is for."""
+
+    rejected: Token | None = None
+    """A token that the API refused; ``None`` where the one in hand is only old."""
+    fresh: bool = False
+    """Whether a token that is stale will not do."""
+    min_validity: float = 0.0
+    """For how many more seconds it shall live, if tokens like it do (see :class:`Hand`)."""
+    waits: bool = True
+    """Whether somebody waits for it: if not, others' renewals are left to them."""
+    since: float | None = None
+    """Since when they wait, by the monotonic clock, if that was before the renewal."""
 
 
 class Outcome(Value):

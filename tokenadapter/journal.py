@@ -6,10 +6,16 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.forking import importing
+from tokenadapter.late import late
 
 if TYPE_CHECKING:
+    import logging
+
+    from tokenadapter import events
     from tokenadapter.events import Event
+else:
+    events = late("tokenadapter.events")
+    logging = late("logging")
 
 __all__ = ["Journal"]
 
@@ -29,11 +35,6 @@ class Journal:
 
     def tell(self, name: str, **fields: Any) -> None:
         """An event of the class *name* of :mod:`tokenadapter.events` happened."""
-        import logging
-
-        with importing():
-            from tokenadapter import events
-
         event: Event = getattr(events, name)(**fields)
         self._count(name)
         log = logging.getLogger("tokenadapter")
@@ -51,8 +52,6 @@ class Journal:
     def note(self, name: str, **fields: Any) -> None:
         """As :meth:`tell`, of an event below the level WARNING: where nobody hears of those, it is
         counted, and no more is paid for it."""
-        import logging
-
         log = logging.getLogger("tokenadapter")
         if self.listener is None and not log.isEnabledFor(logging.INFO):
             self._count(name)
@@ -66,8 +65,6 @@ class Journal:
 
     def trace(self, what: str, error: Exception) -> None:
         """Log at level DEBUG the traceback of what code of the program raised."""
-        import logging
-
         logging.getLogger("tokenadapter").debug("%s", what, exc_info=error)
 
     def reset(self) -> None:

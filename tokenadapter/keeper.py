@@ -14,20 +14,34 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from weakref import WeakSet
 
-from tokenadapter.hand import Hand, Holder, Outcome
+from tokenadapter.hand import Hand, Holder, Need, Outcome
+from tokenadapter.late import late
 from tokenadapter.machine import MACHINE, Machine
 from tokenadapter.record import Record, mark
 from tokenadapter.slot import Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    import copy
+
+    from tokenadapter import claims, errands, function_grant, journal, pickling, renewal
     from tokenadapter.claims import Claims
     from tokenadapter.errands import Errands
     from tokenadapter.events import Event
     from tokenadapter.journal import Journal
-    from tokenadapter.need import Need
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.renewal import Renewal
+    from tokenadapter.stores import memory, urls
+else:
+    claims = late("tokenadapter.claims")
+    copy = late("copy")
+    errands = late("tokenadapter.errands")
+    function_grant = late("tokenadapter.function_grant")
+    journal = late("tokenadapter.journal")
+    memory = late("tokenadapter.stores.memory")
+    pickling = late("tokenadapter.pickling")
+    renewal = late("tokenadapter.renewal")
+    urls = late("tokenadapter.stores.urls")
 
 __all__ = ["TokenKeeper"]
 
@@ -83,17 +97,11 @@ class TokenKeeper:
         if hasattr(source, "fetch"):  # isinstance() would import inspect, from Python 3.12 on
             self.grant: Grant = cast("Grant", source)
         else:
-            from tokenadapter.function_grant import function_grant
-
-            self.grant = function_grant(source, whose or {})
+            self.grant = function_grant.function_grant(source, whose or {})
         if store is None:
-            from tokenadapter.stores.memory import own_store
-
-            store = own_store(self.grant)
+            store = memory.own_store(self.grant)
         elif isinstance(store, str):
-            from tokenadapter.stores.urls import store_from_url
-
-            store = store_from_url(store)
+            store = urls.store_from_url(store)
         self.store: TokenStore = checked_store(store)
         _check_lease(self.store, self.grant)
         _check_callable("on_refresh", on_refresh)
@@ -165,8 +173,6 @@ class TokenKeeper:
             outcome = self._in_hand(rejected, patient, min_validity)
         if outcome is not None:
             return outcome
-        from tokenadapter.need import Need
-
         started = self._machine.monotonic()
         patience = inf if timeout is None else timeout
         end = started + min(self.lock_timeout, patience)
@@ -267,9 +273,7 @@ class TokenKeeper:
 
         :meta private:
         """
-        from tokenadapter.journal import Journal
-
-        return self._once("journal", lambda: Journal(self._on_event))
+        return self._once("journal", lambda: journal.Journal(self._on_event))
 
     @journal.setter
     def journal(self, journal: Journal) -> None:
@@ -336,8 +340,6 @@ class TokenKeeper:
         now = self._machine.monotonic()
         if now < self._look_again or self._is_renewing():
             return hand
-        from tokenadapter.need import Need
-
         self._look_again = now + (hand.soft - hand.hard) / _LOOKS_PER_WINDOW
         claims = self._claims
         # For half of the time: whoever has claimed it may have been stopped.
@@ -358,10 +360,9 @@ class TokenKeeper:
 
     @property
     def _claims(self) -> Claims:
-        from tokenadapter.claims import Claims
-
         return self._once(
-            "claims", lambda: Claims(self._slot, self._machine, self._glance, self._is_renewing)
+            "claims",
+            lambda: claims.Claims(self._slot, self._machine, self._glance, self._is_renewing),
         )
 
     def _is_renewing(self) -> bool:
@@ -370,11 +371,9 @@ class TokenKeeper:
 
     @property
     def _errands(self) -> Errands:
-        from tokenadapter.errands import Errands
-
         return self._once(
             "errands",
-            lambda: Errands(
+            lambda: errands.Errands(
                 self.store,
                 self.grant,
                 self._machine,
@@ -389,11 +388,9 @@ class TokenKeeper:
 
     @property
     def _renewal(self) -> Renewal:
-        from tokenadapter.renewal import Renewal
-
         return self._once(
             "renewal",
-            lambda: Renewal(
+            lambda: renewal.Renewal(
                 self._slot,
                 self.grant,
                 self._machine,
@@ -433,16 +430,12 @@ class TokenKeeper:
     # --- copies of this process ----------------------------------------------------------
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from tokenadapter import pickling
-
         settings = self._settings()
         pickling.check(settings)
         return partial(type(self), **settings), ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        from copy import deepcopy
-
-        return type(self)(**deepcopy(self._settings(), memo))
+        return type(self)(**copy.deepcopy(self._settings(), memo))
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -473,13 +466,19 @@ class TokenKeeper:
 def checked_store(store: TokenStore) -> TokenStore:
     """*store* itself.
 
-    :raises TypeError: if it is none.
+    :raises TypeError: if it is none, or lacks what another of its methods needs.
     """
     methods = ("load", "save", "lock")
     if isinstance(store, type) or not all(callable(getattr(store, name, 0)) for name in methods):
         # Not what it is: bytes may be a URL with a password.
         kind = f"the class {store.__name__}" if isinstance(store, type) else type(store).__name__
         raise TypeError(f"store is a store such as FileStore('~/token.json'), not {kind}")
+    if hasattr(store, "claim") and not hasattr(store, "glimpse"):
+        raise TypeError(
+            f"{type(store).__name__} has claim() but no glimpse(): processes that wait for a claim "
+            "would load the whole record at each look. Add a method glimpse() that tells at little "
+            "cost whether the slot was written, or remove claim()."
+        )
     return store
 
 

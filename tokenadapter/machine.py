@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from tokenadapter.late import late
+
 __all__ = ["MACHINE", "Machine"]
 
 if TYPE_CHECKING:  # whoever starts a program would pay for the class
+    from tokenadapter import owner, threads
 
     class Event(Protocol):
         """What happened or did not yet."""
@@ -23,6 +26,9 @@ if TYPE_CHECKING:  # whoever starts a program would pay for the class
         def is_set(self) -> bool: ...
         def set(self) -> None: ...
         def wait(self, timeout: float) -> bool: ...
+
+else:
+    owner, threads = late("tokenadapter.owner"), late("tokenadapter.threads")
 
 
 class Machine:
@@ -42,10 +48,20 @@ class Machine:
     def thread_id(self) -> int:
         return threading.get_ident()
 
-    def event(self) -> Event:
-        from tokenadapter.threads import Latch
+    def process(self) -> str:
+        """The name of this process, which no other in the world has."""
+        return owner.this_process()
 
-        return Latch()
+    def has_died(self, process: str) -> bool:
+        """Whether the process of that name is known to have ended."""
+        return owner.has_died(process)
+
+    def is_elsewhere(self, process: str) -> bool:
+        """Whether the process of that name is on another machine for certain."""
+        return owner.is_elsewhere(process)
+
+    def event(self) -> Event:
+        return threads.Latch()
 
     def start(self, work: Callable[[], None]) -> bool:
         """Run *work* in a thread that the interpreter waits for when it exits.
@@ -56,27 +72,21 @@ class Machine:
             # This is an atexit handler in the main thread, which counts as ended: the interpreter
             # has waited for its threads, and waits for no other.
             return False
-        from tokenadapter.threads import Helper
-
         try:
-            Helper(work).start()
+            threads.Helper(work).start()
         except RuntimeError:
             return False
         return True
 
     def is_helper(self) -> bool:
         """Whether the calling thread is one that :meth:`start` started: nobody else needs it."""
-        from tokenadapter.threads import Helper
-
-        return isinstance(threading.current_thread(), Helper)
+        return isinstance(threading.current_thread(), threads.Helper)
 
     def exiting(self) -> bool:
         """Whether the program is over, and the interpreter waits for nothing but helpers."""
-        from tokenadapter.threads import Helper
-
         main = threading.main_thread()
         return not main.is_alive() and all(
-            thread is main or thread.daemon or isinstance(thread, Helper)
+            thread is main or thread.daemon or isinstance(thread, threads.Helper)
             for thread in threading.enumerate()
         )
 

@@ -19,7 +19,16 @@ else from [0.75, 1].
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from tokenadapter.late import late
+
+if TYPE_CHECKING:
+    import datetime
+    from email import utils as email_utils
+else:
+    datetime = late("datetime")
+    email_utils = late("email.utils")
 
 __all__ = ["RETRY_AFTER_LIMIT", "backoff", "retry_after", "windows"]
 
@@ -68,13 +77,10 @@ def retry_after(header: str | None, now: float) -> float | None:
         # No longer than that: int() takes its time for absurd numbers of digits.
         seconds = float(header[:12])
     else:
-        from datetime import UTC
-        from email.utils import parsedate_to_datetime
-
         try:
-            date = parsedate_to_datetime(header)
+            date = email_utils.parsedate_to_datetime(header)
             # Without a zone it is meant as GMT, not as local time (RFC 9110 section 5.6.7).
-            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+            seconds = (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp() - now
         except (ValueError, OverflowError):
             return None
     return min(max(seconds, 0.0), RETRY_AFTER_LIMIT)

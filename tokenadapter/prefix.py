@@ -17,8 +17,12 @@ from urllib.parse import unquote
 from requests.models import PreparedRequest
 from urllib3.util import parse_url
 
+from tokenadapter.late import late
+
 if TYPE_CHECKING:
-    from tokenadapter.errors import UnsafeTarget
+    from tokenadapter import errors
+else:
+    errors = late("tokenadapter.errors")
 
 __all__ = ["Prefix"]
 
@@ -161,10 +165,8 @@ class Prefix:
         return match(url)
 
 
-def _unsafe(message: str) -> UnsafeTarget:
-    from tokenadapter.errors import UnsafeTarget
-
-    return UnsafeTarget(message)
+def _unsafe(message: str) -> errors.UnsafeTarget:
+    return errors.UnsafeTarget(message)
 
 
 def _parts(url: str) -> tuple[str, str, str, str] | None:

@@ -13,18 +13,28 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tokenadapter import policy
 from tokenadapter.choice import Choice
+from tokenadapter.interchange import always
 from tokenadapter.journal import Journal
+from tokenadapter.late import late
 from tokenadapter.machine import Machine
-from tokenadapter.record import Hold, Record, mark
+from tokenadapter.record import Hold, Record, Waiter, mark
 from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from tokenadapter import errors, failures
     from tokenadapter.errors import TokenError
     from tokenadapter.protocols import Answer, Credential, Grant, StoreLock
+else:
+    errors = late("tokenadapter.errors")
+    failures = late("tokenadapter.failures")
 
 __all__ = ["Presenter"]
 
+# Seconds within which a request follows its announcement, if the store is quick, ...
+_SENDING: Final = 1.0
+# ... and by which the clocks of those who read the announcement may differ.
+_CLOCKS: Final = 1.0
 # Seconds for which nobody asks again as a client, or for a scope, that was refused.
 _CONFIG_HOLD: Final = 60.0
 # Seconds for which a caller, or an interpreter that exits, is kept waiting for a save that fails.
@@ -65,15 +75,25 @@ class Presenter:
         :raises StoreError: if what must be written beforehand cannot be: nothing was sent.
         :raises TokenError: if there is no new token.
         """
-        before = view.record
-        announced = self._announce(lock, view, credential) if credential.single_use else view
-        if announced is None or not (credential.single_use or lock.confirm()):
-            return None  # the lock was lost
-        view = announced
+        before, waiter = view.record, None
+        if credential.single_use:
+            waiter = self._waiter(view)
+            announced = self._announce(lock, view, credential, waiter)
+            if announced is None:
+                return None
+            view = announced
+            credential = credential._replace(may_be_sent=self._may_be_sent(lock, view))
+        elif not lock.confirm():
+            return None
         started = self._machine.monotonic()
         answer = self._ask(view, credential, before.token)
+        if waiter is not None:
+            self._choice.awaits_no_more(waiter)
         if not isinstance(answer, _Minted):
-            self._tell_all(lock, view, before, credential, answer)
+            if getattr(answer, "processed", None) is False and not credential.may_be_sent():
+                self._try_to_write(view, before)
+                return None
+            self._tell_all(lock, view, before, credential, answer, waiter)
             return None
         self._choice.begin_anew()
         saved = self._save(lock, view, before, answer, credential, serve_unsaved)
@@ -109,38 +129,63 @@ class Presenter:
         record = view.record.minted(answer.token, self._grant.asked, view.read_at)
         return view._replace(record=record)
 
-    def _announce(self, lock: StoreLock, view: View, credential: Credential) -> View | None:
+    def _waiter(self, view: View) -> Waiter:
+        """This process, which is about to await an answer."""
+        waits = _sending(view) + self._grant.deadline + _CLOCKS
+        return Waiter(self._machine.process(), self._slot.now(view) + waits)
+
+    def _announce(
+        self, lock: StoreLock, view: View, credential: Credential, waiter: Waiter
+    ) -> View | None:
         """Write the intent, and make sure that nothing stands in the way of the save after it.
 
-        :returns: ``None`` if the lock was lost meanwhile.
+        :returns: ``None`` if the lock was lost meanwhile, or it took too long: others believe the
+            announcement for a while only.
         :raises StoreError: if something stands in the way.
         """
-        before = view.record
+        before, end = view.record, self._machine.monotonic() + _sending(view)
         key = self._choice.digest(before, credential)
-        announced = self._slot.write(view, before.presenting(key, self._slot.stamp(view)))
+        intent = before.presenting(key, self._slot.stamp(view), waiter)
+        announced = self._slot.write(view, intent)
         is_ready = False
         try:
             self._slot.store.prepare()
             # The last thing before the request is sent.
-            is_ready = lock.confirm()
+            is_ready = (
+                lock.confirm()
+                and self._machine.monotonic() < end
+                and self._may_be_sent(lock, announced)()
+            )
         finally:
             if not is_ready:
                 # Nothing is sent: let it be as if nothing had been announced.
+                self._choice.awaits_no_more(waiter)
                 self._try_to_write(announced, before)
         return announced if is_ready else None
 
-    def _try_to_write(self, view: View, record: Record) -> None:
-        from tokenadapter.errors import StoreError
+    def _may_be_sent(self, lock: StoreLock, view: View) -> Callable[[], bool]:
+        """What to ask in the last moment before the request is sent, which may be some time after
+        the lock was confirmed: it takes time to connect.
 
-        with suppress(StoreError, Moved):
+        While a declared grace lasts, the next holder of the lock does not wait for the answers that
+        others await: so a request is sent by the holder, or not at all.  Otherwise the next holder
+        waits for longer than the deadline of a request.
+        """
+        if self._slot.lock_ends_with_holder or not self._grant.grace:
+            return always
+        is_certain: Callable[[], bool] = getattr(lock, "is_certain", always)
+        intent = view.record.intent
+        is_alone = intent is None or len(intent.awaited) == 1
+        return lambda: is_certain() and (is_alone or self._choice.grace_left(view) > 0)
+
+    def _try_to_write(self, view: View, record: Record) -> None:
+        with suppress(errors.StoreError, Moved):
             self._slot.write(view, record)
 
     def _ask(
         self, view: View, credential: Credential, previous: Token | None
     ) -> _Minted | TokenError:
         """Present *credential*, and understand what comes of it."""
-        from tokenadapter import failures
-
         sent_at, wall = self._slot.stamp(view), self._machine.wall()
         intent = view.record.intent
         if credential.single_use and intent is not None:
@@ -171,9 +216,11 @@ class Presenter:
         serve_unsaved: Callable[[View], None],
     ) -> View | None:
         """Save the token, whatever it takes if a refresh token was spent for it."""
-        note = mark(credential.secret) if credential.single_use and minted.rotated else None
-        # It may be shown to us again: by the configuration, or by who adopts it once more.
-        for_good = credential.first or note == before.origin
+        is_spent = minted.rotated and (credential.single_use or credential.opaque)
+        note = mark(credential.secret) if is_spent else None
+        # It may be shown to us again: by the configuration, a function, or who adopts it once more.
+        for_good = credential.first or credential.opaque or note == before.origin
+        begins = before.token is None or before.token.refresh_token != credential.secret
         tag, failures, last_try = self._slot.new_tag(view), 0, inf
         while True:
             record = view.record.minted(
@@ -181,6 +228,7 @@ class Presenter:
                 self._grant.asked,
                 self._slot.stamp(view),
                 note if for_good else None,
+                begins=begins,
             )
             try:
                 view = self._slot.write(view, record, tag)
@@ -195,7 +243,7 @@ class Presenter:
             except Exception as error:  # noqa: BLE001 - a spent token is lost by nothing
                 failures += 1
                 unsaved = view._replace(record=record)
-                if not credential.single_use:
+                if not (credential.single_use or is_spent):
                     self._journal.tell_once("StoreFailed", error=str(error))
                     return unsaved
                 if self._machine.exiting() or not self._machine.is_helper():
@@ -222,11 +270,9 @@ class Presenter:
 
     def _note(self, note: str, for_good: bool) -> None:
         """Remember what was spent, for when the record is lost."""
-        from tokenadapter.errors import StoreError
-
         try:
             self._slot.store.mark(note, for_good=for_good)
-        except StoreError as error:
+        except errors.StoreError as error:
             self._journal.tell_once("StoreFailed", error=str(error))
 
     def _is_still_ours(self, view: View, before: Record, credential: Credential) -> bool:
@@ -249,19 +295,19 @@ class Presenter:
         before: Record,
         credential: Credential,
         failure: TokenError,
+        waiter: Waiter | None,
     ) -> None:
         """Write down why there is no new token, for all who share the store.
 
         :raises TokenError: *failure*, unless it was a refusal: then another credential may be left.
         """
-        from tokenadapter.errors import StoreError
-
         is_final = _is_final(failure, credential)
         while True:
             # Anew for each view: it may be of another record, with a salt of its own.
             hold = None if is_final else self._hold(view, failure)
             try:
-                self._slot.write(view, self._failed(view, before, credential, failure, hold))
+                failed = self._failed(view, before, credential, failure, hold, waiter)
+                self._slot.write(view, failed)
                 break
             except Moved as moved:
                 # Who has lost the lock leaves the record to those who have it.
@@ -271,7 +317,7 @@ class Presenter:
                 # A hold binds us as long as the token that we saw is there, a refusal in any case.
                 self._keep(before if hold else view.record, credential, failure, hold)
                 return
-            except StoreError:
+            except errors.StoreError:
                 self._keep(before, credential, failure, hold)
                 raise failure from failure.__cause__
         if not is_final:
@@ -284,10 +330,9 @@ class Presenter:
         credential: Credential,
         failure: TokenError,
         hold: Hold | None,
+        waiter: Waiter | None,
     ) -> Record:
         """What becomes of the record."""
-        from tokenadapter.errors import RefreshTemporarilyFailed
-
         if hold is None:
             return view.record.refused(
                 self._choice.digest(view.record, credential),
@@ -296,8 +341,8 @@ class Presenter:
                 error=getattr(failure, "error", None),
                 cause=str(failure),
             )
-        if isinstance(failure, RefreshTemporarilyFailed) and failure.processed is None:
-            return view.record.unknown(hold)
+        if isinstance(failure, errors.RefreshTemporarilyFailed) and failure.processed is None:
+            return view.record.unknown(hold, waiter)
         return view.record.unprocessed(before, hold)
 
     def _keep(
@@ -310,13 +355,11 @@ class Presenter:
             self._choice.hold_alone(record, hold)
 
     def _hold(self, view: View, failure: TokenError) -> Hold:
-        from tokenadapter.errors import ReauthRequired, RefreshTemporarilyFailed
-
         record, now = view.record, self._slot.stamp(view)
         step = self._choice.step_after(record)
         cause, error = str(failure), getattr(failure, "error", None)
-        if not isinstance(failure, RefreshTemporarilyFailed):
-            kind = "refused" if isinstance(failure, ReauthRequired) else "config"
+        if not isinstance(failure, errors.RefreshTemporarilyFailed):
+            kind = "refused" if isinstance(failure, errors.ReauthRequired) else "config"
             return Hold(now, _CONFIG_HOLD, step, self._choice.client(record), kind, error, cause)
         duration = policy.backoff(step, self._machine.random())
         if failure.retry_after is not None:
@@ -332,16 +375,18 @@ class Presenter:
 
 def _known_errors() -> tuple[type[TokenError], ...]:
     """What a source raises to tell what became of its request."""
-    from tokenadapter.errors import ReauthRequired, RefreshConfigError, RefreshTemporarilyFailed
+    return errors.ReauthRequired, errors.RefreshConfigError, errors.RefreshTemporarilyFailed
 
-    return ReauthRequired, RefreshConfigError, RefreshTemporarilyFailed
+
+def _sending(view: View) -> float:
+    """Seconds within which a request follows its announcement: a store that is slow to tell what it
+    holds is slow to write, too."""
+    return _SENDING + 4 * view.took
 
 
 def _is_final(failure: TokenError, credential: Credential) -> bool:
     """Whether the server refused *credential* for good."""
-    from tokenadapter.errors import ReauthRequired
-
-    return isinstance(failure, ReauthRequired) and credential.refusal_is_final
+    return isinstance(failure, errors.ReauthRequired) and credential.refusal_is_final
 
 
 def _completed(answer: Answer, credential: Credential, sent_at: float, wall: float) -> _Minted:

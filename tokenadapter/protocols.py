@@ -87,6 +87,10 @@ class StoreLock(Protocol):
     """The right to renew, for one holder at a time.  Made anew for each attempt, and taken,
     confirmed and released by one thread.
 
+    One that may lapse while its holder lives may have a method ``is_certain()`` besides: whether it
+    cannot have lapsed yet, without asking the store.  It is asked just before a refresh token is
+    sent for which the server declares a grace.
+
     Like a :class:`Grant`, it may have a method ``load()``.
     """
 
@@ -112,6 +116,10 @@ class TokenStore(Protocol):
     A store whose lock is a lease has an attribute ``lease`` besides: for how many seconds the lock
     outlives a holder that died.  It has to be shorter than the grant's ``grace``, if there is one.
 
+    A store whose lock ends with its holder, and no sooner, because the kernel keeps it, has an
+    attribute ``lock_ends_with_holder`` that is true.  Of any other lock, a holder that was stopped
+    may go on after others have taken it: so what its intent says is believed for a while.
+
     A store that can tell for much less than a :meth:`load` whether it was written has a method
     ``glimpse()`` besides, for those who wait for that: what it returns differs then; ``None`` if it
     cannot tell.
@@ -120,7 +128,8 @@ class TokenStore(Protocol):
     as well.  It says that the caller is about to renew what the slot holds now, for much less than
     the lock takes, and returns a context manager, for as long as that lasts; or ``None`` if another
     process has said so and is alive, or has the lock.  A claim keeps nobody from anything: those
-    who find one wait for a while before they try the lock.
+    who find one wait for a while before they try the lock.  They look at the slot again and again,
+    so a keeper refuses (:class:`TypeError`) a store that has ``claim()`` without ``glimpse()``.
     """
 
     @property

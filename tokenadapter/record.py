@@ -3,9 +3,9 @@
 The record is what the processes that share a store tell each other: the token, whose it is, and
 three things that can go wrong with it.
 
-* An **intent** is written before a credential that can be spent is presented.  While its writer
-  lives, it holds the lock; an intent that is found under a lock that could be had means that an
-  answer may be lost.
+* An **intent** is written before a credential that can be spent is presented.  It names the process
+  that awaits the answer, and until when.  An intent that nobody awaits any more, or only processes
+  that have died, means that an answer may be lost.
 * A **tombstone** marks a credential that the server refused: it is not presented again.
 * A **hold** says until when nobody should ask the token endpoint.
 
@@ -22,12 +22,17 @@ unprocessed   it is certain that the server did not spend it:       ``unprocesse
               never sent, 429, 503, another OAuth error             intent is as before, and
                                                                     there is a hold
 unknown       anything else: no answer, or none that can be read    ``unknown``: the intent
-                                                                    stays, and there is a hold
+                                                                    stays, awaited by nobody,
+                                                                    and there is a hold
 ============  ====================================================  ==========================
 
 Besides these, ``presenting`` writes the intent, ``adopted`` takes in a token that came from
 elsewhere and is a new beginning, ``distrusting`` notes that a token was refused when new, and
 ``restored`` brings back what the store has lost.
+
+A document says in which format it was written, and which format its reader has to know at least.
+Within that, a later version may add keys: what this one does not know is kept at the top of the
+document, and ignored below.
 
 All times are the store's.  Credentials appear as salted hashes only.
 """
@@ -36,14 +41,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from tokenadapter.interchange import Value
+from tokenadapter.late import late
 from tokenadapter.policy import backoff
 from tokenadapter.token import Token
-from tokenadapter.value import Value
 
-__all__ = ["Hold", "Intent", "Record", "Replaced", "Tombstone", "digest", "mark"]
+if TYPE_CHECKING:
+    import hashlib
+else:
+    hashlib = late("hashlib")
 
+__all__ = ["Hold", "Intent", "Record", "Replaced", "Tombstone", "Waiter", "digest", "mark"]
+
+# What this version writes, and the latest that it can read.
 _FORMAT = 1
 _TOMBSTONES_KEPT = 8
 # Seconds after its end for which a distrust makes the next one longer.
@@ -51,11 +63,22 @@ _DISTRUST_REMEMBERED = 600.0
 # Seconds for which programs that ask for different things may not replace each other's token.
 _REPLACED_REMEMBERED = 3600.0
 _REPLACED_KEPT = 8
+# Seconds between two times of which one has to come after the other, if the clock tells less.
+_LATER = 0.001
 # Seconds by which a clock may seem to have been set back: what is between two reads of it.
 _SLACK = 1.0
 # No number in a record is as large.
 _FURTHEST = 1e12
-_NUMBERS = frozenset({"first_sent", "attempt", "at", "set_at", "duration", "step"})
+_NUMBERS = frozenset({"first_sent", "attempt", "until", "at", "set_at", "duration", "step"})
+
+
+class Waiter(Value):
+    """Who awaits the answer to a presentation."""
+
+    owner: str
+    """The process (:mod:`tokenadapter.owner`)."""
+    until: float
+    """When it has given up at the latest."""
 
 
 class Intent(Value):
@@ -64,6 +87,8 @@ class Intent(Value):
     credential: str
     first_sent: float
     attempt: int
+    awaited: tuple[Waiter, ...] = ()
+    """Who may still get an answer: more than one where it was presented again within a grace."""
 
 
 class Tombstone(Value):
@@ -132,6 +157,17 @@ class Record(Value):
     generation: int = 0
     """How often the token was replaced or given up: it only grows, unless the store goes back to
     what it held before."""
+    begun: float = 0.0
+    """When the grant began from which the token descends, by a login or by a credential that is not
+    of this record; or when the token was given up."""
+    written: float = 0.0
+    """When the token was last replaced or given up."""
+    format: int = _FORMAT
+    """The latest format that a writer of this record knew."""
+    oldest_reader: int = _FORMAT
+    """The format that a reader has to know at least."""
+    others: Mapping[str, Any] = {}
+    """What a later version added."""
 
     # --- reading -------------------------------------------------------------------------
 
@@ -143,8 +179,11 @@ class Record(Value):
         return None
 
     def precedes(self, other: Record) -> bool:
-        """Whether *other* has come of this one, by what their generations tell."""
-        return self.salt == other.salt and self.generation < other.generation
+        """Whether *other* has come of this one: it holds a later grant, or a later token of the
+        same."""
+        return self.salt == other.salt and (
+            (self.begun, self.generation) < (other.begun, other.generation)
+        )
 
     def is_expired(self, now: float) -> bool:
         """Whether the token is of no more use by what is known of its lifetime."""
@@ -174,19 +213,32 @@ class Record(Value):
 
     # --- transitions ---------------------------------------------------------------------
 
-    def presenting(self, credential: str, now: float) -> Self:
-        """A credential is about to be presented, the first time or once more."""
+    def presenting(self, credential: str, now: float, waiter: Waiter) -> Self:
+        """A credential is about to be presented, the first time or once more.
+
+        :param waiter: who awaits the answer.
+        """
         intent = self.intent
-        if intent is not None and intent.credential == credential:
-            return self._replace(intent=intent._replace(attempt=intent.attempt + 1))
-        return self._replace(intent=Intent(credential, now, 1))
+        if intent is None or intent.credential != credential:
+            intent = Intent(credential, now, 0)
+        others = (other for other in intent.awaited if now < other.until)
+        return self._replace(
+            intent=intent._replace(attempt=intent.attempt + 1, awaited=(*others, waiter))
+        )
 
     def minted(
-        self, token: Token, asked: Mapping[str, str], now: float, spent: str | None = None
+        self,
+        token: Token,
+        asked: Mapping[str, str],
+        now: float,
+        spent: str | None = None,
+        *,
+        begins: bool = False,
     ) -> Self:
         """A presentation was answered with *token*.
 
         :param spent: the mark of what it spent, if that may be shown to us again.
+        :param begins: whether a grant begins by it: what was presented is not of this record.
         """
         replaced = tuple(past for past in self.replaced if dict(past.asked) != dict(asked))
         if self.token is not None and dict(self.asked) != dict(asked):
@@ -199,17 +251,17 @@ class Record(Value):
             hold=None,
             spent=self.spent if spent is None or spent in self.spent else (*self.spent, spent),
             generation=self.generation + 1,
+            begun=_after(self.begun, now) if begins or self.token is None else self.begun,
+            written=_after(self.written, now),
         )
 
-    def adopted(self, token: Token, asked: Mapping[str, str]) -> Self:
+    def adopted(self, token: Token, asked: Mapping[str, str], now: float) -> Self:
         """A token came from elsewhere, a login or another library's cache: a new beginning."""
         refresh = token.refresh_token
         alive = None if refresh is None else digest(self.salt, "refresh_token", refresh)
-        return type(self)(
-            self.whose,
-            asked,
-            self.salt,
-            token,
+        return self.forgotten(now)._replace(
+            asked=asked,
+            token=token,
             # A refresh token that is dead stays dead; a password may be good by now.
             tombstones=tuple(
                 stone
@@ -217,23 +269,24 @@ class Record(Value):
                 if stone.kind == "refresh_token" and stone.credential != alive
             ),
             origin=None if refresh is None else mark(refresh),
-            spent=self.spent,
-            generation=self.generation + 1,
         )
 
     def pardoned(self) -> Self:
         """Somebody says that it is worth another try: nothing is held or refused any more."""
         return self._replace(tombstones=(), hold=None, distrust=None)
 
-    def forgotten(self) -> Self:
+    def forgotten(self, now: float) -> Self:
         """The token was given up.  What was spent or refused stays so."""
-        return type(self)(
-            self.whose,
-            self.asked,
-            self.salt,
-            tombstones=self.tombstones,
-            spent=self.spent,
+        return self._replace(
+            token=None,
+            replaced=(),
+            intent=None,
+            hold=None,
+            distrust=None,
+            origin=None,
             generation=self.generation + 1,
+            begun=_after(self.begun, now),
+            written=_after(self.written, now),
         )
 
     def restored(self, found: Self) -> Self:
@@ -283,9 +336,16 @@ class Record(Value):
         intent = before.intent if before.salt == self.salt else None
         return self._replace(intent=intent, hold=hold)
 
-    def unknown(self, hold: Hold) -> Self:
-        """Nobody knows whether the credential was spent: the intent goes on saying so."""
-        return self._replace(hold=hold)
+    def unknown(self, hold: Hold, waiter: Waiter | None = None) -> Self:
+        """Nobody knows whether the credential was spent: the intent goes on saying so.
+
+        :param waiter: who does not await the answer any more.
+        """
+        intent = self.intent
+        if intent is not None:
+            others = (other for other in intent.awaited if other != waiter)
+            intent = intent._replace(awaited=tuple(others))
+        return self._replace(intent=intent, hold=hold)
 
     def distrusting(self, token: Token, now: float, u: float) -> Self:
         """*token* was refused when it was new: another renewal would not help for a while.
@@ -304,7 +364,9 @@ class Record(Value):
     def to_document(self) -> dict[str, Any]:
         """The record as a JSON object; what is empty is left out."""
         document: dict[str, Any] = {
-            "version": _FORMAT,
+            **self.others,
+            "format": max(self.format, _FORMAT),
+            "oldest_reader": self.oldest_reader,
             "whose": dict(self.whose),
             "asked": dict(self.asked),
             "salt": self.salt,
@@ -312,10 +374,15 @@ class Record(Value):
         if self.token is not None:
             document["token"] = self.token.to_dict()
         if self.replaced:
-            document["replaced"] = [[dict(past.asked), past.at] for past in self.replaced]
+            document["replaced"] = [
+                {"asked": dict(past.asked), "at": past.at} for past in self.replaced
+            ]
         if self.origin is not None:
             document["origin"] = self.origin
-        for name in ("intent", "hold", "distrust"):
+        if self.intent is not None:
+            waiters = [waiter._asdict() for waiter in self.intent.awaited]
+            document["intent"] = {**self.intent._asdict(), "awaited": waiters}
+        for name in ("hold", "distrust"):
             value = getattr(self, name)
             if value is not None:
                 document[name] = value._asdict()
@@ -323,18 +390,21 @@ class Record(Value):
             document["tombstones"] = [stone._asdict() for stone in self.tombstones]
         if self.spent:
             document["spent"] = list(self.spent)
-        if self.generation:
-            document["generation"] = self.generation
+        for name in ("generation", "begun", "written"):
+            if getattr(self, name):
+                document[name] = getattr(self, name)
         return document
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         """The reverse of :meth:`to_document`.
 
-        :raises ValueError: if the document is not a record, or of a later format.
+        :raises ValueError: if the document is not a record, or its reader has to know a later
+            format than this version does.
         """
-        if document.get("version") != _FORMAT:
-            raise ValueError(f"its format is {document.get('version')!r}, not {_FORMAT}")
+        reader = document.get("oldest_reader")
+        if isinstance(reader, int) and reader > _FORMAT:
+            raise ValueError(f"a later version wrote it, for readers of format {reader} and above")
         try:
             return cls(
                 whose=dict(document["whose"]),
@@ -342,15 +412,21 @@ class Record(Value):
                 salt=str(document["salt"]),
                 token=_each(Token.from_dict, document.get("token")),
                 replaced=tuple(
-                    Replaced(dict(asked), float(at)) for asked, at in document.get("replaced", ())
+                    Replaced(dict(item["asked"]), float(item["at"]))
+                    for item in document.get("replaced", ())
                 ),
                 origin=_each(str, document.get("origin")),
-                intent=_each(partial(_made, Intent), document.get("intent")),
+                intent=_each(_intent, document.get("intent")),
                 tombstones=tuple(_made(Tombstone, item) for item in document.get("tombstones", ())),
                 hold=_each(partial(_made, Hold), document.get("hold")),
                 distrust=_each(partial(_made, Hold), document.get("distrust")),
                 spent=tuple(map(str, document.get("spent", ()))),
                 generation=int(document.get("generation", 0)),
+                begun=float(document.get("begun", 0.0)),
+                written=float(document.get("written", 0.0)),
+                format=int(document["format"]),
+                oldest_reader=int(document["oldest_reader"]),
+                others={name: document[name] for name in document if name not in _KEYS},
             )
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"it cannot be read as a record ({type(error).__name__})") from None
@@ -361,8 +437,6 @@ def digest(salt: str, kind: str, secret: str) -> str:
 
     Passwords can be guessed, so their hash is slow (PBKDF2, RFC 8018); refresh tokens are random.
     """
-    import hashlib
-
     text = f"{kind}\0{secret}".encode()
     if kind == "refresh_token":
         return hashlib.sha256(salt.encode() + b"\0" + text).hexdigest()[:32]
@@ -373,12 +447,26 @@ def mark(secret: str) -> str:
     """What is remembered of a spent refresh token, also where the record is lost: so it has no
     salt.  A refresh token is long and random.
     """
-    import hashlib
-
     return hashlib.sha256(b"tokenadapter spent\0" + secret.encode()).hexdigest()[:32]
 
 
+# What stands at the top of a document.
+_KEYS = frozenset(Record.__annotations__) - {"others"}
+
+
+def _after(time: float, now: float) -> float:
+    # Also if the clock was set back since, or another machine's is behind.
+    return max(now, time + _LATER)
+
+
+def _intent(fields: Mapping[str, Any]) -> Intent:
+    waiters = tuple(_made(Waiter, item) for item in fields.get("awaited", ()))
+    intent: Intent = _made(Intent, {**fields, "awaited": waiters})
+    return intent
+
+
 def _made(kind: Any, fields: Mapping[str, Any]) -> Any:
+    fields = {name: value for name, value in fields.items() if name in kind.__annotations__}
     for name, value in fields.items():
         is_number = isinstance(value, (int, float)) and abs(value) < _FURTHEST
         if is_number != (name in _NUMBERS):

@@ -15,7 +15,14 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO, UnsupportedOperation
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+from tokenadapter.late import late
+
+if TYPE_CHECKING:
+    import tempfile
+else:
+    tempfile = late("tempfile")
 
 __all__ = ["NotReplayable", "Recorder", "record"]
 
@@ -140,11 +147,9 @@ class Recorder:
             self._give_up(f"the body could not be recorded: {error}")
 
     def _move_to_disk(self) -> None:
-        from tempfile import TemporaryFile
-
         memory = self._kept
         if isinstance(memory, BytesIO):
-            self._kept = TemporaryFile()  # noqa: SIM115
+            self._kept = tempfile.TemporaryFile()
             self._kept.write(memory.getbuffer())
 
     def _give_up(self, reason: str) -> None:

@@ -6,7 +6,8 @@ the token; at last let the lock go.
 
 Who does not get the lock watches the record, and tries the lock at each pause: when the renewal is
 done, all see it at their next look and nobody queues for the lock; when the holder has died, one of
-them takes its place.
+them takes its place.  A lock that lapses by itself does not prove that its holder has died: then
+the intent is believed for as long as its writer may await an answer.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from tokenadapter.choice import Choice
-from tokenadapter.hand import Hand, Outcome
+from tokenadapter.hand import Hand, Need, Outcome
 from tokenadapter.journal import Journal
+from tokenadapter.late import late
 from tokenadapter.machine import Machine
-from tokenadapter.need import Need
 from tokenadapter.presentation import Presenter
 from tokenadapter.record import Record
 from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from tokenadapter import errors, failures
     from tokenadapter.protocols import Grant, StoreLock
+else:
+    errors = late("tokenadapter.errors")
+    failures = late("tokenadapter.failures")
 
 __all__ = ["Renewal"]
 
@@ -75,11 +80,9 @@ class Renewal:
         :returns: ``None`` if nobody waits for it, and others see to it.
         :raises TokenError: if there is none.
         """
-        from tokenadapter.errors import StoreError
-
         try:
             return self._perform(need, serve, seen)
-        except StoreError as trouble:
+        except errors.StoreError as trouble:
             # Without the store nothing can be spent.  What spends nothing goes on.
             view = self._presenter.present_alone(trouble) if need.waits else None
             if view is None:
@@ -93,13 +96,9 @@ class Renewal:
         :raises TokenNotPersisted: if it cannot be saved.
         :raises LockTimeout: if others hold the lock for too long.
         """
-        from tokenadapter.errors import StoreError
-
         try:
             view = self._write_locked(lambda view: self._adopted(view, token))
-        except StoreError as error:
-            from tokenadapter import failures
-
+        except errors.StoreError as error:
             raise failures.not_adopted(error) from error
         if token.refresh_token is None:
             self._choice.begin_anew()
@@ -133,7 +132,9 @@ class Renewal:
             if token is not None and revoke is not None:
                 revoke(token)
             found.append(token)
-            return view.record if view.tag is None else view.record.forgotten()
+            return (
+                view.record if view.tag is None else view.record.forgotten(self._slot.stamp(view))
+            )
 
         self._write_locked(forgotten, self._hold_for())
         self._slot.forget()
@@ -149,11 +150,13 @@ class Renewal:
         u = self._machine.random()
 
         def distrusting(view: View) -> Record:
-            if not token.is_same(view.record.token):
+            if not token.is_same(view.record.token) or self._is_distrusted(view, token):
                 return view.record
             return view.record.distrusting(token, self._slot.stamp(view), u)
 
-        view = self._write_locked(distrusting)
+        # The API refuses the token to all who share it: one of them notes that, and the others see
+        # it without waiting for the lock in turn.
+        view = self._write_locked(distrusting, looks_first=True)
         if view.record.token is None or token.is_same(view.record.token):
             return None
         return self._taken(view, is_new=True).token
@@ -167,6 +170,7 @@ class Renewal:
         view = first = seen or self._slot.look()
         is_news = True
         while True:
+            tried = self._machine.monotonic()
             if is_news:
                 outcome = self._settled(view, need, first)
                 if outcome is not None and not view.lags:
@@ -184,16 +188,19 @@ class Renewal:
                 lock.release()
             if not need.waits:
                 return None
-            is_news = self._rest(next(pauses), view)
-            if is_news:
-                view = self._slot.look()
+            # At least for as long as it took to ask: a store that many ask at once has to come to
+            # the questions of whoever renews.
+            took = view.took + self._machine.monotonic() - tried
+            if is_news := self._rest(max(next(pauses), took), view):
+                known, view = view, self._slot.look()
+                is_news = view.tag != known.tag
 
     def _locked(
         self, lock: StoreLock, need: Need, first: View, serve: Callable[[Outcome], None]
     ) -> Outcome | None:
         """What the holder of the lock does.
 
-        :returns: ``None`` if the lock was lost.
+        :returns: ``None`` if the lock was lost, or an earlier holder still awaits its answer.
         """
         while lock.confirm():
             # What was read before the lock was had may be long out of date.
@@ -204,6 +211,8 @@ class Renewal:
                     self._slot.write(view, view.record)
                 return outcome
             self._raise_if_hopeless(view)
+            if self._choice.is_awaited(view):
+                return None
             saved = self._presenter.present(
                 lock,
                 view,
@@ -224,10 +233,8 @@ class Renewal:
         if token is None:
             return None
         if token.is_same(need.rejected):
-            distrust = view.record.distrust
-            if distrust is not None and distrust.binds(token.fingerprint, self._slot.now(view)):
-                return Outcome(token, is_new=False, distrusted=True)
-            return None
+            is_distrusted = self._is_distrusted(view, token)
+            return Outcome(token, is_new=False, distrusted=True) if is_distrusted else None
         is_new = not token.is_same(first.record.token)
         hand = self._weigh(view)
         least = hand.least(fresh=need.fresh, min_validity=need.min_validity)
@@ -235,6 +242,10 @@ class Renewal:
         # Taken in any case: if no better one can be had, it is used to its end.
         outcome = self._taken(view, is_new)
         return outcome if is_new or is_good else None
+
+    def _is_distrusted(self, view: View, token: Token) -> bool:
+        distrust = view.record.distrust
+        return distrust is not None and distrust.binds(token.fingerprint, self._slot.now(view))
 
     def _own_token(self, view: View) -> Token | None:
         """The token of the slot, if it was asked for as we ask.
@@ -248,8 +259,6 @@ class Renewal:
         if dict(record.asked) == dict(ours):
             return record.token
         if record.conflicts(ours, self._slot.now(view)):
-            from tokenadapter import failures
-
             raise failures.asked_for_otherwise(self._slot.store, record.asked, ours)
         return None
 
@@ -267,18 +276,30 @@ class Renewal:
     def _adopted(self, view: View, token: Token) -> Record:
         refresh = token.refresh_token
         if refresh is not None and self._choice.is_spent(view, refresh):
-            from tokenadapter import failures
-
             raise failures.spent_before(self._slot.store)
         offset = self._slot.now(view) - self._machine.wall()
         expires_at = None if token.expires_at is None else token.expires_at + offset
         token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
-        return view.record.adopted(token, self._grant.asked)
+        return view.record.adopted(token, self._grant.asked, self._slot.stamp(view))
 
-    def _write_locked(self, change: Callable[[View], Record], hold_for: float = _MARGIN) -> View:
-        """Write what *change* makes of the record."""
+    def _write_locked(
+        self,
+        change: Callable[[View], Record],
+        hold_for: float = _MARGIN,
+        *,
+        looks_first: bool = False,
+    ) -> View:
+        """Write what *change* makes of the record.
+
+        :param looks_first: whether *change* is asked before each attempt at the lock as well: it
+            has no other effect, and the lock is needless if it changes nothing.
+        """
         pauses = self._pauses(None)
         while True:
+            if looks_first:
+                view = self._slot.look()
+                if change(view) is view.record:
+                    return view
             lock = self._slot.store.lock()
             try:
                 if lock.acquire(hold_for):
@@ -307,8 +328,6 @@ class Renewal:
         while machine.monotonic() < began + self._lock_timeout and not machine.exiting():
             yield pause * (0.5 + machine.random() / 2)
             pause = min(pause * 1.5, longest)
-        from tokenadapter import failures
-
         raise failures.locked(self._slot.store, machine.monotonic() - began)
 
     def _rest(self, seconds: float, view: View) -> bool:

@@ -16,13 +16,17 @@ from requests.adapters import BaseAdapter
 from requests.exceptions import InvalidSchema
 
 from tokenadapter.adapter import TokenAdapter
+from tokenadapter.late import late
 from tokenadapter.signers import changing, sorted_out
 
 if TYPE_CHECKING:
     from urllib3 import HTTPConnectionPool, PoolManager
 
+    from tokenadapter import pool
     from tokenadapter.keeper import TokenKeeper
     from tokenadapter.protocols import Grant, TokenSource
+else:
+    pool = late("tokenadapter.pool")
 
 __all__ = ["Retrofit", "retrofit"]
 
@@ -56,9 +60,7 @@ def retrofit(
     adapter = TokenAdapter(prefix, source, **ours)
     if isinstance(target, Session):
         return Retrofit(adapter, _Mounts(target, adapter).undo)
-    from tokenadapter.pool import fit
-
-    return Retrofit(adapter, fit(target, adapter))
+    return Retrofit(adapter, pool.fit(target, adapter))
 
 
 class Retrofit:

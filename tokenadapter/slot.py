@@ -4,7 +4,7 @@ Every write is a compare-and-swap on the tag of what was read before.  A tag is 
 nonce: whoever finds their own nonce in the slot has written, whatever the store answered.
 
 A slot *lags* if it was emptied since a token was seen there, or set back, by a failover or from a
-backup, to one of a lower generation: that may be spent.  Then what was seen counts.
+backup, to an earlier one: that may be spent.  Then what was seen counts.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tokenadapter.interchange import Value
+from tokenadapter.late import late
 from tokenadapter.machine import Machine
 from tokenadapter.record import Record
-from tokenadapter.value import Value
 
 if TYPE_CHECKING:
+    from tokenadapter import errors, failures
     from tokenadapter.protocols import Grant, TokenStore
+else:
+    errors = late("tokenadapter.errors")
+    failures = late("tokenadapter.failures")
 
 __all__ = ["Moved", "Slot", "View"]
 
@@ -59,12 +64,13 @@ class Slot:
         self.store = store
         self._grant = grant
         self._machine = machine
+        #: Whether having the lock proves that no earlier holder goes on.
+        self.lock_ends_with_holder: bool = getattr(store, "lock_ends_with_holder", False)
+        self.has_looked = False
         self._glimpse: Callable[[], object] = getattr(store, "glimpse", lambda: None)
         # The last record with a token that this process saw: where the slot lags, it is written
         # back.
         self._memory: Record | None = None
-        # When it was seen there last, by the store's clock.
-        self._seen_at = 0.0
 
     def look(self) -> View:
         """What the slot holds now.
@@ -75,6 +81,7 @@ class Slot:
         glimpse = self._glimpse()
         monotonic, wall = self._machine.monotonic(), self._machine.wall()
         found = self.store.load()
+        self.has_looked = True
         tag, now = found.tag, found.now
         took = self._machine.monotonic() - monotonic
         record = self._new_record() if found.document is None else self._read(found.document)
@@ -82,7 +89,7 @@ class Slot:
         if last is not None and (tag is None or self._is_behind(record, last)):
             record = last if tag is None else last.restored(record)
             return View(record, tag, now, monotonic, wall, took, True, glimpse)
-        self._remember(record, now)
+        self._remember(record)
         return View(record, tag, now, monotonic, wall, took, False, glimpse)
 
     def has_changed(self, view: View) -> bool:
@@ -115,7 +122,7 @@ class Slot:
                 raise Moved(current)
         # The view is as of now: what was read before this write is older than it.
         later = self._machine.monotonic() - view.monotonic
-        self._remember(record, view.read_at + later)
+        self._remember(record)
         return view._replace(
             record=record,
             tag=tag,
@@ -138,12 +145,10 @@ class Slot:
         self._memory = None
 
     def _save(self, view: View, record: Record, tag: str) -> bool:
-        from tokenadapter.errors import StoreError
-
         document, ttl = record.to_document(), record.ttl(self.now(view))
         try:
             return self.store.save(document, tag=tag, expected=view.tag, ttl=ttl)
-        except StoreError:
+        except errors.StoreError:
             # It may be written all the same, if only the store's answer was lost: with the same
             # tag, a second try is the same write.
             return self.store.save(document, tag=tag, expected=view.tag, ttl=ttl)
@@ -152,35 +157,28 @@ class Slot:
         try:
             record = Record.from_document(document)
         except ValueError as error:
-            from tokenadapter import failures
-
             raise failures.unreadable(self.store, str(error)) from None
         if dict(record.whose) != dict(self._grant.whose):
             if record.is_blank():
                 # What somebody else, or a misspelt configuration, left before it had a token.
                 return self._new_record()
-            from tokenadapter import failures
-
             raise failures.of_another(self.store, record.whose, self._grant.whose)
         return record
 
-    def _remember(self, record: Record, now: float) -> None:
+    def _remember(self, record: Record) -> None:
         last = self._memory
         if record.token is not None:
-            self._memory, self._seen_at = record, now
+            self._memory = record
         elif last is not None and last.salt == record.salt:
             self._memory = None  # the token was given up, and is not to come back
 
     def _is_behind(self, record: Record, last: Record) -> bool:
         """Whether *record* is what *last* was once.
 
-        A lower generation alone does not prove it: somebody without a memory may have begun a
-        record of their own, or renewed what a backup brought back.  What they have obtained since
-        is not overwritten.
+        What was written later than *last* is not, although it precedes that: somebody without a
+        memory has gone on from what a backup brought back.  Their work is not overwritten.
         """
-        if not record.precedes(last):
-            return False
-        return record.token is None or record.token.issued_at < self._seen_at
+        return record.precedes(last) and record.written < last.written
 
     def _new_record(self) -> Record:
         return Record(self._grant.whose, self._grant.asked, self._machine.nonce())

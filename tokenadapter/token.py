@@ -10,7 +10,16 @@ import json
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, final
+
+from tokenadapter.late import late
+
+if TYPE_CHECKING:
+    import base64
+    import hashlib
+else:
+    base64 = late("base64")
+    hashlib = late("hashlib")
 
 __all__ = ["Token", "fingerprint"]
 
@@ -36,9 +45,7 @@ _KNOWN = frozenset(
 
 def fingerprint(secret: str) -> str:
     """The first 8 hexadecimal digits of the SHA-256 of *secret*: enough to tell two apart."""
-    from hashlib import sha256
-
-    return sha256(secret.encode()).hexdigest()[:8]
+    return hashlib.sha256(secret.encode()).hexdigest()[:8]
 
 
 @final
@@ -284,10 +291,8 @@ def _jwt_expiry(access_token: str, requested_at: float) -> float | None:
     parts = access_token.split(".")
     if len(parts) != 3:
         return None
-    from base64 import urlsafe_b64decode
-
     try:
-        claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except (ValueError, RecursionError):
         return None
     if not isinstance(claims, dict):

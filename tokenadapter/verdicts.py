@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tokenadapter.late import late
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from tokenadapter.challenges import Challenge
 
     Scalar = str | int | float | bool | None
+    from tokenadapter import challenges, peek
+else:
+    challenges = late("tokenadapter.challenges")
+    peek = late("tokenadapter.peek")
 
 __all__ = ["StepUp", "default_verdict", "expired_on", "step_up"]
 
@@ -171,9 +177,7 @@ class _Expired:
             return False
         if self._json is None:
             return True
-        from tokenadapter.peek import peek_json
-
-        body = peek_json(response)
+        body = peek.peek_json(response)
         return all(_at(body, path) in values for path, values in self._json.items())
 
 
@@ -228,6 +232,4 @@ def _challenges(response: Response) -> list[Challenge]:
     if not value:
         return []
     # Most programs never meet a refusal: they do not pay for the import.
-    from tokenadapter.challenges import parse_challenges
-
-    return parse_challenges(value)
+    return challenges.parse_challenges(value)

@@ -62,6 +62,38 @@ def test_a_prefix_that_is_unsafe_is_found(
     assert "billing.prefix: http://api.example would carry the token in clear text" in problem
 
 
+@pytest.mark.parametrize(
+    ("mounts", "is_told"),
+    [
+        ("/ ext4", False),
+        ("/ ext4, {place} nfs4", True),
+        ("{place} nfs4, {place} tmpfs", False),
+        ("{place} fuse.sshfs, / ext4", True),
+        ("/ ext4, {place}-not nfs", False),
+        (None, False),
+    ],
+)
+def test_a_file_that_machines_may_share(
+    command: Command,
+    profile: Path,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mounts: str | None,
+    is_told: bool,
+) -> None:
+    table = tmp_path / "mountinfo"
+    if mounts is not None:
+        spaced = str(place).replace(" ", "\\040")
+        lines = [line.split() for line in mounts.format(place=spaced).split(", ")]
+        table.write_text(
+            "".join(f"1 2 0:3 / {at} rw shared:4 - {kind} none rw\n" for at, kind in lines)
+        )
+    monkeypatch.setattr("tokenadapter.cli.kept._MOUNTS", str(table))
+    told = [text for _, text in findings(command, "--offline") if "that machines may share" in text]
+    assert bool(told) == is_told
+
+
 def test_secrets_that_others_can_read(command: Command, profile: Path, place: Path) -> None:
     profile.chmod(0o644)
     (problem,) = problems(command, "--offline")

@@ -164,14 +164,41 @@ def test_a_renewal_that_was_not_ended(command: Command, rotating: TokenServer) -
     change(lambda document: document.update(intent=intent))
     out = command("status")[1]
     assert "5 s ago: A renewal began and was not ended: its answer may be lost." in out
+    # The lock of a file could be had, so whoever began has died.
+    intent["awaited"] = [{"owner": "web-2:4711:1:2:3", "until": time.time() + 99}]
+    change(lambda document: document.update(intent=intent))
+    assert "its answer may be lost." in command("status")[1]
+
+
+def test_a_renewal_whose_answer_is_awaited(command: Command, profile: Path, place: Path) -> None:
+    url = f"sqlite:///{place}/tokens.sqlite3"
+    write(place, re.sub("file:.*json", f"{url}#billing", profile.read_text()))
+    store = SQLStore(url, "billing")
+    store.create_table()
+    command("header", "billing")
+    found = store.load()
+    assert found.document is not None
+    found.document["intent"] = {
+        "credential": "x",
+        "first_sent": found.now - 5,
+        "attempt": 1,
+        "awaited": [{"owner": "web-2:4711:1:2:3", "until": found.now + 60}],
+    }
+    assert store.save(found.document, tag="next", expected=found.tag, ttl=None)
+    told = state(command)["failure"]
+    assert told["cause"].startswith("The lock of process 4711 on web-2 lapsed")  # type: ignore[index]
+    assert 50 < told["held_for"] < 60  # type: ignore[index]
 
 
 def test_a_record_of_a_later_format_is_left_alone(command: Command, profile: Path) -> None:
     command("header", "billing")
-    change(lambda document: document.update(version=99))
+    change(lambda document: document.update(oldest_reader=99))
     told = state(command)
     assert told["state"] == "unusable"
-    assert "What it holds cannot be used: its format is 99" in told["failure"]["cause"]  # type: ignore[index]
+    assert (
+        "What it holds cannot be used: a later version wrote it, for readers of format 99"
+        in told["failure"]["cause"]
+    )  # type: ignore[index]
 
 
 def test_what_cannot_be_looked_at_does_not_hide_the_rest(

@@ -68,6 +68,15 @@ class SimulatedMachine(Machine):
         self._world.nonces += 1
         return f"n{self._world.nonces}"
 
+    def process(self) -> str:
+        return self._process.name
+
+    def has_died(self, process: str) -> bool:
+        return self._process.sees_death_of(self._world.processes[process])
+
+    def is_elsewhere(self, process: str) -> bool:
+        return False
+
     def thread_id(self) -> int:
         return id(self._world.running)
 

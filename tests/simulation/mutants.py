@@ -6,6 +6,7 @@ Each stands beside the world that shows it soonest.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, NamedTuple
 
 import pytest
@@ -84,8 +85,8 @@ def does_not_know_its_own_nonce(patch: pytest.MonkeyPatch) -> None:
 def writes_no_intent(patch: pytest.MonkeyPatch) -> None:
     """A refresh token is presented without a word beforehand."""
 
-    def announce(self: Any, lock: Any, view: Any, credential: Any) -> Any:
-        return view if lock.confirm() else None
+    def announce(self: Any, lock: Any, view: Any, credential: Any, waiter: Any) -> Any:
+        return (view, inf) if lock.confirm() else None
 
     patch.setattr(Presenter, "_announce", announce)
 

@@ -45,9 +45,14 @@ class Process:
         self.stalled = 0.0
         self.stalled_until = 0.0
         self.on_end: Callable[[Process], None] = lambda process: None
+        world.processes[name] = self
 
     def __repr__(self) -> str:
         return self.name
+
+    def sees_death_of(self, other: Process) -> bool:
+        """Whether *other* has ended, and on the same computer."""
+        return not other.alive and other.computer is self.computer
 
     def start(self, work: Callable[[], None], *, helps: bool = False) -> Task:
         """Start a thread."""

@@ -141,6 +141,7 @@ class SimulatedStore:
         self.disk = disk
         self.process = process
         self.world = disk.world
+        self.lock_ends_with_holder = disk.lease is None
         if disk.is_file:
             self.glimpse, self.claim = self._glimpse, self._claim
 
@@ -279,7 +280,8 @@ class SimulatedLock:
     def acquire(self, hold_for: float) -> bool:
         self.store.reach("lock")
         holder = self.disk.holder
-        if holder is not None and holder.is_held():
+        is_held = holder is not None and holder.is_held()
+        if holder is not None and is_held and not self.process.sees_death_of(holder.process):
             return False
         self.disk.holder = self
         self.task = self.store.world.running

@@ -46,6 +46,7 @@ class World:
         self.disturb: Callable[[Task, str], None] = lambda task, label: None
         self.disturbance_rate = 0.0
         self.trace: list[str] | None = [] if traced else None
+        self.processes: dict[str, Process] = {}
         self.tasks: list[Task] = []
         self.graves: list[Task] = []
         self.running: Task = None  # type: ignore[assignment]

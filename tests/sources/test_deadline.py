@@ -92,22 +92,32 @@ def test_an_answer_is_read_although_the_wall_clock_was_set(clock: Clock) -> None
 # Before the request is sent
 
 
+@pytest.mark.parametrize(
+    ("late", "may_be_sent", "told"),
+    [
+        (11, True, "connecting took too long for a timeout of 10 s in all"),
+        (1, False, "the lock was lost while connecting"),
+    ],
+)
 def test_a_connection_that_comes_too_late_sends_nothing(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, late: int, may_be_sent: bool, told: str
 ) -> None:
     connect = urllib3.util.connection.create_connection
 
     def connect_late(*args: object, **kwargs: object) -> socket.socket:
-        clock.elapsed += 11
+        clock.elapsed += late
         return connect(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(urllib3.util.connection, "create_connection", connect_late)
     received = []
     with answering(lambda connection: received.append(connection.recv(1))) as address:
-        error = failure(f"http://{address}/token", timeout=10)
+        source = RefreshToken(f"http://{address}/token", "r3fresh", client_id="client", timeout=10)
+        [credential] = source.credentials(None)
+        with pytest.raises(RefreshTemporarilyFailed) as caught:
+            source.fetch(credential._replace(may_be_sent=lambda: may_be_sent), None)
     assert received == [b""]
-    assert error.processed is False
-    assert "connecting took too long for a timeout of 10 s in all" in str(error)
+    assert caught.value.processed is False
+    assert told in str(caught.value)
 
 
 def test_a_tls_server_that_does_not_shake_hands() -> None:

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import pickle
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,10 +24,11 @@ from doubles import Authority, Machinist
 from filelock import FileLock
 
 from tokenadapter import ReauthRequired, StoreError, TokenKeeper
+from tokenadapter.protocols import StoreLock
 from tokenadapter.stores.callback import CallbackStore
 from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract, StoreContract
 from tokenadapter.testing.contract.terms import content_of
-from tokenadapter.testing.workers import succeeds_in_child
+from tokenadapter.testing.workers import in_threads, succeeds_in_child
 
 from .helpers import run, save
 
@@ -218,6 +220,32 @@ def test_functions_without_a_hash_are_a_slot_of_their_own() -> None:
     store = CallbackStore(Function(), Function())
     save(store)
     assert not store.is_copy
+
+
+def test_threads_that_make_their_first_stores_at_once_share_one_lock() -> None:
+    class Load:
+        """A function whose hash takes a while, in which other threads run."""
+
+        def __call__(self) -> None:
+            return None
+
+        def __hash__(self) -> int:
+            time.sleep(0)
+            return 1
+
+    barrier, rounds = threading.Barrier(8), 50
+    loads = [Load() for _ in range(rounds)]
+    holders: list[list[StoreLock]] = [[] for _ in range(rounds)]
+
+    def take(_: int) -> None:
+        for load, holding in zip(loads, holders, strict=True):
+            barrier.wait()
+            lock = CallbackStore(load, print).lock()
+            if lock.acquire(60):
+                holding.append(lock)
+
+    in_threads(take, range(barrier.parties))
+    assert [len(holding) for holding in holders] == [1] * rounds
 
 
 def test_a_slot_ends_with_its_last_store(place: Place) -> None:

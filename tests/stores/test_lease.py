@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from interpreters import in_another_interpreter
 
 from tokenadapter.errors import StoreError
 from tokenadapter.stores import _lease
@@ -25,12 +26,17 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 100.0
+        self.asleep = 0.0
+        """For how many seconds the monotonic clock stood still."""
         self.looks = threading.Semaphore(0)
         """One for each time that somebody looked at it."""
 
     def monotonic(self) -> float:
         self.looks.release()
         return self.now
+
+    def time(self) -> float:
+        return 1e9 + self.now + self.asleep
 
 
 class Table:
@@ -50,13 +56,12 @@ class TableLease(Lease):
         super().__init__(seconds)
         self.table = table
 
-    def _take(self, owner: str, seconds: float) -> bool:
-        is_mine = self.table.owner in (None, owner)
-        if is_mine:
+    def _take(self, owner: str, seconds: float, dead: str | None = None) -> str:
+        if self.table.owner in (None, owner, dead):
             self.table.owner = owner
             self.table.seconds.append(seconds)
         self.table.answer("take")
-        return is_mine
+        return self.table.owner or owner
 
     def _extend(self, owner: str, seconds: float) -> bool:
         is_mine = self.table.owner == owner
@@ -237,6 +242,39 @@ def test_a_release_that_fails_says_nothing(table: Table) -> None:
     assert not lease.confirm()
 
 
+def test_it_is_certain_for_half_of_its_time_since_the_store_was_asked(
+    table: Table, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: None)  # it would extend it, too
+    lease = TableLease(table)
+    assert not lease.is_certain()
+    assert lease.acquire(LONG)
+    clock.now += LAPSE / 2 - 0.01
+    assert lease.is_certain()
+    clock.asleep += 0.02
+    assert not lease.is_certain()
+    assert lease.confirm()
+    assert lease.is_certain()
+    lease.release()
+    assert not lease.is_certain()
+
+
+def test_heartbeats_make_it_certain(table: Table, clock: Clock) -> None:
+    lease = TableLease(table, SHORT)
+    assert lease.acquire(LONG)
+    clock.now += 1.0
+    assert not lease.is_certain()
+    for _ in range(2):  # the second one begins after the first has ended
+        while table.beats.acquire(blocking=False):
+            pass
+        assert table.beats.acquire(timeout=30)
+    assert lease.is_certain()
+    table.owner = "another"
+    clock.now += 1.0
+    assert not lease.is_certain()
+    lease.release()
+
+
 def test_it_can_be_taken_once_more(table: Table) -> None:
     lease = TableLease(table, SHORT)
     for _ in range(2):
@@ -295,6 +333,30 @@ def test_where_no_thread_can_start_one_lease_lasts(
     assert lease.confirm()
     assert table.seconds == [LAPSE, LONG, LONG]
     lease.release()
+
+
+def test_in_another_interpreter_one_lease_lasts() -> None:
+    """It may start no daemon threads."""
+    lines = in_another_interpreter("""
+        from tokenadapter.stores._lease import Lease
+
+        class Told(Lease):
+            def _take(self, owner, seconds, dead=None):
+                print("taken", seconds)
+                return owner
+
+            def _extend(self, owner, seconds):
+                print("extended", seconds)
+                return True
+
+            def _free(self, owner):
+                print("free")
+
+        lease = Told(5.0)
+        print(lease.acquire(1000.0))
+        lease.release()
+    """)
+    assert lines == ["taken 4.25", "extended 1000.0", "True", "free"]
 
 
 def test_where_no_thread_can_start_and_the_lease_is_gone_it_is_not_held(

@@ -7,14 +7,19 @@ import fcntl
 import os
 import shutil
 import signal
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tokenadapter.errors import StoreError
+from tokenadapter.stores._files import Tenure
 from tokenadapter.stores._system import is_locked
 from tokenadapter.stores.file import FileStore
-from tokenadapter.testing.workers import succeeds_in_child
+from tokenadapter.testing.workers import in_threads, succeeds_in_child
 
 from .helpers import failing, run, save
 
@@ -63,6 +68,44 @@ def test_a_save_without_the_lock_does_not_wait_for_ever(
     save(store)
 
 
+@pytest.mark.parametrize("call", ["fstat", "lstat"])
+def test_a_lock_file_that_cannot_be_looked_at_once_makes_its_holder_wait_for_nobody(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr("tokenadapter.stores._lockfile._PATIENCE", 0.05)
+    lock = store.lock()
+    assert lock.acquire(60)
+    monkeypatch.setattr(os, call, failing(getattr(os, call), errno.EIO, times=1))
+    save(store)
+    assert lock.confirm()
+    lock.release()
+
+
+def test_a_thread_that_holds_the_lock_does_not_wait_for_itself_however_many_came_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Tenure):
+        """Takes a while, in which other threads run."""
+
+        def __init__(self) -> None:
+            time.sleep(0)
+            super().__init__()
+
+    monkeypatch.setattr("tokenadapter.stores._files.Tenure", Slow)
+    monkeypatch.setattr("tokenadapter.stores._lockfile._PATIENCE", 0.05)
+    barrier = threading.Barrier(8)
+
+    def use(store: FileStore, _: int) -> None:
+        barrier.wait()
+        lock = store.lock()
+        if lock.acquire(60):
+            save(store)
+        lock.release()
+
+    for number in range(20):
+        in_threads(partial(use, FileStore(tmp_path / f"{number}.json")), range(barrier.parties))
+
+
 def test_whether_others_have_it_is_asked_of_the_kernel_alone(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +142,26 @@ def test_where_the_kernel_cannot_be_asked_the_lock_is_tried(
     save(store)
     monkeypatch.setattr(fcntl, "flock", failing(fcntl.flock, errno.ENOLCK))
     assert not is_locked(f"{store.path}.lock")
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_look_at_the_lock_whose_file_cannot_be_closed_still_tells(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, is_held: bool
+) -> None:
+    lock = store.lock()
+    assert lock.acquire(60)
+    if not is_held:
+        lock.release()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", closing_badly)
+        assert is_locked(f"{store.path}.lock") == is_held
+    lock.release()
+
+
+def closing_badly(fd: int, close: Callable[[int], None] = os.close) -> None:
+    """Close *fd* as a network file system does that could not be reached."""
+    close(fd)
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_no_makeshift_lock_where_the_file_system_has_none(

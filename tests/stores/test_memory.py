@@ -175,6 +175,27 @@ def test_who_names_no_store_shares_one_with_all_who_use_the_same_source() -> Non
     assert store.name is None
 
 
+def test_threads_that_use_a_source_at_once_without_a_store_share_one() -> None:
+    class Source:
+        """One whose hash takes a while, in which other threads run."""
+
+        def __hash__(self) -> int:
+            time.sleep(0)
+            return 1
+
+    barrier = threading.Barrier(8)
+    sources = [Source() for _ in range(50)]
+    stores: list[set[MemoryStore]] = [set() for _ in sources]
+
+    def use(_: int) -> None:
+        for source, found in zip(sources, stores, strict=True):
+            barrier.wait()
+            found.add(own_store(source))
+
+    in_threads(use, range(barrier.parties))
+    assert [len(found) for found in stores] == [1] * len(stores)
+
+
 def test_the_store_of_a_source_ends_with_it() -> None:
     source = object_with_weak_references()
     store = weakref.ref(own_store(source))

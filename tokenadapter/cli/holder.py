@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from tokenadapter.owner import described
+
 if TYPE_CHECKING:
     from tokenadapter.protocols import TokenStore
 
@@ -17,8 +19,7 @@ def holder(store: TokenStore) -> str | None:
     """Who holds the lock, in words; ``None`` if nobody does, or it cannot be told.
 
     To try a lock would be to hold it for a moment.  A file's lock is looked up among those that
-    the kernel lists, where it does; a lock that knows its holder has a method ``holder``, which
-    answers as ``host:process:nonce``.
+    the kernel lists, where it does; a lock that knows its holder has a method ``holder``.
     """
     lock = store.lock()
     tell = getattr(lock, "holder", None)
@@ -26,10 +27,7 @@ def holder(store: TokenStore) -> str | None:
         path = getattr(lock, "path", None)
         return None if path is None else _holder_of_file(path)
     told: str | None = tell()
-    if told is None:
-        return None
-    host, _, process = told.rpartition(":")[0].rpartition(":")
-    return f"process {process} on {host}" if host else told
+    return None if told is None else described(told)
 
 
 def _holder_of_file(path: str) -> str | None:

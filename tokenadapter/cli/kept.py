@@ -18,6 +18,21 @@ from tokenadapter.errors import TokenError
 
 __all__ = ["store"]
 
+_MOUNTS = "/proc/self/mountinfo"
+# File systems that machines share, whose locks may reach no further than each of them.
+_SHARED = (
+    "nfs",
+    "cifs",
+    "smb",
+    "fuse",
+    "9p",
+    "virtiofs",
+    "ceph",
+    "gluster",
+    "lustre",
+    "afs",
+    "gpfs",
+)
 # Seconds for which the lock is asked for, if it is a lease.
 _A_MOMENT = 5.0
 
@@ -76,6 +91,15 @@ def _directory(profile: Profile) -> Iterator[Finding]:
     if not isinstance(path, str) or os.name == "nt":
         return
     directory = os.path.dirname(path)
+    kind = _file_system(directory)
+    if kind.startswith(_SHARED):
+        yield Finding(
+            NOTE,
+            profile.name,
+            f"{directory} is on a file system that machines may share ({kind}), and its locks may "
+            "not reach from one to another: then two would spend one refresh token. Let machines "
+            "share the token by Redis or a database, or give each a local file and a login.",
+        )
     try:
         mode = os.stat(directory).st_mode
     except OSError:
@@ -87,6 +111,25 @@ def _directory(profile: Profile) -> Iterator[Finding]:
             f"Others can write to {directory} (mode {stat.S_IMODE(mode):04o}) and so replace the "
             f"token: run `chmod go-w {quote(directory)}`.",
         )
+
+
+def _file_system(directory: str) -> str:
+    """The type of the file system that a directory is on; empty where that cannot be told."""
+    try:
+        with open(_MOUNTS, encoding="utf-8", errors="replace") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return ""
+    place, kind = os.path.realpath(directory), ""
+    longest = -1
+    for parts in lines:
+        # "36 35 98:0 /root /mount rw,noatime shared:1 - ext4 /dev/sda1 rw": spaces are "\\040".
+        mount = parts[4].replace("\\040", " ")
+        is_above = mount in ("/", place) or place.startswith(f"{mount}/")
+        # Of two at one place, the later one hides the other.
+        if is_above and len(mount) >= longest:
+            longest, kind = len(mount), parts[parts.index("-", 6) + 1]
+    return kind
 
 
 def _lock(profile: Profile) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tokenadapter import owner
 from tokenadapter.cli.holder import holder
 from tokenadapter.policy import windows
 from tokenadapter.record import Record, Tombstone, digest
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tokenadapter.config.profile import Profile
+    from tokenadapter.protocols import TokenStore
     from tokenadapter.token import Token
 
 __all__ = ["standing_of"]
@@ -52,7 +54,7 @@ def standing_of(profile: Profile) -> dict[str, Any]:
         return unusable(profile, f"It holds the token of another: {theirs}.", told)
     if record.token is not None:
         told |= _of_token(record.token, found.now)
-    told["failure"] = _failure(record, found.now, is_locked=told["lock"] is not None)
+    told["failure"] = _failure(record, found.now, store, is_locked=told["lock"] is not None)
     if _refusal(record) is not None and told["state"] in ("no token", "expired"):
         told["state"] = "login needed"
     return told
@@ -108,7 +110,9 @@ def _refusal(record: Record) -> Tombstone | None:
     return stones[-1] if stones else None
 
 
-def _failure(record: Record, now: float, *, is_locked: bool) -> dict[str, Any] | None:
+def _failure(
+    record: Record, now: float, store: TokenStore, *, is_locked: bool
+) -> dict[str, Any] | None:
     """What went wrong last, when, and for how long nobody tries again."""
     stone = _refusal(record)
     if stone is not None:
@@ -117,10 +121,13 @@ def _failure(record: Record, now: float, *, is_locked: bool) -> dict[str, Any] |
     if hold is not None:
         left = hold.remaining(now)
         return {"cause": hold.cause, "ago": max(now - hold.set_at, 0.0), "held_for": left or None}
-    if record.intent is not None and not is_locked:
-        return {
-            "cause": "A renewal began and was not ended: its answer may be lost.",
-            "ago": max(now - record.intent.first_sent, 0.0),
-            "held_for": None,
-        }
-    return None
+    intent = record.intent
+    if intent is None or is_locked:
+        return None
+    cause = "A renewal began and was not ended: its answer may be lost."
+    awaited: float | None = None
+    for waiter in () if getattr(store, "lock_ends_with_holder", False) else intent.awaited:
+        if now < waiter.until and not owner.has_died(waiter.owner):
+            who, awaited = owner.described(waiter.owner), waiter.until - now
+            cause = f"The lock of {who} lapsed, and it may still await its answer."
+    return {"cause": cause, "ago": max(now - intent.first_sent, 0.0), "held_for": awaited}

@@ -17,9 +17,20 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenadapter.config.trouble import ProfileError, nearest
+from tokenadapter.late import late
+
+if TYPE_CHECKING:
+    import shlex
+    import tomllib
+
+    from tokenadapter.config import lines
+else:
+    lines = late("tokenadapter.config.lines")
+    shlex = late("shlex")
+    tomllib = late("tomllib")
 
 __all__ = ["ConfigFile", "locate"]
 
@@ -56,8 +67,6 @@ class ConfigFile:
             raise ProfileError(
                 f"It is not text in UTF-8 (byte {error.start}).", file=path
             ) from None
-        import tomllib
-
         try:
             tables = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -82,10 +91,8 @@ class ConfigFile:
 
     def error(self, key: Sequence[str], problem: str) -> ProfileError:
         """The error of what stands at *key*."""
-        from tokenadapter.config.lines import line_of
-
         return ProfileError(
-            problem, file=self.path, line=line_of(self._text, key), key=".".join(key)
+            problem, file=self.path, line=lines.line_of(self._text, key), key=".".join(key)
         )
 
     def _are(self) -> str:
@@ -163,10 +170,8 @@ def _check_owner(path: str, found: os.stat_result) -> None:
 
 def _check_writers(path: str, found: os.stat_result) -> None:
     if found.st_mode & 0o022:
-        from shlex import quote
-
         raise ProfileError(
             f"Others may write it (mode {stat.S_IMODE(found.st_mode):04o}) and so have this run "
-            f"any program: run `chmod go-w {quote(path)}`.",
+            f"any program: run `chmod go-w {shlex.quote(path)}`.",
             file=path,
         )

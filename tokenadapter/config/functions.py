@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import Any
 
-from tokenadapter.config.trouble import ProfileError
+from tokenadapter.config.trouble import ProfileError, nearest
 
 __all__ = ["NamedFunction", "is_function_name"]
 
@@ -51,10 +52,9 @@ class NamedFunction:
 
         :raises ProfileError: if there is none.
         """
-        from importlib import import_module
-
         module_name, _, name = self.name.partition(":")
         try:
+            # Not under the guard of our own imports: it is the user's, and may take its time.
             found: Any = import_module(module_name)
         except ModuleNotFoundError as error:
             raise self._error(
@@ -63,8 +63,6 @@ class NamedFunction:
             ) from error
         for part in name.split("."):
             if not hasattr(found, part):
-                from tokenadapter.config.trouble import nearest
-
                 raise self._error(f"{module_name} has no {name!r}.{nearest(part, dir(found))}")
             found = getattr(found, part)
         if not callable(found):

@@ -14,12 +14,17 @@ from tokenadapter.config.references import Reference, resolved
 from tokenadapter.config.trouble import ProfileError
 from tokenadapter.function_grant import FunctionGrant
 from tokenadapter.interchange import Credential
+from tokenadapter.late import late
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
-    from tokenadapter.errors import RefreshConfigError
+    from tokenadapter import errors
     from tokenadapter.protocols import Answer
+    from tokenadapter.sources import source
     from tokenadapter.sources.source import Source
+else:
+    errors = late("tokenadapter.errors")
+    source = late("tokenadapter.sources.source")
 
 __all__ = ["FunctionOfProfile", "ProfileGrant"]
 
@@ -60,9 +65,7 @@ class ProfileGrant:
 
     def load(self) -> None:
         """Import what :meth:`fetch` needs."""
-        from tokenadapter.sources.source import Source
-
-        Source.load()
+        source.Source.load()
 
     @property
     def client_credential(self) -> str:
@@ -84,14 +87,12 @@ class ProfileGrant:
 
         :raises TokenError: as sources do.
         """
-        from tokenadapter.errors import ReauthRequired
-
         try:
             # What the credential was made from, even if that was a while ago.
             return (self._source or self._looked_up()).fetch(credential, previous)
-        except ReauthRequired as error:
+        except errors.ReauthRequired as error:
             told = str(error).replace("adopt NAME", f"adopt {self._profile}")
-            raise ReauthRequired(told, reason=error.reason, error=error.error) from None
+            raise errors.ReauthRequired(told, reason=error.reason, error=error.error) from None
 
     def revoke(self, token: Token) -> None:
         """Have the server revoke *token* and what came with it (RFC 7009).
@@ -177,10 +178,8 @@ class FunctionOfProfile(FunctionGrant):
         return f"<function {self._named.name}>"
 
 
-def _unusable(profile: str, error: Exception) -> RefreshConfigError:
-    from tokenadapter.errors import RefreshConfigError
-
-    return RefreshConfigError(
+def _unusable(profile: str, error: Exception) -> errors.RefreshConfigError:
+    return errors.RefreshConfigError(
         f"The profile {profile!r} cannot obtain a token. {error} Nothing was sent, and what the "
         "store holds is kept."
     )

@@ -12,11 +12,21 @@ from tokenadapter.config.functions import NamedFunction
 from tokenadapter.config.schema import PROFILE, VERDICT
 from tokenadapter.config.sources import grant_of
 from tokenadapter.keeper import TokenKeeper
+from tokenadapter.late import late
 
 if TYPE_CHECKING:
+    from urllib import parse
+
+    from tokenadapter import adapter, verdicts
     from tokenadapter.adapter import TokenAdapter
     from tokenadapter.config.grants import FunctionOfProfile, ProfileGrant
     from tokenadapter.protocols import TokenStore
+    from tokenadapter.stores import urls
+else:
+    adapter = late("tokenadapter.adapter")
+    parse = late("urllib.parse")
+    urls = late("tokenadapter.stores.urls")
+    verdicts = late("tokenadapter.verdicts")
 
 __all__ = ["Profile"]
 
@@ -76,19 +86,15 @@ class Profile:
         is_relative = scheme.lower() == "file" and path and path[0] not in "/~\\%?#"
         if not is_relative or path[1:2] == ":":  # a drive of Windows
             return url
-        from urllib.parse import quote
-
-        return f"file:{quote(os.path.dirname(self.config.path))}/{path}"
+        return f"file:{parse.quote(os.path.dirname(self.config.path))}/{path}"
 
     def store(self) -> TokenStore:
         """The store.
 
         :raises ProfileError: if there is no such store.
         """
-        from tokenadapter.stores.urls import store_from_url
-
         try:
-            return store_from_url(self.store_url)
+            return urls.store_from_url(self.store_url)
         except (ImportError, ValueError) as error:
             told = str(error).removeprefix("store: ")
             raise self.config.error([self.name, "store"], told) from None
@@ -115,15 +121,13 @@ class Profile:
 
         :raises ProfileError: if one cannot be.
         """
-        from tokenadapter.adapter import TokenAdapter
-
         settings = {name: self._says[name] for name in _ADAPTER_SETTINGS if name in self._says}
         verdict = self._verdict and self._verdict()
         keeper = self.keeper()
         adapters = []
         for prefix in self.prefixes:
             try:
-                made = TokenAdapter(prefix, keeper, verdict=verdict, **settings)
+                made = adapter.TokenAdapter(prefix, keeper, verdict=verdict, **settings)
             except (TypeError, ValueError) as error:
                 # The message begins with the setting, if it is another than the prefix.
                 first = str(error).partition(" ")[0].partition("=")[0]
@@ -162,10 +166,8 @@ class Profile:
             says["json"] = dict(_paths(says["json"]))
 
         def made() -> Any:
-            from tokenadapter.verdicts import expired_on
-
             try:
-                return expired_on(**says)
+                return verdicts.expired_on(**says)
             except (TypeError, ValueError) as error:
                 raise self.config.error([self.name, "verdict"], str(error)) from None
 

@@ -15,9 +15,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenadapter.config.trouble import ProfileError
+from tokenadapter.late import late, load
+
+if TYPE_CHECKING:
+    import subprocess
+
+    import keyring
+    from keyring import errors as keyring_errors
+else:
+    keyring = late("keyring")
+    keyring_errors = late("keyring.errors")
+    subprocess = late("subprocess")
 
 __all__ = ["KINDS", "Reference", "is_reference", "resolved"]
 
@@ -115,18 +126,20 @@ class Reference:
             raise self._error(f"The file {self.path} is not text in UTF-8.") from None
 
     def _read_output(self) -> str:
-        from subprocess import DEVNULL, PIPE, SubprocessError, TimeoutExpired, run
-
         program = self.place[0]
         command = [os.path.expanduser(program), *self.place[1:]]
         try:
             # Its complaints go where ours go: they say more than an exit code does.
-            done = run(  # noqa: S603 - it is the user's own command
-                command, check=False, stdin=DEVNULL, stdout=PIPE, timeout=_PATIENCE
+            done = subprocess.run(
+                command,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                timeout=_PATIENCE,
             )
-        except TimeoutExpired:
+        except subprocess.TimeoutExpired:
             raise self._error(f"{program} has printed nothing within {_PATIENCE} s.") from None
-        except (OSError, SubprocessError) as error:
+        except (OSError, subprocess.SubprocessError) as error:
             why = getattr(error, "strerror", None) or type(error).__name__
             raise self._error(
                 f"{program} cannot be run: {why}. cron's PATH is short: give the full path."
@@ -140,16 +153,15 @@ class Reference:
 
     def _read_keyring(self) -> str:
         try:
-            from keyring import get_password
-            from keyring.errors import KeyringError
+            load(keyring, keyring_errors)
         except ImportError:
             raise self._error(
                 "The keyring needs a package: pip install 'tokenadapter[keyring]'."
             ) from None
         service, _, user = self.place.rpartition("/")
         try:
-            secret = get_password(service, user)
-        except KeyringError as error:
+            secret = keyring.get_password(service, user)
+        except keyring_errors.KeyringError as error:
             raise self._error(
                 f"The keyring cannot be read ({type(error).__name__}): {error}. Where nobody is "
                 "logged in, as under cron, it is locked: keep the secret in a file there."

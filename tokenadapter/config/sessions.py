@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from tokenadapter.config.file import ConfigFile
 from tokenadapter.config.profile import Profile
+from tokenadapter.late import late
 
 if TYPE_CHECKING:
-    from requests import Session
+    import requests
 
     from tokenadapter.adapter import TokenAdapter
+else:
+    requests = late("requests")
 
 __all__ = ["from_profile", "session"]
 
@@ -37,7 +40,7 @@ def from_profile(
     raise profile.config.error([name, "prefix"], f"{prefix} is not among its prefixes.")
 
 
-def session(*names: str, config: str | None = None) -> Session:
+def session(*names: str, config: str | None = None) -> requests.Session:
     """A new session for the APIs of the profiles *names*.
 
     :param config: as for :func:`from_profile`.
@@ -46,10 +49,8 @@ def session(*names: str, config: str | None = None) -> Session:
     """
     if not names:
         raise TypeError("session() takes the name of a profile, or of several")
-    from requests import Session
-
     found = ConfigFile.read(config)
-    made = Session()
+    made = requests.Session()
     for name in names:
         for adapter in Profile(found, name).adapters():
             adapter.mount(made)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from importlib import import_module
 from typing import Any
 
 from tokenadapter.config.checks import checked
@@ -13,6 +12,7 @@ from tokenadapter.config.functions import NamedFunction
 from tokenadapter.config.grants import FunctionOfProfile, ProfileGrant
 from tokenadapter.config.schema import SOURCES
 from tokenadapter.config.trouble import nearest
+from tokenadapter.late import imported
 
 __all__ = ["grant_of"]
 
@@ -54,7 +54,7 @@ def grant_of(
         says["auth"] = tuple(says["auth"])
     module, maker = _MAKERS[kind]
     try:
-        return ProfileGrant(name, getattr(import_module(module), maker), says)
+        return ProfileGrant(name, getattr(imported(module), maker), says)
     except (TypeError, ValueError) as error:
         # Its message begins with the argument.
         argument = str(error).partition(" ")[0].partition("=")[0]

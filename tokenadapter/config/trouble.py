@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from tokenadapter.late import late
+
+if TYPE_CHECKING:
+    import difflib
+else:
+    difflib = late("difflib")
 
 __all__ = ["ProfileError", "nearest"]
 
@@ -36,7 +44,5 @@ class ProfileError(ValueError):
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A question after the valid name that was meant, or ``""`` if none is near."""
-    from difflib import get_close_matches
-
-    found = get_close_matches(name, list(valid), n=1, cutoff=0.6)
+    found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
     return f" Did you mean {found[0]!r}?" if found else ""

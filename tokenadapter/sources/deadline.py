@@ -11,11 +11,13 @@ import http.client
 import io
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from requests.adapters import HTTPAdapter
 from urllib3 import PoolManager
+
+from tokenadapter.interchange import always
 
 if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection
@@ -31,12 +33,14 @@ class Deadline:
     """The end of the time that one request may take.
 
     :param seconds: how long that is, from now on.
+    :param may_be_sent: asked in the last moment before it is sent.
     :ivar sending: whether the request may have been sent, in part at least.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, may_be_sent: Callable[[], bool] = always) -> None:
         self.sending: bool = False
         self._seconds = seconds
+        self._may_be_sent = may_be_sent
         self._monotonic = time.monotonic()
         self._wall = time.time()
 
@@ -54,11 +58,14 @@ class Deadline:
         """The seconds that are left, at the last moment before the request is sent.
 
         :raises TimeoutError: if there are none: then it must not be sent.
+        :raises InterruptedError: if it must not be sent for another reason.
         """
         # The monotonic clock may stand still while the machine sleeps.
         if time.time() - self._wall >= self._seconds:
             raise TimeoutError("timed out")
         left = self.left()
+        if not self._may_be_sent():
+            raise InterruptedError("the lock was lost while connecting")
         self.sending = True
         return left
 

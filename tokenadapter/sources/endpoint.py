@@ -9,15 +9,30 @@ shared across a fork crosses answers.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tokenadapter.interchange import always
+from tokenadapter.late import late
 from tokenadapter.token import fingerprint
 
 if TYPE_CHECKING:
-    from tokenadapter.sources.reply import NoReply, Reply
+    import ssl
+
+    import requests
+    import urllib3
+
+    from tokenadapter import errors
+    from tokenadapter.sources import deadline, reply
+else:
+    deadline = late("tokenadapter.sources.deadline")
+    errors = late("tokenadapter.errors")
+    reply = late("tokenadapter.sources.reply")
+    requests = late("requests")
+    ssl = late("ssl")
+    urllib3 = late("urllib3")
 
 __all__ = ["Endpoint"]
 
@@ -68,24 +83,24 @@ class Endpoint:
         self.proxies: dict[str, str] = dict(proxies or {})
 
     def exchange(
-        self, method: str, headers: Mapping[str, str], body: bytes | None
-    ) -> Reply | NoReply:
-        """Send one request and read the answer, within the time-out."""
-        import requests
-        from requests.utils import default_headers
-        from urllib3.exceptions import HTTPError
+        self,
+        method: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        may_be_sent: Callable[[], bool] = always,
+    ) -> reply.Reply | reply.NoReply:
+        """Send one request and read the answer, within the time-out.
 
-        from tokenadapter.sources.deadline import Deadline, DeadlineAdapter
-        from tokenadapter.sources.reply import NoReply, Reply
-
+        :param may_be_sent: asked in the last moment before it is sent.
+        """
         outside = sys.exception()
-        deadline = Deadline(self.timeout)
+        limit = deadline.Deadline(self.timeout, may_be_sent)
         # A host may have an address that does not answer: half of the time is for the others.
         timeouts = self.timeout / 2, self.timeout
-        adapter = DeadlineAdapter(deadline)
+        adapter = deadline.DeadlineAdapter(limit)
         try:
             request = requests.Request(
-                method, self.url, headers={**default_headers(), **headers}, data=body
+                method, self.url, headers={**requests.utils.default_headers(), **headers}, data=body
             ).prepare()
             with requests.Session() as session:
                 settings = session.merge_environment_settings(
@@ -98,37 +113,32 @@ class Endpoint:
                 for piece in response.iter_content(65536):
                     answer += piece
                     if len(answer) > _LONGEST_ANSWER:
-                        return NoReply("the answer is longer than 1 MiB", sent=True)
-                return Reply(
+                        return reply.NoReply("the answer is longer than 1 MiB", sent=True)
+                return reply.Reply(
                     response.status_code, response.headers, response.cookies, bytes(answer)
                 )
-        except (OSError, HTTPError, ValueError) as error:
+        except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
             # The text alone goes on: the error has the request, and that the secrets.
-            return self._no_reply(error, outside, deadline.sending)
+            return self._no_reply(error, outside, limit.sending)
         finally:
             adapter.close()
 
-    def _no_reply(self, error: BaseException, outside: BaseException | None, sent: bool) -> NoReply:
-        import ssl
-
-        from requests.exceptions import ProxyError, RequestException
-        from urllib3.exceptions import HTTPError
-
-        from tokenadapter.sources.reply import NoReply
-
+    def _no_reply(
+        self, error: BaseException, outside: BaseException | None, sent: bool
+    ) -> reply.NoReply:
         root = _root(error, outside)
         why = str(root) or type(root).__name__
         if isinstance(root, TimeoutError):
             doing = "answering" if sent else "connecting"
             why = f"{doing} took too long for a timeout of {self.timeout:g} s in all"
-        elif isinstance(error, ProxyError):
+        elif isinstance(error, requests.exceptions.ProxyError):
             why = f"its proxy failed: {why}"
         # A file of certificates that is not there, a URL that is none, a proxy of unknown kind.
         impossible = isinstance(error, ValueError) or not isinstance(
-            error, (RequestException, HTTPError)
+            error, (requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
         )
         untrusted = isinstance(root, ssl.SSLCertVerificationError)
-        return NoReply(why, sent, lasting=not sent and (impossible or untrusted))
+        return reply.NoReply(why, sent, lasting=not sent and (impossible or untrusted))
 
 
 def _checked(argument: str, url: str, allow_http: bool) -> tuple[str, str]:
@@ -146,9 +156,7 @@ def _checked(argument: str, url: str, allow_http: bool) -> tuple[str, str]:
         raise ValueError(f"{argument} has a space, backslash or control character: remove it")
     name = f"{parts.scheme}://{parts.netloc}{parts.path}"
     if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
-        from tokenadapter.errors import UnsafeTarget
-
-        raise UnsafeTarget(
+        raise errors.UnsafeTarget(
             f"{name} would get the secrets in clear text: use https, or pass allow_http=True if "
             "everyone on the way to that host may read them."
         )

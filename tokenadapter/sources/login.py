@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from json import dumps
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from tokenadapter.interchange import Credential
+from tokenadapter.late import late
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.places import Places
 from tokenadapter.sources.reply import NoReply
@@ -18,6 +20,9 @@ from tokenadapter.token import Token, fingerprint
 
 if TYPE_CHECKING:
     from tokenadapter.errors import TokenError
+    from tokenadapter.sources import outcome
+else:
+    outcome = late("tokenadapter.sources.outcome")
 
 __all__ = ["Login"]
 
@@ -120,26 +125,24 @@ class Login(Source):
         return [Credential("login", self.client_credential, refusal_is_final=True)]
 
     def _present(self, credential: Credential) -> Token | TokenError:
-        from tokenadapter.sources.outcome import Attempt, misplaced, no_answer, no_token, unreadable
-
-        attempt = Attempt(self._endpoint.name, credential.kind, self._secrets)
+        attempt = outcome.Attempt(self._endpoint.name, credential.kind, self._secrets)
         requested_at = time.time()
         reply = self._endpoint.exchange(self._method, self._headers, self._body)
         if isinstance(reply, NoReply):
-            return no_answer(attempt, reply)
+            return outcome.no_answer(attempt, reply)
         # A login form answers with a cookie, and a redirect to the next page.
         token = self._places.token_in(reply) if reply.status < 400 else None
         if token is None and reply.status >= 300:
-            return no_token(attempt, reply, _REFUSED)
+            return outcome.no_token(attempt, reply, _REFUSED)
         if token is None:
-            return misplaced(attempt, reply, self._places.token)
+            return outcome.misplaced(attempt, reply, self._places.token)
         lifetime = self._places.lifetime_in(reply, requested_at)
         try:
             return Token.from_response(
                 {"access_token": token, "expires_in": lifetime}, requested_at=requested_at
             )
         except ValueError as error:
-            return unreadable(attempt, reply, str(error))
+            return outcome.unreadable(attempt, reply, str(error))
 
 
 def _composed(
@@ -150,8 +153,6 @@ def _composed(
     if json is not None and data is not None:
         raise ValueError("json and data are both a body: give one of them")
     if json is not None:
-        from json import dumps
-
         return headers | {"Content-Type": "application/json"}, dumps(json).encode()
     if isinstance(data, Mapping):
         form = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tokenadapter.late import late
+
+if TYPE_CHECKING:
+    import datetime
+    from email import utils as email_utils
+else:
+    datetime = late("datetime")
+    email_utils = late("email.utils")
+
 __all__ = ["moment"]
 
 # As seconds this is the year 5138, as milliseconds 1973.
@@ -26,13 +37,10 @@ def moment(value: object) -> float | None:
 
 
 def _date(text: str) -> float | None:
-    from datetime import UTC, datetime
-    from email.utils import parsedate_to_datetime
-
-    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+    for parse in (datetime.datetime.fromisoformat, email_utils.parsedate_to_datetime):
         try:
             date = parse(text)
         except ValueError:
             continue
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+        return (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp()
     return None

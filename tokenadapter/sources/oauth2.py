@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlencode, urlsplit
 
 from tokenadapter.interchange import Credential
+from tokenadapter.late import late
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.source import Source, checked_text
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
     from tokenadapter.errors import TokenError
+    from tokenadapter.sources import client_auth, outcome, reply, revocation, wording
+else:
+    client_auth = late("tokenadapter.sources.client_auth")
+    outcome = late("tokenadapter.sources.outcome")
+    reply = late("tokenadapter.sources.reply")
+    revocation = late("tokenadapter.sources.revocation")
+    wording = late("tokenadapter.sources.wording")
 
 __all__ = ["OAuth2Source", "checked_method"]
 
@@ -130,56 +138,54 @@ class OAuth2Source(Source):
                 raise error
 
     def _revoke(self, endpoint: Endpoint, kind: str, secret: str) -> TokenError | None:
-        from tokenadapter.sources.client_auth import authenticate
-        from tokenadapter.sources.outcome import Attempt
-        from tokenadapter.sources.revocation import not_revoked
-
         form = {"token": secret, "token_type_hint": kind}
         headers = dict(_HEADERS)
-        authenticate(self._client_auth, self._client_id, self._client_secret, form, headers)
-        attempt = Attempt(endpoint.name, kind, {secret, *self._secrets(form, headers)})
-        return not_revoked(attempt, endpoint.exchange("POST", headers, urlencode(form).encode()))
+        client_auth.authenticate(
+            self._client_auth, self._client_id, self._client_secret, form, headers
+        )
+        attempt = outcome.Attempt(endpoint.name, kind, {secret, *self._secrets(form, headers)})
+        return revocation.not_revoked(
+            attempt, endpoint.exchange("POST", headers, urlencode(form).encode())
+        )
 
     def _grant(self, credential: Credential) -> dict[str, str]:
         """The parameters that present *credential*."""
         raise NotImplementedError
 
     def _present(self, credential: Credential) -> Token | TokenError:
-        from tokenadapter.sources.client_auth import authenticate
-        from tokenadapter.sources.outcome import Attempt, no_answer, no_token, unreadable
-        from tokenadapter.sources.reply import NoReply
-
         form = {**self._extra, **self._grant(credential)}
         if self._scope:
             form["scope"] = self._scope
         if self._audience:
             form["audience"] = self._audience
         headers = dict(_HEADERS)
-        authenticate(self._client_auth, self._client_id, self._client_secret, form, headers)
+        client_auth.authenticate(
+            self._client_auth, self._client_id, self._client_secret, form, headers
+        )
         body = urlencode([*form.items(), *(("resource", uri) for uri in self._resource)])
-        attempt = Attempt(self._endpoint.name, credential.kind, self._secrets(form, headers))
+        attempt = outcome.Attempt(
+            self._endpoint.name, credential.kind, self._secrets(form, headers)
+        )
         requested_at = time.time()
-        reply = self._endpoint.exchange("POST", headers, body.encode())
-        if isinstance(reply, NoReply):
-            return no_answer(attempt, reply)
+        answer = self._endpoint.exchange("POST", headers, body.encode(), credential.may_be_sent)
+        if isinstance(answer, reply.NoReply):
+            return outcome.no_answer(attempt, answer)
         # Some servers answer 200 with an error.
-        if not 200 <= reply.status < 300 or (reply.error and "access_token" not in reply.fields):
-            return no_token(attempt, reply)
+        if not 200 <= answer.status < 300 or (answer.error and "access_token" not in answer.fields):
+            return outcome.no_token(attempt, answer)
         try:
-            return Token.from_response(reply.fields, requested_at=requested_at)
+            return Token.from_response(answer.fields, requested_at=requested_at)
         except ValueError as error:
-            return unreadable(attempt, reply, str(error))
+            return outcome.unreadable(attempt, answer, str(error))
 
     def _secrets(self, form: Mapping[str, str], headers: Mapping[str, str]) -> set[str]:
         """What was sent and must not be told."""
-        from tokenadapter.sources.wording import query_secrets
-
         names = {"client_secret", "password", "refresh_token", *self._extra}
         return {
             *(value for name, value in form.items() if name in names),
             self._client_secret or "",
             headers.get("Authorization", "").removeprefix("Basic "),
-            *query_secrets(urlsplit(self._endpoint.url).query),
+            *wording.query_secrets(urlsplit(self._endpoint.url).query),
         }
 
 

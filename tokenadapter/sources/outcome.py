@@ -26,12 +26,16 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
+from tokenadapter.late import late
 from tokenadapter.policy import retry_after
 from tokenadapter.sources.reply import NoReply, Reply
 from tokenadapter.sources.wording import plain
 
 if TYPE_CHECKING:
+    from tokenadapter import errors
     from tokenadapter.errors import ReauthRequired, RefreshConfigError, RefreshTemporarilyFailed
+else:
+    errors = late("tokenadapter.errors")
 
 __all__ = ["Attempt", "misplaced", "no_answer", "no_token", "unreadable"]
 
@@ -136,26 +140,22 @@ def misplaced(
 
 def _unusable(
     attempt: Attempt, why: str, advice: str, code: str | None = None
-) -> RefreshConfigError:
+) -> errors.RefreshConfigError:
     """The error where the server has to be asked in another way."""
-    from tokenadapter.errors import RefreshConfigError
-
-    return RefreshConfigError(
+    return errors.RefreshConfigError(
         f"{attempt.endpoint} cannot give a token as it was asked ({why}). Nothing was spent, and "
         f"what the store holds is kept. {advice}",
         error=code,
     )
 
 
-def _refused(attempt: Attempt, why: str, code: str | None) -> ReauthRequired:
-    from tokenadapter.errors import NEW_LOGIN, ReauthRequired
-
+def _refused(attempt: Attempt, why: str, code: str | None) -> errors.ReauthRequired:
     what, advice = {
-        "refresh_token": ("the refresh token", NEW_LOGIN),
+        "refresh_token": ("the refresh token", errors.NEW_LOGIN),
         "password": ("the user's name or password", "Correct them."),
         "client": ("the client", _ADVICE["invalid_client"]),
     }.get(attempt.kind, ("the login", "Correct what is sent to log in."))
-    return ReauthRequired(
+    return errors.ReauthRequired(
         f"{attempt.endpoint} refused {what} ({why}). What the store holds is kept. {advice}",
         error=code,
     )
@@ -168,14 +168,12 @@ def _temporary(
     *,
     processed: bool | None,
     wait: float | None = None,
-) -> RefreshTemporarilyFailed:
-    from tokenadapter.errors import RefreshTemporarilyFailed
-
+) -> errors.RefreshTemporarilyFailed:
     if processed is None and attempt.kind == "refresh_token":
         fate = "It may have spent the refresh token, which is kept all the same."
     else:
         fate = "Nothing was spent, and what the store holds is kept."
-    return RefreshTemporarilyFailed(
+    return errors.RefreshTemporarilyFailed(
         f"{attempt.endpoint} gave no token ({why}). {fate} Try again later.",
         error=code,
         processed=processed,

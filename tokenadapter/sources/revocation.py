@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tokenadapter.late import late
 from tokenadapter.sources.reply import NoReply, Reply
 
 if TYPE_CHECKING:
+    from tokenadapter import errors
     from tokenadapter.errors import TokenError
     from tokenadapter.sources.outcome import Attempt
+else:
+    errors = late("tokenadapter.errors")
 
 __all__ = ["not_revoked"]
 
@@ -22,8 +26,6 @@ def not_revoked(attempt: Attempt, reply: Reply | NoReply) -> TokenError | None:
     It is returned, not raised, for the same reason as those of
     :mod:`tokenadapter.sources.outcome`.
     """
-    from tokenadapter.errors import RefreshConfigError, RefreshTemporarilyFailed
-
     code = None
     if isinstance(reply, NoReply):
         why, is_lasting = attempt.plain(reply.why), reply.lasting
@@ -42,7 +44,7 @@ def not_revoked(attempt: Attempt, reply: Reply | NoReply) -> TokenError | None:
         is_lasting = reply.status < 500 and reply.status not in (408, 425, 429)
     told = f"{attempt.endpoint} did not revoke the token ({why}). What the store holds is kept. "
     if is_lasting:
-        return RefreshConfigError(
+        return errors.RefreshConfigError(
             told + "Check revocation_url, and how the client authenticates.", error=code
         )
-    return RefreshTemporarilyFailed(told + "Try again later.", error=code)
+    return errors.RefreshTemporarilyFailed(told + "Try again later.", error=code)

@@ -7,11 +7,23 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tokenadapter.interchange import Credential
+from tokenadapter.late import importing, late, load
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    import requests
+
+    from tokenadapter import errors
     from tokenadapter.errors import TokenError
+    from tokenadapter.sources import client_auth, deadline, outcome, reply
+else:
+    client_auth = late("tokenadapter.sources.client_auth")
+    deadline = late("tokenadapter.sources.deadline")
+    errors = late("tokenadapter.errors")
+    outcome = late("tokenadapter.sources.outcome")
+    reply = late("tokenadapter.sources.reply")
+    requests = late("requests")
 
 __all__ = ["Source", "checked_text"]
 
@@ -36,11 +48,9 @@ class Source:
     @staticmethod
     def load() -> None:
         """Import what :meth:`fetch` needs."""
-        import requests  # noqa: F401
-
-        from tokenadapter.sources import client_auth, deadline, outcome, reply  # noqa: F401
-
-        codecs.lookup("utf-8-sig")
+        load(requests, client_auth, deadline, outcome, reply)
+        with importing():
+            codecs.lookup("utf-8-sig")
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         """What could be presented now, the most welcome first."""
@@ -61,10 +71,9 @@ class Source:
     def __call__(self, previous: Token | None = None) -> Token:
         for credential in self.credentials(previous):
             return self.fetch(credential, previous)
-        from tokenadapter.errors import NEW_LOGIN, ReauthRequired
-
-        raise ReauthRequired(
-            f"There is nothing to obtain a token from {self._endpoint.name} with. {NEW_LOGIN}",
+        raise errors.ReauthRequired(
+            f"There is nothing to obtain a token from {self._endpoint.name} with. "
+            f"{errors.NEW_LOGIN}",
             reason="no_credential",
         )
 

@@ -6,15 +6,28 @@ not ready then.
 
 from __future__ import annotations
 
+import os
 import sys
+from _thread import RLock  # threading would be imported by programs that use neither
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from tokenadapter.late import importing, late, load
+
 if TYPE_CHECKING:
     from types import FrameType
 
+    from tokenadapter import errors, installation, pool
     from tokenadapter.adapter import TokenAdapter
+    from tokenadapter.config import file, profile, trouble
+else:
+    errors = late("tokenadapter.errors")
+    file = late("tokenadapter.config.file")
+    installation = late("tokenadapter.installation")
+    pool = late("tokenadapter.pool")
+    profile = late("tokenadapter.config.profile")
+    trouble = late("tokenadapter.config.trouble")
 
 __all__ = ["Profiles"]
 
@@ -30,27 +43,30 @@ class Profiles:
         self._config = config
         self._adapters: list[TokenAdapter] | None = None
         self._is_installed = False
+        self._renew_lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew_lock)
 
     def adapters(self) -> list[TokenAdapter]:
         """Their adapters.
 
         :raises RefreshConfigError: if one cannot be.
         """
-        from tokenadapter.config.file import ConfigFile
-        from tokenadapter.config.profile import Profile
-        from tokenadapter.config.trouble import ProfileError
-        from tokenadapter.errors import RefreshConfigError
-
         if self._adapters is None:
             try:
-                config = ConfigFile.read(self._config)
+                config = file.ConfigFile.read(self._config)
                 self._adapters = [
-                    adapter for name in self._names for adapter in Profile(config, name).adapters()
+                    adapter
+                    for name in self._names
+                    for adapter in profile.Profile(config, name).adapters()
                 ]
-            except ProfileError as error:
+            except trouble.ProfileError as error:
                 # What callers of requests catch.
-                raise RefreshConfigError(f"{error} Nothing was sent.") from None
+                raise errors.RefreshConfigError(f"{error} Nothing was sent.") from None
         return self._adapters
+
+    def _renew_lock(self) -> None:
+        self._lock = RLock()  # whoever held it is not in a forked child
 
     # --- requests ------------------------------------------------------------------------
 
@@ -59,24 +75,22 @@ class Profiles:
 
         :param sessions: the module ``requests.sessions``.
         """
-        from threading import RLock
-
-        session, lock = sessions.Session, RLock()
+        session = sessions.Session
         plain = {name: getattr(session, name) for name in ("send", "get_adapter")}
         ours: dict[str, Any] = {}
 
         def install() -> None:
-            with lock:
+            with self._lock:
                 if self._is_installed:
                     return
                 adapters = self.adapters()
-                from tokenadapter import install
-
-                for name, method in ours.items():
-                    if getattr(session, name) is method:  # else a tracer has come over it
-                        setattr(session, name, plain[name])
-                install(*adapters)
-                self._is_installed = True
+                load(installation)
+                with importing():  # a child that is forked in between would sign nothing
+                    for name, method in ours.items():
+                        if getattr(session, name) is method:  # else a tracer has come over it
+                            setattr(session, name, plain[name])
+                    installation.install(*adapters)
+                    self._is_installed = True
 
         def first(name: str) -> Callable[..., Any]:
             @wraps(plain[name])
@@ -130,10 +144,8 @@ class Profiles:
 
     def _fit(self, target: Any) -> None:
         adapters = self.adapters()
-        from tokenadapter.pool import fit
-
         for adapter in adapters:
-            fit(target, adapter)
+            pool.fit(target, adapter)
 
 
 _REQUESTS = ("requests.adapters", "requests.sessions")

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from tokenadapter.startup import VARIABLE
+from tokenadapter.startup.profiles import Profiles
 
 __all__ = ["begin"]
 
@@ -32,8 +33,6 @@ def begin(text: str) -> None:
     orders = json.loads(text)
     if not orders["inherit"]:
         _leave_environment(orders["pythonpath"])
-    from tokenadapter.startup.profiles import Profiles
-
     profiles = Profiles(orders["profiles"], orders["config"])
     Watch(
         {

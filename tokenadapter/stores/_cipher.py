@@ -14,8 +14,14 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from tokenadapter.late import late, load
+
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography import exceptions
+    from cryptography.hazmat.primitives.ciphers import aead
+else:
+    aead = late("cryptography.hazmat.primitives.ciphers.aead")
+    exceptions = late("cryptography.exceptions")
 
 __all__ = ["Cipher", "Forged", "Key", "UnknownKey", "new_key"]
 
@@ -46,7 +52,7 @@ class Cipher:
 
     def __init__(self, keys: Iterable[Key]) -> None:
         try:
-            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+            load(aead)
         except ImportError as error:
             raise ImportError(
                 "EncryptedStore needs the package cryptography: run "
@@ -56,8 +62,8 @@ class Cipher:
         if not raw:
             raise ValueError("keys is empty: EncryptedStore.generate_key() makes one")
         self.names = [sha256(b"tokenadapter key\0" + key).hexdigest()[:8] for key in raw]
-        self._ciphers: dict[str, AESGCM] = dict(
-            zip(self.names, (AESGCM(key) for key in raw), strict=True)
+        self._ciphers: dict[str, aead.AESGCM] = dict(
+            zip(self.names, (aead.AESGCM(key) for key in raw), strict=True)
         )
 
     def encrypt(self, text: bytes, context: bytes) -> tuple[str, str]:
@@ -72,15 +78,13 @@ class Cipher:
         :raises UnknownKey: if none of the keys is that one.
         :raises Forged: if text or context are not what was encrypted.
         """
-        from cryptography.exceptions import InvalidTag
-
         cipher = self._ciphers.get(name)
         if cipher is None:
             raise UnknownKey(name)
         try:
             content = base64.b64decode(sealed, validate=True)
             return cipher.decrypt(content[:_NONCE], content[_NONCE:], context)
-        except (InvalidTag, ValueError):
+        except (exceptions.InvalidTag, ValueError):
             raise Forged(name) from None
 
 

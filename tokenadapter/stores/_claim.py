@@ -10,9 +10,16 @@ import io
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
+from tokenadapter.late import late
 from tokenadapter.stores._system import is_locked, open_to_lock
+
+if TYPE_CHECKING:
+    import fcntl
+else:
+    fcntl = late("fcntl")
 
 __all__ = ["claim"]
 
@@ -35,8 +42,6 @@ def claim(path: str, lock: str) -> AbstractContextManager[object] | None:
 def _claimed(path: str) -> AbstractContextManager[object] | None:
     if sys.platform == "win32":
         return nullcontext()
-    import fcntl
-
     try:
         file = _Claim(path, "r+", opener=lambda path, flags: open_to_lock(path))
     except OSError:
@@ -61,8 +66,6 @@ class _Claim(io.FileIO):
 
     def close(self) -> None:
         if sys.platform != "win32" and not self.closed:
-            import fcntl
-
             # Also if a child has it open that was forked in some way of which Python knows nothing.
             with suppress(OSError):
                 fcntl.flock(self, fcntl.LOCK_UN)

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tokenadapter.late import importing, late
 from tokenadapter.stores._system import Refused
 
 if TYPE_CHECKING:
-    from tokenadapter.errors import StoreError
+    from tokenadapter import errors
+else:
+    errors = late("tokenadapter.errors")
 
 __all__ = ["call", "failure", "objection", "watch"]
 
@@ -31,10 +34,11 @@ def objection(alias: str) -> str | None:
 
     :raises ImproperlyConfigured: if there is no such cache.
     """
-    from django.core.cache import caches
-    from django.core.cache.backends.dummy import DummyCache
-    from django.core.cache.backends.filebased import FileBasedCache
-    from django.core.cache.backends.locmem import LocMemCache
+    with importing():
+        from django.core.cache import caches
+        from django.core.cache.backends.dummy import DummyCache
+        from django.core.cache.backends.filebased import FileBasedCache
+        from django.core.cache.backends.locmem import LocMemCache
 
     reasons = {
         DummyCache: "it keeps nothing",
@@ -64,9 +68,10 @@ def call(alias: str, keys: Sequence[str]) -> Iterator[Any]:
 
     :param keys: those of which that matters.
     """
-    from django.core.cache import caches
-    from django.core.cache.backends.db import BaseDatabaseCache
-    from django.core.cache.backends.memcached import BaseMemcachedCache
+    with importing():
+        from django.core.cache import caches
+        from django.core.cache.backends.db import BaseDatabaseCache
+        from django.core.cache.backends.memcached import BaseMemcachedCache
 
     cache = caches[alias]
     if isinstance(cache, BaseMemcachedCache):
@@ -76,7 +81,8 @@ def call(alias: str, keys: Sequence[str]) -> Iterator[Any]:
     if not isinstance(cache, BaseDatabaseCache):
         yield cache
         return
-    from django.db import connections, router
+    with importing():
+        from django.db import connections, router
 
     model = cache.cache_model_class
     database = router.db_for_write(model)
@@ -102,7 +108,8 @@ def call(alias: str, keys: Sequence[str]) -> Iterator[Any]:
 
 def _delete_lapsed(connection: Any, cache: Any, keys: Sequence[str]) -> None:
     """Delete those of *keys* that have lapsed, but nothing that was put in their place since."""
-    from django.utils.timezone import now
+    with importing():
+        from django.utils.timezone import now
 
     quote = connection.ops.quote_name
     places = ", ".join(["%s"] * len(keys))
@@ -123,7 +130,8 @@ def _delete_lapsed(connection: Any, cache: Any, keys: Sequence[str]) -> None:
 
 def watch(alias: str) -> None:
     """Let ``manage.py check`` look at the cache *alias*."""
-    from django.core import checks
+    with importing():
+        from django.core import checks
 
     if not _WATCHED:
         checks.register(_check, checks.Tags.caches)
@@ -131,9 +139,10 @@ def watch(alias: str) -> None:
 
 
 def _check(app_configs: object, **options: object) -> list[Any]:
-    from django.core import checks
-    from django.core.cache import caches
-    from django.core.cache.backends.db import BaseDatabaseCache
+    with importing():
+        from django.core import checks
+        from django.core.cache import caches
+        from django.core.cache.backends.db import BaseDatabaseCache
 
     found: list[Any] = []
     for alias in sorted(_WATCHED):
@@ -155,12 +164,10 @@ def _check(app_configs: object, **options: object) -> list[Any]:
     return found
 
 
-def failure(slot: object, task: str, error: Exception) -> StoreError:
+def failure(slot: object, task: str, error: Exception) -> errors.StoreError:
     """The :class:`StoreError` for *error*, which kept *slot* from doing its *task*."""
-    from tokenadapter.errors import StoreError
-
     kind, text = type(error).__name__, str(error).rstrip(".")
     message = f"{slot!r} cannot {task}: {text or kind}. Nothing stored was lost."
     if not isinstance(error, Refused):
         message += " " + next((_ADVICE[sign] for sign in _ADVICE if sign in text), _OTHERWISE)
-    return StoreError(message)
+    return errors.StoreError(message)

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
+from tokenadapter.late import late, load
 from tokenadapter.stores._system import Refused
 
 if TYPE_CHECKING:
+    import keyring
     from keyring.backend import KeyringBackend
+    from keyring.backends import chainer
+else:
+    chainer = late("keyring.backends.chainer")
+    keyring = late("keyring")
 
 __all__ = ["entry_size", "imported", "system_keyring"]
 
@@ -24,7 +30,7 @@ def imported() -> None:
     :raises ImportError: if there is none, saying how to get it.
     """
     try:
-        import keyring  # noqa: F401 - the question is whether it can be had
+        load(keyring)
     except ImportError as error:
         raise ImportError(
             "KeyringStore needs the package keyring: run `pip install 'tokenadapter[keyring]'`."
@@ -40,11 +46,8 @@ def system_keyring(allowed: Collection[str]) -> KeyringBackend:
         not recommend them.
     :raises Refused: if its secrets would not be safe.
     """
-    import keyring
-    from keyring.backends.chainer import ChainerBackend
-
     backend = keyring.get_keyring()
-    if isinstance(backend, ChainerBackend):
+    if isinstance(backend, chainer.ChainerBackend):
         backend = next(iter(backend.backends), backend)
     name = _name(backend)
     # What keyring itself calls recommended.

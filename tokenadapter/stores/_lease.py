@@ -1,24 +1,26 @@
 """A lock that is a lease: it lapses unless its holder goes on saying that it lives.
 
 Nobody beyond a machine sees a process die there.  So the lock is short, and a heartbeat extends
-it while its holder works; a dead holder is replaced within the time of one lease.
+it while its holder works; a dead holder is replaced within the time of one lease.  On its own
+machine it is replaced at once: the lock names its holder, and who waits looks whether that lives.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 
+from tokenadapter.owner import has_died, this_process
+
 __all__ = ["LEASE", "Lease"]
 
 LEASE = 5.0
-"""Seconds that a dead holder keeps others waiting at most.  Long enough for three heartbeats, one
-of which may get lost or be late; shorter than the ten seconds of grace that servers commonly give
-a rotated refresh token."""
+"""Seconds that a dead holder keeps other machines waiting at most.  Long enough for three
+heartbeats, one of which may get lost or be late; shorter than the ten seconds of grace that servers
+commonly give a rotated refresh token."""
 
 _LAPSES_AFTER = 0.85
 """The part of a lease after which its lock lapses.  What is left is for those who wait: to come by,
@@ -41,15 +43,19 @@ class Lease(ABC):
         self._hold_for = 0.0
         # By the monotonic clock: when the holder has given up.
         self._end = 0.0
+        # When the store was asked, by both clocks, and for how many seconds it gave the lease.
+        self._given = (0.0, 0.0, 0.0)
         self._released = threading.Event()
         # Guards the end of the lease: no late heartbeat may shorten what was confirmed since.
         self._extending = threading.Lock()
 
     @abstractmethod
-    def _take(self, owner: str, seconds: float) -> bool:
+    def _take(self, owner: str, seconds: float, dead: str | None = None) -> str | None:
         """Take the lease for *seconds*, if it is free or *owner* has it: a repeated request, whose
         first answer got lost, succeeds again.
 
+        :param dead: an owner whose lease counts as free.
+        :returns: who has it now; ``None`` if that is not *owner*, and nobody can tell who.
         :raises StoreError: if that cannot be told.
         """
 
@@ -65,8 +71,8 @@ class Lease(ABC):
         """End the lease if *owner* has it.  May raise anything."""
 
     def holder(self) -> str | None:
-        """Who has the lease now, as ``host:process:nonce``; ``None`` if nobody has, or the store
-        cannot tell.
+        """Who has the lease now, as :func:`tokenadapter.owner.this_process` names it and a nonce;
+        ``None`` if nobody has, or the store cannot tell.
 
         :raises StoreError: if it cannot be asked.
         """
@@ -79,24 +85,30 @@ class Lease(ABC):
         :raises StoreError: if that cannot be told.
         """
         self._process = os.getpid()
-        self._owner = f"{socket.gethostname()}:{self._process}:{os.urandom(8).hex()}"
+        self._owner = f"{this_process()}:{os.urandom(8).hex()}"
         self._released = threading.Event()
         self._hold_for = hold_for
         # Before it is asked for: the store counts from later on.
         self._end = time.monotonic() + hold_for
-        if not self._take(self._owner, min(self._seconds, hold_for)):
+        seconds = min(self._seconds, hold_for)
+        self._given = (time.monotonic(), time.time(), seconds)
+        holder = self._take(self._owner, seconds)
+        if holder not in (None, self._owner) and has_died(holder):
+            holder = self._take(self._owner, seconds, holder)
+        if holder != self._owner:
             self._owner = ""
             return False
         heartbeat = threading.Thread(
             target=self._beat, args=(self._owner, self._released), name="tokenadapter lease"
         )
-        heartbeat.daemon = True
         try:
+            heartbeat.daemon = True
             heartbeat.start()
         except RuntimeError:
-            # The interpreter exits, and starts no more threads: one long lease instead.
+            # The interpreter exits and starts no more threads, or is not the main one and starts no
+            # daemon threads: one long lease instead.
             self._seconds = hold_for
-            return self._extend(self._owner, hold_for)
+            return self._prolong(self._owner, hold_for)
         return True
 
     def confirm(self) -> bool:
@@ -107,7 +119,7 @@ class Lease(ABC):
         with self._extending:
             began, seconds = time.monotonic(), min(self._seconds, self._hold_for)
             try:
-                is_held = self._extend(self._owner, seconds)
+                is_held = self._prolong(self._owner, seconds)
             except Exception:  # noqa: BLE001 - who cannot tell does not hold it
                 return False
             # What the store said that long ago may have lapsed by now, or be about to.
@@ -115,6 +127,13 @@ class Lease(ABC):
             if is_held:
                 self._end = began + self._hold_for
             return is_held
+
+    def is_certain(self) -> bool:
+        """Whether it cannot have lapsed yet, by what the store has said so far."""
+        monotonic, wall, seconds = self._given
+        # The monotonic clock may stand still while the machine sleeps.
+        since = max(time.monotonic() - monotonic, time.time() - wall)
+        return bool(self._owner) and since < seconds / 2
 
     def release(self) -> None:
         """Let others take it.  Never raises."""
@@ -131,5 +150,12 @@ class Lease(ABC):
             # What fails may be heard the next time.
             with self._extending, suppress(Exception):
                 left = self._end - time.monotonic()
-                if left > 0 and not self._extend(owner, min(self._seconds, left)):
+                if left > 0 and not self._prolong(owner, min(self._seconds, left)):
                     return  # it is lost, and never comes back
+
+    def _prolong(self, owner: str, seconds: float) -> bool:
+        asked = (time.monotonic(), time.time(), seconds)
+        is_held = self._extend(owner, seconds)
+        if is_held:
+            self._given = asked
+        return is_held

@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from tokenadapter.late import late, load
 from tokenadapter.stores._files import Tenure, make_directory_of
 from tokenadapter.stores._system import Refused, is_locked
 from tokenadapter.stores._trouble import failure
 
 if TYPE_CHECKING:
+    import filelock
     from filelock import BaseFileLock
+else:
+    filelock = late("filelock")
 
 __all__ = ["LockFile", "TenureLock", "under_lock"]
 
@@ -41,7 +45,7 @@ class LockFile:
     @staticmethod
     def load() -> None:
         """Import what :meth:`acquire` needs."""
-        import filelock  # noqa: F401
+        load(filelock)
 
     def acquire(self, hold_for: float) -> bool:
         """Take the lock now, or return ``False`` at once.
@@ -59,12 +63,10 @@ class LockFile:
 
         :raises StoreError: if the lock cannot be had for another reason than a holder.
         """
-        from filelock import FileLock, Timeout
-
         try:
             make_directory_of(self.path)
             if self._lock is None:
-                self._lock = FileLock(
+                self._lock = filelock.FileLock(
                     self.path,
                     mode=0o600,
                     fallback_to_soft=False,
@@ -72,7 +74,7 @@ class LockFile:
                     on_acquired=self._descriptors.append,
                 )
             self._lock.acquire(timeout=seconds, poll_interval=0.01)
-        except Timeout:
+        except filelock.Timeout:
             return False
         except OSError as error:
             raise failure(self._slot, f"lock {self.path}", error) from error
@@ -132,13 +134,15 @@ def under_lock(
     :param explained: makes an error of the store's of what goes wrong in its block.
     :raises StoreError: if others held it for too long.
     """
-    held = tenure.lock
-    if held is not None and held.confirm():
-        yield
-        return
-    lock = make()
+    held, lock = tenure.lock, make()
+
+    def is_held() -> bool:
+        return held is not None and held.confirm()
+
     try:
-        if not lock.acquire_within(_PATIENCE):
+        # Ask again before waiting: if only that look failed, this thread would wait for itself.
+        is_ours = is_held() or lock.acquire_within(0) or is_held()
+        if not (is_ours or lock.acquire_within(_PATIENCE)):
             with explained("be written"):
                 raise Refused(f"others held {lock.path} for {_PATIENCE:g} s: try again")
         yield

@@ -5,8 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from math import inf
+from typing import TYPE_CHECKING
 
+from tokenadapter.late import late
 from tokenadapter.stores._system import Refused, is_own, is_private, open_to_read
+
+if TYPE_CHECKING:
+    import shlex
+else:
+    shlex = late("shlex")
 
 __all__ = ["absolute", "read"]
 
@@ -61,9 +68,7 @@ def _check_privacy(path: str, found: os.stat_result) -> None:
             "run this as that user, choose another path, or give private=False if it is intended"
         )
     if not is_private(found):
-        from shlex import quote
-
         raise Refused(
             f"others may read or write {path} (mode {stat.S_IMODE(found.st_mode):04o}): "
-            f"run `chmod 600 {quote(path)}`, or give private=False if it is intended"
+            f"run `chmod 600 {shlex.quote(path)}`, or give private=False if it is intended"
         )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from hashlib import sha1
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tokenadapter.interchange import Document
+from tokenadapter.late import imported, late
 from tokenadapter.stores._text import FORMAT
 
 if TYPE_CHECKING:
-    from tokenadapter.errors import StoreError
+    from tokenadapter import errors
+else:
+    errors = late("tokenadapter.errors")
 
 __all__ = ["checked", "connect", "decode", "failure", "leave_replica", "tagged", "without_secrets"]
 # Seconds until an answer counts as lost.  A server answers in less than a thousandth of that.
@@ -58,8 +60,8 @@ def connect(url: str) -> Any:
     """
     kind = "valkey" if url.startswith("valkey") else "redis"
     try:
-        package, retry = import_module(kind), import_module(f"{kind}.retry")
-        backoff = import_module(f"{kind}.backoff")
+        package, retry = imported(kind), imported(f"{kind}.retry")
+        backoff = imported(f"{kind}.backoff")
     except ImportError as error:
         raise ImportError(
             f"RedisStore needs {kind}-py: pip install 'tokenadapter[{kind}]'"
@@ -140,12 +142,12 @@ def leave_replica(client: Any, error: Exception) -> None:
         pool.disconnect(inuse_connections=False)
 
 
-def failure(slot: object, task: str, error: Exception) -> StoreError:
+def failure(slot: object, task: str, error: Exception) -> errors.StoreError:
     """The :class:`StoreError` for *error*, which kept *slot* from doing its *task*."""
-    from tokenadapter.errors import StoreError
-
     text = str(error).rstrip(".") or type(error).__name__
-    return StoreError(f"{slot!r} cannot {task}: {text}. Nothing stored was lost. {_advice(error)}")
+    return errors.StoreError(
+        f"{slot!r} cannot {task}: {text}. Nothing stored was lost. {_advice(error)}"
+    )
 
 
 def _advice(error: Exception) -> str:

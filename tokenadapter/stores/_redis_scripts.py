@@ -51,12 +51,12 @@ return redis.call('RENAMENX', KEYS[1], KEYS[2])
 """record, another key; type, format, tag, document, sum -> whether that was there, and is moved."""
 
 TAKE = """
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then return holder end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return ARGV[1]
 """
-"""lock; owner, milliseconds -> whether it is the owner's."""
+"""lock; owner, milliseconds, an owner that is dead or '' -> whose it is now."""
 
 EXTEND = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end

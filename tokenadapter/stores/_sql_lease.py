@@ -29,9 +29,9 @@ class RowLease(Lease):
         self._slot = slot
         self._explained = explained
 
-    def _take(self, owner: str, seconds: float) -> bool:
+    def _take(self, owner: str, seconds: float, dead: str | None = None) -> str | None:
         with self._explained("take the lock"):
-            return self._rows.take(self._slot, owner, seconds)
+            return self._rows.take(self._slot, owner, seconds, dead)
 
     def _extend(self, owner: str, seconds: float) -> bool:
         with self._explained("keep the lock"):
@@ -41,6 +41,6 @@ class RowLease(Lease):
         self._rows.free(self._slot, owner)
 
     def holder(self) -> str | None:
-        """Who has the lease now, as ``host:process:nonce``; ``None`` if nobody has."""
+        """Who has the lease now; ``None`` if nobody has."""
         with self._explained("look at the lock"):
             return self._rows.holder(self._slot)

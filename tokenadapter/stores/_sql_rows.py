@@ -104,28 +104,31 @@ class Rows:
 
     # --- the lease -----------------------------------------------------------------------
 
-    def take(self, slot: str, owner: str, seconds: float) -> bool:
-        """Let *owner* have the lease, if nobody else has."""
+    def take(self, slot: str, owner: str, seconds: float, dead: str | None) -> str | None:
+        """Let *owner* have the lease, if nobody else has but *dead*: who has it now, if that can be
+        told."""
         table = self.table
         is_free = or_(
             table.c.lease_owner.is_(None),
-            table.c.lease_owner == owner,
+            table.c.lease_owner.in_([owner] if dead is None else [owner, dead]),
             table.c.lease_end.is_(None),
             table.c.lease_end <= self._now,
         )
         values = {"lease_owner": owner, "lease_end": self._now + seconds}
         change = table.update().where(table.c.slot == slot, is_free).values(values)
         # Reading comes first: those who wait read only, and are in nobody's way.
-        query = select(is_free).where(table.c.slot == slot)
+        query = select(is_free, table.c.lease_owner).where(table.c.slot == slot)
 
-        def work(connection: Connection) -> bool:
+        def work(connection: Connection) -> str | None:
             for _ in range(_TRIES):
                 row = connection.execute(query).one_or_none()
+                if row is not None and not row[0]:
+                    return str(row[1])
                 if row is not None:
-                    return bool(row[0]) and connection.execute(change).rowcount == 1
+                    return owner if connection.execute(change).rowcount == 1 else None
                 if self._insert(connection, slot, values):
-                    return True
-            return False
+                    return owner
+            return None
 
         return self.database.run(work)
 

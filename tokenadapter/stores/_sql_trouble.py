@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Table
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from tokenadapter.late import late
 from tokenadapter.stores._sql_database import Database
 
 if TYPE_CHECKING:
-    from tokenadapter.errors import StoreError
+    from tokenadapter import errors
+else:
+    errors = late("tokenadapter.errors")
 
 __all__ = ["TROUBLE", "failure"]
 
@@ -23,19 +26,17 @@ _WORDS = 200
 
 def failure(
     slot: object, task: str, error: Exception, database: Database, table: Table
-) -> StoreError:
+) -> errors.StoreError:
     """The :class:`StoreError` for *error*, which kept *slot* from doing its *task*."""
-    from tokenadapter.errors import StoreError
-
     if _is_for_lack_of(table, error, database):
-        return StoreError(
+        return errors.StoreError(
             f"{slot!r} cannot {task}: there is no table {table.fullname}. Call create_table() "
             "once, or create it by the DDL in the documentation (Keep the token in a database)."
         )
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
     # The first line only: in the next ones, a driver may quote the row that it did not take.
     words = next(iter(str(cause).splitlines()), "")[:_WORDS]
-    return StoreError(
+    return errors.StoreError(
         f"{slot!r} cannot {task}: {type(cause).__name__}: {words}. Nothing stored was lost. See "
         "that the database can be reached and written."
     )

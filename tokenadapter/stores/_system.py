@@ -10,7 +10,15 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from tokenadapter.late import late
+
+if TYPE_CHECKING:
+    import fcntl
+else:
+    fcntl = late("fcntl")
 
 __all__ = [
     "Refused",
@@ -98,8 +106,6 @@ def is_locked(path: str) -> bool:
     of an attempt to lock it."""
     if sys.platform == "win32":
         return False
-    import fcntl
-
     try:
         fd = os.open(path, _READ | _NOFOLLOW)
     except OSError:
@@ -112,7 +118,8 @@ def is_locked(path: str) -> bool:
     except OSError:
         return False
     finally:
-        os.close(fd)
+        with suppress(OSError):  # the kernel has told already
+            os.close(fd)
     return False
 
 

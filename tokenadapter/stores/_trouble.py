@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from tokenadapter.late import late
 from tokenadapter.stores._system import Refused
 
 if TYPE_CHECKING:
-    from tokenadapter.errors import StoreError
+    from tokenadapter import errors
+else:
+    errors = late("tokenadapter.errors")
 
 __all__ = ["failure"]
 
@@ -29,11 +32,9 @@ _ADVICE = {
 }
 
 
-def failure(slot: object, task: str, error: OSError) -> StoreError:
+def failure(slot: object, task: str, error: OSError) -> errors.StoreError:
     """The :class:`StoreError` for *error*, which kept *slot* from doing its *task*."""
-    from tokenadapter.errors import StoreError
-
     message = f"{slot!r} cannot {task}: {error}. Nothing stored was lost."
     if not isinstance(error, Refused):
         message += " " + _ADVICE.get(error.errno or 0, "Check its path and its file system.")
-    return StoreError(message)
+    return errors.StoreError(message)

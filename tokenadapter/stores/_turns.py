@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Hashable
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from tokenadapter.stores._borrowed import Borrowed, LockLike, NoLock
 
@@ -21,13 +21,15 @@ __all__ = ["Place", "Turn", "place_of", "this_process"]
 class Place:
     """What the threads of this process know of one place.
 
+    :param key: what the stores of this place have in common; places with equal keys are equal.
     :param born: the process in which it was first known.
     :ivar turn: whose turn it is, or was last.
     :ivar notes: what is noted here, in case the place forgets.
     :ivar is_contested: whether another process was seen to write.
     """
 
-    def __init__(self, born: str) -> None:
+    def __init__(self, key: Hashable, born: str) -> None:
+        self.key = key
         self.born = born
         self.turn: Turn | None = None
         self.notes: list[str] = []
@@ -35,6 +37,12 @@ class Place:
         self._first: str | None = None
         self._has_met = False
         self._mutexes: dict[int, threading.Lock] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Place) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     @property
     def mutex(self) -> threading.Lock:
@@ -131,11 +139,20 @@ def place_of(key: Hashable, born: str | None = None) -> Place:
 
     :param born: in which process it was first known, if not in this one.
     """
-    place = Place(born or this_process())
+    place = Place(key, born or this_process())
+    mine, found = ref(place, _forget), None
     try:
-        return _PLACES.setdefault(key, place)
+        while found is None:
+            # Atomic: threads that come first get the same place, and so does a signal handler.
+            # It is None if that place has just ended; a reference to one equals no other.
+            found = _PLACES.setdefault(mine, mine)()
     except TypeError:  # it has no hash
         return place
+    return found
+
+
+def _forget(ended: ref[Place]) -> None:
+    _PLACES.pop(ended, None)
 
 
 def this_process() -> str:
@@ -147,6 +164,7 @@ def this_process() -> str:
     return _PROCESSES.setdefault(pid, name)
 
 
-_PLACES: WeakValueDictionary[Hashable, Place] = WeakValueDictionary()
+# Weak references, which are equal if their places are.
+_PLACES: dict[ref[Place], ref[Place]] = {}
 # A forked child comes here with another number than its parent.
 _PROCESSES: dict[int, str] = {}

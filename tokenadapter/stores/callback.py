@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.interchange import Document, Snapshot
+from tokenadapter.late import late
 from tokenadapter.stores import _damage
 from tokenadapter.stores._borrowed import LockLike, checked_lock
 from tokenadapter.stores._kept import Kept, Loaded, kept
@@ -21,7 +22,10 @@ from tokenadapter.stores._system import Refused
 from tokenadapter.stores._turns import Turn, place_of, this_process
 
 if TYPE_CHECKING:
+    from tokenadapter import errors
     from tokenadapter.errors import StoreError
+else:
+    errors = late("tokenadapter.errors")
 
 __all__ = ["CallbackStore"]
 
@@ -77,6 +81,11 @@ class CallbackStore:
         """Whether another process may use the slot, and no lock keeps the two apart."""
         place = self._place
         return self._lent is None and (place.born != this_process() or place.is_contested)
+
+    @property
+    def lock_ends_with_holder(self) -> bool:
+        """Whether the lock is one of this process alone, and not lent: that may lapse."""
+        return self._lent is None
 
     def load(self) -> Snapshot:
         """What *load* returns, without a lock, and this machine's time.
@@ -168,20 +177,16 @@ class CallbackStore:
         self._call("save", self._save, json.loads(stored._replace(writer=writer).as_text()))
 
     def _call(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
-        from tokenadapter.errors import StoreError
-
         try:
             return function(*args)
-        except StoreError:
+        except errors.StoreError:
             raise
         except Exception as error:
             # What it says may hold anything, what was saved too: it is not ours to repeat.
             raise self._failure(f"{name}() raised {type(error).__name__}") from error
 
-    def _failure(self, what: str) -> StoreError:
-        from tokenadapter.errors import StoreError
-
-        return StoreError(
+    def _failure(self, what: str) -> errors.StoreError:
+        return errors.StoreError(
             f"{self!r} cannot be used: {what}. What was saved before is left as it was: see to "
             "load, save and lock, then try again."
         )

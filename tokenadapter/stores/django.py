@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from tokenadapter.interchange import Document, Snapshot
+from tokenadapter.late import imported
 from tokenadapter.stores import _damage, _django
 from tokenadapter.stores._django_chain import Chain, Unsure
 from tokenadapter.stores._lease import LEASE, Lease
@@ -64,14 +65,14 @@ class DjangoCacheStore:
         self.lease = lease
         self._warned = False
         try:
-            from django.core.exceptions import ImproperlyConfigured
+            exceptions = imported("django.core.exceptions")
         except ImportError as error:
             raise ImportError(
                 "DjangoCacheStore needs Django: pip install 'tokenadapter[django]'"
             ) from error
         reason = _django.objection(alias)
         if reason is not None:
-            raise ImproperlyConfigured(f"{reason}.")
+            raise exceptions.ImproperlyConfigured(f"{reason}.")
         _django.watch(alias)
 
     def load(self) -> Snapshot:
@@ -169,9 +170,16 @@ class _DjangoLease(Lease):
         # Until when it has certainly not lapsed, with something in hand for what comes late.
         self._safe_until = 0.0
 
-    def _take(self, owner: str, seconds: float) -> bool:
+    def _take(self, owner: str, seconds: float, dead: str | None = None) -> str:
         began, timeout = time.monotonic(), _whole(seconds)
         with self._cache() as cache:
+            if dead is not None and cache.get(self._key) == dead:
+                # Of those who saw it die, one deletes what it left: who comes late might delete the
+                # lock of another that has taken its place.
+                nonce = dead.rpartition(":")[2]
+                if not cache.add(f"{self._key}:dead:{nonce}", owner, timeout):
+                    return dead
+                cache.delete(self._key)
             # Some caches fail silently; and it may lapse in between.
             for _ in range(2):
                 is_taken = cache.add(self._key, owner, timeout)
@@ -182,7 +190,7 @@ class _DjangoLease(Lease):
                 raise Unsure(f"the cache does not take {self._key}")
         if holder == owner:
             self._know(began, timeout)
-        return bool(holder == owner)
+        return str(holder)
 
     def _extend(self, owner: str, seconds: float) -> bool:
         began, timeout = time.monotonic(), _whole(seconds)

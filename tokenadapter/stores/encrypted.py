@@ -12,11 +12,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from tokenadapter.late import late
 from tokenadapter.protocols import Document, Snapshot, StoreLock, TokenStore
 from tokenadapter.stores._cipher import Cipher, Forged, Key, UnknownKey, new_key
 
 if TYPE_CHECKING:
-    from tokenadapter.errors import StoreError
+    from tokenadapter import errors
+    from tokenadapter.stores import urls
+else:
+    errors = late("tokenadapter.errors")
+    urls = late("tokenadapter.stores.urls")
 
 __all__ = ["EncryptedStore"]
 
@@ -46,9 +51,7 @@ class EncryptedStore:
         self, inner: TokenStore | str, keys: Key | Sequence[Key], *, slot: str | None = None
     ) -> None:
         if isinstance(inner, str):
-            from tokenadapter.stores.urls import store_from_url
-
-            inner = store_from_url(inner)
+            inner = urls.store_from_url(inner)
         elif not all(callable(getattr(inner, name, None)) for name in ("load", "save", "lock")):
             raise TypeError(f"inner is a store such as FileStore(...), not {type(inner).__name__}")
         self.inner = inner
@@ -76,10 +79,16 @@ class EncryptedStore:
         """The inner store's, if its lock is one."""
         return getattr(self.inner, "lease", None)
 
-    def glimpse(self) -> object:
-        """What differs when the inner store was written meanwhile; ``None`` if it cannot tell."""
-        glimpse: Callable[[], object] | None = getattr(self.inner, "glimpse", None)
-        return None if glimpse is None else glimpse()
+    @property
+    def lock_ends_with_holder(self) -> bool:
+        """What the inner store says, if it does."""
+        return getattr(self.inner, "lock_ends_with_holder", False)
+
+    @property
+    def glimpse(self) -> Callable[[], object]:
+        """The inner store's, if it tells of writes at a glimpse."""
+        glimpse: Callable[[], object] = cast(Any, self.inner).glimpse
+        return glimpse
 
     @property
     def claim(self) -> Callable[[], AbstractContextManager[object] | None]:
@@ -161,10 +170,8 @@ class EncryptedStore:
             "it is not encrypted", "read it with the inner store, and save it here with its tag"
         )
 
-    def _failure(self, what: str, advice: str) -> StoreError:
-        from tokenadapter.errors import StoreError
-
-        return StoreError(f"{self!r} cannot be read: {what}. Nothing was changed: {advice}.")
+    def _failure(self, what: str, advice: str) -> errors.StoreError:
+        return errors.StoreError(f"{self!r} cannot be read: {what}. Nothing was changed: {advice}.")
 
 
 def _name(inner: TokenStore) -> str:

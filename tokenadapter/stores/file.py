@@ -10,16 +10,25 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.interchange import Document, Snapshot
+from tokenadapter.late import late
 from tokenadapter.stores._reading import absolute, read
 from tokenadapter.stores._text import LIMIT, decode, encode
 
 if TYPE_CHECKING:
+    from tokenadapter.stores import _claim, _damage, _files, _lockfile, _notes, _trouble
     from tokenadapter.stores._files import Draft, Tenure
     from tokenadapter.stores._lockfile import TenureLock
+else:
+    _claim = late("tokenadapter.stores._claim")
+    _damage = late("tokenadapter.stores._damage")
+    _files = late("tokenadapter.stores._files")
+    _lockfile = late("tokenadapter.stores._lockfile")
+    _notes = late("tokenadapter.stores._notes")
+    _trouble = late("tokenadapter.stores._trouble")
 
 __all__ = ["FileStore"]
 
@@ -43,6 +52,7 @@ class FileStore:
     """
 
     is_copy = False
+    lock_ends_with_holder = True
     # A herd that looks more often is done later: each look takes time from whoever renews.
     poll: tuple[float, float] = (0.02, 0.05)
 
@@ -51,6 +61,7 @@ class FileStore:
             raise ValueError("path is empty: name a file")
         self.path: str = absolute(path)
         self.private = private
+        self._made: dict[str, Tenure] = {}
         self._swept = False
         self._warned = False
 
@@ -68,8 +79,6 @@ class FileStore:
         if record is not None:
             return Snapshot(*record, time.time())
         if content is not None and not self._warned:
-            from tokenadapter.stores import _damage
-
             self._warned = True
             _damage.found(self)
         return Snapshot(None, None, time.time())
@@ -91,9 +100,7 @@ class FileStore:
             Where there is no directory yet or a file cannot be locked, and on Windows, everybody
             has it.
         """
-        from tokenadapter.stores._claim import claim
-
-        return claim(f"{self._file}.claim", f"{self._file}.lock")
+        return _claim.claim(f"{self._file}.claim", f"{self._file}.lock")
 
     def save(
         self, document: Document, *, tag: str, expected: str | None, ttl: float | None
@@ -116,10 +123,7 @@ class FileStore:
             if (None if known is None else known[1]) not in (expected, tag):
                 return False
             if stored is not None and known is None:
-                from tokenadapter.stores import _damage
-                from tokenadapter.stores._files import set_aside
-
-                _damage.put_aside(self, set_aside(self._file))
+                _damage.put_aside(self, _files.set_aside(self._file))
             draft, self._tenure.draft = self._tenure.draft or self._draft(), None
             draft.publish(content, self._file)
         return True
@@ -140,9 +144,7 @@ class FileStore:
     def lock(self) -> TenureLock:
         """A lock on ``path.lock``, not yet taken.  It excludes all others, those of other
         ``FileStore`` objects of the same process and thread included."""
-        from tokenadapter.stores._lockfile import TenureLock
-
-        return TenureLock(f"{self._file}.lock", self, self._tenure)
+        return _lockfile.TenureLock(f"{self._file}.lock", self, self._tenure)
 
     def mark(self, note: str, *, for_good: bool) -> None:
         """Remember *note*, a line of text, in ``path.notes``.
@@ -150,10 +152,8 @@ class FileStore:
         :param for_good: else it is forgotten when 32 others have come after it.
         :raises StoreError: if that cannot be written.
         """
-        from tokenadapter.stores._notes import noted
-
         with self._locked(), self._explained("remember a spent refresh token"):
-            lines = noted(self._notes(), note, for_good=for_good)
+            lines = _notes.noted(self._notes(), note, for_good=for_good)
             content = "".join(f"{line}\n" for line in lines)
             self._draft().publish(content.encode(), f"{self._file}.notes")
 
@@ -162,10 +162,8 @@ class FileStore:
 
         :raises StoreError: if that cannot be read.
         """
-        from tokenadapter.stores._notes import is_noted
-
         with self._explained("read which refresh tokens were spent"):
-            return is_noted(self._notes(), note)
+            return _notes.is_noted(self._notes(), note)
 
     def __repr__(self) -> str:
         return f"FileStore({self.path!r})"
@@ -173,11 +171,10 @@ class FileStore:
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), private=self.private), (self.path,)
 
-    @cached_property
+    @property
     def _tenure(self) -> Tenure:
-        from tokenadapter.stores._files import Tenure
-
-        return Tenure()
+        # Atomic, unlike functools.cached_property, whose lock in Python 3.11 a fork may leave shut.
+        return self._made.setdefault("tenure", _files.Tenure())
 
     @property
     def _file(self) -> str:
@@ -191,23 +188,17 @@ class FileStore:
         return [] if content is None else content.decode(errors="replace").splitlines()
 
     def _draft(self) -> Draft:
-        from tokenadapter.stores._files import Draft, sweep
-
         if not self._swept:
-            sweep(self._file)
+            _files.sweep(self._file)
             self._swept = True
-        return Draft(self._file)
+        return _files.Draft(self._file)
 
     def _locked(self) -> AbstractContextManager[None]:
-        from tokenadapter.stores._lockfile import under_lock
-
-        return under_lock(self._tenure, self.lock, self._explained)
+        return _lockfile.under_lock(self._tenure, self.lock, self._explained)
 
     @contextmanager
     def _explained(self, task: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            from tokenadapter.stores._trouble import failure
-
-            raise failure(self, task, error) from error
+            raise _trouble.failure(self, task, error) from error

@@ -13,9 +13,10 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenadapter.interchange import Document, Snapshot
+from tokenadapter.late import late
 from tokenadapter.stores import _damage, _keyring
 from tokenadapter.stores._entries import Entries
 from tokenadapter.stores._files import Draft, Tenure
@@ -24,6 +25,14 @@ from tokenadapter.stores._notes import is_noted, noted
 from tokenadapter.stores._reading import absolute, read
 from tokenadapter.stores._system import Refused
 from tokenadapter.stores._text import decode, encode
+
+if TYPE_CHECKING:
+    import hashlib
+
+    from tokenadapter import errors
+else:
+    errors = late("tokenadapter.errors")
+    hashlib = late("hashlib")
 
 __all__ = ["KeyringStore"]
 
@@ -57,6 +66,7 @@ class KeyringStore:
     """
 
     is_copy = False
+    lock_ends_with_holder = True
     poll: tuple[float, float] = (0.01, 0.2)
 
     def __init__(
@@ -157,9 +167,7 @@ class KeyringStore:
 
     @property
     def _file(self) -> str:
-        from hashlib import sha256
-
-        name = sha256(f"{self.service}\0{self.username}".encode()).hexdigest()[:32]
+        name = hashlib.sha256(f"{self.service}\0{self.username}".encode()).hexdigest()[:32]
         return os.path.join(self.directory, f"keyring-{name}")
 
     def _entries(self) -> Entries:
@@ -175,15 +183,15 @@ class KeyringStore:
 
     @contextmanager
     def _explained(self, task: str) -> Iterator[None]:
-        from tokenadapter.errors import StoreError
-
         try:
             yield
         except Refused as error:
-            raise StoreError(f"{self!r} cannot {task}: {error}. Nothing stored was lost.") from None
+            raise errors.StoreError(
+                f"{self!r} cannot {task}: {error}. Nothing stored was lost."
+            ) from None
         except Exception as error:
             # Each keyring has errors of its own, and what they say is not ours to repeat.
-            raise StoreError(
+            raise errors.StoreError(
                 f"{self!r} cannot {task}: the keyring failed with {type(error).__name__}. Nothing "
                 "stored was lost. See that the keyring is unlocked, and that this process can "
                 "reach it."

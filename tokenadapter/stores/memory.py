@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from tokenadapter.interchange import Document, Snapshot
+from tokenadapter.late import late
 
 if TYPE_CHECKING:
+    import cachetools
     from cachetools import TLRUCache
+else:
+    cachetools = late("cachetools")
 
 __all__ = ["MemoryStore"]
 
@@ -29,6 +33,7 @@ class MemoryStore:
         is this object's own: it ends with it, and is empty in a pickled copy.
     """
 
+    lock_ends_with_holder = True
     poll: tuple[float, float] = (0.005, 0.05)
 
     def __init__(self, name: str | None = None) -> None:
@@ -94,6 +99,7 @@ class MemoryStore:
 def own_store(source: object) -> MemoryStore:
     """The store of whoever has not named one: the same for all who use the very same source."""
     try:
+        # Atomic, unlike that of a WeakValueDictionary: threads that come first get the same one.
         return _OWN.setdefault(source, MemoryStore())
     except TypeError:  # it has no hash, or no weak references
         return MemoryStore()
@@ -140,9 +146,7 @@ class _Slots:
 
     def put(self, name: str | None, item: _Item) -> None:
         if self._items is None:
-            from cachetools import TLRUCache
-
-            self._items = TLRUCache(inf, lambda name, item, now: now + item.ttl)
+            self._items = cachetools.TLRUCache(inf, lambda name, item, now: now + item.ttl)
         self._items.pop(name, None)  # an item that expires at once would leave the earlier one
         self._items[name] = item
 

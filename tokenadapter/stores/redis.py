@@ -9,9 +9,10 @@ import json
 import os
 import time
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenadapter.interchange import Document, Snapshot
+from tokenadapter.late import late
 from tokenadapter.stores import _damage, _redis
 from tokenadapter.stores._lease import LEASE, Lease
 from tokenadapter.stores._redis_scripts import (
@@ -26,6 +27,11 @@ from tokenadapter.stores._redis_scripts import (
     TAKE,
 )
 from tokenadapter.stores._text import FORMAT
+
+if TYPE_CHECKING:
+    import pickle
+else:
+    pickle = late("pickle")
 
 __all__ = ["RedisStore"]
 
@@ -148,9 +154,7 @@ class RedisStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._url is None:
-            from pickle import PicklingError
-
-            raise PicklingError(
+            raise pickle.PicklingError(
                 f"{self!r} has a client, which cannot be pickled: make it with a URL, or anew in "
                 "the other process."
             )
@@ -200,22 +204,23 @@ class _RedisLease(Lease):
         self._store = store
         self._key = f"{store._record}:lock"
 
-    def _take(self, owner: str, seconds: float) -> bool:
-        return self._ask(TAKE, owner, _milliseconds(seconds))
+    def _take(self, owner: str, seconds: float, dead: str | None = None) -> str:
+        holder: bytes = self._ask(TAKE, owner, _milliseconds(seconds), dead or "")
+        return holder.decode("utf-8", "replace")
 
     def _extend(self, owner: str, seconds: float) -> bool:
-        return self._ask(EXTEND, owner, _milliseconds(seconds))
+        return bool(self._ask(EXTEND, owner, _milliseconds(seconds)))
 
     def _free(self, owner: str) -> None:
         self._ask(FREE, owner)
 
     def holder(self) -> str | None:
-        """Who has the lease now, as ``host:process:nonce``; ``None`` if nobody has."""
+        """Who has the lease now; ``None`` if nobody has."""
         owner = self._store._run(f"look at {self._key}", HOLDER, [self._key])
         return None if owner is None else owner.decode("utf-8", "replace")
 
-    def _ask(self, script: str, *arguments: Any) -> bool:
-        return bool(self._store._run(f"lock {self._key}", script, [self._key], *arguments))
+    def _ask(self, script: str, *arguments: Any) -> Any:
+        return self._store._run(f"lock {self._key}", script, [self._key], *arguments)
 
 
 def _milliseconds(seconds: float) -> int:

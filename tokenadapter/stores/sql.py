@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pickle import PicklingError
 from typing import Any
 
 from tokenadapter.interchange import Document, Snapshot
@@ -164,8 +165,6 @@ class SQLStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if isinstance(self._origin, Engine):
-            from pickle import PicklingError
-
             raise PicklingError(
                 f"{self!r} was made from an engine, which belongs to its process: make the store "
                 "anew in the other process, or give it a URL."

@@ -16,10 +16,24 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 from urllib.parse import unquote
 
+from tokenadapter.late import late
 from tokenadapter.protocols import TokenStore
 
 if TYPE_CHECKING:
+    import difflib
+    from importlib import metadata
     from importlib.metadata import EntryPoint
+
+    from tokenadapter.stores import django, file, keyring, memory, redis, sql
+else:
+    difflib = late("difflib")
+    django = late("tokenadapter.stores.django")
+    file = late("tokenadapter.stores.file")
+    keyring = late("tokenadapter.stores.keyring")
+    memory = late("tokenadapter.stores.memory")
+    metadata = late("importlib.metadata")
+    redis = late("tokenadapter.stores.redis")
+    sql = late("tokenadapter.stores.sql")
 
 __all__ = ["schemes", "store_from_url"]
 
@@ -72,9 +86,7 @@ def store_from_url(url: str) -> TokenStore:
     entry_point = elsewhere.get(scheme + match[2].lower()) or elsewhere.get(scheme)
     if entry_point is not None:
         return _made_elsewhere(entry_point, url)
-    from difflib import get_close_matches
-
-    near = get_close_matches(scheme, schemes(), 1, 0.5)
+    near = difflib.get_close_matches(scheme, schemes(), 1, 0.5)
     hint = f"Did you mean {near[0]}:? " if near else ""
     raise ValueError(
         f"store: there is no kind of store called {scheme + match[2]}:. {hint}Known are "
@@ -99,17 +111,13 @@ def _file(url: str, rest: str) -> TokenStore:
             path = path[1:]
     if not path or path.endswith(("/", os.sep)):
         _refuse(url, "the path of a file", "file:~/x/token.json")
-    from tokenadapter.stores.file import FileStore
-
-    return FileStore(path)
+    return file.FileStore(path)
 
 
 def _memory(url: str, rest: str) -> TokenStore:
     if not rest:
         _refuse(url, "a name, by which the sessions of a process share the token", "memory:billing")
-    from tokenadapter.stores.memory import MemoryStore
-
-    return MemoryStore(unquote(rest))
+    return memory.MemoryStore(unquote(rest))
 
 
 def _redis(url: str, rest: str) -> TokenStore:
@@ -117,28 +125,22 @@ def _redis(url: str, rest: str) -> TokenStore:
     if url[:4].lower() == "unix":
         example = "unix:///run/redis.sock?db=0#billing"
     server, key = _server_and_slot(url, rest, "the key after a #", example)
-    from tokenadapter.stores.redis import RedisStore
-
-    return RedisStore(server, key)
+    return redis.RedisStore(server, key)
 
 
 def _sql(url: str, rest: str) -> TokenStore:
     example = "postgresql+psycopg://user@host/database#billing"
     server, slot = _server_and_slot(url, rest, "the slot after a #", example)
-    from tokenadapter.stores.sql import SQLStore
-
     with _as_value_error("sqlalchemy."):
-        return SQLStore(server, slot)
+        return sql.SQLStore(server, slot)
 
 
 def _django(url: str, rest: str) -> TokenStore:
     alias, _, key = rest.partition("#")
     if not alias or not key or alias.startswith("/"):
         _refuse(url, "an alias of settings.CACHES, a # and a key", "django:default#billing")
-    from tokenadapter.stores.django import DjangoCacheStore
-
     with _as_value_error("django."):
-        return DjangoCacheStore(unquote(alias), key=unquote(key))
+        return django.DjangoCacheStore(unquote(alias), key=unquote(key))
 
 
 def _keyring(url: str, rest: str) -> TokenStore:
@@ -147,9 +149,7 @@ def _keyring(url: str, rest: str) -> TokenStore:
         _refuse(
             url, "a service, a slash and a user, with %2F for / within them", "keyring:billing/me"
         )
-    from tokenadapter.stores.keyring import KeyringStore
-
-    return KeyringStore(unquote(service), unquote(user))
+    return keyring.KeyringStore(unquote(service), unquote(user))
 
 
 _KNOWN: dict[str, Callable[[str, str], TokenStore]] = {
@@ -206,9 +206,7 @@ def _refuse(url: str, expected: str, example: str) -> NoReturn:
 
 
 def _registered() -> list[EntryPoint]:
-    from importlib.metadata import entry_points
-
-    return [*entry_points(group=_GROUP)]
+    return [*metadata.entry_points(group=_GROUP)]
 
 
 def _made_elsewhere(entry_point: EntryPoint, url: str) -> TokenStore:

@@ -206,6 +206,7 @@ class Locks(Terms):
         claim = getattr(connect(), "claim", None)
         if claim is None:
             pytest.skip("renewals of this store cannot be claimed: all try the lock at once")
+        assert hasattr(connect(), "glimpse"), "a keeper refuses claim() without glimpse()"
         assert connect().save({"n": 1}, tag="one", expected=None, ttl=None)
         with claim():
             if connect().claim() is not None:  # type: ignore[attr-defined]

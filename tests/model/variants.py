@@ -1,0 +1,311 @@
+"""The protocol with one rule left out, and the protocol in a world that is worse than it assumes.
+
+Each has to be found out: else the rule would not be needed, or the model would not see that it is.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from model.explore import Found, explore
+from model.protocol import Protocol, Steps
+from model.world import Process, Record, State
+
+__all__ = ["BROKEN", "LIMITS", "RIGHT", "Case", "explored"]
+
+
+class KernelLock(Protocol):
+    """The kernel's lock"""
+
+
+class Lease(Protocol):
+    """A lease"""
+
+    lease = True
+
+
+class LeaseOnOneMachine(Lease):
+    """A lease, on one machine"""
+
+    one_machine = True
+
+
+class LeaseWithGrace(Lease):
+    """A lease, with a declared grace"""
+
+    grace = True
+
+
+class LeaseWithGraceOnOneMachine(LeaseWithGrace):
+    """A lease, with a declared grace, on one machine"""
+
+    one_machine = True
+
+
+class WritesBlindly(Lease):
+    """A write replaces whatever is there"""
+
+    def may_swap(self, s: State, p: Process) -> bool:
+        return True
+
+
+class DecidesBeforeTheLock(KernelLock):
+    """Nobody looks again under the lock"""
+
+    def idle(self, s: State, p: Process) -> Steps:
+        for what, after in super().idle(s, p):
+            if after.lock == p.name:
+                yield f"{p.name} is going to present {p.memory}", s.put(p, phase="waiting")
+            else:
+                yield what, after
+
+    def waiting(self, s: State, p: Process) -> Steps:
+        if s.lock is None:
+            yield f"{p.name} takes the lock", s._replace(lock=p.name).put(p, phase="decided")
+
+    def decided(self, s: State, p: Process) -> Steps:
+        record = s.record._replace(intent=frozenset({p.name}))
+        yield f"{p.name} writes its intent", s.put(p, phase="announced").write(record)
+
+
+class WritesNoIntent(Lease):
+    """No intent is written"""
+
+    def decided(self, s: State, p: Process) -> Steps:
+        yield f"{p.name} writes no intent", s.put(p, phase="announced")
+
+
+class BelievesNoIntent(Lease):
+    """An intent under a lease is not believed"""
+
+    def awaited(self, s: State, p: Process) -> frozenset[str]:
+        return frozenset()
+
+
+class BelievesForEver(Lease):
+    """An intent is believed for ever, also that of a dead process"""
+
+    def awaited(self, s: State, p: Process) -> frozenset[str]:
+        return s.record.intent - {p.name}
+
+
+class TrustsTheGraceForEver(LeaseWithGrace):
+    """A declared grace makes intents void, also when it is over"""
+
+    def is_in_grace(self, s: State, r: Record) -> bool:
+        return True
+
+
+class ForgetsWhomItReplaces(LeaseWithGraceOnOneMachine):
+    """An intent ends the belief in the one that it replaces"""
+
+    def intent(self, p: Process) -> frozenset[str]:
+        return frozenset({p.name})
+
+
+class DoesNotConfirm(LeaseWithGrace):
+    """The lease is not confirmed before a presentation begins"""
+
+    def confirms(self, s: State, p: Process) -> bool:
+        return True
+
+
+class LooksAtNoClock(Lease):
+    """The clock is not looked at before the first byte"""
+
+    def is_late(self, s: State, p: Process) -> bool:
+        return False
+
+
+class LooksAtItsDeadlineOnly(LeaseWithGrace):
+    """Only the deadline of the request bounds its first byte"""
+
+    def is_late(self, s: State, p: Process) -> bool:
+        return p.name in s.given_up
+
+
+class LooksAtTheGraceOnly(LeaseWithGrace):
+    """The deadline and the grace bound the first byte, and the lease does not"""
+
+    def is_late(self, s: State, p: Process) -> bool:
+        return p.name in s.given_up or not self.is_in_grace(s, p.memory)
+
+
+class UsesBeforeSaving(KernelLock):
+    """A token is used before it is saved"""
+
+    def sent(self, s: State, p: Process) -> Steps:
+        if p.answer == "rotated":
+            minted = Record(p.memory.login, p.memory.generation + 1)
+            yield f"{p.name} uses {minted}", s.leave(p, minted)
+        yield from super().sent(s, p)
+
+
+class WritesNoTombstone(KernelLock):
+    """No tombstone is written"""
+
+    def tombstone(self, r: Record) -> Record:
+        return r.quiet()
+
+
+class TakesSilenceForRefusal(KernelLock):
+    """An unknown outcome is taken for a refusal"""
+
+    def outcome(self, p: Process) -> str:
+        return "refused" if p.answer == "unknown" else p.answer
+
+
+class DropsLateAnswers(KernelLock):
+    """A late answer is dropped"""
+
+    def is_still_ours(self, s: State, p: Process) -> bool:
+        return self.may_swap(s, p)
+
+
+class SavesLateAnswers(Lease):
+    """A late answer is saved, whatever is there"""
+
+    def is_still_ours(self, s: State, p: Process) -> bool:
+        return True
+
+
+class NotesNothing(KernelLock):
+    """What a rotation has spent is not noted"""
+
+    def is_spent(self, s: State, r: Record) -> bool:
+        return False
+
+
+class WritesNothingBack(KernelLock):
+    """What a process remembers is not written back"""
+
+    def locked(self, s: State, p: Process) -> Steps:
+        if self.is_newer(p.memory, s.record):
+            yield f"{p.name} leaves with {p.memory}", s.leave(p, p.memory)
+        else:
+            yield from super().locked(s, p)
+
+
+class ComparesGenerations(KernelLock):
+    """The generation alone tells which record is newer"""
+
+    def is_newer(self, one: Record, other: Record) -> bool:
+        return one.generation > other.generation
+
+
+class ForgetsLogouts(KernelLock):
+    """A logout does not count as a new beginning"""
+
+    def is_newer(self, one: Record, other: Record) -> bool:
+        def age(record: Record) -> tuple[int, int]:
+            return record.login - (record.status == "empty"), record.generation
+
+        return age(one) > age(other)
+
+
+class StoreForgetsIntents(Lease):
+    """The store loses a write, and the lease, during a presentation"""
+
+    def may_go_back(self, s: State) -> bool:
+        return True
+
+
+class StoreForgetsNotes(KernelLock):
+    """The store goes back, and the notes of what was spent go with it"""
+
+    def gone_back(self, s: State, record: Record) -> State:
+        return super().gone_back(s, record)._replace(spent=frozenset())
+
+
+class KilledBeforeTheNote(KernelLock):
+    """A process is killed between the save and the note, and then the store goes back"""
+
+    def sent(self, s: State, p: Process) -> Steps:
+        for what, after in super().sent(s, p):
+            yield what, after
+            if s.faults and after.spent != s.spent:
+                unnoted = after._replace(spent=s.spent, faults=s.faults - 1)
+                saved = next(q for q in after.processes if q.name == p.name)
+                yield f"{p.name} saves {after.record}, and is killed", self.killed(unnoted, saved)
+
+
+class StandsStillBeforeTheFirstByte(LooksAtNoClock):
+    """A process stands still, beyond its deadline, between its clock and the first byte"""
+
+
+class Case(NamedTuple):
+    """A protocol and a world for it."""
+
+    protocol: type[Protocol]
+    faults: int
+    processes: int = 2
+
+    @property
+    def name(self) -> str:
+        return self.protocol.__name__
+
+    def row(self) -> str:
+        """What came of it, for a table of the documentation."""
+        states, wrong, steps = explored(self)
+        cells = [self.protocol.__doc__]
+        if self in RIGHT:
+            cells += [self.processes, self.faults, f"{states:,}"]
+        else:
+            lock = "lease" if self.protocol.lease else "kernel"
+            cells += [f"{lock}, grace" if self.protocol.grace else lock, self.faults]
+            cells += [f"{states:,}", len(steps), wrong]
+        return f"| {' | '.join(map(str, cells))} |"
+
+    def story(self) -> str:
+        """The shortest way to what is wrong."""
+        _, wrong, steps = explored(self)
+        lines = [f"{number:2}. {step}" for number, step in enumerate(steps, 1)]
+        return "\n".join([*lines, f"Violated: {wrong}"]) if wrong else "Nothing is violated."
+
+
+@cache
+def explored(case: Case) -> Found:
+    return explore(case.protocol(), case.processes, case.faults)
+
+
+PROTOCOLS = (
+    KernelLock,
+    Lease,
+    LeaseOnOneMachine,
+    LeaseWithGrace,
+    LeaseWithGraceOnOneMachine,
+)
+RIGHT = tuple(
+    Case(protocol, faults, processes)
+    for processes, faults in ((2, 2), (3, 1))
+    for protocol in PROTOCOLS
+)
+BROKEN = (
+    Case(WritesBlindly, 1),
+    Case(DecidesBeforeTheLock, 0),
+    Case(WritesNoIntent, 1),
+    Case(BelievesNoIntent, 1),
+    Case(BelievesForEver, 1),
+    Case(TrustsTheGraceForEver, 1),
+    Case(ForgetsWhomItReplaces, 2),
+    Case(DoesNotConfirm, 1),
+    Case(LooksAtNoClock, 1),
+    Case(LooksAtItsDeadlineOnly, 1),
+    Case(LooksAtTheGraceOnly, 1),
+    Case(UsesBeforeSaving, 0),
+    Case(WritesNoTombstone, 1),
+    Case(TakesSilenceForRefusal, 1),
+    Case(DropsLateAnswers, 1),
+    Case(SavesLateAnswers, 1),
+    Case(NotesNothing, 1),
+    Case(WritesNothingBack, 1),
+    Case(ComparesGenerations, 2),
+    Case(ForgetsLogouts, 2),
+)
+LIMITS = (
+    Case(StoreForgetsIntents, 1),
+    Case(StoreForgetsNotes, 1),
+    Case(KilledBeforeTheNote, 2),
+    Case(StandsStillBeforeTheFirstByte, 1),
+)

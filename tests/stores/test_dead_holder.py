@@ -1,0 +1,83 @@
+"""A holder of a lease that died on this machine is replaced at once, whatever the store."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tokenadapter.protocols import TokenStore
+from tokenadapter.stores.redis import RedisStore
+from tokenadapter.stores.sql import SQLStore
+from tokenadapter.testing.workers import process, take_when_told
+
+from . import django_project
+from .servers import RedisServer
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux tells whether a process has died"
+)
+# Seconds: longer than any test.
+LEASE = HOLD = 1000.0
+
+
+class DeadHolder:
+    def test_the_lock_of_a_process_that_was_killed_is_had_at_once(self, store: TokenStore) -> None:
+        with process(take_when_told, store) as (child, pipe):
+            pipe.send(HOLD)
+            assert pipe.recv() is True
+            assert not store.lock().acquire(HOLD)
+            child.kill()
+            child.join()
+            first, second = store.lock(), store.lock()
+            assert first.acquire(HOLD)
+            assert not second.acquire(HOLD)
+            assert first.confirm()
+            first.release()
+            assert second.acquire(HOLD)
+            second.release()
+
+    def test_a_process_that_does_not_know_that_it_is_replaced_frees_nothing(
+        self, store: TokenStore
+    ) -> None:
+        """The other was wrong: it counts as dead, and yet it goes on."""
+        first, second = store.lock(), store.lock()
+        with pytest.MonkeyPatch.context() as patch:
+            assert first.acquire(HOLD)
+            patch.setattr("tokenadapter.stores._lease.has_died", lambda name: True)
+            assert second.acquire(HOLD)
+        assert not first.confirm()
+        first.release()
+        assert second.confirm()
+        second.release()
+
+
+class TestRedis(DeadHolder):
+    @pytest.fixture
+    def store(self, redis_server: RedisServer, slot: str) -> TokenStore:
+        return RedisStore(redis_server.url, slot, lease=LEASE)
+
+
+class TestSQLite(DeadHolder):
+    @pytest.fixture
+    def store(self, sqlite: str, slot: str) -> TokenStore:
+        return SQLStore(sqlite, slot, lease=LEASE)
+
+
+class TestPostgreSQL(DeadHolder):
+    @pytest.fixture
+    def store(self, postgresql_url: str, slot: str) -> TokenStore:
+        return SQLStore(postgresql_url, slot, lease=LEASE)
+
+
+class TestMariaDB(DeadHolder):
+    @pytest.fixture
+    def store(self, mariadb_url: str, slot: str) -> TokenStore:
+        return SQLStore(mariadb_url, slot, lease=LEASE)
+
+
+@pytest.mark.usefixtures("project")
+class TestDjango(DeadHolder):
+    @pytest.fixture(params=["default", "database"])
+    def store(self, request: pytest.FixtureRequest, slot: str) -> TokenStore:
+        return django_project.Store(request.param, slot.replace(" ", "-"), lease=LEASE)

@@ -1,0 +1,194 @@
+"""What is imported late: once, whatever fails, and never while the process forks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from imports import Unguarded
+
+from tokenadapter import late
+from tokenadapter.late import imported, importing, load
+from tokenadapter.testing.workers import succeeds_in_child
+
+WHEN_FORKING: list[Callable[[], object]] = []
+
+
+def _fork_begins() -> None:
+    for call in WHEN_FORKING:
+        call()
+
+
+# The hook that was registered last is called first.
+os.register_at_fork(before=_fork_begins)
+
+
+@pytest.fixture
+def when_forking(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+    calls: list[Callable[[], object]] = []
+    monkeypatch.setattr(sys.modules[__name__], "WHEN_FORKING", calls)
+    return calls
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Makes a module of a text, and tells its name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"made_by_test_{tmp_path.name}".replace("-", "_")
+
+    def make(text: str) -> str:
+        tmp_path.joinpath(f"{name}.py").write_text(text)
+        return name
+
+    monkeypatch.setitem(sys.modules, name, None)  # so that it is taken out again
+    monkeypatch.delitem(sys.modules, name)
+    return make
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a module waits at while it is imported."""
+    gate = SimpleNamespace(has_begun=threading.Event(), goes_on=threading.Event())
+    monkeypatch.setitem(sys.modules, "gate", gate)
+    return gate
+
+
+SLOW = "import gate\ngate.has_begun.set()\nassert gate.goes_on.wait(30)\nanswer = 42\n"
+
+
+# --- what stands in for a module --------------------------------------------------------------
+
+
+def test_a_module_is_imported_when_something_of_it_is_used(module: Callable[[str], str]) -> None:
+    name = module("answer = 42\n")
+    stand_in = late.late(name)
+    assert name not in sys.modules
+    assert stand_in.answer == 42
+    sys.modules[name].answer = 43
+    assert stand_in.answer == 43
+
+
+def test_what_failed_to_be_imported_is_tried_again(module: Callable[[str], str]) -> None:
+    name = module("raise ImportError('not today')\n")
+    stand_in = late.late(name)
+    for use in (lambda: stand_in.answer, lambda: load(stand_in), lambda: imported(name)):
+        with pytest.raises(ImportError, match="not today"):
+            use()
+    module("answer = 'at last'\n")
+    load(stand_in)
+    assert stand_in.answer == "at last"
+
+
+def test_a_module_within_a_package_can_be_meant() -> None:
+    assert late.late("email.utils").unquote('"a"') == "a"
+
+
+def test_an_import_without_the_guard_is_found(
+    module: Callable[[str], str], unguarded: Unguarded
+) -> None:
+    name = module("answer = 42\n")
+    function = "def imports():\n    import " + name
+    program: dict[str, Any] = {"__name__": "tokenadapter.stores.made_up"}
+    exec(compile(function, "made_up.py", "exec"), program)
+    with importing():
+        program["imports"]()
+    del sys.modules[name]
+    assert unguarded.found() == []
+    assert succeeds_in_child(lambda: program["imports"]() is None)
+    assert unguarded.found() == [f"made_up.py:2: imports() imports {name}"]
+
+
+# --- forks --------------------------------------------------------------------------------------
+
+
+def test_a_fork_waits_until_another_thread_has_imported(
+    module: Callable[[str], str], gate: Any, when_forking: list[Callable[[], object]]
+) -> None:
+    name = module(SLOW)
+    other = threading.Thread(target=imported, args=[name])
+    other.start()
+    assert gate.has_begun.wait(30)
+    when_forking.append(gate.goes_on.set)
+    assert succeeds_in_child(lambda: bool(imported(name).answer))
+    other.join()
+
+
+def test_an_import_may_fork() -> None:
+    with importing():
+        assert succeeds_in_child(lambda: True)
+    assert succeeds_in_child(lambda: True)
+
+
+def test_a_fork_waits_for_so_long_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever forks may have what the import waits for."""
+    monkeypatch.setattr(late, "_PATIENCE", 0.01)
+    has_begun, goes_on = threading.Event(), threading.Event()
+
+    def stands_still() -> None:
+        with importing():
+            has_begun.set()
+            goes_on.wait(30)
+
+    def can_import() -> bool:
+        with importing():
+            return late._guard._is_owned()
+
+    other = threading.Thread(target=stands_still)
+    other.start()
+    assert has_begun.wait(30)
+    assert succeeds_in_child(can_import)
+    with importing():  # nor does an import wait for longer
+        assert not late._guard._is_owned()
+    goes_on.set()
+    other.join()
+    assert can_import()
+
+
+# A fork that has the lock of logging when it begins to wait would wait for as long as it can.
+MAKES_A_LOGGER = """
+import os, sys, threading, time
+from tokenadapter import late
+
+assert "logging" not in sys.modules
+late._PATIENCE = 60.0
+begun, forking = threading.Event(), threading.Event()
+sys.modules["gate"] = sys.modules[__name__]
+
+def other():
+    late.imported("makes_a_logger")
+
+thread = threading.Thread(target=other)
+thread.start()
+assert begun.wait(30)
+os.register_at_fork(before=forking.set)
+started = time.monotonic()
+child = os.fork()
+if child == 0:
+    os._exit(0 if late.imported("makes_a_logger").log else 1)
+assert os.waitpid(child, 0)[1] == 0
+thread.join()
+assert time.monotonic() - started < 30
+"""
+
+
+def test_a_fork_waits_for_imports_before_it_takes_the_lock_of_logging(tmp_path: Path) -> None:
+    tmp_path.joinpath("makes_a_logger.py").write_text(
+        "import gate\ngate.begun.set()\nassert gate.forking.wait(30)\ngate.time.sleep(0.1)\n"
+        "import logging\nlog = logging.getLogger('made up')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", MAKES_A_LOGGER],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr

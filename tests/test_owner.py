@@ -1,0 +1,116 @@
+"""A process is known by its name, and whether it has died is told for certain or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tokenadapter import owner
+from tokenadapter.testing.workers import succeeds_in_child
+
+on_linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux tells what it takes"
+)
+TELL = "from tokenadapter import owner; print(owner.this_process(), flush=True)"
+
+
+def with_part(name: str, part: int, text: str) -> str:
+    parts = name.split(":")
+    parts[part] = text
+    return ":".join(parts)
+
+
+@pytest.fixture
+def other() -> subprocess.Popen[str]:
+    """Another process that has told its name, and waits to be let go."""
+    program = f"{TELL}; input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process  # type: ignore[misc]
+        process.kill()
+
+
+def test_a_process_has_one_name_and_a_forked_child_another() -> None:
+    name = owner.this_process()
+    assert owner.this_process() == name
+    assert succeeds_in_child(lambda: owner.this_process() != name)
+
+
+def test_a_name_fits_into_the_column_of_a_database() -> None:
+    # A host has 64 characters at most; a lease adds a nonce.
+    _, rest = owner.this_process().split(":", 1)
+    assert 64 + len(":") + len(rest) + len(":0123456789abcdef") < 320
+
+
+def test_a_process_that_lives_has_not_died() -> None:
+    assert not owner.has_died(owner.this_process())
+
+
+@on_linux
+def test_a_process_has_died_when_it_is_killed_and_when_it_is_gone(
+    other: subprocess.Popen[str],
+) -> None:
+    assert other.stdout is not None
+    name = other.stdout.readline().strip()
+    assert not owner.has_died(name)
+    assert not owner.has_died(f"{name}:nonce")
+    other.kill()
+    # Its parent has not asked for its exit status yet: it is a zombie.
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+    assert owner.has_died(name)
+    other.wait()
+    assert owner.has_died(f"{name}:nonce")
+
+
+@on_linux
+def test_another_process_with_the_same_number_is_not_the_one_that_died() -> None:
+    assert owner.has_died(with_part(owner.this_process(), 2, "1"))
+
+
+@pytest.mark.parametrize("part", [1, 2, 3, 4], ids=["process", "start", "namespace", "boot"])
+def test_where_anything_is_unknown_nobody_has_died(part: int) -> None:
+    assert not owner.has_died(with_part(owner.this_process(), part, ""))
+
+
+@pytest.mark.parametrize("part", [3, 4], ids=["namespace", "boot"])
+def test_a_process_of_another_namespace_or_boot_is_out_of_sight(part: int) -> None:
+    gone = with_part(owner.this_process(), 2, "1")
+    assert not owner.has_died(with_part(gone, part, "other"))
+
+
+@pytest.mark.parametrize("name", ["", "host:12:nonce", "::::"])
+def test_what_is_no_name_names_nobody(name: str) -> None:
+    assert not owner.has_died(name)
+    assert not owner.is_elsewhere(name)
+
+
+@on_linux
+def test_a_process_that_proc_hides_is_looked_for_by_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = owner.this_process()
+    monkeypatch.setattr(owner, "_start_of", lambda pid: None)
+    assert not owner.has_died(name)
+    assert owner.has_died(with_part(name, 1, str(2**22 - 1)))
+
+
+@on_linux
+def test_another_machine_has_another_name_and_another_boot() -> None:
+    name = owner.this_process()
+    rebooted = with_part(name, 4, "fedcba9876543210")
+    assert not owner.is_elsewhere(name)
+    assert not owner.is_elsewhere(rebooted)
+    assert not owner.is_elsewhere(with_part(name, 0, "container"))
+    assert owner.is_elsewhere(with_part(rebooted, 0, "web-2"))
+
+
+def test_people_are_told_the_process_and_its_host() -> None:
+    assert owner.described("web-2:4711:1:2:3:nonce") == "process 4711 on web-2"
+    assert owner.described("whoever") == "whoever"

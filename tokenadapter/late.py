@@ -1,0 +1,140 @@
+"""What a program may never need is imported late, and never while the process forks.
+
+While a thread imports a module, the module is locked.  A child that is forked meanwhile inherits
+the lock, but not the thread that would release it, and hangs as soon as it needs that module.  So
+threads import late only under a guard, and a fork waits for the guard.
+
+A module that is needed late is named once, at the head of the module that needs it::
+
+    if TYPE_CHECKING:
+        from tokenadapter import failures
+    else:
+        failures = late("tokenadapter.failures")
+
+The head of a module must use nothing of it: a thread that waits for the guard there would keep the
+other module locked.  ``tests/imports.py`` finds each import that circumvents the guard.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _thread import RLock  # threading would be imported by each program that imports the package
+
+# Type checkers take a variable of this name to be true; importing it would load ``typing``.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+__all__ = ["imported", "importing", "late", "load"]
+
+# Seconds that a fork waits for imports at most, and an import for a fork: either may wait for
+# something that the other one has.
+_PATIENCE = 5.0
+
+
+def late(name: str) -> Any:
+    """A stand-in for the module *name*, which is imported when something of it is first used."""
+    return _Late(name)
+
+
+def load(*stand_ins: Any) -> None:
+    """Import what these stand for.
+
+    :raises ImportError: if one of them is not installed.
+    """
+    for stand_in in stand_ins:
+        stand_in._import()
+
+
+def imported(name: str) -> Any:
+    """The module *name*, imported while the process cannot be forked."""
+    with importing():
+        __import__(name)
+    return sys.modules[name]
+
+
+def importing() -> AbstractContextManager[object]:
+    """Keep this process from being forked while a block imports.
+
+    The block does nothing else, and waits for nothing.
+    """
+    return _Importing()
+
+
+class _Late:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._module: Any = None
+
+    def __repr__(self) -> str:
+        return f"<late {self._name}>"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module or self._import(), name)
+
+    def _import(self) -> Any:
+        self._module = imported(self._name)
+        return self._module
+
+
+class _Importing:
+    def __enter__(self) -> None:
+        self._guard = _guard  # if this thread forks, the child has another one
+        self._has_it = _guard.acquire(timeout=_PATIENCE)
+        if not _is_first_hook:
+            _become_first_hook()
+
+    def __exit__(self, *_: object) -> None:
+        if self._has_it:
+            self._guard.release()
+
+
+# --- forks -------------------------------------------------------------------------------
+
+
+def _before_fork() -> None:
+    _guard.acquire(timeout=_PATIENCE)
+
+
+def _after_fork() -> None:
+    try:
+        _guard.release()
+    except RuntimeError:  # it was not to be had in time
+        return
+
+
+def _after_fork_in_child() -> None:
+    global _guard  # noqa: PLW0603
+    _guard = RLock()  # the thread that has the old one may not be here
+
+
+def _register() -> None:
+    global _is_first_hook  # noqa: PLW0603
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+    )
+    _is_first_hook = "logging" in sys.modules
+
+
+def _become_first_hook() -> None:
+    """See to it that a fork waits for imports before it takes the lock of ``logging``.
+
+    Hooks are called in reverse order.  If ``logging`` was imported after us, a fork has its lock
+    when it begins to wait for imports, and a module that makes a logger waits for the fork.  A
+    program without other threads does without this, and does not pay for ``logging``.
+    """
+    threading = sys.modules.get("threading")
+    if "logging" in sys.modules or (threading is not None and threading.active_count() > 1):
+        import logging  # noqa: F401, PLC0415
+
+        _register()
+
+
+# Re-entrant: a module may import late, and a signal handler may fork, in the thread that has it.
+_guard = RLock()
+_is_first_hook = True
+
+if hasattr(os, "register_at_fork"):
+    _register()

@@ -1,0 +1,107 @@
+"""Which process holds a lock or awaits an answer, and whether that process has died.
+
+A process names itself ``host:process:start:namespace:boot``.  The host is for people.  The rest
+tells whether a waiter can look for the process: it runs under the same kernel since the same boot,
+and counts processes in the same namespace; and whether a process that it finds is the one that was
+named, or another that has got its number since.  Only Linux tells all of that.  Where anything is
+unknown, nobody counts as dead.
+"""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["described", "has_died", "is_elsewhere", "this_process"]
+
+# The names that this process had: a forked child comes here with another number than its parent.
+_NAMES: dict[int, str] = {}
+
+
+def this_process() -> str:
+    """The name of this process, which no other process has."""
+    pid = os.getpid()
+    name = _NAMES.get(pid)
+    if name is None:
+        start = _start_of(str(pid)) or os.urandom(6).hex()
+        name = _NAMES[pid] = f"{_host()}:{pid}:{start}:{_namespace()}:{_boot()}"
+    return name
+
+
+def has_died(name: str) -> bool:
+    """Whether the process *name* is known to have ended.
+
+    :param name: from :func:`this_process`, with or without ``:`` and more behind it.
+    """
+    theirs, ours = _parts(name), _parts(this_process())
+    if theirs is None or ours is None or not all(theirs) or theirs[3:] != ours[3:]:
+        return False
+    _, pid, start, *_ = theirs
+    found = _start_of(pid)
+    return not _exists(pid) if found is None else found != start
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether the process *name* is on another machine.
+
+    A machine of the same name counts as this one, which has been started again.
+    """
+    theirs, ours = _parts(name), _parts(this_process())
+    if theirs is None or ours is None or not theirs[4] or not ours[4]:
+        return False
+    return theirs[4] != ours[4] and theirs[0] != ours[0]
+
+
+def described(name: str) -> str:
+    """The process *name*, for people."""
+    parts = _parts(name)
+    return name if parts is None else f"process {parts[1]} on {parts[0]}"
+
+
+def _parts(name: str) -> list[str] | None:
+    parts = name.split(":")
+    return parts[:5] if len(parts) >= 5 else None
+
+
+def _start_of(pid: str) -> str | None:
+    """When a process was started, in ticks since the boot; empty if it has ended and only its exit
+    status is left; ``None`` if that cannot be seen."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name of the program is in parentheses, and may hold anything.
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
+def _exists(pid: str) -> bool:
+    """Whether there is a process of that number: /proc may hide those of other users."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return True
+
+
+def _host() -> str:
+    name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+    # Colons separate the parts.
+    return name.replace(":", "-")
+
+
+def _namespace() -> str:
+    try:
+        # "pid:[4026531836]"
+        return os.readlink("/proc/self/ns/pid")[5:-1]
+    except (OSError, AttributeError):
+        return ""
+
+
+def _boot() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            return file.read().decode().replace("-", "")[:16].strip()
+    except OSError:
+        return ""
