@@ -462,6 +462,66 @@ def test_a_late_answer_whose_parent_was_replaced_adopts_what_is_there(
     assert document(shelf)["token"]["access_token"] == "theirs"
 
 
+def test_a_late_answer_does_not_replace_a_later_one_to_the_same_refresh_token(new_keeper, shelf):
+    source = Authority()
+    source.issue = lambda: Authority.issue(source) | {"refresh_token": "refresh-0"}
+    keeper, other = new_keeper(source), new_keeper(source)
+    first = keeper.current()
+    source.live = "refresh-0"
+
+    def others_renew() -> None:
+        source.asking = lambda: setattr(source, "live", "refresh-0")
+        shelf.holder = None
+        assert other.renew(first).access_token == "access-2"
+        source.live = "refresh-0"
+
+    source.asking = others_renew
+    assert keeper.renew(first).access_token == "access-2"
+    assert document(shelf)["token"]["access_token"] == "access-2"
+
+
+def test_a_late_answer_counts_although_nothing_tells_of_it_any_more(new_keeper, shelf, authority):
+    """The store was set back to what it held before the first refresh token was announced."""
+    authority.script = [None, errors.ReauthRequired("dead", error="invalid_grant")]
+    keeper = new_keeper()
+    first = keeper.current()
+    authority.first = authority.live = "another"
+
+    def set_back() -> None:
+        if authority.presented[-1] == "another":
+            content, _ = shelf.slot
+            shelf.slot = ({name: content[name] for name in content if name != "intent"}, "9-old")
+
+    authority.asking = set_back
+    assert keeper.renew(first).access_token == "access-2"
+    assert document(shelf)["token"]["access_token"] == "access-2"
+    assert authority.presented == ["refresh-0", "refresh-1", "another"]
+
+
+def test_a_function_is_not_called_again_when_what_it_brought_was_just_saved(new_keeper, shelf):
+    """By one that has lost the lock: a function that may be called tells nobody beforehand."""
+    calls: list[Token | None] = []
+
+    def log_in(previous: Token | None) -> dict[str, Any]:
+        calls.append(previous)
+        return {"access_token": f"access-{len(calls)}", "refresh_token": "refresh"}
+
+    keeper, other = new_keeper(log_in), new_keeper(log_in)
+    marked = shelf.marked
+
+    def saved_meanwhile(note: str) -> bool:
+        holder = shelf.holder
+        if holder is not None:
+            shelf.marked, shelf.holder = marked, None
+            other.current()
+            shelf.holder = holder
+        return marked(note)
+
+    shelf.marked = saved_meanwhile
+    assert keeper.current().access_token == "access-1"
+    assert calls == [None]
+
+
 def test_a_call_from_within_the_renewal_does_not_wait_for_itself(new_keeper, authority):
     keeper = new_keeper()
     caught: list[str] = []
@@ -730,6 +790,22 @@ def test_within_a_declared_grace_nobody_waits_for_a_lost_answer(
     with contextlib.suppress(errors.TokenError):
         one.renew(first)
     assert got[0][1] < 0.1
+
+
+def test_a_clock_that_is_behind_is_no_grace(new_keeper, authority, lapsing, clock):
+    """What another has just announced seems to come from the future."""
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first = one.current()
+
+    def come_by() -> Token:
+        lapsing.ahead = -0.5
+        return other.renew(first)
+
+    got = while_asking(authority, lapsing, come_by)
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert second.access_token == "access-2"
 
 
 def test_after_a_declared_grace_a_holder_that_lives_is_believed(
@@ -1135,6 +1211,16 @@ def test_what_others_have_noted_meanwhile_needs_no_lock(new_keeper, shelf, clock
     clock.sleep = sleep
     assert other.distrust(token) is None
     assert len(clock.slept) == 1
+
+
+def test_distrust_hands_out_no_token_that_was_asked_for_otherwise(new_keeper):
+    narrow, wide = Machinist(), Machinist()
+    narrow.asked, wide.asked = {"scope": "read"}, {"scope": "read write"}
+    one, other = new_keeper(narrow), new_keeper(wide)
+    first = one.current()
+    other.current()
+    assert one.distrust(first) is None
+    assert one.fresh() == first
 
 
 def test_a_declared_grace_period_is_used(new_keeper, authority, clock):
@@ -1739,6 +1825,24 @@ def test_an_adopted_token_is_told_of_as_such_and_in_the_stores_time(new_keeper, 
     assert (adopted.issued_at, adopted.expires_at) == (clock.now + 90, clock.now + 3100)
     assert keeper.current() == adopted
     assert keeper.stats == {"Renewed": 1, "Waited": 1, "Adopted": 1}
+
+
+def test_a_store_that_is_slow_makes_no_adopted_token_younger(new_keeper, shelf, clock):
+    keeper = new_keeper()
+    shelf.failing = lambda step: clock.go_on(3 * (step == "load"))
+    adopted = keeper.adopt(Token("abc", issued_at=clock.now, expires_at=clock.now + 3000))
+    assert adopted.expires_at <= clock.now - 3 + 3000
+
+
+def test_to_forget_nothing_makes_no_one_forget_what_is_being_presented(
+    new_keeper, authority, shelf
+):
+    authority.script = [errors.RefreshTemporarilyFailed("cut off")]
+    keeper = new_keeper()
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.current()
+    assert keeper.forget() is None
+    assert document(shelf)["intent"]["attempt"] == 1
 
 
 def test_an_adopted_refresh_token_may_be_tried_again_and_no_other(new_keeper, shelf, authority):

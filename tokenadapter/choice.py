@@ -9,7 +9,7 @@ from tokenadapter.interchange import Credential
 from tokenadapter.late import late
 from tokenadapter.machine import Machine
 from tokenadapter.record import Hold, Intent, Record, Waiter, digest, mark
-from tokenadapter.slot import Slot, View
+from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
@@ -105,7 +105,9 @@ class Choice:
         server's."""
         intent = view.record.intent
         first_sent = self._slot.now(view) if intent is None else intent.first_sent
-        return first_sent + self._grant.grace - self._slot.now(view)
+        left = first_sent + self._grant.grace - self._slot.now(view)
+        # By a clock that is behind, or was set back, it comes from the future.
+        return left if left <= 2 * self._grant.grace else 0.0
 
     def awaits_no_more(self, waiter: Waiter) -> None:
         """This process has an outcome, whether or not that can be written."""
@@ -163,12 +165,20 @@ class Choice:
         self._own_refusals[credential] = error
 
     def is_spent(self, view: View, secret: str) -> bool:
-        """Whether a rotation has spent the refresh token *secret*, as far as can be known."""
+        """Whether a rotation has spent the refresh token *secret*, as far as can be known.
+
+        :raises Moved: if it has since *view*, which is out of date.
+        """
         note = mark(secret)
         if note in view.record.spent:
             return True
+        if not self._slot.store.marked(note):
+            return False
         # What is marked was saved before: perhaps since this look.
-        return self._slot.store.marked(note) and self._slot.look().tag == view.tag
+        current = self._slot.look()
+        if current.tag != view.tag:
+            raise Moved(current)
+        return True
 
     def begin_anew(self) -> None:
         """A token was obtained.  A refresh token that is dead stays dead, all else may be tried."""

@@ -143,7 +143,7 @@ class Presenter:
             announcement for a while only.
         :raises StoreError: if something stands in the way.
         """
-        before, end = view.record, self._machine.monotonic() + _sending(view)
+        before = view.record
         key = self._choice.digest(before, credential)
         intent = before.presenting(key, self._slot.stamp(view), waiter)
         announced = self._slot.write(view, intent)
@@ -153,7 +153,7 @@ class Presenter:
             # The last thing before the request is sent.
             is_ready = (
                 lock.confirm()
-                and self._machine.monotonic() < end
+                and (self._slot.lock_ends_with_holder or self._is_in_time(view, waiter))
                 and self._may_be_sent(lock, announced)()
             )
         finally:
@@ -162,6 +162,10 @@ class Presenter:
                 self._choice.awaits_no_more(waiter)
                 self._try_to_write(announced, before)
         return announced if is_ready else None
+
+    def _is_in_time(self, view: View, waiter: Waiter) -> bool:
+        """Whether *waiter* is believed for as long as the answer may take from now on."""
+        return self._slot.now(view) < waiter.until - self._grant.deadline - _CLOCKS
 
     def _may_be_sent(self, lock: StoreLock, view: View) -> Callable[[], bool]:
         """What to ask in the last moment before the request is sent, which may be some time after
@@ -280,13 +284,13 @@ class Presenter:
         record = view.record
         if view.tag is None:
             return True  # it was emptied
+        if record.token is not None and not record.token.is_same(before.token):
+            return False  # also if that has the same refresh token, from a server that keeps it
         if not credential.single_use:
-            return record.token is None or record.token.is_same(before.token)
+            return True
         if record.intent is not None:
             return record.intent.credential == self._choice.digest(record, credential)
-        if record.token is None:
-            return before.token is None
-        return record.token.refresh_token == credential.secret
+        return record.token is not None or before.token is None
 
     def _tell_all(
         self,

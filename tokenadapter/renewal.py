@@ -13,6 +13,7 @@ the intent is believed for as long as its writer may await an answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from tokenadapter.choice import Choice
@@ -132,9 +133,9 @@ class Renewal:
             if token is not None and revoke is not None:
                 revoke(token)
             found.append(token)
-            return (
-                view.record if view.tag is None else view.record.forgotten(self._slot.stamp(view))
-            )
+            if token is None or view.tag is None:
+                return view.record  # with an intent, perhaps, that others have to know of
+            return view.record.forgotten(self._slot.stamp(view))
 
         self._write_locked(forgotten, self._hold_for())
         self._slot.forget()
@@ -157,7 +158,8 @@ class Renewal:
         # The API refuses the token to all who share it: one of them notes that, and the others see
         # it without waiting for the lock in turn.
         view = self._write_locked(distrusting, looks_first=True)
-        if view.record.token is None or token.is_same(view.record.token):
+        found = self._own_token(view)
+        if found is None or token.is_same(found):
             return None
         return self._taken(view, is_new=True).token
 
@@ -175,7 +177,8 @@ class Renewal:
                 outcome = self._settled(view, need, first)
                 if outcome is not None and not view.lags:
                     return outcome
-                self._raise_if_hopeless(view)
+                with suppress(Moved):
+                    self._raise_if_hopeless(view)
             lock = self._slot.store.lock()
             try:
                 if lock.acquire(self._hold_for()):
@@ -277,7 +280,8 @@ class Renewal:
         refresh = token.refresh_token
         if refresh is not None and self._choice.is_spent(view, refresh):
             raise failures.spent_before(self._slot.store)
-        offset = self._slot.now(view) - self._machine.wall()
+        # By the earlier of the times that it may be: no token is taken for younger than it is.
+        offset = self._slot.stamp(view) - self._machine.wall()
         expires_at = None if token.expires_at is None else token.expires_at + offset
         token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
         return view.record.adopted(token, self._grant.asked, self._slot.stamp(view))

@@ -20,6 +20,12 @@ class SimulatedEvent:
         self._is_set = False
         self._waiting: list[Task] = []
 
+    def __deepcopy__(self, memo: object) -> SimulatedEvent:
+        """As a forked child has it: without the threads that wait for it."""
+        copied = SimulatedEvent(self._world)
+        copied._is_set = self._is_set
+        return copied
+
     def is_set(self) -> bool:
         return self._is_set
 

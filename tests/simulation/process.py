@@ -28,14 +28,19 @@ class Computer:
 class Process:
     """Has threads and a machine, and can end at any point.
 
+    :param parent: the process that it was forked from.
     :ivar stalled: for how many seconds it was stopped so far.
     """
 
-    def __init__(self, world: World, name: str, computer: Computer) -> None:
+    def __init__(
+        self, world: World, name: str, computer: Computer, parent: Process | None = None
+    ) -> None:
         self.world = world
         self.name = name
         self.computer = computer
+        self.parent = parent
         self.machine = SimulatedMachine(self)
+        self.began = world.now
         self.alive = True
         self.was_killed = False
         self.is_exiting = False
@@ -49,6 +54,12 @@ class Process:
 
     def __repr__(self) -> str:
         return self.name
+
+    def has_what_was_of(self, other: Process, time: float) -> bool:
+        """Whether it has what *other* had at *time*: it is that, or was forked from it since."""
+        if self is other or self.parent is None:
+            return self is other
+        return time <= self.began and self.parent.has_what_was_of(other, time)
 
     def sees_death_of(self, other: Process) -> bool:
         """Whether *other* has ended, and on the same computer."""
@@ -95,14 +106,16 @@ class Task:
     :ivar helps: whether it is a helper, which does a renewal.
     :ivar wakes: when it can go on.
     :ivar label: what it is about to do.
+    :ivar points: to how many points it has come, but for looks at the clock.
     """
 
-    __slots__ = ("began", "greenlet", "helps", "label", "process", "wakes")
+    __slots__ = ("began", "greenlet", "helps", "label", "points", "process", "wakes")
 
     def __init__(self, process: Process, work: Callable[[], None], helps: bool) -> None:
         self.process = process
         self.helps = helps
         self.label = "start"
+        self.points = 0
         self.began = self.wakes = process.world.now
         self.greenlet = greenlet(lambda: self._run(work), process.world.hub)
 
