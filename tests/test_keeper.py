@@ -15,8 +15,8 @@ import pytest
 from doubles import Authority, Clockwork, Machinist, Shelf
 
 from tokenadapter import errors
-from tokenadapter.hand import Need
 from tokenadapter.keeper import TokenKeeper
+from tokenadapter.need import Need
 from tokenadapter.protocols import Credential
 from tokenadapter.stores.encrypted import EncryptedStore
 from tokenadapter.stores.memory import MemoryStore
