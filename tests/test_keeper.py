@@ -15,8 +15,8 @@ import pytest
 from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import errors
-from tokenadapter.hand import Need
 from tokenadapter.keeper import TokenKeeper
+from tokenadapter.need import Need
 from tokenadapter.protocols import Credential
 from tokenadapter.record import Record, Waiter, digest
 from tokenadapter.stores.encrypted import EncryptedStore

@@ -106,6 +106,18 @@ def test_a_forked_child_does_not_present_what_its_parent_has_spent_since(server,
     assert server.stats.token_requests == 2
 
 
+def test_children_that_are_forked_while_threads_import_late_end(server, tmp_path):
+    grant = RefreshToken(server.token_url, client_id="client", client_secret="secret")
+    expired = {**server.issue(), "expires_at": time.time() - 1}
+    TokenKeeper(grant, FileStore(tmp_path / "expired")).adopt(expired)
+    program = Path(__file__).with_name("preforking.py")
+    command = [sys.executable, program, server.api_url, server.token_url, tmp_path, "30"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    well, forked = done.stdout.split(" of ")
+    assert int(well) == int(forked) > 10, done.stderr
+    assert server.stats.reuse_detections == 0
+
+
 def _need(rejected: Any) -> Any:
     from tokenadapter.renewal import Need
 

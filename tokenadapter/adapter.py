@@ -17,9 +17,8 @@ from urllib3.util import Retry
 from tokenadapter.arguments import check, read_timeout, twin, without_401
 from tokenadapter.keeper import TokenKeeper
 from tokenadapter.late import late
-from tokenadapter.prefix import Prefix
+from tokenadapter.prefix import Prefix, longest_first, own_urls, resource, without_query
 from tokenadapter.signing import add_cookies, signed, whole_copy
-from tokenadapter.spelling import longest_first, own_urls, resource, without_query
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:

@@ -12,11 +12,13 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
+from tokenadapter import record
 from tokenadapter.flight import Flight, Run
-from tokenadapter.hand import Holder, Need, Outcome
+from tokenadapter.hand import Holder, Outcome
 from tokenadapter.journal import Journal
 from tokenadapter.late import importing, late, load
 from tokenadapter.machine import Machine
+from tokenadapter.need import Need
 from tokenadapter.slot import View
 from tokenadapter.token import Token
 
@@ -83,6 +85,7 @@ class Errands:
         # What fails here fails again where it is needed, and is told there.
         with importing(), suppress(Exception):
             load(failures, renewal)
+            record.load()
             for one in (self._store.lock(), self._grant):
                 own = getattr(one, "load", None)
                 if own is not None:

@@ -14,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from weakref import WeakSet
 
-from tokenadapter.hand import Hand, Holder, Need, Outcome
+from tokenadapter.hand import Hand, Holder, Outcome
 from tokenadapter.late import late
 from tokenadapter.machine import MACHINE, Machine
 from tokenadapter.record import Record, mark
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     import copy
 
     from tokenadapter import claims, errands, function_grant, journal, pickling, renewal
+    from tokenadapter import need as needs
     from tokenadapter.claims import Claims
     from tokenadapter.errands import Errands
     from tokenadapter.events import Event
     from tokenadapter.journal import Journal
+    from tokenadapter.need import Need
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.renewal import Renewal
     from tokenadapter.stores import memory, urls
@@ -39,6 +41,7 @@ else:
     function_grant = late("tokenadapter.function_grant")
     journal = late("tokenadapter.journal")
     memory = late("tokenadapter.stores.memory")
+    needs = late("tokenadapter.need")
     pickling = late("tokenadapter.pickling")
     renewal = late("tokenadapter.renewal")
     urls = late("tokenadapter.stores.urls")
@@ -177,7 +180,7 @@ class TokenKeeper:
         patience = inf if timeout is None else timeout
         end = started + min(self.lock_timeout, patience)
         slack = min(_LAST_WORD, max(patience - self.lock_timeout, 0.0))
-        need = Need(rejected, patient, min_validity, since=started)
+        need = needs.Need(rejected, patient, min_validity, since=started)
         try:
             with self._claims.before_renewing(seen, end, partial(self._settle, need)) as found:
                 seen, outcome = found
@@ -351,7 +354,7 @@ class TokenKeeper:
         found = self._holder.hand or hand
         if found.token.is_same(hand.token):
             claim = claims.take if is_believed else claims.take_anyhow
-            self._errands.begin(Need(fresh=True, waits=False), seen, claim)
+            self._errands.begin(needs.Need(fresh=True, waits=False), seen, claim)
             if not self.inline:
                 return hand
             found = self._holder.hand or hand

@@ -17,10 +17,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from tokenadapter.choice import Choice
-from tokenadapter.hand import Hand, Need, Outcome
+from tokenadapter.hand import Hand, Outcome
 from tokenadapter.journal import Journal
 from tokenadapter.late import late
 from tokenadapter.machine import Machine
+from tokenadapter.need import Need
 from tokenadapter.presentation import Presenter
 from tokenadapter.record import Record
 from tokenadapter.slot import Moved, Slot, View
