@@ -7,7 +7,6 @@ how many children ended well.
 
 from __future__ import annotations
 
-import netrc  # noqa: F401 - or requests itself would import it in the first request, unguarded
 import os
 import sys
 import threading

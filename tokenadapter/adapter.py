@@ -6,6 +6,7 @@ the answer; if it says that the token is dead: get another, rewind the body, sen
 
 from __future__ import annotations
 
+import netrc  # noqa: F401 - or requests would do it in the first request, where a fork may interrupt it
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 

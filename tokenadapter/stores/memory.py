@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from tokenadapter.interchange import Document, Snapshot
-from tokenadapter.late import late
+from tokenadapter.late import late, load
 
 if TYPE_CHECKING:
     import cachetools
@@ -65,6 +65,7 @@ class MemoryStore:
         :returns: ``False``, and nothing was replaced, if the tag has moved on.
         """
         item = _Item(json.dumps(document), tag, inf if ttl is None else ttl)
+        load(cachetools)  # not under _GUARD: a fork takes both that and the guard of imports
         with _GUARD:
             stored = self._slots.find(self.name)
             if (None if stored is None else stored.tag) not in (expected, tag):
