@@ -1376,6 +1376,18 @@ def test_an_emptied_store_is_filled_again_by_who_knows_better(new_keeper, shelf,
     assert authority.presented == ["refresh-0", "refresh-1"]
 
 
+def test_a_forced_renewal_in_an_emptied_store_keeps_nobody_from_filling_it_again(
+    new_keeper, shelf, authority
+):
+    keeper, newcomer = new_keeper(), new_keeper()
+    authority.first = None
+    first = keeper.adopt({"access_token": "adopted", "refresh_token": "refresh-0"})
+    shelf.slot = None
+    with pytest.raises(errors.ReauthRequired):
+        newcomer.refresh()
+    assert keeper.renew(first).access_token == "access-1"
+
+
 def test_a_store_that_was_set_back_makes_no_refresh_token_be_spent_twice(
     new_keeper, shelf, authority, clock
 ):

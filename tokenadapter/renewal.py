@@ -114,7 +114,13 @@ class Renewal:
         :raises StoreError: if that cannot be written.
         :raises LockTimeout: if others hold the lock for too long.
         """
-        view = self._write_locked(lambda view: view.record.pardoned())
+
+        def pardoned(view: View) -> Record:
+            # An empty slot stays empty: others may have seen a token there, and bring it back.
+            is_empty = view.tag is None and not view.lags
+            return view.record if is_empty else view.record.pardoned()
+
+        view = self._write_locked(pardoned)
         self._choice.pardon()
         return view.record.token
 
