@@ -24,7 +24,7 @@ def load(store: TokenStore, grant: Grant) -> None:
     """
     # What fails here fails again where it is needed, and is told there.
     with importing(), suppress(Exception):
-        from tokenadapter import failures, renewal  # noqa: F401
+        from tokenadapter import failures, renewal, shutdown  # noqa: F401
 
         for one in (store.lock(), grant):
             own = getattr(one, "load", None)
