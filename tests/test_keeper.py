@@ -52,11 +52,8 @@ def new_keeper(clock: Clockwork, shelf: Shelf, authority: Authority) -> Callable
 
 
 def settle(keeper: TokenKeeper) -> None:
-    """Wait for a renewal in the background."""
-    run = keeper._errands.flight.under_way()
-    if run is not None:
-        assert run.wait(10)
-    # It lands before it is settled, and its thread has nothing left to do then.
+    """Wait for a renewal in the background, and for its save."""
+    assert keeper.wait(10)
 
 
 def document(shelf: Shelf) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def test_children_that_are_forked_while_threads_import_late_end(server, tmp_path
     command = [sys.executable, program, server.api_url, server.token_url, tmp_path, "30"]
     done = subprocess.run(command, capture_output=True, text=True)
     well, forked = done.stdout.split(" of ")
-    assert int(well) == int(forked) > 10, done.stderr
+    assert int(well) == int(forked) > 0, done.stderr
     assert server.stats.reuse_detections == 0
 
 

@@ -23,13 +23,14 @@ from tokenadapter.slot import View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
-    from tokenadapter import errors, failures, renewal
+    from tokenadapter import errors, failures, renewal, shutdown
     from tokenadapter.protocols import Grant, TokenStore
     from tokenadapter.renewal import Renewal
 else:
     errors = late("tokenadapter.errors")
     failures = late("tokenadapter.failures")
     renewal = late("tokenadapter.renewal")
+    shutdown = late("tokenadapter.shutdown")
 
 __all__ = ["Errands"]
 
@@ -84,7 +85,7 @@ class Errands:
             return
         # What fails here fails again where it is needed, and is told there.
         with importing(), suppress(Exception):
-            load(failures, renewal)
+            load(failures, renewal, shutdown)
             record.load()
             for one in (self._store.lock(), self._grant):
                 own = getattr(one, "load", None)

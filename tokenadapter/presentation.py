@@ -75,6 +75,20 @@ class Presenter:
         :raises StoreError: if what must be written beforehand cannot be: nothing was sent.
         :raises TokenError: if there is no new token.
         """
+        if not credential.single_use:
+            return self._present(lock, view, credential, serve_unsaved)
+        with self._machine.presenting(self._grant.deadline) as may_begin:
+            if not may_begin:
+                raise failures.ending()
+            return self._present(lock, view, credential, serve_unsaved)
+
+    def _present(
+        self,
+        lock: StoreLock,
+        view: View,
+        credential: Credential,
+        serve_unsaved: Callable[[View], None],
+    ) -> View | None:
         before, waiter = view.record, None
         if credential.single_use:
             waiter = self._waiter(view)

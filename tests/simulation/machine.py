@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from tokenadapter.machine import Machine
@@ -97,6 +98,12 @@ class SimulatedMachine(Machine):
 
     def is_helper(self) -> bool:
         return self._world.running.helps
+
+    def guard(self) -> bool:
+        return True
+
+    def presenting(self, seconds: float) -> AbstractContextManager[bool]:
+        return nullcontext(True)
 
     def exiting(self) -> bool:
         """Whether the process waits for nothing but helpers, and for what its main thread leaves
