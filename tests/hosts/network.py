@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 # Seconds that anything may take on a machine that is busy.
-PATIENCE = 60
+PATIENCE = 90
 # Addresses for documentation (RFC 5737): they are nobody's.
 _NETWORK = "192.0.2"
 ADDRESS = f"{_NETWORK}.1"
@@ -72,7 +72,9 @@ class Host:
             stdout=subprocess.PIPE,
         )
         assert self._life.stdout is not None
-        assert self._life.stdout.readline() == b"ready\n"
+        if self._life.stdout.readline() != b"ready\n":
+            self.kill()
+            raise RuntimeError(f"{self.name} does not start")
         children = Path(f"/proc/{self._life.pid}/task/{self._life.pid}/children")
         self.pid = int(children.read_text())
 
@@ -95,7 +97,7 @@ class Host:
         return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, **settings)
 
     def run(self, *command: str) -> None:
-        # Cables are made by process numbers as they are outside.
+        """Run a command on the network of this host, by process numbers as they are outside."""
         subprocess.run([*self.within("--net"), *command], check=True)
 
 

@@ -54,6 +54,7 @@ class Programs:
     ) -> None:
         self.words: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """What the programs of each host were answered, by its name."""
+        self.lifetime = lifetime
         self._network = network
         self._number = number
         self._programs: list[subprocess.Popen[bytes]] = []
