@@ -1183,6 +1183,16 @@ def test_distrust_tells_of_the_token_that_others_have_obtained(new_keeper):
     assert one.distrust(second) is None
 
 
+def test_distrust_hands_out_no_token_that_was_asked_for_otherwise(new_keeper):
+    narrow, wide = Machinist(), Machinist()
+    narrow.asked, wide.asked = {"scope": "read"}, {"scope": "read write"}
+    one, other = new_keeper(narrow), new_keeper(wide)
+    first = one.current()
+    other.current()
+    assert one.distrust(first) is None
+    assert one.fresh() == first
+
+
 def test_only_one_of_those_who_share_a_distrusted_token_notes_it(new_keeper, shelf):
     one, other = new_keeper(), new_keeper()
     token = one.renew(one.current())
@@ -1208,16 +1218,6 @@ def test_what_others_have_noted_meanwhile_needs_no_lock(new_keeper, shelf, clock
     clock.sleep = sleep
     assert other.distrust(token) is None
     assert len(clock.slept) == 1
-
-
-def test_distrust_hands_out_no_token_that_was_asked_for_otherwise(new_keeper):
-    narrow, wide = Machinist(), Machinist()
-    narrow.asked, wide.asked = {"scope": "read"}, {"scope": "read write"}
-    one, other = new_keeper(narrow), new_keeper(wide)
-    first = one.current()
-    other.current()
-    assert one.distrust(first) is None
-    assert one.fresh() == first
 
 
 def test_a_declared_grace_period_is_used(new_keeper, authority, clock):

@@ -5,7 +5,7 @@ with the server's answers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from simulation.authority import FIRST, Authority
 from simulation.process import Process
@@ -72,12 +72,7 @@ class SimulatedGrant:
         end = now() + self.deadline
         self.world.point(f"sends {credential.secret}")
         try:
-            if not credential.may_be_sent():
-                presentation.excused = True  # it is as if nothing had been announced
-                self._not_sent()
-            if now() >= end:
-                self._not_sent()
-            answer = self._exchange(credential)
+            answer = self._exchange(credential, is_late=now() >= end)
         except ReauthRequired:
             self.world.point("refusal on its way")
             self.witness.told(presentation, "refused")
@@ -94,10 +89,9 @@ class SimulatedGrant:
         self.witness.told(presentation, "minted", answer)
         return answer
 
-    def _not_sent(self) -> NoReturn:
-        raise RefreshTemporarilyFailed("too late", processed=False)
-
-    def _exchange(self, credential: Credential) -> dict[str, Any]:
+    def _exchange(self, credential: Credential, *, is_late: bool) -> dict[str, Any]:
+        if is_late or not credential.may_be_sent():
+            raise RefreshTemporarilyFailed("not sent", processed=False)
         if self._happens("not reached"):
             raise RefreshTemporarilyFailed("connection refused", processed=False)
         if self._happens("unavailable"):

@@ -66,7 +66,7 @@ class Plan:
     """Seconds between two requests of a thread, at most."""
     lifetime: float | None = 10.0
     rotation: str = "new"
-    """What comes with a new access token: a ``new`` refresh token, the ``same``, or ``none``."""
+    """Which refresh token comes with an access token: a ``new`` one, the ``same``, or ``none``."""
     grace: float = 0.0
     asked: int = 1
     """For how many different things processes ask."""

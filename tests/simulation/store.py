@@ -170,7 +170,7 @@ class Disk:
             and process in (None, holder.process)
         ):
             holder.ends = min(holder.ends, self.world.now + self.lease)
-            holder.is_lost = True
+            holder.is_lost = holder.is_late = True
             self.lost_locks += 1
 
     def dies(self, process: Process) -> None:
@@ -323,6 +323,7 @@ class SimulatedLock:
     :ivar ends: when it is free by itself.
     :ivar is_released: whether its holder has let it go, heard or not.
     :ivar is_lost: whether it is free, or soon will be, by no fault of its holder.
+    :ivar is_late: whether that is since its heartbeats were missed.
     :ivar confirmed: after how many writes of the slot it was confirmed last.
     :ivar points: to how many points its thread had come by then.
     :ivar stalled: for how many seconds its process had been stopped by then.
@@ -334,7 +335,7 @@ class SimulatedLock:
         self.process = store.process
         self.task: Task | None = None
         self.ends = self.hold_for = self.stalled = 0.0
-        self.is_lost = self.is_released = False
+        self.is_lost = self.is_late = self.is_released = False
         self.confirmed = self.points = 0
         self.presentation: Presentation | None = None
         """The last one that was made under this lock."""
@@ -363,6 +364,10 @@ class SimulatedLock:
         self.store.world.note(self.process, "  has the lock")
         return True
 
+    def is_certain(self) -> bool:
+        """Whether no heartbeat was missed for longer than its lease since it was confirmed."""
+        return not self.is_late
+
     def confirm(self) -> bool:
         # No point: what follows a confirmation follows at once, or it would mean nothing.
         reachable = self.disk.lease is None or not self.disk.is_down_for(self.process)
@@ -371,15 +376,10 @@ class SimulatedLock:
             self._begin()
         return is_held
 
-    def is_certain(self) -> bool:
-        """Whether it cannot have lapsed, by what its holder knows."""
-        lease = self.disk.lease or 0.0
-        return not self.is_released and self.store.world.now < self.ends - lease / 2
-
     def _begin(self) -> None:
         lease = self.disk.lease
         self.ends = inf if lease is None else self.store.world.now + self.hold_for + lease
-        self.is_lost = False
+        self.is_lost = self.is_late = False
         self.confirmed = self.disk.writes
         self.stalled = self.process.stalled
         self.points = self.store.world.running.points
