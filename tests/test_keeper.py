@@ -1186,9 +1186,10 @@ def test_distrust_tells_of_the_token_that_others_have_obtained(new_keeper):
 def test_distrust_hands_out_no_token_that_was_asked_for_otherwise(new_keeper):
     narrow, wide = Machinist(), Machinist()
     narrow.asked, wide.asked = {"scope": "read"}, {"scope": "read write"}
+    wide.count = 1
     one, other = new_keeper(narrow), new_keeper(wide)
     first = one.current()
-    other.current()
+    assert other.current() != first
     assert one.distrust(first) is None
     assert one.fresh() == first
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from simulation.plan import Plan
 from simulation.process import Process
 from simulation.witness import Witness
+from simulation.writes import is_behind
 from tokenadapter import errors, policy
 from tokenadapter.token import Token
 
@@ -64,7 +65,7 @@ class Call:
         complaints = self.complaints
         process = complaints.process
         waited = complaints.world.now - self.began - (process.stalled - self.stalled)
-        if process.is_exiting:
+        if process.is_exiting or process.is_ending:
             return
         if waited > limit + _SLACK:
             self._fail(f"has waited {waited:.3f} s")
@@ -119,7 +120,7 @@ class Call:
                 has_cause = self._is_store_failing()
             case _:
                 has_cause = False
-        if not has_cause:
+        if not has_cause and not self.complaints.process.is_ending:
             self._fail(f"gets an error without a cause: {error!r}")
 
     def went_without(self, rejected: Token | None, error: errors.TokenError) -> None:
@@ -127,6 +128,8 @@ class Call:
 
         :param rejected: the token that was refused.
         """
+        if self.complaints.process.is_ending:
+            return
         hand = self.complaints.account.hand
         if rejected is None and hand is not None and self._lives(hand):
             self._fail(f"gets an error although {hand.access_token} lives: {error!r}")
@@ -195,6 +198,7 @@ class Call:
             or document.get("access_token") != stored
             or witness.asked[stored] != self.complaints.account.asked
             or (rejected is not None and rejected.access_token == stored)
+            or is_behind(witness, self.complaints.process, witness.disk.document)
             or stored in witness.authority.refused
             or not witness.authority.accepts(stored)
             or witness.moved_clocks

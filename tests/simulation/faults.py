@@ -32,6 +32,7 @@ class Faults:
         self.fork = fork
         self._strikes: dict[str, Callable[[Task, str], bool]] = {
             "kill": self._kill,
+            "terminate": self._terminate,
             "stall": self._stall,
             "interrupt": self._interrupt,
             "set clock": self._set_clock,
@@ -60,9 +61,16 @@ class Faults:
         task.process.kill()
         return True
 
+    def _terminate(self, task: Task, label: str) -> bool:
+        if task.process.is_ending:
+            return False
+        self.world.note(task.process, "is told to end")
+        task.process.terminate()
+        return True
+
     def _fork(self, task: Task, label: str) -> bool:
         """By a thread that does nothing else, while others are wherever they are."""
-        if task.process.is_exiting:
+        if task.process.is_exiting or task.process.is_ending:
             return False
         self.fork(task.process)
         return True

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tokenadapter.machine import Machine
@@ -11,6 +11,10 @@ from tokenadapter.machine import Machine
 if TYPE_CHECKING:
     from simulation.process import Process, Task
     from simulation.world import World
+
+
+# Seconds for which a process that is told to end waits for a save, beyond what a request takes.
+_MARGIN = 10.0
 
 
 class SimulatedEvent:
@@ -102,13 +106,19 @@ class SimulatedMachine(Machine):
     def guard(self) -> bool:
         return True
 
-    def presenting(self, seconds: float) -> AbstractContextManager[bool]:
-        return nullcontext(True)
+    @contextmanager
+    def presenting(self, seconds: float) -> Iterator[bool]:
+        process, task = self._process, self._world.running
+        process.presenting[task] = self._world.now + seconds + _MARGIN
+        try:
+            yield not process.is_ending
+        finally:
+            del process.presenting[task]
 
     def exiting(self) -> bool:
-        """Whether the process waits for nothing but helpers, and for what its main thread leaves
-        to be done at exit."""
+        """Whether the process is told to end; or waits for nothing but helpers, and for what its
+        main thread leaves to be done at exit."""
         process = self._process
-        return process.is_exiting and all(
-            task.helps or task is process.main for task in process.tasks
+        return process.is_ending or (
+            process.is_exiting and all(task.helps or task is process.main for task in process.tasks)
         )

@@ -6,6 +6,7 @@ Each stands beside the world that shows it soonest.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from tokenadapter.choice import Choice
 from tokenadapter.flight import Flight
 from tokenadapter.function_grant import FunctionGrant
 from tokenadapter.keeper import TokenKeeper
+from tokenadapter.machine import Machine
 from tokenadapter.presentation import Presenter
 from tokenadapter.record import Record
 from tokenadapter.renewal import Renewal
@@ -212,6 +214,11 @@ def renews_in_the_callers_thread(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimulatedMachine, "start", lambda self, work: False)
 
 
+def ends_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A process that is told to end does not wait for what it presents."""
+    patch.setattr(SimulatedMachine, "presenting", lambda self, seconds: nullcontext(True))
+
+
 def takes_unknown_for_unprocessed(patch: pytest.MonkeyPatch) -> None:
     """An answer that did not come was not given."""
 
@@ -366,6 +373,11 @@ MUTANTS = (
     Mutant(does_not_know_its_own_nonce, Plan(processes=2, threads=1, lost_writes=0.3)),
     Mutant(only_watches, replace(_DEADLY, computers=True, has_clock=True)),
     Mutant(renews_in_the_callers_thread, _failing("slow", disturbances=("interrupt",), rate=0.1)),
+    *(
+        [Mutant(ends_at_once, _disturbed("terminate", server_faults={"slow": 0.5}))]
+        if hasattr(Machine, "presenting")
+        else []
+    ),
     Mutant(does_not_confirm, _LAPSING),
     Mutant(takes_unknown_for_unprocessed, _failing("broken")),
     Mutant(takes_unprocessed_for_unknown, _failing("not reached")),

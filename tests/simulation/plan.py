@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenadapter.machine import Machine
+
 # What can go wrong between a process and the authorization server.
 SERVER_FAULTS = ("not reached", "unavailable", "client refused", "slow", "broken", "answer lost")
 # What can happen to processes, computers, store and API at any point.
 DISTURBANCES = (
     "kill",
+    "terminate",
     "stall",
     "interrupt",
     "set clock",
@@ -41,6 +44,8 @@ STORES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+# Those of them that end processes.
+_ENDINGS = {"kill", "terminate", "interrupt"}
 _DRAWN_GRANTS = (
     *("first", "adopted") * 4,
     "password",
@@ -116,6 +121,8 @@ class Plan:
         # A lock that ends with its process does not reach beyond the computer.
         computers = "lease" in store and dice.random() < 0.7
         impossible = set() if "lease" in store else {"lose lock", "flush"}
+        if not hasattr(Machine, "presenting"):
+            impossible.add("terminate")  # nobody is told what it should wait for
         grant = dice.choice(_DRAWN_GRANTS)
         if "is_file" not in store or "client" in grant:
             impossible.add("copy")  # of a login
@@ -166,7 +173,7 @@ class Plan:
             set(self.server_faults) - {"slow"}
             or self.failing_saves
             or self.lost_writes
-            or set(self.disturbances) - {"kill", "fork", "interrupt", "revoke", "deny"}
+            or set(self.disturbances) - _ENDINGS - {"fork", "revoke", "deny"}
             or self.stale_client
         )
 
@@ -175,7 +182,7 @@ class Plan:
         another tries again, and the server takes that well; or the store goes back in time, but
         the only process there is does not."""
         is_alone = self.processes == 1
-        harmless = {"revoke", "deny", *(("set back",) if is_alone else ("kill", "interrupt"))}
+        harmless = {"revoke", "deny", *(("set back",) if is_alone else _ENDINGS)}
         return (
             self.grant in ("first", "adopted")
             and (self.grace > 0 or is_alone)

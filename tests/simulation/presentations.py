@@ -49,10 +49,8 @@ def check(
     known = account.knows.get(witness.world.running, 0)
     disk = witness.disk
     is_announced = credential.single_use and not credential.opaque
-    # Somebody has written since it made sure of its lock; or had lost theirs, and what is not
-    # announced tells nobody that they have; or somebody has who heeds no lock.
-    is_overtaken = lock.confirmed < disk.writes or (disk.lost_locks and not is_announced)
-    if known >= (disk.writes if is_overtaken else disk.changed_at):
+    # One that had lost its lock may have written since it looked, or somebody who heeds no lock.
+    if known >= (disk.writes if disk.lost_locks else disk.changed_at):
         _check_asked(witness, process, document)
         _check_need(witness, process, document)
         _check_hold(witness, process, document)

@@ -105,6 +105,7 @@ class Stage:
         process = Process(world, name, computer)
         process.starts_threads_at_exit = plan.threads_at_exit
         process.on_end = partial(self._ended, number)
+        process.on_order = witness.ends_in_order
         grant = GRANTS[plan.grant](
             self.authority,
             witness,
@@ -143,6 +144,7 @@ class Stage:
         child = Process(world, f"{parent.name}+{len(world.processes)}", parent.computer, parent)
         child.starts_threads_at_exit = parent.starts_threads_at_exit
         child.on_end = partial(self._ended, None)
+        child.on_order = witness.ends_in_order
         witness.accounts[child] = witness.accounts[parent].forked()
         world.note(parent, "forks {}", child)
         keeper = _copied(

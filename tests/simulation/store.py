@@ -324,8 +324,7 @@ class SimulatedLock:
     :ivar is_released: whether its holder has let it go, heard or not.
     :ivar is_lost: whether it is free, or soon will be, by no fault of its holder.
     :ivar is_late: whether that is since its heartbeats were missed.
-    :ivar confirmed: after how many writes of the slot it was confirmed last.
-    :ivar points: to how many points its thread had come by then.
+    :ivar points: to how many points its thread had come when it was confirmed last.
     :ivar stalled: for how many seconds its process had been stopped by then.
     """
 
@@ -336,7 +335,7 @@ class SimulatedLock:
         self.task: Task | None = None
         self.ends = self.hold_for = self.stalled = 0.0
         self.is_lost = self.is_late = self.is_released = False
-        self.confirmed = self.points = 0
+        self.points = 0
         self.presentation: Presentation | None = None
         """The last one that was made under this lock."""
 
@@ -380,7 +379,6 @@ class SimulatedLock:
         lease = self.disk.lease
         self.ends = inf if lease is None else self.store.world.now + self.hold_for + lease
         self.is_lost = self.is_late = False
-        self.confirmed = self.disk.writes
         self.stalled = self.process.stalled
         self.points = self.store.world.running.points
 

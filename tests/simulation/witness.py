@@ -228,6 +228,15 @@ class Witness:
         writes.check_recorded(self, lock)
         writes.check_intent(self, lock)
 
+    def ends_in_order(self, process: Process) -> None:
+        """A process ends that was told to: it loses no refresh token, if it can be saved."""
+        account = self.accounts[process]
+        last = account.presentation
+        if last is None or last.announcement is None or process.presenting:
+            return
+        if not (last.recorded or last.excused or account.store_failures):
+            self.fail(process, f"ends, and {last.credential.secret} is {last.outcome}")
+
     def loses_record(self) -> None:
         """Somebody empties the slot."""
         self.emptied += 1
