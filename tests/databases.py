@@ -77,7 +77,7 @@ class Server:
         with (self.folder / "log").open("a+b") as log:
             log.seek(0, os.SEEK_END)
             begin = log.tell()
-            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, **as_whom())
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, **self.whom())
             deadline = time.monotonic() + PATIENCE
             while True:
                 log.seek(begin)
@@ -106,6 +106,10 @@ class Server:
     def end_connections(self, url: str) -> None:
         """End those to the database of this URL, without a word to who has them."""
         raise NotImplementedError
+
+    def whom(self) -> dict[str, Any]:
+        """As whom it is started, for :mod:`subprocess`."""
+        return as_whom()
 
     def install(self) -> None:
         raise NotImplementedError

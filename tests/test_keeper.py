@@ -15,8 +15,8 @@ import pytest
 from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import errors
-from tokenadapter.hand import Need
 from tokenadapter.keeper import TokenKeeper
+from tokenadapter.need import Need
 from tokenadapter.protocols import Credential
 from tokenadapter.record import Record, Waiter, digest
 from tokenadapter.stores.encrypted import EncryptedStore
@@ -52,11 +52,8 @@ def new_keeper(clock: Clockwork, shelf: Shelf, authority: Authority) -> Callable
 
 
 def settle(keeper: TokenKeeper) -> None:
-    """Wait for a renewal in the background."""
-    run = keeper._errands.flight.under_way()
-    if run is not None:
-        assert run.wait(10)
-    # It lands before it is settled, and its thread has nothing left to do then.
+    """Wait for a renewal in the background, and for its save."""
+    assert keeper.wait(10)
 
 
 def document(shelf: Shelf) -> dict[str, Any]:
@@ -520,6 +517,17 @@ def test_a_function_is_not_called_again_when_what_it_brought_was_just_saved(new_
     shelf.marked = saved_meanwhile
     assert keeper.current().access_token == "access-1"
     assert calls == [None]
+
+
+def test_refresh_lets_a_function_begin_again_where_the_slot_is_empty(new_keeper, shelf):
+    answers = [{"access_token": name, "refresh_token": "refresh"} for name in ("one", "two")]
+    keeper = new_keeper(lambda previous: answers.pop(0))
+    keeper.current()
+    shelf.slot = None
+    other = new_keeper(lambda previous: answers.pop(0))
+    with pytest.raises(errors.ReauthRequired, match="has returned a refresh token before"):
+        other.current()
+    assert other.refresh().access_token == "two"
 
 
 def test_refresh_lets_a_function_begin_again_until_somebody_has_renewed(new_keeper, shelf, clock):
@@ -1417,6 +1425,18 @@ def test_an_emptied_store_is_filled_again_by_who_knows_better(new_keeper, shelf,
     shelf.slot = None
     assert keeper.renew(first).access_token == "access-2"
     assert authority.presented == ["refresh-0", "refresh-1"]
+
+
+def test_a_forced_renewal_in_an_emptied_store_keeps_nobody_from_filling_it_again(
+    new_keeper, shelf, authority
+):
+    keeper, newcomer = new_keeper(), new_keeper()
+    authority.first = None
+    first = keeper.adopt({"access_token": "adopted", "refresh_token": "refresh-0"})
+    shelf.slot = None
+    with pytest.raises(errors.ReauthRequired):
+        newcomer.refresh()
+    assert keeper.renew(first).access_token == "access-1"
 
 
 def test_a_store_that_was_set_back_makes_no_refresh_token_be_spent_twice(

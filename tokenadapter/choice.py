@@ -40,7 +40,7 @@ class Choice:
         self._own_refusals: dict[Credential, TokenError] = {}
         # What this process awaited last, and awaits no more, whether or not the record says so.
         self._ended: Waiter | None = None
-        # Of which record somebody says that a function can begin again: its salt and generation.
+        # What the slot held when somebody said that a function can begin again.
         self._forced: tuple[str, int] | None = None
 
     def raise_if_held(self, record: Record, now: float) -> None:
@@ -199,14 +199,14 @@ class Choice:
             if credential.kind == "refresh_token"
         }
 
-    def pardon(self, secret: str | None = None, record: Record | None = None) -> None:
+    def pardon(self, secret: str | None = None, view: View | None = None) -> None:
         """Somebody says that it is worth another try.
 
         :param secret: the only refresh token that they mean, if they do not mean all.
-        :param record: that of which a function can begin again, until somebody renews.
+        :param view: from which a function can begin again, until somebody renews.
         """
         self.begin_anew()
-        self._forced = None if record is None else (record.salt, record.generation)
+        self._forced = None if view is None else _content(view)
         for credential in [*self._own_refusals]:
             if secret in (None, credential.secret):
                 del self._own_refusals[credential]
@@ -228,7 +228,13 @@ class Choice:
             return failures.private_copy()
         may_be_spent = credential.single_use
         if credential.opaque:
-            may_be_spent = (record.salt, record.generation) != self._forced
+            may_be_spent = _content(view) != self._forced
         if may_be_spent and self.is_spent(view, credential.secret):
             return failures.begun_before(store) if credential.opaque else failures.lost(store)
         return None
+
+
+def _content(view: View) -> tuple[str, int]:
+    """What tells the token in a slot from those before and after it."""
+    # Of an empty slot, each look makes a record of its own.
+    return ("", 0) if view.tag is None else (view.record.salt, view.record.generation)

@@ -75,6 +75,20 @@ class Presenter:
         :raises StoreError: if what must be written beforehand cannot be: nothing was sent.
         :raises TokenError: if there is no new token.
         """
+        if not credential.single_use:
+            return self._present(lock, view, credential, serve_unsaved)
+        with self._machine.presenting(self._grant.deadline) as may_begin:
+            if not may_begin:
+                raise failures.ending()
+            return self._present(lock, view, credential, serve_unsaved)
+
+    def _present(
+        self,
+        lock: StoreLock,
+        view: View,
+        credential: Credential,
+        serve_unsaved: Callable[[View], None],
+    ) -> View | None:
         before, waiter = view.record, None
         if credential.single_use:
             waiter = self._waiter(view)
@@ -153,7 +167,7 @@ class Presenter:
             # The last thing before the request is sent.
             is_ready = (
                 lock.confirm()
-                and self._is_in_time(view, waiter)
+                and (self._slot.lock_ends_with_holder or self._is_in_time(view, waiter))
                 and self._may_be_sent(lock, announced)()
             )
         finally:

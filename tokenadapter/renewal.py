@@ -17,10 +17,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from tokenadapter.choice import Choice
-from tokenadapter.hand import Hand, Need, Outcome
+from tokenadapter.hand import Hand, Outcome
 from tokenadapter.journal import Journal
 from tokenadapter.late import late
 from tokenadapter.machine import Machine
+from tokenadapter.need import Need
 from tokenadapter.presentation import Presenter
 from tokenadapter.record import Record
 from tokenadapter.slot import Moved, Slot, View
@@ -113,8 +114,14 @@ class Renewal:
         :raises StoreError: if that cannot be written.
         :raises LockTimeout: if others hold the lock for too long.
         """
-        view = self._write_locked(lambda view: view.record.pardoned())
-        self._choice.pardon(record=view.record)
+
+        def pardoned(view: View) -> Record:
+            # An empty slot stays empty: others may have seen a token there, and bring it back.
+            is_empty = view.tag is None and not view.lags
+            return view.record if is_empty else view.record.pardoned()
+
+        view = self._write_locked(pardoned)
+        self._choice.pardon(view=view)
         return view.record.token
 
     def forget(self, revoke: Callable[[Token], object] | None) -> Token | None:

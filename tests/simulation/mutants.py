@@ -20,7 +20,6 @@ from tokenadapter.choice import Choice
 from tokenadapter.flight import Flight
 from tokenadapter.function_grant import FunctionGrant
 from tokenadapter.keeper import TokenKeeper
-from tokenadapter.machine import Machine
 from tokenadapter.presentation import Presenter
 from tokenadapter.record import Record
 from tokenadapter.renewal import Renewal
@@ -373,11 +372,7 @@ MUTANTS = (
     Mutant(does_not_know_its_own_nonce, Plan(processes=2, threads=1, lost_writes=0.3)),
     Mutant(only_watches, replace(_DEADLY, computers=True, has_clock=True)),
     Mutant(renews_in_the_callers_thread, _failing("slow", disturbances=("interrupt",), rate=0.1)),
-    *(
-        [Mutant(ends_at_once, _disturbed("terminate", server_faults={"slow": 0.5}))]
-        if hasattr(Machine, "presenting")
-        else []
-    ),
+    Mutant(ends_at_once, _disturbed("terminate", server_faults={"slow": 0.5})),
     Mutant(does_not_confirm, _LAPSING),
     Mutant(takes_unknown_for_unprocessed, _failing("broken")),
     Mutant(takes_unprocessed_for_unknown, _failing("not reached")),

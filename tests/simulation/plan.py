@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokenadapter.machine import Machine
-
 # What can go wrong between a process and the authorization server.
 SERVER_FAULTS = ("not reached", "unavailable", "client refused", "slow", "broken", "answer lost")
 # What can happen to processes, computers, store and API at any point.
@@ -121,8 +119,6 @@ class Plan:
         # A lock that ends with its process does not reach beyond the computer.
         computers = "lease" in store and dice.random() < 0.7
         impossible = set() if "lease" in store else {"lose lock", "flush"}
-        if not hasattr(Machine, "presenting"):
-            impossible.add("terminate")  # nobody is told what it should wait for
         grant = dice.choice(_DRAWN_GRANTS)
         if "is_file" not in store or "client" in grant:
             impossible.add("copy")  # of a login
