@@ -52,6 +52,8 @@ class Witness:
         self.presented: dict[str, list[Presentation]] = {}
         self.announcers: dict[str, set[Process]] = {}
         """Who has written an intent on a refresh token."""
+        self.displaced: dict[str, int] = {}
+        """The last write that put an intent on something else in place of one on it."""
         self.announced: Counter[str] = Counter()
         """How often each was announced."""
         self.mints: dict[str, Mint] = {}
@@ -67,6 +69,7 @@ class Witness:
         self.distrusted: dict[str, float] = {}
         """Those that were refused when they were new, and when all were told."""
         self.pardoned_at = 0.0
+        """When somebody last called for another try, whatever was refused."""
         self.failed_at = self.succeeded_at = self.alive_again_at = self.token_at = 0.0
         self.adopted: set[str] = set()
         """Refresh tokens that somebody adopts."""
@@ -180,7 +183,10 @@ class Witness:
         if intent is None or intent == before.get("intent"):
             return
         self.announcers.setdefault(named(intent), set()).add(process)
-        known = before.get("intent", {}).get("awaited", ())
+        last = before.get("intent")
+        if last is not None and named(last) != named(intent):
+            self.displaced[named(last)] = self.disk.writes
+        known = () if last is None else last["awaited"]
         for waiter in intent["awaited"]:
             if waiter["owner"] == process.name and waiter not in known:
                 self.announced[named(intent)] += 1

@@ -183,7 +183,7 @@ def _check_attempt(
         return
     presented = witness.presented.get(secret, ())
     settled = [item.recorded for item in presented if item.is_settled() and item.recorded]
-    since = max([witness.forgotten_at, *settled])
+    since = max([witness.forgotten_at, witness.displaced.get(secret, 0), *settled])
     sent = [(item, item.announcement) for item in presented if item.announcement is not None]
     unknown = sum(item.may_be_processed() and said.write > since for item, said in sent)
     # What was announced and not sent counts, too, if others have written since.
@@ -201,6 +201,7 @@ def _is_reliable(witness: Witness, secret: str) -> bool:
     return not (
         witness.emptied
         or witness.copied
+        or secret in witness.readopted
         or any(
             process.was_killed or process.stalled or witness.accounts[process].store_failures
             for process in witness.announcers.get(secret, ())
