@@ -519,6 +519,31 @@ def test_a_function_is_not_called_again_when_what_it_brought_was_just_saved(new_
     assert calls == [None]
 
 
+def test_refresh_lets_a_function_begin_again_until_somebody_has_renewed(new_keeper, shelf, clock):
+    calls: list[str] = []
+
+    def function(name: str) -> Callable[[Token | None], dict[str, Any]]:
+        def log_in(previous: Token | None) -> dict[str, Any]:
+            calls.append(name)
+            if calls == ["other", "one"]:
+                raise errors.RefreshTemporarilyFailed("cut off", processed=False)
+            return {"access_token": f"access-{len(calls)}", "refresh_token": "refresh"}
+
+        return log_in
+
+    one, other = new_keeper(function("one")), new_keeper(function("other"))
+    other.current()
+    other.forget()
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        one.refresh()
+    other.refresh()
+    other.forget()
+    clock.go_on(60)
+    with pytest.raises(errors.ReauthRequired, match="has returned a refresh token before"):
+        one.current()
+    assert calls == ["other", "one", "other"]
+
+
 def test_a_call_from_within_the_renewal_does_not_wait_for_itself(new_keeper, authority):
     keeper = new_keeper()
     caught: list[str] = []
@@ -789,6 +814,22 @@ def test_within_a_declared_grace_nobody_waits_for_a_lost_answer(
     assert got[0][1] < 0.1
 
 
+def test_after_a_declared_grace_a_process_that_has_died_keeps_nobody_from_sending(
+    new_keeper, authority, lapsing, clock
+):
+    authority.grace = 3.0
+    first = new_keeper().current()
+    record = Record.from_document(document(lapsing))
+    key = digest(record.salt, "refresh_token", "refresh-1")
+    killed = Waiter("killed", clock.now + BELIEVED)
+    lapsing.slot = (record.presenting(key, clock.now, killed).to_document(), "9-killed")
+    clock.dead.add("killed")
+    clock.go_on(authority.grace)
+    began = clock.now
+    assert new_keeper().renew(first).access_token == "access-2"
+    assert clock.now == began
+
+
 def test_a_clock_that_is_behind_is_no_grace(new_keeper, authority, lapsing, clock):
     """What another has just announced seems to come from the future."""
     one, other = new_keeper(), new_keeper(lock_timeout=1.0)
@@ -899,6 +940,7 @@ def test_within_a_declared_grace_a_request_that_others_have_made_is_sent_in_time
         raise errors.RefreshTemporarilyFailed("the lock was lost", processed=False)
 
     def come_by() -> Token:
+        clock.go_on(0.1)
         authority.fetch = connect
         return other.renew(first)
 

@@ -192,8 +192,7 @@ class Presenter:
         if self._slot.lock_ends_with_holder or not self._grant.grace:
             return always
         is_certain: Callable[[], bool] = getattr(lock, "is_certain", always)
-        intent = view.record.intent
-        is_alone = intent is None or len(intent.awaited) == 1
+        is_alone = len(self._choice.waiters(view)) <= 1
         return lambda: is_certain() and (is_alone or self._choice.grace_left(view) > 0)
 
     def _try_to_write(self, view: View, record: Record) -> None:

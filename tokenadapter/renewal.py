@@ -121,7 +121,7 @@ class Renewal:
             return view.record if is_empty else view.record.pardoned()
 
         view = self._write_locked(pardoned)
-        self._choice.pardon()
+        self._choice.pardon(view=view)
         return view.record.token
 
     def forget(self, revoke: Callable[[Token], object] | None) -> Token | None:

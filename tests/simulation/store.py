@@ -194,6 +194,7 @@ class SimulatedStore:
         self.process = process
         self.world = disk.world
         self.lock_ends_with_holder = disk.lease is None
+        self.unheard: str | None = None
         if disk.is_file:
             self.glimpse, self.claim = self._glimpse, self._claim
 
@@ -281,8 +282,9 @@ class SimulatedStore:
             self.world.note(self.process, "  the store's answer is lost")
             disk.witness.doubts(self.process)
             if self.world.choices.chance(0.5):
-                if stored == tag:
+                if tag in (stored, self.unheard):
                     disk.witness.store_failed(self.process)  # for the second time
+                self.unheard = tag
                 raise StoreError("the connection is lost")
             return False
         return True

@@ -280,7 +280,7 @@ class Witness:
         """All are told that the API has refused *token* although it was new, if they can be."""
         stored = self.disk.document.get("token", {}).get("access_token")
         if stored == token.access_token and not self.accounts[process].store_failures:
-            self.distrusted[stored] = self.world.now
+            self.distrusted.setdefault(stored, self.world.now)
 
     def check_end(self) -> None:
         """Every thread has ended."""
@@ -320,5 +320,9 @@ class Witness:
             if age >= account.newest or is_branch:
                 issued_at = document["token"]["issued_at"]
                 account.newest, account.seen = age, (generation, salt, issued_at)
-        elif account.seen is not None and document.get("salt") == account.seen[1]:
+        elif (
+            account.seen is not None
+            and document.get("salt") == account.seen[1]
+            and document.get("generation", 0) > account.seen[0]
+        ):
             account.newest, account.seen = (0, 0), None  # it was given up

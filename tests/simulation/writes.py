@@ -181,14 +181,12 @@ def _check_attempt(
         return  # it was not processed, and all is as before
     if not _is_reliable(witness, secret):
         return
-    unknown = 0
-    for item in witness.presented.get(secret, ()):
-        if item.is_settled():
-            unknown = 0
-        elif item.may_be_processed() and item.announcement is not None:
-            unknown += item.announcement.write > witness.forgotten_at
+    presented = witness.presented.get(secret, ())
+    settled = [item.recorded for item in presented if item.is_settled() and item.recorded]
+    since = max([witness.forgotten_at, *settled])
+    sent = [(item, item.announcement) for item in presented if item.announcement is not None]
+    unknown = sum(item.may_be_processed() and said.write > since for item, said in sent)
     # What was announced and not sent counts, too, if others have written since.
-    sent = [item for item in witness.presented.get(secret, ()) if item.announcement is not None]
     unsent = witness.announced[secret] - 1 - len(sent)
     if not unknown < intent["attempt"] <= unknown + 1 + unsent:
         witness.fail(
