@@ -127,10 +127,10 @@ def _can_be_asked() -> bool:
 
 
 def _asked(number: int, frame: object) -> None:
-    # A handler imports nothing.  Whoever asks has loaded this.
-    shutdown = sys.modules.get("tokenadapter.shutdown")
-    if shutdown is not None:
-        shutdown.see_to_signals()
+    # A handler imports nothing.  If this is not loaded, SIGURG was sent by somebody else.
+    see_to_signals = getattr(sys.modules.get("tokenadapter.shutdown"), "see_to_signals", None)
+    if see_to_signals is not None:
+        see_to_signals()
 
 
 MACHINE = Machine()
