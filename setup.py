@@ -61,6 +61,7 @@ EXTRAS = {
         "requests-toolbelt>=1.0",
         "responses>=0.25",
         "time-machine>=2.16",
+        "uvicorn>=0.30",
         "vcrpy>=8",
     ],
     "lint": [

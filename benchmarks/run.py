@@ -1,6 +1,6 @@
 """The one command: measures all, and writes the page, the charts and the figures behind them.
 
-Without a name it measures all, which takes half an hour, on a machine that should be idle::
+Without a name it measures all, which takes an hour, on a machine that should be idle::
 
     python benchmarks/run.py
     python benchmarks/run.py thread_herd process_herd
@@ -44,6 +44,7 @@ MEASUREMENTS = [
     "steady_state",
     "upload",
     "store_latency",
+    "scale",
 ]
 
 

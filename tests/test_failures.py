@@ -140,6 +140,15 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             "RedisStore or SQLStore",
         )
     ],
+    "ending": [
+        (
+            failures.ending(),
+            RefreshTemporarilyFailed,
+            "This process is ending, so it begins no renewal.",
+            "what was stored is kept",
+            "another process can renew",
+        )
+    ],
     "private_copy": [
         (
             failures.private_copy(),

@@ -15,8 +15,8 @@ import pytest
 from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import errors
-from tokenadapter.hand import Need
 from tokenadapter.keeper import TokenKeeper
+from tokenadapter.need import Need
 from tokenadapter.protocols import Credential
 from tokenadapter.record import Record, Waiter, digest
 from tokenadapter.stores.encrypted import EncryptedStore
@@ -52,11 +52,8 @@ def new_keeper(clock: Clockwork, shelf: Shelf, authority: Authority) -> Callable
 
 
 def settle(keeper: TokenKeeper) -> None:
-    """Wait for a renewal in the background."""
-    run = keeper._errands.flight.under_way()
-    if run is not None:
-        assert run.wait(10)
-    # It lands before it is settled, and its thread has nothing left to do then.
+    """Wait for a renewal in the background, and for its save."""
+    assert keeper.wait(10)
 
 
 def document(shelf: Shelf) -> dict[str, Any]:
@@ -462,6 +459,91 @@ def test_a_late_answer_whose_parent_was_replaced_adopts_what_is_there(
     assert document(shelf)["token"]["access_token"] == "theirs"
 
 
+def test_a_late_answer_does_not_replace_a_later_one_to_the_same_refresh_token(new_keeper, shelf):
+    source = Authority()
+    source.issue = lambda: Authority.issue(source) | {"refresh_token": "refresh-0"}
+    keeper, other = new_keeper(source), new_keeper(source)
+    first = keeper.current()
+    source.live = "refresh-0"
+
+    def others_renew() -> None:
+        source.asking = lambda: setattr(source, "live", "refresh-0")
+        shelf.holder = None
+        assert other.renew(first).access_token == "access-2"
+        source.live = "refresh-0"
+
+    source.asking = others_renew
+    assert keeper.renew(first).access_token == "access-2"
+    assert document(shelf)["token"]["access_token"] == "access-2"
+
+
+def test_a_late_answer_counts_although_nothing_tells_of_it_any_more(new_keeper, shelf, authority):
+    """The store was set back to what it held before the first refresh token was announced."""
+    authority.script = [None, errors.ReauthRequired("dead", error="invalid_grant")]
+    keeper = new_keeper()
+    first = keeper.current()
+    authority.first = authority.live = "another"
+
+    def set_back() -> None:
+        if authority.presented[-1] == "another":
+            content, _ = shelf.slot
+            shelf.slot = ({name: content[name] for name in content if name != "intent"}, "9-old")
+
+    authority.asking = set_back
+    assert keeper.renew(first).access_token == "access-2"
+    assert document(shelf)["token"]["access_token"] == "access-2"
+    assert authority.presented == ["refresh-0", "refresh-1", "another"]
+
+
+def test_a_function_is_not_called_again_when_what_it_brought_was_just_saved(new_keeper, shelf):
+    """By one that has lost the lock: a function that may be called tells nobody beforehand."""
+    calls: list[Token | None] = []
+
+    def log_in(previous: Token | None) -> dict[str, Any]:
+        calls.append(previous)
+        return {"access_token": f"access-{len(calls)}", "refresh_token": "refresh"}
+
+    keeper, other = new_keeper(log_in), new_keeper(log_in)
+    marked = shelf.marked
+
+    def saved_meanwhile(note: str) -> bool:
+        holder = shelf.holder
+        if holder is not None:
+            shelf.marked, shelf.holder = marked, None
+            other.current()
+            shelf.holder = holder
+        return marked(note)
+
+    shelf.marked = saved_meanwhile
+    assert keeper.current().access_token == "access-1"
+    assert calls == [None]
+
+
+def test_refresh_lets_a_function_begin_again_until_somebody_has_renewed(new_keeper, shelf, clock):
+    calls: list[str] = []
+
+    def function(name: str) -> Callable[[Token | None], dict[str, Any]]:
+        def log_in(previous: Token | None) -> dict[str, Any]:
+            calls.append(name)
+            if calls == ["other", "one"]:
+                raise errors.RefreshTemporarilyFailed("cut off", processed=False)
+            return {"access_token": f"access-{len(calls)}", "refresh_token": "refresh"}
+
+        return log_in
+
+    one, other = new_keeper(function("one")), new_keeper(function("other"))
+    other.current()
+    other.forget()
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        one.refresh()
+    other.refresh()
+    other.forget()
+    clock.go_on(60)
+    with pytest.raises(errors.ReauthRequired, match="has returned a refresh token before"):
+        one.current()
+    assert calls == ["other", "one", "other"]
+
+
 def test_a_call_from_within_the_renewal_does_not_wait_for_itself(new_keeper, authority):
     keeper = new_keeper()
     caught: list[str] = []
@@ -732,6 +814,38 @@ def test_within_a_declared_grace_nobody_waits_for_a_lost_answer(
     assert got[0][1] < 0.1
 
 
+def test_after_a_declared_grace_a_process_that_has_died_keeps_nobody_from_sending(
+    new_keeper, authority, lapsing, clock
+):
+    authority.grace = 3.0
+    first = new_keeper().current()
+    record = Record.from_document(document(lapsing))
+    key = digest(record.salt, "refresh_token", "refresh-1")
+    killed = Waiter("killed", clock.now + BELIEVED)
+    lapsing.slot = (record.presenting(key, clock.now, killed).to_document(), "9-killed")
+    clock.dead.add("killed")
+    clock.go_on(authority.grace)
+    began = clock.now
+    assert new_keeper().renew(first).access_token == "access-2"
+    assert clock.now == began
+
+
+def test_a_clock_that_is_behind_is_no_grace(new_keeper, authority, lapsing, clock):
+    """What another has just announced seems to come from the future."""
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first = one.current()
+
+    def come_by() -> Token:
+        lapsing.ahead = -0.5
+        return other.renew(first)
+
+    got = while_asking(authority, lapsing, come_by)
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert second.access_token == "access-2"
+
+
 def test_after_a_declared_grace_a_holder_that_lives_is_believed(
     new_keeper, authority, lapsing, clock
 ):
@@ -826,6 +940,7 @@ def test_within_a_declared_grace_a_request_that_others_have_made_is_sent_in_time
         raise errors.RefreshTemporarilyFailed("the lock was lost", processed=False)
 
     def come_by() -> Token:
+        clock.go_on(0.1)
         authority.fetch = connect
         return other.renew(first)
 
@@ -1110,6 +1225,17 @@ def test_distrust_tells_of_the_token_that_others_have_obtained(new_keeper):
     assert one.distrust(second) is None
 
 
+def test_distrust_hands_out_no_token_that_was_asked_for_otherwise(new_keeper):
+    narrow, wide = Machinist(), Machinist()
+    narrow.asked, wide.asked = {"scope": "read"}, {"scope": "read write"}
+    wide.count = 1
+    one, other = new_keeper(narrow), new_keeper(wide)
+    first = one.current()
+    assert other.current() != first
+    assert one.distrust(first) is None
+    assert one.fresh() == first
+
+
 def test_only_one_of_those_who_share_a_distrusted_token_notes_it(new_keeper, shelf):
     one, other = new_keeper(), new_keeper()
     token = one.renew(one.current())
@@ -1288,6 +1414,18 @@ def test_an_emptied_store_is_filled_again_by_who_knows_better(new_keeper, shelf,
     shelf.slot = None
     assert keeper.renew(first).access_token == "access-2"
     assert authority.presented == ["refresh-0", "refresh-1"]
+
+
+def test_a_forced_renewal_in_an_emptied_store_keeps_nobody_from_filling_it_again(
+    new_keeper, shelf, authority
+):
+    keeper, newcomer = new_keeper(), new_keeper()
+    authority.first = None
+    first = keeper.adopt({"access_token": "adopted", "refresh_token": "refresh-0"})
+    shelf.slot = None
+    with pytest.raises(errors.ReauthRequired):
+        newcomer.refresh()
+    assert keeper.renew(first).access_token == "access-1"
 
 
 def test_a_store_that_was_set_back_makes_no_refresh_token_be_spent_twice(
@@ -1739,6 +1877,24 @@ def test_an_adopted_token_is_told_of_as_such_and_in_the_stores_time(new_keeper, 
     assert (adopted.issued_at, adopted.expires_at) == (clock.now + 90, clock.now + 3100)
     assert keeper.current() == adopted
     assert keeper.stats == {"Renewed": 1, "Waited": 1, "Adopted": 1}
+
+
+def test_a_store_that_is_slow_makes_no_adopted_token_younger(new_keeper, shelf, clock):
+    keeper = new_keeper()
+    shelf.failing = lambda step: clock.go_on(3 * (step == "load"))
+    adopted = keeper.adopt(Token("abc", issued_at=clock.now, expires_at=clock.now + 3000))
+    assert adopted.expires_at <= clock.now - 3 + 3000
+
+
+def test_to_forget_nothing_makes_no_one_forget_what_is_being_presented(
+    new_keeper, authority, shelf
+):
+    authority.script = [errors.RefreshTemporarilyFailed("cut off")]
+    keeper = new_keeper()
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.current()
+    assert keeper.forget() is None
+    assert document(shelf)["intent"]["attempt"] == 1
 
 
 def test_an_adopted_refresh_token_may_be_tried_again_and_no_other(new_keeper, shelf, authority):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from doubles import Authority, Clockwork, Machinist, Shelf
+from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import errors
 from tokenadapter.choice import Choice
@@ -295,6 +295,47 @@ def test_the_pauses_of_a_save_that_fails_grow_to_five_seconds(desk: Desk) -> Non
     assert desk.clock.slept == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 5, 5, 5, 5])
     failed = SaveFailed(Token("access-1").fingerprint, str(LOST), lost=False)
     assert [event for event in desk.events if isinstance(event, SaveFailed)] == [failed]
+
+
+class LeaseLock(ShelfLock):
+    """Lapses *hold_for* seconds after it was taken or confirmed."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        super().__init__(shelf)
+        self.end = self.hold_for = 0.0
+
+    def acquire(self, hold_for: float) -> bool:
+        holder, now = self.shelf.holder, self.shelf.machine.monotonic()
+        if isinstance(holder, LeaseLock) and holder.end <= now:
+            self.shelf.holder = None
+        self.hold_for = hold_for
+        return super().acquire(hold_for)
+
+    def confirm(self) -> bool:
+        is_held = super().confirm()
+        if is_held:
+            self.end = self.shelf.machine.monotonic() + self.hold_for
+        return is_held
+
+
+def test_a_token_that_cannot_be_saved_keeps_others_from_the_lock_until_it_is(desk: Desk) -> None:
+    taken: list[bool] = []
+    sleep = desk.clock.sleep
+
+    def sleep_while_others_try(seconds: float) -> None:
+        sleep(seconds)
+        taken.append(desk.shelf.lock().acquire(60))
+
+    def fail() -> None:
+        desk.shelf.next = [False] * 40
+
+    desk.shelf.lock = lambda: LeaseLock(desk.shelf)  # type: ignore[method-assign]
+    desk.clock.sleep = sleep_while_others_try  # type: ignore[method-assign]
+    desk.clock.is_helper = lambda: True  # type: ignore[method-assign]
+    desk.grant.asking = fail
+    assert token_of(desk.present()) == "access-1"
+    assert sum(desk.clock.slept) > 60  # for longer than the lock was taken for
+    assert taken == [False] * 20
 
 
 # --- what a source returns -------------------------------------------------------------------

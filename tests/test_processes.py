@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import requests
 from sharing import Target, new_adapter, together
 
-from tokenadapter import FileStore, ReauthRequired
+from tokenadapter import FileStore, ReauthRequired, RefreshToken, TokenKeeper
 from tokenadapter.testing import TokenServer
 
 
@@ -74,6 +75,46 @@ def test_a_child_forked_in_mid_renewal_neither_hangs_nor_renews_twice(server, ta
         assert os.waitpid(child, 0)[1] == 0
         assert session.get(target[0] + "z").ok
     assert server.stats.token_requests == 2
+    assert server.stats.reuse_detections == 0
+
+
+def test_a_forked_child_does_not_present_what_its_parent_has_spent_since(server, target):
+    source = RefreshToken(server.token_url, client_id="client", client_secret="secret")
+    keeper = TokenKeeper(source, FileStore(target[3]))
+    first = keeper.adopt(server.issue())
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(tell)
+            os.read(told, 1)
+            keeper.renew(first)
+        except ReauthRequired:
+            code = 0
+        finally:
+            os._exit(code)
+    second = keeper.renew(first)
+    # The record, and with it that the first refresh token was spent: only the parent knows better.
+    shutil.rmtree(Path(target[3]).parent)
+    os.write(tell, b"!")
+    assert os.waitpid(child, 0)[1] == 0
+    for end in (told, tell):
+        os.close(end)
+    assert server.stats.reuse_detections == 0
+    assert keeper.renew(second)
+    assert server.stats.token_requests == 2
+
+
+def test_children_that_are_forked_while_threads_import_late_end(server, tmp_path):
+    grant = RefreshToken(server.token_url, client_id="client", client_secret="secret")
+    expired = {**server.issue(), "expires_at": time.time() - 1}
+    TokenKeeper(grant, FileStore(tmp_path / "expired")).adopt(expired)
+    program = Path(__file__).with_name("preforking.py")
+    command = [sys.executable, program, server.api_url, server.token_url, tmp_path, "30"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    well, forked = done.stdout.split(" of ")
+    assert int(well) == int(forked) > 0, done.stderr
     assert server.stats.reuse_detections == 0
 
 

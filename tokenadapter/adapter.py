@@ -6,6 +6,7 @@ the answer; if it says that the token is dead: get another, rewind the body, sen
 
 from __future__ import annotations
 
+import netrc  # noqa: F401 - or requests would do it in the first request, where a fork may interrupt it
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,9 +18,8 @@ from urllib3.util import Retry
 from tokenadapter.arguments import check, read_timeout, twin, without_401
 from tokenadapter.keeper import TokenKeeper
 from tokenadapter.late import late
-from tokenadapter.prefix import Prefix
+from tokenadapter.prefix import Prefix, longest_first, own_urls, resource, without_query
 from tokenadapter.signing import add_cookies, signed, whole_copy
-from tokenadapter.spelling import longest_first, own_urls, resource, without_query
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:

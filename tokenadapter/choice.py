@@ -9,7 +9,7 @@ from tokenadapter.interchange import Credential
 from tokenadapter.late import late
 from tokenadapter.machine import Machine
 from tokenadapter.record import Hold, Intent, Record, Waiter, digest, mark
-from tokenadapter.slot import Slot, View
+from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class Choice:
         self._own_refusals: dict[Credential, TokenError] = {}
         # What this process awaited last, and awaits no more, whether or not the record says so.
         self._ended: Waiter | None = None
-        # Whether somebody says that a function can begin again.
-        self._is_forced = False
+        # Of which record somebody says that a function can begin again.
+        self._forced: tuple[str, int] | None = None
 
     def raise_if_held(self, record: Record, now: float) -> None:
         """Raise the error of a hold that binds us at *now*, by the store's clock."""
@@ -80,24 +80,29 @@ class Choice:
 
         :raises StoreError: if the lock keeps nobody on another machine from renewing.
         """
-        intent, slot, machine = view.record.intent, self._slot, self._machine
-        if intent is None:
-            return False
-        waiters = [one for one in intent.awaited if self._may_await(one, intent, view)]
+        slot, waiters = self._slot, self.waiters(view)
         if slot.lock_ends_with_holder:
             for one in waiters:
-                if machine.is_elsewhere(one.owner):
+                if self._machine.is_elsewhere(one.owner):
                     left = one.until - slot.now(view)
                     raise failures.locked_apart(slot.store, one.owner, left)
             return False
         if self.grace_left(view) > 0:
             return False  # within a declared grace, whoever comes later gets an answer, too
-        return not all(machine.has_died(one.owner) for one in waiters)
+        return bool(waiters)
+
+    def waiters(self, view: View) -> list[Waiter]:
+        """The processes that may still get an answer to what the intent announces."""
+        intent = view.record.intent
+        if intent is None:
+            return []
+        return [one for one in intent.awaited if self._may_await(one, intent, view)]
 
     def _may_await(self, waiter: Waiter, intent: Intent, view: View) -> bool:
         left = waiter.until - self._slot.stamp(view)
         # A clock that was set back makes it last for as long again, and no longer.
-        return waiter != self._ended and 0 < left <= 2 * (waiter.until - intent.first_sent)
+        is_time_left = 0 < left <= 2 * (waiter.until - intent.first_sent)
+        return is_time_left and waiter != self._ended and not self._machine.has_died(waiter.owner)
 
     def grace_left(self, view: View) -> float:
         """For how many more seconds what the intent announces may be presented again, whoever
@@ -105,7 +110,9 @@ class Choice:
         server's."""
         intent = view.record.intent
         first_sent = self._slot.now(view) if intent is None else intent.first_sent
-        return first_sent + self._grant.grace - self._slot.now(view)
+        left = first_sent + self._grant.grace - self._slot.now(view)
+        # By a clock that is behind, or was set back, it comes from the future.
+        return left if left <= 2 * self._grant.grace else 0.0
 
     def awaits_no_more(self, waiter: Waiter) -> None:
         """This process has an outcome, whether or not that can be written."""
@@ -163,17 +170,25 @@ class Choice:
         self._own_refusals[credential] = error
 
     def is_spent(self, view: View, secret: str) -> bool:
-        """Whether a rotation has spent the refresh token *secret*, as far as can be known."""
+        """Whether a rotation has spent the refresh token *secret*, as far as can be known.
+
+        :raises Moved: if it has since *view*, which is out of date.
+        """
         note = mark(secret)
         if note in view.record.spent:
             return True
+        if not self._slot.store.marked(note):
+            return False
         # What is marked was saved before: perhaps since this look.
-        return self._slot.store.marked(note) and self._slot.look().tag == view.tag
+        current = self._slot.look()
+        if current.tag != view.tag:
+            raise Moved(current)
+        return True
 
     def begin_anew(self) -> None:
         """A token was obtained.  A refresh token that is dead stays dead, all else may be tried."""
         self._forget_failures()
-        self._is_forced = False
+        self._forced = None
 
     def _forget_failures(self) -> None:
         self._own_token = None
@@ -184,13 +199,14 @@ class Choice:
             if credential.kind == "refresh_token"
         }
 
-    def pardon(self, secret: str | None = None) -> None:
+    def pardon(self, secret: str | None = None, view: View | None = None) -> None:
         """Somebody says that it is worth another try.
 
         :param secret: the only refresh token that they mean, if they do not mean all.
+        :param view: of the record for which a function can begin again, until somebody renews.
         """
         self.begin_anew()
-        self._is_forced = secret is None
+        self._forced = None if view is None else _content(view)
         for credential in [*self._own_refusals]:
             if secret in (None, credential.secret):
                 del self._own_refusals[credential]
@@ -210,7 +226,14 @@ class Choice:
                 return failures.dead(stone)
         if credential.single_use and store.is_copy:
             return failures.private_copy()
-        may_be_spent = credential.single_use or (credential.opaque and not self._is_forced)
+        may_be_spent = credential.single_use
+        if credential.opaque:
+            may_be_spent = _content(view) != self._forced
         if may_be_spent and self.is_spent(view, credential.secret):
             return failures.begun_before(store) if credential.opaque else failures.lost(store)
         return None
+
+
+def _content(view: View) -> tuple[str, int]:
+    """Which record it is, and how often its token was replaced.  One empty slot is like another."""
+    return ("", 0) if view.tag is None else (view.record.salt, view.record.generation)

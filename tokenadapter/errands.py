@@ -12,22 +12,25 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
+from tokenadapter import record
 from tokenadapter.flight import Flight, Run
-from tokenadapter.hand import Holder, Need, Outcome
+from tokenadapter.hand import Holder, Outcome
 from tokenadapter.journal import Journal
 from tokenadapter.late import importing, late, load
 from tokenadapter.machine import Machine
+from tokenadapter.need import Need
 from tokenadapter.slot import View
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
-    from tokenadapter import errors, failures, renewal
+    from tokenadapter import errors, failures, renewal, shutdown
     from tokenadapter.protocols import Grant, TokenStore
     from tokenadapter.renewal import Renewal
 else:
     errors = late("tokenadapter.errors")
     failures = late("tokenadapter.failures")
     renewal = late("tokenadapter.renewal")
+    shutdown = late("tokenadapter.shutdown")
 
 __all__ = ["Errands"]
 
@@ -82,7 +85,8 @@ class Errands:
             return
         # What fails here fails again where it is needed, and is told there.
         with importing(), suppress(Exception):
-            load(failures, renewal)
+            load(failures, renewal, shutdown)
+            record.load()
             for one in (self._store.lock(), self._grant):
                 own = getattr(one, "load", None)
                 if own is not None:

@@ -143,6 +143,13 @@ def ended(error: BaseException) -> RefreshTemporarilyFailed:
     )
 
 
+def ending() -> RefreshTemporarilyFailed:
+    return RefreshTemporarilyFailed(
+        "This process is ending, so it begins no renewal. Nothing was sent, and what was stored is "
+        "kept: another process can renew."
+    )
+
+
 def reentered() -> TokenError:
     return TokenError(
         "A token was asked for, or adopted, from within the renewal that is under way: by the "

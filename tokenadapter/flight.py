@@ -13,7 +13,6 @@ Where no helper can be started, or none is wanted, the caller that began the run
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -23,9 +22,10 @@ from tokenadapter.machine import Machine
 if TYPE_CHECKING:
     import signal
 
-    from tokenadapter import failures
+    from tokenadapter import failures, shutdown
 else:
     failures = late("tokenadapter.failures")
+    shutdown = late("tokenadapter.shutdown")
     signal = late("signal")
 
 __all__ = ["Flight", "Run"]
@@ -39,6 +39,7 @@ class Run(Generic[T]):
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._settled = machine.event()
+        self._landed = machine.event()
         self._result: T | None = None
         self._error: Exception | None = None
         self.thread_id: int | None = None
@@ -69,6 +70,14 @@ class Run(Generic[T]):
     def wait(self, timeout: float) -> bool:
         """Whether the run was settled within *timeout* seconds."""
         return self._settled.wait(max(timeout, 0.0))
+
+    def land(self) -> None:
+        """The work is over, what it had to do after :meth:`settle` included."""
+        self._landed.set()
+
+    def wait_for_landing(self, timeout: float) -> bool:
+        """Whether the work was over within *timeout* seconds."""
+        return self._landed.wait(max(timeout, 0.0))
 
     def result(self) -> T | None:
         """What the run was settled with; ``None`` too if it was given up before it began.
@@ -119,6 +128,17 @@ class Flight(Generic[T]):
         self._start(run, work)
         return run
 
+    def wait(self, timeout: float) -> bool:
+        """Whether, within *timeout* seconds, no run is under way any more.
+
+        A run does not wait for itself.
+        """
+        end = self._machine.monotonic() + timeout
+        while (run := self.under_way()) is not None:
+            if run.is_mine() or not run.wait_for_landing(end - self._machine.monotonic()):
+                return False
+        return True
+
     def reset(self) -> None:
         """Forget the run under way: this is a forked child, which has no helper thread."""
         self._runs.clear()
@@ -126,7 +146,7 @@ class Flight(Generic[T]):
     def _start(self, run: Run[T], work: Callable[[Run[T]], T]) -> None:
         try:
             if self._inline or not self._machine.start(lambda: self._fly(run, work)):
-                with _InterruptsPutOff():
+                with shutdown.SignalsPutOff([signal.SIGINT]):
                     self._fly(run, work)
         finally:
             run.starter = None
@@ -151,24 +171,4 @@ class Flight(Generic[T]):
         # Before the waiters are let go: who comes back unsatisfied shall find the way free.
         if self._runs.get("run") is run:
             self._runs.pop("run", None)
-
-
-class _InterruptsPutOff:
-    """Where no helper thread does the work, Ctrl-C waits until it is done."""
-
-    def __enter__(self) -> None:
-        self._caught: list[int] = []
-        self._handler = None
-        if threading.current_thread() is threading.main_thread():
-            self._handler = signal.getsignal(signal.SIGINT)
-        if self._handler is not None:
-            try:
-                signal.signal(signal.SIGINT, lambda number, frame: self._caught.append(number))
-            except ValueError:  # only the main interpreter may, and gets the signals
-                self._handler = None
-
-    def __exit__(self, *error: object) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-            if self._caught:
-                signal.raise_signal(signal.SIGINT)
+        run.land()

@@ -17,7 +17,7 @@ from tokenadapter.record import Record
 from tokenadapter.slot import View
 from tokenadapter.token import Token
 
-__all__ = ["Hand", "Holder", "Need", "Outcome"]
+__all__ = ["Hand", "Holder", "Outcome"]
 
 
 class Hand(Value):
@@ -69,21 +69,6 @@ class Hand(Value):
     def left(self, monotonic: float, wall: float) -> float:
         """For how many more seconds it lives."""
         return min(self.dies_monotonic - monotonic, self.dies_wall - wall)
-
-
-class Need(Value):
-    """What a renewal is for."""
-
-    rejected: Token | None = None
-    """A token that the API refused; ``None`` where the one in hand is only old."""
-    fresh: bool = False
-    """Whether a token that is stale will not do."""
-    min_validity: float = 0.0
-    """For how many more seconds it shall live, if tokens like it do (see :class:`Hand`)."""
-    waits: bool = True
-    """Whether somebody waits for it: if not, others' renewals are left to them."""
-    since: float | None = None
-    """Since when they wait, by the monotonic clock, if that was before the renewal."""
 
 
 class Outcome(Value):

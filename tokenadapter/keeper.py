@@ -14,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from weakref import WeakSet
 
-from tokenadapter.hand import Hand, Holder, Need, Outcome
+from tokenadapter.hand import Hand, Holder, Outcome
 from tokenadapter.late import late
 from tokenadapter.machine import MACHINE, Machine
 from tokenadapter.record import Record, mark
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     import copy
 
     from tokenadapter import claims, errands, function_grant, journal, pickling, renewal
+    from tokenadapter import need as needs
     from tokenadapter.claims import Claims
     from tokenadapter.errands import Errands
     from tokenadapter.events import Event
     from tokenadapter.journal import Journal
+    from tokenadapter.need import Need
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.renewal import Renewal
     from tokenadapter.stores import memory, urls
@@ -39,6 +41,7 @@ else:
     function_grant = late("tokenadapter.function_grant")
     journal = late("tokenadapter.journal")
     memory = late("tokenadapter.stores.memory")
+    needs = late("tokenadapter.need")
     pickling = late("tokenadapter.pickling")
     renewal = late("tokenadapter.renewal")
     urls = late("tokenadapter.stores.urls")
@@ -117,6 +120,9 @@ class TokenKeeper:
         self.inline = inline
         self._whose = whose
         self._machine = machine
+        self._spends: bool = getattr(self.grant, "spends", True)
+        if self._spends:
+            machine.guard()  # in the main thread, perhaps for the only time
         self._holder = Holder(machine, early=renew_early, notice=not inline)
         self._slot = Slot(self.store, self.grant, machine)
         # What only renewals need is loaded and made by them: many programs end before their first.
@@ -177,7 +183,9 @@ class TokenKeeper:
         patience = inf if timeout is None else timeout
         end = started + min(self.lock_timeout, patience)
         slack = min(_LAST_WORD, max(patience - self.lock_timeout, 0.0))
-        need = Need(rejected, patient, min_validity, since=started)
+        if self._spends:
+            self._machine.guard()  # the program may have reset its signals
+        need = needs.Need(rejected, patient, min_validity, since=started)
         try:
             with self._claims.before_renewing(seen, end, partial(self._settle, need)) as found:
                 seen, outcome = found
@@ -262,6 +270,21 @@ class TokenKeeper:
             self.journal.trace("a distrust could not be told", error)
             return None
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until this process renews the token no more, the save included.
+
+        An interpreter that exits does that by itself, and so do pools, servers and signals that
+        have no handler: docs/howto/processes.md lists them.  Call it before ``os._exit()``,
+        ``os.execv()`` or whatever else ends the process at once, and in a test before looking at
+        what a renewal in the background has done.
+
+        :param timeout: for how many seconds to wait at most; ``None``: as long as it takes, which
+            is for ever while the token cannot be saved.
+        :returns: ``False`` if a renewal is still under way, or if the renewal itself calls this.
+        """
+        errands: Errands | None = self._made.get("errands")
+        return errands is None or errands.flight.wait(inf if timeout is None else timeout)
+
     @property
     def stats(self) -> Mapping[str, int]:
         """How often each event of :mod:`tokenadapter.events` happened in this process."""
@@ -341,6 +364,8 @@ class TokenKeeper:
         if now < self._look_again or self._is_renewing():
             return hand
         self._look_again = now + (hand.soft - hand.hard) / _LOOKS_PER_WINDOW
+        if self._machine.exiting() or (self._spends and not self._machine.guard()):
+            return hand  # its answer may find nobody
         claims = self._claims
         # For half of the time: whoever has claimed it may have been stopped.
         is_believed = left > (hand.soft + hand.hard) / 2
@@ -351,7 +376,7 @@ class TokenKeeper:
         found = self._holder.hand or hand
         if found.token.is_same(hand.token):
             claim = claims.take if is_believed else claims.take_anyhow
-            self._errands.begin(Need(fresh=True, waits=False), seen, claim)
+            self._errands.begin(needs.Need(fresh=True, waits=False), seen, claim)
             if not self.inline:
                 return hand
             found = self._holder.hand or hand

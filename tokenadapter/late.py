@@ -24,7 +24,6 @@ from _thread import RLock  # threading would be imported by each program that im
 # Type checkers take a variable of this name to be true; importing it would load ``typing``.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from typing import Any
 
 __all__ = ["imported", "importing", "late", "load"]
@@ -34,9 +33,37 @@ __all__ = ["imported", "importing", "late", "load"]
 _PATIENCE = 5.0
 
 
-def late(name: str) -> Any:
+class late:  # noqa: N801 - to others it is a function
     """A stand-in for the module *name*, which is imported when something of it is first used."""
-    return _Late(name)
+
+    _module: Any = None
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module or self._import(), name)
+
+    def _import(self) -> Any:
+        self._module = imported(self._name)
+        return self._module
+
+
+class importing:  # noqa: N801 - to others it is a function
+    """Keep this process from being forked while a block imports.
+
+    The block does nothing else, and waits for nothing.
+    """
+
+    def __enter__(self) -> None:
+        self._guard = _guard  # if this thread forks, the child has another one
+        self._has_it = _guard.acquire(timeout=_PATIENCE)
+        if not _is_first_hook:
+            _become_first_hook()
+
+    def __exit__(self, *_: object) -> None:
+        if self._has_it:
+            self._guard.release()
 
 
 def load(*stand_ins: Any) -> None:
@@ -53,42 +80,6 @@ def imported(name: str) -> Any:
     with importing():
         __import__(name)
     return sys.modules[name]
-
-
-def importing() -> AbstractContextManager[object]:
-    """Keep this process from being forked while a block imports.
-
-    The block does nothing else, and waits for nothing.
-    """
-    return _Importing()
-
-
-class _Late:
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._module: Any = None
-
-    def __repr__(self) -> str:
-        return f"<late {self._name}>"
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module or self._import(), name)
-
-    def _import(self) -> Any:
-        self._module = imported(self._name)
-        return self._module
-
-
-class _Importing:
-    def __enter__(self) -> None:
-        self._guard = _guard  # if this thread forks, the child has another one
-        self._has_it = _guard.acquire(timeout=_PATIENCE)
-        if not _is_first_hook:
-            _become_first_hook()
-
-    def __exit__(self, *_: object) -> None:
-        if self._has_it:
-            self._guard.release()
 
 
 # --- forks -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the keeper asks of the machine it runs on: clocks, sleep, threads and dice.
+"""What the keeper asks of the machine it runs on: clocks, sleep, threads, dice and the end.
 
 Everything that decides an interleaving goes through here, so that a simulation can stand in for
 the real machine and play every schedule.
@@ -6,19 +6,25 @@ the real machine and play every schedule.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # at no cost, unlike signal
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, Final, Protocol
 
 from tokenadapter.late import late
 
 __all__ = ["MACHINE", "Machine"]
 
+# With which helpers ask the main thread to see to the signals.  Windows has none.
+_SIGURG: Final[int | None] = getattr(_signal, "SIGURG", None)
+
 if TYPE_CHECKING:  # whoever starts a program would pay for the class
-    from tokenadapter import owner, threads
+    from tokenadapter import owner, shutdown, threads
 
     class Event(Protocol):
         """What happened or did not yet."""
@@ -29,6 +35,7 @@ if TYPE_CHECKING:  # whoever starts a program would pay for the class
 
 else:
     owner, threads = late("tokenadapter.owner"), late("tokenadapter.threads")
+    shutdown = late("tokenadapter.shutdown")
 
 
 class Machine:
@@ -82,13 +89,53 @@ class Machine:
         """Whether the calling thread is one that :meth:`start` started: nobody else needs it."""
         return isinstance(threading.current_thread(), threads.Helper)
 
+    def guard(self) -> bool:
+        """Have an orderly end of this process wait for the refresh tokens that it presents, as far
+        as the calling thread can see to that.
+
+        :returns: whether it waits, as far as is known.
+        """
+        can_guard = _can_be_asked() or _signal.getsignal(_signal.SIGTERM) != _signal.SIG_DFL
+        if can_guard and "billiard.process" not in sys.modules:
+            return True
+        return shutdown.is_awaited(can_guard=can_guard)
+
+    def presenting(self, seconds: float) -> AbstractContextManager[bool]:
+        """For the time of a block, have an orderly end of this process wait for it.
+
+        :param seconds: within which the presentation ends, the save of its outcome aside.
+        :returns: gives whether the block may present anything: not when the process is ending.
+        """
+        return shutdown.presenting(seconds, _asked)
+
     def exiting(self) -> bool:
-        """Whether the program is over, and the interpreter waits for nothing but helpers."""
+        """Whether the program is over, and its end waits for nothing but helpers."""
+        if shutdown.is_ending():
+            return True
         main = threading.main_thread()
         return not main.is_alive() and all(
             thread is main or thread.daemon or isinstance(thread, threads.Helper)
             for thread in threading.enumerate()
         )
+
+
+def _can_be_asked() -> bool:
+    """Whether the main thread sees to the signals when a helper asks it to.
+
+    If this is the main thread, it does so from now on.
+    """
+    if _SIGURG is None:
+        return False
+    if _signal.getsignal(_SIGURG) == _signal.SIG_DFL:
+        with suppress(ValueError):  # this is another thread
+            _signal.signal(_SIGURG, _asked)
+    return bool(_signal.getsignal(_SIGURG) == _asked)
+
+
+def _asked(number: int, frame: object) -> None:
+    # A handler imports nothing.  Whoever asks has loaded this.
+    if "tokenadapter.shutdown" in sys.modules:
+        shutdown.see_to_signals()
 
 
 MACHINE = Machine()

@@ -4,12 +4,16 @@ A URL is read by more than one parser before a server acts on it.  requests take
 :func:`urllib.parse.urlsplit`, urllib3 from :func:`urllib3.util.parse_url`; between them and the
 API stand proxies that decode the path once more, merge slashes, or drop ``;parameters``.  A URL is
 under the prefix only if none of these readings leads outside it.
+
+One URL also has several spellings: what they have in common, and which of them goes first, stands
+here too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -20,11 +24,13 @@ from urllib3.util import parse_url
 from tokenadapter.late import late
 
 if TYPE_CHECKING:
+    from requests.adapters import BaseAdapter
+
     from tokenadapter import errors
 else:
     errors = late("tokenadapter.errors")
 
-__all__ = ["Prefix"]
+__all__ = ["Prefix", "longest_first", "own_urls", "resource", "without_query"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -222,3 +228,48 @@ def _descent(segment: str) -> int:
     names = [re.split("[;?#]", part)[0] for part in re.split(r"[/\\]", segment)]
     ups = sum(name.count(".") > 1 and not name.strip(". ") for name in names)
     return -ups or int(re.split("[;?#]", segment)[0].strip("/\\. ") != "")
+
+
+# --- spellings ---------------------------------------------------------------------------
+
+
+def resource(url: str) -> str:
+    """The URL without query, fragment and default port."""
+    scheme, mark, rest = url.partition("#")[0].partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    host = host.removesuffix(":443" if scheme == "https" else ":80")
+    return f"{scheme}{mark}{host}{slash}{path}"
+
+
+def without_query(request: PreparedRequest) -> str:
+    """The URL of a request as it may be told to people."""
+    return (request.url or "").partition("?")[0]
+
+
+def own_urls(urls: Sequence[str], covers: Callable[[str], bool]) -> frozenset[str]:
+    """Those of a token source's own URLs that lie under a prefix, as :func:`resource` has them."""
+    own = set()
+    for url in urls:
+        prepared = PreparedRequest()
+        prepared.prepare_url(url, None)
+        if covers(prepared.url or ""):
+            own.add(resource(prepared.url or ""))
+    return frozenset(own)
+
+
+def longest_first(
+    mine: Sequence[str], adapters: Mapping[str, BaseAdapter]
+) -> OrderedDict[str, BaseAdapter]:
+    """Adapters in the order in which a session has to look at them: it takes the first that fits.
+
+    All spellings of a prefix count as long as the usual one, and of equals *mine* come first, in
+    their order: the usual spelling is found without a look at the others.
+    """
+    rank = {key: _usual_length(key) for key in adapters}
+    keys = sorted([*mine, *adapters], key=rank.__getitem__, reverse=True)
+    return OrderedDict((key, adapters[key]) for key in keys)
+
+
+def _usual_length(mounted: str) -> int:
+    usual = resource(mounted)
+    return len(usual) + (not usual.endswith("/"))

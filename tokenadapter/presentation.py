@@ -75,6 +75,20 @@ class Presenter:
         :raises StoreError: if what must be written beforehand cannot be: nothing was sent.
         :raises TokenError: if there is no new token.
         """
+        if not credential.single_use:
+            return self._present(lock, view, credential, serve_unsaved)
+        with self._machine.presenting(self._grant.deadline) as may_begin:
+            if not may_begin:
+                raise failures.ending()
+            return self._present(lock, view, credential, serve_unsaved)
+
+    def _present(
+        self,
+        lock: StoreLock,
+        view: View,
+        credential: Credential,
+        serve_unsaved: Callable[[View], None],
+    ) -> View | None:
         before, waiter = view.record, None
         if credential.single_use:
             waiter = self._waiter(view)
@@ -143,7 +157,7 @@ class Presenter:
             announcement for a while only.
         :raises StoreError: if something stands in the way.
         """
-        before, end = view.record, self._machine.monotonic() + _sending(view)
+        before = view.record
         key = self._choice.digest(before, credential)
         intent = before.presenting(key, self._slot.stamp(view), waiter)
         announced = self._slot.write(view, intent)
@@ -153,7 +167,7 @@ class Presenter:
             # The last thing before the request is sent.
             is_ready = (
                 lock.confirm()
-                and self._machine.monotonic() < end
+                and (self._slot.lock_ends_with_holder or self._is_in_time(view, waiter))
                 and self._may_be_sent(lock, announced)()
             )
         finally:
@@ -162,6 +176,10 @@ class Presenter:
                 self._choice.awaits_no_more(waiter)
                 self._try_to_write(announced, before)
         return announced if is_ready else None
+
+    def _is_in_time(self, view: View, waiter: Waiter) -> bool:
+        """Whether *waiter* is believed for as long as the answer may take from now on."""
+        return self._slot.now(view) < waiter.until - self._grant.deadline - _CLOCKS
 
     def _may_be_sent(self, lock: StoreLock, view: View) -> Callable[[], bool]:
         """What to ask in the last moment before the request is sent, which may be some time after
@@ -174,8 +192,7 @@ class Presenter:
         if self._slot.lock_ends_with_holder or not self._grant.grace:
             return always
         is_certain: Callable[[], bool] = getattr(lock, "is_certain", always)
-        intent = view.record.intent
-        is_alone = intent is None or len(intent.awaited) == 1
+        is_alone = len(self._choice.waiters(view)) <= 1
         return lambda: is_certain() and (is_alone or self._choice.grace_left(view) > 0)
 
     def _try_to_write(self, view: View, record: Record) -> None:
@@ -280,13 +297,13 @@ class Presenter:
         record = view.record
         if view.tag is None:
             return True  # it was emptied
+        if record.token is not None and not record.token.is_same(before.token):
+            return False  # also if that has the same refresh token, from a server that keeps it
         if not credential.single_use:
-            return record.token is None or record.token.is_same(before.token)
+            return True
         if record.intent is not None:
             return record.intent.credential == self._choice.digest(record, credential)
-        if record.token is None:
-            return before.token is None
-        return record.token.refresh_token == credential.secret
+        return record.token is not None or before.token is None
 
     def _tell_all(
         self,

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 else:
     hashlib = late("hashlib")
 
-__all__ = ["Hold", "Intent", "Record", "Replaced", "Tombstone", "Waiter", "digest", "mark"]
+__all__ = ["Hold", "Intent", "Record", "Replaced", "Tombstone", "Waiter", "digest", "load", "mark"]
 
 # What this version writes, and the latest that it can read.
 _FORMAT = 1
@@ -441,6 +441,15 @@ def digest(salt: str, kind: str, secret: str) -> str:
     if kind == "refresh_token":
         return hashlib.sha256(salt.encode() + b"\0" + text).hexdigest()[:32]
     return hashlib.pbkdf2_hmac("sha256", text, salt.encode(), 200_000, 16).hex()
+
+
+def load() -> None:
+    """Have OpenSSL look up what :func:`digest` needs.
+
+    The first time it does so without the lock of the interpreter, and with locks of its own: a
+    child that is forked meanwhile could make no digest.
+    """
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 1)
 
 
 def mark(secret: str) -> str:

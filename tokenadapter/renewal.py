@@ -13,13 +13,15 @@ the intent is believed for as long as its writer may await an answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from tokenadapter.choice import Choice
-from tokenadapter.hand import Hand, Need, Outcome
+from tokenadapter.hand import Hand, Outcome
 from tokenadapter.journal import Journal
 from tokenadapter.late import late
 from tokenadapter.machine import Machine
+from tokenadapter.need import Need
 from tokenadapter.presentation import Presenter
 from tokenadapter.record import Record
 from tokenadapter.slot import Moved, Slot, View
@@ -112,8 +114,14 @@ class Renewal:
         :raises StoreError: if that cannot be written.
         :raises LockTimeout: if others hold the lock for too long.
         """
-        view = self._write_locked(lambda view: view.record.pardoned())
-        self._choice.pardon()
+
+        def pardoned(view: View) -> Record:
+            # An empty slot stays empty: others may have seen a token there, and bring it back.
+            is_empty = view.tag is None and not view.lags
+            return view.record if is_empty else view.record.pardoned()
+
+        view = self._write_locked(pardoned)
+        self._choice.pardon(view=view)
         return view.record.token
 
     def forget(self, revoke: Callable[[Token], object] | None) -> Token | None:
@@ -132,9 +140,9 @@ class Renewal:
             if token is not None and revoke is not None:
                 revoke(token)
             found.append(token)
-            return (
-                view.record if view.tag is None else view.record.forgotten(self._slot.stamp(view))
-            )
+            if token is None or view.tag is None:
+                return view.record  # with an intent, perhaps, that others have to know of
+            return view.record.forgotten(self._slot.stamp(view))
 
         self._write_locked(forgotten, self._hold_for())
         self._slot.forget()
@@ -157,7 +165,8 @@ class Renewal:
         # The API refuses the token to all who share it: one of them notes that, and the others see
         # it without waiting for the lock in turn.
         view = self._write_locked(distrusting, looks_first=True)
-        if view.record.token is None or token.is_same(view.record.token):
+        found = self._own_token(view)
+        if found is None or token.is_same(found):
             return None
         return self._taken(view, is_new=True).token
 
@@ -175,7 +184,8 @@ class Renewal:
                 outcome = self._settled(view, need, first)
                 if outcome is not None and not view.lags:
                     return outcome
-                self._raise_if_hopeless(view)
+                with suppress(Moved):
+                    self._raise_if_hopeless(view)
             lock = self._slot.store.lock()
             try:
                 if lock.acquire(self._hold_for()):
@@ -277,7 +287,8 @@ class Renewal:
         refresh = token.refresh_token
         if refresh is not None and self._choice.is_spent(view, refresh):
             raise failures.spent_before(self._slot.store)
-        offset = self._slot.now(view) - self._machine.wall()
+        # By the earlier of the times that it may be: no token is taken for younger than it is.
+        offset = self._slot.stamp(view) - self._machine.wall()
         expires_at = None if token.expires_at is None else token.expires_at + offset
         token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
         return view.record.adopted(token, self._grant.asked, self._slot.stamp(view))

@@ -8,7 +8,7 @@ from threading import Lock, get_ident
 from typing import Any
 
 from tokenadapter.adapter import TokenAdapter
-from tokenadapter.spelling import own_urls, resource
+from tokenadapter.prefix import own_urls, resource
 
 __all__ = ["Signer", "changing", "choose", "sorted_out"]
 

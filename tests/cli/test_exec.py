@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from tokenadapter import ProfileError
 from tokenadapter.cli.execute import _offer
+from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.profile import Profile
+from tokenadapter.testing import TokenServer
 
 from .conftest import spawn, start
 
@@ -56,6 +60,22 @@ def test_it_becomes_the_program() -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGTERM
+
+
+def test_a_renewal_in_the_background_ends_first_and_the_program_gets_the_new_token(
+    rotating: TokenServer, place: Path
+) -> None:
+    now = time.time()
+    stale = {**rotating.issue(), "issued_at": now - 3400, "expires_at": now + 200}
+    Profile(ConfigFile.read(), "billing").keeper().adopt(stale)
+    with rotating.hold(processed=True) as hold:
+        process = start("exec", "billing", "--", "sh", "-c", 'echo "$ACCESS_TOKEN"')
+        assert hold.arrived.wait(60)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert out.strip() not in (stale["access_token"], "")
+    assert out.strip() == token()
+    assert rotating.stats.reuse_detections == 0
 
 
 def test_what_cannot_be_run(tmp_path: Path) -> None:

@@ -7,14 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from profiles import billing, write
 
 from tokenadapter.startup import DIRECTORY
+from tokenadapter.startup.profiles import Profiles
 from tokenadapter.testing import TokenServer
+from tokenadapter.testing.workers import succeeds_in_child
 
 from .conftest import CROWD, Command, spawn, start
 from .test_tokens import outlive
@@ -440,6 +444,33 @@ def test_a_program_that_cannot_be_read_is_left_to_the_system(
     monkeypatch.setattr("tokenadapter.cli.run.open", closed, raising=False)
     assert command("run", "--", str(tool))[0] == 0
     assert become == [[str(tool)]]
+
+
+def test_a_child_forked_while_another_thread_installs_the_profiles_does_so_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parent, has_begun, goes_on = os.getpid(), threading.Event(), threading.Event()
+
+    class Session:
+        def send(self) -> str:
+            return "sent"
+
+        get_adapter = send
+
+    def adapters() -> list[object]:
+        has_begun.set()
+        assert os.getpid() != parent or goes_on.wait(30)
+        return []
+
+    profiles = Profiles([], "unused.toml")
+    monkeypatch.setattr(profiles, "adapters", adapters)
+    profiles.sign_sessions(SimpleNamespace(Session=Session))
+    other = threading.Thread(target=Session().send)
+    other.start()
+    assert has_begun.wait(30)
+    assert succeeds_in_child(lambda: Session().send() == "sent")
+    goes_on.set()
+    other.join()
 
 
 def test_an_interpreter_without_tokenadapter_says_so(

@@ -12,14 +12,14 @@ something may break.  All that happens follows from one number, the seed, and ca
 ``machine``        clocks, threads and events, as a keeper sees them
 ``store``          the slot and its lock: each of the kinds that there are
 ``authority``      the authorization server, and the API that it protects
-``grants``         each process' way to that server
-``users``          the threads that use the token, as the adapter does
+``grants``         each process' way to that server: grants, and plain functions
+``users``          the threads that use the token, as the adapter does, and adopt and forget it
 ``witness``        knows the truth, and checks it against what must hold after every step ...
 ``ledger``         ... what it writes down
 ``presentations``  ... when a credential may be presented
 ``writes``         ... what may be written
-``complaints``     ... which errors users may get
-``faults``         what happens to processes, clocks, store and API
+``complaints``     ... which errors users may get, and for how long they may wait
+``faults``         what happens to processes (killed, stopped, forked, ...), clocks, store and API
 ``plan``           what kind of world it is
 ``stage``          puts everyone there
 ``schedule``       plays: by a seed, or all in turn

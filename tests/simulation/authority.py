@@ -1,8 +1,8 @@
 """The authorization server, and the API that it protects.
 
-Refresh tokens rotate.  What descends from one login is a *family*; when an old refresh token is
-shown again, and its grace is over, the family is revoked.  Within the grace it gives one more
-pair of tokens, and those that were given before stay good.
+Refresh tokens rotate, unless the world says otherwise.  What descends from one login is a
+*family*; when an old refresh token is shown again, and its grace is over, the family is revoked.
+Within the grace it gives one more pair of tokens, and those that were given before stay good.
 """
 
 from __future__ import annotations
@@ -40,23 +40,38 @@ class Issue(NamedTuple):
         return self.family.login, self.generation
 
 
+class Access(NamedTuple):
+    """What the server knows of an access token."""
+
+    family: Family
+    generation: int
+    until: float
+    """When it expires."""
+
+
 class Authority:
     """The authorization server and the API.
 
+    :param rotation: what comes with a new access token: ``new``, another refresh token; ``same``,
+        the one that was presented; ``none``.
     :ivar denies_until: until when the API refuses every token.
     """
 
-    def __init__(self, world: World, *, lifetime: float | None, grace: float) -> None:
+    def __init__(
+        self, world: World, *, lifetime: float | None, grace: float, rotation: str = "new"
+    ) -> None:
         self.world = world
         self.lifetime = lifetime
         self.grace = grace
+        self.rotation = rotation
         self.denies_until = 0.0
         self.refresh: dict[str, Issue] = {FIRST: Issue(Family(0), 0)}
-        self.access: dict[str, tuple[Family, float]] = {}  # with the time it expires
+        self.access: dict[str, Access] = {}
         self.revoked: set[str] = set()
         self.refused: set[str] = set()
         """The access tokens that the API has refused to somebody."""
         self.logins = 0
+        self.has_refused = False
         self.login_by: Process | None = None
         self.count = 0
 
@@ -67,7 +82,9 @@ class Authority:
         """
         family, generation = self.refresh[refresh]
         now = self.world.now
-        if not family.revoked:
+        if self.rotation != "new":
+            family.generation += 1
+        elif not family.revoked:
             if generation == family.generation:
                 family.generation += 1
                 family.rotated_at = now
@@ -75,13 +92,17 @@ class Authority:
                 family.revoked = True
                 self.world.note(None, "{} was used before: the grant is revoked", refresh)
         if family.revoked:
+            self.has_refused = True
             raise ReauthRequired("The server refused it.", error="invalid_grant")
-        return self._issue(family)
+        if self.rotation == "new":
+            return self._issue(family)
+        answer = self._issue_access(family)
+        return answer | {"refresh_token": refresh} if self.rotation == "same" else answer
 
-    def log_in(self) -> dict[str, Any]:
-        """The answer to a new login."""
+    def log_in(self, ago: float = 0.0) -> dict[str, Any]:
+        """The answer to a new login, so many seconds *ago*."""
         self.logins += 1
-        return self._issue(Family(self.logins))
+        return self._issue(Family(self.logins), ago)
 
     def hand_in(self, refresh: str) -> None:
         """A login counts from when its token is handed in, whoever has renewed meanwhile."""
@@ -90,13 +111,12 @@ class Authority:
 
     def issue_alone(self) -> dict[str, Any]:
         """The answer to a client that asks for itself: without a refresh token."""
-        answer = self.log_in()
-        del answer["refresh_token"]
-        return answer
+        self.logins += 1
+        return self._issue_access(Family(self.logins))
 
     def accepts(self, access: str) -> bool:
         """Whether a token is good."""
-        family, until = self.access[access]
+        family, _, until = self.access[access]
         return not family.revoked and access not in self.revoked and self.world.now < until
 
     def admits(self, access: str) -> bool:
@@ -113,19 +133,21 @@ class Authority:
 
     def age(self, token: Mapping[str, Any]) -> tuple[int, int]:
         """The larger, the newer."""
-        refresh = token.get("refresh_token")
-        if refresh is None:
-            return self.access[token["access_token"]][0].login, 0
-        return self.refresh[refresh].age
+        family, generation, _ = self.access[token["access_token"]]
+        return family.login, generation
 
-    def _issue(self, family: Family) -> dict[str, Any]:
-        self.count += 1
-        access, refresh = f"A{self.count}", f"R{self.count}"
+    def _issue(self, family: Family, ago: float = 0.0) -> dict[str, Any]:
+        answer = self._issue_access(family, ago)
+        answer["refresh_token"] = refresh = f"R{self.count}"
         self.refresh[refresh] = Issue(family, family.generation)
-        answer: dict[str, Any] = {"access_token": access, "refresh_token": refresh}
-        until = float("inf")
+        return answer
+
+    def _issue_access(self, family: Family, ago: float = 0.0) -> dict[str, Any]:
+        self.count += 1
+        access, until = f"A{self.count}", float("inf")
+        answer: dict[str, Any] = {"access_token": access}
         if self.lifetime is not None:
             answer["expires_in"] = self.lifetime
-            until = self.world.now + self.lifetime
-        self.access[access] = family, until
+            until = self.world.now + self.lifetime - ago
+        self.access[access] = Access(family, family.generation, until)
         return answer

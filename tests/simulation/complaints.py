@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from simulation.plan import Plan
 from simulation.process import Process
-from simulation.store import SimulatedStore
 from simulation.witness import Witness
-from tokenadapter import errors
+from simulation.writes import is_behind
+from tokenadapter import errors, policy
 from tokenadapter.token import Token
 
 # Seconds for which a hold may bind: the longest back-off, which is longer than any Retry-After
 # in these worlds.
 LONGEST_HOLD = 60.0
+# Seconds within which one that has nothing to wait for goes on, whatever others do at that time.
+_AT_ONCE = 3.0
 # Seconds that points take between what a process sees and what it does.
 _SLACK = 1.0
 
@@ -21,10 +24,10 @@ class Complaints:
     :ivar count: how many complaints there were.
     """
 
-    def __init__(self, witness: Witness, store: SimulatedStore, process: Process) -> None:
+    def __init__(self, plan: Plan, witness: Witness, process: Process) -> None:
+        self.plan = plan
         self.witness = witness
         self.world = witness.world
-        self.store = store
         self.process = process
         self.account = witness.accounts[process]
         self.count = 0
@@ -45,30 +48,61 @@ class Call:
         self.since = min(
             [world.now, *(task.began for task in process.tasks if task.helps)],
         )
+        self.hand = complaints.account.hand
         self.stalled = process.stalled
+        self.began_store = complaints.witness.store_now(process)
+        self.busy, self.deaths = complaints.witness.disk.busy, complaints.witness.deaths
         token = complaints.witness.disk.document.get("token")
         self.stored = None if token is None else token["access_token"]
         self.losses = self._losses()
 
-    def _losses(self) -> tuple[int, int]:
-        """How often the slot was emptied, and when it was set back last."""
-        witness = self.complaints.witness
-        return witness.emptied, witness.disk.set_back_at
+    def _losses(self) -> int:
+        """When the slot was last written by no process."""
+        return self.complaints.witness.disk.changed_at
 
     def ended(self, limit: float) -> None:
         """Everyone ends, with or without an error, and in time."""
         complaints = self.complaints
         process = complaints.process
         waited = complaints.world.now - self.began - (process.stalled - self.stalled)
-        if waited > limit + _SLACK and not process.is_exiting:
+        if process.is_exiting or process.is_ending:
+            return
+        if waited > limit + _SLACK:
             self._fail(f"has waited {waited:.3f} s")
+        if complaints.plan.is_lively():
+            self._check_idle(waited)
 
-    def failed(self, error: errors.TokenError, rejected: Token | None, hand: Token | None) -> None:
-        """Nobody gets an error without a cause.
+    def _check_idle(self, waited: float) -> None:
+        """Who has died is replaced: at once on its computer; else when its lease and what is
+        believed of it are over."""
+        plan, witness = self.complaints.plan, self.complaints.witness
+        idle = waited - (witness.disk.busy - self.busy)
+        wait = 0.0
+        if plan.computers and plan.lease is not None:
+            belief = witness.deadline + 2.0 + 4 * witness.slowest_look()
+            wait = max(plan.lease, belief)
+        # One that took the place of another may die, too.
+        deaths = 1 + witness.deaths - self.deaths
+        if idle > deaths * wait + _AT_ONCE:
+            self._fail(f"has waited for nobody for {idle:.3f} s")
 
-        :param rejected: the token that was refused.
-        :param hand: the last token that the process used.
-        """
+    def was_needed(self) -> None:
+        """Nobody waits for the renewal of a token that is only stale."""
+        complaints, process, hand = self.complaints, self.complaints.process, self.hand
+        account = complaints.account
+        if hand is None or account.dropped_at >= self.began or account.store_failures:
+            return
+        witness, expires_at = complaints.witness, hand.expires_at
+        stood_still = process.stalled - self.stalled
+        waited = complaints.world.now - self.began - stood_still
+        if witness.moved_clocks or expires_at is None or waited < _AT_ONCE / 2:
+            return
+        _, hard = policy.windows(expires_at - hand.issued_at, 1.0)
+        if self.began_store + witness.slowest_look() + _SLACK < expires_at - hard:
+            self._fail(f"has waited {waited:.3f} s although {hand.access_token} lives")
+
+    def failed(self, error: errors.TokenError) -> None:
+        """Nobody gets an error without a cause."""
         self.complaints.count += 1
         self.complaints.world.note(
             self.complaints.process, "  user: {} ({})", type(error).__name__, error
@@ -79,46 +113,61 @@ class Call:
             case errors.RefreshTemporarilyFailed():
                 has_cause = self._is_server_failing()
             case errors.RefreshConfigError():
-                has_cause = self.complaints.witness.misconfigured > 0 and self._is_server_failing()
+                has_cause = self._is_misconfigured() or self._is_quarrel()
             case errors.LockTimeout():
                 has_cause = self.complaints.process.is_exiting or self.complaints.witness.delays > 0
             case errors.StoreError():
                 has_cause = self._is_store_failing()
             case _:
                 has_cause = False
-        if not has_cause:
+        if not has_cause and not self.complaints.process.is_ending:
             self._fail(f"gets an error without a cause: {error!r}")
+
+    def went_without(self, rejected: Token | None, error: errors.TokenError) -> None:
+        """Nobody gets an error instead of a good token.
+
+        :param rejected: the token that was refused.
+        """
+        if self.complaints.process.is_ending:
+            return
+        hand = self.complaints.account.hand
         if rejected is None and hand is not None and self._lives(hand):
             self._fail(f"gets an error although {hand.access_token} lives: {error!r}")
         self._check_stored(rejected, error)
 
     def _is_login_needed(self, reason: str) -> bool:
         witness = self.complaints.witness
+        if witness.emptied or witness.copied or witness.forgotten:
+            return True
         if reason in ("store_lost", "no_credential"):
-            return witness.emptied > 0
+            return False
+        if self.complaints.account.store_failed_at >= self.since and witness.authority.has_refused:
+            return True  # it may not know that somebody has logged in since
         return (
-            witness.authority.is_dead(witness.disk.document)
-            or witness.alive_again_at >= self.since
-            or witness.emptied > 0
+            witness.authority.is_dead(witness.disk.document) or witness.alive_again_at >= self.since
         )
+
+    def _is_misconfigured(self) -> bool:
+        is_refused = self.complaints.account.client in self.complaints.witness.misconfigured
+        return is_refused and self._is_server_failing()
+
+    def _is_quarrel(self) -> bool:
+        """Others have asked for something else."""
+        return self.complaints.plan.asked > 1
 
     def _is_server_failing(self) -> bool:
         """A hold ends with its time, and with the next success."""
         witness = self.complaints.witness
         if self.complaints.account.store_failed_at >= self.since:
             return witness.failed_at > 0
-        if witness.failed_at < witness.succeeded_at < self.since and not witness.emptied:
+        is_lost = witness.emptied or witness.forgotten or witness.moved_clocks
+        if witness.failed_at < witness.succeeded_at < self.since and not is_lost:
             return False
         return bool(witness.moved_clocks) or self.since < witness.failed_at + LONGEST_HOLD + _SLACK
 
     def _is_store_failing(self) -> bool:
         """An answer of the store that is lost is no failure: the writer finds out."""
-        witness = self.complaints.witness
-        return (
-            self.complaints.account.store_failed_at >= self.since
-            or witness.lapses > 0
-            or witness.emptied > 0
-        )
+        return self.complaints.account.store_failed_at >= self.since
 
     def _lives(self, token: Token) -> bool:
         """While the access token lives, nobody notices a failure."""
@@ -126,6 +175,7 @@ class Call:
         if (
             witness.moved_clocks
             or witness.emptied
+            or witness.copied
             or token.access_token not in witness.saved_tokens
         ):
             return False  # it is not known whether the process has it still, or how old it seems
@@ -133,7 +183,8 @@ class Call:
 
     def _now(self) -> float:
         # A token may have aged by as long as it takes to look at it.
-        return self.complaints.store.now + self.complaints.account.slowest_look
+        complaints = self.complaints
+        return complaints.witness.store_now(complaints.process) + complaints.account.slowest_look
 
     def _check_stored(self, rejected: Token | None, error: errors.TokenError) -> None:
         """Where the slot holds a good token, everyone gets it."""
@@ -145,8 +196,11 @@ class Call:
             or self.losses != self._losses()  # who looked then has not seen it
             or self.since < self.began
             or document.get("access_token") != stored
+            or witness.asked[stored] != self.complaints.account.asked
             or (rejected is not None and rejected.access_token == stored)
+            or is_behind(witness, self.complaints.process, witness.disk.document)
             or stored in witness.authority.refused
+            or not witness.authority.accepts(stored)
             or witness.moved_clocks
             or self.complaints.account.store_failed_at >= self.since
             or isinstance(error, errors.LockTimeout)

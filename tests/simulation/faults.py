@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
+from simulation.grants import WHOSE
 from simulation.plan import Plan
-from simulation.process import Task
+from simulation.process import Process, Task
 from simulation.witness import Witness
 from simulation.world import World
+from tokenadapter.record import Record
+from tokenadapter.token import Token
+
+# For how many seconds a token has been on another machine, at most, before it is copied here.
+_ELSEWHERE = 10.0
 
 
 class Faults:
     """Strikes at points, as a plan allows.
 
-    :param replace: starts a process in place of one that has ended.
+    :param fork: forks a process.
     """
 
-    def __init__(self, world: World, plan: Plan, witness: Witness) -> None:
+    def __init__(
+        self, world: World, plan: Plan, witness: Witness, fork: Callable[[Process], None]
+    ) -> None:
         self.world = world
         self.witness = witness
         self.names = plan.disturbances
         self.left = plan.most
+        self.fork = fork
         self._strikes: dict[str, Callable[[Task, str], bool]] = {
             "kill": self._kill,
+            "terminate": self._terminate,
             "stall": self._stall,
             "interrupt": self._interrupt,
             "set clock": self._set_clock,
             "sleep": self._sleep,
+            "fork": self._fork,
             "empty": self._empty,
+            "flush": self._flush,
             "set back": self._set_back,
+            "copy": self._copy,
             "store down": self._take_store_down,
             "cut off": self._cut_off,
+            "full": self._fill,
             "lose lock": self._lose_lock,
             "revoke": self._revoke,
             "deny": self._deny,
@@ -47,9 +61,21 @@ class Faults:
         task.process.kill()
         return True
 
-    def _stall(self, task: Task, label: str) -> bool:
-        if _is_about_to_send(task.process.tasks):
+    def _terminate(self, task: Task, label: str) -> bool:
+        if task.process.is_ending:
             return False
+        self.world.note(task.process, "is told to end")
+        task.process.terminate()
+        return True
+
+    def _fork(self, task: Task, label: str) -> bool:
+        """By a thread that does nothing else, while others are wherever they are."""
+        if task.process.is_exiting or task.process.is_ending:
+            return False
+        self.fork(task.process)
+        return True
+
+    def _stall(self, task: Task, label: str) -> bool:
         self._stop(task, self._seconds(20.0))
         return True
 
@@ -77,8 +103,6 @@ class Faults:
     def _sleep(self, task: Task, label: str) -> bool:
         """The one computer of all processes sleeps: its monotonic clock stands still."""
         world = self.world
-        if _is_about_to_send(world.tasks):
-            return False
         seconds = world.choices.one_of((10.0, 3600.0))
         world.note(None, "the computer sleeps for {:g} s", seconds)
         self.witness.moved_clocks += 1
@@ -99,6 +123,56 @@ class Faults:
         self.witness.loses_record()
         self.witness.disk.empty()
         return True
+
+    def _flush(self, task: Task, label: str) -> bool:
+        self.world.note(None, "somebody empties the whole server")
+        self.witness.loses_record()
+        self.witness.disk.flush()
+        return True
+
+    def _copy(self, task: Task, label: str) -> bool:
+        """Somebody copies the file from another machine, after a login there or without one."""
+        content = self.world.choices.one_of((self._login_elsewhere, self._renewal_elsewhere))(task)
+        if content is None:
+            return False
+        document = content.to_document()
+        access = document["token"]["access_token"]
+        self.world.note(None, "somebody copies {} here", access)
+        self.witness.gets_record(document)
+        self.witness.disk.change((document, f"1-{task.process.machine.nonce()}"))
+        return True
+
+    def _login_elsewhere(self, task: Task) -> Record | None:
+        """What comes of a login, where an earlier state was copied to, or none."""
+        world, disk, process = self.world, self.witness.disk, task.process
+        ago = world.choices.between(0.0, _ELSEWHERE)
+        then = world.now + process.computer.ahead - ago
+        if self.witness.moved_clocks or then <= disk.document.get("begun", 0.0):
+            return None  # the login here counts, which is later
+        answer = self.witness.authority.log_in(ago)
+        base = world.choices.one_of((0, 1, 3, 8))
+        record = Record(WHOSE, {}, process.machine.nonce())
+        if 0 < base <= len(disk.past):
+            record = Record.from_document(disk.past[-base][0][0])
+        token = Token.from_dict(answer, now=then)
+        return record.adopted(token, self.witness.accounts[process].asked, then)
+
+    def _renewal_elsewhere(self, task: Task) -> Record | None:
+        """What comes of a renewal, where the latest state was copied to while nobody renewed."""
+        authority, document = self.witness.authority, self.witness.disk.document
+        refresh = document.get("token", {}).get("refresh_token")
+        if (
+            refresh is None
+            or "intent" in document
+            or "tombstones" in document
+            or authority.rotation != "new"
+            or authority.is_dead(document)
+            or authority.refresh[refresh].generation < authority.refresh[refresh].family.generation
+        ):
+            return None
+        now = self.world.now + task.process.computer.ahead
+        token = Token.from_dict(authority.rotate(refresh), now=now)
+        return Record.from_document(document).minted(token, document["asked"], now)
 
     def _set_back(self, task: Task, label: str) -> bool:
         """A backup is restored, or another server took over that did not know the last writes."""
@@ -127,14 +201,20 @@ class Faults:
         self.witness.disk.hearts_stop(task.process, seconds)
         return True
 
+    def _fill(self, task: Task, label: str) -> bool:
+        seconds = self._seconds(60.0)
+        self.world.note(task.process, "cannot write for {:.3f} s", seconds)
+        self.witness.delays += 1
+        self.witness.disk.full_until[task.process] = self.world.now + seconds
+        return True
+
     def _lose_lock(self, task: Task, label: str) -> bool:
         """The store forgets who holds the lock: it was evicted, or another server took over."""
         holder = self.witness.disk.holder
-        if holder is None or not holder.is_held() or _is_about_to_send(holder.process.tasks):
+        if holder is None or not holder.is_held():
             return False
         self.world.note(holder.process, "'s lock is lost")
-        holder.ends = self.world.now
-        self.witness.lapses += 1
+        self.witness.disk.lose_lock()
         return True
 
     def _revoke(self, task: Task, label: str) -> bool:
@@ -155,12 +235,3 @@ class Faults:
         """How long it lasts: not beyond the end of all faults."""
         seconds = self.world.choices.between(0.0, most)
         return min(seconds, max(self.world.calm_from - self.world.now, 0.0))
-
-
-def _is_about_to_send(tasks: Iterable[Task]) -> bool:
-    """Whether one of them may have confirmed the lock, and has not sent anything yet.
-
-    Who is stopped there for longer than the lease is beyond all help.  The only points there are
-    looks at the clock.
-    """
-    return any(task.label == "clock" for task in tasks)

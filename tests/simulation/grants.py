@@ -11,25 +11,42 @@ from simulation.authority import FIRST, Authority
 from simulation.process import Process
 from simulation.witness import Witness
 from tokenadapter.errors import ReauthRequired, RefreshConfigError, RefreshTemporarilyFailed
-from tokenadapter.protocols import Answer, Credential
+from tokenadapter.function_grant import FunctionGrant
+from tokenadapter.protocols import Answer, Credential, Grant
 from tokenadapter.token import Token
+
+# Whose tokens all processes have.
+WHOSE: Mapping[str, str] = {"client": "c"}
+# What authenticates a client that the server refuses.
+STALE = "stale"
+# Within how many seconds every request ends.
+DEADLINE = 3.0
 
 
 class SimulatedGrant:
     """One process' way to the server: presents the refresh token of the record, or the first.
 
+    :param asked: what is asked for.
+    :ivar client_credential: what authenticates the client.
     :ivar faults: how likely it is that a request ends otherwise than by the server's answer.
     """
 
-    whose: Mapping[str, str] = {"client": "c"}
-    asked: Mapping[str, str] = {}
-    client_credential = "c"
-    deadline = 3.0
+    whose: Mapping[str, str] = WHOSE
+    deadline = DEADLINE
     urls: Sequence[str] = ()
 
     def __init__(
-        self, authority: Authority, witness: Witness, process: Process, faults: Mapping[str, float]
+        self,
+        authority: Authority,
+        witness: Witness,
+        process: Process,
+        faults: Mapping[str, float],
+        *,
+        asked: Mapping[str, str] = {},
+        client_credential: str = "c",
     ) -> None:
+        self.asked = asked
+        self.client_credential = client_credential
         self.authority = authority
         self.witness = witness
         self.process = process
@@ -51,31 +68,36 @@ class SimulatedGrant:
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:
         """Present *credential*, and tell the witness how that ends."""
         presentation = self.witness.starts(self.process, credential)
+        now = self.process.machine.monotonic
+        end = now() + self.deadline
         self.world.point(f"sends {credential.secret}")
         try:
-            answer = self._exchange(credential)
+            answer = self._exchange(credential, is_late=now() >= end)
         except ReauthRequired:
             self.world.point("refusal on its way")
             self.witness.told(presentation, "refused")
             raise
         except RefreshTemporarilyFailed as error:
             known = error.processed is False
+            presentation.wait = error.retry_after
             self.witness.told(presentation, "unprocessed" if known else "unknown")
             raise
         except RefreshConfigError:
-            self.witness.misconfigured += 1
+            self.witness.misconfigured.add(self.client_credential)
             self.witness.told(presentation, "unprocessed")
             raise
         self.witness.told(presentation, "minted", answer)
         return answer
 
-    def _exchange(self, credential: Credential) -> dict[str, Any]:
+    def _exchange(self, credential: Credential, *, is_late: bool) -> dict[str, Any]:
+        if is_late or not credential.may_be_sent():
+            raise RefreshTemporarilyFailed("not sent", processed=False)
         if self._happens("not reached"):
             raise RefreshTemporarilyFailed("connection refused", processed=False)
         if self._happens("unavailable"):
-            wait = self.world.choices.between(0.0, 20.0)
+            wait = self.world.choices.between(1.0, 20.0)
             raise RefreshTemporarilyFailed("503", processed=False, retry_after=wait)
-        if self._happens("client refused"):
+        if self.client_credential == STALE or self._happens("client refused"):
             raise RefreshConfigError("401", error="invalid_client")
         if self._happens("slow"):
             self.world.sleep(self.world.choices.between(0.0, self.deadline))
@@ -96,6 +118,10 @@ class SimulatedGrant:
             return False
         self.world.note(self.process, "  {}", fault)
         return True
+
+    def as_grant(self) -> Grant:
+        """What the keeper is given."""
+        return self
 
 
 def _refresh_token(secret: str, *, first: bool = False) -> Credential:
@@ -131,9 +157,38 @@ class ClientGrant(SimulatedGrant):
         return self.authority.issue_alone()
 
 
+class Function(SimulatedGrant):
+    """A plain function: nobody sees what it presents without a previous token, which is the first
+    refresh token."""
+
+    def __call__(self, previous: Token | None) -> Answer:
+        credential = self.credentials(previous)[0]
+        return self.fetch(
+            credential._replace(opaque=credential.first, refusal_is_final=False), previous
+        )
+
+    def as_grant(self) -> Grant:
+        grant = FunctionGrant(self, self.whose)
+        grant.asked, grant.deadline, grant.grace = self.asked, self.deadline, self.grace
+        grant.client_credential = self.client_credential
+        return grant
+
+
+class ClientFunction(Function):
+    """A plain function that brings no refresh token."""
+
+    def configured(self) -> list[Credential]:
+        return [Credential("client", "client")]
+
+    def _answer(self, credential: Credential) -> dict[str, Any]:
+        return self.authority.issue_alone()
+
+
 GRANTS: Mapping[str, type[SimulatedGrant]] = {
     "first": SimulatedGrant,
     "adopted": AdoptedGrant,
     "password": PasswordGrant,
     "client": ClientGrant,
+    "function": Function,
+    "function client": ClientFunction,
 }

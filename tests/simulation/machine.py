@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tokenadapter.machine import Machine
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 
+# Seconds for which a process that is told to end waits for a save, beyond what a request takes.
+_MARGIN = 10.0
+
+
 class SimulatedEvent:
     """What :class:`threading.Event` is to threads."""
 
@@ -19,6 +24,12 @@ class SimulatedEvent:
         self._world = world
         self._is_set = False
         self._waiting: list[Task] = []
+
+    def __deepcopy__(self, memo: object) -> SimulatedEvent:
+        """As a forked child has it: without the threads that wait for it."""
+        copied = SimulatedEvent(self._world)
+        copied._is_set = self._is_set
+        return copied
 
     def is_set(self) -> bool:
         return self._is_set
@@ -92,10 +103,22 @@ class SimulatedMachine(Machine):
     def is_helper(self) -> bool:
         return self._world.running.helps
 
+    def guard(self) -> bool:
+        return True
+
+    @contextmanager
+    def presenting(self, seconds: float) -> Iterator[bool]:
+        process, task = self._process, self._world.running
+        process.presenting[task] = self._world.now + seconds + _MARGIN
+        try:
+            yield not process.is_ending
+        finally:
+            del process.presenting[task]
+
     def exiting(self) -> bool:
-        """Whether the process waits for nothing but helpers, and for what its main thread leaves
-        to be done at exit."""
+        """Whether the process is told to end; or waits for nothing but helpers, and for what its
+        main thread leaves to be done at exit."""
         process = self._process
-        return process.is_exiting and all(
-            task.helps or task is process.main for task in process.tasks
+        return process.is_ending or (
+            process.is_exiting and all(task.helps or task is process.main for task in process.tasks)
         )

@@ -6,14 +6,21 @@ Each stands beside the world that shows it soonest.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
 
-from simulation.plan import Plan
+from simulation.machine import SimulatedMachine
+from simulation.plan import STORES, Plan
 from simulation.store import SimulatedLock, SimulatedStore
+from tokenadapter import hand, policy, presentation
 from tokenadapter.choice import Choice
+from tokenadapter.flight import Flight
+from tokenadapter.function_grant import FunctionGrant
+from tokenadapter.keeper import TokenKeeper
+from tokenadapter.machine import Machine
 from tokenadapter.presentation import Presenter
 from tokenadapter.record import Record
 from tokenadapter.renewal import Renewal
@@ -86,7 +93,7 @@ def writes_no_intent(patch: pytest.MonkeyPatch) -> None:
     """A refresh token is presented without a word beforehand."""
 
     def announce(self: Any, lock: Any, view: Any, credential: Any, waiter: Any) -> Any:
-        return (view, inf) if lock.confirm() else None
+        return view if lock.confirm() else None
 
     patch.setattr(Presenter, "_announce", announce)
 
@@ -151,25 +158,250 @@ def goes_back_with_the_store(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Slot, "_is_behind", lambda self, record, last: False)
 
 
+def waits_for_what_is_stale(patch: pytest.MonkeyPatch) -> None:
+    """Callers wait for the renewal of a token that is only stale."""
+    obtain = TokenKeeper.obtain
+
+    def patient(self: Any, rejected: Any = None, **details: Any) -> Any:
+        return obtain(self, rejected, **details, patient=True)
+
+    patch.setattr(TokenKeeper, "obtain", patient)
+
+
+def renews_what_is_fresh(patch: pytest.MonkeyPatch) -> None:
+    """A token is stale long before it expires."""
+
+    def early(lifetime: float, u: float) -> tuple[float, float]:
+        soft, hard = policy.windows(lifetime, u)
+        return 2 * soft, hard
+
+    patch.setattr(hand, "windows", early)
+
+
+def counts_from_the_answer(patch: pytest.MonkeyPatch) -> None:
+    """A token lives from when it comes, not from when it was asked for."""
+    ask = Presenter._ask
+
+    def late(self: Any, view: Any, *details: Any) -> Any:
+        answer = ask(self, view, *details)
+        token = getattr(answer, "token", None)
+        if token is None or token.lifetime is None:
+            return answer
+        now = self._slot.now(view)
+        later = token.replace(issued_at=now, expires_at=now + token.lifetime)
+        return answer._replace(token=later)
+
+    patch.setattr(Presenter, "_ask", late)
+
+
+def only_watches(patch: pytest.MonkeyPatch) -> None:
+    """Who did not get the lock waits for the holder, and never tries again."""
+    acquire = SimulatedLock.acquire
+
+    def once(self: Any, hold_for: float) -> bool:
+        refused: set[Any] = vars(self.disk).setdefault("refused", set())
+        task = self.store.world.running
+        if task not in refused and acquire(self, hold_for):
+            return True
+        refused.add(task)
+        return False
+
+    patch.setattr(SimulatedLock, "acquire", once)
+
+
+def renews_in_the_callers_thread(patch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends a renewal."""
+    patch.setattr(SimulatedMachine, "start", lambda self, work: False)
+
+
+def ends_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A process that is told to end does not wait for what it presents."""
+    patch.setattr(SimulatedMachine, "presenting", lambda self, seconds: nullcontext(True))
+
+
+def takes_unknown_for_unprocessed(patch: pytest.MonkeyPatch) -> None:
+    """An answer that did not come was not given."""
+
+    def unknown(self: Record, hold: Any, *details: Any) -> Record:
+        return self._replace(intent=None, hold=hold)
+
+    patch.setattr(Record, "unknown", unknown)
+
+
+def takes_unprocessed_for_unknown(patch: pytest.MonkeyPatch) -> None:
+    """What was not sent may have been spent."""
+    patch.setattr(Record, "unprocessed", lambda self, before, hold: self._replace(hold=hold))
+
+
+def does_not_wait_as_told(patch: pytest.MonkeyPatch) -> None:
+    """A server that says when to come again is asked sooner."""
+    hold = Presenter._hold
+
+    def soon(self: Any, view: Any, failure: Any) -> Any:
+        failure.retry_after = None
+        return hold(self, view, failure)
+
+    patch.setattr(Presenter, "_hold", soon)
+
+
+def blames_all_for_one_client(patch: pytest.MonkeyPatch) -> None:
+    """A client that was refused holds all others."""
+    patch.setattr(Choice, "_is_meant", lambda self, hold, record: True)
+
+
+def spends_without_the_store(patch: pytest.MonkeyPatch) -> None:
+    """Without the store, anything is presented."""
+
+    def anything(self: Any) -> Any:
+        return next(iter(self._grant.credentials(self._own_token)), None)
+
+    patch.setattr(Choice, "credential_that_spends_nothing", anything)
+
+
+def trusts_functions(patch: pytest.MonkeyPatch) -> None:
+    """A function that has brought a refresh token may be called again without one."""
+    credentials = FunctionGrant.credentials
+
+    def open_ones(self: Any, previous: Any) -> Any:
+        return [item._replace(opaque=False) for item in credentials(self, previous)]
+
+    patch.setattr(FunctionGrant, "credentials", open_ones)
+
+
+def gives_up_what_cannot_be_saved(patch: pytest.MonkeyPatch) -> None:
+    """A new token is not saved if that does not succeed at once."""
+    patch.setattr(SimulatedMachine, "is_helper", lambda self: False)
+    patch.setattr(presentation, "_LAST_TRIES", -1.0)
+
+
+def lets_the_lease_lapse(patch: pytest.MonkeyPatch) -> None:
+    """Nobody keeps the lease alive while a new token cannot be saved."""
+    save = Presenter._save
+
+    def alone(self: Any, lock: Any, *details: Any) -> Any:
+        lock.confirm = lambda: True
+        try:
+            return save(self, lock, *details)
+        finally:
+            del lock.confirm
+
+    patch.setattr(Presenter, "_save", alone)
+
+
+def renews_what_was_refused_when_new(patch: pytest.MonkeyPatch) -> None:
+    """Each refusal costs a renewal."""
+    patch.setattr(Record, "distrusting", lambda self, token, now, u: self)
+
+
+def remembers_after_a_fork(patch: pytest.MonkeyPatch) -> None:
+    """A child goes on from what its parent has seen."""
+    after_fork = TokenKeeper._after_fork
+
+    def child(self: Any) -> None:
+        self._slot.forget = lambda: None
+        after_fork(self)
+        del self._slot.forget
+
+    patch.setattr(TokenKeeper, "_after_fork", child)
+
+
+def waits_for_its_parents_thread(patch: pytest.MonkeyPatch) -> None:
+    """A child joins the renewal of its parent, whose thread it has not."""
+    patch.setattr(Flight, "reset", lambda self: None)
+
+
+def quarrels(patch: pytest.MonkeyPatch) -> None:
+    """Programs that ask for different things replace each other's token."""
+    patch.setattr(Record, "conflicts", lambda self, asked, now: False)
+
+
+def believes_nobody(patch: pytest.MonkeyPatch) -> None:
+    """Who has got the lock takes any earlier holder for dead."""
+    patch.setattr(Choice, "is_awaited", lambda self, view: False)
+
+
+def believes_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """An answer is awaited until its process is known to have died."""
+
+    def awaits(self: Any, waiter: Any, intent: Any, view: Any) -> bool:
+        return bool(waiter != self._ended)
+
+    patch.setattr(Choice, "_may_await", awaits)
+
+
+def believes_the_dead(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks whether the process that awaits an answer has died."""
+    patch.setattr(SimulatedMachine, "has_died", lambda self, process: False)
+
+
+def forgets_when_a_grant_began(patch: pytest.MonkeyPatch) -> None:
+    """The token that was renewed more often is the later one."""
+
+    def precedes(self: Record, other: Record) -> bool:
+        return self.salt == other.salt and self.generation < other.generation
+
+    patch.setattr(Record, "precedes", precedes)
+
+
+def sends_late(patch: pytest.MonkeyPatch) -> None:
+    """What was announced long ago is presented all the same."""
+    patch.setattr(Presenter, "_is_in_time", lambda self, view, waiter: True)
+
+
 _CALM = Plan(processes=2, threads=1)
 _LAPSING = Plan(lease=5.0, threads=1, disturbances=("stall",), rate=0.03)
+_ROBBED = Plan("adopted", lease=5.0, disturbances=("lose lock",), rate=0.03)
+_DEADLY = Plan("adopted", lease=5.0, disturbances=("kill",), rate=0.03)
+
+
+def _failing(*faults: str, **world: Any) -> Plan:
+    return Plan(processes=2, threads=1, server_faults=dict.fromkeys(faults, 0.3), **world)
+
+
+def _disturbed(*disturbances: str, **world: Any) -> Plan:
+    return Plan(**{"processes": 2, "disturbances": disturbances, "rate": 0.03, **world})
+
 
 MUTANTS = (
+    Mutant(waits_for_what_is_stale, _failing("slow", lifetime=30.0, span=60.0)),
+    Mutant(renews_what_is_fresh, _CALM),
+    Mutant(counts_from_the_answer, _failing("slow")),
     Mutant(does_not_look_again, Plan(grant="client", processes=2, threads=1)),
     Mutant(uses_before_saving, _CALM),
     Mutant(does_not_compare, _LAPSING),
     Mutant(compares_and_then_swaps, _LAPSING),
     Mutant(does_not_know_its_own_nonce, Plan(processes=2, threads=1, lost_writes=0.3)),
-    Mutant(writes_no_intent, _CALM),
-    Mutant(
-        writes_no_tombstone,
-        Plan(processes=2, threads=1, server_faults={"answer lost": 0.3}),
+    Mutant(only_watches, replace(_DEADLY, computers=True, has_clock=True)),
+    Mutant(renews_in_the_callers_thread, _failing("slow", disturbances=("interrupt",), rate=0.1)),
+    *(
+        [Mutant(ends_at_once, _disturbed("terminate", server_faults={"slow": 0.5}))]
+        if hasattr(Machine, "presenting")
+        else []
     ),
-    Mutant(leaves_no_mark, Plan(processes=2, threads=1, disturbances=("empty",), rate=0.03)),
-    Mutant(ignores_holds, Plan(processes=2, threads=1, server_faults={"unavailable": 0.3})),
+    Mutant(does_not_confirm, _LAPSING),
+    Mutant(takes_unknown_for_unprocessed, _failing("broken")),
+    Mutant(takes_unprocessed_for_unknown, _failing("not reached")),
+    Mutant(writes_no_intent, _CALM),
+    Mutant(believes_nobody, _ROBBED),
+    Mutant(believes_for_ever, replace(_DEADLY, computers=True, has_clock=True)),
+    Mutant(believes_the_dead, _DEADLY),
+    Mutant(sends_late, _LAPSING),
+    Mutant(writes_no_tombstone, _failing("answer lost")),
+    Mutant(ignores_holds, _failing("unavailable")),
+    Mutant(does_not_wait_as_told, _failing("unavailable")),
+    Mutant(blames_all_for_one_client, Plan(processes=2, threads=1, stale_client=True)),
+    Mutant(spends_without_the_store, _disturbed("store down")),
+    Mutant(trusts_functions, _disturbed("empty", grant="function")),
+    Mutant(gives_up_what_cannot_be_saved, Plan(processes=2, threads=1, failing_saves=0.3)),
+    Mutant(lets_the_lease_lapse, _disturbed("full", grant="adopted", lease=1.0, span=100.0)),
+    Mutant(writes_over_its_successor, _LAPSING),
+    Mutant(leaves_no_mark, _disturbed("empty", threads=1)),
+    Mutant(goes_back_with_the_store, _disturbed("set back", rate=0.01)),
+    Mutant(forgets_when_a_grant_began, _disturbed("copy", **STORES["file"])),
     Mutant(serves_what_was_rejected, Plan(lifetime=None, disturbances=("revoke",), rate=0.03)),
     Mutant(renews_what_was_not_rejected, Plan(lifetime=None, disturbances=("revoke",), rate=0.03)),
-    Mutant(does_not_confirm, _LAPSING),
-    Mutant(writes_over_its_successor, _LAPSING),
-    Mutant(goes_back_with_the_store, Plan(processes=2, disturbances=("set back",), rate=0.01)),
+    Mutant(renews_what_was_refused_when_new, _disturbed("deny", lifetime=None)),
+    Mutant(remembers_after_a_fork, _disturbed("fork", "empty", grant="adopted")),
+    Mutant(waits_for_its_parents_thread, _failing("slow", disturbances=("fork",), rate=0.03)),
+    Mutant(quarrels, Plan(processes=2, threads=1, asked=2)),
 )

@@ -7,23 +7,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenadapter.machine import Machine
+
 # What can go wrong between a process and the authorization server.
 SERVER_FAULTS = ("not reached", "unavailable", "client refused", "slow", "broken", "answer lost")
 # What can happen to processes, computers, store and API at any point.
 DISTURBANCES = (
     "kill",
+    "terminate",
     "stall",
     "interrupt",
     "set clock",
     "sleep",
+    "fork",
     "empty",
+    "flush",
     "set back",
+    "copy",
     "store down",
     "cut off",
+    "full",
     "lose lock",
     "revoke",
     "deny",
 )
+# What users do besides.
+ACTS = ("forget", "refresh", "min validity")
 # What tokenadapter's stores are like, in the words of a plan.
 STORES: Mapping[str, Mapping[str, Any]] = {
     "file": {"swaps_locked": True, "is_file": True},
@@ -33,6 +42,19 @@ STORES: Mapping[str, Mapping[str, Any]] = {
     "database": {"lease": 5.0, "has_clock": True},
     "cache": {"lease": 5.0, "drops": True},
 }
+
+
+# Those of them that end processes.
+_ENDINGS = {"kill", "terminate", "interrupt"}
+_DRAWN_GRANTS = (
+    *("first", "adopted") * 4,
+    "password",
+    "password",
+    "client",
+    "client",
+    "function",
+    "function client",
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +70,15 @@ class Plan:
     pause: float = 5.0
     """Seconds between two requests of a thread, at most."""
     lifetime: float | None = 10.0
+    rotation: str = "new"
+    """Which refresh token comes with an access token: a ``new`` one, the ``same``, or ``none``."""
     grace: float = 0.0
+    asked: int = 1
+    """For how many different things processes ask."""
+    stale_client: bool = False
+    """Whether the server refuses the client of one of the processes."""
+    acts: tuple[str, ...] = ()
+    """What users do besides making requests."""
     early: bool = True
     """Whether tokens are renewed in the background before they expire."""
     lease: float | None = None
@@ -90,19 +120,28 @@ class Plan:
         store = STORES[dice.choice([*STORES])]
         # A lock that ends with its process does not reach beyond the computer.
         computers = "lease" in store and dice.random() < 0.7
-        impossible = set() if "lease" in store else {"lose lock"}
+        impossible = set() if "lease" in store else {"lose lock", "flush"}
+        if not hasattr(Machine, "presenting"):
+            impossible.add("terminate")  # nobody is told what it should wait for
+        grant = dice.choice(_DRAWN_GRANTS)
+        if "is_file" not in store or "client" in grant:
+            impossible.add("copy")  # of a login
         if computers:
             # Only where all share it can the clock of a computer stand still for all of them ...
             impossible.add("sleep")
         if computers and "has_clock" not in store:
             impossible.add("set clock")  # ... or be changed, if they have to agree
-        disturbances = tuple(name for name in DISTURBANCES if dice.random() < 0.3)
+        disturbances = tuple(name for name in DISTURBANCES if dice.random() < 0.25)
         return cls(
-            grant=dice.choice(("first", "first", "adopted", "adopted", "password", "client")),
+            grant=grant,
             processes=dice.choice((2, 2, 3, 4)),
             threads=dice.choice((1, 1, 2)),
             lifetime=dice.choice((10.0, 10.0, 10.0, 30.0, None)),
-            grace=dice.choice((0.0, 30.0)),
+            rotation=dice.choice(("new",) * 8 + ("same", "none")),
+            grace=dice.choice((0.0, 0.0, 30.0)),
+            asked=dice.choice((1,) * 9 + (2,)),
+            stale_client=dice.random() < 0.1,
+            acts=tuple(name for name in ACTS if dice.random() < 0.15),
             early=dice.random() < 0.7,
             computers=computers,
             threads_at_exit=dice.random() < 0.5,
@@ -123,6 +162,19 @@ class Plan:
             or self.failing_saves
             or self.lost_writes
             or self.disturbances
+            or self.acts
+            or self.asked > 1
+            or self.stale_client
+        )
+
+    def is_lively(self) -> bool:
+        """Whether only the death of a process can keep others from renewing."""
+        return not (
+            set(self.server_faults) - {"slow"}
+            or self.failing_saves
+            or self.lost_writes
+            or set(self.disturbances) - _ENDINGS - {"fork", "revoke", "deny"}
+            or self.stale_client
         )
 
     def keeps_grants(self) -> bool:
@@ -130,11 +182,13 @@ class Plan:
         another tries again, and the server takes that well; or the store goes back in time, but
         the only process there is does not."""
         is_alone = self.processes == 1
-        harmless = {"revoke", "deny", *(("set back",) if is_alone else ("kill", "interrupt"))}
+        harmless = {"revoke", "deny", *(("set back",) if is_alone else _ENDINGS)}
         return (
             self.grant in ("first", "adopted")
             and (self.grace > 0 or is_alone)
             and not set(self.server_faults) - {"slow"}
             and not self.failing_saves
             and not set(self.disturbances) - harmless
+            and not {"forget", "refresh"} & set(self.acts)
+            and not self.stale_client
         )

@@ -2,17 +2,19 @@
 that can spend it; not while a hold binds; not without need; and never if it was presented before,
 except after an unknown outcome.
 
-Where the lock is a lease, one thing cannot be prevented, and is excused: a holder whose lease has
-run out may save what it was answered after the next holder has announced its own presentation, and
-before that is sent.  What the next holder does then follows from what it could know.
+Where the lock is a lease, its holder may stand still for longer than that.  Others believe its
+announcement for as long as its answer may take, and then present what it presented; so one thing
+cannot be prevented, and is excused: who stood still for longer than that, after it had made sure of
+its lock, may send its request, or save what it was answered, too late.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from simulation.authority import FIRST
-from simulation.ledger import Presentation, named
+from simulation.ledger import Presentation, digest, named
 from simulation.process import Process
 from simulation.writes import is_behind
 from tokenadapter import policy, record
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
 
 # Seconds that points take between an announcement and the request.
 _ASKING = 0.5
+# Seconds by which an announcement is believed for longer than its request and the answer take.
+_SPARE = 1.0
+# Seconds for which a token that was refused when new is not renewed again, at the least.
+_DISTRUSTED = 2.5
+# Seconds for which programs that ask for different things may not replace each other's token.
+_QUARREL = 3600.0
 
 
 def check(
@@ -34,47 +42,84 @@ def check(
     :param lock: the one that *process* holds.
     """
     account, document = witness.accounts[process], witness.disk.document
-    known = account.knows.get(witness.world.running, 0)
-    if account.store_failures and not credential.single_use:
+    if account.store_failures and not (credential.single_use and not credential.opaque):
         return  # it goes on without the store, and can know nothing of the others
     if lock is None:
         witness.fail(process, f"presents {credential.secret} without the lock")
-    is_overtaken = known < (witness.disk.writes if witness.lapses else witness.disk.set_back_at)
-    if not is_overtaken:
+    known = account.knows.get(witness.world.running, 0)
+    disk = witness.disk
+    is_announced = credential.single_use and not credential.opaque
+    # One that had lost its lock may have written since it looked, or somebody who heeds no lock.
+    if known >= (disk.writes if disk.lost_locks else disk.changed_at):
+        _check_asked(witness, process, document)
         _check_need(witness, process, document)
         _check_hold(witness, process, document)
-    if credential.single_use:
-        if not is_overtaken:
-            _check_announced(witness, process, credential, document)
+        if is_announced:
+            _check_announced(witness, process, credential, lock)
+    # No check finds out that it stood still after the check.
+    stood_still = disk.lease is not None and process.stalled > lock.stalled
+    if credential.single_use and not stood_still:
         _check_spent(witness, process, credential)
+
+
+def _check_asked(witness: Witness, process: Process, document: Document) -> None:
+    """Programs that ask for different things do not renew each other to death."""
+    token = document.get("token")
+    if token is None or witness.moved_clocks:
+        return
+    now, asked = witness.store_now(process), witness.accounts[process].asked
+    expires_at = token.get("expires_at")
+    # As it seems to them: a token may have aged by as long as it takes to look at it.
+    is_alive = expires_at is None or now + witness.slowest_look() + _ASKING < expires_at
+    replaced = [past for past in document.get("replaced", ()) if past["asked"] == asked]
+    if is_alive and any(now < past["at"] + _QUARREL for past in replaced):
+        witness.fail(process, f"replaces {token['access_token']}, which has replaced its own")
 
 
 def _check_need(witness: Witness, process: Process, document: Document) -> None:
     """One renewal per expiry."""
-    token = document.get("token")
-    if token is None or witness.moved_clocks:
+    token, account = document.get("token"), witness.accounts[process]
+    if token is None or witness.moved_clocks or document["asked"] != account.asked:
         return
+    if is_behind(witness, process, document):
+        return  # it is set back, and not what counts
     access, expires_at = token["access_token"], token.get("expires_at")
+    wished = account.wished(witness.world.running)
+    # A token may have aged by as long as it takes to look at it, ...
+    now = witness.store_now(process) + witness.slowest_look() + witness.disk.clocks_differ
+    if account.store_failures:
+        # ... and to its owner, who could not save it, by as long as it took to ask for it.
+        now += _ASKING + process.stalled
+    left, soft, hard = inf, 0.0, 0.0
+    if expires_at is not None:
+        left = expires_at - now
+        soft, hard = policy.windows(expires_at - token["issued_at"], 1.0)
+    if wished == inf or left < wished:
+        return
     if access in witness.authority.refused or not witness.authority.accepts(access):
+        distrusted_at = witness.distrusted.get(access)
+        if (
+            distrusted_at is not None
+            and witness.world.now < distrusted_at + _DISTRUSTED - _ASKING
+            and left > soft
+            and not (witness.emptied or witness.copied)
+        ):
+            witness.fail(process, f"renews {access}, which was refused when it was new")
         return
     if expires_at is None:
         witness.fail(process, f"renews {access}, which is good")
-    soft, hard = policy.windows(expires_at - token["issued_at"], 1.0)
-    # A token may have aged by as long as it takes to look at it, ...
-    now = witness.store_now(process) + witness.slowest_look() + witness.disk.clocks_differ
-    if witness.accounts[process].store_failures:
-        # ... and to its owner, who could not save it, by as long as it took to ask for it.
-        now += _ASKING + process.stalled
-    if now < expires_at - (soft if witness.early else hard):
+    if left > (soft if witness.early else hard):
         witness.fail(process, f"renews {access}, which is fresh")
 
 
 def _check_hold(witness: Witness, process: Process, document: Document) -> None:
     hold = document.get("hold")
-    # A hold begins before its failure by as long as the look took, and is void before it begins.
-    if hold is None or witness.moved_clocks or witness.slowest_look() > 1.0:
+    if hold is None or witness.moved_clocks:
         return
-    seen = witness.accounts[process].seen
+    account = witness.accounts[process]
+    if hold["bound_to"] not in (None, digest(document["salt"], "client", account.client_asked())):
+        return  # it is meant for another client
+    seen = account.seen
     # What the slot was set back to may hold what is older than what came after; if clocks differ,
     # that is not to be told.
     if (
@@ -83,53 +128,124 @@ def _check_hold(witness: Witness, process: Process, document: Document) -> None:
         and (witness.disk.clocks_differ or hold["set_at"] <= seen[2])
     ):
         return
-    if witness.store_now(process) < hold["set_at"] + hold["duration"]:
+    # It may seem to be over for as long as a look may have taken.
+    if witness.store_now(process) + witness.slowest_look() < hold["set_at"] + hold["duration"]:
         witness.fail(process, "asks the server although a hold binds it")
 
 
 def _check_announced(
-    witness: Witness, process: Process, credential: Credential, document: Document
+    witness: Witness, process: Process, credential: Credential, lock: SimulatedLock
 ) -> None:
-    """Write-ahead: whoever comes after a crash knows what was going on."""
-    if not document and witness.emptied:
-        return
+    """Write-ahead: whoever comes after a crash knows what was going on, and who waits for the
+    answer knows for how long."""
+    document, announcement = witness.disk.document, witness.accounts[process].announcement
     intent = document.get("intent")
-    if intent is None or named(intent) != credential.secret:
+    if intent is None or named(intent) != credential.secret or announcement is None:
         witness.fail(process, f"presents {credential.secret} without an intent")
+    if witness.disk.lease is None or witness.moved_clocks:
+        return
+    stood_still = process.stalled - lock.stalled
+    latest = announcement.until - witness.deadline - _SPARE + _ASKING
+    if witness.store_now(process) - stood_still > latest:
+        witness.fail(process, f"presents {credential.secret} long after it announced that")
 
 
 def _check_spent(witness: Witness, process: Process, credential: Credential) -> None:
     """Nothing is presented twice, except after an unknown outcome."""
     secret, account = credential.secret, witness.accounts[process]
     is_older = witness.authority.refresh[secret].age < account.newest
-    if is_older and not credential.first and not witness.emptied:
+    if (
+        is_older
+        and witness.authority.rotation == "new"
+        and not credential.first
+        and not witness.emptied
+    ):
         witness.fail(process, f"presents {secret} although it has seen a newer one")
     for earlier in witness.presented.get(secret, []):
-        if earlier.outcome == "open":
-            may = earlier.has_lost_its_lock()
-        elif earlier.outcome in ("unprocessed", "unknown"):
-            may = True
-        elif earlier.recorded is None:
-            # What cannot be written binds its process, until there is another token.
-            may = earlier.process is not process or earlier.ended_at <= witness.token_at
-        elif earlier.outcome == "refused" and secret in witness.readopted:
-            may = True
-        else:
-            known = account.knows.get(witness.world.running, 0)
-            is_overtaken = witness.lapses > 0 and known < earlier.recorded
-            may = is_overtaken or _is_forgotten(witness, process, earlier)
-        if not may:
+        if not _may_follow(witness, process, credential, earlier):
             witness.fail(
                 process, f"presents {secret}, which was {earlier.outcome} to {earlier.process}"
             )
 
 
+def _may_follow(
+    witness: Witness, process: Process, credential: Credential, earlier: Presentation
+) -> bool:
+    """Whether *process* may present what was presented *earlier*."""
+    account = witness.accounts[process]
+    is_own = process.has_what_was_of(earlier.process, earlier.ended_at)
+    # It was overtaken, while it held the lock, by one who had lost it.
+    is_late = (
+        earlier.has_lost_its_lock()
+        and earlier.recorded is not None
+        and account.knows.get(witness.world.running, 0) < earlier.recorded
+    )
+    match earlier.outcome:
+        case "open":
+            return _is_given_up(witness, process, earlier)
+        case "minted" if not earlier.spends:
+            return True
+        case "minted" if credential.opaque and (
+            account.has_forced(earlier.ended_at) or (earlier.recorded is None and not is_own)
+        ):
+            return True  # nobody else knows that it spends anything
+        case "minted" if earlier.recorded is None:
+            return (
+                not earlier.process.alive
+                or earlier.process.is_exiting
+                or earlier.excused
+                or earlier.has_lost_its_lock()
+                or _is_lost_since(witness, earlier)
+            )
+        case "refused" if (
+            not earlier.credential.refusal_is_final
+            or credential.secret in witness.readopted
+            or earlier.ended_at <= witness.pardoned_at
+        ):
+            return True
+        case "refused" if earlier.recorded is None:
+            # What cannot be written binds its process, until there is another token.
+            return not is_own or earlier.ended_at <= witness.token_at
+        case "minted" | "refused":
+            return is_late or _is_forgotten(witness, process, earlier)
+    return True
+
+
+def _is_given_up(witness: Witness, process: Process, earlier: Presentation) -> bool:
+    """Whether nobody can still await the answer to *earlier*, as far as *process* can know."""
+    if earlier.lock is None or _is_lost_since(witness, earlier):
+        return True
+    if process.sees_death_of(earlier.process):
+        return True
+    if witness.disk.lease is None:
+        return False
+    if earlier.announcement is None:
+        return earlier.has_lost_its_lock()
+    now, lock = witness.store_now(process), witness.disk.locks[witness.world.running]
+    # As far as can be checked: it may have stood still after that.
+    checked = now - (process.stalled - lock.stalled)
+    grace = witness.authority.grace
+    if grace and checked < earlier.announcement.first_sent + grace:
+        return earlier.has_lost_its_lock()  # the server takes it once more
+    if witness.moved_clocks and witness.disk.ahead is None:
+        return True  # it may seem to be over, or to come from the future
+    until = earlier.announcement.until - witness.disk.clocks_differ
+    return now >= until or earlier.announcement.secret in witness.readopted
+
+
+def _is_lost_since(witness: Witness, earlier: Presentation) -> bool:
+    """Whether what was announced of *earlier* may be lost to all but its owner."""
+    since = 0 if earlier.announcement is None else earlier.announcement.write
+    return witness.disk.changed_at > since
+
+
 def _is_forgotten(witness: Witness, process: Process, earlier: Presentation) -> bool:
     """Whether what was written down of it may be lost to *process*."""
-    if not witness.emptied:
+    if not (witness.emptied or witness.copied):
         return False
     if earlier.credential.first and earlier.outcome == "minted":
-        if witness.disk.remembers(record.mark(FIRST), process):
+        note = "" if earlier.credential.opaque else FIRST
+        if witness.disk.remembers(record.mark(note), process):
             return False
         # It is noted outside the slot, after it is saved, if that works.
         who = earlier.process

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 
+# Seconds between two looks of a process that ends at what it presents.
+_LOOKS_EVERY = 0.01
+
+
 class Computer:
     """Has clocks.
 
@@ -28,27 +32,44 @@ class Computer:
 class Process:
     """Has threads and a machine, and can end at any point.
 
+    :param parent: the process that it was forked from.
+    :ivar is_exiting: whether its main thread has ended, and it waits for the others.
+    :ivar is_ending: whether it was told to end, and waits for what it presents.
+    :ivar presenting: the threads that present something, and how long it waits for each at most.
     :ivar stalled: for how many seconds it was stopped so far.
     """
 
-    def __init__(self, world: World, name: str, computer: Computer) -> None:
+    def __init__(
+        self, world: World, name: str, computer: Computer, parent: Process | None = None
+    ) -> None:
         self.world = world
         self.name = name
         self.computer = computer
+        self.parent = parent
         self.machine = SimulatedMachine(self)
+        self.began = world.now
         self.alive = True
         self.was_killed = False
         self.is_exiting = False
+        self.is_ending = False
+        self.presenting: dict[Task, float] = {}
         self.starts_threads_at_exit = True
         self.tasks: list[Task] = []
-        self.main: Task | None = None
+        self.main: Task = None  # type: ignore[assignment]
         self.stalled = 0.0
         self.stalled_until = 0.0
+        self.on_order: Callable[[Process], None] = lambda process: None
         self.on_end: Callable[[Process], None] = lambda process: None
         world.processes[name] = self
 
     def __repr__(self) -> str:
         return self.name
+
+    def has_what_was_of(self, other: Process, time: float) -> bool:
+        """Whether it has what *other* had at *time*: it is that, or was forked from it since."""
+        if self is other or self.parent is None:
+            return self is other
+        return time <= self.began and self.parent.has_what_was_of(other, time)
 
     def sees_death_of(self, other: Process) -> bool:
         """Whether *other* has ended, and on the same computer."""
@@ -77,6 +98,24 @@ class Process:
         self.tasks.clear()
         self._end()
 
+    def terminate(self) -> None:
+        """As by SIGTERM: its main thread waits for what is presented, and ends it."""
+        self.is_ending = True
+        # The handler does not return to what it has interrupted, unless that puts signals off.
+        if self.main in self.tasks and self.main not in self.presenting:
+            self.tasks.remove(self.main)
+            self.world.tasks.remove(self.main)
+            self.world.graves.append(self.main)
+        self.start(self._end_in_order)
+
+    def _end_in_order(self) -> None:
+        world = self.world
+        while self.presenting and world.now < max(self.presenting.values()):
+            world.sleep(_LOOKS_EVERY)
+        self.on_order(self)
+        self.kill()
+        world.hub.switch(None)
+
     def stall(self, seconds: float) -> None:
         """As by SIGSTOP, and SIGCONT later."""
         self.stalled += seconds
@@ -95,14 +134,16 @@ class Task:
     :ivar helps: whether it is a helper, which does a renewal.
     :ivar wakes: when it can go on.
     :ivar label: what it is about to do.
+    :ivar points: to how many points it has come, but for looks at the clock.
     """
 
-    __slots__ = ("began", "greenlet", "helps", "label", "process", "wakes")
+    __slots__ = ("began", "greenlet", "helps", "label", "points", "process", "wakes")
 
     def __init__(self, process: Process, work: Callable[[], None], helps: bool) -> None:
         self.process = process
         self.helps = helps
         self.label = "start"
+        self.points = 0
         self.began = self.wakes = process.world.now
         self.greenlet = greenlet(lambda: self._run(work), process.world.hub)
 

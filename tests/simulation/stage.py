@@ -6,6 +6,8 @@ import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from simulation.authority import Authority
 from simulation.complaints import Complaints
 from simulation.faults import Faults
-from simulation.grants import GRANTS
+from simulation.grants import DEADLINE, GRANTS, STALE, WHOSE
 from simulation.ledger import Account, digest
 from simulation.plan import Plan
 from simulation.process import Computer, Process
@@ -22,6 +24,7 @@ from simulation.users import User
 from simulation.witness import Witness
 from simulation.world import World
 from tokenadapter import choice, record
+from tokenadapter.journal import Journal
 from tokenadapter.keeper import TokenKeeper
 from tokenadapter.token import Token
 
@@ -46,8 +49,11 @@ class Stage:
     def __init__(self, plan: Plan, world: World) -> None:
         self.plan = plan
         self.world = world
-        self.authority = Authority(world, lifetime=plan.lifetime, grace=plan.grace)
-        self.witness = Witness(world, self.authority, plan.early)
+        self.authority = Authority(
+            world, lifetime=plan.lifetime, grace=plan.grace, rotation=plan.rotation
+        )
+        self.witness = Witness(world, self.authority, early=plan.early, deadline=DEADLINE)
+        self.keepers: dict[Process, TokenKeeper] = {}
         self.users: list[User] = []
         self.complaints: list[Complaints] = []
         self.computer = Computer(world.choices.between(-100.0, 100.0))
@@ -60,7 +66,7 @@ class Stage:
         disk.ahead = 0.0 if plan.has_clock else None
         disk.clocks_differ = 2 * _AGREE if plan.computers and not plan.has_clock else 0.0
         world.calm_from = world.now + plan.span
-        world.disturb = Faults(world, plan, self.witness).strike
+        world.disturb = Faults(world, plan, self.witness, self._fork).strike
         world.disturbance_rate = plan.rate if plan.disturbances else 0.0
 
     def play(self) -> Ended:
@@ -73,7 +79,7 @@ class Stage:
         with _surroundings():
             try:
                 for number in range(self.plan.processes):
-                    self._start(f"p{number}")
+                    self._start(f"p{number}", number)
                 self.world.run()
                 self._check_end()
             finally:
@@ -86,8 +92,11 @@ class Stage:
             self.world.steps,
         )
 
-    def _start(self, name: str) -> None:
-        """Start a process."""
+    def _start(self, name: str, number: int) -> None:
+        """Start a process.
+
+        :param number: that of its configuration.
+        """
         plan, world, witness = self.plan, self.world, self.witness
         computer = self.computer
         if plan.computers:
@@ -95,43 +104,88 @@ class Stage:
             computer = Computer(self.computer.ahead + world.choices.between(-off, off))
         process = Process(world, name, computer)
         process.starts_threads_at_exit = plan.threads_at_exit
-        process.on_end = self._ended
-        witness.accounts[process] = Account()
-        store = SimulatedStore(witness.disk, process)
+        process.on_end = partial(self._ended, number)
+        process.on_order = witness.ends_in_order
+        grant = GRANTS[plan.grant](
+            self.authority,
+            witness,
+            process,
+            plan.server_faults,
+            asked={"scope": "ab"[number % 2]} if plan.asked > 1 else {},
+            client_credential=STALE if plan.stale_client and number == 0 else "c",
+        )
+        witness.accounts[process] = Account(grant.asked, grant.client_credential)
         keeper = TokenKeeper(
-            GRANTS[plan.grant](self.authority, witness, process, plan.server_faults),
-            store,
+            grant.as_grant(),
+            SimulatedStore(witness.disk, process),
             machine=process.machine,
             renew_early=plan.early,
-            on_refresh=lambda token: witness.renewed(process, token),
+            on_refresh=partial(witness.renewed, process),
         )
-        complaints = Complaints(witness, store, process)
-        self.complaints.append(complaints)
-        for _ in range(plan.threads):
-            user = User(plan, keeper, self.authority, witness, complaints, process)
-            self.users.append(user)
+        for user in self._users_of(process, keeper):
             process.start(user.live)
         process.main = process.tasks[0]
 
-    def _ended(self, process: Process) -> None:
+    def _users_of(self, process: Process, keeper: TokenKeeper) -> list[User]:
+        """Those who use *keeper* in *process*."""
+        self.keepers[process] = keeper
+        complaints = Complaints(self.plan, self.witness, process)
+        self.complaints.append(complaints)
+        users = [
+            User(self.plan, keeper, self.authority, self.witness, complaints, process)
+            for _ in range(self.plan.threads)
+        ]
+        self.users += users
+        return users
+
+    def _fork(self, parent: Process) -> None:
+        """Fork a process: all that is of it is copied, but for its threads."""
+        world, witness = self.world, self.witness
+        child = Process(world, f"{parent.name}+{len(world.processes)}", parent.computer, parent)
+        child.starts_threads_at_exit = parent.starts_threads_at_exit
+        child.on_end = partial(self._ended, None)
+        child.on_order = witness.ends_in_order
+        witness.accounts[child] = witness.accounts[parent].forked()
+        world.note(parent, "forks {}", child)
+        keeper = _copied(
+            self.keepers[parent],
+            {
+                id(parent): child,
+                id(parent.machine): child.machine,
+                **{id(it): it for it in (world, witness, witness.disk, self.authority)},
+            },
+        )
+        first, *others = self._users_of(child, keeper)
+
+        def begin() -> None:
+            keeper._after_fork()
+            for user in others:
+                child.start(user.live)
+            first.live()
+
+        child.main = child.start(begin)
+
+    def _ended(self, number: int | None, process: Process) -> None:
         self.witness.disk.dies(process)
-        if self.world.now < self.world.calm_from:
+        self.witness.deaths += 1
+        if number is not None and self.world.now < self.world.calm_from:
             # What has ended is started again, by cron or by a supervisor.
-            self._start(f"{process.name}'")
+            self._start(f"{process.name}'", number)
 
     def _put_a_token(self) -> None:
         """An earlier process has left a token, which has expired."""
         answer = self.authority.log_in()
-        grant = GRANTS["adopted"]
         token = Token(
             answer["access_token"],
             refresh_token=answer["refresh_token"],
             issued_at=self.world.now - 3600.0,
             expires_at=self.world.now - 1800.0,
         )
-        left = record.Record(grant.whose, grant.asked, "n0", token)
+        asked = {"scope": "a"} if self.plan.asked > 1 else {}
+        left = record.Record(WHOSE, asked, "n0", token)
         self.witness.disk.put((left.to_document(), "1-n0"))
         self.witness.saved_tokens.add(token.access_token)
+        self.witness.asked[token.access_token] = asked
 
     def _check_end(self) -> None:
         self.witness.check_end()
@@ -140,6 +194,23 @@ class Stage:
             self.world.fail("there was an error although nothing broke")
         if self.plan.keeps_grants() and self.authority.logins > (self.plan.grant == "adopted"):
             self.world.fail("a grant is lost for nothing")
+
+
+def _copied(keeper: TokenKeeper, memo: dict[int, Any]) -> TokenKeeper:
+    """A keeper as a forked child has it.
+
+    :param memo: what the child has in place of what the parent has, and what both have.
+    """
+    copied = TokenKeeper.__new__(TokenKeeper)
+    memo[id(keeper)] = copied
+    journal = keeper._made.get("journal")
+    if journal is not None:
+        memo[id(journal)] = Journal(journal.listener)  # its lock cannot be copied
+    vars(copied).update(deepcopy(vars(keeper), memo))
+    errands = copied._made.get("errands")
+    if errands is not None:
+        errands._renewal = lambda: copied._renewal  # copies of functions are no copies
+    return copied
 
 
 @contextmanager

@@ -26,8 +26,10 @@ _PATIENCE = 10.0
 class Disk:
     """Where the slot is, or the server that has it.
 
-    :ivar writes: how often the slot was written, or set back.
+    :ivar writes: how often the slot was written, by processes or otherwise.
     :ivar set_back_at: the number of the write that set it back last.
+    :ivar changed_at: the number of the last write that no process made.
+    :ivar locks: the last one that each thread took.
     :ivar claimant: who has claimed a renewal last, if they have not left it.
     :ivar lease: for how many seconds the lock outlives a holder that is dead or stopped; ``None``
         for a lock that ends with its process.
@@ -50,16 +52,22 @@ class Disk:
         self.past: list[tuple[tuple[Document, str], frozenset[str]]] = []
         self.swaps_locked = self.is_file = self.drops = False
         self.notes_apart = True
-        self.writes = self.set_back_at = 0
+        self.writes = self.set_back_at = self.changed_at = 0
         self.notes: set[str] = set()
         self.notes_of: dict[Process, set[str]] = {}
         self.holder: SimulatedLock | None = None
+        self.locks: dict[Task, SimulatedLock] = {}
         self.claimant: Process | None = None
         self.lease: float | None = None
         self.ahead: float | None = None
         self.clocks_differ = 0.0
         self.down_until = 0.0
         self.cut_off_until: dict[Process, float] = {}
+        self.full_until: dict[Process, float] = {}
+        self.was_flushed = False
+        self.lost_locks = 0
+        self._busy = 0.0
+        self._busy_since: float | None = None
         self.failing_saves = 0.0
         self.lost_answers = 0.0
 
@@ -80,17 +88,29 @@ class Disk:
             self.past.append((content, frozenset(self.notes)))
         self._drops_at = self.world.now + ttl if ttl is not None and self.drops else inf
 
+    def change(self, content: tuple[Document, str] | None) -> None:
+        """Somebody who is no process replaces what the slot holds."""
+        self.put(content)
+        self.writes += 1
+        self.changed_at = self.writes
+
     def empty(self) -> None:
         """Somebody empties it, and what is kept in the same place."""
-        self.put(None)
+        self.change(None)
         if not self.notes_apart:
             self.notes.clear()
+
+    def flush(self) -> None:
+        """The server forgets everything: what it held, its notes, and who has the lock."""
+        self.change(None)
+        self.notes.clear()
+        self.was_flushed = True
+        self.lose_lock()
 
     def set_back(self, writes: int) -> None:
         """Somebody brings back what it held so many writes ago: of a file, that alone."""
         content, notes = self.past[-1 - writes]
-        self.put(content)
-        self.writes += 1
+        self.change(content)
         self.set_back_at = self.writes
         if self._is_one_with_its_notes():
             self.notes &= notes
@@ -102,7 +122,8 @@ class Disk:
 
     def may_forget(self) -> bool:
         """Whether what was noted may be gone."""
-        return not self.notes_apart or (self.set_back_at > 0 and self._is_one_with_its_notes())
+        is_set_back = self.set_back_at > 0 and self._is_one_with_its_notes()
+        return not self.notes_apart or is_set_back or self.was_flushed
 
     def _is_one_with_its_notes(self) -> bool:
         """Whether who brings an earlier state back brings back the notes of then."""
@@ -110,6 +131,34 @@ class Disk:
 
     def is_down_for(self, process: Process) -> bool:
         return self.world.now < max(self.down_until, self.cut_off_until.get(process, 0.0))
+
+    def is_full_for(self, process: Process) -> bool:
+        """Whether *process* can read, and lock, and not write."""
+        return self.world.now < self.full_until.get(process, 0.0)
+
+    def lose_lock(self) -> None:
+        """The store forgets who holds the lock."""
+        if self.holder is not None and self.holder.is_held():
+            self.holder.ends = self.world.now
+            self.holder.is_lost = True
+            self.lost_locks += 1
+            self.is_idle()
+
+    def is_busy(self) -> None:
+        """A process has the lock from now on."""
+        if self._busy_since is None:
+            self._busy_since = self.world.now
+
+    def is_idle(self) -> None:
+        """No process that lives has the lock any more."""
+        self._busy = self.busy
+        self._busy_since = None
+
+    @property
+    def busy(self) -> float:
+        """For how many seconds a process that lived had the lock so far."""
+        since = self._busy_since
+        return self._busy + (0.0 if since is None else self.world.now - since)
 
     def hearts_stop(self, process: Process | None, seconds: float) -> None:
         """The leases of *process* (``None``: of all) are not extended for that long."""
@@ -121,14 +170,17 @@ class Disk:
             and process in (None, holder.process)
         ):
             holder.ends = min(holder.ends, self.world.now + self.lease)
-            self.witness.lapses += 1
+            holder.is_lost = holder.is_late = True
+            self.lost_locks += 1
 
     def dies(self, process: Process) -> None:
         """*process* has ended: its lock is free, at once or when its lease has run out."""
-        if self.lease is not None:
-            self.hearts_stop(process, inf)
-        elif self.holder is not None and self.holder.process is process:
-            self.holder.ends = self.world.now
+        if self.holder is not None and self.holder.process is process:
+            self.is_idle()
+            if self.lease is not None:
+                self.hearts_stop(process, inf)
+            else:
+                self.holder.ends = self.world.now
 
 
 class SimulatedStore:
@@ -142,6 +194,7 @@ class SimulatedStore:
         self.process = process
         self.world = disk.world
         self.lock_ends_with_holder = disk.lease is None
+        self.unheard: str | None = None
         if disk.is_file:
             self.glimpse, self.claim = self._glimpse, self._claim
 
@@ -184,7 +237,7 @@ class SimulatedStore:
     def save(
         self, document: Document, *, tag: str, expected: str | None, ttl: float | None
     ) -> bool:
-        self.reach("save", self.disk.failing_saves)
+        self.reach("save", writes=True)
         if not self.disk.swaps_locked or self._has_turn():
             return self._swap(document, tag, expected, ttl)
         lock = self.lock()
@@ -215,31 +268,35 @@ class SimulatedStore:
             self.world.note(self.process, "  somebody else has written")
             disk.witness.moved(self.process)
             return False
-        before, set_back_at = disk.document, disk.set_back_at
+        before, changed_at = disk.document, disk.changed_at
         self.between()
-        if disk.set_back_at == set_back_at:  # who brings back an earlier state heeds no lock
+        if disk.changed_at == changed_at:
             before = disk.document
+        else:
+            disk.witness.loses_record()  # whoever does that heeds no lock
         disk.put((document, tag), ttl)
         disk.writes += 1
         disk.witness.saved(self.process, before, document)
         self.world.point("saved")
         if self.world.happens(disk.lost_answers):
             self.world.note(self.process, "  the store's answer is lost")
+            disk.witness.doubts(self.process)
             if self.world.choices.chance(0.5):
-                if stored == tag:
+                if tag in (stored, self.unheard):
                     disk.witness.store_failed(self.process)  # for the second time
+                self.unheard = tag
                 raise StoreError("the connection is lost")
             return False
         return True
 
     def prepare(self) -> None:
-        self.reach("prepare", self.disk.failing_saves)
+        self.reach("prepare", writes=True)
 
     def lock(self) -> SimulatedLock:
         return SimulatedLock(self)
 
     def mark(self, note: str, *, for_good: bool) -> None:
-        self.reach("mark", self.disk.failing_saves)
+        self.reach("mark", writes=True)
         self.disk.notes.add(note)
         self.disk.notes_of.setdefault(self.process, set()).add(note)
 
@@ -247,13 +304,16 @@ class SimulatedStore:
         self.reach("marked")
         return self.disk.remembers(note, self.process)
 
-    def reach(self, task: str, fails: float = 0.0) -> None:
+    def reach(self, task: str, *, writes: bool = False) -> None:
         """Come to the disk.
 
-        :raises StoreError: if it cannot be reached, or, as likely as *fails* says, is full.
+        :raises StoreError: if it cannot be reached, or written.
         """
         self.world.point(task)
-        if self.disk.is_down_for(self.process) or self.world.happens(fails):
+        disk = self.disk
+        is_full = writes and disk.is_full_for(self.process)
+        fails = disk.failing_saves if writes else 0.0
+        if disk.is_down_for(self.process) or is_full or self.world.happens(fails):
             self.world.note(self.process, "  the store fails")
             self.disk.witness.store_failed(self.process)
             raise StoreError(f"{task}: fails in this schedule")
@@ -263,6 +323,11 @@ class SimulatedLock:
     """A lock that ends with its process, as those of files do; or a lease.
 
     :ivar ends: when it is free by itself.
+    :ivar is_released: whether its holder has let it go, heard or not.
+    :ivar is_lost: whether it is free, or soon will be, by no fault of its holder.
+    :ivar is_late: whether that is since its heartbeats were missed.
+    :ivar points: to how many points its thread had come when it was confirmed last.
+    :ivar stalled: for how many seconds its process had been stopped by then.
     """
 
     def __init__(self, store: SimulatedStore) -> None:
@@ -270,12 +335,20 @@ class SimulatedLock:
         self.disk = store.disk
         self.process = store.process
         self.task: Task | None = None
-        self.ends = self.hold_for = 0.0
+        self.ends = self.hold_for = self.stalled = 0.0
+        self.is_lost = self.is_late = self.is_released = False
+        self.points = 0
         self.presentation: Presentation | None = None
         """The last one that was made under this lock."""
 
     def is_held(self) -> bool:
         return self.disk.holder is self and self.store.world.now < self.ends
+
+    def is_good(self) -> bool:
+        """Whether its holder may go by it: if it has not asked for anything since it made sure,
+        it cannot know what happened meanwhile."""
+        has_just_confirmed = self.task is not None and self.task.points == self.points
+        return not self.is_released and (self.is_held() or has_just_confirmed)
 
     def acquire(self, hold_for: float) -> bool:
         self.store.reach("lock")
@@ -284,11 +357,17 @@ class SimulatedLock:
         if holder is not None and is_held and not self.process.sees_death_of(holder.process):
             return False
         self.disk.holder = self
+        self.disk.is_busy()
         self.task = self.store.world.running
+        self.disk.locks[self.task] = self
         self.hold_for = hold_for
         self._begin()
         self.store.world.note(self.process, "  has the lock")
         return True
+
+    def is_certain(self) -> bool:
+        """Whether no heartbeat was missed for longer than its lease since it was confirmed."""
+        return not self.is_late
 
     def confirm(self) -> bool:
         # No point: what follows a confirmation follows at once, or it would mean nothing.
@@ -301,12 +380,17 @@ class SimulatedLock:
     def _begin(self) -> None:
         lease = self.disk.lease
         self.ends = inf if lease is None else self.store.world.now + self.hold_for + lease
+        self.is_lost = self.is_late = False
+        self.stalled = self.process.stalled
+        self.points = self.store.world.running.points
 
     def release(self) -> None:
+        self.is_released = True
         if self.is_held():
             self.disk.witness.releases(self)
             if self.disk.lease is not None and self.disk.is_down_for(self.process):
                 self.disk.hearts_stop(self.process, inf)
             else:
                 self.disk.holder = None
+            self.disk.is_idle()
         self.store.world.point("unlocked")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from simulation.authority import Authority
 from simulation.complaints import LONGEST_HOLD, Complaints
+from simulation.grants import STALE
+from simulation.ledger import Wish
 from simulation.plan import Plan
 from simulation.process import Process
 from simulation.witness import Witness
@@ -16,6 +18,8 @@ _CALM = LONGEST_HOLD + 30.0
 # ... if no clock was set back: a hold that is void since it seems to come from the future binds
 # once that future has come.
 _SET_BACK = 30.0
+# How likely it is that a user does something else than a request.
+_ACTS = 0.2
 # As in the adapter.
 _MOST_ADOPTIONS = 3
 
@@ -42,7 +46,7 @@ class User:
         self.complaints = complaints
         self.process = process
         self.world = process.world
-        self.hand: Token | None = None
+        self.account = witness.accounts[process]
         self.served = 0
 
     def live(self) -> None:
@@ -64,7 +68,10 @@ class User:
 
     def _try(self) -> None:
         try:
-            self.request()
+            if self.plan.acts and self.world.happens(_ACTS):
+                self._act(self.world.choices.one_of(self.plan.acts))
+            else:
+                self.request()
         except ReauthRequired:
             if self.world.happens(0.4):
                 self._log_in()
@@ -74,11 +81,13 @@ class User:
     def _recover(self) -> None:
         """When nothing breaks any more, everyone gets a good token, after a login at most."""
         for _ in range(4):
+            if self._is_misconfigured():
+                return
             try:
                 if self.request():
                     return
                 # Where the store was emptied, another may have written back an older token ...
-                if not self.witness.emptied:
+                if not (self.witness.emptied or self.witness.copied):
                     self.world.fail(f"{self.process} does not recover: it is refused")
                 # ... which is not renewed for a while, since it was not known here.
                 self.world.sleep(LONGEST_HOLD)
@@ -89,16 +98,56 @@ class User:
             self.world.sleep(2.0)
         self.world.fail(f"{self.process} does not recover: there is no end of it")
 
-    def request(self) -> bool:
+    def _is_misconfigured(self) -> bool:
+        """Whether no token can be had here by whatever means."""
+        if self.account.client == STALE:
+            return True
+        # Others ask for something else, and their token lives.
+        return self.plan.asked > 1
+
+    def _act(self, act: str) -> None:
+        """Do something else than a mere request."""
+        world, account = self.world, self.account
+        world.note(self.process, "{}", act)
+        if act == "min validity":
+            lifetime = self.plan.lifetime or 10.0
+            self.request(world.choices.one_of((lifetime / 2, lifetime * 2)))
+            return
+        wish, call = Wish(world.running, world.now), self.complaints.begin()
+        if act == "refresh":
+            account.wishes.append(wish)
+            account.requests += 1
+        else:
+            self._drop()
+        try:
+            if act == "refresh":
+                self.keeper.refresh()
+            else:
+                self.keeper.forget()
+        except TokenError as error:
+            call.failed(error)
+            raise
+        finally:
+            wish.ended = world.now
+            call.ended(2 * self.keeper.lock_timeout)
+            if act == "forget":
+                self._drop()
+
+    def _drop(self) -> None:
+        """What this process has in hand it has no more."""
+        self.account.dropped_at = self.world.now
+        self.account.hand = None
+
+    def request(self, min_validity: float = 0.0) -> bool:
         """One request, and whether the API admits it in the end."""
-        self.witness.accounts[self.process].requests += 1
-        token, is_new = self.keeper.fresh(), False
+        self.account.requests += 1
+        token, is_new = self.keeper.fresh() if not min_validity else None, False
         if token is None:
-            token, is_new = self._obtain(None)
+            token, is_new = self._obtain(None, min_validity)
         adoptions = 0
         while not self._is_admitted(token):
             if is_new:
-                self.keeper.distrust(token)
+                self._distrust(token)
                 return False
             refused = token
             token, is_new = self._obtain(refused)
@@ -108,8 +157,11 @@ class User:
         self.served += 1
         return True
 
+    def _distrust(self, token: Token) -> None:
+        if self.keeper.distrust(token) is None:
+            self.witness.is_distrusted(self.process, token)
+
     def _is_admitted(self, token: Token) -> bool:
-        self.hand = token
         self.witness.used(self.process, token)
         self.world.point(f"uses {token.access_token}")
         if not self.authority.admits(token.access_token):
@@ -117,15 +169,25 @@ class User:
             return False
         return True
 
-    def _obtain(self, rejected: Token | None) -> tuple[Token, bool]:
+    def _obtain(self, rejected: Token | None, min_validity: float = 0.0) -> tuple[Token, bool]:
         call = self.complaints.begin()
+        wish = Wish(self.world.running, call.began, min_validity)
+        if min_validity:
+            self.account.wishes.append(wish)
         try:
-            outcome = self.keeper.obtain(rejected)
+            outcome = self.keeper.obtain(rejected, min_validity=min_validity)
         except TokenError as error:
-            call.failed(error, rejected, self.hand)
+            call.failed(error)
+            if not min_validity:
+                call.went_without(rejected, error)
             raise
         finally:
+            wish.ended = self.world.now
             call.ended(self.keeper.lock_timeout)
+        if rejected is None and not min_validity:
+            call.was_needed()
+        if self.account.dropped_at < call.began:
+            self.account.hand = outcome.token
         return outcome.token, outcome.is_new
 
     def _log_in(self) -> None:
@@ -144,6 +206,7 @@ class User:
             expires_at=None if lifetime is None else now + lifetime,
         )
         self.witness.adopted.add(answer["refresh_token"])
+        self.witness.handed_in.add(answer["access_token"])
         for _ in range(20):
             try:
                 self.keeper.adopt(token)

@@ -9,22 +9,25 @@ What it demands, it demands where the rule is broken, and not where that hurts l
 * *writes* (:mod:`simulation.writes`): never an older token over a newer one, nor where the slot
   was set back to one; no hold and no intent beside a new token; no tombstone without a refusal;
   an intent counts its attempts;
-* *uses* (:meth:`Witness.used`): nobody uses what is not saved, but its owner where saving failed;
+* *uses* (:meth:`Witness.used`): nobody uses what is not saved, but its owner where saving failed,
+  nor what others asked for otherwise;
 * *news* (:meth:`Witness.renewed`): the program is told of each renewal once, where it was done;
 * *errors*: :mod:`simulation.complaints`.
 
-Some faults excuse what else would be a violation: a process that died or lost its lease cannot
-write down an outcome, and what an emptied store held may be forgotten.
+Some faults excuse what else would be a violation: a process that died cannot write down an outcome,
+and what an emptied store held may be forgotten.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from simulation import presentations, writes
 from simulation.authority import Authority
-from simulation.ledger import Account, Mint, Presentation, named
+from simulation.ledger import Account, Announcement, Mint, Presentation, named
 from simulation.process import Process
 from simulation.store import Disk, SimulatedLock
 from simulation.world import World
@@ -33,44 +36,74 @@ from tokenadapter.token import Token
 
 
 class Witness:
-    """Sees everything that happens in one world."""
+    """Sees everything that happens in one world.
 
-    def __init__(self, world: World, authority: Authority, early: bool) -> None:
+    :param early: whether tokens are renewed before they expire.
+    :param deadline: within how many seconds every request to the authorization server ends.
+    """
+
+    def __init__(self, world: World, authority: Authority, *, early: bool, deadline: float) -> None:
         self.world = world
         self.authority = authority
         self.early = early
+        self.deadline = deadline
         self.disk = Disk(world, self)
         self.accounts: dict[Process, Account] = {}
         self.presented: dict[str, list[Presentation]] = {}
         self.announcers: dict[str, set[Process]] = {}
         """Who has written an intent on a refresh token."""
+        self.announced: Counter[str] = Counter()
+        """How often each was announced."""
         self.mints: dict[str, Mint] = {}
         self.saved_tokens: set[str] = set()
+        self.asked: dict[str, Mapping[str, str]] = {}
+        """What each of them was asked for by."""
+        self.handed_in: set[str] = set()
+        """Those that somebody adopts."""
+        self.forgotten: set[str] = set()
+        """Those that were given up."""
+        self.forgotten_at = 0
+        """The last write that gave one up."""
+        self.distrusted: dict[str, float] = {}
+        """Those that were refused when they were new, and when all were told."""
+        self.pardoned_at = 0.0
         self.failed_at = self.succeeded_at = self.alive_again_at = self.token_at = 0.0
         self.adopted: set[str] = set()
         """Refresh tokens that somebody adopts."""
         self.readopted: set[str] = set()
         """Refresh tokens that somebody adopts once more, whatever became of them."""
+        self.misconfigured: set[str] = set()
+        """The clients that were refused."""
         # What happened in this world, as far as it excuses something.
-        self.emptied = self.moved_clocks = self.delays = self.misconfigured = self.lapses = 0
+        self.emptied = self.copied = self.moved_clocks = self.delays = self.deaths = 0
         self.presentations = 0
 
     # --- presentations -------------------------------------------------------------------
 
     def starts(self, process: Process, credential: Credential) -> Presentation:
         """A credential is about to be presented."""
-        lock = self.disk.holder
-        if lock is not None and (lock.process is not process or not lock.is_held()):
+        lock = self.disk.locks.get(self.world.running)
+        if lock is not None and not lock.is_good():
             lock = None
         presentations.check(self, process, credential, lock)
-        presentation = Presentation(process, lock, credential)
+        account = self.accounts[process]
+        announcement = account.announcement
+        if announcement is not None and announcement.secret != credential.secret:
+            announcement = None
+        presentation = Presentation(
+            self.world.running,
+            lock,
+            credential,
+            account.stored.get(self.world.running),
+            announcement,
+        )
         presentation.excused = self.emptied > 0 and not self.disk.document
         if credential.single_use:
             self.presented.setdefault(credential.secret, []).append(presentation)
         if lock is not None:
             writes.check_recorded(self, lock)
             lock.presentation = presentation
-        self.accounts[process].presentation = presentation
+        account.presentation = presentation
         self.presentations += 1
         return presentation
 
@@ -83,8 +116,14 @@ class Witness:
         self.world.note(process, "  {} is {}", presentation.credential.secret, outcome)
         if answer is not None:
             self.token_at = self.world.now
+            if presentation.credential.first and self.copied:
+                # After what is gone, this is a new beginning.
+                self.authority.hand_in(presentation.credential.secret)
             presentation.access = answer["access_token"]
+            refresh = answer.get("refresh_token", presentation.credential.secret)
+            presentation.spends = refresh != presentation.credential.secret
             self.mints[answer["access_token"]] = Mint(process, self.world.now)
+            account.met.add(presentation.access)
             account.mints += 1
             # A token that is renewed before it expires may expire on its way, if that is delayed.
             if account.mints > account.requests + self.delays and not self.emptied:
@@ -105,14 +144,23 @@ class Witness:
         self.world.note(process, "  wrote: {}", writes.brief(document))
         account, token = self.accounts[process], document.get("token")
         refresh = None if token is None else token.get("refresh_token")
-        if refresh in self.adopted and before.get("token", token) != token:
+        is_adopted = refresh in self.adopted and before.get("token", token) != token
+        if is_adopted or (self.forgotten and refresh is not None and "token" not in before):
             self.authority.hand_in(refresh)
+        self._heeds_announcement(process, account, before, document)
+        if account.wished(self.world.running) == inf:
+            self.pardoned_at = self.world.now
+            self.distrusted.clear()
+        if token is None and "token" in before:
+            self.forgotten.add(before["token"]["access_token"])
+            self.forgotten_at = self.disk.writes
         writes.check(self, process, before, document)
         writes.check_memory(self, process, before, document)
         self._sees(account, document)
         if token is not None and token["access_token"] not in self.saved_tokens:
             access = token["access_token"]
             self.saved_tokens.add(access)
+            self.asked[access] = document["asked"]
             self.token_at = self.world.now
             # What failed since it was minted is not over by that.
             mint = self.mints.get(access)
@@ -120,34 +168,89 @@ class Witness:
                 self.succeeded_at = self.world.now
         if self.authority.is_dead(before) and not self.authority.is_dead(document):
             self.alive_again_at = self.world.now
-        if "intent" in document:
-            self.announcers.setdefault(named(document["intent"]), set()).add(process)
         last = account.presentation
         if last is not None and last.recorded is None and writes.records(document, last):
             last.recorded = self.disk.writes
 
+    def _heeds_announcement(
+        self, process: Process, account: Account, before: Document, document: Document
+    ) -> None:
+        """A process may have announced a presentation."""
+        intent = document.get("intent")
+        if intent is None or intent == before.get("intent"):
+            return
+        self.announcers.setdefault(named(intent), set()).add(process)
+        known = before.get("intent", {}).get("awaited", ())
+        for waiter in intent["awaited"]:
+            if waiter["owner"] == process.name and waiter not in known:
+                self.announced[named(intent)] += 1
+                account.announcement = Announcement(
+                    self.world.running,
+                    named(intent),
+                    intent["first_sent"],
+                    waiter["until"],
+                    self.disk.writes,
+                )
+
     def store_failed(self, process: Process) -> None:
-        """The store fails a process, which may keep it from writing an outcome."""
+        """The store fails a process, which may keep it from writing an outcome: not from saving a
+        new token, which is tried until it succeeds."""
         account = self.accounts[process]
         account.store_failures += 1
         account.store_failed_at = self.world.now
-        if account.presentation is not None:
-            account.presentation.excused = True
+        last = self.last_of_this_thread(process)
+        if last is not None:
+            last.excused |= last.outcome != "open" and not last.must_be_saved()
+        self.doubts(process)
+
+    def doubts(self, process: Process) -> None:
+        """A process is not told that it has written."""
+        last = self.last_of_this_thread(process)
+        if last is not None and last.access is not None:
+            self.mints[last.access].is_doubtful = True
 
     def moved(self, process: Process) -> None:
-        """A process is told that somebody else has written since it looked."""
-        presentation = self.accounts[process].presentation
-        if presentation is not None and (self.lapses or self.emptied):
-            presentation.excused = True
+        """A process is told that somebody else has written since it looked: an answer that comes
+        after another renewal, or a login, is worth nothing any more."""
+        last = self.last_of_this_thread(process)
+        if last is not None:
+            is_replaced = writes.is_replaced(self, last)
+            last.excused |= is_replaced
+            self.accounts[process].mints -= is_replaced and last.outcome == "minted"
+
+    def last_of_this_thread(self, process: Process) -> Presentation | None:
+        """The last presentation of *process*, if the running thread has made it."""
+        last = self.accounts[process].presentation
+        return last if last is not None and last.task is self.world.running else None
 
     def releases(self, lock: SimulatedLock) -> None:
         """The holder is about to let the lock go."""
         writes.check_recorded(self, lock)
-        writes.check_intent(self)
+        writes.check_intent(self, lock)
+
+    def ends_in_order(self, process: Process) -> None:
+        """A process ends that was told to: it loses no refresh token, if it can be saved."""
+        account = self.accounts[process]
+        last = account.presentation
+        if last is None or last.announcement is None or process.presenting:
+            return
+        if not (last.recorded or last.excused or account.store_failures):
+            self.fail(process, f"ends, and {last.credential.secret} is {last.outcome}")
 
     def loses_record(self) -> None:
         """Somebody empties the slot."""
         self.emptied += 1
+        self._excuse_all()
+
+    def gets_record(self, document: Document) -> None:
+        """Somebody puts *document* into the slot, with a token that no process knows."""
+        self.copied += 1
+        self.saved_tokens.add(document["token"]["access_token"])
+        self.asked[document["token"]["access_token"]] = document["asked"]
+        self.alive_again_at = self.world.now
+        self._excuse_all()
+
+    def _excuse_all(self) -> None:
         for account in self.accounts.values():
             if account.presentation is not None:
                 account.presentation.excused = True
@@ -159,10 +262,12 @@ class Witness:
         access = token.access_token
         if access not in self.saved_tokens:
             mint = self.mints.get(access)
-            if mint is None or mint.process is not process:
+            if mint is None or not process.has_what_was_of(mint.process, mint.at):
                 self.fail(process, f"uses {access}, which is not saved and not its own")
-            if not self.accounts[process].store_failures:
+            if not self.accounts[mint.process].store_failures:
                 self.fail(process, f"uses {access} before it is saved")
+        elif self.asked[access] != self.accounts[process].asked:
+            self.fail(process, f"uses {access}, which was asked for otherwise")
 
     def renewed(self, process: Process, token: Token) -> None:
         """The program is told of a renewal."""
@@ -171,13 +276,19 @@ class Witness:
             self.fail(process, f"is told of {access}, which is no news of its own")
         mint.told = True
 
+    def is_distrusted(self, process: Process, token: Token) -> None:
+        """All are told that the API has refused *token* although it was new, if they can be."""
+        stored = self.disk.document.get("token", {}).get("access_token")
+        if stored == token.access_token and not self.accounts[process].store_failures:
+            self.distrusted.setdefault(stored, self.world.now)
+
     def check_end(self) -> None:
         """Every thread has ended."""
         writes.check_intent(self)
         for access, mint in self.mints.items():
             process = mint.process
             # Who cannot know that it was saved may find the tokens of others in its place.
-            may = process.was_killed or self.lapses or self.accounts[process].store_failures
+            may = process.was_killed or mint.is_doubtful
             if access in self.saved_tokens and not mint.told and not may:
                 self.fail(process, f"is never told of {access}")
 
@@ -198,7 +309,9 @@ class Witness:
 
     def _sees(self, account: Account, document: Document) -> None:
         account.knows[self.world.running] = self.disk.writes
+        account.stored[self.world.running] = document.get("token", {}).get("access_token")
         if "token" in document:
+            account.met.add(document["token"]["access_token"])
             age = self.authority.age(document["token"])
             generation, salt = document.get("generation", 0), document["salt"]
             # Of two that were renewed as often, one from what the slot was set back to, the one
@@ -207,3 +320,9 @@ class Witness:
             if age >= account.newest or is_branch:
                 issued_at = document["token"]["issued_at"]
                 account.newest, account.seen = age, (generation, salt, issued_at)
+        elif (
+            account.seen is not None
+            and document.get("salt") == account.seen[1]
+            and document.get("generation", 0) > account.seen[0]
+        ):
+            account.newest, account.seen = (0, 0), None  # it was given up

@@ -84,8 +84,10 @@ class World:
 
     def point(self, label: str) -> None:
         """Anything may happen here before the caller goes on."""
-        if self.trace is not None and label != "clock":
-            self.note(self.running.process, label)
+        if label != "clock":
+            self.running.points += 1
+            if self.trace is not None:
+                self.note(self.running.process, label)
         self.running.wakes = self.now
         self._switch(label)
 

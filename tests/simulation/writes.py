@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from simulation.witness import Witness
 
 
+# Seconds by which sums of seconds may be wrong.
+_EXACT = 1e-6
+
+
 def check(witness: Witness, process: Process, before: Document, document: Document) -> None:
     """A process has replaced *before* by *document*."""
     old, new = before.get("token"), document.get("token")
@@ -27,11 +31,59 @@ def check(witness: Witness, process: Process, before: Document, document: Docume
         is_older = old and witness.authority.age(new) < witness.authority.age(old)
         if is_older and not is_later:
             witness.fail(process, f"writes {access} over {old['access_token']}")
+        _check_origin(witness, process, before, access)
+        _check_expiry(witness, process, new)
+    _check_wait(witness, process, before.get("hold"), document.get("hold"))
     for stone in document.get("tombstones", ()):
         if not _was_refused(witness, named(stone)):
             witness.fail(process, "writes a tombstone of something that was never refused")
     if "intent" in document:
         _check_attempt(witness, process, before.get("intent"), document["intent"])
+
+
+def _check_origin(witness: Witness, process: Process, before: Document, access: str) -> None:
+    """What was lost is brought back by who has seen it in the slot, and not if it was given up."""
+    if access in witness.handed_in:
+        return
+    if not before and access not in witness.accounts[process].met:
+        witness.fail(process, f"brings {access} back, which it has not seen itself")
+    is_given_up = access in witness.forgotten and not witness.disk.changed_at
+    mint = witness.mints.get(access)
+    is_doubtful = mint is not None and mint.is_doubtful  # it is saved once more
+    if before and "token" not in before and is_given_up and not is_doubtful:
+        witness.fail(process, f"brings {access} back, which was given up")
+
+
+def _check_expiry(witness: Witness, process: Process, token: dict[str, Any]) -> None:
+    """Nobody takes a token for younger than it is."""
+    access, expires_at = token["access_token"], token.get("expires_at")
+    if access in witness.saved_tokens or expires_at is None or witness.moved_clocks:
+        return
+    *_, until = witness.authority.access[access]
+    if expires_at > until + witness.store_now(process) - witness.world.now + _EXACT:
+        witness.fail(process, f"says that {access} lives for longer than it does")
+
+
+def _check_wait(
+    witness: Witness, process: Process, old: dict[str, Any] | None, hold: dict[str, Any] | None
+) -> None:
+    """The server is left alone for as long as it asks to be."""
+    last = witness.last_of_this_thread(process)
+    if last is None or last.wait is None or hold is None or hold == old or last.recorded:
+        return
+    if hold["duration"] < last.wait - _EXACT:
+        witness.fail(process, f"asks again after {hold['duration']:.3f} s, not {last.wait:.3f} s")
+
+
+def is_replaced(witness: Witness, presentation: Presentation) -> bool:
+    """Whether what is stored does not come of what was presented, nor will."""
+    document = witness.disk.document
+    if not document:
+        return False  # it was emptied
+    stored = document.get("token", {}).get("access_token")
+    if stored != presentation.stored:
+        return True
+    return "intent" in document and named(document["intent"]) != presentation.credential.secret
 
 
 def is_behind(witness: Witness, process: Process, document: Document) -> bool:
@@ -53,6 +105,8 @@ def check_memory(witness: Witness, process: Process, before: Document, document:
     if (
         is_behind(witness, process, before)
         and witness.authority.age(document["token"]) < account.newest
+        and account.seen is not None
+        and document["token"]["issued_at"] <= account.seen[2]
     ):
         access = document["token"]["access_token"]
         witness.fail(process, f"goes on from {access}, although it has seen a newer one")
@@ -61,17 +115,32 @@ def check_memory(witness: Witness, process: Process, before: Document, document:
 def check_recorded(witness: Witness, lock: SimulatedLock) -> None:
     """Every outcome is written down before the next presentation, and before the lock is free."""
     last = lock.presentation
-    if last is not None and last.recorded is None and not last.excused:
+    if last is None or last.recorded is not None or last.excused:
+        return
+    process = last.process
+    is_leaving = process.is_exiting or process.is_ending
+    if not (is_leaving and witness.accounts[process].store_failures):
         witness.fail(
             last.process, f"leaves no trace of {last.credential.secret}, which was {last.outcome}"
         )
 
 
-def check_intent(witness: Witness) -> None:
-    """An intent that is left says that the outcome of a presentation is unknown."""
+def check_intent(witness: Witness, lock: SimulatedLock | None = None) -> None:
+    """An intent that is left says that the outcome of a presentation is unknown.
+
+    :param lock: the one that is about to be let go.
+    """
     intent = witness.disk.document.get("intent")
     if intent is None or not _is_reliable(witness, secret := named(intent)):
         return
+    if any(
+        process.alive
+        and (last := account.announcement) is not None
+        and last.secret == secret
+        and (lock is None or last.task is not lock.task)
+        for process, account in witness.accounts.items()
+    ):
+        return  # one that has lost the lock may be about to present it, or to hear of it
     presentations = witness.presented.get(secret)
     if presentations is None:
         witness.world.fail(f"an intent on {secret} is left, which was never presented")
@@ -85,7 +154,7 @@ def records(document: Document, presentation: Presentation) -> bool:
         case "minted":
             return bool(document.get("token", {}).get("access_token") == presentation.access)
         case "refused":
-            return "tombstones" in document
+            return "tombstones" in document or "hold" in document
         case "unprocessed" | "unknown":
             return "hold" in document
     return False
@@ -112,8 +181,14 @@ def _check_attempt(
         return  # it was not processed, and all is as before
     if not _is_reliable(witness, secret):
         return
-    unknown = sum(item.outcome == "unknown" for item in witness.presented.get(secret, ()))
-    if intent["attempt"] != unknown + 1:
+    presented = witness.presented.get(secret, ())
+    settled = [item.recorded for item in presented if item.is_settled() and item.recorded]
+    since = max([witness.forgotten_at, *settled])
+    sent = [(item, item.announcement) for item in presented if item.announcement is not None]
+    unknown = sum(item.may_be_processed() and said.write > since for item, said in sent)
+    # What was announced and not sent counts, too, if others have written since.
+    unsent = witness.announced[secret] - 1 - len(sent)
+    if not unknown < intent["attempt"] <= unknown + 1 + unsent:
         witness.fail(
             process,
             f"announces attempt {intent['attempt']} with {secret}, of which {unknown} may have "
@@ -125,7 +200,9 @@ def _is_reliable(witness: Witness, secret: str) -> bool:
     """Whether nothing kept anyone from writing down how it went with *secret*."""
     return not (
         witness.emptied
-        or witness.lapses
-        or any(account.store_failures for account in witness.accounts.values())
-        or not all(process.alive for process in witness.announcers.get(secret, ()))
+        or witness.copied
+        or any(
+            process.was_killed or process.stalled or witness.accounts[process].store_failures
+            for process in witness.announcers.get(secret, ())
+        )
     )

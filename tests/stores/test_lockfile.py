@@ -197,6 +197,33 @@ def test_closed_descriptors_hold_no_lock(store: FileStore) -> None:
 # Forks
 
 
+def test_a_child_that_is_forked_while_somebody_asks_keeps_no_lock(
+    store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(store)
+    flock, children, (wait, go_on) = fcntl.flock, list[int](), os.pipe()
+
+    def flock_and_fork(fd: int, operation: int) -> None:
+        flock(fd, operation)
+        if not children:
+            children.append(os.fork())
+            if children == [0]:
+                os.close(go_on)
+                os.read(wait, 1)
+                os._exit(0)
+
+    monkeypatch.setattr(fcntl, "flock", flock_and_fork)
+    try:
+        assert not is_locked(f"{path}.lock")
+        lock = store.lock()
+        assert lock.acquire(60)
+        lock.release()
+    finally:
+        os.close(go_on)
+        os.close(wait)
+        os.waitpid(children[0], 0)
+
+
 def test_a_child_forked_meanwhile_neither_holds_nor_frees_the_lock(
     store: FileStore, path: Path
 ) -> None:

@@ -46,7 +46,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def perform(options: Namespace) -> int:
     """Run the program."""
-    token = usable_token(named_profile(options), options.min_validity)
+    profile = named_profile(options)
+    token = usable_token(profile, options.min_validity)
+    # The program takes the place of a renewal in the background, too.
+    keeper = profile.keeper()
+    keeper.wait(keeper.lock_timeout)
+    token = keeper.fresh() or token
     if options.fd is None:
         return become(options.program, {**os.environ, options.env: token.access_token})
     _offer(token.access_token, options.fd)

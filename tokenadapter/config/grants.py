@@ -57,6 +57,7 @@ class ProfileGrant:
         self.urls: Sequence[str] = sample.urls
         self.deadline: float = sample.deadline
         self.grace: float = sample.grace
+        self.spends: bool = sample.spends
         self.revokes: bool = getattr(sample, "revokes", False)
         self._name = repr(sample)
         self._source: Source | None = None

@@ -39,6 +39,7 @@ class ClientCredentials(OAuth2Source):
     """
 
     grant_type = "client_credentials"
+    spends = False
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("client", self.client_credential)]

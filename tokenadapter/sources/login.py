@@ -69,6 +69,8 @@ class Login(Source):
     :raises ValueError: if an argument makes no sense; the message says why.
     """
 
+    spends = False
+
     def __init__(
         self,
         url: str,

@@ -39,6 +39,7 @@ class Source:
     client_credential: str
     urls: Sequence[str]
     grace: float = 0.0
+    spends: bool = True
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint

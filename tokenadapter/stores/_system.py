@@ -113,6 +113,8 @@ def is_locked(path: str) -> bool:
     try:
         # Shared, so that those who ask at the same time do not take each other for the holder.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        # A child that was forked since has the file open, and would keep the lock.
+        fcntl.flock(fd, fcntl.LOCK_UN)
     except BlockingIOError:
         return True
     except OSError:

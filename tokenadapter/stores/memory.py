@@ -6,12 +6,13 @@ import json
 import os
 import threading
 import time
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from tokenadapter.interchange import Document, Snapshot
-from tokenadapter.late import late
+from tokenadapter.late import late, load
 
 if TYPE_CHECKING:
     import cachetools
@@ -64,6 +65,7 @@ class MemoryStore:
         :returns: ``False``, and nothing was replaced, if the tag has moved on.
         """
         item = _Item(json.dumps(document), tag, inf if ttl is None else ttl)
+        load(cachetools)  # not under _GUARD: a fork takes both that and the guard of imports
         with _GUARD:
             stored = self._slots.find(self.name)
             if (None if stored is None else stored.tag) not in (expected, tag):
@@ -188,8 +190,25 @@ _GUARD = threading.RLock()
 _NAMED = _Slots()
 _OWN: WeakKeyDictionary[object, MemoryStore] = WeakKeyDictionary()
 
+
+def _before_fork() -> None:
+    # Not in the middle of a change: the child would keep half of it.
+    _GUARD.acquire()
+
+
+def _after_fork() -> None:
+    with suppress(RuntimeError):  # the fork began before this module was imported
+        _GUARD.release()
+
+
+def _after_fork_in_child() -> None:
+    global _GUARD  # noqa: PLW0603
+    _GUARD = threading.RLock()
+
+
 if hasattr(os, "register_at_fork"):
-    # No fork in the middle of a change: the child would keep half of it, and the guard.
     os.register_at_fork(
-        before=_GUARD.acquire, after_in_parent=_GUARD.release, after_in_child=_GUARD.release
+        before=_before_fork,
+        after_in_parent=_after_fork,
+        after_in_child=_after_fork_in_child,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -16,21 +17,39 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from tokenadapter.protocols import TokenStore
 
-__all__ = ["ROUNDS", "SPAWN", "counting", "first_use", "in_threads", "process", "succeeds_in_child"]
+__all__ = [
+    "ROUNDS",
+    "SPAWN",
+    "Take",
+    "counting",
+    "first_use",
+    "in_threads",
+    "process",
+    "step_by_step",
+    "succeeds_in_child",
+    "take_in_rounds",
+]
+
+Take: TypeAlias = tuple[float, float]
+"""When an attempt to take a lock began and when it succeeded, by the monotonic clock, which all
+processes share."""
 
 SPAWN = multiprocessing.get_context("spawn")
 """What processes are started with: they have nothing of this one but what they are given."""
 
 ROUNDS = 10
-"""How often processes write at the same moment in :func:`write_in_rounds`."""
+"""How often they write at the same moment in :func:`write_in_rounds`, and try to take a lock in
+:func:`take_in_rounds`."""
 
 # Seconds after which a forked child is ended by the kernel.
 _LONGEST = 60
+
+_give_way: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 def in_threads(work: Callable[[int], object], numbers: Sequence[int]) -> None:
@@ -116,6 +135,40 @@ def first_use(store: TokenStore, name: str, hold_for: float) -> tuple[str, bool]
         pause = min(pause * 1.5, longest)
 
 
+@contextmanager
+def step_by_step() -> Iterator[None]:
+    """Let other threads and processes run before and after each call in this block.
+
+    A lock is taken within microseconds: one attempt would otherwise be over before the next begins.
+    """
+    before = sys.getprofile()
+    sys.setprofile(lambda *_: _give_way())
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+def take_in_rounds(store: TokenStore, barrier: Any, hold_for: float) -> list[Take | None]:
+    """Try to take the lock at the same moment as others, and release it when all have tried.
+
+    :param barrier: for all of them, threads or processes.
+    :returns: for each round when it was taken here, if it was.
+    """
+    takes: list[Take | None] = []
+    for _ in range(ROUNDS):
+        lock = store.lock()
+        barrier.wait()
+        began = time.monotonic()
+        with step_by_step():
+            is_taken = lock.acquire(hold_for)
+        takes.append((began, time.monotonic()) if is_taken else None)
+        barrier.wait()
+        lock.release()
+        barrier.wait()
+    return takes
+
+
 # What processes do.
 
 
@@ -141,6 +194,12 @@ def write_in_rounds(pipe: Connection, store: TokenStore, barrier: Any, number: i
         won.append(store.save({}, tag=f"{number}-{round_}", expected=expected, ttl=None))
         barrier.wait()
     pipe.send(won)
+    pipe.recv()
+
+
+def compete(pipe: Connection, store: TokenStore, barrier: Any, hold_for: float) -> None:
+    """Take the lock in rounds at the same moment as others, and say when that succeeded."""
+    pipe.send(take_in_rounds(store, barrier, hold_for))
     pipe.recv()
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
+from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tokenadapter.testing.contract.terms import Connect, Terms, content_of
-from tokenadapter.testing.workers import first_use, in_threads
+from tokenadapter.testing.workers import (
+    Take,
+    first_use,
+    in_threads,
+    step_by_step,
+    take_in_rounds,
+)
 
 if TYPE_CHECKING:
     from tokenadapter.protocols import StoreLock, TokenStore
 
-__all__ = ["Locks", "take_within"]
+__all__ = ["Locks", "check_holders", "take_within"]
 
 
 class Locks(Terms):
@@ -69,29 +76,17 @@ class Locks(Terms):
         late.release()
 
     def test_of_many_threads_that_try_at_once_one_takes_the_lock(self, connect: Connect) -> None:
-        barrier = threading.Barrier(8)
-        taken: list[list[int]] = [[] for _ in range(30)]
+        barrier = threading.Barrier(4, timeout=self.HOLD)
+        takes: list[list[Take | None]] = []
 
-        def take(number: int) -> None:
-            store = connect()
-            for takers in taken:
-                lock = store.lock()
-                barrier.wait()
-                lock.acquire(self.HOLD)
-                barrier.wait()
-                # A lease may have lapsed meanwhile, on a machine that is busy.
-                if lock.confirm():
-                    takers.append(number)
-                barrier.wait()
-                lock.release()
+        def take(_: int) -> None:
+            barrier.wait()
+            with step_by_step():
+                store = connect()
+            takes.append(take_in_rounds(store, barrier, self.HOLD))
 
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
-        try:
-            in_threads(take, range(barrier.parties))
-        finally:
-            sys.setswitchinterval(interval)
-        assert [len(takers) for takers in taken] == [1] * len(taken)
+        in_threads(take, range(barrier.parties))
+        check_holders(connect(), takes)
 
     def test_the_holder_of_the_lock_writes(self, store: TokenStore) -> None:
         lock = store.lock()
@@ -242,6 +237,22 @@ class Locks(Terms):
         assert not connect().is_copy
         assert connect().save({"n": 1}, tag="one", expected=None, ttl=None)
         assert not connect().is_copy
+
+
+def check_holders(store: TokenStore, takes: Sequence[Sequence[Take | None]]) -> None:
+    """Check that no two held the lock at the same time.
+
+    :param takes: for each who tried, when it took the lock in each round.
+    """
+    assert any(any(tries) for tries in takes), "the lock was free, and was never taken"
+    lease = getattr(store, "lease", None) or inf
+    for number, tries in enumerate(zip(*takes, strict=True)):
+        taken = [take for take in tries if take is not None]
+        for first, _ in taken:
+            # No lease lapses within half of its time: what is taken meanwhile is taken twice.
+            end = first + lease / 2
+            holders = sum(first <= began and ended < end for began, ended in taken)
+            assert holders <= 1, f"round {number}: {holders} hold the lock at the same time"
 
 
 def take_within(seconds: float, lock: StoreLock, hold_for: float) -> None:

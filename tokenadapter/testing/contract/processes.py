@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tokenadapter.testing.contract.locks import take_within
+from tokenadapter.testing.contract.locks import check_holders, take_within
 from tokenadapter.testing.contract.terms import Terms, content_of
 from tokenadapter.testing.workers import (
     ROUNDS,
     SPAWN,
+    compete,
     process,
     succeeds_in_child,
     take_when_told,
@@ -73,6 +74,15 @@ class Processes(Terms):
             pipe.send(self.HOLD)
             assert pipe.recv() is True
             assert not store.lock().acquire(self.HOLD)
+
+    def test_of_many_processes_that_try_at_once_one_takes_the_lock(self, store: TokenStore) -> None:
+        barrier = SPAWN.Barrier(_CHILDREN, timeout=self.HOLD)
+        with ExitStack() as stack:
+            pipes = [
+                stack.enter_context(process(compete, store, barrier, self.HOLD))[1]
+                for _ in range(_CHILDREN)
+            ]
+            check_holders(store, [pipe.recv() for pipe in pipes])
 
     def test_the_lock_of_a_killed_process_is_free(self, store: TokenStore) -> None:
         with process(take_when_told, store) as (child, pipe):

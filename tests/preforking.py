@@ -1,0 +1,141 @@
+"""A server that forks its workers while threads of its own make their first requests.
+
+``preforking.py API TOKEN_URL FOLDER CHILDREN`` forks whenever one of its threads imports a module
+of the library, and lets each child make the same requests, which need the same modules.  It says
+how many children ended well.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import requests
+
+import tokenadapter
+
+# Seconds for which an import takes longer, so that a fork falls into it.
+_SLOW = 0.05
+# Seconds after which a child counts as hung.
+_LONGEST = 40.0
+
+API, TOKEN_URL, FOLDER, CHILDREN = *sys.argv[1:4], int(sys.argv[4])
+
+
+def grant(secret: str = "secret") -> tokenadapter.ClientCredentials:
+    return tokenadapter.ClientCredentials(TOKEN_URL, client_id="client", client_secret=secret)
+
+
+def file(name: str) -> tokenadapter.FileStore:
+    return tokenadapter.FileStore(Path(FOLDER, name))
+
+
+def by_an_adapter() -> None:
+    source = tokenadapter.RefreshToken(TOKEN_URL, client_id="client", client_secret="secret")
+    with requests.Session() as session:
+        tokenadapter.TokenAdapter(API, source, store=file("expired")).mount(session)
+        assert session.post(API, data=iter([b"a", b"b"])).ok
+
+
+def by_a_pool() -> None:
+    with tokenadapter.TokenPoolManager(API, grant(), store=file("pool")) as pool:
+        assert pool.request("GET", API).status == 200
+
+
+def everywhere() -> None:
+    adapter = tokenadapter.TokenAdapter(API + "all/", grant(), store=file("all"))
+    with tokenadapter.installed(adapter):
+        assert requests.get(API + "all/").ok
+
+
+def with_a_refused_token() -> None:
+    adapter = tokenadapter.TokenAdapter(API, lambda previous: "made up", store="memory:refused")
+    with requests.Session() as session:
+        assert adapter.mount(session)
+        assert session.get(API).status_code == 401
+
+
+def with_a_wrong_secret() -> None:
+    keeper = tokenadapter.TokenKeeper(grant("wrong"), f"file:{FOLDER}/wrong")
+    try:
+        keeper.current()
+    except tokenadapter.RefreshConfigError:
+        return
+    raise AssertionError("the secret was taken")
+
+
+REQUESTS: Sequence[Callable[[], None]] = (
+    by_an_adapter,
+    by_a_pool,
+    everywhere,
+    with_a_refused_token,
+    with_a_wrong_secret,
+)
+
+
+class SlowImports:
+    """Lets the imports of the library's modules, by other threads, last until there is a fork."""
+
+    def __init__(self) -> None:
+        self.under_way, self.forked = threading.Event(), threading.Event()
+        self.process = os.getpid()
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        is_main = threading.current_thread() is threading.main_thread()
+        if name.startswith("tokenadapter.") and not is_main and os.getpid() == self.process:
+            self.forked.clear()
+            self.under_way.set()
+            self.forked.wait(_SLOW)
+
+
+def worker() -> int:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            for request in REQUESTS:
+                request()
+            code = 0
+        except BaseException:  # noqa: BLE001 - the child must not go on as its parent
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return child
+
+
+def ended_well(child: int, deadline: float) -> bool:
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            return False
+        time.sleep(0.01)
+    return ended[1] == 0
+
+
+def main() -> None:
+    imports = SlowImports()
+    sys.meta_path.insert(0, imports)
+    threads = [threading.Thread(target=request) for request in REQUESTS]
+    for thread in threads:
+        thread.start()
+    children: list[int] = []
+    while len(children) < CHILDREN and any(thread.is_alive() for thread in threads):
+        if imports.under_way.wait(0.01):
+            imports.under_way.clear()
+            children.append(worker())
+            imports.forked.set()
+    deadline = time.monotonic() + _LONGEST
+    well = sum(ended_well(child, deadline) for child in children)
+    sys.stdout.write(f"{well} of {len(children)}\n")
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,493 @@
+"""What ends a process waits for a refresh token that is under way, and for nothing else."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from doubles import Authority, Clockwork, Shelf
+
+from tokenadapter import FileStore, RefreshTemporarilyFailed, RefreshToken, TokenKeeper, shutdown
+from tokenadapter.machine import MACHINE
+from tokenadapter.testing import TokenServer
+from tokenadapter.testing.script import Hold
+
+PATIENCE = 60  # seconds: for what happens at once, unless the test fails
+
+PROGRAM = """
+import atexit, faulthandler, os, signal, sys, threading, time
+from tokenadapter import FileStore, RefreshToken, TokenKeeper, shutdown
+
+token_url, *paths = sys.argv[1:]
+
+def new_keeper(path=paths[0], timeout=10, **settings):
+    source = RefreshToken(token_url, client_id="client", client_secret="secret", timeout=timeout)
+    return TokenKeeper(source, FileStore(path), **settings)
+
+def tell(word):
+    print(word, flush=True)
+
+def in_thread(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+def tell_when_ending():
+    def watch():
+        while not shutdown.is_ending():
+            time.sleep(0.001)
+        tell("ending")
+    threading.Thread(target=watch, daemon=True).start()
+
+def tell_actions():
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        tell("default" if signal.getsignal(number) == signal.SIG_DFL else "another")
+"""
+
+
+class Stage:
+    """A server, and a file with a token that has expired."""
+
+    def __init__(self, server: TokenServer, path: Path) -> None:
+        self.server = server
+        self.path = path
+        self.adopt(path, left=-1.0)
+
+    def keeper(self, path: Path | None = None) -> TokenKeeper:
+        source = RefreshToken(self.server.token_url, client_id="client", client_secret="secret")
+        return TokenKeeper(source, FileStore(path or self.path))
+
+    def adopt(self, path: Path, *, left: float) -> None:
+        """Begin with a token that lives for so many more seconds."""
+        now = time.time()
+        answer = {**self.server.issue(), "issued_at": now - 3000, "expires_at": now + left}
+        self.keeper(path).adopt(answer)
+
+    def start(self, text: str, *more: Path, prefix: tuple[str, ...] = ()) -> Program:
+        code = PROGRAM + textwrap.dedent(text)
+        paths = [str(path) for path in (self.path, *more)]
+        command = [*prefix, sys.executable, "-c", code, self.server.token_url, *paths]
+        return Program(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    @contextmanager
+    def renewing(self, text: str, *more: Path, count: int = 1) -> Iterator[tuple[Program, Hold]]:
+        """A program in mid-renewal: the server has spent the refresh token, and waits until it is
+        released to say so."""
+        with self.server.hold(processed=True) as hold, self.start(text, *more) as program:
+            self.server.wait_for(lambda stats: stats.refreshes == count, PATIENCE)
+            yield program, hold
+
+    def assert_kept(self, *paths: Path) -> None:
+        """Nobody has to log in again."""
+        for path in paths or [self.path]:
+            self.keeper(path).refresh()
+        assert self.server.stats.reuse_detections == 0
+
+
+class Program(subprocess.Popen[str]):
+    def said(self) -> str:
+        assert self.stdout is not None
+        return self.stdout.readline().strip()
+
+    def go_on(self) -> None:
+        assert self.stdin is not None
+        self.stdin.write("\n")
+        self.stdin.flush()
+
+    def ended(self) -> int:
+        return self.wait(PATIENCE)
+
+
+@pytest.fixture
+def stage(server: TokenServer, tmp_path: Path) -> Stage:
+    return Stage(server, tmp_path / "token.json")
+
+
+# --- signals whose action is the default -------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "new_keeper().current()",
+        "keeper = new_keeper(); in_thread(keeper.current).join()",
+        "keeper = new_keeper(inline=True); keeper.current()",
+        "keeper = new_keeper(inline=True); in_thread(keeper.current).join()",
+    ],
+    ids=["main thread", "another thread", "inline", "inline in another thread"],
+)
+def test_a_signal_ends_the_process_when_the_token_is_saved(stage, text, name):
+    number = getattr(signal, name)
+    with stage.renewing(text + "\ntell('not reached')") as (program, hold):
+        program.send_signal(number)
+        hold.release()
+        assert program.ended() == -number
+        assert program.said() == ""
+    stage.assert_kept()
+
+
+def test_so_it_does_while_the_interpreter_exits(stage):
+    stage.adopt(stage.path, left=100.0)
+    with stage.renewing("new_keeper().current()\natexit.register(tell, 'exits')") as (
+        program,
+        hold,
+    ):
+        program.send_signal(signal.SIGTERM)
+        hold.release()
+        assert program.ended() == -signal.SIGTERM
+    stage.assert_kept()
+
+
+def test_a_second_signal_changes_nothing(stage):
+    text = "tell_when_ending(); new_keeper().current()"
+    with stage.renewing(text) as (program, hold):
+        program.send_signal(signal.SIGTERM)
+        assert program.said() == "ending"
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+            program.send_signal(number)
+        hold.release()
+        assert program.ended() == -signal.SIGTERM
+    stage.assert_kept()
+
+
+def test_what_other_handlers_raise_meanwhile_does_not_end_the_process_sooner(stage):
+    text = """
+    def fail(number, frame):
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, fail)
+    tell_when_ending()
+    new_keeper().current()
+    """
+    with stage.renewing(text) as (program, hold):
+        program.send_signal(signal.SIGTERM)
+        assert program.said() == "ending"
+        program.send_signal(signal.SIGALRM)
+        program.send_signal(signal.SIGINT)
+        hold.release()
+        assert program.ended() == -signal.SIGTERM
+    stage.assert_kept()
+
+
+def test_it_waits_for_all_that_are_under_way(stage, tmp_path):
+    second = tmp_path / "second.json"
+    stage.adopt(second, left=-1.0)
+    text = """
+    keepers = [new_keeper(path) for path in paths]
+    for keeper in keepers:
+        in_thread(keeper.current)
+    threading.Event().wait()
+    """
+    with stage.renewing(text, second, count=2) as (program, hold):
+        program.send_signal(signal.SIGTERM)
+        hold.release()
+        assert program.ended() == -signal.SIGTERM
+    stage.assert_kept(stage.path, second)
+
+
+def test_what_has_not_been_presented_is_not_waited_for(stage):
+    lock = FileStore(stage.path).lock()
+    assert lock.acquire(60)
+    try:
+        text = "in_thread(new_keeper().current)\ntell('begun')\nthreading.Event().wait()"
+        with stage.start(text) as program:
+            assert program.said() == "begun"
+            program.send_signal(signal.SIGTERM)
+            assert program.ended() == -signal.SIGTERM
+    finally:
+        lock.release()
+    assert stage.server.stats.token_requests == 0
+
+
+def test_it_waits_no_longer_than_the_source_and_a_save_may_take(stage):
+    # The save waits for what the interrupted thread has.
+    text = """
+    from tokenadapter.stores.memory import _GUARD, MemoryStore
+
+    shutdown._SAVES_WITHIN = 0.1
+    keeper = new_keeper(timeout=0.5)
+    keeper = TokenKeeper(keeper.source, MemoryStore())
+    keeper.adopt({"access_token": "x", "refresh_token": sys.stdin.readline().strip(),
+                  "issued_at": 1, "expires_at": 2})
+    in_thread(keeper.current)
+    sys.stdin.readline()
+    with _GUARD:
+        tell("has the guard")
+        threading.Event().wait()
+    """
+    with stage.server.hold(processed=True) as hold, stage.start(text) as program:
+        program.stdin.write(stage.server.issue()["refresh_token"])
+        program.go_on()
+        assert hold.arrived.wait(PATIENCE)
+        program.go_on()
+        assert program.said() == "has the guard"
+        hold.release()
+        program.send_signal(signal.SIGTERM)
+        assert program.ended() == -signal.SIGTERM
+
+
+def test_process_1_of_a_container_goes_on_as_it_would(stage):
+    alone = ("unshare", "--pid", "--fork", "--kill-child")
+    if subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("no process of a namespace of its own here")
+    text = """
+    assert os.getpid() == 1
+    keeper = new_keeper()
+    keeper.current()
+    sys.stdin.readline()
+    tell(keeper.refresh().access_token and "renewed")
+    """
+    with stage.server.hold(processed=True) as hold, stage.start(text, prefix=alone) as program:
+        assert hold.arrived.wait(PATIENCE)
+        [child] = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+        subprocess.run(["kill", "-TERM", child], check=True)
+        hold.release()
+        program.go_on()
+        assert program.said() == "renewed"
+        assert program.ended() == 0
+    stage.assert_kept()
+
+
+# --- when there is a handler, and when there is none -------------------------------------
+
+
+def test_signals_have_their_default_action_but_while_a_refresh_token_is_under_way(stage):
+    text = """
+    keeper = new_keeper()
+    tell_actions()
+    thread = in_thread(keeper.current)
+    sys.stdin.readline()
+    tell_actions()
+    thread.join()
+    tell_actions()
+    """
+    with stage.renewing(text) as (program, hold):
+        program.go_on()
+        assert [program.said() for _ in range(4)] == ["default"] * 2 + ["another"] * 2
+        hold.release()
+        assert [program.said() for _ in range(2)] == ["default"] * 2
+
+
+def test_a_forked_child_has_the_default_action(stage):
+    text = """
+    thread = in_thread(new_keeper().current)
+    sys.stdin.readline()
+    tell_actions()
+    child = os.fork()
+    if child == 0:
+        tell_actions()
+        os._exit(shutdown.is_ending())
+    tell(os.waitpid(child, 0)[1])
+    tell_actions()
+    """
+    with stage.renewing(text) as (program, hold):
+        program.go_on()
+        said = [program.said() for _ in range(7)]
+        assert said == ["another"] * 2 + ["default"] * 2 + ["0"] + ["another"] * 2
+        hold.release()
+
+
+def test_so_has_one_that_another_thread_forks_while_the_process_waits_for_its_end(stage):
+    text = """
+    def work():
+        while not shutdown.is_ending():
+            time.sleep(0.001)
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        tell(os.waitpid(child, 0)[1])
+
+    threading.Thread(target=work, daemon=True).start()
+    new_keeper().current()
+    """
+    with stage.renewing(text) as (program, hold):
+        program.send_signal(signal.SIGTERM)
+        assert program.said() == str(int(signal.SIGTERM))
+        hold.release()
+        assert program.ended() == -signal.SIGTERM
+
+
+def test_the_programs_own_handlers_are_left_alone(stage):
+    text = """
+    signal.signal(signal.SIGTERM, lambda number, frame: tell("mine"))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    in_thread(new_keeper().current).join()
+    """
+    with stage.renewing(text) as (program, hold):
+        program.send_signal(signal.SIGHUP)
+        program.send_signal(signal.SIGTERM)
+        assert program.said() == "mine"
+        hold.release()
+        assert program.ended() == 0
+
+
+def test_so_are_handlers_that_python_does_not_know(stage):
+    text = """
+    faulthandler.register(signal.SIGTERM, file=sys.stdout)
+    in_thread(new_keeper().current).join()
+    """
+    with stage.renewing(text) as (program, hold):
+        program.send_signal(signal.SIGTERM)
+        assert "most recent call first" in program.said()
+        hold.release()
+        assert program.ended() == 0
+
+
+@pytest.mark.parametrize("wait", ["signal.pause()", "signal.sigwait(everything)"])
+def test_a_main_thread_that_waits_for_signals_gets_none_of_ours(stage, wait):
+    text = f"""
+    everything = signal.valid_signals() - {{signal.SIGKILL, signal.SIGSTOP}}
+    if "sigwait" in {wait!r}:
+        signal.pthread_sigmask(signal.SIG_BLOCK, everything)
+    else:
+        signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    keeper = new_keeper()
+
+    def work():
+        keeper.current()
+        tell("renewed")
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    in_thread(work)
+    {wait}
+    tell("woken")
+    """
+    with stage.start(text) as program:
+        assert [program.said(), program.said()] == ["renewed", "woken"]
+
+
+def test_a_handler_of_the_program_waits_until_the_main_thread_has_saved(stage):
+    text = """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7))
+    new_keeper(inline=True).current()
+    """
+    with stage.renewing(text) as (program, hold):
+        program.send_signal(signal.SIGTERM)
+        hold.release()
+        assert program.ended() == 7
+    stage.assert_kept()
+
+
+# --- no renewal begins that nobody would wait for ----------------------------------------
+
+
+def test_nothing_is_presented_when_the_process_is_ending(stage, monkeypatch):
+    monkeypatch.setattr(shutdown, "_is_ending", True)
+    with pytest.raises(RefreshTemporarilyFailed, match="This process is ending"):
+        stage.keeper().current()
+    monkeypatch.undo()
+    assert stage.server.stats.token_requests == 0
+    assert "intent" not in stage.path.read_text()
+    stage.assert_kept()
+
+
+def test_a_process_that_is_ending_is_exiting(monkeypatch):
+    assert not MACHINE.exiting()
+    monkeypatch.setattr(shutdown, "_is_ending", True)
+    assert MACHINE.exiting()
+
+
+def test_uvicorn_that_stops_gets_a_new_token_only_for_requests_that_it_waits_for(stage):
+    server = uvicorn.Server(uvicorn.Config("app"))
+    before = signal.signal(signal.SIGTERM, server.handle_exit)
+    try:
+        server.should_exit = True
+        with pytest.raises(RefreshTemporarilyFailed, match="This process is ending"):
+            stage.keeper().current()
+        assert stage.server.stats.token_requests == 0
+        server.server_state.tasks.add(request := object())
+        with stage.server.hold() as hold:
+            keeper = stage.keeper()
+            thread = threading.Thread(target=keeper.current)
+            thread.start()
+            assert hold.arrived.wait(PATIENCE)
+            assert len(server.server_state.tasks) == 2
+        thread.join(PATIENCE)
+        assert server.server_state.tasks == {request}
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stage.server.stats.refreshes == 1
+
+
+@pytest.mark.parametrize("left", [100.0, -1.0])
+def test_at_exit_only_an_expired_token_is_renewed(stage, left):
+    stage.adopt(stage.path, left=left)
+    with stage.start("atexit.register(new_keeper().current)") as program:
+        assert program.ended() == 0
+    assert stage.server.stats.token_requests == (left < 0)
+
+
+class Unguarded(Clockwork):
+    def guard(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("spends", "renewals"), [(True, 1), (False, 2)])
+def test_where_nobody_waits_for_it_no_refresh_token_is_spent_in_the_background(spends, renewals):
+    machine = Unguarded()
+    source = Authority()
+    source.spends = spends
+    keeper = TokenKeeper(source, Shelf(machine), machine=machine)
+    keeper.current()
+    machine.go_on(3500)
+    keeper.current()
+    assert keeper.wait(PATIENCE)
+    assert len(source.presented) == renewals
+
+
+# --- waiting for it ----------------------------------------------------------------------
+
+
+def test_wait_lasts_until_the_token_is_saved(stage):
+    stage.adopt(stage.path, left=100.0)
+    keeper = stage.keeper()
+    assert keeper.wait()
+    with stage.server.hold(processed=True) as hold:
+        old = keeper.current()
+        assert hold.arrived.wait(PATIENCE)
+        assert not keeper.wait(0)
+    assert keeper.wait()
+    assert keeper.current() != old
+    assert keeper.current().access_token in stage.path.read_text()
+
+
+def test_wait_lasts_longer_than_callers_wait_for_a_token_that_cannot_be_saved():
+    clock = Clockwork()
+    shelf, full, sleeping, space = Shelf(clock), [False], threading.Event(), threading.Event()
+    source = Authority()
+    source.asking = lambda: full.__setitem__(0, True)
+    shelf.failing = lambda step: step == "save" and full[0] and not space.is_set()
+
+    def sleep(seconds: float) -> None:
+        sleeping.set()
+        assert space.wait(PATIENCE)
+
+    clock.sleep = sleep  # type: ignore[method-assign]
+    keeper = TokenKeeper(source, shelf, machine=clock)
+    keeper.current()
+    assert sleeping.wait(PATIENCE)
+    assert not keeper.wait(0)
+    space.set()
+    assert keeper.wait(PATIENCE)
+    assert shelf.slot[0]["token"]["access_token"] == "access-1"
+
+
+def test_a_renewal_does_not_wait_for_itself():
+    waited: list[bool] = []
+    keeper = TokenKeeper(
+        Authority(), Shelf(MACHINE), on_refresh=lambda token: waited.append(keeper.wait())
+    )
+    keeper.current()
+    assert keeper.wait()
+    assert waited == [False]

@@ -1,0 +1,290 @@
+"""An orderly end of this process waits for the refresh tokens that it is presenting.
+
+A process that ends between the server's answer and the save loses the login.  The interpreter waits
+for helper threads when it exits, but much else ends a process: a signal whose action is the
+default, or a pool whose workers leave by ``os._exit()``.  These are made to wait here.
+
+The order is always the same: the thread that presents *registers*, and then looks whether the
+process is ending; what ends the process *says so*, and then looks who is registered.  So a refresh
+token is either waited for, or not presented at all.
+
+**Signals.**  A handler of ours is in place only where the action is the default, and only while a
+refresh token is being presented.  A handler that is written in Python runs when the main thread is
+back in Python, so a signal that arrives just before the thread begins to wait is noticed when the
+wait is over.  A worker of :class:`multiprocessing.pool.Pool` that waits for a task would never
+notice that the pool ends it: with a handler that stays, 7 of 20 pools hung.  Only the main thread
+can change handlers.  A helper asks it to by SIGURG, whose default action is none.  That interrupts
+the main thread in what it waits for, so it also runs the handlers of signals that it has missed.
+
+Handlers interrupt the main thread anywhere, so they take no lock that it may hold.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # at no cost, unlike signal
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, Self
+
+from tokenadapter.threads import Latch
+
+__all__ = ["SignalsPutOff", "is_awaited", "is_ending", "presenting", "see_to_signals"]
+
+# Seconds that the save of an answer may take.
+_SAVES_WITHIN: Final = 10.0
+# Seconds within which a main thread answers unless it is busy outside of Python.
+_ANSWERS_WITHIN: Final = 0.5
+_SIGURG: Final[int | None] = getattr(_signal, "SIGURG", None)
+# The signals that ask a process to end, and do so by default.
+_ENDINGS: Final[list[int]] = [
+    getattr(_signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(_signal, name)
+]
+# What a main thread calls that waits for signals of any kind: it must not get another one.
+_WAITS: Final = {"pause", "sigwait", "sigwaitinfo", "sigtimedwait"}
+
+# What is set when a presentation is over, and until when to wait for that at most, by the monotonic
+# clock.
+_presentations: dict[Latch, float] = {}
+_is_ending = False
+# Whether the handlers are in place, and whether the main thread is about to change that.
+_is_guarding = False
+_is_seeing = False
+# Whether this process, a child of billiard, waits before its end.
+_is_hooked = False
+
+
+@contextmanager
+def presenting(seconds: float, asked: Callable[[int, Any], object]) -> Iterator[bool]:
+    """For the time of a block, have an orderly end of this process wait for it.
+
+    :param seconds: within which the presentation ends, the save of its outcome aside.
+    :param asked: the handler of SIGURG that calls :func:`see_to_signals`, where it is in place.
+    :returns: gives whether the block may present anything: not when the process is ending.
+    """
+    over = Latch()
+    _presentations[over] = time.monotonic() + seconds + _SAVES_WITHIN
+    try:
+        with _uvicorn_waiting() as is_serving:
+            if threading.current_thread() is threading.main_thread():
+                with SignalsPutOff(_ENDINGS):
+                    yield is_serving and not _is_ending
+            else:
+                _ask_main_thread(asked)
+                yield is_serving and not _is_ending
+    finally:
+        del _presentations[over]
+        over.set()
+        _ask_main_thread(asked)
+
+
+def is_ending() -> bool:
+    """Whether this process is about to end, so that nothing may be presented any more."""
+    return _is_ending
+
+
+class SignalsPutOff:
+    """In the main thread, have signals wait that have a handler, or end the process.
+
+    :param numbers: the signals.
+    """
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._numbers = numbers
+        self._process = os.getpid()
+        self._handlers: dict[int, Any] = {}
+        self._caught: list[int] = []
+
+    def __enter__(self) -> Self:
+        for number in self._numbers:
+            handler = _signal.getsignal(number)
+            if handler is not None:  # else it could not be put back
+                with suppress(ValueError):  # another thread: handlers do not run there
+                    _signal.signal(number, self._catch)
+                    self._handlers[number] = handler
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._handlers.items():
+            _signal.signal(number, handler)
+        for number in self._caught:
+            _signal.raise_signal(number)
+
+    def _catch(self, number: int, frame: object) -> None:
+        if os.getpid() == self._process:
+            self._caught.append(number)
+        else:  # a child that another thread has forked meanwhile, where nobody leaves the block
+            _signal.signal(number, self._handlers[number])
+            _signal.raise_signal(number)
+
+
+# --- signals -----------------------------------------------------------------------------
+
+
+def _ask_main_thread(asked: Callable[[int, Any], object]) -> None:
+    """Have the main thread see to the signals, if it can be asked."""
+    if _SIGURG is None or not (_is_guarding or _defaults()):
+        return
+    main = threading.main_thread().ident or 0
+    pause, end = 0.0002, time.monotonic() + _ANSWERS_WITHIN
+    while _is_guarding != bool(_presentations) and time.monotonic() < end:
+        if _signal.getsignal(_SIGURG) != asked or _waits_for_signals(main):
+            break
+        # Again and again: it may be about to wait for something.
+        _signal.pthread_kill(main, _SIGURG)
+        time.sleep(pause)
+        pause *= 2
+
+
+def _waits_for_signals(thread: int) -> bool:
+    frame = sys._current_frames().get(thread)
+    # None: it is not in Python, or no thread of the system's at all, as with gevent.
+    return frame is None or not _WAITS.isdisjoint(frame.f_code.co_names)
+
+
+def _defaults() -> list[int]:
+    """The signals that would end this process now."""
+    found = [number for number in _ENDINGS if _signal.getsignal(number) == _signal.SIG_DFL]
+    with suppress(OSError):  # there is no such file elsewhere than on Linux
+        # Others than Python may have handlers, too: uWSGI, faulthandler.
+        with open("/proc/self/status", "rb") as status:  # noqa: PTH123 - a handler imports nothing
+            caught = [int(line[7:], 16) for line in status if line.startswith(b"SigCgt:")]
+        found = [number for number in found if not any(mask >> number - 1 & 1 for mask in caught)]
+    return found
+
+
+def see_to_signals() -> None:
+    """Put the handlers where they belong now.  Only the main thread can."""
+    global _is_guarding, _is_seeing  # noqa: PLW0603 - there is one process
+    if _is_seeing:
+        return  # it was asked again meanwhile, and looks again
+    _is_seeing = True
+    try:
+        # A thread that registers, and then finds us guarding, is seen here: on a second look at the
+        # latest.
+        while _is_guarding != bool(_presentations):
+            _is_guarding = not _is_guarding
+            if _is_guarding:
+                for number in _defaults():
+                    _signal.signal(number, _end)
+            else:
+                for number in _ENDINGS:
+                    if _signal.getsignal(number) == _end:
+                        _signal.signal(number, _signal.SIG_DFL)
+    finally:
+        _is_seeing = False
+
+
+def _end(number: int, frame: object) -> None:
+    """End this process by a signal, as its default action does, when nothing is presented."""
+    global _is_ending, _is_guarding
+    with _ending():
+        _signal.signal(number, _signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    # The kernel spares process 1 of a container.
+    _is_ending, _is_guarding = False, True
+    see_to_signals()
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """Present nothing from now on, and wait until nothing is presented."""
+    global _is_ending  # noqa: PLW0603
+    _is_ending = True
+    # What handlers of the program raise would end the wait.
+    handled = [number for number in range(1, _signal.NSIG) if callable(_signal.getsignal(number))]
+    with SignalsPutOff(number for number in handled if number != _SIGURG):
+        # A token that could not be saved for long gets as much time as any.
+        least = time.monotonic() + _SAVES_WITHIN
+        for over, end in _presentations.copy().items():
+            over.wait(max(end, least) - time.monotonic())
+        yield
+
+
+# --- servers and workers -----------------------------------------------------------------
+
+
+class _Task:
+    """What uvicorn takes for a request that it answers."""
+
+    def cancel(self, msg: object = None) -> None:
+        pass  # its time to wait is over
+
+
+@contextmanager
+def _uvicorn_waiting() -> Iterator[bool]:
+    """For the time of a block, have uvicorn not stop, if it serves here.
+
+    It has handlers of its own.  When it has stopped, it raises the signal again, with the action
+    that was in place before: the default.
+
+    :returns: gives ``False`` if it is about to stop.
+    """
+    server = getattr(_signal.getsignal(_signal.SIGTERM), "__self__", None)
+    tasks = getattr(getattr(server, "server_state", None), "tasks", None)
+    if not isinstance(tasks, set):
+        yield True
+        return
+    ours = _Task()
+    tasks.add(ours)
+    try:
+        # While it answers requests it has not yet looked for the last time.
+        is_answering = any(type(task) is not _Task for task in tasks.copy())
+        yield is_answering or not getattr(server, "should_exit", False)
+    finally:
+        tasks.discard(ours)
+
+
+def is_awaited(*, can_guard: bool) -> bool:
+    """Whether an orderly end of this process waits for what it presents, as far as is known.
+
+    :param can_guard: whether a SIGTERM does.
+    """
+    billiard = sys.modules.get("billiard.process")
+    name = "MainProcess" if billiard is None else billiard.current_process().name
+    if name != "MainProcess":
+        return _is_awaited_by_billiard(name) and can_guard
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    # Only the workers of a pool are ended by SIGTERM as a matter of course.
+    return can_guard or multiprocessing is None or multiprocessing.parent_process() is None
+
+
+def _is_awaited_by_billiard(name: str) -> bool:
+    """Have a child of billiard, which is Celery's multiprocessing, wait before its ``os._exit()``.
+
+    :param name: of the process.
+    :returns: whether that can be had.
+    """
+    global _is_hooked  # noqa: PLW0603
+    if _is_hooked:
+        return True
+    if "PoolWorker" not in name:
+        _is_hooked = True
+        sys.modules["billiard.util"].Finalize(None, _wait_at_end, exitpriority=0)
+    elif "celery.concurrency.prefork" in sys.modules:
+        _is_hooked = True
+        sys.modules["celery.signals"].worker_process_shutdown.connect(
+            _wait_at_end, weak=False, dispatch_uid="tokenadapter"
+        )
+    # The workers of a pool of billiard's own tell nobody of their end.
+    return _is_hooked
+
+
+def _wait_at_end(**circumstances: object) -> None:
+    with _ending():
+        pass
+
+
+def _after_fork_in_child() -> None:
+    """No thread presents anything here."""
+    global _is_ending, _is_hooked, _is_seeing  # noqa: PLW0603
+    _presentations.clear()
+    _is_ending = _is_hooked = _is_seeing = False
+    see_to_signals()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
