@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import signal
 import sys
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -116,6 +118,13 @@ def script() -> None:
     threading.Event().wait()
 
 
+def leave() -> None:
+    """Ended by itself, at once."""
+    begin_and_fetch()
+    assert session.get_adapter(API).keeper.wait(30)
+    os._exit(0)
+
+
 # --- servers -----------------------------------------------------------------------------
 
 
@@ -130,14 +139,19 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        if "ENDINGS_WAIT" in os.environ:
-            keeper = session.get_adapter(API).keeper
-            assert await asyncio.to_thread(keeper.wait, 30)
         await send({"type": "lifespan.shutdown.complete"})
         return
-    answer = await asyncio.to_thread(fetch)
+    answer = await asyncio.to_thread(fetch if scope["path"] == "/" else fetch_late)
     await send({"type": "http.response.start", "status": answer, "headers": []})
     await send({"type": "http.response.body", "body": b""})
+
+
+def fetch_late() -> int:
+    """Ask the API when uvicorn has been told to end."""
+    print("late", flush=True)  # noqa: T201 - the test reads it
+    while not signal.getsignal(signal.SIGTERM).__self__.should_exit:
+        time.sleep(0.001)
+    return fetch()
 
 
 def uvicorn_of_program(port: str) -> None:

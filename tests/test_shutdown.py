@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import uvicorn
 from doubles import Authority, Clockwork, Shelf
 
 from tokenadapter import FileStore, RefreshTemporarilyFailed, RefreshToken, TokenKeeper, shutdown
@@ -213,7 +214,7 @@ def test_it_waits_no_longer_than_the_source_and_a_save_may_take(stage):
     text = """
     from tokenadapter.stores.memory import _GUARD, MemoryStore
 
-    shutdown._MARGIN = 0.1
+    shutdown._SAVES_WITHIN = 0.1
     keeper = new_keeper(timeout=0.5)
     keeper = TokenKeeper(keeper.source, MemoryStore())
     keeper.adopt({"access_token": "x", "refresh_token": sys.stdin.readline().strip(),
@@ -296,6 +297,27 @@ def test_a_forked_child_has_the_default_action(stage):
         hold.release()
 
 
+def test_so_has_one_that_another_thread_forks_while_the_process_waits_for_its_end(stage):
+    text = """
+    def work():
+        while not shutdown.is_ending():
+            time.sleep(0.001)
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        tell(os.waitpid(child, 0)[1])
+
+    threading.Thread(target=work, daemon=True).start()
+    new_keeper().current()
+    """
+    with stage.renewing(text) as (program, hold):
+        program.send_signal(signal.SIGTERM)
+        assert program.said() == str(int(signal.SIGTERM))
+        hold.release()
+        assert program.ended() == -signal.SIGTERM
+
+
 def test_the_programs_own_handlers_are_left_alone(stage):
     text = """
     signal.signal(signal.SIGTERM, lambda number, frame: tell("mine"))
@@ -368,6 +390,34 @@ def test_nothing_is_presented_when_the_process_is_ending(stage, monkeypatch):
     assert stage.server.stats.token_requests == 0
     assert "intent" not in stage.path.read_text()
     stage.assert_kept()
+
+
+def test_a_process_that_is_ending_is_exiting(monkeypatch):
+    assert not MACHINE.exiting()
+    monkeypatch.setattr(shutdown, "_is_ending", True)
+    assert MACHINE.exiting()
+
+
+def test_uvicorn_that_stops_gets_a_new_token_only_for_requests_that_it_waits_for(stage):
+    server = uvicorn.Server(uvicorn.Config("app"))
+    before = signal.signal(signal.SIGTERM, server.handle_exit)
+    try:
+        server.should_exit = True
+        with pytest.raises(RefreshTemporarilyFailed, match="This process is ending"):
+            stage.keeper().current()
+        assert stage.server.stats.token_requests == 0
+        server.server_state.tasks.add(request := object())
+        with stage.server.hold() as hold:
+            keeper = stage.keeper()
+            thread = threading.Thread(target=keeper.current)
+            thread.start()
+            assert hold.arrived.wait(PATIENCE)
+            assert len(server.server_state.tasks) == 2
+        thread.join(PATIENCE)
+        assert server.server_state.tasks == {request}
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stage.server.stats.refreshes == 1
 
 
 @pytest.mark.parametrize("left", [100.0, -1.0])

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.timeout(120 + 30 * ROUNDS)
 
 
 class Stage(NamedTuple):
-    """A login whose token is stale, so that the next request begins a renewal in the background."""
+    """A login.  Its token is stale, so that the next request begins a renewal in the background."""
 
     server: TokenServer
     keeper: TokenKeeper
@@ -38,6 +39,12 @@ class Stage(NamedTuple):
     is_aimed: bool
     """Whether the API answers no sooner than the token endpoint has spent the refresh token: so
     what ends after a request ends while the token endpoint's answer is on its way."""
+
+    def adopt(self, *, left: float) -> None:
+        """Begin with a token that lives for so many more seconds."""
+        now = time.time()
+        answer = self.server.issue()
+        self.keeper.adopt({**answer, "issued_at": now - 3400, "expires_at": now + left})
 
     @contextmanager
     def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
@@ -79,8 +86,6 @@ def a_login(folder: Path, is_aimed: bool) -> Iterator[Stage]:
         source = RefreshToken(server.token_url, client_id="client", client_secret="secret")
         path = folder / "token.json"
         keeper = TokenKeeper(source, FileStore(path))
-        now = time.time()
-        keeper.adopt({**server.issue(), "issued_at": now - 3400, "expires_at": now + 200})
         environment = {
             **os.environ,
             "ENDINGS_API": server.api_url,
@@ -90,7 +95,9 @@ def a_login(folder: Path, is_aimed: bool) -> Iterator[Stage]:
                 [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
             ),
         }
-        yield Stage(server, keeper, environment, is_aimed)
+        stage = Stage(server, keeper, environment, is_aimed)
+        stage.adopt(left=200.0)
+        yield stage
 
 
 def lost(tmp_path: Path, end: Callable[[Stage], object], *, can_aim: bool = True) -> str:
@@ -143,12 +150,16 @@ def test_a_script_that_a_signal_ends(tmp_path, name):
     assert lost(tmp_path, end) == NONE
 
 
-def ask(port: int) -> None:
+def test_a_process_that_leaves_by_itself_waits_for_it_before(tmp_path):
+    assert lost(tmp_path, lambda stage: run(stage, "leave")) == NONE
+
+
+def ask(port: int, path: str = "") -> None:
     """Send a request to a server as soon as it listens."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            answer = requests.get(f"http://127.0.0.1:{port}/", timeout=PATIENCE)
+            answer = requests.get(f"http://127.0.0.1:{port}/{path}", timeout=PATIENCE)
         except requests.ConnectionError:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -176,17 +187,38 @@ def test_gunicorn(tmp_path, options):
     assert lost(tmp_path, end) == NONE
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_uvicorn_whose_application_waits_when_it_shuts_down(tmp_path, workers):
-    """uvicorn ends its process by the signal that it got, whose action is the default by then."""
-
+@pytest.mark.parametrize("options", ["--workers 1", "--workers 2"])
+def test_uvicorn(tmp_path, options):
     def end(stage: Stage) -> None:
         port = free_port()
-        stage.environment["ENDINGS_WAIT"] = "1"
-        command = ["uvicorn", "endings:asgi", "--port", str(port), "--workers", workers]
+        command = ["uvicorn", "endings:asgi", "--port", str(port), *options.split()]
         serve(stage, *command, port=port)
 
     assert lost(tmp_path, end) == NONE
+
+
+def test_uvicorn_started_by_a_program_that_has_the_session(tmp_path):
+    def end(stage: Stage) -> None:
+        port = free_port()
+        serve(stage, "endings", "uvicorn_of_program", str(port), port=port)
+
+    assert lost(tmp_path, end) == NONE
+
+
+def test_uvicorn_answers_with_a_new_token_what_came_before_it_was_told_to_end(tmp_path):
+    with a_login(tmp_path, is_aimed=False) as stage:
+        stage.adopt(left=-1.0)
+        port = free_port()
+        with (
+            ThreadPoolExecutor(1) as pool,
+            stage.started("uvicorn", "endings:asgi", "--port", str(port)) as process,
+        ):
+            answer = pool.submit(ask, port, "late")
+            while process.stdout.readline() != "late\n":
+                pass
+            process.terminate()
+            answer.result()
+    assert stage.server.stats.refreshes == 1
 
 
 @pytest.mark.parametrize(

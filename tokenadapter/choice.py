@@ -40,7 +40,7 @@ class Choice:
         self._own_refusals: dict[Credential, TokenError] = {}
         # What this process awaited last, and awaits no more, whether or not the record says so.
         self._ended: Waiter | None = None
-        # What the slot held when somebody said that a function can begin again.
+        # Of which record somebody says that a function can begin again.
         self._forced: tuple[str, int] | None = None
 
     def raise_if_held(self, record: Record, now: float) -> None:
@@ -203,7 +203,7 @@ class Choice:
         """Somebody says that it is worth another try.
 
         :param secret: the only refresh token that they mean, if they do not mean all.
-        :param view: from which a function can begin again, until somebody renews.
+        :param view: of the record for which a function can begin again, until somebody renews.
         """
         self.begin_anew()
         self._forced = None if view is None else _content(view)
@@ -235,6 +235,5 @@ class Choice:
 
 
 def _content(view: View) -> tuple[str, int]:
-    """What tells the token in a slot from those before and after it."""
-    # Of an empty slot, each look makes a record of its own.
+    """Which record it is, and how often its token was replaced.  One empty slot is like another."""
     return ("", 0) if view.tag is None else (view.record.salt, view.record.generation)

@@ -271,16 +271,16 @@ class TokenKeeper:
             return None
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until no renewal of this process is under way, the save of its token included.
+        """Wait until this process renews the token no more, the save included.
 
-        Exits of the interpreter do so of themselves, as do signals whose action is the default and
-        the workers of pools.  Call it before anything else that ends the process, such as
-        ``os._exit()`` or ``os.execv()``, or before a test looks at what a renewal in the background
-        has done.
+        An interpreter that exits does that by itself, and so do pools, servers and signals that
+        have no handler: docs/howto/processes.md lists them.  Call it before ``os._exit()``,
+        ``os.execv()`` or whatever else ends the process at once, and in a test before looking at
+        what a renewal in the background has done.
 
-        :param timeout: for how many seconds to wait at most; ``None``: as long as it takes.  A
-            token that cannot be saved is tried to be saved for ever.
-        :returns: ``False`` if one is under way then, or if it is this renewal that calls.
+        :param timeout: for how many seconds to wait at most; ``None``: as long as it takes, which
+            is for ever while the token cannot be saved.
+        :returns: ``False`` if a renewal is still under way, or if the renewal itself calls this.
         """
         errands: Errands | None = self._made.get("errands")
         return errands is None or errands.flight.wait(inf if timeout is None else timeout)

@@ -23,6 +23,7 @@ __all__ = [
     "Document",
     "Grant",
     "Snapshot",
+    "Spender",
     "StoreLock",
     "TokenSource",
     "TokenStore",
@@ -81,6 +82,15 @@ class Grant(Protocol):
         :raises RefreshTemporarilyFailed: if there was no answer, or none that says either.
             With ``processed=False`` it is certain that the credential was not spent.
         """
+
+
+class Spender(Protocol):
+    """What a :class:`Grant` may say besides: whether it spends anything.  Without this, it may."""
+
+    @property
+    def spends(self) -> bool:
+        """``False`` if none of its credentials is ever ``single_use``: then no end of a process has
+        to wait for a renewal."""
 
 
 class StoreLock(Protocol):

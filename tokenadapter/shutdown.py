@@ -8,13 +8,13 @@ The order is always the same: the thread that presents *registers*, and then loo
 process is ending; what ends the process *says so*, and then looks who is registered.  So a refresh
 token is either waited for, or not presented at all.
 
-**Signals.**  A handler of ours stands only where the action is the default, and only while a
-refresh token is being presented: a handler that is written in Python runs when the main thread
-comes back from what it waits for, so a signal that arrives just before a wait begins is noticed
-after it.  A worker of :class:`multiprocessing.pool.Pool` that waits for its next task would never
-notice that the pool ends it; more than a third of all pools hung.  Therefore the handler comes and
-goes, which only the main thread can do.  A helper asks it to by SIGURG, which nobody minds: it
-interrupts the main thread in whatever it waits for, and has it see to signals that it missed.
+**Signals.**  A handler of ours is in place only where the action is the default, and only while a
+refresh token is being presented.  A handler that is written in Python runs when the main thread is
+back in Python, so a signal that arrives just before the thread begins to wait is noticed when the
+wait is over.  A worker of :class:`multiprocessing.pool.Pool` that waits for a task would never
+notice that the pool ends it: with a handler that stays, 7 of 20 pools hung.  Only the main thread
+can change handlers.  A helper asks it to by SIGURG, whose default action is none.  That interrupts
+the main thread in what it waits for, so it also runs the handlers of signals that it has missed.
 
 Handlers interrupt the main thread anywhere, so they take no lock that it may hold.
 """
@@ -35,7 +35,7 @@ from tokenadapter.threads import Latch
 __all__ = ["SignalsPutOff", "is_awaited", "is_ending", "presenting", "see_to_signals"]
 
 # Seconds that the save of an answer may take.
-_MARGIN: Final = 10.0
+_SAVES_WITHIN: Final = 10.0
 # Seconds within which a main thread answers unless it is busy outside of Python.
 _ANSWERS_WITHIN: Final = 0.5
 _SIGURG: Final[int | None] = getattr(_signal, "SIGURG", None)
@@ -50,7 +50,7 @@ _WAITS: Final = {"pause", "sigwait", "sigwaitinfo", "sigtimedwait"}
 # clock.
 _presentations: dict[Latch, float] = {}
 _is_ending = False
-# Whether the signals' actions are ours, as far as they were the default.
+# Whether the handlers are in place, and whether the main thread is about to change that.
 _is_guarding = False
 _is_seeing = False
 # Whether this process, a child of billiard, waits before its end.
@@ -66,14 +66,15 @@ def presenting(seconds: float, asked: Callable[[int, Any], object]) -> Iterator[
     :returns: gives whether the block may present anything: not when the process is ending.
     """
     over = Latch()
-    _presentations[over] = time.monotonic() + seconds + _MARGIN
+    _presentations[over] = time.monotonic() + seconds + _SAVES_WITHIN
     try:
-        if threading.current_thread() is threading.main_thread():
-            with SignalsPutOff(_ENDINGS):
-                yield not _is_ending
-        else:
-            _ask_main_thread(asked)
-            yield not _is_ending
+        with _uvicorn_waiting() as is_serving:
+            if threading.current_thread() is threading.main_thread():
+                with SignalsPutOff(_ENDINGS):
+                    yield is_serving and not _is_ending
+            else:
+                _ask_main_thread(asked)
+                yield is_serving and not _is_ending
     finally:
         del _presentations[over]
         over.set()
@@ -127,11 +128,11 @@ def _ask_main_thread(asked: Callable[[int, Any], object]) -> None:
     """Have the main thread see to the signals, if it can be asked."""
     if _SIGURG is None or not (_is_guarding or _defaults()):
         return
+    main = threading.main_thread().ident or 0
     pause, end = 0.0002, time.monotonic() + _ANSWERS_WITHIN
     while _is_guarding != bool(_presentations) and time.monotonic() < end:
-        main = threading.main_thread().ident
-        if _signal.getsignal(_SIGURG) != asked or main is None or _waits_for_signals(main):
-            return
+        if _signal.getsignal(_SIGURG) != asked or _waits_for_signals(main):
+            break
         # Again and again: it may be about to wait for something.
         _signal.pthread_kill(main, _SIGURG)
         time.sleep(pause)
@@ -140,6 +141,7 @@ def _ask_main_thread(asked: Callable[[int, Any], object]) -> None:
 
 def _waits_for_signals(thread: int) -> bool:
     frame = sys._current_frames().get(thread)
+    # None: it is not in Python, or no thread of the system's at all, as with gevent.
     return frame is None or not _WAITS.isdisjoint(frame.f_code.co_names)
 
 
@@ -196,13 +198,44 @@ def _ending() -> Iterator[None]:
     handled = [number for number in range(1, _signal.NSIG) if callable(_signal.getsignal(number))]
     with SignalsPutOff(number for number in handled if number != _SIGURG):
         # A token that could not be saved for long gets as much time as any.
-        least = time.monotonic() + _MARGIN
-        for over, end in [*_presentations.items()]:
+        least = time.monotonic() + _SAVES_WITHIN
+        for over, end in _presentations.copy().items():
             over.wait(max(end, least) - time.monotonic())
         yield
 
 
-# --- workers of pools --------------------------------------------------------------------
+# --- servers and workers -----------------------------------------------------------------
+
+
+class _Task:
+    """What uvicorn takes for a request that it answers."""
+
+    def cancel(self, msg: object = None) -> None:
+        pass  # its time to wait is over
+
+
+@contextmanager
+def _uvicorn_waiting() -> Iterator[bool]:
+    """For the time of a block, have uvicorn not stop, if it serves here.
+
+    It has handlers of its own.  When it has stopped, it raises the signal again, with the action
+    that was in place before: the default.
+
+    :returns: gives ``False`` if it is about to stop.
+    """
+    server = getattr(_signal.getsignal(_signal.SIGTERM), "__self__", None)
+    tasks = getattr(getattr(server, "server_state", None), "tasks", None)
+    if not isinstance(tasks, set):
+        yield True
+        return
+    ours = _Task()
+    tasks.add(ours)
+    try:
+        # While it answers requests it has not yet looked for the last time.
+        is_answering = any(type(task) is not _Task for task in tasks.copy())
+        yield is_answering or not getattr(server, "should_exit", False)
+    finally:
+        tasks.discard(ours)
 
 
 def is_awaited(*, can_guard: bool) -> bool:

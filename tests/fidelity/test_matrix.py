@@ -1,10 +1,11 @@
-"""Every body, with every fate of the token, on every way: it arrives whole, or not at all."""
+"""Every body with every fate of the token, and each of these on every way: it arrives whole, or not
+at all."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from itertools import count
+from itertools import combinations, count, product
 from typing import Any
 
 import pytest
@@ -44,10 +45,26 @@ STATES = {
 }
 
 
+WAYS = ["http", "https", "proxy", "tunnel"]
+# All pairs of two values, in a quarter of all combinations: there are as many states as ways, and
+# the way moves on by one from state to state and from body to body.
+PAIRS = [
+    (kind, state, WAYS[(i + j) % len(WAYS)])
+    for i, kind in enumerate(KINDS)
+    for j, state in enumerate(STATES)
+]
+
+
+def test_each_two_values_meet() -> None:
+    values = zip(*PAIRS, strict=True)
+    for wanted, found in zip(
+        combinations((KINDS, STATES, WAYS), 2), combinations(values, 2), strict=True
+    ):
+        assert set(zip(*found, strict=True)) == set(product(*wanted))
+
+
 @pytest.mark.filterwarnings("ignore::requests.exceptions.FileModeWarning")
-@pytest.mark.parametrize("way", ["http", "https", "proxy", "tunnel"])
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "state", "way"), PAIRS)
 def test_it_arrives_whole_or_the_401_is_handed_on(
     kind: str, state: str, way: str, ways: dict[str, Way], place: Place
 ) -> None:
