@@ -244,8 +244,11 @@ def _is_forgotten(witness: Witness, process: Process, earlier: Presentation) -> 
     if not (witness.emptied or witness.copied):
         return False
     if earlier.credential.first and earlier.outcome == "minted":
-        note = "" if earlier.credential.opaque else FIRST
-        if witness.disk.remembers(record.mark(note), process):
+        note = record.mark("" if earlier.credential.opaque else FIRST)
+        lock = witness.disk.locks[witness.world.running]
+        if witness.disk.noted_at.get(note, 0.0) >= lock.taken_at:
+            return earlier.has_lost_its_lock()  # it may have looked before that
+        if witness.disk.remembers(note, process):
             return False
         # It is noted outside the slot, after it is saved, if that works.
         who = earlier.process

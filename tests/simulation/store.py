@@ -54,6 +54,7 @@ class Disk:
         self.notes_apart = True
         self.writes = self.set_back_at = self.changed_at = 0
         self.notes: set[str] = set()
+        self.noted_at: dict[str, float] = {}
         self.notes_of: dict[Process, set[str]] = {}
         self.holder: SimulatedLock | None = None
         self.locks: dict[Task, SimulatedLock] = {}
@@ -276,8 +277,10 @@ class SimulatedStore:
             disk.witness.loses_record()  # whoever does that heeds no lock
         disk.put((document, tag), ttl)
         disk.writes += 1
+        written = disk.writes
         disk.witness.saved(self.process, before, document)
         self.world.point("saved")
+        disk.witness.sees(self.process, document, written)
         if self.world.happens(disk.lost_answers):
             self.world.note(self.process, "  the store's answer is lost")
             disk.witness.doubts(self.process)
@@ -298,6 +301,7 @@ class SimulatedStore:
     def mark(self, note: str, *, for_good: bool) -> None:
         self.reach("mark", writes=True)
         self.disk.notes.add(note)
+        self.disk.noted_at[note] = self.world.now
         self.disk.notes_of.setdefault(self.process, set()).add(note)
 
     def marked(self, note: str) -> bool:
@@ -322,6 +326,7 @@ class SimulatedStore:
 class SimulatedLock:
     """A lock that ends with its process, as those of files do; or a lease.
 
+    :ivar taken_at: when it was taken.
     :ivar ends: when it is free by itself.
     :ivar is_released: whether its holder has let it go, heard or not.
     :ivar is_lost: whether it is free, or soon will be, by no fault of its holder.
@@ -335,7 +340,7 @@ class SimulatedLock:
         self.disk = store.disk
         self.process = store.process
         self.task: Task | None = None
-        self.ends = self.hold_for = self.stalled = 0.0
+        self.ends = self.hold_for = self.stalled = self.taken_at = 0.0
         self.is_lost = self.is_late = self.is_released = False
         self.points = 0
         self.presentation: Presentation | None = None
@@ -357,6 +362,7 @@ class SimulatedLock:
         if holder is not None and is_held and not self.process.sees_death_of(holder.process):
             return False
         self.disk.holder = self
+        self.taken_at = self.store.world.now
         self.disk.is_busy()
         self.task = self.store.world.running
         self.disk.locks[self.task] = self

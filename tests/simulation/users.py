@@ -158,8 +158,9 @@ class User:
         return True
 
     def _distrust(self, token: Token) -> None:
+        began = self.world.now
         if self.keeper.distrust(token) is None:
-            self.witness.is_distrusted(self.process, token)
+            self.witness.is_distrusted(self.process, token, began)
 
     def _is_admitted(self, token: Token) -> bool:
         self.witness.used(self.process, token)

@@ -140,7 +140,7 @@ class Witness:
         """A process sees what the slot holds, and it took so many seconds."""
         account = self.accounts[process]
         account.slowest_look = max(account.slowest_look, took)
-        self._sees(account, document or {})
+        self.sees(process, document or {}, self.disk.writes)
 
     def saved(self, process: Process, before: Document, document: Document) -> None:
         """A process has written the slot."""
@@ -159,7 +159,6 @@ class Witness:
             self.forgotten_at = self.disk.writes
         writes.check(self, process, before, document)
         writes.check_memory(self, process, before, document)
-        self._sees(account, document)
         if token is not None and token["access_token"] not in self.saved_tokens:
             access = token["access_token"]
             self.saved_tokens.add(access)
@@ -282,11 +281,11 @@ class Witness:
             self.fail(process, f"is told of {access}, which is no news of its own")
         mint.told = True
 
-    def is_distrusted(self, process: Process, token: Token) -> None:
+    def is_distrusted(self, process: Process, token: Token, since: float) -> None:
         """All are told that the API has refused *token* although it was new, if they can be."""
         stored = self.disk.document.get("token", {}).get("access_token")
         if stored == token.access_token and not self.accounts[process].store_failures:
-            self.distrusted.setdefault(stored, self.world.now)
+            self.distrusted.setdefault(stored, since)
 
     def check_end(self) -> None:
         """Every thread has ended."""
@@ -313,8 +312,10 @@ class Witness:
         """*process* has done what must not be done."""
         self.world.fail(f"{process} {message}")
 
-    def _sees(self, account: Account, document: Document) -> None:
-        account.knows[self.world.running] = self.disk.writes
+    def sees(self, process: Process, document: Document, number: int) -> None:
+        """A process knows that *document* was in the slot after so many writes."""
+        account = self.accounts[process]
+        account.knows[self.world.running] = number
         account.stored[self.world.running] = document.get("token", {}).get("access_token")
         if "token" in document:
             account.met.add(document["token"]["access_token"])
