@@ -22,7 +22,7 @@ import tokenadapter
 # Seconds for which an import takes longer, so that a fork falls into it.
 _SLOW = 0.05
 # Seconds after which a child counts as hung.
-_LONGEST = 40.0
+_LONGEST = 90.0
 
 API, TOKEN_URL, FOLDER, CHILDREN = *sys.argv[1:4], int(sys.argv[4])
 

@@ -23,7 +23,7 @@ SHORT, GRACE, LONG = 0.5, 3.0, 1000.0
 SLOTS = itertools.count()
 
 RENEWS = """
-import os, signal, sys
+import signal, sys, threading
 from tokenadapter import RedisStore, RefreshToken, TokenKeeper
 token_url, first, url, slot, lease, grace, stops = sys.argv[1:]
 if stops == "while connecting":
@@ -31,7 +31,8 @@ if stops == "while connecting":
     connect = HTTPConnection.connect
     def connect_and_stop(self):
         connect(self)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # This very thread: another one would leave it time to send the request.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     HTTPConnection.connect = connect_and_stop
 TokenKeeper(
     RefreshToken(

@@ -71,7 +71,10 @@ def test_the_steps_on_the_page_are_those_that_the_model_finds(told: str) -> None
 def test_the_command_prints_the_steps_of_a_variant() -> None:
     case = next(case for case in BROKEN if case.name == "UsesBeforeSaving")
     done = subprocess.run(
-        [sys.executable, "-m", "model", case.name], cwd=TESTS, capture_output=True, text=True
+        [sys.executable, "-m", "model", case.name],
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        capture_output=True,
+        text=True,
     )
     assert done.stdout == f"{case.story()}\n", done.stderr
 

@@ -106,6 +106,7 @@ def test_a_forked_child_does_not_present_what_its_parent_has_spent_since(server,
     assert server.stats.token_requests == 2
 
 
+@pytest.mark.timeout(240)  # as many processes as fit into one run, on a machine that is busy
 def test_children_that_are_forked_while_threads_import_late_end(server, tmp_path):
     grant = RefreshToken(server.token_url, client_id="client", client_secret="secret")
     expired = {**server.issue(), "expires_at": time.time() - 1}

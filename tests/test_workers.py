@@ -33,6 +33,7 @@ pytestmark = pytest.mark.timeout(120 + 30 * ROUNDS)
 class Stage(NamedTuple):
     """A login.  Its token is stale, so that the next request begins a renewal in the background."""
 
+    folder: Path
     server: TokenServer
     keeper: TokenKeeper
     environment: dict[str, str]
@@ -53,6 +54,7 @@ class Stage(NamedTuple):
             process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
                 env=self.environment,
+                cwd=self.folder,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -82,7 +84,7 @@ class Stage(NamedTuple):
 @contextmanager
 def a_login(folder: Path, is_aimed: bool) -> Iterator[Stage]:
     with TokenServer() as server:
-        server.api_latency, server.latency = 0.03, 0.2
+        server.api_latency, server.latency = 0.0 if is_aimed else 0.03, 0.2
         source = RefreshToken(server.token_url, client_id="client", client_secret="secret")
         path = folder / "token.json"
         keeper = TokenKeeper(source, FileStore(path))
@@ -95,7 +97,7 @@ def a_login(folder: Path, is_aimed: bool) -> Iterator[Stage]:
                 [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
             ),
         }
-        stage = Stage(server, keeper, environment, is_aimed)
+        stage = Stage(folder, server, keeper, environment, is_aimed)
         stage.adopt(left=200.0)
         yield stage
 
@@ -232,7 +234,12 @@ def test_celery(tmp_path, options):
         with RedisServer(port=port):
             stage.environment["ENDINGS_BROKER"] = f"redis://127.0.0.1:{port}/0"
             enqueue = "import endings; [endings.task.delay() for _ in range(4)]"
-            subprocess.run([sys.executable, "-c", enqueue], env=stage.environment, check=True)
+            subprocess.run(
+                [sys.executable, "-c", enqueue],
+                env=stage.environment,
+                cwd=stage.folder,
+                check=True,
+            )
             command = ["-A", "endings", "worker", "--concurrency=2", "--without-gossip"]
             command += ["--without-mingle", "--without-heartbeat"]
             with stage.started("celery", *command, *options.split()) as process:

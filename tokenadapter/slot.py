@@ -66,7 +66,7 @@ class Slot:
         self._machine = machine
         #: Whether having the lock proves that no earlier holder goes on.
         self.lock_ends_with_holder: bool = getattr(store, "lock_ends_with_holder", False)
-        self.has_looked = False
+        self.has_looked: bool = False
         self._glimpse: Callable[[], object] = getattr(store, "glimpse", lambda: None)
         # The last record with a token that this process saw: where the slot lags, it is written
         # back.
