@@ -693,6 +693,21 @@ def test_a_refused_grant_fails_at_once_for_all_until_a_new_login(new_keeper, aut
         assert keeper.renew(first).access_token == "access-2"
 
 
+def test_a_refusal_that_cannot_be_written_binds_its_process(new_keeper, authority, lapsing):
+    """Also where a declared grace bounds when the request may be sent."""
+    authority.grace = 9.0
+    keeper = new_keeper()
+    first = keeper.current()
+    authority.script = [errors.ReauthRequired("dead", error="invalid_grant")]
+    authority.asking = lambda: setattr(lapsing, "failing", lambda step: step == "save")
+    authority.first = None
+    for _ in range(2):
+        with pytest.raises(errors.ReauthRequired, match="dead"):
+            keeper.renew(first)
+        authority.asking, lapsing.failing = lambda: None, lambda step: False
+    assert authority.presented == ["refresh-0", "refresh-1"]
+
+
 def test_a_refused_grant_serves_the_access_token_while_it_lives(new_keeper, authority, clock):
     keeper = new_keeper()
     first = keeper.current()

@@ -89,22 +89,22 @@ class Presenter:
         credential: Credential,
         serve_unsaved: Callable[[View], None],
     ) -> View | None:
-        before, waiter = view.record, None
+        before, waiter, sent = view.record, None, credential
         if credential.single_use:
             waiter = self._waiter(view)
             announced = self._announce(lock, view, credential, waiter)
             if announced is None:
                 return None
             view = announced
-            credential = credential._replace(may_be_sent=self._may_be_sent(lock, view))
+            sent = credential._replace(may_be_sent=self._may_be_sent(lock, view))
         elif not lock.confirm():
             return None
         started = self._machine.monotonic()
-        answer = self._ask(view, credential, before.token)
+        answer = self._ask(view, sent, before.token)
         if waiter is not None:
             self._choice.awaits_no_more(waiter)
         if not isinstance(answer, _Minted):
-            if getattr(answer, "processed", None) is False and not credential.may_be_sent():
+            if getattr(answer, "processed", None) is False and not sent.may_be_sent():
                 self._try_to_write(view, before)
                 return None
             self._tell_all(lock, view, before, credential, answer, waiter)

@@ -79,6 +79,8 @@ class SimulatedGrant:
             raise
         except RefreshTemporarilyFailed as error:
             known = error.processed is False
+            # All is as if nothing had been announced.
+            presentation.excused |= known and not credential.may_be_sent()
             presentation.wait = error.retry_after
             self.witness.told(presentation, "unprocessed" if known else "unknown")
             raise

@@ -284,7 +284,9 @@ class Witness:
     def is_distrusted(self, process: Process, token: Token, since: float) -> None:
         """All are told that the API has refused *token* although it was new, if they can be."""
         stored = self.disk.document.get("token", {}).get("access_token")
-        if stored == token.access_token and not self.accounts[process].store_failures:
+        is_pardoned = since <= self.pardoned_at
+        has_failed = is_pardoned or self.accounts[process].store_failures
+        if stored == token.access_token and not has_failed:
             self.distrusted.setdefault(stored, since)
 
     def check_end(self) -> None:
