@@ -7,6 +7,7 @@ how many children ended well.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import threading
@@ -97,6 +98,8 @@ def worker() -> int:
     child = os.fork()
     if child == 0:
         code = 1
+        # A child that hangs says where.
+        faulthandler.dump_traceback_later(_LONGEST, exit=True)
         try:
             for request in REQUESTS:
                 request()
@@ -130,7 +133,7 @@ def main() -> None:
             imports.under_way.clear()
             children.append(worker())
             imports.forked.set()
-    deadline = time.monotonic() + _LONGEST
+    deadline = time.monotonic() + _LONGEST + 10
     well = sum(ended_well(child, deadline) for child in children)
     sys.stdout.write(f"{well} of {len(children)}\n")
     for thread in threads:

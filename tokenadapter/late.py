@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["imported", "importing", "late", "load"]
 
 # Seconds that a fork waits for imports at most, and an import for a fork: either may wait for
-# something that the other one has.
-_PATIENCE = 5.0
+# something that the other one has.  A machine that is busy takes several for some imports.
+_PATIENCE = 30.0
 
 
 class late:  # noqa: N801 - to others it is a function
