@@ -338,6 +338,20 @@ def test_a_token_that_cannot_be_saved_keeps_others_from_the_lock_until_it_is(des
     assert taken == [False] * 20
 
 
+def test_a_token_that_is_saved_late_counts_from_when_it_was_obtained(desk: Desk) -> None:
+    """What others obtained meanwhile is newer, also where the record was lost since."""
+
+    def fail() -> None:
+        desk.shelf.next = [False] * 40
+
+    desk.clock.is_helper = lambda: True  # type: ignore[method-assign]
+    desk.grant.asking = fail
+    began = desk.clock.wall()
+    desk.present()
+    assert desk.clock.wall() > began + 10
+    assert desk.stored["written"] == pytest.approx(began, abs=0.1)
+
+
 # --- what a source returns -------------------------------------------------------------------
 
 

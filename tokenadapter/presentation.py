@@ -239,11 +239,13 @@ class Presenter:
         for_good = credential.first or credential.opaque or note == before.origin
         begins = before.token is None or before.token.refresh_token != credential.secret
         tag, failures, last_try = self._slot.new_tag(view), 0, inf
+        # However late it is saved: what others obtained meanwhile is newer.
+        obtained = self._slot.stamp(view)
         while True:
             record = view.record.minted(
                 minted.token,
                 self._grant.asked,
-                self._slot.stamp(view),
+                obtained,
                 note if for_good else None,
                 begins=begins,
             )
