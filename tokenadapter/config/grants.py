@@ -182,5 +182,6 @@ class FunctionOfProfile(FunctionGrant):
 def _unusable(profile: str, error: Exception) -> errors.RefreshConfigError:
     return errors.RefreshConfigError(
         f"The profile {profile!r} cannot obtain a token. {error} Nothing was sent, and what the "
-        "store holds is kept."
+        "store holds is kept.",
+        is_local=True,
     )
