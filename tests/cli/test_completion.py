@@ -32,10 +32,13 @@ def test_bash_completes_commands_options_and_profiles(
     assert code == 0
     (place / "completion.bash").write_text(out)
     for words, offered in (
-        (["re"], {"refresh"}),
+        (["re"], {"refresh", "request"}),
         ([""], {*COMMANDS}),
         (["header", "b"], {"billing"}),
-        (["header", "--"], {"--help", "--config", "--min-validity", "--json"}),
+        (
+            ["header", "--"],
+            {"--help", "--config", "--min-validity", "--json", "--verbose", "--debug"},
+        ),
         (["run", "--profile", ""], {"billing"}),
         (["status", "--watch", ""], {"30s", "5m", "1h"}),
         (["completion", "z"], {"zsh"}),
