@@ -43,6 +43,8 @@ def test_bash_completes_commands_options_and_profiles(
         (["status", "--watch", ""], {"30s", "5m", "1h"}),
         (["completion", "z"], {"zsh"}),
         (["run", "--", "completion.b"], {"completion.bash"}),
+        (["run", "--inherit", "completion.b"], {"completion.bash"}),
+        (["exec", "billing", "completion.b"], {"completion.bash"}),
         (["header", "--config", "tok"], {"tokenadapter.toml"}),
     ):
         done = subprocess.run(

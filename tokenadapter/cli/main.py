@@ -13,7 +13,7 @@ from tokenadapter.cli.streams import make_ready, say
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-__all__ = ["COMMANDS", "main", "parser_of"]
+__all__ = ["COMMANDS", "main", "parser_of", "takes_program"]
 
 COMMANDS = {
     "header": "print a header line with the token, for curl -H @-",
@@ -119,6 +119,11 @@ def parser_of(command: str) -> ArgumentParser:
     return parser
 
 
+def takes_program(command: str) -> bool:
+    """Whether a program and its arguments stand at the end of *command*."""
+    return getattr(_module(command), "TAKES_PROGRAM", False)
+
+
 def _module(command: str) -> Any:
     # "exec" is no name for a module.
     return import_module(f"tokenadapter.cli.{'execute' if command == 'exec' else command}")
@@ -131,7 +136,7 @@ def _options(command: str, rest: Sequence[str]) -> Any:
         # As most crontabs have it: argparse alone would take a tenth of the time that this takes.
         return SimpleNamespace(name=rest[0], level=_WARNING, **plain)
     parser = parser_of(command)
-    if not getattr(_module(command), "TAKES_PROGRAM", False):
+    if not takes_program(command):
         return parser.parse_args(rest)
     ours, program = _parted(parser, rest)
     options = parser.parse_args(ours)
