@@ -228,11 +228,18 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             "The token source failed with KeyError.",
             "What the store held is kept",
             "The log has its traceback at level DEBUG, under tokenadapter",
-        )
+        ),
+        (
+            failures.source_raised(TypeError("s3cr3t")),
+            RefreshConfigError,
+            "The token source has a mistake in its code: it failed with TypeError.",
+            "What the store held is kept",
+            "Correct it; the next call tries again.",
+        ),
     ],
     "source_returned": [
         (
-            failures.source_returned("it returned int"),
+            failures.source_returned(TypeError("it returned int")),
             RefreshConfigError,
             "The token source returned no token: it returned int.",
             "What the store held is kept",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from doubles import Authority
 
+from tokenadapter import MemoryStore, RefreshConfigError, StoreError, TokenError
 from tokenadapter.function_grant import FunctionGrant, function_grant
 from tokenadapter.interchange import Credential
 from tokenadapter.keeper import TokenKeeper
@@ -77,6 +79,110 @@ def test_a_function_that_was_given_a_refresh_token_counts_as_spending() -> None:
 def test_a_function_is_taken_to_spend_the_refresh_token() -> None:
     [credential] = FunctionGrant(obtain, {}).credentials(Token("abc", refresh_token="def"))
     assert credential == Credential("refresh_token", "def", single_use=True)
+
+
+class Source:
+    """A function that fails until somebody corrects it."""
+
+    def __init__(self, fault: Any) -> None:
+        self.fault = fault
+        self.calls = 0
+
+    def __call__(self, previous: Token | None) -> Any:
+        self.calls += 1
+        if isinstance(self.fault, Exception):
+            raise self.fault
+        return self.fault
+
+
+MISTAKES = [
+    TypeError("s3cr3t"),
+    AttributeError("s3cr3t"),
+    NameError("s3cr3t"),
+    ModuleNotFoundError("s3cr3t"),
+    SyntaxError("s3cr3t"),
+    5,
+]
+
+
+@pytest.mark.parametrize("fault", MISTAKES, ids=repr)
+def test_a_mistake_in_a_function_keeps_nobody_waiting_once_it_is_corrected(
+    fault: Any, tmp_path: Path
+) -> None:
+    source, store = Source(fault), f"file:{tmp_path}/token.json"
+    keeper = TokenKeeper(source, store)
+    for _ in range(2):
+        with pytest.raises(RefreshConfigError) as caught:
+            keeper.current()
+        assert caught.value.is_local
+        assert "s3cr3t" not in str(caught.value)
+    assert source.calls == 2
+    source.fault = "corrected"
+    assert TokenKeeper(source, store).current().access_token == "corrected"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError("down"),
+        KeyError("access_token"),
+        ValueError("no JSON"),
+        AssertionError(),
+        {"error": "busy"},
+    ],
+    ids=repr,
+)
+def test_what_an_outage_leads_to_is_not_taken_for_a_mistake(fault: Any, tmp_path: Path) -> None:
+    source = Source(fault)
+    keeper = TokenKeeper(source, f"file:{tmp_path}/token.json")
+    for _ in range(2):
+        with pytest.raises(TokenError):
+            keeper.current()
+    assert source.calls == 1
+
+
+def test_a_mistake_after_a_refresh_token_was_presented_leaves_its_fate_open(
+    tmp_path: Path,
+) -> None:
+    """It is presented again, and nobody waits for an answer."""
+    source = Source({"access_token": "a", "refresh_token": "r", "expires_in": 3600})
+    keeper = TokenKeeper(source, f"file:{tmp_path}/token.json")
+    first = keeper.current()
+    source.fault = TypeError()
+    with pytest.raises(RefreshConfigError):
+        keeper.renew(first)
+    intent = (keeper.store.load().document or {})["intent"]
+    assert (intent["attempt"], intent["awaited"]) == (1, [])
+    source.fault = {"access_token": "b", "refresh_token": "s", "expires_in": 3600}
+    assert keeper.renew(first).access_token == "b"
+    assert "intent" not in (keeper.store.load().document or {})
+
+
+def test_a_mistake_where_the_store_fails_is_not_held_either(tmp_path: Path) -> None:
+    class Broken(MemoryStore):
+        def load(self) -> Any:
+            raise StoreError("It is down. Nothing was lost.")
+
+    source = Source(TypeError())
+    keeper = TokenKeeper(ClientGrant(source), Broken())
+    for _ in range(2):
+        with pytest.raises(RefreshConfigError):
+            keeper.current()
+    assert source.calls == 2
+
+
+class ClientGrant(Authority):
+    """Spends nothing, and asks *source*."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self.source = source
+
+    def credentials(self, previous: Token | None) -> list[Credential]:
+        return [Credential("client", "secret")]
+
+    def fetch(self, credential: Credential, previous: Token | None) -> Any:
+        return self.source(previous)
 
 
 def test_telling_a_grant_from_a_function_loads_nothing_dear() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import pickle
 import threading
 from collections.abc import Callable
@@ -2107,6 +2108,23 @@ def test_a_failure_is_told_once_until_something_changes(new_keeper, authority, c
     with pytest.raises(errors.RefreshTemporarilyFailed):
         keeper.renew(keeper.current())
     assert [type(event).__name__ for event in events].count("RenewalFailed") == 2
+
+
+def test_a_failure_is_raised_or_logged_and_not_both(new_keeper, authority, clock, caplog):
+    keeper = new_keeper()
+    down = errors.RefreshTemporarilyFailed("It is down.", processed=False)
+    authority.script = [down]
+    with pytest.raises(errors.RefreshTemporarilyFailed, match="It is down"):
+        keeper.current()
+    assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
+    assert keeper.stats["RenewalFailed"] == 1
+    clock.go_on(60)
+    keeper.current()
+    clock.go_on(HOUR - 30)  # the old token does: nobody gets an error
+    authority.script = [down]
+    keeper.current()
+    (record,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    assert "It is down." in record.getMessage()
 
 
 def test_a_needed_login_is_told_with_its_reason_and_again_after_the_next_one(

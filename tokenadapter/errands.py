@@ -74,7 +74,7 @@ class Errands:
         self._lock_timeout = lock_timeout
         self.flight: Flight[Outcome | None] = Flight(machine, inline=inline)
         self._has_loaded = False
-        self._told: type[BaseException] | None = None
+        self._told: tuple[type[BaseException], bool] | None = None
 
     def load(self) -> None:
         """Import what renewals need, before the first one.
@@ -181,7 +181,7 @@ class Errands:
                 self.load()
                 outcome = self._renewal().perform(need, run.settle, seen)
         except Exception as error:
-            self._tell_failure(error)
+            self._tell_failure(error, is_raised=need.waits and not self._can_do_without(need))
             if need.waits:
                 raise
             return None
@@ -194,13 +194,24 @@ class Errands:
                 self._journal.trace("on_refresh raised", error)
         return outcome
 
-    def _tell_failure(self, error: Exception) -> None:
-        if type(error) is self._told:
+    def _can_do_without(self, need: Need) -> bool:
+        """Whether the token in hand does for whoever has *need*: no error is raised then."""
+        hand = self._holder.hand
+        is_good = hand is not None and not hand.token.is_same(need.rejected)
+        return is_good and self._holder.left() > 0
+
+    def _tell_failure(self, error: Exception, *, is_raised: bool) -> None:
+        told = type(error), is_raised
+        if told == self._told:
             return  # once is enough: during an outage every request comes here
-        self._told = type(error)
+        self._told = told
         reason = getattr(error, "reason", None)
         if reason is not None:
-            self._journal.tell("ReauthNeeded", reason=reason, error=str(error))
+            self._journal.tell("ReauthNeeded", is_raised=is_raised, reason=reason, error=str(error))
         else:
-            retry_at = getattr(error, "retry_at", None)
-            self._journal.tell("RenewalFailed", error=str(error), retry_at=retry_at)
+            self._journal.tell(
+                "RenewalFailed",
+                is_raised=is_raised,
+                error=str(error),
+                retry_at=getattr(error, "retry_at", None),
+            )

@@ -97,9 +97,12 @@ class RefreshConfigError(TokenError):
     Nothing was overwritten and no refresh token was lost.
 
     :ivar error: the server's ``error`` code (RFC 6749 section 5.2), if it sent one.
+    :ivar is_local: whether the program or its configuration failed by itself, and no server refused
+        anything: then nobody backs off, and the next call tries again.
     """
 
     error: str | None = None
+    is_local: bool = False
 
 
 class StoreError(TokenError):

@@ -171,18 +171,41 @@ def unsaved(store: TokenStore) -> TokenNotPersisted:
     )
 
 
-def source_raised(error: Exception) -> RefreshTemporarilyFailed:
+# What Python raises where code is wrong, whatever a server answered.  Not ValueError, LookupError
+# and AssertionError: an answer that is not as usual, in an outage, leads to those.
+_MISTAKES = (
+    AttributeError,
+    ImportError,
+    NameError,
+    NotImplementedError,
+    SyntaxError,
+    TypeError,
+)
+
+
+def source_raised(error: Exception) -> RefreshTemporarilyFailed | RefreshConfigError:
     # What it says may hold anything, secrets too: it is not ours to repeat.
+    name = type(error).__name__
+    if isinstance(error, _MISTAKES):
+        return RefreshConfigError(
+            f"The token source has a mistake in its code: it failed with {name}. What the store "
+            "held is kept. Correct it; the next call tries again. The log has the traceback at "
+            "level DEBUG, under tokenadapter.",
+            is_local=True,
+            processed=None,
+        )
     return RefreshTemporarilyFailed(
-        f"The token source failed with {type(error).__name__}. What the store held is kept. The "
+        f"The token source failed with {name}. What the store held is kept. The "
         "log has its traceback at level DEBUG, under tokenadapter."
     )
 
 
-def source_returned(why: str) -> RefreshConfigError:
+def source_returned(why: Exception) -> RefreshConfigError:
     return RefreshConfigError(
         f"The token source returned no token: {why}. What the store held is kept. It is to return "
-        "a Token, a mapping with the keys of a token response, or the text of an access token."
+        "a Token, a mapping with the keys of a token response, or the text of an access token.",
+        # A value of the right type that is no token may be what a server answered.
+        is_local=isinstance(why, TypeError),
     )
 
 

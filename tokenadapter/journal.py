@@ -33,21 +33,28 @@ class Journal:
         # Guards _counts.  Re-entrant, since a signal handler may count in mid-count.
         self._lock = threading.RLock()
 
-    def tell(self, name: str, **fields: Any) -> None:
-        """An event of the class *name* of :mod:`tokenadapter.events` happened."""
+    def tell(self, name: str, *, is_raised: bool = False, **fields: Any) -> None:
+        """An event of the class *name* of :mod:`tokenadapter.events` happened.
+
+        :param is_raised: whether a caller gets an error that says the same.  Then the log has the
+            event at level DEBUG only: the program logs what it catches.
+        """
         event: Event = getattr(events, name)(**fields)
         self._count(name)
-        log = logging.getLogger("tokenadapter")
-        log.log(event.level, "%s", event)
+        self.write(event, logging.DEBUG if is_raised else event.level)
         if self.listener is not None:
             try:
                 self.listener(event)
             except Exception as error:  # noqa: BLE001 - it is the program's, and told
-                raised = type(error).__name__
+                log, raised = logging.getLogger("tokenadapter"), type(error).__name__
                 log.log(
                     logging.ERROR, "on_event raised %s (traceback at DEBUG) for: %s", raised, event
                 )
                 self.trace("on_event raised", error)
+
+    def write(self, event: Event, level: int) -> None:
+        """Put *event* where people read it: into the log."""
+        logging.getLogger("tokenadapter").log(level, "%s", event)
 
     def note(self, name: str, **fields: Any) -> None:
         """As :meth:`tell`, of an event below the level WARNING: where nobody hears of those, it is

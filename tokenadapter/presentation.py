@@ -107,6 +107,10 @@ class Presenter:
             if getattr(answer, "processed", None) is False and not sent.may_be_sent():
                 self._try_to_write(view, before)
                 return None
+            if _is_local(answer):
+                if waiter is not None:
+                    self._end_intent(view, before, answer, waiter)
+                raise answer
             self._tell_all(lock, view, before, credential, answer, waiter)
             return None
         self._choice.begin_anew()
@@ -136,8 +140,9 @@ class Presenter:
         self._choice.raise_if_held(view.record, view.read_at)
         answer = self._ask(view, credential, None)
         if not isinstance(answer, _Minted):
-            hold = None if _is_final(answer, credential) else self._hold(view, answer)
-            self._keep(view.record, credential, answer, hold)
+            if not _is_local(answer):
+                hold = None if _is_final(answer, credential) else self._hold(view, answer)
+                self._keep(view.record, credential, answer, hold)
             raise answer
         self._choice.begin_anew()
         record = view.record.minted(answer.token, self._grant.asked, view.read_at)
@@ -221,7 +226,7 @@ class Presenter:
         try:
             return _completed(answer, credential, sent_at, wall)
         except (TypeError, ValueError) as error:
-            return failures.source_returned(str(error))
+            return failures.source_returned(error)
 
     def _save(
         self,
@@ -306,6 +311,14 @@ class Presenter:
         if record.intent is not None:
             return record.intent.credential == self._choice.digest(record, credential)
         return record.token is not None or before.token is None
+
+    def _end_intent(self, view: View, before: Record, failure: TokenError, waiter: Waiter) -> None:
+        """Write down that *waiter* awaits no answer any more, and no hold: a failure of this
+        program keeps nobody from trying again."""
+        # Of a mistake in code nobody knows whether the request was sent before.
+        is_unknown = getattr(failure, "processed", False) is None
+        record = view.record.unknown(before.hold, waiter) if is_unknown else before
+        self._try_to_write(view, record)
 
     def _tell_all(
         self,
@@ -401,6 +414,11 @@ def _sending(view: View) -> float:
     """Seconds within which a request follows its announcement: a store that is slow to tell what it
     holds is slow to write, too."""
     return _SENDING + 4 * view.took
+
+
+def _is_local(failure: TokenError) -> bool:
+    """Whether *failure* is one of this program or its configuration."""
+    return isinstance(failure, errors.RefreshConfigError) and failure.is_local
 
 
 def _is_final(failure: TokenError, credential: Credential) -> bool:

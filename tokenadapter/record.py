@@ -336,7 +336,7 @@ class Record(Value):
         intent = before.intent if before.salt == self.salt else None
         return self._replace(intent=intent, hold=hold)
 
-    def unknown(self, hold: Hold, waiter: Waiter | None = None) -> Self:
+    def unknown(self, hold: Hold | None, waiter: Waiter | None = None) -> Self:
         """Nobody knows whether the credential was spent: the intent goes on saying so.
 
         :param waiter: who does not await the answer any more.

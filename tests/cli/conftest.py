@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from profiles import billing, write
 
-from tokenadapter.cli import journal
 from tokenadapter.cli.main import main
 from tokenadapter.testing import TokenServer
 
@@ -26,7 +25,7 @@ CROWD = int(os.environ.get("CROWD", "8"))
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the command works: an empty directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("TOKENADAPTER_CONFIG", raising=False)
+    monkeypatch.setenv("TOKENADAPTER_CONFIG", str(tmp_path / "tokenadapter.toml"))
     return tmp_path
 
 
@@ -51,7 +50,6 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
     """Calls the command in this process: its exit code, and what it said."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        journal.TOLD.clear()
         try:
             code = main(arguments)
         except SystemExit as end:

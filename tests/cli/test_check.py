@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import socket
@@ -17,7 +18,7 @@ from profiles import billing, write
 from tokenadapter import FileStore, StoreError
 from tokenadapter.testing import TokenServer
 
-from .conftest import Command
+from .conftest import Command, spawn
 
 
 def findings(command: Command, *arguments: str) -> list[tuple[str, str]]:
@@ -129,6 +130,82 @@ def test_a_command_is_looked_for_and_not_run(command: Command, profile: Path, pl
     assert not (place / "was-run").exists()
 
 
+def test_a_program_that_others_can_write_is_a_problem(
+    command: Command, profile: Path, place: Path
+) -> None:
+    (place / "bin").mkdir(mode=0o700)
+    program = place / "bin" / "program"
+    program.write_text("#!/bin/sh\necho secret\n")
+    profile.write_text(profile.read_text().replace('"secret"', '{ command = ["bin/program"] }'))
+    for path in (program, program.parent):
+        program.chmod(0o700)
+        assert problems(command, "--offline") == []
+        path.chmod(0o772)
+        (problem,) = problems(command, "--offline")
+        assert (
+            f"billing.source.client_secret: {path} can be written by others (mode 0772)" in problem
+        )
+        assert f"run `chmod go-w {path}`" in problem
+        path.chmod(0o700)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can give files away")
+def test_a_program_of_another_user_is_a_problem(
+    command: Command, profile: Path, place: Path
+) -> None:
+    program = place / "program"
+    program.write_text("#!/bin/sh\necho secret\n")
+    program.chmod(0o755)
+    os.chown(program, 12345, -1)
+    profile.write_text(profile.read_text().replace('"secret"', '{ command = ["./program"] }'))
+    (problem,) = problems(command, "--offline")
+    assert f"{program} belongs to another user (number 12345), who could have you run" in problem
+
+
+def test_what_gives_up_a_protection_is_noted(command: Command, profile: Path) -> None:
+    text = profile.read_text().replace("[billing.source]", "allow_http = true\n[billing.source]")
+    profile.write_text(text + "allow_http = true\nverify = false\n")
+    notes = [text for level, text in findings(command, "--offline") if level == "note"]
+    assert len(notes) == 3
+    for key, note in zip(("source.verify", "allow_http", "source.allow_http"), notes, strict=True):
+        assert note.startswith(f"billing.{key} is ")
+    profile.write_text(text.replace("= true", "= false") + 'verify = "ca.pem"\n')
+    assert not [text for level, text in findings(command, "--offline") if level == "note"]
+
+
+@pytest.mark.parametrize(
+    ("rest", "key"),
+    [
+        ('json = { user = "ada", password = "s3cret" }', "source.json"),
+        ('json = { user = "ada", password = { env = "HOME" } }', None),
+        ('data = "user=ada&password=s3cret"', "source.data"),
+        ('[billing.source.data]\npassword = "s3cret"', "source.data"),
+        ('headers = { X-Key = "s3cret" }', "source.headers"),
+        ('data.key = { env = "HOME" }\nheaders = { Accept = "text/plain" }', None),
+        ('auth = ["ada", "s3cret"]', "source.auth"),
+    ],
+)
+def test_a_login_that_others_can_read(
+    rest: str, key: str | None, command: Command, place: Path, server: TokenServer
+) -> None:
+    text = billing(server, place)
+    login = f'[billing.source]\ntype = "login"\nurl = "{server.token_url}"\n{rest}\n'
+    path = write(place, text[: text.index("[billing.source]")] + login)
+    assert problems(command, "--offline") == []
+    path.chmod(0o644)
+    found = problems(command, "--offline")
+    assert len(found) == (key is not None)
+    assert key is None or f"Others can read {path}, and billing.{key} may be secret" in found[0]
+
+
+def test_a_password_of_a_store_that_others_can_read(
+    command: Command, profile: Path, server: TokenServer, place: Path
+) -> None:
+    text = re.sub("file:.*json", "redis://:s3cret@127.0.0.1:1#billing", billing(server, place))
+    write(place, text.replace('"secret"', '{ env = "HOME" }')).chmod(0o644)
+    assert any("billing.store may be secret" in one for one in problems(command, "--offline"))
+
+
 def test_a_first_refresh_token_is_not_missed_after_its_use(
     command: Command, rotating: TokenServer, place: Path
 ) -> None:
@@ -148,6 +225,33 @@ def test_functions_that_are_not_there(command: Command, profile: Path) -> None:
     )
     (problem,) = problems(command, "--offline")
     assert "billing.verdict: json has no 'nope'" in problem
+
+
+MISTAKES = {
+    "no module": (None, 1, 3),
+    "a module that needs another": ("import no_such_module_here", 1, 3),
+    "a module that cannot be read": ("def token(", 1, 3),
+    "a module that fails": ("1 / 0", 1, 3),
+    "no function": ("toekn = 5", 1, 3),
+    "what it should be": ("def token(previous):\n    return 'a-token'", 0, 0),
+}
+
+
+def test_check_and_header_agree_on_a_function_as_often_as_it_is_changed(
+    place: Path, server: TokenServer
+) -> None:
+    """Nobody waits until the mistake before is forgotten."""
+    text = billing(server, place)
+    source = '[billing.source]\ncallable = "changing_of_mine:token"\n'
+    write(place, text[: text.index("[billing.source]")] + source)
+    env = {"PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
+    for name, (code, checked, header) in MISTAKES.items():
+        if code is not None:
+            (place / "changing_of_mine.py").write_text(code)
+        said = spawn("check", "--offline", env=env)
+        assert said[0] == checked, (name, said)
+        said = spawn("header", "billing", env=env)
+        assert said[0] == header, (name, said)
 
 
 def test_a_store_that_cannot_be_used(command: Command, profile: Path, place: Path) -> None:

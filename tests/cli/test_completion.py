@@ -32,14 +32,19 @@ def test_bash_completes_commands_options_and_profiles(
     assert code == 0
     (place / "completion.bash").write_text(out)
     for words, offered in (
-        (["re"], {"refresh"}),
+        (["re"], {"refresh", "request"}),
         ([""], {*COMMANDS}),
         (["header", "b"], {"billing"}),
-        (["header", "--"], {"--help", "--config", "--min-validity", "--json"}),
+        (
+            ["header", "--"],
+            {"--help", "--config", "--min-validity", "--json", "--verbose", "--debug"},
+        ),
         (["run", "--profile", ""], {"billing"}),
         (["status", "--watch", ""], {"30s", "5m", "1h"}),
         (["completion", "z"], {"zsh"}),
         (["run", "--", "completion.b"], {"completion.bash"}),
+        (["run", "--inherit", "completion.b"], {"completion.bash"}),
+        (["exec", "billing", "completion.b"], {"completion.bash"}),
         (["header", "--config", "tok"], {"tokenadapter.toml"}),
     ):
         done = subprocess.run(

@@ -36,7 +36,7 @@ def command(directory: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_each_line_works(place: Path, server: TokenServer) -> None:
-    assert len(LINES) == 7
+    assert len(LINES) == 8
     home, opt, var = place / "home", place / "opt" / "billing", place / "var"
     (home / ".config" / "tokenadapter").mkdir(parents=True)
     var.mkdir()
@@ -77,12 +77,16 @@ def test_each_line_works(place: Path, server: TokenServer) -> None:
 def test_a_line_fails_if_there_is_no_token(place: Path) -> None:
     command(place)
     with TokenServer() as server:
-        write(place, billing(server, place))
+        config = write(place, billing(server, place))
         line = LINES[0].replace("https://api.example.com/", f"{server.public_url}")
         server.fail_next(503)
         done = subprocess.run(
             ["/bin/bash", "-c", line.replace("/var/lib/billing", str(place))],
-            env={"HOME": str(place), "PATH": f"{place}:/usr/bin:/bin"},
+            env={
+                "HOME": str(place),
+                "PATH": f"{place}:/usr/bin:/bin",
+                "TOKENADAPTER_CONFIG": str(config),
+            },
             cwd=place,
             capture_output=True,
             text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -51,6 +52,44 @@ def test_the_arguments_are_left_as_they_are() -> None:
     line = 'for a in "$@"; do echo "<$a>"; done'
     out = spawn("exec", "billing", "--", "sh", "-c", line, "sh", *arguments)[1]
     assert out.splitlines() == [f"<{argument}>" for argument in arguments]
+
+
+@pytest.mark.parametrize("way", [[], ["--env", "API_KEY"], ["--fd", "3"]], ids=" ".join)
+def test_the_program_gets_none_of_the_secrets_that_obtain_the_token(
+    way: list[str], profile: Path, server: TokenServer
+) -> None:
+    text = profile.read_text().replace('"secret"', '{ env = "SECRET_OF_MINE" }')
+    store = re.search(r"store = (.*)", text)[1]  # type: ignore[index]
+    profile.write_text(
+        text.replace(f"store = {store}", 'store = { env = "STORE_OF_MINE" }')
+        + '[billing.source.extra]\nstate = { env = "STATE_OF_MINE" }\n'
+    )
+    secrets = {
+        "SECRET_OF_MINE": "secret",
+        "STORE_OF_MINE": store.strip('"'),
+        "STATE_OF_MINE": "state",
+    }
+    code, out, err = spawn("exec", "billing", *way, "--", "env", env={**secrets, "OTHER": "kept"})
+    assert (code, err) == (0, "")
+    names = {line.partition("=")[0] for line in out.splitlines()}
+    assert not names & secrets.keys()
+    assert {"OTHER", "PATH"} <= names
+
+
+def test_the_token_may_be_in_a_variable_that_had_a_secret(profile: Path) -> None:
+    profile.write_text(profile.read_text().replace('"secret"', '{ env = "KEY" }'))
+    line = ["exec", "billing", "--env", "KEY", "--", "sh", "-c", 'echo "$KEY"']
+    assert spawn(*line, env={"KEY": "secret"})[1].strip() == token()
+
+
+def test_a_program_needs_no_dashes_before_it() -> None:
+    for line in (
+        ["exec", "billing", "--env", "KEY", "sh", "-c", 'echo "$KEY" "$@"', "--", "--env", "x"],
+        ["exec", "--env=KEY", "billing", "sh", "-c", 'echo "$KEY" "$@"', "--", "--env", "x"],
+    ):
+        code, out, err = spawn(*line)
+        assert (code, err) == (0, "")
+        assert out == f"{token()} --env x\n"
 
 
 def test_it_becomes_the_program() -> None:

@@ -13,10 +13,11 @@ import pytest
 from profiles import billing, write
 
 import tokenadapter
-from tokenadapter.cli.main import COMMANDS
+from tokenadapter.cli.main import COMMANDS, parser_of
 from tokenadapter.testing import TokenServer
 
 from .conftest import Command, spawn
+from .test_tokens import outlive
 
 
 def test_help_lists_the_commands_and_the_exit_codes(command: Command) -> None:
@@ -49,9 +50,11 @@ def test_the_version(command: Command) -> None:
         (["header"], "the following arguments are required: NAME"),
         (["header", "a", "b"], "unrecognized arguments: b"),
         (["header", "a", "--jsn"], "unrecognized arguments: --jsn"),
-        (["run", "script.py"], "script.py is not known here: a program to run stands behind --"),
-        (["run"], "what is to be run is missing: it stands at the end, behind --"),
+        (["run", "--proflie", "a", "script.py"], "unrecognized arguments: --proflie"),
+        (["run"], "what is to be run is missing: it stands at the end"),
         (["exec", "a", "--"], "what is to be run is missing"),
+        (["exec", "a"], "what is to be run is missing"),
+        (["exec"], "the following arguments are required: NAME"),
         (["exec", "a", "--fd", "1", "--", "b"], "'1' is no descriptor from 3 to 255"),
         (["exec", "a", "--env", "A=B", "--", "b"], "'A=B' is no name of an environment variable"),
         (["exec", "a", "--env", "", "--", "b"], "'' is no name of an environment variable"),
@@ -72,7 +75,7 @@ def test_wrong_configuration_is_3(command: Command, profile: Path, place: Path) 
     assert err.startswith(f"tokenadapter: {profile}: There is no profile 'biling'. Did you mean")
     assert command("header", "billing", "--config", "gone.toml")[0] == 3
     profile.unlink()
-    assert "There is no configuration file" in command("header", "billing")[2]
+    assert "There is no such file, but TOKENADAPTER_CONFIG" in command("header", "billing")[2]
 
 
 def test_a_client_that_is_refused_is_3_too(
@@ -83,8 +86,55 @@ def test_a_client_that_is_refused_is_3_too(
     assert (code, out) == (3, "")
     assert "invalid_client" in err
     assert "wrong-one" not in err
-    # Told once, and not by two voices.
+    assert len(err.splitlines()) == 1
     assert err.count("invalid_client") == 1
+
+
+def test_a_failure_is_told_once_though_a_function_listens_to_events(
+    command: Command, profile: Path, server: TokenServer
+) -> None:
+    listens = 'on_event = "builtins:repr"\n[billing.source]'
+    profile.write_text(profile.read_text().replace("[billing.source]", listens))
+    server.fail_next(503)
+    code, _, err = spawn("header", "billing")
+    assert code == 5
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("demo", "completion")])
+def test_every_command_can_tell_more(name: str, command: Command) -> None:
+    parser = parser_of(name)
+    known = {option for action in parser._actions for option in action.option_strings}
+    assert {"-v", "--verbose", "--debug"} <= known
+
+
+def test_verbose_and_debug_show_what_happens(
+    profile: Path, place: Path, server: TokenServer
+) -> None:
+    code, _, err = spawn("header", "billing", "--verbose")
+    assert code == 0
+    assert re.fullmatch(r"tokenadapter: renewed: token [0-9a-f]{8} by client in .* s\n", err)
+    assert spawn("header", "billing", "-v")[2] == ""
+    outlive(place)
+    assert "tokenadapter: waited " in spawn("header", "billing", "--debug")[2]
+
+
+def test_debug_shows_the_traceback_of_a_function(place: Path, server: TokenServer) -> None:
+    (place / "lib").mkdir()
+    (place / "lib" / "of_mine.py").write_text("def token(previous):\n    return 1 + ''\n")
+    text = billing(server, place)
+    start = text.index("[billing.source]")
+    write(place, text[:start] + '[billing.source]\ncallable = "of_mine:token"\n')
+    env = {"PYTHONPATH": str(place / "lib")}
+    for flag in ([], ["--verbose"]):
+        code, _, err = spawn("header", "billing", *flag, env=env)
+        assert code == 3
+        assert err.count("The token source has a mistake in its code") == 1
+        assert "Traceback" not in err
+    code, _, err = spawn("header", "billing", "--debug", env=env)
+    assert code == 3
+    assert "tokenadapter: the token source raised\nTraceback" in err
+    assert "    return 1 + ''" in err
 
 
 def test_a_dead_grant_is_4_and_says_which_command_helps(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from profiles import billing, write
 
+from tokenadapter.cli.main import main
 from tokenadapter.startup import DIRECTORY
 from tokenadapter.startup.profiles import Profiles
 from tokenadapter.testing import TokenServer
@@ -151,6 +152,43 @@ def test_modules_and_commands_can_be_run(
     assert spawn("run", "--", "-c", "import sys; print(sys.argv)", "a") == (0, "['-c', 'a']\n", "")
     (package / "__main__.py").write_text("print('the package')")
     assert spawn("run", "--", "reports")[1] == "the package\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        (["script.py", "--month", "5"], ["script.py", "--month", "5"]),
+        (["--inherit", "script.py", "--inherit"], ["script.py", "--inherit"]),
+        (["--profile", "billing", "-m", "json.tool", "-h"], ["-m", "json.tool", "-h"]),
+        (["--profile=billing", "-c", "pass", "--", "a"], ["-c", "pass", "--", "a"]),
+        (["script.py", "--", "a"], ["script.py", "--", "a"]),
+        (["--", "script.py", "--", "a"], ["script.py", "--", "a"]),
+        (["-v", "script.py"], ["script.py"]),
+    ],
+    ids=str,
+)
+def test_a_program_needs_no_dashes_before_it(
+    line: list[str],
+    command: list[str],
+    profile: Path,
+    place: Path,
+    become: list[object],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    script(place, "")
+    assert main(["run", *line]) == 0
+    assert become == [[sys.executable, *command]]
+
+
+def test_a_log_can_be_asked_for_in_the_program(
+    profile: Path, place: Path, server: TokenServer
+) -> None:
+    script(place, LEGACY)
+    for flag, is_told in (("--verbose", True), ("--debug", True), ("--inherit", False)):
+        server.expire_now()
+        code, out, err = spawn("run", flag, "script.py", server.api_url)
+        assert (code, out) == (0, "one\ntwo\nthree\n")
+        assert ("tokenadapter: renewed: token " in err) is is_told
 
 
 def test_a_console_script_runs_under_its_own_interpreter(

@@ -39,7 +39,9 @@ def test_before_anything_was_needed(command: Command, profile: Path, place: Path
     assert (code, err) == (0, "")
     header, row = out.splitlines()
     assert header.split("  ")[0] == "NAME"
-    assert re.search(r"^billing +no token +– +– +free +http://127.0.0.1:\d+/api/ +FileStore", row)
+    assert re.search(
+        r"^billing +no token +– +– +free +http://127.0.0.1:\d+/api/ +/.*/token.json$", row
+    )
     # It leaves nothing behind.
     assert [path.name for path in place.iterdir()] == ["tokenadapter.toml"]
 
@@ -58,6 +60,39 @@ def test_the_states_of_a_token(
         assert state(command)["state"] == expected
     assert re.search(r"expired +3\d s ago +\d\d min ago", command("status")[1])
     assert server.stats.token_requests == 1
+
+
+def test_paths_and_times_are_as_people_write_them(
+    command: Command,
+    profile: Path,
+    server: TokenServer,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command("header", "billing")
+    monkeypatch.setenv("HOME", str(place))
+    header, row = command("status")[1].splitlines()
+    assert "EXPIRES  " in header
+    assert row.endswith("  ~/state/token.json")
+    end = time.strftime("%H:%M", time.localtime(float(str(state(command)["expires_at"]))))
+    assert re.search(rf"fresh +in 59 min \((\d{{4}}-\d\d-\d\d )?{end}\)  ", row)
+    assert state(command)["path"] == f"{place}/state/token.json"
+    aged(place, left=100_000, lifetime=200_000)
+    assert re.search(r"in 27 h 46 min \(\d{4}-\d\d-\d\d \d\d:\d\d\)", command("status")[1])
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("/home/ada/x/y", "~/x/y"), ("/home/adam/x", "/home/adam/x"), ("/x", "/x")],
+)
+def test_a_path_below_home_is_short(path: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokenadapter.cli.table import short
+
+    for home in ("/home/ada", "/home/ada/"):
+        monkeypatch.setenv("HOME", home)
+        assert short(path) == said
+    monkeypatch.setenv("HOME", "/")
+    assert short(path) == path
 
 
 def test_what_others_wrote_into_the_store_does_not_reach_the_terminal(

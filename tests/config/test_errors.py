@@ -202,6 +202,18 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         "billing.source.client_id",
         "The environment variable NO_SUCH_VARIABLE is not set here",
     ),
+    "a program for what is no secret": (
+        START + SOURCE.replace('"app"', '{ command = ["pass", "show", "id"] }'),
+        6,
+        "billing.source.client_id",
+        "Only a secret may be kept by command: reading a profile runs no program",
+    ),
+    "a store in the keyring": (
+        START + 'store = { keyring = "store/billing" }\n' + SOURCE,
+        3,
+        "billing.store",
+        "Only a secret may be kept by keyring.* by env or file",
+    ),
     "a login with two bodies": (
         START + LOGIN + 'data = "x"\njson = { a = 1 }\n',
         7,
@@ -276,6 +288,32 @@ def test_a_mistake_is_named(mistake: str, tmp_path: Path) -> None:
     assert re.search(said, str(error), re.DOTALL), str(error)
     assert key is None or f": {key}: " in str(error)
     assert line is None or f", line {line}: " in str(error)
+
+
+def test_all_mistakes_of_a_profile_are_named_at_once(tmp_path: Path) -> None:
+    error = error_of(
+        tmp_path,
+        '[billing]\nprefx = "https://api.example/"\nlock_timeout = "long"\n'
+        + SOURCE.replace("client_id", "cleint_id")
+        + 'scoep = "a"\n[billing.verdict]\nstat = 419\n',
+    )
+    first, *others = str(error).split("\n  ")
+    assert first == f"{error.file}: 5 problems:"
+    assert [line.partition(": There")[0].partition(": Exp")[0] for line in others] == [
+        "line 2: billing.prefx",
+        "line 3: billing.lock_timeout",
+        "line 7: billing.source.cleint_id",
+        "line 8: billing.source.scoep",
+        "line 10: billing.verdict.stat",
+    ]
+    assert (error.line, error.key) == (2, "billing.prefx")
+    assert [part.line for part in error.parts] == [2, 3, 7, 8, 10]
+
+
+def test_a_key_that_was_misspelt_is_not_missing_besides(tmp_path: Path) -> None:
+    error = error_of(tmp_path, START + SOURCE.replace("client_id", "cleint_id"))
+    assert "Did you mean 'client_id'?" in str(error)
+    assert "missing" not in str(error)
 
 
 def every_key() -> list[tuple[str, str, Kind]]:

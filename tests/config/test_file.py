@@ -10,6 +10,7 @@ from profiles import write
 
 from tokenadapter import ProfileError
 from tokenadapter.config.file import ConfigFile, locate
+from tokenadapter.config.profile import Profile
 
 PROFILE = '[billing]\nprefix = "https://api.example/"\n'
 
@@ -31,17 +32,28 @@ def user_file(directory: Path) -> Path:
     return write(directory / "tokenadapter", PROFILE)
 
 
-def test_the_named_file_goes_first_then_the_variable_the_directory_and_the_user(
+def read(here: Path) -> ConfigFile:
+    """The file in the working directory, which is read because it is named."""
+    return ConfigFile.read(str(here / "work" / "tokenadapter.toml"))
+
+
+def test_the_named_file_goes_first_then_the_variable_and_the_user(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_user = user_file(here / "home" / ".config")
     assert locate() == str(of_user)
-    of_directory = write(here / "work", PROFILE)
-    assert locate() == str(of_directory)
     of_variable = write(here, PROFILE)
     monkeypatch.setenv("TOKENADAPTER_CONFIG", str(of_variable))
     assert locate() == str(of_variable)
     assert ConfigFile.read(str(of_user)).path == str(of_user)
+
+
+def test_the_working_directory_is_not_searched(here: Path) -> None:
+    write(here / "work", PROFILE)
+    with pytest.raises(ProfileError, match="in the working directory is not read unless you name"):
+        ConfigFile.read()
+    of_user = user_file(here / "home" / ".config")
+    assert ConfigFile.read().path == str(of_user)
 
 
 def test_the_users_directory_can_be_moved(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,13 +78,24 @@ def test_without_a_file_all_places_are_named(here: Path) -> None:
         locate()
     told = str(caught.value)
     assert "There is no configuration file: TOKENADAPTER_CONFIG is not set" in told
-    assert f"neither {here}/work/tokenadapter.toml nor {here}/home/.config/tokenadapter/" in told
+    assert f"there is no {here}/home/.config/tokenadapter/tokenadapter.toml." in told
+    assert "working directory" not in told
+
+
+def test_without_a_file_the_message_has_one_that_can_be_used(here: Path) -> None:
+    with pytest.raises(ProfileError) as caught:
+        locate()
+    told = str(caught.value)
+    assert "`tokenadapter init` writes" in told
+    smallest = write(here, told.partition("\n\n")[2])
+    (profile,) = (Profile(ConfigFile.read(str(smallest)), name) for name in ["billing"])
+    assert profile.prefixes == ["https://api.example.com/"]
 
 
 def test_a_variable_that_names_nothing_is_an_error_although_there_is_another_file(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(here / "work", PROFILE)
+    user_file(here / "home" / ".config")
     monkeypatch.setenv("TOKENADAPTER_CONFIG", str(here / "gone.toml"))
     with pytest.raises(ProfileError, match="no such file, but TOKENADAPTER_CONFIG names it"):
         ConfigFile.read()
@@ -82,7 +105,7 @@ def test_a_variable_that_names_nothing_is_an_error_although_there_is_another_fil
 def test_a_file_that_others_may_write_is_refused(here: Path, mode: int) -> None:
     write(here / "work", PROFILE).chmod(mode)
     with pytest.raises(ProfileError, match=r"Others may write it \(mode 0.*run `chmod go-w /"):
-        ConfigFile.read()
+        read(here)
 
 
 def test_a_file_of_another_user_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,23 +115,23 @@ def test_a_file_of_another_user_is_refused(here: Path, monkeypatch: pytest.Monke
     if uid == 0:  # what is root's is trusted by all
         os.chown(here / "work" / "tokenadapter.toml", 12345, -1)
     with pytest.raises(ProfileError, match=r"It belongs to another user .* run any program"):
-        ConfigFile.read()
+        read(here)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to root")
 def test_a_file_of_root_is_fine_for_all(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(here / "work", PROFILE).chmod(0o644)
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    assert "billing" in ConfigFile.read().tables
+    assert "billing" in read(here).tables
 
 
 def test_a_link_is_judged_by_where_it_leads(here: Path) -> None:
     target = write(here, PROFILE)
     (here / "work" / "tokenadapter.toml").symlink_to(target)
-    assert "billing" in ConfigFile.read().tables
+    assert "billing" in read(here).tables
     target.chmod(0o666)
     with pytest.raises(ProfileError, match="Others may write it"):
-        ConfigFile.read()
+        read(here)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to somebody")
@@ -118,13 +141,13 @@ def test_a_link_of_another_user_is_refused(here: Path) -> None:
     link.symlink_to(write(here, PROFILE))
     os.chown(link, 12345, -1, follow_symlinks=False)
     with pytest.raises(ProfileError, match="It belongs to another user"):
-        ConfigFile.read()
+        read(here)
 
 
 def test_what_is_no_file_is_refused(here: Path) -> None:
     os.mkfifo(here / "work" / "tokenadapter.toml", 0o600)
     with pytest.raises(ProfileError, match="It is not a regular file"):
-        ConfigFile.read()
+        read(here)
     with pytest.raises(ProfileError, match="There is no such file"):
         ConfigFile.read(str(here / "gone.toml"))
     with pytest.raises(ProfileError, match="It cannot be read: Is a directory"):
@@ -132,8 +155,9 @@ def test_what_is_no_file_is_refused(here: Path) -> None:
 
 
 def test_a_link_that_leads_nowhere_is_not_passed_over(here: Path) -> None:
-    user_file(here / "home" / ".config")
-    (here / "work" / "tokenadapter.toml").symlink_to(here / "gone")
+    path = user_file(here / "home" / ".config")
+    path.unlink()
+    path.symlink_to(here / "gone")
     with pytest.raises(ProfileError, match="There is no such file"):
         ConfigFile.read()
 
@@ -142,4 +166,4 @@ def test_what_is_not_utf_8_is_refused(here: Path) -> None:
     path = write(here / "work", "")
     path.write_bytes(b'[billing]\nprefix = "\xff"\n')
     with pytest.raises(ProfileError, match=r"It is not text in UTF-8 \(byte 20\)"):
-        ConfigFile.read()
+        read(here)

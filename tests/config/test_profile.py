@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from tokenadapter.testing import TokenServer
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delenv("TOKENADAPTER_CONFIG", raising=False)
+    monkeypatch.setenv("TOKENADAPTER_CONFIG", str(tmp_path / "tokenadapter.toml"))
 
 
 def profile(text: str, directory: Path) -> Profile:
@@ -243,6 +246,20 @@ def test_an_adapter_can_be_pickled_and_takes_no_secret_along(
         assert session.get(f"{server.api_url}x").status_code == 200
 
 
+def test_to_make_a_session_runs_no_program_and_reads_no_secret(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\necho secret\n")
+    program.chmod(0o700)
+    os.mkfifo(tmp_path / "scope")  # whoever reads it waits for a writer
+    text = billing(server, tmp_path).replace('"secret"', '{ command = ["./program"] }')
+    write(tmp_path, text + '[billing.source.extra]\nstate = { file = "scope" }\n')
+    tokenadapter.session("billing").close()
+    repr(tokenadapter.from_profile("billing"))
+    assert not (tmp_path / "was-run").exists()
+
+
 # --- functions ---------------------------------------------------------------------------
 
 
@@ -278,6 +295,38 @@ def test_a_function_that_is_not_there(
     with pytest.raises(RefreshConfigError) as caught:
         made.keeper().current()
     assert f"billing.source.callable: {said}" in str(caught.value)
+
+
+def test_a_function_whose_module_fails_is_named(server: TokenServer, tmp_path: Path) -> None:
+    (tmp_path / "failing_of_mine.py").write_text("s3cret +\n")
+    made = profile(with_function(server, tmp_path, "failing_of_mine:f"), tmp_path)
+    with pytest.raises(RefreshConfigError) as caught:
+        made.keeper().current()
+    said = "billing.source.callable: failing_of_mine raised SyntaxError when it was imported."
+    assert said in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [None, "import no_such_module_here\n", "def token(previous):\n    return previous.nothing\n"],
+    ids=["no module", "no module in it", "a mistake in the function"],
+)
+def test_a_mistake_in_a_function_holds_nobody_once_it_is_corrected(
+    mistake: str | None, server: TokenServer, tmp_path: Path
+) -> None:
+    name = f"corrected_{len(mistake or '')}"
+    if mistake is not None:
+        (tmp_path / f"{name}.py").write_text(mistake)
+    text = with_function(server, tmp_path, f"{name}:token")
+    with pytest.raises(RefreshConfigError) as caught:
+        profile(text, tmp_path).keeper().current()
+    assert caught.value.is_local
+    (tmp_path / f"{name}.py").write_text("def token(previous):\n    return 'a-token'\n")
+    sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    assert profile(text, tmp_path).keeper().current().access_token == "a-token"
 
 
 def test_callbacks_are_called(server: TokenServer, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,92 @@ def test_a_program_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("tokenadapter.config.references._PATIENCE", 0.2)
     with pytest.raises(ProfileError, match=r"has printed nothing within 0\.2 s"):
         prints("import time; time.sleep(60)").read()
+
+
+def script(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o700)
+    return path
+
+
+@pytest.mark.parametrize("name", ["./secret", "bin/secret"])
+def test_a_relative_program_counts_from_the_configuration(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the working directory, it could be another user's."""
+    for directory in ("etc", "work"):
+        (tmp_path / directory).mkdir()
+        script(tmp_path / directory / name, f"echo {directory}")
+    monkeypatch.chdir(tmp_path / "work")
+    assert reference("command", [name], tmp_path / "etc").read() == "etc"
+
+
+def test_the_arguments_of_a_program_count_from_the_configuration_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for directory in ("etc", "work"):
+        script(tmp_path / directory / "secret", f"echo {directory}")
+    monkeypatch.chdir(tmp_path / "work")
+    assert reference("command", ["sh", "secret"], tmp_path / "etc").read() == "etc"
+
+
+@pytest.mark.parametrize("path", [".:/bin:/usr/bin", ":/bin:/usr/bin"])
+def test_no_program_is_looked_for_in_the_working_directory(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "etc").mkdir()
+    script(tmp_path / "work" / "secret-of-mine", "echo work")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("PATH", path)
+    made = reference("command", ["secret-of-mine"], tmp_path / "etc")
+    with pytest.raises(ProfileError, match="secret-of-mine cannot be run"):
+        made.read()
+    with pytest.raises(ProfileError, match="There is no program secret-of-mine in PATH"):
+        made.check()
+
+
+def test_a_check_reads_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyring = pytest.importorskip("keyring")
+    asked: list[object] = []
+    monkeypatch.setattr(keyring, "get_password", lambda *who: asked.append(who))
+    program = script(tmp_path / "program", f"touch {tmp_path}/was-run")
+    os.mkfifo(tmp_path / "secret")  # whoever reads it waits for a writer
+    monkeypatch.setenv("SECRET", "s3cret")
+    for kind, place in (
+        ("keyring", "b/u"),
+        ("command", [str(program)]),
+        ("file", str(tmp_path / "secret")),
+        ("env", "SECRET"),
+    ):
+        reference(kind, place).check()
+    assert asked == []
+    assert not (tmp_path / "was-run").exists()
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (reference("env", "NO_SUCH"), "The environment variable NO_SUCH is not set here"),
+        (reference("env", "EMPTY"), "The environment variable EMPTY is empty"),
+        (reference("file", "/no/such"), "The file /no/such cannot be read: No such file"),
+        (reference("command", ["./no-such"]), r"/etc/\./no-such is no program that can be run"),
+        (reference("command", ["no-such"]), "There is no program no-such in PATH"),
+    ],
+    ids=str,
+)
+def test_a_check_says_what_is_missing(
+    made: Reference, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMPTY", "\n")
+    with pytest.raises(ProfileError, match=said):
+        made.check()
+
+
+def test_a_check_finds_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").touch()
+    with pytest.raises(ProfileError, match=r"The file .*secret is empty"):
+        reference("file", "secret", tmp_path).check()
 
 
 def test_a_program_does_not_read_our_standard_input() -> None:

@@ -16,6 +16,7 @@ from tokenadapter import (
     RefreshConfigError,
     RefreshTemporarilyFailed,
     RefreshToken,
+    TokenKeeper,
 )
 from tokenadapter.testing import TokenServer
 
@@ -180,6 +181,17 @@ def test_a_client_certificate_is_shown(tls: ssl.SSLContext, ca_file: str, client
 def test_a_file_that_is_not_there_has_to_be_corrected(option: str) -> None:
     with pytest.raises(RefreshConfigError, match=r"/nowhere.*Check the URL, verify, cert"):
         source("https://127.0.0.1:1/token", **{option: "/nowhere/a.pem"})()
+
+
+def test_a_file_that_was_not_there_keeps_nobody_waiting_once_it_is(
+    https_server: TokenServer, ca_file: str, tmp_path: Path
+) -> None:
+    store, later = f"file:{tmp_path}/token.json", tmp_path / "ca.pem"
+    with pytest.raises(RefreshConfigError, match="Check the URL, verify, cert"):
+        TokenKeeper(source(https_server.token_url, verify=str(later)), store).current()
+    later.write_bytes(Path(ca_file).read_bytes())
+    keeper = TokenKeeper(source(https_server.token_url, verify=str(later)), store)
+    assert keeper.current().access_token
 
 
 # Proxies

@@ -104,6 +104,7 @@ def test_a_login_form_answers_with_a_cookie_and_a_redirect(server: TokenServer) 
 
 
 NOW = 1_800_000_000
+LOST_LIFETIME = "no lifetime at 'd.ttl'; it holds: access_token)"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,6 @@ NOW = 1_800_000_000
         ({"end": NOW + 60}, {"Date": formatdate(NOW, usegmt=True)}, {"expires_at": "end"}, 60),
         ({"end": NOW * 1000 + 60_000}, {"Date": formatdate(NOW)}, {"expires_at": "end"}, 60),
         ({"end": NOW + 60, "expires_in": 5}, {}, {"expires_at": "end"}, 5),
-        ({"end": "soon"}, {}, {"expires_at": "end"}, None),
     ],
 )
 def test_the_lifetime_is_found(
@@ -173,6 +173,22 @@ def test_refused_credentials_are_not_tried_again(server: TokenServer, status: in
         (200, {"access_token": 1}, {}, RefreshConfigError, "no text at 'access_token'"),
         (200, {"access_token": ""}, {}, RefreshConfigError, "no text at 'access_token'"),
         (200, {"message": "Wrong"}, {}, RefreshConfigError, "'access_token': \"Wrong\"; it"),
+        (200, {"access_token": "a"}, {"expires_in": "d.ttl"}, RefreshConfigError, LOST_LIFETIME),
+        (
+            200,
+            {"access_token": "a", "d": {}},
+            {"expires_in": "d"},
+            RefreshConfigError,
+            "at 'd'; it",
+        ),
+        (200, {"access_token": "a"}, {"expires_at": "e"}, RefreshConfigError, "Check expires_at;"),
+        (
+            200,
+            {"access_token": "a", "e": "x"},
+            {"expires_at": "e"},
+            RefreshConfigError,
+            "at 'e'; it",
+        ),
         (200, "<p>", {"token": "cookie:s"}, RefreshConfigError, "no text at 'cookie:s'"),
         (200, [], {}, RefreshConfigError, "no text at 'access_token'"),
         (200, "<p>", {}, RefreshTemporarilyFailed, "HTML instead of a token"),

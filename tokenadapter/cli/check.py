@@ -1,7 +1,8 @@
 """``tokenadapter check``: looks for what is wrong.
 
-It reads the configuration and what it refers to, takes each lock for a moment, and asks each server
-for its head, without any secret. Nothing is renewed. For a cron job's own view of the world, let
+It reads the configuration, looks whether what that refers to is there, takes each lock for a
+moment, and asks each server for its head. No secret is read or sent, no program is run, and nothing
+is renewed; functions that a profile names are imported. For a cron job's own view of the world, let
 cron run it: its environment is another one.
 """
 
@@ -74,10 +75,11 @@ def _findings(options: Namespace) -> Iterator[Finding]:
 def _of_profile(profile: Profile, *, offline: bool) -> Iterator[Finding]:
     from tokenadapter.cli.kept import store
     from tokenadapter.cli.reach import servers
-    from tokenadapter.cli.written import references
+    from tokenadapter.cli.written import references, risks
 
     findings, has_refresh_token = store(profile)
     yield from references(profile, has_refresh_token=has_refresh_token)
+    yield from risks(profile)
     yield from findings
     if not offline:
         yield from servers(profile)

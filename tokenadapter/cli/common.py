@@ -25,6 +25,7 @@ __all__ = [
     "usable_token",
 ]
 
+_WARNING = 30
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -80,7 +81,9 @@ def named_profile(options: Namespace) -> Profile:
     from tokenadapter.cli.journal import StderrJournal
 
     keeper = profile.keeper()
-    keeper.journal = StderrJournal(profile.name, keeper.journal.listener)
+    keeper.journal = StderrJournal(
+        profile.name, keeper.journal.listener, to_log=options.level < _WARNING
+    )
     return profile
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokenadapter.cli.main import COMMANDS, parser_of
+from tokenadapter.cli.main import COMMANDS, parser_of, takes_program
 from tokenadapter.cli.streams import say
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _tokenadapter() {{
 {cases}
         esac ;;
     esac
-    COMPREPLY=($(compgen -W "$words" -- "$word"))
+    COMPREPLY+=($(compgen -W "$words" -- "$word"))
 }}
 complete -F _tokenadapter tokenadapter
 """
@@ -86,5 +86,8 @@ def _cases() -> str:
             words += map(str, action.choices or ())
             if action.dest in ("name", "names"):
                 words.append(_NAMES)
-        lines.append(f'            {command}) words="{" ".join(words)}" ;;')
+        case = f'{command}) words="{" ".join(words)}"'
+        if takes_program(command):
+            case += '; COMPREPLY=($(compgen -f -- "$word"))'
+        lines.append(f"            {case} ;;")
     return "\n".join(lines)

@@ -1,34 +1,38 @@
 """``tokenadapter exec``: any program, with the token in its environment or on a descriptor.
 
-  tokenadapter exec billing --env API_TOKEN -- ./report --month 5
-  tokenadapter exec billing --fd 3 -- sh -c 'deploy --token-file /dev/fd/3'
+  tokenadapter exec billing --env API_TOKEN ./report --month 5
+  tokenadapter exec billing --fd 3 sh -c 'deploy --token-file /dev/fd/3'
 
 The program takes the place of this process, with its exit code and its signals. It keeps the token
 that it was given: for one that runs longer than its token lives, say --min-validity, or give it a
-way to ask again.
+way to ask again. It does not get the variables from which the profile takes its secrets.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenadapter.cli.become import become
 from tokenadapter.cli.common import add_min_validity, add_name, named_profile, usable_token
+from tokenadapter.config.grants import ProfileGrant
+from tokenadapter.config.references import is_reference
 from tokenadapter.config.trouble import ProfileError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from tokenadapter.config.profile import Profile
+
 __all__ = ["TAKES_PROGRAM", "add_arguments", "perform"]
 
 TAKES_PROGRAM = True
-"""Whether a program and its arguments stand behind a ``--``."""
+"""Whether a program and its arguments stand at the end."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.usage = "%(prog)s NAME [--env VAR | --fd N] [--min-validity TIME] -- PROGRAM …"
+    parser.usage = "%(prog)s NAME [--env VAR | --fd N] [--min-validity TIME] [--] PROGRAM …"
     add_name(parser)
     way = parser.add_mutually_exclusive_group()
     way.add_argument(
@@ -52,10 +56,22 @@ def perform(options: Namespace) -> int:
     keeper = profile.keeper()
     keeper.wait(keeper.lock_timeout)
     token = keeper.fresh() or token
+    environment = _without_secrets(profile)
     if options.fd is None:
-        return become(options.program, {**os.environ, options.env: token.access_token})
-    _offer(token.access_token, options.fd)
-    return become(options.program, os.environ)
+        environment[options.env] = token.access_token
+    else:
+        _offer(token.access_token, options.fd)
+    return become(options.program, environment)
+
+
+def _without_secrets(profile: Profile) -> dict[str, str]:
+    """The environment without the variables that obtain a token, or reach the store: the program
+    is to have the token, and no more."""
+    store: Any = profile.config.table(profile.name).get("store")
+    taken = {store["env"]} if is_reference(store) and "env" in store else set()
+    if isinstance(profile.grant, ProfileGrant):
+        taken |= {each.place for each in profile.grant.references() if each.kind == "env"}
+    return {name: value for name, value in os.environ.items() if name not in taken}
 
 
 def _variable(text: str) -> str:

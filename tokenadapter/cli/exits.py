@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tokenadapter.cli.journal import TOLD, named
+from tokenadapter.cli.journal import named
 from tokenadapter.config.trouble import ProfileError
 from tokenadapter.errors import (
     LockTimeout,
@@ -38,7 +38,6 @@ def explained(error: Exception, name: str | None) -> int:
     """
     for kind, code in _CODES:
         if isinstance(error, kind):
-            if str(error) not in TOLD:
-                sys.stderr.write(f"tokenadapter: {named(str(error), name)}\n")
+            sys.stderr.write(f"tokenadapter: {named(str(error), name)}\n")
             return code
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokenadapter.cli.table import harmless
 from tokenadapter.journal import Journal
@@ -12,10 +12,7 @@ from tokenadapter.journal import Journal
 if TYPE_CHECKING:
     from tokenadapter.events import Event
 
-__all__ = ["TOLD", "StderrJournal", "named"]
-
-TOLD: set[str] = set()
-"""The errors that were told already."""
+__all__ = ["StderrJournal", "named"]
 
 _WARNING = 30
 
@@ -27,24 +24,28 @@ def named(message: str, profile: str | None) -> str:
 
 
 class StderrJournal(Journal):
-    """Tells people what a log would warn of.
+    """Shows people what a log would warn of.
 
-    There is nobody to set up a log, and ``logging`` would take its time to import.
+    A failure that ends the command is not among that: the command says it at its end.
 
     :param profile: the name of the profile that the token is of.
+    :param to_log: whether a log is set up, which shows the events too.
     """
 
-    def __init__(self, profile: str, listener: Callable[[Event], object] | None) -> None:
+    def __init__(
+        self,
+        profile: str,
+        listener: Callable[[Event], object] | None,
+        *,
+        to_log: bool,
+    ) -> None:
         super().__init__(listener)
         self._profile = profile
+        self._to_log = to_log
 
-    def tell(self, name: str, **fields: Any) -> None:
-        """An event of the class *name* of :mod:`tokenadapter.events` happened."""
-        from tokenadapter import events
-
-        event: Event = getattr(events, name)(**fields)
-        if event.level >= _WARNING:
+    def write(self, event: Event, level: int) -> None:
+        """Write *event* to standard error."""
+        if self._to_log:
+            super().write(event, level)
+        elif level >= _WARNING:
             sys.stderr.write(f"tokenadapter: {named(str(event), self._profile)}\n")
-            TOLD.add(fields.get("error", ""))
-        if self.listener is not None:
-            super().tell(name, **fields)

@@ -74,7 +74,11 @@ def _token(profile: Profile, told: dict[str, Any], *, needs_login: bool) -> Iter
             f"answer to `tokenadapter adopt {profile.name}`.",
         )
         return
-    yield Finding(GOOD, profile.name, f"{told['store']}: {state}")
+    doubt = ""
+    if state in ("fresh", "stale"):
+        # The store cannot know that the server has given it up.
+        doubt = f"; if the API refuses it all the same, run `tokenadapter refresh {profile.name}`"
+    yield Finding(GOOD, profile.name, f"{told['store']}: {state}{doubt}")
     if failure is not None:
         yield Finding(NOTE, profile.name, f"The last renewal failed: {failure['cause']}")
     if told["store"].startswith("MemoryStore"):

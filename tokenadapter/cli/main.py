@@ -13,11 +13,12 @@ from tokenadapter.cli.streams import make_ready, say
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-__all__ = ["COMMANDS", "main", "parser_of"]
+__all__ = ["COMMANDS", "main", "parser_of", "takes_program"]
 
 COMMANDS = {
     "header": "print a header line with the token, for curl -H @-",
     "token": "print the token alone",
+    "request": "send one request with the token, and print the answer",
     "run": "run a Python program whose requests are signed",
     "exec": "run any program with the token in its environment",
     "status": "show which tokens there are, without side effects",
@@ -25,9 +26,15 @@ COMMANDS = {
     "refresh": "renew a token now",
     "forget": "revoke a token and empty its store",
     "check": "look for what is wrong, and say what to do",
+    "init": "write the smallest configuration file, to begin with",
     "demo": "show what this is about, on a server of its own",
     "completion": "print what makes the shell complete all this",
 }
+
+_WARNING, _INFO, _DEBUG = 30, 20, 10  # logging's own: it would take its time to import
+
+# With these the line of a program begins that is a module or a text.
+_OF_PYTHON = ("-m", "-c")
 
 _EPILOG = """\
 "tokenadapter COMMAND --help" tells more.
@@ -40,6 +47,7 @@ exit codes:
   4    somebody has to log in again (then: tokenadapter adopt NAME)
   5    it failed for now, later it may not
   6    the token store cannot be used
+  22   the API answered "request" with a status of 400 or above
   126, 127  the program of "run" or "exec" cannot be run, or is not there
   130  interrupted
 """
@@ -55,6 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options: Any = None
     try:
         options = _options(command, rest)
+        if options.level < _WARNING:
+            from tokenadapter.cli.table import harmless
+            from tokenadapter.startup.log import begin_log
+
+            begin_log(options.level, harmless)
         code: int = _module(command).perform(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -87,7 +100,28 @@ def parser_of(command: str) -> ArgumentParser:
         allow_abbrev=False,
     )
     module.add_arguments(parser)
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        dest="level",
+        action="store_const",
+        const=_INFO,
+        default=_WARNING,
+        help="show what happens to the token, on standard error",
+    )
+    parser.add_argument(
+        "--debug",
+        dest="level",
+        action="store_const",
+        const=_DEBUG,
+        help="show it in detail, with the tracebacks of your own functions",
+    )
     return parser
+
+
+def takes_program(command: str) -> bool:
+    """Whether a program and its arguments stand at the end of *command*."""
+    return getattr(_module(command), "TAKES_PROGRAM", False)
 
 
 def _module(command: str) -> Any:
@@ -100,19 +134,40 @@ def _options(command: str, rest: Sequence[str]) -> Any:
     plain = getattr(_module(command), "PLAIN", None)
     if plain is not None and len(rest) == 1 and rest[0][:1] not in ("-", ""):
         # As most crontabs have it: argparse alone would take a tenth of the time that this takes.
-        return SimpleNamespace(name=rest[0], **plain)
+        return SimpleNamespace(name=rest[0], level=_WARNING, **plain)
     parser = parser_of(command)
-    if not getattr(_module(command), "TAKES_PROGRAM", False):
+    if not takes_program(command):
         return parser.parse_args(rest)
-    # Not left to argparse: what it makes of a second "--" depends on its version.
-    end = rest.index("--") if "--" in rest else len(rest)
-    options, unknown = parser.parse_known_args(rest[:end])
-    if unknown:
-        parser.error(f"{unknown[0]} is not known here: a program to run stands behind --")
-    options.program = [*rest[end + 1 :]]
-    if not options.program:
-        parser.error("what is to be run is missing: it stands at the end, behind --")
+    ours, program = _parted(parser, rest)
+    options = parser.parse_args(ours)
+    options.program = program
+    if not program:
+        parser.error("what is to be run is missing: it stands at the end")
     return options
+
+
+def _parted(parser: ArgumentParser, rest: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments that are ours, and the program's line, with or without a ``--`` before it.
+
+    Not left to argparse: it takes the program's options for ours, and what it makes of a second
+    ``--`` depends on its version.
+    """
+    takes_value = {
+        option: action.nargs != 0 for action in parser._actions for option in action.option_strings
+    }
+    names = sum(not action.option_strings for action in parser._actions)
+    ours: list[str] = []
+    left = [*rest]
+    while left and left[0] != "--":
+        word = left[0]
+        if word[:1] == "-" and word not in _OF_PYTHON:
+            count = 2 if takes_value.get(word) else 1
+        elif names:
+            names, count = names - 1, 1
+        else:
+            return ours, left
+        ours, left = ours + left[:count], left[count:]
+    return ours, left[1:]
 
 
 def _without_command(given: Sequence[str]) -> int:

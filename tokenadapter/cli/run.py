@@ -1,8 +1,8 @@
 """``tokenadapter run``: a Python program, as it is, with its requests signed.
 
-  tokenadapter run -- report.py --month 5
-  tokenadapter run --profile billing -- -m reports.monthly
-  tokenadapter run -- some-console-script
+  tokenadapter run report.py --month 5
+  tokenadapter run --profile billing -m reports.monthly
+  tokenadapter run some-console-script
 
 Every requests session of the program signs what it sends under the prefixes of the profiles (all
 of them, or those that are named), renews, and replays; a header that the program sets itself is
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 __all__ = ["TAKES_PROGRAM", "add_arguments", "perform"]
 
 TAKES_PROGRAM = True
-"""Whether a program and its arguments stand behind a ``--``."""
+"""Whether a program and its arguments stand at the end."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.usage = "%(prog)s [--profile NAME]… [--inherit] -- SCRIPT.py … | -m MODULE … | PROGRAM …"
+    parser.usage = (
+        "%(prog)s [--profile NAME]… [--inherit] [--] SCRIPT.py … | -m MODULE … | PROGRAM …"
+    )
     parser.add_argument(
         "--profile", metavar="NAME", action="append", help="one of the profiles; all if none is"
     )
@@ -63,6 +65,7 @@ def perform(options: Namespace) -> int:
         "profiles": names,
         "config": config.path,
         "inherit": options.inherit,
+        "level": options.level,
         "pythonpath": paths,
     }
     ours = {

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from tokenadapter.protocols import TokenStore
     from tokenadapter.token import Token
 
-__all__ = ["standing_of"]
+__all__ = ["standing_of", "unusable"]
+
+_NOTHING: dict[str, Any] = {
+    "api": [],
+    "store": "",
+    "path": None,
+    "expires_at": None,
+    "expires_in": None,
+    "renewed_ago": None,
+    "lock": None,
+}
 
 
 def standing_of(profile: Profile) -> dict[str, Any]:
@@ -34,6 +44,7 @@ def standing_of(profile: Profile) -> dict[str, Any]:
         "name": profile.name,
         "api": profile.prefixes,
         "store": repr(store),
+        "path": getattr(store, "path", None),
         "state": "no token",
         "token": None,
         "expires_at": None,
@@ -66,7 +77,7 @@ def unusable(
     """How the token of a profile stands that cannot be looked at."""
     name = profile if isinstance(profile, str) else profile.name
     return {
-        **(told or {"api": [], "store": "", "expires_in": None, "renewed_ago": None, "lock": None}),
+        **(told or _NOTHING),
         "name": name,
         "state": "unusable",
         "failure": {"cause": why, "ago": None, "held_for": None},

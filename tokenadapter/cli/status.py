@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenadapter.cli.standing import standing_of, unusable
 from tokenadapter.cli.streams import say
-from tokenadapter.cli.table import span, table
+from tokenadapter.cli.table import clock, short, span, table
 from tokenadapter.config.file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.config.trouble import ProfileError
@@ -32,7 +32,7 @@ __all__ = ["PLAIN", "add_arguments", "perform"]
 PLAIN: dict[str, Any] = {"config": None, "json": False, "watch": None}
 """What is meant where nothing but a name is given."""
 
-_COLUMNS = ("NAME", "STATE", "EXPIRES IN", "RENEWED", "LOCK", "API", "STORE")
+_COLUMNS = ("NAME", "STATE", "EXPIRES", "RENEWED", "LOCK", "API", "STORE")
 _COLOURS = {
     "fresh": "good",
     "stale": "good",
@@ -107,8 +107,10 @@ def _row(told: dict[str, Any]) -> tuple[str, ...]:
     left, ago, api = told["expires_in"], told["renewed_ago"], told["api"]
     if left is None:
         ends = "–" if ago is None else "not known"
+    elif left > 0:
+        ends = f"in {span(left)} ({clock(time.time() + left)})"
     else:
-        ends = span(left) if left > 0 else f"{span(-left)} ago"
+        ends = f"{span(-left)} ago"
     return (
         told["name"],
         told["state"],
@@ -116,7 +118,7 @@ def _row(told: dict[str, Any]) -> tuple[str, ...]:
         "–" if ago is None else f"{span(ago)} ago",
         told["lock"] or "free",
         (api[0] if api else "–") + (f" and {len(api) - 1} more" if len(api) > 1 else ""),
-        told["store"] or "–",
+        short(told["path"]) if isinstance(told["path"], str) else told["store"] or "–",
     )
 
 

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
-__all__ = ["make_ready", "say"]
+if TYPE_CHECKING:
+    from tokenadapter.errors import TokenError
+
+__all__ = ["STDOUT", "make_ready", "say", "unwritable"]
+
+STDOUT = "Standard output"
 
 
 def make_ready() -> None:
@@ -32,9 +38,13 @@ def say(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        from tokenadapter.errors import TokenError
+        raise unwritable(STDOUT, error) from None
 
+
+def unwritable(place: str, error: OSError) -> TokenError:
+    """The error of output that cannot be written to *place*."""
+    from tokenadapter.errors import TokenError
+
+    if place == STDOUT:
         sys.stdout = None  # else the interpreter tries once more at its end
-        raise TokenError(
-            f"Standard output cannot be written: {error.strerror}. What the store holds is kept."
-        ) from None
+    return TokenError(f"{place} cannot be written: {error.strerror}. What the store holds is kept.")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["coloured", "harmless", "span", "table"]
+__all__ = ["clock", "coloured", "harmless", "short", "span", "table"]
 
 _COLOURS = {"good": "32", "warning": "33", "bad": "31", "dim": "2"}
 
@@ -23,6 +24,21 @@ def span(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes % 60} min".removesuffix(" 0 min")
     return f"{hours // 24} d {hours % 24} h".removesuffix(" 0 h")
+
+
+def clock(moment: float) -> str:
+    """A time of today as ``14:05``, any other with its date: ``2026-11-30 14:05``.
+
+    :param moment: a POSIX timestamp in seconds.
+    """
+    day, clock = time.strftime("%Y-%m-%d %H:%M", time.localtime(moment)).split()
+    return clock if day == time.strftime("%Y-%m-%d") else f"{day} {clock}"
+
+
+def short(path: str) -> str:
+    """*path* with ``~`` in place of the home directory."""
+    home = os.path.expanduser("~").rstrip(os.sep)
+    return f"~{path[len(home) :]}" if home and path.startswith(home + os.sep) else path
 
 
 def harmless(text: str) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenadapter.config.file import ConfigFile
-from tokenadapter.config.references import KINDS, Reference, is_reference, resolved
+from tokenadapter.config.references import KINDS, PLAIN_KINDS, Reference, is_reference, resolved
 from tokenadapter.config.schema import Kind
-from tokenadapter.config.trouble import nearest
+from tokenadapter.config.trouble import Problems, nearest
 
 __all__ = ["checked"]
 
@@ -30,24 +30,29 @@ def checked(
     :raises ProfileError: if it has a key that is not known, lacks one, or has a value that cannot
         be.
     """
-    for name in table:
-        if name not in kinds:
+    problems, values, meant = Problems(), {}, ""
+    for name, value in table.items():
+        with problems.collected():
+            if name in kinds:
+                values[name] = _value(config, [*key, name], value, kinds[name])
+                continue
+            hint = nearest(name, kinds)
+            meant += hint
             raise config.error(
-                [*key, name],
-                f"There is no such key.{nearest(name, kinds)} Known here: {', '.join(kinds)}.",
+                [*key, name], f"There is no such key.{hint} Known here: {', '.join(kinds)}."
             )
-    values = {
-        name: _value(config, [*key, name], value, kinds[name]) for name, value in table.items()
-    }
     for name in required:
-        if name not in table:
-            raise config.error([*key, name], f"It is missing: give {kinds[name].expected}.")
+        if name not in table and repr(name) not in meant:
+            with problems.collected():
+                raise config.error([*key, name], f"It is missing: give {kinds[name].expected}.")
+    problems.raise_any()
     return values
 
 
 def _value(config: ConfigFile, key: Sequence[str], value: Any, kind: Kind) -> Any:
     if kind.is_late or kind.fits("text"):
-        value = _referring(config, key, value, is_table=kind.fits({}))
+        kinds = KINDS if kind.is_late else PLAIN_KINDS
+        value = _referring(config, key, value, kinds, is_table=kind.fits({}))
     # What is said of a text holds for one that is kept elsewhere, too.
     if not kind.fits(resolved(value, lambda reference: "text")):
         raise config.error(
@@ -57,19 +62,30 @@ def _value(config: ConfigFile, key: Sequence[str], value: Any, kind: Kind) -> An
 
 
 def _referring(
-    config: ConfigFile, key: Sequence[str], value: Any, *, is_table: bool = False
+    config: ConfigFile,
+    key: Sequence[str],
+    value: Any,
+    kinds: Sequence[str],
+    *,
+    is_table: bool = False,
 ) -> Any:
     if is_reference(value) and not is_table:
         ((kind, place),) = value.items()
+        if kind not in kinds:
+            raise config.error(
+                key,
+                f"Only a secret may be kept by {kind}: reading a profile runs no program. Give the "
+                f"value itself, or a table that says where it is kept by {' or '.join(kinds)}.",
+            )
         reference = Reference(kind, place, ".".join(key), config.path)
         expected = reference.expected()
         if expected is not None:
             raise config.error([*key, kind], f"Expected is {expected}, not {_described(place)}.")
         return reference
     if isinstance(value, Mapping):
-        return {name: _referring(config, [*key, name], item) for name, item in value.items()}
+        return {name: _referring(config, [*key, name], it, kinds) for name, it in value.items()}
     if isinstance(value, list):
-        return [_referring(config, [*key, str(at)], item) for at, item in enumerate(value)]
+        return [_referring(config, [*key, str(at)], it, kinds) for at, it in enumerate(value)]
     return value
 
 

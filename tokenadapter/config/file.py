@@ -4,12 +4,12 @@ The first of these that exists is used, alone:
 
 1. the file that is named: ``from_profile(…, config=…)``, ``tokenadapter --config``;
 2. the file that the environment variable ``TOKENADAPTER_CONFIG`` names;
-3. ``tokenadapter.toml`` in the working directory;
-4. ``tokenadapter/tokenadapter.toml`` in the user's configuration directory: that is
+3. ``tokenadapter/tokenadapter.toml`` in the user's configuration directory: that is
    ``$XDG_CONFIG_HOME``, or else ``~/.config``; on Windows ``%APPDATA%``.
 
-A configuration names programs to run and servers to send secrets to.  So a file that somebody else
-may have written is refused, as ssh does: others' files lie in working directories, too.
+A configuration names programs to run and servers to send secrets to.  So the working directory is
+never searched: it may be a repository that somebody else wrote, and the user only cloned.  For the
+same reason a file that another user may have written is refused, as ssh does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,19 @@ else:
     shlex = late("shlex")
     tomllib = late("tomllib")
 
-__all__ = ["ConfigFile", "locate"]
+__all__ = ["EXAMPLE", "ConfigFile", "locate", "named_file", "users_file"]
+
+EXAMPLE = """\
+[billing]
+prefix = "https://api.example.com/"
+
+[billing.source]
+type = "client_credentials"
+token_url = "https://id.example.com/token"
+client_id = "billing"
+client_secret = { file = "billing-secret" }
+"""
+"""The smallest configuration."""
 
 NAME = "tokenadapter.toml"
 VARIABLE = "TOKENADAPTER_CONFIG"
@@ -117,20 +129,38 @@ def locate() -> str:
 
     :raises ProfileError: if there is none.
     """
-    named = os.environ.get(VARIABLE)
-    if named:
-        path = os.path.abspath(os.path.expanduser(named))
+    path = named_file()
+    if path is not None:
         if not os.path.exists(path):
-            raise ProfileError(f"There is no such file, but {VARIABLE} names it.", file=path)
+            raise ProfileError(
+                f"There is no such file, but {VARIABLE} names it: `tokenadapter init` writes one.",
+                file=path,
+            )
         return path
-    places = [os.path.abspath(NAME), os.path.join(_user_directory(), "tokenadapter", NAME)]
-    for path in places:
-        if os.path.lexists(path):
-            return path
-    raise ProfileError(
-        f"There is no configuration file: {VARIABLE} is not set, and there is neither "
-        f"{places[0]} nor {places[1]}."
+    path = users_file()
+    if os.path.lexists(path):
+        return path
+    passed_over = (
+        f" The {NAME} in the working directory is not read unless you name it, by --config or by "
+        f"{VARIABLE}: it could come from somebody else."
+        if os.path.lexists(NAME)
+        else ""
     )
+    raise ProfileError(
+        f"There is no configuration file: {VARIABLE} is not set, and there is no {path}."
+        f"{passed_over} `tokenadapter init` writes a small one, to be edited:\n\n{EXAMPLE}"
+    )
+
+
+def named_file() -> str | None:
+    """The path of the file that the environment names, whether or not it exists."""
+    named = os.environ.get(VARIABLE)
+    return os.path.abspath(os.path.expanduser(named)) if named else None
+
+
+def users_file() -> str:
+    """The path of the user's own configuration file, whether or not it exists."""
+    return os.path.join(_user_directory(), "tokenadapter", NAME)
 
 
 def _user_directory() -> str:

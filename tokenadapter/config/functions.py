@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -60,6 +61,12 @@ class NamedFunction:
             raise self._error(
                 f"There is no module {error.name!r} here: install it, or have PYTHONPATH name its "
                 f"directory (now: {os.environ.get('PYTHONPATH') or 'not set'})."
+            ) from error
+        except Exception as error:
+            # What the error says may hold anything, secrets too.
+            raise self._error(
+                f"{module_name} raised {type(error).__name__} when it was imported. To see where, "
+                f"run `{sys.executable} -c 'import {module_name}'`."
             ) from error
         for part in name.split("."):
             if not hasattr(found, part):

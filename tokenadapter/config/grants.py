@@ -110,9 +110,12 @@ class ProfileGrant:
 
     def inline_secrets(self) -> list[str]:
         """The arguments that are secrets, and stand in the configuration as they are."""
+        names = ["client_secret", "refresh_token", "password", "auth", "json", "data"]
+        if self.arguments.keys().isdisjoint(names):
+            names.append("headers")  # something has to prove who logs in
         return [
             name
-            for name in ("client_secret", "refresh_token", "password", "auth")
+            for name in names
             if name in self.arguments and not _is_elsewhere(self.arguments[name])
         ]
 
@@ -148,7 +151,11 @@ class ProfileGrant:
 
 
 def _is_elsewhere(value: Any) -> bool:
-    return isinstance(value[-1] if isinstance(value, tuple) else value, Reference)
+    """Whether a secret, or one that is a part of *value*, is kept elsewhere: then the other parts,
+    such as the name of the user, are not secret."""
+    found: list[Reference] = []
+    resolved(value, found.append)
+    return bool(found)
 
 
 class FunctionOfProfile(FunctionGrant):
@@ -182,5 +189,6 @@ class FunctionOfProfile(FunctionGrant):
 def _unusable(profile: str, error: Exception) -> errors.RefreshConfigError:
     return errors.RefreshConfigError(
         f"The profile {profile!r} cannot obtain a token. {error} Nothing was sent, and what the "
-        "store holds is kept."
+        "store holds is kept.",
+        is_local=True,
     )

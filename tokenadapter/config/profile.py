@@ -11,6 +11,7 @@ from tokenadapter.config.file import ConfigFile
 from tokenadapter.config.functions import NamedFunction
 from tokenadapter.config.schema import PROFILE, VERDICT
 from tokenadapter.config.sources import grant_of
+from tokenadapter.config.trouble import Problems
 from tokenadapter.keeper import TokenKeeper
 from tokenadapter.late import late
 
@@ -53,17 +54,24 @@ class Profile:
     def __init__(self, config: ConfigFile, name: str) -> None:
         self.config = config
         self.name = name
-        self._says = checked(config, [name], config.table(name), PROFILE, ["source"])
-        if ("prefix" in self._says) == ("prefixes" in self._says):
-            raise config.error(
-                [name, "prefix"],
-                "Give the API's base URL here, or several as 'prefixes', but not both.",
-            )
+        table, problems = config.table(name), Problems()
+        with problems.collected():
+            self._says = checked(config, [name], table, PROFILE, ["source"])
+            if ("prefix" in table) == ("prefixes" in table):
+                raise config.error(
+                    [name, "prefix"],
+                    "Give the API's base URL here, or several as 'prefixes', but not both.",
+                )
+        with problems.collected():
+            source = table.get("source")
+            if isinstance(source, dict):
+                self.grant: ProfileGrant | FunctionOfProfile = grant_of(config, name, source)
+        with problems.collected():
+            self._verdict = self._given_verdict(table.get("verdict"))
+        problems.raise_any()
         self.prefixes: list[str] = self._says.get("prefixes") or [self._says["prefix"]]
         self.header: str = self._says.get("header", "Authorization")
         self.scheme: str = self._says.get("scheme", "Bearer")
-        self.grant: ProfileGrant | FunctionOfProfile = grant_of(config, name, self._says["source"])
-        self._verdict = self._given_verdict()
         self._keeper: TokenKeeper | None = None
 
     def __repr__(self) -> str:
@@ -153,14 +161,13 @@ class Profile:
     def _function(self, key: str, name: str) -> NamedFunction:
         return NamedFunction(name, f"{self.name}.{key}", self.config.path)
 
-    def _given_verdict(self) -> Callable[[], Any] | None:
+    def _given_verdict(self, given: Any) -> Callable[[], Any] | None:
         """What makes the verdict, if one is given."""
-        given = self._says.get("verdict")
-        if given is None:
-            return None
         if isinstance(given, str):
             function = self._function("verdict", given)
             return lambda: function
+        if not isinstance(given, dict):
+            return None
         says = checked(self.config, [self.name, "verdict"], given, VERDICT)
         if "json" in says:
             says["json"] = dict(_paths(says["json"]))

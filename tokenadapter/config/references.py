@@ -4,23 +4,31 @@
 ``{ env = "BILLING_SECRET" }``                 an environment variable
 ``{ file = "~/.config/billing/secret" }``      a file; a relative path counts from the
                                                configuration file
-``{ command = ["pass", "show", "billing"] }``  what a program prints, within 60 s
+``{ command = ["pass", "show", "billing"] }``  what a program prints, within 60 s; it runs in the
+                                               directory of the configuration file, and a relative
+                                               path of the program counts from there
 ``{ keyring = "service/user" }``               the keyring of the system
 =============================================  ==============================================
 
 Line ends behind the secret are not part of it.  Errors name the key, and never the secret.
+
+Only a secret may be kept by a command or in the keyring: whatever else a profile says is looked up
+when the profile is read, and reading a profile runs no program.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Mapping
+from errno import EACCES, EIO
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.config.trouble import ProfileError
 from tokenadapter.late import late, load
 
 if TYPE_CHECKING:
+    import shutil
     import subprocess
 
     import keyring
@@ -28,11 +36,14 @@ if TYPE_CHECKING:
 else:
     keyring = late("keyring")
     keyring_errors = late("keyring.errors")
+    shutil = late("shutil")
     subprocess = late("subprocess")
 
-__all__ = ["KINDS", "Reference", "is_reference", "resolved"]
+__all__ = ["KINDS", "PLAIN_KINDS", "Reference", "is_reference", "resolved"]
 
 KINDS = ("env", "file", "command", "keyring")
+PLAIN_KINDS = ("env", "file")
+"""Where anything but a secret may be kept."""
 
 # Seconds: a person may have to enter a PIN.
 _PATIENCE = 60
@@ -66,7 +77,22 @@ class Reference:
     @property
     def path(self) -> str:
         """The file of a ``file`` reference."""
-        return os.path.join(os.path.dirname(self.file), os.path.expanduser(self.place))
+        return os.path.join(self._here, os.path.expanduser(self.place))
+
+    @property
+    def program(self) -> str | None:
+        """The path of the program of a ``command`` reference; ``None`` if there is none."""
+        name = os.path.expanduser(self.place[0])
+        if os.path.dirname(name):
+            name = os.path.join(self._here, name)
+        # An empty or relative entry of PATH counts from where the program runs, too.
+        places = [os.path.join(self._here, place) for place in os.get_exec_path()]
+        found: str | None = shutil.which(name, path=os.pathsep.join(places))
+        return found
+
+    @property
+    def _here(self) -> str:
+        return os.path.dirname(self.file)
 
     def expected(self) -> str | None:
         """What should stand there, if something else does."""
@@ -87,13 +113,23 @@ class Reference:
         """
         secret = _READERS[self.kind](self).rstrip("\r\n")
         if not secret:
-            raise self._error(f"{self._told()} is empty.")
+            raise self._empty()
         if "\n" in secret:
             raise self._error(
                 f"{self._told()} has {secret.count(chr(10)) + 1} lines: the secret alone should "
                 "stand there."
             )
         return secret
+
+    def check(self) -> None:
+        """Look whether the secret can be there, without reading it and without running anything.
+
+        :raises ProfileError: if it cannot.
+        """
+        _CHECKS[self.kind](self)
+
+    def _empty(self) -> ProfileError:
+        return self._error(f"{self._told()} is empty.")
 
     def _told(self) -> str:
         if self.kind == "env":
@@ -108,30 +144,60 @@ class Reference:
         return ProfileError(problem, file=self.file, key=self.key)
 
     def _read_variable(self) -> str:
-        try:
-            return os.environ[self.place]
-        except KeyError:
+        self._check_variable()
+        return os.environ[self.place]
+
+    def _check_variable(self) -> None:
+        if self.place not in os.environ:
             raise self._error(
                 f"The environment variable {self.place} is not set here. cron and systemd set "
                 "none of those that a login sets: give it there, or keep the secret in a file."
-            ) from None
+            )
+        if not os.environ[self.place].strip("\r\n"):
+            raise self._empty()
 
     def _read_file(self) -> str:
         try:
             with open(self.path, encoding="utf-8-sig") as file:
                 return file.read()
         except OSError as error:
-            raise self._error(f"The file {self.path} cannot be read: {error.strerror}.") from None
+            raise self._unreadable(error.errno) from None
         except UnicodeDecodeError:
             raise self._error(f"The file {self.path} is not text in UTF-8.") from None
 
+    def _check_file(self) -> None:
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            raise self._unreadable(error.errno) from None
+        if not os.access(self.path, os.R_OK):
+            raise self._unreadable(EACCES)
+        if stat.S_ISREG(found.st_mode) and not found.st_size:
+            raise self._empty()
+
+    def _unreadable(self, reason: int | None) -> ProfileError:
+        return self._error(f"The file {self.path} cannot be read: {os.strerror(reason or EIO)}.")
+
+    def _check_program(self) -> None:
+        if self.program is not None:
+            return
+        name = os.path.expanduser(self.place[0])
+        if os.path.dirname(name):
+            raise self._error(f"{os.path.join(self._here, name)} is no program that can be run.")
+        raise self._error(
+            f"There is no program {name} in PATH ({os.environ.get('PATH', 'not set')}): give the "
+            "full path."
+        )
+
     def _read_output(self) -> str:
         program = self.place[0]
-        command = [os.path.expanduser(program), *self.place[1:]]
+        command = [self.program or os.path.expanduser(program), *self.place[1:]]
         try:
             # Its complaints go where ours go: they say more than an exit code does.
             done = subprocess.run(
                 command,
+                # The working directory may be another user's, and its arguments may be paths.
+                cwd=self._here,
                 check=False,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -151,13 +217,17 @@ class Reference:
         except UnicodeDecodeError:
             raise self._error(f"What {program} prints is not text in UTF-8.") from None
 
-    def _read_keyring(self) -> str:
+    def _check_keyring(self) -> None:
+        """Import the package.  To ask the keyring may unlock it, by asking a person."""
         try:
             load(keyring, keyring_errors)
         except ImportError:
             raise self._error(
                 "The keyring needs a package: pip install 'tokenadapter[keyring]'."
             ) from None
+
+    def _read_keyring(self) -> str:
+        self._check_keyring()
         service, _, user = self.place.rpartition("/")
         try:
             secret = keyring.get_password(service, user)
@@ -179,6 +249,12 @@ _READERS: Mapping[str, Callable[[Reference], str]] = {
     "file": Reference._read_file,
     "command": Reference._read_output,
     "keyring": Reference._read_keyring,
+}
+_CHECKS: Mapping[str, Callable[[Reference], None]] = {
+    "env": Reference._check_variable,
+    "file": Reference._check_file,
+    "command": Reference._check_program,
+    "keyring": Reference._check_keyring,
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tokenadapter.late import late
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 else:
     difflib = late("difflib")
 
-__all__ = ["ProfileError", "nearest"]
+__all__ = ["Problems", "ProfileError", "nearest"]
 
 
 class ProfileError(ValueError):
@@ -23,7 +24,10 @@ class ProfileError(ValueError):
     :ivar file: the path of the configuration file, as far as there is one.
     :ivar line: the number of the line, from 1, as far as it is known.
     :ivar key: the path of the key in it, such as ``billing.source.token_url``.
+    :ivar parts: if several things are wrong, an error for each; *line* and *key* are of the first.
     """
+
+    parts: tuple[ProfileError, ...] = ()
 
     def __init__(
         self,
@@ -40,6 +44,36 @@ class ProfileError(ValueError):
         self.file = file
         self.line = line
         self.key = key
+
+
+class Problems:
+    """Everything that is wrong with a profile, to be said at once."""
+
+    def __init__(self) -> None:
+        self._found: list[ProfileError] = []
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Collect a :class:`ProfileError` that is raised within, and go on after it."""
+        try:
+            yield
+        except ProfileError as error:
+            self._found.extend(error.parts or [error])
+
+    def raise_any(self) -> None:
+        """Raise what was collected, as one error.
+
+        :raises ProfileError: if there is any; with the line and the key of the first.
+        """
+        if not self._found:
+            return
+        first = self._found[0]
+        if len(self._found) == 1:
+            raise first
+        told = [str(each).removeprefix(str(each.file)).lstrip(",: ") for each in self._found]
+        whole = ProfileError("\n  ".join([f"{len(told)} problems:", *told]), file=first.file)
+        whole.line, whole.key, whole.parts = first.line, first.key, tuple(self._found)
+        raise whole
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -138,7 +138,12 @@ class Endpoint:
             error, (requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
         )
         untrusted = isinstance(root, ssl.SSLCertVerificationError)
-        return reply.NoReply(why, sent, lasting=not sent and (impossible or untrusted))
+        return reply.NoReply(
+            why,
+            sent,
+            lasting=not sent and (impossible or untrusted),
+            local=not sent and impossible,
+        )
 
 
 def _checked(argument: str, url: str, allow_http: bool) -> tuple[str, str]:

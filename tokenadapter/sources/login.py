@@ -12,7 +12,8 @@ from urllib.parse import urlencode, urlsplit
 from tokenadapter.interchange import Credential
 from tokenadapter.late import late
 from tokenadapter.sources.endpoint import Endpoint
-from tokenadapter.sources.places import Places
+from tokenadapter.sources.moment import moment
+from tokenadapter.sources.places import USUAL_LIFETIME, Places
 from tokenadapter.sources.reply import NoReply
 from tokenadapter.sources.source import Source, checked_text
 from tokenadapter.sources.wording import query_secrets
@@ -52,7 +53,7 @@ class Login(Source):
     :param method: the HTTP method.
     :param token: where the token stands.
     :param expires_in: where its lifetime stands, in seconds; or the lifetime itself, if only the
-        API's documentation tells.
+        API's documentation tells.  An answer that has nothing at a path of yours is an error.
     :param expires_at: where the time of its end stands: a POSIX timestamp in seconds or
         milliseconds, ISO 8601 (UTC if it does not say), or an HTTP date.  The end of a token that
         is a cookie is also known from the cookie.
@@ -81,7 +82,7 @@ class Login(Source):
         headers: Mapping[str, str] | None = None,
         method: str = "POST",
         token: str = "access_token",
-        expires_in: str | float | None = "expires_in",
+        expires_in: str | float | None = USUAL_LIFETIME,
         expires_at: str | None = None,
         account: str | None = None,
         timeout: float = 10.0,
@@ -139,6 +140,9 @@ class Login(Source):
         if token is None:
             return outcome.misplaced(attempt, reply, self._places.token)
         lifetime = self._places.lifetime_in(reply, requested_at)
+        named = self._places.named_lifetime()
+        if named is not None and moment(lifetime) is None:
+            return outcome.without_lifetime(attempt, reply, *named)
         try:
             return Token.from_response(
                 {"access_token": token, "expires_in": lifetime}, requested_at=requested_at

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 else:
     errors = late("tokenadapter.errors")
 
-__all__ = ["Attempt", "misplaced", "no_answer", "no_token", "unreadable"]
+__all__ = ["Attempt", "misplaced", "no_answer", "no_token", "unreadable", "without_lifetime"]
 
 # Besides the code of RFC 6749 section 5.2: that of Microsoft where the user has to come in person,
 # of GitHub, and of Slack.
@@ -79,7 +79,10 @@ def no_answer(attempt: Attempt, lost: NoReply) -> RefreshTemporarilyFailed | Ref
     why = attempt.plain(lost.why)
     if lost.lasting:
         return _unusable(
-            attempt, why, "Check the URL, verify, cert and proxies, and those of the environment."
+            attempt,
+            why,
+            "Check the URL, verify, cert and proxies, and those of the environment.",
+            is_local=lost.local,
         )
     return _temporary(attempt, why, processed=None if lost.sent else False)
 
@@ -132,20 +135,34 @@ def misplaced(
     """The error where an answer that means success has no token at *path*."""
     if reply.content is None and ":" not in path:
         return unreadable(attempt, reply, "")
-    why = f"{reply.status}, no text at {path!r}{_said(attempt, reply)}"
-    if reply.fields:
-        why += f"; it holds: {attempt.plain(', '.join(sorted(reply.fields)))}"
+    why = f"{reply.status}, no text at {path!r}{_said(attempt, reply)}{_held(attempt, reply)}"
     return _unusable(attempt, why, "Check token, and what is sent to log in.")
 
 
+def without_lifetime(
+    attempt: Attempt, reply: Reply, argument: str, path: str
+) -> RefreshConfigError:
+    """The error where an answer with a token has no lifetime at *path*, given as *argument*."""
+    why = f"{reply.status}, no lifetime at {path!r}{_held(attempt, reply)}"
+    return _unusable(
+        attempt, why, f"Check {argument}; {argument}=None trusts a token until the API refuses it."
+    )
+
+
 def _unusable(
-    attempt: Attempt, why: str, advice: str, code: str | None = None
+    attempt: Attempt,
+    why: str,
+    advice: str,
+    code: str | None = None,
+    *,
+    is_local: bool = False,
 ) -> errors.RefreshConfigError:
     """The error where the server has to be asked in another way."""
     return errors.RefreshConfigError(
         f"{attempt.endpoint} cannot give a token as it was asked ({why}). Nothing was spent, and "
         f"what the store holds is kept. {advice}",
         error=code,
+        is_local=is_local,
     )
 
 
@@ -189,6 +206,13 @@ def _said(attempt: Attempt, reply: Reply) -> str:
     if reply.error_uri is not None:
         said += f", see {attempt.plain(reply.error_uri)}"
     return said
+
+
+def _held(attempt: Attempt, reply: Reply) -> str:
+    """What the answer holds, by name."""
+    if not reply.fields:
+        return ""
+    return f"; it holds: {attempt.plain(', '.join(sorted(reply.fields)))}"
 
 
 def _target(endpoint: str, reply: Reply) -> str:

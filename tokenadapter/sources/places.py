@@ -10,7 +10,10 @@ from tokenadapter.sources.moment import moment
 from tokenadapter.sources.pick import checked_path, cookie, pick
 from tokenadapter.sources.reply import Reply
 
-__all__ = ["Places"]
+__all__ = ["USUAL_LIFETIME", "Places"]
+
+USUAL_LIFETIME = "expires_in"
+"""Where a lifetime stands if it is there at all (RFC 6749 section 5.1)."""
 
 
 class Places(NamedTuple):
@@ -37,6 +40,14 @@ class Places(NamedTuple):
         elif self.expires_in is not None:
             checked_path("expires_in", self.expires_in)
         return self
+
+    def named_lifetime(self) -> tuple[str, str] | None:
+        """The argument and the path by which somebody says where the lifetime stands."""
+        for argument in ("expires_in", "expires_at"):
+            path = getattr(self, argument)
+            if isinstance(path, str) and path != USUAL_LIFETIME:
+                return argument, path
+        return None
 
     def token_in(self, reply: Reply) -> str | None:
         """The access token, if it is there."""

@@ -21,6 +21,8 @@ class NoReply(NamedTuple):
     """Whether the request may have been sent."""
     lasting: bool = False
     """Whether that does not change until somebody changes something."""
+    local: bool = False
+    """Whether it failed here, before any server was asked."""
 
 
 class Reply:

@@ -18,6 +18,8 @@ from tokenadapter.startup.profiles import Profiles
 
 __all__ = ["begin"]
 
+_WARNING = 30
+
 _has_begun = False
 
 
@@ -33,6 +35,10 @@ def begin(text: str) -> None:
     orders = json.loads(text)
     if not orders["inherit"]:
         _leave_environment(orders["pythonpath"])
+    if orders["level"] < _WARNING:
+        from tokenadapter.startup.log import begin_log  # noqa: PLC0415 - else nobody pays for it
+
+        begin_log(orders["level"])
     profiles = Profiles(orders["profiles"], orders["config"])
     Watch(
         {

@@ -1,0 +1,65 @@
+"""``init``: the smallest configuration file, and never over another."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from tokenadapter.config.file import EXAMPLE
+
+from .conftest import Command
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_it_writes_a_file_that_the_other_commands_find(
+    command: Command, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TOKENADAPTER_CONFIG")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(place))
+    path = place / ".config" / "tokenadapter" / "tokenadapter.toml"
+    code, out, err = command("init")
+    assert (code, err) == (0, "")
+    assert out == f"{path}: edit it, and run `tokenadapter check`.\n"
+    assert path.read_text() == EXAMPLE
+    assert (mode(path), mode(path.parent)) == (0o600, 0o700)
+    assert command("completion", "names") == (0, "billing\n", "")
+    assert "billing-secret cannot be read" in command("check", "--offline")[1]
+
+
+def test_it_writes_where_the_file_is_named(command: Command, place: Path) -> None:
+    assert command("init", "--config", "other/mine.toml")[0] == 0
+    assert (place / "other" / "mine.toml").exists()
+    assert not (place / "tokenadapter.toml").exists()
+    # The variable that the tests set.
+    assert "`tokenadapter init` writes one" in command("status")[2]
+    assert command("init")[0] == 0
+    assert command("status")[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "link that leads nowhere"])
+def test_what_is_there_is_left_as_it_is(command: Command, place: Path, kind: str) -> None:
+    path, target = place / "tokenadapter.toml", place / "target"
+    if kind == "file":
+        path.write_text("mine")
+    else:
+        path.symlink_to(target)
+    if kind == "link":
+        target.write_text("mine")
+    code, out, err = command("init")
+    assert (code, out) == (3, "")
+    assert err == f"tokenadapter: {path}: It is there already, and was left as it is.\n"
+    assert target.exists() is (kind == "link")
+    assert kind == "link that leads nowhere" or path.read_text() == "mine"
+
+
+def test_where_nothing_can_be_written_it_says_why(command: Command, place: Path) -> None:
+    (place / "file").touch()
+    code, _, err = command("init", "--config", "file/tokenadapter.toml")
+    assert code == 3
+    assert err.startswith(f"tokenadapter: {place}/file/tokenadapter.toml: It cannot be written: ")

@@ -1,0 +1,248 @@
+"""``request``: one request with the token, renewed and replayed, and the answer printed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from profiles import billing, write
+
+from tokenadapter.testing import TokenServer
+from tokenadapter.testing.report import Request
+
+from .conftest import Command, spawn
+from .test_tokens import outlive
+
+
+def sent(server: TokenServer) -> Request:
+    """The last request that reached the API."""
+    return [request for request in server.requests if request.path.startswith("/api/")][-1]
+
+
+def digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def test_the_body_is_printed(command: Command, profile: Path, server: TokenServer) -> None:
+    code, out, err = command("request", "billing", f"{server.api_url}invoices?month=5")
+    assert (code, err) == (0, "")
+    assert out
+    assert server.stats.renewals == 1
+    assert server.stats.api_refused == 0
+    again = command("request", "billing", f"{server.api_url}invoices?month=5")
+    assert again[0] == 0
+    assert server.stats.renewals == 1
+
+
+def test_what_the_api_refuses_is_renewed_and_sent_again(
+    command: Command, profile: Path, server: TokenServer
+) -> None:
+    """Where ``header | curl`` would fail until the token expires."""
+    command("header", "billing")
+    server.expire_now()
+    code, _, err = command(
+        "request", "billing", f"{server.api_url}x", "--json", '{"total": 5}', "-X", "PUT"
+    )
+    assert (code, err) == (0, "")
+    assert server.stats.renewals == 2
+    request = sent(server)
+    assert (request.method, request.sha256) == ("PUT", digest(b'{"total": 5}'))
+    assert request.headers["content-type"] == "application/json"
+
+
+def test_an_expired_token_is_renewed_before(
+    command: Command, profile: Path, server: TokenServer, place: Path
+) -> None:
+    command("header", "billing")
+    outlive(place)
+    assert command("request", "billing", f"{server.api_url}x")[0] == 0
+    assert server.stats.renewals == 2
+    assert server.stats.api_refused == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method", "body", "kind"),
+    [
+        ([], "GET", b"", None),
+        (["-X", "delete"], "DELETE", b"", None),
+        (["-d", "a=1", "--data", "b=2"], "POST", b"a=1&b=2", "application/x-www-form-urlencoded"),
+        (["-d", "@body"], "POST", b"from a file\n", "application/x-www-form-urlencoded"),
+        (["-d", "@body", "-H", "content-type: text/csv"], "POST", b"from a file\n", "text/csv"),
+        (["--json", "[]"], "POST", b"[]", "application/json"),
+        (["-d", ""], "POST", b"", "application/x-www-form-urlencoded"),
+    ],
+    ids=str,
+)
+def test_options_are_those_of_curl(
+    arguments: list[str],
+    method: str,
+    body: bytes,
+    kind: str | None,
+    command: Command,
+    profile: Path,
+    place: Path,
+    server: TokenServer,
+) -> None:
+    (place / "body").write_text("from a file\n")
+    assert command("request", "billing", f"{server.api_url}x", *arguments)[0] == 0
+    request = sent(server)
+    assert (request.method, request.sha256) == (method, digest(body))
+    assert request.headers.get("content-type") == kind
+
+
+def test_a_body_may_come_from_standard_input(profile: Path, server: TokenServer) -> None:
+    code, _, err = spawn("request", "billing", f"{server.api_url}x", "-d", "@-", stdin="a b\n")
+    assert (code, err) == (0, "")
+    assert sent(server).sha256 == digest(b"a b\n")
+
+
+def test_headers_go_along(command: Command, profile: Path, server: TokenServer) -> None:
+    line = ["-H", "X-One: 1", "--header", "X-Two:2"]
+    assert command("request", "billing", f"{server.api_url}x", *line)[0] == 0
+    headers = sent(server).headers
+    assert (headers["x-one"], headers["x-two"]) == ("1", "2")
+
+
+@pytest.mark.parametrize("status", [400, 404, 500])
+def test_it_ends_by_the_answer(
+    status: int, command: Command, profile: Path, server: TokenServer
+) -> None:
+    server.fail_next(status, endpoint="api", body="because", count=2)
+    code, out, err = command("request", "billing", f"{server.api_url}x")
+    assert (code, out, err) == (22, "because", "")
+    code, out, err = command("request", "billing", f"{server.api_url}x", "-f")
+    said = f"tokenadapter: billing: the API answered {status}\n"
+    assert (code, out, err) == (22, "", said)
+
+
+def test_a_refusal_that_stays_is_told_and_handed_on(
+    command: Command, profile: Path, server: TokenServer
+) -> None:
+    server.fail_next(401, endpoint="api", body="no", count=None)
+    code, out, err = command("request", "billing", f"{server.api_url}x")
+    assert (code, out) == (22, "no")
+    assert "handed on: 401" in err
+
+
+def test_the_head_can_be_printed_too(command: Command, profile: Path, server: TokenServer) -> None:
+    server.fail_next(404, endpoint="api", body="gone", headers={"X-Why": "old"})
+    _, out, _ = command("request", "billing", f"{server.api_url}x", "-i")
+    head, _, body = out.partition("\r\n\r\n" if "\r\n\r\n" in out else "\n\n")
+    assert head.startswith("HTTP/1.1 404 ")
+    assert "X-Why: old" in head
+    assert body == "gone"
+
+
+def test_a_body_of_any_bytes_goes_to_a_file(
+    command: Command, profile: Path, server: TokenServer, place: Path
+) -> None:
+    server.fail_next(404, endpoint="api", body=b"\xff\x00\r\n")
+    code, out, err = command("request", "billing", f"{server.api_url}x", "-o", "answer")
+    assert (code, out, err) == (22, "", "")
+    assert (place / "answer").read_bytes() == b"\xff\x00\r\n"
+
+
+def test_a_file_that_cannot_be_written_is_named(
+    command: Command, profile: Path, server: TokenServer
+) -> None:
+    code, _, err = command("request", "billing", f"{server.api_url}x", "-o", "no/answer")
+    assert code == 1
+    assert err.startswith("tokenadapter: no/answer cannot be written: No such file")
+
+
+@pytest.mark.parametrize("url", ["https://elsewhere.example/", "http://127.0.0.1:1/"])
+def test_no_request_goes_where_the_token_must_not(
+    url: str, command: Command, profile: Path, server: TokenServer
+) -> None:
+    code, out, err = command("request", "billing", url)
+    assert (code, out) == (3, "")
+    assert f"The URL is not under {server.api_url}, so the token of billing must not go" in err
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["invoices"], 3, "There is no such request: Invalid URL 'invoices'"),
+        (["URL", "-H", "X"], 2, "'X' is no header such as 'Accept: text/csv'"),
+        (["URL", "-H", "X: a\nY: b"], 2, "is no header such as"),
+        (["URL", "-d", "@gone"], 3, "gone cannot be read: No such file"),
+        (["URL", "-d", "a", "--json", "b"], 2, "not allowed with argument"),
+    ],
+    ids=str,
+)
+def test_wrong_usage_is_named(
+    arguments: list[str],
+    code: int,
+    said: str,
+    command: Command,
+    profile: Path,
+    server: TokenServer,
+) -> None:
+    line = [word.replace("URL", server.api_url) for word in arguments]
+    ended, out, err = command("request", "billing", *line)
+    assert (ended, out) == (code, "")
+    assert said in err
+    assert not server.requests
+
+
+def test_an_api_that_cannot_be_reached_is_5(command: Command, place: Path) -> None:
+    with TokenServer() as down:
+        gone = down.api_url
+    with TokenServer() as server:
+        write(place, billing(server, place).replace(server.api_url, gone))
+        code, out, err = command("request", "billing", f"{gone}x")
+    assert (code, out) == (5, "")
+    assert err.startswith("tokenadapter: billing: no whole answer came from the API: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_an_answer_that_breaks_off_is_5(command: Command, place: Path, server: TokenServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        api = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        write(place, billing(server, place).replace(server.api_url, api))
+        code, _, err = command("request", "billing", f"{api}x")
+        thread.join()
+    assert code == 5
+    assert "no whole answer came from the API: " in err
+
+
+def test_without_a_token_nothing_is_sent(
+    command: Command, profile: Path, server: TokenServer
+) -> None:
+    server.fail_next(503)
+    code, out, err = command("request", "billing", f"{server.api_url}x")
+    assert (code, out) == (5, "")
+    assert len(err.splitlines()) == 1
+    assert server.stats.api_requests == 0
+
+
+def test_a_reader_that_has_gone_gets_no_traceback(profile: Path, server: TokenServer) -> None:
+    server.fail_next(404, endpoint="api", body="x" * 1_000_000)
+    line = f"{sys.executable} -m tokenadapter request billing {server.api_url}x | head -c 1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("x", "")
+
+
+def test_check_says_which_commands_help_against_an_api_that_refuses_a_fresh_token(
+    command: Command, profile: Path
+) -> None:
+    command("header", "billing")
+    out = command("check", "--offline", "--json")[1]
+    (fresh,) = [one["text"] for one in json.loads(out) if ": fresh" in one["text"]]
+    assert "if the API refuses it all the same, run `tokenadapter refresh billing`" in fresh

@@ -1,0 +1,29 @@
+"""The package's log on standard error, at the level that ``--verbose`` and ``--debug`` name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+__all__ = ["begin_log"]
+
+
+def begin_log(level: int, clean: Callable[[str], str] = str) -> None:
+    """Show what is logged under ``tokenadapter`` from *level* on, tracebacks included.
+
+    :param clean: makes a text fit for where it is shown.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter(clean))
+    log = logging.getLogger("tokenadapter")
+    log.addHandler(handler)
+    log.setLevel(level)
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, clean: Callable[[str], str]) -> None:
+        super().__init__("tokenadapter: %(message)s")
+        self._clean = clean
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._clean(super().format(record))
