@@ -21,6 +21,8 @@ class NoReply(NamedTuple):
     """Whether the request may have been sent."""
     lasting: bool = False
     """Whether that does not change until somebody changes something."""
+    advice: str = "Try again later."
+    """What to do where it may change."""
 
 
 class Reply:
