@@ -40,8 +40,10 @@ _CLOCKS: Final = 1.0
 _CONFIG_HOLD: Final = 60.0
 # Seconds for which a caller, or an interpreter that exits, is kept waiting for a save that fails.
 _LAST_TRIES: Final = 5.0
-# Characters of JSON: extras that take more could keep the token from being saved.
-_MOST_EXTRAS: Final = 1 << 18
+# Characters of JSON: a token that takes more could not be saved to every store.
+_LARGEST_TOKEN: Final = 1 << 18
+# Characters of what else a server says of a token, if all of it is too large.
+_LONGEST_TEXT: Final = 4096
 # Characters of an error that are written down.
 _LONGEST_CAUSE: Final = 2000
 
@@ -153,12 +155,16 @@ class Presenter:
     def storable(self, token: Token) -> Token:
         """*token* as a record can hold it: what came with it must not keep it from being saved."""
         try:
-            if len(json.dumps(dict(token.extras), indent=2)) <= _MOST_EXTRAS:
+            if len(json.dumps(token.to_dict(), indent=2)) <= _LARGEST_TOKEN:
                 return token
         except (TypeError, ValueError, RecursionError):
             pass  # no JSON, or nested too deeply
         self._journal.tell("ExtrasDropped", token=token.fingerprint)
-        return token.replace(extras=None)
+        return token.replace(
+            extras=None,
+            scope=token.scope and token.scope[:_LONGEST_TEXT],
+            token_type=token.token_type[:_LONGEST_TEXT],
+        )
 
     def _compare_scope(self, token: Token) -> None:
         """Say so if less was granted than was asked for."""
