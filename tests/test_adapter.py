@@ -170,7 +170,9 @@ def test_a_new_token_that_is_refused_is_handed_on_and_the_next_ones_too(
         assert get(session, server).status_code == 401
     told = [line for line in caplog.messages if line.startswith("handed on: ")]
     assert len(told) == 3
-    assert all("(scope, resource, audience)" in line and "(header, scheme)" in line for line in told)
+    assert all(
+        "(scope, resource, audience)" in line and "(header, scheme)" in line for line in told
+    )
     assert server.stats.renewals == 2
     server.recover("api")
     assert get(session, server).ok

@@ -349,9 +349,10 @@ class TokenAdapter(HTTPAdapter):
     ) -> Response:
         """The answer to *request* after *response* refused the last token of *sent*.
 
-        To these it adds each token that the request is sent with.  A token that others obtained meanwhile costs no renewal, and if it is refused too, there is
-        still one renewal.  What refuses a token that was minted for this very request would refuse
-        the next one too: that refusal is handed on.
+        To these it adds each token that the request is sent with.  One that others obtained
+        meanwhile costs no renewal, and if it is refused too, there is still one renewal.  What
+        refuses a token that was minted for this very request would refuse the next one too: that
+        refusal is handed on.
         """
         most = self.max_replays if self._verdict else min(self.max_replays, 1)
         replays = most if is_new and not self._verdict else 0
@@ -363,11 +364,11 @@ class TokenAdapter(HTTPAdapter):
                     adoptions += 1
                     if newer is None or most <= 0 or adoptions > _MOST_ADOPTIONS:
                         return self._handed_on(
-                        response,
-                        "the token was refused although it is new: see that it is one for this "
-                        "API (scope, resource, audience), and sent as the API wants it (header, "
-                        "scheme)",
-                    )
+                            response,
+                            "the token was refused although it is new: see that it is one for this "
+                            "API (scope, resource, audience), and sent as the API wants it (header, "
+                            "scheme)",
+                        )
                     token = newer
             else:
                 refused = token
@@ -383,8 +384,9 @@ class TokenAdapter(HTTPAdapter):
                 if token.is_same(refused):
                     return self._handed_on(
                         response,
-                        "the token was refused when it was new: see that it is one for this API "
-                        "(scope, resource, audience), and sent as the API wants it (header, scheme)",
+                        "the token was refused when it was new: see that it is one for this "
+                        "API (scope, resource, audience), and sent as the API wants it (header, "
+                        "scheme)",
                     )
                 if most <= 0:
                     return self._handed_on(response, "max_replays is 0")

@@ -99,7 +99,9 @@ class _Wire:
         # How long the caller would wait for one packet.
         self._timeout: float | None = None if self.sock is None else self.sock.gettimeout()
         self._is_patient = deadline is None
-        self._deadline = monotonic() + (self._timeout or _PATIENCE) if deadline is None else deadline
+        self._deadline = (
+            monotonic() + (self._timeout or _PATIENCE) if deadline is None else deadline
+        )
 
     @property
     def surplus(self) -> bool:

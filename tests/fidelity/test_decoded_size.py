@@ -162,9 +162,7 @@ def test_what_urllib3_hands_to_its_caller_is_decoded_as_without_us(
             (ours, {}),
             (plain, {"Authorization": f"Bearer {token.access_token}"}),
         ):
-            server.fail_next(
-                400, endpoint="api", body=body, headers={"Content-Encoding": "gzip"}
-            )
+            server.fail_next(400, endpoint="api", body=body, headers={"Content-Encoding": "gzip"})
             answer = http.request("GET", server.api_url, headers=headers, **how)
             assert isinstance(answer, urllib3.HTTPResponse)
             told.append((answer.data, answer.decode_content, answer.closed, answer.tell()))

@@ -136,6 +136,7 @@ def test_a_token_that_an_api_echoes_is_neither_in_the_event_nor_in_the_log(
             lambda previous: secrets[previous is not None],
             on_event=heard.append,
         ).mount(session)
+        adapter.keeper.current()
         assert session.get(api.url).status_code == 403
     told = next(event for event in heard if isinstance(event, StepUpNeeded))
     assert (told.error, told.scope, told.acr_values) == ("insufficient_scope", None, None)

@@ -24,7 +24,7 @@ def test_a_text_with_a_secret_is_withheld_whatever_stands_beside_it(
     secret: str, before: str, after: str
 ) -> None:
     shown = plain(secret, [], limit=10_000)
-    if len("".join(shown.split()).replace("+", "")) >= 16:
+    if len(shown.replace(" ", "").replace("+", "")) >= 16:
         assert plain(f"{before}{secret}{after}", [secret]) == WITHHELD
 
 
@@ -61,7 +61,7 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "base64 of more, 3": lambda text: b64encode(f"use:{text}:xyz".encode()).decode(),
     "capitals": str.upper,
     "small letters": str.lower,
-    "line ends": lambda text: "\n".join(text),
+    "line ends": "\n".join,
 }
 
 

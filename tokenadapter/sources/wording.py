@@ -1,8 +1,8 @@
 """What a server or a library says, made fit for our messages, our log and the record.
 
 A server may echo what it was sent, and rarely just as it was sent: a page for people has it
-HTML-escaped, a JSON text with ``\\u0026`` for ``&``, a URL percent-encoded, a dump in hexadecimal or
-base64.  So a secret is looked for in the text as it is read after all decoding, whatever its case.
+HTML-escaped, a JSON text with ``\\u0026`` for ``&``, a URL percent-encoded, a dump in hexadecimal
+or base64.  So a secret is looked for in the text as it is read after all decoding, whatever its case.
 A text in which one is found is withheld as a whole: stars would show how long the secret is and
 where it begins, and an encoding that was overlooked would show the rest of it.
 
@@ -36,13 +36,17 @@ _LONGEST_ENCODING = 16
 
 # The words of which RFC 6749 section 5.2 and the servers that follow it make their refusals.
 _WORDS_OF_REFUSALS = frozenset(
-    """
-    a access account an and are authentication authorization bad basic bearer cannot client code
-    credential credentials denied does error exist expired failed for found grant has id in
-    incorrect invalid is key login mismatch missing must name no not of on or param parameter
-    password refresh refused rejected request required revoked scope secret server supported the
-    this to token type unauthorized unknown unsupported user username value was with wrong you your
-    """.split()
+    re.findall(
+        r"\w+",
+        """
+    a access account an and are authentication authorization bad basic bearer cannot client
+    code credential credentials denied does error exist expired failed for found grant has id
+    in incorrect invalid is key login mismatch missing must name no not of on or param
+    parameter password refresh refused rejected request required revoked scope secret server
+    supported the this to token type unauthorized unknown unsupported user username value was
+    with wrong you your
+        """,
+    )
 )
 
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([nrt])|(.))")
@@ -77,7 +81,7 @@ def reveals(text: str, secrets: Iterable[str]) -> bool:
     for secret in secrets:
         if _says_nothing(secret):
             continue
-        needles = {_decoded(needle) for needle in _spellings(secret)}
+        needles = {secret.casefold(), *map(_decoded, _spellings(secret))}
         if _is_found_by_chance(secret):
             if any(re.search(_whole(one), text) for one in needles for text in readings):
                 return True
@@ -140,9 +144,9 @@ def _unescaped(escape: re.Match[str]) -> str:
 
 
 def _dense(text: str) -> str:
-    """*text* without white space, which gets lost or turns up at the end of a line; nor the plus
-    sign that stands for it in a form."""
-    return "".join(text.split()).replace("+", "")
+    """*text* without what gets lost, or turns up at the end of a line: white space, what cannot be
+    printed, and the plus sign that stands for a space in a form."""
+    return "".join(char for char in text if char.isprintable() and char not in " +")
 
 
 def _whole(word: str) -> str:
