@@ -365,9 +365,9 @@ class TokenAdapter(HTTPAdapter):
                     if newer is None or most <= 0 or adoptions > _MOST_ADOPTIONS:
                         return self._handed_on(
                             response,
-                            "the token was refused although it is new: see that it is one for this "
-                            "API (scope, resource, audience), and sent as the API wants it (header, "
-                            "scheme)",
+                            "the token was refused although it is new: see that it is one for "
+                            "this API (scope, resource, audience), and sent as the API wants it "
+                            "(header, scheme)",
                         )
                     token = newer
             else:

@@ -2,9 +2,9 @@
 
 A server may echo what it was sent, and rarely just as it was sent: a page for people has it
 HTML-escaped, a JSON text with ``\\u0026`` for ``&``, a URL percent-encoded, a dump in hexadecimal
-or base64.  So a secret is looked for in the text as it is read after all decoding, whatever its case.
-A text in which one is found is withheld as a whole: stars would show how long the secret is and
-where it begins, and an encoding that was overlooked would show the rest of it.
+or base64.  So a secret is looked for in the text as it is read after all decoding, whatever its
+case.  A text in which one is found is withheld as a whole: stars would show how long the secret is
+and where it begins, and an encoding that was overlooked would show the rest of it.
 
 A secret that is short, or a plain word, is found in texts that do not echo it: in "Bearer", the
 secret ``are``.  Of such a secret only whole words count, and only they are starred.  One that
