@@ -7,9 +7,9 @@ case.  A text in which one is found is withheld as a whole: stars would show how
 and where it begins, and an encoding that was overlooked would show the rest of it.
 
 A secret that is short, or a plain word, is found in texts that do not echo it: in "Bearer", the
-secret ``are``.  Of such a secret only whole words count, and only they are starred.  One that
-consists of the very words of which refusals are made, such as ``wrong``, is not hidden at all: no
-reader can tell that it was echoed, and a refusal without these words says nothing.
+secret ``are``.  Of such a secret only whole words count, and only they are starred.  One that is
+a word of which refusals are made, such as ``wrong``, is not hidden at all: no reader can tell that
+it was echoed, and a refusal without its words says nothing.
 """
 
 from __future__ import annotations
@@ -96,9 +96,8 @@ def query_secrets(query: str) -> set[str]:
 
 
 def _says_nothing(secret: str) -> bool:
-    """Whether *secret* consists of words that stand in most refusals, or of nothing."""
-    words = re.split(r"[\W_]+", secret.casefold())
-    return _WORDS_OF_REFUSALS.issuperset(words) or not _dense(secret)
+    """Whether *secret* is a word that stands in most refusals, or nothing at all."""
+    return secret.casefold() in _WORDS_OF_REFUSALS or not _dense(secret)
 
 
 def _is_found_by_chance(secret: str) -> bool:
