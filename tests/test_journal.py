@@ -83,6 +83,22 @@ MESSAGES: dict[str, tuple[dict[str, Any], int, str]] = {
             "scope 'write', max_age 60"
         ),
     ),
+    "ScopeNarrowed": (
+        {"missing": "admin write"},
+        logging.WARNING,
+        (
+            "the server granted less than was asked for: the token is without the scope "
+            "'admin write' (logged once)"
+        ),
+    ),
+    "ExtrasDropped": (
+        {"token": "ba7816bf"},
+        logging.WARNING,
+        (
+            "token ba7816bf is saved without the other fields of its response: they are too "
+            "large, too deeply nested, or no JSON"
+        ),
+    ),
     "RefreshCallbackFailed": (
         {"error": "KeyError"},
         logging.ERROR,

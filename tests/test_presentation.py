@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 
-from tokenadapter import errors
+from tokenadapter import FileStore, TokenKeeper, errors
 from tokenadapter.choice import Choice
-from tokenadapter.events import Event, Renewed, SaveFailed
+from tokenadapter.events import Event, ExtrasDropped, Renewed, SaveFailed, ScopeNarrowed
 from tokenadapter.journal import Journal
 from tokenadapter.presentation import Presenter
 from tokenadapter.protocols import Credential, Document
@@ -557,3 +559,95 @@ def test_without_the_store_what_would_be_spent_is_not_presented(desk: Desk) -> N
     assert desk.presenter.present_alone(LOST) is None
     assert desk.grant.presented == []
     assert desk.events == []
+
+
+# --- what comes with a token ------------------------------------------------------------------
+
+
+def nested(depth: int) -> Any:
+    value: Any = "deep"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+class Generous(Authority):
+    """Answers with more than a token."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__()
+        self.more = more
+
+    def issue(self) -> dict[str, Any]:
+        return super().issue() | self.more
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"more": nested(900)},
+        {"more": nested(100_000)},
+        {"more": "x" * 400_000},
+        {"more": object()},
+        {"scope": "x" * 1_000_000, "token_type": "y" * 1_000_000},
+    ],
+    ids=lambda _: "",
+)
+def test_what_no_record_can_hold_does_not_cost_the_refresh_token(
+    more: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "token.json"
+    events: list[Event] = []
+    keeper = TokenKeeper(Generous(**more), FileStore(path), on_event=events.append)
+    token = keeper.current()
+    assert (token.refresh_token, dict(token.extras)) == ("refresh-1", {})
+    assert ExtrasDropped(token.fingerprint) in events
+    assert not [event for event in events if isinstance(event, SaveFailed)]
+    assert json.loads(path.read_text())["document"]["token"]["refresh_token"] == "refresh-1"
+
+
+def test_extras_of_usual_size_are_kept(tmp_path: Path) -> None:
+    more = {"id_token": "x" * 4000, "user": {"groups": [*range(1000)]}}
+    keeper = TokenKeeper(Generous(**more), FileStore(tmp_path / "token.json"))
+    assert keeper.current().extras == more
+    assert "ExtrasDropped" not in keeper.stats
+
+
+def test_a_mapping_that_is_nested_deeply_is_adopted_without_its_extras(tmp_path: Path) -> None:
+    keeper = TokenKeeper(Authority(), FileStore(tmp_path / "token.json"))
+    keeper.adopt({"access_token": "made-up", "refresh_token": "r", "more": nested(100_000)})
+    token = TokenKeeper(Authority(), FileStore(tmp_path / "token.json")).current()
+    assert (token.access_token, token.refresh_token, dict(token.extras)) == ("made-up", "r", {})
+
+
+@pytest.mark.parametrize(
+    ("granted", "missing"),
+    [
+        ("read", "admin write"),
+        ("read admin", "write"),
+        (["write"], "admin read"),
+        ("read,write,admin", None),
+        ("more write read admin", None),
+        (None, None),
+        ("", None),
+    ],
+)
+def test_a_scope_that_is_narrower_than_asked_for_is_told_once(
+    granted: Any, missing: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    grant = Generous(scope=granted)
+    grant.asked = {"scope": "admin read write"}
+    events: list[Event] = []
+    keeper = TokenKeeper(grant, on_event=events.append)
+    keeper.current()
+    keeper.refresh()
+    told = [event for event in events if isinstance(event, ScopeNarrowed)]
+    assert told == ([] if missing is None else [ScopeNarrowed(missing)])
+    assert sum("granted less" in line for line in caplog.messages) == len(told)
+
+
+def test_of_an_error_no_more_is_stored_than_people_read(desk: Desk) -> None:
+    desk.grant.script = [errors.RefreshConfigError("x" * 100_000)]
+    with pytest.raises(errors.RefreshConfigError):
+        desk.present()
+    assert len(json.dumps(desk.shelf.writes[-1])) < 10_000

@@ -479,3 +479,29 @@ def test_no_secret_is_shown() -> None:
         f"<Token Bearer {token.fingerprint} expires_at=1700000060 scope='read' refreshable>"
     )
     assert repr(Token("abc")) == "<Token Bearer ba7816bf>"
+
+
+def test_what_a_server_says_is_shown_on_one_line_and_cut_and_without_a_secret() -> None:
+    secret = "made-up-access-token"
+    odd = Token(secret, token_type="x\ny" + "z" * 1000, scope="a\nb" + " c" * 1000)
+    assert "\n" not in repr(odd)
+    assert len(repr(odd)) < 400
+    for echo in (secret, f"Bearer {secret.upper()}", "made-up-refresh-token"):
+        token = Token(
+            secret, token_type=echo, scope=f"a {echo}", refresh_token="made-up-refresh-token"
+        )
+        assert echo not in repr(token)
+        assert repr(token).count("withheld") == 2
+
+
+def test_the_keys_of_a_response_without_a_token_are_told_on_one_short_line() -> None:
+    with pytest.raises(ValueError, match="it holds: a b") as caught:
+        read(access_token=None, **{"a\nb": 1, "c" * 10_000: 2})
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_bearer"), [("Bearer", True), ("bEARER", True), ("", True), ("DPoP", False)]
+)
+def test_the_case_of_a_type_does_not_matter(kind: str, is_bearer: bool) -> None:
+    assert Token("abc", token_type=kind).is_bearer is is_bearer

@@ -25,14 +25,17 @@ from tokenadapter.token import Token
 if TYPE_CHECKING:
     from requests import Response, Session
 
-    from tokenadapter import peek, replay, verdicts
+    from tokenadapter import failures, peek, replay, verdicts
     from tokenadapter.events import Event
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.replay import Body
+    from tokenadapter.sources import wording
 else:
+    failures = late("tokenadapter.failures")
     peek = late("tokenadapter.peek")
     replay = late("tokenadapter.replay")
     verdicts = late("tokenadapter.verdicts")
+    wording = late("tokenadapter.sources.wording")
 
 __all__ = ["TokenAdapter"]
 
@@ -227,10 +230,11 @@ class TokenAdapter(HTTPAdapter):
             response = self._carry(request, request, token, body, how)
             if response.status_code < 400 and self._verdict is None:
                 return response  # as most do
+            sent = [token]
             if self._refuses(response):
-                response = self._replay(request, response, token, is_new, body, how)
+                response = self._replay(request, response, sent, is_new, body, how)
             if response.status_code in (401, 403):
-                self._tell_step_up(response)
+                self._tell_step_up(response, sent)
             return response
         finally:
             if body is not None:
@@ -288,6 +292,8 @@ class TokenAdapter(HTTPAdapter):
     ) -> Response:
         """Send a signed copy of *outgoing*; all that comes back speaks of *request*."""
         if self._attach is None:
+            if token.token_type != "Bearer":
+                self._check_type(request, token)
             copy = signed(outgoing, self._header, self._lead + token.access_token)
         else:
             copy = whole_copy(outgoing)
@@ -307,6 +313,13 @@ class TokenAdapter(HTTPAdapter):
         if self._attach is not None:
             response.url = request.url or ""
         return response
+
+    def _check_type(self, request: PreparedRequest, token: Token) -> None:
+        """Refuse to send as Bearer what is a token of another type (RFC 6749 section 7.1)."""
+        if self._lead.lower() == "bearer " and not token.is_bearer:
+            error = failures.not_bearer(self.keeper.store, token)
+            error.request = request
+            raise error
 
     def _transmit(self, request: PreparedRequest, how: tuple[Any, ...]) -> Response:
         stream, timeout, verify, cert, proxies = how
@@ -329,27 +342,33 @@ class TokenAdapter(HTTPAdapter):
         self,
         request: PreparedRequest,
         response: Response,
-        token: Token,
+        sent: list[Token],
         is_new: bool,
         body: Body | None,
         how: tuple[Any, ...],
     ) -> Response:
-        """The answer to *request* after *response* refused *token*.
+        """The answer to *request* after *response* refused the last token of *sent*.
 
-        A token that others obtained meanwhile costs no renewal, and if it is refused too, there is
-        still one renewal.  What refuses a token that was minted for this very request would refuse
-        the next one too: that refusal is handed on.
+        To these it adds each token that the request is sent with.  One that others obtained
+        meanwhile costs no renewal, and if it is refused too, there is still one renewal.  What
+        refuses a token that was minted for this very request would refuse the next one too: that
+        refusal is handed on.
         """
         most = self.max_replays if self._verdict else min(self.max_replays, 1)
         replays = most if is_new and not self._verdict else 0
-        adoptions, outgoing = 0, request
+        adoptions, outgoing, token = 0, request, sent[-1]
         while True:
             if is_new:
                 if replays >= most:
                     newer = self.keeper.distrust(token)
                     adoptions += 1
                     if newer is None or most <= 0 or adoptions > _MOST_ADOPTIONS:
-                        return self._handed_on(response, "the token was refused although it is new")
+                        return self._handed_on(
+                            response,
+                            "the token was refused although it is new: see that it is one for "
+                            "this API (scope, resource, audience), and sent as the API wants it "
+                            "(header, scheme)",
+                        )
                     token = newer
             else:
                 refused = token
@@ -363,7 +382,12 @@ class TokenAdapter(HTTPAdapter):
                     error.response = response
                     raise
                 if token.is_same(refused):
-                    return self._handed_on(response, "the token was refused when it was new")
+                    return self._handed_on(
+                        response,
+                        "the token was refused when it was new: see that it is one for this "
+                        "API (scope, resource, audience), and sent as the API wants it (header, "
+                        "scheme)",
+                    )
                 if most <= 0:
                     return self._handed_on(response, "max_replays is 0")
                 adoptions += not is_new
@@ -384,24 +408,34 @@ class TokenAdapter(HTTPAdapter):
                 status=response.status_code,
                 token=token.fingerprint,
             )
+            sent.append(token)
             refusal, response = response, self._carry(request, outgoing, token, body, how)
             response.history = [*refusal.history, refusal, *response.history]
             if not self._refuses(response):
                 return response
 
-    def _tell_step_up(self, response: Response) -> None:
+    def _tell_step_up(self, response: Response, sent: list[Token]) -> None:
         wanted = verdicts.step_up(response)
-        if wanted is not None:
-            self.keeper.journal.tell(
-                "StepUpNeeded",
-                method=response.request.method,
-                url=without_query(response.request),
-                status=response.status_code,
-                error=wanted.error,
-                scope=wanted.scope,
-                acr_values=wanted.acr_values,
-                max_age=wanted.max_age,
-            )
+        if wanted is None:
+            return
+        # There are APIs that echo the Authorization of the request.
+        secrets = {token.access_token for token in sent}
+
+        def fit(said: str | None) -> str | None:
+            if said is None or wording.reveals(said, secrets):
+                return None
+            return wording.plain(said, ())
+
+        self.keeper.journal.tell(
+            "StepUpNeeded",
+            method=response.request.method,
+            url=without_query(response.request),
+            status=response.status_code,
+            error=wanted.error,
+            scope=fit(wanted.scope),
+            acr_values=fit(wanted.acr_values),
+            max_age=wanted.max_age,
+        )
 
     def _handed_on(self, response: Response, reason: str) -> Response:
         self.keeper.journal.tell(

@@ -18,6 +18,7 @@ from typing import ClassVar
 __all__ = [
     "Adopted",
     "Event",
+    "ExtrasDropped",
     "FirstTokenUnused",
     "Found",
     "HandedOn",
@@ -28,6 +29,7 @@ __all__ = [
     "Renewed",
     "Replayed",
     "SaveFailed",
+    "ScopeNarrowed",
     "StepUpNeeded",
     "StoreFailed",
     "Waited",
@@ -134,9 +136,11 @@ class StepUpNeeded(Event):
     error: str
     """``insufficient_scope`` or ``insufficient_user_authentication``."""
     scope: str | None
-    """The scope that is needed, separated by spaces."""
+    """The scope that is needed, separated by spaces; cut if it is longer than 200 characters, and
+    ``None`` if it repeats the token.  :func:`~tokenadapter.verdicts.step_up` reads all of it."""
     acr_values: str | None
-    """The authentication contexts that would do, separated by spaces, the preferred first."""
+    """The authentication contexts that would do, separated by spaces, the preferred first; cut and
+    left out likewise."""
     max_age: int | None
     """The seconds within which the user must have authenticated."""
 
@@ -221,6 +225,39 @@ class StoreFailed(Event):
 
     def __str__(self) -> str:
         return f"the token is kept in memory only: {self.error} (said once)"
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeNarrowed(Event):
+    """The server granted less than the scope that was asked for (RFC 6749 section 3.3).
+
+    That is told once.
+    """
+
+    level: ClassVar[int] = logging.WARNING
+    missing: str
+    """What was asked for and not granted, separated by spaces."""
+
+    def __str__(self) -> str:
+        return (
+            f"the server granted less than was asked for: the token is without the scope "
+            f"{self.missing!r} (logged once)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExtrasDropped(Event):
+    """A token is saved without the other fields of its response: no record could hold them."""
+
+    level: ClassVar[int] = logging.WARNING
+    token: str
+    """Its fingerprint."""
+
+    def __str__(self) -> str:
+        return (
+            f"token {self.token} is saved without the other fields of its response: they are too "
+            "large, too deeply nested, or no JSON"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from tokenadapter.record import Hold, Tombstone
 
 if TYPE_CHECKING:
     from tokenadapter.protocols import TokenStore
+    from tokenadapter.token import Token
 
 
 def unreadable(store: TokenStore, why: str) -> StoreError:
@@ -50,6 +51,16 @@ def asked_for_otherwise(
         f"{dict(ours) or 'nothing in particular'} here, "
         f"{dict(theirs) or 'nothing in particular'} there. The token there is kept: let all ask "
         "for everything that any of them needs, or give each its own store."
+    )
+
+
+def not_bearer(store: TokenStore, token: Token) -> RefreshConfigError:
+    unsupported = " DPoP is not supported yet." if token.token_type.lower() == "dpop" else ""
+    return RefreshConfigError(
+        f"The token in {store!r} is of type {token.shown_type}, and must not be sent as a Bearer "
+        "token (RFC 6749 section 7.1). The request was not sent. The token is kept, and so is what "
+        f"renews it.{unsupported} Have the server issue Bearer tokens to this client. If the API "
+        "documents another way to send this one, pass scheme= or attach=."
     )
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.models import PreparedRequest, Response
 from requests.structures import CaseInsensitiveDict
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPHeaderDict
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPHeaderDict, HTTPResponse
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 from urllib3.util.proxy import connection_requires_http_tunnel
+
+from tokenadapter.late import late
+
+if TYPE_CHECKING:
+    from tokenadapter import peek
+else:
+    peek = late("tokenadapter.peek")
 
 __all__ = ["Hop", "Sent", "as_request", "is_proxied"]
 
@@ -72,6 +80,10 @@ def _is_forwarded(pool: HTTPConnectionPool, url: str) -> bool:
 class Hop(BaseAdapter):
     """Sends a request as the hop that it was made of.
 
+    urllib3 would decode the whole body of what it preloads, however much that becomes: of a
+    refusal, nobody asked for that.  So it preloads the body as it came, and what is handed to the
+    caller is decoded by :meth:`decoded`.
+
     :param send: the ``urlopen`` of the pool, as it is without us.
     :param how: its other arguments.
     """
@@ -90,7 +102,9 @@ class Hop(BaseAdapter):
         self._url = url
         self._headers = headers
         self._send = send
-        self._how = how
+        self._preloads = how.get("preload_content", True)
+        self._decodes = self._preloads and how.get("decode_content", True)
+        self._how = {**how, "decode_content": False} if self._decodes else how
         self._pool_block = pool.block  # as adapters of requests have it
 
     def send(self, request: PreparedRequest, *_: Any, **__: Any) -> Response:
@@ -103,10 +117,25 @@ class Hop(BaseAdapter):
         )
         # Of the adapter that it is a method of, it makes use as the connection only.
         response = HTTPAdapter.build_response(cast("HTTPAdapter", self), request, cast("Any", raw))
-        if self._how.get("preload_content", True):
+        if self._preloads:
             response._content = raw.data
             response._content_consumed = True
+            if self._decodes and "Content-Encoding" in raw.headers:
+                response._content = peek.bounded_content(raw.data, raw.headers) or b""
         return response
+
+    def decoded(self, raw: BaseHTTPResponse) -> BaseHTTPResponse:
+        """*raw*, an answer to this hop that goes to the caller, as urllib3 would hand it over.
+
+        :raises urllib3.exceptions.DecodeError: if its body cannot be decoded.
+        """
+        if self._decodes and isinstance(raw, HTTPResponse):
+            raw.decode_content = True
+            encoding = raw.headers.get("Content-Encoding")
+            if encoding is not None:
+                headers = {"Content-Encoding": encoding}
+                raw._body = HTTPResponse(io.BytesIO(raw.data), headers=headers).data
+        return raw
 
     def close(self) -> None:
         """Nothing: the pool belongs to others."""

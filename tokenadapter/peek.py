@@ -13,9 +13,11 @@ from requests.exceptions import RequestException
 from tokenadapter.wire import body_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from requests import Response
 
-__all__ = ["drain", "peek_json", "set_aside"]
+__all__ = ["bounded_content", "drain", "peek_json", "set_aside"]
 
 LIMIT = 65536
 """Bytes of a body that are read before its caller asks for it."""
@@ -25,11 +27,12 @@ def peek_json(response: Response, limit: int = LIMIT) -> Any:
     """The JSON value in a response's body, without consuming what the caller will read.
 
     The body is waited for, so on a ``stream=True`` response ask only where an answer in JSON is a
-    matter of a moment: its status and content type say so.
+    matter of a moment: its status and content type say so.  The whole of it may take as long as the
+    request gave to one read (its read time-out), and half a minute if that has no bound.
 
     :param limit: bytes, as transferred and as decoded: a longer body is not looked at.
-    :return: the value, or ``None`` if there is none: no JSON content type, no body, a longer body,
-        a broken one (what is wrong with it, the caller learns when reading it).
+    :return: the value, or ``None`` if there is none: no JSON content type, no body, a longer or
+        slower body, a broken one (what is wrong with it, the caller learns when reading it).
     """
     if not _says_json(response.headers.get("Content-Type", "")):
         return None
@@ -38,6 +41,15 @@ def peek_json(response: Response, limit: int = LIMIT) -> Any:
         return _parsed(body) if body and len(body) <= limit else None
     except (ValueError, RecursionError, urllib3.exceptions.DecodeError):
         return None
+
+
+def bounded_content(body: bytes, headers: Mapping[str, str], limit: int = LIMIT) -> bytes | None:
+    """An encoded body decoded, or ``None`` if it cannot be, or is longer than the limit then."""
+    try:
+        content = _decoded(body, headers, limit)
+    except urllib3.exceptions.DecodeError:
+        return None
+    return content if len(content) <= limit else None
 
 
 def set_aside(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -> None:
@@ -78,18 +90,15 @@ def drain(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -> No
     followed by more than it should be is not worth it: the connection is closed, the content empty.
     Either way the connection is back in its pool.
 
-    :param limit: bytes, as transferred.
+    :param limit: bytes, as transferred and as decoded: of a few bytes, a server can make gigabytes.
     :param timeout: seconds that the whole of it may take.
     """
     if _is_loaded(response):
         return
-    if body_of(response.raw, limit, monotonic() + timeout) is None:
+    content = _drained(response, limit, monotonic() + timeout)
+    if content is None:
         response.close()
-        return
-    try:
-        response.content  # noqa: B018  # reads what is at hand, keeps it, gives back the connection
-    except RequestException:  # it cannot be decoded
-        response.close()
+    response._content, response._content_consumed = content or b"", True
 
 
 class _Whole(io.BytesIO):
@@ -122,9 +131,31 @@ def _content(response: Response, limit: int) -> bytes | None:
     body = body_of(raw, limit)
     if body is None or not hasattr(raw, "stream"):  # as requests decides whether raw can decode
         return body
-    encoding = {"Content-Encoding": response.headers.get("Content-Encoding", "")}
+    return _decoded(body, response.headers, limit)
+
+
+def _decoded(body: bytes, headers: Mapping[str, str], limit: int) -> bytes:
+    """The decoded body, cut somewhere beyond the limit."""
+    encoding = {"Content-Encoding": headers.get("Content-Encoding", "")}
     twin = urllib3.HTTPResponse(io.BytesIO(body), headers=encoding, preload_content=False)
+    # Each urllib3 that setup.py admits decodes no farther than it is asked to.
     return twin.read(limit + 1, decode_content=True)
+
+
+def _drained(response: Response, limit: int, deadline: float) -> bytes | None:
+    """The decoded body, read to its end; ``None`` if it cannot be had whole."""
+    if body_of(response.raw, limit, deadline) is None:
+        return None
+    content = bytearray()
+    try:
+        # What is at hand, decoded piece by piece; at its end the connection is given back.
+        for piece in response.iter_content(limit):
+            content += piece
+            if len(content) > limit:
+                return None
+    except RequestException:  # it cannot be decoded
+        return None
+    return bytes(content)
 
 
 def _parsed(body: bytes) -> Any:

@@ -6,6 +6,7 @@ unprocessed or unknown.  The caller holds the lock.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import inf
@@ -39,6 +40,12 @@ _CLOCKS: Final = 1.0
 _CONFIG_HOLD: Final = 60.0
 # Seconds for which a caller, or an interpreter that exits, is kept waiting for a save that fails.
 _LAST_TRIES: Final = 5.0
+# Characters of JSON: a token that takes more could not be saved to every store.
+_LARGEST_TOKEN: Final = 1 << 18
+# Characters of what else a server says of a token, if all of it is too large.
+_LONGEST_TEXT: Final = 4096
+# Characters of an error that are written down.
+_LONGEST_CAUSE: Final = 2000
 
 
 class _Minted(NamedTuple):
@@ -114,6 +121,7 @@ class Presenter:
             self._tell_all(lock, view, before, credential, answer, waiter)
             return None
         self._choice.begin_anew()
+        self._compare_scope(answer.token)
         saved = self._save(lock, view, before, answer, credential, serve_unsaved)
         if saved is not None:
             self._journal.note(
@@ -145,8 +153,31 @@ class Presenter:
                 self._keep(view.record, credential, answer, hold)
             raise answer
         self._choice.begin_anew()
+        self._compare_scope(answer.token)
         record = view.record.minted(answer.token, self._grant.asked, view.read_at)
         return view._replace(record=record)
+
+    def storable(self, token: Token) -> Token:
+        """*token* as a record can hold it: what came with it must not keep it from being saved."""
+        try:
+            if len(json.dumps(token.to_dict(), indent=2)) <= _LARGEST_TOKEN:
+                return token
+        except (TypeError, ValueError, RecursionError):
+            pass  # no JSON, or nested too deeply
+        self._journal.tell("ExtrasDropped", token=token.fingerprint)
+        return token.replace(
+            extras=None,
+            scope=token.scope and token.scope[:_LONGEST_TEXT],
+            token_type=token.token_type[:_LONGEST_TEXT],
+        )
+
+    def _compare_scope(self, token: Token) -> None:
+        """Say so if less was granted than was asked for."""
+        # Without a scope in the answer, all was granted (RFC 6749 section 5.1).
+        granted = (token.scope or "").replace(",", " ").split()
+        missing = set(self._grant.asked.get("scope", "").split()).difference(granted)
+        if granted and missing:
+            self._journal.tell_once("ScopeNarrowed", missing=" ".join(sorted(missing)))
 
     def _waiter(self, view: View) -> Waiter:
         """This process, which is about to await an answer."""
@@ -224,7 +255,8 @@ class Presenter:
             failure.__cause__ = error
             return failure
         try:
-            return _completed(answer, credential, sent_at, wall)
+            minted = _completed(answer, credential, sent_at, wall)
+            return minted._replace(token=self.storable(minted.token))
         except (TypeError, ValueError) as error:
             return failures.source_returned(error)
 
@@ -371,7 +403,7 @@ class Presenter:
                 credential.kind,
                 self._slot.stamp(view),
                 error=getattr(failure, "error", None),
-                cause=str(failure),
+                cause=_cause(failure),
             )
         if isinstance(failure, errors.RefreshTemporarilyFailed) and failure.processed is None:
             return view.record.unknown(hold, waiter)
@@ -389,7 +421,7 @@ class Presenter:
     def _hold(self, view: View, failure: TokenError) -> Hold:
         record, now = view.record, self._slot.stamp(view)
         step = self._choice.step_after(record)
-        cause, error = str(failure), getattr(failure, "error", None)
+        cause, error = _cause(failure), getattr(failure, "error", None)
         if not isinstance(failure, errors.RefreshTemporarilyFailed):
             kind = "refused" if isinstance(failure, errors.ReauthRequired) else "config"
             return Hold(now, _CONFIG_HOLD, step, self._choice.client(record), kind, error, cause)
@@ -408,6 +440,11 @@ class Presenter:
 def _known_errors() -> tuple[type[TokenError], ...]:
     """What a source raises to tell what became of its request."""
     return errors.ReauthRequired, errors.RefreshConfigError, errors.RefreshTemporarilyFailed
+
+
+def _cause(failure: TokenError) -> str:
+    """What is written down of a failure, which a source of the program may tell at any length."""
+    return str(failure)[:_LONGEST_CAUSE]
 
 
 def _sending(view: View) -> float:

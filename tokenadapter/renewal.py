@@ -98,6 +98,7 @@ class Renewal:
         :raises TokenNotPersisted: if it cannot be saved.
         :raises LockTimeout: if others hold the lock for too long.
         """
+        token = self._presenter.storable(token)
         try:
             view = self._write_locked(lambda view: self._adopted(view, token))
         except errors.StoreError as error:

@@ -29,6 +29,9 @@ _LONGEST = 10 * 365 * 86_400.0
 # A number beyond this (as a timestamp, the year 5138) does not count seconds but milliseconds.
 _FURTHEST = 1e11
 
+# A secret of fewer characters stands in other texts by chance.
+_NO_CHANCE = 8
+
 # What a token response says of the token itself; all else is an extra.
 _KNOWN = frozenset(
     {
@@ -164,6 +167,7 @@ class Token:
         access_token = data.get("access_token")
         if not isinstance(access_token, str):
             keys = ", ".join(sorted(map(str, data))) or "nothing"
+            keys = "".join(char if char.isprintable() else " " for char in keys[:200])
             raise ValueError(f"the token response has no text as access_token; it holds: {keys}")
         return cls(
             access_token,
@@ -203,6 +207,21 @@ class Token:
         return None if self.expires_at is None else self.expires_at - self.issued_at
 
     @property
+    def is_bearer(self) -> bool:
+        """Whether it is sent as a bearer token (RFC 6750); the case of a type does not matter
+        (RFC 6749 section 5.1)."""
+        return self.token_type.lower() == "bearer"
+
+    @property
+    def shown_type(self) -> str:
+        """The type, fit for a message: it is what the server says.
+
+        :meta private:
+        """
+        kind = self._shown(self.token_type, 40)
+        return kind if kind.isidentifier() else repr(kind)
+
+    @property
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that tell this access token from others, for logs."""
         return fingerprint(self.access_token)
@@ -235,14 +254,22 @@ class Token:
         return hash((self.access_token, self.issued_at))
 
     def __repr__(self) -> str:
-        parts = [self.token_type, self.fingerprint]
+        parts = [self.shown_type, self.fingerprint]
         if self.expires_at is not None:
             parts.append(f"expires_at={self.expires_at:.0f}")
         if self.scope is not None:
-            parts.append(f"scope={self.scope!r}")
+            parts.append(f"scope={self._shown(self.scope, 200)!r}")
         if self.refresh_token is not None:
             parts.append("refreshable")
         return f"<Token {' '.join(parts)}>"
+
+    def _shown(self, text: str, limit: int) -> str:
+        """*text*, which a server said, if it does not repeat a secret."""
+        folded = text.casefold()
+        for secret in (self.access_token, self.refresh_token or ""):
+            if len(secret) >= _NO_CHANCE and secret.casefold() in folded:
+                return "(withheld)"
+        return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def _check_text(name: str, value: object) -> None:

@@ -82,8 +82,9 @@ def with_token(
                 f"A proxy would read the token for {adapter.prefix}: send it past the proxy, or "
                 "pass allow_http=True if everyone on the way may read it."
             )
-        sender = adapter.around(Hop(pool, request, url, headers, plain, once))
-        response: BaseHTTPResponse = sender.send(request, timeout=_timeout(pool, how)).raw
+        hop = Hop(pool, request, url, headers, plain, once)
+        answer = adapter.around(hop).send(request, timeout=_timeout(pool, how))
+        response: BaseHTTPResponse = hop.decoded(answer.raw)
     except TokenError as error:
         raise for_urllib3(error) from error.__cause__
     if response.retries is not None and once["retries"] is not retries:

@@ -99,8 +99,9 @@ def expired_on(
         members, and to the items of lists by their number.  With a status too, both must fit.
 
         The answer stays unread for the caller, also with ``stream=True``.  It is looked at only
-        where the status fits, its content type is one of JSON, and it is not longer than 64 KiB;
-        but then it is waited for, so give a status if the API has slow answers.
+        where the status fits, its content type is one of JSON, and it is not longer than 64 KiB,
+        decoded or not; but then it is waited for, as long as the request's read time-out says (30 s
+        if that has no bound), so give a status if the API has slow answers.
     :param default: whether :func:`default_verdict` has a say where this does not fit.
     :raises TypeError: if neither status nor JSON is given, or one is not what it should be.
     :raises ValueError: if no answer could fit.

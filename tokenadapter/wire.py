@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["body_of"]
 
+# Seconds to wait for a body of whose packets nobody has said how late they may be.
+_PATIENCE = 30.0
+
 
 def body_of(raw: Any, limit: int, deadline: float | None = None) -> bytes | None:
     """The encoded body of a response that nobody has read from, which stays unread.
 
-    :return: ``None`` if it is not there whole, or longer than the limit.
+    :param limit: bytes.
+    :param deadline: until when to wait for it, by the monotonic clock; by default for as long as
+        one read may take, or half a minute where that has no bound.
+    :return: ``None`` if it is not there whole in time, or longer than the limit.
     """
     # Both names are urllib3's privates, and have been the same since its beginnings: requests
     # reads the cookies through the second.  Without them nothing is looked at.
@@ -62,6 +68,7 @@ def _from_wire(original: HTTPResponse, limit: int, deadline: float | None) -> by
     else:
         return None if surplus else body
     finally:
+        wire.be_patient()
         original.fp = io.BufferedReader(_Again(wire))
 
 
@@ -89,7 +96,12 @@ class _Wire:
         self.sock = getattr(getattr(fp, "raw", None), "_sock", None)
         self._at = 0
         self._limit = limit
-        self._deadline = deadline
+        # How long the caller would wait for one packet.
+        self._timeout: float | None = None if self.sock is None else self.sock.gettimeout()
+        self._is_patient = deadline is None
+        self._deadline = (
+            monotonic() + (self._timeout or _PATIENCE) if deadline is None else deadline
+        )
 
     @property
     def surplus(self) -> bool:
@@ -125,21 +137,35 @@ class _Wire:
         """Wait for the next bytes; false at the end of the stream."""
         if len(self.seen) > self._limit:
             raise ValueError("longer than the limit")
+        left = self._deadline - monotonic()
+        if left <= 0:
+            raise ValueError("too slow")
+        if self.sock is not None:
+            self.sock.settimeout(left)
         try:
-            if self._deadline is not None:
-                self._wait_no_longer_than(self._deadline - monotonic())
             piece = self.fp.read1(8192)
         except OSError as failure:
-            self.failure = failure.with_traceback(None)  # it would lead back here
-            raise ValueError("the stream is broken") from None
+            if isinstance(failure, TimeoutError) and (self.seen or not self._is_patient):
+                # Our time is up, and not the caller's: they read on from here.
+                _forget_timeout(self.fp)
+            else:
+                self.failure = failure.with_traceback(None)  # it would lead back here
+            raise ValueError("the stream is broken or too slow") from None
         self.seen += piece
         return bool(piece)
 
-    def _wait_no_longer_than(self, seconds: float) -> None:
-        if seconds <= 0:
-            raise TimeoutError("too slow")
+    def be_patient(self) -> None:
+        """Let the caller wait for each packet as long as they wanted to."""
         if self.sock is not None:
-            self.sock.settimeout(seconds)  # urllib3 sets it anew for each request
+            self.sock.settimeout(self._timeout)
+
+
+def _forget_timeout(fp: io.BufferedReader) -> None:
+    """Let a stream be read from after one of its reads has timed out: it would refuse that."""
+    raw: Any = fp.raw
+    while isinstance(raw, _Again):
+        raw = raw._wire.fp.raw
+    raw._timeout_occurred = False
 
 
 class _Again(io.RawIOBase):

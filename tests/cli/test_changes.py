@@ -96,6 +96,7 @@ def test_one_that_was_spent_is_refused(
         (" \n", "it is empty"),
         ('{"access_token": "s3cret"', "it is no JSON object, as far as line 1"),
         ('{"refresh_token": "s3cret"}', "it is no token response: "),
+        ('{"s3cret": ' + "[" * 100_000, "it is no JSON object, as far as the end"),
         ("s3cret and more", "it is neither a JSON object nor one word, a refresh token"),
         ("s3crét", "refresh_token"),
     ],

@@ -104,6 +104,26 @@ class Challenging(_Api):
         return True
 
 
+class Demanding(_Api):
+    """Answers each request with the next status, and a 403 with a challenge that wants more."""
+
+    def __init__(self, statuses: Sequence[int], wanted: str) -> None:
+        super().__init__()
+        self._statuses = iter(statuses)
+        self._wanted = wanted
+
+    def _answer(
+        self, connection: socket.socket, headers: Mapping[bytes, bytes], body: Iterator[bytes]
+    ) -> bool:
+        status = next(self._statuses)
+        challenge = f"Bearer {self._wanted}" if status == 403 else "Bearer"
+        connection.sendall(
+            f"HTTP/1.1 {status} No\r\nWWW-Authenticate: {challenge}\r\n"
+            "Content-Length: 0\r\n\r\n".encode()
+        )
+        return True
+
+
 class Gate(_Api):
     """Takes uploads with the token ``second`` and refuses all others, in one of these ways:
 

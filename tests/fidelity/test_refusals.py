@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -15,7 +18,7 @@ from tokenadapter.testing import TokenServer
 from tokenadapter.verdicts import step_up
 
 from .conftest import Way
-from .gate import Challenging
+from .gate import Challenging, Demanding
 
 
 @pytest.fixture
@@ -111,6 +114,50 @@ def test_what_a_login_could_help_is_told_and_can_be_read_from_the_answer(
     assert asked is not None
     assert (asked.error, asked.scope, asked.acr_values, asked.max_age) == wanted
     assert server.stats.token_requests == 0
+
+
+@pytest.mark.parametrize("encode", [str, quote, lambda token: b64encode(f"a{token}".encode())])
+@pytest.mark.parametrize("is_replayed", [False, True])
+def test_a_token_that_an_api_echoes_is_neither_in_the_event_nor_in_the_log(
+    session: requests.Session,
+    caplog: pytest.LogCaptureFixture,
+    encode: Callable[[str], Any],
+    is_replayed: bool,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    secrets = ["first/secret-token", "second/secret-token"]
+    heard: list[Event] = []
+    echo = encode(secrets[is_replayed])
+    echo = echo.decode() if isinstance(echo, bytes) else echo
+    wanted = f'error="insufficient_scope", scope="a Bearer {echo}", acr_values="{echo}"'
+    with Demanding([401, 403] if is_replayed else [403], wanted) as api:
+        adapter = TokenAdapter(
+            api.url,
+            lambda previous: secrets[previous is not None],
+            on_event=heard.append,
+        ).mount(session)
+        adapter.keeper.current()
+        assert session.get(api.url).status_code == 403
+    told = next(event for event in heard if isinstance(event, StepUpNeeded))
+    assert (told.error, told.scope, told.acr_values) == ("insufficient_scope", None, None)
+    assert ("Replayed" in adapter.keeper.stats) == is_replayed
+    assert echo not in caplog.text
+
+
+def test_what_an_api_wants_is_told_on_one_line_and_cut(
+    server: TokenServer, session: requests.Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[Event] = []
+    adapter = TokenAdapter(server.api_url, Way(server).source(), on_event=heard.append)
+    adapter.mount(session).keeper.adopt(server.issue())
+    said = f'Bearer error="insufficient_scope", scope="a\tb{" c" * 5000}"'
+    server.fail_next(403, endpoint="api", headers={"WWW-Authenticate": said})
+    assert session.get(server.api_url).status_code == 403
+    told = heard[-1]
+    assert isinstance(told, StepUpNeeded)
+    assert told.scope is not None
+    assert (told.scope[:5], len(told.scope)) == ("a b c", 200)
+    assert len(str(told)) < 400
 
 
 def test_a_login_that_is_needed_after_a_replay_is_told_too(

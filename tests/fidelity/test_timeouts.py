@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,9 +12,16 @@ from typing import Any
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
+from sources.raw import answering
 from urllib3.util import Timeout
 
-from tokenadapter import LockTimeout, RefreshTemporarilyFailed, RefreshToken, TokenAdapter
+from tokenadapter import (
+    LockTimeout,
+    RefreshTemporarilyFailed,
+    RefreshToken,
+    TokenAdapter,
+    expired_on,
+)
 from tokenadapter.testing import TokenServer
 
 from .conftest import Way
@@ -166,3 +175,41 @@ def test_ctrl_c_while_waiting_for_a_renewal_does_not_cancel_it(
     assert session.put(f"{server.api_url}x", data=b"body").ok
     assert server.stats.token_requests == 1
     assert server.stats.families_revoked == 0
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+def test_a_verdict_waits_for_json_no_longer_than_one_read_may_take(
+    secure: bool, tls: ssl.SSLContext, ca_file: str
+) -> None:
+    """And the caller reads on where the verdict stopped."""
+    judged, too_late = threading.Event(), threading.Event()
+    body = b'{"code": "expired"' + b" " * 1000 + b"}"
+
+    def answer(connection: socket.socket) -> None:
+        if secure:
+            connection = tls.wrap_socket(connection, server_side=True)
+        with connection:
+            connection.recv(65536)
+            connection.sendall(
+                b"HTTP/1.1 200 Yes\r\nContent-Type: application/json\r\nContent-Length: "
+                b"%d\r\n\r\n" % len(body)
+            )
+            for sent in range(500):
+                connection.sendall(body[sent : sent + 1])
+                if judged.wait(0.02):
+                    break
+            else:
+                too_late.set()
+            connection.sendall(body[sent + 1 :])
+
+    with answering(answer) as address, requests.Session() as session:
+        session.verify = ca_file
+        url = f"{'https' if secure else 'http'}://{address}/"
+        verdict = expired_on(status=200, json={"code": "expired"})
+        adapter = TokenAdapter(url, lambda previous: "made-up", verdict=verdict).mount(session)
+        response = session.get(url, stream=True, timeout=0.5)
+        judged.set()
+        assert not too_late.is_set()
+        assert response.raw._connection.sock.gettimeout() == 0.5
+        assert response.content == body
+        assert "Replayed" not in adapter.keeper.stats

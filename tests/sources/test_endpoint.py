@@ -138,6 +138,16 @@ def test_the_host_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RefreshTemporarilyFailed, match="Name or service not known") as caught:
         source("https://id.example/token")()
     assert caught.value.processed is False
+    assert "Check the host in the URL, and whether this machine can resolve" in str(caught.value)
+    assert "ry again" not in str(caught.value)
+
+
+def test_the_port_does_not_speak_tls(server: TokenServer) -> None:
+    with pytest.raises(RefreshTemporarilyFailed, match="That port does not speak TLS") as caught:
+        source(server.token_url.replace("http://", "https://"))()
+    assert "check the scheme and the port of the URL" in str(caught.value)
+    assert "ry again" not in str(caught.value)
+    assert caught.value.processed is False
 
 
 def test_the_reason_is_that_of_this_request_and_not_what_the_caller_handles() -> None:

@@ -34,7 +34,13 @@ def test_one_moment_has_many_spellings(value: object) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, "", "soon", [], {}, "2026-13-01", "Thu, 99 Jan 2026 00:00:00 GMT", 10**400],
+    [
+        *(None, True, "", "soon", [], {}, 10**400, "inf", "-inf", "nan", "1e999"),
+        *("2026-13-01", "Thu, 99 Jan 2026 00:00:00 GMT"),
+        # Beyond what a date can be.
+        "Thu, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Thu, 01 Jan 2026 00:00:00 +99999999999999999999",
+    ],
 )
 def test_what_is_no_moment_is_none(value: object) -> None:
     assert moment(value) is None

@@ -83,6 +83,8 @@ def test_nobody_knows_where_the_answer_does_not_say(
     assert isinstance(told, RefreshTemporarilyFailed)
     assert told.processed is None
     assert words in str(told)
+    # What answers in that way now does so later, too.
+    assert str(told).endswith("Try again later.") == (status >= 400)
     assert "It may have spent the refresh token, which is kept all the same." in str(told)
 
 
@@ -112,6 +114,9 @@ def test_a_refused_refresh_token_asks_for_a_login(
         (400, {"error": "invalid_request"}, "invalid_request", "Check the configuration."),
         (200, {"error": "incorrect_client"}, "incorrect_client", "Check the configuration."),
         (401, {"body": HTML}, None, "Check client_id, client_secret"),
+        (404, {"error": "not_found"}, "not_found", "Check the URL: nothing there gives tokens."),
+        (410, {"body": HTML}, None, "Check the URL: nothing there gives tokens."),
+        (404, {"error": "invalid_client"}, "invalid_client", "Check client_id, client_secret"),
         (404, {"body": HTML}, None, "(404, HTML)"),
         (404, {"body": {"detail": "Not Found"}}, None, '(404, JSON: "Not Found")'),
         (405, {"body": ""}, None, "(405, an empty answer)"),
@@ -164,3 +169,11 @@ def test_what_the_server_says_is_kept_short(server: TokenServer) -> None:
 def test_an_error_in_an_answer_with_a_token_is_none(server: TokenServer) -> None:
     server.fail_next(200, body={"access_token": "abc", "error": "none"})
     assert RefreshToken(server.token_url, "r", client_id="client")().access_token == "abc"
+
+
+def test_a_client_secret_of_common_words_leaves_the_refusal_readable(server: TokenServer) -> None:
+    body = {"error": "invalid_client", "error_description": "wrong client credentials"}
+    server.fail_next(401, body=body)
+    with pytest.raises(RefreshConfigError) as caught:
+        RefreshToken(server.token_url, "r3fresh", client_id="client", client_secret="wrong")()
+    assert '(401, invalid_client: "wrong client credentials")' in str(caught.value)

@@ -127,5 +127,5 @@ def test_what_the_server_says_is_quoted_without_secrets(server: TokenServer) -> 
         body='{"error": "invalid_request", "error_description": "no: the-refresh-token"}',
         content_type="application/json",
     )
-    with pytest.raises(RefreshConfigError, match=r'invalid_request: "no: \*\*\*"'):
+    with pytest.raises(RefreshConfigError, match=r"invalid_request: .*repeats a secret"):
         source(server).revoke(BOTH)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import html
+import json
 import logging
 import pickle
 import re
 import socket
 import traceback
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import quote_plus, unquote_plus, urlencode
+from urllib.parse import quote, quote_plus, unquote_plus, urlencode
 
 import pytest
 
-from tokenadapter import Login, Password, RefreshToken, TokenError
+from tokenadapter import FileStore, Login, Password, RefreshToken, TokenError, TokenKeeper
 from tokenadapter.sources.source import Source
 from tokenadapter.testing import TokenServer
 
@@ -172,6 +175,39 @@ def test_no_error_and_no_log_tells_a_secret(
     assert_clean(everything_about(error), sent)
     # The query of a URL is in what urllib3 logs.
     assert_clean("\n".join(re.sub(r"\?\S*", "", line) for line in caplog.messages), sent)
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        html.escape,
+        lambda secret: quote(secret, safe=""),
+        json.dumps,
+        lambda secret: json.dumps(secret).replace("/", r"\/").replace("+", r"\u002b"),
+        lambda secret: secret.encode().hex(),
+        lambda secret: b64encode(secret.encode()).decode(),
+        lambda secret: b64encode(f"ada:{secret}".encode()).decode(),
+        str.upper,
+    ],
+    ids=["HTML", "percent", "JSON", "JSON, escaped", "hex", "base64", "Basic", "upper"],
+)
+def test_nothing_is_stored_of_an_echo_in_whatever_encoding(
+    server: TokenServer, tmp_path: Path, encode: Callable[[str], str]
+) -> None:
+    path = tmp_path / "token.json"
+    source = SOURCES["refresh, post"](server.token_url, 10.0)
+    keeper = TokenKeeper(source, FileStore(path))
+    for status in (400, 429):
+        echoes = [encode(secret) for secret in SECRETS]
+        for echo in echoes:
+            body = {"error": "invalid_grant", "error_description": f"You sent {echo}.", "x": 1}
+            server.fail_next(status, body=body)
+            with pytest.raises(TokenError) as caught:
+                keeper.refresh()
+            stored = path.read_text()
+            assert "repeats a secret" in stored
+            for told in (stored, json.dumps(json.loads(stored), ensure_ascii=False), caught.value):
+                assert echo not in str(told)
 
 
 def test_no_error_tells_a_secret_where_nobody_listens(make: Make, sent: Sent) -> None:

@@ -75,7 +75,7 @@ def _given() -> dict[str, Any] | str:
         return text
     try:
         found: dict[str, Any] = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         # The error has the text, and that the secrets.
         where = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "the end"
         raise _wrong(f"it is no JSON object, as far as {where}") from None

@@ -39,6 +39,10 @@ def perform(options: Namespace) -> int:
     """Print the header line."""
     profile = named_profile(options)
     token = usable_token(profile, options.min_validity)
+    if profile.scheme.lower() == "bearer" and not token.is_bearer:
+        from tokenadapter import failures
+
+        raise failures.not_bearer(profile.store(), token)
     value = f"{profile.scheme} {token.access_token}".lstrip()
     put(
         options,

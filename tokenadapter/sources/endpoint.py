@@ -19,6 +19,7 @@ from tokenadapter.late import late
 from tokenadapter.token import fingerprint
 
 if TYPE_CHECKING:
+    import socket
     import ssl
 
     import requests
@@ -31,6 +32,7 @@ else:
     errors = late("tokenadapter.errors")
     reply = late("tokenadapter.sources.reply")
     requests = late("requests")
+    socket = late("socket")
     ssl = late("ssl")
     urllib3 = late("urllib3")
 
@@ -38,6 +40,10 @@ __all__ = ["Endpoint"]
 
 # Bytes: no token response is longer.
 _LONGEST_ANSWER = 1 << 20
+# How versions of OpenSSL name what they get from a server that answers in clear.
+_NO_TLS = frozenset(
+    {"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "WRONG_VERSION_NUMBER"}
+)
 
 
 class Endpoint:
@@ -143,7 +149,19 @@ class Endpoint:
             sent,
             lasting=not sent and (impossible or untrusted),
             local=not sent and impossible,
+            advice=_advice(error, root),
         )
+
+
+def _advice(error: BaseException, root: BaseException) -> str:
+    """What to do about a failure that may pass by itself, but mostly does not."""
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "Check proxies, and those of the environment; if they are right, try again later."
+    if isinstance(root, socket.gaierror):
+        return "Check the host in the URL, and whether this machine can resolve names (DNS)."
+    if isinstance(root, ssl.SSLError) and root.reason in _NO_TLS:
+        return "That port does not speak TLS: check the scheme and the port of the URL."
+    return "Try again later."
 
 
 def _checked(argument: str, url: str, allow_http: bool) -> tuple[str, str]:

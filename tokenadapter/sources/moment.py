@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from tokenadapter.late import late
@@ -33,6 +34,8 @@ def moment(value: object) -> float | None:
         return None
     except ValueError:
         return _date(str(value))
+    if not isfinite(seconds):
+        return None
     return seconds / 1000 if seconds >= _MILLISECONDS_FROM else seconds
 
 
@@ -40,7 +43,7 @@ def _date(text: str) -> float | None:
     for parse in (datetime.datetime.fromisoformat, email_utils.parsedate_to_datetime):
         try:
             date = parse(text)
-        except ValueError:
+            return (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp()
+        except (ValueError, OverflowError):  # the latter of a year or an offset beyond all dates
             continue
-        return (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp()
     return None

@@ -44,6 +44,8 @@ __all__ = ["Attempt", "misplaced", "no_answer", "no_token", "unreadable", "witho
 _REFUSALS = frozenset(
     {"invalid_grant", "interaction_required", "bad_refresh_token", "invalid_refresh_token"}
 )
+# Not Found, Method Not Allowed, Gone.
+_NOT_HERE = frozenset({404, 405, 410})
 # Request Timeout, Too Early, Too Many Requests: the server did not get to it.
 _NOT_NOW = frozenset({408, 425, 429})
 
@@ -84,7 +86,7 @@ def no_answer(attempt: Attempt, lost: NoReply) -> RefreshTemporarilyFailed | Ref
             "Check the URL, verify, cert and proxies, and those of the environment.",
             is_local=lost.local,
         )
-    return _temporary(attempt, why, processed=None if lost.sent else False)
+    return _temporary(attempt, why, processed=None if lost.sent else False, advice=lost.advice)
 
 
 def no_token(
@@ -120,13 +122,20 @@ def no_token(
     advice = "Check the URL." if code is None else _ADVICE.get(code, "Check the configuration.")
     if code is None and status == 401:
         advice = _ADVICE["invalid_client"]
+    elif code not in _ADVICE and status in _NOT_HERE:
+        advice = "Check the URL: nothing there gives tokens."
     return _unusable(attempt, why, advice, code)
 
 
 def unreadable(attempt: Attempt, reply: Reply, problem: str) -> RefreshTemporarilyFailed:
     """The error where an answer that means success holds no token."""
     problem = problem if reply.fields else f"{reply.shape} instead of a token"
-    return _temporary(attempt, f"{reply.status}: {attempt.plain(problem)}", processed=None)
+    return _temporary(
+        attempt,
+        f"{reply.status}: {attempt.plain(problem)}",
+        processed=None,
+        advice="Check the URL: a token endpoint answers with a JSON object that holds the token.",
+    )
 
 
 def misplaced(
@@ -185,13 +194,14 @@ def _temporary(
     *,
     processed: bool | None,
     wait: float | None = None,
+    advice: str = "Try again later.",
 ) -> errors.RefreshTemporarilyFailed:
     if processed is None and attempt.kind == "refresh_token":
         fate = "It may have spent the refresh token, which is kept all the same."
     else:
         fate = "Nothing was spent, and what the store holds is kept."
     return errors.RefreshTemporarilyFailed(
-        f"{attempt.endpoint} gave no token ({why}). {fate} Try again later.",
+        f"{attempt.endpoint} gave no token ({why}). {fate} {advice}",
         error=code,
         processed=processed,
         retry_after=wait,

@@ -23,6 +23,8 @@ class NoReply(NamedTuple):
     """Whether that does not change until somebody changes something."""
     local: bool = False
     """Whether it failed here, before any server was asked."""
+    advice: str = "Try again later."
+    """What to do where it may change."""
 
 
 class Reply:

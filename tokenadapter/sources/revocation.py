@@ -26,9 +26,9 @@ def not_revoked(attempt: Attempt, reply: Reply | NoReply) -> TokenError | None:
     It is returned, not raised, for the same reason as those of
     :mod:`tokenadapter.sources.outcome`.
     """
-    code = None
+    code, advice = None, "Try again later."
     if isinstance(reply, NoReply):
-        why, is_lasting = attempt.plain(reply.why), reply.lasting
+        why, is_lasting, advice = attempt.plain(reply.why), reply.lasting, reply.advice
     else:
         # A token that is not known counts as revoked (section 2.2).
         if 200 <= reply.status < 300:
@@ -47,4 +47,4 @@ def not_revoked(attempt: Attempt, reply: Reply | NoReply) -> TokenError | None:
         return errors.RefreshConfigError(
             told + "Check revocation_url, and how the client authenticates.", error=code
         )
-    return errors.RefreshTemporarilyFailed(told + "Try again later.", error=code)
+    return errors.RefreshTemporarilyFailed(told + advice, error=code)

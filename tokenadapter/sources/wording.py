@@ -1,36 +1,156 @@
-"""What a server or a library says, made fit for our messages."""
+"""What a server or a library says, made fit for our messages, our log and the record.
+
+A server may echo what it was sent, and rarely just as it was sent: a page for people has it
+HTML-escaped, a JSON text with ``\\u0026`` for ``&``, a URL percent-encoded, a dump in hexadecimal
+or base64.  So a secret is looked for in the text as it is read after all decoding, whatever its
+case.  A text in which one is found is withheld as a whole: stars would show how long the secret is
+and where it begins, and an encoding that was overlooked would show the rest of it.
+
+A secret that is short, or a plain word, is found in texts that do not echo it: in "Bearer", the
+secret ``are``.  Of such a secret only whole words count, and only they are starred.  One that is
+a word of which refusals are made, such as ``wrong``, is not hidden at all: no reader can tell that
+it was echoed, and a refusal without its words says nothing.
+"""
 
 from __future__ import annotations
 
+import html
 import re
-from collections.abc import Iterable
-from urllib.parse import parse_qsl, quote, quote_plus
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
-__all__ = ["plain", "query_secrets"]
+__all__ = ["WITHHELD", "plain", "query_secrets", "reveals"]
+
+WITHHELD = "(withheld: it repeats a secret)"
+"""What stands in place of a text that holds a secret."""
+
+# A secret of fewer characters, or of letters alone and fewer than the second number, is found by
+# chance: of such a secret, whole words count.
+_SHORT = 8
+_WORD = 16
+# How often a text is decoded: what was encoded by one program may be encoded again by the next.
+_ROUNDS = 4
+# How many times as long as a secret its longest encoding is, for a text that is searched in part.
+_LONGEST_ENCODING = 16
+
+# The words of which RFC 6749 section 5.2 and the servers that follow it make their refusals.
+_WORDS_OF_REFUSALS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    a access account an and are authentication authorization bad basic bearer cannot client
+    code credential credentials denied does error exist expired failed for found grant has id
+    in incorrect invalid is key login mismatch missing must name no not of on or param
+    parameter password refresh refused rejected request required revoked scope secret server
+    supported the this to token type unauthorized unknown unsupported user username value was
+    with wrong you your
+        """,
+    )
+)
+
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([nrt])|(.))")
 
 
 def plain(text: str, secrets: Iterable[str], limit: int = 200) -> str:
-    """*text* on one line of at most *limit* characters, with stars for what must not be told.
+    """*text* on one line of at most *limit* characters; :data:`WITHHELD` if it holds a secret.
 
-    That is each of *secrets*, as it is and percent-encoded, and the user and password of a URL.
+    Of secrets that are short or plain words only these words are hidden.  So are user and password
+    of a URL.
     """
     text = _printable(text)
-    spellings = {
-        _printable(spelling)
-        for secret in secrets
-        for spelling in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))
-    }
+    secrets = {secret for secret in secrets if not _says_nothing(secret)}
+    # A secret that begins in what is shown may end far behind it, but not farther than this.
+    text = text[: limit + _LONGEST_ENCODING * max(map(len, secrets), default=0) + 1]
     # The longest first: one secret may be a part of another.
-    for spelling in sorted(spellings - {""}, key=len, reverse=True):
-        text = text.replace(spelling, "***")
+    for secret in sorted(filter(_is_found_by_chance, secrets), key=len, reverse=True):
+        for spelling in {secret, quote(secret), quote_plus(secret)}:
+            text = re.sub(_whole(spelling), "***", text, flags=re.IGNORECASE)
+    if reveals(text, secrets):
+        return WITHHELD
     text = re.sub(r"//[^/\s]*@", "//***@", text)
-    # Cut at last: half a secret could not be found any more.
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def reveals(text: str, secrets: Iterable[str]) -> bool:
+    """Whether *text* holds one of *secrets*, as it is or encoded."""
+    decoded = _decoded(text)
+    # As it is, too: what stands beside a secret may look like a part of an encoding.
+    readings = [text.casefold(), decoded]
+    dense = [_dense(reading) for reading in readings]
+    for secret in secrets:
+        if _says_nothing(secret):
+            continue
+        needles = {secret.casefold(), *map(_decoded, _spellings(secret))}
+        if _is_found_by_chance(secret):
+            if any(re.search(_whole(one), text) for one in needles for text in readings):
+                return True
+        elif any(one in text for one in {*map(_dense, needles)} - {""} for text in dense):
+            return True
+    return False
 
 
 def query_secrets(query: str) -> set[str]:
     """What may be secret in a query or form: all of it, and each value."""
     return {query, *(value for _, value in parse_qsl(query))}
+
+
+def _says_nothing(secret: str) -> bool:
+    """Whether *secret* is a word that stands in most refusals, or nothing at all."""
+    return secret.casefold() in _WORDS_OF_REFUSALS or not _dense(secret)
+
+
+def _is_found_by_chance(secret: str) -> bool:
+    return len(secret) < (_WORD if secret.isalpha() else _SHORT)
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """*secret* as it is, and in the encodings that no decoding of the text around it undoes."""
+    yield secret
+    data = secret.encode(errors="replace")
+    yield data.hex()
+    if _is_found_by_chance(secret):
+        yield b64encode(data).decode().rstrip("=")
+        return
+    for before in range(3):
+        # Within other data: the first and the last characters depend on what stands beside it.
+        encoded = b64encode(bytes(before) + data).decode().rstrip("=")
+        inner = encoded[(0, 2, 3)[before] : len(encoded) - ((len(data) + before) % 3 > 0)]
+        yield inner
+        yield inner.replace("+", "-").replace("/", "_")
+
+
+def _decoded(text: str) -> str:
+    """*text* after all decoding, in one case."""
+    text = text.casefold()
+    for _ in range(_ROUNDS):
+        before = text
+        text = _ESCAPE.sub(_unescaped, unquote(html.unescape(text)))
+        # The halves of a character beyond the 16 bits of an escape.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text = text.casefold()
+        if text == before:
+            break
+    return text
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    """What stands for an escape of JSON and most languages."""
+    code = escape[1] or escape[2]
+    if code:
+        return chr(int(code, 16))
+    return " " if escape[3] else escape[4]
+
+
+def _dense(text: str) -> str:
+    """*text* without what gets lost, or turns up at the end of a line: white space, what cannot be
+    printed, and the plus sign that stands for a space in a form."""
+    return "".join(char for char in text if char.isprintable() and char not in " +")
+
+
+def _whole(word: str) -> str:
+    """A pattern for *word* where it is no part of another one."""
+    return rf"(?<!\w){re.escape(word)}(?!\w)"
 
 
 def _printable(text: str) -> str:
