@@ -145,10 +145,14 @@ def known_to_service(found: Iterable[Distribution], options: Sequence[str]) -> l
         command = ["-m", "pip_audit", "--disable-pip", "--no-deps", "--progress-spinner=off"]
         done = subprocess.run(
             [sys.executable, *command, "--format=json", f"--requirement={pins}", *options],
-            stdout=subprocess.PIPE,
+            capture_output=True,
             encoding="utf-8",
         )
-    return told(done.stdout, found)
+    try:
+        return told(done.stdout, found)
+    except Unanswered:
+        sys.stderr.write(done.stderr)
+        raise
 
 
 def told(report: str, found: Iterable[Distribution]) -> list[str]:
