@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tokenadapter.demo.__main__ import main
-from tokenadapter.demo.report import broken_promises, expiries, longest_wait, table
+from tokenadapter.demo.report import broken_promises, expiries, longest_wait, table, was_starved
 from tokenadapter.demo.run import Demand, Incident, Moment, Run, Setting
 from tokenadapter.demo.screen import Screen, Style
 from tokenadapter.demo.stage import _trouble
@@ -253,8 +253,11 @@ def test_the_longest_wait_is_explained(calls: list[tuple[float, float]], cause: 
     assert cause in longest_wait(explained)
 
 
-def test_of_a_run_without_requests_there_is_no_longest_wait_to_explain() -> None:
-    assert longest_wait(run([])) == "No request was answered."
+def test_a_request_that_waited_for_longer_than_a_token_lives_tells_of_a_busy_machine() -> None:
+    busy = good_run()
+    assert not was_starved(busy)
+    busy.lanes[0].append(Moment(9.9, "failed", 2.1))
+    assert was_starved(busy)
 
 
 # --- the program ---------------------------------------------------------------------------
@@ -294,17 +297,18 @@ def rest(process: subprocess.Popen[str]) -> str:
     return output
 
 
-def test_the_quick_demo_shows_that_the_promise_holds(
+def test_the_demo_shows_that_the_promise_holds(
     demo: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    process = demo("--quick")
+    # No shorter: on a busy machine a token may take a second or two on its way to the API.
+    process = demo("--processes=4", "--seconds=8", "--lifetime=4")
     output = rest(process)
     assert process.returncode == 0, output
     assert "The promise held" in output
     assert "▲ revoked" in output
     assert re.findall(r"^(?:with tokenadapter|as scripts do), (.*)$", output, re.MULTILINE) == [
-        "3.0 s",
-        "3.0 s",
+        "8.0 s",
+        "8.0 s",
     ]
     assert "The longest wait of a request with tokenadapter, " in output
     assert "\x1b" not in output
@@ -333,12 +337,14 @@ def test_ctrl_c_ends_it_with_all_its_processes(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("option", ["--processes=0", "--lifetime=0.1", "--seconds=1"])
+@pytest.mark.parametrize(
+    "option", ["--processes=0", "--lifetime=0.1", "--seconds=1", "--quick --lifetime=3.5"]
+)
 def test_options_that_make_no_run_are_refused(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        main([option])
+        main(option.split())
     assert stop.value.code == 2
     assert "lifetime <= seconds" in capsys.readouterr().err
 

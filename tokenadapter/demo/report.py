@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from tokenadapter.demo.run import Run
+from tokenadapter.demo.run import Moment, Run
 from tokenadapter.demo.screen import Style
 
 # How much of a token's life is over when its renewal is due.  Processes that renew the same token
@@ -54,15 +54,13 @@ def broken_promises(run: Run) -> list[str]:
 
 def longest_wait(run: Run) -> str:
     """What the longest wait of a request was for."""
-    calls = [m for lane in run.lanes for m in lane if m.kind in ("ok", "failed")]
-    if not calls:
-        return "No request was answered."
-    longest = max(calls, key=lambda call: call.seconds)
+    longest = _longest(run)
 
     def was_meanwhile(begun: float, seconds: float) -> bool:
         return begun <= longest.at and longest.at - longest.seconds <= begun + seconds
 
-    delays = [i.seconds for i in run.incidents if i.what == "stalled" and was_meanwhile(*i[::2])]
+    stalls = (incident for incident in run.incidents if incident.what == "stalled")
+    delays = [stall.seconds for stall in stalls if was_meanwhile(stall.at, stall.seconds)]
     renewals = (m for lane in run.lanes for m in lane if m.kind == "renewed")
     if delays:
         cause = f"was for the renewal that the server delayed by {delays[0]:g} s on purpose"
@@ -71,6 +69,16 @@ def longest_wait(run: Run) -> str:
     else:
         cause = "was for the machine: no renewal was under way"
     return f"The longest wait of a request {run.title}, {longest.seconds:.2f} s, {cause}."
+
+
+def was_starved(run: Run) -> bool:
+    """Whether the machine was too busy for such tokens: one may have ended on its way to the API."""
+    return _longest(run).seconds >= run.setting.lifetime
+
+
+def _longest(run: Run) -> Moment:
+    calls = (m for lane in run.lanes for m in lane if m.kind in ("ok", "failed"))
+    return max(calls, key=lambda call: call.seconds, default=Moment(0.0, "ok"))
 
 
 def table(runs: Sequence[Run], style: Style) -> list[str]:
@@ -115,5 +123,5 @@ def _facts(run: Run) -> list[_Fact]:
         judged("reuse detections", f"{stats.reuse_detections}", good=stats.reuse_detections == 0),
         judged("families revoked", f"{stats.families_revoked}", good=not logged_out),
         judged("user logged out", since if logged_out else "no", good=not logged_out),
-        _Fact("longest wait", f"{max((call.seconds for call in calls), default=0.0):.2f} s"),
+        _Fact("longest wait", f"{_longest(run).seconds:.2f} s"),
     ]
