@@ -72,7 +72,7 @@ def longest_wait(run: Run) -> str:
 
 
 def was_starved(run: Run) -> bool:
-    """Whether the machine was too busy for such tokens: one may have ended on its way to the API."""
+    """Whether the machine was too busy for such tokens: one may have ended on its way."""
     return _longest(run).seconds >= run.setting.lifetime
 
 
