@@ -28,6 +28,8 @@ EXTRAS = {
     "testing": ["pytest>=8.4", "trustme>=1.2"],
     "test": [
         "coverage>=7.10",
+        # Whether the SBOM is one.
+        "cyclonedx-python-lib[json-validation]>=9",
         "django-oauth-toolkit>=3.4",
         "greenlet>=3.1.1",
         "hypothesis>=6.130",

@@ -17,12 +17,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stores.servers import RedisServer
+import requests
+from stores.servers import RedisServer, free_port
 
+from tokenadapter import ClientCredentials, TokenAdapter
 from tokenadapter.testing import TokenServer
 
 ROOT = Path(__file__).parent.parent
@@ -114,3 +117,73 @@ def test_examples_work(page: Path, server: TokenServer, request: pytest.FixtureR
             runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
             runner.run(session, out=differences.append, clear_globs=False)
             assert not differences, "".join(differences)
+
+
+# --- what the pages say of other packages ------------------------------------------------------
+
+
+@pytest.fixture
+def trusted() -> Iterator[TokenServer]:
+    """A server whose certificate its own file of certificates vouches for, and no other."""
+    with TokenServer(https=True) as server:
+        yield server
+
+
+@pytest.fixture
+def another() -> Iterator[TokenServer]:
+    """A server whose file of certificates does not vouch for the other one."""
+    with TokenServer(https=True) as server:
+        yield server
+
+
+def test_the_environment_overrides_the_certificates_of_a_session_and_not_of_a_call_or_source(
+    trusted: TokenServer, another: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = ClientCredentials(
+        trusted.token_url, client_id="client", client_secret="secret", verify=trusted.ca_file
+    )
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", another.ca_file)
+    with requests.Session() as session:
+        TokenAdapter(trusted.api_url, source).mount(session)
+        assert session.get(trusted.api_url, verify=trusted.ca_file).ok
+        for settings in (trusted.ca_file, False):
+            session.verify = settings
+            with pytest.raises(requests.exceptions.SSLError):
+                session.get(trusted.api_url)
+        session.trust_env = False
+        session.verify = trusted.ca_file
+        assert session.get(trusted.api_url).ok
+
+
+def test_the_environment_overrides_the_proxies_of_a_session_and_not_of_a_call(
+    server: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = {"http": f"http://127.0.0.1:{free_port()}"}
+    proxy = {"http": server.url}  # it answers as to a path that it does not know
+    with requests.Session() as session:
+        monkeypatch.setenv("HTTP_PROXY", proxy["http"])
+        session.proxies = nobody
+        assert session.get("http://api.example.com/").status_code == 404
+        with pytest.raises(requests.exceptions.ProxyError):
+            session.get("http://api.example.com/", proxies=nobody)
+        session.trust_env = False
+        session.proxies = proxy
+        assert session.get("http://api.example.com/").status_code == 404
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_setting_of_django_that_a_page_reads_exists(page: Path) -> None:
+    from django.conf import global_settings
+
+    text = page.read_text(encoding="utf-8")
+    read = set(re.findall(r"\bsettings\.([A-Z_]+)\b", text))
+    written = set(re.findall(r"^([A-Z_]+) = ", text, re.MULTILINE))
+    assert read <= {*dir(global_settings)} | written
+
+
+def test_the_login_program_of_python_fitbit_is_not_in_its_package() -> None:
+    files = [path.name for path in metadata.files("fitbit") or ()]
+    assert "api.py" in files
+    assert "gather_keys_oauth2.py" not in files
+    text = (ROOT / "docs" / "howto" / "legacy.md").read_text(encoding="utf-8")
+    assert re.search(r"brings no program for\s+that login; `gather_keys_oauth2.py`", text)

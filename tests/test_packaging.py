@@ -16,6 +16,7 @@ import pytest
 import tokenadapter
 
 PACKAGE = Path(tokenadapter.__file__).parent
+ROOT = Path(__file__).parent.parent
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*(?:; extra == [\"'](?P<extra>\w+)[\"'])?")
 # Where each package may be imported that "import tokenadapter" and a stored token do without.
 ROOMS = {
@@ -158,3 +159,31 @@ def test_without_extras_everything_but_their_stores_works(
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+# --- what stands beside the package -----------------------------------------------------------
+
+LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#]+)(?:#[^)]*)?\)")
+
+
+def test_the_sdist_has_each_text_of_the_root() -> None:
+    manifest = (ROOT / "MANIFEST.in").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^include (.+)$", manifest, re.MULTILINE)
+    # setuptools adds the README by itself.
+    assert {path.name for path in ROOT.glob("*.md")} == {*line.split(), "README.md"} - {"tox.ini"}
+
+
+@pytest.mark.parametrize("name", ["README.md", "SECURITY.md", "CONTRIBUTING.md"])
+def test_the_links_of_a_text_lead_to_files(name: str) -> None:
+    links = LINK.findall((ROOT / name).read_text(encoding="utf-8"))
+    assert [path for path in links if not (ROOT / path).is_file()] == []
+
+
+def test_the_readme_and_the_security_page_link_to_the_policy() -> None:
+    assert "](SECURITY.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "{doc}`security-policy`" in (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    assert "include} ../SECURITY.md" in (ROOT / "docs" / "security-policy.md").read_text("utf-8")
+
+
+def test_the_security_policy_invents_no_address_to_write_to() -> None:
+    assert "@" not in (ROOT / "SECURITY.md").read_text(encoding="utf-8")

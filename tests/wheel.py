@@ -21,8 +21,9 @@ PACKAGE = {
     if path.is_file() and path.suffix != ".pyc"
 }
 # What somebody needs who has the sdist alone, for the tests, the documentation and the tasks.
-BESIDES = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "pyproject.toml", "setup.py"}
-BESIDES |= {"docs/conf.py", "docs/index.md", "tests/conftest.py", "tests/wheel.py", "tox.ini"}
+BESIDES = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md", "tox.ini"}
+BESIDES |= {"docs/conf.py", "docs/index.md", "pyproject.toml", "setup.py", "tests/conftest.py"}
+BESIDES |= {"tests/wheel.py"}
 
 
 def check_contents(wheel: Path, sdist: Path) -> None:

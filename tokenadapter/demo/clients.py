@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import requests
 from requests import Response
 
-from tokenadapter import FileStore, RefreshToken, TokenAdapter, TokenKeeper
+from tokenadapter import FileStore, RefreshToken, Token, TokenAdapter, TokenKeeper
 from tokenadapter.demo.run import Kind
-from tokenadapter.events import Event, Renewed, Replayed
+from tokenadapter.events import Event, Replayed
 
 CLIENT_ID, CLIENT_SECRET = "client", "secret"
 TIMEOUT = 10
@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 
 Note = Callable[[Kind, float], None]
-"""Tells that something happened, and how many seconds it took."""
+"""Tells that something happened, and when it began, as a POSIX timestamp."""
 
 
 class Way(NamedTuple):
@@ -55,17 +55,21 @@ def _adopt(place: Place, response: Mapping[str, Any]) -> object:
 
 
 def _open_mounted(place: Place, note: Note) -> Callable[[], Response]:
+    def renewed(token: Token) -> None:
+        note("renewed", token.issued_at)
+
     def tell(event: Event) -> None:
-        match event:
-            case Renewed(seconds=seconds):
-                note("renewed", seconds)
-            case Replayed():
-                note("replayed", 0.0)
+        if isinstance(event, Replayed):
+            note("replayed", time.time())
 
     session = requests.Session()
-    TokenAdapter(place.api_url, _source(place), store=FileStore(place.file), on_event=tell).mount(
-        session
-    )
+    TokenAdapter(
+        place.api_url,
+        _source(place),
+        store=FileStore(place.file),
+        on_refresh=renewed,
+        on_event=tell,
+    ).mount(session)
     return lambda: session.get(f"{place.api_url}invoices", timeout=TIMEOUT)
 
 
@@ -89,7 +93,7 @@ def _open_script(place: Place, note: Note) -> Callable[[], Response]:
         )
         response.raise_for_status()
         token = _write(place, response.json())
-        note("renewed", time.time() - begun)
+        note("renewed", begun)
         return token
 
     def get() -> Response:

@@ -31,10 +31,15 @@ class Moment(NamedTuple):
 
 
 class Incident(NamedTuple):
-    """Something that was done to the server."""
+    """Something that was done to the server.
+
+    :ivar at: when it began, in seconds from the begin of the run.
+    :ivar seconds: how long it took.
+    """
 
     at: float
     what: Literal["revoked", "stalled"]
+    seconds: float = 0.0
 
 
 class Demand(NamedTuple):

@@ -22,7 +22,7 @@ _LATENCY = 0.05  # seconds that the token endpoint takes
 _FRAME = 0.1  # from one picture to the next
 _LOOK = 0.02  # from one look at the server to the next
 _PATIENCE = 30.0  # for processes that work on when their time is over
-_EXIT = 5.0  # for the interpreters' exit
+_EXIT = 30.0  # for the interpreters' exit
 
 
 def play(way: Way, setting: Setting, show: Callable[[Run, float], object], *, trouble: bool) -> Run:
@@ -42,8 +42,8 @@ def play(way: Way, setting: Setting, show: Callable[[Run, float], object], *, tr
         with _processes(way, place, setting.processes) as processes:
             for pipe in processes:
                 pipe.recv()  # it is ready
-            way.log_in(place, server.issue())
             begin = time.time()
+            way.log_in(place, server.issue())
             for pipe in processes:
                 pipe.send((begin, begin + setting.seconds))
             with _trouble(server, run, begin) if trouble else nullcontext():
@@ -132,11 +132,13 @@ def _make_trouble(server: TokenServer, run: Run, begin: float, over: threading.E
     renewals = server.stats.renewals
     wait_until(lambda: server.stats.renewals > renewals)
     if not over.wait(lifetime / 2):
-        run.incidents.append(Incident(time.time() - begin, "revoked"))
+        at = time.time()
         server.expire_now()
+        run.incidents.append(Incident(at - begin, "revoked", time.time() - at))
     over.wait(begin + 0.7 * seconds - time.time())
+    delay = 0.4 * lifetime
     with server.hold() as hold:
         wait_until(hold.arrived.is_set)
         if not over.is_set():
-            run.incidents.append(Incident(time.time() - begin, "stalled"))
-        over.wait(0.4 * lifetime)
+            run.incidents.append(Incident(time.time() - begin, "stalled", delay))
+        over.wait(delay)

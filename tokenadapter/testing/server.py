@@ -59,6 +59,7 @@ class TokenServer(Faults):
     :param https: speak HTTPS, with a certificate made on the spot, which clients check with
         :attr:`ca_file`.  Needs ``pip install 'tokenadapter[testing]'``.
     :param tls: speak HTTPS with this server-side context.
+    :param port: the port to listen on; 0 takes a free one.
     :param clock: gives the time in seconds, for expiry and the log; by default that of
         :func:`time.time`, which :class:`~tokenadapter.testing.FrozenClock` and the package
         ``time-machine`` move.
@@ -79,6 +80,7 @@ class TokenServer(Faults):
         scheme: str = "Bearer",
         https: bool = False,
         tls: ssl.SSLContext | None = None,
+        port: int = 0,
         clock: Callable[[], float] | None = None,
     ) -> None:
         super().__init__()
@@ -106,7 +108,7 @@ class TokenServer(Faults):
         self._endpoints = Endpoints(self._authority, header, scheme)
         self._service = Service(self._endpoints, self._script, clock)
         self._state = self._service.state
-        self._port = 0  # chosen at the first start, and kept
+        self._port = port  # a free one is chosen at the first start, and kept
         self._listener: Listener | None = None
 
     # Start, stop, and where it is
@@ -115,7 +117,7 @@ class TokenServer(Faults):
         """Listen.  After a :meth:`stop`: on the same port, with all that was known before.
 
         :raises RuntimeError: if the server is running.
-        :raises OSError: if the port was taken by another program meanwhile.
+        :raises OSError: if another program uses the port.
         """
         if self._listener is not None:
             raise RuntimeError("the server is running")

@@ -1,0 +1,128 @@
+"""``python -m tokenadapter.testing``: the token server as a program, to try clients against.
+
+For what is not Python, for a browser, and for an interactive session.  Tests take
+:class:`~tokenadapter.testing.TokenServer` or the fixture ``token_server``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from tokenadapter.testing import TokenServer
+
+PORT = 8410
+CLIENT_ID, CLIENT_SECRET = "client", "secret"
+USER, PASSWORD = "user", "password"
+
+_FACTS = """\
+token server on {url} (Ctrl-C stops it)
+
+API               {api_url}
+token endpoint    {token_url}
+revocation        {revocation_url}
+login, not OAuth  {login_url}
+client            {client_id}, secret: {client_secret}
+user              {user}, password: {password}
+refresh token     {refresh_token}
+
+Access tokens live for {lifetime:g} s.  Each renewal replaces the refresh token; an old one that is
+presented again revokes the grant.  Paste this into python3:
+
+{example}
+"""
+
+_EXAMPLE = """\
+import requests
+from tokenadapter import ClientCredentials, TokenAdapter
+
+source = ClientCredentials("{token_url}", client_id="{client_id}", client_secret="{client_secret}")
+session = requests.Session()
+TokenAdapter("{api_url}", source).mount(session)
+print(session.get("{api_url}invoices").json())
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server until Ctrl-C or SIGTERM.
+
+    :returns: the exit code: 0, or 1 if the port cannot be had.
+    """
+    options = _options(arguments)
+    server = TokenServer(
+        port=options.port,
+        lifetime=options.lifetime,
+        clients={CLIENT_ID: CLIENT_SECRET},
+        users={USER: PASSWORD},
+    )
+    try:
+        # SIGTERM ends it as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            server.start()
+        except OSError as error:
+            sys.stderr.write(
+                f"cannot listen on port {options.port}: {error.strerror or error}. Name another "
+                "port by --port; 0 takes a free one.\n"
+            )
+            return 1
+        sys.stdout.write(_facts(server, options.lifetime))
+        sys.stdout.flush()
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        sys.stdout.write("stopped\n")
+        return 0
+    finally:
+        server.stop()
+
+
+def _facts(server: TokenServer, lifetime: float) -> str:
+    names = {
+        "url": server.url,
+        "api_url": server.api_url,
+        "token_url": server.token_url,
+        "revocation_url": server.revocation_url,
+        "login_url": server.login_url,
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+        "user": USER,
+        "password": PASSWORD,
+    }
+    return _FACTS.format(
+        **names,
+        refresh_token=server.issue()["refresh_token"],
+        lifetime=lifetime,
+        example=_EXAMPLE.format(**names),
+    )
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tokenadapter.testing",
+        description="An OAuth token endpoint and an API that it protects, on this machine only.  "
+        "Its secrets are known to everybody: use it for trials and tests.",
+    )
+    parser.add_argument(
+        "--port", type=int, default=PORT, metavar="N", help=f"0 takes a free one ({PORT})"
+    )
+    parser.add_argument(
+        "--lifetime",
+        type=float,
+        default=3600.0,
+        metavar="S",
+        help="how many seconds an access token lives (3600)",
+    )
+    options = parser.parse_args(arguments)
+    if not 0 <= options.port <= 65535:
+        parser.error("a port is a number from 0 to 65535")
+    if not options.lifetime > 0:
+        parser.error("a lifetime is a number of seconds above 0")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
