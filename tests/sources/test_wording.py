@@ -28,6 +28,12 @@ def test_no_encoded_secret_is_left(encode: type[str]) -> None:
     assert plain(f"<{encode('p:%+ /é')}>", ["p:%+ /é"]) == "<***>"
 
 
+@pytest.mark.parametrize("password", ["p4ss", "p4/ss", "p/4?s#s", "p@4/ss"])
+def test_the_user_and_the_password_of_a_url_are_hidden(password: str) -> None:
+    told = f"Failed to parse: http://me:{password}@proxy.example:3128/, proxy"
+    assert plain(told, []) == "Failed to parse: http://***@proxy.example:3128/, proxy"
+
+
 def test_a_secret_in_a_secret_does_not_save_the_rest_of_it() -> None:
     assert plain("abcdef", ["cd", "abcdef"]) == "***"
 

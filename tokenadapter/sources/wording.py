@@ -23,7 +23,8 @@ def plain(text: str, secrets: Iterable[str], limit: int = 200) -> str:
     # The longest first: one secret may be a part of another.
     for spelling in sorted(spellings - {""}, key=len, reverse=True):
         text = text.replace(spelling, "***")
-    text = re.sub(r"//[^/\s]*@", "//***@", text)
+    # A password that was not percent-encoded may hold a slash.
+    text = re.sub(r"//\S*@", "//***@", text)
     # Cut at last: half a secret could not be found any more.
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
