@@ -52,7 +52,8 @@ class TokenAdapter(HTTPAdapter):
         :class:`~tokenadapter.ClientCredentials`, a function of the previous token, or a
         :class:`~tokenadapter.TokenKeeper` that several adapters share.
     :param store: where the token lives, such as a :class:`~tokenadapter.FileStore`, the path of
-        a file, or a URL such as ``redis://host/0#billing``; without one, in the memory of this adapter.
+        a file, or a URL such as ``redis://host/0#billing``; without one, in the memory of this
+        adapter.
     :param verdict: tells of a response whether the token that was sent with it is dead, in place
         of :func:`~tokenadapter.default_verdict`; see :func:`~tokenadapter.expired_on`.
     :param max_replays: how often a request is sent again after a renewal.  0: renew, but hand the

@@ -48,8 +48,8 @@ def asked_for_otherwise(
     return RefreshConfigError(
         f"Programs that share {store!r} ask for different things: "
         f"{dict(ours) or 'nothing in particular'!s:.500} here, "
-        f"{dict(theirs) or 'nothing in particular'!s:.500} there. The token there is kept: let all ask "
-        "for everything that any of them needs, or give each its own store."
+        f"{dict(theirs) or 'nothing in particular'!s:.500} there. The token there is kept: let "
+        "all ask for everything that any of them needs, or give each its own store."
     )
 
 
@@ -187,4 +187,6 @@ def source_returned(why: str) -> RefreshConfigError:
 
 
 def _described(whose: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {value!r:.200}" for name, value in whose.items()) or "an unnamed source"
+    return (
+        ", ".join(f"{name} {value!r:.200}" for name, value in whose.items()) or "an unnamed source"
+    )

@@ -110,11 +110,11 @@ class Snapshot(Value):
 
 def one_line(text: str, limit: int) -> str:
     """A text that somebody else may have written, as messages and logs show it: on one line, with
-    escapes for what does not print, and cut to about *limit* characters."""
-    shown = text[:limit]
+    escapes for what does not print, and cut to *limit* characters."""
+    shown = text[: limit + 1]
     if not shown.isprintable():
         shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in shown)
-    return shown if len(text) <= limit else f"{shown}…"
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
 def checked_store(name: str, store: T) -> T:

@@ -408,7 +408,9 @@ class Record(Value):
         """
         reader = document.get("oldest_reader")
         if isinstance(reader, int) and reader > _FORMAT:
-            raise ValueError(f"a later version wrote it, for readers of format {reader!s:.20} and above")
+            raise ValueError(
+                f"a later version wrote it, for readers of format {reader!s:.20} and above"
+            )
         try:
             return cls(
                 whose=dict(document["whose"]),

@@ -168,7 +168,10 @@ def test_a_database_file_that_others_can_read_or_replace(
     command: Command, server: TokenServer, place: Path
 ) -> None:
     state = place / "state"
-    write(place, re.sub("file:.*json", f"sqlite:///{state}/x.db?create=1#billing", billing(server, place)))
+    write(
+        place,
+        re.sub("file:.*json", f"sqlite:///{state}/x.db?create=1#billing", billing(server, place)),
+    )
     state.mkdir(0o700, exist_ok=True)
     assert problems(command, "--offline") == []
     (state / "x.db").chmod(0o644)

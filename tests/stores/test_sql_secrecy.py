@@ -106,7 +106,7 @@ def test_a_file_that_sqlite_must_not_create_is_not_created(file: Path) -> None:
 def test_no_log_of_sqlalchemy_shows_what_is_stored(
     sqlite: str, is_echoed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "sqlalchemy")
     place: str | sqlalchemy.Engine = sqlite
     if is_echoed:
         place = sqlalchemy.create_engine(sqlite, echo="debug")
@@ -130,7 +130,6 @@ def test_no_error_leads_to_what_was_to_be_written(sqlite: str) -> None:
 
 
 @pytest.mark.parametrize("port", ["", ":5432"])
-def test_a_password_with_a_slash_is_no_database(port: str) -> None:
-    with pytest.raises(ValueError, match="cannot be read as a URL") as caught:
-        SQLStore(f"postgresql+psycopg://me:12/{SECRET}@host{port}/database", "billing")
-    assert SECRET not in f"{caught.value!r} {caught.value.__context__!r}"
+def test_a_password_with_a_slash_is_not_shown(port: str) -> None:
+    store = SQLStore(f"postgresql+psycopg://me:12/{SECRET}@host{port}/database", "billing")
+    assert repr(store) == f"SQLStore('postgresql+psycopg://me:***@host{port}/database', 'billing')"

@@ -70,7 +70,12 @@ def test_memory() -> None:
         ]
     ]
     + [
-        (f"sqlite:///tokens.db{given}#x", "sql", "SQLStore", (f"sqlite:///tokens.db{left}", "x", is_on))
+        (
+            f"sqlite:///tokens.db{given}#x",
+            "sql",
+            "SQLStore",
+            (f"sqlite:///tokens.db{left}", "x", is_on),
+        )
         for given, left, is_on in [
             ("?create=1", "", True),
             ("?create=0", "", False),
@@ -228,5 +233,7 @@ def test_no_package_takes_the_place_of_a_scheme_of_ours() -> None:
 
 @pytest.mark.usefixtures("package")
 def test_what_another_package_makes_has_to_be_a_store() -> None:
-    with pytest.raises(ValueError, match=r"what their_stores:no_store returns is a store .* not str"):
+    with pytest.raises(
+        ValueError, match=r"what their_stores:no_store returns is a store .* not str"
+    ):
         store_from_url(f"vault+odd://{SECRET}")

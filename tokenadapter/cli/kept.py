@@ -14,7 +14,7 @@ from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.profile import Profile
 from tokenadapter.errors import TokenError
 from tokenadapter.stores._reading import check_directory
-from tokenadapter.stores._strangers import exposure
+from tokenadapter.stores._strangers import check_database
 
 __all__ = ["store"]
 
@@ -100,13 +100,11 @@ def _directory(profile: Profile) -> Iterator[Finding]:
             "not reach from one to another: then two would spend one refresh token. Let machines "
             "share the token by Redis or a database, or give each a local file and a login.",
         )
-    try:
-        check_directory(directory)
-    except OSError as error:
-        yield Finding(PROBLEM, profile.name, f"{path}: {error}.")
-    exposed = exposure(path)
-    if exposed is not None:
-        yield Finding(PROBLEM, profile.name, f"{path}: {exposed}.")
+    for check, place in ((check_directory, directory), (check_database, path)):
+        try:
+            check(place)
+        except OSError as error:
+            yield Finding(PROBLEM, profile.name, f"{path}: {error}.")
 
 
 def _file_system(directory: str) -> str:

@@ -35,7 +35,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.schema import CreateTable
 
 from tokenadapter.stores import _damage, _strangers
-from tokenadapter.stores._system import create
+from tokenadapter.stores._system import Refused, create
 
 __all__ = ["Database"]
 
@@ -75,7 +75,7 @@ class Database:
             listen(self.engine, "connect", partial(_lose_patience, _PATIENCE[self.dialect]))
         #: The file of an SQLite database.
         self.file: str | None = _file(self.engine)
-        self._warned = False
+        self._has_checked = False
         _DATABASES.add(self)
         finalize(self, self.engine.dispose)
 
@@ -133,12 +133,18 @@ class Database:
             # SQLite has in this process.
             os.close(create(self.file))
         except FileExistsError:
-            # It may be an application's, who shares it on purpose.
-            if not self._warned and (exposure := _strangers.exposure(self.file)) is not None:
-                _damage.warn("%s", exposure)
-            self._warned = True
+            # It may be an application's, which shares it on purpose.
+            if not self._has_checked:
+                self._has_checked = True
+                self._warn_of_readers(self.file)
         except OSError:
             return  # SQLite says more
+
+    def _warn_of_readers(self, file: str) -> None:
+        try:
+            _strangers.check_database(file)
+        except Refused as error:
+            _damage.warn("%s", error)
 
     def _after_fork(self) -> None:
         # The connections are the parent's.  Some drivers would end them when they are collected.
@@ -194,8 +200,8 @@ def _url(text: str | URL) -> URL:
         url: URL | None = make_url(text)
     except (ArgumentError, ValueError):
         url = None
-    # An @ behind where the host begins is the end of a password.
-    if url is None or (url.host and "@" in url.host + (url.database or "")):
+    # An @ in the host's place is the end of a password.
+    if url is None or "@" in (url.host or ""):
         # Without the text, and what the error took for a port: it may be a password.
         raise ValueError(
             "engine_or_url cannot be read as a URL: it is written "

@@ -21,7 +21,7 @@ else:
     pwd = late("pwd")
     shlex = late("shlex")
 
-__all__ = ["check", "exposure", "name", "owner"]
+__all__ = ["check", "check_database", "name", "owner"]
 
 # What SQLite puts beside a database.
 _BESIDE = ("", "-wal", "-shm", "-journal")
@@ -33,12 +33,12 @@ def check(place: str, found: os.stat_result, directory: str) -> None:
     :param place: *directory* itself, one above it, or a symbolic link on the way to it.
     :raises Refused: if another user could replace what it holds.
     """
-    where = place if place == directory else f"{place}, which is above {directory},"
+    above = "" if place == directory else f", which is above {directory},"
     # In a user namespace root may have another number, as have all that are unknown there.
     if found.st_uid not in (0, os.geteuid(), os.stat(os.sep).st_uid):
         raise Refused(
-            f"{where} belongs to another user ({name(found.st_uid)}), who can replace the token: "
-            "keep it in a directory of your own, or run this as that user"
+            f"{place}{above} belongs to another user ({name(found.st_uid)}), who can replace the "
+            "token: keep it in a directory of your own, or run this as that user"
         )
     mode = stat.S_IMODE(found.st_mode)
     is_sticky = mode & stat.S_ISVTX
@@ -52,19 +52,23 @@ def check(place: str, found: os.stat_result, directory: str) -> None:
         cure = "keep it in a directory of your own"
     else:
         cure = f"run `chmod go-w {shlex.quote(place)}`"
-    raise Refused(f"others can write to {where} (mode {mode:04o}) and so replace the token: {cure}")
+    raise Refused(
+        f"others can write to {place} (mode {mode:04o}){above} and so replace the token: {cure}"
+    )
 
 
-def exposure(database: str) -> str | None:
-    """What to do if others can read a file of SQLite, or one of those beside it."""
+def check_database(database: str) -> None:
+    """Look whether others can read a file of SQLite, or one of those beside it.
+
+    :raises Refused: if they can.
+    """
     paths = [database + end for end in _BESIDE]
     exposed = [path for path in paths if _is_exposed(path)]
-    if not exposed:
-        return None
-    return (
-        f"others can read the tokens in {database}: run `chmod go-rwx {shlex.join(exposed)}`, or "
-        "use an EncryptedStore if an application shares the file on purpose"
-    )
+    if exposed:
+        raise Refused(
+            f"others can read the tokens in {database}: run `chmod go-rwx {shlex.join(exposed)}`, "
+            "or use an EncryptedStore if an application shares the file on purpose"
+        )
 
 
 def owner(path: str) -> str | None:

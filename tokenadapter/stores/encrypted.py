@@ -156,9 +156,9 @@ class EncryptedStore:
                 try:
                     document = json.loads(self._cipher.decrypt(key, sealed, self._context(tag)))
                 except UnknownKey:
-                    at_hand = ", ".join(self._cipher.names)
+                    used, at_hand = one_line(key, 50), ", ".join(self._cipher.names)
                     raise self._failure(
-                        f"it was encrypted with the key {one_line(key, 50)}, and those at hand are {at_hand}",
+                        f"it was encrypted with the key {used}, and those at hand are {at_hand}",
                         "add that key behind the first one",
                     ) from None
                 except Forged:

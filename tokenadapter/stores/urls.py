@@ -153,7 +153,11 @@ def _sql(url: str, rest: str) -> TokenStore:
     options = query.split("&")
     ours = [option for option in options if option.partition("=")[0] == "create"]
     if not {*ours} <= {"create=1", "create=0"}:
-        _refuse(url, "create=1, which creates the table, or create=0", example.replace("#", "?create=1#"))
+        _refuse(
+            url,
+            "create=1, which creates the table, or create=0",
+            example.replace("#", "?create=1#"),
+        )
     theirs = "&".join(option for option in options if option not in ours)
     create = ours[-1:] == ["create=1"]
     with _as_value_error("sqlalchemy."):
