@@ -18,6 +18,7 @@ import redis
 import valkey
 
 from tokenadapter.errors import StoreError
+from tokenadapter.stores._redis import without_secrets
 from tokenadapter.stores.redis import RedisStore
 from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract, StoreContract
 from tokenadapter.testing.contract.terms import content_of
@@ -151,6 +152,19 @@ def test_what_is_stored_can_be_read_by_people(
     assert held[b"tag"] == b"tag 1"
     assert held[b"document"] == b'{"n": 1}'
     assert held[b"format"] == b"tokenadapter/1"
+
+
+@pytest.mark.parametrize("password", ["12/s3cr3t", "12/s3cr3t@x"])
+def test_a_password_with_a_slash_is_an_error_that_does_not_show_it(password: str) -> None:
+    with pytest.raises(ValueError, match="the password is percent-encoded") as caught:
+        RedisStore(f"redis://me:{password}@host/0", "billing")
+    assert "12" not in f"{caught.value!r} {caught.value.__context__!r}"
+
+
+@pytest.mark.parametrize("password", ["12/s3cr3t", "12?s3cr3t", "12#s3cr3t", "12@s3cr3t"])
+def test_no_text_of_a_url_shows_a_password_that_was_not_encoded(password: str) -> None:
+    shown = without_secrets(f"redis://me:{password}@host:6379/0?password=s3cr3t")
+    assert shown == "redis://host:6379/0"
 
 
 def test_it_says_which_slot_it_is_and_no_secret() -> None:
