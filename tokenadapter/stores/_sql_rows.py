@@ -52,9 +52,11 @@ class Rows:
         try:
             return self.database.run(work)
         except DBAPIError as error:
-            if not self._creates or error.connection_invalidated or self.database.has(self.table):
+            if not self._creates or error.connection_invalidated:
                 raise
-        self.database.create(self.table)
+        if not self.database.has(self.table):
+            self.database.create(self.table)
+        # Also if another process has created it since.
         return self.database.run(work)
 
     # --- the text ------------------------------------------------------------------------
