@@ -295,6 +295,17 @@ def test_a_hold_tells_what_the_server_said(kind: str) -> None:
     assert str(error).startswith(CAUSE)
 
 
+def test_what_another_program_wrote_is_on_one_line_and_cut() -> None:
+    theirs = {"client": "you\nERROR root all is lost" + "x" * 5000}
+    for error in (
+        failures.of_another(STORE, theirs, OURS),
+        failures.asked_for_otherwise(STORE, theirs, OURS),
+    ):
+        assert r"you\nERROR" in str(error)
+        assert str(error).isprintable()
+        assert len(str(error)) < 1500
+
+
 def test_a_dead_credential_tells_how_it_died() -> None:
     error = failures.dead(STONE)
     assert (str(error), error.reason, error.error) == (CAUSE, "uncertain_rotation", "invalid_grant")

@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenadapter.interchange import one_line
 from tokenadapter.record import Hold, Intent, Record, Replaced, Tombstone, Waiter, digest, mark
 from tokenadapter.token import Token
 
 NOW = 1_700_000_000.0
 
 texts = st.text(max_size=10)
+lines = texts.map(lambda text: one_line(text, 10))
 names = st.dictionaries(texts, texts, max_size=2)
 times = st.floats(0, 1e10)
 holds = st.builds(
-    Hold, times, times, st.integers(1, 99), st.none() | texts, texts, st.none() | texts, texts
+    Hold, times, times, st.integers(1, 99), st.none() | texts, texts, st.none() | lines, lines
 )
 # Few, so that two of them are often the same.
 hashes = st.sampled_from(["one", "two", "three"])
@@ -40,7 +42,7 @@ records = st.builds(
     st.none() | tokens,
     st.lists(st.builds(Replaced, names, times), max_size=2).map(tuple),
     st.none() | st.builds(Intent, hashes, times, st.integers(1, 9)),
-    st.lists(st.builds(Tombstone, hashes, kinds, texts, times), max_size=3).map(tuple),
+    st.lists(st.builds(Tombstone, hashes, kinds, lines, times), max_size=3).map(tuple),
     st.none() | holds,
     st.none() | holds,
     st.none() | texts,
@@ -424,6 +426,29 @@ def test_a_record_is_blank_that_nobody_would_miss(worth: dict[str, Any], blank: 
 def test_json_keeps_all_of_a_record(record: Record) -> None:
     document = json.loads(json.dumps(record.to_document()))
     assert Record.from_document(document) == record
+
+
+def test_a_text_that_is_shown_is_one_line_and_cut() -> None:
+    forged = "No.\nERROR root all is lost\x1b[2J\u2028" + "x" * 5000
+    shown = "No.\\nERROR root all is lost\\x1b[2J\\u2028x"
+    waiter = {"owner": forged, "until": NOW}
+    document = EMPTY.to_document() | {
+        "hold": HOLD._asdict() | {"cause": forged, "error": forged},
+        "tombstones": [
+            {"credential": "one", "kind": "password", "reason": forged, "at": NOW, "cause": forged}
+        ],
+        "intent": {"credential": "one", "first_sent": NOW, "attempt": 1, "awaited": [waiter]},
+    }
+    record = Record.from_document(document)
+    assert record.hold is not None
+    assert record.intent is not None
+    (stone,) = record.tombstones
+    texts = [record.hold.cause, record.hold.error, stone.reason, stone.cause]
+    for text in (*texts, record.intent.awaited[0].owner):
+        assert text is not None
+        assert text.startswith(shown)
+        assert len(text) < 1100
+    assert Record.from_document(record.to_document()) == record
 
 
 def test_a_record_of_an_earlier_version_counts_from_now_on() -> None:

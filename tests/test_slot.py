@@ -249,7 +249,7 @@ def test_each_write_has_the_next_version_and_a_nonce_of_its_own(slot: Slot, othe
     assert len(set(nonces)) == 3
 
 
-@pytest.mark.parametrize("tag", ["one", "-", "x-1"])
+@pytest.mark.parametrize("tag", ["one", "-", "x-1", "9" * 5000, "9" * 5000 + "-x"])
 def test_a_tag_without_a_version_is_replaced_too(slot: Slot, shelf: Shaky, tag: str) -> None:
     fill(slot)
     assert shelf.slot is not None

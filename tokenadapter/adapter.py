@@ -23,6 +23,8 @@ from tokenadapter.signing import add_cookies, signed, whole_copy
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from requests import Response, Session
 
     from tokenadapter import failures, peek, replay, verdicts
@@ -52,8 +54,9 @@ class TokenAdapter(HTTPAdapter):
     :param source: how a token is obtained: a grant such as
         :class:`~tokenadapter.ClientCredentials`, a function of the previous token, or a
         :class:`~tokenadapter.TokenKeeper` that several adapters share.
-    :param store: where the token lives, such as a :class:`~tokenadapter.FileStore`, or a URL such
-        as ``file:~/token.json``; without one, in the memory of this adapter.
+    :param store: where the token lives, such as a :class:`~tokenadapter.FileStore`, the path of
+        a file, or a URL such as ``redis://host/0#billing``; without one, in the memory of this
+        adapter.
     :param verdict: tells of a response whether the token that was sent with it is dead, in place
         of :func:`~tokenadapter.default_verdict`; see :func:`~tokenadapter.expired_on`.
     :param max_replays: how often a request is sent again after a renewal.  0: renew, but hand the
@@ -101,7 +104,7 @@ class TokenAdapter(HTTPAdapter):
         prefix: str,
         source: Grant | TokenSource | TokenKeeper,
         *,
-        store: TokenStore | str | None = None,
+        store: TokenStore | str | PathLike[str] | None = None,
         verdict: Callable[[Response], object] | None = None,
         max_replays: int = 1,
         replay_limit: int = 64 * 1024 * 1024,

@@ -48,9 +48,9 @@ def asked_for_otherwise(
 ) -> RefreshConfigError:
     return RefreshConfigError(
         f"Programs that share {store!r} ask for different things: "
-        f"{dict(ours) or 'nothing in particular'} here, "
-        f"{dict(theirs) or 'nothing in particular'} there. The token there is kept: let all ask "
-        "for everything that any of them needs, or give each its own store."
+        f"{dict(ours) or 'nothing in particular'!s:.500} here, "
+        f"{dict(theirs) or 'nothing in particular'!s:.500} there. The token there is kept: let "
+        "all ask for everything that any of them needs, or give each its own store."
     )
 
 
@@ -221,4 +221,6 @@ def source_returned(why: Exception) -> RefreshConfigError:
 
 
 def _described(whose: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {value!r}" for name, value in whose.items()) or "an unnamed source"
+    return (
+        ", ".join(f"{name} {value!r:.200}" for name, value in whose.items()) or "an unnamed source"
+    )

@@ -6,9 +6,11 @@ Apart from the protocols, which only people and type checkers read: a start does
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self, TypeAlias, dataclass_transform
+from typing import Any, Self, TypeAlias, TypeVar, dataclass_transform
 
-__all__ = ["Credential", "Document", "Snapshot", "Value", "always"]
+__all__ = ["Credential", "Document", "Snapshot", "Value", "always", "checked_store", "one_line"]
+
+T = TypeVar("T")
 
 Document: TypeAlias = dict[str, Any]
 """A JSON object."""
@@ -104,3 +106,38 @@ class Snapshot(Value):
 
     def __repr__(self) -> str:
         return f"<Snapshot tag={self.tag!r}>"
+
+
+def one_line(text: str, limit: int) -> str:
+    """A text that somebody else may have written, as messages and logs show it: on one line, with
+    escapes for what does not print, and cut to *limit* characters."""
+    shown = text[: limit + 1]
+    if not shown.isprintable():
+        shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in shown)
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
+
+
+def checked_store(name: str, store: T) -> T:
+    """*store* itself.
+
+    :param name: what it was given as.
+    :raises TypeError: if it is no store, or lacks what another of its methods needs.
+    """
+    methods = ("load", "save", "lock")
+    if isinstance(store, type):
+        raise TypeError(
+            f"{name} is a store such as FileStore('~/token.json'), not the class "
+            f"{store.__name__}: call the class"
+        )
+    if not all(callable(getattr(store, method, None)) for method in methods):
+        # Not what it is: bytes may be a URL with a password.
+        raise TypeError(
+            f"{name} is a store such as FileStore('~/token.json'), not {type(store).__name__}"
+        )
+    if hasattr(store, "claim") and not hasattr(store, "glimpse"):
+        raise TypeError(
+            f"{type(store).__name__} has claim() but no glimpse(): processes that wait for a claim "
+            "would load the whole record at each look. Add a method glimpse() that tells at little "
+            "cost whether the slot was written, or remove claim()."
+        )
+    return store

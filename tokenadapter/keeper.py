@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from weakref import WeakSet
 
 from tokenadapter.hand import Hand, Holder, Outcome
+from tokenadapter.interchange import checked_store
 from tokenadapter.late import late
 from tokenadapter.machine import MACHINE, Machine
 from tokenadapter.record import Record, mark
@@ -61,9 +62,9 @@ class TokenKeeper:
 
     :param source: how a token is obtained: a grant such as
         :class:`~tokenadapter.ClientCredentials`, or a function of the previous token.
-    :param store: where the token lives: a store, or the URL of one (:func:`store_from_url
-        <tokenadapter.store_from_url>`); without one, in the memory of this process, shared by all
-        keepers of the very same grant.
+    :param store: where the token lives: a store, the path of a file, or the URL of a store
+        (:func:`store_from_url <tokenadapter.store_from_url>`); without one, in the memory of this
+        process, shared by all keepers of the very same grant.
     :param on_refresh: called with the new token once per renewal, by the process that did it,
         after the token is saved and before those who waited for it go on.  It runs in the helper
         thread; what it raises is logged, and costs no request.
@@ -86,7 +87,7 @@ class TokenKeeper:
     def __init__(
         self,
         source: Grant | TokenSource,
-        store: TokenStore | str | None = None,
+        store: TokenStore | str | os.PathLike[str] | None = None,
         *,
         on_refresh: Callable[[Token], object] | None = None,
         on_event: Callable[[Event], object] | None = None,
@@ -103,9 +104,9 @@ class TokenKeeper:
             self.grant = function_grant.function_grant(source, whose or {})
         if store is None:
             store = memory.own_store(self.grant)
-        elif isinstance(store, str):
+        elif isinstance(store, (str, os.PathLike)):
             store = urls.store_from_url(store)
-        self.store: TokenStore = checked_store(store)
+        self.store: TokenStore = checked_store("store", store)
         _check_lease(self.store, self.grant)
         _check_callable("on_refresh", on_refresh)
         _check_callable("on_event", on_event)
@@ -486,25 +487,6 @@ class TokenKeeper:
         if journal is not None:
             journal.reset()
         self._holder.redraw()
-
-
-def checked_store(store: TokenStore) -> TokenStore:
-    """*store* itself.
-
-    :raises TypeError: if it is none, or lacks what another of its methods needs.
-    """
-    methods = ("load", "save", "lock")
-    if isinstance(store, type) or not all(callable(getattr(store, name, 0)) for name in methods):
-        # Not what it is: bytes may be a URL with a password.
-        kind = f"the class {store.__name__}" if isinstance(store, type) else type(store).__name__
-        raise TypeError(f"store is a store such as FileStore('~/token.json'), not {kind}")
-    if hasattr(store, "claim") and not hasattr(store, "glimpse"):
-        raise TypeError(
-            f"{type(store).__name__} has claim() but no glimpse(): processes that wait for a claim "
-            "would load the whole record at each look. Add a method glimpse() that tells at little "
-            "cost whether the slot was written, or remove claim()."
-        )
-    return store
 
 
 def _check_lease(store: TokenStore, grant: Grant) -> None:

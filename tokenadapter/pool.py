@@ -19,6 +19,8 @@ from tokenadapter.signers import Signer, changing, sorted_out
 from tokenadapter.urlopen import with_token
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from tokenadapter.keeper import TokenKeeper
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
 
@@ -53,7 +55,7 @@ class TokenPoolManager(PoolManager):
         prefix: str,
         source: Grant | TokenSource | TokenKeeper,
         *,
-        store: TokenStore | str | None = None,
+        store: TokenStore | str | PathLike[str] | None = None,
         num_pools: int = 10,
         headers: Mapping[str, str] | None = None,
         **settings: Any,

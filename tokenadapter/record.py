@@ -43,7 +43,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from tokenadapter.interchange import Value
+from tokenadapter.interchange import Value, one_line
 from tokenadapter.late import late
 from tokenadapter.policy import backoff
 from tokenadapter.token import Token
@@ -67,6 +67,10 @@ _REPLACED_KEPT = 8
 _LATER = 0.001
 # Seconds by which a clock may seem to have been set back: what is between two reads of it.
 _SLACK = 1.0
+# Texts that errors, logs and the command show: a program that can write to the store could have
+# them look like several lines.  The causes that we write are on one line, and shorter than that.
+_SHOWN = frozenset({"cause", "error", "owner", "reason"})
+_LONGEST_TEXT = 1000
 # No number in a record is as large.
 _FURTHEST = 1e12
 _NUMBERS = frozenset({"first_sent", "attempt", "until", "at", "set_at", "duration", "step"})
@@ -404,7 +408,9 @@ class Record(Value):
         """
         reader = document.get("oldest_reader")
         if isinstance(reader, int) and reader > _FORMAT:
-            raise ValueError(f"a later version wrote it, for readers of format {reader} and above")
+            raise ValueError(
+                f"a later version wrote it, for readers of format {reader!s:.20} and above"
+            )
         try:
             return cls(
                 whose=dict(document["whose"]),
@@ -480,6 +486,8 @@ def _made(kind: Any, fields: Mapping[str, Any]) -> Any:
         is_number = isinstance(value, (int, float)) and abs(value) < _FURTHEST
         if is_number != (name in _NUMBERS):
             raise TypeError(name)
+        if name in _SHOWN and isinstance(value, str):
+            fields[name] = one_line(value, _LONGEST_TEXT)
     return kind(**fields)
 
 

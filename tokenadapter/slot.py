@@ -27,6 +27,10 @@ else:
 __all__ = ["Moved", "Slot", "View"]
 
 
+# Digits of the version in a tag.
+_MOST_DIGITS = 18
+
+
 class View(Value):
     """What was in the slot when it was looked at."""
 
@@ -105,7 +109,8 @@ class Slot:
     def new_tag(self, view: View) -> str:
         """A tag for what comes after *view*."""
         last = (view.tag or "").partition("-")[0]
-        version = int(last) + 1 if last.isdecimal() else 1
+        # A longer one is not ours, and int() may refuse it.
+        version = int(last) + 1 if last.isdecimal() and len(last) <= _MOST_DIGITS else 1
         return f"{version}-{self._machine.nonce()}"
 
     def write(self, view: View, record: Record, tag: str | None = None) -> View:

@@ -262,10 +262,29 @@ def test_a_store_that_cannot_be_used(command: Command, profile: Path, place: Pat
     (state / "token.json").chmod(0o600)
     state.chmod(0o777)
     (problem,) = problems(command, "--offline")
-    assert f"Others can write to {state} (mode 0777) and so replace the token" in problem
+    assert f"others can write to {state} (mode 0777) and so replace the token" in problem
     shutil.rmtree(state)
     state.write_text("not a directory")
     assert problems(command, "--offline")
+
+
+def test_a_database_file_that_others_can_read_or_replace(
+    command: Command, server: TokenServer, place: Path
+) -> None:
+    state = place / "state"
+    write(
+        place,
+        re.sub("file:.*json", f"sqlite:///{state}/x.db?create=1#billing", billing(server, place)),
+    )
+    state.mkdir(0o700, exist_ok=True)
+    assert problems(command, "--offline") == []
+    (state / "x.db").chmod(0o644)
+    (problem,) = problems(command, "--offline")
+    assert f"others can read the tokens in {state}/x.db: run `chmod go-rwx {state}/x.db`" in problem
+    (state / "x.db").chmod(0o600)
+    state.chmod(0o777)
+    (problem,) = problems(command, "--offline")
+    assert f"others can write to {state} (mode 0777) and so replace the token" in problem
 
 
 def test_a_save_that_would_fail(

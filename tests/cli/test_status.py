@@ -105,7 +105,7 @@ def test_what_others_wrote_into_the_store_does_not_reach_the_terminal(
     assert slot.save(record.to_document(), tag="1-a", expected=None, ttl=None)
     for arguments in (["status"], ["check", "--offline"], ["token", "billing"]):
         _, out, err = command(*arguments)
-        assert "busy \ufffd]0;owned\ufffd" in out + err
+        assert r"busy \x1b]0;owned\x07" in out + err
         assert "\x1b" not in out + err
 
 

@@ -257,7 +257,7 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         "there is no kind of store called rediss5:",
     ),
     "a store without a kind": (
-        START + 'store = "token.json"\n' + SOURCE,
+        START + 'store = "token"\n' + SOURCE,
         3,
         "billing.store",
         "this names no kind of store. A file is written file:~/path/token.json",

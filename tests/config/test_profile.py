@@ -132,10 +132,11 @@ def test_the_path_of_a_store_counts_from_the_configuration(
         ("///var/token.json", "/var/token.json"),
         ("~/token.json", f"{Path.home()}/token.json"),
     ):
-        text = "\n".join(
-            f'store = "file:{given}"' if line.startswith("store") else line for line in lines
-        )
-        assert repr(profile(text, here).store()) == f"FileStore({meant!r})"
+        for url in (f"file:{given}", given):
+            text = "\n".join(
+                f'store = "{url}"' if line.startswith("store") else line for line in lines
+            )
+            assert repr(profile(text, here).store()) == f"FileStore({meant!r})"
 
 
 # --- secrets wait ------------------------------------------------------------------------

@@ -65,6 +65,12 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
 }
 
 
+@pytest.mark.parametrize("password", ["p4ss", "p4/ss", "p/4?s#s", "p@4/ss"])
+def test_the_user_and_the_password_of_a_url_are_hidden(password: str) -> None:
+    told = f"Failed to parse: http://me:{password}@proxy.example:3128/, proxy"
+    assert plain(told, []) == "Failed to parse: http://***@proxy.example:3128/, proxy"
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_secret_is_found_in_whatever_encoding_it_is_echoed(encoding: str) -> None:
     # A backslash and a line end are an escape themselves, and so is a byte beyond ASCII.

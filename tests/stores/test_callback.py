@@ -154,6 +154,12 @@ def test_what_it_did_not_write_is_put_aside(
     assert held[-1]["aside"] == aside
 
 
+def test_what_a_later_version_wrote_is_named_on_one_line() -> None:
+    store = CallbackStore(lambda: {"format": "tokenadapter/2\nx" + "x" * 5000}, pytest.fail)
+    with pytest.raises(StoreError, match=r"wrote it, as tokenadapter/2\\nx+…: upgrade"):
+        store.load()
+
+
 def test_what_a_later_version_wrote_is_left_alone() -> None:
     store = CallbackStore(lambda: {"format": "tokenadapter/2"}, pytest.fail)
     with pytest.raises(StoreError, match=r"newer tokenadapter wrote it, .* left as it was"):

@@ -248,6 +248,9 @@ def test_what_was_changed_is_refused(inner: FileStore, data: str | None) -> None
 def test_what_a_later_version_encrypted_is_left_alone(inner: FileStore) -> None:
     store = encrypted(inner)
     save(store)
+    put(inner, encrypted="aes-256-gcm/2\n" + "x" * 5000)
+    with pytest.raises(StoreError, match=r"as aes-256-gcm/2\\nx+…\. "):
+        store.load()
     put(inner, encrypted="aes-256-gcm/2")
     with pytest.raises(StoreError, match=r"newer tokenadapter .* as aes-256-gcm/2\. .* upgrade"):
         store.load()

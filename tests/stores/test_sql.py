@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +28,7 @@ from tokenadapter.machine import Machine
 from tokenadapter.stores.sql import SQLStore, token_table
 from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract
 from tokenadapter.testing.contract.terms import content_of
-from tokenadapter.testing.workers import in_threads, succeeds_in_child
+from tokenadapter.testing.workers import SPAWN, in_threads, process, succeeds_in_child
 
 from .helpers import save
 
@@ -253,6 +255,43 @@ def test_many_may_create_the_table_at_once(new_database: Callable[[], str]) -> N
         save(store)
 
     in_threads(create, range(barrier.parties))
+
+
+def test_a_store_that_is_told_to_creates_its_table(new_database: Callable[[], str]) -> None:
+    def take(store: SQLStore) -> None:
+        lock = store.lock()
+        assert lock.acquire(10)
+        lock.release()
+
+    steps: list[Callable[[SQLStore], object]] = [
+        lambda store: store.load(),
+        save,
+        take,
+        lambda store: store.mark("note", for_good=True),
+        lambda store: store.marked("note"),
+    ]
+    for number, step in enumerate(steps):
+        store = SQLStore(new_database(), "billing", table=f"tokens{number}", create=True)
+        step(pickle.loads(pickle.dumps(store)))
+
+
+def test_many_processes_that_begin_at_once_create_one_table(
+    new_database: Callable[[], str],
+) -> None:
+    store, barrier = SQLStore(new_database(), "billing", create=True), SPAWN.Barrier(5)
+    with ExitStack() as stack:
+        pipes = [
+            stack.enter_context(process(create_at_once, store, barrier, number))[1]
+            for number in range(barrier.parties)
+        ]
+        assert [pipe.recv() for pipe in pipes] == [{"n": 1}] * barrier.parties
+
+
+def create_at_once(pipe: Connection, store: SQLStore, barrier: Any, number: int) -> None:
+    mine = SQLStore(store._origin, f"slot {number}", create=True)
+    barrier.wait(60)
+    save(mine)
+    pipe.send(mine.load().document)
 
 
 def test_who_may_not_create_the_table_is_told(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tokenadapter import FileStore, MemoryStore, TokenAdapter, TokenKeeper
+from tokenadapter import EncryptedStore, FileStore, MemoryStore, TokenAdapter, TokenKeeper
 from tokenadapter.stores import urls
 from tokenadapter.stores.urls import schemes, store_from_url
 
@@ -24,9 +24,15 @@ SECRET = "s3cr3t"
         ("file:/var/a%20b%23c%25", "/var/a b#c%"),
         ("file:token.json", "{here}/token.json"),
         ("file:a:b@c", "{here}/a:b@c"),
+        ("token.json", "{here}/token.json"),
+        ("./token", "{here}/token"),
+        ("a b%20#?.json", "{here}/a b%20#?.json"),
+        ("~/state/token.json", "{home}/state/token.json"),
+        (Path("state/token"), "{here}/state/token"),
+        (Path("~/token"), "{home}/token"),
     ],
 )
-def test_files(url: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files(url: str | Path, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.chdir(tmp_path)
     store = store_from_url(url)
@@ -53,7 +59,7 @@ def test_memory() -> None:
         ]
     ]
     + [
-        (url, "sql", "SQLStore", (url.rpartition("#")[0], "a slot/1#"))
+        (url, "sql", "SQLStore", (url.rpartition("#")[0], "a slot/1#", False))
         for url in [
             f"postgresql+psycopg://me:{SECRET}@host/database#a%20slot/1%23",
             "postgresql://#a%20slot/1%23",
@@ -61,6 +67,19 @@ def test_memory() -> None:
             "mysql+pymysql://me@host:3306/database?charset=utf8mb4#a%20slot/1%23",
             "sqlite:////var/lib/x/tokens.db#a%20slot/1%23",
             "sqlite:///tokens.db#a%20slot/1%23",
+        ]
+    ]
+    + [
+        (
+            f"sqlite:///tokens.db{given}#x",
+            "sql",
+            "SQLStore",
+            (f"sqlite:///tokens.db{left}", "x", is_on),
+        )
+        for given, left, is_on in [
+            ("?create=1", "", True),
+            ("?create=0", "", False),
+            ("?timeout=9&create=1&cache=a%26b", "?timeout=9&cache=a%26b", True),
         ]
     ]
     + [
@@ -87,9 +106,9 @@ def test_other_kinds(
     ("url", "expected"),
     [
         ("", "file:~/path/token.json"),
-        ("token.json", "file:~/path/token.json"),
-        ("~/token.json", "file:~/path/token.json"),
-        (r"C:\state\token.json", "file:~/path/token.json"),
+        ("token", "file:~/path/token.json"),
+        ("redis", "file:~/path/token.json"),
+        ("~/state/", "file:~/path/token.json"),
         (SECRET, "file:~/path/token.json"),
         ("file:", "the path of a file"),
         ("file:~/state/", "the path of a file"),
@@ -109,6 +128,7 @@ def test_other_kinds(
         (f"postgresql://me:{SECRET}@host/database", "the slot after a #"),
         (f"postgresql+psycopg:me:{SECRET}@host/database#x", "//host"),
         (f"postgresql://me:{SECRET}@host:{SECRET}/database#x", ":port"),
+        ("sqlite:///tokens.db?create=yes#x", "create=1, which creates the table"),
         ("django:", "settings.CACHES"),
         ("django:default", "django:default#billing"),
         ("django:#billing", "django:default#billing"),
@@ -138,7 +158,7 @@ def test_what_a_library_does_not_know_is_such_an_error_too() -> None:
         store_from_url("django:no-such-cache#billing")
 
 
-@pytest.mark.parametrize("url", [None, b"memory:x", Path("token.json")])
+@pytest.mark.parametrize("url", [None, b"memory:x"])
 def test_what_is_not_text_is_an_error(url: Any) -> None:
     with pytest.raises(TypeError, match="the URL of a store is text, not"):
         store_from_url(url)
@@ -149,8 +169,22 @@ def test_keepers_and_adapters_take_a_url() -> None:
     assert repr(keeper.store) == "MemoryStore('from a url')"
     adapter = TokenAdapter("https://a.example/", lambda previous: "x", store="file:/x/token.json")
     assert repr(adapter.keeper.store) == "FileStore('/x/token.json')"
+    for path in ("/x/token.json", Path("/x/token.json")):
+        keeper = TokenKeeper(lambda previous: "token", path)
+        assert repr(keeper.store) == "FileStore('/x/token.json')"
+        encrypted = EncryptedStore(path, EncryptedStore.generate_key(), slot="x")
+        assert repr(encrypted.inner) == "FileStore('/x/token.json')"
     with pytest.raises(ValueError, match="Did you mean memory:"):
         TokenKeeper(lambda previous: "token", "memry:x")
+
+
+@pytest.mark.parametrize("store", [FileStore, EncryptedStore])
+def test_a_class_in_the_place_of_a_store_is_an_error_that_says_so(store: Any) -> None:
+    told = f"not the class {store.__name__}: call the class"
+    with pytest.raises(TypeError, match=f"^store is a store such as .*{told}"):
+        TokenAdapter("https://a.example/", lambda previous: "x", store=store)
+    with pytest.raises(TypeError, match=f"^inner is a store such as .*{told}"):
+        EncryptedStore(store, EncryptedStore.generate_key(), slot="x")
 
 
 # Schemes of other packages
@@ -199,5 +233,7 @@ def test_no_package_takes_the_place_of_a_scheme_of_ours() -> None:
 
 @pytest.mark.usefixtures("package")
 def test_what_another_package_makes_has_to_be_a_store() -> None:
-    with pytest.raises(ValueError, match=r"their_stores:no_store, .* returned no store but .* str"):
+    with pytest.raises(
+        ValueError, match=r"what their_stores:no_store returns is a store .* not str"
+    ):
         store_from_url(f"vault+odd://{SECRET}")

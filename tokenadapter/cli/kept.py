@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
-from shlex import quote
 from typing import Any
 
 from tokenadapter.cli.finding import GOOD, NOTE, PROBLEM, Finding
@@ -15,6 +13,8 @@ from tokenadapter.cli.standing import standing_of
 from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.profile import Profile
 from tokenadapter.errors import TokenError
+from tokenadapter.stores._reading import check_directory
+from tokenadapter.stores._strangers import check_database
 
 __all__ = ["store"]
 
@@ -104,17 +104,11 @@ def _directory(profile: Profile) -> Iterator[Finding]:
             "not reach from one to another: then two would spend one refresh token. Let machines "
             "share the token by Redis or a database, or give each a local file and a login.",
         )
-    try:
-        mode = os.stat(directory).st_mode
-    except OSError:
-        return
-    if mode & 0o022 and not mode & stat.S_ISVTX:
-        yield Finding(
-            PROBLEM,
-            profile.name,
-            f"Others can write to {directory} (mode {stat.S_IMODE(mode):04o}) and so replace the "
-            f"token: run `chmod go-w {quote(directory)}`.",
-        )
+    for check, place in ((check_directory, directory), (check_database, path)):
+        try:
+            check(place)
+        except OSError as error:
+            yield Finding(PROBLEM, profile.name, f"{path}: {error}.")
 
 
 def _file_system(directory: str) -> str:

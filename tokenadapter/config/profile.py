@@ -90,6 +90,8 @@ class Profile:
     def _from_here(self, url: str) -> str:
         """A relative path counts from the configuration file: from the working directory, two
         programs would have two stores."""
+        if urls.is_path(url):
+            url = f"file:{parse.quote(url)}"
         scheme, _, path = url.partition(":")
         is_relative = scheme.lower() == "file" and path and path[0] not in "/~\\%?#"
         if not is_relative or path[1:2] == ":":  # a drive of Windows

@@ -68,7 +68,8 @@ def plain(text: str, secrets: Iterable[str], limit: int = 200) -> str:
             text = re.sub(_whole(spelling), "***", text, flags=re.IGNORECASE)
     if reveals(text, secrets):
         return WITHHELD
-    text = re.sub(r"//[^/\s]*@", "//***@", text)
+    # A password that was not percent-encoded may hold a slash.
+    text = re.sub(r"//\S*@", "//***@", text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 

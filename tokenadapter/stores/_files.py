@@ -20,13 +20,14 @@ class Draft:
     """A file in the making: written out of sight, put in its place in one step.
 
     :param record: the file beside which, and after which, the draft is named.
+    :param for_group: whether its group may read and write it, too.
     :raises OSError: if it cannot be created.
     """
 
-    def __init__(self, record: str) -> None:
+    def __init__(self, record: str, *, for_group: bool = False) -> None:
         directory, name = os.path.split(record)
         self.path: str = os.path.join(directory, f".{name}.{os.urandom(8).hex()}.tmp")
-        self._fd = create(self.path)
+        self._fd = create(self.path, for_group=for_group)
 
     def reserve(self, size: int) -> None:
         """Claim *size* bytes of the file system, where that is possible.

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from tokenadapter.late import late, load
+from tokenadapter.stores import _strangers
 from tokenadapter.stores._files import Tenure, make_directory_of
 from tokenadapter.stores._system import Refused, is_locked
 from tokenadapter.stores._trouble import failure
@@ -34,11 +35,17 @@ class LockFile:
     """A lock on the file *path*, which is created when first locked and never deleted.
 
     :param slot: what the lock guards, to name it in messages.
+    :param private: refuse to wait for a lock on a file that belongs to another user.
+    :param for_group: whether its group may take the lock, too.
     """
 
-    def __init__(self, path: str, slot: object) -> None:
+    def __init__(
+        self, path: str, slot: object, *, private: bool = False, for_group: bool = False
+    ) -> None:
         self.path = path
         self._slot = slot
+        self._private = private
+        self._mode = 0o660 if for_group else 0o600
         self._lock: BaseFileLock | None = None
         self._descriptors: list[int] = []
 
@@ -55,6 +62,7 @@ class LockFile:
         """
         # Many who wait ask often, and whoever renews needs the processor.
         if not self.held and is_locked(self.path):
+            self._check_owner()
             return False
         return self.acquire_within(0)
 
@@ -68,13 +76,14 @@ class LockFile:
             if self._lock is None:
                 self._lock = filelock.FileLock(
                     self.path,
-                    mode=0o600,
+                    mode=self._mode,
                     fallback_to_soft=False,
                     preserve_lock_file=True,
                     on_acquired=self._descriptors.append,
                 )
             self._lock.acquire(timeout=seconds, poll_interval=0.01)
         except filelock.Timeout:
+            self._check_owner()
             return False
         except OSError as error:
             raise failure(self._slot, f"lock {self.path}", error) from error
@@ -100,12 +109,29 @@ class LockFile:
             with suppress(Exception):  # a descriptor that is gone took the lock with it
                 self._lock.release(force=True)
 
+    def _check_owner(self) -> None:
+        owner = _strangers.owner(self.path) if self._private else None
+        if owner is not None:
+            message = (
+                f"{self.path} belongs to another user ({owner}), one of whose programs holds the "
+                f"lock: end that program, and run `chown {os.geteuid()} {self.path}` as root"
+            )
+            raise failure(self._slot, f"lock {self.path}", Refused(message))
+
 
 class TenureLock(LockFile):
     """A lock that keeps the account of its store's tenure."""
 
-    def __init__(self, path: str, slot: object, tenure: Tenure) -> None:
-        super().__init__(path, slot)
+    def __init__(
+        self,
+        path: str,
+        slot: object,
+        tenure: Tenure,
+        *,
+        private: bool = True,
+        for_group: bool = False,
+    ) -> None:
+        super().__init__(path, slot, private=private, for_group=for_group)
         self._tenure = tenure
 
     def acquire_within(self, seconds: float) -> bool:
@@ -144,7 +170,9 @@ def under_lock(
         is_ours = is_held() or lock.acquire_within(0) or is_held()
         if not (is_ours or lock.acquire_within(_PATIENCE)):
             with explained("be written"):
-                raise Refused(f"others held {lock.path} for {_PATIENCE:g} s: try again")
+                owner = _strangers.owner(lock.path)
+                whose = f" (which belongs to another user, {owner})" if owner else ""
+                raise Refused(f"others held {lock.path}{whose} for {_PATIENCE:g} s: try again")
         yield
     finally:
         lock.release()

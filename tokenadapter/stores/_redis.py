@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tokenadapter.interchange import Document
+from tokenadapter.interchange import Document, one_line
 from tokenadapter.late import imported, late
 from tokenadapter.stores._text import FORMAT
 
@@ -59,6 +60,8 @@ def connect(url: str) -> Any:
     :raises ValueError: if the URL cannot be read.
     """
     kind = "valkey" if url.startswith("valkey") else "redis"
+    if "@" in urlsplit(url).path and not url.startswith("unix:"):
+        raise _unreadable()  # where the password has a slash, its beginning would be a port
     try:
         package, retry = imported(kind), imported(f"{kind}.retry")
         backoff = imported(f"{kind}.backoff")
@@ -78,10 +81,14 @@ def connect(url: str) -> Any:
         )
     except ValueError:
         # What it says may show a part of a password.
-        raise ValueError(
-            "The URL of Redis cannot be read: redis://user:password@host:6379/0, where the "
-            "password is percent-encoded; rediss:// for TLS, unix:// for a socket."
-        ) from None
+        raise _unreadable() from None
+
+
+def _unreadable() -> ValueError:
+    return ValueError(
+        "The URL of Redis cannot be read: redis://user:password@host:6379/0, where the "
+        "password is percent-encoded; rediss:// for TLS, unix:// for a socket."
+    )
 
 
 def checked(client: Any) -> Any:
@@ -99,8 +106,10 @@ def checked(client: Any) -> Any:
 
 def without_secrets(url: str) -> str:
     """*url* as it may be shown."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    scheme, _, rest = url.partition("://")
+    # The password may hold what ends a host or a path: it ends at the last @.
+    place = re.split("[?#]", rest.rpartition("@")[2])[0]
+    return f"{scheme}://{place}"
 
 
 def tagged(key: str) -> str:
@@ -119,7 +128,8 @@ def decode(held: list[bytes | None]) -> tuple[Document, str] | None:
         return None
     if form != FORMAT.encode():
         if form.startswith(b"tokenadapter/"):
-            raise NewerFormat(f"a newer tokenadapter wrote it, as {form.decode(errors='replace')}")
+            name = one_line(form.decode(errors="replace"), 50)
+            raise NewerFormat(f"a newer tokenadapter wrote it, as {name}")
         return None
     if total != sha1(content, usedforsecurity=False).hexdigest().encode():
         return None

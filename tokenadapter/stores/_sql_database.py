@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
 from weakref import WeakSet, finalize
 
 from sqlalchemy import (
@@ -32,6 +33,9 @@ from sqlalchemy import (
 from sqlalchemy.event import listen
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.schema import CreateTable
+
+from tokenadapter.stores import _damage, _strangers
+from tokenadapter.stores._system import Refused, create
 
 __all__ = ["Database"]
 
@@ -69,6 +73,9 @@ class Database:
         self.dialect: str = self.engine.dialect.name
         if self.dialect in _PATIENCE:
             listen(self.engine, "connect", partial(_lose_patience, _PATIENCE[self.dialect]))
+        #: The file of an SQLite database.
+        self.file: str | None = _file(self.engine)
+        self._has_checked = False
         _DATABASES.add(self)
         finalize(self, self.engine.dispose)
 
@@ -85,6 +92,7 @@ class Database:
         tries, was_lost = 1, False
         while True:
             try:
+                self._create_file()
                 with self.engine.connect() as connection:
                     result = work(connection)
                     # An application's engine may turn autocommit off again.
@@ -114,6 +122,29 @@ class Database:
             # PostgreSQL says so to all but the first of those who do it at the same time.
             if not self.has(table):
                 raise
+
+    def _create_file(self) -> None:
+        """Create the file of an SQLite database for this user alone: SQLite itself would let all
+        read it.  Its journals get the mode of the file."""
+        if self.file is None:
+            return
+        try:
+            # A file that is there must not be opened: to close it would free all locks on it that
+            # SQLite has in this process.
+            os.close(create(self.file))
+        except FileExistsError:
+            # It may be an application's, which shares it on purpose.
+            if not self._has_checked:
+                self._has_checked = True
+                self._warn_of_readers(self.file)
+        except OSError:
+            return  # SQLite says more
+
+    def _warn_of_readers(self, file: str) -> None:
+        try:
+            _strangers.check_database(file)
+        except Refused as error:
+            _damage.warn("%s", error)
 
     def _after_fork(self) -> None:
         # The connections are the parent's.  Some drivers would end them when they are collected.
@@ -209,6 +240,19 @@ def _check_shared(url: URL) -> None:
             "SQLStore's own connections would see it. Name a file, as in sqlite:////var/lib/"
             "app/tokens.sqlite3, or use MemoryStore."
         )
+
+
+def _file(engine: Engine) -> str | None:
+    """The file of an SQLite database, unless SQLite must not create it."""
+    if engine.dialect.name != "sqlite":
+        return None
+    (name, *_), options = engine.dialect.create_connect_args(engine.url)
+    if not options.get("uri"):
+        # With "file:", an engine of the user's may say elsewhere that it is a URI.
+        return None if (engine.url.database or "").startswith("file:") else name
+    parts = urlsplit(name)
+    may_create = dict(parse_qsl(parts.query)).get("mode", "rwc") == "rwc"
+    return os.path.abspath(unquote(parts.path)) if may_create else None
 
 
 def _is_collision(error: DBAPIError) -> bool:

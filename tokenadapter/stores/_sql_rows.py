@@ -7,15 +7,18 @@ one finds what it did before.  All times are the database's.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, literal, or_, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, Connection, Table, and_, literal, or_, select, type_coerce
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from tokenadapter.stores._sql_database import Database
-from tokenadapter.stores._sql_table import database_time
+from tokenadapter.stores._sql_table import Unseen, database_time
 
 __all__ = ["Row", "Rows"]
+
+T = TypeVar("T")
 
 # How often a row may come or go between two statements.
 _TRIES = 10
@@ -34,12 +37,27 @@ class Row(NamedTuple):
 
 
 class Rows:
-    """The rows of one table."""
+    """The rows of one table.
 
-    def __init__(self, database: Database, table: Table) -> None:
+    :param create: create the table when it is found missing.
+    """
+
+    def __init__(self, database: Database, table: Table, *, create: bool = False) -> None:
         self.database = database
         self.table = table
+        self._creates = create
         self._now = database_time(database.dialect)
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return self.database.run(work)
+        except DBAPIError as error:
+            if not self._creates or error.connection_invalidated:
+                raise
+        if not self.database.has(self.table):
+            self.database.create(self.table)
+        # Also if another process has created it since.
+        return self.database.run(work)
 
     # --- the text ------------------------------------------------------------------------
 
@@ -47,11 +65,12 @@ class Rows:
         """What is there, and the time in any case."""
         table = self.table
         here = select(literal(1).label("here")).subquery()
-        query = select(table.c.tag, table.c.document, self._now).select_from(
+        document = type_coerce(table.c.document, Unseen)
+        query = select(table.c.tag, document, self._now).select_from(
             here.outerjoin(table, table.c.slot == slot)
         )
-        tag, text, now = self.database.run(lambda connection: connection.execute(query).one())
-        return Row(tag, text, float(now))
+        tag, text, now = self._run(lambda connection: connection.execute(query).one())
+        return Row(tag, None if text is None else str(text), float(now))
 
     def write(
         self, slot: str, text: str, *, tag: str, expected: str | None, ttl: float | None
@@ -86,7 +105,7 @@ class Rows:
                     return True
             return False
 
-        return self.database.run(work)
+        return self._run(work)
 
     def put_aside(self, slot: str, name: str, row: Row) -> None:
         """Move what *row* held to a row of another name, if it is still there."""
@@ -99,8 +118,8 @@ class Rows:
         what = select(literal(name), table.c.tag, table.c.document).where(is_there)
         copy = table.insert().from_select(["slot", "tag", "document"], what)
         clear = table.update().where(is_there).values(tag=None, document=None)
-        self.database.run(lambda connection: connection.execute(copy))
-        self.database.run(lambda connection: connection.execute(clear))
+        self._run(lambda connection: connection.execute(copy))
+        self._run(lambda connection: connection.execute(clear))
 
     # --- the lease -----------------------------------------------------------------------
 
@@ -130,14 +149,14 @@ class Rows:
                     return owner
             return None
 
-        return self.database.run(work)
+        return self._run(work)
 
     def holder(self, slot: str) -> str | None:
         """Who has the lease now."""
         table = self.table
         is_held = and_(table.c.slot == slot, table.c.lease_end > self._now)
         query = select(table.c.lease_owner).where(is_held)
-        owner: str | None = self.database.run(lambda connection: connection.execute(query).scalar())
+        owner: str | None = self._run(lambda connection: connection.execute(query).scalar())
         return owner
 
     def extend(self, slot: str, owner: str, seconds: float) -> bool:
@@ -153,7 +172,7 @@ class Rows:
         change = (
             table.update().where(table.c.slot == slot, table.c.lease_owner == owner).values(values)
         )
-        return self.database.run(lambda connection: connection.execute(change).rowcount == 1)
+        return self._run(lambda connection: connection.execute(change).rowcount == 1)
 
     def _insert(self, connection: Connection, slot: str, values: dict[str, Any]) -> bool:
         """Add a row, unless there is one."""

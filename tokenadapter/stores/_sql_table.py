@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, ColumnElement, Double, MetaData, String, Table, Text, literal_column
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Double,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    literal_column,
+)
 from sqlalchemy.dialects.mysql import MEDIUMTEXT
 
-__all__ = ["ASIDE", "NOTES", "check_name", "database_time", "token_table"]
+__all__ = ["ASIDE", "NOTES", "Unseen", "check_name", "database_time", "token_table"]
 
 NOTES = ".notes"
 """What is put behind the name of a slot, for the row of its notes."""
@@ -51,6 +61,27 @@ def token_table(metadata: MetaData, name: str = "tokenadapter", schema: str | No
         mariadb_charset="utf8mb4",
         mariadb_collate="utf8mb4_bin",
     )
+
+
+class Unseen(TypeDecorator[str]):
+    """A text whose ``repr`` does not show it.
+
+    At level DEBUG, or with ``echo="debug"``, SQLAlchemy logs the ``repr`` of each row, with
+    ``hide_parameters`` too.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: object) -> str | None:
+        return None if value is None else _UnseenText(value)
+
+
+class _UnseenText(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
 
 
 def database_time(dialect: str) -> ColumnElement[float]:

@@ -31,7 +31,8 @@ def failure(
     if _is_for_lack_of(table, error, database):
         return errors.StoreError(
             f"{slot!r} cannot {task}: there is no table {table.fullname}. Call create_table() "
-            "once, or create it by the DDL in the documentation (Keep the token in a database)."
+            "once, let the store create it (create=True, or ?create=1 in a URL), or create it by "
+            "the DDL in the documentation (Keep the token in a database)."
         )
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
     # The first line only: in the next ones, a driver may quote the row that it did not take.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ else:
 __all__ = [
     "Refused",
     "create",
+    "is_for_group",
+    "is_guarded",
     "is_locked",
     "is_own",
     "is_private",
@@ -62,9 +65,13 @@ def open_to_read(path: str, *, follow: bool) -> int:
     return _patiently(lambda: os.open(path, _READ if follow else _READ | _NOFOLLOW))
 
 
-def create(path: str) -> int:
-    """A descriptor of a new file, which this user alone may read and write."""
-    return os.open(path, _CREATE, 0o600)
+def create(path: str, *, for_group: bool = False) -> int:
+    """A descriptor of a new file, which this user alone may read and write, or its group as well,
+    whatever the umask is."""
+    fd = os.open(path, _CREATE, 0o600)
+    if for_group:
+        os.fchmod(fd, 0o660)
+    return fd
 
 
 def open_to_lock(path: str) -> int:
@@ -133,6 +140,28 @@ def is_own(found: os.stat_result) -> bool:
 def is_private(found: os.stat_result) -> bool:
     """Whether nobody but its owner may read or write a file; as above on Windows."""
     return _WINDOWS or not found.st_mode & 0o077
+
+
+def is_for_group(directory: str) -> bool:
+    """Whether the group of a directory may write to it."""
+    try:
+        return not _WINDOWS and bool(os.stat(directory).st_mode & stat.S_IWGRP)
+    except OSError:
+        return False
+
+
+def is_guarded(found: os.stat_result, *, is_above: bool) -> bool:
+    """Whether it is plain that only this user and root can replace what a directory holds; as
+    above on Windows.
+
+    :param found: of the directory, or of a symbolic link to it.
+    :param is_above: whether this user or root owns what it holds: the sticky bit guards that.
+    """
+    if _WINDOWS:
+        return True
+    is_open = found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode)
+    is_sticky = found.st_mode & stat.S_ISVTX
+    return found.st_uid in (0, os.geteuid()) and (not is_open or bool(is_above and is_sticky))
 
 
 def _patiently(call: Callable[[], T]) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tokenadapter.interchange import Document
+from tokenadapter.interchange import Document, one_line
 from tokenadapter.stores._system import Refused
 
 __all__ = ["FORMAT", "LIMIT", "decode", "encode", "understood"]
@@ -51,5 +51,6 @@ def understood(data: object) -> tuple[Document, str] | None:
         case {"format": str(form), "tag": str(tag), "document": dict(document)} if form == FORMAT:
             return document, tag
         case {"format": str(form)} if form.startswith("tokenadapter/") and form != FORMAT:
+            form = one_line(form, 50)
             raise Refused(f"a newer tokenadapter wrote it, as {form}: upgrade, or use another path")
     return None

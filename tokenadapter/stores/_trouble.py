@@ -6,6 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from tokenadapter.late import late
+from tokenadapter.stores import _strangers
 from tokenadapter.stores._system import Refused
 
 if TYPE_CHECKING:
@@ -36,5 +37,8 @@ def failure(slot: object, task: str, error: OSError) -> errors.StoreError:
     """The :class:`StoreError` for *error*, which kept *slot* from doing its *task*."""
     message = f"{slot!r} cannot {task}: {error}. Nothing stored was lost."
     if not isinstance(error, Refused):
+        owner = isinstance(error.filename, str) and _strangers.owner(error.filename)
+        if owner and error.errno in (errno.EACCES, errno.EPERM):
+            message += f" {error.filename} belongs to another user ({owner})."
         message += " " + _ADVICE.get(error.errno or 0, "Check its path and its file system.")
     return errors.StoreError(message)

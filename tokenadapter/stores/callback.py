@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.interchange import Document, Snapshot
+from tokenadapter.interchange import Document, Snapshot, one_line
 from tokenadapter.late import late
 from tokenadapter.stores import _damage
 from tokenadapter.stores._borrowed import LockLike, checked_lock
@@ -164,7 +164,7 @@ class CallbackStore:
                 "%r: another process (%s) writes here too, and no lock keeps the two apart. This "
                 "one spends no refresh token any more: give the store a lock.",
                 self,
-                stored.writer,
+                one_line(str(stored.writer), 200),
             )
         return stored
 

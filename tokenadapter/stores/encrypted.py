@@ -8,10 +8,12 @@ earlier, cannot be put in the place of what is there.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from tokenadapter.interchange import checked_store, one_line
 from tokenadapter.late import late
 from tokenadapter.protocols import Document, Snapshot, StoreLock, TokenStore
 from tokenadapter.stores._cipher import Cipher, Forged, Key, UnknownKey, new_key
@@ -36,7 +38,9 @@ class EncryptedStore:
     Who can write to *inner* can still empty it, or bring back all of an earlier state at once,
     tag and notes included: only a process that saw a later one notices.
 
-    :param inner: where it is kept: any store, or the URL of one.
+    A pickled store holds its keys: what can read the pickle can decrypt the token.
+
+    :param inner: where it is kept: any store, the path of a file, or the URL of a store.
     :param keys: a key, or several: the first one writes, all of them read.  To change the key, put
         the new one first, everywhere; the next renewal writes with it.
     :param slot: what the slot is called, for the encryption to be bound to; by default what
@@ -48,13 +52,15 @@ class EncryptedStore:
     """
 
     def __init__(
-        self, inner: TokenStore | str, keys: Key | Sequence[Key], *, slot: str | None = None
+        self,
+        inner: TokenStore | str | os.PathLike[str],
+        keys: Key | Sequence[Key],
+        *,
+        slot: str | None = None,
     ) -> None:
-        if isinstance(inner, str):
+        if isinstance(inner, (str, os.PathLike)):
             inner = urls.store_from_url(inner)
-        elif not all(callable(getattr(inner, name, None)) for name in ("load", "save", "lock")):
-            raise TypeError(f"inner is a store such as FileStore(...), not {type(inner).__name__}")
-        self.inner = inner
+        self.inner: TokenStore = checked_store("inner", inner)
         self._keys = (keys,) if isinstance(keys, (str, bytes)) else tuple(keys)
         self._cipher = Cipher(self._keys)
         self.slot: str = slot or _name(inner)
@@ -144,21 +150,22 @@ class EncryptedStore:
     def _opened(self, envelope: Document, tag: str) -> Document:
         match envelope:
             case {"encrypted": str(kind)} if kind != _KIND:
-                raise self._failure(f"a newer tokenadapter encrypted it, as {kind}", "upgrade")
+                name = one_line(kind, 50)
+                raise self._failure(f"a newer tokenadapter encrypted it, as {name}", "upgrade")
             case {"encrypted": _, "slot": str(slot), "key": str(key), "data": str(sealed)}:
                 try:
                     document = json.loads(self._cipher.decrypt(key, sealed, self._context(tag)))
                 except UnknownKey:
-                    at_hand = ", ".join(self._cipher.names)
+                    used, at_hand = one_line(key, 50), ", ".join(self._cipher.names)
                     raise self._failure(
-                        f"it was encrypted with the key {key}, and those at hand are {at_hand}",
+                        f"it was encrypted with the key {used}, and those at hand are {at_hand}",
                         "add that key behind the first one",
                     ) from None
                 except Forged:
                     if slot != self.slot:
                         raise self._failure(
-                            f"it was encrypted for the slot {slot!r}",
-                            f"give slot={slot!r} if that is the same one by another name",
+                            f"it was encrypted for the slot {slot!r:.300}",
+                            f"give slot={slot!r:.300} if that is the same one by another name",
                         ) from None
                     raise self._failure(
                         "it was changed since it was encrypted, or stands in the place of another",

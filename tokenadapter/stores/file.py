@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tokenadapter.interchange import Document, Snapshot
 from tokenadapter.late import late
 from tokenadapter.stores._reading import absolute, read
+from tokenadapter.stores._system import is_for_group
 from tokenadapter.stores._text import LIMIT, decode, encode
 
 if TYPE_CHECKING:
@@ -46,8 +47,11 @@ class FileStore:
 
     :param path: of the record; a leading ``~`` is the user's home directory.
     :param private: refuse to use a file that others can read or write, that belongs to another
-        user, or that is a symbolic link.  With ``False`` a link is followed: the record, its lock
-        and its notes stand where it leads.
+        user, or that is a symbolic link; and a directory in which another user could replace it,
+        because that user owns the directory or one above it, or may write there.  With ``False``
+        every user who can write there is trusted, and a link is followed: the record, its lock
+        and its notes stand where it leads.  Where the group may write to the directory, it may
+        then read and write these files, too: its members share the token.
     :raises ValueError: if *path* is empty, or begins with the home directory of nobody.
     """
 
@@ -144,7 +148,10 @@ class FileStore:
     def lock(self) -> TenureLock:
         """A lock on ``path.lock``, not yet taken.  It excludes all others, those of other
         ``FileStore`` objects of the same process and thread included."""
-        return _lockfile.TenureLock(f"{self._file}.lock", self, self._tenure)
+        path = f"{self._file}.lock"
+        return _lockfile.TenureLock(
+            path, self, self._tenure, private=self.private, for_group=self._is_for_group
+        )
 
     def mark(self, note: str, *, for_good: bool) -> None:
         """Remember *note*, a line of text, in ``path.notes``.
@@ -180,6 +187,10 @@ class FileStore:
     def _file(self) -> str:
         return self.path if self.private else os.path.realpath(self.path)
 
+    @property
+    def _is_for_group(self) -> bool:
+        return not self.private and is_for_group(os.path.dirname(self._file))
+
     def _read(self) -> bytes | None:
         return read(self._file, private=self.private, enough=LIMIT + 1)
 
@@ -191,7 +202,7 @@ class FileStore:
         if not self._swept:
             _files.sweep(self._file)
             self._swept = True
-        return _files.Draft(self._file)
+        return _files.Draft(self._file, for_group=self._is_for_group)
 
     def _locked(self) -> AbstractContextManager[None]:
         return _lockfile.under_lock(self._tenure, self.lock, self._explained)

@@ -43,7 +43,8 @@ _TRIES = 100
 class SQLStore:
     """One slot in a database, for all processes and machines that share it.
 
-    PostgreSQL, MySQL, MariaDB and SQLite.  The table has to be there: see :meth:`create_table`.
+    PostgreSQL, MySQL, MariaDB and SQLite.  The table has to be there (see :meth:`create_table`),
+    unless *create* is set.  A file of SQLite that is not there is created with mode 0600.
     The row has the slot's name; where refresh tokens were spent, a second one, ``NAME.notes``,
     remembers them by their hashes if the record is deleted.
 
@@ -57,6 +58,7 @@ class SQLStore:
     :param schema: the name of the table's schema, if it is not the usual one.
     :param lease: for how many seconds a holder of the lock that died keeps others waiting at most:
         fewer than the source's ``grace``, if it has one.
+    :param create: create the table when it is found missing, also if many processes do so at once.
     :raises TypeError: if *engine_or_url* is neither, or is asynchronous.
     :raises ValueError: if nobody else could see what is stored (SQLite in memory), or a name
         cannot be one.
@@ -74,6 +76,7 @@ class SQLStore:
         table: str = "tokenadapter",
         schema: str | None = None,
         lease: float = LEASE,
+        create: bool = False,
     ) -> None:
         check_name(slot)
         if not table:
@@ -84,11 +87,17 @@ class SQLStore:
         self.table = table
         self.schema = schema
         self.lease = lease
+        self.create = create
         self._origin = engine_or_url
         self._database = Database(engine_or_url)
         self._table = token_table(MetaData(), table, schema)
-        self._rows = Rows(self._database, self._table)
+        self._rows = Rows(self._database, self._table, create=create)
         self._warned = False
+
+    @property
+    def path(self) -> str | None:
+        """The file of an SQLite database; ``None`` for another database."""
+        return self._database.file
 
     def create_table(self) -> None:
         """Create the table unless it is there, whoever else does so at the same time.
@@ -169,7 +178,13 @@ class SQLStore:
                 f"{self!r} was made from an engine, which belongs to its process: make the store "
                 "anew in the other process, or give it a URL."
             )
-        make = partial(type(self), table=self.table, schema=self.schema, lease=self.lease)
+        make = partial(
+            type(self),
+            table=self.table,
+            schema=self.schema,
+            lease=self.lease,
+            create=self.create,
+        )
         return make, (self._origin, self.slot)
 
     def __deepcopy__(self, memo: object) -> SQLStore:
@@ -201,8 +216,12 @@ class SQLStore:
         try:
             yield
         except TROUBLE as error:
-            # Without its cause: that may quote what was to be written.
-            raise failure(self, task, error, self._database, self._table) from None
+            told = failure(self, task, error, self._database, self._table)
+            try:
+                raise told from None
+            finally:
+                # Its context, too, may quote what was to be written.
+                told.__context__ = None
 
 
 def _decoded(row: Row) -> Document | None:

@@ -1,5 +1,7 @@
 """Stores by a line of text, for settings and command lines: ``file:~/.local/state/x/token.json``.
 
+A path without a scheme is a file.
+
 A scheme is either known here or registered by another package, as an entry point of the group
 ``tokenadapter.stores`` whose name is the scheme and which leads to a function of the whole URL::
 
@@ -16,6 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 from urllib.parse import unquote
 
+from tokenadapter.interchange import checked_store
 from tokenadapter.late import late
 from tokenadapter.protocols import TokenStore
 
@@ -35,7 +38,7 @@ else:
     redis = late("tokenadapter.stores.redis")
     sql = late("tokenadapter.stores.sql")
 
-__all__ = ["schemes", "store_from_url"]
+__all__ = ["is_path", "schemes", "store_from_url"]
 
 _GROUP: Final = "tokenadapter.stores"
 # One letter is a drive of Windows.
@@ -44,21 +47,22 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.-]+)((?:\+[A-Za-z0-9_.-]+)?):", re.AS
 _SERVER = re.compile(r"[^/?#]*://(?:[^/?#]*@)?(?:\[[^\]/]*\]|[^:/?#@]*)(?::\d*)?(?:[/?]|$)")
 
 
-def store_from_url(url: str) -> TokenStore:
-    """The store that *url* names.
+def store_from_url(url: str | os.PathLike[str]) -> TokenStore:
+    """The store that *url* names, or the :class:`~tokenadapter.FileStore` at a path.
 
     ======================================  =====================================================
     URL                                     store
     ======================================  =====================================================
     ``file:~/x/token.json``,                :class:`~tokenadapter.FileStore`
-    ``file:///var/lib/x/token.json``
+    ``file:///var/lib/x/token.json``,
+    ``~/x/token.json``, ``token.json``
     ``memory:name``                         :class:`~tokenadapter.MemoryStore`
     ``redis://host:6379/0#key``,            ``RedisStore``
     ``rediss://…``, ``unix:///…``,
     ``valkey://…``, ``valkeys://…``
     ``postgresql+psycopg://…/db#slot``,     ``SQLStore``; what stands before the ``#`` is
     ``mysql+pymysql://…``,                  SQLAlchemy's
-    ``sqlite:///path#slot``, …
+    ``sqlite:///path?create=1#slot``, …     SQLAlchemy's, but for ``create=1``: create the table
     ``django:alias#key``                    ``DjangoCacheStore``
     ``keyring:service/user``                ``KeyringStore``
     ======================================  =====================================================
@@ -70,8 +74,12 @@ def store_from_url(url: str) -> TokenStore:
     :raises TypeError: if it is not text.
     :raises ImportError: if a package that the store needs is not installed.
     """
+    if isinstance(url, os.PathLike):
+        return file.FileStore(url)
     if not isinstance(url, str):
         raise TypeError(f"the URL of a store is text, not {type(url).__name__}")
+    if is_path(url):
+        return file.FileStore(url)
     match = _SCHEME.match(url)
     if match is None:
         raise ValueError(
@@ -92,6 +100,16 @@ def store_from_url(url: str) -> TokenStore:
         f"store: there is no kind of store called {scheme + match[2]}:. {hint}Known are "
         f"{_listed(schemes())}; other packages can register more"
     )
+
+
+def is_path(text: str) -> bool:
+    """Whether *text* is the path of a file, without a scheme.
+
+    A single word without a suffix is none: ``redis`` and a pasted secret would become files.
+    """
+    name = re.split(r"[/\\]", text)[-1]
+    has_scheme = _SCHEME.match(text) is not None or "://" in text
+    return not has_scheme and bool(name) and (name != text or "." in name[1:])
 
 
 def schemes() -> list[str]:
@@ -131,8 +149,19 @@ def _redis(url: str, rest: str) -> TokenStore:
 def _sql(url: str, rest: str) -> TokenStore:
     example = "postgresql+psycopg://user@host/database#billing"
     server, slot = _server_and_slot(url, rest, "the slot after a #", example)
+    place, _, query = server.partition("?")
+    options = query.split("&")
+    ours = [option for option in options if option.partition("=")[0] == "create"]
+    if not {*ours} <= {"create=1", "create=0"}:
+        _refuse(
+            url,
+            "create=1, which creates the table, or create=0",
+            example.replace("#", "?create=1#"),
+        )
+    theirs = "&".join(option for option in options if option not in ours)
+    create = ours[-1:] == ["create=1"]
     with _as_value_error("sqlalchemy."):
-        return sql.SQLStore(server, slot)
+        return sql.SQLStore(f"{place}?{theirs}" if theirs else place, slot, create=create)
 
 
 def _django(url: str, rest: str) -> TokenStore:
@@ -211,12 +240,10 @@ def _registered() -> list[EntryPoint]:
 
 def _made_elsewhere(entry_point: EntryPoint, url: str) -> TokenStore:
     store = entry_point.load()(url)
-    if not all(callable(getattr(store, name, None)) for name in ("load", "save", "lock")):
-        raise ValueError(
-            f"store: {entry_point.value}, which is registered for {entry_point.name}:, returned "
-            f"no store but an object of type {type(store).__name__}"
-        )
-    return cast("TokenStore", store)
+    try:
+        return checked_store(f"what {entry_point.value} returns", cast("TokenStore", store))
+    except TypeError as error:
+        raise ValueError(f"store: {entry_point.name}: cannot be used: {error}") from None
 
 
 def _listed(names: list[str]) -> str:
