@@ -7,7 +7,7 @@ the answer; if it says that the token is dead: get another, rewind the body, sen
 from __future__ import annotations
 
 import netrc  # noqa: F401 - or requests would do it in the first request, where a fork may interrupt it
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Self
 
 from requests.adapters import BaseAdapter, HTTPAdapter
@@ -16,22 +16,34 @@ from requests.models import PreparedRequest
 from urllib3.util import Retry
 
 from tokenadapter.arguments import check, read_timeout, twin, without_401
+from tokenadapter.interchange import parameters
 from tokenadapter.keeper import TokenKeeper
 from tokenadapter.late import late
-from tokenadapter.prefix import Prefix, longest_first, own_urls, resource, without_query
-from tokenadapter.signing import add_cookies, signed, whole_copy
+from tokenadapter.prefix import (
+    Prefix,
+    longest_first,
+    names_its_host,
+    own_urls,
+    plain,
+    resource,
+    shown,
+    watched,
+    without_query,
+)
+from tokenadapter.signing import add_cookies, named_host, signed, whole_copy
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
     from requests import Response, Session
 
-    from tokenadapter import peek, replay, verdicts
+    from tokenadapter import peek, replay, spelling, verdicts
     from tokenadapter.events import Event
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.replay import Body
 else:
     peek = late("tokenadapter.peek")
     replay = late("tokenadapter.replay")
+    spelling = late("tokenadapter.spelling")
     verdicts = late("tokenadapter.verdicts")
 
 __all__ = ["TokenAdapter"]
@@ -91,7 +103,8 @@ class TokenAdapter(HTTPAdapter):
         "_lead",
         "_own_urls",
     ]
-    _told_outside = False
+    # Made once for each token.
+    _last_value: tuple[Token | None, str] = (None, "")
 
     def __init__(
         self,
@@ -115,6 +128,9 @@ class TokenAdapter(HTTPAdapter):
         inner: BaseAdapter | None = None,
         **http_adapter_kwargs: Any,
     ) -> None:
+        known = parameters(TokenAdapter) if http_adapter_kwargs else None
+        if known is not None and not http_adapter_kwargs.keys() <= known:
+            spelling.check_names(type(self).__name__, http_adapter_kwargs, known)
         if inner is not None and http_adapter_kwargs:
             raise TypeError(
                 f"{', '.join(http_adapter_kwargs)}: the inner adapter does the sending, give it "
@@ -176,10 +192,17 @@ class TokenAdapter(HTTPAdapter):
         """Mount this adapter on its own prefix in *session*, and return it.
 
         The session may be in use by other threads: its adapters are replaced all at once.
+
+        :raises TypeError: if it is no session.
         """
+        if not isinstance(getattr(session, "adapters", None), MutableMapping):
+            raise TypeError(
+                f"mount() takes a requests.Session, not {spelling.kind_of(session)}. For requests.get() and "
+                "the sessions of libraries, see tokenadapter.install()"
+            )
         mine = self._guard.mounts()
-        adapters: dict[str, BaseAdapter] = {**session.adapters, **dict.fromkeys(mine, self)}
-        session.adapters = longest_first(mine, adapters)
+        adapters: dict[str, BaseAdapter] = {**plain(session.adapters), **dict.fromkeys(mine, self)}
+        session.adapters = watched(longest_first(mine, adapters))
         return self
 
     def around(self, inner: BaseAdapter) -> Self:
@@ -192,6 +215,46 @@ class TokenAdapter(HTTPAdapter):
         if isinstance(retries, Retry) and without_401(retries) is not retries:
             inner = twin(inner, max_retries=without_401(retries))
         return twin(self, inner=inner)
+
+    @property
+    def near(self) -> tuple[str, ...]:
+        """What URLs begin with that miss the prefix by the spelling of its host.
+
+        :meta private:
+        """
+        return self._guard.near
+
+    def is_at_home(self, url: str) -> bool:
+        """Whether *url* has the scheme, host and port of the prefix.
+
+        :meta private:
+        """
+        return self._guard.is_at_home(url)
+
+    def tell_near_miss(self, url: str) -> None:
+        """Say once that a request gets no token, if it misses the prefix by its host's spelling.
+
+        :meta private:
+        """
+        if self._guard.is_near(url):
+            own = own_urls(self.keeper.grant.urls, lambda url: True)
+            if resource(url) not in own:
+                self.tell_outside(url)
+
+    def tell_outside(self, url: str, host: object = None) -> None:
+        """Say once that a request gets no token.
+
+        :param host: what its ``Host`` header names, if that is another host.
+
+        :meta private:
+        """
+        self.keeper.journal.tell_once(
+            "OutsidePrefix",
+            self._guard.url,
+            prefix=self._guard.url,
+            url=shown(url),
+            host=None if host is None else shown(f"{host!s}"),
+        )
 
     def covers(self, url: str) -> bool:
         """Whether *url* is under the prefix, and none of the token source's own URLs."""
@@ -248,9 +311,11 @@ class TokenAdapter(HTTPAdapter):
         """Whether *request* gets a token."""
         url = request.url or ""
         if self._guard.matches(url) is None and not self._guard.covers_when_parsed(url):
-            if not self._told_outside:
-                self._told_outside = True
-                self.keeper.journal.tell("OutsidePrefix", prefix=self._guard.url)
+            self.tell_outside(url)
+            return False
+        named = named_host(request)
+        if named is not None and not names_its_host(url, named):
+            self.tell_outside(url, named)
             return False
         if self._own_urls and resource(url) in self._own_urls:
             return False
@@ -288,7 +353,7 @@ class TokenAdapter(HTTPAdapter):
     ) -> Response:
         """Send a signed copy of *outgoing*; all that comes back speaks of *request*."""
         if self._attach is None:
-            copy = signed(outgoing, self._header, self._lead + token.access_token)
+            copy = signed(outgoing, self._header, self._value(token))
         else:
             copy = whole_copy(outgoing)
             self._attach(copy, token)
@@ -307,6 +372,17 @@ class TokenAdapter(HTTPAdapter):
         if self._attach is not None:
             response.url = request.url or ""
         return response
+
+    def _value(self, token: Token) -> str:
+        """What *token* is in the header."""
+        last, value = self._last_value
+        if last is not token:
+            lead, text = self._lead, token.access_token
+            # A function may have returned what it once put into the header itself.
+            has_lead = lead and text[: len(lead)].lower() == lead.lower()
+            value = f"{lead}{text[len(lead):].lstrip()}" if has_lead else lead + text
+            self._last_value = token, value
+        return value
 
     def _transmit(self, request: PreparedRequest, how: tuple[Any, ...]) -> Response:
         stream, timeout, verify, cert, proxies = how
