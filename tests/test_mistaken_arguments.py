@@ -188,7 +188,7 @@ def test_a_named_source_without_a_parameter_just_works(
     monkeypatch.syspath_prepend(tmp_path)
     config = write(
         tmp_path,
-        f'[billing]\nprefix = "{API}"\nstore = "memory:"\n'
+        f'[billing]\nprefix = "{API}"\nstore = "memory:without-a-parameter"\n'
         '[billing.source]\ncallable = "source_without_a_parameter:token"\n',
     )
     keeper = Profile(ConfigFile.read(str(config)), "billing").keeper()

@@ -31,7 +31,7 @@ from tokenadapter.prefix import (
     without_query,
 )
 from tokenadapter.signing import add_cookies, named_host, signed, whole_copy
-from tokenadapter.token import Token
+from tokenadapter.token import Token, header_value
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -168,7 +168,7 @@ class TokenAdapter(HTTPAdapter):
         self._scheme = None if elsewhere else scheme
         self._attach = attach
         self._header = header
-        self._lead = f"{scheme} " if scheme else ""
+        self._lead = scheme
         self._own_urls = own_urls(self.keeper.grant.urls, self._guard.covers_when_parsed)
         super().__init__(**http_adapter_kwargs)
         self.max_retries: Retry = without_401(self.max_retries)
@@ -377,10 +377,7 @@ class TokenAdapter(HTTPAdapter):
         """What *token* is in the header."""
         last, value = self._last_value
         if last is not token:
-            lead, text = self._lead, token.access_token
-            # A function may have returned what it once put into the header itself.
-            has_lead = lead and text[: len(lead)].lower() == lead.lower()
-            value = f"{lead}{text[len(lead):].lstrip()}" if has_lead else lead + text
+            value = header_value(token.access_token, self._lead)
             self._last_value = token, value
         return value
 

@@ -151,8 +151,6 @@ class Record(Value):
     """For how long a token that was refused when new is not renewed, bound to its fingerprint."""
     origin: str | None = None
     """The mark of the refresh token, configured or adopted, that began this chain of renewals."""
-    seeds: tuple[str, ...] = ()
-    """The marks of the configured first refresh tokens whose programs share the record."""
     spent: tuple[str, ...] = ()
     """The marks of refresh tokens that came from a configuration or were adopted, and that a
     rotation has spent: they may be shown to us again at any time."""
@@ -170,6 +168,8 @@ class Record(Value):
     """The format that a reader has to know at least."""
     others: Mapping[str, Any] = {}
     """What a later version added."""
+    seeds: tuple[str, ...] = ()
+    """The marks of the configured first refresh tokens whose programs share the record."""
 
     # --- reading -------------------------------------------------------------------------
 

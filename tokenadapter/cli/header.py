@@ -19,6 +19,8 @@ from tokenadapter.cli.common import (
     usable_token,
 )
 
+from tokenadapter.token import header_value
+
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
@@ -39,7 +41,7 @@ def perform(options: Namespace) -> int:
     """Print the header line."""
     profile = named_profile(options)
     token = usable_token(profile, options.min_validity)
-    value = f"{profile.scheme} {token.access_token}".lstrip()
+    value = header_value(token.access_token, profile.scheme)
     put(
         options,
         f"{profile.header}: {value}",
