@@ -50,7 +50,7 @@ def test_a_class_in_place_of_a_source_is_named(kind: type) -> None:
 
 
 def test_a_class_in_place_of_an_inner_adapter_is_named() -> None:
-    with pytest.raises(TypeError, match="inner is an adapter, not the class HTTPAdapter: pass an"):
+    with pytest.raises(TypeError, match=r"inner is an adapter, not the class HTTPAdapter: "):
         TokenAdapter(API, source, inner=HTTPAdapter)  # type: ignore[arg-type]
 
 
@@ -72,7 +72,7 @@ def test_what_is_no_session_is_named_and_left_as_it_is(target: Any, told: str) -
 
 
 def test_a_module_cannot_be_retrofitted() -> None:
-    with pytest.raises(TypeError, match="not the module requests$"):
+    with pytest.raises(TypeError, match=r"not the module requests$"):
         retrofit(requests, API, source)  # type: ignore[arg-type]
 
 
@@ -108,9 +108,7 @@ def test_a_module_cannot_be_retrofitted() -> None:
          "ClientCredentials() takes no argument 'zzz'."),
     ],
 )  # fmt: skip
-def test_a_misspelt_name_is_told_with_the_class_and_the_closest_match(
-    call: Any, told: str
-) -> None:
+def test_a_misspelt_name_is_told_with_the_class_and_the_closest_match(call: Any, told: str) -> None:
     with pytest.raises(TypeError) as caught:
         call()
     assert str(caught.value) == told

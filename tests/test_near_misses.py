@@ -76,9 +76,8 @@ def test_both_are_named_once(
     for _ in range(3):
         session.get(f"{url}?key=s3cret")
     (told,) = warnings(caplog)
-    assert told == f"{url} is outside the prefix {prefix.rstrip('/')}; sent without a token " + (
-        "(logged once)"
-    )
+    why = f"is outside the prefix {prefix.rstrip('/')}; sent without a token (logged once)"
+    assert told == f"{url} {why}"
     assert len(own.asked) == 3
 
 
@@ -211,7 +210,9 @@ def test_tokenadapter_run_tells_of_it(tmp_path: Any) -> None:
     from profiles import billing, write
 
     with TokenServer() as server:
-        text = billing(server, tmp_path).replace(server.api_url, f"http://localhost:{port(server)}/")
+        text = billing(server, tmp_path).replace(
+            server.api_url, f"http://localhost:{port(server)}/"
+        )
         config = write(tmp_path, text)
         program = tmp_path / "report.py"
         program.write_text(f"import requests\nrequests.get('{server.api_url}x')\n")
@@ -222,7 +223,9 @@ def test_tokenadapter_run_tells_of_it(tmp_path: Any) -> None:
             check=False,
             timeout=60,
         )
-    assert f"{server.api_url}x is outside the prefix http://localhost:{port(server)};" in done.stderr
+    assert (
+        f"{server.api_url}x is outside the prefix http://localhost:{port(server)};" in done.stderr
+    )
 
 
 def port(server: TokenServer) -> str:

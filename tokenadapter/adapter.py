@@ -197,8 +197,8 @@ class TokenAdapter(HTTPAdapter):
         """
         if not isinstance(getattr(session, "adapters", None), MutableMapping):
             raise TypeError(
-                f"mount() takes a requests.Session, not {spelling.kind_of(session)}. For requests.get() and "
-                "the sessions of libraries, see tokenadapter.install()"
+                f"mount() takes a requests.Session, not {spelling.kind_of(session)}. For "
+                "requests.get() and the sessions of libraries, see tokenadapter.install()"
             )
         mine = self._guard.mounts()
         adapters: dict[str, BaseAdapter] = {**plain(session.adapters), **dict.fromkeys(mine, self)}

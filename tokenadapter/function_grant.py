@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenadapter.interchange import Credential
 from tokenadapter.late import late
@@ -76,9 +76,10 @@ def function_grant(source: TokenSource, whose: Mapping[str, str]) -> FunctionGra
     :param whose: whose tokens it obtains, since it cannot tell.
     :raises TypeError: if it is no function either.
     """
-    if callable(source) and not isinstance(source, type):
+    given: Any = source
+    if callable(given) and not isinstance(given, type):
         return FunctionGrant(source, whose)
     raise TypeError(
         "a token source is a function of the previous token or a grant, not "
-        f"{spelling.kind_of(source)}"
+        f"{spelling.kind_of(given)}"
     )

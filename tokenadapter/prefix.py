@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import unquote_to_bytes
+from weakref import ref
 
-from requests.adapters import BaseAdapter
+from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.exceptions import InvalidSchema
 from requests.models import PreparedRequest, Response
 from urllib3.util import parse_url
@@ -366,23 +367,27 @@ class Lookout(BaseAdapter):
     The session's own adapter for the URL does the sending, whichever it has at the time.
     """
 
-    def __init__(self, key: str, adapter: Signing, adapters: Mapping[str, BaseAdapter]) -> None:
+    def __init__(self, key: str, adapter: Signing, adapters: _Watched) -> None:
         super().__init__()
         self._key = key
         self._adapter = adapter
-        self._adapters = adapters
+        # Weakly: what a session drops is to be freed at once.
+        self._adapters = ref(adapters)
 
     def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
         url = request.url or ""
         # The program may sign there, too, and know what it does.
-        others = _signing(plain(self._adapters).values())
+        others = _signing(plain(self._adapters() or {}).values())
         if not any(other.is_at_home(url) for other in others):
             self._adapter.tell_near_miss(url)
         return self.behind(url).send(request, *args, **kwargs)
 
     def behind(self, url: str) -> BaseAdapter:
         """What the session would send a request to *url* with."""
-        for key, adapter in plain(self._adapters).items():
+        adapters = self._adapters()
+        if adapters is None:
+            return HTTPAdapter()  # somebody has copied it into a mapping of their own
+        for key, adapter in plain(adapters).items():
             if url.lower().startswith(key.lower()):
                 return adapter
         raise InvalidSchema(f"No connection adapters were found for {url!r}")
@@ -391,9 +396,23 @@ class Lookout(BaseAdapter):
         """Nothing: the session closes its adapters itself."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # also while it comes out of a pickle
-            raise AttributeError(name)
         return getattr(self.behind(self._key), name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Lookout) and self._is_for() == other._is_for()
+
+    def __hash__(self) -> int:
+        return hash(self._is_for())
+
+    def _is_for(self) -> tuple[str, int]:
+        return self._key, id(self._adapter)
+
+
+class _Watched(OrderedDict[str, BaseAdapter]):
+    """Adapters with lookouts among them, which are made anew for each copy."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return watched, (dict(plain(self)),)
 
 
 def plain(adapters: Mapping[str, BaseAdapter]) -> OrderedDict[str, BaseAdapter]:
@@ -409,10 +428,11 @@ def watched(adapters: Mapping[str, BaseAdapter]) -> OrderedDict[str, BaseAdapter
     """
     others = plain(adapters)
     near = {key: signing for signing in _signing(others.values()) for key in signing.near}
+    if not near:
+        return others
     keys = list(others)
     behind = min((keys.index(key) for key in _SCHEMES if key in others), default=len(keys))
-    found: OrderedDict[str, BaseAdapter] = OrderedDict()
-    found.update((key, others[key]) for key in keys[:behind])
+    found = _Watched((key, others[key]) for key in keys[:behind])
     found.update((key, Lookout(key, near[key], found)) for key in near if key not in others)
     found.update((key, others[key]) for key in keys[behind:])
     return found

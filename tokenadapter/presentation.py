@@ -246,7 +246,8 @@ class Presenter:
         # It may be shown to us again: by the configuration, a function, or who adopts it once more.
         for_good = credential.first or credential.opaque or note == before.origin
         begins = before.token is None or before.token.refresh_token != credential.secret
-        origin, seeds = None, ()
+        origin: str | None = None
+        seeds: tuple[str, ...] = ()
         if begins and credential.first:
             origin, seeds = mark(credential.secret), self._slot.seeds(found)
         tag, failures, last_try = self._slot.new_tag(view), 0, inf

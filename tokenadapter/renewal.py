@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from tokenadapter.choice import Choice
 from tokenadapter.hand import Hand, Outcome
+from tokenadapter.interchange import Credential
 from tokenadapter.journal import Journal
 from tokenadapter.late import late
 from tokenadapter.machine import Machine
@@ -366,6 +367,7 @@ class Renewal:
         :param looks_first: whether *change* is asked before each attempt at the lock as well: it
             has no other effect, and the lock is needless if it changes nothing.
         """
+
         def unchanged() -> View | None:
             view = self._slot.look()
             return view if change(view) is view.record else None

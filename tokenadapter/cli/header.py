@@ -18,7 +18,6 @@ from tokenadapter.cli.common import (
     put,
     usable_token,
 )
-
 from tokenadapter.token import header_value
 
 if TYPE_CHECKING:
