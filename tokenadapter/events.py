@@ -161,10 +161,12 @@ class OutsidePrefix(Event):
     """What the request's ``Host`` header names, if that is what leads out of the prefix."""
 
     def __str__(self) -> str:
-        why = f"is outside the prefix {self.prefix}"
         if self.host is not None:
-            why = f"has the Host header {self.host}, which {why}"
-        return f"{self.url} {why}; sent without a token (logged once)"
+            return (
+                f"the Host header {self.host} of {self.url} names another host than the prefix "
+                f"{self.prefix}; sent without a token (logged once)"
+            )
+        return f"{self.url} is outside the prefix {self.prefix}; sent without a token (logged once)"
 
 
 @dataclass(frozen=True, slots=True)
