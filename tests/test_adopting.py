@@ -1,4 +1,4 @@
-"""A refresh token that is adopted alone is presented first, and replaces what is stored only then."""
+"""A refresh token that is adopted alone is presented first, and only then replaces anything."""
 
 from __future__ import annotations
 
