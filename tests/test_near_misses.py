@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
 import sys
@@ -166,6 +167,8 @@ def test_an_adapter_for_another_spelling_shows_the_settings_of_the_sessions_own(
     adapter_for("https://api.example.com/").mount(session)
     found: Any = session.get_adapter("https://www.api.example.com/")
     assert found.max_retries.total == 7
+    assert copy.copy(found) == found
+    assert repr(found).startswith("<Lookout at https://www.api.example.com/ of <TokenAdapter ")
 
 
 @pytest.mark.parametrize(("prefix", "url"), NEAR)
@@ -178,6 +181,18 @@ def test_it_is_told_where_an_adapter_is_installed(
     (told,) = warnings(caplog)
     assert told.startswith(f"{url} is outside the prefix {prefix.rstrip('/')};")
     assert len(own.asked) == 3
+
+
+def test_what_a_plain_function_asks_is_none_of_it(
+    session: requests.Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    def log_in(previous: object) -> str:
+        return str(session.get("https://www.example.com/login").status_code)
+
+    adapter = TokenAdapter("https://example.com/", log_in)
+    with installed(adapter):
+        assert adapter.keeper.current().access_token == "200"
+    assert warnings(caplog) == []
 
 
 def test_what_is_installed_signs_although_the_session_has_one_for_another_spelling(

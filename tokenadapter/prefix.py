@@ -395,7 +395,12 @@ class Lookout(BaseAdapter):
     def close(self) -> None:
         """Nothing: the session closes its adapters itself."""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self._key} of {self._adapter!r}>"
+
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # also of a copy that is under way
+            raise AttributeError(name)
         return getattr(self.behind(self._key), name)
 
     def __eq__(self, other: object) -> bool:

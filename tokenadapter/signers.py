@@ -43,7 +43,7 @@ def choose(signers: Iterable[Signer], url: str) -> TokenAdapter | None:
         if signer.own_urls and resource(url) in signer.own_urls:
             return None
         if adapter.covers(url):
-            if getattr(adapter.keeper.grant, "asked_by", None) == get_ident():
+            if _is_asked(adapter):
                 return None
             if chosen is None or len(adapter.prefix) >= len(chosen.prefix):
                 chosen = adapter
@@ -54,8 +54,13 @@ def tell_near_miss(signers: Iterable[Signer], url: str) -> None:
     """Say once if a request, which nobody signs, misses a prefix by the spelling of its host."""
     adapters = [signer.adapter for signer in signers if not signer.is_off]
     near = [adapter for adapter in adapters if url.lower().startswith(adapter.near)]
-    if near and not any(adapter.is_at_home(url) for adapter in adapters):
+    if near and not any(adapter.is_at_home(url) or _is_asked(adapter) for adapter in adapters):
         near[0].tell_near_miss(url)
+
+
+def _is_asked(adapter: TokenAdapter) -> bool:
+    """Whether this thread is in the plain function that is the source of *adapter*."""
+    return getattr(adapter.keeper.grant, "asked_by", None) == get_ident()
 
 
 def changing() -> Lock:
