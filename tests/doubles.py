@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tokenadapter.errors import ReauthRequired, StoreError
@@ -148,6 +148,10 @@ class Authority:
         self.revoked = False
         self.asking: Callable[[], object] = lambda: None
 
+    def seeds(self) -> Iterator[str]:
+        if self.first is not None:
+            yield self.first
+
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         found = []
         stored = previous.refresh_token if previous is not None else None
@@ -186,6 +190,9 @@ class Authority:
 
 class Machinist(Authority):
     """A grant that spends nothing, like client credentials."""
+
+    def seeds(self) -> Iterator[str]:
+        return iter(())
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("client", "")]

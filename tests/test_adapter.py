@@ -272,6 +272,23 @@ def test_a_request_outside_the_prefix_is_told_of_once():
     assert adapter.keeper.stats == {"OutsidePrefix": 1}
 
 
+@pytest.mark.parametrize("host", ["evil.example", b"evil.example", "", "api.example.com@evil"])
+def test_a_request_whose_host_header_names_another_host_is_sent_without_a_token(host, caplog):
+    sent = Recorder()
+    adapter = TokenAdapter("https://api.example.com/v1", lambda previous: "secret", inner=sent)
+    request = requests.Request("GET", "https://api.example.com/v1/x?key=s3cret").prepare()
+    request.headers["hOST"] = host
+    for _ in range(2):
+        adapter.send(request)
+    assert "Authorization" not in sent.requests[0].headers
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("the Host header ")
+    assert " of https://api.example.com/v1/x names another host than the prefix " in told
+    request.headers["Host"] = "API.example.com:443"
+    adapter.send(request)
+    assert sent.requests[-1].headers["Authorization"] == "Bearer secret"
+
+
 def test_plain_http_is_refused_but_for_this_machine_or_on_demand():
     with pytest.raises(UnsafeTarget, match="allow_http"):
         TokenAdapter("http://api.example.com/", lambda previous: "t")

@@ -72,6 +72,15 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             "give each its own store",
         ),
     ],
+    "begun_otherwise": [
+        (
+            failures.begun_otherwise(STORE),
+            RefreshConfigError,
+            "began with another refresh token than the one configured here",
+            "Nothing was used, sent or overwritten",
+            "Give each user a store of their own",
+        )
+    ],
     "spent_before": [
         (
             failures.spent_before(STORE),

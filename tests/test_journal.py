@@ -34,9 +34,9 @@ MESSAGES: dict[str, tuple[dict[str, Any], int, str]] = {
         "handed on: 401 for GET https://a/b: it is new",
     ),
     "OutsidePrefix": (
-        {"prefix": "https://a/"},
+        {"prefix": "https://a", "url": "https://b/c"},
         logging.WARNING,
-        "asked for a URL outside https://a/: sent without a token (said once)",
+        "https://b/c is outside the prefix https://a; sent without a token (logged once)",
     ),
     "RenewalFailed": (
         {"error": "No answer.", "retry_at": 5.0},
@@ -63,8 +63,8 @@ MESSAGES: dict[str, tuple[dict[str, Any], int, str]] = {
         logging.WARNING,
         (
             "MemoryStore() holds a token that did not begin with the configured refresh token: "
-            "the stored one is used. If it is another user's, give each a store of its own, or "
-            "name them by account= (said once)"
+            "the stored one is used. To use the configured one, hand it to TokenKeeper.adopt() or "
+            "`tokenadapter adopt NAME` (logged once)"
         ),
     ),
     "StepUpNeeded": (

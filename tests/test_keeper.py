@@ -728,8 +728,11 @@ def test_another_first_refresh_token_in_the_configuration_is_a_way_out(new_keepe
         keeper.renew(first)
     configured = Authority(first="refresh-new")
     configured.count = 10
-    assert new_keeper(configured).renew(first).access_token == "access-11"
-    assert keeper.renew(first).access_token == "access-11"
+    assert new_keeper(configured).current().access_token == "access-11"
+    assert new_keeper(configured).current().access_token == "access-11"
+    # The process with the old configuration may be another user's.
+    with pytest.raises(errors.RefreshConfigError, match="began with another refresh token"):
+        keeper.renew(first)
 
 
 def test_a_password_steps_in_for_a_dead_refresh_token(new_keeper, authority, shelf):
@@ -1819,10 +1822,15 @@ def test_a_record_without_worth_is_nobodys(new_keeper):
     assert new_keeper().current().access_token == "access-1"
 
 
-def test_a_stored_token_that_did_not_begin_with_the_configured_one_is_told_of(new_keeper):
-    new_keeper().current()
-    same, another = new_keeper(), new_keeper(Authority(first="refresh-of-bob"))
-    same.current(), another.current()
+def test_a_stored_token_of_the_same_account_that_began_otherwise_is_told_of(new_keeper):
+    def of_ada(first):
+        source = Authority(first=first)
+        source.whose = {**source.whose, "user": "ada"}
+        return new_keeper(source)
+
+    of_ada("refresh-0").current()
+    same, another = of_ada("refresh-0"), of_ada("refresh-of-a-later-login")
+    assert same.current() == another.current()
     assert "FirstTokenUnused" not in same.stats
     assert another.stats["FirstTokenUnused"] == 1
 
@@ -2166,6 +2174,7 @@ def test_an_unused_first_token_is_told_of_once_with_the_store(new_keeper):
     events: list[Any] = []
     authority = Authority(first="another")
     authority.live = "refresh-1"
+    authority.seeds = lambda: iter(())  # a grant from elsewhere, which does not tell
     keeper = new_keeper(authority, on_event=events.append)
     keeper.renew(keeper.current())
     told = [event for event in events if type(event).__name__ == "FirstTokenUnused"]

@@ -76,7 +76,9 @@ class Desk:
             view = self.slot.look()
             if credential is None:
                 credential = self.choice.credential(view)
-            return self.presenter.present(lock, view, credential, self.served.append)
+            return self.presenter.present(
+                lock, view, credential, view.record.token, self.served.append
+            )
         finally:
             lock.release()
 

@@ -48,6 +48,7 @@ records = st.builds(
     st.none() | texts,
     st.lists(texts, max_size=2).map(tuple),
     st.integers(0, 99),
+    seeds=st.lists(texts, max_size=2).map(tuple),
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
@@ -185,6 +186,18 @@ def test_an_adopted_token_is_a_new_beginning_but_what_is_spent_or_dead_stays_so(
         begun=max(NOW, record.begun + 0.001),
         written=max(NOW, record.written + 0.001),
     )
+
+
+@given(records, tokens, texts)
+def test_a_chain_that_begins_with_a_refresh_token_says_so_and_any_other_goes_on(
+    record: Record, token: Token, seed: str
+) -> None:
+    goes_on = record.minted(token, {}, NOW, begins=True)
+    assert (goes_on.origin, goes_on.seeds) == (record.origin, record.seeds)
+    after = record.minted(token, {}, NOW, begins=True, origin=seed, seeds=(f"{seed}1",))
+    assert after.began_with(seed)
+    assert after.began_with(f"{seed}1")
+    assert not after.began_with(f"{seed}2")
 
 
 @given(records)
@@ -408,7 +421,7 @@ def test_a_record_has_expired_with_its_token(
     ("worth", "blank"),
     [
         ({}, True),
-        ({"hold": HOLD, "distrust": HOLD, "origin": "mark"}, True),
+        ({"hold": HOLD, "distrust": HOLD, "origin": "mark", "seeds": ("mark",)}, True),
         ({"token": TOKEN}, False),
         ({"intent": Intent("one", NOW, 1)}, False),
         ({"tombstones": (Tombstone("one", "password", "invalid_grant", NOW),)}, False),

@@ -205,7 +205,7 @@ def test_a_session_that_ignores_what_is_mounted_is_refused() -> None:
         ({"max_retries": 3}, TypeError, "max_retries: what is retrofitted does the sending"),
         ({"scheme": 3}, TypeError, "scheme is a text"),
         ({"prefix": "http://api.example.com"}, UnsafeTarget, "allow_http=True"),
-        ({"target": "session"}, TypeError, "retrofit\\(\\) takes a requests.Session, .*'session'"),
+        ({"target": "session"}, TypeError, "retrofit\\(\\) takes a requests.Session, .*type str"),
     ],
 )
 def test_what_cannot_be_retrofitted(

@@ -73,13 +73,13 @@ def shelf(clock: Clockwork) -> Shaky:
 
 @pytest.fixture
 def slot(shelf: Shaky, clock: Clockwork) -> Slot:
-    return Slot(shelf, Authority(), clock)
+    return Slot(shelf, Authority(first=None), clock)
 
 
 @pytest.fixture
 def other(shelf: Shaky, clock: Clockwork) -> Slot:
     """The same slot, as another process sees it."""
-    return Slot(shelf, Authority(), clock)
+    return Slot(shelf, Authority(first=None), clock)
 
 
 def minted(view: View, access_token: str) -> Record:
@@ -182,7 +182,7 @@ def test_the_record_of_another_is_told_and_left_as_it_is(slot: Slot, shelf: Shak
 def test_a_record_of_nobody_in_particular_is_anothers_too(
     slot: Slot, shelf: Shaky, clock: Clockwork
 ) -> None:
-    nobody = Authority()
+    nobody = Authority(first=None)
     nobody.whose = {}
     fill(Slot(shelf, nobody, clock))
     with pytest.raises(RefreshConfigError, match="the token of an unnamed source, not of endpoint"):

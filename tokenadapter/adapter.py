@@ -7,7 +7,7 @@ the answer; if it says that the token is dead: get another, rewind the body, sen
 from __future__ import annotations
 
 import netrc  # noqa: F401 - or requests would do it in the first request, where a fork may interrupt it
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Self
 
 from requests.adapters import BaseAdapter, HTTPAdapter
@@ -16,18 +16,29 @@ from requests.models import PreparedRequest
 from urllib3.util import Retry
 
 from tokenadapter.arguments import check, read_timeout, twin, without_401
+from tokenadapter.interchange import parameters
 from tokenadapter.keeper import TokenKeeper
 from tokenadapter.late import late
-from tokenadapter.prefix import Prefix, longest_first, own_urls, resource, without_query
-from tokenadapter.signing import add_cookies, signed, whole_copy
-from tokenadapter.token import Token
+from tokenadapter.prefix import (
+    Prefix,
+    longest_first,
+    names_its_host,
+    own_urls,
+    plain,
+    resource,
+    shown,
+    watched,
+    without_query,
+)
+from tokenadapter.signing import add_cookies, named_host, signed, whole_copy
+from tokenadapter.token import Token, header_value
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from requests import Response, Session
 
-    from tokenadapter import failures, peek, replay, verdicts
+    from tokenadapter import failures, peek, replay, spelling, verdicts
     from tokenadapter.events import Event
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.replay import Body
@@ -36,6 +47,7 @@ else:
     failures = late("tokenadapter.failures")
     peek = late("tokenadapter.peek")
     replay = late("tokenadapter.replay")
+    spelling = late("tokenadapter.spelling")
     verdicts = late("tokenadapter.verdicts")
     wording = late("tokenadapter.sources.wording")
 
@@ -97,7 +109,8 @@ class TokenAdapter(HTTPAdapter):
         "_lead",
         "_own_urls",
     ]
-    _told_outside = False
+    # Made once for each token.
+    _last_value: tuple[Token | None, str] = (None, "")
 
     def __init__(
         self,
@@ -121,6 +134,9 @@ class TokenAdapter(HTTPAdapter):
         inner: BaseAdapter | None = None,
         **http_adapter_kwargs: Any,
     ) -> None:
+        known = parameters(TokenAdapter) if http_adapter_kwargs else None
+        if known is not None and not http_adapter_kwargs.keys() <= known:
+            spelling.check_names(type(self).__name__, http_adapter_kwargs, known)
         if inner is not None and http_adapter_kwargs:
             raise TypeError(
                 f"{', '.join(http_adapter_kwargs)}: the inner adapter does the sending, give it "
@@ -158,7 +174,7 @@ class TokenAdapter(HTTPAdapter):
         self._scheme = None if elsewhere else scheme
         self._attach = attach
         self._header = header
-        self._lead = f"{scheme} " if scheme else ""
+        self._lead = scheme
         self._own_urls = own_urls(self.keeper.grant.urls, self._guard.covers_when_parsed)
         super().__init__(**http_adapter_kwargs)
         self.max_retries: Retry = without_401(self.max_retries)
@@ -182,10 +198,17 @@ class TokenAdapter(HTTPAdapter):
         """Mount this adapter on its own prefix in *session*, and return it.
 
         The session may be in use by other threads: its adapters are replaced all at once.
+
+        :raises TypeError: if it is no session.
         """
+        if not isinstance(getattr(session, "adapters", None), MutableMapping):
+            raise TypeError(
+                f"mount() takes a requests.Session, not {spelling.kind_of(session)}. For "
+                "requests.get() and the sessions of libraries, see tokenadapter.install()"
+            )
         mine = self._guard.mounts()
-        adapters: dict[str, BaseAdapter] = {**session.adapters, **dict.fromkeys(mine, self)}
-        session.adapters = longest_first(mine, adapters)
+        adapters: dict[str, BaseAdapter] = {**plain(session.adapters), **dict.fromkeys(mine, self)}
+        session.adapters = watched(longest_first(mine, adapters))
         return self
 
     def around(self, inner: BaseAdapter) -> Self:
@@ -198,6 +221,46 @@ class TokenAdapter(HTTPAdapter):
         if isinstance(retries, Retry) and without_401(retries) is not retries:
             inner = twin(inner, max_retries=without_401(retries))
         return twin(self, inner=inner)
+
+    @property
+    def near(self) -> tuple[str, ...]:
+        """What URLs begin with that miss the prefix by the spelling of its host.
+
+        :meta private:
+        """
+        return self._guard.near
+
+    def is_at_home(self, url: str) -> bool:
+        """Whether *url* has the scheme, host and port of the prefix.
+
+        :meta private:
+        """
+        return self._guard.is_at_home(url)
+
+    def tell_near_miss(self, url: str) -> None:
+        """Say once that a request gets no token, if it misses the prefix by its host's spelling.
+
+        :meta private:
+        """
+        if self._guard.is_near(url):
+            own = own_urls(self.keeper.grant.urls, lambda url: True)
+            if resource(url) not in own:
+                self.tell_outside(url)
+
+    def tell_outside(self, url: str, host: object = None) -> None:
+        """Say once that a request gets no token.
+
+        :param host: what its ``Host`` header names, if that is another host.
+
+        :meta private:
+        """
+        self.keeper.journal.tell_once(
+            "OutsidePrefix",
+            self._guard.url,
+            prefix=self._guard.url,
+            url=shown(url),
+            host=None if host is None else shown(f"{host!s}"),
+        )
 
     def covers(self, url: str) -> bool:
         """Whether *url* is under the prefix, and none of the token source's own URLs."""
@@ -255,9 +318,11 @@ class TokenAdapter(HTTPAdapter):
         """Whether *request* gets a token."""
         url = request.url or ""
         if self._guard.matches(url) is None and not self._guard.covers_when_parsed(url):
-            if not self._told_outside:
-                self._told_outside = True
-                self.keeper.journal.tell("OutsidePrefix", prefix=self._guard.url)
+            self.tell_outside(url)
+            return False
+        named = named_host(request)
+        if named is not None and not names_its_host(url, named):
+            self.tell_outside(url, named)
             return False
         if self._own_urls and resource(url) in self._own_urls:
             return False
@@ -295,9 +360,7 @@ class TokenAdapter(HTTPAdapter):
     ) -> Response:
         """Send a signed copy of *outgoing*; all that comes back speaks of *request*."""
         if self._attach is None:
-            if token.token_type != "Bearer":
-                self._check_type(request, token)
-            copy = signed(outgoing, self._header, self._lead + token.access_token)
+            copy = signed(outgoing, self._header, self._value(request, token))
         else:
             copy = whole_copy(outgoing)
             self._attach(copy, token)
@@ -317,12 +380,17 @@ class TokenAdapter(HTTPAdapter):
             response.url = request.url or ""
         return response
 
-    def _check_type(self, request: PreparedRequest, token: Token) -> None:
-        """Refuse to send as Bearer what is a token of another type (RFC 6749 section 7.1)."""
-        if self._lead.lower() == "bearer " and not token.is_bearer:
-            error = failures.not_bearer(self.keeper.store, token)
-            error.request = request
-            raise error
+    def _value(self, request: PreparedRequest, token: Token) -> str:
+        """What *token* is in the header, unless it is no bearer token (RFC 6749 section 7.1)."""
+        last, value = self._last_value
+        if last is not token:
+            if self._lead.lower() == "bearer " and not token.is_bearer:
+                error = failures.not_bearer(self.keeper.store, token)
+                error.request = request
+                raise error
+            value = header_value(token.access_token, self._lead)
+            self._last_value = token, value
+        return value
 
     def _transmit(self, request: PreparedRequest, how: tuple[Any, ...]) -> Response:
         stream, timeout, verify, cert, proxies = how

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from urllib3.util import Retry, Timeout
+
+from tokenadapter.late import late
+
+if TYPE_CHECKING:
+    from tokenadapter import spelling
+else:
+    spelling = late("tokenadapter.spelling")
 
 __all__ = ["check", "read_timeout", "twin", "without_401"]
 
@@ -27,8 +34,8 @@ def check(
     for name, value in (("verdict", verdict), ("attach", attach)):
         if value is not None and not callable(value):
             raise TypeError(f"{name} is a function, not {value!r}")
-    if inner is not None and not callable(getattr(inner, "send", None)):
-        raise TypeError(f"inner is an adapter, not {inner!r}")
+    if inner is not None and (isinstance(inner, type) or not callable(getattr(inner, "send", 0))):
+        raise TypeError(f"inner is an adapter, not {spelling.kind_of(inner)}")
     for name, text in (("header", header), ("scheme", scheme)):
         if not isinstance(text, str):
             raise TypeError(f"{name} is a text, not {text!r}")

@@ -63,13 +63,31 @@ class Choice:
         record = view.record
         error: TokenError | None = None
         for credential in self._grant.credentials(record.token):
-            objection = self._objection(view, credential)
+            objection = self.objection(view, credential)
             if objection is None:
                 return credential
             # A refusal says more than that the first refresh token is used up.
             if error is None or not credential.first:
                 error = objection
         raise error or failures.no_credential(self._slot.store)
+
+    def objection(self, view: View, credential: Credential) -> TokenError | None:
+        """Why *credential* must not be presented."""
+        record, store = view.record, self._slot.store
+        if credential in self._own_refusals:
+            return self._own_refusals[credential].again()
+        if record.tombstones:
+            stone = record.tombstone(self.digest(record, credential))
+            if stone is not None:
+                return failures.dead(stone)
+        if credential.single_use and store.is_copy:
+            return failures.private_copy()
+        may_be_spent = credential.single_use
+        if credential.opaque:
+            may_be_spent = _content(view) != self._forced
+        if may_be_spent and self.is_spent(view, credential.secret):
+            return failures.begun_before(store) if credential.opaque else failures.lost(store)
+        return None
 
     def is_awaited(self, view: View) -> bool:
         """Whether a process may still get the answer to what the intent announces, so that nobody
@@ -214,24 +232,6 @@ class Choice:
     def _is_meant(self, hold: Hold, record: Record) -> bool:
         # In this order: a hash that nobody can guess from takes its time.
         return hold.bound_to is None or hold.bound_to == self.client(record)
-
-    def _objection(self, view: View, credential: Credential) -> TokenError | None:
-        """Why *credential* must not be presented."""
-        record, store = view.record, self._slot.store
-        if credential in self._own_refusals:
-            return self._own_refusals[credential].again()
-        if record.tombstones:
-            stone = record.tombstone(self.digest(record, credential))
-            if stone is not None:
-                return failures.dead(stone)
-        if credential.single_use and store.is_copy:
-            return failures.private_copy()
-        may_be_spent = credential.single_use
-        if credential.opaque:
-            may_be_spent = _content(view) != self._forced
-        if may_be_spent and self.is_spent(view, credential.secret):
-            return failures.begun_before(store) if credential.opaque else failures.lost(store)
-        return None
 
 
 def _content(view: View) -> tuple[str, int]:

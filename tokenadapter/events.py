@@ -159,9 +159,18 @@ class OutsidePrefix(Event):
 
     level: ClassVar[int] = logging.WARNING
     prefix: str
+    url: str
+    """Without its query."""
+    host: str | None = None
+    """What the request's ``Host`` header names, if that is what leads out of the prefix."""
 
     def __str__(self) -> str:
-        return f"asked for a URL outside {self.prefix}: sent without a token (said once)"
+        if self.host is not None:
+            return (
+                f"the Host header {self.host} of {self.url} names another host than the prefix "
+                f"{self.prefix}; sent without a token (logged once)"
+            )
+        return f"{self.url} is outside the prefix {self.prefix}; sent without a token (logged once)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +273,8 @@ class ExtrasDropped(Event):
 class FirstTokenUnused(Event):
     """The configured first refresh token is not the one that the stored token began with.
 
-    What is stored goes before it.  If it is another user's, give each ``account=`` or a store.
+    What is stored goes before it: ``account=`` says that both are of the same user.  Without it,
+    the stored token is refused.
     """
 
     level: ClassVar[int] = logging.WARNING
@@ -273,8 +283,8 @@ class FirstTokenUnused(Event):
     def __str__(self) -> str:
         return (
             f"{self.store} holds a token that did not begin with the configured refresh token: "
-            "the stored one is used. If it is another user's, give each a store of its own, or "
-            "name them by account= (said once)"
+            "the stored one is used. To use the configured one, hand it to TokenKeeper.adopt() or "
+            "`tokenadapter adopt NAME` (logged once)"
         )
 
 

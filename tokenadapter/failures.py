@@ -64,6 +64,16 @@ def not_bearer(store: TokenStore, token: Token) -> RefreshConfigError:
     )
 
 
+def begun_otherwise(store: TokenStore) -> RefreshConfigError:
+    return RefreshConfigError(
+        f"{store!r} holds a token that began with another refresh token than the one configured "
+        "here, so it may be another user's. Nothing was used, sent or overwritten. Give each user "
+        "a store of their own. If the configured refresh token comes from a new login of the same "
+        "user, hand it to `tokenadapter adopt NAME` or TokenKeeper.adopt(): it then replaces what "
+        "is stored."
+    )
+
+
 def spent_before(store: TokenStore) -> RefreshConfigError:
     return RefreshConfigError(
         f"The refresh token to adopt was spent by an earlier renewal in {store!r}: presented "

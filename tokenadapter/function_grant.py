@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenadapter.interchange import Credential
+from tokenadapter.late import late
 
 if TYPE_CHECKING:
+    from tokenadapter import spelling
     from tokenadapter.protocols import Answer, TokenSource
     from tokenadapter.token import Token
+else:
+    spelling = late("tokenadapter.spelling")
 
 __all__ = ["FunctionGrant", "function_grant"]
 
@@ -45,10 +49,14 @@ class FunctionGrant:
             return [Credential("refresh_token", previous.refresh_token, single_use=True)]
         return [Credential("function", "", single_use=self._spends, opaque=True)]
 
+    def _function(self) -> Callable[..., Answer]:
+        return self.function
+
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:
+        function = self._function()
         self.asked_by = get_ident()
         try:
-            answer = self.function(previous)
+            answer = function(previous) if spelling.takes_argument(function) else function()
         finally:
             self.asked_by = None
         if _has_refresh_token(answer):
@@ -68,9 +76,10 @@ def function_grant(source: TokenSource, whose: Mapping[str, str]) -> FunctionGra
     :param whose: whose tokens it obtains, since it cannot tell.
     :raises TypeError: if it is no function either.
     """
-    if callable(source):
+    given: Any = source
+    if callable(given) and not isinstance(given, type):
         return FunctionGrant(source, whose)
     raise TypeError(
-        "a token source is a function of the previous token or a grant, not of type "
-        f"{type(source).__name__}"
+        "a token source is a function of the previous token or a grant, not "
+        f"{spelling.kind_of(given)}"
     )

@@ -15,6 +15,7 @@ from urllib3.util import parse_url
 from urllib3.util.proxy import connection_requires_http_tunnel
 
 from tokenadapter.late import late
+from tokenadapter.prefix import names_its_host
 
 if TYPE_CHECKING:
     from tokenadapter import peek
@@ -53,15 +54,11 @@ def as_request(
         else:
             return None
         named = request.headers.get("Host")
-        if named is not None and _host(f"//{named!s}") != _host(request.url):
+        if named is not None and not names_its_host(request.url, named):
             return None
     except LocationParseError:
         return None
     return request
-
-
-def _host(url: str) -> str | None:
-    return parse_url(url).host
 
 
 def is_proxied(pool: HTTPConnectionPool) -> bool:

@@ -18,7 +18,8 @@ from requests import PreparedRequest, Response, Session
 from requests.adapters import BaseAdapter
 
 from tokenadapter.adapter import TokenAdapter
-from tokenadapter.signers import Signer, changing, choose
+from tokenadapter.prefix import Lookout
+from tokenadapter.signers import Signer, changing, choose, tell_near_miss
 
 __all__ = ["install", "installed", "uninstall"]
 
@@ -174,7 +175,11 @@ def _fitted(found: BaseAdapter, url: str) -> BaseAdapter:
     if isinstance(found, TokenAdapter) and found.covers(url):
         return found
     adapter = choose(_installation.signers, url)
-    return found if adapter is None else adapter.around(found)
+    if adapter is None:
+        if not isinstance(found, TokenAdapter):
+            tell_near_miss(_installation.signers, url)
+        return found
+    return adapter.around(found.behind(url) if isinstance(found, Lookout) else found)
 
 
 def _signers(adapters: Sequence[TokenAdapter]) -> tuple[Signer, ...]:

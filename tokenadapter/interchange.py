@@ -8,9 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self, TypeAlias, TypeVar, dataclass_transform
 
-__all__ = ["Credential", "Document", "Snapshot", "Value", "always", "checked_store", "one_line"]
+__all__ = [
+    "Credential",
+    "Document",
+    "Snapshot",
+    "Value",
+    "always",
+    "checked_store",
+    "one_line",
+    "parameters",
+]
 
 T = TypeVar("T")
+# The flag of a function that takes keyword arguments of any name (inspect.CO_VARKEYWORDS).
+_ANY_NAME = 0x08
 
 Document: TypeAlias = dict[str, Any]
 """A JSON object."""
@@ -65,6 +76,24 @@ class Value:
 def always() -> bool:
     """Nothing stands in the way."""
     return True
+
+
+def parameters(kind: type) -> set[str] | None:
+    """The names that the constructor of *kind* takes; ``None`` if they cannot be told.
+
+    A constructor that takes any name is expected to pass them on to the one of its base class.
+    """
+    names: set[str] = set()
+    for base in kind.__mro__:
+        init = vars(base).get("__init__")
+        code = getattr(init, "__code__", None)
+        if code is not None:
+            names.update(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
+            if not code.co_flags & _ANY_NAME:
+                return names
+        elif init is not None:
+            break
+    return None
 
 
 class Credential(Value):

@@ -30,6 +30,7 @@ class Journal:
     def __init__(self, listener: Callable[[Event], object] | None = None) -> None:
         self.listener = listener
         self._counts: dict[str, int] = {}
+        self._told: set[tuple[str, str]] = set()
         # Guards _counts.  Re-entrant, since a signal handler may count in mid-count.
         self._lock = threading.RLock()
 
@@ -65,9 +66,13 @@ class Journal:
         else:
             self.tell(name, **fields)
 
-    def tell_once(self, name: str, **fields: Any) -> None:
-        """As :meth:`tell`, but not again after the first time."""
-        if name not in self._counts:
+    def tell_once(self, name: str, about: str = "", **fields: Any) -> None:
+        """As :meth:`tell`, but not again after the first time.
+
+        :param about: what the event is about, where it is told once of each.
+        """
+        if (name, about) not in self._told:
+            self._told.add((name, about))
             self.tell(name, **fields)
 
     def trace(self, what: str, error: Exception) -> None:

@@ -98,7 +98,8 @@ class TokenKeeper:
         machine: Machine = MACHINE,
     ) -> None:
         self.source = source
-        if hasattr(source, "fetch"):  # isinstance() would import inspect, from Python 3.12 on
+        # To ask isinstance() for the protocol would import inspect, from Python 3.12 on.
+        if hasattr(source, "fetch") and not isinstance(source, type):
             self.grant: Grant = cast("Grant", source)
         else:
             self.grant = function_grant.function_grant(source, whose or {})
@@ -217,21 +218,34 @@ class TokenKeeper:
         This is the way back after :class:`~tokenadapter.ReauthRequired`, for every process that
         shares the store, and the way in from another library's cache: there, do it once.
 
+        A refresh token without an access token is presented to the server first, and replaces what
+        is stored only if the server answers with a token: until then, and in case of any failure,
+        the stored token stays as it is.
+
         :param token: a token, or a mapping with the keys of a token response, and perhaps
-            ``expires_at`` (POSIX timestamp in seconds).
+            ``expires_at`` (POSIX timestamp in seconds).  ``access_token`` may be missing if there
+            is a ``refresh_token``.
         :returns: the token as it is stored.
         :raises TypeError: if it is neither.
-        :raises ValueError: if the mapping has no usable ``access_token``.
+        :raises ValueError: if the mapping has neither a usable ``access_token`` nor a
+            ``refresh_token`` that the source can present.
         :raises RefreshConfigError: if its refresh token was spent by a renewal since: nothing is
             changed.
+        :raises TokenError: if the refresh token was presented, and the server did not answer with
+            a token: what is stored is kept.
         :raises TokenNotPersisted: if it cannot be saved; then it is not used either.
         :raises LockTimeout: if a renewal is under way for too long.
         """
         if isinstance(token, Mapping):
+            if "access_token" not in token and token.get("refresh_token"):
+                return self._adopted(partial(_presented, token["refresh_token"]))
             token = Token.from_dict(token, now=self._machine.wall())
         elif not isinstance(token, Token):
             raise TypeError(f"adopt() takes a Token or a mapping, not {type(token).__name__}")
-        adopted = self._errands.aside(lambda renewal: renewal.adopt(token)).token
+        return self._adopted(lambda renewal: renewal.adopt(token))
+
+    def _adopted(self, work: Callable[[Renewal], Outcome]) -> Token:
+        adopted = self._errands.aside(work).token
         hand = self._holder.hand
         if hand is not None and not hand.token.is_same(adopted):
             # It has expired, and the one before it, which lives, is of another login.
@@ -341,7 +355,7 @@ class TokenKeeper:
 
     def _usable(self, view: View) -> Token | None:
         """The token of a view, if it is plainly ours."""
-        is_ours = dict(view.record.asked) == dict(self.grant.asked)
+        is_ours = dict(view.record.asked) == dict(self.grant.asked) and not view.is_foreign
         return view.record.token if is_ours and not view.lags else None
 
     def _settle(self, need: Need, view: View, first: View) -> Outcome | None:
@@ -487,6 +501,10 @@ class TokenKeeper:
         if journal is not None:
             journal.reset()
         self._holder.redraw()
+
+
+def _presented(refresh_token: str, renewal: Renewal) -> Outcome:
+    return renewal.adopt_refresh_token(refresh_token)
 
 
 def _check_lease(store: TokenStore, grant: Grant) -> None:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager
+from urllib3.poolmanager import PoolKey
 
 from tokenadapter.adapter import TokenAdapter
-from tokenadapter.signers import Signer, changing, sorted_out
+from tokenadapter.signers import Signer, changing, own_settings, sorted_out
+from tokenadapter.spelling import check_names, kind_of
 from tokenadapter.urlopen import with_token
 
 if TYPE_CHECKING:
@@ -61,6 +63,9 @@ class TokenPoolManager(PoolManager):
         **settings: Any,
     ) -> None:
         ours, others = sorted_out(settings)
+        # urllib3 would find out with the first request.
+        of_pools = {field.removeprefix("key_") for field in PoolKey._fields}
+        check_names(type(self).__name__, others, of_pools | own_settings())
         adapter = TokenAdapter(prefix, source, store=store, **ours)
         self.prefix: str = adapter.prefix
         self.keeper: TokenKeeper = adapter.keeper
@@ -82,7 +87,7 @@ def fit(target: object, adapter: TokenAdapter) -> Callable[[], None]:
     if not isinstance(target, (PoolManager, HTTPConnectionPool)):
         raise TypeError(
             "retrofit() takes a requests.Session, or of urllib3 a PoolManager or a connection "
-            f"pool, not {target!r}"
+            f"pool, not {kind_of(target)}"
         )
     signer = Signer(adapter)
     with changing():

@@ -13,26 +13,43 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, Protocol, cast
+from urllib.parse import unquote_to_bytes
+from weakref import ref
 
-from requests.models import PreparedRequest
+from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.exceptions import InvalidSchema
+from requests.models import PreparedRequest, Response
 from urllib3.util import parse_url
 
 from tokenadapter.late import late
 
 if TYPE_CHECKING:
-    from requests.adapters import BaseAdapter
+    import unicodedata
 
     from tokenadapter import errors
 else:
     errors = late("tokenadapter.errors")
+    unicodedata = late("unicodedata")
 
-__all__ = ["Prefix", "longest_first", "own_urls", "resource", "without_query"]
+__all__ = [
+    "Lookout",
+    "Prefix",
+    "longest_first",
+    "names_its_host",
+    "own_urls",
+    "plain",
+    "resource",
+    "shown",
+    "watched",
+    "without_query",
+]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_SCHEMES = ("https://", "http://")
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 # The path segments that every server reads alike: no "%" and ";", and no dot in front.
 _PLAIN_SEGMENTS = r"(?:/(?!\.)[A-Za-z0-9_.~!$&'()*+,:=@-]*+)*+"
@@ -41,6 +58,11 @@ _PLAIN_SEGMENTS = r"(?:/(?!\.)[A-Za-z0-9_.~!$&'()*+,:=@-]*+)*+"
 # in forms that only a lenient decoder reads, overlong UTF-8 (%C0%AE for ".") and %u002e.
 _TRICKS = "[\x00-\x1f\x7f]|[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]|%u[0-9A-Fa-f]{4}"
 _MOST_DECODINGS = 8
+# Characters of a URL that are shown in a message.
+_LONGEST_SHOWN = 200
+# Slashes, backslashes and a full stop that look like those of ASCII, and that lenient servers take
+# for them, although no normal form of Unicode does.
+_LOOK_ALIKES = str.maketrans("\u2044\u2215\u29f8\u2216\u29f5\u29f9\u3002", "///\\\\\\.")
 
 
 class Prefix:
@@ -59,12 +81,15 @@ class Prefix:
         percent-encoding normalised), without the default port and without a closing slash.
     :ivar stays_here: whether requests must not leave this machine, not even for a proxy that would
         read the token: it is plain ``http``, accepted for the loopback host only.
+    :ivar near: what URLs begin with that miss the prefix by the spelling of its host: the other
+        scheme, another port, ``www.`` or not, another name of this machine.
     :ivar matches: the quick half of :meth:`covers`, in the end one call of a compiled pattern:
         a match is a final yes, ``None`` leaves it open.
     """
 
-    __slots__ = ("_origin", "_path", "matches", "stays_here", "url")
+    __slots__ = ("_origin", "_path", "matches", "near", "stays_here", "url")
 
+    near: tuple[str, ...]
     url: str
     stays_here: bool
     matches: Callable[[str], re.Match[str] | None]
@@ -115,6 +140,12 @@ class Prefix:
         self._path = prepared.path_url.removesuffix("/")
         port_text = "" if port == _DEFAULT_PORTS[scheme] else f":{port}"
         self.url = f"{scheme}://{host}{port_text}{self._path}"
+        self.near = tuple(
+            f"{scheme}://{name}{end}"
+            for scheme in _DEFAULT_PORTS
+            for name in _spellings(host)
+            for end in ":/"
+        )
         self.matches = self._leave_open
 
     def __repr__(self) -> str:
@@ -128,16 +159,37 @@ class Prefix:
         """
         return self.matches(url) is not None or self.covers_when_parsed(url)
 
+    def is_near(self, url: str) -> bool:
+        """Whether a URL misses the prefix by the spelling of its host."""
+        if not url.lower().startswith(self.near):
+            return False
+        try:
+            origin = _origin(url)
+        except ValueError:
+            return False
+        return origin != self._origin and origin[1] in _spellings(self._origin[1])
+
+    def is_at_home(self, url: str) -> bool:
+        """Whether a URL has the scheme, host and port of the prefix."""
+        try:
+            return _origin(url) == self._origin
+        except ValueError:
+            return False
+
     def mounts(self) -> tuple[str, ...]:
         """The spellings of the prefix for ``Session.adapters``, the one most often met first.
 
-        They find every URL that is covered and was prepared by requests; without the closing slash
-        they find look-alike hosts too, so :meth:`covers` has the last word.  With the slash, they
-        replace an adapter that was mounted there before.
+        They find every URL that is covered and was prepared by requests.  A path is mounted without
+        its closing slash, too, and so finds ``/v10`` beside ``/v1``: :meth:`covers` has the last
+        word.  A bare host is not: ``https://api.example.com`` would find
+        ``https://api.example.com.evil.com/`` and keep it from the session's own adapter.  With the
+        slash, they replace an adapter that was mounted there before.
         """
         scheme, host, port = self._origin
         explicit = f"{scheme}://{host}:{port}{self._path}"
-        return tuple(dict.fromkeys((f"{self.url}/", self.url, f"{explicit}/", explicit)))
+        slashed, bare = (f"{self.url}/", f"{explicit}/"), (self.url, explicit)
+        pairs = zip(slashed, bare, strict=True) if self._path else [slashed]
+        return tuple(dict.fromkeys(key for pair in pairs for key in pair))
 
     def covers_when_parsed(self, url: str) -> bool:
         """The thorough half of :meth:`covers`, for what was left open."""
@@ -190,11 +242,18 @@ def _parts(url: str) -> tuple[str, str, str, str] | None:
 
 def _is_loopback(host: str) -> bool:
     first, *others = host.split(".")
-    return host in ("localhost", "[::1]") or (
+    return host in _LOOPBACK or (
         first == "127"
         and len(others) == 3
         and all(part.isascii() and part.isdigit() and len(part) <= 3 for part in others)
     )
+
+
+def _spellings(host: str) -> tuple[str, ...]:
+    """The names under which people know the same host."""
+    if host in _LOOPBACK:
+        return _LOOPBACK
+    return host, host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
 
 
 def _origin(url: str) -> tuple[str, str, int]:
@@ -218,16 +277,36 @@ def _descent(segment: str) -> int:
     if name.isascii() and name.isalnum():
         return 1
     for _ in range(_MOST_DECODINGS):
-        encoded, segment = segment, unquote(segment, "latin-1")
+        encoded, decoded = segment, unquote_to_bytes(segment)
+        if re.search(_TRICKS, decoded.decode("latin-1")):
+            raise ValueError("its path hides a control character or an overlong encoding.")
+        segment = _folded(decoded.decode("utf-8", "replace"))
         if segment == encoded:
             break
     else:
         raise ValueError("its path is percent-encoded too many times over.")
-    if re.search(_TRICKS, segment):
-        raise ValueError("its path hides a control character or an overlong encoding.")
     names = [re.split("[;?#]", part)[0] for part in re.split(r"[/\\]", segment)]
     ups = sum(name.count(".") > 1 and not name.strip(". ") for name in names)
     return -ups or int(re.split("[;?#]", segment)[0].strip("/\\. ") != "")
+
+
+def _folded(text: str) -> str:
+    """*text* with what a server may take for ASCII in its place, such as full-width dots."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFKC", text).translate(_LOOK_ALIKES)
+
+
+def names_its_host(url: str, named: object) -> bool:
+    """Whether a ``Host`` header names the host of a request's URL.
+
+    A connection leads to the host of the URL; from there, a request whose header names another one
+    may be routed elsewhere.
+    """
+    try:
+        return parse_url(f"//{named!s}").host == parse_url(url).host
+    except ValueError:
+        return False
 
 
 # --- spellings ---------------------------------------------------------------------------
@@ -239,6 +318,15 @@ def resource(url: str) -> str:
     host, slash, path = rest.partition("/")
     host = host.removesuffix(":443" if scheme == "https" else ":80")
     return f"{scheme}{mark}{host}{slash}{path}"
+
+
+def shown(url: str) -> str:
+    """A URL as it may be told to people: on one line, without query and user, and not too long."""
+    scheme, mark, rest = url.partition("#")[0].partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    text = f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def without_query(request: PreparedRequest) -> str:
@@ -255,6 +343,108 @@ def own_urls(urls: Sequence[str], covers: Callable[[str], bool]) -> frozenset[st
         if covers(prepared.url or ""):
             own.add(resource(prepared.url or ""))
     return frozenset(own)
+
+
+# --- the adapters of a session -----------------------------------------------------------
+
+
+class Signing(Protocol):
+    """What is asked here of an adapter that signs under a prefix."""
+
+    near: tuple[str, ...]
+    """What URLs begin with that miss the prefix by the spelling of its host."""
+
+    def is_at_home(self, url: str) -> bool:
+        """Whether *url* has the scheme, host and port of the prefix."""
+
+    def tell_near_miss(self, url: str) -> None:
+        """Say once that a request gets no token, if it misses the prefix by its host's spelling."""
+
+
+class Lookout(BaseAdapter):
+    """Stands in a session for other spellings of a host, and says once that it was asked.
+
+    The session's own adapter for the URL does the sending, whichever it has at the time.
+    """
+
+    def __init__(self, key: str, adapter: Signing, adapters: _Watched) -> None:
+        super().__init__()
+        self._key = key
+        self._adapter = adapter
+        # Weakly: what a session drops is to be freed at once.
+        self._adapters = ref(adapters)
+
+    def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
+        url = request.url or ""
+        # The program may sign there, too, and know what it does.
+        others = _signing(plain(self._adapters() or {}).values())
+        if not any(other.is_at_home(url) for other in others):
+            self._adapter.tell_near_miss(url)
+        return self.behind(url).send(request, *args, **kwargs)
+
+    def behind(self, url: str) -> BaseAdapter:
+        """What the session would send a request to *url* with."""
+        adapters = self._adapters()
+        if adapters is None:
+            return HTTPAdapter()  # somebody has copied it into a mapping of their own
+        for key, adapter in plain(adapters).items():
+            if url.lower().startswith(key.lower()):
+                return adapter
+        raise InvalidSchema(f"No connection adapters were found for {url!r}")
+
+    def close(self) -> None:
+        """Nothing: the session closes its adapters itself."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self._key} of {self._adapter!r}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # also of a copy that is under way
+            raise AttributeError(name)
+        return getattr(self.behind(self._key), name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Lookout) and self._is_for() == other._is_for()
+
+    def __hash__(self) -> int:
+        return hash(self._is_for())
+
+    def _is_for(self) -> tuple[str, int]:
+        return self._key, id(self._adapter)
+
+
+class _Watched(OrderedDict[str, BaseAdapter]):
+    """Adapters with lookouts among them, which are made anew for each copy."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return watched, (dict(plain(self)),)
+
+
+def plain(adapters: Mapping[str, BaseAdapter]) -> OrderedDict[str, BaseAdapter]:
+    """Adapters without the lookouts among them."""
+    return OrderedDict((k, found) for k, found in adapters.items() if type(found) is not Lookout)
+
+
+def watched(adapters: Mapping[str, BaseAdapter]) -> OrderedDict[str, BaseAdapter]:
+    """Adapters with lookouts for the prefixes among them.
+
+    Those come behind all others but those for a whole scheme: no request that is signed, or for
+    which a session has an adapter of its own, gets there or waits for a look at them.
+    """
+    others = plain(adapters)
+    near = {key: signing for signing in _signing(others.values()) for key in signing.near}
+    if not near:
+        return others
+    keys = list(others)
+    behind = min((keys.index(key) for key in _SCHEMES if key in others), default=len(keys))
+    found = _Watched((key, others[key]) for key in keys[:behind])
+    found.update((key, Lookout(key, near[key], found)) for key in near if key not in others)
+    found.update((key, others[key]) for key in keys[behind:])
+    return found
+
+
+def _signing(adapters: Iterable[BaseAdapter]) -> list[Signing]:
+    return [cast("Signing", found) for found in adapters if hasattr(found, "tell_near_miss")]
 
 
 def longest_first(

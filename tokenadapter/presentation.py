@@ -72,10 +72,12 @@ class Presenter:
         lock: StoreLock,
         view: View,
         credential: Credential,
+        previous: Token | None,
         serve_unsaved: Callable[[View], None],
     ) -> View | None:
         """Present *credential* once and save what comes of it.
 
+        :param previous: the token that the grant is told of as the one before.
         :param serve_unsaved: lets this process use a new token that cannot be saved yet.
         :returns: the record with the new token, or ``None`` if the slot has to be looked at
             again: the credential was refused, or somebody else wrote.
@@ -83,20 +85,22 @@ class Presenter:
         :raises TokenError: if there is no new token.
         """
         if not credential.single_use:
-            return self._present(lock, view, credential, serve_unsaved)
+            return self._present(lock, view, credential, previous, serve_unsaved)
         with self._machine.presenting(self._grant.deadline) as may_begin:
             if not may_begin:
                 raise failures.ending()
-            return self._present(lock, view, credential, serve_unsaved)
+            return self._present(lock, view, credential, previous, serve_unsaved)
 
     def _present(
         self,
         lock: StoreLock,
         view: View,
         credential: Credential,
+        previous: Token | None,
         serve_unsaved: Callable[[View], None],
     ) -> View | None:
-        before, waiter, sent = view.record, None, credential
+        found, waiter, sent = view, None, credential
+        before = view.record
         if credential.single_use:
             waiter = self._waiter(view)
             announced = self._announce(lock, view, credential, waiter)
@@ -107,7 +111,7 @@ class Presenter:
         elif not lock.confirm():
             return None
         started = self._machine.monotonic()
-        answer = self._ask(view, sent, before.token)
+        answer = self._ask(view, sent, previous)
         if waiter is not None:
             self._choice.awaits_no_more(waiter)
         if not isinstance(answer, _Minted):
@@ -122,7 +126,7 @@ class Presenter:
             return None
         self._choice.begin_anew()
         self._compare_scope(answer.token)
-        saved = self._save(lock, view, before, answer, credential, serve_unsaved)
+        saved = self._save(lock, view, found, answer, credential, serve_unsaved)
         if saved is not None:
             self._journal.note(
                 "Renewed",
@@ -264,17 +268,25 @@ class Presenter:
         self,
         lock: StoreLock,
         view: View,
-        before: Record,
+        found: View,
         minted: _Minted,
         credential: Credential,
         serve_unsaved: Callable[[View], None],
     ) -> View | None:
-        """Save the token, whatever it takes if a refresh token was spent for it."""
+        """Save the token, whatever it takes if a refresh token was spent for it.
+
+        :param found: what was in the slot before the announcement.
+        """
+        before = found.record
         is_spent = minted.rotated and (credential.single_use or credential.opaque)
         note = mark(credential.secret) if is_spent else None
         # It may be shown to us again: by the configuration, a function, or who adopts it once more.
         for_good = credential.first or credential.opaque or note == before.origin
         begins = before.token is None or before.token.refresh_token != credential.secret
+        origin: str | None = None
+        seeds: tuple[str, ...] = ()
+        if begins and credential.first:
+            origin, seeds = mark(credential.secret), self._slot.seeds(found)
         tag, failures, last_try = self._slot.new_tag(view), 0, inf
         # However late it is saved: what others obtained meanwhile is newer.
         obtained = self._slot.stamp(view)
@@ -285,6 +297,8 @@ class Presenter:
                 obtained,
                 note if for_good else None,
                 begins=begins,
+                origin=origin,
+                seeds=seeds,
             )
             try:
                 view = self._slot.write(view, record, tag)

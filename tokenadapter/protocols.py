@@ -11,7 +11,7 @@ nothing to it, beside a *tag* that is replaced with each write.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from tokenadapter.interchange import Credential, Document, Snapshot
@@ -22,6 +22,7 @@ __all__ = [
     "Credential",
     "Document",
     "Grant",
+    "Seeded",
     "Snapshot",
     "Spender",
     "StoreLock",
@@ -91,6 +92,18 @@ class Spender(Protocol):
     def spends(self) -> bool:
         """``False`` if none of its credentials is ever ``single_use``: then no end of a process has
         to wait for a renewal."""
+
+
+class Seeded(Protocol):
+    """What a :class:`Grant` may say besides, if it is configured with a first refresh token."""
+
+    def seeds(self) -> Iterator[str]:
+        """What identifies the configured first refresh token: itself, or the place where it is
+        kept.  What costs least to find out comes first.
+
+        Two users of one client may share a slot by mistake.  A record remembers which of these it
+        began with, as hashes, and a program with another one is refused.
+        """
 
 
 class StoreLock(Protocol):

@@ -154,7 +154,7 @@ class Record(Value):
     distrust: Hold | None = None
     """For how long a token that was refused when new is not renewed, bound to its fingerprint."""
     origin: str | None = None
-    """The mark of the refresh token that was adopted, and began this chain of renewals."""
+    """The mark of the refresh token, configured or adopted, that began this chain of renewals."""
     spent: tuple[str, ...] = ()
     """The marks of refresh tokens that came from a configuration or were adopted, and that a
     rotation has spent: they may be shown to us again at any time."""
@@ -172,6 +172,8 @@ class Record(Value):
     """The format that a reader has to know at least."""
     others: Mapping[str, Any] = {}
     """What a later version added."""
+    seeds: tuple[str, ...] = ()
+    """The marks of the configured first refresh tokens whose programs share the record."""
 
     # --- reading -------------------------------------------------------------------------
 
@@ -211,6 +213,25 @@ class Record(Value):
             return None
         return max(self.token.expires_at - now, 1.0)
 
+    def began_with(self, seed: str) -> bool:
+        """Whether a program that is configured with *seed* shares this record.
+
+        :param seed: the mark of a first refresh token.
+        """
+        if self.origin is None and not self.seeds:
+            return seed in self.spent  # written before its beginning was recorded
+        return seed == self.origin or seed in self.seeds
+
+    def is_over(self, now: float) -> bool:
+        """Whether nothing can continue the grant: a program with another one replaces nothing of
+        worth."""
+        if self.token is None or self.token.refresh_token is None:
+            return self.is_expired(now)
+        # Usually there are no tombstones, and nothing to hash.
+        return bool(self.tombstones) and (
+            self.tombstone(digest(self.salt, "refresh_token", self.token.refresh_token)) is not None
+        )
+
     def is_blank(self) -> bool:
         """Whether it holds nothing of worth to whose it is."""
         return not (self.token or self.intent or self.tombstones or self.spent)
@@ -238,11 +259,15 @@ class Record(Value):
         spent: str | None = None,
         *,
         begins: bool = False,
+        origin: str | None = None,
+        seeds: tuple[str, ...] = (),
     ) -> Self:
         """A presentation was answered with *token*.
 
         :param spent: the mark of what it spent, if that may be shown to us again.
         :param begins: whether a grant begins by it: what was presented is not of this record.
+        :param origin: the mark of the refresh token by which it begins.
+        :param seeds: what then takes the place of :attr:`seeds`.
         """
         replaced = tuple(past for past in self.replaced if dict(past.asked) != dict(asked))
         if self.token is not None and dict(self.asked) != dict(asked):
@@ -253,14 +278,21 @@ class Record(Value):
             replaced=replaced,
             intent=None,
             hold=None,
+            origin=self.origin if origin is None else origin,
+            seeds=self.seeds if origin is None else seeds,
             spent=self.spent if spent is None or spent in self.spent else (*self.spent, spent),
             generation=self.generation + 1,
             begun=_after(self.begun, now) if begins or self.token is None else self.begun,
             written=_after(self.written, now),
         )
 
-    def adopted(self, token: Token, asked: Mapping[str, str], now: float) -> Self:
-        """A token came from elsewhere, a login or another library's cache: a new beginning."""
+    def adopted(
+        self, token: Token, asked: Mapping[str, str], now: float, seeds: tuple[str, ...] = ()
+    ) -> Self:
+        """A token came from elsewhere, a login or another library's cache: a new beginning.
+
+        :param seeds: what takes the place of :attr:`seeds`.
+        """
         refresh = token.refresh_token
         alive = None if refresh is None else digest(self.salt, "refresh_token", refresh)
         return self.forgotten(now)._replace(
@@ -273,7 +305,15 @@ class Record(Value):
                 if stone.kind == "refresh_token" and stone.credential != alive
             ),
             origin=None if refresh is None else mark(refresh),
+            seeds=seeds,
         )
+
+    def without_tombstone(self, credential: str) -> Self:
+        """Somebody says that one credential, by its hash, is worth another try."""
+        if self.tombstone(credential) is None:
+            return self
+        kept = [stone for stone in self.tombstones if stone.credential != credential]
+        return self._replace(tombstones=tuple(kept))
 
     def pardoned(self) -> Self:
         """Somebody says that it is worth another try: nothing is held or refused any more."""
@@ -288,6 +328,7 @@ class Record(Value):
             hold=None,
             distrust=None,
             origin=None,
+            seeds=(),
             generation=self.generation + 1,
             begun=_after(self.begun, now),
             written=_after(self.written, now),
@@ -392,8 +433,9 @@ class Record(Value):
                 document[name] = value._asdict()
         if self.tombstones:
             document["tombstones"] = [stone._asdict() for stone in self.tombstones]
-        if self.spent:
-            document["spent"] = list(self.spent)
+        for name in ("spent", "seeds"):
+            if getattr(self, name):
+                document[name] = list(getattr(self, name))
         for name in ("generation", "begun", "written"):
             if getattr(self, name):
                 document[name] = getattr(self, name)
@@ -427,6 +469,7 @@ class Record(Value):
                 hold=_each(partial(_made, Hold), document.get("hold")),
                 distrust=_each(partial(_made, Hold), document.get("distrust")),
                 spent=tuple(map(str, document.get("spent", ()))),
+                seeds=tuple(map(str, document.get("seeds", ()))),
                 generation=int(document.get("generation", 0)),
                 begun=float(document.get("begun", 0.0)),
                 written=float(document.get("written", 0.0)),

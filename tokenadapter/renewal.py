@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from tokenadapter.choice import Choice
 from tokenadapter.hand import Hand, Outcome
+from tokenadapter.interchange import Credential
 from tokenadapter.journal import Journal
 from tokenadapter.late import late
 from tokenadapter.machine import Machine
@@ -109,6 +110,55 @@ class Renewal:
             self._choice.pardon(token.refresh_token)
         return self._taken(view, is_new=True, minted=True)
 
+    def adopt_refresh_token(self, secret: str) -> Outcome:
+        """Present a refresh token from elsewhere, and put what it brings into the slot.
+
+        Until there is an answer, what is in the slot stays there.
+
+        :raises ValueError: if the grant presents no refresh token, or *secret* cannot be one.
+        :raises TokenError: if there is no new token: then the slot has the one that it had.
+        """
+        # The grant may be a function, which presents what it finds in the token before.
+        now = self._machine.wall()
+        previous = Token("none", refresh_token=secret, issued_at=now - 2, expires_at=now - 1)
+        credential = self._presentable(previous, secret)
+        self._choice.pardon(secret)
+        has_presented = False
+
+        def attempt(lock: StoreLock) -> View | None:
+            nonlocal has_presented
+            while lock.confirm():
+                view = self._slot.look()
+                if self._choice.is_spent(view, secret):
+                    raise failures.spent_before(self._slot.store)
+                if not has_presented:
+                    # Somebody vouches for it: what was refused once may be tried again.
+                    key = self._choice.digest(view.record, credential)
+                    view = view._replace(record=view.record.without_tombstone(key))
+                objection = self._choice.objection(view, credential)
+                if objection is not None:
+                    raise objection
+                if self._choice.is_awaited(view):
+                    return None
+                has_presented = True
+                saved = self._presenter.present(
+                    lock, view, credential, previous, lambda unsaved: self._take(unsaved, True)
+                )
+                if saved is not None:
+                    return saved
+            return None
+
+        saved = self._under_lock(self._hold_for(), attempt)
+        return self._taken(saved, is_new=True, minted=True)
+
+    def _presentable(self, previous: Token, secret: str) -> Credential:
+        for credential in self._grant.credentials(previous):
+            if credential.kind == "refresh_token" and credential.secret == secret:
+                return credential._replace(first=True)
+        raise ValueError(
+            "the source presents no refresh token: a token response with an access_token is needed"
+        )
+
     def pardon(self) -> Token | None:
         """Forget what was refused and what is held, and tell which token there is.
 
@@ -117,6 +167,7 @@ class Renewal:
         """
 
         def pardoned(view: View) -> Record:
+            self._refuse_foreign(view)
             # An empty slot stays empty: others may have seen a token there, and bring it back.
             is_empty = view.tag is None and not view.lags
             return view.record if is_empty else view.record.pardoned()
@@ -131,12 +182,14 @@ class Renewal:
         :param revoke: called with the token while nobody can renew it.  If it raises, nothing is
             changed.
         :returns: the token that was there.
+        :raises RefreshConfigError: if it may be another user's.
         :raises StoreError: if the slot cannot be written.
         :raises LockTimeout: if others hold the lock for too long.
         """
         found: list[Token | None] = []
 
         def forgotten(view: View) -> Record:
+            self._refuse_foreign(view)
             token = view.record.token
             if token is not None and revoke is not None:
                 revoke(token)
@@ -228,6 +281,7 @@ class Renewal:
                 lock,
                 view,
                 self._choice.credential(view),
+                view.record.token,
                 lambda unsaved: serve(self._taken(unsaved, is_new=True, minted=True)),
             )
             if saved is not None:
@@ -264,14 +318,21 @@ class Renewal:
         A change of scope or resource is accepted once: then the token is renewed as now asked.
 
         :raises RefreshConfigError: if ours was replaced by another's while its token lives: the
-            programs would renew each other to death.
+            programs would renew each other to death; or if the token may be another user's.
         """
         record, ours = view.record, self._grant.asked
+        if view.is_foreign and record.is_over(self._slot.now(view)):
+            return None  # nothing is lost if the configured refresh token takes its place
+        self._refuse_foreign(view)
         if dict(record.asked) == dict(ours):
             return record.token
         if record.conflicts(ours, self._slot.now(view)):
             raise failures.asked_for_otherwise(self._slot.store, record.asked, ours)
         return None
+
+    def _refuse_foreign(self, view: View) -> None:
+        if view.is_foreign:
+            raise failures.begun_otherwise(self._slot.store)
 
     def _raise_if_hopeless(self, view: View) -> None:
         """Fail at once, without lock and network, where a renewal could only fail."""
@@ -292,7 +353,8 @@ class Renewal:
         offset = self._slot.stamp(view) - self._machine.wall()
         expires_at = None if token.expires_at is None else token.expires_at + offset
         token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
-        return view.record.adopted(token, self._grant.asked, self._slot.stamp(view))
+        now, seeds = self._slot.stamp(view), self._slot.seeds(view)
+        return view.record.adopted(token, self._grant.asked, now, seeds)
 
     def _write_locked(
         self,
@@ -306,18 +368,42 @@ class Renewal:
         :param looks_first: whether *change* is asked before each attempt at the lock as well: it
             has no other effect, and the lock is needless if it changes nothing.
         """
+
+        def unchanged() -> View | None:
+            view = self._slot.look()
+            return view if change(view) is view.record else None
+
+        def attempt(lock: StoreLock) -> View:
+            view = self._slot.look()
+            record = change(view)
+            return view if record is view.record else self._slot.write(view, record)
+
+        if looks_first:
+            return self._under_lock(hold_for, attempt, unchanged)
+        return self._under_lock(hold_for, attempt)
+
+    def _under_lock(
+        self,
+        hold_for: float,
+        attempt: Callable[[StoreLock], View | None],
+        needless: Callable[[], View | None] = lambda: None,
+    ) -> View:
+        """What *attempt* gives in the end, which is called with the lock until it gives something.
+
+        :param needless: called before each try for the lock; what it gives ends that, too.
+        :raises LockTimeout: if others hold the lock for too long.
+        """
         pauses = self._pauses(None)
         while True:
-            if looks_first:
-                view = self._slot.look()
-                if change(view) is view.record:
-                    return view
+            done = needless()
+            if done is not None:
+                return done
             lock = self._slot.store.lock()
             try:
                 if lock.acquire(hold_for):
-                    view = self._slot.look()
-                    record = change(view)
-                    return view if record is view.record else self._slot.write(view, record)
+                    done = attempt(lock)
+                    if done is not None:
+                        return done
             except Moved:
                 pass
             finally:

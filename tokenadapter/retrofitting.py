@@ -6,7 +6,6 @@ is put back in the end.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary, ref
@@ -16,8 +15,11 @@ from requests.adapters import BaseAdapter
 from requests.exceptions import InvalidSchema
 
 from tokenadapter.adapter import TokenAdapter
+from tokenadapter.interchange import parameters
 from tokenadapter.late import late
+from tokenadapter.prefix import plain, watched
 from tokenadapter.signers import changing, sorted_out
+from tokenadapter.spelling import check_names
 
 if TYPE_CHECKING:
     from urllib3 import HTTPConnectionPool, PoolManager
@@ -52,6 +54,7 @@ def retrofit(
     :raises UnsafeTarget: if a token must not go to *prefix*.
     """
     ours, others = sorted_out(settings)
+    check_names("retrofit", others, parameters(TokenAdapter) or others)
     if others:
         raise TypeError(
             f"{', '.join(sorted(others))}: what is retrofitted does the sending, with settings of "
@@ -101,16 +104,17 @@ class _Mounts:
         self._session = ref(session)
         url = f"{adapter.prefix}/"
         with changing():
-            before = dict(session.adapters)
+            before = plain(session.adapters)
             adapter.around(_transport(session, url)).mount(session)
             self._mine: dict[str, BaseAdapter] = {}
-            for key, mounted in session.adapters.items():
+            now = plain(session.adapters)
+            for key, mounted in now.items():
                 if before.get(key) is not mounted:
                     self._mine[key] = mounted
                 elif adapter.covers(key) and not isinstance(mounted, TokenAdapter):
                     self._mine[key] = adapter.around(mounted)
             self._before = {key: before[key] for key in self._mine if key in before}
-            session.adapters = OrderedDict({**session.adapters, **self._mine})
+            session.adapters = watched({**now, **self._mine})
             _LAYERS.setdefault(session, []).append(self)
         found = session.get_adapter(url=url)
         if not (isinstance(found, TokenAdapter) and found.covers(url)):
@@ -127,14 +131,14 @@ class _Mounts:
         with changing():
             layers = _LAYERS[session]
             layers.remove(self)
-            adapters = OrderedDict(session.adapters)
+            adapters = plain(session.adapters)
             for key, mounted in self._mine.items():
                 over = next((one for one in layers if one._before.get(key) is mounted), None)
                 if over is not None:
                     _put_back(over._before, key, self._before)
                 elif adapters.get(key) is mounted:
                     _put_back(adapters, key, self._before)
-            session.adapters = adapters
+            session.adapters = watched(adapters)
 
 
 def _put_back(
@@ -148,7 +152,7 @@ def _put_back(
 
 def _transport(session: Session, url: str) -> BaseAdapter:
     """What a session would send a request to *url* with if it had no token adapters for it."""
-    for key, adapter in session.adapters.items():
+    for key, adapter in plain(session.adapters).items():
         is_ours = isinstance(adapter, TokenAdapter) and adapter.covers(url)
         if url.lower().startswith(key.lower()) and not is_ours:
             return adapter

@@ -10,7 +10,7 @@ from typing import Any
 from tokenadapter.adapter import TokenAdapter
 from tokenadapter.prefix import own_urls, resource
 
-__all__ = ["Signer", "changing", "choose", "sorted_out"]
+__all__ = ["Signer", "changing", "choose", "own_settings", "sorted_out", "tell_near_miss"]
 
 
 class Signer:
@@ -43,11 +43,24 @@ def choose(signers: Iterable[Signer], url: str) -> TokenAdapter | None:
         if signer.own_urls and resource(url) in signer.own_urls:
             return None
         if adapter.covers(url):
-            if getattr(adapter.keeper.grant, "asked_by", None) == get_ident():
+            if _is_asked(adapter):
                 return None
             if chosen is None or len(adapter.prefix) >= len(chosen.prefix):
                 chosen = adapter
     return chosen
+
+
+def tell_near_miss(signers: Iterable[Signer], url: str) -> None:
+    """Say once if a request, which nobody signs, misses a prefix by the spelling of its host."""
+    adapters = [signer.adapter for signer in signers if not signer.is_off]
+    near = [adapter for adapter in adapters if url.lower().startswith(adapter.near)]
+    if near and not any(adapter.is_at_home(url) or _is_asked(adapter) for adapter in adapters):
+        near[0].tell_near_miss(url)
+
+
+def _is_asked(adapter: TokenAdapter) -> bool:
+    """Whether this thread is in the plain function that is the source of *adapter*."""
+    return getattr(adapter.keeper.grant, "asked_by", None) == get_ident()
 
 
 def changing() -> Lock:
@@ -55,9 +68,14 @@ def changing() -> Lock:
     return _Shared.lock
 
 
+def own_settings() -> set[str]:
+    """The names of a token adapter's settings, but for those that are about the sending."""
+    return (TokenAdapter.__init__.__kwdefaults__ or {}).keys() - {"inner"}
+
+
 def sorted_out(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Those that are settings of a token adapter, and the others: they are about the sending."""
-    known = (TokenAdapter.__init__.__kwdefaults__ or {}).keys() - {"inner"}
+    known = own_settings()
     ours = {name: value for name, value in settings.items() if name in known}
     return ours, {name: settings[name] for name in settings.keys() - known}
 

@@ -12,7 +12,7 @@ from requests.cookies import extract_cookies_to_jar, get_cookie_header
 from requests.models import PreparedRequest, Response
 from requests.structures import CaseInsensitiveDict
 
-__all__ = ["add_cookies", "signed", "whole_copy"]
+__all__ = ["add_cookies", "named_host", "signed", "whole_copy"]
 
 # The one place that leans on privates of requests: what a request consists of, and where its
 # headers keep their items.  A release of requests that changes either is known by this.
@@ -43,6 +43,16 @@ class _Headers(CaseInsensitiveDict[str | bytes]):
     def items(self) -> Any:
         """The pairs as they are kept, instead of a look-up for each."""
         return self._store.values()
+
+
+def named_host(request: PreparedRequest) -> object:
+    """What the ``Host`` header of *request* says; ``None`` if there is none, as is usual."""
+    headers = request.headers
+    if type(headers) is not CaseInsensitiveDict or not _AS_KNOWN:
+        return headers.get("Host")
+    # A look-up that fails costs a tenth of that of a CaseInsensitiveDict.
+    found = headers._store.get("host")
+    return None if found is None else found[1]
 
 
 def signed(request: PreparedRequest, header: str, value: str) -> PreparedRequest:

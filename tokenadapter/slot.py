@@ -9,13 +9,13 @@ backup, to an earlier one: that may be spent.  Then what was seen counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from tokenadapter.interchange import Value
 from tokenadapter.late import late
 from tokenadapter.machine import Machine
-from tokenadapter.record import Record
+from tokenadapter.record import Record, mark
 
 if TYPE_CHECKING:
     from tokenadapter import errors, failures
@@ -51,6 +51,9 @@ class View(Value):
     to be written back."""
     glimpse: object = None
     """What a glimpse of the slot gave just before, if the store has such."""
+    is_foreign: bool = False
+    """Whether the token began with another refresh token than the one that is configured here: it
+    may be another user's."""
 
 
 class Moved(Exception):
@@ -72,6 +75,13 @@ class Slot:
         self.lock_ends_with_holder: bool = getattr(store, "lock_ends_with_holder", False)
         self.has_looked: bool = False
         self._glimpse: Callable[[], object] = getattr(store, "glimpse", lambda: None)
+        # Who names the user is told apart by that.
+        named = "user" in grant.whose
+        self._seeds: Callable[[], Iterator[str]] = (
+            _no_seeds if named else getattr(grant, "seeds", _no_seeds)
+        )
+        # Which beginning was looked at last, and whether it was foreign.
+        self._judged: tuple[object, bool] = (None, False)
         # The last record with a token that this process saw: where the slot lags, it is written
         # back.
         self._memory: Record | None = None
@@ -89,6 +99,9 @@ class Slot:
         tag, now = found.tag, found.now
         took = self._machine.monotonic() - monotonic
         record = self._new_record() if found.document is None else self._read(found.document)
+        if self._is_foreign(record):
+            # Not remembered: it is not for this process to bring back.
+            return View(record, tag, now, monotonic, wall, took, False, glimpse, True)
         last = self._memory
         if last is not None and (tag is None or self._is_behind(record, last)):
             record = last if tag is None else last.restored(record)
@@ -127,7 +140,9 @@ class Slot:
                 raise Moved(current)
         # The view is as of now: what was read before this write is older than it.
         later = self._machine.monotonic() - view.monotonic
-        self._remember(record)
+        is_foreign = self._is_foreign(record)
+        if not is_foreign:
+            self._remember(record)
         return view._replace(
             record=record,
             tag=tag,
@@ -135,7 +150,16 @@ class Slot:
             monotonic=view.monotonic + later,
             wall=view.wall + later,
             lags=False,
+            is_foreign=is_foreign,
         )
+
+    def seeds(self, view: View) -> tuple[str, ...]:
+        """The marks of the configured first refresh tokens whose programs share what begins here
+        after *view*: the one configured here, and those that shared what was there."""
+        seed, record = next(self._seeds(), None), view.record
+        known = () if view.is_foreign else (*record.seeds, record.origin)
+        mine = None if seed is None else mark(seed)
+        return tuple(dict.fromkeys(one for one in (*known, mine) if one is not None))
 
     def now(self, view: View) -> float:
         """The store's time now, and no earlier: for what may have ended."""
@@ -185,5 +209,25 @@ class Slot:
         """
         return record.precedes(last) and record.written < last.written
 
+    def _is_foreign(self, record: Record) -> bool:
+        """Whether the token of *record* did not begin with the configured refresh token."""
+        token = record.token
+        if token is None:
+            return False
+        beginning = (record.salt, record.origin, record.seeds, token.refresh_token)
+        judged, is_foreign = self._judged
+        if beginning != judged:
+            is_foreign = False
+            for seed in self._seeds():
+                is_foreign = seed != token.refresh_token and not record.began_with(mark(seed))
+                if not is_foreign:
+                    break
+            self._judged = beginning, is_foreign
+        return is_foreign
+
     def _new_record(self) -> Record:
         return Record(self._grant.whose, self._grant.asked, self._machine.nonce())
+
+
+def _no_seeds() -> Iterator[str]:
+    return iter(())

@@ -21,7 +21,7 @@ else:
     base64 = late("base64")
     hashlib = late("hashlib")
 
-__all__ = ["Token", "fingerprint"]
+__all__ = ["Token", "fingerprint", "header_value"]
 
 # A lifetime beyond this is a mistake (a date, milliseconds) or means "for ever": either way
 # it says nothing about when the token dies.
@@ -49,6 +49,18 @@ _KNOWN = frozenset(
 def fingerprint(secret: str) -> str:
     """The first 8 hexadecimal digits of the SHA-256 of *secret*: enough to tell two apart."""
     return hashlib.sha256(secret.encode()).hexdigest()[:8]
+
+
+def header_value(access_token: str, scheme: str) -> str:
+    """What stands in the header that carries an access token.
+
+    :param scheme: what stands before it, such as ``Bearer`` (RFC 6750 section 2.1), or ``""``.  A
+        function may have returned it with the token.
+    """
+    first, _, rest = access_token.partition(" ")
+    if scheme and rest and first.lower() == scheme.lower():
+        access_token = rest.lstrip()
+    return f"{scheme} {access_token}" if scheme else access_token
 
 
 @final

@@ -19,7 +19,7 @@ from urllib3.util.request import set_file_position
 from tokenadapter.arguments import without_401
 from tokenadapter.errors import TokenError, UnsafeTarget
 from tokenadapter.hop import Hop, Sent, as_request, is_proxied
-from tokenadapter.signers import Signer, choose
+from tokenadapter.signers import Signer, choose, tell_near_miss
 from tokenadapter.urllib3_errors import for_urllib3
 
 __all__ = ["with_token"]
@@ -64,6 +64,8 @@ def with_token(
         request = as_request(pool, method, url, body, headers)
     if request is not None:
         adapter = choose(signers, request.url or "")
+        if adapter is None:
+            tell_near_miss(signers, request.url or "")
     if request is None or adapter is None:
         return plain(method, url, body, headers, retries, redirect, assert_same_host, **how)
     if not isinstance(retries, Retry):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from profiles import billing, write
 
 from tokenadapter.testing import TokenServer
 
-from .conftest import Command, spawn
+from .conftest import Command, spawn, start
 
 
 @pytest.fixture
@@ -65,15 +66,85 @@ def test_it_is_the_way_back_after_a_grant_died(
     assert command("refresh", "billing")[0] == 0
 
 
-def test_a_refresh_token_that_is_dead_is_said_to_be(
+def test_a_wrong_paste_leaves_a_living_grant_as_it_was(
     command: Command, rotating: TokenServer, say: object
 ) -> None:
-    command("header", "billing")  # spends the first one, which would be tried after this
+    command("header", "billing")
+    kept = stored()
     say("unknown-to-the-server")  # type: ignore[operator]
     code, _, err = command("adopt", "billing")
     assert code == 4
     assert "refused the refresh token" in err
     assert "unknown-to-the-server" not in err
+    assert stored() == kept
+    assert command("token", "billing")[1].strip() == kept["access_token"]
+    assert command("refresh", "billing")[0] == 0
+
+
+def test_a_server_that_fails_at_that_moment_leaves_a_living_grant_as_it_was(
+    command: Command, rotating: TokenServer, say: object
+) -> None:
+    command("header", "billing")
+    kept = stored()
+    login = rotating.issue()["refresh_token"]
+    rotating.fail_next(503)
+    say(login)  # type: ignore[operator]
+    assert command("adopt", "billing")[0] == 5
+    assert stored() == kept
+    # Nothing has to be waited for: a person asks.
+    say(login)  # type: ignore[operator]
+    assert command("adopt", "billing")[0] == 0
+    assert stored()["refresh_token"] not in (kept["refresh_token"], login)
+
+
+def test_what_was_refused_may_be_tried_again(
+    command: Command, rotating: TokenServer, say: object
+) -> None:
+    login = rotating.issue()["refresh_token"]
+    rotating.fail_next(400, error="invalid_grant")
+    say(login)  # type: ignore[operator]
+    assert command("adopt", "billing")[0] == 4
+    say(login)  # type: ignore[operator]
+    assert command("adopt", "billing")[0] == 0
+    assert command("refresh", "billing")[0] == 0
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+def test_a_command_that_is_killed_before_the_answer_loses_neither(
+    rotate: bool, command: Command, place: Path, say: object
+) -> None:
+    with TokenServer(rotate=rotate) as server:
+        first = f'refresh_token = "{server.issue()["refresh_token"]}"\n'
+        write(place, billing(server, place, "refresh_token") + first)
+        command("header", "billing")
+        kept, login = stored(), server.issue()["refresh_token"]
+        with server.hold() as held, start("adopt", "billing", stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            process.stdin.write(login)
+            process.stdin.close()
+            assert held.arrived.wait(30)
+            process.kill()
+        assert stored() == kept
+        assert command("refresh", "billing")[0] == 0
+        say(login)  # type: ignore[operator]
+        # A server that rotates has done so, and the answer is lost: it says so once more.
+        assert command("adopt", "billing")[0] == (4 if rotate else 0)
+        assert command("refresh", "billing")[0] == 0
+
+
+def test_an_older_refresh_token_of_the_same_grant_is_not_presented(
+    command: Command, rotating: TokenServer, say: object
+) -> None:
+    """The server would take it for stolen, and revoke the grant."""
+    say(json.dumps(rotating.issue()))  # type: ignore[operator]
+    command("adopt", "billing")
+    first = stored()["refresh_token"]
+    command("refresh", "billing")
+    say(first)  # type: ignore[operator]
+    code, _, err = command("adopt", "billing")
+    assert (code, rotating.stats.reuse_detections) == (3, 0)
+    assert "was spent by an earlier renewal" in err
+    assert command("refresh", "billing")[0] == 0
 
 
 def test_one_that_was_spent_is_refused(
@@ -95,10 +166,21 @@ def test_one_that_was_spent_is_refused(
         ("", "it is empty"),
         (" \n", "it is empty"),
         ('{"access_token": "s3cret"', "it is no JSON object, as far as line 1"),
-        ('{"refresh_token": "s3cret"}', "it is no token response: "),
         ('{"s3cret": ' + "[" * 100_000, "it is no JSON object, as far as the end"),
+        ('{"access_token": "s3cr\u00e9t"}', "it is no token response: "),
+        ('{"error": "invalid_grant", "hint": "s3cret"}', "it is the answer to a failed request"),
+        ('{"token": "s3cret"}', "it has neither: a token response has access_token"),
+        ('["s3cret"]', "it is a JSON array"),
+        ("[" * 100_000, "it is no JSON object, as far as the end"),
         ("s3cret and more", "it is neither a JSON object nor one word, a refresh token"),
-        ("s3crét", "refresh_token"),
+        ("s3cr\u00e9t", "refresh_token"),
+        ("https://app.example.com/callback?code=s3cret", "it is a URL"),
+        ("access_token=s3cret&refresh_token=s3cret", "it is a form"),
+        ("refresh_token=s3cret", "it is a form"),
+        ("<html><body>s3cret</body></html>", "it is HTML"),
+        ('"s3cret"', "it is in quotes"),
+        ("\u201cs3cret\u201d", "it is in quotes"),
+        ("Bearer s3cret", "nor one word"),
     ],
 )
 def test_what_cannot_be_adopted(
@@ -110,6 +192,27 @@ def test_what_cannot_be_adopted(
     assert "What is on standard input cannot be adopted: " in err
     assert said in err
     assert "s3cr" not in err
+
+
+@pytest.mark.parametrize("text", ["https://id.example.com/s3cret", "a=b", "<s3cret", "'s3cret'"])
+def test_it_is_said_which_part_of_a_paste_is_wanted(
+    text: str, command: Command, rotating: TokenServer, say: object
+) -> None:
+    command("header", "billing")
+    kept = stored()
+    say(text)  # type: ignore[operator]
+    err = command("adopt", "billing")[2]
+    assert "of that answer the value of refresh_token alone, without quotes" in err
+    assert stored() == kept
+    assert rotating.stats.token_requests == 1
+
+
+def test_what_ends_in_the_padding_of_base64_may_be_a_refresh_token(
+    command: Command, rotating: TokenServer, say: object
+) -> None:
+    say("czNjcmV0==")  # type: ignore[operator]
+    assert command("adopt", "billing")[0] == 4
+    assert rotating.stats.token_requests == 1
 
 
 def test_a_bare_refresh_token_is_of_no_use_to_client_credentials(

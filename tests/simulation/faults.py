@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from simulation.authority import FIRST
 from simulation.grants import WHOSE
 from simulation.plan import Plan
 from simulation.process import Process, Task
 from simulation.witness import Witness
 from simulation.world import World
-from tokenadapter.record import Record
+from tokenadapter.record import Record, mark
 from tokenadapter.token import Token
 
 # For how many seconds a token has been on another machine, at most, before it is copied here.
@@ -155,7 +156,9 @@ class Faults:
         if 0 < base <= len(disk.past):
             record = Record.from_document(disk.past[-base][0][0])
         token = Token.from_dict(answer, now=then)
-        return record.adopted(token, self.witness.accounts[process].asked, then)
+        # The programs there have the same configuration.
+        seeds = (mark(FIRST),)
+        return record.adopted(token, self.witness.accounts[process].asked, then, seeds)
 
     def _renewal_elsewhere(self, task: Task) -> Record | None:
         """What comes of a renewal, where the latest state was copied to while nobody renewed."""

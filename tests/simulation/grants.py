@@ -4,7 +4,7 @@ with the server's answers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from simulation.authority import FIRST, Authority
@@ -60,6 +60,9 @@ class SimulatedGrant:
         if stored is not None:
             found.append(_refresh_token(stored))
         return found + [item for item in self.configured() if item.secret != stored]
+
+    def seeds(self) -> Iterator[str]:
+        return (item.secret for item in self.configured() if item.first)
 
     def configured(self) -> list[Credential]:
         """What can be presented besides the refresh token of the record."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tokenadapter import (
     ClientCredentials,
+    FileStore,
     Password,
     RefreshConfigError,
     RefreshTemporarilyFailed,
     RefreshToken,
     Token,
+    TokenKeeper,
     UnsafeTarget,
 )
 from tokenadapter.testing import TokenServer
@@ -129,3 +132,20 @@ def test_what_the_server_says_is_quoted_without_secrets(server: TokenServer) -> 
     )
     with pytest.raises(RefreshConfigError, match=r"invalid_request: .*repeats a secret"):
         source(server).revoke(BOTH)
+
+
+def test_another_host_for_revocation_gets_no_token_of_before(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    def keeper(revocation_url: str | None) -> TokenKeeper:
+        grant = source(server, revocation_url=revocation_url)
+        return TokenKeeper(grant, FileStore(tmp_path / "token.json"))
+
+    elsewhere = server.revocation_url.replace("127.0.0.1", "localhost")
+    keeper(server.revocation_url).adopt(server.issue())
+    for changed in (None, f"{server.revocation_url}/v2"):
+        assert keeper(changed).current()
+    with pytest.raises(RefreshConfigError, match=r"not of .*revocation 'http://localhost"):
+        keeper(elsewhere).forget(source(server, revocation_url=elsewhere).revoke)
+    assert revocations(server) == []
+    assert keeper(None).current()

@@ -18,6 +18,7 @@ from tokenadapter.cli.common import (
     put,
     usable_token,
 )
+from tokenadapter.token import header_value
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -43,7 +44,7 @@ def perform(options: Namespace) -> int:
         from tokenadapter import failures
 
         raise failures.not_bearer(profile.store(), token)
-    value = f"{profile.scheme} {token.access_token}".lstrip()
+    value = header_value(token.access_token, profile.scheme)
     put(
         options,
         f"{profile.header}: {value}",

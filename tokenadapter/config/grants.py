@@ -6,7 +6,7 @@ A token that is fresh needs none of them: no password manager is asked, no key i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.config.functions import NamedFunction
@@ -67,6 +67,22 @@ class ProfileGrant:
     def load(self) -> None:
         """Import what :meth:`fetch` needs."""
         source.Source.load()
+
+    def seeds(self) -> Iterator[str]:
+        """What identifies the first refresh token.
+
+        Of one that a program or a keyring gives, that is first the place where it is kept: for a
+        token that is good, no password manager is asked.  An environment variable or a file of the
+        same name may belong to somebody else.
+        """
+        given = self.arguments.get("refresh_token")
+        if given is None:
+            return
+        if isinstance(given, Reference) and given.kind in ("command", "keyring"):
+            yield f"{given.kind}: {given.place!r}"
+        seed: str | None = self._argument("refresh_token", given)
+        if seed is not None:
+            yield seed
 
     @property
     def client_credential(self) -> str:
@@ -181,6 +197,10 @@ class FunctionOfProfile(FunctionGrant):
         except ProfileError as error:
             raise _unusable(self._profile, error) from None
         return super().fetch(credential, previous)
+
+    def _function(self) -> Callable[..., Answer]:
+        function: Callable[..., Answer] = self._named.find()
+        return function
 
     def __repr__(self) -> str:
         return f"<function {self._named.name}>"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from tokenadapter.late import late
 
 if TYPE_CHECKING:
-    import difflib
+    from tokenadapter import spelling
 else:
-    difflib = late("difflib")
+    spelling = late("tokenadapter.spelling")
 
 __all__ = ["Problems", "ProfileError", "nearest"]
 
@@ -78,5 +78,4 @@ class Problems:
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A question after the valid name that was meant, or ``""`` if none is near."""
-    found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
-    return f" Did you mean {found[0]!r}?" if found else ""
+    return spelling.nearest(name, valid)

@@ -104,6 +104,9 @@ class OAuth2Source(Source):
             "endpoint": self._endpoint.identity,
             "client": client_id,
         }
+        if self._revocation is not None and not _is_one_host(token_url, self._revocation.url):
+            # It gets both tokens: if the configuration names another one, not those of before.
+            self.whose = {**self.whose, "revocation": self._revocation.identity}
         asked = {
             "scope": " ".join(sorted(set(self._scope.split()))),
             "resource": " ".join(sorted(set(self._resource))),
@@ -187,6 +190,10 @@ class OAuth2Source(Source):
             headers.get("Authorization", "").removeprefix("Basic "),
             *wording.query_secrets(urlsplit(self._endpoint.url).query),
         }
+
+
+def _is_one_host(url: str, other: str) -> bool:
+    return urlsplit(url).hostname == urlsplit(other).hostname
 
 
 def checked_method(method: str, client_secret: str | None) -> str:

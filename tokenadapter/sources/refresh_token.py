@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 
 from tokenadapter.interchange import Credential
@@ -25,7 +25,8 @@ class RefreshToken(OAuth2Source):
     :param token_url: the token endpoint.
     :param refresh_token: the first refresh token, from a login somewhere else.
     :param account: a name for the user whose grant it is, so that the record of another user's is
-        refused.
+        refused.  Without it, a record is refused that began with another refresh token than the
+        given one, unless its grant is dead.
     :param grace: for how many seconds the server takes a refresh token once more after it was
         replaced, if it declares that: then an answer that was lost is no loss.
     :param options: as for :class:`~tokenadapter.ClientCredentials`.
@@ -49,6 +50,11 @@ class RefreshToken(OAuth2Source):
         self.grace = grace
         if account is not None:
             self.whose: Mapping[str, str] = {**self.whose, "user": account}
+
+    def seeds(self) -> Iterator[str]:
+        """What identifies the first refresh token: itself."""
+        if self._refresh_token is not None:
+            yield self._refresh_token
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         stored = previous.refresh_token if previous is not None else None

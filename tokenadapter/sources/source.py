@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
-from tokenadapter.interchange import Credential
+from tokenadapter.interchange import Credential, parameters
 from tokenadapter.late import importing, late, load
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.token import Token
@@ -14,7 +14,7 @@ from tokenadapter.token import Token
 if TYPE_CHECKING:
     import requests
 
-    from tokenadapter import errors
+    from tokenadapter import errors, spelling
     from tokenadapter.errors import TokenError
     from tokenadapter.sources import client_auth, deadline, outcome, reply
 else:
@@ -24,6 +24,7 @@ else:
     outcome = late("tokenadapter.sources.outcome")
     reply = late("tokenadapter.sources.reply")
     requests = late("requests")
+    spelling = late("tokenadapter.spelling")
 
 __all__ = ["Source", "checked_text"]
 
@@ -40,6 +41,13 @@ class Source:
     urls: Sequence[str]
     grace: float = 0.0
     spends: bool = True
+
+    def __new__(cls, *_: Any, **named: Any) -> Self:
+        """Check the names of the arguments here, where it is known which class was called."""
+        known = parameters(cls) if named else None
+        if known is not None and not named.keys() <= known:
+            spelling.check_names(cls.__name__, named, known)
+        return super().__new__(cls)
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint

@@ -1,0 +1,220 @@
+"""Arguments of another kind than is meant: an error that says so, or it just works."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from doubles import Clockwork, Shelf
+from profiles import write
+from requests.adapters import HTTPAdapter
+
+from tokenadapter import (
+    ClientCredentials,
+    Login,
+    Password,
+    RefreshToken,
+    Token,
+    TokenAdapter,
+    TokenKeeper,
+    TokenPoolManager,
+    retrofit,
+)
+from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.profile import Profile
+from tokenadapter.spelling import takes_argument
+from tokenadapter.testing import TokenServer
+
+API = "https://api.example.com/"
+ID = "https://id.example.com/token"
+
+
+def source(previous: Token | None) -> str:
+    return "made-up"
+
+
+# --- classes and modules ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [RefreshToken, ClientCredentials, Login, dict])
+def test_a_class_in_place_of_a_source_is_named(kind: type) -> None:
+    told = rf"not the class {kind.__name__}: pass an instance, {kind.__name__}\(\.\.\.\)$"
+    with pytest.raises(TypeError, match=told):
+        TokenAdapter(API, kind)
+    with pytest.raises(TypeError, match=told):
+        TokenKeeper(kind)
+
+
+def test_a_class_in_place_of_an_inner_adapter_is_named() -> None:
+    with pytest.raises(TypeError, match=r"inner is an adapter, not the class HTTPAdapter: "):
+        TokenAdapter(API, source, inner=HTTPAdapter)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (requests, "mount() takes a requests.Session, not the module requests"),
+        (requests.Session, "mount() takes a requests.Session, not the class Session"),
+        ("session", "mount() takes a requests.Session, not of type str"),
+    ],
+)
+def test_what_is_no_session_is_named_and_left_as_it_is(target: Any, told: str) -> None:
+    adapters = requests.adapters
+    with pytest.raises(TypeError) as caught:
+        TokenAdapter(API, source).mount(target)
+    assert str(caught.value).startswith(told)
+    assert "tokenadapter.install()" in str(caught.value)
+    assert requests.adapters is adapters
+
+
+def test_a_module_cannot_be_retrofitted() -> None:
+    with pytest.raises(TypeError, match=r"not the module requests$"):
+        retrofit(requests, API, source)  # type: ignore[arg-type]
+
+
+# --- names -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (partial(ClientCredentials, ID, clientid="a", client_secret="b"),
+         "ClientCredentials() takes no argument 'clientid'. Did you mean 'client_id'?"),
+        (partial(ClientCredentials, ID, client_id="a", client_secrets="b"),
+         "ClientCredentials() takes no argument 'client_secrets'. Did you mean 'client_secret'?"),
+        (partial(RefreshToken, ID, client_id="a", acount="ada"),
+         "RefreshToken() takes no argument 'acount'. Did you mean 'account'?"),
+        (partial(RefreshToken, ID, client_id="a", scopes="ada"),
+         "RefreshToken() takes no argument 'scopes'. Did you mean 'scope'?"),
+        (partial(Password, ID, client_id="a", user_name="ada", password="p"),
+         "Password() takes no argument 'user_name'. Did you mean 'username'?"),
+        (partial(Login, ID, jsn={}),
+         "Login() takes no argument 'jsn'. Did you mean 'json'?"),
+        (partial(TokenAdapter, API, source, stor=None),
+         "TokenAdapter() takes no argument 'stor'. Did you mean 'store'?"),
+        (partial(TokenAdapter, API, source, pool_size=4),
+         "TokenAdapter() takes no argument 'pool_size'. Did you mean 'pool_maxsize'?"),
+        (partial(TokenPoolManager, API, source, stor=None),
+         "TokenPoolManager() takes no argument 'stor'. Did you mean 'store'?"),
+        (partial(TokenPoolManager, API, source, max_size=3),
+         "TokenPoolManager() takes no argument 'max_size'. Did you mean 'maxsize'?"),
+        (partial(retrofit, requests.Session(), API, source, stor=None),
+         "retrofit() takes no argument 'stor'. Did you mean 'store'?"),
+        (partial(ClientCredentials, ID, client_id="a", zzz=1),
+         "ClientCredentials() takes no argument 'zzz'."),
+    ],
+)  # fmt: skip
+def test_a_misspelt_name_is_told_with_the_class_and_the_closest_match(call: Any, told: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        call()
+    assert str(caught.value) == told
+
+
+def test_a_class_of_ones_own_has_its_own_names() -> None:
+    class Mine(RefreshToken):
+        def __init__(self, *, tenant: str, **options: Any) -> None:
+            super().__init__(f"https://{tenant}.example.com/token", **options)
+
+    class Adapter(TokenAdapter):
+        def __init__(self, tenant: str, **settings: Any) -> None:
+            super().__init__(f"https://{tenant}.example.com/", source, **settings)
+
+    assert Mine(tenant="a", client_id="b", account="c").whose["user"] == "c"
+    with pytest.raises(TypeError, match=r"Mine\(\) takes no argument 'tennant'. Did you mean 'te"):
+        Mine(tennant="a", client_id="b")
+    assert Adapter("a", pool_maxsize=3).prefix == "https://a.example.com"
+    with pytest.raises(TypeError, match=r"Adapter\(\) takes no argument 'pool_maxsze'"):
+        Adapter("a", pool_maxsze=3)
+
+
+def test_the_signatures_are_still_those_of_the_constructors() -> None:
+    assert "client_id" in inspect.signature(ClientCredentials).parameters
+    assert "refresh_token" in inspect.signature(RefreshToken).parameters
+
+
+# --- functions -------------------------------------------------------------------------------
+
+
+class Mine:
+    def without(self) -> str:
+        return "made-up"
+
+    def __call__(self, previous: Token | None) -> str:
+        return "made-up"
+
+
+class Bare:
+    def __call__(self) -> str:
+        return "made-up"
+
+
+@pytest.mark.parametrize(
+    ("function", "takes"),
+    [
+        (lambda: "made-up", False),
+        (lambda previous: "made-up", True),
+        (lambda previous=None: "made-up", True),
+        (lambda *previous: "made-up", True),
+        (Mine().without, False),
+        (Mine(), True),
+        (Bare(), False),
+        (Mine().__call__, True),
+        (partial(source), True),
+        (str, True),
+        (len, True),
+    ],
+)
+def test_it_is_seen_whether_a_function_has_a_parameter(function: Any, takes: bool) -> None:
+    assert takes_argument(function) is takes
+
+
+@pytest.mark.parametrize("function", [lambda: "made-up", Mine().without, Bare(), Mine(), source])
+def test_a_source_without_a_parameter_just_works(function: Any) -> None:
+    clock = Clockwork()
+    keeper = TokenKeeper(function, Shelf(clock), machine=clock)
+    assert keeper.current().access_token == "made-up"
+
+
+def test_a_named_source_without_a_parameter_just_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "source_without_a_parameter.py").write_text("def token():\n    return 'made-up'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = write(
+        tmp_path,
+        f'[billing]\nprefix = "{API}"\nstore = "memory:without-a-parameter"\n'
+        '[billing.source]\ncallable = "source_without_a_parameter:token"\n',
+    )
+    keeper = Profile(ConfigFile.read(str(config)), "billing").keeper()
+    assert keeper.current().access_token == "made-up"
+
+
+@pytest.mark.parametrize("text", ["Bearer made-up", "bearer made-up", "BEARER  made-up"])
+def test_a_function_may_return_what_stands_in_the_header(text: str) -> None:
+    with TokenServer() as server, requests.Session() as session:
+        TokenAdapter(server.api_url, lambda previous: text).mount(session)
+        session.get(f"{server.api_url}x")
+        assert server.requests[-1].headers["authorization"] == "Bearer made-up"
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "header", "value"),
+    [
+        ("Bearer made-up", {"scheme": ""}, "authorization", "Bearer made-up"),
+        ("Token made-up", {"scheme": "Token"}, "authorization", "Token made-up"),
+        ("Bearer", {}, "authorization", "Bearer Bearer"),
+        ("Bearer-made-up", {}, "authorization", "Bearer Bearer-made-up"),
+        ("made-up", {"header": "X-Key", "scheme": ""}, "x-key", "made-up"),
+    ],
+)
+def test_nothing_but_the_scheme_that_is_put_before_it_is_left_out(
+    text: str, settings: Any, header: str, value: str
+) -> None:
+    with TokenServer() as server, requests.Session() as session:
+        TokenAdapter(server.api_url, lambda previous: text, **settings).mount(session)
+        session.get(f"{server.api_url}x")
+        assert server.requests[-1].headers[header] == value

@@ -1,0 +1,247 @@
+"""A request that misses a prefix by the spelling of its host is told of, once, with both."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import pickle
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from tokenadapter import TokenAdapter, TokenPoolManager, installed, retrofit
+from tokenadapter.testing import TokenServer
+
+
+class Own(HTTPAdapter):
+    """What a session has of its own: keeps what it was asked for, and sends nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        assert "made-up" not in str(request.headers)
+        self.asked.append(str(request.url))
+        answer = requests.Response()
+        answer.status_code, answer.url = 200, str(request.url)
+        return answer
+
+
+def adapter_for(prefix: str, **settings: Any) -> TokenAdapter:
+    return TokenAdapter(prefix, lambda previous: "made-up", allow_http=True, **settings)
+
+
+@pytest.fixture
+def own() -> Own:
+    return Own()
+
+
+@pytest.fixture
+def session(own: Own) -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        session.mount("https://", own)
+        session.mount("http://", own)
+        yield session
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+NEAR = [
+    ("http://localhost:5000/", "http://127.0.0.1:5000/x"),
+    ("http://127.0.0.1:5000/", "http://localhost:5000/x"),
+    ("http://127.0.0.1:5000/", "http://[::1]:5000/x"),
+    ("http://127.0.0.1:5000/api", "http://127.0.0.1:5001/api/x"),
+    ("http://127.0.0.1:5000/", "http://127.0.0.1/x"),
+    ("https://api.example.com/", "https://www.api.example.com/x"),
+    ("https://www.example.com/", "https://example.com/x"),
+    ("https://api.example.com/v1", "http://api.example.com/v1/x"),
+    ("http://api.example.com/v1", "https://api.example.com/v1/x"),
+    ("https://api.example.com/v1", "https://api.example.com:8443/v1/x"),
+    ("https://api.example.com:8443/v1", "https://api.example.com/v1/x"),
+]
+
+
+@pytest.mark.parametrize(("prefix", "url"), NEAR)
+def test_both_are_named_once(
+    prefix: str, url: str, session: requests.Session, own: Own, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapter_for(prefix).mount(session)
+    for _ in range(3):
+        session.get(f"{url}?key=s3cret")
+    (told,) = warnings(caplog)
+    why = f"is outside the prefix {prefix.rstrip('/')}; sent without a token (logged once)"
+    assert told == f"{url} {why}"
+    assert len(own.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("prefix", "url"),
+    [
+        ("https://api.example.com/", "https://id.example.com/x"),
+        ("https://api.example.com/", "https://api.example.com.evil.com/x"),
+        ("https://api.example.com/", "https://api.example.com:pw@evil.com/x"),
+        ("https://api.example.com/v1", "https://api.example.com/v2"),
+        ("https://api.example.com:8443/v1", "https://api.example.com:8443/v2"),
+        ("http://localhost:5000/", "http://192.0.2.1:5000/x"),
+    ],
+)
+def test_another_host_or_another_path_is_none_of_it(
+    prefix: str, url: str, session: requests.Session, own: Own, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapter_for(prefix).mount(session)
+    session.get(url)
+    assert warnings(caplog) == []
+    assert len(own.asked) == 1
+
+
+def test_where_the_program_signs_too_it_knows_what_it_does(
+    session: requests.Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    for port in (5000, 5001):
+        adapter_for(f"http://127.0.0.1:{port}/api").mount(session)
+    session.get("http://127.0.0.1:5001/public")
+    assert warnings(caplog) == []
+
+
+def test_the_sources_own_urls_are_none_of_it(
+    session: requests.Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    from tokenadapter import ClientCredentials
+
+    grant = ClientCredentials("http://127.0.0.1:5001/token", client_id="a", client_secret="b")
+    TokenAdapter("http://127.0.0.1:5000/", grant).mount(session)
+    session.post("http://127.0.0.1:5001/token")
+    assert warnings(caplog) == []
+
+
+def test_what_is_mounted_later_does_the_sending(session: requests.Session, own: Own) -> None:
+    adapter_for("https://api.example.com/").mount(session)
+    later, narrow = Own(), Own()
+    session.mount("https://", later)
+    session.mount("https://www.api.example.com/v2/", narrow)
+    session.get("https://www.api.example.com/v1/")
+    session.get("https://www.api.example.com/v2/")
+    assert (len(own.asked), len(later.asked), len(narrow.asked)) == (0, 1, 1)
+
+
+def test_a_signed_request_finds_its_adapter_before_any_other(session: requests.Session) -> None:
+    """So it waits for no look at the other spellings."""
+    adapter = adapter_for("https://api.example.com/v1").mount(session)
+    assert next(iter(session.adapters.values())) is adapter
+
+
+def test_an_undone_retrofit_leaves_nothing(session: requests.Session) -> None:
+    before = list(session.adapters.items())
+    with (
+        retrofit(session, "https://api.example.com/", lambda previous: "x"),
+        retrofit(session, "https://other.example.com/", lambda previous: "x"),
+    ):
+        assert len(session.adapters) > len(before) + 4
+    assert list(session.adapters.items()) == before
+
+
+def source(previous: object) -> str:
+    return "made-up"
+
+
+def test_a_session_can_still_be_pickled(caplog: pytest.LogCaptureFixture) -> None:
+    with TokenServer() as server, requests.Session() as session:
+        TokenAdapter(server.url.replace("127.0.0.1", "localhost"), source).mount(session)
+        with pickle.loads(pickle.dumps(session)) as twin:
+            assert twin.get(f"{server.public_url}x").ok
+    assert len(warnings(caplog)) == 1
+
+
+def test_an_adapter_for_another_spelling_shows_the_settings_of_the_sessions_own(
+    session: requests.Session, own: Own
+) -> None:
+    own.max_retries = own.max_retries.new(total=7)
+    adapter_for("https://api.example.com/").mount(session)
+    found: Any = session.get_adapter("https://www.api.example.com/")
+    assert found.max_retries.total == 7
+    assert copy.copy(found) == found
+    assert repr(found).startswith("<Lookout at https://www.api.example.com/ of <TokenAdapter ")
+
+
+@pytest.mark.parametrize(("prefix", "url"), NEAR)
+def test_it_is_told_where_an_adapter_is_installed(
+    prefix: str, url: str, session: requests.Session, own: Own, caplog: pytest.LogCaptureFixture
+) -> None:
+    with installed(adapter_for(prefix)):
+        for _ in range(3):
+            session.get(url)
+    (told,) = warnings(caplog)
+    assert told.startswith(f"{url} is outside the prefix {prefix.rstrip('/')};")
+    assert len(own.asked) == 3
+
+
+def test_what_a_plain_function_asks_is_none_of_it(
+    session: requests.Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    def log_in(previous: object) -> str:
+        return str(session.get("https://www.example.com/login").status_code)
+
+    adapter = TokenAdapter("https://example.com/", log_in)
+    with installed(adapter):
+        assert adapter.keeper.current().access_token == "200"
+    assert warnings(caplog) == []
+
+
+def test_what_is_installed_signs_although_the_session_has_one_for_another_spelling(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with TokenServer() as server, requests.Session() as session:
+        TokenAdapter(server.url.replace("127.0.0.1", "localhost"), source).mount(session)
+        with installed(TokenAdapter(server.api_url, source)):
+            session.get(f"{server.api_url}x")
+        assert server.requests[-1].headers["authorization"] == "Bearer made-up"
+    assert not any("outside" in told for told in warnings(caplog))
+
+
+def test_it_is_told_of_a_pool_manager(caplog: pytest.LogCaptureFixture) -> None:
+    with TokenServer() as server:
+        prefix = server.api_url.replace("127.0.0.1", "localhost")
+        with TokenPoolManager(prefix, source) as http:
+            for _ in range(3):
+                http.request("GET", f"{server.api_url}x")
+        with urllib3.PoolManager() as plain, retrofit(plain, prefix, source):
+            plain.request("GET", f"{server.api_url}x")
+    told = warnings(caplog)
+    assert len(told) == 2
+    assert all(server.api_url[:-1] in one and prefix[:-1] in one for one in told)
+
+
+def test_tokenadapter_run_tells_of_it(tmp_path: Any) -> None:
+    import subprocess
+
+    from profiles import billing, write
+
+    with TokenServer() as server:
+        text = billing(server, tmp_path).replace(
+            server.api_url, f"http://localhost:{port(server)}/"
+        )
+        config = write(tmp_path, text)
+        program = tmp_path / "report.py"
+        program.write_text(f"import requests\nrequests.get('{server.api_url}x')\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "tokenadapter", "run", "--config", str(config), "--", program],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert (
+        f"{server.api_url}x is outside the prefix http://localhost:{port(server)};" in done.stderr
+    )
+
+
+def port(server: TokenServer) -> str:
+    return server.url.rpartition(":")[2]

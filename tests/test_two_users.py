@@ -1,0 +1,298 @@
+"""Two users of one client on one slot are told apart by the refresh token that each began with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doubles import Authority, Clockwork, Shelf
+from profiles import write
+
+from tokenadapter import FileStore, RefreshToken, TokenKeeper, errors
+from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.profile import Profile
+from tokenadapter.record import Record
+from tokenadapter.testing import TokenServer
+from tokenadapter.token import Token
+
+Process = Callable[..., TokenKeeper]
+REFUSED = "began with another refresh token"
+
+
+@pytest.fixture
+def clock() -> Clockwork:
+    return Clockwork()
+
+
+@pytest.fixture
+def shelf(clock: Clockwork) -> Shelf:
+    return Shelf(clock)
+
+
+@pytest.fixture
+def ada() -> Authority:
+    return Authority(first="refresh-of-ada")
+
+
+@pytest.fixture
+def bob() -> Authority:
+    bob = Authority(first="refresh-of-bob")
+    bob.count = 100
+    return bob
+
+
+@pytest.fixture
+def process(shelf: Shelf, clock: Clockwork) -> Process:
+    """Each has a keeper of its own, and all share the store."""
+    return lambda source: TokenKeeper(source, shelf, machine=clock)
+
+
+def refuses(call: Callable[[], Any]) -> None:
+    with pytest.raises(errors.RefreshConfigError, match=REFUSED):
+        call()
+
+
+def test_the_second_user_is_refused_and_nothing_is_changed(
+    process: Process, shelf: Shelf, ada: Authority, bob: Authority
+) -> None:
+    token = process(ada).current()
+    before = shelf.slot
+    keeper = process(bob)
+    refuses(keeper.current)
+    refuses(lambda: keeper.renew(token))
+    refuses(keeper.refresh)
+    refuses(keeper.forget)
+    assert keeper.fresh() is None
+    assert bob.presented == []
+    assert shelf.slot == before
+    assert process(ada).current() == token
+
+
+def test_that_holds_after_rotations_and_when_the_token_has_expired(
+    process: Process, ada: Authority, bob: Authority, clock: Clockwork
+) -> None:
+    first = process(ada)
+    for _ in range(3):
+        first.renew(first.current())
+    clock.go_on(7200)
+    refuses(process(bob).current)
+    assert process(ada).current().access_token == "access-5"
+
+
+def test_a_waiter_takes_no_token_of_another_user(
+    process: Process, ada: Authority, bob: Authority
+) -> None:
+    """Bob looked while the slot was empty, and Ada's token came before his turn."""
+    keeper = process(bob)
+    view = keeper._slot.look()
+    process(ada).current()
+    refuses(lambda: keeper._renewal.perform(_need(), lambda outcome: None, view))
+    assert bob.presented == []
+
+
+def _need() -> Any:
+    from tokenadapter.need import Need
+
+    return Need(None, False, 0.0)
+
+
+def test_a_new_login_takes_the_place_of_a_dead_grant_and_the_other_user_is_refused(
+    process: Process, shelf: Shelf, ada: Authority, bob: Authority, clock: Clockwork
+) -> None:
+    first = process(ada)
+    token = first.current()
+    ada.revoked = True
+    with pytest.raises(errors.ReauthRequired):
+        first.renew(token)
+    # Ada's access token still lives, and is not served to Bob.
+    assert process(bob).current().access_token == "access-101"
+    assert bob.presented == ["refresh-of-bob"]
+    assert process(bob).current().access_token == "access-101"
+    refuses(process(ada).current)
+    # What Ada's own process has in hand is hers, and is used to its end.
+    assert first.current() == token
+    clock.go_on(7200)
+    refuses(first.current)
+
+
+def test_the_same_user_adopts_a_new_login_and_everyone_goes_on(
+    process: Process, ada: Authority, clock: Clockwork
+) -> None:
+    before, worker = process(ada), process(ada)
+    worker.current()
+    # Where a person logs in, nothing is configured.
+    person = Authority(first=None)
+    process(person).adopt({"access_token": "of-a-login", "refresh_token": "r", "expires_in": 3600})
+    for keeper in (before, process(ada), process(person)):
+        assert keeper.current().access_token == "of-a-login"
+    clock.go_on(7200)
+    ada.live = "r"
+    assert process(ada).current().access_token == "access-2"
+    assert process(ada).current().access_token == "access-2"
+
+
+def test_a_login_that_is_configured_anew_is_adopted_over_a_living_grant(
+    process: Process, ada: Authority
+) -> None:
+    process(ada).current()
+    newly = Authority(first="refresh-of-a-new-login")
+    refuses(process(newly).current)
+    newly.live = "refresh-of-a-new-login"
+    newly.count = 50
+    adopted = process(newly).adopt({"refresh_token": "refresh-of-a-new-login"})
+    assert adopted.access_token == "access-51"
+    assert process(newly).current() == adopted
+    # The process with the old configuration may be the other user's.
+    refuses(process(ada).current)
+
+
+def test_an_adopted_refresh_token_may_be_configured_afterwards(
+    process: Process, clock: Clockwork
+) -> None:
+    person, worker = Authority(first=None), Authority(first="r")
+    process(person).adopt({"access_token": "a", "refresh_token": "r", "expires_in": 3600})
+    assert process(worker).current().access_token == "a"
+    worker.live = "r"
+    clock.go_on(7200)
+    process(worker).current()
+    assert process(worker).current().access_token == "access-1"
+
+
+def test_a_server_that_keeps_the_refresh_token_tells_its_user_apart(
+    process: Process, shelf: Shelf, clock: Clockwork, bob: Authority
+) -> None:
+    def kept(previous: Token | None) -> dict[str, Any]:
+        return {"access_token": f"a-{clock.now}", "expires_in": 3600}
+
+    ada = Authority(first="refresh-of-ada")
+    ada.fetch = lambda credential, previous: kept(previous)  # type: ignore[method-assign]
+    process(ada).current()
+    clock.go_on(7200)
+    assert process(ada).current().refresh_token == "refresh-of-ada"
+    refuses(process(bob).current)
+
+
+def test_an_adopted_access_token_alone_is_kept_for_its_user_while_it_lives(
+    process: Process, bob: Authority, clock: Clockwork
+) -> None:
+    process(Authority(first=None)).adopt({"access_token": "of-ada", "expires_in": 60})
+    refuses(process(bob).current)
+    clock.go_on(61)
+    assert process(bob).current().access_token == "access-101"
+
+
+def test_a_named_account_is_told_apart_by_its_name_alone(
+    process: Process, ada: Authority, bob: Authority
+) -> None:
+    for source in (ada, bob):
+        source.whose = {**source.whose, "user": "ada"}
+    assert process(ada).current() == process(bob).current()
+
+
+def test_what_another_user_holds_is_not_brought_back_by_who_was_refused(
+    process: Process, shelf: Shelf, ada: Authority, bob: Authority
+) -> None:
+    process(ada).current()
+    keeper = process(bob)
+    refuses(keeper.current)
+    shelf.slot = None  # somebody made room
+    assert keeper.current().access_token == "access-101"
+
+
+def test_a_record_from_before_this_was_recorded_goes_by_what_was_spent(
+    process: Process, shelf: Shelf, ada: Authority, bob: Authority
+) -> None:
+    token = process(ada).current()
+    assert shelf.slot is not None
+    document, tag = shelf.slot
+    shelf.slot = {key: document[key] for key in document.keys() - {"seeds", "origin"}}, tag
+    assert process(ada).current() == token
+    refuses(process(bob).current)
+
+
+def test_what_begins_is_in_the_record_as_hashes(
+    process: Process, shelf: Shelf, ada: Authority
+) -> None:
+    process(ada).current()
+    assert shelf.slot is not None
+    record = Record.from_document(shelf.slot[0])
+    assert len(record.seeds) == 1
+    assert record.seeds == (record.origin,)
+    assert "refresh-of-ada" not in str(shelf.slot)
+
+
+# --- real servers, real files ----------------------------------------------------------------
+
+
+def test_two_sources_of_one_client_on_one_file(tmp_path: Path) -> None:
+    with TokenServer(users={"ada": "a", "bob": "b"}) as server:
+
+        def keeper(user: str) -> TokenKeeper:
+            first = server.issue(user=user)["refresh_token"]
+            source = RefreshToken(
+                server.token_url, first, client_id="client", client_secret="secret"
+            )
+            return TokenKeeper(source, FileStore(tmp_path / "token.json"))
+
+        ada, bob = keeper("ada"), keeper("bob")
+        token = ada.current()
+        refuses(bob.current)
+        assert ada.renew(token) != token
+        assert server.stats.renewals == 2
+
+
+PROFILE = """
+[{name}]
+prefix = "{server.api_url}"
+store = "file:{place}/state/both.json"
+
+[{name}.source]
+type = "refresh_token"
+token_url = "{server.token_url}"
+client_id = "client"
+client_secret = "secret"
+refresh_token = {kept}
+"""
+
+
+@pytest.mark.parametrize("kind", ["env", "file", "command"])
+def test_two_profiles_of_one_client_on_one_store(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TokenServer(users={"ada": "a", "bob": "b"}) as server:
+        text = ""
+        for name in ("ada", "bob"):
+            first = server.issue(user=name)["refresh_token"]
+            path = tmp_path / name
+            path.write_text(first)
+            monkeypatch.setenv(f"REFRESH_{name}", first)
+            kept = {
+                "env": f'{{ env = "REFRESH_{name}" }}',
+                "file": f'{{ file = "{path}" }}',
+                "command": f'{{ command = ["cat", "{path}"] }}',
+            }[kind]
+            text += PROFILE.format(name=name, server=server, place=tmp_path, kept=kept)
+        config = ConfigFile.read(str(write(tmp_path, text)))
+
+        def keeper(name: str) -> TokenKeeper:
+            return Profile(config, name).keeper()
+
+        token = keeper("ada").current()
+        refuses(keeper("bob").current)
+        assert keeper("ada").current() == token
+        assert server.stats.renewals == 1
+
+
+def test_for_a_token_that_is_good_no_password_manager_is_asked(tmp_path: Path) -> None:
+    with TokenServer() as server:
+        path, asked = tmp_path / "first", tmp_path / "asked"
+        path.write_text(server.issue()["refresh_token"])
+        kept = f'{{ command = ["sh", "-c", "echo >> {asked}; cat {path}"] }}'
+        text = PROFILE.format(name="ada", server=server, place=tmp_path, kept=kept)
+        config = ConfigFile.read(str(write(tmp_path, text)))
+        token = Profile(config, "ada").keeper().current()
+        asked.unlink()
+        assert Profile(config, "ada").keeper().current() == token
+        assert not asked.exists()

@@ -1,0 +1,57 @@
+"""Arguments that were misspelt or are of another kind: what was given, and what was meant."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from tokenadapter.late import late
+
+if TYPE_CHECKING:
+    import difflib
+else:
+    difflib = late("difflib")
+
+__all__ = ["check_names", "kind_of", "nearest", "takes_argument"]
+
+# The flag of a function that takes any number of arguments (inspect.CO_VARARGS).
+_ANY_NUMBER = 0x04
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A question after the valid name that was meant, or ``""`` if none is near."""
+    found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
+    return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def check_names(called: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Check the names of keyword arguments.
+
+    :param called: the class or function that they were given to, as its caller knows it.
+    :raises TypeError: if one is not among *known*; the error names the closest one that is.
+    """
+    valid = set(known)
+    for name in given:
+        if name not in valid:
+            raise TypeError(f"{called}() takes no argument {name!r}.{nearest(name, valid)}")
+
+
+def takes_argument(function: Callable[..., Any]) -> bool:
+    """Whether a function can be called with one argument, unless it certainly cannot."""
+    # A method, or an object with the method __call__, is given itself first.
+    method = getattr(function, "__func__", None)
+    if method is None and not hasattr(function, "__code__"):
+        method = getattr(getattr(function, "__call__", None), "__func__", None)  # noqa: B004
+    code = getattr(function if method is None else method, "__code__", None)
+    implied = 0 if method is None else 1
+    return code is None or code.co_argcount > implied or bool(code.co_flags & _ANY_NUMBER)
+
+
+def kind_of(value: object) -> str:
+    """What *value* is, in words; its content may be a secret, and is not shown."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}: pass an instance, {value.__name__}(...)"
+    if isinstance(value, type(sys)):
+        return f"the module {value.__name__}"
+    return f"of type {type(value).__name__}"
