@@ -23,7 +23,7 @@ from tokenadapter.signing import add_cookies, signed, whole_copy
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
-    from os import PathLike
+    import os
 
     from requests import Response, Session
 
@@ -101,7 +101,7 @@ class TokenAdapter(HTTPAdapter):
         prefix: str,
         source: Grant | TokenSource | TokenKeeper,
         *,
-        store: TokenStore | str | PathLike[str] | None = None,
+        store: TokenStore | str | os.PathLike[str] | None = None,
         verdict: Callable[[Response], object] | None = None,
         max_replays: int = 1,
         replay_limit: int = 64 * 1024 * 1024,

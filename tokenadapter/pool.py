@@ -19,7 +19,7 @@ from tokenadapter.signers import Signer, changing, sorted_out
 from tokenadapter.urlopen import with_token
 
 if TYPE_CHECKING:
-    from os import PathLike
+    import os
 
     from tokenadapter.keeper import TokenKeeper
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
@@ -55,7 +55,7 @@ class TokenPoolManager(PoolManager):
         prefix: str,
         source: Grant | TokenSource | TokenKeeper,
         *,
-        store: TokenStore | str | PathLike[str] | None = None,
+        store: TokenStore | str | os.PathLike[str] | None = None,
         num_pools: int = 10,
         headers: Mapping[str, str] | None = None,
         **settings: Any,
