@@ -34,7 +34,7 @@ from tokenadapter.signing import add_cookies, named_host, signed, whole_copy
 from tokenadapter.token import Token, header_value
 
 if TYPE_CHECKING:
-    from os import PathLike
+    import os
 
     from requests import Response, Session
 
@@ -117,7 +117,7 @@ class TokenAdapter(HTTPAdapter):
         prefix: str,
         source: Grant | TokenSource | TokenKeeper,
         *,
-        store: TokenStore | str | PathLike[str] | None = None,
+        store: TokenStore | str | os.PathLike[str] | None = None,
         verdict: Callable[[Response], object] | None = None,
         max_replays: int = 1,
         replay_limit: int = 64 * 1024 * 1024,

@@ -21,7 +21,7 @@ from tokenadapter.spelling import check_names, kind_of
 from tokenadapter.urlopen import with_token
 
 if TYPE_CHECKING:
-    from os import PathLike
+    import os
 
     from tokenadapter.keeper import TokenKeeper
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
@@ -57,7 +57,7 @@ class TokenPoolManager(PoolManager):
         prefix: str,
         source: Grant | TokenSource | TokenKeeper,
         *,
-        store: TokenStore | str | PathLike[str] | None = None,
+        store: TokenStore | str | os.PathLike[str] | None = None,
         num_pools: int = 10,
         headers: Mapping[str, str] | None = None,
         **settings: Any,

@@ -20,10 +20,13 @@ from tokenadapter.stores._system import Refused, is_locked
 from tokenadapter.stores._trouble import failure
 
 if TYPE_CHECKING:
+    import shlex
+
     import filelock
     from filelock import BaseFileLock
 else:
     filelock = late("filelock")
+    shlex = late("shlex")
 
 __all__ = ["LockFile", "TenureLock", "under_lock"]
 
@@ -112,9 +115,10 @@ class LockFile:
     def _check_owner(self) -> None:
         owner = _strangers.owner(self.path) if self._private else None
         if owner is not None:
+            command = f"chown {os.geteuid()} {shlex.quote(self.path)}"
             message = (
                 f"{self.path} belongs to another user ({owner}), one of whose programs holds the "
-                f"lock: end that program, and run `chown {os.geteuid()} {self.path}` as root"
+                f"lock: end that program, and run `{command}` as root"
             )
             raise failure(self._slot, f"lock {self.path}", Refused(message))
 
