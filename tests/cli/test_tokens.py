@@ -192,3 +192,14 @@ def test_times(text: str, meant: float) -> None:
     from tokenadapter.cli.common import seconds
 
     assert seconds(text) == meant
+
+
+def test_a_header_says_bearer_only_of_a_bearer_token(
+    command: Command, server: TokenServer, profile: Path
+) -> None:
+    server.fail_next(200, body={"access_token": "made-up", "token_type": "DPoP"})
+    code, out, err = command("header", "billing")
+    assert (code, out) == (3, "")
+    assert "must not be sent as a Bearer token" in err
+    # How it is sent is up to who asks for the bare token.
+    assert command("token", "billing")[1] == "made-up\n"
