@@ -473,6 +473,21 @@ def test_a_second_ctrl_c_loses_nothing(stage):
     stage.assert_kept()
 
 
+def test_the_interpreter_waits_for_a_daemon_thread_that_renews_by_itself(stage):
+    text = """
+    keeper = new_keeper(inline=True)
+    threading.Thread(target=keeper.current, daemon=True).start()
+    sys.stdin.readline()
+    tell_when_ending()
+    """
+    with stage.renewing(text) as (program, hold):
+        program.go_on()
+        assert program.said() == "ending"
+        hold.release()
+        assert program.ended() == 0
+    stage.assert_kept()
+
+
 def test_a_handler_that_raises_nothing_is_called_at_once(stage):
     text = """
     signal.signal(signal.SIGTERM, lambda number, frame: tell("mine"))

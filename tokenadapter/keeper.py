@@ -276,7 +276,9 @@ class TokenKeeper:
         An interpreter that exits waits by itself; so do pools, servers, and signals that have no
         handler: docs/howto/processes.md lists them.  Call this method before ``os._exit()``,
         ``os.execv()`` or anything else that ends the process at once, and in a test before you
-        look at the effects of a renewal in the background.  A signal handler may call it.
+        look at the effects of a renewal in the background.  A signal handler that calls it may
+        wait in vain for a renewal that needs a lock of the interrupted thread: call ``sys.exit()``
+        there.
 
         :param timeout: seconds to wait at most.  ``None`` waits as long as it takes: for ever, if
             the token cannot be saved.

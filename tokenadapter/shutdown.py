@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # at no cost, unlike signal
 import _thread
+import atexit
 import os
 import sys
 import threading
@@ -292,6 +293,14 @@ def _is_over_now() -> None:
         see_to_signals()
 
 
+def _wait_for_daemon_threads() -> None:
+    """Wait for those that renew in their own thread: the interpreter waits for others only."""
+    global _is_ending  # noqa: PLW0603
+    with _ending():
+        _is_ending = False  # what the program does at its exit may need a token
+
+
+atexit.register(_wait_for_daemon_threads)
 if _SIGURG is not None:
     try:
         threading._register_atexit(_is_over_now)  # type: ignore[attr-defined]
