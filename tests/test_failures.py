@@ -145,7 +145,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             failures.locked_apart(STORE, "web-2:4711:99:5:6", 8.2),
             StoreError,
             "excludes nobody on another machine: process 4711 on web-2 is renewing the token",
-            "Nothing was sent: next attempt in 8 s.",
+            "Nothing was sent; next attempt in 8 s.",
             "RedisStore or SQLStore",
         )
     ],
@@ -154,7 +154,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             failures.ending(),
             RefreshTemporarilyFailed,
             "This process is ending, so it begins no renewal.",
-            "what was stored is kept",
+            "the stored token is kept",
             "another process can renew",
         )
     ],

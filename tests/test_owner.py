@@ -92,6 +92,30 @@ def test_what_is_no_name_names_nobody(name: str) -> None:
 
 
 @on_linux
+@pytest.mark.parametrize(
+    ("options", "is_known"),
+    [
+        (["--pid", "--fork", "--kill-child"], False),
+        (["--pid", "--fork", "--kill-child", "--mount-proc"], True),
+        (["--time", "--boottime", "1000", "--fork", "--kill-child"], True),
+    ],
+    ids=["processes, and the /proc of another", "processes", "times"],
+)
+def test_numbers_and_starts_are_not_compared_with_those_of_another_namespace(
+    options: list[str], is_known: bool
+) -> None:
+    alone = ["unshare", *options]
+    if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no namespaces of its own here")
+    done = subprocess.run([*alone, sys.executable, "-c", TELL], check=True, stdout=subprocess.PIPE)
+    host, _, _, namespace, boot = done.stdout.decode().strip().split(":")
+    assert bool(namespace) is is_known
+    ours = owner.this_process().split(":")
+    assert namespace != ours[3]
+    assert (host, boot) == (ours[0], ours[4])
+
+
+@on_linux
 def test_a_process_that_proc_hides_is_looked_for_by_its_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

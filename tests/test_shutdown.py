@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -46,6 +47,13 @@ def tell_when_ending():
         while not shutdown.is_ending():
             time.sleep(0.001)
         tell("ending")
+    threading.Thread(target=watch, daemon=True).start()
+
+def tell_when_over():
+    def watch():
+        while not shutdown._is_over or shutdown._guard < bool(shutdown._presentations) * 2:
+            time.sleep(0.001)
+        tell("over")
     threading.Thread(target=watch, daemon=True).start()
 
 def tell_actions():
@@ -94,6 +102,11 @@ class Stage:
 
 
 class Program(subprocess.Popen[str]):
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *rest)
+
     def said(self) -> str:
         assert self.stdout is not None
         return self.stdout.readline().strip()
@@ -236,6 +249,39 @@ def test_it_waits_no_longer_than_the_source_and_a_save_may_take(stage):
         assert program.ended() == -signal.SIGTERM
 
 
+def test_a_lock_of_the_interrupted_thread_does_not_delay_the_save_for_long(stage):
+    # The renewal logs too: its request, at the level DEBUG.
+    text = """
+    import logging
+
+    logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
+    handler = logging.getLogger().handlers[0]
+    shutdown._SAVES_WITHIN = 3600.0
+    keeper = new_keeper(timeout=3600)
+    keeper.adopt({"access_token": "x", "refresh_token": sys.stdin.readline().strip(),
+                  "issued_at": 1, "expires_at": 2})
+    handler.setLevel(logging.DEBUG)
+    in_thread(keeper.current)
+    sys.stdin.readline()
+    with handler.lock:
+        tell("has the lock")
+        while not shutdown.is_ending():
+            time.sleep(0.001)
+    threading.Event().wait()
+    """
+    with stage.server.hold(processed=True) as hold, stage.start(text) as program:
+        program.stdin.write(stage.server.issue()["refresh_token"])
+        program.go_on()
+        assert hold.arrived.wait(PATIENCE)
+        program.go_on()
+        while program.said() != "has the lock":
+            pass
+        program.send_signal(signal.SIGTERM)
+        hold.release()
+        assert program.ended() == -signal.SIGTERM
+    stage.assert_kept()
+
+
 def test_process_1_of_a_container_goes_on_as_it_would(stage):
     alone = ("unshare", "--pid", "--fork", "--kill-child")
     if subprocess.run([*alone, "true"], capture_output=True).returncode:
@@ -376,6 +422,85 @@ def test_a_handler_of_the_program_waits_until_the_main_thread_has_saved(stage):
         program.send_signal(signal.SIGTERM)
         hold.release()
         assert program.ended() == 7
+    stage.assert_kept()
+
+
+# --- when the program is over ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "status"),
+    [
+        ("SIGINT", "", 0),
+        ("SIGTERM", "signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7))", 0),
+        ("SIGTERM", "", -signal.SIGTERM),
+    ],
+    ids=["Ctrl-C", "a handler of the program", "no handler"],
+)
+@pytest.mark.parametrize("begun", ["before", "afterwards"])
+def test_what_ends_the_wait_of_the_interpreter_waits_itself(stage, begun, name, setting, status):
+    text = f"""
+    {setting}
+    keeper = new_keeper()
+
+    def work():
+        if {begun!r} == "afterwards":
+            threading.main_thread().join()
+        keeper.current()
+        tell_when_over()
+
+    in_thread(work)
+    """
+    stage.adopt(stage.path, left=100.0)  # the renewal is in the background
+    with stage.renewing(text) as (program, hold):
+        assert program.said() == "over"
+        for _ in range(3):
+            program.send_signal(getattr(signal, name))
+            time.sleep(0.1)  # else they would count as one
+        assert program.poll() is None
+        hold.release()
+        assert program.ended() == status
+    stage.assert_kept()
+
+
+def test_a_second_ctrl_c_loses_nothing(stage):
+    with stage.renewing("tell_when_over(); new_keeper().current()") as (program, hold):
+        program.send_signal(signal.SIGINT)
+        assert program.said() == "over"
+        program.send_signal(signal.SIGINT)
+        hold.release()
+        assert program.ended() == -signal.SIGINT
+    stage.assert_kept()
+
+
+def test_the_interpreter_waits_for_a_daemon_thread_that_renews_by_itself(stage):
+    text = """
+    keeper = new_keeper(inline=True)
+    threading.Thread(target=keeper.current, daemon=True).start()
+    sys.stdin.readline()
+    tell_when_ending()
+    """
+    with stage.renewing(text) as (program, hold):
+        program.go_on()
+        assert program.said() == "ending"
+        hold.release()
+        assert program.ended() == 0
+    stage.assert_kept()
+
+
+def test_a_handler_that_raises_nothing_is_called_at_once(stage):
+    text = """
+    signal.signal(signal.SIGTERM, lambda number, frame: tell("mine"))
+    new_keeper().current()
+    tell_when_over()
+    """
+    stage.adopt(stage.path, left=100.0)
+    with stage.renewing(text) as (program, hold):
+        assert program.said() == "over"
+        program.send_signal(signal.SIGTERM)
+        assert program.said() == "mine"
+        hold.release()
+        assert program.ended() == 0
     stage.assert_kept()
 
 

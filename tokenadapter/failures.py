@@ -108,9 +108,9 @@ def lost(store: TokenStore) -> ReauthRequired:
 def begun_before(store: TokenStore) -> ReauthRequired:
     return ReauthRequired(
         f"The function that obtains tokens has returned a refresh token before, and {store!r} "
-        "holds none now. Called without it, the function could present one that was spent, which "
-        f"may revoke the grant. The function was not called. {NEW_LOGIN} If the function can log "
-        "in by itself, TokenKeeper.refresh() calls it.",
+        "holds none now. Called without one, the function might present a spent refresh token, "
+        "for which the server may revoke the grant. The function was not called. "
+        f"{NEW_LOGIN} If the function can log in by itself, call TokenKeeper.refresh().",
         reason="store_lost",
     )
 
@@ -118,10 +118,10 @@ def begun_before(store: TokenStore) -> ReauthRequired:
 def locked_apart(store: TokenStore, holder: str, left: float) -> StoreError:
     return StoreError(
         f"The lock of {store!r} excludes nobody on another machine: {owner.described(holder)} is "
-        "renewing the token while this process has the lock. That is how a network file system "
-        "behaves whose locks are local (NFS with local locks, SMB, sshfs). Nothing was sent: next "
-        f"attempt in {left:.0f} s. Let machines share a token by RedisStore or SQLStore, or give "
-        "each a file and a login of its own."
+        "renewing the token while this process has the lock. The file seems to be on a network "
+        "file system whose locks are local to each machine (NFS with local locks, SMB, sshfs). "
+        f"Nothing was sent; next attempt in {left:.0f} s. To share a token between machines, use "
+        "RedisStore or SQLStore; else give each machine its own file and its own login."
     )
 
 
@@ -166,8 +166,8 @@ def ended(error: BaseException) -> RefreshTemporarilyFailed:
 
 def ending() -> RefreshTemporarilyFailed:
     return RefreshTemporarilyFailed(
-        "This process is ending, so it begins no renewal. Nothing was sent, and what was stored is "
-        "kept: another process can renew."
+        "This process is ending, so it begins no renewal. Nothing was sent, and the stored token "
+        "is kept: another process can renew it."
     )
 
 

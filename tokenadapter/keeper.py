@@ -286,16 +286,18 @@ class TokenKeeper:
             return None
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until this process renews the token no more, the save included.
+        """Wait until no renewal of this process is under way, the save included.
 
-        An interpreter that exits does that by itself, and so do pools, servers and signals that
-        have no handler: docs/howto/processes.md lists them.  Call it before ``os._exit()``,
-        ``os.execv()`` or whatever else ends the process at once, and in a test before looking at
-        what a renewal in the background has done.
+        An interpreter that exits waits by itself; so do pools, servers, and signals that have no
+        handler: docs/howto/processes.md lists them.  Call this method before ``os._exit()``,
+        ``os.execv()`` or anything else that ends the process at once, and in a test before you
+        look at the effects of a renewal in the background.  A signal handler that calls it may
+        wait in vain for a renewal that needs a lock of the interrupted thread: call ``sys.exit()``
+        there.
 
-        :param timeout: for how many seconds to wait at most; ``None``: as long as it takes, which
-            is for ever while the token cannot be saved.
-        :returns: ``False`` if a renewal is still under way, or if the renewal itself calls this.
+        :param timeout: seconds to wait at most.  ``None`` waits as long as it takes: for ever, if
+            the token cannot be saved.
+        :returns: ``False`` if a renewal is still under way, or if the renewal itself called this.
         """
         errands: Errands | None = self._made.get("errands")
         return errands is None or errands.flight.wait(inf if timeout is None else timeout)

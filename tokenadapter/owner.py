@@ -22,8 +22,9 @@ def this_process() -> str:
     pid = os.getpid()
     name = _NAMES.get(pid)
     if name is None:
-        start = _start_of(str(pid)) or os.urandom(6).hex()
-        name = _NAMES[pid] = f"{_host()}:{pid}:{start}:{_namespace()}:{_boot()}"
+        namespace = _namespace()
+        start = (namespace and _start_of(str(pid))) or os.urandom(6).hex()
+        name = _NAMES[pid] = f"{_host()}:{pid}:{start}:{namespace}:{_boot()}"
     return name
 
 
@@ -92,11 +93,19 @@ def _host() -> str:
 
 
 def _namespace() -> str:
+    """In which numbers and start times mean the same; empty if /proc has those of another."""
     try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return ""  # it was not mounted in this namespace
         # "pid:[4026531836]"
-        return os.readlink("/proc/self/ns/pid")[5:-1]
+        found = os.readlink("/proc/self/ns/pid")[5:-1]
     except (OSError, AttributeError):
         return ""
+    try:
+        # "time:[4026531834]": each has a boot of its own to count from.
+        return f"{found}-{os.readlink('/proc/self/ns/time')[6:-1]}"
+    except OSError:  # before Linux 5.6 there is but one
+        return found
 
 
 def _boot() -> str:

@@ -16,18 +16,27 @@ notice that the pool ends it: with a handler that stays, 7 of 20 pools hung.  On
 can change handlers.  A helper asks it to by SIGURG, whose default action is none.  That interrupts
 the main thread in what it waits for, so it also runs the handlers of signals that it has missed.
 
-Handlers interrupt the main thread anywhere, so they take no lock that it may hold.
+Handlers interrupt the main thread anywhere, so they take no lock that it may hold.  The thread that
+presents may need such a lock: that of a log, for example.  So a handler does not wait for it in one
+go, but returns now and then for a moment, in which the main thread goes on.
+
+**The end of the program.**  The interpreter waits for helper threads, but not if a signal handler
+raises an exception meanwhile: a second Ctrl-C, or a second SIGTERM whose handler calls
+``sys.exit()``.  From then on, handlers that raise one do so when nothing is presented.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # at no cost, unlike signal
+import _thread
+import atexit
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import Any, Final, Self
 
 from tokenadapter.threads import Latch
@@ -38,6 +47,9 @@ __all__ = ["SignalsPutOff", "is_awaited", "is_ending", "presenting", "see_to_sig
 _SAVES_WITHIN: Final = 10.0
 # Seconds within which a main thread answers unless it is busy outside of Python.
 _ANSWERS_WITHIN: Final = 0.5
+# Seconds for which a handler waits at a time, and for which the main thread goes on in between.
+_TURN: Final = 0.5
+_BREAK: Final = 0.02
 _SIGURG: Final[int | None] = getattr(_signal, "SIGURG", None)
 # The signals that ask a process to end, and do so by default.
 _ENDINGS: Final[list[int]] = [
@@ -50,9 +62,16 @@ _WAITS: Final = {"pause", "sigwait", "sigwaitinfo", "sigtimedwait"}
 # clock.
 _presentations: dict[Latch, float] = {}
 _is_ending = False
-# Whether the handlers are in place, and whether the main thread is about to change that.
-_is_guarding = False
+# Until when to wait at least: a token that could not be saved for long gets as much time as any.
+_waits_until = 0.0
+# Whether the program is over, so that the interpreter waits for its threads.
+_is_over = False
+# Which handlers are in place (none, those of signals that end the process by default, or of all),
+# and whether the main thread is about to change that.
+_guard = 0
 _is_seeing = False
+# The program's own handlers, where ours is in place.
+_programs: dict[int, Callable[[int, Any], object]] = {}
 # Whether this process, a child of billiard, waits before its end.
 _is_hooked = False
 
@@ -78,7 +97,8 @@ def presenting(seconds: float, asked: Callable[[int, Any], object]) -> Iterator[
     finally:
         del _presentations[over]
         over.set()
-        _ask_main_thread(asked)
+        if not _is_ending:
+            _ask_main_thread(asked)
 
 
 def is_ending() -> bool:
@@ -126,11 +146,11 @@ class SignalsPutOff:
 
 def _ask_main_thread(asked: Callable[[int, Any], object]) -> None:
     """Have the main thread see to the signals, if it can be asked."""
-    if _SIGURG is None or not (_is_guarding or _defaults()):
+    if _SIGURG is None or not (_guard or _is_over or _defaults()):
         return
     main = threading.main_thread().ident or 0
     pause, end = 0.0002, time.monotonic() + _ANSWERS_WITHIN
-    while _is_guarding != bool(_presentations) and time.monotonic() < end:
+    while _guard != _wanted() and time.monotonic() < end:
         if _signal.getsignal(_SIGURG) != asked or _waits_for_signals(main):
             break
         # Again and again: it may be about to wait for something.
@@ -158,50 +178,134 @@ def _defaults() -> list[int]:
 
 def see_to_signals() -> None:
     """Put the handlers where they belong now.  Only the main thread can."""
-    global _is_guarding, _is_seeing  # noqa: PLW0603 - there is one process
+    global _guard, _is_seeing  # noqa: PLW0603 - there is one process
     if _is_seeing:
         return  # it was asked again meanwhile, and looks again
     _is_seeing = True
     try:
         # A thread that registers, and then finds us guarding, is seen here: on a second look at the
         # latest.
-        while _is_guarding != bool(_presentations):
-            _is_guarding = not _is_guarding
-            if _is_guarding:
-                for number in _defaults():
-                    _signal.signal(number, _end)
-            else:
-                for number in _ENDINGS:
-                    if _signal.getsignal(number) == _end:
-                        _signal.signal(number, _signal.SIG_DFL)
+        while _guard != (wanted := _wanted()):
+            _guard = wanted
+            if not wanted:
+                _put_back()
+                continue
+            for number in _defaults():
+                _signal.signal(number, _end)
+            if _is_over:
+                for number in _handled():
+                    _programs[number] = _signal.signal(number, _handle_when_over)
     finally:
         _is_seeing = False
 
 
+def _wanted() -> int:
+    """Which handlers should be in place."""
+    return 0 if not _presentations else 2 if _is_over else 1
+
+
+def _put_back() -> None:
+    for number in _ENDINGS:
+        if _signal.getsignal(number) == _end:
+            _signal.signal(number, _signal.SIG_DFL)
+    while _programs:
+        number, handler = _programs.popitem()
+        if _signal.getsignal(number) == _handle_when_over:
+            _signal.signal(number, handler)
+
+
+def _handled() -> list[int]:
+    """The signals that have a handler of the program's."""
+    return [
+        number
+        for number in range(1, _signal.NSIG)
+        if number != _SIGURG
+        and callable(handler := _signal.getsignal(number))
+        and handler not in (_end, _handle_when_over)
+    ]
+
+
 def _end(number: int, frame: object) -> None:
     """End this process by a signal, as its default action does, when nothing is presented."""
-    global _is_ending, _is_guarding
-    with _ending():
-        _signal.signal(number, _signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-    # The kernel spares process 1 of a container.
-    _is_ending, _is_guarding = False, True
-    see_to_signals()
+    if _end_within(_TURN, number):
+        return
+    try:
+        _thread.start_new_thread(_remind, (number,))
+    except RuntimeError:  # there are too many threads
+        _end_within(inf, number)
+
+
+def _end_within(seconds: float, number: int) -> bool:
+    global _is_ending, _guard
+    with _ending(seconds) as is_over:
+        if is_over:
+            _signal.signal(number, _signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+    if is_over:
+        # The kernel spares process 1 of a container.
+        _is_ending, _guard = False, 1
+        see_to_signals()
+    return is_over
+
+
+def _remind(number: int) -> None:
+    """Let the main thread go on for a moment, and then call the handler of a signal again."""
+    time.sleep(_BREAK)
+    _signal.pthread_kill(threading.main_thread().ident, number)
+
+
+def _handle_when_over(number: int, frame: object) -> None:
+    """Call the handler of the program, and raise what it raises when nothing is presented."""
+    try:
+        _programs[number](number, frame)
+    except BaseException:
+        with _ending():
+            raise
 
 
 @contextmanager
-def _ending() -> Iterator[None]:
-    """Present nothing from now on, and wait until nothing is presented."""
-    global _is_ending  # noqa: PLW0603
-    _is_ending = True
+def _ending(seconds: float = inf) -> Iterator[bool]:
+    """Present nothing from now on, and wait until nothing is presented.
+
+    :param seconds: to wait at most.
+    :returns: gives whether the wait is over.
+    """
+    global _is_ending, _waits_until
+    begun = time.monotonic()
+    if not _is_ending:
+        _is_ending, _waits_until = True, begun + _SAVES_WITHIN
     # What handlers of the program raise would end the wait.
     handled = [number for number in range(1, _signal.NSIG) if callable(_signal.getsignal(number))]
     with SignalsPutOff(number for number in handled if number != _SIGURG):
-        # A token that could not be saved for long gets as much time as any.
-        least = time.monotonic() + _SAVES_WITHIN
+        left = 0.0
         for over, end in _presentations.copy().items():
-            over.wait(max(end, least) - time.monotonic())
-        yield
+            last = max(end, _waits_until)
+            if not over.wait(min(last, begun + seconds) - time.monotonic()):
+                left = max(left, last - time.monotonic())
+        yield left <= 0
+
+
+def _is_over_now() -> None:
+    """The main thread is about to wait for the others."""
+    global _is_over  # noqa: PLW0603
+    _is_over = True
+    with suppress(ValueError):  # this is another interpreter than the main one
+        see_to_signals()
+
+
+def _wait_for_daemon_threads() -> None:
+    """Wait for those that renew in their own thread: the interpreter waits for others only."""
+    global _is_ending  # noqa: PLW0603
+    with _ending():
+        _is_ending = False  # what the program does at its exit may need a token
+
+
+atexit.register(_wait_for_daemon_threads)
+if _SIGURG is not None:
+    try:
+        threading._register_atexit(_is_over_now)  # type: ignore[attr-defined]
+    except RuntimeError:  # it waits already
+        _is_over = True
 
 
 # --- servers and workers -----------------------------------------------------------------
@@ -280,9 +384,9 @@ def _wait_at_end(**circumstances: object) -> None:
 
 def _after_fork_in_child() -> None:
     """No thread presents anything here."""
-    global _is_ending, _is_hooked, _is_seeing  # noqa: PLW0603
+    global _is_ending, _is_hooked, _is_over, _is_seeing  # noqa: PLW0603
     _presentations.clear()
-    _is_ending = _is_hooked = _is_seeing = False
+    _is_ending = _is_hooked = _is_over = _is_seeing = False
     see_to_signals()
 
 

@@ -51,7 +51,7 @@ class WritesBlindly(Lease):
 
 
 class DecidesBeforeTheLock(KernelLock):
-    """Nobody looks again under the lock"""
+    """The record is not read again under the lock"""
 
     def idle(self, s: State, p: Process) -> Steps:
         for what, after in super().idle(s, p):
@@ -98,7 +98,7 @@ class TrustsTheGraceForEver(LeaseWithGrace):
 
 
 class ForgetsWhomItReplaces(LeaseWithGraceOnOneMachine):
-    """An intent ends the belief in the one that it replaces"""
+    """An intent supersedes the intent that it replaces"""
 
     def intent(self, p: Process) -> frozenset[str]:
         return frozenset({p.name})
@@ -112,7 +112,7 @@ class DoesNotConfirm(LeaseWithGrace):
 
 
 class LooksAtNoClock(Lease):
-    """The clock is not looked at before the first byte"""
+    """The clock is not checked before the first byte"""
 
     def is_late(self, s: State, p: Process) -> bool:
         return False
@@ -164,21 +164,21 @@ class DropsLateAnswers(KernelLock):
 
 
 class SavesLateAnswers(Lease):
-    """A late answer is saved, whatever is there"""
+    """A late answer replaces whatever is there"""
 
     def is_still_ours(self, s: State, p: Process) -> bool:
         return True
 
 
 class NotesNothing(KernelLock):
-    """What a rotation has spent is not noted"""
+    """No note is kept of spent refresh tokens"""
 
     def is_spent(self, s: State, r: Record) -> bool:
         return False
 
 
 class WritesNothingBack(KernelLock):
-    """What a process remembers is not written back"""
+    """A process does not write back the newer record that it remembers"""
 
     def locked(self, s: State, p: Process) -> Steps:
         if self.is_newer(p.memory, s.record):
@@ -212,14 +212,14 @@ class StoreForgetsIntents(Lease):
 
 
 class StoreForgetsNotes(KernelLock):
-    """The store goes back, and the notes of what was spent go with it"""
+    """The store reverts, and so do the notes of spent refresh tokens"""
 
     def gone_back(self, s: State, record: Record) -> State:
         return super().gone_back(s, record)._replace(spent=frozenset())
 
 
 class KilledBeforeTheNote(KernelLock):
-    """A process is killed between the save and the note, and then the store goes back"""
+    """A process is killed between the save and the note, and then the store reverts"""
 
     def sent(self, s: State, p: Process) -> Steps:
         for what, after in super().sent(s, p):
@@ -231,7 +231,7 @@ class KilledBeforeTheNote(KernelLock):
 
 
 class StandsStillBeforeTheFirstByte(LooksAtNoClock):
-    """A process stands still, beyond its deadline, between its clock and the first byte"""
+    """A process stands still, beyond its deadline, between its clock check and the first byte"""
 
 
 class Case(NamedTuple):
