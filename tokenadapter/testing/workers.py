@@ -49,8 +49,6 @@ ROUNDS = 10
 # Seconds after which a forked child is ended by the kernel.
 _LONGEST = 60
 
-_give_way: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep(0))
-
 
 def in_threads(work: Callable[[int], object], numbers: Sequence[int]) -> None:
     """Run *work* for each number in a thread of its own; raise the first error."""
@@ -142,7 +140,8 @@ def step_by_step() -> Iterator[None]:
     A lock is taken within microseconds: one attempt would otherwise be over before the next begins.
     """
     before = sys.getprofile()
-    sys.setprofile(lambda *_: _give_way())
+    # Not sched_yield: it waits for whatever else computes on the machine, thousands of times.
+    sys.setprofile(lambda *_: time.sleep(0))
     try:
         yield
     finally:
