@@ -18,7 +18,9 @@ VERSION = re.search(
 # older version may do as well: nobody has tried.
 EXTRAS = {
     # One for each store beyond a file and memory, by its name.
-    "redis": ["redis>=5.2"],
+    # The first that tries again by itself where a connection breaks: the client of Django's cache
+    # has no other way to do so.
+    "redis": ["redis>=6"],
     # The first that was released.
     "valkey": ["valkey>=6"],
     "sql": ["sqlalchemy>=2.0.30"],
