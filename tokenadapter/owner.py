@@ -2,8 +2,8 @@
 
 A process names itself ``host:process:start:namespace:boot``.  The host is for people.  A waiter can
 look for the process only if boot and namespace are its own.  The start time tells the named process
-from a later one with the same process ID.  Only Linux provides all of this.  If anything is unknown,
-the process does not count as dead.
+from a later one with the same process ID.  Only Linux provides all of this.  If anything is
+unknown, the process does not count as dead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 
 __all__ = ["described", "has_died", "is_elsewhere", "this_process"]
 
-# The names of this process by process ID: a forked child inherits the name of its parent.
+# By process ID: a forked child inherits this, and needs a name of its own.
 _NAMES: dict[int, str] = {}
 
 

@@ -322,8 +322,8 @@ class _Task:
 def _uvicorn_waiting() -> Iterator[bool]:
     """While a block runs, keep uvicorn from stopping, if it serves in this process.
 
-    uvicorn has its own handlers.  When it has stopped, it restores the previous action, which is the
-    default, and raises the signal again.
+    uvicorn has its own handlers.  When it has stopped, it restores the previous action, which is
+    the default, and raises the signal again.
 
     :returns: yields ``False`` if uvicorn is about to stop.
     """
