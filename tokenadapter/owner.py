@@ -71,7 +71,9 @@ def _start_of(pid: str) -> str | None:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+    # The state is that of the main thread; other threads may go on without it.
+    has_ended = fields[0] in (b"Z", b"X") and fields[17] in (b"0", b"1")
+    return "" if has_ended else fields[19].decode()
 
 
 def _exists(pid: str) -> bool:
