@@ -70,6 +70,33 @@ def test_a_process_has_died_when_it_is_killed_and_when_it_is_gone(
 
 
 @on_linux
+def test_a_process_whose_main_thread_alone_has_ended_lives() -> None:
+    program = f"""
+import ctypes, os, threading, time
+
+def work():
+    main = os.getpid()
+    while open(f"/proc/{{main}}/task/{{main}}/stat").read().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.001)
+    print("alone", flush=True)
+    input()
+
+{TELL}
+threading.Thread(target=work).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        name = process.stdout.readline().strip()
+        assert process.stdout.readline() == "alone\n"
+        assert not owner.has_died(name)
+        process.kill()
+    assert owner.has_died(name)
+
+
+@on_linux
 def test_another_process_with_the_same_number_is_not_the_one_that_died() -> None:
     assert owner.has_died(with_part(owner.this_process(), 2, "1"))
 

@@ -1,18 +1,18 @@
-"""What a program may never need is imported late, and never while the process forks.
+"""Import late what a program may never need, and never while the process forks.
 
-While a thread imports a module, the module is locked.  A child that is forked meanwhile inherits
-the lock, but not the thread that would release it, and hangs as soon as it needs that module.  So
-threads import late only under a guard, and a fork waits for the guard.
+While a thread imports a module, the import system locks that module.  A child that is forked in the
+meantime inherits the lock, but not the thread that would release it, and hangs as soon as it needs
+the module.  So threads import late only under a guard, and a fork waits for the guard.
 
-A module that is needed late is named once, at the head of the module that needs it::
+Name a module that is needed late once, at the head of the module that needs it::
 
     if TYPE_CHECKING:
         from tokenadapter import failures
     else:
         failures = late("tokenadapter.failures")
 
-The head of a module must use nothing of it: a thread that waits for the guard there would keep the
-other module locked.  ``tests/imports.py`` finds each import that circumvents the guard.
+The code at module level must not use it: a thread that waits for the guard there would keep the
+importing module locked.  ``tests/imports.py`` finds every import that circumvents the guard.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = ["imported", "importing", "late", "load"]
 
-# Seconds that a fork waits for imports at most, and an import for a fork: either may wait for
-# something that the other one has.  A machine that is busy takes several for some imports.
+# The most seconds that a fork waits for imports, or an import for a fork: each may need something
+# that the other holds.  On a busy machine, some imports take several seconds.
 _PATIENCE = 30.0
 
 
-class late:  # noqa: N801 - to others it is a function
+class late:  # noqa: N801 - callers use it as a function
     """A stand-in for the module *name*, which is imported when something of it is first used."""
 
     _module: Any = None
@@ -49,10 +49,10 @@ class late:  # noqa: N801 - to others it is a function
         return self._module
 
 
-class importing:  # noqa: N801 - to others it is a function
+class importing:  # noqa: N801 - callers use it as a function
     """Keep this process from being forked while a block imports.
 
-    The block does nothing else, and waits for nothing.
+    The block must do nothing else, and wait for nothing.
     """
 
     def __enter__(self) -> None:
@@ -92,7 +92,7 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     try:
         _guard.release()
-    except RuntimeError:  # it was not to be had in time
+    except RuntimeError:  # the guard was not acquired in time
         return
 
 
@@ -110,11 +110,12 @@ def _register() -> None:
 
 
 def _become_first_hook() -> None:
-    """See to it that a fork waits for imports before it takes the lock of ``logging``.
+    """Make a fork wait for imports before it takes the lock of ``logging``.
 
-    Hooks are called in reverse order.  If ``logging`` was imported after us, a fork has its lock
-    when it begins to wait for imports, and a module that makes a logger waits for the fork.  A
-    program without other threads does without this, and does not pay for ``logging``.
+    Hooks are called in reverse order.  If ``logging`` was imported after this module, a fork takes
+    the lock of ``logging`` before it waits for imports, and a module under import that makes a
+    logger waits for the fork.  A program without other threads skips this, and does not pay for
+    ``logging``.
     """
     threading = sys.modules.get("threading")
     if "logging" in sys.modules or (threading is not None and threading.active_count() > 1):
@@ -123,7 +124,7 @@ def _become_first_hook() -> None:
         _register()
 
 
-# Re-entrant: a module may import late, and a signal handler may fork, in the thread that has it.
+# Re-entrant: in the thread that holds it, a module may import late, and a signal handler may fork.
 _guard = RLock()
 _is_first_hook = True
 

@@ -1,10 +1,9 @@
 """Which process holds a lock or awaits an answer, and whether that process has died.
 
-A process names itself ``host:process:start:namespace:boot``.  The host is for people.  The rest
-tells whether a waiter can look for the process: it runs under the same kernel since the same boot,
-and counts processes in the same namespace; and whether a process that it finds is the one that was
-named, or another that has got its number since.  Only Linux tells all of that.  Where anything is
-unknown, nobody counts as dead.
+A process names itself ``host:process:start:namespace:boot``.  The host is for people.  A waiter can
+look for the process only if boot and namespace are its own.  The start time tells the named process
+from a later one with the same process ID.  Only Linux provides all of this.  If anything is
+unknown, the process does not count as dead.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import os
 
 __all__ = ["described", "has_died", "is_elsewhere", "this_process"]
 
-# The names that this process had: a forked child comes here with another number than its parent.
+# By process ID: a forked child inherits this, and needs a name of its own.
 _NAMES: dict[int, str] = {}
 
 
@@ -44,7 +43,7 @@ def has_died(name: str) -> bool:
 def is_elsewhere(name: str) -> bool:
     """Whether the process *name* is on another machine.
 
-    A machine of the same name counts as this one, which has been started again.
+    A machine of the same name counts as this machine before a reboot.
     """
     theirs, ours = _parts(name), _parts(this_process())
     if theirs is None or ours is None or not theirs[4] or not ours[4]:
@@ -64,19 +63,21 @@ def _parts(name: str) -> list[str] | None:
 
 
 def _start_of(pid: str) -> str | None:
-    """When a process was started, in ticks since the boot; empty if it has ended and only its exit
-    status is left; ``None`` if that cannot be seen."""
+    """When a process was started, in ticks since the boot; empty if the process has ended and only
+    its exit status is left; ``None`` if that is not visible."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The name of the program is in parentheses, and may hold anything.
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+    # The state is that of the main thread; other threads may go on without it.
+    has_ended = fields[0] in (b"Z", b"X") and fields[17] in (b"0", b"1")
+    return "" if has_ended else fields[19].decode()
 
 
 def _exists(pid: str) -> bool:
-    """Whether there is a process of that number: /proc may hide those of other users."""
+    """Whether a process has that ID: /proc may hide the processes of other users."""
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
@@ -93,7 +94,7 @@ def _host() -> str:
 
 
 def _namespace() -> str:
-    """In which numbers and start times mean the same; empty if /proc has those of another."""
+    """In which process IDs and start times agree; empty if /proc belongs to another namespace."""
     try:
         if os.readlink("/proc/self") != str(os.getpid()):
             return ""  # it was not mounted in this namespace
@@ -102,9 +103,9 @@ def _namespace() -> str:
     except (OSError, AttributeError):
         return ""
     try:
-        # "time:[4026531834]": each has a boot of its own to count from.
+        # "time:[4026531834]": start times count from the boot as this namespace sees it.
         return f"{found}-{os.readlink('/proc/self/ns/time')[6:-1]}"
-    except OSError:  # before Linux 5.6 there is but one
+    except OSError:  # before Linux 5.6 there is only one
         return found
 
 

@@ -1,28 +1,28 @@
-"""An orderly end of this process waits for the refresh tokens that it is presenting.
+"""Make an orderly end of this process wait for the refresh tokens that it is presenting.
 
-A process that ends between the server's answer and the save loses the login.  The interpreter waits
-for helper threads when it exits, but much else ends a process: a signal whose action is the
-default, or a pool whose workers leave by ``os._exit()``.  These are made to wait here.
+A process that ends between the server's answer and the save loses the login.  An interpreter that
+exits waits for helper threads, but there are other ends: a signal whose action is the default, or a
+pool whose workers leave by ``os._exit()``.  This module makes them wait.
 
-The order is always the same: the thread that presents *registers*, and then looks whether the
-process is ending; what ends the process *says so*, and then looks who is registered.  So a refresh
-token is either waited for, or not presented at all.
+The order is always the same.  The thread that presents *registers*, and then checks whether the
+process is ending.  The code that ends the process *says so*, and then checks which threads are
+registered.  So a refresh token is either waited for, or not presented at all.
 
-**Signals.**  A handler of ours is in place only where the action is the default, and only while a
-refresh token is being presented.  A handler that is written in Python runs when the main thread is
-back in Python, so a signal that arrives just before the thread begins to wait is noticed when the
-wait is over.  A worker of :class:`multiprocessing.pool.Pool` that waits for a task would never
-notice that the pool ends it: with a handler that stays, 7 of 20 pools hung.  Only the main thread
-can change handlers.  A helper asks it to by SIGURG, whose default action is none.  That interrupts
-the main thread in what it waits for, so it also runs the handlers of signals that it has missed.
+**Signals.**  Our handlers are in place only where the action is the default, and only while a
+refresh token is being presented.  A handler written in Python runs when the main thread returns to
+Python code, so a signal that arrives just before the main thread begins to wait is handled only
+after that wait.  A worker of :class:`multiprocessing.pool.Pool` that waits for a task would never
+notice that the pool ends it: with permanent handlers, 7 of 20 pools hung.  Only the main thread can
+change handlers.  A helper asks it to do so by SIGURG, which is ignored by default.  SIGURG also
+interrupts the wait of the main thread, which then runs the handlers of signals that it has missed.
 
-Handlers interrupt the main thread anywhere, so they take no lock that it may hold.  The thread that
-presents may need such a lock: that of a log, for example.  So a handler does not wait for it in one
-go, but returns now and then for a moment, in which the main thread goes on.
+Handlers interrupt the main thread anywhere, so they take no lock that it may hold.  But the thread
+that presents may need such a lock, for example that of a log.  So a handler does not wait in one
+go: it returns now and then, for a moment in which the main thread goes on.
 
-**The end of the program.**  The interpreter waits for helper threads, but not if a signal handler
+**The end of the program.**  The interpreter waits for helper threads, unless a signal handler
 raises an exception meanwhile: a second Ctrl-C, or a second SIGTERM whose handler calls
-``sys.exit()``.  From then on, handlers that raise one do so when nothing is presented.
+``sys.exit()``.  So from then on, an exception of a handler is raised when nothing is presented.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ _is_hooked = False
 
 @contextmanager
 def presenting(seconds: float, asked: Callable[[int, Any], object]) -> Iterator[bool]:
-    """For the time of a block, have an orderly end of this process wait for it.
+    """While a block runs, make an orderly end of this process wait for it.
 
-    :param seconds: within which the presentation ends, the save of its outcome aside.
-    :param asked: the handler of SIGURG that calls :func:`see_to_signals`, where it is in place.
-    :returns: gives whether the block may present anything: not when the process is ending.
+    :param seconds: the most that the presentation takes, without the save of its outcome.
+    :param asked: the handler of SIGURG that calls :func:`see_to_signals`, if it is in place.
+    :returns: yields whether the block may present anything: ``False`` if the process is ending.
     """
     over = Latch()
     _presentations[over] = time.monotonic() + seconds + _SAVES_WITHIN
@@ -102,12 +102,12 @@ def presenting(seconds: float, asked: Callable[[int, Any], object]) -> Iterator[
 
 
 def is_ending() -> bool:
-    """Whether this process is about to end, so that nothing may be presented any more."""
+    """Whether this process is about to end, and must not present anything."""
     return _is_ending
 
 
 class SignalsPutOff:
-    """In the main thread, have signals wait that have a handler, or end the process.
+    """In the main thread, defer signals that have a handler or end the process.
 
     :param numbers: the signals.
     """
@@ -145,7 +145,7 @@ class SignalsPutOff:
 
 
 def _ask_main_thread(asked: Callable[[int, Any], object]) -> None:
-    """Have the main thread see to the signals, if it can be asked."""
+    """Make the main thread update the signal handlers, if it can be asked."""
     if _SIGURG is None or not (_guard or _is_over or _defaults()):
         return
     main = threading.main_thread().ident or 0
@@ -169,7 +169,7 @@ def _defaults() -> list[int]:
     """The signals that would end this process now."""
     found = [number for number in _ENDINGS if _signal.getsignal(number) == _signal.SIG_DFL]
     with suppress(OSError):  # there is no such file elsewhere than on Linux
-        # Others than Python may have handlers, too: uWSGI, faulthandler.
+        # Code other than Python's may have installed handlers: uWSGI, faulthandler.
         with open("/proc/self/status", "rb") as status:  # noqa: PTH123 - a handler imports nothing
             caught = [int(line[7:], 16) for line in status if line.startswith(b"SigCgt:")]
         found = [number for number in found if not any(mask >> number - 1 & 1 for mask in caught)]
@@ -177,7 +177,7 @@ def _defaults() -> list[int]:
 
 
 def see_to_signals() -> None:
-    """Put the handlers where they belong now.  Only the main thread can."""
+    """Install or remove our handlers, as is needed now.  Only the main thread can do so."""
     global _guard, _is_seeing  # noqa: PLW0603 - there is one process
     if _is_seeing:
         return  # it was asked again meanwhile, and looks again
@@ -226,7 +226,7 @@ def _handled() -> list[int]:
 
 
 def _end(number: int, frame: object) -> None:
-    """End this process by a signal, as its default action does, when nothing is presented."""
+    """End this process by the default action of a signal, once nothing is being presented."""
     if _end_within(_TURN, number):
         return
     try:
@@ -249,13 +249,13 @@ def _end_within(seconds: float, number: int) -> bool:
 
 
 def _remind(number: int) -> None:
-    """Let the main thread go on for a moment, and then call the handler of a signal again."""
+    """Let the main thread go on for a moment, then make it handle the signal again."""
     time.sleep(_BREAK)
     _signal.pthread_kill(threading.main_thread().ident, number)
 
 
 def _handle_when_over(number: int, frame: object) -> None:
-    """Call the handler of the program, and raise what it raises when nothing is presented."""
+    """Call the program's handler.  If it raises, wait until nothing is being presented."""
     try:
         _programs[number](number, frame)
     except BaseException:
@@ -265,10 +265,10 @@ def _handle_when_over(number: int, frame: object) -> None:
 
 @contextmanager
 def _ending(seconds: float = inf) -> Iterator[bool]:
-    """Present nothing from now on, and wait until nothing is presented.
+    """From now on let nothing be presented, and wait until nothing is.
 
     :param seconds: to wait at most.
-    :returns: gives whether the wait is over.
+    :returns: yields whether the wait is over.
     """
     global _is_ending, _waits_until
     begun = time.monotonic()
@@ -286,7 +286,7 @@ def _ending(seconds: float = inf) -> Iterator[bool]:
 
 
 def _is_over_now() -> None:
-    """The main thread is about to wait for the others."""
+    """Note that the main thread is about to wait for the other threads."""
     global _is_over  # noqa: PLW0603
     _is_over = True
     with suppress(ValueError):  # this is another interpreter than the main one
@@ -294,7 +294,7 @@ def _is_over_now() -> None:
 
 
 def _wait_for_daemon_threads() -> None:
-    """Wait for those that renew in their own thread: the interpreter waits for others only."""
+    """Wait for daemon threads that renew inline: the interpreter does not wait for them."""
     global _is_ending  # noqa: PLW0603
     with _ending():
         _is_ending = False  # what the program does at its exit may need a token
@@ -320,12 +320,12 @@ class _Task:
 
 @contextmanager
 def _uvicorn_waiting() -> Iterator[bool]:
-    """For the time of a block, have uvicorn not stop, if it serves here.
+    """While a block runs, keep uvicorn from stopping, if it serves in this process.
 
-    It has handlers of its own.  When it has stopped, it raises the signal again, with the action
-    that was in place before: the default.
+    uvicorn has its own handlers.  When it has stopped, it restores the previous action, which is
+    the default, and raises the signal again.
 
-    :returns: gives ``False`` if it is about to stop.
+    :returns: yields ``False`` if uvicorn is about to stop.
     """
     server = getattr(_signal.getsignal(_signal.SIGTERM), "__self__", None)
     tasks = getattr(getattr(server, "server_state", None), "tasks", None)
@@ -357,10 +357,10 @@ def is_awaited(*, can_guard: bool) -> bool:
 
 
 def _is_awaited_by_billiard(name: str) -> bool:
-    """Have a child of billiard, which is Celery's multiprocessing, wait before its ``os._exit()``.
+    """Make a child of billiard, Celery's multiprocessing, wait before its ``os._exit()``.
 
     :param name: of the process.
-    :returns: whether that can be had.
+    :returns: whether that is possible.
     """
     global _is_hooked  # noqa: PLW0603
     if _is_hooked:
@@ -373,7 +373,7 @@ def _is_awaited_by_billiard(name: str) -> bool:
         sys.modules["celery.signals"].worker_process_shutdown.connect(
             _wait_at_end, weak=False, dispatch_uid="tokenadapter"
         )
-    # The workers of a pool of billiard's own tell nobody of their end.
+    # The workers of billiard's own pool announce their end to nobody.
     return _is_hooked
 
 
