@@ -425,7 +425,6 @@ def test_keeper_settings_beside_a_keeper_are_a_mistake():
         ({"attach": print, "scheme": "x"}, TypeError, "attach"),
         ({"inner": "x"}, TypeError, "inner"),
         ({"store": 42}, TypeError, "FileStore"),
-        ({"store": "~/token.json"}, ValueError, "file:"),
         ({"store": MemoryStore}, TypeError, "FileStore"),
         ({"on_refresh": "x"}, TypeError, "on_refresh"),
     ],

@@ -19,6 +19,7 @@ from tokenadapter.errors import (
     TokenNotPersisted,
 )
 from tokenadapter.record import Hold, Tombstone
+from tokenadapter.token import Token
 
 NOW = 1_700_000_000.0
 STORE = Shelf(Clockwork())
@@ -174,6 +175,15 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             "nothing to obtain one with",
             "There is no token in Shelf()",
             "the new token to TokenKeeper.adopt(), or to the command `tokenadapter adopt NAME`.",
+        )
+    ],
+    "not_bearer": [
+        (
+            failures.not_bearer(STORE, Token("s3cr3t", token_type="DPoP")),
+            RefreshConfigError,
+            "The token in Shelf() is of type DPoP, and must not be sent as a Bearer token",
+            "The token is kept, and so is what renews it. DPoP is not supported yet.",
+            "pass scheme= or attach=",
         )
     ],
     "locked": [

@@ -384,7 +384,7 @@ class TokenAdapter(HTTPAdapter):
         """What *token* is in the header, unless it is no bearer token (RFC 6749 section 7.1)."""
         last, value = self._last_value
         if last is not token:
-            if self._lead.lower() == "bearer " and not token.is_bearer:
+            if self._lead.lower() == "bearer" and not token.is_bearer:
                 error = failures.not_bearer(self.keeper.store, token)
                 error.request = request
                 raise error
