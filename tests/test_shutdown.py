@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -51,8 +52,7 @@ def tell_when_ending():
 
 def tell_when_over():
     def watch():
-        while not shutdown._is_over or shutdown._guard < bool(shutdown._presentations) * 2:
-            time.sleep(0.001)
+        threading.main_thread().join()
         tell("over")
     threading.Thread(target=watch, daemon=True).start()
 
@@ -256,8 +256,8 @@ def test_a_lock_of_the_interrupted_thread_does_not_delay_the_save_for_long(stage
 
     logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
     handler = logging.getLogger().handlers[0]
-    shutdown._SAVES_WITHIN = 3600.0
-    keeper = new_keeper(timeout=3600)
+    shutdown._SAVES_WITHIN = 90.0
+    keeper = new_keeper(timeout=90)
     keeper.adopt({"access_token": "x", "refresh_token": sys.stdin.readline().strip(),
                   "issued_at": 1, "expires_at": 2})
     handler.setLevel(logging.DEBUG)
@@ -483,6 +483,27 @@ def test_the_interpreter_waits_for_a_daemon_thread_that_renews_by_itself(stage):
     with stage.renewing(text) as (program, hold):
         program.go_on()
         assert program.said() == "ending"
+        hold.release()
+        assert program.ended() == 0
+    stage.assert_kept()
+
+
+def test_a_second_ctrl_c_loses_nothing_in_a_child_of_multiprocessing(stage):
+    text = """
+    import multiprocessing
+
+    keeper = new_keeper()
+
+    process = multiprocessing.get_context("fork").Process(target=keeper.current)
+    process.start()
+    tell(process.pid)
+    process.join()
+    """
+    with stage.renewing(text) as (program, hold):
+        child = int(program.said())
+        for _ in range(3):
+            os.kill(child, signal.SIGINT)
+            time.sleep(0.1)  # else they would count as one
         hold.release()
         assert program.ended() == 0
     stage.assert_kept()

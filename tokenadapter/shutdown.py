@@ -22,7 +22,7 @@ go: it returns now and then, for a moment in which the main thread goes on.
 
 **The end of the program.**  The interpreter waits for helper threads, unless a signal handler
 raises an exception meanwhile: a second Ctrl-C, or a second SIGTERM whose handler calls
-``sys.exit()``.  So from then on, an exception of a handler is raised when nothing is presented.
+``sys.exit()``.  So an ``atexit`` callback waits once more, and defers such exceptions.
 """
 
 from __future__ import annotations
@@ -64,14 +64,13 @@ _presentations: dict[Latch, float] = {}
 _is_ending = False
 # Until when to wait at least: a token that could not be saved for long gets as much time as any.
 _waits_until = 0.0
-# Whether the program is over, so that the interpreter waits for its threads.
+# Whether the interpreter exits and has waited: only the main thread may present anything.
 _is_over = False
-# Which handlers are in place (none, those of signals that end the process by default, or of all),
-# and whether the main thread is about to change that.
-_guard = 0
+# In which process the interpreter waits when it exits.
+_waits_in = 0
+# Whether the handlers are in place, and whether the main thread is about to change that.
+_is_guarding = False
 _is_seeing = False
-# The program's own handlers, where ours is in place.
-_programs: dict[int, Callable[[int, Any], object]] = {}
 # Whether this process, a child of billiard, waits before its end.
 _is_hooked = False
 
@@ -84,6 +83,7 @@ def presenting(seconds: float, asked: Callable[[int, Any], object]) -> Iterator[
     :param asked: the handler of SIGURG that calls :func:`see_to_signals`, if it is in place.
     :returns: yields whether the block may present anything: ``False`` if the process is ending.
     """
+    _register_waits()
     over = Latch()
     _presentations[over] = time.monotonic() + seconds + _SAVES_WITHIN
     try:
@@ -93,7 +93,7 @@ def presenting(seconds: float, asked: Callable[[int, Any], object]) -> Iterator[
                     yield is_serving and not _is_ending
             else:
                 _ask_main_thread(asked)
-                yield is_serving and not _is_ending
+                yield is_serving and not (_is_ending or _is_over)
     finally:
         del _presentations[over]
         over.set()
@@ -146,11 +146,11 @@ class SignalsPutOff:
 
 def _ask_main_thread(asked: Callable[[int, Any], object]) -> None:
     """Make the main thread update the signal handlers, if it can be asked."""
-    if _SIGURG is None or not (_guard or _is_over or _defaults()):
+    if _SIGURG is None or not (_is_guarding or _defaults()):
         return
     main = threading.main_thread().ident or 0
     pause, end = 0.0002, time.monotonic() + _ANSWERS_WITHIN
-    while _guard != _wanted() and time.monotonic() < end:
+    while _is_guarding != bool(_presentations) and time.monotonic() < end:
         if _signal.getsignal(_SIGURG) != asked or _waits_for_signals(main):
             break
         # Again and again: it may be about to wait for something.
@@ -178,51 +178,24 @@ def _defaults() -> list[int]:
 
 def see_to_signals() -> None:
     """Install or remove our handlers, as is needed now.  Only the main thread can do so."""
-    global _guard, _is_seeing  # noqa: PLW0603 - there is one process
+    global _is_guarding, _is_seeing  # noqa: PLW0603 - there is one process
     if _is_seeing:
         return  # it was asked again meanwhile, and looks again
     _is_seeing = True
     try:
         # A thread that registers, and then finds us guarding, is seen here: on a second look at the
         # latest.
-        while _guard != (wanted := _wanted()):
-            _guard = wanted
-            if not wanted:
-                _put_back()
-                continue
-            for number in _defaults():
-                _signal.signal(number, _end)
-            if _is_over:
-                for number in _handled():
-                    _programs[number] = _signal.signal(number, _handle_when_over)
+        while _is_guarding != bool(_presentations):
+            _is_guarding = not _is_guarding
+            if _is_guarding:
+                for number in _defaults():
+                    _signal.signal(number, _end)
+            else:
+                for number in _ENDINGS:
+                    if _signal.getsignal(number) == _end:
+                        _signal.signal(number, _signal.SIG_DFL)
     finally:
         _is_seeing = False
-
-
-def _wanted() -> int:
-    """Which handlers should be in place."""
-    return 0 if not _presentations else 2 if _is_over else 1
-
-
-def _put_back() -> None:
-    for number in _ENDINGS:
-        if _signal.getsignal(number) == _end:
-            _signal.signal(number, _signal.SIG_DFL)
-    while _programs:
-        number, handler = _programs.popitem()
-        if _signal.getsignal(number) == _handle_when_over:
-            _signal.signal(number, handler)
-
-
-def _handled() -> list[int]:
-    """The signals that have a handler of the program's."""
-    return [
-        number
-        for number in range(1, _signal.NSIG)
-        if number != _SIGURG
-        and callable(handler := _signal.getsignal(number))
-        and handler not in (_end, _handle_when_over)
-    ]
 
 
 def _end(number: int, frame: object) -> None:
@@ -236,14 +209,14 @@ def _end(number: int, frame: object) -> None:
 
 
 def _end_within(seconds: float, number: int) -> bool:
-    global _is_ending, _guard
+    global _is_ending, _is_guarding
     with _ending(seconds) as is_over:
         if is_over:
             _signal.signal(number, _signal.SIG_DFL)
             os.kill(os.getpid(), number)
     if is_over:
         # The kernel spares process 1 of a container.
-        _is_ending, _guard = False, 1
+        _is_ending, _is_guarding = False, True
         see_to_signals()
     return is_over
 
@@ -252,15 +225,6 @@ def _remind(number: int) -> None:
     """Let the main thread go on for a moment, then make it handle the signal again."""
     time.sleep(_BREAK)
     _signal.pthread_kill(threading.main_thread().ident, number)
-
-
-def _handle_when_over(number: int, frame: object) -> None:
-    """Call the program's handler.  If it raises, wait until nothing is being presented."""
-    try:
-        _programs[number](number, frame)
-    except BaseException:
-        with _ending():
-            raise
 
 
 @contextmanager
@@ -285,27 +249,31 @@ def _ending(seconds: float = inf) -> Iterator[bool]:
         yield left <= 0
 
 
-def _is_over_now() -> None:
-    """Note that the main thread is about to wait for the other threads."""
+def _register_waits() -> None:
+    """Make the exit of this process wait once more."""
+    global _waits_in  # noqa: PLW0603
+    if _waits_in == os.getpid():
+        return
+    _waits_in = os.getpid()
+    atexit.register(_wait_at_exit)
+    # Children of multiprocessing call no atexit callbacks, before Python 3.13 at least.
+    finalize = getattr(sys.modules.get("multiprocessing.util"), "Finalize", None)
+    if finalize is not None:
+        finalize(None, _wait_until_saved, exitpriority=0)
+
+
+def _wait_at_exit() -> None:
+    """Wait for threads for which the interpreter does not: daemon threads that renew inline, and
+    all of them if a signal handler has raised an exception meanwhile."""
     global _is_over  # noqa: PLW0603
     _is_over = True
-    with suppress(ValueError):  # this is another interpreter than the main one
-        see_to_signals()
+    _wait_until_saved()
 
 
-def _wait_for_daemon_threads() -> None:
-    """Wait for daemon threads that renew inline: the interpreter does not wait for them."""
+def _wait_until_saved() -> None:
     global _is_ending  # noqa: PLW0603
     with _ending():
         _is_ending = False  # what the program does at its exit may need a token
-
-
-atexit.register(_wait_for_daemon_threads)
-if _SIGURG is not None:
-    try:
-        threading._register_atexit(_is_over_now)  # type: ignore[attr-defined]
-    except RuntimeError:  # it waits already
-        _is_over = True
 
 
 # --- servers and workers -----------------------------------------------------------------
