@@ -44,6 +44,7 @@ class Presentation:
     :ivar wait: for how many seconds the server asked to be left alone.
     :ivar recorded: which write of the slot told the outcome to all; ``None``: none did.
     :ivar excused: whether none need do so.
+    :ivar was_overtaken: whether its process has found, when it tried, that others had written.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Presentation:
         self.wait: float | None = None
         self.recorded: int | None = None
         self.excused = False
+        self.was_overtaken = False
 
     def is_settled(self) -> bool:
         """Whether its outcome is known to all, and ends what became of the credential so far."""

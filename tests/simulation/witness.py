@@ -221,6 +221,7 @@ class Witness:
         if last is not None:
             is_replaced = writes.is_replaced(self, last)
             last.excused |= is_replaced
+            last.was_overtaken = True
             self.accounts[process].mints -= is_replaced and last.outcome == "minted"
 
     def last_of_this_thread(self, process: Process) -> Presentation | None:
@@ -239,7 +240,8 @@ class Witness:
         last = account.presentation
         if last is None or last.announcement is None or process.presenting:
             return
-        if not (last.recorded or last.excused or account.store_failures):
+        is_known = last.recorded or last.excused or writes.is_left_to_others(self, last)
+        if not (is_known or account.store_failures):
             self.fail(process, f"ends, and {last.credential.secret} is {last.outcome}")
 
     def loses_record(self) -> None:

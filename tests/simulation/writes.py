@@ -86,6 +86,23 @@ def is_replaced(witness: Witness, presentation: Presentation) -> bool:
     return "intent" in document and named(document["intent"]) != presentation.credential.secret
 
 
+def is_left_to_others(witness: Witness, presentation: Presentation) -> bool:
+    """Whether its process need not write down what became of *presentation*.
+
+    Who has lost the lock, and finds that others have written since, adds nothing but a new token:
+    the slot holds the intent, which counts this attempt as one that may have been processed, or
+    what became of a later one.
+    """
+    if presentation.outcome == "minted":
+        return False
+    if not (presentation.was_overtaken and presentation.has_lost_its_lock()):
+        return False
+    document = witness.disk.document
+    told = [*document.get("tombstones", ()), document.get("intent")]
+    is_told = any(named(item) == presentation.credential.secret for item in told if item)
+    return is_told or is_replaced(witness, presentation)
+
+
 def is_behind(witness: Witness, process: Process, document: Document) -> bool:
     """Whether *process* has seen what came after *document*."""
     seen = witness.accounts[process].seen
