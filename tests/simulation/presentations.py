@@ -6,6 +6,9 @@ Where the lock is a lease, its holder may stand still for longer than that.  Oth
 announcement for as long as its answer may take, and then present what it presented; so one thing
 cannot be prevented, and is excused: who stood still for longer than that, after it had made sure of
 its lock, may send its request, or save what it was answered, too late.
+
+What is not announced is guarded by the lock alone.  Where the store forgets who holds the lock just
+after its holder has made sure of it, the holder and its successor may both present that.
 """
 
 from __future__ import annotations
@@ -58,7 +61,11 @@ def check(
             _check_announced(witness, process, credential, lock)
     # No check finds out that it stood still after the check.
     stood_still = disk.lease is not None and process.stalled > lock.stalled
-    if credential.single_use and not stood_still:
+    # Nor that a lock was lost after the check: then only an announcement keeps others away.
+    awaited = document.get("intent", {}).get("awaited", ())
+    is_unannounced = credential.opaque and all(one["owner"] != process.name for one in awaited)
+    is_unguarded = is_unannounced and not lock.is_held()
+    if credential.single_use and not (stood_still or is_unguarded):
         _check_spent(witness, process, credential)
 
 
