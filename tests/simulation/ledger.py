@@ -80,6 +80,12 @@ class Presentation:
         """Whether the server may have processed it, as far as others can know."""
         return self.outcome in ("open", "minted", "unknown")
 
+    def is_untold(self) -> bool:
+        """Whether the server has not processed it, and its process has lost the lock before it
+        could write that down: others have to reckon with an answer."""
+        is_known = self.outcome in ("unprocessed", "refused")
+        return is_known and self.recorded is None and self.has_lost_its_lock()
+
     def must_be_saved(self) -> bool:
         """Whether it brought a token that is to be saved whatever it takes."""
         credential = self.credential

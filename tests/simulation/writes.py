@@ -205,7 +205,9 @@ def _check_attempt(
     unknown = sum(item.may_be_processed() and said.write > since for item, said in sent)
     # What was announced and not sent counts, too, if others have written since.
     unsent = witness.announced[secret] - 1 - len(sent)
-    if not unknown < intent["attempt"] <= unknown + 1 + unsent:
+    # So does what came of nothing, if its lock was lost before the others were told.
+    untold = sum(item.is_untold() and said.write > since for item, said in sent)
+    if not unknown < intent["attempt"] <= unknown + 1 + unsent + untold:
         witness.fail(
             process,
             f"announces attempt {intent['attempt']} with {secret}, of which {unknown} may have "
