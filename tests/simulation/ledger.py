@@ -44,6 +44,7 @@ class Presentation:
     :ivar wait: for how many seconds the server asked to be left alone.
     :ivar recorded: which write of the slot told the outcome to all; ``None``: none did.
     :ivar excused: whether none need do so.
+    :ivar is_due: whether the token was to be renewed for its age before anyone had to wait.
     :ivar was_overtaken: whether its process has found, when it tried, that others had written.
     """
 
@@ -68,6 +69,7 @@ class Presentation:
         self.wait: float | None = None
         self.recorded: int | None = None
         self.excused = False
+        self.is_due = False
         self.was_overtaken = False
 
     def is_settled(self) -> bool:
@@ -131,7 +133,7 @@ class Account:
     :ivar stored: which access token the slot held then.
     :ivar slowest_look: the longest that a look at the slot took, in seconds.
     :ivar requests: how often its users made a request.
-    :ivar mints: how many tokens it obtained.
+    :ivar mints: how many tokens it obtained, but for those that were due.
     :ivar wishes: what its users asked for beyond that.
     :ivar hand: the last token that its users were given.
     :ivar dropped_at: when they last gave it up.

@@ -69,6 +69,18 @@ def check(
         _check_spent(witness, process, credential)
 
 
+def is_due(witness: Witness, process: Process) -> bool:
+    """Whether the token in the slot is stale and lives, as it may seem to *process*."""
+    token = witness.disk.document.get("token", {})
+    expires_at = token.get("expires_at")
+    if not witness.early or expires_at is None:
+        return False
+    left = expires_at - witness.store_now(process)
+    soft, hard = policy.windows(expires_at - token["issued_at"], 1.0)
+    may_seem = witness.slowest_look() + witness.disk.clocks_differ
+    return hard - _ASKING < left <= soft + may_seem
+
+
 def _check_asked(witness: Witness, process: Process, document: Document) -> None:
     """Programs that ask for different things do not renew each other to death."""
     token = document.get("token")

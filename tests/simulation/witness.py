@@ -101,6 +101,7 @@ class Witness:
             announcement,
         )
         presentation.excused = self.emptied > 0 and not self.disk.document
+        presentation.is_due = presentations.is_due(self, process)
         if credential.single_use:
             self.presented.setdefault(credential.secret, []).append(presentation)
         if lock is not None:
@@ -127,7 +128,8 @@ class Witness:
             presentation.spends = refresh != presentation.credential.secret
             self.mints[answer["access_token"]] = Mint(process, self.world.now)
             account.met.add(presentation.access)
-            account.mints += 1
+            # A stale token is renewed once whatever becomes of the request that has found it so.
+            account.mints += not presentation.is_due
             # A token that is renewed before it expires may expire on its way, if that is delayed.
             if account.mints > account.requests + self.delays and not self.emptied:
                 self.fail(process, "renews more often than anyone asks")
@@ -222,7 +224,8 @@ class Witness:
             is_replaced = writes.is_replaced(self, last)
             last.excused |= is_replaced
             last.was_overtaken = True
-            self.accounts[process].mints -= is_replaced and last.outcome == "minted"
+            is_worthless = is_replaced and last.outcome == "minted" and not last.is_due
+            self.accounts[process].mints -= is_worthless
 
     def last_of_this_thread(self, process: Process) -> Presentation | None:
         """The last presentation of *process*, if the running thread has made it."""
