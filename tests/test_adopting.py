@@ -175,6 +175,60 @@ def test_a_token_that_cannot_be_saved_at_once_is_saved_later(
     assert process().current().access_token == "access-102"
 
 
+def lose_lock_to_a_renewal(shelf: Shelf, clock: Clockwork) -> None:
+    """The store forgets who has the lock, and somebody else renews what is stored."""
+    token = Token("theirs", refresh_token="theirs", issued_at=clock.now)
+    shelf.holder = None
+    shelf.slot = record(shelf).minted(token, {}, clock.now).to_document(), "9-theirs"
+
+
+def test_what_it_brings_replaces_what_others_have_renewed_meanwhile(
+    process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
+) -> None:
+    keeper = process()
+    keeper.current()
+    login = log_in(authority)
+    authority.asking = lambda: lose_lock_to_a_renewal(shelf, clock)
+    adopted = keeper.adopt({"refresh_token": login})
+    assert adopted.access_token == "access-102"
+    assert record(shelf).token == adopted
+    assert authority.presented == ["refresh-0", login]
+
+
+def test_what_another_has_adopted_meanwhile_is_not_presented_again(
+    process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
+) -> None:
+    keeper = process()
+    before = keeper.current()
+    login = log_in(authority)
+
+    def another_adopts() -> None:
+        token = Token("theirs", refresh_token="theirs", issued_at=clock.now)
+        shelf.holder = None
+        adopted = record(shelf).minted(token, {}, clock.now, mark(login), begins=True)
+        shelf.slot = adopted.to_document(), "9-theirs"
+
+    authority.asking = another_adopts
+    with pytest.raises(errors.RefreshConfigError, match="was spent by an earlier renewal"):
+        keeper.adopt({"refresh_token": login})
+    assert keeper.renew(before).access_token == "theirs"
+    assert authority.presented == ["refresh-0", login]
+
+
+def test_it_is_not_presented_again_after_an_answer_that_got_lost(
+    process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
+) -> None:
+    keeper = process()
+    before = keeper.current()
+    login = log_in(authority)
+    authority.script = [errors.RefreshTemporarilyFailed("No answer.")]
+    authority.asking = lambda: lose_lock_to_a_renewal(shelf, clock)
+    with pytest.raises(errors.RefreshTemporarilyFailed, match="No answer"):
+        keeper.adopt({"refresh_token": login})
+    assert authority.presented == ["refresh-0", login]
+    assert keeper.renew(before).access_token == "theirs"
+
+
 def test_a_function_is_given_it_as_that_of_the_token_before(process: Process) -> None:
     given: list[str | None] = []
 

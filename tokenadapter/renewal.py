@@ -154,7 +154,7 @@ class Renewal:
     def _presentable(self, previous: Token, secret: str) -> Credential:
         for credential in self._grant.credentials(previous):
             if credential.kind == "refresh_token" and credential.secret == secret:
-                return credential._replace(first=True)
+                return credential._replace(first=True, adopted=True)
         raise ValueError(
             "the source presents no refresh token: a token response with an access_token is needed"
         )
