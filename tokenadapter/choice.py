@@ -82,12 +82,19 @@ class Choice:
                 return failures.dead(stone)
         if credential.single_use and store.is_copy:
             return failures.private_copy()
-        may_be_spent = credential.single_use
         if credential.opaque:
-            may_be_spent = _content(view) != self._forced
-        if may_be_spent and self.is_spent(view, credential.secret):
-            return failures.begun_before(store) if credential.opaque else failures.lost(store)
+            return self._objection_to_function(view, credential)
+        if credential.single_use and self.is_spent(view, credential.secret):
+            return failures.lost(store)
         return None
+
+    def _objection_to_function(self, view: View, credential: Credential) -> TokenError | None:
+        if not self.is_spent(view, credential.secret):
+            # Nothing had to be forced.  Once another process has begun, it would have to be.
+            self._forced = None
+            return None
+        is_forced = _content(view) == self._forced
+        return None if is_forced else failures.begun_before(self._slot.store)
 
     def is_awaited(self, view: View) -> bool:
         """Whether a process may still get the answer to what the intent announces, so that nobody
