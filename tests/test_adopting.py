@@ -143,9 +143,11 @@ def test_what_is_held_does_not_hold_a_person_up(process: Process, authority: Aut
     assert keeper.adopt({"refresh_token": log_in(authority)}).access_token == "access-102"
 
 
+@pytest.mark.parametrize("grace", [0.0, 30.0])
 def test_the_answer_that_another_awaits_is_awaited_first(
-    process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
+    grace: float, process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
 ) -> None:
+    authority.grace = grace
     process().current()
     shelf.lock_ends_with_holder = False
     assert shelf.slot is not None

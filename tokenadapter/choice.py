@@ -96,9 +96,9 @@ class Choice:
         is_forced = _content(view) == self._forced
         return None if is_forced else failures.begun_before(self._slot.store)
 
-    def is_awaited(self, view: View) -> bool:
+    def is_awaited(self, view: View, credential: Credential) -> bool:
         """Whether a process may still get the answer to what the intent announces, so that nobody
-        else may present the same.
+        else may present *credential*.
 
         The caller has the lock.  Only of a lock that ends with its holder does that prove anything:
         one that lapses may have been the lock of a process that was stopped, and goes on.
@@ -112,9 +112,12 @@ class Choice:
                     left = one.until - slot.now(view)
                     raise failures.locked_apart(slot.store, one.owner, left)
             return False
-        if self.grace_left(view) > 0:
-            return False  # within a declared grace, whoever comes later gets an answer, too
-        return bool(waiters)
+        if not waiters:
+            return False
+        intent = view.record.intent
+        is_same = intent is not None and intent.credential == self.digest(view.record, credential)
+        # Within a declared grace, whoever presents the same later gets an answer, too.
+        return not (is_same and self.grace_left(view) > 0)
 
     def waiters(self, view: View) -> list[Waiter]:
         """The processes that may still get an answer to what the intent announces."""

@@ -316,7 +316,7 @@ def quarrels(patch: pytest.MonkeyPatch) -> None:
 
 def believes_nobody(patch: pytest.MonkeyPatch) -> None:
     """Who has got the lock takes any earlier holder for dead."""
-    patch.setattr(Choice, "is_awaited", lambda self, view: False)
+    patch.setattr(Choice, "is_awaited", lambda self, view, credential: False)
 
 
 def believes_for_ever(patch: pytest.MonkeyPatch) -> None:
