@@ -124,6 +124,7 @@ class User:
                 self.keeper.refresh()
             else:
                 self.keeper.forget()
+                self.witness.forgets(self.process)
         except TokenError as error:
             call.failed(error)
             raise

@@ -286,6 +286,12 @@ class Witness:
             self.fail(process, f"is told of {access}, which is no news of its own")
         mint.told = True
 
+    def forgets(self, process: Process) -> None:
+        """A process has given its token up: it has nothing left to compare the slot with, also if
+        that was empty, so that nothing was to be written."""
+        account = self.accounts[process]
+        account.newest, account.seen = (0, 0), None
+
     def is_distrusted(self, process: Process, token: Token, since: float) -> None:
         """All are told that the API has refused *token* although it was new, if they can be."""
         stored = self.disk.document.get("token", {}).get("access_token")
@@ -339,4 +345,4 @@ class Witness:
             and document.get("salt") == account.seen[1]
             and document.get("generation", 0) > account.seen[0]
         ):
-            account.newest, account.seen = (0, 0), None  # it was given up
+            self.forgets(process)  # by another
