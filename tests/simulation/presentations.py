@@ -209,9 +209,11 @@ def _may_follow(
         ):
             return True  # nobody else knows that it spends anything
         case "minted" if earlier.recorded is None:
+            # A process that ends tries to save for a few seconds more, and then lets the lock go.
             return (
                 not earlier.process.alive
                 or earlier.process.is_exiting
+                or earlier.process.is_ending
                 or earlier.excused
                 or earlier.has_lost_its_lock()
                 or _is_lost_since(witness, earlier)
