@@ -45,6 +45,7 @@ class Presentation:
     :ivar recorded: which write of the slot told the outcome to all; ``None``: none did.
     :ivar excused: whether none need do so.
     :ivar is_due: whether the token was to be renewed for its age before anyone had to wait.
+    :ivar is_handed_in: whether somebody has handed it in alone: it begins a grant of its own.
     :ivar was_overtaken: whether its process has found, when it tried, that others had written.
     """
 
@@ -69,7 +70,7 @@ class Presentation:
         self.wait: float | None = None
         self.recorded: int | None = None
         self.excused = False
-        self.is_due = False
+        self.is_due = self.is_handed_in = False
         self.was_overtaken = False
 
     def is_settled(self) -> bool:

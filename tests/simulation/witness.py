@@ -54,6 +54,8 @@ class Witness:
         """Who has written an intent on a refresh token."""
         self.displaced: dict[str, int] = {}
         """The last write that put an intent on something else in place of one on it."""
+        self.put_aside: dict[str, Mapping[str, Any]] = {}
+        """The intent that was there: it is put back if nothing came of the other one."""
         self.announced: Counter[str] = Counter()
         """How often each was announced."""
         self.mints: dict[str, Mint] = {}
@@ -62,6 +64,8 @@ class Witness:
         """What each of them was asked for by."""
         self.handed_in: set[str] = set()
         """Those that somebody adopts."""
+        self.handed_in_alone: set[str] = set()
+        """Refresh tokens that somebody adopts without an access token."""
         self.forgotten: set[str] = set()
         """Those that were given up."""
         self.forgotten_at = 0
@@ -101,6 +105,7 @@ class Witness:
             announcement,
         )
         presentation.excused = self.emptied > 0 and not self.disk.document
+        presentation.is_handed_in = credential.secret in self.handed_in_alone
         presentation.is_due = presentations.is_due(self, process)
         if credential.single_use:
             self.presented.setdefault(credential.secret, []).append(presentation)
@@ -126,7 +131,13 @@ class Witness:
             presentation.access = answer["access_token"]
             refresh = answer.get("refresh_token", presentation.credential.secret)
             presentation.spends = refresh != presentation.credential.secret
-            self.mints[answer["access_token"]] = Mint(process, self.world.now)
+            self.mints[answer["access_token"]] = mint = Mint(process, self.world.now)
+            if presentation.is_handed_in:
+                self.handed_in.add(answer["access_token"])
+                self.adopted.add(refresh)
+                # From now on it is spent, or like any other one.
+                self.handed_in_alone.discard(presentation.credential.secret)
+                mint.told = True  # who has handed it in gets it
             account.met.add(presentation.access)
             # A stale token is renewed once whatever becomes of the request that has found it so.
             account.mints += not presentation.is_due
@@ -184,9 +195,13 @@ class Witness:
         if intent is None or intent == before.get("intent"):
             return
         self.announcers.setdefault(named(intent), set()).add(process)
+        if intent == self.put_aside.get(named(intent)):
+            self.displaced.pop(named(intent), None)
+            return
         last = before.get("intent")
         if last is not None and named(last) != named(intent):
             self.displaced[named(last)] = self.disk.writes
+            self.put_aside[named(last)] = last
         known = () if last is None else last["awaited"]
         for waiter in intent["awaited"]:
             if waiter["owner"] == process.name and waiter not in known:
@@ -221,7 +236,8 @@ class Witness:
         after another renewal, or a login, is worth nothing any more."""
         last = self.last_of_this_thread(process)
         if last is not None:
-            is_replaced = writes.is_replaced(self, last)
+            # What others have renewed does not replace what begins a grant of its own.
+            is_replaced = writes.is_replaced(self, last) and not last.is_handed_in
             last.excused |= is_replaced
             last.was_overtaken = True
             is_worthless = is_replaced and last.outcome == "minted" and not last.is_due
