@@ -359,6 +359,10 @@ class Witness:
         elif (
             account.seen is not None
             and document.get("salt") == account.seen[1]
-            and document.get("generation", 0) > account.seen[0]
+            and (
+                document.get("generation", 0) > account.seen[0]
+                # What the slot was set back to may be given up, too, after that was issued.
+                or document.get("begun", 0.0) > account.seen[2]
+            )
         ):
             self.forgets(process)  # by another
