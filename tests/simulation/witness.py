@@ -313,7 +313,9 @@ class Witness:
         stored = self.disk.document.get("token", {}).get("access_token")
         is_pardoned = since <= self.pardoned_at
         has_failed = is_pardoned or self.accounts[process].store_failures
-        if stored == token.access_token and not has_failed:
+        # Then it does not wait for the lock any more.
+        is_leaving = process.is_exiting or process.is_ending
+        if stored == token.access_token and not (has_failed or is_leaving):
             self.distrusted.setdefault(stored, since)
 
     def check_end(self) -> None:
