@@ -125,7 +125,8 @@ class Witness:
         self.world.note(process, "  {} is {}", presentation.credential.secret, outcome)
         if answer is not None:
             self.token_at = self.world.now
-            if presentation.credential.first and self.copied:
+            is_gone = self.copied or self.authority.is_dead(self.disk.document)
+            if presentation.credential.first and is_gone:
                 # After what is gone, this is a new beginning.
                 self.authority.hand_in(presentation.credential.secret)
             presentation.access = answer["access_token"]
@@ -236,8 +237,9 @@ class Witness:
         after another renewal, or a login, is worth nothing any more."""
         last = self.last_of_this_thread(process)
         if last is not None:
-            # What others have renewed does not replace what begins a grant of its own.
-            is_replaced = writes.is_replaced(self, last) and not last.is_handed_in
+            # What others have renewed does not replace a token that begins a grant of its own.
+            is_beginning = last.is_handed_in and last.outcome == "minted"
+            is_replaced = writes.is_replaced(self, last) and not is_beginning
             last.excused |= is_replaced
             last.was_overtaken = True
             is_worthless = is_replaced and last.outcome == "minted" and not last.is_due
