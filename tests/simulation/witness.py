@@ -112,7 +112,7 @@ class Witness:
         if lock is not None:
             writes.check_recorded(self, lock)
             lock.presentation = presentation
-        account.presentation = presentation
+        account.presentations[self.world.running] = presentation
         self.presentations += 1
         return presentation
 
@@ -184,9 +184,9 @@ class Witness:
                 self.succeeded_at = self.world.now
         if self.authority.is_dead(before) and not self.authority.is_dead(document):
             self.alive_again_at = self.world.now
-        last = account.presentation
-        if last is not None and last.recorded is None and writes.records(document, last):
-            last.recorded = self.disk.writes
+        for last in account.presentations.values():
+            if last.recorded is None and writes.records(document, last):
+                last.recorded = self.disk.writes
 
     def _heeds_announcement(
         self, process: Process, account: Account, before: Document, document: Document
@@ -241,14 +241,13 @@ class Witness:
             is_beginning = last.is_handed_in and last.outcome == "minted"
             is_replaced = writes.is_replaced(self, last) and not is_beginning
             last.excused |= is_replaced
-            last.was_overtaken = True
+            last.was_overtaken = writes.is_accounted_for(self, last)
             is_worthless = is_replaced and last.outcome == "minted" and not last.is_due
             self.accounts[process].mints -= is_worthless
 
     def last_of_this_thread(self, process: Process) -> Presentation | None:
         """The last presentation of *process*, if the running thread has made it."""
-        last = self.accounts[process].presentation
-        return last if last is not None and last.task is self.world.running else None
+        return self.accounts[process].presentations.get(self.world.running)
 
     def releases(self, lock: SimulatedLock) -> None:
         """The holder is about to let the lock go."""
@@ -258,12 +257,12 @@ class Witness:
     def ends_in_order(self, process: Process) -> None:
         """A process ends that was told to: it loses no refresh token, if it can be saved."""
         account = self.accounts[process]
-        last = account.presentation
-        if last is None or last.announcement is None or process.presenting:
-            return
-        is_known = last.recorded or last.excused or writes.is_left_to_others(self, last)
-        if not (is_known or account.store_failures):
-            self.fail(process, f"ends, and {last.credential.secret} is {last.outcome}")
+        for last in account.presentations.values():
+            if last.announcement is None or process.presenting:
+                continue
+            is_known = last.recorded or last.excused or last.is_left_to_others()
+            if not (is_known or account.store_failures):
+                self.fail(process, f"ends, and {last.credential.secret} is {last.outcome}")
 
     def loses_record(self) -> None:
         """Somebody empties the slot."""
@@ -280,8 +279,8 @@ class Witness:
 
     def _excuse_all(self) -> None:
         for account in self.accounts.values():
-            if account.presentation is not None:
-                account.presentation.excused = True
+            for presentation in account.presentations.values():
+                presentation.excused = True
 
     # --- the users -----------------------------------------------------------------------
 

@@ -86,17 +86,9 @@ def is_replaced(witness: Witness, presentation: Presentation) -> bool:
     return "intent" in document and named(document["intent"]) != presentation.credential.secret
 
 
-def is_left_to_others(witness: Witness, presentation: Presentation) -> bool:
-    """Whether its process need not write down what became of *presentation*.
-
-    Who has lost the lock, and finds that others have written since, adds nothing but a new token:
-    the slot holds the intent, which counts this attempt as one that may have been processed, or
-    what became of a later one.
-    """
-    if presentation.outcome == "minted":
-        return False
-    if not (presentation.was_overtaken and presentation.has_lost_its_lock()):
-        return False
+def is_accounted_for(witness: Witness, presentation: Presentation) -> bool:
+    """Whether what others have written tells of *presentation*: the intent, which counts it as one
+    that may have been processed; or what became of a later one."""
     document = witness.disk.document
     told = [*document.get("tombstones", ()), document.get("intent")]
     is_told = any(named(item) == presentation.credential.secret for item in told if item)
