@@ -143,9 +143,11 @@ def test_what_is_held_does_not_hold_a_person_up(process: Process, authority: Aut
     assert keeper.adopt({"refresh_token": log_in(authority)}).access_token == "access-102"
 
 
+@pytest.mark.parametrize("grace", [0.0, 30.0])
 def test_the_answer_that_another_awaits_is_awaited_first(
-    process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
+    grace: float, process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
 ) -> None:
+    authority.grace = grace
     process().current()
     shelf.lock_ends_with_holder = False
     assert shelf.slot is not None
@@ -173,6 +175,60 @@ def test_a_token_that_cannot_be_saved_at_once_is_saved_later(
     authority.asking = lambda: setattr(shelf, "failing", fails)
     assert process().adopt({"refresh_token": login}).access_token == "access-102"
     assert process().current().access_token == "access-102"
+
+
+def lose_lock_to_a_renewal(shelf: Shelf, clock: Clockwork) -> None:
+    """The store forgets who has the lock, and somebody else renews what is stored."""
+    token = Token("theirs", refresh_token="theirs", issued_at=clock.now)
+    shelf.holder = None
+    shelf.slot = record(shelf).minted(token, {}, clock.now).to_document(), "9-theirs"
+
+
+def test_what_it_brings_replaces_what_others_have_renewed_meanwhile(
+    process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
+) -> None:
+    keeper = process()
+    keeper.current()
+    login = log_in(authority)
+    authority.asking = lambda: lose_lock_to_a_renewal(shelf, clock)
+    adopted = keeper.adopt({"refresh_token": login})
+    assert adopted.access_token == "access-102"
+    assert record(shelf).token == adopted
+    assert authority.presented == ["refresh-0", login]
+
+
+def test_what_another_has_adopted_meanwhile_is_not_presented_again(
+    process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
+) -> None:
+    keeper = process()
+    before = keeper.current()
+    login = log_in(authority)
+
+    def another_adopts() -> None:
+        token = Token("theirs", refresh_token="theirs", issued_at=clock.now)
+        shelf.holder = None
+        adopted = record(shelf).minted(token, {}, clock.now, mark(login), begins=True)
+        shelf.slot = adopted.to_document(), "9-theirs"
+
+    authority.asking = another_adopts
+    with pytest.raises(errors.RefreshConfigError, match="was spent by an earlier renewal"):
+        keeper.adopt({"refresh_token": login})
+    assert keeper.renew(before).access_token == "theirs"
+    assert authority.presented == ["refresh-0", login]
+
+
+def test_it_is_not_presented_again_after_an_answer_that_got_lost(
+    process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
+) -> None:
+    keeper = process()
+    before = keeper.current()
+    login = log_in(authority)
+    authority.script = [errors.RefreshTemporarilyFailed("No answer.")]
+    authority.asking = lambda: lose_lock_to_a_renewal(shelf, clock)
+    with pytest.raises(errors.RefreshTemporarilyFailed, match="No answer"):
+        keeper.adopt({"refresh_token": login})
+    assert authority.presented == ["refresh-0", login]
+    assert keeper.renew(before).access_token == "theirs"
 
 
 def test_a_function_is_given_it_as_that_of_the_token_before(process: Process) -> None:

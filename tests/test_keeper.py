@@ -1458,6 +1458,26 @@ def test_a_forced_renewal_in_an_emptied_store_keeps_nobody_from_filling_it_again
     assert keeper.renew(first).access_token == "access-1"
 
 
+def test_a_forced_function_does_not_begin_again_after_another_has_begun(
+    new_keeper, shelf, authority, clock
+):
+    def function(previous: Token | None) -> Any:
+        return authority.fetch(authority.credentials(previous)[0], previous)
+
+    forced, other = new_keeper(function), new_keeper(function)
+    authority.script = [errors.RefreshTemporarilyFailed("503", processed=False)] * 2
+    for attempt in (forced.current, forced.refresh):
+        with pytest.raises(errors.RefreshTemporarilyFailed):
+            attempt()
+    backup = shelf.slot
+    clock.go_on(HOUR)
+    other.current()
+    shelf.slot = backup
+    with pytest.raises(errors.ReauthRequired, match="has returned a refresh token before"):
+        forced.current()
+    assert authority.presented == ["refresh-0"] * 3
+
+
 def test_a_store_that_was_set_back_makes_no_refresh_token_be_spent_twice(
     new_keeper, shelf, authority, clock
 ):

@@ -82,16 +82,23 @@ class Choice:
                 return failures.dead(stone)
         if credential.single_use and store.is_copy:
             return failures.private_copy()
-        may_be_spent = credential.single_use
         if credential.opaque:
-            may_be_spent = _content(view) != self._forced
-        if may_be_spent and self.is_spent(view, credential.secret):
-            return failures.begun_before(store) if credential.opaque else failures.lost(store)
+            return self._objection_to_function(view, credential)
+        if credential.single_use and self.is_spent(view, credential.secret):
+            return failures.lost(store)
         return None
 
-    def is_awaited(self, view: View) -> bool:
+    def _objection_to_function(self, view: View, credential: Credential) -> TokenError | None:
+        if not self.is_spent(view, credential.secret):
+            # Nothing had to be forced.  Once another process has begun, it would have to be.
+            self._forced = None
+            return None
+        is_forced = _content(view) == self._forced
+        return None if is_forced else failures.begun_before(self._slot.store)
+
+    def is_awaited(self, view: View, credential: Credential) -> bool:
         """Whether a process may still get the answer to what the intent announces, so that nobody
-        else may present the same.
+        else may present *credential*.
 
         The caller has the lock.  Only of a lock that ends with its holder does that prove anything:
         one that lapses may have been the lock of a process that was stopped, and goes on.
@@ -105,9 +112,12 @@ class Choice:
                     left = one.until - slot.now(view)
                     raise failures.locked_apart(slot.store, one.owner, left)
             return False
-        if self.grace_left(view) > 0:
-            return False  # within a declared grace, whoever comes later gets an answer, too
-        return bool(waiters)
+        if not waiters:
+            return False
+        intent = view.record.intent
+        is_same = intent is not None and intent.credential == self.digest(view.record, credential)
+        # Within a declared grace, whoever presents the same later gets an answer, too.
+        return not (is_same and self.grace_left(view) > 0)
 
     def waiters(self, view: View) -> list[Waiter]:
         """The processes that may still get an answer to what the intent announces."""

@@ -119,6 +119,9 @@ class Credential(Value):
     """Asked in the last moment before its request is sent: if that gives ``False``, it must not be
     sent any more, since another process may have presented it."""
 
+    adopted: bool = False
+    """Whether somebody hands it in: what it brings replaces whatever is stored."""
+
     def __repr__(self) -> str:
         return f"<Credential {self.kind}>"
 

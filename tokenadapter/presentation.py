@@ -306,8 +306,8 @@ class Presenter:
                 view = moved.view
                 if minted.token.is_same(view.record.token):
                     break  # it was written, the answer got lost, and somebody has added to it
-                # The lock had lapsed.  Our answer still counts if nobody has rotated since.
-                if not self._is_still_ours(view, before, credential):
+                # The lock had lapsed.
+                if not self._still_counts(view, before, credential):
                     return None
                 tag = self._slot.new_tag(view)
             except Exception as error:  # noqa: BLE001 - a spent token is lost by nothing
@@ -344,6 +344,13 @@ class Presenter:
             self._slot.store.mark(note, for_good=for_good)
         except errors.StoreError as error:
             self._journal.tell_once("StoreFailed", error=str(error))
+
+    def _still_counts(self, view: View, before: Record, credential: Credential) -> bool:
+        """Whether an answer is worth something in a slot that was written meanwhile."""
+        if credential.adopted:
+            # Nothing that others have renewed is of the same grant, unless they have adopted it.
+            return mark(credential.secret) not in view.record.spent
+        return self._is_still_ours(view, before, credential)
 
     def _is_still_ours(self, view: View, before: Record, credential: Credential) -> bool:
         """Whether nobody has renewed since we began, in a slot that was written meanwhile."""
@@ -394,6 +401,9 @@ class Presenter:
                     continue
                 # A hold binds us as long as the token that we saw is there, a refusal in any case.
                 self._keep(before if hold else view.record, credential, failure, hold)
+                if credential.adopted and not is_final:
+                    # What others have renewed meanwhile is no answer to whoever adopts this.
+                    raise failure from failure.__cause__
                 return
             except errors.StoreError:
                 self._keep(before, credential, failure, hold)

@@ -138,7 +138,7 @@ class Renewal:
                 objection = self._choice.objection(view, credential)
                 if objection is not None:
                     raise objection
-                if self._choice.is_awaited(view):
+                if self._choice.is_awaited(view, credential):
                     return None
                 has_presented = True
                 saved = self._presenter.present(
@@ -154,7 +154,7 @@ class Renewal:
     def _presentable(self, previous: Token, secret: str) -> Credential:
         for credential in self._grant.credentials(previous):
             if credential.kind == "refresh_token" and credential.secret == secret:
-                return credential._replace(first=True)
+                return credential._replace(first=True, adopted=True)
         raise ValueError(
             "the source presents no refresh token: a token response with an access_token is needed"
         )
@@ -275,12 +275,13 @@ class Renewal:
                     self._slot.write(view, view.record)
                 return outcome
             self._raise_if_hopeless(view)
-            if self._choice.is_awaited(view):
+            credential = self._choice.credential(view)
+            if self._choice.is_awaited(view, credential):
                 return None
             saved = self._presenter.present(
                 lock,
                 view,
-                self._choice.credential(view),
+                credential,
                 view.record.token,
                 lambda unsaved: serve(self._taken(unsaved, is_new=True, minted=True)),
             )

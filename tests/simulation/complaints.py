@@ -113,7 +113,9 @@ class Call:
             case errors.RefreshTemporarilyFailed():
                 has_cause = self._is_server_failing()
             case errors.RefreshConfigError():
-                has_cause = self._is_misconfigured() or self._is_quarrel()
+                # A file that is copied here may tell of what was handed in here.
+                is_copied = self.complaints.witness.copied > 0
+                has_cause = self._is_misconfigured() or self._is_quarrel() or is_copied
             case errors.LockTimeout():
                 has_cause = self.complaints.process.is_exiting or self.complaints.witness.delays > 0
             case errors.StoreError():

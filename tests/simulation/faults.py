@@ -148,7 +148,9 @@ class Faults:
         world, disk, process = self.world, self.witness.disk, task.process
         ago = world.choices.between(0.0, _ELSEWHERE)
         then = world.now + process.computer.ahead - ago
-        if self.witness.moved_clocks or then <= disk.document.get("begun", 0.0):
+        # Also of what the slot was set back from: a process may remember that.
+        begun = max((document.get("begun", 0.0) for (document, _), _ in disk.past), default=0.0)
+        if self.witness.moved_clocks or then <= begun:
             return None  # the login here counts, which is later
         answer = self.witness.authority.log_in(ago)
         base = world.choices.one_of((0, 1, 3, 8))

@@ -44,6 +44,10 @@ class Presentation:
     :ivar wait: for how many seconds the server asked to be left alone.
     :ivar recorded: which write of the slot told the outcome to all; ``None``: none did.
     :ivar excused: whether none need do so.
+    :ivar is_due: whether the token was to be renewed for its age before anyone had to wait.
+    :ivar is_handed_in: whether somebody has handed it in alone: it begins a grant of its own.
+    :ivar was_overtaken: whether its process has found, when it tried, that others had written, and
+        what they wrote accounts for it.
     """
 
     def __init__(
@@ -67,6 +71,8 @@ class Presentation:
         self.wait: float | None = None
         self.recorded: int | None = None
         self.excused = False
+        self.is_due = self.is_handed_in = False
+        self.was_overtaken = False
 
     def is_settled(self) -> bool:
         """Whether its outcome is known to all, and ends what became of the credential so far."""
@@ -77,6 +83,17 @@ class Presentation:
     def may_be_processed(self) -> bool:
         """Whether the server may have processed it, as far as others can know."""
         return self.outcome in ("open", "minted", "unknown")
+
+    def is_left_to_others(self) -> bool:
+        """Whether its process need not write down what became of it: who has lost the lock, and
+        finds that others have written since, adds nothing but a new token."""
+        return self.was_overtaken and self.has_lost_its_lock() and self.outcome != "minted"
+
+    def is_untold(self) -> bool:
+        """Whether the server has not processed it, and its process has lost the lock before it
+        could write that down: others have to reckon with an answer."""
+        is_known = self.outcome in ("unprocessed", "refused")
+        return is_known and self.recorded is None and self.has_lost_its_lock()
 
     def must_be_saved(self) -> bool:
         """Whether it brought a token that is to be saved whatever it takes."""
@@ -112,7 +129,8 @@ class Account:
 
     :ivar asked: what it asks for.
     :ivar client: what authenticates its client.
-    :ivar presentation: the last one that it made.
+    :ivar presentations: the last one that each of its threads made: one may hand something in while
+        another renews.
     :ivar announcement: the last one that it made.
     :ivar newest: the age of the newest token that it has seen.
     :ivar seen: the generation and the salt of the record in which it saw that, and when that token
@@ -123,7 +141,7 @@ class Account:
     :ivar stored: which access token the slot held then.
     :ivar slowest_look: the longest that a look at the slot took, in seconds.
     :ivar requests: how often its users made a request.
-    :ivar mints: how many tokens it obtained.
+    :ivar mints: how many tokens it obtained, but for those that were due.
     :ivar wishes: what its users asked for beyond that.
     :ivar hand: the last token that its users were given.
     :ivar dropped_at: when they last gave it up.
@@ -132,7 +150,7 @@ class Account:
     def __init__(self, asked: Mapping[str, str], client: str) -> None:
         self.asked = asked
         self.client = client
-        self.presentation: Presentation | None = None
+        self.presentations: dict[Task, Presentation] = {}
         self.announcement: Announcement | None = None
         self.newest = (0, 0)
         self.seen: tuple[int, str, float] | None = None

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from simulation.machine import SimulatedMachine
-from simulation.plan import STORES, Plan
+from simulation.plan import HANDS_IN, STORES, Plan
 from simulation.store import SimulatedLock, SimulatedStore
 from tokenadapter import hand, policy, presentation
 from tokenadapter.choice import Choice
@@ -150,6 +150,11 @@ def compares_and_then_swaps(patch: pytest.MonkeyPatch) -> None:
 def writes_over_its_successor(patch: pytest.MonkeyPatch) -> None:
     """An answer that comes late is saved, whoever has renewed meanwhile."""
     patch.setattr(Presenter, "_is_still_ours", lambda self, *details: True)
+
+
+def takes_what_is_adopted_for_a_renewal(patch: pytest.MonkeyPatch) -> None:
+    """What a refresh token that was handed in brings is worth nothing if others have renewed."""
+    patch.setattr(Presenter, "_still_counts", Presenter._is_still_ours)
 
 
 def goes_back_with_the_store(patch: pytest.MonkeyPatch) -> None:
@@ -316,7 +321,7 @@ def quarrels(patch: pytest.MonkeyPatch) -> None:
 
 def believes_nobody(patch: pytest.MonkeyPatch) -> None:
     """Who has got the lock takes any earlier holder for dead."""
-    patch.setattr(Choice, "is_awaited", lambda self, view: False)
+    patch.setattr(Choice, "is_awaited", lambda self, view, credential: False)
 
 
 def believes_for_ever(patch: pytest.MonkeyPatch) -> None:
@@ -350,6 +355,7 @@ def sends_late(patch: pytest.MonkeyPatch) -> None:
 _CALM = Plan(processes=2, threads=1)
 _LAPSING = Plan(lease=5.0, threads=1, disturbances=("stall",), rate=0.03)
 _ROBBED = Plan("adopted", lease=5.0, disturbances=("lose lock",), rate=0.03)
+_LOGINS = replace(_ROBBED, acts=(HANDS_IN,), server_faults={"slow": 0.5})
 _DEADLY = Plan("adopted", lease=5.0, disturbances=("kill",), rate=0.03)
 
 
@@ -390,6 +396,7 @@ MUTANTS = (
     Mutant(gives_up_what_cannot_be_saved, Plan(processes=2, threads=1, failing_saves=0.3)),
     Mutant(lets_the_lease_lapse, _disturbed("full", grant="adopted", lease=1.0, span=100.0)),
     Mutant(writes_over_its_successor, _LAPSING),
+    Mutant(takes_what_is_adopted_for_a_renewal, _LOGINS),
     Mutant(leaves_no_mark, _disturbed("empty", threads=1)),
     Mutant(goes_back_with_the_store, _disturbed("set back", rate=0.01)),
     Mutant(forgets_when_a_grant_began, _disturbed("copy", **STORES["file"])),

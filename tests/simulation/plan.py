@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # What can go wrong between a process and the authorization server.
@@ -31,6 +31,8 @@ DISTURBANCES = (
 )
 # What users do besides.
 ACTS = ("forget", "refresh", "min validity")
+# ... and what only those do whose grant presents refresh tokens.
+HANDS_IN = "hand in"
 # What tokenadapter's stores are like, in the words of a plan.
 STORES: Mapping[str, Mapping[str, Any]] = {
     "file": {"swaps_locked": True, "is_file": True},
@@ -149,7 +151,13 @@ class Plan:
             disturbances=tuple(name for name in disturbances if name not in impossible),
             **store,
             rate=dice.choice((0.003, 0.01, 0.03)),
-        )
+        )._with_logins(dice)
+
+    def _with_logins(self, dice: random.Random) -> Plan:
+        """Perhaps one in which somebody hands in refresh tokens."""
+        if "client" in self.grant or dice.random() >= 0.15:
+            return self
+        return replace(self, acts=(*self.acts, HANDS_IN))
 
     def is_faultless(self) -> bool:
         """Whether nothing breaks in it."""
@@ -185,6 +193,6 @@ class Plan:
             and not set(self.server_faults) - {"slow"}
             and not self.failing_saves
             and not set(self.disturbances) - harmless
-            and not {"forget", "refresh"} & set(self.acts)
+            and not {"forget", "refresh", HANDS_IN} & set(self.acts)
             and not self.stale_client
         )

@@ -6,6 +6,9 @@ Where the lock is a lease, its holder may stand still for longer than that.  Oth
 announcement for as long as its answer may take, and then present what it presented; so one thing
 cannot be prevented, and is excused: who stood still for longer than that, after it had made sure of
 its lock, may send its request, or save what it was answered, too late.
+
+What is not announced is guarded by the lock alone.  Where the store forgets who holds the lock just
+after its holder has made sure of it, the holder and its successor may both present that.
 """
 
 from __future__ import annotations
@@ -50,16 +53,34 @@ def check(
     disk = witness.disk
     is_announced = credential.single_use and not credential.opaque
     # One that had lost its lock may have written since it looked, or somebody who heeds no lock.
+    is_handed_in = credential.secret in witness.handed_in_alone
     if known >= (disk.writes if disk.lost_locks else disk.changed_at):
-        _check_asked(witness, process, document)
-        _check_need(witness, process, document)
-        _check_hold(witness, process, document)
+        if not is_handed_in:
+            _check_asked(witness, process, document)
+            _check_need(witness, process, document)
+            _check_hold(witness, process, document)
         if is_announced:
             _check_announced(witness, process, credential, lock)
     # No check finds out that it stood still after the check.
     stood_still = disk.lease is not None and process.stalled > lock.stalled
-    if credential.single_use and not stood_still:
+    # Nor that a lock was lost after the check: then only an announcement keeps others away.
+    awaited = document.get("intent", {}).get("awaited", ())
+    is_unannounced = credential.opaque and all(one["owner"] != process.name for one in awaited)
+    is_unguarded = is_unannounced and not lock.is_held()
+    if credential.single_use and not (stood_still or is_unguarded):
         _check_spent(witness, process, credential)
+
+
+def is_due(witness: Witness, process: Process) -> bool:
+    """Whether the token in the slot is stale and lives, as it may seem to *process*."""
+    token = witness.disk.document.get("token", {})
+    expires_at = token.get("expires_at")
+    if not witness.early or expires_at is None:
+        return False
+    left = expires_at - witness.store_now(process)
+    soft, hard = policy.windows(expires_at - token["issued_at"], 1.0)
+    may_seem = witness.slowest_look() + witness.disk.clocks_differ
+    return hard - _ASKING < left <= soft + may_seem
 
 
 def _check_asked(witness: Witness, process: Process, document: Document) -> None:
@@ -158,6 +179,7 @@ def _check_spent(witness: Witness, process: Process, credential: Credential) -> 
         is_older
         and witness.authority.rotation == "new"
         and not credential.first
+        and secret not in witness.handed_in_alone
         and not witness.emptied
     ):
         witness.fail(process, f"presents {secret} although it has seen a newer one")
@@ -190,9 +212,11 @@ def _may_follow(
         ):
             return True  # nobody else knows that it spends anything
         case "minted" if earlier.recorded is None:
+            # A process that ends tries to save for a few seconds more, and then lets the lock go.
             return (
                 not earlier.process.alive
                 or earlier.process.is_exiting
+                or earlier.process.is_ending
                 or earlier.excused
                 or earlier.has_lost_its_lock()
                 or _is_lost_since(witness, earlier)

@@ -6,7 +6,7 @@ from simulation.authority import Authority
 from simulation.complaints import LONGEST_HOLD, Complaints
 from simulation.grants import STALE
 from simulation.ledger import Wish
-from simulation.plan import Plan
+from simulation.plan import HANDS_IN, Plan
 from simulation.process import Process
 from simulation.witness import Witness
 from tokenadapter.errors import ReauthRequired, TokenError
@@ -113,6 +113,9 @@ class User:
             lifetime = self.plan.lifetime or 10.0
             self.request(world.choices.one_of((lifetime / 2, lifetime * 2)))
             return
+        if act == HANDS_IN:
+            self._hand_in()
+            return
         wish, call = Wish(world.running, world.now), self.complaints.begin()
         if act == "refresh":
             account.wishes.append(wish)
@@ -124,6 +127,7 @@ class User:
                 self.keeper.refresh()
             else:
                 self.keeper.forget()
+                self.witness.forgets(self.process)
         except TokenError as error:
             call.failed(error)
             raise
@@ -132,6 +136,23 @@ class User:
             call.ended(2 * self.keeper.lock_timeout)
             if act == "forget":
                 self._drop()
+
+    def _hand_in(self) -> None:
+        """Log in elsewhere, and hand in the refresh token alone."""
+        secret = self.authority.log_in()["refresh_token"]
+        self.world.note(self.process, "  hands in {}", secret)
+        self.witness.handed_in_alone.add(secret)
+        self.account.requests += 1
+        call = self.complaints.begin()
+        try:
+            token = self.keeper.adopt({"refresh_token": secret})
+        except TokenError as error:
+            call.failed(error)
+            raise
+        finally:
+            call.ended(2 * self.keeper.lock_timeout)
+        self._drop()
+        self.account.hand = token
 
     def _drop(self) -> None:
         """What this process has in hand it has no more."""

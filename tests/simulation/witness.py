@@ -54,6 +54,8 @@ class Witness:
         """Who has written an intent on a refresh token."""
         self.displaced: dict[str, int] = {}
         """The last write that put an intent on something else in place of one on it."""
+        self.put_aside: dict[str, Mapping[str, Any]] = {}
+        """The intent that was there: it is put back if nothing came of the other one."""
         self.announced: Counter[str] = Counter()
         """How often each was announced."""
         self.mints: dict[str, Mint] = {}
@@ -62,6 +64,8 @@ class Witness:
         """What each of them was asked for by."""
         self.handed_in: set[str] = set()
         """Those that somebody adopts."""
+        self.handed_in_alone: set[str] = set()
+        """Refresh tokens that somebody adopts without an access token."""
         self.forgotten: set[str] = set()
         """Those that were given up."""
         self.forgotten_at = 0
@@ -101,12 +105,14 @@ class Witness:
             announcement,
         )
         presentation.excused = self.emptied > 0 and not self.disk.document
+        presentation.is_handed_in = credential.secret in self.handed_in_alone
+        presentation.is_due = presentations.is_due(self, process)
         if credential.single_use:
             self.presented.setdefault(credential.secret, []).append(presentation)
         if lock is not None:
             writes.check_recorded(self, lock)
             lock.presentation = presentation
-        account.presentation = presentation
+        account.presentations[self.world.running] = presentation
         self.presentations += 1
         return presentation
 
@@ -119,15 +125,23 @@ class Witness:
         self.world.note(process, "  {} is {}", presentation.credential.secret, outcome)
         if answer is not None:
             self.token_at = self.world.now
-            if presentation.credential.first and self.copied:
+            is_gone = self.copied or self.authority.is_dead(self.disk.document)
+            if presentation.credential.first and is_gone:
                 # After what is gone, this is a new beginning.
                 self.authority.hand_in(presentation.credential.secret)
             presentation.access = answer["access_token"]
             refresh = answer.get("refresh_token", presentation.credential.secret)
             presentation.spends = refresh != presentation.credential.secret
-            self.mints[answer["access_token"]] = Mint(process, self.world.now)
+            self.mints[answer["access_token"]] = mint = Mint(process, self.world.now)
+            if presentation.is_handed_in:
+                self.handed_in.add(answer["access_token"])
+                self.adopted.add(refresh)
+                # From now on it is spent, or like any other one.
+                self.handed_in_alone.discard(presentation.credential.secret)
+                mint.told = True  # who has handed it in gets it
             account.met.add(presentation.access)
-            account.mints += 1
+            # A stale token is renewed once whatever becomes of the request that has found it so.
+            account.mints += not presentation.is_due
             # A token that is renewed before it expires may expire on its way, if that is delayed.
             if account.mints > account.requests + self.delays and not self.emptied:
                 self.fail(process, "renews more often than anyone asks")
@@ -170,9 +184,9 @@ class Witness:
                 self.succeeded_at = self.world.now
         if self.authority.is_dead(before) and not self.authority.is_dead(document):
             self.alive_again_at = self.world.now
-        last = account.presentation
-        if last is not None and last.recorded is None and writes.records(document, last):
-            last.recorded = self.disk.writes
+        for last in account.presentations.values():
+            if last.recorded is None and writes.records(document, last):
+                last.recorded = self.disk.writes
 
     def _heeds_announcement(
         self, process: Process, account: Account, before: Document, document: Document
@@ -182,9 +196,13 @@ class Witness:
         if intent is None or intent == before.get("intent"):
             return
         self.announcers.setdefault(named(intent), set()).add(process)
+        if intent == self.put_aside.get(named(intent)):
+            self.displaced.pop(named(intent), None)
+            return
         last = before.get("intent")
         if last is not None and named(last) != named(intent):
             self.displaced[named(last)] = self.disk.writes
+            self.put_aside[named(last)] = last
         known = () if last is None else last["awaited"]
         for waiter in intent["awaited"]:
             if waiter["owner"] == process.name and waiter not in known:
@@ -219,14 +237,17 @@ class Witness:
         after another renewal, or a login, is worth nothing any more."""
         last = self.last_of_this_thread(process)
         if last is not None:
-            is_replaced = writes.is_replaced(self, last)
+            # What others have renewed does not replace a token that begins a grant of its own.
+            is_beginning = last.is_handed_in and last.outcome == "minted"
+            is_replaced = writes.is_replaced(self, last) and not is_beginning
             last.excused |= is_replaced
-            self.accounts[process].mints -= is_replaced and last.outcome == "minted"
+            last.was_overtaken = writes.is_accounted_for(self, last)
+            is_worthless = is_replaced and last.outcome == "minted" and not last.is_due
+            self.accounts[process].mints -= is_worthless
 
     def last_of_this_thread(self, process: Process) -> Presentation | None:
         """The last presentation of *process*, if the running thread has made it."""
-        last = self.accounts[process].presentation
-        return last if last is not None and last.task is self.world.running else None
+        return self.accounts[process].presentations.get(self.world.running)
 
     def releases(self, lock: SimulatedLock) -> None:
         """The holder is about to let the lock go."""
@@ -236,11 +257,12 @@ class Witness:
     def ends_in_order(self, process: Process) -> None:
         """A process ends that was told to: it loses no refresh token, if it can be saved."""
         account = self.accounts[process]
-        last = account.presentation
-        if last is None or last.announcement is None or process.presenting:
-            return
-        if not (last.recorded or last.excused or account.store_failures):
-            self.fail(process, f"ends, and {last.credential.secret} is {last.outcome}")
+        for last in account.presentations.values():
+            if last.announcement is None or process.presenting:
+                continue
+            is_known = last.recorded or last.excused or last.is_left_to_others()
+            if not (is_known or account.store_failures):
+                self.fail(process, f"ends, and {last.credential.secret} is {last.outcome}")
 
     def loses_record(self) -> None:
         """Somebody empties the slot."""
@@ -257,8 +279,8 @@ class Witness:
 
     def _excuse_all(self) -> None:
         for account in self.accounts.values():
-            if account.presentation is not None:
-                account.presentation.excused = True
+            for presentation in account.presentations.values():
+                presentation.excused = True
 
     # --- the users -----------------------------------------------------------------------
 
@@ -281,12 +303,20 @@ class Witness:
             self.fail(process, f"is told of {access}, which is no news of its own")
         mint.told = True
 
+    def forgets(self, process: Process) -> None:
+        """A process has given its token up: it has nothing left to compare the slot with, also if
+        that was empty, so that nothing was to be written."""
+        account = self.accounts[process]
+        account.newest, account.seen = (0, 0), None
+
     def is_distrusted(self, process: Process, token: Token, since: float) -> None:
         """All are told that the API has refused *token* although it was new, if they can be."""
         stored = self.disk.document.get("token", {}).get("access_token")
         is_pardoned = since <= self.pardoned_at
         has_failed = is_pardoned or self.accounts[process].store_failures
-        if stored == token.access_token and not has_failed:
+        # Then it does not wait for the lock any more.
+        is_leaving = process.is_exiting or process.is_ending
+        if stored == token.access_token and not (has_failed or is_leaving):
             self.distrusted.setdefault(stored, since)
 
     def check_end(self) -> None:
@@ -332,6 +362,10 @@ class Witness:
         elif (
             account.seen is not None
             and document.get("salt") == account.seen[1]
-            and document.get("generation", 0) > account.seen[0]
+            and (
+                document.get("generation", 0) > account.seen[0]
+                # What the slot was set back to may be given up, too, after that was issued.
+                or document.get("begun", 0.0) > account.seen[2]
+            )
         ):
-            account.newest, account.seen = (0, 0), None  # it was given up
+            self.forgets(process)  # by another

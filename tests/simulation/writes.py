@@ -86,6 +86,15 @@ def is_replaced(witness: Witness, presentation: Presentation) -> bool:
     return "intent" in document and named(document["intent"]) != presentation.credential.secret
 
 
+def is_accounted_for(witness: Witness, presentation: Presentation) -> bool:
+    """Whether what others have written tells of *presentation*: the intent, which counts it as one
+    that may have been processed; or what became of a later one."""
+    document = witness.disk.document
+    told = [*document.get("tombstones", ()), document.get("intent")]
+    is_told = any(named(item) == presentation.credential.secret for item in told if item)
+    return is_told or is_replaced(witness, presentation)
+
+
 def is_behind(witness: Witness, process: Process, document: Document) -> bool:
     """Whether *process* has seen what came after *document*."""
     seen = witness.accounts[process].seen
@@ -179,6 +188,8 @@ def _check_attempt(
     secret = named(intent)
     if old is not None and named(old) == secret and old["attempt"] >= intent["attempt"]:
         return  # it was not processed, and all is as before
+    if intent == witness.put_aside.get(secret):
+        return  # nor was another credential, and all is as before that
     if not _is_reliable(witness, secret):
         return
     presented = witness.presented.get(secret, ())
@@ -188,7 +199,9 @@ def _check_attempt(
     unknown = sum(item.may_be_processed() and said.write > since for item, said in sent)
     # What was announced and not sent counts, too, if others have written since.
     unsent = witness.announced[secret] - 1 - len(sent)
-    if not unknown < intent["attempt"] <= unknown + 1 + unsent:
+    # So does what came of nothing, if its lock was lost before the others were told.
+    untold = sum(item.is_untold() and said.write > since for item, said in sent)
+    if not unknown < intent["attempt"] <= unknown + 1 + unsent + untold:
         witness.fail(
             process,
             f"announces attempt {intent['attempt']} with {secret}, of which {unknown} may have "
