@@ -394,6 +394,19 @@ def test_what_is_no_token_is_told_by_its_kind(plain: Desk) -> None:
         plain.present()
 
 
+@pytest.mark.parametrize("answer", [5, {}])
+def test_what_is_no_token_may_have_spent_the_refresh_token(desk: Desk, answer: Any) -> None:
+    desk.grant.fetch = lambda credential, previous: answer  # type: ignore[method-assign]
+    with pytest.raises(errors.RefreshConfigError, match="returned no token"):
+        desk.present()
+    assert desk.stored["intent"]["attempt"] == 1
+    assert desk.stored["intent"]["awaited"] == []
+    del desk.grant.fetch
+    desk.grant.script = [REFUSED]
+    assert desk.present() is None
+    assert desk.stored["tombstones"][0]["reason"] == "uncertain_rotation"
+
+
 # --- a failure -------------------------------------------------------------------------------
 
 

@@ -369,8 +369,7 @@ class Presenter:
         """Write down that *waiter* awaits no answer any more, and no hold: a failure of this
         program keeps nobody from trying again."""
         # Of a mistake in code nobody knows whether the request was sent before.
-        is_unknown = getattr(failure, "processed", False) is None
-        record = view.record.unknown(before.hold, waiter) if is_unknown else before
+        record = view.record.unknown(before.hold, waiter) if _is_unknown(failure) else before
         self._try_to_write(view, record)
 
     def _tell_all(
@@ -429,7 +428,7 @@ class Presenter:
                 error=getattr(failure, "error", None),
                 cause=_cause(failure),
             )
-        if isinstance(failure, errors.RefreshTemporarilyFailed) and failure.processed is None:
+        if _is_unknown(failure):
             return view.record.unknown(hold, waiter)
         return view.record.unprocessed(before, hold)
 
@@ -480,6 +479,11 @@ def _sending(view: View) -> float:
 def _is_local(failure: TokenError) -> bool:
     """Whether *failure* is one of this program or its configuration."""
     return isinstance(failure, errors.RefreshConfigError) and failure.is_local
+
+
+def _is_unknown(failure: TokenError) -> bool:
+    """Whether the server may have spent what was presented."""
+    return getattr(failure, "processed", False) is None
 
 
 def _is_final(failure: TokenError, credential: Credential) -> bool:
