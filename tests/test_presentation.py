@@ -356,6 +356,13 @@ def test_a_token_that_is_saved_late_counts_from_when_it_was_obtained(desk: Desk)
     assert desk.stored["written"] == pytest.approx(began, abs=0.1)
 
 
+def test_what_brought_a_token_that_comes_too_late_is_marked_as_spent(desk: Desk) -> None:
+    desk.intrude(renewed)
+    assert desk.present() is None
+    assert desk.stored["token"]["access_token"] == "theirs"
+    assert desk.shelf.marks == [(mark("refresh-0"), True)]
+
+
 # --- what a source returns -------------------------------------------------------------------
 
 

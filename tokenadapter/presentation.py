@@ -308,6 +308,7 @@ class Presenter:
                     break  # it was written, the answer got lost, and somebody has added to it
                 # The lock had lapsed.
                 if not self._still_counts(view, before, credential):
+                    self._note(note, for_good)
                     return None
                 tag = self._slot.new_tag(view)
             except Exception as error:  # noqa: BLE001 - a spent token is lost by nothing
@@ -334,14 +335,14 @@ class Presenter:
                 lock.confirm()
             else:
                 break
-        if note is not None:
-            self._note(note, for_good)
+        self._note(note, for_good)
         return view
 
-    def _note(self, note: str, for_good: bool) -> None:
-        """Remember what was spent, for when the record is lost."""
+    def _note(self, note: str | None, for_good: bool) -> None:
+        """Remember what was spent, if anything was, for when the record is lost."""
         try:
-            self._slot.store.mark(note, for_good=for_good)
+            if note is not None:
+                self._slot.store.mark(note, for_good=for_good)
         except errors.StoreError as error:
             self._journal.tell_once("StoreFailed", error=str(error))
 
