@@ -54,8 +54,9 @@ class Witness:
         """Who has written an intent on a refresh token."""
         self.displaced: dict[str, int] = {}
         """The last write that put an intent on something else in place of one on it."""
-        self.put_aside: dict[str, Mapping[str, Any]] = {}
-        """The intent that was there: it is put back if nothing came of the other one."""
+        self.put_aside: dict[str, tuple[Mapping[str, Any], int]] = {}
+        """The intent that was there, which is put back if nothing came of the other one, and the
+        last such write before that."""
         self.announced: Counter[str] = Counter()
         """How often each was announced."""
         self.mints: dict[str, Mint] = {}
@@ -196,13 +197,14 @@ class Witness:
         if intent is None or intent == before.get("intent"):
             return
         self.announcers.setdefault(named(intent), set()).add(process)
-        if intent == self.put_aside.get(named(intent)):
-            self.displaced.pop(named(intent), None)
+        put_aside, displaced = self.put_aside.get(named(intent), (None, 0))
+        if intent == put_aside:
+            self.displaced[named(intent)] = displaced
             return
         last = before.get("intent")
         if last is not None and named(last) != named(intent):
+            self.put_aside[named(last)] = last, self.displaced.get(named(last), 0)
             self.displaced[named(last)] = self.disk.writes
-            self.put_aside[named(last)] = last
         known = () if last is None else last["awaited"]
         for waiter in intent["awaited"]:
             if waiter["owner"] == process.name and waiter not in known:

@@ -188,7 +188,7 @@ def _check_attempt(
     secret = named(intent)
     if old is not None and named(old) == secret and old["attempt"] >= intent["attempt"]:
         return  # it was not processed, and all is as before
-    if intent == witness.put_aside.get(secret):
+    if intent == witness.put_aside.get(secret, (None,))[0]:
         return  # nor was another credential, and all is as before that
     if not _is_reliable(witness, secret):
         return
