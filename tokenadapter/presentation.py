@@ -363,7 +363,12 @@ class Presenter:
         if not credential.single_use:
             return True
         if record.intent is not None:
-            return record.intent.credential == self._choice.digest(record, credential)
+            key = self._choice.digest(record, credential)
+            if record.intent.credential != key:
+                # Another one is presented, by somebody who hands it in or since ours was refused.
+                stored = None if record.token is None else record.token.refresh_token
+                return stored == credential.secret and record.tombstone(key) is None
+            return True
         return record.token is not None or before.token is None
 
     def _end_intent(self, view: View, before: Record, failure: TokenError, waiter: Waiter) -> None:

@@ -80,10 +80,14 @@ def is_replaced(witness: Witness, presentation: Presentation) -> bool:
     document = witness.disk.document
     if not document:
         return False  # it was emptied
-    stored = document.get("token", {}).get("access_token")
-    if stored != presentation.stored:
+    token, secret = document.get("token", {}), presentation.credential.secret
+    if token.get("access_token") != presentation.stored:
         return True
-    return "intent" in document and named(document["intent"]) != presentation.credential.secret
+    if "intent" not in document or named(document["intent"]) == secret:
+        return False
+    # Another one is presented: it replaces nothing yet, unless this one was refused.
+    is_refused = any(named(stone) == secret for stone in document.get("tombstones", ()))
+    return is_refused or token.get("refresh_token") != secret
 
 
 def is_accounted_for(witness: Witness, presentation: Presentation) -> bool:
