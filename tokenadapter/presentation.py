@@ -349,8 +349,9 @@ class Presenter:
     def _still_counts(self, view: View, before: Record, credential: Credential) -> bool:
         """Whether an answer is worth something in a slot that was written meanwhile."""
         if credential.adopted:
-            # Nothing that others have renewed is of the same grant, unless they have adopted it.
-            return mark(credential.secret) not in view.record.spent
+            # What others have renewed is of another grant; a login or a logout is not undone.
+            record = view.record
+            return (record.salt, record.begun) == (before.salt, before.begun)
         return self._is_still_ours(view, before, credential)
 
     def _is_still_ours(self, view: View, before: Record, credential: Credential) -> bool:

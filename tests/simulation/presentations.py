@@ -211,6 +211,8 @@ def _may_follow(
             account.has_forced(earlier.ended_at) or (earlier.recorded is None and not is_own)
         ):
             return True  # nobody else knows that it spends anything
+        case "minted" if earlier.is_handed_in and is_own:
+            return False  # it has the answer, whatever became of that
         case "minted" if earlier.recorded is None:
             # A process that ends tries to save for a few seconds more, and then lets the lock go.
             return (

@@ -69,6 +69,10 @@ class Witness:
         """Refresh tokens that somebody adopts without an access token."""
         self.forgotten: set[str] = set()
         """Those that were given up."""
+        self.begun_at = 0
+        """The last write by which a grant began or ended, ..."""
+        self.begun_when = 0.0
+        """... and its time."""
         self.forgotten_at = 0
         """The last write that gave one up."""
         self.distrusted: dict[str, float] = {}
@@ -169,6 +173,8 @@ class Witness:
         if account.wished(self.world.running) == inf:
             self.pardoned_at = self.world.now
             self.distrusted.clear()
+        if document.get("begun") != before.get("begun"):
+            self.begun_at, self.begun_when = self.disk.writes, self.world.now
         if token is None and "token" in before:
             self.forgotten.add(before["token"]["access_token"])
             self.forgotten_at = self.disk.writes
@@ -240,7 +246,8 @@ class Witness:
         last = self.last_of_this_thread(process)
         if last is not None:
             # What others have renewed does not replace a token that begins a grant of its own.
-            is_beginning = last.is_handed_in and last.outcome == "minted"
+            since = 0 if last.announcement is None else last.announcement.write
+            is_beginning = last.is_handed_in and last.outcome == "minted" and self.begun_at <= since
             is_replaced = writes.is_replaced(self, last) and not is_beginning
             last.excused |= is_replaced
             last.was_overtaken = writes.is_accounted_for(self, last)
