@@ -80,6 +80,10 @@ class Presentation:
             return self.credential.refusal_is_final
         return self.outcome == "minted" and self.recorded is not None
 
+    def has_renewed_for_free(self) -> bool:
+        """Whether it has brought a token, as all can see, and can be presented once more."""
+        return self.outcome == "minted" and self.recorded is not None and not self.spends
+
     def may_be_processed(self) -> bool:
         """Whether the server may have processed it, as far as others can know."""
         return self.outcome in ("open", "minted", "unknown")

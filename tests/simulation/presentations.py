@@ -180,10 +180,15 @@ def _check_spent(witness: Witness, process: Process, credential: Credential) -> 
         and witness.authority.rotation == "new"
         and not credential.first
         and secret not in witness.handed_in_alone
+        # Another thread may have seen what somebody has copied here since this one looked.
+        and account.knows.get(witness.world.running, 0) >= witness.disk.changed_at
         and not witness.emptied
     ):
         witness.fail(process, f"presents {secret} although it has seen a newer one")
-    for earlier in witness.presented.get(secret, []):
+    presented = witness.presented.get(secret, [])
+    # One that has brought a token, and not spent it, settles what came before.
+    settled = [number for number, item in enumerate(presented) if item.has_renewed_for_free()]
+    for earlier in presented[settled[-1] if settled else 0 :]:
         if not _may_follow(witness, process, credential, earlier):
             witness.fail(
                 process, f"presents {secret}, which was {earlier.outcome} to {earlier.process}"
