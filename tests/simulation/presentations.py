@@ -159,7 +159,8 @@ def _check_announced(
 ) -> None:
     """Write-ahead: whoever comes after a crash knows what was going on, and who waits for the
     answer knows for how long."""
-    document, announcement = witness.disk.document, witness.accounts[process].announcement
+    document = witness.disk.document
+    announcement = witness.accounts[process].announcements.get(witness.world.running)
     intent = document.get("intent")
     if intent is None or named(intent) != credential.secret or announcement is None:
         witness.fail(process, f"presents {credential.secret} without an intent")

@@ -99,7 +99,7 @@ class Witness:
             lock = None
         presentations.check(self, process, credential, lock)
         account = self.accounts[process]
-        announcement = account.announcement
+        announcement = account.announcements.get(self.world.running)
         if announcement is not None and announcement.secret != credential.secret:
             announcement = None
         presentation = Presentation(
@@ -215,7 +215,10 @@ class Witness:
         for waiter in intent["awaited"]:
             if waiter["owner"] == process.name and waiter not in known:
                 self.announced[named(intent)] += 1
-                account.announcement = Announcement(
+                for task in [*account.announcements]:
+                    if task not in process.tasks:
+                        del account.announcements[task]  # it has come to its end
+                account.announcements[self.world.running] = Announcement(
                     self.world.running,
                     named(intent),
                     intent["first_sent"],
@@ -366,8 +369,8 @@ class Witness:
             # counts that it holds.
             is_branch = account.seen is not None and (generation, salt) == account.seen[:2]
             if age >= account.newest or is_branch:
-                issued_at = document["token"]["issued_at"]
-                account.newest, account.seen = age, (generation, salt, issued_at)
+                issued_at, written = document["token"]["issued_at"], document.get("written", 0.0)
+                account.newest, account.seen = age, (generation, salt, issued_at, written)
         elif (
             account.seen is not None
             and document.get("salt") == account.seen[1]
