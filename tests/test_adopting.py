@@ -217,6 +217,24 @@ def test_what_another_has_adopted_meanwhile_is_not_presented_again(
     assert authority.presented == ["refresh-0", login]
 
 
+def test_it_does_not_undo_a_logout_that_came_meanwhile(
+    process: Process, shelf: Shelf, authority: Authority
+) -> None:
+    keeper, other = process(), process()
+    keeper.current()
+    login = log_in(authority)
+
+    def log_out() -> None:
+        shelf.holder = None
+        other.forget()
+
+    authority.asking = log_out
+    with pytest.raises(errors.RefreshConfigError, match="was spent by an earlier renewal"):
+        keeper.adopt({"refresh_token": login})
+    assert record(shelf).token is None
+    assert authority.presented == ["refresh-0", login]
+
+
 def test_it_is_not_presented_again_after_an_answer_that_got_lost(
     process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
 ) -> None:

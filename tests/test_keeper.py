@@ -531,6 +531,27 @@ def test_refresh_lets_a_function_begin_again_where_the_slot_is_empty(new_keeper,
     assert other.refresh().access_token == "two"
 
 
+def test_refresh_lets_a_function_begin_again_in_its_own_process_only(new_keeper, shelf, clock):
+    calls: list[Token | None] = []
+
+    def function(previous: Token | None) -> dict[str, Any]:
+        calls.append(previous)
+        if len(calls) == 2:
+            raise errors.RefreshTemporarilyFailed("cut off", processed=False)
+        return {"access_token": "access", "refresh_token": "refresh"}
+
+    keeper = new_keeper(function)
+    keeper.current()
+    keeper.forget()
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.refresh()
+    clock.go_on(60)
+    clock.process = lambda: "a forked child"
+    with pytest.raises(errors.ReauthRequired, match="has returned a refresh token before"):
+        keeper.current()
+    assert calls == [None, None]
+
+
 def test_refresh_lets_a_function_begin_again_until_somebody_has_renewed(new_keeper, shelf, clock):
     calls: list[str] = []
 

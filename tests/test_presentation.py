@@ -16,7 +16,7 @@ from tokenadapter.events import Event, ExtrasDropped, Renewed, SaveFailed, Scope
 from tokenadapter.journal import Journal
 from tokenadapter.presentation import Presenter
 from tokenadapter.protocols import Credential, Document
-from tokenadapter.record import Hold, Record, mark
+from tokenadapter.record import Hold, Record, Waiter, digest, mark
 from tokenadapter.slot import Slot, View
 from tokenadapter.token import Token
 
@@ -356,6 +356,26 @@ def test_a_token_that_is_saved_late_counts_from_when_it_was_obtained(desk: Desk)
     assert desk.stored["written"] == pytest.approx(began, abs=0.1)
 
 
+def test_a_late_answer_counts_while_another_refresh_token_is_presented(desk: Desk) -> None:
+    """Somebody hands that one in, and nobody knows yet whether the server accepts it."""
+    desk.present()
+
+    def announced(view: View) -> Record:
+        key = digest(view.record.salt, "refresh_token", "handed in")
+        return view.record.presenting(key, view.read_at, Waiter("other", view.read_at + 9))
+
+    desk.intrude(announced, takes_lock=True)
+    assert token_of(desk.present()) == "access-2"
+    assert desk.stored["token"]["access_token"] == "access-2"
+
+
+def test_what_brought_a_token_that_comes_too_late_is_marked_as_spent(desk: Desk) -> None:
+    desk.intrude(renewed)
+    assert desk.present() is None
+    assert desk.stored["token"]["access_token"] == "theirs"
+    assert desk.shelf.marks == [(mark("refresh-0"), True)]
+
+
 # --- what a source returns -------------------------------------------------------------------
 
 
@@ -392,6 +412,19 @@ def test_what_is_no_token_is_told_by_its_kind(plain: Desk) -> None:
     plain.grant.fetch = lambda credential, previous: 5  # type: ignore[assignment, method-assign, return-value]
     with pytest.raises(errors.RefreshConfigError, match=r"no token: it returned int\. What"):
         plain.present()
+
+
+@pytest.mark.parametrize("answer", [5, {}])
+def test_what_is_no_token_may_have_spent_the_refresh_token(desk: Desk, answer: Any) -> None:
+    desk.grant.fetch = lambda credential, previous: answer  # type: ignore[method-assign]
+    with pytest.raises(errors.RefreshConfigError, match="returned no token"):
+        desk.present()
+    assert desk.stored["intent"]["attempt"] == 1
+    assert desk.stored["intent"]["awaited"] == []
+    del desk.grant.fetch
+    desk.grant.script = [REFUSED]
+    assert desk.present() is None
+    assert desk.stored["tombstones"][0]["reason"] == "uncertain_rotation"
 
 
 # --- a failure -------------------------------------------------------------------------------

@@ -40,8 +40,8 @@ class Choice:
         self._own_refusals: dict[Credential, TokenError] = {}
         # What this process awaited last, and awaits no more, whether or not the record says so.
         self._ended: Waiter | None = None
-        # Of which record somebody says that a function can begin again.
-        self._forced: tuple[str, int] | None = None
+        # In which process, and of which record, somebody says that a function can begin again.
+        self._forced: tuple[str, str, int] | None = None
 
     def raise_if_held(self, record: Record, now: float) -> None:
         """Raise the error of a hold that binds us at *now*, by the store's clock."""
@@ -93,7 +93,7 @@ class Choice:
             # Nothing had to be forced.  Once another process has begun, it would have to be.
             self._forced = None
             return None
-        is_forced = _content(view) == self._forced
+        is_forced = self._content(view) == self._forced
         return None if is_forced else failures.begun_before(self._slot.store)
 
     def is_awaited(self, view: View, credential: Credential) -> bool:
@@ -234,7 +234,7 @@ class Choice:
         :param view: of the record for which a function can begin again, until somebody renews.
         """
         self.begin_anew()
-        self._forced = None if view is None else _content(view)
+        self._forced = None if view is None else self._content(view)
         for credential in [*self._own_refusals]:
             if secret in (None, credential.secret):
                 del self._own_refusals[credential]
@@ -243,7 +243,8 @@ class Choice:
         # In this order: a hash that nobody can guess from takes its time.
         return hold.bound_to is None or hold.bound_to == self.client(record)
 
-
-def _content(view: View) -> tuple[str, int]:
-    """Which record it is, and how often its token was replaced.  One empty slot is like another."""
-    return ("", 0) if view.tag is None else (view.record.salt, view.record.generation)
+    def _content(self, view: View) -> tuple[str, str, int]:
+        """Which process sees which record, and how often its token was replaced.  One empty slot is
+        like another."""
+        record = ("", 0) if view.tag is None else (view.record.salt, view.record.generation)
+        return self._machine.process(), *record

@@ -227,6 +227,7 @@ def source_returned(why: Exception) -> RefreshConfigError:
         "a Token, a mapping with the keys of a token response, or the text of an access token.",
         # A value of the right type that is no token may be what a server answered.
         is_local=isinstance(why, TypeError),
+        processed=None,
     )
 
 

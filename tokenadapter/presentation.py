@@ -308,6 +308,7 @@ class Presenter:
                     break  # it was written, the answer got lost, and somebody has added to it
                 # The lock had lapsed.
                 if not self._still_counts(view, before, credential):
+                    self._note(note, for_good)
                     return None
                 tag = self._slot.new_tag(view)
             except Exception as error:  # noqa: BLE001 - a spent token is lost by nothing
@@ -334,22 +335,23 @@ class Presenter:
                 lock.confirm()
             else:
                 break
-        if note is not None:
-            self._note(note, for_good)
+        self._note(note, for_good)
         return view
 
-    def _note(self, note: str, for_good: bool) -> None:
-        """Remember what was spent, for when the record is lost."""
+    def _note(self, note: str | None, for_good: bool) -> None:
+        """Remember what was spent, if anything was, for when the record is lost."""
         try:
-            self._slot.store.mark(note, for_good=for_good)
+            if note is not None:
+                self._slot.store.mark(note, for_good=for_good)
         except errors.StoreError as error:
             self._journal.tell_once("StoreFailed", error=str(error))
 
     def _still_counts(self, view: View, before: Record, credential: Credential) -> bool:
         """Whether an answer is worth something in a slot that was written meanwhile."""
         if credential.adopted:
-            # Nothing that others have renewed is of the same grant, unless they have adopted it.
-            return mark(credential.secret) not in view.record.spent
+            # What others have renewed is of another grant; a login or a logout is not undone.
+            record = view.record
+            return (record.salt, record.begun) == (before.salt, before.begun)
         return self._is_still_ours(view, before, credential)
 
     def _is_still_ours(self, view: View, before: Record, credential: Credential) -> bool:
@@ -362,15 +364,19 @@ class Presenter:
         if not credential.single_use:
             return True
         if record.intent is not None:
-            return record.intent.credential == self._choice.digest(record, credential)
+            key = self._choice.digest(record, credential)
+            if record.intent.credential != key:
+                # Another one is presented, by somebody who hands it in or since ours was refused.
+                stored = None if record.token is None else record.token.refresh_token
+                return stored == credential.secret and record.tombstone(key) is None
+            return True
         return record.token is not None or before.token is None
 
     def _end_intent(self, view: View, before: Record, failure: TokenError, waiter: Waiter) -> None:
         """Write down that *waiter* awaits no answer any more, and no hold: a failure of this
         program keeps nobody from trying again."""
         # Of a mistake in code nobody knows whether the request was sent before.
-        is_unknown = getattr(failure, "processed", False) is None
-        record = view.record.unknown(before.hold, waiter) if is_unknown else before
+        record = view.record.unknown(before.hold, waiter) if _is_unknown(failure) else before
         self._try_to_write(view, record)
 
     def _tell_all(
@@ -429,7 +435,7 @@ class Presenter:
                 error=getattr(failure, "error", None),
                 cause=_cause(failure),
             )
-        if isinstance(failure, errors.RefreshTemporarilyFailed) and failure.processed is None:
+        if _is_unknown(failure):
             return view.record.unknown(hold, waiter)
         return view.record.unprocessed(before, hold)
 
@@ -480,6 +486,11 @@ def _sending(view: View) -> float:
 def _is_local(failure: TokenError) -> bool:
     """Whether *failure* is one of this program or its configuration."""
     return isinstance(failure, errors.RefreshConfigError) and failure.is_local
+
+
+def _is_unknown(failure: TokenError) -> bool:
+    """Whether the server may have spent what was presented."""
+    return getattr(failure, "processed", False) is None
 
 
 def _is_final(failure: TokenError, credential: Credential) -> bool:

@@ -113,9 +113,8 @@ class Call:
             case errors.RefreshTemporarilyFailed():
                 has_cause = self._is_server_failing()
             case errors.RefreshConfigError():
-                # A file that is copied here may tell of what was handed in here.
-                is_copied = self.complaints.witness.copied > 0
-                has_cause = self._is_misconfigured() or self._is_quarrel() or is_copied
+                is_failing = self._is_misconfigured() or self._is_quarrel()
+                has_cause = is_failing or self._is_overtaken()
             case errors.LockTimeout():
                 has_cause = self.complaints.process.is_exiting or self.complaints.witness.delays > 0
             case errors.StoreError():
@@ -156,6 +155,11 @@ class Call:
     def _is_quarrel(self) -> bool:
         """Others have asked for something else."""
         return self.complaints.plan.asked > 1
+
+    def _is_overtaken(self) -> bool:
+        """What is handed in undoes no login and no logout that others have written meanwhile."""
+        witness = self.complaints.witness
+        return witness.copied > 0 or witness.begun_when >= self.since
 
     def _is_server_failing(self) -> bool:
         """A hold ends with its time, and with the next success."""

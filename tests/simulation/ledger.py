@@ -80,6 +80,10 @@ class Presentation:
             return self.credential.refusal_is_final
         return self.outcome == "minted" and self.recorded is not None
 
+    def has_renewed_for_free(self) -> bool:
+        """Whether it has brought a token, as all can see, and can be presented once more."""
+        return self.outcome == "minted" and self.recorded is not None and not self.spends
+
     def may_be_processed(self) -> bool:
         """Whether the server may have processed it, as far as others can know."""
         return self.outcome in ("open", "minted", "unknown")
@@ -131,10 +135,10 @@ class Account:
     :ivar client: what authenticates its client.
     :ivar presentations: the last one that each of its threads made: one may hand something in while
         another renews.
-    :ivar announcement: the last one that it made.
+    :ivar announcements: likewise.
     :ivar newest: the age of the newest token that it has seen.
     :ivar seen: the generation and the salt of the record in which it saw that, and when that token
-        was issued, as the record says.
+        was issued, and the record written, as the record says.
     :ivar met: the access tokens that it has seen in the slot, or obtained.
     :ivar knows: of each of its threads, the number of the last write of the slot that it has made
         or seen.
@@ -151,9 +155,9 @@ class Account:
         self.asked = asked
         self.client = client
         self.presentations: dict[Task, Presentation] = {}
-        self.announcement: Announcement | None = None
+        self.announcements: dict[Task, Announcement] = {}
         self.newest = (0, 0)
-        self.seen: tuple[int, str, float] | None = None
+        self.seen: tuple[int, str, float, float] | None = None
         self.met: set[str] = set()
         self.knows: dict[Task, int] = {}
         self.stored: dict[Task, str | None] = {}

@@ -355,7 +355,7 @@ def sends_late(patch: pytest.MonkeyPatch) -> None:
 _CALM = Plan(processes=2, threads=1)
 _LAPSING = Plan(lease=5.0, threads=1, disturbances=("stall",), rate=0.03)
 _ROBBED = Plan("adopted", lease=5.0, disturbances=("lose lock",), rate=0.03)
-_LOGINS = replace(_ROBBED, acts=(HANDS_IN,), server_faults={"slow": 0.5})
+_LOGINS = replace(_LAPSING, grant="adopted", acts=(HANDS_IN,), lifetime=10.0)
 _DEADLY = Plan("adopted", lease=5.0, disturbances=("kill",), rate=0.03)
 
 

@@ -159,7 +159,8 @@ def _check_announced(
 ) -> None:
     """Write-ahead: whoever comes after a crash knows what was going on, and who waits for the
     answer knows for how long."""
-    document, announcement = witness.disk.document, witness.accounts[process].announcement
+    document = witness.disk.document
+    announcement = witness.accounts[process].announcements.get(witness.world.running)
     intent = document.get("intent")
     if intent is None or named(intent) != credential.secret or announcement is None:
         witness.fail(process, f"presents {credential.secret} without an intent")
@@ -180,10 +181,15 @@ def _check_spent(witness: Witness, process: Process, credential: Credential) -> 
         and witness.authority.rotation == "new"
         and not credential.first
         and secret not in witness.handed_in_alone
+        # Another thread may have seen what somebody has copied here since this one looked.
+        and account.knows.get(witness.world.running, 0) >= witness.disk.changed_at
         and not witness.emptied
     ):
         witness.fail(process, f"presents {secret} although it has seen a newer one")
-    for earlier in witness.presented.get(secret, []):
+    presented = witness.presented.get(secret, [])
+    # One that has brought a token, and not spent it, settles what came before.
+    settled = [number for number, item in enumerate(presented) if item.has_renewed_for_free()]
+    for earlier in presented[settled[-1] if settled else 0 :]:
         if not _may_follow(witness, process, credential, earlier):
             witness.fail(
                 process, f"presents {secret}, which was {earlier.outcome} to {earlier.process}"
@@ -211,6 +217,8 @@ def _may_follow(
             account.has_forced(earlier.ended_at) or (earlier.recorded is None and not is_own)
         ):
             return True  # nobody else knows that it spends anything
+        case "minted" if earlier.is_handed_in and is_own:
+            return False  # it has the answer, whatever became of that
         case "minted" if earlier.recorded is None:
             # A process that ends tries to save for a few seconds more, and then lets the lock go.
             return (

@@ -54,8 +54,9 @@ class Witness:
         """Who has written an intent on a refresh token."""
         self.displaced: dict[str, int] = {}
         """The last write that put an intent on something else in place of one on it."""
-        self.put_aside: dict[str, Mapping[str, Any]] = {}
-        """The intent that was there: it is put back if nothing came of the other one."""
+        self.put_aside: dict[str, tuple[Mapping[str, Any], int]] = {}
+        """The intent that was there, which is put back if nothing came of the other one, and the
+        last such write before that."""
         self.announced: Counter[str] = Counter()
         """How often each was announced."""
         self.mints: dict[str, Mint] = {}
@@ -68,6 +69,10 @@ class Witness:
         """Refresh tokens that somebody adopts without an access token."""
         self.forgotten: set[str] = set()
         """Those that were given up."""
+        self.begun_at = 0
+        """The last write by which a grant began or ended, ..."""
+        self.begun_when = 0.0
+        """... and its time."""
         self.forgotten_at = 0
         """The last write that gave one up."""
         self.distrusted: dict[str, float] = {}
@@ -94,7 +99,7 @@ class Witness:
             lock = None
         presentations.check(self, process, credential, lock)
         account = self.accounts[process]
-        announcement = account.announcement
+        announcement = account.announcements.get(self.world.running)
         if announcement is not None and announcement.secret != credential.secret:
             announcement = None
         presentation = Presentation(
@@ -168,6 +173,8 @@ class Witness:
         if account.wished(self.world.running) == inf:
             self.pardoned_at = self.world.now
             self.distrusted.clear()
+        if document.get("begun") != before.get("begun"):
+            self.begun_at, self.begun_when = self.disk.writes, self.world.now
         if token is None and "token" in before:
             self.forgotten.add(before["token"]["access_token"])
             self.forgotten_at = self.disk.writes
@@ -196,18 +203,22 @@ class Witness:
         if intent is None or intent == before.get("intent"):
             return
         self.announcers.setdefault(named(intent), set()).add(process)
-        if intent == self.put_aside.get(named(intent)):
-            self.displaced.pop(named(intent), None)
+        put_aside, displaced = self.put_aside.get(named(intent), (None, 0))
+        if intent == put_aside:
+            self.displaced[named(intent)] = displaced
             return
         last = before.get("intent")
         if last is not None and named(last) != named(intent):
+            self.put_aside[named(last)] = last, self.displaced.get(named(last), 0)
             self.displaced[named(last)] = self.disk.writes
-            self.put_aside[named(last)] = last
         known = () if last is None else last["awaited"]
         for waiter in intent["awaited"]:
             if waiter["owner"] == process.name and waiter not in known:
                 self.announced[named(intent)] += 1
-                account.announcement = Announcement(
+                for task in [*account.announcements]:
+                    if task not in process.tasks:
+                        del account.announcements[task]  # it has come to its end
+                account.announcements[self.world.running] = Announcement(
                     self.world.running,
                     named(intent),
                     intent["first_sent"],
@@ -238,7 +249,8 @@ class Witness:
         last = self.last_of_this_thread(process)
         if last is not None:
             # What others have renewed does not replace a token that begins a grant of its own.
-            is_beginning = last.is_handed_in and last.outcome == "minted"
+            since = 0 if last.announcement is None else last.announcement.write
+            is_beginning = last.is_handed_in and last.outcome == "minted" and self.begun_at <= since
             is_replaced = writes.is_replaced(self, last) and not is_beginning
             last.excused |= is_replaced
             last.was_overtaken = writes.is_accounted_for(self, last)
@@ -357,8 +369,8 @@ class Witness:
             # counts that it holds.
             is_branch = account.seen is not None and (generation, salt) == account.seen[:2]
             if age >= account.newest or is_branch:
-                issued_at = document["token"]["issued_at"]
-                account.newest, account.seen = age, (generation, salt, issued_at)
+                issued_at, written = document["token"]["issued_at"], document.get("written", 0.0)
+                account.newest, account.seen = age, (generation, salt, issued_at, written)
         elif (
             account.seen is not None
             and document.get("salt") == account.seen[1]

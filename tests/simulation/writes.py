@@ -80,10 +80,14 @@ def is_replaced(witness: Witness, presentation: Presentation) -> bool:
     document = witness.disk.document
     if not document:
         return False  # it was emptied
-    stored = document.get("token", {}).get("access_token")
-    if stored != presentation.stored:
+    token, secret = document.get("token", {}), presentation.credential.secret
+    if token.get("access_token") != presentation.stored:
         return True
-    return "intent" in document and named(document["intent"]) != presentation.credential.secret
+    if "intent" not in document or named(document["intent"]) == secret:
+        return False
+    # Another one is presented: it replaces nothing yet, unless this one was refused.
+    is_refused = any(named(stone) == secret for stone in document.get("tombstones", ()))
+    return is_refused or token.get("refresh_token") != secret
 
 
 def is_accounted_for(witness: Witness, presentation: Presentation) -> bool:
@@ -115,7 +119,7 @@ def check_memory(witness: Witness, process: Process, before: Document, document:
         is_behind(witness, process, before)
         and witness.authority.age(document["token"]) < account.newest
         and account.seen is not None
-        and document["token"]["issued_at"] <= account.seen[2]
+        and before.get("written", 0.0) <= account.seen[3]
     ):
         access = document["token"]["access_token"]
         witness.fail(process, f"goes on from {access}, although it has seen a newer one")
@@ -143,14 +147,14 @@ def check_intent(witness: Witness, lock: SimulatedLock | None = None) -> None:
     if intent is None or not _is_reliable(witness, secret := named(intent)):
         return
     if any(
-        process.alive
-        and (last := account.announcement) is not None
-        and last.secret == secret
-        and (lock is None or last.task is not lock.task)
+        process.alive and last.secret == secret and (lock is None or last.task is not lock.task)
         for process, account in witness.accounts.items()
+        for last in account.announcements.values()
     ):
         return  # one that has lost the lock may be about to present it, or to hear of it
     presentations = witness.presented.get(secret)
+    if presentations is None and secret in witness.put_aside:
+        return  # it was put back, and could not be taken back by who had announced it
     if presentations is None:
         witness.world.fail(f"an intent on {secret} is left, which was never presented")
     if not any(item.outcome == "unknown" or item.excused for item in presentations):
@@ -188,7 +192,7 @@ def _check_attempt(
     secret = named(intent)
     if old is not None and named(old) == secret and old["attempt"] >= intent["attempt"]:
         return  # it was not processed, and all is as before
-    if intent == witness.put_aside.get(secret):
+    if intent == witness.put_aside.get(secret, (None,))[0]:
         return  # nor was another credential, and all is as before that
     if not _is_reliable(witness, secret):
         return
