@@ -18,7 +18,7 @@ from unittest.mock import patch
 ROOT = Path(__file__).parent.parent
 
 # A name, perhaps with extras, and the lowest version: how setup.py writes what it needs.
-BOUND = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,]+\])?>=(?P<version>[\w.]+)")
+BOUND = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,-]+\])?>=(?P<version>[\w.]+)")
 
 
 def lowest(requirements: list[str]) -> dict[str, str]:

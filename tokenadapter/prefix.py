@@ -15,7 +15,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 from weakref import ref
 
@@ -28,8 +28,22 @@ from tokenadapter.late import late
 
 if TYPE_CHECKING:
     import unicodedata
+    from typing import Protocol
 
     from tokenadapter import errors
+
+    class Signing(Protocol):
+        """What is asked here of an adapter that signs under a prefix."""
+
+        near: tuple[str, ...]
+        """What URLs begin with that miss the prefix by the spelling of its host."""
+
+        def is_at_home(self, url: str) -> bool:
+            """Whether *url* has the scheme, host and port of the prefix."""
+
+        def tell_near_miss(self, url: str) -> None:
+            """Say once that a request gets no token, if it misses the prefix narrowly."""
+
 else:
     errors = late("tokenadapter.errors")
     unicodedata = late("unicodedata")
@@ -348,19 +362,6 @@ def own_urls(urls: Sequence[str], covers: Callable[[str], bool]) -> frozenset[st
 # --- the adapters of a session -----------------------------------------------------------
 
 
-class Signing(Protocol):
-    """What is asked here of an adapter that signs under a prefix."""
-
-    near: tuple[str, ...]
-    """What URLs begin with that miss the prefix by the spelling of its host."""
-
-    def is_at_home(self, url: str) -> bool:
-        """Whether *url* has the scheme, host and port of the prefix."""
-
-    def tell_near_miss(self, url: str) -> None:
-        """Say once that a request gets no token, if it misses the prefix by its host's spelling."""
-
-
 class Lookout(BaseAdapter):
     """Stands in a session for other spellings of a host, and says once that it was asked.
 
@@ -444,7 +445,8 @@ def watched(adapters: Mapping[str, BaseAdapter]) -> OrderedDict[str, BaseAdapter
 
 
 def _signing(adapters: Iterable[BaseAdapter]) -> list[Signing]:
-    return [cast("Signing", found) for found in adapters if hasattr(found, "tell_near_miss")]
+    found: list[Any] = [adapter for adapter in adapters if hasattr(adapter, "tell_near_miss")]
+    return found
 
 
 def longest_first(
