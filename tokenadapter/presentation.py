@@ -350,8 +350,7 @@ class Presenter:
         """Whether an answer is worth something in a slot that was written meanwhile."""
         if credential.adopted:
             # What others have renewed is of another grant; a login or a logout is not undone.
-            record = view.record
-            return (record.salt, record.begun) == (before.salt, before.begun)
+            return view.record.begun <= before.begun
         return self._is_still_ours(view, before, credential)
 
     def _is_still_ours(self, view: View, before: Record, credential: Credential) -> bool:
