@@ -366,8 +366,11 @@ class Presenter:
             key = self._choice.digest(record, credential)
             if record.intent.credential != key:
                 # Another one is presented, by somebody who hands it in or since ours was refused.
-                stored = None if record.token is None else record.token.refresh_token
-                return stored == credential.secret and record.tombstone(key) is None
+                if record.tombstone(key) is not None:
+                    return False
+                if record.token is None:
+                    return before.token is None
+                return record.token.refresh_token == credential.secret
             return True
         return record.token is not None or before.token is None
 
