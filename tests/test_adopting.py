@@ -227,8 +227,9 @@ def test_what_it_brings_is_saved_although_the_store_was_emptied_meanwhile(
     assert authority.presented == [login]
 
 
+@pytest.mark.parametrize("failing", ["mark", ""])
 def test_it_does_not_undo_a_logout_that_came_meanwhile(
-    process: Process, shelf: Shelf, authority: Authority
+    failing: str, process: Process, shelf: Shelf, authority: Authority
 ) -> None:
     keeper, other = process(), process()
     keeper.current()
@@ -237,6 +238,7 @@ def test_it_does_not_undo_a_logout_that_came_meanwhile(
     def log_out() -> None:
         shelf.holder = None
         other.forget()
+        shelf.failing = lambda step: step == failing
 
     authority.asking = log_out
     with pytest.raises(errors.RefreshConfigError, match="was spent by an earlier renewal"):

@@ -134,6 +134,8 @@ class Presenter:
                 presented=credential.kind,
                 seconds=self._machine.monotonic() - started,
             )
+        elif credential.adopted:
+            raise failures.spent_before(self._slot.store)
         return saved
 
     def present_alone(self, trouble: Exception) -> View | None:
