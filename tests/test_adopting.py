@@ -217,8 +217,19 @@ def test_what_another_has_adopted_meanwhile_is_not_presented_again(
     assert authority.presented == ["refresh-0", login]
 
 
-def test_it_does_not_undo_a_logout_that_came_meanwhile(
+def test_what_it_brings_is_saved_although_the_store_was_emptied_meanwhile(
     process: Process, shelf: Shelf, authority: Authority
+) -> None:
+    login = log_in(authority)
+    authority.asking = lambda: setattr(shelf, "slot", None)
+    adopted = process().adopt({"refresh_token": login})
+    assert record(shelf).token == adopted
+    assert authority.presented == [login]
+
+
+@pytest.mark.parametrize("failing", ["mark", ""])
+def test_it_does_not_undo_a_logout_that_came_meanwhile(
+    failing: str, process: Process, shelf: Shelf, authority: Authority
 ) -> None:
     keeper, other = process(), process()
     keeper.current()
@@ -227,6 +238,7 @@ def test_it_does_not_undo_a_logout_that_came_meanwhile(
     def log_out() -> None:
         shelf.holder = None
         other.forget()
+        shelf.failing = lambda step: step == failing
 
     authority.asking = log_out
     with pytest.raises(errors.RefreshConfigError, match="was spent by an earlier renewal"):

@@ -134,6 +134,8 @@ class Presenter:
                 presented=credential.kind,
                 seconds=self._machine.monotonic() - started,
             )
+        elif credential.adopted:
+            raise failures.spent_before(self._slot.store)
         return saved
 
     def present_alone(self, trouble: Exception) -> View | None:
@@ -350,8 +352,7 @@ class Presenter:
         """Whether an answer is worth something in a slot that was written meanwhile."""
         if credential.adopted:
             # What others have renewed is of another grant; a login or a logout is not undone.
-            record = view.record
-            return (record.salt, record.begun) == (before.salt, before.begun)
+            return view.record.begun <= before.begun
         return self._is_still_ours(view, before, credential)
 
     def _is_still_ours(self, view: View, before: Record, credential: Credential) -> bool:
@@ -367,8 +368,11 @@ class Presenter:
             key = self._choice.digest(record, credential)
             if record.intent.credential != key:
                 # Another one is presented, by somebody who hands it in or since ours was refused.
-                stored = None if record.token is None else record.token.refresh_token
-                return stored == credential.secret and record.tombstone(key) is None
+                if record.tombstone(key) is not None:
+                    return False
+                if record.token is None:
+                    return before.token is None
+                return record.token.refresh_token == credential.secret
             return True
         return record.token is not None or before.token is None
 

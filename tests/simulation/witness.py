@@ -250,7 +250,8 @@ class Witness:
         if last is not None:
             # What others have renewed does not replace a token that begins a grant of its own.
             since = 0 if last.announcement is None else last.announcement.write
-            is_beginning = last.is_handed_in and last.outcome == "minted" and self.begun_at <= since
+            has_begun = max(self.begun_at, self.disk.changed_at) > since
+            is_beginning = last.is_handed_in and last.outcome == "minted" and not has_begun
             is_replaced = writes.is_replaced(self, last) and not is_beginning
             last.excused |= is_replaced
             last.was_overtaken = writes.is_accounted_for(self, last)

@@ -87,7 +87,7 @@ def is_replaced(witness: Witness, presentation: Presentation) -> bool:
         return False
     # Another one is presented: it replaces nothing yet, unless this one was refused.
     is_refused = any(named(stone) == secret for stone in document.get("tombstones", ()))
-    return is_refused or token.get("refresh_token") != secret
+    return is_refused or token.get("refresh_token", secret) != secret
 
 
 def is_accounted_for(witness: Witness, presentation: Presentation) -> bool:
