@@ -26,8 +26,8 @@ settings.register_profile("tokenadapter", settings(), deadline=None)
 settings.load_profile("tokenadapter")
 
 
-# A shell that runs the tests in the background has them ignore Ctrl-C, and nohup has them ignore the
-# end of the terminal.  So would every program that they start to see what it does then.
+# A shell that runs the tests in the background has them ignore Ctrl-C, and nohup the end of the
+# terminal.  So would every program that they start to see what it does then.
 for name, action in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
     number = getattr(signal, name, None)  # no SIGHUP on Windows
     if number is not None and signal.getsignal(number) is signal.SIG_IGN:

@@ -18,7 +18,7 @@ from simulation.schedule import play, play_each, play_seed, trace
 from simulation.stage import Ended
 from simulation.world import Violation
 
-SCHEDULES = int(os.environ.get("SIMULATION_SCHEDULES", "4000"))
+SCHEDULES = int(os.environ.get("SIMULATION_SCHEDULES", "2000"))
 # How many of them are one test.
 SHARE = 1000
 # Schedules within which a rule that is taken out has to be missed.
