@@ -151,8 +151,11 @@ class User:
             raise
         finally:
             call.ended(2 * self.keeper.lock_timeout)
+        # Another thread may have given it up as soon as it was saved.
+        is_given_up = self.account.dropped_at >= call.began
         self._drop()
-        self.account.hand = token
+        if not is_given_up:
+            self.account.hand = token
 
     def _drop(self) -> None:
         """What this process has in hand it has no more."""
