@@ -373,6 +373,51 @@ def test_a_late_answer_counts_while_another_refresh_token_is_presented(
     assert desk.stored["token"]["access_token"] == name
 
 
+def announced_again(view: View) -> Record:
+    intent = view.record.intent
+    assert intent is not None
+    until = intent.awaited[-1].until + 20
+    return view.record.presenting(intent.credential, view.read_at, Waiter("other", until))
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_late_answer_keeps_others_waiting_for_the_answer_to_the_same_refresh_token(
+    desk: Desk, keeps: bool
+) -> None:
+    """By that, the server may spend it yet, although it gave no new one to the late process."""
+    desk.present()
+    fetch = desk.grant.fetch
+
+    def keeping(credential: Credential, previous: Token | None) -> Any:
+        answer = fetch(credential, previous)
+        return answer | {"refresh_token": credential.secret} if keeps else answer
+
+    desk.grant.fetch = keeping  # type: ignore[method-assign]
+    desk.slot.lock_ends_with_holder = False
+    desk.intrude(announced_again, takes_lock=True)
+    assert token_of(desk.present()) == "access-2"
+    intent = desk.stored.get("intent")
+    assert (intent is not None) == keeps
+    if intent is not None:
+        assert [waiter["owner"] for waiter in intent["awaited"]] == ["other"]
+        assert intent["attempt"] == 1
+
+
+def test_who_gets_an_answer_after_another_token_is_awaited_no_more(desk: Desk) -> None:
+    desk.present()
+
+    def answered(view: View) -> Record:
+        token = view.record.token
+        assert token is not None
+        theirs = token.replace(access_token="theirs")
+        return view.record.minted(theirs, {}, view.read_at, intent=view.record.intent)
+
+    desk.intrude(answered, takes_lock=True)
+    assert desk.present() is None
+    assert desk.stored["token"]["access_token"] == "theirs"
+    assert desk.stored["intent"]["awaited"] == []
+
+
 def test_what_brought_a_token_that_comes_too_late_is_marked_as_spent(desk: Desk) -> None:
     desk.intrude(renewed)
     assert desk.present() is None

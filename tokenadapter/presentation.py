@@ -18,7 +18,7 @@ from tokenadapter.interchange import always
 from tokenadapter.journal import Journal
 from tokenadapter.late import late
 from tokenadapter.machine import Machine
-from tokenadapter.record import Hold, Record, Waiter, mark
+from tokenadapter.record import Hold, Intent, Record, Waiter, mark
 from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
 
@@ -126,7 +126,7 @@ class Presenter:
             return None
         self._choice.begin_anew()
         self._compare_scope(answer.token)
-        saved = self._save(lock, view, found, answer, credential, serve_unsaved)
+        saved = self._save(lock, view, found, answer, credential, waiter, serve_unsaved)
         if saved is not None:
             self._journal.note(
                 "Renewed",
@@ -273,6 +273,7 @@ class Presenter:
         found: View,
         minted: _Minted,
         credential: Credential,
+        waiter: Waiter | None,
         serve_unsaved: Callable[[View], None],
     ) -> View | None:
         """Save the token, whatever it takes if a refresh token was spent for it.
@@ -298,6 +299,7 @@ class Presenter:
                 self._grant.asked,
                 obtained,
                 note if for_good else None,
+                intent=None if minted.rotated else self._left(view, credential),
                 begins=begins,
                 origin=origin,
                 seeds=seeds,
@@ -311,6 +313,10 @@ class Presenter:
                 # The lock had lapsed.
                 if not self._still_counts(view, before, credential):
                     self._note(note, for_good)
+                    intent = view.record.intent
+                    if waiter is not None and intent is not None and waiter in intent.awaited:
+                        # Others kept the intent beside their token for us alone.
+                        self._try_to_write(view, view.record.unknown(view.record.hold, waiter))
                     return None
                 tag = self._slot.new_tag(view)
             except Exception as error:  # noqa: BLE001 - a spent token is lost by nothing
@@ -339,6 +345,21 @@ class Presenter:
                 break
         self._note(note, for_good)
         return view
+
+    def _left(self, view: View, credential: Credential) -> Intent | None:
+        """What is left of the intent when this process has an answer, and *credential* is still
+        good.
+
+        Another that had the lock later, or earlier, may await an answer, too: by that, the server
+        may spend it yet.
+        """
+        intent, mine = view.record.intent, self._machine.process()
+        if not credential.single_use or intent is None or self._slot.lock_ends_with_holder:
+            return None
+        others = tuple(one for one in self._choice.waiters(view) if one.owner != mine)
+        if not others or intent.credential != self._choice.digest(view.record, credential):
+            return None
+        return intent._replace(attempt=len(others), awaited=others)
 
     def _note(self, note: str | None, for_good: bool) -> None:
         """Remember what was spent, if anything was, for when the record is lost."""

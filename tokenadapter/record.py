@@ -258,6 +258,7 @@ class Record(Value):
         now: float,
         spent: str | None = None,
         *,
+        intent: Intent | None = None,
         begins: bool = False,
         origin: str | None = None,
         seeds: tuple[str, ...] = (),
@@ -265,6 +266,7 @@ class Record(Value):
         """A presentation was answered with *token*.
 
         :param spent: the mark of what it spent, if that may be shown to us again.
+        :param intent: what takes the place of :attr:`intent`.
         :param begins: whether a grant begins by it: what was presented is not of this record.
         :param origin: the mark of the refresh token by which it begins.
         :param seeds: what then takes the place of :attr:`seeds`.
@@ -276,7 +278,7 @@ class Record(Value):
             token=token,
             asked=asked,
             replaced=replaced,
-            intent=None,
+            intent=intent,
             hold=None,
             origin=self.origin if origin is None else origin,
             seeds=self.seeds if origin is None else seeds,

@@ -43,6 +43,7 @@ class Presentation:
     :ivar spends: whether it brought a refresh token in place of the one that was presented.
     :ivar wait: for how many seconds the server asked to be left alone.
     :ivar recorded: which write of the slot told the outcome to all; ``None``: none did.
+    :ivar kept: which write saved the token of another last, and left the intent for it.
     :ivar excused: whether none need do so.
     :ivar is_due: whether the token was to be renewed for its age before anyone had to wait.
     :ivar is_handed_in: whether somebody has handed it in alone: it begins a grant of its own.
@@ -70,6 +71,7 @@ class Presentation:
         self.spends = False
         self.wait: float | None = None
         self.recorded: int | None = None
+        self.kept = 0
         self.excused = False
         self.is_due = self.is_handed_in = False
         self.was_overtaken = False

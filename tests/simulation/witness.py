@@ -184,6 +184,10 @@ class Witness:
             access = token["access_token"]
             self.saved_tokens.add(access)
             self.asked[access] = document["asked"]
+            if "intent" in document:
+                for item in self.presented.get(named(document["intent"]), ()):
+                    if item.outcome == "open":
+                        item.kept = self.disk.writes
             self.token_at = self.world.now
             # What failed since it was minted is not over by that.
             mint = self.mints.get(access)

@@ -22,7 +22,8 @@ def check(witness: Witness, process: Process, before: Document, document: Docume
     old, new = before.get("token"), document.get("token")
     if new is not None:
         access = new["access_token"]
-        if access not in witness.saved_tokens and ("hold" in document or "intent" in document):
+        is_free = "hold" not in document and _is_left_to_others(process, document)
+        if access not in witness.saved_tokens and not is_free:
             witness.fail(process, f"leaves a hold or an intent beside {access}, which is new")
         # Of two that go on from what was set back, or lost while others remembered it, the one
         # counts that was issued later, as far as their clocks tell.
@@ -39,6 +40,17 @@ def check(witness: Witness, process: Process, before: Document, document: Docume
             witness.fail(process, "writes a tombstone of something that was never refused")
     if "intent" in document:
         _check_attempt(witness, process, before.get("intent"), document["intent"])
+
+
+def _is_left_to_others(process: Process, document: Document) -> bool:
+    """Whether the intent beside a new token, if there is one, is about the refresh token that the
+    server has kept, and others await another answer to that, by which it may be spent yet."""
+    intent = document.get("intent")
+    if intent is None:
+        return True
+    owners = [waiter["owner"] for waiter in intent["awaited"]]
+    is_kept = named(intent) == document["token"].get("refresh_token")
+    return is_kept and bool(owners) and process.name not in owners
 
 
 def _check_origin(witness: Witness, process: Process, before: Document, access: str) -> None:
@@ -207,7 +219,9 @@ def _check_attempt(
     unsent = witness.announced[secret] - 1 - len(sent)
     # So does what came of nothing, if its lock was lost before the others were told.
     untold = sum(item.is_untold() and said.write > since for item, said in sent)
-    if not unknown < intent["attempt"] <= unknown + 1 + unsent + untold:
+    # So does what was awaited still when another was answered, and spent nothing.
+    kept = sum(said.write <= since <= item.kept for item, said in sent)
+    if not unknown < intent["attempt"] <= unknown + 1 + unsent + untold + kept:
         witness.fail(
             process,
             f"announces attempt {intent['attempt']} with {secret}, of which {unknown} may have "
