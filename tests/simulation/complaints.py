@@ -162,14 +162,25 @@ class Call:
         return witness.copied > 0 or witness.begun_when >= self.since
 
     def _is_server_failing(self) -> bool:
-        """A hold ends with its time, and with the next success."""
+        """A hold ends with its time, and with the next success: what could not be written binds its
+        process until that sees the token, which the store may have dropped by then."""
         witness = self.complaints.witness
         if self.complaints.account.store_failed_at >= self.since:
             return witness.failed_at > 0
         is_lost = witness.emptied or witness.forgotten or witness.moved_clocks
         if witness.failed_at < witness.succeeded_at < self.since and not is_lost:
-            return False
+            return self._is_held_alone()
         return bool(witness.moved_clocks) or self.since < witness.failed_at + LONGEST_HOLD + _SLACK
+
+    def _is_held_alone(self) -> bool:
+        account = self.complaints.account
+        return any(
+            last.outcome in ("unprocessed", "unknown")
+            and last.recorded is None
+            and last.ended_at > account.token_at
+            and self.since < last.ended_at + LONGEST_HOLD + _SLACK
+            for last in account.presentations.values()
+        )
 
     def _is_store_failing(self) -> bool:
         """An answer of the store that is lost is no failure: the writer finds out."""

@@ -145,6 +145,7 @@ class Account:
     :ivar knows: of each of its threads, the number of the last write of the slot that it has made
         or seen.
     :ivar stored: which access token the slot held then.
+    :ivar token_at: when it last obtained a token, or saw one in the slot.
     :ivar slowest_look: the longest that a look at the slot took, in seconds.
     :ivar requests: how often its users made a request.
     :ivar mints: how many tokens it obtained, but for those that were due.
@@ -165,6 +166,7 @@ class Account:
         self.stored: dict[Task, str | None] = {}
         self.store_failures = 0
         self.store_failed_at = 0.0
+        self.token_at = 0.0
         self.slowest_look = 0.0
         self.requests = 0
         self.mints = 0

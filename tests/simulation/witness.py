@@ -129,7 +129,7 @@ class Witness:
         presentation.outcome, presentation.ended_at = outcome, self.world.now
         self.world.note(process, "  {} is {}", presentation.credential.secret, outcome)
         if answer is not None:
-            self.token_at = self.world.now
+            self.token_at = account.token_at = self.world.now
             is_gone = self.copied or self.authority.is_dead(self.disk.document)
             if presentation.credential.first and is_gone:
                 # After what is gone, this is a new beginning.
@@ -367,6 +367,7 @@ class Witness:
         account.knows[self.world.running] = number
         account.stored[self.world.running] = document.get("token", {}).get("access_token")
         if "token" in document:
+            account.token_at = self.world.now
             account.met.add(document["token"]["access_token"])
             age = self.authority.age(document["token"])
             generation, salt = document.get("generation", 0), document["salt"]
