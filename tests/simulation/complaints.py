@@ -216,6 +216,8 @@ class Call:
             or witness.asked[stored] != self.complaints.account.asked
             or (rejected is not None and rejected.access_token == stored)
             or is_behind(witness, self.complaints.process, witness.disk.document)
+            # Of two that went on from what each remembered, either may seem to be the later one.
+            or (witness.disk.changed_at > 0 and witness.disk.clocks_differ > 0)
             or stored in witness.authority.refused
             or not witness.authority.accepts(stored)
             or witness.moved_clocks
