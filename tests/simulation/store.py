@@ -111,6 +111,7 @@ class Disk:
     def set_back(self, writes: int) -> None:
         """Somebody brings back what it held so many writes ago: of a file, that alone."""
         content, notes = self.past[-1 - writes]
+        self.witness.is_set_back(self.document, content[0])
         self.change(content)
         self.set_back_at = self.writes
         if self._is_one_with_its_notes():

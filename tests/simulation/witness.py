@@ -286,6 +286,12 @@ class Witness:
         self.emptied += 1
         self._excuse_all()
 
+    def is_set_back(self, before: Document, document: Document) -> None:
+        """Somebody brings *document* back, perhaps with a later login than the one that was lost
+        meanwhile: to who has not seen that, it looks like a login now, and is not undone."""
+        if document.get("begun", 0.0) > before.get("begun", 0.0):
+            self.begun_when = self.world.now
+
     def gets_record(self, document: Document) -> None:
         """Somebody puts *document* into the slot, with a token that no process knows."""
         self.copied += 1
