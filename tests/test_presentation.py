@@ -373,6 +373,16 @@ def test_a_late_answer_counts_while_another_refresh_token_is_presented(
     assert desk.stored["token"]["access_token"] == name
 
 
+def keep_refresh_token(desk: Desk) -> None:
+    """Have the server rotate none any more."""
+    fetch = desk.grant.fetch
+
+    def keeping(credential: Credential, previous: Token | None) -> Any:
+        return {**fetch(credential, previous), "refresh_token": credential.secret}  # type: ignore[dict-item]
+
+    desk.grant.fetch = keeping  # type: ignore[method-assign]
+
+
 def announced_again(view: View) -> Record:
     intent = view.record.intent
     assert intent is not None
@@ -386,13 +396,8 @@ def test_a_late_answer_keeps_others_waiting_for_the_answer_to_the_same_refresh_t
 ) -> None:
     """By that, the server may spend it yet, although it gave no new one to the late process."""
     desk.present()
-    fetch = desk.grant.fetch
-
-    def keeping(credential: Credential, previous: Token | None) -> Any:
-        answer = fetch(credential, previous)
-        return answer | {"refresh_token": credential.secret} if keeps else answer
-
-    desk.grant.fetch = keeping  # type: ignore[method-assign]
+    if keeps:
+        keep_refresh_token(desk)
     desk.slot.lock_ends_with_holder = False
     desk.intrude(announced_again, takes_lock=True)
     assert token_of(desk.present()) == "access-2"
@@ -403,19 +408,32 @@ def test_a_late_answer_keeps_others_waiting_for_the_answer_to_the_same_refresh_t
         assert intent["attempt"] == 1
 
 
+def answered_first(view: View) -> Record:
+    """The server has answered another process, and kept the refresh token."""
+    token = view.record.token
+    assert token is not None
+    theirs = token.replace(access_token="theirs")
+    return view.record.minted(theirs, {}, view.read_at, intent=view.record.intent)
+
+
 def test_who_gets_an_answer_after_another_token_is_awaited_no_more(desk: Desk) -> None:
     desk.present()
-
-    def answered(view: View) -> Record:
-        token = view.record.token
-        assert token is not None
-        theirs = token.replace(access_token="theirs")
-        return view.record.minted(theirs, {}, view.read_at, intent=view.record.intent)
-
-    desk.intrude(answered, takes_lock=True)
+    keep_refresh_token(desk)
+    desk.intrude(answered_first, takes_lock=True)
     assert desk.present() is None
     assert desk.stored["token"]["access_token"] == "theirs"
     assert desk.stored["intent"]["awaited"] == []
+
+
+def test_a_refresh_token_that_takes_the_place_of_the_stored_one_is_saved_however_late(
+    desk: Desk,
+) -> None:
+    """The server has kept it for another process, and spent it for this one."""
+    desk.present()
+    desk.intrude(answered_first, takes_lock=True)
+    assert token_of(desk.present()) == "access-2"
+    assert desk.stored["token"]["refresh_token"] == "refresh-2"
+    assert "intent" not in desk.stored
 
 
 def test_what_brought_a_token_that_comes_too_late_is_marked_as_spent(desk: Desk) -> None:

@@ -311,7 +311,7 @@ class Presenter:
                 if minted.token.is_same(view.record.token):
                     break  # it was written, the answer got lost, and somebody has added to it
                 # The lock had lapsed.
-                if not self._still_counts(view, before, credential):
+                if not self._still_counts(view, before, credential, minted):
                     self._note(note, for_good)
                     intent = view.record.intent
                     if waiter is not None and intent is not None and waiter in intent.awaited:
@@ -369,8 +369,13 @@ class Presenter:
         except errors.StoreError as error:
             self._journal.tell_once("StoreFailed", error=str(error))
 
-    def _still_counts(self, view: View, before: Record, credential: Credential) -> bool:
+    def _still_counts(
+        self, view: View, before: Record, credential: Credential, minted: _Minted
+    ) -> bool:
         """Whether an answer is worth something in a slot that was written meanwhile."""
+        token = view.record.token
+        if minted.rotated and token is not None and token.refresh_token == credential.secret:
+            return True  # a server that rotates now and then has spent what is there
         if credential.adopted:
             # What others have renewed is of another grant; a login or a logout is not undone.
             return view.record.begun <= before.begun

@@ -154,7 +154,11 @@ def writes_over_its_successor(patch: pytest.MonkeyPatch) -> None:
 
 def takes_what_is_adopted_for_a_renewal(patch: pytest.MonkeyPatch) -> None:
     """What a refresh token that was handed in brings is worth nothing if others have renewed."""
-    patch.setattr(Presenter, "_still_counts", Presenter._is_still_ours)
+
+    def is_still_ours(self: Any, view: Any, before: Any, credential: Any, minted: Any) -> bool:
+        return bool(self._is_still_ours(view, before, credential))
+
+    patch.setattr(Presenter, "_still_counts", is_still_ours)
 
 
 def goes_back_with_the_store(patch: pytest.MonkeyPatch) -> None:
