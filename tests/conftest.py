@@ -15,6 +15,7 @@ from pathlib import Path
 import coverage_forks  # noqa: F401 - before whatever else a fork is told to
 import pytest
 from databases import MariaDB, PostgreSQL
+from doubles import Authority, Clockwork, Shelf
 from hypothesis import settings
 from imports import Unguarded
 from stores.servers import Memcached, RedisServer, free_port
@@ -52,6 +53,24 @@ def server() -> Iterator[TokenServer]:
     """A token endpoint and the API that it protects."""
     with TokenServer() as server:
         yield server
+
+
+@pytest.fixture
+def clock() -> Clockwork:
+    """The clocks of a machine, which stand still until they are told to go on."""
+    return Clockwork()
+
+
+@pytest.fixture
+def shelf(clock: Clockwork) -> Shelf:
+    """A store in this process, which several keepers share as processes share a file."""
+    return Shelf(clock)
+
+
+@pytest.fixture
+def authority() -> Authority:
+    """An authorization server with rotation and reuse detection, and the grant that asks it."""
+    return Authority()
 
 
 @pytest.fixture(scope="session")

@@ -16,21 +16,6 @@ Process = Callable[..., TokenKeeper]
 
 
 @pytest.fixture
-def clock() -> Clockwork:
-    return Clockwork()
-
-
-@pytest.fixture
-def shelf(clock: Clockwork) -> Shelf:
-    return Shelf(clock)
-
-
-@pytest.fixture
-def authority() -> Authority:
-    return Authority()
-
-
-@pytest.fixture
 def process(shelf: Shelf, clock: Clockwork, authority: Authority) -> Process:
     """Each has a keeper of its own, and all share the store."""
 

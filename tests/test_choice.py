@@ -38,11 +38,6 @@ class Keys:
 
 
 @pytest.fixture
-def clock() -> Clockwork:
-    return Clockwork()
-
-
-@pytest.fixture
 def slot(clock: Clockwork) -> Slot:
     return Slot(Shelf(clock), Authority(), clock)
 

@@ -28,21 +28,6 @@ HOUR = 3600.0
 
 
 @pytest.fixture
-def clock() -> Clockwork:
-    return Clockwork()
-
-
-@pytest.fixture
-def shelf(clock: Clockwork) -> Shelf:
-    return Shelf(clock)
-
-
-@pytest.fixture
-def authority() -> Authority:
-    return Authority()
-
-
-@pytest.fixture
 def new_keeper(clock: Clockwork, shelf: Shelf, authority: Authority) -> Callable[..., TokenKeeper]:
     """Keepers on one shelf: each stands for a process."""
 

@@ -13,21 +13,6 @@ Processes = Callable[[], TokenKeeper]
 
 
 @pytest.fixture
-def clock() -> Clockwork:
-    return Clockwork()
-
-
-@pytest.fixture
-def shelf(clock: Clockwork) -> Shelf:
-    return Shelf(clock)
-
-
-@pytest.fixture
-def authority() -> Authority:
-    return Authority()
-
-
-@pytest.fixture
 def process(clock: Clockwork, shelf: Shelf, authority: Authority) -> Processes:
     """Each has a keeper of its own, and all share the store."""
     return lambda: TokenKeeper(authority, shelf, machine=clock)

@@ -62,11 +62,6 @@ class Shaky(Shelf):
 
 
 @pytest.fixture
-def clock() -> Clockwork:
-    return Clockwork()
-
-
-@pytest.fixture
 def shelf(clock: Clockwork) -> Shaky:
     return Shaky(clock)
 

@@ -22,16 +22,6 @@ REFUSED = "began with another refresh token"
 
 
 @pytest.fixture
-def clock() -> Clockwork:
-    return Clockwork()
-
-
-@pytest.fixture
-def shelf(clock: Clockwork) -> Shelf:
-    return Shelf(clock)
-
-
-@pytest.fixture
 def ada() -> Authority:
     return Authority(first="refresh-of-ada")
 
