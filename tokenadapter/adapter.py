@@ -56,6 +56,11 @@ __all__ = ["TokenAdapter"]
 # How often a request may be sent again with tokens that others renewed meanwhile, before it has
 # one renewed itself.
 _MOST_ADOPTIONS = 2
+# What to look at where a token is refused although nothing can have ended it yet.
+_IF_NEW = (
+    "see that it is one for this API (scope, resource, audience), and sent as the API wants it "
+    "(header, scheme)"
+)
 
 
 class TokenAdapter(HTTPAdapter):
@@ -435,10 +440,7 @@ class TokenAdapter(HTTPAdapter):
                     adoptions += 1
                     if newer is None or most <= 0 or adoptions > _MOST_ADOPTIONS:
                         return self._handed_on(
-                            response,
-                            "the token was refused although it is new: see that it is one for "
-                            "this API (scope, resource, audience), and sent as the API wants it "
-                            "(header, scheme)",
+                            response, f"the token was refused although it is new: {_IF_NEW}"
                         )
                     token = newer
             else:
@@ -454,10 +456,7 @@ class TokenAdapter(HTTPAdapter):
                     raise
                 if token.is_same(refused):
                     return self._handed_on(
-                        response,
-                        "the token was refused when it was new: see that it is one for this "
-                        "API (scope, resource, audience), and sent as the API wants it (header, "
-                        "scheme)",
+                        response, f"the token was refused when it was new: {_IF_NEW}"
                     )
                 if most <= 0:
                     return self._handed_on(response, "max_replays is 0")
