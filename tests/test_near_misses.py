@@ -1,4 +1,4 @@
-"""A request that misses a prefix by the spelling of its host is told of, once, with both."""
+"""A request whose host is another spelling of a prefix's is logged once, with both URLs."""
 
 from __future__ import annotations
 

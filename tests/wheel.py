@@ -20,10 +20,10 @@ PACKAGE = {
     for path in (ROOT / "tokenadapter").rglob("*")
     if path.is_file() and path.suffix != ".pyc"
 }
-# What somebody needs who has the sdist alone, for the tests, the documentation and the tasks.
-BESIDES = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md", "tox.ini"}
-BESIDES |= {"docs/conf.py", "docs/index.md", "pyproject.toml", "setup.py", "tests/conftest.py"}
-BESIDES |= {"tests/wheel.py"}
+# What the tests, the documentation and the tasks need of the sdist.
+SOURCES = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md", "tox.ini"}
+SOURCES |= {"docs/conf.py", "docs/index.md", "pyproject.toml", "setup.py", "tests/conftest.py"}
+SOURCES |= {"tests/wheel.py"}
 
 
 def check_contents(wheel: Path, sdist: Path) -> None:
@@ -33,7 +33,7 @@ def check_contents(wheel: Path, sdist: Path) -> None:
     assert names == PACKAGE, f"in one only: {sorted(names ^ PACKAGE)}"
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    missing = (PACKAGE | BESIDES) - names
+    missing = (PACKAGE | SOURCES) - names
     assert not missing, f"not in the sdist: {sorted(missing)}"
 
 

@@ -253,7 +253,7 @@ def test_to_make_a_session_runs_no_program_and_reads_no_secret(
     program = tmp_path / "program"
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\necho secret\n")
     program.chmod(0o700)
-    os.mkfifo(tmp_path / "scope")  # whoever reads it waits for a writer
+    os.mkfifo(tmp_path / "scope")  # a reader waits for a writer
     text = billing(server, tmp_path).replace('"secret"', '{ command = ["./program"] }')
     write(tmp_path, text + '[billing.source.extra]\nstate = { file = "scope" }\n')
     tokenadapter.session("billing").close()

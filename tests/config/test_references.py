@@ -138,7 +138,7 @@ def test_a_check_reads_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     asked: list[object] = []
     monkeypatch.setattr(keyring, "get_password", lambda *who: asked.append(who))
     program = script(tmp_path / "program", f"touch {tmp_path}/was-run")
-    os.mkfifo(tmp_path / "secret")  # whoever reads it waits for a writer
+    os.mkfifo(tmp_path / "secret")  # a reader waits for a writer
     monkeypatch.setenv("SECRET", "s3cret")
     for kind, place in (
         ("keyring", "b/u"),
