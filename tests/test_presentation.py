@@ -159,7 +159,21 @@ def test_who_has_lost_the_lock_sends_nothing_and_leaves_what_others_wrote(
     desk.shelf.prepare = lose_lock  # type: ignore[method-assign]
     assert desk.present() is None
     assert desk.grant.presented == []
-    assert ("hold" in desk.stored, "intent" in desk.stored) == (is_overtaken, is_overtaken)
+    assert ("hold" in desk.stored, "intent" in desk.stored) == (is_overtaken, False)
+
+
+def test_who_has_lost_the_lock_leaves_the_announcement_of_who_has_it(desk: Desk) -> None:
+    def lose_lock() -> None:
+        desk.shelf.holder = None
+        view = desk.other.look()
+        key = desk.choice.digest(view.record, FIRST)
+        theirs = Waiter(desk.clock.process(), desk.clock.wall() + 60)
+        desk.other.write(view, view.record.presenting(key, desk.clock.wall(), theirs))
+
+    desk.shelf.prepare = lose_lock  # type: ignore[method-assign]
+    assert desk.present() is None
+    assert desk.grant.presented == []
+    assert desk.stored["intent"]["attempt"] == 2
 
 
 # --- saving ----------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ hashes = st.sampled_from(["one", "two", "three"])
 kinds = st.sampled_from(["refresh_token", "password"])
 tokens = st.builds(
     Token,
-    st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1),
+    st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1),
     issued_at=times,
     expires_at=st.none() | times,
     refresh_token=st.none() | st.just("s3cr3t-refresh"),

@@ -20,6 +20,7 @@ NOW = 1_700_000_000.0
 YEAR = 365 * 86_400.0
 
 ascii_texts = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1)
+access_tokens = ascii_texts.filter(lambda text: text == text.strip())
 numbers = st.integers() | st.floats() | st.sampled_from([10**400, "1e400", "3600", "-1", "nan"])
 json_values = st.recursive(
     st.none() | st.booleans() | numbers | st.text(),
@@ -46,7 +47,8 @@ def jwt(claims: Any) -> str:
 times = st.floats(-1e10, 1e10)
 tokens = st.builds(
     Token,
-    ascii_texts | st.builds(lambda exp: jwt({"exp": exp, "iat": exp // 2}), st.integers(0, 10**10)),
+    access_tokens
+    | st.builds(lambda exp: jwt({"exp": exp, "iat": exp // 2}), st.integers(0, 10**10)),
     token_type=st.text(),
     issued_at=times,
     expires_at=st.none() | times,
@@ -186,6 +188,13 @@ def test_secrets_are_printable_ascii_and_errors_do_not_tell_them(name: str, secr
 def test_an_access_token_is_not_empty() -> None:
     with pytest.raises(ValueError, match="access_token is empty"):
         Token("")
+
+
+@pytest.mark.parametrize("secret", [" ", " s3cr3t", "s3cr3t "])
+def test_an_access_token_does_not_begin_or_end_with_a_space(secret: str) -> None:
+    with pytest.raises(ValueError, match=r"^access_token begins or ends with a space$"):
+        Token(secret)
+    assert Token("a b", refresh_token=" b ").refresh_token == " b "
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class Presenter:
             self._choice.awaits_no_more(waiter)
         if not isinstance(answer, _Minted):
             if getattr(answer, "processed", None) is False and not sent.may_be_sent():
-                self._try_to_write(view, before)
+                self._withdraw(view, before)
                 return None
             if _is_local(answer):
                 if waiter is not None:
@@ -216,7 +216,7 @@ class Presenter:
             if not is_ready:
                 # Nothing is sent: let it be as if nothing had been announced.
                 self._choice.awaits_no_more(waiter)
-                self._try_to_write(announced, before)
+                self._withdraw(announced, before)
         return announced if is_ready else None
 
     def _is_in_time(self, view: View, waiter: Waiter) -> bool:
@@ -236,6 +236,24 @@ class Presenter:
         is_certain: Callable[[], bool] = getattr(lock, "is_certain", always)
         is_alone = len(self._choice.waiters(view)) <= 1
         return lambda: is_certain() and (is_alone or self._choice.grace_left(view) > 0)
+
+    def _withdraw(self, announced: View, before: Record) -> None:
+        """Write down that nothing was sent after all.
+
+        If another process that had the lock meanwhile changed something else, its change stays.
+        """
+        view, record = announced, before
+        with suppress(errors.StoreError):
+            while True:
+                try:
+                    self._slot.write(view, record)
+                except Moved as moved:
+                    view = moved.view
+                    if view.record.intent != announced.record.intent:
+                        return
+                    record = view.record._replace(intent=before.intent)
+                else:
+                    return
 
     def _try_to_write(self, view: View, record: Record) -> None:
         with suppress(errors.StoreError, Moved):
@@ -405,9 +423,11 @@ class Presenter:
     def _end_intent(self, view: View, before: Record, failure: TokenError, waiter: Waiter) -> None:
         """Write down that *waiter* awaits no answer any more, and no hold: a failure of this
         program keeps nobody from trying again."""
-        # Of a mistake in code nobody knows whether the request was sent before.
-        record = view.record.unknown(before.hold, waiter) if _is_unknown(failure) else before
-        self._try_to_write(view, record)
+        if _is_unknown(failure):
+            # Of a mistake in code nobody knows whether the request was sent before.
+            self._try_to_write(view, view.record.unknown(before.hold, waiter))
+        else:
+            self._withdraw(view, before)
 
     def _tell_all(
         self,

@@ -80,7 +80,8 @@ class Token:
     :param extras: everything else that the token response held, as JSON values.
     :raises TypeError: if a field has the wrong type.
     :raises ValueError: if a secret is not printable ASCII (RFC 6749 appendix A.12 and A.17), the
-        access token is empty, or a time is no POSIX timestamp in seconds.
+        access token is empty or begins or ends with a space, or a time is no POSIX timestamp in
+        seconds.
     """
 
     __slots__ = (
@@ -115,6 +116,9 @@ class Token:
         _check_secret("access_token", access_token)
         if not access_token:
             raise ValueError("access_token is empty")
+        if access_token != access_token.strip():
+            # HTTP strips a header's value (RFC 9110 section 5.5): another token would arrive.
+            raise ValueError("access_token begins or ends with a space")
         _check_text("token_type", token_type)
         if refresh_token is not None:
             _check_secret("refresh_token", refresh_token)

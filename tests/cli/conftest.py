@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -27,6 +28,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TOKENADAPTER_CONFIG", str(tmp_path / "tokenadapter.toml"))
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def log() -> Iterator[None]:
+    """Takes back what ``--verbose`` does to the log of this process: it is meant for its own."""
+    log = logging.getLogger("tokenadapter")
+    handlers, level = log.handlers[:], log.level
+    yield
+    log.handlers[:] = handlers
+    log.setLevel(level)
 
 
 @pytest.fixture
