@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent, greenlet
 
 from tokenadapter import TokenKeeper
+from tokenadapter.core.runtime import Machine
 from tokenadapter.errors import ReauthRequired, RefreshTemporarilyFailed, TokenError
-from tokenadapter.machine import Machine
 from tokenadapter.protocols import Credential, Snapshot
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ from measuring import (
     spread,
 )
 
-from tokenadapter.policy import windows
+from tokenadapter.core.policy import windows
 from tokenadapter.testing import TokenServer
 
 PROCESSES = 8

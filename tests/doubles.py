@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tokenadapter.core.runtime import Machine
 from tokenadapter.errors import ReauthRequired, StoreError
-from tokenadapter.machine import Machine
 from tokenadapter.protocols import Answer, Credential, Document, Snapshot
 from tokenadapter.token import Token
 

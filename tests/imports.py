@@ -1,7 +1,7 @@
 """Finds each import of the library's that a fork may interrupt: it must not be.
 
 An import is one of the library's if a function of the library is the first to ask for it.  It has
-to be made under the guard of :mod:`tokenadapter.late`, whatever the module and the thread.
+to be made under the guard of :mod:`tokenadapter.late_imports`, whatever the module and the thread.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Self
 
-from tokenadapter import late
+from tokenadapter import late_imports
 
 __all__ = ["Unguarded"]
 
@@ -46,7 +46,7 @@ class Unguarded:
             and module.partition(".")[0] not in _ALONE
             and function != "<module>"  # whoever imports that module has the guard
             and (module, function) not in _OF_THE_PROGRAM
-            and not late._guard._is_owned()
+            and not late_imports._guard._is_owned()
         ):
             where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
             self._told.write(f"{where}: {function}() imports {name}\n".encode())

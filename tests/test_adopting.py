@@ -9,7 +9,7 @@ import pytest
 from doubles import Authority, Clockwork, Machinist, Shelf
 
 from tokenadapter import TokenKeeper, errors
-from tokenadapter.record import Record, Waiter, digest, mark
+from tokenadapter.core.record import Record, Waiter, digest, mark
 from tokenadapter.token import Token
 
 Process = Callable[..., TokenKeeper]

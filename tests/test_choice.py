@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from doubles import Authority, Clockwork, Shelf
 
-from tokenadapter import choice as choice_module
-from tokenadapter.choice import Choice
+from tokenadapter.core import eligibility as choice_module
+from tokenadapter.core.eligibility import Choice
+from tokenadapter.core.record import Hold, Record
+from tokenadapter.core.slot import Slot, View
 from tokenadapter.errors import ReauthRequired, RefreshTemporarilyFailed, TokenError
 from tokenadapter.protocols import Credential
-from tokenadapter.record import Hold, Record
-from tokenadapter.slot import Slot, View
 from tokenadapter.token import Token
 
 TOKEN = Token("abc", issued_at=1.0)

@@ -11,8 +11,8 @@ import pytest
 from doubles import Authority, Clockwork, Shelf
 
 from tokenadapter import errors
+from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.events import Event, Found, Waited
-from tokenadapter.keeper import TokenKeeper
 from tokenadapter.token import Token
 
 HOUR = 3600.0

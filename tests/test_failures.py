@@ -8,7 +8,8 @@ from types import FunctionType
 import pytest
 from doubles import Clockwork, Shelf
 
-from tokenadapter import failures
+from tokenadapter.core import messages
+from tokenadapter.core.record import Hold, Tombstone
 from tokenadapter.errors import (
     LockTimeout,
     ReauthRequired,
@@ -18,7 +19,6 @@ from tokenadapter.errors import (
     TokenError,
     TokenNotPersisted,
 )
-from tokenadapter.record import Hold, Tombstone
 from tokenadapter.token import Token
 
 NOW = 1_700_000_000.0
@@ -34,7 +34,7 @@ STONE = Tombstone("0a1b", "refresh_token", "uncertain_rotation", NOW, "invalid_g
 FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = {
     "unreadable": [
         (
-            failures.unreadable(STORE, "its format is 2, not 1"),
+            messages.unreadable(STORE, "its format is 2, not 1"),
             StoreError,
             "Shelf() holds something that this version of tokenadapter cannot use: its format is 2",
             "It was left as it was",
@@ -43,14 +43,14 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "of_another": [
         (
-            failures.of_another(STORE, THEIRS, OURS),
+            messages.of_another(STORE, THEIRS, OURS),
             RefreshConfigError,
             "token of endpoint 'https://other.example/token', client 'you', not of endpoint 'https",
             "Nothing was used or overwritten",
             "give each its own store",
         ),
         (
-            failures.of_another(STORE, {}, OURS),
+            messages.of_another(STORE, {}, OURS),
             RefreshConfigError,
             "Shelf() holds the token of an unnamed source, not of endpoint",
             "Nothing was used or overwritten",
@@ -59,14 +59,14 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "asked_for_otherwise": [
         (
-            failures.asked_for_otherwise(STORE, {"scope": "write"}, {"scope": "read"}),
+            messages.asked_for_otherwise(STORE, {"scope": "write"}, {"scope": "read"}),
             RefreshConfigError,
             "ask for different things: {'scope': 'read'} here, {'scope': 'write'} there",
             "The token there is kept",
             "let all ask for everything that any of them needs, or give each its own store",
         ),
         (
-            failures.asked_for_otherwise(STORE, {}, {"scope": "read"}),
+            messages.asked_for_otherwise(STORE, {}, {"scope": "read"}),
             RefreshConfigError,
             "Programs that share Shelf() ask for different things: {'scope': 'read'} here, nothing",
             "The token there is kept",
@@ -75,7 +75,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "begun_otherwise": [
         (
-            failures.begun_otherwise(STORE),
+            messages.begun_otherwise(STORE),
             RefreshConfigError,
             "began with another refresh token than the one configured here",
             "Nothing was used, sent or overwritten",
@@ -84,7 +84,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "spent_before": [
         (
-            failures.spent_before(STORE),
+            messages.spent_before(STORE),
             RefreshConfigError,
             "The refresh token to adopt was spent by an earlier renewal in Shelf()",
             "Nothing was changed",
@@ -93,21 +93,21 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "held": [
         (
-            failures.held(HOLD, 4.25, NOW),
+            messages.held(HOLD, 4.25, NOW),
             RefreshTemporarilyFailed,
             "gave no token (503)",
             "What the store holds is kept",
             "Nobody asks again for 4.2 s.",
         ),
         (
-            failures.held(HOLD._replace(kind="config"), 60.0, NOW),
+            messages.held(HOLD._replace(kind="config"), 60.0, NOW),
             RefreshConfigError,
             "gave no token (503)",
             "What the store holds is kept",
             "Nobody asks again for 60.0 s.",
         ),
         (
-            failures.held(HOLD._replace(kind="refused"), 60.0, NOW),
+            messages.held(HOLD._replace(kind="refused"), 60.0, NOW),
             ReauthRequired,
             "gave no token (503)",
             "What the store holds is kept",
@@ -116,7 +116,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "dead": [
         (
-            failures.dead(STONE),
+            messages.dead(STONE),
             ReauthRequired,
             "gave no token (503)",
             "What the store holds is kept",
@@ -125,7 +125,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "lost": [
         (
-            failures.lost(STORE),
+            messages.lost(STORE),
             ReauthRequired,
             "The record in Shelf() is gone or cannot be read, and the refresh token at hand was",
             "Nothing was sent",
@@ -134,7 +134,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "begun_before": [
         (
-            failures.begun_before(STORE),
+            messages.begun_before(STORE),
             ReauthRequired,
             "has returned a refresh token before, and Shelf() holds none now",
             "The function was not called",
@@ -143,7 +143,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "locked_apart": [
         (
-            failures.locked_apart(STORE, "web-2:4711:99:5:6", 8.2),
+            messages.locked_apart(STORE, "web-2:4711:99:5:6", 8.2),
             StoreError,
             "excludes nobody on another machine: process 4711 on web-2 is renewing the token",
             "Nothing was sent; next attempt in 8 s.",
@@ -152,7 +152,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "ending": [
         (
-            failures.ending(),
+            messages.ending(),
             RefreshTemporarilyFailed,
             "This process is ending, so it begins no renewal.",
             "the stored token is kept",
@@ -161,7 +161,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "private_copy": [
         (
-            failures.private_copy(),
+            messages.private_copy(),
             ReauthRequired,
             "The refresh token may be another process' too: this one was copied from it",
             "Nothing was sent",
@@ -170,7 +170,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "no_credential": [
         (
-            failures.no_credential(STORE),
+            messages.no_credential(STORE),
             ReauthRequired,
             "nothing to obtain one with",
             "There is no token in Shelf()",
@@ -179,7 +179,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "not_bearer": [
         (
-            failures.not_bearer(STORE, Token("s3cr3t", token_type="DPoP")),
+            messages.not_bearer(STORE, Token("s3cr3t", token_type="DPoP")),
             RefreshConfigError,
             "The token in Shelf() is of type DPoP, and must not be sent as a Bearer token",
             "The token is kept, and so is what renews it. DPoP is not supported yet.",
@@ -188,7 +188,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "locked": [
         (
-            failures.locked(STORE, 30.04),
+            messages.locked(STORE, 30.04),
             LockTimeout,
             "Others have held the lock of Shelf(), or awaited the answer to a renewal, for 30.0 s.",
             "Nothing was sent and nothing changed",
@@ -197,7 +197,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "too_slow": [
         (
-            failures.too_slow(STORE, 5.0),
+            messages.too_slow(STORE, 5.0),
             LockTimeout,
             "The renewal of the token in Shelf() has not ended within 5.0 s.",
             "It goes on, and what it obtains will be saved",
@@ -206,7 +206,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "ended": [
         (
-            failures.ended(SystemExit()),
+            messages.ended(SystemExit()),
             RefreshTemporarilyFailed,
             "The renewal was ended by SystemExit",
             "What was stored was kept",
@@ -215,7 +215,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "reentered": [
         (
-            failures.reentered(),
+            messages.reentered(),
             TokenError,
             "from within the renewal that is under way",
             "There is none yet",
@@ -224,7 +224,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "not_adopted": [
         (
-            failures.not_adopted(StoreError("Shelf() is full. Nothing stored was lost.")),
+            messages.not_adopted(StoreError("Shelf() is full. Nothing stored was lost.")),
             TokenNotPersisted,
             "The token could not be saved, and is not used: Shelf() is full.",
             "Nothing stored was lost",
@@ -233,7 +233,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "unsaved": [
         (
-            failures.unsaved(STORE),
+            messages.unsaved(STORE),
             TokenNotPersisted,
             "The newest token could not be saved to Shelf() yet, and it is no longer good.",
             "No other is obtained until it is saved",
@@ -242,14 +242,14 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "source_raised": [
         (
-            failures.source_raised(KeyError("s3cr3t")),
+            messages.source_raised(KeyError("s3cr3t")),
             RefreshTemporarilyFailed,
             "The token source failed with KeyError.",
             "What the store held is kept",
             "The log has its traceback at level DEBUG, under tokenadapter",
         ),
         (
-            failures.source_raised(TypeError("s3cr3t")),
+            messages.source_raised(TypeError("s3cr3t")),
             RefreshConfigError,
             "The token source has a mistake in its code: it failed with TypeError.",
             "What the store held is kept",
@@ -258,7 +258,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "source_returned": [
         (
-            failures.source_returned(TypeError("it returned int")),
+            messages.source_returned(TypeError("it returned int")),
             RefreshConfigError,
             "The token source returned no token: it returned int.",
             "What the store held is kept",
@@ -272,7 +272,7 @@ CASES = [pytest.param(*case, id=name) for name, cases in FAILURES.items() for ca
 def test_every_failure_is_tried_here() -> None:
     made = {
         name
-        for name, value in vars(failures).items()
+        for name, value in vars(messages).items()
         if isinstance(value, FunctionType) and not name.startswith("_")
     }
     assert made == FAILURES.keys()
@@ -302,14 +302,14 @@ def test_it_tells_no_secret(
 
 
 def test_a_hold_says_until_when_by_our_clock() -> None:
-    error = failures.held(HOLD, 4.25, NOW + 9000)
+    error = messages.held(HOLD, 4.25, NOW + 9000)
     assert isinstance(error, RefreshTemporarilyFailed)
     assert error.retry_at == NOW + 9004.25
 
 
 @pytest.mark.parametrize("kind", ["temporary", "config", "refused"])
 def test_a_hold_tells_what_the_server_said(kind: str) -> None:
-    error = failures.held(HOLD._replace(kind=kind), 4.25, NOW)
+    error = messages.held(HOLD._replace(kind=kind), 4.25, NOW)
     assert vars(error)["error"] == "slow_down"
     assert str(error).startswith(CAUSE)
 
@@ -317,8 +317,8 @@ def test_a_hold_tells_what_the_server_said(kind: str) -> None:
 def test_what_another_program_wrote_is_on_one_line_and_cut() -> None:
     theirs = {"client": "you\nERROR root all is lost" + "x" * 5000}
     for error in (
-        failures.of_another(STORE, theirs, OURS),
-        failures.asked_for_otherwise(STORE, theirs, OURS),
+        messages.of_another(STORE, theirs, OURS),
+        messages.asked_for_otherwise(STORE, theirs, OURS),
     ):
         assert r"you\nERROR" in str(error)
         assert str(error).isprintable()
@@ -326,17 +326,17 @@ def test_what_another_program_wrote_is_on_one_line_and_cut() -> None:
 
 
 def test_a_dead_credential_tells_how_it_died() -> None:
-    error = failures.dead(STONE)
+    error = messages.dead(STONE)
     assert (str(error), error.reason, error.error) == (CAUSE, "uncertain_rotation", "invalid_grant")
 
 
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (failures.lost(STORE), "store_lost"),
-        (failures.begun_before(STORE), "store_lost"),
-        (failures.private_copy(), "private_copy"),
-        (failures.no_credential(STORE), "no_credential"),
+        (messages.lost(STORE), "store_lost"),
+        (messages.begun_before(STORE), "store_lost"),
+        (messages.private_copy(), "private_copy"),
+        (messages.no_credential(STORE), "no_credential"),
     ],
 )
 def test_whoever_has_to_log_in_is_told_for_which_reason(error: ReauthRequired, reason: str) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from interpreters import in_another_interpreter
 
+from tokenadapter.core.runtime import MACHINE, Machine
+from tokenadapter.core.single_flight import Flight, Run
 from tokenadapter.errors import RefreshTemporarilyFailed
-from tokenadapter.flight import Flight, Run
-from tokenadapter.machine import MACHINE, Machine
 
 PATIENCE = 60.0  # seconds: for what happens at once, unless the test fails
 
@@ -372,8 +372,8 @@ def test_a_forked_child_begins_anew_and_is_not_disturbed_by_what_it_left() -> No
 
 PREAMBLE = """
 import atexit, os, signal, sys, threading
-from tokenadapter.flight import Flight
-from tokenadapter.machine import MACHINE
+from tokenadapter.core.single_flight import Flight
+from tokenadapter.core.runtime import MACHINE
 
 class NoThreads(type(MACHINE)):
     def start(self, work):
@@ -451,7 +451,7 @@ def test_work_that_another_thread_does_leaves_the_signals_alone() -> None:
 
 def test_in_another_interpreter_a_caller_can_renew_in_its_own_thread() -> None:
     lines = in_another_interpreter("""
-        from tokenadapter.keeper import TokenKeeper
+        from tokenadapter.core.keeper import TokenKeeper
         from tokenadapter.stores.memory import MemoryStore
 
         keeper = TokenKeeper(lambda previous: "access", MemoryStore(), inline=True)

@@ -11,11 +11,11 @@ import pytest
 from doubles import Authority
 
 from tokenadapter import MemoryStore, RefreshConfigError, StoreError, TokenError
-from tokenadapter.function_grant import FunctionGrant, function_grant
-from tokenadapter.interchange import Credential
-from tokenadapter.keeper import TokenKeeper
+from tokenadapter.core.function_grant import FunctionGrant, function_grant
+from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.protocols import Grant
 from tokenadapter.token import Token
+from tokenadapter.values import Credential
 
 
 def obtain(previous: Token | None) -> str:

@@ -9,10 +9,10 @@ from doubles import Clockwork
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenadapter.hand import Hand, Holder
-from tokenadapter.policy import windows
-from tokenadapter.record import Record
-from tokenadapter.slot import View
+from tokenadapter.core.held_token import Hand, Holder
+from tokenadapter.core.policy import windows
+from tokenadapter.core.record import Record
+from tokenadapter.core.slot import View
 from tokenadapter.token import Token
 
 STORE, WALL, MONOTONIC = 1_700_000_000.0, 1_600_000_000.0, 500.0

@@ -8,7 +8,7 @@ import pytest
 from urllib3 import HTTPConnectionPool, HTTPHeaderDict, HTTPSConnectionPool, PoolManager
 from urllib3.util import SKIP_HEADER
 
-from tokenadapter.hop import Hop, Sent, as_request
+from tokenadapter.clients.urllib3_hop import Hop, Sent, as_request
 
 
 @pytest.mark.parametrize(

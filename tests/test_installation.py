@@ -447,7 +447,7 @@ def test_a_forked_child_can_go_on(server: TokenServer) -> None:
     script = """
 import os, sys, requests
 from tokenadapter import ClientCredentials, TokenAdapter, install, uninstall
-from tokenadapter.signers import changing
+from tokenadapter.clients.signers import changing
 api, token_url = sys.argv[1:]
 install(TokenAdapter(api, ClientCredentials(token_url, client_id="client", client_secret="secret")))
 with changing():  # as if another thread were installing

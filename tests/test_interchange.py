@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from tokenadapter.interchange import Credential, Snapshot, Value
+from tokenadapter.values import Credential, Snapshot, Value
 
 
 def test_unless_it_says_so_a_credential_neither_ends_by_its_use_nor_by_a_refusal() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tokenadapter import events
+from tokenadapter.core.journal import Journal
 from tokenadapter.events import Event
-from tokenadapter.journal import Journal
 
 MESSAGES: dict[str, tuple[dict[str, Any], int, str]] = {
     "Renewed": (
@@ -142,7 +142,7 @@ def test_each_kind_of_event_is_counted() -> None:
 
 
 def test_what_nobody_hears_is_counted_and_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokenadapter.journal.events", None)
+    monkeypatch.setattr("tokenadapter.core.journal.events", None)
     logging.getLogger("tokenadapter").setLevel(logging.WARNING)
     try:
         journal = Journal()

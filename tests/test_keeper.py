@@ -16,10 +16,10 @@ import pytest
 from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import errors
-from tokenadapter.keeper import TokenKeeper
-from tokenadapter.need import Need
+from tokenadapter.core.held_token import Need
+from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.core.record import Record, Waiter, digest
 from tokenadapter.protocols import Credential
-from tokenadapter.record import Record, Waiter, digest
 from tokenadapter.stores.encrypted import EncryptedStore
 from tokenadapter.stores.memory import MemoryStore
 from tokenadapter.token import Token

@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.core.record import Record, digest
 from tokenadapter.errors import ReauthRequired, RefreshTemporarilyFailed
-from tokenadapter.keeper import TokenKeeper
 from tokenadapter.protocols import Answer, Credential, Snapshot
-from tokenadapter.record import Record, digest
 from tokenadapter.stores.file import FileStore
 from tokenadapter.token import Token
 

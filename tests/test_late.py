@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from imports import Unguarded
 
-from tokenadapter import TokenKeeper, late, record
-from tokenadapter.late import imported, importing, load
+from tokenadapter import TokenKeeper, late_imports
+from tokenadapter.core import record
+from tokenadapter.late_imports import imported, importing, load
 from tokenadapter.testing.workers import succeeds_in_child
 
 WHEN_FORKING: list[Callable[[], object]] = []
@@ -69,7 +70,7 @@ SLOW = "import gate\ngate.has_begun.set()\nassert gate.goes_on.wait(30)\nanswer 
 
 def test_a_module_is_imported_when_something_of_it_is_used(module: Callable[[str], str]) -> None:
     name = module("answer = 42\n")
-    stand_in = late.late(name)
+    stand_in = late_imports.late(name)
     assert name not in sys.modules
     assert stand_in.answer == 42
     sys.modules[name].answer = 43
@@ -78,7 +79,7 @@ def test_a_module_is_imported_when_something_of_it_is_used(module: Callable[[str
 
 def test_what_failed_to_be_imported_is_tried_again(module: Callable[[str], str]) -> None:
     name = module("raise ImportError('not today')\n")
-    stand_in = late.late(name)
+    stand_in = late_imports.late(name)
     for use in (lambda: stand_in.answer, lambda: load(stand_in), lambda: imported(name)):
         with pytest.raises(ImportError, match="not today"):
             use()
@@ -88,7 +89,7 @@ def test_what_failed_to_be_imported_is_tried_again(module: Callable[[str], str])
 
 
 def test_a_module_within_a_package_can_be_meant() -> None:
-    assert late.late("email.utils").unquote('"a"') == "a"
+    assert late_imports.late("email.utils").unquote('"a"') == "a"
 
 
 def test_an_import_without_the_guard_is_found(
@@ -118,7 +119,7 @@ def test_locks_and_grants_load_what_they_need_under_the_guard(
     keeper: TokenKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guarded: list[bool] = []
-    note = lambda: guarded.append(late._guard._is_owned())  # noqa: E731
+    note = lambda: guarded.append(late_imports._guard._is_owned())  # noqa: E731
     monkeypatch.setattr(keeper.grant, "load", note, raising=False)
     monkeypatch.setattr(type(keeper.store.lock()), "load", staticmethod(note), raising=False)
     keeper.current()
@@ -142,7 +143,7 @@ def test_openssl_looks_up_what_a_slow_hash_needs_under_the_guard(
     guarded: list[bool] = []
 
     def pbkdf2(*args: Any) -> bytes:
-        guarded.append(late._guard._is_owned())
+        guarded.append(late_imports._guard._is_owned())
         return hashlib.pbkdf2_hmac(*args)
 
     monkeypatch.setattr(record.hashlib, "pbkdf2_hmac", pbkdf2)
@@ -174,7 +175,7 @@ def test_an_import_may_fork() -> None:
 
 def test_a_fork_waits_for_so_long_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever forks may have what the import waits for."""
-    monkeypatch.setattr(late, "_PATIENCE", 0.01)
+    monkeypatch.setattr(late_imports, "_PATIENCE", 0.01)
     has_begun, goes_on = threading.Event(), threading.Event()
 
     def stands_still() -> None:
@@ -184,14 +185,14 @@ def test_a_fork_waits_for_so_long_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def can_import() -> bool:
         with importing():
-            return late._guard._is_owned()
+            return late_imports._guard._is_owned()
 
     other = threading.Thread(target=stands_still)
     other.start()
     assert has_begun.wait(30)
     assert succeeds_in_child(can_import)
     with importing():  # nor does an import wait for longer
-        assert not late._guard._is_owned()
+        assert not late_imports._guard._is_owned()
     goes_on.set()
     other.join()
     assert can_import()
@@ -200,7 +201,7 @@ def test_a_fork_waits_for_so_long_only(monkeypatch: pytest.MonkeyPatch) -> None:
 # A fork that has the lock of logging already would wait in vain for who makes a logger.
 MAKES_A_LOGGER = """
 import os, signal, sys, threading, time
-from tokenadapter.late import imported
+from tokenadapter.late_imports import imported
 
 assert "logging" not in sys.modules
 begun, forking = threading.Event(), threading.Event()

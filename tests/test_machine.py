@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tokenadapter.machine import MACHINE
-from tokenadapter.threads import Latch
+from tokenadapter.core.helper_threads import Latch
+from tokenadapter.core.runtime import MACHINE
 
 
 def test_no_two_nonces_are_the_same() -> None:
@@ -158,7 +158,7 @@ def test_a_program_is_over_when_only_helpers_are_left() -> None:
     program = """
 import threading
 import time
-from tokenadapter.machine import MACHINE
+from tokenadapter.core.runtime import MACHINE
 
 def last_of_the_programs_own():
     threading.main_thread().join()

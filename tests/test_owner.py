@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tokenadapter import owner
+from tokenadapter import process_names
 from tokenadapter.testing.workers import succeeds_in_child
 
 on_linux = pytest.mark.skipif(
@@ -38,19 +38,19 @@ def other() -> subprocess.Popen[str]:
 
 
 def test_a_process_has_one_name_and_a_forked_child_another() -> None:
-    name = owner.this_process()
-    assert owner.this_process() == name
-    assert succeeds_in_child(lambda: owner.this_process() != name)
+    name = process_names.this_process()
+    assert process_names.this_process() == name
+    assert succeeds_in_child(lambda: process_names.this_process() != name)
 
 
 def test_a_name_fits_into_the_column_of_a_database() -> None:
     # A host has 64 characters at most; a lease adds a nonce.
-    _, rest = owner.this_process().split(":", 1)
+    _, rest = process_names.this_process().split(":", 1)
     assert 64 + len(":") + len(rest) + len(":0123456789abcdef") < 320
 
 
 def test_a_process_that_lives_has_not_died() -> None:
-    assert not owner.has_died(owner.this_process())
+    assert not process_names.has_died(process_names.this_process())
 
 
 @on_linux
@@ -59,14 +59,14 @@ def test_a_process_has_died_when_it_is_killed_and_when_it_is_gone(
 ) -> None:
     assert other.stdout is not None
     name = other.stdout.readline().strip()
-    assert not owner.has_died(name)
-    assert not owner.has_died(f"{name}:nonce")
+    assert not process_names.has_died(name)
+    assert not process_names.has_died(f"{name}:nonce")
     other.kill()
     # Its parent has not asked for its exit status yet: it is a zombie.
     os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
-    assert owner.has_died(name)
+    assert process_names.has_died(name)
     other.wait()
-    assert owner.has_died(f"{name}:nonce")
+    assert process_names.has_died(f"{name}:nonce")
 
 
 @on_linux
@@ -91,31 +91,31 @@ ctypes.CDLL(None).pthread_exit(None)
         assert process.stdout is not None
         name = process.stdout.readline().strip()
         assert process.stdout.readline() == "alone\n"
-        assert not owner.has_died(name)
+        assert not process_names.has_died(name)
         process.kill()
-    assert owner.has_died(name)
+    assert process_names.has_died(name)
 
 
 @on_linux
 def test_another_process_with_the_same_number_is_not_the_one_that_died() -> None:
-    assert owner.has_died(with_part(owner.this_process(), 2, "1"))
+    assert process_names.has_died(with_part(process_names.this_process(), 2, "1"))
 
 
 @pytest.mark.parametrize("part", [1, 2, 3, 4], ids=["process", "start", "namespace", "boot"])
 def test_where_anything_is_unknown_nobody_has_died(part: int) -> None:
-    assert not owner.has_died(with_part(owner.this_process(), part, ""))
+    assert not process_names.has_died(with_part(process_names.this_process(), part, ""))
 
 
 @pytest.mark.parametrize("part", [3, 4], ids=["namespace", "boot"])
 def test_a_process_of_another_namespace_or_boot_is_out_of_sight(part: int) -> None:
-    gone = with_part(owner.this_process(), 2, "1")
-    assert not owner.has_died(with_part(gone, part, "other"))
+    gone = with_part(process_names.this_process(), 2, "1")
+    assert not process_names.has_died(with_part(gone, part, "other"))
 
 
 @pytest.mark.parametrize("name", ["", "host:12:nonce", "::::"])
 def test_what_is_no_name_names_nobody(name: str) -> None:
-    assert not owner.has_died(name)
-    assert not owner.is_elsewhere(name)
+    assert not process_names.has_died(name)
+    assert not process_names.is_elsewhere(name)
 
 
 @on_linux
@@ -137,7 +137,7 @@ def test_numbers_and_starts_are_not_compared_with_those_of_another_namespace(
     done = subprocess.run([*alone, sys.executable, "-c", TELL], check=True, stdout=subprocess.PIPE)
     host, _, _, namespace, boot = done.stdout.decode().strip().split(":")
     assert bool(namespace) is is_known
-    ours = owner.this_process().split(":")
+    ours = process_names.this_process().split(":")
     assert namespace != ours[3]
     assert (host, boot) == (ours[0], ours[4])
 
@@ -146,22 +146,22 @@ def test_numbers_and_starts_are_not_compared_with_those_of_another_namespace(
 def test_a_process_that_proc_hides_is_looked_for_by_its_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    name = owner.this_process()
-    monkeypatch.setattr(owner, "_start_of", lambda pid: None)
-    assert not owner.has_died(name)
-    assert owner.has_died(with_part(name, 1, str(2**22 - 1)))
+    name = process_names.this_process()
+    monkeypatch.setattr(process_names, "_start_of", lambda pid: None)
+    assert not process_names.has_died(name)
+    assert process_names.has_died(with_part(name, 1, str(2**22 - 1)))
 
 
 @on_linux
 def test_another_machine_has_another_name_and_another_boot() -> None:
-    name = owner.this_process()
+    name = process_names.this_process()
     rebooted = with_part(name, 4, "fedcba9876543210")
-    assert not owner.is_elsewhere(name)
-    assert not owner.is_elsewhere(rebooted)
-    assert not owner.is_elsewhere(with_part(name, 0, "container"))
-    assert owner.is_elsewhere(with_part(rebooted, 0, "web-2"))
+    assert not process_names.is_elsewhere(name)
+    assert not process_names.is_elsewhere(rebooted)
+    assert not process_names.is_elsewhere(with_part(name, 0, "container"))
+    assert process_names.is_elsewhere(with_part(rebooted, 0, "web-2"))
 
 
 def test_people_are_told_the_process_and_its_host() -> None:
-    assert owner.described("web-2:4711:1:2:3:nonce") == "process 4711 on web-2"
-    assert owner.described("whoever") == "whoever"
+    assert process_names.described("web-2:4711:1:2:3:nonce") == "process 4711 on web-2"
+    assert process_names.described("whoever") == "whoever"

@@ -20,7 +20,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar, extract_cookies_to_jar
 
-from tokenadapter.peek import drain, peek_json, set_aside
+from tokenadapter.http.responses import drain, peek_json, set_aside
 
 VALUE = {"error": "token_expired", "lines": ["zwölf\n"] * 2000}
 BODY = json.dumps(VALUE, indent=1, ensure_ascii=False).encode()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from email.utils import formatdate
-
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tokenadapter.policy import RETRY_AFTER_LIMIT, backoff, retry_after, windows
+from tokenadapter.core.policy import backoff, windows
 
 NOW = 1_700_000_000.0
 
@@ -83,65 +79,3 @@ def test_each_failure_doubles_the_wait_up_to_a_minute_give_or_take_half(
 @given(st.integers(1, 10**9), dice)
 def test_every_wait_is_between_2_and_a_half_and_60_seconds(step: int, u: float) -> None:
     assert 2.5 <= backoff(step, u) <= 60
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        ("0", 0),
-        ("120", 120),
-        (" 120\t", 120),
-        ("3600", 3600),
-        ("3601", 3600),
-        pytest.param("9" * 10_000, RETRY_AFTER_LIMIT, id="10000 digits"),
-        (formatdate(NOW + 90, usegmt=True), 90),
-        (formatdate(NOW - 90, usegmt=True), 0),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", RETRY_AFTER_LIMIT),
-        (None, None),
-        ("", None),
-        (" ", None),
-        ("-5", None),
-        ("1.5", None),
-        ("1e3", None),
-        ("٣", None),
-        ("²", None),
-        ("soon", None),
-        ("Fri, 31 Dec 99999 23:59:59 GMT", None),
-        ("Fri, 32 Dec 2026 23:59:59 GMT", None),
-    ],
-)
-def test_retry_after_is_a_number_of_seconds_or_a_date(
-    header: str | None, seconds: float | None
-) -> None:
-    assert retry_after(header, NOW) == seconds
-
-
-@given(st.text() | st.text("0123456789-+:, GMTJanfeb"))
-def test_whatever_retry_after_says_the_wait_is_bounded(header: str) -> None:
-    seconds = retry_after(header, NOW)
-    assert seconds is None or 0 <= seconds <= RETRY_AFTER_LIMIT
-
-
-@pytest.fixture(params=["UTC0", "JST-9", "PST8"])
-def _time_zone(request: pytest.FixtureRequest) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TZ", request.param)
-        time.tzset()
-        yield
-    time.tzset()
-
-
-@pytest.mark.usefixtures("_time_zone")
-@pytest.mark.parametrize(
-    "header",
-    [
-        "Sun, 06 Nov 1994 08:49:37 GMT",
-        "Sunday, 06-Nov-94 08:49:37 GMT",
-        "Sun Nov  6 08:49:37 1994",
-        "Sun, 06 Nov 1994 08:49:37",
-        "Sun, 06 Nov 1994 08:49:37 -0000",
-        "Sun, 06 Nov 1994 17:49:37 +0900",
-    ],
-)
-def test_a_date_means_the_same_moment_in_every_time_zone_and_format(header: str) -> None:
-    assert retry_after(header, 784_111_777.0 - 90) == 90

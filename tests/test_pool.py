@@ -44,8 +44,8 @@ from tokenadapter import (
     expired_on,
     retrofit,
 )
+from tokenadapter.clients.urllib3_hop import for_urllib3
 from tokenadapter.testing import Request, TokenServer
-from tokenadapter.urllib3_errors import for_urllib3
 
 
 def client(server: TokenServer) -> ClientCredentials:

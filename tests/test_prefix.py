@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 from urllib3.util import parse_url
 
+from tokenadapter.clients.prefix import Prefix
 from tokenadapter.errors import TokenError, UnsafeTarget
-from tokenadapter.prefix import Prefix
 
 HOST = Prefix("https://api.example.com")
 V1 = Prefix("https://api.example.com/v1")

@@ -11,13 +11,13 @@ import pytest
 from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import FileStore, TokenKeeper, errors
-from tokenadapter.choice import Choice
+from tokenadapter.core.eligibility import Choice
+from tokenadapter.core.journal import Journal
+from tokenadapter.core.presentation import Presenter
+from tokenadapter.core.record import Hold, Record, Waiter, digest, mark
+from tokenadapter.core.slot import Slot, View
 from tokenadapter.events import Event, ExtrasDropped, Renewed, SaveFailed, ScopeNarrowed
-from tokenadapter.journal import Journal
-from tokenadapter.presentation import Presenter
 from tokenadapter.protocols import Credential, Document
-from tokenadapter.record import Hold, Record, Waiter, digest, mark
-from tokenadapter.slot import Slot, View
 from tokenadapter.token import Token
 
 FIRST = Credential("refresh_token", "refresh-0", True, True, True)

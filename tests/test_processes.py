@@ -120,7 +120,7 @@ def test_children_that_are_forked_while_threads_import_late_end(server, tmp_path
 
 
 def _need(rejected: Any) -> Any:
-    from tokenadapter.renewal import Need
+    from tokenadapter.core.renewal import Need
 
     return Need(rejected)
 
@@ -128,7 +128,7 @@ def _need(rejected: Any) -> Any:
 WAITS = """
 import sys
 from tokenadapter import FileStore, RefreshToken, TokenKeeper
-from tokenadapter.machine import Machine
+from tokenadapter.core.runtime import Machine
 
 class Telling(Machine):
     def sleep(self, seconds):
@@ -139,7 +139,8 @@ token_url, path = sys.argv[1:]
 grant = RefreshToken(token_url, client_id="client", client_secret="secret")
 keeper = TokenKeeper(grant, FileStore(path), machine=Telling())
 keeper.current()
-dear = {"dataclasses", "filelock", "inspect", "tokenadapter.errands", "tokenadapter.renewal"}
+dear = {"dataclasses", "filelock", "inspect"}
+dear |= {"tokenadapter.core.worker", "tokenadapter.core.renewal"}
 print(keeper.stats["Waited"], sorted(dear & set(sys.modules)))
 """
 

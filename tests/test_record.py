@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenadapter.interchange import one_line
-from tokenadapter.record import Hold, Intent, Record, Replaced, Tombstone, Waiter, digest, mark
+from tokenadapter.core.record import Hold, Intent, Record, Replaced, Tombstone, Waiter, digest, mark
 from tokenadapter.token import Token
+from tokenadapter.values import one_line
 
 NOW = 1_700_000_000.0
 

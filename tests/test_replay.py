@@ -27,8 +27,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import UnrewindableBodyError
 from urllib3.util import Retry
 
-from tokenadapter import recorder, replay
-from tokenadapter.replay import NotReplayable, prepare
+from tokenadapter.http import bodies as recorder
+from tokenadapter.http.bodies import NotReplayable, prepare
 
 LIMIT = 64 * 1024 * 1024
 BIG = bytes(range(256)) * 16 * 1024  # 4 MiB: more than the buffers of a loopback connection
@@ -647,8 +647,3 @@ def test_a_refused_upload_past_the_limit_is_not_sent_again():
         with pytest.raises(NotReplayable):
             send_until_taken(adapter, request_of(server.url, chunks_of(BIG)), len(BIG) - 1)
         assert list(server.script) == ["take"]
-
-
-def test_the_public_names():
-    assert replay.__all__ == ["Body", "NotReplayable", "prepare"]
-    assert replay.NotReplayable is recorder.NotReplayable

@@ -18,8 +18,9 @@ import pytest
 import uvicorn
 from doubles import Authority, Clockwork, Shelf
 
-from tokenadapter import FileStore, RefreshTemporarilyFailed, RefreshToken, TokenKeeper, shutdown
-from tokenadapter.machine import MACHINE
+from tokenadapter import FileStore, RefreshTemporarilyFailed, RefreshToken, TokenKeeper
+from tokenadapter.core import shutdown
+from tokenadapter.core.runtime import MACHINE
 from tokenadapter.testing import TokenServer
 from tokenadapter.testing.script import Hold
 

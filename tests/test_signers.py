@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from tokenadapter import ClientCredentials, Token, TokenAdapter
-from tokenadapter.signers import Signer, choose, sorted_out
+from tokenadapter.clients.signers import Signer, choose, sorted_out
 
 
 def over(prefix: str, source: Any = lambda previous: "made-up") -> Signer:

@@ -9,8 +9,9 @@ import requests
 from requests.models import PreparedRequest
 from requests.structures import CaseInsensitiveDict
 
-from tokenadapter import TokenAdapter, signing
-from tokenadapter.signing import signed
+from tokenadapter import TokenAdapter
+from tokenadapter.clients import requests as signing
+from tokenadapter.clients.requests import signed
 from tokenadapter.testing import TokenServer
 
 

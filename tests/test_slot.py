@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 from doubles import Authority, Clockwork, Shelf
 
+from tokenadapter.core.record import Hold, Intent, Record, Replaced, Tombstone, Waiter
+from tokenadapter.core.slot import Moved, Slot, View
 from tokenadapter.errors import RefreshConfigError, StoreError
 from tokenadapter.protocols import Document, Snapshot
-from tokenadapter.record import Hold, Intent, Record, Replaced, Tombstone, Waiter
-from tokenadapter.slot import Moved, Slot, View
 from tokenadapter.token import Token
 
 LOST = StoreError("The answer got lost.")

@@ -13,7 +13,7 @@ from profiles import write
 from tokenadapter import FileStore, RefreshToken, TokenKeeper, errors
 from tokenadapter.config.file import ConfigFile
 from tokenadapter.config.profile import Profile
-from tokenadapter.record import Record
+from tokenadapter.core.record import Record
 from tokenadapter.testing import TokenServer
 from tokenadapter.token import Token
 
@@ -83,7 +83,7 @@ def test_a_waiter_takes_no_token_of_another_user(
 
 
 def _need() -> Any:
-    from tokenadapter.need import Need
+    from tokenadapter.core.held_token import Need
 
     return Need(None, False, 0.0)
 

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3 import HTTPResponse
 
+from tokenadapter.http.verdicts import StepUp, default_verdict, expired_on, step_up
 from tokenadapter.testing import TokenServer
-from tokenadapter.verdicts import StepUp, default_verdict, expired_on, step_up
 
 
 def answer(
@@ -229,7 +229,7 @@ def test_what_is_not_json_never_fits(wanted: Any) -> None:
 
 def test_the_body_is_looked_at_only_where_the_status_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[requests.Response] = []
-    monkeypatch.setattr("tokenadapter.peek.peek_json", looked_at.append)
+    monkeypatch.setattr("tokenadapter.http.responses.peek_json", looked_at.append)
     verdict = expired_on(status=403, json={"error": "token_expired"})
     for status in (200, 401, 404):
         verdict(answer(status, content={"error": "token_expired"}))
@@ -424,7 +424,7 @@ def test_a_program_that_meets_no_refusal_does_not_pay_for_reading_one() -> None:
 import sys
 from types import SimpleNamespace
 old = {*sys.modules}
-from tokenadapter.verdicts import default_verdict, expired_on, step_up
+from tokenadapter.http.verdicts import default_verdict, expired_on, step_up
 good = SimpleNamespace(status_code=200)
 assert not default_verdict(good) and step_up(good) is None
 assert not expired_on(status=403, json={"error": "token_expired"})(good)
@@ -433,5 +433,5 @@ loaded = {*sys.modules} - old
 print(*loaded & {"requests", "urllib3", "json", "dataclasses", "inspect"})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    own = "tokenadapter tokenadapter.late tokenadapter.verdicts"
+    own = "tokenadapter tokenadapter.late_imports tokenadapter.http.verdicts"
     assert done.stdout == f"{own}\n\n", done.stderr

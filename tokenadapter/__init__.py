@@ -4,7 +4,7 @@ Every public name stands here and is loaded when it is first used (PEP 562): ``i
 tokenadapter`` itself imports only what that takes, and a program pays only for what it uses.
 """
 
-from tokenadapter.late import imported as _imported
+from tokenadapter.late_imports import imported as _imported
 
 __version__ = "0.1.0"
 
@@ -65,29 +65,33 @@ _HOMES = {
     "SQLStore": "tokenadapter.stores.sql",
     "StoreError": "tokenadapter.errors",
     "Token": "tokenadapter.token",
-    "TokenAdapter": "tokenadapter.adapter",
+    "TokenAdapter": "tokenadapter.clients.requests",
     "TokenError": "tokenadapter.errors",
-    "TokenKeeper": "tokenadapter.keeper",
+    "TokenKeeper": "tokenadapter.core.keeper",
     "TokenNotPersisted": "tokenadapter.errors",
-    "TokenPoolManager": "tokenadapter.pool",
+    "TokenPoolManager": "tokenadapter.clients.urllib3_pools",
     "UnsafeTarget": "tokenadapter.errors",
-    "default_verdict": "tokenadapter.verdicts",
-    "expired_on": "tokenadapter.verdicts",
+    "default_verdict": "tokenadapter.http.verdicts",
+    "expired_on": "tokenadapter.http.verdicts",
     "from_profile": "tokenadapter.config.sessions",
-    "install": "tokenadapter.installation",
-    "installed": "tokenadapter.installation",
-    "retrofit": "tokenadapter.retrofitting",
+    "install": "tokenadapter.clients.install",
+    "installed": "tokenadapter.clients.install",
+    "retrofit": "tokenadapter.clients.retrofit",
     "session": "tokenadapter.config.sessions",
     "store_from_url": "tokenadapter.stores.urls",
-    "uninstall": "tokenadapter.installation",
+    "uninstall": "tokenadapter.clients.install",
 }
 
 # Type checkers take a variable of this name to be true; importing it would load ``typing``.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tokenadapter.adapter import TokenAdapter
+    from tokenadapter.clients.install import install, installed, uninstall
+    from tokenadapter.clients.requests import TokenAdapter
+    from tokenadapter.clients.retrofit import retrofit
+    from tokenadapter.clients.urllib3_pools import TokenPoolManager
     from tokenadapter.config.sessions import from_profile, session
     from tokenadapter.config.trouble import ProfileError
+    from tokenadapter.core.keeper import TokenKeeper
     from tokenadapter.errors import (
         LockTimeout,
         ReauthRequired,
@@ -98,10 +102,7 @@ if TYPE_CHECKING:
         TokenNotPersisted,
         UnsafeTarget,
     )
-    from tokenadapter.installation import install, installed, uninstall
-    from tokenadapter.keeper import TokenKeeper
-    from tokenadapter.pool import TokenPoolManager
-    from tokenadapter.retrofitting import retrofit
+    from tokenadapter.http.verdicts import default_verdict, expired_on
     from tokenadapter.sources.client_credentials import ClientCredentials
     from tokenadapter.sources.login import Login
     from tokenadapter.sources.password import Password
@@ -116,7 +117,6 @@ if TYPE_CHECKING:
     from tokenadapter.stores.sql import SQLStore
     from tokenadapter.stores.urls import store_from_url
     from tokenadapter.token import Token
-    from tokenadapter.verdicts import default_verdict, expired_on
 else:
     # Hidden from type checkers, which would take any misspelt name for one that exists.
 

@@ -137,7 +137,8 @@ class StepUpNeeded(Event):
     """``insufficient_scope`` or ``insufficient_user_authentication``."""
     scope: str | None
     """The scope that is needed, separated by spaces; cut if it is longer than 200 characters, and
-    ``None`` if it repeats the token.  :func:`~tokenadapter.verdicts.step_up` reads all of it."""
+    ``None`` if it repeats the token.  :func:`~tokenadapter.http.verdicts.step_up` reads the whole
+    scope."""
     acr_values: str | None
     """The authentication contexts that would do, separated by spaces, the preferred first; cut and
     left out likewise."""

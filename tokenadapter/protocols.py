@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from tokenadapter.interchange import Credential, Document, Snapshot
 from tokenadapter.token import Token
+from tokenadapter.values import Credential, Document, Snapshot
 
 __all__ = [
     "Answer",

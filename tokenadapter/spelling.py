@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
     import difflib

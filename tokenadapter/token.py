@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, final
 
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
     import base64

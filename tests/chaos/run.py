@@ -16,7 +16,7 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-from tokenadapter.policy import windows
+from tokenadapter.core.policy import windows
 
 from .client import POINTS
 from .fleet import Client, Fleet, Provider

@@ -20,7 +20,7 @@ from profiles import billing, write
 from tokenadapter import SQLStore
 from tokenadapter.config.file import ConfigFile
 from tokenadapter.config.profile import Profile
-from tokenadapter.record import Hold, Record
+from tokenadapter.core.record import Hold, Record
 from tokenadapter.testing import TokenServer
 
 from .conftest import Command, spawn, start

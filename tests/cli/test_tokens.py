@@ -111,9 +111,9 @@ def test_a_valid_token_needs_no_requests_no_errors_and_no_argparse(
             "socket",
             "ssl",
             "subprocess",
-            "tokenadapter.adapter",
+            "tokenadapter.clients.requests",
             "tokenadapter.errors",
-            "tokenadapter.renewal",
+            "tokenadapter.core.renewal",
             "urllib3",
         }
         # What a .pth file of an editable installation imports is none of ours.

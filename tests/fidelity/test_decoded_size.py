@@ -20,7 +20,7 @@ from tokenadapter import (
     TokenPoolManager,
     expired_on,
 )
-from tokenadapter.peek import peek_json
+from tokenadapter.http.responses import peek_json
 from tokenadapter.testing import TokenServer
 
 MEGABYTE = 1 << 20

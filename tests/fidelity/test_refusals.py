@@ -14,8 +14,8 @@ import requests
 
 from tokenadapter import TokenAdapter, expired_on
 from tokenadapter.events import Event, StepUpNeeded
+from tokenadapter.http.verdicts import step_up
 from tokenadapter.testing import TokenServer
-from tokenadapter.verdicts import step_up
 
 from .conftest import Way
 from .gate import Challenging, Demanding

@@ -6,7 +6,8 @@ from simulation.plan import Plan
 from simulation.process import Process
 from simulation.witness import Witness
 from simulation.writes import is_behind
-from tokenadapter import errors, policy
+from tokenadapter import errors
+from tokenadapter.core import policy
 from tokenadapter.token import Token
 
 # Seconds for which a hold may bind: the longest back-off, which is longer than any Retry-After

@@ -10,7 +10,7 @@ from simulation.plan import Plan
 from simulation.process import Process, Task
 from simulation.witness import Witness
 from simulation.world import World
-from tokenadapter.record import Record, mark
+from tokenadapter.core.record import Record, mark
 from tokenadapter.token import Token
 
 # For how many seconds a token has been on another machine, at most, before it is copied here.

@@ -10,8 +10,8 @@ from typing import Any
 from simulation.authority import FIRST, Authority
 from simulation.process import Process
 from simulation.witness import Witness
+from tokenadapter.core.function_grant import FunctionGrant
 from tokenadapter.errors import ReauthRequired, RefreshConfigError, RefreshTemporarilyFailed
-from tokenadapter.function_grant import FunctionGrant
 from tokenadapter.protocols import Answer, Credential, Grant
 from tokenadapter.token import Token
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tokenadapter.machine import Machine
+from tokenadapter.core.runtime import Machine
 
 if TYPE_CHECKING:
     from simulation.process import Process, Task

@@ -15,15 +15,15 @@ import pytest
 from simulation.machine import SimulatedMachine
 from simulation.plan import HANDS_IN, STORES, Plan
 from simulation.store import SimulatedLock, SimulatedStore
-from tokenadapter import hand, policy, presentation
-from tokenadapter.choice import Choice
-from tokenadapter.flight import Flight
-from tokenadapter.function_grant import FunctionGrant
-from tokenadapter.keeper import TokenKeeper
-from tokenadapter.presentation import Presenter
-from tokenadapter.record import Record
-from tokenadapter.renewal import Renewal
-from tokenadapter.slot import Moved, Slot
+from tokenadapter.core import held_token, policy, presentation
+from tokenadapter.core.eligibility import Choice
+from tokenadapter.core.function_grant import FunctionGrant
+from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.core.presentation import Presenter
+from tokenadapter.core.record import Record
+from tokenadapter.core.renewal import Renewal
+from tokenadapter.core.single_flight import Flight
+from tokenadapter.core.slot import Moved, Slot
 
 
 class Mutant(NamedTuple):
@@ -183,7 +183,7 @@ def renews_what_is_fresh(patch: pytest.MonkeyPatch) -> None:
         soft, hard = policy.windows(lifetime, u)
         return 2 * soft, hard
 
-    patch.setattr(hand, "windows", early)
+    patch.setattr(held_token, "windows", early)
 
 
 def counts_from_the_answer(patch: pytest.MonkeyPatch) -> None:

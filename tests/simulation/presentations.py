@@ -20,7 +20,7 @@ from simulation.authority import FIRST
 from simulation.ledger import Presentation, digest, named
 from simulation.process import Process
 from simulation.writes import is_behind
-from tokenadapter import policy, record
+from tokenadapter.core import policy, record
 from tokenadapter.protocols import Credential, Document
 
 if TYPE_CHECKING:

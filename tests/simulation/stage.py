@@ -23,9 +23,9 @@ from simulation.store import SimulatedStore
 from simulation.users import User
 from simulation.witness import Witness
 from simulation.world import World
-from tokenadapter import choice, record
-from tokenadapter.journal import Journal
-from tokenadapter.keeper import TokenKeeper
+from tokenadapter.core import eligibility, record
+from tokenadapter.core.journal import Journal
+from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.token import Token
 
 # By how many seconds clocks are off, at most, where they have to agree.
@@ -220,7 +220,7 @@ def _surroundings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logging.getLogger("tokenadapter"), "disabled", True)
         patch.setattr(record, "digest", digest)
-        patch.setattr(choice, "digest", digest)
+        patch.setattr(eligibility, "digest", digest)
         patch.setattr(record.Record, "from_document", _reader(record.Record.from_document))
         try:
             yield

@@ -9,8 +9,8 @@ from simulation.ledger import Wish
 from simulation.plan import HANDS_IN, Plan
 from simulation.process import Process
 from simulation.witness import Witness
+from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.errors import ReauthRequired, TokenError
-from tokenadapter.keeper import TokenKeeper
 from tokenadapter.token import Token
 
 # Seconds from the end of all faults to the last request: by then no hold and no distrust binds ...

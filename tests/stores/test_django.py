@@ -22,14 +22,14 @@ from doubles import Authority, Clockwork
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.core.policy import windows
 from tokenadapter.errors import StoreError
-from tokenadapter.interchange import Snapshot
-from tokenadapter.keeper import TokenKeeper
-from tokenadapter.policy import windows
 from tokenadapter.stores import _django
 from tokenadapter.stores.django import DjangoCacheStore
 from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract
 from tokenadapter.testing.contract.terms import content_of
+from tokenadapter.values import Snapshot
 
 from .django_project import Store
 from .helpers import save

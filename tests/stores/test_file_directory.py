@@ -20,8 +20,8 @@ import tokenadapter.stores._lockfile
 import tokenadapter.stores._notes
 import tokenadapter.stores._strangers
 import tokenadapter.stores._trouble  # noqa: F401
+from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.errors import StoreError
-from tokenadapter.keeper import TokenKeeper
 from tokenadapter.stores import _strangers
 from tokenadapter.stores._lockfile import LockFile
 from tokenadapter.stores.file import FileStore

@@ -12,9 +12,9 @@ import trustme
 from doubles import Authority
 from redis.sentinel import Sentinel
 
+from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.errors import StoreError
 from tokenadapter.events import Event
-from tokenadapter.keeper import TokenKeeper
 from tokenadapter.stores.redis import RedisStore
 from tokenadapter.testing.contract.terms import content_of
 

@@ -22,9 +22,9 @@ from databases import PostgreSQL, Server, rows
 from doubles import Authority
 from sqlalchemy.schema import CreateTable
 
+from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.core.runtime import Machine
 from tokenadapter.errors import StoreError
-from tokenadapter.keeper import TokenKeeper
-from tokenadapter.machine import Machine
 from tokenadapter.stores.sql import SQLStore, token_table
 from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract
 from tokenadapter.testing.contract.terms import content_of

@@ -20,8 +20,8 @@ from tokenadapter import (
     TokenAdapter,
     TokenKeeper,
 )
-from tokenadapter.hand import Holder
-from tokenadapter.machine import MACHINE, Machine
+from tokenadapter.core.held_token import Holder
+from tokenadapter.core.runtime import MACHINE, Machine
 from tokenadapter.testing import FrozenClock, TokenServer
 
 LIFETIME = 3600

@@ -79,5 +79,5 @@ def test_who_does_not_use_it_imports_nothing_else_for_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     loaded = set(done.stdout.split())
-    own = {"tokenadapter", "tokenadapter.late", "tokenadapter.testing"}
+    own = {"tokenadapter", "tokenadapter.late_imports", "tokenadapter.testing"}
     assert loaded == own | {"tokenadapter.testing.plugin"}

@@ -41,9 +41,9 @@ def perform(options: Namespace) -> int:
     profile = named_profile(options)
     token = usable_token(profile, options.min_validity)
     if profile.scheme.lower() == "bearer" and not token.is_bearer:
-        from tokenadapter import failures
+        from tokenadapter.core import messages
 
-        raise failures.not_bearer(profile.store(), token)
+        raise messages.not_bearer(profile.store(), token)
     value = header_value(token.access_token, profile.scheme)
     put(
         options,

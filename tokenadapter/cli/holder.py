@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from tokenadapter.owner import described
+from tokenadapter.process_names import described
 
 if TYPE_CHECKING:
     from tokenadapter.protocols import TokenStore

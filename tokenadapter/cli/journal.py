@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.table import harmless
-from tokenadapter.journal import Journal
+from tokenadapter.core.journal import Journal
 
 if TYPE_CHECKING:
     from tokenadapter.events import Event

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter import owner
+from tokenadapter import process_names
 from tokenadapter.cli.holder import holder
-from tokenadapter.policy import windows
-from tokenadapter.record import Record, Tombstone, digest
+from tokenadapter.core.policy import windows
+from tokenadapter.core.record import Record, Tombstone, digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,7 +138,7 @@ def _failure(
     cause = "A renewal began and was not ended: its answer may be lost."
     awaited: float | None = None
     for waiter in () if getattr(store, "lock_ends_with_holder", False) else intent.awaited:
-        if now < waiter.until and not owner.has_died(waiter.owner):
-            who, awaited = owner.described(waiter.owner), waiter.until - now
+        if now < waiter.until and not process_names.has_died(waiter.owner):
+            who, awaited = process_names.described(waiter.owner), waiter.until - now
             cause = f"The lock of {who} lapsed, and it may still await its answer."
     return {"cause": cause, "ago": max(now - intent.first_sent, 0.0), "held_for": awaited}

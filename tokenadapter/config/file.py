@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.config.trouble import ProfileError, nearest
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
     import shlex

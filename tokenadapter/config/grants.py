@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from tokenadapter.config.functions import NamedFunction
 from tokenadapter.config.references import Reference, resolved
 from tokenadapter.config.trouble import ProfileError
-from tokenadapter.function_grant import FunctionGrant
-from tokenadapter.interchange import Credential
-from tokenadapter.late import late
+from tokenadapter.core.function_grant import FunctionGrant
+from tokenadapter.late_imports import late
 from tokenadapter.token import Token
+from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
     from tokenadapter import errors

@@ -12,22 +12,23 @@ from tokenadapter.config.functions import NamedFunction
 from tokenadapter.config.schema import PROFILE, VERDICT
 from tokenadapter.config.sources import grant_of
 from tokenadapter.config.trouble import Problems
-from tokenadapter.keeper import TokenKeeper
-from tokenadapter.late import late
+from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
     from urllib import parse
 
-    from tokenadapter import adapter, verdicts
-    from tokenadapter.adapter import TokenAdapter
+    from tokenadapter.clients import requests as requests_client
+    from tokenadapter.clients.requests import TokenAdapter
     from tokenadapter.config.grants import FunctionOfProfile, ProfileGrant
+    from tokenadapter.http import verdicts
     from tokenadapter.protocols import TokenStore
     from tokenadapter.stores import urls
 else:
-    adapter = late("tokenadapter.adapter")
+    requests_client = late("tokenadapter.clients.requests")
     parse = late("urllib.parse")
     urls = late("tokenadapter.stores.urls")
-    verdicts = late("tokenadapter.verdicts")
+    verdicts = late("tokenadapter.http.verdicts")
 
 __all__ = ["Profile"]
 
@@ -137,7 +138,7 @@ class Profile:
         adapters = []
         for prefix in self.prefixes:
             try:
-                made = adapter.TokenAdapter(prefix, keeper, verdict=verdict, **settings)
+                made = requests_client.TokenAdapter(prefix, keeper, verdict=verdict, **settings)
             except (TypeError, ValueError) as error:
                 # The message begins with the setting, if it is another than the prefix.
                 first = str(error).partition(" ")[0].partition("=")[0]

@@ -25,7 +25,7 @@ from errno import EACCES, EIO
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.config.trouble import ProfileError
-from tokenadapter.late import late, load
+from tokenadapter.late_imports import late, load
 
 if TYPE_CHECKING:
     import shutil

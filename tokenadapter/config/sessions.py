@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from tokenadapter.config.file import ConfigFile
 from tokenadapter.config.profile import Profile
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
     import requests
 
-    from tokenadapter.adapter import TokenAdapter
+    from tokenadapter.clients.requests import TokenAdapter
 else:
     requests = late("requests")
 

@@ -12,7 +12,7 @@ from tokenadapter.config.functions import NamedFunction
 from tokenadapter.config.grants import FunctionOfProfile, ProfileGrant
 from tokenadapter.config.schema import SOURCES
 from tokenadapter.config.trouble import nearest
-from tokenadapter.late import imported
+from tokenadapter.late_imports import imported
 
 __all__ = ["grant_of"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
     from tokenadapter import spelling

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokenadapter.interchange import Credential
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
+from tokenadapter.values import Credential
 
 __all__ = ["ClientCredentials"]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from requests.adapters import HTTPAdapter
 from urllib3 import PoolManager
 
-from tokenadapter.interchange import always
+from tokenadapter.values import always
 
 if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection

@@ -14,9 +14,9 @@ from math import isfinite
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tokenadapter.interchange import always
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.token import fingerprint
+from tokenadapter.values import always
 
 if TYPE_CHECKING:
     import socket

@@ -9,8 +9,7 @@ from json import dumps
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
-from tokenadapter.interchange import Credential
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.moment import moment
 from tokenadapter.sources.places import USUAL_LIFETIME, Places
@@ -18,6 +17,7 @@ from tokenadapter.sources.reply import NoReply
 from tokenadapter.sources.source import Source, checked_text
 from tokenadapter.sources.wording import query_secrets
 from tokenadapter.token import Token, fingerprint
+from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
     from tokenadapter.errors import TokenError

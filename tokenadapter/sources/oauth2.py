@@ -8,11 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlencode, urlsplit
 
-from tokenadapter.interchange import Credential
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.source import Source, checked_text
 from tokenadapter.token import Token
+from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
     from tokenadapter.errors import TokenError

@@ -26,8 +26,8 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-from tokenadapter.late import late
-from tokenadapter.policy import retry_after
+from tokenadapter.late_imports import late
+from tokenadapter.sources.moment import retry_after
 from tokenadapter.sources.reply import NoReply, Reply
 from tokenadapter.sources.wording import plain
 

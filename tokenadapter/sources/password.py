@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 
-from tokenadapter.interchange import Credential
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.sources.source import checked_text
 from tokenadapter.token import Token
+from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
     from tokenadapter.sources.options import OAuth2Options

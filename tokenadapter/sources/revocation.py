@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.sources.reply import NoReply, Reply
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import codecs
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from tokenadapter.interchange import Credential, parameters
-from tokenadapter.late import importing, late, load
+from tokenadapter.late_imports import importing, late, load
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.token import Token
+from tokenadapter.values import Credential, parameters
 
 if TYPE_CHECKING:
     import requests

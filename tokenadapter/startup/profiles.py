@@ -13,19 +13,20 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.late import importing, late, load
+from tokenadapter.late_imports import importing, late, load
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from tokenadapter import errors, installation, pool
-    from tokenadapter.adapter import TokenAdapter
+    from tokenadapter import errors
+    from tokenadapter.clients import install, urllib3_pools
+    from tokenadapter.clients.requests import TokenAdapter
     from tokenadapter.config import file, profile, trouble
 else:
     errors = late("tokenadapter.errors")
     file = late("tokenadapter.config.file")
-    installation = late("tokenadapter.installation")
-    pool = late("tokenadapter.pool")
+    install = late("tokenadapter.clients.install")
+    urllib3_pools = late("tokenadapter.clients.urllib3_pools")
     profile = late("tokenadapter.config.profile")
     trouble = late("tokenadapter.config.trouble")
 
@@ -79,24 +80,24 @@ class Profiles:
         plain = {name: getattr(session, name) for name in ("send", "get_adapter")}
         ours: dict[str, Any] = {}
 
-        def install() -> None:
+        def begin() -> None:
             with self._lock:
                 if self._is_installed:
                     return
                 adapters = self.adapters()
-                load(installation)
+                load(install)
                 with importing():  # a child that is forked in between would sign nothing
                     for name, method in ours.items():
                         if getattr(session, name) is method:  # else a tracer has come over it
                             setattr(session, name, plain[name])
-                    installation.install(*adapters)
+                    install.install(*adapters)
                     self._is_installed = True
 
         def first(name: str) -> Callable[..., Any]:
             @wraps(plain[name])
             def method(self: Any, *args: Any, **kwargs: Any) -> Any:
                 is_uncovered = getattr(session, name) is ours[name]
-                install()
+                begin()
                 # What stands there now, or else what is below us.
                 then = getattr(session, name) if is_uncovered else plain[name]
                 return then(self, *args, **kwargs)
@@ -145,7 +146,7 @@ class Profiles:
     def _fit(self, target: Any) -> None:
         adapters = self.adapters()
         for adapter in adapters:
-            pool.fit(target, adapter)
+            urllib3_pools.fit(target, adapter)
 
 
 _REQUESTS = ("requests.adapters", "requests.sessions")

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from tokenadapter.late import late, load
+from tokenadapter.late_imports import late, load
 
 if TYPE_CHECKING:
     from cryptography import exceptions

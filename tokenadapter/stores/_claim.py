@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.stores._system import is_locked, open_to_lock
 
 if TYPE_CHECKING:

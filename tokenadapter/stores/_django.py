@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.late import importing, late
+from tokenadapter.late_imports import importing, late
 from tokenadapter.stores._system import Refused
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ import time
 from math import ceil
 from typing import Any, NamedTuple
 
-from tokenadapter.interchange import Document
 from tokenadapter.stores import _text
+from tokenadapter.values import Document
 
 __all__ = ["Chain", "Unsure"]
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from tokenadapter.interchange import Document
 from tokenadapter.stores._text import FORMAT, understood
+from tokenadapter.values import Document
 
 __all__ = ["Kept", "Loaded", "kept"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
-from tokenadapter.late import late, load
+from tokenadapter.late_imports import late, load
 from tokenadapter.stores._system import Refused
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 
-from tokenadapter.owner import has_died, this_process
+from tokenadapter.process_names import has_died, this_process
 
 __all__ = ["LEASE", "Lease"]
 
@@ -71,8 +71,8 @@ class Lease(ABC):
         """End the lease if *owner* has it.  May raise anything."""
 
     def holder(self) -> str | None:
-        """Who has the lease now, as :func:`tokenadapter.owner.this_process` names it and a nonce;
-        ``None`` if nobody has, or the store cannot tell.
+        """The process that has the lease now, as :func:`tokenadapter.process_names.this_process`
+        names it, and a nonce; ``None`` if nobody has it, or the store cannot tell.
 
         :raises StoreError: if it cannot be asked.
         """

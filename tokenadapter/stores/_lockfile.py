@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from tokenadapter.late import late, load
+from tokenadapter.late_imports import late, load
 from tokenadapter.stores import _strangers
 from tokenadapter.stores._files import Tenure, make_directory_of
 from tokenadapter.stores._system import Refused, is_locked

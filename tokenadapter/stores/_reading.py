@@ -7,7 +7,7 @@ import stat
 from math import inf
 from typing import TYPE_CHECKING
 
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.stores._system import Refused, is_guarded, is_own, is_private, open_to_read
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tokenadapter.interchange import Document, one_line
-from tokenadapter.late import imported, late
+from tokenadapter.late_imports import imported, late
 from tokenadapter.stores._text import FORMAT
+from tokenadapter.values import Document, one_line
 
 if TYPE_CHECKING:
     from tokenadapter import errors

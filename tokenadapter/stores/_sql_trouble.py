@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Table
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.stores._sql_database import Database
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.stores._system import Refused, is_private
 
 if TYPE_CHECKING:

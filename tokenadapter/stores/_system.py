@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
     import fcntl

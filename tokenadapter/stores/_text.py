@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tokenadapter.interchange import Document, one_line
 from tokenadapter.stores._system import Refused
+from tokenadapter.values import Document, one_line
 
 __all__ = ["FORMAT", "LIMIT", "decode", "encode", "understood"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.stores import _strangers
 from tokenadapter.stores._system import Refused
 

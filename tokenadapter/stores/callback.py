@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.interchange import Document, Snapshot, one_line
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.stores import _damage
 from tokenadapter.stores._borrowed import LockLike, checked_lock
 from tokenadapter.stores._kept import Kept, Loaded, kept
 from tokenadapter.stores._notes import is_noted, noted
 from tokenadapter.stores._system import Refused
 from tokenadapter.stores._turns import Turn, place_of, this_process
+from tokenadapter.values import Document, Snapshot, one_line
 
 if TYPE_CHECKING:
     from tokenadapter import errors

@@ -19,12 +19,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from tokenadapter.interchange import Document, Snapshot
-from tokenadapter.late import imported
+from tokenadapter.late_imports import imported
 from tokenadapter.stores import _damage, _django
 from tokenadapter.stores._django_chain import Chain, Unsure
 from tokenadapter.stores._lease import LEASE, Lease
 from tokenadapter.stores._notes import is_noted, noted
+from tokenadapter.values import Document, Snapshot
 
 __all__ = ["DjangoCacheStore"]
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from tokenadapter.interchange import checked_store, one_line
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.protocols import Document, Snapshot, StoreLock, TokenStore
 from tokenadapter.stores._cipher import Cipher, Forged, Key, UnknownKey, new_key
+from tokenadapter.values import checked_store, one_line
 
 if TYPE_CHECKING:
     from tokenadapter import errors

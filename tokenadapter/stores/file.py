@@ -13,11 +13,11 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.interchange import Document, Snapshot
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.stores._reading import absolute, read
 from tokenadapter.stores._system import is_for_group
 from tokenadapter.stores._text import LIMIT, decode, encode
+from tokenadapter.values import Document, Snapshot
 
 if TYPE_CHECKING:
     from tokenadapter.stores import _claim, _damage, _files, _lockfile, _notes, _trouble

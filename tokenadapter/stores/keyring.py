@@ -15,8 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.interchange import Document, Snapshot
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.stores import _damage, _keyring
 from tokenadapter.stores._entries import Entries
 from tokenadapter.stores._files import Draft, Tenure
@@ -25,6 +24,7 @@ from tokenadapter.stores._notes import is_noted, noted
 from tokenadapter.stores._reading import absolute, read
 from tokenadapter.stores._system import Refused
 from tokenadapter.stores._text import decode, encode
+from tokenadapter.values import Document, Snapshot
 
 if TYPE_CHECKING:
     import hashlib

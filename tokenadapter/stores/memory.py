@@ -11,8 +11,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from tokenadapter.interchange import Document, Snapshot
-from tokenadapter.late import late, load
+from tokenadapter.late_imports import late, load
+from tokenadapter.values import Document, Snapshot
 
 if TYPE_CHECKING:
     import cachetools

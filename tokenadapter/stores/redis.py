@@ -11,8 +11,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.interchange import Document, Snapshot
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.stores import _damage, _redis
 from tokenadapter.stores._lease import LEASE, Lease
 from tokenadapter.stores._redis_scripts import (
@@ -27,6 +26,7 @@ from tokenadapter.stores._redis_scripts import (
     TAKE,
 )
 from tokenadapter.stores._text import FORMAT
+from tokenadapter.values import Document, Snapshot
 
 if TYPE_CHECKING:
     import pickle

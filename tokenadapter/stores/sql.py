@@ -16,10 +16,10 @@ from functools import partial
 from pickle import PicklingError
 from typing import Any
 
-from tokenadapter.interchange import Document, Snapshot
 from tokenadapter.stores import _damage
 from tokenadapter.stores._lease import LEASE
 from tokenadapter.stores._notes import is_noted, noted
+from tokenadapter.values import Document, Snapshot
 
 try:
     from sqlalchemy import URL, Engine, MetaData

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 from urllib.parse import unquote
 
-from tokenadapter.interchange import checked_store
-from tokenadapter.late import late
+from tokenadapter.late_imports import late
 from tokenadapter.protocols import TokenStore
+from tokenadapter.values import checked_store
 
 if TYPE_CHECKING:
     import difflib

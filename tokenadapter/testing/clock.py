@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from tokenadapter.hand import Holder
+    from tokenadapter.core.held_token import Holder
 
 _Clock = Callable[[], float]
 
@@ -59,8 +59,8 @@ class FrozenClock:
             self._moved += seconds
 
     def __enter__(self) -> Self:
-        from tokenadapter.hand import Holder
-        from tokenadapter.machine import Machine
+        from tokenadapter.core.held_token import Holder
+        from tokenadapter.core.runtime import Machine
 
         if isinstance(time.time, FrozenClock):
             raise RuntimeError("another FrozenClock is in place")

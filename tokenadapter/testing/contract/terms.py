@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 if TYPE_CHECKING:
-    from tokenadapter.interchange import Document
     from tokenadapter.protocols import TokenStore
+    from tokenadapter.values import Document
 
 __all__ = ["Connect", "Corrupt", "Terms", "content_of"]
 

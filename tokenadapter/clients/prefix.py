@@ -1,0 +1,467 @@
+"""Which URLs a token may go to: those under the API's base URL, and no other.
+
+A URL is read by more than one parser before a server acts on it.  requests takes the host from
+:func:`urllib.parse.urlsplit`, urllib3 from :func:`urllib3.util.parse_url`; between them and the
+API stand proxies that decode the path once more, merge slashes, or drop ``;parameters``.  A URL is
+under the prefix only if none of these readings leads outside it.
+
+One URL also has several spellings: what they have in common, and which of them goes first, stands
+here too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+from weakref import ref
+
+from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.exceptions import InvalidSchema
+from requests.models import PreparedRequest, Response
+from urllib3.util import parse_url
+
+from tokenadapter.late_imports import late
+
+if TYPE_CHECKING:
+    import unicodedata
+    from typing import Protocol
+
+    from tokenadapter import errors
+
+    class Signing(Protocol):
+        """What is asked here of an adapter that signs under a prefix."""
+
+        near: tuple[str, ...]
+        """What URLs begin with that miss the prefix by the spelling of its host."""
+
+        def is_at_home(self, url: str) -> bool:
+            """Whether *url* has the scheme, host and port of the prefix."""
+
+        def tell_near_miss(self, url: str) -> None:
+            """Say once that a request gets no token, if it misses the prefix narrowly."""
+
+else:
+    errors = late("tokenadapter.errors")
+    unicodedata = late("unicodedata")
+
+__all__ = [
+    "Lookout",
+    "Prefix",
+    "longest_first",
+    "names_its_host",
+    "own_urls",
+    "plain",
+    "resource",
+    "shown",
+    "watched",
+    "without_query",
+]
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_SCHEMES = ("https://", "http://")
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+# The path segments that every server reads alike: no "%" and ";", and no dot in front.
+_PLAIN_SEGMENTS = r"(?:/(?!\.)[A-Za-z0-9_.~!$&'()*+,:=@-]*+)*+"
+
+# What is never left after the last decoding of an honest path: control characters, and characters
+# in forms that only a lenient decoder reads, overlong UTF-8 (%C0%AE for ".") and %u002e.
+_TRICKS = "[\x00-\x1f\x7f]|[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]|%u[0-9A-Fa-f]{4}"
+_MOST_DECODINGS = 8
+# Characters of a URL that are shown in a message.
+_LONGEST_SHOWN = 200
+# Slashes, backslashes and a full stop that look like those of ASCII, and that lenient servers take
+# for them, although no normal form of Unicode does.
+_LOOK_ALIKES = str.maketrans("\u2044\u2215\u29f8\u2216\u29f5\u29f9\u3002", "///\\\\\\.")
+
+
+class Prefix:
+    """An API's base URL, and the decision which URLs are under it.
+
+    ``https://api.example.com/v1`` covers itself, with or without a query, and whatever begins
+    with ``https://api.example.com/v1/``; not ``/v10``, and no other scheme, host or port.  The
+    path is case-sensitive.  A closing slash makes no difference.  A prefix without a path covers
+    everything on its host.
+
+    :param url: the base URL: ``https``, a host, and optionally a port and a path.
+    :param allow_http: accept plain ``http`` to a host other than this machine, although everyone
+        on the way can then read the token (RFC 6750 section 5.3 asks for TLS).
+    :raises UnsafeTarget: the URL is no such base URL, or can be read in more than one way.
+    :ivar url: the base URL as requests spells it (host in lower case and IDNA-encoded,
+        percent-encoding normalised), without the default port and without a closing slash.
+    :ivar stays_here: whether requests must not leave this machine, not even for a proxy that would
+        read the token: it is plain ``http``, accepted for the loopback host only.
+    :ivar near: what URLs begin with that miss the prefix by the spelling of its host: the other
+        scheme, another port, ``www.`` or not, another name of this machine.
+    :ivar matches: the quick half of :meth:`covers`, in the end one call of a compiled pattern:
+        a match is a final yes, ``None`` leaves it open.
+    """
+
+    __slots__ = ("_origin", "_path", "matches", "near", "stays_here", "url")
+
+    near: tuple[str, ...]
+    url: str
+    stays_here: bool
+    matches: Callable[[str], re.Match[str] | None]
+
+    def __init__(self, url: str, *, allow_http: bool = False) -> None:
+        # A URL that may hold a secret, in a userinfo or query, is not repeated in the message.
+        if not isinstance(url, str):
+            raise TypeError(f"prefix must be a str, not {type(url).__name__}")
+        parts = _parts(url)
+        if parts is None:
+            raise _unsafe(
+                "A prefix begins with https:// and a host: give the API's base URL in full, "
+                "such as https://api.example.com/v1."
+            )
+        _, authority, path, rest = parts
+        if "@" in authority:
+            raise _unsafe(
+                "The prefix has a user name or password before its host: remove everything up to "
+                "the '@', and give credentials to the token source."
+            )
+        if rest:
+            raise _unsafe(
+                "The prefix has a query or fragment, which cannot narrow down where a token goes: "
+                "end it before the '?' or '#'."
+            )
+        if any(char <= " " or char in "\\\x7f" for char in url):
+            raise _unsafe(
+                "The prefix contains a backslash, a space or a control character: remove it."
+            )
+        try:
+            plain = all(_descent(name) == 1 for name in path.removesuffix("/").split("/")[1:])
+            prepared = PreparedRequest()
+            prepared.prepare_url(url, None)
+            self._origin = scheme, host, port = _origin(prepared.url or "")
+        except ValueError as error:
+            raise _unsafe(f"The prefix cannot be used: {error}") from error
+        if not plain:
+            raise _unsafe(
+                "The path of the prefix has a '.', '..' or empty segment, plain or encoded: write "
+                "it as it is without them."
+            )
+        if scheme == "http" and not allow_http and not _is_loopback(host):
+            raise _unsafe(
+                f"http://{host} would carry the token in clear text: use https, or pass "
+                "allow_http=True if everyone on the way to that host may read it."
+            )
+        self.stays_here = scheme == "http" and not allow_http
+        self._path = prepared.path_url.removesuffix("/")
+        port_text = "" if port == _DEFAULT_PORTS[scheme] else f":{port}"
+        self.url = f"{scheme}://{host}{port_text}{self._path}"
+        self.near = tuple(
+            f"{scheme}://{name}{end}"
+            for scheme in _DEFAULT_PORTS
+            for name in _spellings(host)
+            for end in ":/"
+        )
+        self.matches = self._leave_open
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    def covers(self, url: str) -> bool:
+        """Whether a request to the URL may carry the token.
+
+        Exact for URLs that requests prepared, and cautious with any other text: one that cannot
+        be parsed, has a userinfo, or spells the prefix's path in another way is not covered.
+        """
+        return self.matches(url) is not None or self.covers_when_parsed(url)
+
+    def is_near(self, url: str) -> bool:
+        """Whether a URL misses the prefix by the spelling of its host."""
+        if not url.lower().startswith(self.near):
+            return False
+        try:
+            origin = _origin(url)
+        except ValueError:
+            return False
+        return origin != self._origin and origin[1] in _spellings(self._origin[1])
+
+    def is_at_home(self, url: str) -> bool:
+        """Whether a URL has the scheme, host and port of the prefix."""
+        try:
+            return _origin(url) == self._origin
+        except ValueError:
+            return False
+
+    def mounts(self) -> tuple[str, ...]:
+        """The spellings of the prefix for ``Session.adapters``, the one most often met first.
+
+        They find every URL that is covered and was prepared by requests.  A path is mounted without
+        its closing slash, too, and so finds ``/v10`` beside ``/v1``: :meth:`covers` has the last
+        word.  A bare host is not: ``https://api.example.com`` would find
+        ``https://api.example.com.evil.com/`` and keep it from the session's own adapter.  With the
+        slash, they replace an adapter that was mounted there before.
+        """
+        scheme, host, port = self._origin
+        explicit = f"{scheme}://{host}:{port}{self._path}"
+        slashed, bare = (f"{self.url}/", f"{explicit}/"), (self.url, explicit)
+        pairs = zip(slashed, bare, strict=True) if self._path else [slashed]
+        return tuple(dict.fromkeys(key for pair in pairs for key in pair))
+
+    def covers_when_parsed(self, url: str) -> bool:
+        """The thorough half of :meth:`covers`, for what was left open."""
+        parts = _parts(url)
+        if parts is None:
+            return False
+        scheme, authority, path, _ = parts
+        # "https://api.example.com\@evil.com/" is on the first host for parse_url, on the second
+        # for urlsplit.  Without these two characters they agree, or parse_url fails.
+        if "@" in authority or "\\" in authority:
+            return False
+        try:
+            if _origin(f"{scheme}://{authority}") != self._origin:
+                return False
+            if not self._path:
+                return True
+            if "\\" in path or not f"{path}/".startswith(f"{self._path}/"):
+                return False
+            below = path[len(self._path) :].split("/")
+            return min(accumulate(map(_descent, below))) >= 0
+        except ValueError:
+            return False
+
+    def _leave_open(self, url: str) -> None:
+        # Once: for cron, which sends one request, to compile takes longer than to parse.
+        self.matches = self._compile_and_match
+
+    def _compile_and_match(self, url: str) -> re.Match[str] | None:
+        plain_rest = _PLAIN_SEGMENTS + r"(?:[?#]|\Z)" if self._path else r"(?:[/?#]|\Z)"
+        self.matches = match = re.compile(re.escape(self.url) + plain_rest).match
+        return match(url)
+
+
+def _unsafe(message: str) -> errors.UnsafeTarget:
+    return errors.UnsafeTarget(message)
+
+
+def _parts(url: str) -> tuple[str, str, str, str] | None:
+    """Scheme, authority, path and all the rest of a URL; ``None`` if it is no web address.
+
+    By hand: cron need not compile a pattern for it at every start.
+    """
+    scheme, mark, rest = url.partition("://")
+    if not mark or scheme.lower() not in _DEFAULT_PORTS:
+        return None
+    resource = rest.partition("#")[0].partition("?")[0]
+    authority, slash, path = resource.partition("/")
+    return scheme, authority, slash + path, rest[len(resource) :]
+
+
+def _is_loopback(host: str) -> bool:
+    first, *others = host.split(".")
+    return host in _LOOPBACK or (
+        first == "127"
+        and len(others) == 3
+        and all(part.isascii() and part.isdigit() and len(part) <= 3 for part in others)
+    )
+
+
+def _spellings(host: str) -> tuple[str, ...]:
+    """The names under which people know the same host."""
+    if host in _LOOPBACK:
+        return _LOOPBACK
+    return host, host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port to which urllib3 connects for the URL."""
+    scheme, _, host, port, *_ = parse_url(url)
+    if not scheme or not host or "%" in host:
+        raise ValueError("it has no host, or one with a zone or percent-encoding.")
+    return scheme, host, _DEFAULT_PORTS[scheme] if port is None else port
+
+
+def _descent(segment: str) -> int:
+    """How many levels a path segment leads down, in the reading in which it leads down least.
+
+    A name leads down 1; what a server may drop (an empty segment, ``.``, parameters alone) 0;
+    each ``..`` that can be read in it leads up 1, and then the names beside it do not count.
+    """
+    # As most are: cron need not compile the patterns below at every start.
+    if not segment:
+        return 0
+    name = segment.replace("-", "").replace("_", "").replace(".", "")
+    if name.isascii() and name.isalnum():
+        return 1
+    for _ in range(_MOST_DECODINGS):
+        encoded, decoded = segment, unquote_to_bytes(segment)
+        if re.search(_TRICKS, decoded.decode("latin-1")):
+            raise ValueError("its path hides a control character or an overlong encoding.")
+        segment = _folded(decoded.decode("utf-8", "replace"))
+        if segment == encoded:
+            break
+    else:
+        raise ValueError("its path is percent-encoded too many times over.")
+    names = [re.split("[;?#]", part)[0] for part in re.split(r"[/\\]", segment)]
+    ups = sum(name.count(".") > 1 and not name.strip(". ") for name in names)
+    return -ups or int(re.split("[;?#]", segment)[0].strip("/\\. ") != "")
+
+
+def _folded(text: str) -> str:
+    """*text* with what a server may take for ASCII in its place, such as full-width dots."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFKC", text).translate(_LOOK_ALIKES)
+
+
+def names_its_host(url: str, named: object) -> bool:
+    """Whether a ``Host`` header names the host of a request's URL.
+
+    A connection leads to the host of the URL; from there, a request whose header names another one
+    may be routed elsewhere.
+    """
+    try:
+        return parse_url(f"//{named!s}").host == parse_url(url).host
+    except ValueError:
+        return False
+
+
+# --- spellings ---------------------------------------------------------------------------
+
+
+def resource(url: str) -> str:
+    """The URL without query, fragment and default port."""
+    scheme, mark, rest = url.partition("#")[0].partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    host = host.removesuffix(":443" if scheme == "https" else ":80")
+    return f"{scheme}{mark}{host}{slash}{path}"
+
+
+def shown(url: str) -> str:
+    """A URL as it may be told to people: on one line, without query and user, and not too long."""
+    scheme, mark, rest = url.partition("#")[0].partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    text = f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def without_query(request: PreparedRequest) -> str:
+    """The URL of a request as it may be told to people."""
+    return (request.url or "").partition("?")[0]
+
+
+def own_urls(urls: Sequence[str], covers: Callable[[str], bool]) -> frozenset[str]:
+    """Those of a token source's own URLs that lie under a prefix, as :func:`resource` has them."""
+    own = set()
+    for url in urls:
+        prepared = PreparedRequest()
+        prepared.prepare_url(url, None)
+        if covers(prepared.url or ""):
+            own.add(resource(prepared.url or ""))
+    return frozenset(own)
+
+
+# --- the adapters of a session -----------------------------------------------------------
+
+
+class Lookout(BaseAdapter):
+    """Stands in a session for other spellings of a host, and says once that it was asked.
+
+    The session's own adapter for the URL does the sending, whichever it has at the time.
+    """
+
+    def __init__(self, key: str, adapter: Signing, adapters: _Watched) -> None:
+        super().__init__()
+        self._key = key
+        self._adapter = adapter
+        # Weakly: what a session drops is to be freed at once.
+        self._adapters = ref(adapters)
+
+    def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
+        url = request.url or ""
+        # The program may sign there, too, and know what it does.
+        others = _signing(plain(self._adapters() or {}).values())
+        if not any(other.is_at_home(url) for other in others):
+            self._adapter.tell_near_miss(url)
+        return self.behind(url).send(request, *args, **kwargs)
+
+    def behind(self, url: str) -> BaseAdapter:
+        """What the session would send a request to *url* with."""
+        adapters = self._adapters()
+        if adapters is None:
+            return HTTPAdapter()  # somebody has copied it into a mapping of their own
+        for key, adapter in plain(adapters).items():
+            if url.lower().startswith(key.lower()):
+                return adapter
+        raise InvalidSchema(f"No connection adapters were found for {url!r}")
+
+    def close(self) -> None:
+        """Nothing: the session closes its adapters itself."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self._key} of {self._adapter!r}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # also of a copy that is under way
+            raise AttributeError(name)
+        return getattr(self.behind(self._key), name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Lookout) and self._is_for() == other._is_for()
+
+    def __hash__(self) -> int:
+        return hash(self._is_for())
+
+    def _is_for(self) -> tuple[str, int]:
+        return self._key, id(self._adapter)
+
+
+class _Watched(OrderedDict[str, BaseAdapter]):
+    """Adapters with lookouts among them, which are made anew for each copy."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return watched, (dict(plain(self)),)
+
+
+def plain(adapters: Mapping[str, BaseAdapter]) -> OrderedDict[str, BaseAdapter]:
+    """Adapters without the lookouts among them."""
+    return OrderedDict((k, found) for k, found in adapters.items() if type(found) is not Lookout)
+
+
+def watched(adapters: Mapping[str, BaseAdapter]) -> OrderedDict[str, BaseAdapter]:
+    """Adapters with lookouts for the prefixes among them.
+
+    Those come behind all others but those for a whole scheme: no request that is signed, or for
+    which a session has an adapter of its own, gets there or waits for a look at them.
+    """
+    others = plain(adapters)
+    near = {key: signing for signing in _signing(others.values()) for key in signing.near}
+    if not near:
+        return others
+    keys = list(others)
+    behind = min((keys.index(key) for key in _SCHEMES if key in others), default=len(keys))
+    found = _Watched((key, others[key]) for key in keys[:behind])
+    found.update((key, Lookout(key, near[key], found)) for key in near if key not in others)
+    found.update((key, others[key]) for key in keys[behind:])
+    return found
+
+
+def _signing(adapters: Iterable[BaseAdapter]) -> list[Signing]:
+    found: list[Any] = [adapter for adapter in adapters if hasattr(adapter, "tell_near_miss")]
+    return found
+
+
+def longest_first(
+    mine: Sequence[str], adapters: Mapping[str, BaseAdapter]
+) -> OrderedDict[str, BaseAdapter]:
+    """Adapters in the order in which a session has to look at them: it takes the first that fits.
+
+    All spellings of a prefix count as long as the usual one, and of equals *mine* come first, in
+    their order: the usual spelling is found without a look at the others.
+    """
+    rank = {key: _usual_length(key) for key in adapters}
+    keys = sorted([*mine, *adapters], key=rank.__getitem__, reverse=True)
+    return OrderedDict((key, adapters[key]) for key in keys)
+
+
+def _usual_length(mounted: str) -> int:
+    usual = resource(mounted)
+    return len(usual) + (not usual.endswith("/"))

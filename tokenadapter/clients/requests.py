@@ -1,0 +1,682 @@
+"""The face for requests: an ``HTTPAdapter`` under which tokens work.
+
+The way of a request: guard the prefix, take the current token, attach it to a copy, send, judge
+the answer; if it says that the token is dead: get another, rewind the body, send again.
+"""
+
+from __future__ import annotations
+
+import netrc  # noqa: F401 - or requests would do it in the first request, where a fork may interrupt it
+from collections.abc import Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.cookies import extract_cookies_to_jar, get_cookie_header
+from requests.exceptions import RequestException
+from requests.models import PreparedRequest, Response
+from requests.structures import CaseInsensitiveDict
+from urllib3.util import Retry, Timeout
+
+from tokenadapter.clients.prefix import (
+    Prefix,
+    longest_first,
+    names_its_host,
+    own_urls,
+    plain,
+    resource,
+    shown,
+    watched,
+    without_query,
+)
+from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.late_imports import late
+from tokenadapter.token import Token, header_value
+from tokenadapter.values import parameters
+
+if TYPE_CHECKING:
+    import os
+
+    from requests import Response, Session
+
+    from tokenadapter import spelling
+    from tokenadapter.core import messages
+    from tokenadapter.events import Event
+    from tokenadapter.http import bodies, responses, verdicts
+    from tokenadapter.http.bodies import Body
+    from tokenadapter.protocols import Grant, TokenSource, TokenStore
+    from tokenadapter.sources import wording
+else:
+    messages = late("tokenadapter.core.messages")
+    responses = late("tokenadapter.http.responses")
+    bodies = late("tokenadapter.http.bodies")
+    spelling = late("tokenadapter.spelling")
+    verdicts = late("tokenadapter.http.verdicts")
+    wording = late("tokenadapter.sources.wording")
+
+__all__ = ["TokenAdapter", "signed", "twin", "without_401"]
+
+# How often a request may be sent again with tokens that others renewed meanwhile, before it has
+# one renewed itself.
+_MOST_ADOPTIONS = 2
+# What to look at where a token is refused although nothing can have ended it yet.
+_IF_NEW = (
+    "see that it is one for this API (scope, resource, audience), and sent as the API wants it "
+    "(header, scheme)"
+)
+
+
+class TokenAdapter(HTTPAdapter):
+    """Signs requests under one URL prefix, renews the token, and replays what was refused for it.
+
+    :param prefix: the API's base URL; no token ever leaves it.  ``https``, unless it is this
+        machine or *allow_http* is set.
+    :param source: how a token is obtained: a grant such as
+        :class:`~tokenadapter.ClientCredentials`, a function of the previous token, or a
+        :class:`~tokenadapter.TokenKeeper` that several adapters share.
+    :param store: where the token lives, such as a :class:`~tokenadapter.FileStore`, the path of
+        a file, or a URL such as ``redis://host/0#billing``; without one, in the memory of this
+        adapter.
+    :param verdict: tells of a response whether the token that was sent with it is dead, in place
+        of :func:`~tokenadapter.default_verdict`; see :func:`~tokenadapter.expired_on`.
+    :param max_replays: how often a request is sent again after a renewal.  0: renew, but hand the
+        refusal on.  Above 1 it is sent again while a verdict of your own still calls the token
+        dead; but never renewed for twice.
+    :param replay_limit: how many bytes of a body that cannot be rewound are recorded for a replay.
+        0: none; then a refusal of such a request is handed on.
+    :param attach: puts the token on the copy of the request that is sent, in place of *header* and
+        *scheme*: called with the copy and the token.
+    :param header: the header that carries the token.
+    :param scheme: what stands before the token in it; ``""``: nothing.
+    :param override_auth: whether the token takes the place of an ``Authorization`` that the
+        request has already.  ``False``: such a request is sent as it is.
+    :param on_refresh: as for :class:`~tokenadapter.TokenKeeper`, and so are *on_event*,
+        *renew_early*, *lock_timeout* and *inline*.
+    :param allow_http: accept a prefix of plain ``http``, although everyone on the way can then
+        read the token.
+    :param inner: an adapter that does the sending, in place of this one's own.
+    :param http_adapter_kwargs: those of :class:`requests.adapters.HTTPAdapter`.
+    :raises UnsafeTarget: if a token must not go to *prefix*.
+    :raises TypeError: if settings contradict each other, or are not what they should be.
+    :raises ValueError: if *header* or *scheme* cannot stand in a request.
+    :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
+    """
+
+    __attrs__: list[str] = [  # noqa: RUF012  # what requests pickles, by its name for it
+        *HTTPAdapter.__attrs__,
+        "_guard",
+        "keeper",
+        "inner",
+        "max_replays",
+        "replay_limit",
+        "override_auth",
+        "_verdict",
+        "_scheme",
+        "_attach",
+        "_header",
+        "_lead",
+        "_own_urls",
+    ]
+    # Made once for each token.
+    _last_value: tuple[Token | None, str] = (None, "")
+
+    def __init__(
+        self,
+        prefix: str,
+        source: Grant | TokenSource | TokenKeeper,
+        *,
+        store: TokenStore | str | os.PathLike[str] | None = None,
+        verdict: Callable[[Response], object] | None = None,
+        max_replays: int = 1,
+        replay_limit: int = 64 * 1024 * 1024,
+        attach: Callable[[PreparedRequest, Token], object] | None = None,
+        header: str = "Authorization",
+        scheme: str = "Bearer",
+        override_auth: bool = True,
+        on_refresh: Callable[[Token], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        renew_early: bool = True,
+        lock_timeout: float = 30.0,
+        inline: bool = False,
+        allow_http: bool = False,
+        inner: BaseAdapter | None = None,
+        **http_adapter_kwargs: Any,
+    ) -> None:
+        known = parameters(TokenAdapter) if http_adapter_kwargs else None
+        if known is not None and not http_adapter_kwargs.keys() <= known:
+            spelling.check_names(type(self).__name__, http_adapter_kwargs, known)
+        if inner is not None and http_adapter_kwargs:
+            raise TypeError(
+                f"{', '.join(http_adapter_kwargs)}: the inner adapter does the sending, give it "
+                "these settings"
+            )
+        if attach is not None and (header != "Authorization" or scheme != "Bearer"):
+            raise TypeError("header and scheme are without use beside attach: leave them out")
+        check(verdict, attach, inner, header, scheme, max_replays, replay_limit)
+        self._guard = Prefix(prefix, allow_http=allow_http)
+        if isinstance(source, TokenKeeper):
+            its_own = (store, on_refresh, on_event, renew_early, lock_timeout, inline)
+            if its_own != (None, None, None, True, 30.0, False):
+                raise TypeError(
+                    "store, on_refresh, on_event, renew_early, lock_timeout and inline belong to "
+                    "the TokenKeeper that was given as the source: give them to it"
+                )
+            self.keeper: TokenKeeper = source
+        else:
+            self.keeper = TokenKeeper(
+                source,
+                store,
+                on_refresh=on_refresh,
+                on_event=on_event,
+                renew_early=renew_early,
+                lock_timeout=lock_timeout,
+                inline=inline,
+                whose={"api": self._guard.url},
+            )
+        self.inner = inner
+        self.max_replays = max_replays
+        self.replay_limit = replay_limit
+        self.override_auth = override_auth
+        elsewhere = attach is not None or header.lower() != "authorization"
+        self._verdict = verdict
+        self._scheme = None if elsewhere else scheme
+        self._attach = attach
+        self._header = header
+        self._lead = scheme
+        self._own_urls = own_urls(self.keeper.grant.urls, self._guard.covers_when_parsed)
+        super().__init__(**http_adapter_kwargs)
+        self.max_retries: Retry = without_401(self.max_retries)
+        if isinstance(inner, HTTPAdapter):
+            inner.max_retries = without_401(inner.max_retries)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._guard.url} of {self.keeper.store!r}>"
+
+    @property
+    def prefix(self) -> str:
+        """The base URL under which requests are signed, as requests spells URLs."""
+        return self._guard.url
+
+    @property
+    def stays_here(self) -> bool:
+        """Whether its requests never leave this machine: they are plain ``http`` to loopback."""
+        return self._guard.stays_here
+
+    def mount(self, session: Session) -> Self:
+        """Mount this adapter on its own prefix in *session*, and return it.
+
+        The session may be in use by other threads: its adapters are replaced all at once.
+
+        :raises TypeError: if it is no session.
+        """
+        if not isinstance(getattr(session, "adapters", None), MutableMapping):
+            raise TypeError(
+                f"mount() takes a requests.Session, not {spelling.kind_of(session)}. For "
+                "requests.get() and the sessions of libraries, see tokenadapter.install()"
+            )
+        mine = self._guard.mounts()
+        adapters: dict[str, BaseAdapter] = {**plain(session.adapters), **dict.fromkeys(mine, self)}
+        session.adapters = watched(longest_first(mine, adapters))
+        return self
+
+    def around(self, inner: BaseAdapter) -> Self:
+        """This adapter with another one that does the sending: all else is shared with it.
+
+        *inner* is left as it is for whoever else uses it: a 401 that its retries would repeat is
+        taken out for the requests that come from here only.
+        """
+        retries = getattr(inner, "max_retries", None)
+        if isinstance(retries, Retry) and without_401(retries) is not retries:
+            inner = twin(inner, max_retries=without_401(retries))
+        return twin(self, inner=inner)
+
+    @property
+    def near(self) -> tuple[str, ...]:
+        """What URLs begin with that miss the prefix by the spelling of its host.
+
+        :meta private:
+        """
+        return self._guard.near
+
+    def is_at_home(self, url: str) -> bool:
+        """Whether *url* has the scheme, host and port of the prefix.
+
+        :meta private:
+        """
+        return self._guard.is_at_home(url)
+
+    def tell_near_miss(self, url: str) -> None:
+        """Say once that a request gets no token, if it misses the prefix by its host's spelling.
+
+        :meta private:
+        """
+        if self._guard.is_near(url):
+            own = own_urls(self.keeper.grant.urls, lambda url: True)
+            if resource(url) not in own:
+                self.tell_outside(url)
+
+    def tell_outside(self, url: str, host: object = None) -> None:
+        """Say once that a request gets no token.
+
+        :param host: what its ``Host`` header names, if that is another host.
+
+        :meta private:
+        """
+        self.keeper.journal.tell_once(
+            "OutsidePrefix",
+            self._guard.url,
+            prefix=self._guard.url,
+            url=shown(url),
+            host=None if host is None else shown(f"{host!s}"),
+        )
+
+    def covers(self, url: str) -> bool:
+        """Whether *url* is under the prefix, and none of the token source's own URLs."""
+        return self._guard.covers(url) and resource(url) not in self._own_urls
+
+    def send(
+        self,
+        request: PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> Response:
+        """Send *request*, signed if its URL is under the prefix.
+
+        The parameters are those of :meth:`requests.adapters.HTTPAdapter.send`.  A renewal that the
+        request has to wait for takes no longer than its read time-out; the request and its replay
+        each have their full time-outs.
+
+        :raises TokenError: if there is no usable token and none can be obtained.
+        :raises RequestException: as plain requests does.
+        """
+        how = (stream, timeout, verify, cert, proxies)
+        if not self._signs(request):
+            return self._transmit(request, how)
+        body = None if request.body is None else self._prepared(request)
+        try:
+            token, is_new = self.keeper.fresh(), False
+            if token is None:
+                one_shot = body is not None and body.one_shot
+                token, is_new = self._obtain(request, timeout, patient=one_shot)
+            response = self._carry(request, request, token, body, how)
+            if response.status_code < 400 and self._verdict is None:
+                return response  # as most do
+            sent = [token]
+            if self._refuses(response):
+                response = self._replay(request, response, sent, is_new, body, how)
+            if response.status_code in (401, 403):
+                self._tell_step_up(response, sent)
+            return response
+        finally:
+            if body is not None:
+                body.close()
+
+    def close(self) -> None:
+        """Close the pools, those of the inner adapter too.  The adapter can be used again."""
+        super().close()
+        if self.inner is not None:
+            self.inner.close()
+
+    # --- the steps -----------------------------------------------------------------------
+
+    def _signs(self, request: PreparedRequest) -> bool:
+        """Whether *request* gets a token."""
+        url = request.url or ""
+        if self._guard.matches(url) is None and not self._guard.covers_when_parsed(url):
+            self.tell_outside(url)
+            return False
+        named = named_host(request)
+        if named is not None and not names_its_host(url, named):
+            self.tell_outside(url, named)
+            return False
+        if self._own_urls and resource(url) in self._own_urls:
+            return False
+        return self.override_auth or self._header not in request.headers
+
+    def _prepared(self, request: PreparedRequest) -> Body | None:
+        """The body, made ready to be sent again; ``None`` if it is as it is."""
+        if type(request.body) in (bytes, str):
+            return None
+        return bodies.prepare(request.body, limit=self.replay_limit)
+
+    def _obtain(
+        self,
+        request: PreparedRequest,
+        timeout: Any,
+        *,
+        rejected: Token | None = None,
+        patient: bool = False,
+    ) -> tuple[Token, bool]:
+        """A token from the keeper, and whether it was minted since it was asked."""
+        try:
+            outcome = self.keeper.obtain(rejected, timeout=read_timeout(timeout), patient=patient)
+        except RequestException as error:
+            error.request = request
+            raise
+        return outcome.token, outcome.is_new
+
+    def _carry(
+        self,
+        request: PreparedRequest,
+        outgoing: PreparedRequest,
+        token: Token,
+        body: Body | None,
+        how: tuple[Any, ...],
+    ) -> Response:
+        """Send a signed copy of *outgoing*; all that comes back speaks of *request*."""
+        if self._attach is None:
+            copy = signed(outgoing, self._header, self._value(request, token))
+        else:
+            copy = whole_copy(outgoing)
+            self._attach(copy, token)
+        if body is not None:
+            copy.body = body.payload
+        if self._guard.stays_here:
+            how = (*how[:4], None)
+        try:
+            response = self._transmit(copy, how)
+        except RequestException as error:
+            error.request = request
+            raise
+        response.request = request
+        if self.inner is not None:
+            response.connection = self  # through it, auth handlers send their second request
+        if self._attach is not None:
+            response.url = request.url or ""
+        return response
+
+    def _value(self, request: PreparedRequest, token: Token) -> str:
+        """What *token* is in the header, unless it is no bearer token (RFC 6749 section 7.1)."""
+        last, value = self._last_value
+        if last is not token:
+            if self._lead.lower() == "bearer" and not token.is_bearer:
+                error = messages.not_bearer(self.keeper.store, token)
+                error.request = request
+                raise error
+            value = header_value(token.access_token, self._lead)
+            self._last_value = token, value
+        return value
+
+    def _transmit(self, request: PreparedRequest, how: tuple[Any, ...]) -> Response:
+        stream, timeout, verify, cert, proxies = how
+        send = super().send if self.inner is None else self.inner.send
+        # As a session passes them: there are adapters that take them by name only.
+        return send(
+            request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
+        )
+
+    def _refuses(self, response: Response) -> bool:
+        """Whether *response* says that the token it was asked with is dead."""
+        if self._verdict is not None:
+            return bool(self._verdict(response))
+        if response.status_code != 401:
+            return False
+        # Most programs never meet a refusal: they do not pay for the import.
+        return verdicts.default_verdict(response, scheme=self._scheme)
+
+    def _replay(
+        self,
+        request: PreparedRequest,
+        response: Response,
+        sent: list[Token],
+        is_new: bool,
+        body: Body | None,
+        how: tuple[Any, ...],
+    ) -> Response:
+        """The answer to *request* after *response* refused the last token of *sent*.
+
+        To these it adds each token that the request is sent with.  One that others obtained
+        meanwhile costs no renewal, and if it is refused too, there is still one renewal.  What
+        refuses a token that was minted for this very request would refuse the next one too: that
+        refusal is handed on.
+        """
+        most = self.max_replays if self._verdict else min(self.max_replays, 1)
+        replays = most if is_new and not self._verdict else 0
+        adoptions, outgoing, token = 0, request, sent[-1]
+        while True:
+            if is_new:
+                if replays >= most:
+                    newer = self.keeper.distrust(token)
+                    adoptions += 1
+                    if newer is None or most <= 0 or adoptions > _MOST_ADOPTIONS:
+                        return self._handed_on(
+                            response, f"the token was refused although it is new: {_IF_NEW}"
+                        )
+                    token = newer
+            else:
+                refused = token
+                if getattr(self.inner or self, "_pool_block", False):
+                    # The renewal may need the connection: on_refresh can use this very session.
+                    responses.set_aside(response)
+                try:
+                    token, is_new = self._obtain(request, how[1], rejected=refused)
+                except RequestException as error:
+                    responses.drain(response)
+                    error.response = response
+                    raise
+                if token.is_same(refused):
+                    return self._handed_on(
+                        response, f"the token was refused when it was new: {_IF_NEW}"
+                    )
+                if most <= 0:
+                    return self._handed_on(response, "max_replays is 0")
+                adoptions += not is_new
+                if adoptions > _MOST_ADOPTIONS:
+                    return self._handed_on(response, "every token of others was refused too")
+            replays += is_new
+            try:
+                if body is not None:
+                    body.rewind()
+            except bodies.NotReplayable as error:
+                return self._handed_on(response, f"the request cannot be sent again: {error}")
+            responses.drain(response)
+            outgoing = add_cookies(outgoing, response)
+            self.keeper.journal.note(
+                "Replayed",
+                method=request.method,
+                url=without_query(request),
+                status=response.status_code,
+                token=token.fingerprint,
+            )
+            sent.append(token)
+            refusal, response = response, self._carry(request, outgoing, token, body, how)
+            response.history = [*refusal.history, refusal, *response.history]
+            if not self._refuses(response):
+                return response
+
+    def _tell_step_up(self, response: Response, sent: list[Token]) -> None:
+        wanted = verdicts.step_up(response)
+        if wanted is None:
+            return
+        # There are APIs that echo the Authorization of the request.
+        secrets = {token.access_token for token in sent}
+
+        def fit(said: str | None) -> str | None:
+            if said is None or wording.reveals(said, secrets):
+                return None
+            return wording.plain(said, ())
+
+        self.keeper.journal.tell(
+            "StepUpNeeded",
+            method=response.request.method,
+            url=without_query(response.request),
+            status=response.status_code,
+            error=wanted.error,
+            scope=fit(wanted.scope),
+            acr_values=fit(wanted.acr_values),
+            max_age=wanted.max_age,
+        )
+
+    def _handed_on(self, response: Response, reason: str) -> Response:
+        self.keeper.journal.tell(
+            "HandedOn",
+            method=response.request.method,
+            url=without_query(response.request),
+            status=response.status_code,
+            reason=reason,
+        )
+        return response
+
+
+T = TypeVar("T")
+
+# What else than letters and digits stands in the name of a header (RFC 9110 section 5.6.2).
+_IN_NAMES = str.maketrans("", "", "!#$%&'*+-.^_`|~")
+
+
+def check(
+    verdict: object,
+    attach: object,
+    inner: object,
+    header: str,
+    scheme: str,
+    max_replays: int,
+    replay_limit: int,
+) -> None:
+    """Say at once what would fail only when a token ends."""
+    for name, value in (("verdict", verdict), ("attach", attach)):
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} is a function, not {value!r}")
+    if inner is not None and (isinstance(inner, type) or not callable(getattr(inner, "send", 0))):
+        raise TypeError(f"inner is an adapter, not {spelling.kind_of(inner)}")
+    for name, text in (("header", header), ("scheme", scheme)):
+        if not isinstance(text, str):
+            raise TypeError(f"{name} is a text, not {text!r}")
+    if not header or not (header.isascii() and (header.translate(_IN_NAMES) or "x").isalnum()):
+        raise ValueError(f"header cannot stand in a request: {header!r}")
+    if not (scheme.isascii() and scheme.isprintable() and scheme == scheme.strip()):
+        raise ValueError(f"scheme cannot stand in a request: {scheme!r}")
+    for name, number in (("max_replays", max_replays), ("replay_limit", replay_limit)):
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"{name} is a whole number, not {number!r}")
+        if number < 0:
+            raise ValueError(f"{name} cannot be less than 0, but is {number}")
+
+
+def read_timeout(timeout: Any) -> float | None:
+    """The read time-out, in seconds, of what requests takes for a time-out."""
+    if isinstance(timeout, tuple):
+        timeout = timeout[-1]
+    elif isinstance(timeout, Timeout):
+        timeout = timeout.total if timeout.total is not None else timeout.read_timeout
+    return timeout if isinstance(timeout, (int, float)) else None
+
+
+def without_401(retry: Retry) -> Retry:
+    """A 401 is not for urllib3 to repeat: it would send the same dead token."""
+    statuses = retry.status_forcelist
+    if not statuses or 401 not in statuses:
+        return retry
+    return retry.new(status_forcelist=[status for status in statuses if status != 401])
+
+
+def twin(adapter: T, **changes: Any) -> T:
+    """*adapter* with some attributes changed; all others are shared, connection pools too.
+
+    ``copy.copy`` would make new pools: that is how adapters of requests come out of a pickle.
+    """
+    other = object.__new__(type(adapter))
+    vars(other).update(vars(adapter), **changes)
+    return other
+
+
+# The one place that leans on privates of requests: what a request consists of, and where its
+# headers keep their items.  A release of requests that changes either is known by this.
+_AS_KNOWN = vars(CaseInsensitiveDict()) == {"_store": {}} and vars(PreparedRequest()).keys() == {
+    "method",
+    "url",
+    "headers",
+    "_cookies",
+    "body",
+    "hooks",
+    "_body_position",
+}
+_new = object.__new__
+
+
+class _Headers(CaseInsensitiveDict[str | bytes]):
+    """Headers on their way out: urllib3 copies them, and reads them all, once.
+
+    What it then saves is as much as the signature costs.
+    """
+
+    def copy(self) -> _Headers:
+        """A copy in one go, instead of item by item."""
+        copy = _new(_Headers)
+        copy._store = self._store.copy()
+        return copy
+
+    def items(self) -> Any:
+        """The pairs as they are kept, instead of a look-up for each."""
+        return self._store.values()
+
+
+def named_host(request: PreparedRequest) -> object:
+    """What the ``Host`` header of *request* says; ``None`` if there is none, as is usual."""
+    headers = request.headers
+    if type(headers) is not CaseInsensitiveDict or not _AS_KNOWN:
+        return headers.get("Host")
+    # A look-up that fails costs a tenth of that of a CaseInsensitiveDict.
+    found = headers._store.get("host")
+    return None if found is None else found[1]
+
+
+def signed(request: PreparedRequest, header: str, value: str) -> PreparedRequest:
+    """A copy of *request* with *header* set to *value*; all but the headers is shared.
+
+    ``PreparedRequest.copy`` would copy the cookie jar too, which nobody changes from here on, and
+    insert the headers one by one: it costs more than everything else that happens to a request on
+    its way through the adapter.
+    """
+    if (
+        type(request) is not PreparedRequest
+        or type(request.headers) is not CaseInsensitiveDict
+        or not _AS_KNOWN
+    ):
+        return _signed_in_general(request, header, value)
+    # Field by field: to ask for the __dict__ of an object slows down whatever follows.
+    copy = _new(PreparedRequest)
+    copy.method = request.method
+    copy.url = request.url
+    copy.headers = _new(_Headers)
+    copy.headers._store = store = request.headers._store.copy()
+    store[header.lower()] = (header, value)
+    copy._cookies = request._cookies
+    copy.body = request.body
+    copy.hooks = request.hooks
+    copy._body_position = request._body_position
+    return copy
+
+
+def whole_copy(request: PreparedRequest) -> PreparedRequest:
+    """A copy with which anything may be done: only the body is shared."""
+    copy = request.copy()
+    copy.hooks = {event: list(hooks) for event, hooks in request.hooks.items()}
+    return copy
+
+
+def add_cookies(request: PreparedRequest, refusal: Response) -> PreparedRequest:
+    """*request* with the cookies that *refusal* set, for the replay.
+
+    A ``Cookie`` header that the caller wrote by hand is left as it is.
+    """
+    copy = request.copy()
+    jar = copy._cookies
+    # Not its cookies: it may delete one.
+    if "Set-Cookie" not in refusal.headers or jar is None:
+        return request
+    if copy.headers.pop("Cookie", None) != get_cookie_header(jar, copy):
+        return request
+    extract_cookies_to_jar(jar, refusal.request, refusal.raw)
+    copy.prepare_cookies(jar)
+    return copy
+
+
+def _signed_in_general(request: PreparedRequest, header: str, value: str) -> PreparedRequest:
+    copy = object.__new__(type(request))
+    vars(copy).update(vars(request))
+    copy.headers = CaseInsensitiveDict(request.headers)
+    copy.headers[header] = value
+    return copy

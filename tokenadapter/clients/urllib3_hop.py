@@ -1,0 +1,305 @@
+"""One hop of a request through a connection pool of urllib3.
+
+A hop that gets a token becomes a request of requests, and goes through a
+:class:`~tokenadapter.TokenAdapter` that sends with the pool.  So every rule stands in one place,
+and settings that are functions (``verdict``, ``attach``) are given the same here as there.  Errors
+are errors of urllib3 as well, because that is what callers of urllib3 catch.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, cast
+
+from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.models import PreparedRequest, Response
+from requests.structures import CaseInsensitiveDict
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPHeaderDict, HTTPResponse
+from urllib3.exceptions import HTTPError, LocationParseError, MaxRetryError
+from urllib3.util import Retry, Timeout, parse_url
+from urllib3.util.proxy import connection_requires_http_tunnel
+from urllib3.util.request import set_file_position
+
+from tokenadapter.clients.prefix import names_its_host
+from tokenadapter.clients.requests import without_401
+from tokenadapter.clients.signers import Signer, choose, tell_near_miss
+from tokenadapter.errors import TokenError, UnsafeTarget
+from tokenadapter.late_imports import late
+
+if TYPE_CHECKING:
+    from tokenadapter.http import responses
+else:
+    responses = late("tokenadapter.http.responses")
+
+__all__ = ["Hop", "Sent", "as_request", "for_urllib3", "is_proxied", "with_token"]
+
+
+class Sent(HTTPHeaderDict):
+    """The headers of a hop, with the token if it gets one.
+
+    When urllib3 repeats what it sent, it hands on these, or a copy of the same class.  That is how
+    a repetition is told from a hop that has yet to be looked at.
+    """
+
+
+def as_request(
+    pool: HTTPConnectionPool, method: str, url: str, body: Any, headers: Mapping[str, Any]
+) -> PreparedRequest | None:
+    """The hop as a request to an absolute URL; ``None`` if nobody can tell where it ends.
+
+    A connection leads to the host of its pool, whatever the request says: what names another host,
+    in its URL or its ``Host``, may be routed elsewhere from there.
+    """
+    request = PreparedRequest()
+    request.method, request.body = method, body
+    request.headers = CaseInsensitiveDict(headers)
+    try:
+        if url.startswith("/"):
+            host = f"[{pool.host}]" if ":" in pool.host else pool.host
+            port = "" if pool.port is None else f":{pool.port}"
+            request.url = f"{pool.scheme}://{host}{port}{url}"
+        elif pool.is_same_host(url) or _is_forwarded(pool, url):
+            request.url = url
+        else:
+            return None
+        named = request.headers.get("Host")
+        if named is not None and not names_its_host(request.url, named):
+            return None
+    except LocationParseError:
+        return None
+    return request
+
+
+def is_proxied(pool: HTTPConnectionPool) -> bool:
+    """Whether the requests of a pool pass another machine, which reads those of plain ``http``."""
+    return pool.proxy is not None or "_socks_options" in pool.conn_kw
+
+
+def _is_forwarded(pool: HTTPConnectionPool, url: str) -> bool:
+    """Whether the pool is one to a proxy that is told the whole URL."""
+    scheme = parse_url(url).scheme
+    return pool.proxy is not None and not connection_requires_http_tunnel(
+        pool.proxy, pool.proxy_config, scheme
+    )
+
+
+class Hop(BaseAdapter):
+    """Sends a request as the hop that it was made of.
+
+    urllib3 would decode the whole body of what it preloads, however much that becomes: of a
+    refusal, nobody asked for that.  So it preloads the body as it came, and what is handed to the
+    caller is decoded by :meth:`decoded`.
+
+    :param send: the ``urlopen`` of the pool, as it is without us.
+    :param how: its other arguments.
+    """
+
+    def __init__(
+        self,
+        pool: HTTPConnectionPool,
+        request: PreparedRequest,
+        url: str,
+        headers: Mapping[str, Any],
+        send: Callable[..., BaseHTTPResponse],
+        how: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self._made_of = request
+        self._url = url
+        self._headers = headers
+        self._send = send
+        self._preloads = how.get("preload_content", True)
+        self._decodes = self._preloads and how.get("decode_content", True)
+        self._how = {**how, "decode_content": False} if self._decodes else how
+        self._pool_block = pool.block  # as adapters of requests have it
+
+    def send(self, request: PreparedRequest, *_: Any, **__: Any) -> Response:
+        raw = self._send(
+            request.method,
+            self._url_of(request),
+            request.body,
+            self._headers_of(request),
+            **self._how,
+        )
+        # Of the adapter that it is a method of, it makes use as the connection only.
+        response = HTTPAdapter.build_response(cast("HTTPAdapter", self), request, cast("Any", raw))
+        if self._preloads:
+            response._content = raw.data
+            response._content_consumed = True
+            if self._decodes and "Content-Encoding" in raw.headers:
+                response._content = responses.bounded_content(raw.data, raw.headers) or b""
+        return response
+
+    def decoded(self, raw: BaseHTTPResponse) -> BaseHTTPResponse:
+        """*raw*, an answer to this hop that goes to the caller, as urllib3 would hand it over.
+
+        :raises urllib3.exceptions.DecodeError: if its body cannot be decoded.
+        """
+        if self._decodes and isinstance(raw, HTTPResponse):
+            raw.decode_content = True
+            encoding = raw.headers.get("Content-Encoding")
+            if encoding is not None:
+                headers = {"Content-Encoding": encoding}
+                raw._body = HTTPResponse(io.BytesIO(raw.data), headers=headers).data
+        return raw
+
+    def close(self) -> None:
+        """Nothing: the pool belongs to others."""
+
+    def _url_of(self, request: PreparedRequest) -> str:
+        if request.url == self._made_of.url:
+            return self._url
+        # Something has been attached to it.
+        url = parse_url(request.url or "")
+        return url.request_uri if self._url.startswith("/") else url.url
+
+    def _headers_of(self, request: PreparedRequest) -> Sent:
+        """What has become of the headers; those that are the same, as they were: a field that is
+        there twice stays so."""
+        before, after = self._made_of.headers, request.headers
+        headers = Sent(self._headers)
+        for name in before:
+            if name not in after:
+                headers.discard(name)
+        for name, value in after.items():
+            if before.get(name) is not value:
+                headers[name] = cast("str", value)
+        return headers
+
+
+# The arguments of ``urlopen`` that follow those that are used here.
+_REST = (
+    "timeout",
+    "pool_timeout",
+    "release_conn",
+    "chunked",
+    "body_pos",
+    "preload_content",
+    "decode_content",
+)
+
+
+def with_token(
+    plain: Callable[..., BaseHTTPResponse],
+    pool: HTTPConnectionPool,
+    signers: Iterable[Signer],
+    method: str,
+    url: str,
+    body: Any = None,
+    headers: Any = None,
+    retries: Any = None,
+    redirect: bool = True,
+    assert_same_host: bool = True,
+    *rest: Any,
+    **how: Any,
+) -> BaseHTTPResponse:
+    """``HTTPConnectionPool.urlopen`` of *pool*, with a token where one is due.
+
+    :param plain: the same without us.
+    :param signers: the adapters over the pool.
+    :raises UnsafeTarget: if a proxy would read a token that must stay on this machine.
+    :raises TokenError: if there is no usable token and none can be obtained.
+    """
+    how.update(zip(_REST, rest, strict=False))
+    headers = pool.headers if headers is None else headers
+    request = adapter = None
+    if not isinstance(headers, Sent):
+        request = as_request(pool, method, url, body, headers)
+    if request is not None:
+        adapter = choose(signers, request.url or "")
+        if adapter is None:
+            tell_near_miss(signers, request.url or "")
+    if request is None or adapter is None:
+        return plain(method, url, body, headers, retries, redirect, assert_same_host, **how)
+    if not isinstance(retries, Retry):
+        retries = Retry.from_int(retries, redirect=redirect, default=pool.retries)
+    how["body_pos"] = set_file_position(body, how.get("body_pos"))
+    once = {
+        **how,
+        "body_pos": None,
+        "retries": without_401(retries),
+        "redirect": False,
+        "assert_same_host": assert_same_host,
+    }
+    try:
+        if adapter.stays_here and is_proxied(pool):
+            raise UnsafeTarget(
+                f"A proxy would read the token for {adapter.prefix}: send it past the proxy, or "
+                "pass allow_http=True if everyone on the way may read it."
+            )
+        hop = Hop(pool, request, url, headers, plain, once)
+        answer = adapter.around(hop).send(request, timeout=_timeout(pool, how))
+        response: BaseHTTPResponse = hop.decoded(answer.raw)
+    except TokenError as error:
+        raise for_urllib3(error) from error.__cause__
+    if response.retries is not None and once["retries"] is not retries:
+        # What comes after this hop, elsewhere, has its 401s repeated as it wants.
+        response.retries = response.retries.new(status_forcelist=retries.status_forcelist)
+    location = redirect and response.get_redirect_location()
+    if not location:
+        return response
+    follow = partial(pool.urlopen, assert_same_host=assert_same_host, **how)
+    return _followed(response, location, pool, method, url, body, headers, follow)
+
+
+def _timeout(pool: HTTPConnectionPool, how: Mapping[str, Any]) -> Any:
+    timeout = how.get("timeout", pool.timeout)
+    # urllib3 has an object of its own for "as the pool has it".
+    return timeout if isinstance(timeout, (Timeout, int, float, type(None))) else pool.timeout
+
+
+def _followed(
+    response: BaseHTTPResponse,
+    location: str,
+    pool: HTTPConnectionPool,
+    method: str,
+    url: str,
+    body: Any,
+    headers: Any,
+    follow: Callable[..., BaseHTTPResponse],
+) -> BaseHTTPResponse:
+    """The answer from where *response* points to, asked as urllib3 does for a pool alone.
+
+    It cannot do so itself: it would take the token along.
+    """
+    headers = HTTPHeaderDict(headers)
+    if response.status == 303:  # RFC 9110 section 15.4.4
+        method, body, follow = "GET", None, partial(follow, chunked=False, body_pos=None)
+        headers._prepare_for_method_change()
+    retries = response.retries or Retry.DEFAULT
+    if not pool.is_same_host(location):
+        for name in retries.remove_headers_on_redirect:
+            headers.discard(name)
+    try:
+        retries = retries.increment(method, url, response=response, _pool=pool)
+    except MaxRetryError:
+        if retries.raise_on_redirect:
+            response.drain_conn()
+            raise
+        return response
+    response.drain_conn()
+    retries.sleep_for_retry(response)
+    return follow(method, location, body, headers, retries, True)
+
+
+def for_urllib3(error: TokenError) -> TokenError:
+    """*error* again, as a :class:`urllib3.exceptions.HTTPError` too."""
+    rebuild, (kind, *state) = TokenError.__reduce__(error)
+    twin: TokenError = rebuild(_of_both(kind), *state)
+    return twin.with_traceback(error.__traceback__)
+
+
+@cache
+def _of_both(kind: Any) -> Any:
+    if issubclass(kind, HTTPError):
+        return kind
+
+    def __reduce__(self: TokenError) -> tuple[Any, ...]:  # noqa: N807
+        rebuild, (_, *state) = TokenError.__reduce__(self)
+        return for_urllib3, (rebuild(kind, *state),)
+
+    # To people it has the same name, and pickle finds it by the way that it was made.
+    names = {"__module__": kind.__module__, "__doc__": kind.__doc__, "__reduce__": __reduce__}
+    return type(kind.__name__, (kind, HTTPError), names)

@@ -1,0 +1,170 @@
+"""The face for bare urllib3: connection pools under which tokens work.
+
+A pool sends one hop of a request: it lies below the redirects of a pool manager, so each hop is
+compared with the prefix again.  What happens to it there stands in
+:mod:`tokenadapter.clients.urllib3_hop`; this is about the pools that it happens to, and about
+managers, which make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager
+from urllib3.poolmanager import PoolKey
+
+from tokenadapter.clients.requests import TokenAdapter
+from tokenadapter.clients.signers import Signer, changing, own_settings, sorted_out
+from tokenadapter.clients.urllib3_hop import with_token
+from tokenadapter.spelling import check_names, kind_of
+
+if TYPE_CHECKING:
+    import os
+
+    from tokenadapter.core.keeper import TokenKeeper
+    from tokenadapter.protocols import Grant, TokenSource, TokenStore
+
+__all__ = ["TokenPoolManager", "fit"]
+
+# What is left on objects of others, and on their classes.
+_SIGNERS = "_tokenadapter_signers"
+_PLAIN = "_tokenadapter_plain"
+
+
+class TokenPoolManager(PoolManager):
+    """A :class:`urllib3.PoolManager` that signs requests under one URL prefix.
+
+    ::
+
+        http = TokenPoolManager("https://api.example.com/", source, store=store)
+        http.request("GET", "https://api.example.com/invoices")
+
+    Its errors are those of a :class:`~tokenadapter.TokenAdapter`; here each is a
+    :class:`urllib3.exceptions.HTTPError` too.
+
+    :param prefix: as for :class:`~tokenadapter.TokenAdapter`, and so are *source* and *store*.
+    :param settings: the other settings of a :class:`~tokenadapter.TokenAdapter`, and those of a
+        :class:`urllib3.PoolManager`: ``retries``, ``timeout``, ``maxsize``, ``ca_certs``, ...
+    :raises UnsafeTarget: if a token must not go to *prefix*.
+    :ivar prefix: the base URL under which requests are signed, as urllib3 spells URLs.
+    :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        source: Grant | TokenSource | TokenKeeper,
+        *,
+        store: TokenStore | str | os.PathLike[str] | None = None,
+        num_pools: int = 10,
+        headers: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
+        ours, others = sorted_out(settings)
+        # urllib3 would find out with the first request.
+        of_pools = {field.removeprefix("key_") for field in PoolKey._fields}
+        check_names(type(self).__name__, others, of_pools | own_settings())
+        adapter = TokenAdapter(prefix, source, store=store, **ours)
+        self.prefix: str = adapter.prefix
+        self.keeper: TokenKeeper = adapter.keeper
+        super().__init__(num_pools, headers, **others)
+        _add(self, Signer(adapter))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.prefix} of {self.keeper.store!r}>"
+
+    def _new_pool(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
+        return _fitted_pool(self, super()._new_pool(*args, **kwargs))
+
+
+def fit(target: object, adapter: TokenAdapter) -> Callable[[], None]:
+    """Let a pool manager or a pool sign with *adapter*, and return the way back.
+
+    :raises TypeError: if it is neither.
+    """
+    if not isinstance(target, (PoolManager, HTTPConnectionPool)):
+        raise TypeError(
+            "retrofit() takes a requests.Session, or of urllib3 a PoolManager or a connection "
+            f"pool, not {kind_of(target)}"
+        )
+    signer = Signer(adapter)
+    with changing():
+        _add(target, signer)
+        # Now that it fits those that it makes, nobody can make another one meanwhile.
+        for pool in _pools(target):
+            if signer not in _signers(pool):
+                _add(pool, signer)
+    return partial(_undo, ref(target), signer)
+
+
+def _undo(target: ref[PoolManager | HTTPConnectionPool], signer: Signer) -> None:
+    signer.is_off = True  # also for pools that the manager no longer has
+    found = target()
+    if found is not None:
+        with changing():
+            for fitted in (found, *_pools(found)):
+                _remove(fitted, signer)
+
+
+# --- fitting: an object is given a class of its own ------------------------------------------
+
+
+def _pools(target: PoolManager | HTTPConnectionPool) -> list[HTTPConnectionPool]:
+    """The pools that a manager has now."""
+    if not isinstance(target, PoolManager):
+        return []
+    with target.pools.lock:
+        found = [target.pools.get(key) for key in target.pools.keys()]  # noqa: SIM118
+    return [pool for pool in found if pool is not None]
+
+
+def _add(target: PoolManager | HTTPConnectionPool, signer: Signer) -> None:
+    vars(target)[_SIGNERS] = (*_signers(target), signer)
+    kind: Any = type(target)
+    if not isinstance(target, TokenPoolManager) and not hasattr(kind, _PLAIN):
+        target.__class__ = _fitted_class(kind)
+
+
+def _remove(target: PoolManager | HTTPConnectionPool, signer: Signer) -> None:
+    left = tuple(one for one in _signers(target) if one is not signer)
+    vars(target)[_SIGNERS] = left
+    plain = getattr(type(target), _PLAIN, None)
+    if plain is not None and not left:
+        target.__class__ = plain
+
+
+def _signers(target: PoolManager | HTTPConnectionPool) -> tuple[Signer, ...]:
+    found: tuple[Signer, ...] = vars(target).get(_SIGNERS, ())
+    return found
+
+
+@cache
+def _fitted_class(kind: Any) -> Any:
+    """A class in place of *kind*, for objects that exist.
+
+    Methods of *kind* are called by its name, not by ``super()``: an object may be given its old
+    class back while one of its calls is under way.
+    """
+    methods: dict[str, Any] = {_PLAIN: kind}
+    if issubclass(kind, PoolManager):
+
+        def _new_pool(self: Any, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
+            return _fitted_pool(self, kind._new_pool(self, *args, **kwargs))
+
+        methods["_new_pool"] = _new_pool
+    else:
+
+        def urlopen(self: Any, *args: Any, **kwargs: Any) -> BaseHTTPResponse:
+            return with_token(partial(kind.urlopen, self), self, _signers(self), *args, **kwargs)
+
+        methods["urlopen"] = urlopen
+    return type(kind.__name__, (kind,), {"__module__": kind.__module__, **methods})
+
+
+def _fitted_pool(manager: PoolManager, pool: HTTPConnectionPool) -> HTTPConnectionPool:
+    for signer in _signers(manager):
+        _add(pool, signer)
+    return pool

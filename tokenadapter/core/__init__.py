@@ -1,0 +1,1 @@
+"""One renewal for all who share a slot."""

@@ -1,0 +1,85 @@
+"""A token source that is a plain function, as a grant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from tokenadapter.late_imports import late
+from tokenadapter.values import Credential
+
+if TYPE_CHECKING:
+    from tokenadapter import spelling
+    from tokenadapter.protocols import Answer, TokenSource
+    from tokenadapter.token import Token
+else:
+    spelling = late("tokenadapter.spelling")
+
+__all__ = ["FunctionGrant", "function_grant"]
+
+
+class FunctionGrant:
+    """A plain function as a grant: what it presents can only be guessed.
+
+    If the previous token has a refresh token, the function is taken to spend it.  Called without
+    one, it presents something that nobody sees: once it has brought a refresh token by that, it is
+    taken to have spent what it presented.  Nothing bounds the time that it takes: its requests want
+    time-outs of their own.
+
+    :ivar asked_by: the thread that is in the function now.  Where every session of a program is
+        made to sign its requests, those that the function makes are none of them.
+    """
+
+    client_credential = ""
+    asked: Mapping[str, str] = {}
+    urls: Sequence[str] = ()
+    grace: float = 0.0
+    deadline: float = 60.0
+    asked_by: int | None = None
+
+    def __init__(self, function: TokenSource, whose: Mapping[str, str]) -> None:
+        self.function = function
+        self.whose = whose
+        self._spends = False
+
+    def credentials(self, previous: Token | None) -> Sequence[Credential]:
+        if previous is not None and previous.refresh_token is not None:
+            self._spends = True
+            return [Credential("refresh_token", previous.refresh_token, single_use=True)]
+        return [Credential("function", "", single_use=self._spends, opaque=True)]
+
+    def _function(self) -> Callable[..., Answer]:
+        return self.function
+
+    def fetch(self, credential: Credential, previous: Token | None) -> Answer:
+        function = self._function()
+        self.asked_by = get_ident()
+        try:
+            answer = function(previous) if spelling.takes_argument(function) else function()
+        finally:
+            self.asked_by = None
+        if _has_refresh_token(answer):
+            self._spends = True
+        return answer
+
+
+def _has_refresh_token(answer: Answer) -> bool:
+    if isinstance(answer, Mapping):
+        return bool(answer.get("refresh_token"))
+    return getattr(answer, "refresh_token", None) is not None
+
+
+def function_grant(source: TokenSource, whose: Mapping[str, str]) -> FunctionGrant:
+    """A grant around *source*, which is no grant itself.
+
+    :param whose: whose tokens it obtains, since it cannot tell.
+    :raises TypeError: if it is no function either.
+    """
+    given: Any = source
+    if callable(given) and not isinstance(given, type):
+        return FunctionGrant(source, whose)
+    raise TypeError(
+        "a token source is a function of the previous token or a grant, not "
+        f"{spelling.kind_of(given)}"
+    )

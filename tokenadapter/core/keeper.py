@@ -1,0 +1,534 @@
+"""The heart: keeps the token of one slot usable, for every thread of this process.
+
+Most calls find a fresh token in hand and leave at once.  All others go the same way: join the
+one renewal of this process (:mod:`tokenadapter.core.worker`), which joins the one renewal of all
+processes (:mod:`tokenadapter.core.renewal`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
+from weakref import WeakSet
+
+from tokenadapter.core.held_token import Hand, Holder, Need, Outcome
+from tokenadapter.core.record import Record, mark
+from tokenadapter.core.runtime import MACHINE, Machine
+from tokenadapter.core.slot import Slot, View
+from tokenadapter.late_imports import late
+from tokenadapter.token import Token
+from tokenadapter.values import checked_store
+
+if TYPE_CHECKING:
+    import copy
+
+    from tokenadapter.core import function_grant, journal, pickling, renewal, reservation, worker
+    from tokenadapter.core.journal import Journal
+    from tokenadapter.core.renewal import Renewal
+    from tokenadapter.core.reservation import Claims
+    from tokenadapter.core.worker import Errands
+    from tokenadapter.events import Event
+    from tokenadapter.protocols import Grant, TokenSource, TokenStore
+    from tokenadapter.stores import memory, urls
+else:
+    reservation = late("tokenadapter.core.reservation")
+    copy = late("copy")
+    worker = late("tokenadapter.core.worker")
+    function_grant = late("tokenadapter.core.function_grant")
+    journal = late("tokenadapter.core.journal")
+    memory = late("tokenadapter.stores.memory")
+    pickling = late("tokenadapter.core.pickling")
+    renewal = late("tokenadapter.core.renewal")
+    urls = late("tokenadapter.stores.urls")
+
+__all__ = ["TokenKeeper"]
+
+T = TypeVar("T")
+
+# Seconds for which a helper may be late to say that it did not get the lock.
+_LAST_WORD: Final = 1.0
+# In the soft window, whoever lost the race looks again this often in its span.
+_LOOKS_PER_WINDOW: Final = 20
+
+
+class TokenKeeper:
+    """Keeps one slot's token usable: one renewal per expiry, for all who share the store.
+
+    :param source: how a token is obtained: a grant such as
+        :class:`~tokenadapter.ClientCredentials`, or a function of the previous token.
+    :param store: where the token lives: a store, the path of a file, or the URL of a store
+        (:func:`store_from_url <tokenadapter.store_from_url>`); without one, in the memory of this
+        process, shared by all keepers of the very same grant.
+    :param on_refresh: called with the new token once per renewal, by the process that did it,
+        after the token is saved and before those who waited for it go on.  It runs in the helper
+        thread; what it raises is logged, and costs no request.
+    :param on_event: called with each event of :mod:`tokenadapter.events`, in the thread in which
+        it happens; a request may wait for it.
+    :param renew_early: whether to renew in the background before the token expires.  Turn it off
+        for a server that kills the old token when it issues a new one.
+    :param lock_timeout: for how many seconds to wait for a renewal that another thread or process
+        has under way.
+    :param inline: whether whoever needs a renewal does it in their own thread, for want of helper
+        threads; docs/concepts/freshness.md says what is lost by that.
+    :param whose: whose tokens a plain function obtains, as names and texts; a record that names
+        another is refused.
+    :param machine: clocks and threads; tests have others.
+    :raises TypeError: if an argument is not what it should be.
+    :raises ValueError: if *lock_timeout* is not above 0, *store* is text that names no store, or
+        its lock is a lease that is no shorter than the source's ``grace``.
+    """
+
+    def __init__(
+        self,
+        source: Grant | TokenSource,
+        store: TokenStore | str | os.PathLike[str] | None = None,
+        *,
+        on_refresh: Callable[[Token], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        renew_early: bool = True,
+        lock_timeout: float = 30.0,
+        inline: bool = False,
+        whose: Mapping[str, str] | None = None,
+        machine: Machine = MACHINE,
+    ) -> None:
+        self.source = source
+        # To ask isinstance() for the protocol would import inspect, from Python 3.12 on.
+        if hasattr(source, "fetch") and not isinstance(source, type):
+            self.grant: Grant = cast("Grant", source)
+        else:
+            self.grant = function_grant.function_grant(source, whose or {})
+        if store is None:
+            store = memory.own_store(self.grant)
+        elif isinstance(store, (str, os.PathLike)):
+            store = urls.store_from_url(store)
+        self.store: TokenStore = checked_store("store", store)
+        _check_lease(self.store, self.grant)
+        _check_callable("on_refresh", on_refresh)
+        _check_callable("on_event", on_event)
+        if isinstance(lock_timeout, bool) or not isinstance(lock_timeout, (int, float)):
+            raise TypeError(f"lock_timeout is a number of seconds, not {lock_timeout!r}")
+        if not lock_timeout > 0:
+            raise ValueError(f"lock_timeout must be above 0 seconds, not {lock_timeout!r}")
+        self.on_refresh = on_refresh
+        self._on_event = on_event
+        self.renew_early = renew_early
+        self.lock_timeout = lock_timeout
+        self.inline = inline
+        self._whose = whose
+        self._machine = machine
+        self._spends: bool = getattr(self.grant, "spends", True)
+        if self._spends:
+            machine.guard()  # in the main thread, perhaps for the only time
+        self._holder = Holder(machine, early=renew_early, notice=not inline)
+        self._slot = Slot(self.store, self.grant, machine)
+        # What only renewals need is loaded and made by them: many programs end before their first.
+        self._made: dict[str, Any] = {}
+        self._has_glanced = self._has_compared = False
+        #: The token in hand if it is fresh: no lock, no I/O, two looks at the clock.
+        self.fresh: Callable[[], Token | None] = self._holder.fresh
+        self._look_again = 0.0
+        _KEEPERS.add(self)
+
+    def __repr__(self) -> str:
+        return f"<TokenKeeper of {self.store!r}>"
+
+    # --- what faces and programs call ----------------------------------------------------
+
+    def current(self, *, timeout: float | None = None) -> Token:
+        """A token that can be used now; renewed first if it has expired.
+
+        While the token is stale, a renewal goes on in the background and nobody waits for it.
+
+        :param timeout: for how many seconds to wait at most; ``lock_timeout`` holds besides.
+        :raises TokenError: if there is no usable token and none can be obtained.
+        """
+        return self.fresh() or self.obtain(timeout=timeout).token
+
+    def renew(self, rejected: Token, *, timeout: float | None = None) -> Token:
+        """Another token than *rejected*, which the API refused.
+
+        If somebody has renewed meanwhile, it is theirs; nobody asks for a second one.  If
+        *rejected* itself comes back, a renewal would not help: it was refused when it was new.
+
+        :param timeout: as for :meth:`current`.
+        :raises TokenError: if no other token can be obtained.
+        """
+        return self.obtain(rejected, timeout=timeout).token
+
+    def obtain(
+        self,
+        rejected: Token | None = None,
+        *,
+        timeout: float | None = None,
+        patient: bool = False,
+        min_validity: float = 0.0,
+    ) -> Outcome:
+        """What :meth:`current` and :meth:`renew` do, told with its circumstances.
+
+        :param patient: wait for the renewal of a token that is only stale, too.
+        :param min_validity: renew a token that lives for less than so many more seconds.  If even
+            a new one does, it is renewed when it is stale.
+        """
+        outcome, seen = self._in_hand(rejected, patient, min_validity), None
+        if outcome is None and not self._has_glanced:
+            seen = self._glance()
+            outcome = self._in_hand(rejected, patient, min_validity)
+        if outcome is not None:
+            return outcome
+        started = self._machine.monotonic()
+        patience = inf if timeout is None else timeout
+        end = started + min(self.lock_timeout, patience)
+        slack = min(_LAST_WORD, max(patience - self.lock_timeout, 0.0))
+        if self._spends:
+            self._machine.guard()  # the program may have reset its signals
+        need = Need(rejected, patient, min_validity, since=started)
+        try:
+            with self._claims.before_renewing(seen, end, partial(self._settle, need)) as found:
+                seen, outcome = found
+                outcome = outcome or self._errands.join(need, seen, end, slack)
+        except Exception:
+            hand = self._holder.hand
+            if hand is None or self._holder.left() <= 0 or hand.token.is_same(rejected):
+                raise
+            # It is old, but it lives: whatever failed, this caller need not notice.
+            return Outcome(hand.token, is_new=False)
+        if outcome.is_new:
+            self.journal.note("Waited", seconds=self._machine.monotonic() - started)
+        return outcome
+
+    def refresh(self, *, timeout: float | None = None) -> Token:
+        """Renew now, in spite of what was refused or is held: somebody says that it is worth it.
+
+        :param timeout: as for :meth:`current`.
+        :raises TokenError: if that fails too.
+        """
+        stored = self._errands.aside(lambda renewal: renewal.pardon())
+        hand = self._holder.hand
+        return self.obtain(stored if hand is None else hand.token, timeout=timeout).token
+
+    def adopt(self, token: Token | Mapping[str, Any]) -> Token:
+        """Put a token that was obtained elsewhere into the store: a new beginning.
+
+        This is the way back after :class:`~tokenadapter.ReauthRequired`, for every process that
+        shares the store, and the way in from another library's cache: there, do it once.
+
+        A refresh token without an access token is presented to the server first, and replaces what
+        is stored only if the server answers with a token: until then, and in case of any failure,
+        the stored token stays as it is.
+
+        :param token: a token, or a mapping with the keys of a token response, and perhaps
+            ``expires_at`` (POSIX timestamp in seconds).  ``access_token`` may be missing if there
+            is a ``refresh_token``.
+        :returns: the token as it is stored.
+        :raises TypeError: if it is neither.
+        :raises ValueError: if the mapping has neither a usable ``access_token`` nor a
+            ``refresh_token`` that the source can present.
+        :raises RefreshConfigError: if its refresh token was spent by a renewal since: nothing is
+            changed.
+        :raises TokenError: if the refresh token was presented, and the server did not answer with
+            a token: what is stored is kept.
+        :raises TokenNotPersisted: if it cannot be saved; then it is not used either.
+        :raises LockTimeout: if a renewal is under way for too long.
+        """
+        if isinstance(token, Mapping):
+            if "access_token" not in token and token.get("refresh_token"):
+                return self._adopted(partial(_presented, token["refresh_token"]))
+            token = Token.from_dict(token, now=self._machine.wall())
+        elif not isinstance(token, Token):
+            raise TypeError(f"adopt() takes a Token or a mapping, not {type(token).__name__}")
+        return self._adopted(lambda renewal: renewal.adopt(token))
+
+    def _adopted(self, work: Callable[[Renewal], Outcome]) -> Token:
+        adopted = self._errands.aside(work).token
+        hand = self._holder.hand
+        if hand is not None and not hand.token.is_same(adopted):
+            # It has expired, and the one before it, which lives, is of another login.
+            self._holder.drop()
+        self._errands.tell_anew()
+        self.journal.note("Adopted", token=adopted.fingerprint)
+        return adopted
+
+    def forget(self, revoke: Callable[[Token], object] | None = None) -> Token | None:
+        """Empty the store's slot: nobody who shares it has a token any more.
+
+        What was spent or refused stays remembered.  A process that has the token in hand goes on
+        using it until it is stale.
+
+        :param revoke: called with the token beforehand, while nobody can renew it; such as the
+            ``revoke`` of an OAuth source with a ``revocation_url``.  If it raises, nothing is
+            changed.
+        :returns: the token that was there.
+        :raises StoreError: if the slot cannot be written.
+        :raises LockTimeout: if a renewal is under way for too long.
+        """
+        token = self._errands.aside(lambda renewal: renewal.forget(revoke))
+        self._holder.drop()
+        return token
+
+    def distrust(self, token: Token) -> Token | None:
+        """Note that the API refused *token* although it was new.
+
+        For a while it is not renewed on a refusal, by nobody who shares the store: what refuses a
+        new token refuses the next one too, and each costs a renewal.
+
+        :returns: another token, if somebody has obtained one since.
+        """
+        try:
+            return self._errands.aside(lambda renewal: renewal.distrust(token))
+        except Exception as error:  # noqa: BLE001 - who does not know renews once more
+            self.journal.trace("a distrust could not be told", error)
+            return None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until no renewal of this process is under way, the save included.
+
+        An interpreter that exits waits by itself; so do pools, servers, and signals that have no
+        handler: docs/howto/processes.md lists them.  Call this method before ``os._exit()``,
+        ``os.execv()`` or anything else that ends the process at once, and in a test before you
+        look at the effects of a renewal in the background.  A signal handler that calls it may
+        wait in vain for a renewal that needs a lock of the interrupted thread: call ``sys.exit()``
+        there.
+
+        :param timeout: seconds to wait at most.  ``None`` waits as long as it takes: for ever, if
+            the token cannot be saved.
+        :returns: ``False`` if a renewal is still under way, or if the renewal itself called this.
+        """
+        errands: Errands | None = self._made.get("errands")
+        return errands is None or errands.flight.wait(inf if timeout is None else timeout)
+
+    @property
+    def stats(self) -> Mapping[str, int]:
+        """How often each event of :mod:`tokenadapter.events` happened in this process."""
+        return self.journal.counts
+
+    @property
+    def journal(self) -> Journal:
+        """Tells what happens, and counts it.
+
+        :meta private:
+        """
+        return self._once("journal", lambda: journal.Journal(self._on_event))
+
+    @journal.setter
+    def journal(self, journal: Journal) -> None:
+        self._made["journal"] = journal
+
+    # --- the way to a token --------------------------------------------------------------
+
+    def _in_hand(
+        self, rejected: Token | None, patient: bool, min_validity: float = 0.0
+    ) -> Outcome | None:
+        hand = self._holder.hand
+        if hand is None or hand.token.is_same(rejected):
+            return None
+        left = self._holder.left()
+        if left <= hand.hard:
+            return None
+        if min_validity > 0 and left <= hand.least(fresh=patient, min_validity=min_validity):
+            return None
+        if rejected is None and left <= hand.soft:
+            if patient:
+                return None
+            hand = self._renew_in_background(hand, left, min_validity)
+        elif self._holder.heed():
+            # So that many who share it do not do so all at once when the time has come.
+            self._machine.start(self._errands.load)
+        return Outcome(hand.token, is_new=False)
+
+    def _glance(self) -> View | None:
+        """A look into the store: the token there is taken, if no renewal has to decide about it.
+
+        :returns: what was seen, if it could be.
+        """
+        self._has_glanced = True
+        try:
+            view = self._slot.look()
+        except Exception:  # noqa: BLE001 - a renewal meets it again, and knows what to do
+            return None
+        if self._usable(view) is not None and not self._holder.is_ahead_of(view.record):
+            self._take(view, minted=False)
+        return view
+
+    def _usable(self, view: View) -> Token | None:
+        """The token of a view, if it is plainly ours."""
+        is_ours = dict(view.record.asked) == dict(self.grant.asked) and not view.is_foreign
+        return view.record.token if is_ours and not view.lags else None
+
+    def _settle(self, need: Need, view: View, first: View) -> Outcome | None:
+        """The outcome, if *view* makes a renewal needless that *first* did not."""
+        outcome = self._in_hand(need.rejected, need.fresh, need.min_validity)
+        if outcome is not None:
+            return outcome._replace(is_new=not outcome.token.is_same(first.record.token))
+        token = self._usable(view)
+        if token is None or token.is_same(need.rejected) or token.is_same(first.record.token):
+            return None
+        # Minted since: somebody renewed for us, and clocks differ.
+        return Outcome(token, is_new=True)
+
+    def _renew_in_background(self, hand: Hand, left: float, min_validity: float) -> Hand:
+        """Have the stale token in hand renewed, unless others do or did: what to go on with.
+
+        :param left: for how many more seconds it lives.
+        :param min_validity: for how many more seconds it is needed.
+        """
+        now = self._machine.monotonic()
+        if now < self._look_again or self._is_renewing():
+            return hand
+        self._look_again = now + (hand.soft - hand.hard) / _LOOKS_PER_WINDOW
+        if self._machine.exiting() or (self._spends and not self._machine.guard()):
+            return hand  # its answer may find nobody
+        claims = self._claims
+        # For half of the time: whoever has claimed it may have been stopped.
+        is_believed = left > (hand.soft + hand.hard) / 2
+        if is_believed and claims.are_taken():
+            return hand
+        # Of a store that has claims, a look costs less than a helper thread.
+        seen = self._glance() if claims.exist else None
+        found = self._holder.hand or hand
+        if found.token.is_same(hand.token):
+            claim = claims.take if is_believed else claims.take_anyhow
+            self._errands.begin(Need(fresh=True, waits=False), seen, claim)
+            if not self.inline:
+                return hand
+            found = self._holder.hand or hand
+        least = found.least(fresh=False, min_validity=min_validity)
+        return found if self._holder.left_of(found) > least else hand
+
+    @property
+    def _claims(self) -> Claims:
+        return self._once(
+            "claims",
+            lambda: reservation.Claims(self._slot, self._machine, self._glance, self._is_renewing),
+        )
+
+    def _is_renewing(self) -> bool:
+        errands: Errands | None = self._made.get("errands")
+        return errands is not None and errands.flight.under_way() is not None
+
+    @property
+    def _errands(self) -> Errands:
+        return self._once(
+            "errands",
+            lambda: worker.Errands(
+                self.store,
+                self.grant,
+                self._machine,
+                self.journal,
+                self._holder,
+                renewal=lambda: self._renewal,
+                on_refresh=self.on_refresh,
+                lock_timeout=self.lock_timeout,
+                inline=self.inline,
+            ),
+        )
+
+    @property
+    def _renewal(self) -> Renewal:
+        return self._once(
+            "renewal",
+            lambda: renewal.Renewal(
+                self._slot,
+                self.grant,
+                self._machine,
+                self.journal,
+                weigh=self._holder.weigh,
+                take=self._take,
+                lock_timeout=self.lock_timeout,
+            ),
+        )
+
+    def _once(self, name: str, make: Callable[[], T]) -> T:
+        made: T | None = self._made.get(name)
+        # Atomic: of two threads that come first, both get the same.
+        return self._made.setdefault(name, make()) if made is None else made
+
+    def _take(self, view: View, minted: bool) -> None:
+        if not self._has_compared:
+            self._has_compared = True
+            self._compare_first(view.record)
+        if self._holder.take(view) is not None:
+            self._look_again = 0.0
+            if not minted and view.record.token is not None:
+                self.journal.note("Found", token=view.record.token.fingerprint)
+
+    def _compare_first(self, record: Record) -> None:
+        """Say so if what is stored did not begin with what is configured."""
+        if getattr(self.grant, "is_late", False):
+            return  # it looks its secrets up when a renewal needs them
+        token = record.token
+        firsts = [item.secret for item in self.grant.credentials(token) if item.first]
+        if token is None or not firsts:
+            return
+        known = {mark(token.refresh_token or ""), record.origin, *record.spent}
+        if any(mark(secret) not in known for secret in firsts):
+            self.journal.tell("FirstTokenUnused", store=repr(self.store))
+
+    # --- copies of this process ----------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        settings = self._settings()
+        pickling.check(settings)
+        return partial(type(self), **settings), ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return type(self)(**copy.deepcopy(self._settings(), memo))
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "store": self.store,
+            "on_refresh": self.on_refresh,
+            "on_event": self._on_event,
+            "renew_early": self.renew_early,
+            "lock_timeout": self.lock_timeout,
+            "inline": self.inline,
+            "whose": self._whose,
+        }
+
+    def _after_fork(self) -> None:
+        errands = self._made.get("errands")
+        if errands is not None:
+            errands.flight.reset()  # the helper thread is not here
+        claims = self._made.get("claims")
+        if claims is not None:
+            claims.reset()
+        self._slot.forget()
+        journal = self._made.get("journal")
+        if journal is not None:
+            journal.reset()
+        self._holder.redraw()
+
+
+def _presented(refresh_token: str, renewal: Renewal) -> Outcome:
+    return renewal.adopt_refresh_token(refresh_token)
+
+
+def _check_lease(store: TokenStore, grant: Grant) -> None:
+    """Whoever takes over from a holder that died has to do so within the server's grace."""
+    lease = getattr(store, "lease", None)
+    if lease is not None and 0 < grant.grace <= lease:
+        raise ValueError(
+            f"grace is {grant.grace:g} s, and the lease on the lock of {store!r} is {lease:g} s: "
+            "if a process dies while it renews, its refresh token would be presented again when "
+            "that is over. Give the store a lease that is shorter than the grace, or the source "
+            "no grace: then such a death may cost a login."
+        )
+
+
+def _check_callable(name: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} is a function, not {value!r}")
+
+
+def _after_fork() -> None:
+    for keeper in list(_KEEPERS):
+        keeper._after_fork()
+
+
+_KEEPERS: WeakSet[TokenKeeper] = WeakSet()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,362 @@
+"""Make an orderly end of this process wait for the refresh tokens that it is presenting.
+
+A process that ends between the server's answer and the save loses the login.  An interpreter that
+exits waits for helper threads, but there are other ends: a signal whose action is the default, or a
+pool whose workers leave by ``os._exit()``.  This module makes them wait.
+
+The order is always the same.  The thread that presents *registers*, and then checks whether the
+process is ending.  The code that ends the process *says so*, and then checks which threads are
+registered.  So a refresh token is either waited for, or not presented at all.
+
+**Signals.**  Our handlers are in place only where the action is the default, and only while a
+refresh token is being presented.  A handler written in Python runs when the main thread returns to
+Python code, so a signal that arrives just before the main thread begins to wait is handled only
+after that wait.  A worker of :class:`multiprocessing.pool.Pool` that waits for a task would never
+notice that the pool ends it: with permanent handlers, 7 of 20 pools hung.  Only the main thread can
+change handlers.  A helper asks it to do so by SIGURG, which is ignored by default.  SIGURG also
+interrupts the wait of the main thread, which then runs the handlers of signals that it has missed.
+
+Handlers interrupt the main thread anywhere, so they take no lock that it may hold.  But the thread
+that presents may need such a lock, for example that of a log.  So a handler does not wait in one
+go: it returns now and then, for a moment in which the main thread goes on.
+
+**The end of the program.**  The interpreter waits for helper threads, unless a signal handler
+raises an exception meanwhile: a second Ctrl-C, or a second SIGTERM whose handler calls
+``sys.exit()``.  So an ``atexit`` callback waits once more, and defers such exceptions.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # at no cost, unlike signal
+import _thread
+import atexit
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from math import inf
+from typing import Any, Final, Self
+
+from tokenadapter.core.helper_threads import Latch
+
+__all__ = ["SignalsPutOff", "is_awaited", "is_ending", "presenting", "see_to_signals"]
+
+# Seconds that the save of an answer may take.
+_SAVES_WITHIN: Final = 10.0
+# Seconds within which a main thread answers unless it is busy outside of Python.
+_ANSWERS_WITHIN: Final = 0.5
+# Seconds for which a handler waits at a time, and for which the main thread goes on in between.
+_TURN: Final = 0.5
+_BREAK: Final = 0.02
+_SIGURG: Final[int | None] = getattr(_signal, "SIGURG", None)
+# The signals that ask a process to end, and do so by default.
+_ENDINGS: Final[list[int]] = [
+    getattr(_signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(_signal, name)
+]
+# What a main thread calls that waits for signals of any kind: it must not get another one.
+_WAITS: Final = {"pause", "sigwait", "sigwaitinfo", "sigtimedwait"}
+
+# What is set when a presentation is over, and until when to wait for that at most, by the monotonic
+# clock.
+_presentations: dict[Latch, float] = {}
+_is_ending = False
+# Until when to wait at least: a token that could not be saved for long gets as much time as any.
+_waits_until = 0.0
+# Whether the interpreter exits and has waited: only the main thread may present anything.
+_is_over = False
+# In which process the interpreter waits when it exits.
+_waits_in = 0
+# Whether the handlers are in place, and whether the main thread is about to change that.
+_is_guarding = False
+_is_seeing = False
+# Whether this process, a child of billiard, waits before its end.
+_is_hooked = False
+
+
+@contextmanager
+def presenting(seconds: float, asked: Callable[[int, Any], object]) -> Iterator[bool]:
+    """While a block runs, make an orderly end of this process wait for it.
+
+    :param seconds: the most that the presentation takes, without the save of its outcome.
+    :param asked: the handler of SIGURG that calls :func:`see_to_signals`, if it is in place.
+    :returns: yields whether the block may present anything: ``False`` if the process is ending.
+    """
+    _register_waits()
+    over = Latch()
+    _presentations[over] = time.monotonic() + seconds + _SAVES_WITHIN
+    try:
+        with _uvicorn_waiting() as is_serving:
+            if threading.current_thread() is threading.main_thread():
+                with SignalsPutOff(_ENDINGS):
+                    yield is_serving and not _is_ending
+            else:
+                _ask_main_thread(asked)
+                yield is_serving and not (_is_ending or _is_over)
+    finally:
+        del _presentations[over]
+        over.set()
+        if not _is_ending:
+            _ask_main_thread(asked)
+
+
+def is_ending() -> bool:
+    """Whether this process is about to end, and must not present anything."""
+    return _is_ending
+
+
+class SignalsPutOff:
+    """In the main thread, defer signals that have a handler or end the process.
+
+    :param numbers: the signals.
+    """
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._numbers = numbers
+        self._process = os.getpid()
+        self._handlers: dict[int, Any] = {}
+        self._caught: list[int] = []
+
+    def __enter__(self) -> Self:
+        for number in self._numbers:
+            handler = _signal.getsignal(number)
+            if handler is not None:  # else it could not be put back
+                with suppress(ValueError):  # another thread: handlers do not run there
+                    _signal.signal(number, self._catch)
+                    self._handlers[number] = handler
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._handlers.items():
+            _signal.signal(number, handler)
+        for number in self._caught:
+            _signal.raise_signal(number)
+
+    def _catch(self, number: int, frame: object) -> None:
+        if os.getpid() == self._process:
+            self._caught.append(number)
+        else:  # a child that another thread has forked meanwhile, where nobody leaves the block
+            _signal.signal(number, self._handlers[number])
+            _signal.raise_signal(number)
+
+
+# --- signals -----------------------------------------------------------------------------
+
+
+def _ask_main_thread(asked: Callable[[int, Any], object]) -> None:
+    """Make the main thread update the signal handlers, if it can be asked."""
+    if _SIGURG is None or not (_is_guarding or _defaults()):
+        return
+    main = threading.main_thread().ident or 0
+    pause, end = 0.0002, time.monotonic() + _ANSWERS_WITHIN
+    while _is_guarding != bool(_presentations) and time.monotonic() < end:
+        if _signal.getsignal(_SIGURG) != asked or _waits_for_signals(main):
+            break
+        # Again and again: it may be about to wait for something.
+        _signal.pthread_kill(main, _SIGURG)
+        time.sleep(pause)
+        pause *= 2
+
+
+def _waits_for_signals(thread: int) -> bool:
+    frame = sys._current_frames().get(thread)
+    # None: it is not in Python, or no thread of the system's at all, as with gevent.
+    return frame is None or not _WAITS.isdisjoint(frame.f_code.co_names)
+
+
+def _defaults() -> list[int]:
+    """The signals that would end this process now."""
+    found = [number for number in _ENDINGS if _signal.getsignal(number) == _signal.SIG_DFL]
+    with suppress(OSError):  # there is no such file elsewhere than on Linux
+        # Code other than Python's may have installed handlers: uWSGI, faulthandler.
+        with open("/proc/self/status", "rb") as status:  # noqa: PTH123 - a handler imports nothing
+            caught = [int(line[7:], 16) for line in status if line.startswith(b"SigCgt:")]
+        found = [number for number in found if not any(mask >> number - 1 & 1 for mask in caught)]
+    return found
+
+
+def see_to_signals() -> None:
+    """Install or remove our handlers, as is needed now.  Only the main thread can do so."""
+    global _is_guarding, _is_seeing  # noqa: PLW0603 - there is one process
+    if _is_seeing:
+        return  # it was asked again meanwhile, and looks again
+    _is_seeing = True
+    try:
+        # A thread that registers, and then finds us guarding, is seen here: on a second look at the
+        # latest.
+        while _is_guarding != bool(_presentations):
+            _is_guarding = not _is_guarding
+            if _is_guarding:
+                for number in _defaults():
+                    _signal.signal(number, _end)
+            else:
+                for number in _ENDINGS:
+                    if _signal.getsignal(number) == _end:
+                        _signal.signal(number, _signal.SIG_DFL)
+    finally:
+        _is_seeing = False
+
+
+def _end(number: int, frame: object) -> None:
+    """End this process by the default action of a signal, once nothing is being presented."""
+    if _end_within(_TURN, number):
+        return
+    try:
+        _thread.start_new_thread(_remind, (number,))
+    except RuntimeError:  # there are too many threads
+        _end_within(inf, number)
+
+
+def _end_within(seconds: float, number: int) -> bool:
+    global _is_ending, _is_guarding
+    with _ending(seconds) as is_over:
+        if is_over:
+            _signal.signal(number, _signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+    if is_over:
+        # The kernel spares process 1 of a container.
+        _is_ending, _is_guarding = False, True
+        see_to_signals()
+    return is_over
+
+
+def _remind(number: int) -> None:
+    """Let the main thread go on for a moment, then make it handle the signal again."""
+    time.sleep(_BREAK)
+    _signal.pthread_kill(threading.main_thread().ident, number)
+
+
+@contextmanager
+def _ending(seconds: float = inf) -> Iterator[bool]:
+    """From now on let nothing be presented, and wait until nothing is.
+
+    :param seconds: to wait at most.
+    :returns: yields whether the wait is over.
+    """
+    global _is_ending, _waits_until
+    begun = time.monotonic()
+    if not _is_ending:
+        _is_ending, _waits_until = True, begun + _SAVES_WITHIN
+    # What handlers of the program raise would end the wait.
+    handled = [number for number in range(1, _signal.NSIG) if callable(_signal.getsignal(number))]
+    with SignalsPutOff(number for number in handled if number != _SIGURG):
+        left = 0.0
+        for over, end in _presentations.copy().items():
+            last = max(end, _waits_until)
+            if not over.wait(min(last, begun + seconds) - time.monotonic()):
+                left = max(left, last - time.monotonic())
+        yield left <= 0
+
+
+def _register_waits() -> None:
+    """Make the exit of this process wait once more."""
+    global _waits_in  # noqa: PLW0603
+    if _waits_in == os.getpid():
+        return
+    _waits_in = os.getpid()
+    atexit.register(_wait_at_exit)
+    # Children of multiprocessing call no atexit callbacks, before Python 3.13 at least.
+    finalize = getattr(sys.modules.get("multiprocessing.util"), "Finalize", None)
+    if finalize is not None:
+        finalize(None, _wait_until_saved, exitpriority=0)
+
+
+def _wait_at_exit() -> None:
+    """Wait for threads for which the interpreter does not: daemon threads that renew inline, and
+    all of them if a signal handler has raised an exception meanwhile."""
+    global _is_over  # noqa: PLW0603
+    _is_over = True
+    _wait_until_saved()
+
+
+def _wait_until_saved() -> None:
+    global _is_ending  # noqa: PLW0603
+    with _ending():
+        _is_ending = False  # what the program does at its exit may need a token
+
+
+# --- servers and workers -----------------------------------------------------------------
+
+
+class _Task:
+    """What uvicorn takes for a request that it answers."""
+
+    def cancel(self, msg: object = None) -> None:
+        pass  # its time to wait is over
+
+
+@contextmanager
+def _uvicorn_waiting() -> Iterator[bool]:
+    """While a block runs, keep uvicorn from stopping, if it serves in this process.
+
+    uvicorn has its own handlers.  When it has stopped, it restores the previous action, which is
+    the default, and raises the signal again.
+
+    :returns: yields ``False`` if uvicorn is about to stop.
+    """
+    server = getattr(_signal.getsignal(_signal.SIGTERM), "__self__", None)
+    tasks = getattr(getattr(server, "server_state", None), "tasks", None)
+    if not isinstance(tasks, set):
+        yield True
+        return
+    ours = _Task()
+    tasks.add(ours)
+    try:
+        # While it answers requests it has not yet looked for the last time.
+        is_answering = any(type(task) is not _Task for task in tasks.copy())
+        yield is_answering or not getattr(server, "should_exit", False)
+    finally:
+        tasks.discard(ours)
+
+
+def is_awaited(*, can_guard: bool) -> bool:
+    """Whether an orderly end of this process waits for what it presents, as far as is known.
+
+    :param can_guard: whether a SIGTERM does.
+    """
+    billiard = sys.modules.get("billiard.process")
+    name = "MainProcess" if billiard is None else billiard.current_process().name
+    if name != "MainProcess":
+        return _is_awaited_by_billiard(name) and can_guard
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    # Only the workers of a pool are ended by SIGTERM as a matter of course.
+    return can_guard or multiprocessing is None or multiprocessing.parent_process() is None
+
+
+def _is_awaited_by_billiard(name: str) -> bool:
+    """Make a child of billiard, Celery's multiprocessing, wait before its ``os._exit()``.
+
+    :param name: of the process.
+    :returns: whether that is possible.
+    """
+    global _is_hooked  # noqa: PLW0603
+    if _is_hooked:
+        return True
+    if "PoolWorker" not in name:
+        _is_hooked = True
+        sys.modules["billiard.util"].Finalize(None, _wait_at_end, exitpriority=0)
+    elif "celery.concurrency.prefork" in sys.modules:
+        _is_hooked = True
+        sys.modules["celery.signals"].worker_process_shutdown.connect(
+            _wait_at_end, weak=False, dispatch_uid="tokenadapter"
+        )
+    # The workers of billiard's own pool announce their end to nobody.
+    return _is_hooked
+
+
+def _wait_at_end(**circumstances: object) -> None:
+    with _ending():
+        pass
+
+
+def _after_fork_in_child() -> None:
+    """No thread presents anything here."""
+    global _is_ending, _is_hooked, _is_over, _is_seeing  # noqa: PLW0603
+    _presentations.clear()
+    _is_ending = _is_hooked = _is_over = _is_seeing = False
+    see_to_signals()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,1 @@
+"""What requests and answers mean, for every client alike."""

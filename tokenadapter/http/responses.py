@@ -1,0 +1,350 @@
+"""Reading a response before its caller does: a look at its JSON, and the end of a refusal.
+
+The body is read ahead below all parsing, on the stream that :class:`http.client.HTTPResponse` reads
+from (its ``fp``).  What is read there is kept as it came, chunk framing included, and put back in
+front of the rest.  So the accounting of urllib3 and requests (lengths, chunks, decoding, the return
+of the connection, an error at its place) goes on as if nobody had looked.  Responses that do not
+come from a socket (those of mocks and caches) are files, and are rewound.
+
+Whatever in this package depends on the internals of urllib3 and :mod:`http.client` is here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from http.client import HTTPResponse
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import urllib3
+from requests.exceptions import RequestException
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from requests import Response
+
+__all__ = ["body_of", "bounded_content", "drain", "peek_json", "set_aside"]
+
+LIMIT = 65536
+"""Bytes of a body that are read before its caller asks for it."""
+
+
+def peek_json(response: Response, limit: int = LIMIT) -> Any:
+    """The JSON value in a response's body, without consuming what the caller will read.
+
+    The body is waited for, so on a ``stream=True`` response ask only where an answer in JSON is a
+    matter of a moment: its status and content type say so.  The whole of it may take as long as the
+    request gave to one read (its read time-out), and half a minute if that has no bound.
+
+    :param limit: bytes, as transferred and as decoded: a longer body is not looked at.
+    :return: the value, or ``None`` if there is none: no JSON content type, no body, a longer or
+        slower body, a broken one (what is wrong with it, the caller learns when reading it).
+    """
+    if not _says_json(response.headers.get("Content-Type", "")):
+        return None
+    try:
+        body = _content(response, limit)
+        return _parsed(body) if body and len(body) <= limit else None
+    except (ValueError, RecursionError, urllib3.exceptions.DecodeError):
+        return None
+
+
+def bounded_content(body: bytes, headers: Mapping[str, str], limit: int = LIMIT) -> bytes | None:
+    """An encoded body decoded, or ``None`` if it cannot be, or is longer than the limit then."""
+    try:
+        content = _decoded(body, headers, limit)
+    except urllib3.exceptions.DecodeError:
+        return None
+    return content if len(content) <= limit else None
+
+
+def set_aside(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -> None:
+    """Give the connection of a response back to its pool; the body stays to be read.
+
+    For a wait in which somebody else may need the connection.  A body that is too long, too slow,
+    broken, or followed by more than it should be stays where it is.
+
+    :param limit: bytes, as transferred.
+    :param timeout: seconds that the whole of it may take.
+    """
+    raw = response.raw
+    if _is_loaded(response) or not isinstance(raw, urllib3.HTTPResponse):
+        return  # no connection is held: it has been read, or is a mock
+    body = body_of(raw, limit, monotonic() + timeout)
+    if body is None:
+        return
+    # It is through the original response that requests reads cookies.
+    response.raw = urllib3.HTTPResponse(
+        _Whole(body),
+        original_response=raw._original_response,
+        headers=raw.headers,
+        status=raw.status,
+        version=raw.version,
+        reason=raw.reason,
+        preload_content=False,
+        decode_content=raw.decode_content,
+        retries=raw.retries,
+        request_url=raw.geturl(),
+    )
+    raw.drain_conn()
+
+
+def drain(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -> None:
+    """Finish a response that no caller will read, so that its connection can be used again.
+
+    Its body stays at hand as ``response.content``.  A body that is too long, too slow, broken, or
+    followed by more than it should be is not worth it: the connection is closed, the content empty.
+    Either way the connection is back in its pool.
+
+    :param limit: bytes, as transferred and as decoded: of a few bytes, a server can make gigabytes.
+    :param timeout: seconds that the whole of it may take.
+    """
+    if _is_loaded(response):
+        return
+    content = _drained(response, limit, monotonic() + timeout)
+    if content is None:
+        response.close()
+    response._content, response._content_consumed = content or b"", True
+
+
+class _Whole(io.BytesIO):
+    """A body that closes when it is read at its end: that is how urllib3 knows the end."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        piece = super().read(size)
+        if not piece and size != 0:
+            self.close()
+        return piece
+
+    read1 = read
+
+
+def _says_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    # Some APIs that began with JSONP label their JSON as a script.
+    return kind in ("application/json", "text/json", "text/javascript") or kind.endswith("+json")
+
+
+def _is_loaded(response: Response) -> bool:
+    return response.raw is None or getattr(response, "_content", False) is not False
+
+
+def _content(response: Response, limit: int) -> bytes | None:
+    """The decoded body, cut somewhere beyond the limit; ``None`` if it cannot be had whole."""
+    if _is_loaded(response):
+        return response.content
+    raw = response.raw
+    body = body_of(raw, limit)
+    if body is None or not hasattr(raw, "stream"):  # as requests decides whether raw can decode
+        return body
+    return _decoded(body, response.headers, limit)
+
+
+def _decoded(body: bytes, headers: Mapping[str, str], limit: int) -> bytes:
+    """The decoded body, cut somewhere beyond the limit."""
+    encoding = {"Content-Encoding": headers.get("Content-Encoding", "")}
+    twin = urllib3.HTTPResponse(io.BytesIO(body), headers=encoding, preload_content=False)
+    # Each urllib3 that setup.py admits decodes no farther than it is asked to.
+    return twin.read(limit + 1, decode_content=True)
+
+
+def _drained(response: Response, limit: int, deadline: float) -> bytes | None:
+    """The decoded body, read to its end; ``None`` if it cannot be had whole."""
+    if body_of(response.raw, limit, deadline) is None:
+        return None
+    content = bytearray()
+    try:
+        # What is at hand, decoded piece by piece; at its end the connection is given back.
+        for piece in response.iter_content(limit):
+            content += piece
+            if len(content) > limit:
+                return None
+    except RequestException:  # it cannot be decoded
+        return None
+    return bytes(content)
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except UnicodeDecodeError:
+        # No JSON by RFC 8259 section 8.1, but the names and codes in it are ASCII all the same.
+        return json.loads(body.decode("latin-1"))
+
+
+# Seconds to wait for a body of whose packets nobody has said how late they may be.
+_PATIENCE = 30.0
+
+
+def body_of(raw: Any, limit: int, deadline: float | None = None) -> bytes | None:
+    """The encoded body of a response that nobody has read from, which stays unread.
+
+    :param limit: bytes.
+    :param deadline: until when to wait for it, by the monotonic clock; by default for as long as
+        one read may take, or half a minute where that has no bound.
+    :return: ``None`` if it is not there whole in time, or longer than the limit.
+    """
+    # Both names are urllib3's privates, and have been the same since its beginnings: requests
+    # reads the cookies through the second.  Without them nothing is looked at.
+    file = getattr(raw, "_fp", raw)
+    original = getattr(raw, "_original_response", None)
+    try:
+        if file.seekable():
+            start = file.tell()
+            body: bytes = file.read(limit + 1)
+            file.seek(start)
+            return body if len(body) <= limit else None
+    except (AttributeError, OSError, ValueError):
+        return None
+    return _from_wire(original, limit, deadline) if isinstance(original, HTTPResponse) else None
+
+
+def _from_wire(original: HTTPResponse, limit: int, deadline: float | None) -> bytes | None:
+    if original.length == 0 or original.isclosed():  # HEAD, 204, 304, or an empty body
+        return b""
+    if original.length is not None and original.length > limit:
+        return None
+    wire = _Wire(original.fp, limit, deadline)
+    try:
+        if original.chunked:
+            body = b"".join(_chunks(wire))
+        elif original.length is None:
+            body = wire.rest()
+        else:
+            body = wire.take(original.length)
+        # Bytes behind the answer belong to no answer: that connection must not be used again.
+        surplus = deadline is not None and wire.surplus
+    except ValueError:
+        return None
+    else:
+        return None if surplus else body
+    finally:
+        wire.be_patient()
+        original.fp = io.BufferedReader(_Again(wire))
+
+
+def _chunks(wire: _Wire) -> Iterator[bytes]:
+    """The data of a chunked body (RFC 9112 section 7.1)."""
+    while size := int(wire.line().partition(b";")[0], 16):
+        yield wire.take(size)
+        wire.line()
+    while wire.line().strip():
+        pass  # a trailer field
+
+
+class _Wire:
+    """The bytes that a server sends after its headers, kept as they come.
+
+    They are taken with ``read1``, which loses nothing when it fails and waits for one packet only,
+    so that a server that sends a byte a second cannot stretch the time.
+    """
+
+    def __init__(self, fp: io.BufferedReader, limit: int, deadline: float | None) -> None:
+        self.fp = fp
+        self.seen = bytearray()
+        self.failure: OSError | None = None
+        # http.client lets go of a socket that closes after this answer; its reader still has it.
+        self.sock = getattr(getattr(fp, "raw", None), "_sock", None)
+        self._at = 0
+        self._limit = limit
+        # How long the caller would wait for one packet.
+        self._timeout: float | None = None if self.sock is None else self.sock.gettimeout()
+        self._is_patient = deadline is None
+        self._deadline = (
+            monotonic() + (self._timeout or _PATIENCE) if deadline is None else deadline
+        )
+
+    @property
+    def surplus(self) -> bool:
+        return len(self.seen) > self._at
+
+    def take(self, size: int) -> bytes:
+        if size < 0:
+            raise ValueError("a negative length")
+        while len(self.seen) < self._at + size:
+            self._need_more()
+        return self._advance(self._at + size)
+
+    def line(self) -> bytes:
+        while (end := self.seen.find(b"\n", self._at)) < 0:
+            self._need_more()
+        return self._advance(end + 1)
+
+    def rest(self) -> bytes:
+        while self._more():
+            pass
+        return self._advance(len(self.seen))
+
+    def _advance(self, end: int) -> bytes:
+        piece = bytes(self.seen[self._at : end])
+        self._at = end
+        return piece
+
+    def _need_more(self) -> None:
+        if not self._more():
+            raise ValueError("the end came too early")
+
+    def _more(self) -> bool:
+        """Wait for the next bytes; false at the end of the stream."""
+        if len(self.seen) > self._limit:
+            raise ValueError("longer than the limit")
+        left = self._deadline - monotonic()
+        if left <= 0:
+            raise ValueError("too slow")
+        if self.sock is not None:
+            self.sock.settimeout(left)
+        try:
+            piece = self.fp.read1(8192)
+        except OSError as failure:
+            if isinstance(failure, TimeoutError) and (self.seen or not self._is_patient):
+                # Our time is up, and not the caller's: they read on from here.
+                _forget_timeout(self.fp)
+            else:
+                self.failure = failure.with_traceback(None)  # it would lead back here
+            raise ValueError("the stream is broken or too slow") from None
+        self.seen += piece
+        return bool(piece)
+
+    def be_patient(self) -> None:
+        """Let the caller wait for each packet as long as they wanted to."""
+        if self.sock is not None:
+            self.sock.settimeout(self._timeout)
+
+
+def _forget_timeout(fp: io.BufferedReader) -> None:
+    """Let a stream be read from after one of its reads has timed out: it would refuse that."""
+    raw: Any = fp.raw
+    while isinstance(raw, _Again):
+        raw = raw._wire.fp.raw
+    raw._timeout_occurred = False
+
+
+class _Again(io.RawIOBase):
+    """What has been seen of a stream, then the error met there, or else the rest of the stream."""
+
+    def __init__(self, wire: _Wire) -> None:
+        self._wire = wire
+        self._sock = wire.sock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        seen = self._wire.seen
+        if seen:
+            size = min(len(buffer), len(seen))
+            buffer[:size] = seen[:size]
+            del seen[:size]
+            return size
+        if self._wire.failure is not None:
+            raise self._wire.failure
+        return self._wire.fp.readinto1(buffer)
+
+    def fileno(self) -> int:
+        return self._wire.fp.fileno()
+
+    def close(self) -> None:
+        super().close()
+        self._wire.fp.close()
