@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent, greenlet
 
 from tokenadapter import TokenKeeper
-from tokenadapter.core.runtime import Machine
+from tokenadapter.core.runtime import Runtime
 from tokenadapter.errors import ReauthRequired, RefreshTemporarilyFailed, TokenError
 from tokenadapter.protocols import Credential, Snapshot
 
@@ -116,7 +116,7 @@ class _Event:
         return self._is_set
 
 
-class SimulatedMachine(Machine):
+class SimulatedMachine(Runtime):
     """What a process sees of the world."""
 
     def __init__(self, clock: Clock, name: str) -> None:
@@ -185,8 +185,8 @@ class Server:
 class Grant:
     """Presents the refresh token that is stored."""
 
-    whose: Mapping[str, str] = {"client": "fleet"}
-    asked: Mapping[str, str] = {}
+    owner: Mapping[str, str] = {"client": "fleet"}
+    requested: Mapping[str, str] = {}
     client_credential = "fleet"
     deadline = 30.0
     grace = 0.0
@@ -239,7 +239,7 @@ class SharedStore:
         return "a shared store"
 
     @contextmanager
-    def asked(self, what: str) -> Iterator[float]:
+    def requested(self, what: str) -> Iterator[float]:
         """Answer a question in the block: what is asked first is answered first.
 
         :returns: for the block: when that is.
@@ -252,7 +252,7 @@ class SharedStore:
         clock.sleep(answered + ROUND_TRIP / 2 - clock.now)
 
     def load(self) -> Snapshot:
-        with self.asked("load") as now:
+        with self.requested("load") as now:
             if self._slot is None:
                 snapshot = Snapshot(None, None, now)
             else:
@@ -264,7 +264,7 @@ class SharedStore:
     def save(
         self, document: Mapping[str, Any], *, tag: str, expected: str | None, ttl: float | None
     ) -> bool:
-        with self.asked("save") as answered:
+        with self.requested("save") as answered:
             stored = None if self._slot is None else self._slot[1]
             is_written = stored in (expected, tag)
             text = json.dumps(document)
@@ -280,12 +280,12 @@ class SharedStore:
     def lock(self) -> _Lease:
         return _Lease(self)
 
-    def mark(self, note: str, *, for_good: bool) -> None:
-        with self.asked("mark"):
+    def remember_spent(self, note: str, *, for_good: bool) -> None:
+        with self.requested("remember_spent"):
             pass
 
-    def marked(self, note: str) -> bool:
-        with self.asked("marked"):
+    def was_spent(self, note: str) -> bool:
+        with self.requested("was_spent"):
             return False
 
 
@@ -299,7 +299,7 @@ class _Lease:
 
     def acquire(self, hold_for: float) -> bool:
         store = self._store
-        with store.asked("lock attempt") as now:
+        with store.requested("lock attempt") as now:
             if store.lock_owner is None or store.lock_until <= now:
                 store.lock_owner, store.lock_until = self, now + self._seconds
                 self._is_mine = True
@@ -317,13 +317,13 @@ class _Lease:
         if not self._is_mine:
             return
         self._is_mine = False
-        with self._store.asked("release"):
+        with self._store.requested("release"):
             if self._store.lock_owner is self:
                 self._store.lock_owner = None
 
     def _extend(self) -> bool:
         store = self._store
-        with store.asked("confirm") as now:
+        with store.requested("confirm") as now:
             is_held = store.lock_owner is self and now < store.lock_until
             if is_held:
                 store.lock_until = now + self._seconds
@@ -349,7 +349,7 @@ class LocalStore(SharedStore):
         return "a file"
 
     @contextmanager
-    def asked(self, what: str) -> Iterator[float]:
+    def requested(self, what: str) -> Iterator[float]:
         self.counts[what] += 1
         yield self.clock.now
 
@@ -357,8 +357,8 @@ class LocalStore(SharedStore):
         self.counts["glimpse"] += 1
         return None if self._slot is None else self._slot[1]
 
-    def claim(self) -> Any:
-        self.counts["claim"] += 1
+    def reserve(self) -> Any:
+        self.counts["reserve"] += 1
         if self._claimant is not None or self.lock_owner is not None:
             return None
         self._claimant = object()
@@ -380,7 +380,7 @@ class _FileLock:
         self._store = store
 
     def acquire(self, hold_for: float) -> bool:
-        with self._store.asked("lock attempt"):
+        with self._store.requested("lock attempt"):
             if self._store.lock_owner is None:
                 self._store.lock_owner = self
         return self.confirm()
@@ -415,7 +415,7 @@ class Fleet:
         self.dies_at = self.server.issued_at + LIFETIME
 
     def _keeper(self, name: str) -> TokenKeeper:
-        return TokenKeeper(self._grant, self.store, machine=SimulatedMachine(self.clock, name))
+        return TokenKeeper(self._grant, self.store, runtime=SimulatedMachine(self.clock, name))
 
     def share(self) -> None:
         """Have all of them read the token: what that takes does not count."""

@@ -42,7 +42,7 @@ class Herd(NamedTuple):
     size: int
     token_requests: int
     failed: int
-    asked: Counter[str]
+    requested: Counter[str]
     """What the processes asked their stores."""
     served: int
     """How many commands the server was sent, or transactions it made."""
@@ -69,7 +69,7 @@ class Counted:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
-        if name in ("load", "save", "mark", "marked"):
+        if name in ("load", "save", "remember_spent", "was_spent"):
             self.counts[name] += 1
         return found
 
@@ -163,7 +163,7 @@ def herd(kind: str, size: int) -> Herd:
         line.recv()
         requests, before = authority.stats.token_requests, counted()
         line.send(None)
-        failed, asked, seconds = line.recv()
+        failed, requested, seconds = line.recv()
         process.join()
         passed = counted() - before
         return Herd(
@@ -171,7 +171,7 @@ def herd(kind: str, size: int) -> Herd:
             size,
             authority.stats.token_requests - requests,
             failed,
-            asked,
+            requested,
             passed["served"],
             passed["bytes"] or None,
             seconds,
@@ -198,8 +198,10 @@ def nest(line: Connection, kind: str, place: tuple[str, ...], token_url: str, si
     done = [one.recv() for one in lines]
     for process in processes:
         process.join()
-    asked: Counter[str] = sum((counts for _, counts, _ in done), Counter())
-    line.send((sum(failed for failed, _, _ in done), asked, max(end for *_, end in done) - begin))
+    requested: Counter[str] = sum((counts for _, counts, _ in done), Counter())
+    line.send(
+        (sum(failed for failed, _, _ in done), requested, max(end for *_, end in done) - begin)
+    )
 
 
 def work(line: Connection, kind: str, place: tuple[str, ...], token_url: str) -> None:
@@ -291,7 +293,7 @@ def costs(kind: str) -> dict[str, Cost]:
             found = {
                 "load": tap.measure(one.load),
                 "lock attempt": tap.measure(lambda: one.lock().acquire(60)),
-                "marked": tap.measure(lambda: one.marked("0" * 16)),
+                "was_spent": tap.measure(lambda: one.was_spent("0" * 16)),
             }
             holder.release()
         finally:

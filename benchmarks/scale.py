@@ -37,8 +37,8 @@ SIZES = (100, 1_000, 10_000, 100_000)
 CROWD = 100
 MINUTE = 60.0
 # What those who wait ask, and what only the process that renews does.
-QUESTIONS = ("load", "lock attempt", "marked")
-WRITES = ("confirm", "save", "mark", "release")
+QUESTIONS = ("load", "lock attempt", "was_spent")
+WRITES = ("confirm", "save", "remember_spent", "release")
 # How many questions a store answers in the time that an answer to each process would take, and
 # with how many processes that is simulated: only the ratio matters.
 SLOW = (0.02, 0.2, 1.0, 2.0, 4.0)
@@ -231,7 +231,7 @@ def details(fleets: dict[str, list[Passed]]) -> Table:
 def files(machines: list[Passed]) -> Table:
     head = ["a file, expired, in step: processes", "token requests", "looks", "lock attempts"]
     head += ["spent?", "claims", "glimpses", "longest call, s"]
-    kinds = (*QUESTIONS, "claim", "glimpse")
+    kinds = (*QUESTIONS, "reserve", "glimpse")
     return Table(
         head,
         [
@@ -264,7 +264,7 @@ def overloads(slow: dict[float, Passed]) -> Table:
     )
 
 
-def claims(
+def reservations(
     fleets: dict[str, list[Passed]], machines: list[Passed], herds: list[Herd]
 ) -> list[Claim]:
     calm = [
@@ -329,19 +329,19 @@ def real(herds: dict[str, Herd], costs: dict[str, dict[str, Cost]]) -> Table:
     most = 2 * polls(2 * LATENCY) + 3
     rows = []
     for kind, one in herds.items():
-        asked = {name: one.asked[name] / one.size for name in QUESTIONS}
-        trips = sum(asked[name] * cost.round_trips for name, cost in costs[kind].items())
+        requested = {name: one.requested[name] / one.size for name in QUESTIONS}
+        trips = sum(requested[name] * cost.round_trips for name, cost in costs[kind].items())
         passed = sum(
-            asked[name] * (cost.sent + cost.received) for name, cost in costs[kind].items()
+            requested[name] * (cost.sent + cost.received) for name, cost in costs[kind].items()
         )
         rows.append(
             [
                 kind,
                 str(one.token_requests),
                 str(one.failed),
-                *(f"{number:.2f}" for number in asked.values()),
+                *(f"{number:.2f}" for number in requested.values()),
                 f"{one.served / one.size:.1f}",
-                f"{most * trips / sum(asked.values()):.1f}",
+                f"{most * trips / sum(requested.values()):.1f}",
                 "–" if one.passed is None else f"{one.passed / one.size / 1024:.1f}",
                 f"{passed / 1024:.1f}",
                 f"{one.seconds:.1f}",
@@ -387,7 +387,7 @@ def measure(quick: bool) -> Finding:
     herds = apart(partial(herd, size=10 if quick else 200), kinds, at_once=1)
     tables += [prices(prices_of), real(herds, prices_of)]
     return Finding(
-        tables, [chart(fleets)], claims(fleets, machines, [*herds.values()]), [ABOUT_TIMES]
+        tables, [chart(fleets)], reservations(fleets, machines, [*herds.values()]), [ABOUT_TIMES]
     )
 
 

@@ -99,8 +99,8 @@ def herd(name: str) -> Herd:
 def ended(server: TokenServer, succeeded: int, seconds: float, asked_before: int = 0) -> Herd:
     """What became of a herd at *server*."""
     stats = server.stats
-    asked = stats.token_requests - asked_before
-    return Herd(asked, succeeded, stats.families_revoked > 0, seconds)
+    requested = stats.token_requests - asked_before
+    return Herd(requested, succeeded, stats.families_revoked > 0, seconds)
 
 
 def table(herds: dict[str, list[Herd]], size: int) -> Table:

@@ -29,7 +29,7 @@ _others = {*dir(builtins), *sys.stdlib_module_names, "requests", "sqlalchemy", "
 # where they are used.
 _bare = {"BaseAdapter", "PreparedRequest", "RequestException", "Response"}
 _bare |= {"HTTPConnectionPool", "PoolManager", "Session"}
-_bare |= {"Machine", "OAuth2Options", "Scalar"}
+_bare |= {"Runtime", "OAuth2Options", "Scalar"}
 _bare |= {"Engine", "URL"}  # of SQLAlchemy
 _bare |= {"ImproperlyConfigured"}  # of Django
 _bare |= {"Key", "Loaded", "LockLike"}

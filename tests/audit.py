@@ -276,13 +276,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = wheel.with_name(f"{'-'.join(wheel.name.split('-')[:2])}.cdx.json")
         path.write_text(json.dumps(sbom(wheel, found), indent=2) + "\n", encoding="utf-8")
         # The wheel itself is not published yet.
-        asked = [each for each in found if named(each) != "tokenadapter"]
-        names = ", ".join(f"{each.name} {each.version}" for each in asked)
+        requested = [each for each in found if named(each) != "tokenadapter"]
+        names = ", ".join(f"{each.name} {each.version}" for each in requested)
         try:
             if options.advisories is None:
-                known = known_to_service(asked, others)
+                known = known_to_service(requested, others)
             else:
-                known = known_to_files(asked, advisories(options.advisories))
+                known = known_to_files(requested, advisories(options.advisories))
         except Unanswered as reason:
             sys.stderr.write(f"not audited: {reason}\n")
             return 2

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tokenadapter.core.runtime import Machine
+from tokenadapter.core.runtime import Runtime
 from tokenadapter.errors import ReauthRequired, StoreError
 from tokenadapter.protocols import Answer, Credential, Document, Snapshot
 from tokenadapter.token import Token
 
 
-class Clockwork(Machine):
+class Clockwork(Runtime):
     """A machine whose clocks stand still until they are told to go on.  Its threads are real."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
@@ -58,8 +58,8 @@ class Shelf:
     lock_ends_with_holder = True
     poll = (0.01, 0.05)
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
         self.ahead = 0.0
         self.slot: tuple[Document, str] | None = None
         self.notes: set[str] = set()
@@ -77,7 +77,7 @@ class Shelf:
 
     def load(self) -> Snapshot:
         self._step("load")
-        now = self.machine.wall() + self.ahead
+        now = self.runtime.wall() + self.ahead
         return Snapshot(*(self.slot or (None, None)), now)
 
     def save(
@@ -97,11 +97,11 @@ class Shelf:
     def lock(self) -> ShelfLock:
         return ShelfLock(self)
 
-    def mark(self, note: str, *, for_good: bool) -> None:
-        self._step("mark")
+    def remember_spent(self, note: str, *, for_good: bool) -> None:
+        self._step("remember_spent")
         self.notes.add(note)
 
-    def marked(self, note: str) -> bool:
+    def was_spent(self, note: str) -> bool:
         return note in self.notes
 
 
@@ -131,8 +131,8 @@ class Authority:
     raise, or ``None`` for an answer; with ``("lost", exception)`` the server rotates first.
     """
 
-    whose: Mapping[str, str] = {"endpoint": "https://id.example.com/token", "client": "me"}
-    asked: Mapping[str, str] = {}
+    owner: Mapping[str, str] = {"endpoint": "https://id.example.com/token", "client": "me"}
+    requested: Mapping[str, str] = {}
     client_credential = "me\0secret"
     deadline = 5.0
     grace = 0.0

@@ -60,9 +60,9 @@ def messages(package: Path) -> list[Message]:
 def beginning(text: str) -> str:
     """*text* up to the first mark behind which something new begins: a full stop or semicolon, or a
     colon after at least three words."""
-    for mark in re.finditer(r"[.;:](?= |$)", text):
-        before = text[: mark.start()]
-        if mark[0] != ":" or len(re.findall(r"\w+", before)) >= 3:
+    for spent_hash in re.finditer(r"[.;:](?= |$)", text):
+        before = text[: spent_hash.start()]
+        if spent_hash[0] != ":" or len(re.findall(r"\w+", before)) >= 3:
             return before.strip()
     return text.strip()
 

@@ -335,8 +335,8 @@ def test_a_netrc_entry_neither_replaces_the_token_nor_joins_the_token_request(
     assert tokens_sent(server)[0].startswith("Bearer ")
     with pytest.raises(requests.RequestException):
         TokenKeeper(grant).current()
-    asked = [r for r in server.requests if r.path == "/token"][-1]
-    assert "authorization" not in asked.headers
+    requested = [r for r in server.requests if r.path == "/token"][-1]
+    assert "authorization" not in requested.headers
 
 
 def test_requests_to_the_token_endpoint_itself_are_left_alone(server, session, source):

@@ -9,7 +9,7 @@ import pytest
 from doubles import Authority, Clockwork, Machinist, Shelf
 
 from tokenadapter import TokenKeeper, errors
-from tokenadapter.core.record import Record, Waiter, digest, mark
+from tokenadapter.core.record import Record, Waiter, digest, spent_hash
 from tokenadapter.token import Token
 
 Process = Callable[..., TokenKeeper]
@@ -20,7 +20,7 @@ def process(shelf: Shelf, clock: Clockwork, authority: Authority) -> Process:
     """Each has a keeper of its own, and all share the store."""
 
     def new(source: Any = authority, **settings: Any) -> TokenKeeper:
-        return TokenKeeper(source, shelf, machine=clock, **settings)
+        return TokenKeeper(source, shelf, runtime=clock, **settings)
 
     return new
 
@@ -50,8 +50,8 @@ def test_what_it_brings_is_a_new_beginning_for_all(
     assert other.renew(before) == adopted
     assert authority.presented == ["refresh-0", login]
     found = record(shelf)
-    assert found.origin == mark(login)
-    assert {mark("refresh-0"), mark(login)} <= {*found.spent}
+    assert found.origin == spent_hash(login)
+    assert {spent_hash("refresh-0"), spent_hash(login)} <= {*found.spent}
     assert found.intent is None
     assert keeper.stats["Adopted"] == 1
 
@@ -192,7 +192,7 @@ def test_what_another_has_adopted_meanwhile_is_not_presented_again(
     def another_adopts() -> None:
         token = Token("theirs", refresh_token="theirs", issued_at=clock.now)
         shelf.holder = None
-        adopted = record(shelf).minted(token, {}, clock.now, mark(login), begins=True)
+        adopted = record(shelf).minted(token, {}, clock.now, spent_hash(login), begins=True)
         shelf.slot = adopted.to_document(), "9-theirs"
 
     authority.asking = another_adopts
@@ -212,7 +212,7 @@ def test_what_it_brings_is_saved_although_the_store_was_emptied_meanwhile(
     assert authority.presented == [login]
 
 
-@pytest.mark.parametrize("failing", ["mark", ""])
+@pytest.mark.parametrize("failing", ["remember_spent", ""])
 def test_it_does_not_undo_a_logout_that_came_meanwhile(
     failing: str, process: Process, shelf: Shelf, authority: Authority
 ) -> None:

@@ -53,7 +53,7 @@ def test_what_it_teaches_passes(tree: Path, test: str) -> None:
 
 def test_one_test_can_be_run_without_the_plugin_that_runs_many_at_once() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests/test_interchange.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests/test_values.py"],
         cwd=ROOT,
         capture_output=True,
         text=True,

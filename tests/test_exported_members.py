@@ -82,7 +82,16 @@ def test_unknown_name_is_an_attribute_error_like_that_of_any_module() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["token", "policy", "record", "protocols", "flight", "keeper", "stores.file"]
+    "module",
+    [
+        "token",
+        "protocols",
+        "core.policy",
+        "core.record",
+        "core.single_flight",
+        "core.keeper",
+        "stores.file",
+    ],
 )
 def test_what_serves_a_stored_token_stays_cheap_to_import(module: str) -> None:
     dear = {"requests", "urllib3", "cachetools", "filelock", "dataclasses", "inspect"}

@@ -34,8 +34,8 @@ def test_a_grant_is_taken_as_it_is_even_if_it_can_be_called() -> None:
 def test_a_function_becomes_a_grant_for_whom_it_is_told() -> None:
     grant = function_grant(obtain, {"user": "me"})
     assert isinstance(grant, Grant)
-    assert grant.whose == {"user": "me"}
-    assert (grant.asked, grant.urls, grant.grace) == ({}, (), 0)
+    assert grant.owner == {"user": "me"}
+    assert (grant.requested, grant.urls, grant.grace) == ({}, (), 0)
     assert grant.deadline > 0
 
 

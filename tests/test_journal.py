@@ -118,7 +118,7 @@ def test_an_event_is_told_to_the_listener_and_as_a_sentence_to_the_log(
     fields, level, sentence = MESSAGES[name]
     heard: list[Event] = []
     with caplog.at_level(logging.DEBUG, "tokenadapter"):
-        Journal(heard.append).tell(name, **fields)
+        Journal(heard.append).emit(name, **fields)
     assert heard == [getattr(events, name)(**fields)]
     assert caplog.record_tuples == [("tokenadapter", level, sentence)]
 
@@ -137,7 +137,7 @@ def test_an_event_cannot_be_changed() -> None:
 def test_each_kind_of_event_is_counted() -> None:
     journal = Journal()
     for name in ("Waited", "Waited", "Renewed"):
-        journal.tell(name, **MESSAGES[name][0])
+        journal.emit(name, **MESSAGES[name][0])
     assert journal.counts == {"Waited": 2, "Renewed": 1}
 
 
@@ -146,7 +146,7 @@ def test_what_nobody_hears_is_counted_and_not_made(monkeypatch: pytest.MonkeyPat
     logging.getLogger("tokenadapter").setLevel(logging.WARNING)
     try:
         journal = Journal()
-        journal.note("Waited", seconds=1.0)
+        journal.count("Waited", seconds=1.0)
     finally:
         logging.getLogger("tokenadapter").setLevel(logging.NOTSET)
     assert journal.counts == {"Waited": 1}
@@ -155,21 +155,21 @@ def test_what_nobody_hears_is_counted_and_not_made(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
 def test_what_the_log_hears_is_logged(caplog: pytest.LogCaptureFixture, level: int) -> None:
     with caplog.at_level(level, "tokenadapter"):
-        Journal().note("Renewed", **MESSAGES["Renewed"][0])
+        Journal().count("Renewed", **MESSAGES["Renewed"][0])
     assert len(caplog.records) == 1
 
 
 def test_what_a_listener_hears_is_told_whatever_the_log_hears() -> None:
     heard: list[Event] = []
-    Journal(heard.append).note("Waited", seconds=1.0)
+    Journal(heard.append).count("Waited", seconds=1.0)
     assert heard == [events.Waited(seconds=1.0)]
 
 
 def test_nothing_that_is_noted_is_a_warning() -> None:
     """Where nobody listens, it goes unheard."""
     code = "".join(path.read_text() for path in Path(events.__file__).parent.rglob("*.py"))
-    noted = set(re.findall(r"journal\.note\(\s*\"(\w+)\"", code))
-    told = set(re.findall(r"journal\.tell(?:_once)?\(\s*\"(\w+)\"", code))
+    noted = set(re.findall(r"journal\.count\(\s*\"(\w+)\"", code))
+    told = set(re.findall(r"journal\.emit(?:_once)?\(\s*\"(\w+)\"", code))
     assert {name for name in MESSAGES if MESSAGES[name][1] < logging.WARNING} == noted
     assert noted | told == set(MESSAGES)
 
@@ -178,7 +178,7 @@ def test_what_is_told_once_is_not_told_again() -> None:
     heard: list[Event] = []
     journal = Journal(heard.append)
     for error in ("first", "second"):
-        journal.tell_once("StoreFailed", error=error)
+        journal.emit_once("StoreFailed", error=error)
     assert heard == [events.StoreFailed(error="first")]
     assert journal.counts == {"StoreFailed": 1}
 
@@ -186,14 +186,14 @@ def test_what_is_told_once_is_not_told_again() -> None:
 def test_counts_are_a_copy() -> None:
     journal = Journal()
     counts = journal.counts
-    journal.tell("Waited", seconds=1.0)
+    journal.emit("Waited", seconds=1.0)
     assert counts == {}
 
 
 def test_an_event_is_counted_before_it_is_told() -> None:
     counts: list[Any] = []
     journal = Journal(lambda event: counts.append(journal.counts))
-    journal.tell("Waited", seconds=1.0)
+    journal.emit("Waited", seconds=1.0)
     assert counts == [{"Waited": 1}]
 
 
@@ -205,7 +205,7 @@ def test_what_a_listener_raises_is_logged_by_its_type_and_goes_no_further(
 
     journal = Journal(fail)
     with caplog.at_level(logging.INFO, "tokenadapter"):
-        journal.tell("Waited", seconds=1.0)
+        journal.emit("Waited", seconds=1.0)
     assert journal.counts == {"Waited": 1}
     told = "on_event raised KeyError (traceback at DEBUG) for: waited 1.000 s for a renewal"
     assert caplog.record_tuples == [("tokenadapter", logging.ERROR, told)]
@@ -219,7 +219,7 @@ def test_its_traceback_is_there_for_who_asks_for_it(caplog: pytest.LogCaptureFix
         raise error
 
     with caplog.at_level(logging.DEBUG, "tokenadapter"):
-        Journal(fail).tell("Waited", seconds=1.0)
+        Journal(fail).emit("Waited", seconds=1.0)
     traced = [record for record in caplog.records if record.exc_info]
     assert [(record.levelno, record.getMessage()) for record in traced] == [
         (logging.DEBUG, "on_event raised")
@@ -233,7 +233,7 @@ def test_an_interrupted_listener_is_interrupted() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Journal(interrupt).tell("Waited", seconds=1.0)
+        Journal(interrupt).emit("Waited", seconds=1.0)
 
 
 def test_a_forked_child_can_count_although_a_thread_of_its_parent_was_counting() -> None:
@@ -249,7 +249,7 @@ def test_a_forked_child_can_count_although_a_thread_of_its_parent_was_counting()
     thread.start()
     assert held.wait(60)
     journal.reset()
-    journal.tell("Waited", seconds=1.0)
+    journal.emit("Waited", seconds=1.0)
     assert journal.counts == {"Waited": 1}
     counted.set()
     thread.join()

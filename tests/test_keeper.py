@@ -16,7 +16,7 @@ import pytest
 from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import errors
-from tokenadapter.core.held_token import Need
+from tokenadapter.core.held_token import RenewalRequest
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.core.record import Record, Waiter, digest
 from tokenadapter.protocols import Credential
@@ -32,7 +32,7 @@ def new_keeper(clock: Clockwork, shelf: Shelf, authority: Authority) -> Callable
     """Keepers on one shelf: each stands for a process."""
 
     def new(source: Any = authority, **settings: Any) -> TokenKeeper:
-        return TokenKeeper(source, settings.pop("store", shelf), machine=clock, **settings)
+        return TokenKeeper(source, settings.pop("store", shelf), runtime=clock, **settings)
 
     return new
 
@@ -121,10 +121,10 @@ def test_a_stale_token_is_renewed_while_nobody_waits(new_keeper, authority, cloc
     keeper = new_keeper()
     first = keeper.current()
     clock.go_on(HOUR - 300)
-    asked, answer = threading.Event(), threading.Event()
-    authority.asking = lambda: (asked.set(), answer.wait(10))
+    requested, answer = threading.Event(), threading.Event()
+    authority.asking = lambda: (requested.set(), answer.wait(10))
     assert keeper.current() == first
-    assert asked.wait(10)
+    assert requested.wait(10)
     assert keeper.current() == first
     answer.set()
     settle(keeper)
@@ -137,10 +137,10 @@ def test_of_a_stale_token_one_process_renews_and_others_go_on(new_keeper, author
     first = one.current()
     assert other.current() == first
     clock.go_on(HOUR - 300)
-    asked, answer = threading.Event(), threading.Event()
-    authority.asking = lambda: (asked.set(), answer.wait(10))
+    requested, answer = threading.Event(), threading.Event()
+    authority.asking = lambda: (requested.set(), answer.wait(10))
     one.current()
-    assert asked.wait(10)
+    assert requested.wait(10)
     assert other.current() == first
     settle(other)
     answer.set()
@@ -371,7 +371,7 @@ def test_the_token_is_saved_before_anyone_uses_it(new_keeper, shelf, authority):
         on_refresh=lambda token: seen.append(document(shelf)["token"]["access_token"])
     )
     used: list[Any] = []
-    shelf.failing = lambda step: step == "save" and used.append(keeper._holder.hand)
+    shelf.failing = lambda step: step == "save" and used.append(keeper._holder.held)
     assert keeper.current().access_token == "access-1"
     assert seen == ["access-1"]
     # While the intent and then the token are written, nobody has it in hand.
@@ -490,17 +490,17 @@ def test_a_function_is_not_called_again_when_what_it_brought_was_just_saved(new_
         return {"access_token": f"access-{len(calls)}", "refresh_token": "refresh"}
 
     keeper, other = new_keeper(log_in), new_keeper(log_in)
-    marked = shelf.marked
+    was_spent = shelf.was_spent
 
     def saved_meanwhile(note: str) -> bool:
         holder = shelf.holder
         if holder is not None:
-            shelf.marked, shelf.holder = marked, None
+            shelf.was_spent, shelf.holder = was_spent, None
             other.current()
             shelf.holder = holder
-        return marked(note)
+        return was_spent(note)
 
-    shelf.marked = saved_meanwhile
+    shelf.was_spent = saved_meanwhile
     assert keeper.current().access_token == "access-1"
     assert calls == [None]
 
@@ -645,7 +645,7 @@ def test_holds_grow_and_end_with_success(new_keeper, authority, clock, shelf):
         clock.go_on(waits[-1])
     assert waits == [5, 10, 20, 40, 60, 60]
     keeper.current()
-    assert "hold" not in document(shelf)
+    assert "backoff" not in document(shelf)
 
 
 def test_retry_after_is_honoured(new_keeper, authority, clock):
@@ -942,18 +942,18 @@ def test_within_a_declared_grace_a_request_is_sent_under_the_lock_or_not_at_all(
 
     monkeypatch.setattr(ShelfLock, "confirm", confirmed)
     monkeypatch.setattr(ShelfLock, "is_certain", lambda lock: is_certain[0], raising=False)
-    fetch, asked = authority.fetch, []
+    fetch, requested = authority.fetch, []
 
     def connect(credential: Credential, previous: Token | None) -> Any:
-        is_certain[0] = bool(asked)  # the lock lapses meanwhile, the first time
-        asked.append(credential.may_be_sent())
-        if not asked[-1]:
+        is_certain[0] = bool(requested)  # the lock lapses meanwhile, the first time
+        requested.append(credential.may_be_sent())
+        if not requested[-1]:
             raise errors.RefreshTemporarilyFailed("the lock was lost", processed=False)
         return fetch(credential, previous)
 
     authority.fetch = connect
     assert new_keeper().current().access_token == "access-1"
-    assert asked == ([False, True] if is_bound else [True])
+    assert requested == ([False, True] if is_bound else [True])
     # Nothing was presented the first time, and nothing is held for that.
     assert authority.presented == ["refresh-0"]
     intents = [document.get("intent", {}).get("attempt") for document in lapsing.writes]
@@ -1035,7 +1035,7 @@ def test_a_process_does_not_wait_for_an_answer_of_its_own(new_keeper, authority,
     authority.asking = lambda: setattr(lapsing, "failing", lambda step: step == "save")
     with pytest.raises(errors.RefreshTemporarilyFailed):
         keeper.renew(first)
-    assert [one["owner"] for one in document(lapsing)["intent"]["awaited"]] == [clock.process()]
+    assert [one["process"] for one in document(lapsing)["intent"]["awaited"]] == [clock.process()]
     authority.asking, lapsing.failing = lambda: None, lambda step: False
     clock.go_on(1.1)
     began = clock.now
@@ -1263,7 +1263,7 @@ def test_distrust_tells_of_the_token_that_others_have_obtained(new_keeper):
 
 def test_distrust_hands_out_no_token_that_was_asked_for_otherwise(new_keeper):
     narrow, wide = Machinist(), Machinist()
-    narrow.asked, wide.asked = {"scope": "read"}, {"scope": "read write"}
+    narrow.requested, wide.requested = {"scope": "read"}, {"scope": "read write"}
     wide.count = 1
     one, other = new_keeper(narrow), new_keeper(wide)
     first = one.current()
@@ -1674,13 +1674,13 @@ def test_who_waits_asks_once_of_each_record_whether_its_refresh_token_was_spent(
 ):
     new_keeper().current()
     clock.go_on(HOUR)
-    asked: list[str] = []
-    monkeypatch.setattr(shelf, "marked", asked.append)
+    requested: list[str] = []
+    monkeypatch.setattr(shelf, "was_spent", requested.append)
     shelf.holder = shelf.lock()
     with pytest.raises(errors.LockTimeout):
         new_keeper(lock_timeout=1.0).current()
     assert len(clock.slept) > 20
-    assert len(asked) == 1
+    assert len(requested) == 1
 
 
 @pytest.mark.parametrize("slow", ["load", "lock"])
@@ -1791,7 +1791,7 @@ def test_the_store_that_fails_is_told_of_once(new_keeper, shelf, clock):
 
 
 def test_keepers_of_one_grant_share_their_memory(clock, authority):
-    one, other = TokenKeeper(authority, machine=clock), TokenKeeper(authority, machine=clock)
+    one, other = TokenKeeper(authority, runtime=clock), TokenKeeper(authority, runtime=clock)
     assert one.current() == other.current()
     assert authority.presented == ["refresh-0"]
 
@@ -1803,7 +1803,7 @@ def test_anothers_record_is_refused_and_kept(new_keeper, shelf):
     new_keeper().current()
     before = shelf.slot
     stranger = Authority(first="theirs")
-    stranger.whose = {"endpoint": "https://other.example.com/token", "client": "them"}
+    stranger.owner = {"endpoint": "https://other.example.com/token", "client": "them"}
     with pytest.raises(errors.RefreshConfigError, match=r"id\.example\.com.*other\.example\.com"):
         new_keeper(stranger).current()
     with pytest.raises(errors.RefreshConfigError):
@@ -1814,7 +1814,7 @@ def test_anothers_record_is_refused_and_kept(new_keeper, shelf):
 
 def test_a_change_of_scope_is_accepted_once(new_keeper, clock):
     narrow, wide = Machinist(), Machinist()
-    narrow.asked, wide.asked = {"scope": "read"}, {"scope": "read write"}
+    narrow.requested, wide.requested = {"scope": "read"}, {"scope": "read write"}
     new_keeper(narrow).current()
     new_keeper(wide).current()
     assert wide.presented == ["client"]
@@ -1828,7 +1828,7 @@ def test_a_change_of_scope_is_accepted_once(new_keeper, clock):
 def test_three_programs_that_ask_for_different_things_do_not_renew_for_ever(new_keeper, clock):
     sources = [Machinist() for _ in range(3)]
     for source, scope in zip(sources, "abc", strict=True):
-        source.asked = {"scope": scope}
+        source.requested = {"scope": scope}
     for _ in range(10):
         for source in sources:
             with contextlib.suppress(errors.RefreshConfigError):
@@ -1841,7 +1841,7 @@ def test_three_programs_that_ask_for_different_things_do_not_renew_for_ever(new_
 
 def test_a_record_without_worth_is_nobodys(new_keeper):
     misspelt = Authority()
-    misspelt.whose = {"client": "biling"}
+    misspelt.owner = {"client": "biling"}
     misspelt.script = [errors.RefreshConfigError("unknown client", error="invalid_client")]
     with pytest.raises(errors.RefreshConfigError):
         new_keeper(misspelt).current()
@@ -1851,7 +1851,7 @@ def test_a_record_without_worth_is_nobodys(new_keeper):
 def test_a_stored_token_of_the_same_account_that_began_otherwise_is_told_of(new_keeper):
     def of_ada(first):
         source = Authority(first=first)
-        source.whose = {**source.whose, "user": "ada"}
+        source.owner = {**source.owner, "user": "ada"}
         return new_keeper(source)
 
     of_ada("refresh-0").current()
@@ -1960,7 +1960,7 @@ def test_to_forget_nothing_makes_no_one_forget_what_is_being_presented(
 
 def test_an_adopted_refresh_token_may_be_tried_again_and_no_other(new_keeper, shelf, authority):
     keeper = new_keeper()
-    choice = keeper._renewal._choice
+    choice = keeper._renewal._eligibility
     dead = [Credential("refresh_token", name, True, False, True) for name in ("one", "two")]
     no = errors.ReauthRequired("no")
 
@@ -2006,11 +2006,11 @@ def test_a_change_that_changes_nothing_is_not_written(new_keeper, shelf):
 
 
 def test_locks_are_asked_for_as_long_as_their_work_may_take(new_keeper, shelf, authority):
-    asked, acquire = [], type(shelf.lock()).acquire
+    requested, acquire = [], type(shelf.lock()).acquire
 
     class Lock(type(shelf.lock())):
         def acquire(self, hold_for):
-            asked.append(hold_for)
+            requested.append(hold_for)
             return acquire(self, hold_for)
 
     shelf.lock = lambda: Lock(shelf)
@@ -2019,7 +2019,7 @@ def test_locks_are_asked_for_as_long_as_their_work_may_take(new_keeper, shelf, a
     keeper.adopt({"access_token": "abc"})
     keeper.forget(lambda token: None)
     # The server may be asked twice in one go; to adopt asks nobody.
-    assert asked == [2 * authority.deadline + 10, 10, 2 * authority.deadline + 10]
+    assert requested == [2 * authority.deadline + 10, 10, 2 * authority.deadline + 10]
 
 
 def test_to_refresh_renews_what_is_stored_although_nothing_is_in_hand(new_keeper, authority):
@@ -2108,14 +2108,14 @@ def test_who_lost_the_race_looks_again_a_twentieth_of_the_window_later(new_keepe
 
     shelf.load = counted
     clock.go_on(HOUR - 500)
-    hand = keeper._holder.hand
-    assert hand is not None
+    held = keeper._holder.held
+    assert held is not None
     for _ in range(120):
         keeper.current()
         settle(keeper)
         clock.go_on(1)
     pauses = [later - earlier for earlier, later in pairwise(looks)]
-    assert set(pauses) == {ceil((hand.soft - hand.hard) / 20)}
+    assert set(pauses) == {ceil((held.soft - held.hard) / 20)}
 
 
 # --- what is told --------------------------------------------------------------------------------
@@ -2278,9 +2278,9 @@ def test_what_was_seen_before_a_renewal_of_others_counts_no_more_after_it(
     with pytest.raises(errors.RefreshTemporarilyFailed):
         keeper.current()
     seen = keeper._slot.look()
-    keeper._errands.aside(lambda renewal: renewal.pardon())
+    keeper._errands.aside(lambda renewal: renewal.clear_refusals())
     find_under_way(keeper, lambda run: None)  # it is given up
-    outcome = keeper._errands.join(Need(), seen, clock.ticks + 30, 0.0)
+    outcome = keeper._errands.join(RenewalRequest(), seen, clock.ticks + 30, 0.0)
     assert outcome.token.access_token == "access-1"
 
 
@@ -2290,11 +2290,11 @@ def test_who_has_time_left_begins_another_when_an_earlier_caller_has_none(new_ke
 
     keeper = new_keeper()
     find_under_way(keeper, ends)
-    outcome = keeper._errands.join(Need(), None, clock.ticks + 30, 0.0)
+    outcome = keeper._errands.join(RenewalRequest(), None, clock.ticks + 30, 0.0)
     assert outcome.token.access_token == "access-1"
     find_under_way(keeper, ends)
     with pytest.raises(errors.LockTimeout, match="It took too long"):
-        keeper._errands.join(Need(outcome.token), None, clock.ticks, 30.0)
+        keeper._errands.join(RenewalRequest(outcome.token), None, clock.ticks, 30.0)
 
 
 def find_under_way(keeper: TokenKeeper, work: Callable[[Any], None]) -> None:
@@ -2306,7 +2306,7 @@ def find_under_way(keeper: TokenKeeper, work: Callable[[Any], None]) -> None:
 
 
 def test_a_copied_process_does_not_spend_a_refresh_token_in_memory(clock, authority):
-    keeper = TokenKeeper(authority, MemoryStore(), machine=clock)
+    keeper = TokenKeeper(authority, MemoryStore(), runtime=clock)
     first = keeper.current()
     keeper.store._slots.born[None] -= 1  # as seen by a forked child
     keeper._after_fork()

@@ -15,7 +15,7 @@ Processes = Callable[[], TokenKeeper]
 @pytest.fixture
 def process(clock: Clockwork, shelf: Shelf, authority: Authority) -> Processes:
     """Each has a keeper of its own, and all share the store."""
-    return lambda: TokenKeeper(authority, shelf, machine=clock)
+    return lambda: TokenKeeper(authority, shelf, runtime=clock)
 
 
 # --- min_validity ------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def test_what_no_token_has_does_not_renew_each_time(
 def test_a_token_whose_end_is_not_known_is_as_good_as_any(clock: Clockwork, shelf: Shelf) -> None:
     authority = Authority(lifetime=None)
     for _ in range(2):
-        TokenKeeper(authority, shelf, machine=clock).obtain(min_validity=1e6)
+        TokenKeeper(authority, shelf, runtime=clock).obtain(min_validity=1e6)
     assert len(authority.presented) == 1
 
 

@@ -107,7 +107,7 @@ class SharedFile(RuleBasedStateMachine):
     @rule()
     def start(self) -> None:
         store = File(self.path, self.clock)
-        self.keepers.append(TokenKeeper(self.server, store, renew_early=False, machine=self.clock))
+        self.keepers.append(TokenKeeper(self.server, store, renew_early=False, runtime=self.clock))
         self.hands.append(None)
 
     @precondition(lambda self: len(self.keepers) > 1)
@@ -160,9 +160,9 @@ class SharedFile(RuleBasedStateMachine):
     def refuse(self, data: st.DataObject) -> None:
         """The API refuses what a process has in hand."""
         one = self.draw_process(data)
-        hand = self.keepers[one]._holder.hand
-        if hand is not None:
-            self.ask(one, hand.token)
+        held = self.keepers[one]._holder.held
+        if held is not None:
+            self.ask(one, held.token)
 
     def ask(self, one: int, rejected: Token | None) -> None:
         keeper, before = self.keepers[one], len(self.server.presented)
@@ -208,21 +208,21 @@ class SharedFile(RuleBasedStateMachine):
 
     def expected(self, one: int, rejected: int | None) -> int | type[Exception]:
         """What a call has to come to, and in ``presented`` what the server gets to see."""
-        now, hand = self.clock.now, self.hands[one]
+        now, own = self.clock.now, self.hands[one]
         self.presented: list[str] = []
-        for held in (hand, self.stored):
+        for held in (own, self.stored):
             if held is not None and held.number != rejected and held.dies - now > HARD:
                 # What is in hand will do; else what others have stored.
                 self.hands[one] = held
                 return held.number
-        if self.stored is not None and (hand is None or not self.stored.dies <= now < hand.dies):
+        if self.stored is not None and (own is None or not self.stored.dies <= now < own.dies):
             self.hands[one] = self.stored
         outcome = self.renewed(one, now)
         if isinstance(outcome, int):
             return outcome
-        hand = self.hands[one]
-        if hand is not None and hand.number != rejected and hand.dies > now:
-            return hand.number  # old, but alive
+        own = self.hands[one]
+        if own is not None and own.number != rejected and own.dies > now:
+            return own.number  # old, but alive
         return outcome
 
     def renewed(self, one: int, now: float) -> int | type[Exception]:
@@ -233,7 +233,7 @@ class SharedFile(RuleBasedStateMachine):
             self.presented.append(secret)
             step = script.pop(0) if script else None
             if isinstance(step, Exception):
-                self.hold(now)
+                self.backoff(now)
                 return RefreshTemporarilyFailed
             if secret != self.server.live or self.server.revoked:
                 self.dead.add(secret)
@@ -241,7 +241,7 @@ class SharedFile(RuleBasedStateMachine):
                 continue
             if step is not None:
                 self.uncertain = secret
-                self.hold(now)
+                self.backoff(now)
                 return RefreshTemporarilyFailed
             self.spent.add(secret)
             self.saved(one, self.server.count + 1)
@@ -253,7 +253,7 @@ class SharedFile(RuleBasedStateMachine):
         stored = [] if self.stored is None else [f"refresh-{self.stored.number}"]
         return [one for one in (*stored, "refresh-0") if one not in self.dead | self.spent]
 
-    def hold(self, now: float) -> None:
+    def backoff(self, now: float) -> None:
         self.steps += 1
         # The dice always fall in the middle.
         self.held_until = now + min(5.0 * 2.0 ** (self.steps - 1), 60.0)
@@ -264,8 +264,8 @@ class SharedFile(RuleBasedStateMachine):
 
     def learn(self, one: int) -> None:
         """Take over what process *one* has in hand and what the file holds, if anything."""
-        hand = self.keepers[one]._holder.hand
-        self.hands[one] = None if hand is None else held(hand.token)
+        own = self.keepers[one]._holder.held
+        self.hands[one] = None if own is None else held(own.token)
         document = FileStore(self.path).load().document
         self.is_damaged = document is None
         if document is None:
@@ -273,8 +273,10 @@ class SharedFile(RuleBasedStateMachine):
         record = Record.from_document(document)
         self.is_damaged = any(self.remembers_more(keeper, record) for keeper in self.keepers)
         self.stored = None if record.token is None else held(record.token)
-        hold = record.hold
-        self.held_until, self.steps = (hold.set_at + hold.duration, hold.step) if hold else (0.0, 0)
+        backoff = record.backoff
+        self.held_until, self.steps = (
+            (backoff.set_at + backoff.duration, backoff.step) if backoff else (0.0, 0)
+        )
         known = [f"refresh-{issued}" for issued in range(self.server.count + 1)]
         self.dead = {
             one for one in known if record.tombstone(digest(record.salt, "refresh_token", one))

@@ -123,7 +123,7 @@ def test_a_class_of_ones_own_has_its_own_names() -> None:
         def __init__(self, tenant: str, **settings: Any) -> None:
             super().__init__(f"https://{tenant}.example.com/", source, **settings)
 
-    assert Mine(tenant="a", client_id="b", account="c").whose["user"] == "c"
+    assert Mine(tenant="a", client_id="b", account="c").owner["user"] == "c"
     with pytest.raises(TypeError, match=r"Mine\(\) takes no argument 'tennant'. Did you mean 'te"):
         Mine(tennant="a", client_id="b")
     assert Adapter("a", pool_maxsize=3).prefix == "https://a.example.com"
@@ -175,7 +175,7 @@ def test_it_is_seen_whether_a_function_has_a_parameter(function: Any, takes: boo
 @pytest.mark.parametrize("function", [lambda: "made-up", Mine().without, Bare(), Mine(), source])
 def test_a_source_without_a_parameter_just_works(function: Any) -> None:
     clock = Clockwork()
-    keeper = TokenKeeper(function, Shelf(clock), machine=clock)
+    keeper = TokenKeeper(function, Shelf(clock), runtime=clock)
     assert keeper.current().access_token == "made-up"
 
 

@@ -23,11 +23,11 @@ class Own(HTTPAdapter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[str] = []
+        self.requested: list[str] = []
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
         assert "made-up" not in str(request.headers)
-        self.asked.append(str(request.url))
+        self.requested.append(str(request.url))
         answer = requests.Response()
         answer.status_code, answer.url = 200, str(request.url)
         return answer
@@ -79,7 +79,7 @@ def test_both_are_named_once(
     (told,) = warnings(caplog)
     why = f"is outside the prefix {prefix.rstrip('/')}; sent without a token (logged once)"
     assert told == f"{url} {why}"
-    assert len(own.asked) == 3
+    assert len(own.requested) == 3
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_another_host_or_another_path_is_none_of_it(
     adapter_for(prefix).mount(session)
     session.get(url)
     assert warnings(caplog) == []
-    assert len(own.asked) == 1
+    assert len(own.requested) == 1
 
 
 def test_where_the_program_signs_too_it_knows_what_it_does(
@@ -129,7 +129,7 @@ def test_what_is_mounted_later_does_the_sending(session: requests.Session, own: 
     session.mount("https://www.api.example.com/v2/", narrow)
     session.get("https://www.api.example.com/v1/")
     session.get("https://www.api.example.com/v2/")
-    assert (len(own.asked), len(later.asked), len(narrow.asked)) == (0, 1, 1)
+    assert (len(own.requested), len(later.requested), len(narrow.requested)) == (0, 1, 1)
 
 
 def test_a_signed_request_finds_its_adapter_before_any_other(session: requests.Session) -> None:
@@ -180,7 +180,7 @@ def test_it_is_told_where_an_adapter_is_installed(
             session.get(url)
     (told,) = warnings(caplog)
     assert told.startswith(f"{url} is outside the prefix {prefix.rstrip('/')};")
-    assert len(own.asked) == 3
+    assert len(own.requested) == 3
 
 
 def test_what_a_plain_function_asks_is_none_of_it(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tokenadapter.core.policy import backoff, windows
+from tokenadapter.core.policy import backoff_duration, windows
 
 NOW = 1_700_000_000.0
 
@@ -73,9 +73,9 @@ def test_the_windows_of_common_lifetimes(
 def test_each_failure_doubles_the_wait_up_to_a_minute_give_or_take_half(
     step: int, shortest: float, middle: float, longest: float
 ) -> None:
-    assert [backoff(step, u) for u in (0, 0.5, 1)] == [shortest, middle, longest]
+    assert [backoff_duration(step, u) for u in (0, 0.5, 1)] == [shortest, middle, longest]
 
 
 @given(st.integers(1, 10**9), dice)
 def test_every_wait_is_between_2_and_a_half_and_60_seconds(step: int, u: float) -> None:
-    assert 2.5 <= backoff(step, u) <= 60
+    assert 2.5 <= backoff_duration(step, u) <= 60

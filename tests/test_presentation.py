@@ -11,10 +11,10 @@ import pytest
 from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import FileStore, TokenKeeper, errors
-from tokenadapter.core.eligibility import Choice
+from tokenadapter.core.eligibility import Eligibility
 from tokenadapter.core.journal import Journal
 from tokenadapter.core.presentation import Presenter
-from tokenadapter.core.record import Hold, Record, Waiter, digest, mark
+from tokenadapter.core.record import Backoff, Record, Waiter, digest, spent_hash
 from tokenadapter.core.slot import Slot, View
 from tokenadapter.events import Event, ExtrasDropped, Renewed, SaveFailed, ScopeNarrowed
 from tokenadapter.protocols import Credential, Document
@@ -48,8 +48,8 @@ class Notebook(Shelf):
             super().save(document, tag=tag, expected=expected, ttl=ttl)
         raise LOST
 
-    def mark(self, note: str, *, for_good: bool) -> None:
-        super().mark(note, for_good=for_good)
+    def remember_spent(self, note: str, *, for_good: bool) -> None:
+        super().remember_spent(note, for_good=for_good)
         self.marks.append((note, for_good))
 
 
@@ -62,11 +62,11 @@ class Desk:
         self.shelf = Notebook(self.clock)
         self.slot = Slot(self.shelf, grant, self.clock)
         self.other = Slot(self.shelf, grant, self.clock)
-        self.choice = Choice(self.slot, grant, self.clock)
+        self.eligibility = Eligibility(self.slot, grant, self.clock)
         self.events: list[Event] = []
         self.served: list[View] = []
         self.presenter = Presenter(
-            self.slot, grant, self.choice, self.clock, Journal(self.events.append)
+            self.slot, grant, self.eligibility, self.clock, Journal(self.events.append)
         )
 
     def present(self, credential: Credential | None = None) -> View | None:
@@ -75,7 +75,7 @@ class Desk:
         try:
             view = self.slot.look()
             if credential is None:
-                credential = self.choice.credential(view)
+                credential = self.eligibility.credential(view)
             return self.presenter.present(
                 lock, view, credential, view.record.token, self.served.append
             )
@@ -115,7 +115,7 @@ def plain() -> Desk:
 
 
 def held(view: View) -> Record:
-    return view.record.unknown(Hold(view.read_at, 9.0, 1, cause="Theirs."))
+    return view.record.unknown(Backoff(view.read_at, 9.0, 1, cause="Theirs."))
 
 
 def renewed(view: View) -> Record:
@@ -159,14 +159,14 @@ def test_who_has_lost_the_lock_sends_nothing_and_leaves_what_others_wrote(
     desk.shelf.prepare = lose_lock  # type: ignore[method-assign]
     assert desk.present() is None
     assert desk.grant.presented == []
-    assert ("hold" in desk.stored, "intent" in desk.stored) == (is_overtaken, False)
+    assert ("backoff" in desk.stored, "intent" in desk.stored) == (is_overtaken, False)
 
 
 def test_who_has_lost_the_lock_leaves_the_announcement_of_who_has_it(desk: Desk) -> None:
     def lose_lock() -> None:
         desk.shelf.holder = None
         view = desk.other.look()
-        key = desk.choice.digest(view.record, FIRST)
+        key = desk.eligibility.digest(view.record, FIRST)
         theirs = Waiter(desk.clock.process(), desk.clock.wall() + 60)
         desk.other.write(view, view.record.presenting(key, desk.clock.wall(), theirs))
 
@@ -182,23 +182,28 @@ def test_who_has_lost_the_lock_leaves_the_announcement_of_who_has_it(desk: Desk)
 def test_of_what_was_spent_only_what_may_come_back_is_remembered_for_good(desk: Desk) -> None:
     for _ in range(2):
         desk.present()
-    assert desk.shelf.marks == [(mark("refresh-0"), True), (mark("refresh-1"), False)]
-    assert desk.stored["spent"] == [mark("refresh-0")]
+    assert desk.shelf.marks == [(spent_hash("refresh-0"), True), (spent_hash("refresh-1"), False)]
+    assert desk.stored["spent"] == [spent_hash("refresh-0")]
     view = desk.slot.look()
     adopted = Token("adopted", refresh_token="refresh-2", issued_at=view.read_at)
     desk.slot.write(view, view.record.adopted(adopted, {}, view.read_at))
     for _ in range(2):
         desk.present()
-    assert desk.shelf.marks[2:] == [(mark("refresh-2"), True), (mark("refresh-3"), False)]
-    assert desk.stored["spent"] == [mark("refresh-0"), mark("refresh-2")]
+    assert desk.shelf.marks[2:] == [
+        (spent_hash("refresh-2"), True),
+        (spent_hash("refresh-3"), False),
+    ]
+    assert desk.stored["spent"] == [spent_hash("refresh-0"), spent_hash("refresh-2")]
 
 
-def test_a_note_that_cannot_be_made_is_told_once_and_costs_nothing(desk: Desk) -> None:
-    desk.shelf.failing = lambda step: step == "mark"
+def test_a_spent_token_that_cannot_be_remembered_is_reported_once_and_costs_nothing(
+    desk: Desk,
+) -> None:
+    desk.shelf.failing = lambda step: step == "remember_spent"
     assert token_of(desk.present()) == "access-1"
     assert token_of(desk.present()) == "access-2"
     assert desk.told() == ["StoreFailed", "Renewed", "Renewed"]
-    assert "mark fails in this test" in str(desk.events[0])
+    assert "remember_spent fails in this test" in str(desk.events[0])
 
 
 @pytest.mark.parametrize("written", [True, False])
@@ -229,10 +234,10 @@ def test_a_token_that_others_have_added_to_was_saved(desk: Desk) -> None:
     view = desk.present()
     assert token_of(view) == "access-1"
     assert view is not None
-    assert view.record.hold is not None
-    assert desk.stored["hold"]
+    assert view.record.backoff is not None
+    assert desk.stored["backoff"]
     # It is noted as if nothing had been the matter.
-    assert desk.shelf.marks == [(mark("refresh-0"), True)]
+    assert desk.shelf.marks == [(spent_hash("refresh-0"), True)]
     assert [token_of(view) for view in desk.served] == ["access-1"]
 
 
@@ -323,7 +328,7 @@ class LeaseLock(ShelfLock):
         self.end = self.hold_for = 0.0
 
     def acquire(self, hold_for: float) -> bool:
-        holder, now = self.shelf.holder, self.shelf.machine.monotonic()
+        holder, now = self.shelf.holder, self.shelf.runtime.monotonic()
         if isinstance(holder, LeaseLock) and holder.end <= now:
             self.shelf.holder = None
         self.hold_for = hold_for
@@ -332,7 +337,7 @@ class LeaseLock(ShelfLock):
     def confirm(self) -> bool:
         is_held = super().confirm()
         if is_held:
-            self.end = self.shelf.machine.monotonic() + self.hold_for
+            self.end = self.shelf.runtime.monotonic() + self.hold_for
         return is_held
 
 
@@ -418,7 +423,7 @@ def test_a_late_answer_keeps_others_waiting_for_the_answer_to_the_same_refresh_t
     intent = desk.stored.get("intent")
     assert (intent is not None) == keeps
     if intent is not None:
-        assert [waiter["owner"] for waiter in intent["awaited"]] == ["other"]
+        assert [waiter["process"] for waiter in intent["awaited"]] == ["other"]
         assert intent["attempt"] == 1
 
 
@@ -454,7 +459,7 @@ def test_what_brought_a_token_that_comes_too_late_is_marked_as_spent(desk: Desk)
     desk.intrude(renewed)
     assert desk.present() is None
     assert desk.stored["token"]["access_token"] == "theirs"
-    assert desk.shelf.marks == [(mark("refresh-0"), True)]
+    assert desk.shelf.marks == [(spent_hash("refresh-0"), True)]
 
 
 # --- what a source returns -------------------------------------------------------------------
@@ -521,7 +526,7 @@ def presenting(desk: Desk, failure: Exception, change: Callable[[View], Record],
 def test_a_failure_is_written_beside_what_others_wrote_if_that_is_no_renewal(desk: Desk) -> None:
     with pytest.raises(errors.RefreshTemporarilyFailed):
         presenting(desk, DOWN, held)()
-    assert desk.stored["hold"]["cause"] == "Down."
+    assert desk.stored["backoff"]["cause"] == "Down."
     assert "intent" not in desk.stored
 
 
@@ -529,7 +534,7 @@ def test_a_failure_of_what_spends_nothing_is_written_too(plain: Desk) -> None:
     plain.present()
     with pytest.raises(errors.RefreshTemporarilyFailed):
         presenting(plain, DOWN, held)()
-    assert plain.stored["hold"]["cause"] == "Down."
+    assert plain.stored["backoff"]["cause"] == "Down."
 
 
 def test_a_password_that_was_refused_stays_so_although_others_have_renewed(desk: Desk) -> None:
@@ -537,8 +542,8 @@ def test_a_password_that_was_refused_stays_so_although_others_have_renewed(desk:
     password = Credential("password", "s3cr3t", refusal_is_final=True)
     assert presenting(desk, REFUSED, renewed)(password) is None
     view = desk.slot.look()
-    desk.choice.raise_if_held(view.record, view.read_at)
-    assert [*desk.choice._own_refusals] == [password]
+    desk.eligibility.raise_if_backing_off(view.record, view.read_at)
+    assert [*desk.eligibility._own_refusals] == [password]
 
 
 @pytest.mark.parametrize("takes_lock", [True, False])
@@ -547,11 +552,11 @@ def test_a_failure_is_kept_where_others_go_on_with_the_record(desk: Desk, takes_
     before = desk.slot.look().record
     change = held if takes_lock else renewed
     assert presenting(desk, DOWN, change, takes_lock=takes_lock)() is None
-    assert desk.stored.get("hold", {}).get("cause") != "Down."
+    assert desk.stored.get("backoff", {}).get("cause") != "Down."
     # It binds us as long as the token that we saw is there.
     with pytest.raises(errors.RefreshTemporarilyFailed, match=r"^Down"):
-        desk.choice.raise_if_held(before, 0.0)
-    desk.choice.raise_if_held(renewed(desk.slot.look()), 0.0)
+        desk.eligibility.raise_if_backing_off(before, 0.0)
+    desk.eligibility.raise_if_backing_off(renewed(desk.slot.look()), 0.0)
 
 
 @pytest.mark.parametrize("takes_lock", [True, False])
@@ -560,10 +565,12 @@ def test_a_refusal_is_kept_where_others_go_on_with_the_record(desk: Desk, takes_
     assert presenting(desk, REFUSED, change, takes_lock=takes_lock)() is None
     assert "tombstones" not in desk.stored
     view = desk.slot.look()
-    desk.choice.raise_if_held(view.record, view.read_at + 60)  # it is no other token to us
+    desk.eligibility.raise_if_backing_off(
+        view.record, view.read_at + 60
+    )  # it is no other token to us
     view = view._replace(record=view.record._replace(token=None))
     with pytest.raises(errors.ReauthRequired, match=r"^Refused"):
-        desk.choice.credential(view)
+        desk.eligibility.credential(view)
 
 
 def test_what_cannot_be_written_binds_this_process(desk: Desk) -> None:
@@ -579,16 +586,16 @@ def test_what_cannot_be_written_binds_this_process(desk: Desk) -> None:
         desk.present()
     assert caught.value is DOWN
     with pytest.raises(errors.RefreshTemporarilyFailed, match=r"^Down"):
-        desk.choice.raise_if_held(record, 0.0)
+        desk.eligibility.raise_if_backing_off(record, 0.0)
     desk.clock.go_on(60)
     desk.grant.asking = fail
     desk.grant.script = [REFUSED]
     with pytest.raises(errors.ReauthRequired) as refused:
         desk.present()
     assert refused.value is REFUSED
-    desk.choice.raise_if_held(record, 0.0)
+    desk.eligibility.raise_if_backing_off(record, 0.0)
     with pytest.raises(errors.ReauthRequired, match=r"^Refused"):
-        desk.choice.credential(desk.slot.look())
+        desk.eligibility.credential(desk.slot.look())
 
 
 def test_a_tombstone_says_what_was_refused_and_how(desk: Desk) -> None:
@@ -610,14 +617,18 @@ def hold_after(desk: Desk, failure: errors.TokenError) -> dict[str, Any]:
     desk.grant.script = [failure]
     with pytest.raises(type(failure)):
         desk.present()
-    hold: dict[str, Any] = desk.stored["hold"]
-    return hold
+    backoff: dict[str, Any] = desk.stored["backoff"]
+    return backoff
 
 
 def test_a_hold_says_what_it_is_for(desk: Desk) -> None:
-    hold = hold_after(desk, DOWN)
-    assert (hold["set_at"], hold["step"], hold["bound_to"]) == (desk.clock.now, 1, None)
-    assert (hold["kind"], hold["error"], hold["cause"]) == ("temporary", "try_later", "Down.")
+    backoff = hold_after(desk, DOWN)
+    assert (backoff["set_at"], backoff["step"], backoff["bound_to"]) == (desk.clock.now, 1, None)
+    assert (backoff["kind"], backoff["error"], backoff["cause"]) == (
+        "temporary",
+        "try_later",
+        "Down.",
+    )
 
 
 @pytest.mark.parametrize(
@@ -650,11 +661,11 @@ def test_while_a_grace_lasts_there_is_another_try(
 
 
 def test_without_the_store_its_trouble_is_told_and_the_token_is_ours_alone(plain: Desk) -> None:
-    plain.grant.asked = {"scope": "a"}
+    plain.grant.requested = {"scope": "a"}
     view = plain.presenter.present_alone(errors.StoreError("No such host."))
     assert token_of(view) == "access-1"
     assert view is not None
-    assert (view.tag, view.record.asked) == (None, {"scope": "a"})
+    assert (view.tag, view.record.requested) == (None, {"scope": "a"})
     assert "No such host" in str(plain.events[0])
 
 
@@ -667,7 +678,7 @@ def test_without_the_store_a_failure_holds_and_a_success_frees(plain: Desk) -> N
     assert plain.grant.presented == ["client"]
     plain.clock.go_on(10)
     assert token_of(plain.presenter.present_alone(LOST)) == "access-1"
-    assert plain.choice.step_after(plain.slot.nowhere().record) == 1
+    assert plain.eligibility.step_after(plain.slot.nowhere().record) == 1
     assert plain.told() == ["StoreFailed"]
 
 
@@ -752,7 +763,7 @@ def test_a_scope_that_is_narrower_than_asked_for_is_told_once(
     granted: Any, missing: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     grant = Generous(scope=granted)
-    grant.asked = {"scope": "admin read write"}
+    grant.requested = {"scope": "admin read write"}
     events: list[Event] = []
     keeper = TokenKeeper(grant, on_event=events.append)
     keeper.current()

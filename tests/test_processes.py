@@ -120,24 +120,24 @@ def test_children_that_are_forked_while_threads_import_late_end(server, tmp_path
 
 
 def _need(rejected: Any) -> Any:
-    from tokenadapter.core.renewal import Need
+    from tokenadapter.core.renewal import RenewalRequest
 
-    return Need(rejected)
+    return RenewalRequest(rejected)
 
 
 WAITS = """
 import sys
 from tokenadapter import FileStore, RefreshToken, TokenKeeper
-from tokenadapter.core.runtime import Machine
+from tokenadapter.core.runtime import Runtime
 
-class Telling(Machine):
+class Telling(Runtime):
     def sleep(self, seconds):
         print("waits", flush=True)
         super().sleep(seconds)
 
 token_url, path = sys.argv[1:]
 grant = RefreshToken(token_url, client_id="client", client_secret="secret")
-keeper = TokenKeeper(grant, FileStore(path), machine=Telling())
+keeper = TokenKeeper(grant, FileStore(path), runtime=Telling())
 keeper.current()
 dear = {"dataclasses", "filelock", "inspect"}
 dear |= {"tokenadapter.core.worker", "tokenadapter.core.renewal"}
@@ -149,7 +149,7 @@ def test_a_process_that_waits_for_another_loads_nothing_that_renewals_need(serve
     keeper = new_adapter(target).keeper
     keeper.adopt({**server.issue(), "expires_at": time.time() - 1})
     with (
-        FileStore(target[3]).claim(),
+        FileStore(target[3]).reserve(),
         subprocess.Popen(
             [sys.executable, "-c", WAITS, target[1], target[3]], stdout=subprocess.PIPE, text=True
         ) as process,

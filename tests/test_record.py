@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenadapter.core.record import Hold, Intent, Record, Replaced, Tombstone, Waiter, digest, mark
+from tokenadapter.core.record import (
+    Backoff,
+    Intent,
+    Record,
+    Replaced,
+    Tombstone,
+    Waiter,
+    digest,
+    spent_hash,
+)
 from tokenadapter.token import Token
 from tokenadapter.values import one_line
 
@@ -21,7 +30,7 @@ lines = texts.map(lambda text: one_line(text, 10))
 names = st.dictionaries(texts, texts, max_size=2)
 times = st.floats(0, 1e10)
 holds = st.builds(
-    Hold, times, times, st.integers(1, 99), st.none() | texts, texts, st.none() | lines, lines
+    Backoff, times, times, st.integers(1, 99), st.none() | texts, texts, st.none() | lines, lines
 )
 # Few, so that two of them are often the same.
 hashes = st.sampled_from(["one", "two", "three"])
@@ -72,7 +81,7 @@ def refuse(record: Record, credential: str, kind: str = "refresh_token") -> Reco
 
 TOKEN = Token("access", issued_at=NOW, expires_at=NOW + 60)
 NEXT = Token("next", issued_at=NOW, expires_at=NOW + 3600)
-HOLD = Hold(NOW, 10.0, 1)
+HOLD = Backoff(NOW, 10.0, 1)
 EMPTY = Record({"client": "me"}, {"scope": "a"}, "salt")
 
 
@@ -104,23 +113,28 @@ def test_the_intent_for_another_credential_begins_anew() -> None:
 
 @given(records, tokens, names, st.none() | texts)
 def test_a_minted_token_ends_the_intent_and_the_hold_and_nothing_else(
-    record: Record, token: Token, asked: dict[str, str], spent: str | None
+    record: Record, token: Token, requested: dict[str, str], spent: str | None
 ) -> None:
-    after = record.minted(token, asked, NOW, spent)
-    assert (after.token, after.asked, after.intent, after.hold) == (token, asked, None, None)
+    after = record.minted(token, requested, NOW, spent)
+    assert (after.token, after.requested, after.intent, after.backoff) == (
+        token,
+        requested,
+        None,
+        None,
+    )
     assert after.generation == record.generation + 1
-    may_change = {"token", "asked", "replaced", "intent", "hold", "spent"}
+    may_change = {"token", "requested", "replaced", "intent", "backoff", "spent"}
     assert changed(record, after) <= {*may_change, "generation", "begun", "written"}
 
 
 @given(records, tokens, names)
 def test_what_was_asked_for_before_is_remembered_when_it_changes(
-    record: Record, token: Token, asked: dict[str, str]
+    record: Record, token: Token, requested: dict[str, str]
 ) -> None:
-    expected = [past for past in record.replaced if past.asked != asked]
-    if record.token is not None and record.asked != asked:
-        expected.append(Replaced(record.asked, NOW))
-    assert record.minted(token, asked, NOW).replaced == tuple(expected)
+    expected = [past for past in record.replaced if past.requested != requested]
+    if record.token is not None and record.requested != requested:
+        expected.append(Replaced(record.requested, NOW))
+    assert record.minted(token, requested, NOW).replaced == tuple(expected)
 
 
 def ask(record: Record, scope: str, now: float = NOW) -> Record:
@@ -148,12 +162,12 @@ def test_each_of_many_that_quarrel_is_told() -> None:
     record = EMPTY
     for scope in "abcdefghijk":
         record = ask(record, scope)
-    assert [past.asked["scope"] for past in record.replaced] == list("cdefghij")
+    assert [past.requested["scope"] for past in record.replaced] == list("cdefghij")
 
 
 def test_a_change_that_is_taken_back_leaves_no_conflict_behind() -> None:
     record = ask(ask(ask(EMPTY, "a"), "b"), "a")
-    assert [dict(past.asked) for past in record.replaced] == [{"scope": "b"}]
+    assert [dict(past.requested) for past in record.replaced] == [{"scope": "b"}]
 
 
 @given(records, st.lists(texts))
@@ -171,16 +185,16 @@ def test_a_spent_credential_is_remembered_for_good_and_once(
 
 @given(records, tokens, names)
 def test_an_adopted_token_is_a_new_beginning_but_what_is_spent_or_dead_stays_so(
-    record: Record, token: Token, asked: dict[str, str]
+    record: Record, token: Token, requested: dict[str, str]
 ) -> None:
-    after = record.adopted(token, asked, NOW)
+    after = record.adopted(token, requested, NOW)
     assert after == Record(
-        record.whose,
-        asked,
+        record.owner,
+        requested,
         record.salt,
         token,
         tombstones=tuple(stone for stone in record.tombstones if stone.kind == "refresh_token"),
-        origin=None if token.refresh_token is None else mark(token.refresh_token),
+        origin=None if token.refresh_token is None else spent_hash(token.refresh_token),
         spent=record.spent,
         generation=record.generation + 1,
         begun=max(NOW, record.begun + 0.001),
@@ -203,8 +217,8 @@ def test_a_chain_that_begins_with_a_refresh_token_says_so_and_any_other_goes_on(
 @given(records)
 def test_a_token_that_is_given_up_leaves_only_what_is_spent_or_dead(record: Record) -> None:
     assert record.forgotten(NOW) == Record(
-        record.whose,
-        record.asked,
+        record.owner,
+        record.requested,
         record.salt,
         tombstones=record.tombstones,
         spent=record.spent,
@@ -220,25 +234,25 @@ def test_to_restore_a_record_changes_only_what_others_have_learned(
 ) -> None:
     record = record._replace(token=TOKEN)
     after = record.restored(found)
-    assert changed(record, after) <= {"tombstones", "hold"}
+    assert changed(record, after) <= {"tombstones", "backoff"}
     assert after.tombstones[: len(record.tombstones)] == record.tombstones
-    assert after.hold in (record.hold, found.hold)
+    assert after.backoff in (record.backoff, found.backoff)
 
 
 def test_what_was_refused_or_held_since_a_record_was_seen_stays_when_it_is_restored() -> None:
     def found(at: float) -> Record:
         stone = Tombstone("one", "password", "invalid_grant", at)
-        return EMPTY._replace(tombstones=(stone,), hold=Hold(at, 9.0, 1))
+        return EMPTY._replace(tombstones=(stone,), backoff=Backoff(at, 9.0, 1))
 
     seen = EMPTY._replace(token=TOKEN)
     for at in (NOW - 1, NOW):  # before the token was issued, and gone since
         assert seen.restored(found(at)) == seen
     later = seen.restored(found(NOW + 1))
     assert (later.token, later.tombstones) == (TOKEN, found(NOW + 1).tombstones)
-    assert later.hold == found(NOW + 1).hold
+    assert later.backoff == found(NOW + 1).backoff
     # Of two, the later one counts; and what is known already is not noted twice.
-    assert later.restored(found(NOW + 2)).hold == found(NOW + 2).hold
-    assert later.restored(found(NOW + 0.5)).hold == later.hold
+    assert later.restored(found(NOW + 2)).backoff == found(NOW + 2).backoff
+    assert later.restored(found(NOW + 0.5)).backoff == later.backoff
     assert later.restored(found(NOW + 2)).tombstones == later.tombstones
     many = tuple(Tombstone(str(n), "password", "invalid_grant", NOW + 1) for n in range(8))
     kept = later.restored(found(NOW)._replace(tombstones=many)).tombstones
@@ -254,9 +268,9 @@ def test_what_is_adopted_is_not_dead_whatever_was_thought_of_it() -> None:
 
 @given(records)
 def test_a_pardon_ends_every_refusal_and_hold_and_nothing_else(record: Record) -> None:
-    after = record.pardoned()
-    assert (after.tombstones, after.hold, after.distrust) == ((), None, None)
-    assert changed(record, after) <= {"tombstones", "hold", "distrust"}
+    after = record.without_refusals()
+    assert (after.tombstones, after.backoff, after.distrust) == ((), None, None)
+    assert changed(record, after) <= {"tombstones", "backoff", "distrust"}
 
 
 @given(records, hashes, kinds)
@@ -272,8 +286,8 @@ def test_a_refusal_puts_a_tombstone_in_place_of_the_intent(
         credential, kind, reason, NOW, "invalid_grant", "No."
     )
     assert [stone.credential for stone in after.tombstones].count(credential) == 1
-    assert (after.intent, after.hold) == (None, None)
-    assert changed(record, after) <= {"intent", "hold", "tombstones"}
+    assert (after.intent, after.backoff) == (None, None)
+    assert changed(record, after) <= {"intent", "backoff", "tombstones"}
 
 
 def test_the_refusal_of_another_credential_leaves_the_intent() -> None:
@@ -301,7 +315,7 @@ def test_unprocessed_leaves_everything_as_before_the_presentation_but_for_a_hold
     before: Record, credential: str
 ) -> None:
     after = present(before, credential).unprocessed(before, HOLD)
-    assert after == before._replace(hold=HOLD)
+    assert after == before._replace(backoff=HOLD)
 
 
 def test_an_intent_of_a_record_that_is_gone_means_nothing_in_the_next_one() -> None:
@@ -319,7 +333,7 @@ def test_after_an_unknown_outcome_the_intent_stays_and_nobody_awaits_the_answer(
     assert after.intent is not None
     assert after.intent.credential == credential
     assert mine not in after.intent.awaited
-    assert changed(before, after) <= {"intent", "hold"}
+    assert changed(before, after) <= {"intent", "backoff"}
 
 
 # --- holds -----------------------------------------------------------------------------------
@@ -327,11 +341,11 @@ def test_after_an_unknown_outcome_the_intent_stays_and_nobody_awaits_the_answer(
 
 @given(holds, texts, times)
 def test_a_hold_binds_within_its_span_and_only_whom_it_is_bound_to(
-    hold: Hold, who: str, now: float
+    backoff: Backoff, who: str, now: float
 ) -> None:
-    inside = hold.set_at - 1 <= now < hold.set_at + hold.duration
-    assert (hold.remaining(now) > 0) is inside
-    assert hold.binds(who, now) is (inside and hold.bound_to in (None, who))
+    inside = backoff.set_at - 1 <= now < backoff.set_at + backoff.duration
+    assert (backoff.remaining(now) > 0) is inside
+    assert backoff.binds(who, now) is (inside and backoff.bound_to in (None, who))
 
 
 @pytest.mark.parametrize(
@@ -387,8 +401,8 @@ def test_distrust_grows_from_token_to_token_until_it_is_long_past() -> None:
         {"token": TOKEN.replace(expires_at=None)},
         {"intent": Intent("one", NOW, 1)},
         {"tombstones": (Tombstone("one", "password", "invalid_grant", NOW),)},
-        {"hold": HOLD},
-        {"spent": ("mark",)},
+        {"backoff": HOLD},
+        {"spent": ("remember_spent",)},
     ],
 )
 def test_a_record_that_says_more_than_a_dying_token_is_kept_for_good(worth: dict[str, Any]) -> None:
@@ -421,11 +435,19 @@ def test_a_record_has_expired_with_its_token(
     ("worth", "blank"),
     [
         ({}, True),
-        ({"hold": HOLD, "distrust": HOLD, "origin": "mark", "seeds": ("mark",)}, True),
+        (
+            {
+                "backoff": HOLD,
+                "distrust": HOLD,
+                "origin": "remember_spent",
+                "seeds": ("remember_spent",),
+            },
+            True,
+        ),
         ({"token": TOKEN}, False),
         ({"intent": Intent("one", NOW, 1)}, False),
         ({"tombstones": (Tombstone("one", "password", "invalid_grant", NOW),)}, False),
-        ({"spent": ("mark",)}, False),
+        ({"spent": ("remember_spent",)}, False),
     ],
 )
 def test_a_record_is_blank_that_nobody_would_miss(worth: dict[str, Any], blank: bool) -> None:
@@ -444,20 +466,20 @@ def test_json_keeps_all_of_a_record(record: Record) -> None:
 def test_a_text_that_is_shown_is_one_line_and_cut() -> None:
     forged = "No.\nERROR root all is lost\x1b[2J\u2028" + "x" * 5000
     shown = "No.\\nERROR root all is lost\\x1b[2J\\u2028x"
-    waiter = {"owner": forged, "until": NOW}
+    waiter = {"process": forged, "until": NOW}
     document = EMPTY.to_document() | {
-        "hold": HOLD._asdict() | {"cause": forged, "error": forged},
+        "backoff": HOLD._asdict() | {"cause": forged, "error": forged},
         "tombstones": [
             {"credential": "one", "kind": "password", "reason": forged, "at": NOW, "cause": forged}
         ],
         "intent": {"credential": "one", "first_sent": NOW, "attempt": 1, "awaited": [waiter]},
     }
     record = Record.from_document(document)
-    assert record.hold is not None
+    assert record.backoff is not None
     assert record.intent is not None
     (stone,) = record.tombstones
-    texts = [record.hold.cause, record.hold.error, stone.reason, stone.cause]
-    for text in (*texts, record.intent.awaited[0].owner):
+    texts = [record.backoff.cause, record.backoff.error, stone.reason, stone.cause]
+    for text in (*texts, record.intent.awaited[0].process):
         assert text is not None
         assert text.startswith(shown)
         assert len(text) < 1100
@@ -474,8 +496,8 @@ def test_what_is_empty_is_not_written() -> None:
     assert EMPTY.to_document() == {
         "format": 1,
         "oldest_reader": 1,
-        "whose": {"client": "me"},
-        "asked": {"scope": "a"},
+        "owner": {"client": "me"},
+        "requested": {"scope": "a"},
         "salt": "salt",
     }
 
@@ -494,14 +516,14 @@ def use(record: Record) -> None:
     record.is_blank()
     record.ttl(NOW)
     record.conflicts({"scope": "a"}, NOW)
-    record.pardoned().adopted(token, {}, NOW).to_document()
+    record.without_refusals().adopted(token, {}, NOW).to_document()
     hash((record.origin, record.spent))
     refuse(present(record, "one"), "one").to_document()
-    record.distrusting(token, NOW, 0.5).minted(token, {}, NOW, "mark").to_document()
-    for hold in (record.hold, record.distrust):
-        if hold is not None:
-            hold.binds("me", NOW)
-            hold._replace(step=hold.step + 1)
+    record.distrusting(token, NOW, 0.5).minted(token, {}, NOW, "remember_spent").to_document()
+    for backoff in (record.backoff, record.distrust):
+        if backoff is not None:
+            backoff.binds("me", NOW)
+            backoff._replace(step=backoff.step + 1)
 
 
 @given(records, st.data())
@@ -528,8 +550,8 @@ def test_marks_are_texts_whatever_was_written() -> None:
 PAST = {
     "format": 1,
     "oldest_reader": 1,
-    "whose": {"grant": "refresh_token", "endpoint": "https://id.example.com/token"},
-    "asked": {"scope": "read"},
+    "owner": {"grant": "refresh_token", "endpoint": "https://id.example.com/token"},
+    "requested": {"scope": "read"},
     "salt": "5a17",
     "token": {
         "access_token": "access-1",
@@ -539,15 +561,15 @@ PAST = {
         "expires_in": 3600,
         "refresh_token": "refresh-1",
     },
-    "replaced": [{"asked": {}, "at": NOW - 9}],
+    "replaced": [{"requested": {}, "at": NOW - 9}],
     "origin": "e399b2a17d84e67113d41ee629711daa",
     "intent": {
         "credential": "20a8f3e45e02991381b8dde77c8b02b5",
         "first_sent": NOW + 3000,
         "attempt": 2,
-        "awaited": [{"owner": "host:1:2:3:4", "until": NOW + 3012}],
+        "awaited": [{"process": "host:1:2:3:4", "until": NOW + 3012}],
     },
-    "hold": {
+    "backoff": {
         "set_at": NOW + 3000,
         "duration": 5.0,
         "step": 1,
@@ -590,10 +612,10 @@ def test_a_record_of_the_past_is_read_and_written_as_it_was() -> None:
     assert record.intent == Intent(
         PAST["intent"]["credential"], NOW + 3000, 2, (Waiter("host:1:2:3:4", NOW + 3012),)
     )
-    assert [*record.tombstones, record.hold, record.distrust] == [
+    assert [*record.tombstones, record.backoff, record.distrust] == [
         Tombstone(*PAST["tombstones"][0].values()),
-        Hold(*PAST["hold"].values()),
-        Hold(*PAST["distrust"].values()),
+        Backoff(*PAST["backoff"].values()),
+        Backoff(*PAST["distrust"].values()),
     ]
     assert record.to_document() == PAST
 
@@ -604,7 +626,7 @@ def test_of_a_record_of_the_future_what_is_new_at_the_top_is_kept_and_below_it_i
     future |= new
     for part in (*future["tombstones"], *future["replaced"], future["token"]):
         part["more"] = "text"
-    for name in ("intent", "hold", "distrust"):
+    for name in ("intent", "backoff", "distrust"):
         future[name] |= {"more": [1], "urgency": 5}
     record = Record.from_document(future)
     assert record._replace(format=1, others={}, token=None) == Record.from_document(PAST)._replace(
@@ -625,7 +647,7 @@ def test_a_record_that_is_for_later_versions_only_is_refused() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"whose": None},
+        {"owner": None},
         {"token": []},
         {"token": {"access_token": ""}},
         {"intent": {"credential": "one"}},
@@ -633,11 +655,11 @@ def test_a_record_that_is_for_later_versions_only_is_refused() -> None:
         {"intent": {"credential": "one", "first_sent": 10**400, "attempt": 1}},
         {"intent": {"credential": "one", "first_sent": 1e999, "attempt": 1}},
         {"replaced": 5},
-        {"replaced": [{"asked": {}, "at": 10**400}]},
+        {"replaced": [{"requested": {}, "at": 10**400}]},
         {"oldest_reader": None},
         {"format": "new"},
-        {"hold": {"set_at": None, "duration": 1, "step": 1}},
-        {"hold": {"set_at": 1, "duration": 1, "step": 1, "cause": 1}},
+        {"backoff": {"set_at": None, "duration": 1, "step": 1}},
+        {"backoff": {"set_at": 1, "duration": 1, "step": 1, "cause": 1}},
         {"tombstones": None},
         {"tombstones": ["one"]},
         {"spent": 5},
@@ -662,9 +684,9 @@ def test_a_digest_tells_salts_kinds_and_secrets_apart_and_no_secret(kind: str) -
 
 
 def test_a_mark_needs_no_salt_and_is_not_the_digest() -> None:
-    assert mark("s3cr3t") == mark("s3cr3t") != mark("s3cr3u")
-    assert mark("s3cr3t") != digest("", "refresh_token", "s3cr3t")
-    assert len(mark("s3cr3t")) == 32
+    assert spent_hash("s3cr3t") == spent_hash("s3cr3t") != spent_hash("s3cr3u")
+    assert spent_hash("s3cr3t") != digest("", "refresh_token", "s3cr3t")
+    assert len(spent_hash("s3cr3t")) == 32
 
 
 def test_only_a_password_costs_time_to_guess(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -687,7 +709,7 @@ TRANSITIONS: list[Callable[[Record], Record]] = [
     lambda record: present(record, REFRESH),
     lambda record: refuse(record, PASSWORD, "password"),
     lambda record: refuse(record, REFRESH),
-    lambda record: record.minted(NEXT, {"scope": "b"}, NOW, mark("s3cr3t-refresh")),
+    lambda record: record.minted(NEXT, {"scope": "b"}, NOW, spent_hash("s3cr3t-refresh")),
     lambda record: record.adopted(TOKEN.replace(refresh_token="s3cr3t-other"), {}, NOW),
     lambda record: record.unknown(HOLD),
     lambda record: record.distrusting(NEXT, NOW, 60.0),
@@ -709,6 +731,6 @@ def test_no_secret_is_written_but_in_the_token(
 
 def test_hashes_that_stand_in_stores_stay_what_they_are() -> None:
     # Others would forget what was refused and what was spent.
-    assert mark("abc") == "e399b2a17d84e67113d41ee629711daa"
+    assert spent_hash("abc") == "e399b2a17d84e67113d41ee629711daa"
     assert digest("salt", "refresh_token", "abc") == "20a8f3e45e02991381b8dde77c8b02b5"
     assert digest("salt", "password", "abc") == "e5bba81ff94986b3f62a5d863cce926c"

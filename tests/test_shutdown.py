@@ -20,7 +20,7 @@ from doubles import Authority, Clockwork, Shelf
 
 from tokenadapter import FileStore, RefreshTemporarilyFailed, RefreshToken, TokenKeeper
 from tokenadapter.core import shutdown
-from tokenadapter.core.runtime import MACHINE
+from tokenadapter.core.runtime import RUNTIME
 from tokenadapter.testing import TokenServer
 from tokenadapter.testing.script import Hold
 
@@ -28,7 +28,8 @@ PATIENCE = 60  # seconds: for what happens at once, unless the test fails
 
 PROGRAM = """
 import atexit, faulthandler, os, signal, sys, threading, time
-from tokenadapter import FileStore, RefreshToken, TokenKeeper, shutdown
+from tokenadapter import FileStore, RefreshToken, TokenKeeper
+from tokenadapter.core import shutdown
 
 token_url, *paths = sys.argv[1:]
 
@@ -540,9 +541,9 @@ def test_nothing_is_presented_when_the_process_is_ending(stage, monkeypatch):
 
 
 def test_a_process_that_is_ending_is_exiting(monkeypatch):
-    assert not MACHINE.exiting()
+    assert not RUNTIME.exiting()
     monkeypatch.setattr(shutdown, "_is_ending", True)
-    assert MACHINE.exiting()
+    assert RUNTIME.exiting()
 
 
 def test_uvicorn_that_stops_gets_a_new_token_only_for_requests_that_it_waits_for(stage):
@@ -582,12 +583,12 @@ class Unguarded(Clockwork):
 
 @pytest.mark.parametrize(("spends", "renewals"), [(True, 1), (False, 2)])
 def test_where_nobody_waits_for_it_no_refresh_token_is_spent_in_the_background(spends, renewals):
-    machine = Unguarded()
+    runtime = Unguarded()
     source = Authority()
     source.spends = spends
-    keeper = TokenKeeper(source, Shelf(machine), machine=machine)
+    keeper = TokenKeeper(source, Shelf(runtime), runtime=runtime)
     keeper.current()
-    machine.go_on(3500)
+    runtime.go_on(3500)
     keeper.current()
     assert keeper.wait(PATIENCE)
     assert len(source.presented) == renewals
@@ -621,7 +622,7 @@ def test_wait_lasts_longer_than_callers_wait_for_a_token_that_cannot_be_saved():
         assert space.wait(PATIENCE)
 
     clock.sleep = sleep  # type: ignore[method-assign]
-    keeper = TokenKeeper(source, shelf, machine=clock)
+    keeper = TokenKeeper(source, shelf, runtime=clock)
     keeper.current()
     assert sleeping.wait(PATIENCE)
     assert not keeper.wait(0)
@@ -633,7 +634,7 @@ def test_wait_lasts_longer_than_callers_wait_for_a_token_that_cannot_be_saved():
 def test_a_renewal_does_not_wait_for_itself():
     waited: list[bool] = []
     keeper = TokenKeeper(
-        Authority(), Shelf(MACHINE), on_refresh=lambda token: waited.append(keeper.wait())
+        Authority(), Shelf(RUNTIME), on_refresh=lambda token: waited.append(keeper.wait())
     )
     keeper.current()
     assert keeper.wait()

@@ -66,14 +66,14 @@ def test_what_a_function_asks_for_when_it_is_asked_gets_no_token() -> None:
     chosen: list[TokenAdapter | None] = []
 
     def source(previous: Token | None) -> str:
-        chosen.append(choose((asked, WIDE), "https://api.example.com/v1/login"))
-        chosen.append(choose((asked, WIDE), "https://api.example.com/v2"))
+        chosen.append(choose((requested, WIDE), "https://api.example.com/v1/login"))
+        chosen.append(choose((requested, WIDE), "https://api.example.com/v2"))
         return "made-up"
 
-    asked = over("https://api.example.com/v1", source)
-    asked.adapter.keeper.current()
+    requested = over("https://api.example.com/v1", source)
+    requested.adapter.keeper.current()
     assert chosen == [None, WIDE.adapter]
-    assert choose((asked, WIDE), "https://api.example.com/v1/login") is asked.adapter
+    assert choose((requested, WIDE), "https://api.example.com/v1/login") is requested.adapter
 
 
 def test_settings_are_sorted_out() -> None:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 from doubles import Authority, Clockwork, Shelf
 
-from tokenadapter.core.record import Hold, Intent, Record, Replaced, Tombstone, Waiter
-from tokenadapter.core.slot import Moved, Slot, View
+from tokenadapter.core.record import Backoff, Intent, Record, Replaced, Tombstone, Waiter
+from tokenadapter.core.slot import Conflict, Slot, View
 from tokenadapter.errors import RefreshConfigError, StoreError
 from tokenadapter.protocols import Document, Snapshot
 from tokenadapter.token import Token
@@ -104,7 +104,7 @@ def token_in(view: View) -> str | None:
 
 def test_an_empty_slot_is_seen_as_a_new_record_of_our_own(slot: Slot) -> None:
     view = slot.look()
-    assert view.record == Record(Authority.whose, Authority.asked, view.record.salt)
+    assert view.record == Record(Authority.owner, Authority.requested, view.record.salt)
     assert view.tag is None
     assert view.record.salt != slot.look().record.salt
 
@@ -140,7 +140,7 @@ def test_a_view_of_nowhere_goes_by_our_clock(slot: Slot, shelf: Shaky, clock: Cl
     view = slot.nowhere()
     assert view.tag is None
     assert times(view) == (clock.now, clock.ticks, clock.now, 0)
-    assert view.record == Record(Authority.whose, Authority.asked, view.record.salt)
+    assert view.record == Record(Authority.owner, Authority.requested, view.record.salt)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_record_that_cannot_be_read_is_told_and_left_as_it_is(
 
 def test_the_record_of_another_is_told_and_left_as_it_is(slot: Slot, shelf: Shaky) -> None:
     view = fill(slot)
-    theirs = view.record._replace(whose={"client": "you"}).to_document()
+    theirs = view.record._replace(owner={"client": "you"}).to_document()
     shelf.slot = (theirs, "2-x")
     with pytest.raises(RefreshConfigError) as caught:
         slot.look()
@@ -178,7 +178,7 @@ def test_a_record_of_nobody_in_particular_is_anothers_too(
     slot: Slot, shelf: Shaky, clock: Clockwork
 ) -> None:
     nobody = Authority(first=None)
-    nobody.whose = {}
+    nobody.owner = {}
     fill(Slot(shelf, nobody, clock))
     with pytest.raises(RefreshConfigError, match="the token of an unnamed source, not of endpoint"):
         slot.look()
@@ -203,22 +203,22 @@ def test_a_record_of_another_is_theirs_also_without_a_token(
     assert shelf.slot == (theirs, "2-x")
 
 
-@pytest.mark.parametrize("whose", [{}, {"client": "misspelt"}])
+@pytest.mark.parametrize("owner", [{}, {"client": "misspelt"}])
 def test_what_another_left_before_it_had_a_token_makes_way(
-    slot: Slot, other: Slot, shelf: Shaky, whose: dict[str, str]
+    slot: Slot, other: Slot, shelf: Shaky, owner: dict[str, str]
 ) -> None:
-    hold = Hold(5.0, 60.0, 3, "them", "config", "invalid_client", "No such client.")
+    backoff = Backoff(5.0, 60.0, 3, "them", "config", "invalid_client", "No such client.")
     past = (Replaced({"scope": "theirs"}, 5.0),)
-    theirs = Record(whose, {}, "salt", replaced=past, hold=hold, distrust=hold)
+    theirs = Record(owner, {}, "salt", replaced=past, backoff=backoff, distrust=backoff)
     shelf.slot = (theirs.to_document(), "2-x")
     view = slot.look()
-    assert view.record == Record(Authority.whose, Authority.asked, view.record.salt)
+    assert view.record == Record(Authority.owner, Authority.requested, view.record.salt)
     assert view.record.salt != "salt"
     assert view.tag == "2-x"
     # And whoever writes takes its place, by the rule for all writes.
     assert slot.write(view, minted(view, "ours")).tag == shelf.saves[0].tag
     assert token_in(other.look()) == "ours"
-    with pytest.raises(Moved):
+    with pytest.raises(Conflict):
         other.write(view, minted(view, "late"))
 
 
@@ -258,7 +258,7 @@ def test_whoever_was_slower_writes_nothing_and_sees_what_is_there(
     view = slot.look()
     theirs = fill(other, "theirs")
     before = shelf.slot
-    with pytest.raises(Moved) as caught:
+    with pytest.raises(Conflict) as caught:
         slot.write(view, view.record)
     assert content(caught.value.view) == content(theirs)
     assert shelf.slot == before
@@ -305,7 +305,7 @@ def test_a_write_whose_answer_was_lost_does_not_undo_what_came_after_it(
         raise LOST
 
     shelf.save = save_and_be_overtaken  # type: ignore[method-assign]
-    with pytest.raises(Moved) as caught:
+    with pytest.raises(Conflict) as caught:
         slot.write(view, minted(view, "ours"))
     assert content(caught.value.view) == content(theirs[0])
     assert token_in(other.look()) == "theirs"
@@ -350,7 +350,7 @@ def test_a_write_that_is_taken_up_again_does_not_undo_what_came_after_it(
     with pytest.raises(StoreError):
         slot.write(view, minted(view, "ours"), tag)
     theirs = fill(other, "theirs")
-    with pytest.raises(Moved) as caught:
+    with pytest.raises(Conflict) as caught:
         slot.write(view, minted(view, "ours"), tag)
     assert content(caught.value.view) == content(theirs)
 
@@ -377,7 +377,7 @@ def test_the_store_is_told_how_long_the_record_is_worth_keeping(
     view = fill(slot)
     clock.go_on(600)
     view = slot.write(view, view.record)
-    slot.write(view, view.record.unknown(Hold(view.read_at, 5.0, 1)))
+    slot.write(view, view.record.unknown(Backoff(view.read_at, 5.0, 1)))
     assert [save.ttl for save in shelf.saves] == [3600, 3000, None]
 
 
@@ -417,9 +417,9 @@ def test_a_write_that_failed_is_not_remembered(slot: Slot, shelf: Shaky) -> None
 
 def test_a_record_without_a_token_is_not_worth_remembering(slot: Slot, shelf: Shaky) -> None:
     view = slot.look()
-    slot.write(view, view.record.unknown(Hold(view.read_at, 5.0, 1)))
+    slot.write(view, view.record.unknown(Backoff(view.read_at, 5.0, 1)))
     shelf.slot = None
-    assert slot.look().record.hold is None
+    assert slot.look().record.backoff is None
 
 
 def test_what_was_given_up_does_not_come_back(slot: Slot, other: Slot, shelf: Shaky) -> None:
@@ -608,11 +608,11 @@ def test_a_slot_that_was_set_back_tells_what_others_were_told_since(
     shelf.slot = backup
     clock.go_on(1)
     view = other.look()
-    hold = Hold(view.read_at, 5.0, 1)
-    other.write(view, view.record.unknown(hold))
-    assert (token_in(slot.look()), slot.look().record.hold) == ("new", hold)
+    backoff = Backoff(view.read_at, 5.0, 1)
+    other.write(view, view.record.unknown(backoff))
+    assert (token_in(slot.look()), slot.look().record.backoff) == ("new", backoff)
     shelf.slot = None
-    assert (token_in(slot.look()), slot.look().record.hold) == ("new", None)
+    assert (token_in(slot.look()), slot.look().record.backoff) == ("new", None)
 
 
 def test_a_slot_that_is_set_back_during_a_write_is_seen_to_be(
@@ -622,8 +622,8 @@ def test_a_slot_that_is_set_back_during_a_write_is_seen_to_be(
     backup = shelf.slot
     view = renew(slot, clock, "new")
     shelf.slot = backup
-    with pytest.raises(Moved) as caught:
-        slot.write(view, view.record.unknown(Hold(view.read_at, 5.0, 1)))
+    with pytest.raises(Conflict) as caught:
+        slot.write(view, view.record.unknown(Backoff(view.read_at, 5.0, 1)))
     assert caught.value.view.lags
     assert caught.value.view.record == view.record
 

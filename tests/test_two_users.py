@@ -36,7 +36,7 @@ def bob() -> Authority:
 @pytest.fixture
 def process(shelf: Shelf, clock: Clockwork) -> Process:
     """Each has a keeper of its own, and all share the store."""
-    return lambda source: TokenKeeper(source, shelf, machine=clock)
+    return lambda source: TokenKeeper(source, shelf, runtime=clock)
 
 
 def refuses(call: Callable[[], Any]) -> None:
@@ -83,9 +83,9 @@ def test_a_waiter_takes_no_token_of_another_user(
 
 
 def _need() -> Any:
-    from tokenadapter.core.held_token import Need
+    from tokenadapter.core.held_token import RenewalRequest
 
-    return Need(None, False, 0.0)
+    return RenewalRequest(None, False, 0.0)
 
 
 def test_a_new_login_takes_the_place_of_a_dead_grant_and_the_other_user_is_refused(
@@ -177,7 +177,7 @@ def test_a_named_account_is_told_apart_by_its_name_alone(
     process: Process, ada: Authority, bob: Authority
 ) -> None:
     for source in (ada, bob):
-        source.whose = {**source.whose, "user": "ada"}
+        source.owner = {**source.owner, "user": "ada"}
     assert process(ada).current() == process(bob).current()
 
 
@@ -277,12 +277,12 @@ def test_two_profiles_of_one_client_on_one_store(
 
 def test_for_a_token_that_is_good_no_password_manager_is_asked(tmp_path: Path) -> None:
     with TokenServer() as server:
-        path, asked = tmp_path / "first", tmp_path / "asked"
+        path, requested = tmp_path / "first", tmp_path / "asked"
         path.write_text(server.issue()["refresh_token"])
-        kept = f'{{ command = ["sh", "-c", "echo >> {asked}; cat {path}"] }}'
+        kept = f'{{ command = ["sh", "-c", "echo >> {requested}; cat {path}"] }}'
         text = PROFILE.format(name="ada", server=server, place=tmp_path, kept=kept)
         config = ConfigFile.read(str(write(tmp_path, text)))
         token = Profile(config, "ada").keeper().current()
-        asked.unlink()
+        requested.unlink()
         assert Profile(config, "ada").keeper().current() == token
-        assert not asked.exists()
+        assert not requested.exists()

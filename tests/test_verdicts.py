@@ -433,5 +433,5 @@ loaded = {*sys.modules} - old
 print(*loaded & {"requests", "urllib3", "json", "dataclasses", "inspect"})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    own = "tokenadapter tokenadapter.late_imports tokenadapter.http.verdicts"
+    own = "tokenadapter tokenadapter.http tokenadapter.http.verdicts tokenadapter.late_imports"
     assert done.stdout == f"{own}\n\n", done.stderr

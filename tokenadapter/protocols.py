@@ -47,12 +47,12 @@ class Grant(Protocol):
     """
 
     @property
-    def whose(self) -> Mapping[str, str]:
+    def owner(self) -> Mapping[str, str]:
         """Whose tokens these are: ``endpoint``, ``client``, ``user``, as far as they are known.
         A record that names another is refused."""
 
     @property
-    def asked(self) -> Mapping[str, str]:
+    def requested(self) -> Mapping[str, str]:
         """What is asked for: ``scope``, ``resource``, ``audience``, ..., as far as given."""
 
     @property
@@ -197,14 +197,14 @@ class TokenStore(Protocol):
     def lock(self) -> StoreLock:
         """A lock on this slot, not yet taken."""
 
-    def mark(self, note: str, *, for_good: bool) -> None:
+    def remember_spent(self, note: str, *, for_good: bool) -> None:
         """Remember *note* even if the slot is emptied, where the store has a place for that.
 
         :param for_good: else it may be forgotten when some dozens have come after it.
         :raises StoreError: if the place cannot be written.
         """
 
-    def marked(self, note: str) -> bool:
+    def was_spent(self, note: str) -> bool:
         """Whether *note* is remembered.
 
         :raises StoreError: if the place cannot be read.

@@ -166,7 +166,7 @@ def checked_store(name: str, store: T) -> T:
         raise TypeError(
             f"{name} is a store such as FileStore('~/token.json'), not {type(store).__name__}"
         )
-    if hasattr(store, "claim") and not hasattr(store, "glimpse"):
+    if hasattr(store, "reserve") and not hasattr(store, "glimpse"):
         raise TypeError(
             f"{type(store).__name__} has claim() but no glimpse(): processes that wait for a claim "
             "would load the whole record at each look. Add a method glimpse() that tells at little "

@@ -230,11 +230,11 @@ def test_at_a_terminal_it_is_asked_for_and_not_shown(
     terminal = io.StringIO()
     terminal.isatty = lambda: True  # type: ignore[method-assign]
     monkeypatch.setattr(sys, "stdin", terminal)
-    asked = []
+    requested = []
     answer = json.dumps(rotating.issue())
-    monkeypatch.setattr("getpass.getpass", lambda prompt: asked.append(prompt) or answer)
+    monkeypatch.setattr("getpass.getpass", lambda prompt: requested.append(prompt) or answer)
     assert command("adopt", "billing")[0] == 0
-    assert asked == ["Token response or refresh token (not shown): "]
+    assert requested == ["Token response or refresh token (not shown): "]
 
 
 def test_it_reads_a_pipe(rotating: TokenServer) -> None:

@@ -20,7 +20,7 @@ from profiles import billing, write
 from tokenadapter import SQLStore
 from tokenadapter.config.file import ConfigFile
 from tokenadapter.config.profile import Profile
-from tokenadapter.core.record import Hold, Record
+from tokenadapter.core.record import Backoff, Record
 from tokenadapter.testing import TokenServer
 
 from .conftest import Command, spawn, start
@@ -100,8 +100,8 @@ def test_what_others_wrote_into_the_store_does_not_reach_the_terminal(
 ) -> None:
     of_billing = Profile(ConfigFile.read(str(profile)), "billing")
     slot = of_billing.store()
-    hold = Hold(slot.load().now, 3000, 1, cause="busy \x1b]0;owned\x07")
-    record = Record(of_billing.grant.whose, of_billing.grant.asked, "salt", hold=hold)
+    backoff = Backoff(slot.load().now, 3000, 1, cause="busy \x1b]0;owned\x07")
+    record = Record(of_billing.grant.owner, of_billing.grant.requested, "salt", backoff=backoff)
     assert slot.save(record.to_document(), tag="1-a", expected=None, ttl=None)
     for arguments in (["status"], ["check", "--offline"], ["token", "billing"]):
         _, out, err = command(*arguments)
@@ -200,7 +200,7 @@ def test_a_renewal_that_was_not_ended(command: Command, rotating: TokenServer) -
     out = command("status")[1]
     assert "5 s ago: A renewal began and was not ended: its answer may be lost." in out
     # The lock of a file could be had, so whoever began has died.
-    intent["awaited"] = [{"owner": "web-2:4711:1:2:3", "until": time.time() + 99}]
+    intent["awaited"] = [{"process": "web-2:4711:1:2:3", "until": time.time() + 99}]
     change(lambda document: document.update(intent=intent))
     assert "its answer may be lost." in command("status")[1]
 
@@ -217,7 +217,7 @@ def test_a_renewal_whose_answer_is_awaited(command: Command, profile: Path, plac
         "credential": "x",
         "first_sent": found.now - 5,
         "attempt": 1,
-        "awaited": [{"owner": "web-2:4711:1:2:3", "until": found.now + 60}],
+        "awaited": [{"process": "web-2:4711:1:2:3", "until": found.now + 60}],
     }
     assert store.save(found.document, tag="next", expected=found.tag, ttl=None)
     told = state(command)["failure"]

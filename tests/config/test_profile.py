@@ -145,18 +145,18 @@ def test_the_path_of_a_store_counts_from_the_configuration(
 def test_a_fresh_token_needs_no_secret_and_a_renewal_does(
     server: TokenServer, tmp_path: Path
 ) -> None:
-    asked = tmp_path / "asked"
-    program = f"open({str(asked)!r}, 'a').write('.'); print('secret')"
+    requested = tmp_path / "asked"
+    program = f"open({str(requested)!r}, 'a').write('.'); print('secret')"
     command = f'{{ command = ["{sys.executable}", "-c", """{program}"""] }}'
     text = billing(server, tmp_path).replace('"secret"', command)
     profile(text, tmp_path).keeper().current()
-    assert asked.read_text() == "."
+    assert requested.read_text() == "."
     profile(text, tmp_path).keeper().current()
-    assert asked.read_text() == "."
+    assert requested.read_text() == "."
     server.expire_now()
     keeper = profile(text, tmp_path).keeper()
     keeper.renew(keeper.current())
-    assert asked.read_text() == ".."
+    assert requested.read_text() == ".."
 
 
 def test_a_secret_that_is_not_there_is_an_error_of_the_renewal_only(
@@ -277,7 +277,7 @@ def test_a_function_is_a_source(server: TokenServer, tmp_path: Path) -> None:
     made = profile(with_function(server, tmp_path, "sources_of_mine:Vault.token"), tmp_path)
     assert "sources_of_mine" not in sys.modules
     assert made.keeper().current().access_token == "from-a-function"
-    assert made.grant.whose == {"function": "sources_of_mine:Vault.token"}
+    assert made.grant.owner == {"function": "sources_of_mine:Vault.token"}
     assert pickle.loads(pickle.dumps(made.keeper())).current().access_token == "from-a-function"
 
 

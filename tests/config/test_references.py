@@ -53,10 +53,10 @@ def test_a_mark_of_byte_order_is_not_part_of_a_secret(tmp_path: Path) -> None:
 
 def test_the_keyring_is_asked_by_service_and_user(monkeypatch: pytest.MonkeyPatch) -> None:
     keyring = pytest.importorskip("keyring")
-    asked = []
-    monkeypatch.setattr(keyring, "get_password", lambda *who: asked.append(who) or "s3cret")
+    requested = []
+    monkeypatch.setattr(keyring, "get_password", lambda *who: requested.append(who) or "s3cret")
     assert reference("keyring", "bill/ing/ada").read() == "s3cret"
-    assert asked == [("bill/ing", "ada")]
+    assert requested == [("bill/ing", "ada")]
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_no_program_is_looked_for_in_the_working_directory(
 
 def test_a_check_reads_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keyring = pytest.importorskip("keyring")
-    asked: list[object] = []
-    monkeypatch.setattr(keyring, "get_password", lambda *who: asked.append(who))
+    requested: list[object] = []
+    monkeypatch.setattr(keyring, "get_password", lambda *who: requested.append(who))
     program = script(tmp_path / "program", f"touch {tmp_path}/was-run")
     os.mkfifo(tmp_path / "secret")  # a reader waits for a writer
     monkeypatch.setenv("SECRET", "s3cret")
@@ -147,7 +147,7 @@ def test_a_check_reads_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         ("env", "SECRET"),
     ):
         reference(kind, place).check()
-    assert asked == []
+    assert requested == []
     assert not (tmp_path / "was-run").exists()
 
 

@@ -66,7 +66,7 @@ class Proxy(_Listener):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[tuple[str, str]] = []
+        self.requested: list[tuple[str, str]] = []
         self.heads: list[bytes] = []
         self.url = f"http://{self._address}"
 
@@ -81,7 +81,7 @@ class Proxy(_Listener):
         first, _, fields = head.partition(b"\r\n")
         method, target, version = first.decode().split(" ")
         self.heads.append(head)
-        self.asked.append((method, target))
+        self.requested.append((method, target))
         parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
         with socket.create_connection((parts.hostname, parts.port)) as server:
             if method == "CONNECT":

@@ -97,7 +97,7 @@ def test_it_arrives_whole_or_the_401_is_handed_on(
                 assert each.sha256 == hashlib.sha256(whole).hexdigest()
             assert keeper.stats.get("Renewed", 0) == (state != "valid")
             if proxy := ways[way].proxy:
-                assert proxy.asked[-1] == ("PUT", url) or proxy.asked[-1][0] == "CONNECT"
+                assert proxy.requested[-1] == ("PUT", url) or proxy.requested[-1][0] == "CONNECT"
 
 
 def bring_about(state: str, server: TokenServer, adapter: Adapter) -> None:

@@ -110,9 +110,9 @@ def test_what_a_login_could_help_is_told_and_can_be_read_from_the_answer(
     answer = session.post(f"{server.api_url}x?secret=1", data=iter([b"body"]))
     assert answer.status_code == status
     assert heard == [StepUpNeeded("POST", f"{server.api_url}x", status, *wanted)]
-    asked = step_up(answer)
-    assert asked is not None
-    assert (asked.error, asked.scope, asked.acr_values, asked.max_age) == wanted
+    requested = step_up(answer)
+    assert requested is not None
+    assert (requested.error, requested.scope, requested.acr_values, requested.max_age) == wanted
     assert server.stats.token_requests == 0
 
 

@@ -206,7 +206,7 @@ def test_proxies_of_the_environment_are_looked_up_for_each_url(
     monkeypatch.setenv("no_proxy", "localhost")
     mount(session, server, by_name(server.token_url))
     assert session.get(f"{server.api_url}x").ok
-    assert proxy.asked == [("GET", f"{server.api_url}x")]
+    assert proxy.requested == [("GET", f"{server.api_url}x")]
 
 
 def test_the_token_endpoint_may_have_a_proxy_where_the_api_has_none(
@@ -219,7 +219,7 @@ def test_the_token_endpoint_may_have_a_proxy_where_the_api_has_none(
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     mount(session, server, by_name(server.token_url))
     assert session.get(f"{server.api_url}x").ok
-    assert proxy.asked == [("POST", by_name(server.token_url))]
+    assert proxy.requested == [("POST", by_name(server.token_url))]
 
 
 def test_proxies_of_a_session_or_call_are_for_the_api_alone(
@@ -229,8 +229,8 @@ def test_proxies_of_a_session_or_call_are_for_the_api_alone(
     mount(session, server)
     assert session.get(f"{server.api_url}x").ok
     assert session.get(f"{server.api_url}y", proxies={"http": other_proxy.url}).ok
-    assert proxy.asked == [("GET", f"{server.api_url}x")]
-    assert other_proxy.asked == [("GET", f"{server.api_url}y")]
+    assert proxy.requested == [("GET", f"{server.api_url}x")]
+    assert other_proxy.requested == [("GET", f"{server.api_url}y")]
 
 
 def test_proxies_of_the_source_are_for_the_token_endpoint_alone(
@@ -238,7 +238,7 @@ def test_proxies_of_the_source_are_for_the_token_endpoint_alone(
 ) -> None:
     mount(session, server, proxies={"http": proxy.url})
     assert session.get(f"{server.api_url}x").ok
-    assert proxy.asked == [("POST", server.token_url)]
+    assert proxy.requested == [("POST", server.token_url)]
 
 
 def test_a_tunnel_is_opened_without_the_token(

@@ -49,7 +49,7 @@ class Call:
         self.since = min(
             [world.now, *(task.began for task in process.tasks if task.helps)],
         )
-        self.hand = complaints.account.hand
+        self.held = complaints.account.held
         self.stalled = process.stalled
         self.began_store = complaints.witness.store_now(process)
         self.busy, self.deaths = complaints.witness.disk.busy, complaints.witness.deaths
@@ -89,18 +89,18 @@ class Call:
 
     def was_needed(self) -> None:
         """Nobody waits for the renewal of a token that is only stale."""
-        complaints, process, hand = self.complaints, self.complaints.process, self.hand
+        complaints, process, held = self.complaints, self.complaints.process, self.held
         account = complaints.account
-        if hand is None or account.dropped_at >= self.began or account.store_failures:
+        if held is None or account.dropped_at >= self.began or account.store_failures:
             return
-        witness, expires_at = complaints.witness, hand.expires_at
+        witness, expires_at = complaints.witness, held.expires_at
         stood_still = process.stalled - self.stalled
         waited = complaints.world.now - self.began - stood_still
         if witness.moved_clocks or expires_at is None or waited < _AT_ONCE / 2:
             return
-        _, hard = policy.windows(expires_at - hand.issued_at, 1.0)
+        _, hard = policy.windows(expires_at - held.issued_at, 1.0)
         if self.began_store + witness.slowest_look() + _SLACK < expires_at - hard:
-            self._fail(f"has waited {waited:.3f} s although {hand.access_token} lives")
+            self._fail(f"has waited {waited:.3f} s although {held.access_token} lives")
 
     def failed(self, error: errors.TokenError) -> None:
         """Nobody gets an error without a cause."""
@@ -132,9 +132,9 @@ class Call:
         """
         if self.complaints.process.is_ending:
             return
-        hand = self.complaints.account.hand
-        if rejected is None and hand is not None and self._lives(hand):
-            self._fail(f"gets an error although {hand.access_token} lives: {error!r}")
+        held = self.complaints.account.held
+        if rejected is None and held is not None and self._lives(held):
+            self._fail(f"gets an error although {held.access_token} lives: {error!r}")
         self._check_stored(rejected, error)
 
     def _is_login_needed(self, reason: str) -> bool:
@@ -155,7 +155,7 @@ class Call:
 
     def _is_quarrel(self) -> bool:
         """Others have asked for something else."""
-        return self.complaints.plan.asked > 1
+        return self.complaints.plan.requested > 1
 
     def _is_overtaken(self) -> bool:
         """What is handed in undoes no login and no logout that others have written meanwhile."""
@@ -214,7 +214,7 @@ class Call:
             or self.losses != self._losses()  # who looked then has not seen it
             or self.since < self.began
             or document.get("access_token") != stored
-            or witness.asked[stored] != self.complaints.account.asked
+            or witness.requested[stored] != self.complaints.account.requested
             or (rejected is not None and rejected.access_token == stored)
             or is_behind(witness, self.complaints.process, witness.disk.document)
             # Of two that went on from what each remembered, either may seem to be the later one.

@@ -10,7 +10,7 @@ from simulation.plan import Plan
 from simulation.process import Process, Task
 from simulation.witness import Witness
 from simulation.world import World
-from tokenadapter.core.record import Record, mark
+from tokenadapter.core.record import Record, spent_hash
 from tokenadapter.token import Token
 
 # For how many seconds a token has been on another machine, at most, before it is copied here.
@@ -140,7 +140,7 @@ class Faults:
         access = document["token"]["access_token"]
         self.world.note(None, "somebody copies {} here", access)
         self.witness.gets_record(document)
-        self.witness.disk.change((document, f"1-{task.process.machine.nonce()}"))
+        self.witness.disk.change((document, f"1-{task.process.runtime.nonce()}"))
         return True
 
     def _login_elsewhere(self, task: Task) -> Record | None:
@@ -154,13 +154,13 @@ class Faults:
             return None  # the login here counts, which is later
         answer = self.witness.authority.log_in(ago)
         base = world.choices.one_of((0, 1, 3, 8))
-        record = Record(WHOSE, {}, process.machine.nonce())
+        record = Record(WHOSE, {}, process.runtime.nonce())
         if 0 < base <= len(disk.past):
             record = Record.from_document(disk.past[-base][0][0])
         token = Token.from_dict(answer, now=then)
         # The programs there have the same configuration.
-        seeds = (mark(FIRST),)
-        return record.adopted(token, self.witness.accounts[process].asked, then, seeds)
+        seeds = (spent_hash(FIRST),)
+        return record.adopted(token, self.witness.accounts[process].requested, then, seeds)
 
     def _renewal_elsewhere(self, task: Task) -> Record | None:
         """What comes of a renewal, where the latest state was copied to while nobody renewed."""
@@ -177,7 +177,7 @@ class Faults:
             return None
         now = self.world.now + task.process.computer.ahead
         token = Token.from_dict(authority.rotate(refresh), now=now)
-        return Record.from_document(document).minted(token, document["asked"], now)
+        return Record.from_document(document).minted(token, document["requested"], now)
 
     def _set_back(self, task: Task, label: str) -> bool:
         """A backup is restored, or another server took over that did not know the last writes."""

@@ -31,7 +31,7 @@ class SimulatedGrant:
     :ivar faults: how likely it is that a request ends otherwise than by the server's answer.
     """
 
-    whose: Mapping[str, str] = WHOSE
+    owner: Mapping[str, str] = WHOSE
     deadline = DEADLINE
     urls: Sequence[str] = ()
 
@@ -42,10 +42,10 @@ class SimulatedGrant:
         process: Process,
         faults: Mapping[str, float],
         *,
-        asked: Mapping[str, str] = {},
+        requested: Mapping[str, str] = {},
         client_credential: str = "c",
     ) -> None:
-        self.asked = asked
+        self.requested = requested
         self.client_credential = client_credential
         self.authority = authority
         self.witness = witness
@@ -71,7 +71,7 @@ class SimulatedGrant:
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:
         """Present *credential*, and tell the witness how that ends."""
         presentation = self.witness.starts(self.process, credential)
-        now = self.process.machine.monotonic
+        now = self.process.runtime.monotonic
         end = now() + self.deadline
         self.world.point(f"sends {credential.secret}")
         try:
@@ -173,8 +173,8 @@ class Function(SimulatedGrant):
         )
 
     def as_grant(self) -> Grant:
-        grant = FunctionGrant(self, self.whose)
-        grant.asked, grant.deadline, grant.grace = self.asked, self.deadline, self.grace
+        grant = FunctionGrant(self, self.owner)
+        grant.requested, grant.deadline, grant.grace = self.requested, self.deadline, self.grace
         grant.client_credential = self.client_credential
         return grant
 

@@ -154,8 +154,8 @@ class Account:
     :ivar dropped_at: when they last gave it up.
     """
 
-    def __init__(self, asked: Mapping[str, str], client: str) -> None:
-        self.asked = asked
+    def __init__(self, requested: Mapping[str, str], client: str) -> None:
+        self.requested = requested
         self.client = client
         self.presentations: dict[Task, Presentation] = {}
         self.announcements: dict[Task, Announcement] = {}
@@ -171,12 +171,12 @@ class Account:
         self.requests = 0
         self.mints = 0
         self.wishes: list[Wish] = []
-        self.hand: Token | None = None
+        self.held: Token | None = None
         self.dropped_at = 0.0
 
     def forked(self) -> Account:
         """That of a child, which has seen nothing itself."""
-        child = Account(self.asked, self.client)
+        child = Account(self.requested, self.client)
         child.store_failures = self.store_failures
         child.store_failed_at = self.store_failed_at
         child.slowest_look = self.slowest_look
@@ -184,7 +184,7 @@ class Account:
 
     def client_asked(self) -> str:
         """For whom a hold on a client, or on what it asks for, is meant."""
-        return f"{self.client}\0{json.dumps(dict(self.asked), sort_keys=True)}"
+        return f"{self.client}\0{json.dumps(dict(self.requested), sort_keys=True)}"
 
     def has_forced(self, since: float) -> bool:
         """Whether a user has called for another try, whatever was refused, after *since*."""

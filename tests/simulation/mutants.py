@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from simulation.machine import SimulatedMachine
 from simulation.plan import HANDS_IN, STORES, Plan
+from simulation.runtime import SimulatedMachine
 from simulation.store import SimulatedLock, SimulatedStore
 from tokenadapter.core import held_token, policy, presentation
-from tokenadapter.core.eligibility import Choice
+from tokenadapter.core.eligibility import Eligibility
 from tokenadapter.core.function_grant import FunctionGrant
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.core.presentation import Presenter
 from tokenadapter.core.record import Record
 from tokenadapter.core.renewal import Renewal
-from tokenadapter.core.single_flight import Flight
-from tokenadapter.core.slot import Moved, Slot
+from tokenadapter.core.single_flight import SingleFlight
+from tokenadapter.core.slot import Conflict, Slot
 
 
 class Mutant(NamedTuple):
@@ -58,7 +58,7 @@ def uses_before_saving(patch: pytest.MonkeyPatch) -> None:
 
     def late(self: Any, lock: Any, view: Any, before: Any, minted: Any, *rest: Any) -> Any:
         *_, serve_unsaved = rest
-        record = view.record.minted(minted.token, self._grant.asked, view.read_at)
+        record = view.record.minted(minted.token, self._grant.requested, view.read_at)
         serve_unsaved(view._replace(record=record))
         return save(self, lock, view, before, minted, *rest)
 
@@ -82,7 +82,7 @@ def does_not_know_its_own_nonce(patch: pytest.MonkeyPatch) -> None:
 
     def write(self: Any, *details: Any) -> bool:
         if not save(self, *details):
-            raise Moved(self.look())
+            raise Conflict(self.look())
         return True
 
     patch.setattr(Slot, "_save", write)
@@ -101,19 +101,19 @@ def writes_no_tombstone(patch: pytest.MonkeyPatch) -> None:
     """A refusal leaves no trace."""
 
     def refused(self: Record, *details: Any, **names: Any) -> Record:
-        return self._replace(intent=None, hold=None)
+        return self._replace(intent=None, backoff=None)
 
     patch.setattr(Record, "refused", refused)
 
 
 def leaves_no_mark(patch: pytest.MonkeyPatch) -> None:
     """That the first refresh token was spent is known to the record alone."""
-    patch.setattr(SimulatedStore, "mark", lambda self, note, *, for_good: None)
+    patch.setattr(SimulatedStore, "remember_spent", lambda self, note, *, for_good: None)
 
 
 def ignores_holds(patch: pytest.MonkeyPatch) -> None:
     """Each process asks the server again when it likes."""
-    patch.setattr(Choice, "raise_if_held", lambda self, record, now: None)
+    patch.setattr(Eligibility, "raise_if_backing_off", lambda self, record, now: None)
 
 
 def serves_what_was_rejected(patch: pytest.MonkeyPatch) -> None:
@@ -230,31 +230,33 @@ def ends_at_once(patch: pytest.MonkeyPatch) -> None:
 def takes_unknown_for_unprocessed(patch: pytest.MonkeyPatch) -> None:
     """An answer that did not come was not given."""
 
-    def unknown(self: Record, hold: Any, *details: Any) -> Record:
-        return self._replace(intent=None, hold=hold)
+    def unknown(self: Record, backoff: Any, *details: Any) -> Record:
+        return self._replace(intent=None, backoff=backoff)
 
     patch.setattr(Record, "unknown", unknown)
 
 
 def takes_unprocessed_for_unknown(patch: pytest.MonkeyPatch) -> None:
     """What was not sent may have been spent."""
-    patch.setattr(Record, "unprocessed", lambda self, before, hold: self._replace(hold=hold))
+    patch.setattr(
+        Record, "unprocessed", lambda self, before, backoff: self._replace(backoff=backoff)
+    )
 
 
 def does_not_wait_as_told(patch: pytest.MonkeyPatch) -> None:
     """A server that says when to come again is asked sooner."""
-    hold = Presenter._hold
+    backoff = Presenter._backoff
 
     def soon(self: Any, view: Any, failure: Any) -> Any:
         failure.retry_after = None
-        return hold(self, view, failure)
+        return backoff(self, view, failure)
 
-    patch.setattr(Presenter, "_hold", soon)
+    patch.setattr(Presenter, "_backoff", soon)
 
 
 def blames_all_for_one_client(patch: pytest.MonkeyPatch) -> None:
     """A client that was refused holds all others."""
-    patch.setattr(Choice, "_is_meant", lambda self, hold, record: True)
+    patch.setattr(Eligibility, "_is_meant", lambda self, backoff, record: True)
 
 
 def spends_without_the_store(patch: pytest.MonkeyPatch) -> None:
@@ -263,7 +265,7 @@ def spends_without_the_store(patch: pytest.MonkeyPatch) -> None:
     def anything(self: Any) -> Any:
         return next(iter(self._grant.credentials(self._own_token)), None)
 
-    patch.setattr(Choice, "credential_that_spends_nothing", anything)
+    patch.setattr(Eligibility, "credential_that_spends_nothing", anything)
 
 
 def trusts_functions(patch: pytest.MonkeyPatch) -> None:
@@ -315,17 +317,17 @@ def remembers_after_a_fork(patch: pytest.MonkeyPatch) -> None:
 
 def waits_for_its_parents_thread(patch: pytest.MonkeyPatch) -> None:
     """A child joins the renewal of its parent, whose thread it has not."""
-    patch.setattr(Flight, "reset", lambda self: None)
+    patch.setattr(SingleFlight, "reset", lambda self: None)
 
 
 def quarrels(patch: pytest.MonkeyPatch) -> None:
     """Programs that ask for different things replace each other's token."""
-    patch.setattr(Record, "conflicts", lambda self, asked, now: False)
+    patch.setattr(Record, "conflicts", lambda self, requested, now: False)
 
 
 def believes_nobody(patch: pytest.MonkeyPatch) -> None:
     """Who has got the lock takes any earlier holder for dead."""
-    patch.setattr(Choice, "is_awaited", lambda self, view, credential: False)
+    patch.setattr(Eligibility, "is_awaited", lambda self, view, credential: False)
 
 
 def believes_for_ever(patch: pytest.MonkeyPatch) -> None:
@@ -334,7 +336,7 @@ def believes_for_ever(patch: pytest.MonkeyPatch) -> None:
     def awaits(self: Any, waiter: Any, intent: Any, view: Any) -> bool:
         return bool(waiter != self._ended)
 
-    patch.setattr(Choice, "_may_await", awaits)
+    patch.setattr(Eligibility, "_may_await", awaits)
 
 
 def believes_the_dead(patch: pytest.MonkeyPatch) -> None:
@@ -409,5 +411,5 @@ MUTANTS = (
     Mutant(renews_what_was_refused_when_new, _disturbed("deny", lifetime=None)),
     Mutant(remembers_after_a_fork, _disturbed("fork", "empty", grant="adopted")),
     Mutant(waits_for_its_parents_thread, _failing("slow", disturbances=("fork",), rate=0.03)),
-    Mutant(quarrels, Plan(processes=2, threads=1, asked=2)),
+    Mutant(quarrels, Plan(processes=2, threads=1, requested=2)),
 )

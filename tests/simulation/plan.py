@@ -73,7 +73,7 @@ class Plan:
     rotation: str = "new"
     """Which refresh token comes with an access token: a ``new`` one, the ``same``, or ``none``."""
     grace: float = 0.0
-    asked: int = 1
+    requested: int = 1
     """For how many different things processes ask."""
     stale_client: bool = False
     """Whether the server refuses the client of one of the processes."""
@@ -137,7 +137,7 @@ class Plan:
             lifetime=dice.choice((10.0, 10.0, 10.0, 30.0, None)),
             rotation=dice.choice(("new",) * 8 + ("same", "none")),
             grace=dice.choice((0.0, 0.0, 30.0)),
-            asked=dice.choice((1,) * 9 + (2,)),
+            requested=dice.choice((1,) * 9 + (2,)),
             stale_client=dice.random() < 0.1,
             acts=tuple(name for name in ACTS if dice.random() < 0.15),
             early=dice.random() < 0.7,
@@ -168,7 +168,7 @@ class Plan:
             or self.lost_writes
             or self.disturbances
             or self.acts
-            or self.asked > 1
+            or self.requested > 1
             or self.stale_client
         )
 

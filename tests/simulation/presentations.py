@@ -65,7 +65,7 @@ def check(
     stood_still = disk.lease is not None and process.stalled > lock.stalled
     # Nor that a lock was lost after the check: then only an announcement keeps others away.
     awaited = document.get("intent", {}).get("awaited", ())
-    is_unannounced = credential.opaque and all(one["owner"] != process.name for one in awaited)
+    is_unannounced = credential.opaque and all(one["process"] != process.name for one in awaited)
     is_unguarded = is_unannounced and not lock.is_held()
     if credential.single_use and not (stood_still or is_unguarded):
         _check_spent(witness, process, credential)
@@ -88,11 +88,11 @@ def _check_asked(witness: Witness, process: Process, document: Document) -> None
     token = document.get("token")
     if token is None or witness.moved_clocks:
         return
-    now, asked = witness.store_now(process), witness.accounts[process].asked
+    now, requested = witness.store_now(process), witness.accounts[process].requested
     expires_at = token.get("expires_at")
     # As it seems to them: a token may have aged by as long as it takes to look at it.
     is_alive = expires_at is None or now + witness.slowest_look() + _ASKING < expires_at
-    replaced = [past for past in document.get("replaced", ()) if past["asked"] == asked]
+    replaced = [past for past in document.get("replaced", ()) if past["requested"] == requested]
     if is_alive and any(now < past["at"] + _QUARREL for past in replaced):
         witness.fail(process, f"replaces {token['access_token']}, which has replaced its own")
 
@@ -100,7 +100,7 @@ def _check_asked(witness: Witness, process: Process, document: Document) -> None
 def _check_need(witness: Witness, process: Process, document: Document) -> None:
     """One renewal per expiry."""
     token, account = document.get("token"), witness.accounts[process]
-    if token is None or witness.moved_clocks or document["asked"] != account.asked:
+    if token is None or witness.moved_clocks or document["requested"] != account.requested:
         return
     if is_behind(witness, process, document):
         return  # it is set back, and not what counts
@@ -134,11 +134,14 @@ def _check_need(witness: Witness, process: Process, document: Document) -> None:
 
 
 def _check_hold(witness: Witness, process: Process, document: Document) -> None:
-    hold = document.get("hold")
-    if hold is None or witness.moved_clocks:
+    backoff = document.get("backoff")
+    if backoff is None or witness.moved_clocks:
         return
     account = witness.accounts[process]
-    if hold["bound_to"] not in (None, digest(document["salt"], "client", account.client_asked())):
+    if backoff["bound_to"] not in (
+        None,
+        digest(document["salt"], "client", account.client_asked()),
+    ):
         return  # it is meant for another client
     seen = account.seen
     # What the slot was set back to may hold what is older than what came after; if clocks differ,
@@ -146,11 +149,14 @@ def _check_hold(witness: Witness, process: Process, document: Document) -> None:
     if (
         seen is not None
         and is_behind(witness, process, document)
-        and (witness.disk.clocks_differ or hold["set_at"] <= seen[2])
+        and (witness.disk.clocks_differ or backoff["set_at"] <= seen[2])
     ):
         return
     # It may seem to be over for as long as a look may have taken.
-    if witness.store_now(process) + witness.slowest_look() < hold["set_at"] + hold["duration"]:
+    if (
+        witness.store_now(process) + witness.slowest_look()
+        < backoff["set_at"] + backoff["duration"]
+    ):
         witness.fail(process, "asks the server although a hold binds it")
 
 
@@ -276,7 +282,7 @@ def _is_forgotten(witness: Witness, process: Process, earlier: Presentation) -> 
     if not (witness.emptied or witness.copied):
         return False
     if earlier.credential.first and earlier.outcome == "minted":
-        note = record.mark("" if earlier.credential.opaque else FIRST)
+        note = record.spent_hash("" if earlier.credential.opaque else FIRST)
         lock = witness.disk.locks[witness.world.running]
         if witness.disk.noted_at.get(note, 0.0) >= lock.taken_at:
             return earlier.has_lost_its_lock()  # it may have looked before that

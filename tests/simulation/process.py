@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from greenlet import greenlet
 
-from simulation.machine import SimulatedMachine
+from simulation.runtime import SimulatedMachine
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -46,7 +46,7 @@ class Process:
         self.name = name
         self.computer = computer
         self.parent = parent
-        self.machine = SimulatedMachine(self)
+        self.runtime = SimulatedMachine(self)
         self.began = world.now
         self.alive = True
         self.was_killed = False

@@ -111,14 +111,14 @@ class Stage:
             witness,
             process,
             plan.server_faults,
-            asked={"scope": "ab"[number % 2]} if plan.asked > 1 else {},
+            requested={"scope": "ab"[number % 2]} if plan.requested > 1 else {},
             client_credential=STALE if plan.stale_client and number == 0 else "c",
         )
-        witness.accounts[process] = Account(grant.asked, grant.client_credential)
+        witness.accounts[process] = Account(grant.requested, grant.client_credential)
         keeper = TokenKeeper(
             grant.as_grant(),
             SimulatedStore(witness.disk, process),
-            machine=process.machine,
+            runtime=process.runtime,
             renew_early=plan.early,
             on_refresh=partial(witness.renewed, process),
         )
@@ -151,7 +151,7 @@ class Stage:
             self.keepers[parent],
             {
                 id(parent): child,
-                id(parent.machine): child.machine,
+                id(parent.runtime): child.runtime,
                 **{id(it): it for it in (world, witness, witness.disk, self.authority)},
             },
         )
@@ -181,11 +181,11 @@ class Stage:
             issued_at=self.world.now - 3600.0,
             expires_at=self.world.now - 1800.0,
         )
-        asked = {"scope": "a"} if self.plan.asked > 1 else {}
-        left = record.Record(WHOSE, asked, "n0", token)
+        requested = {"scope": "a"} if self.plan.requested > 1 else {}
+        left = record.Record(WHOSE, requested, "n0", token)
         self.witness.disk.put((left.to_document(), "1-n0"))
         self.witness.saved_tokens.add(token.access_token)
-        self.witness.asked[token.access_token] = asked
+        self.witness.requested[token.access_token] = requested
 
     def _check_end(self) -> None:
         self.witness.check_end()
@@ -207,7 +207,7 @@ def _copied(keeper: TokenKeeper, memo: dict[int, Any]) -> TokenKeeper:
     if journal is not None:
         memo[id(journal)] = Journal(journal.listener)  # its lock cannot be copied
     vars(copied).update(deepcopy(vars(keeper), memo))
-    errands = copied._made.get("errands")
+    errands = copied._made.get("worker")
     if errands is not None:
         errands._renewal = lambda: copied._renewal  # copies of functions are no copies
     return copied

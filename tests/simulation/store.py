@@ -198,7 +198,7 @@ class SimulatedStore:
         self.lock_ends_with_holder = disk.lease is None
         self.unheard: str | None = None
         if disk.is_file:
-            self.glimpse, self.claim = self._glimpse, self._claim
+            self.glimpse, self.reserve = self._glimpse, self._reserve
 
     def __repr__(self) -> str:
         return "SimulatedStore()"
@@ -212,9 +212,9 @@ class SimulatedStore:
         self.world.point("glimpse")
         return self.disk.writes, self.disk.slot and self.disk.slot[1]
 
-    def _claim(self) -> AbstractContextManager[object] | None:
+    def _reserve(self) -> AbstractContextManager[object] | None:
         disk = self.disk
-        self.world.point("claim")
+        self.world.point("reserve")
         is_claimed = disk.claimant is not None and disk.claimant.alive
         if is_claimed or (disk.holder is not None and disk.holder.is_held()):
             return None
@@ -299,14 +299,14 @@ class SimulatedStore:
     def lock(self) -> SimulatedLock:
         return SimulatedLock(self)
 
-    def mark(self, note: str, *, for_good: bool) -> None:
-        self.reach("mark", writes=True)
+    def remember_spent(self, note: str, *, for_good: bool) -> None:
+        self.reach("remember_spent", writes=True)
         self.disk.notes.add(note)
         self.disk.noted_at[note] = self.world.now
         self.disk.notes_of.setdefault(self.process, set()).add(note)
 
-    def marked(self, note: str) -> bool:
-        self.reach("marked")
+    def was_spent(self, note: str) -> bool:
+        self.reach("was_spent")
         return self.disk.remembers(note, self.process)
 
     def reach(self, task: str, *, writes: bool = False) -> None:

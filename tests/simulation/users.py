@@ -103,7 +103,7 @@ class User:
         if self.account.client == STALE:
             return True
         # Others ask for something else, and their token lives.
-        return self.plan.asked > 1
+        return self.plan.requested > 1
 
     def _act(self, act: str) -> None:
         """Do something else than a mere request."""
@@ -155,12 +155,12 @@ class User:
         is_given_up = self.account.dropped_at >= call.began
         self._drop()
         if not is_given_up:
-            self.account.hand = token
+            self.account.held = token
 
     def _drop(self) -> None:
         """What this process has in hand it has no more."""
         self.account.dropped_at = self.world.now
-        self.account.hand = None
+        self.account.held = None
 
     def request(self, min_validity: float = 0.0) -> bool:
         """One request, and whether the API admits it in the end."""
@@ -212,7 +212,7 @@ class User:
         if rejected is None and not min_validity:
             call.was_needed()
         if self.account.dropped_at < call.began:
-            self.account.hand = outcome.token
+            self.account.held = outcome.token
         return outcome.token, outcome.is_new
 
     def _log_in(self) -> None:
@@ -223,7 +223,7 @@ class User:
         authority.login_by = self.process
         answer = authority.log_in()
         self.world.note(self.process, "  logs in: {}", answer["access_token"])
-        now, lifetime = self.process.machine.wall(), answer.get("expires_in")
+        now, lifetime = self.process.runtime.wall(), answer.get("expires_in")
         token = Token(
             answer["access_token"],
             refresh_token=answer["refresh_token"],

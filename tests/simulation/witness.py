@@ -61,7 +61,7 @@ class Witness:
         """How often each was announced."""
         self.mints: dict[str, Mint] = {}
         self.saved_tokens: set[str] = set()
-        self.asked: dict[str, Mapping[str, str]] = {}
+        self.requested: dict[str, Mapping[str, str]] = {}
         """What each of them was asked for by."""
         self.handed_in: set[str] = set()
         """Those that somebody adopts."""
@@ -183,7 +183,7 @@ class Witness:
         if token is not None and token["access_token"] not in self.saved_tokens:
             access = token["access_token"]
             self.saved_tokens.add(access)
-            self.asked[access] = document["asked"]
+            self.requested[access] = document["requested"]
             if "intent" in document:
                 for item in self.presented.get(named(document["intent"]), ()):
                     if item.outcome == "open":
@@ -217,7 +217,7 @@ class Witness:
             self.displaced[named(last)] = self.disk.writes
         known = () if last is None else last["awaited"]
         for waiter in intent["awaited"]:
-            if waiter["owner"] == process.name and waiter not in known:
+            if waiter["process"] == process.name and waiter not in known:
                 self.announced[named(intent)] += 1
                 for task in [*account.announcements]:
                     if task not in process.tasks:
@@ -296,7 +296,7 @@ class Witness:
         """Somebody puts *document* into the slot, with a token that no process knows."""
         self.copied += 1
         self.saved_tokens.add(document["token"]["access_token"])
-        self.asked[document["token"]["access_token"]] = document["asked"]
+        self.requested[document["token"]["access_token"]] = document["requested"]
         self.alive_again_at = self.world.now
         self._excuse_all()
 
@@ -316,7 +316,7 @@ class Witness:
                 self.fail(process, f"uses {access}, which is not saved and not its own")
             if not self.accounts[mint.process].store_failures:
                 self.fail(process, f"uses {access} before it is saved")
-        elif self.asked[access] != self.accounts[process].asked:
+        elif self.requested[access] != self.accounts[process].requested:
             self.fail(process, f"uses {access}, which was asked for otherwise")
 
     def renewed(self, process: Process, token: Token) -> None:

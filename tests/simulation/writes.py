@@ -22,7 +22,7 @@ def check(witness: Witness, process: Process, before: Document, document: Docume
     old, new = before.get("token"), document.get("token")
     if new is not None:
         access = new["access_token"]
-        is_free = "hold" not in document and _is_left_to_others(process, document)
+        is_free = "backoff" not in document and _is_left_to_others(process, document)
         if access not in witness.saved_tokens and not is_free:
             witness.fail(process, f"leaves a hold or an intent beside {access}, which is new")
         # Of two that go on from what was set back, or lost while others remembered it, the one
@@ -34,7 +34,7 @@ def check(witness: Witness, process: Process, before: Document, document: Docume
             witness.fail(process, f"writes {access} over {old['access_token']}")
         _check_origin(witness, process, before, access)
         _check_expiry(witness, process, new)
-    _check_wait(witness, process, before.get("hold"), document.get("hold"))
+    _check_wait(witness, process, before.get("backoff"), document.get("backoff"))
     for stone in document.get("tombstones", ()):
         if not _was_refused(witness, named(stone)):
             witness.fail(process, "writes a tombstone of something that was never refused")
@@ -48,7 +48,7 @@ def _is_left_to_others(process: Process, document: Document) -> bool:
     intent = document.get("intent")
     if intent is None:
         return True
-    owners = [waiter["owner"] for waiter in intent["awaited"]]
+    owners = [waiter["process"] for waiter in intent["awaited"]]
     is_kept = named(intent) == document["token"].get("refresh_token")
     return is_kept and bool(owners) and process.name not in owners
 
@@ -77,14 +77,16 @@ def _check_expiry(witness: Witness, process: Process, token: dict[str, Any]) -> 
 
 
 def _check_wait(
-    witness: Witness, process: Process, old: dict[str, Any] | None, hold: dict[str, Any] | None
+    witness: Witness, process: Process, old: dict[str, Any] | None, backoff: dict[str, Any] | None
 ) -> None:
     """The server is left alone for as long as it asks to be."""
     last = witness.last_of_this_thread(process)
-    if last is None or last.wait is None or hold is None or hold == old or last.recorded:
+    if last is None or last.wait is None or backoff is None or backoff == old or last.recorded:
         return
-    if hold["duration"] < last.wait - _EXACT:
-        witness.fail(process, f"asks again after {hold['duration']:.3f} s, not {last.wait:.3f} s")
+    if backoff["duration"] < last.wait - _EXACT:
+        witness.fail(
+            process, f"asks again after {backoff['duration']:.3f} s, not {last.wait:.3f} s"
+        )
 
 
 def is_replaced(witness: Witness, presentation: Presentation) -> bool:
@@ -181,9 +183,9 @@ def records(document: Document, presentation: Presentation) -> bool:
         case "minted":
             return bool(document.get("token", {}).get("access_token") == presentation.access)
         case "refused":
-            return "tombstones" in document or "hold" in document
+            return "tombstones" in document or "backoff" in document
         case "unprocessed" | "unknown":
-            return "hold" in document
+            return "backoff" in document
     return False
 
 
@@ -191,7 +193,7 @@ def brief(document: Document) -> str:
     """What *document* holds, for the trace."""
     token = document.get("token", {})
     parts = [token.get("access_token", "no token"), token.get("refresh_token", "")]
-    parts += [name for name in ("intent", "hold", "tombstones", "distrust") if name in document]
+    parts += [name for name in ("intent", "backoff", "tombstones", "distrust") if name in document]
     return " ".join(filter(None, parts))
 
 

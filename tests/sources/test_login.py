@@ -223,15 +223,15 @@ def test_nobody_answers() -> None:
 def test_it_is_a_grant() -> None:
     grant = Login(URL, json=BODY)
     assert isinstance(grant, Grant)
-    assert grant.whose == {"grant": "login", "endpoint": URL}
-    assert (grant.asked, grant.urls) == ({}, (URL,))
+    assert grant.owner == {"grant": "login", "endpoint": URL}
+    assert (grant.requested, grant.urls) == ({}, (URL,))
     assert repr(grant) == f"<Login {URL}>"
 
 
 def test_the_user_is_known_by_name_only_if_told() -> None:
-    assert Login(URL, json=BODY, account="ada").whose["user"] == "ada"
-    assert Login(URL, auth=("k3y", "x"), account="ada").whose["user"] == "ada"
-    one, two = (Login(URL, auth=(user, "x")).whose["user"] for user in ("k3y", "other"))
+    assert Login(URL, json=BODY, account="ada").owner["user"] == "ada"
+    assert Login(URL, auth=("k3y", "x"), account="ada").owner["user"] == "ada"
+    one, two = (Login(URL, auth=(user, "x")).owner["user"] for user in ("k3y", "other"))
     assert one != two
     assert "k3y" not in one
 

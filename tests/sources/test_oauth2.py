@@ -41,8 +41,8 @@ def every_source() -> list[OAuth2Source]:
 @pytest.mark.parametrize("grant", every_source(), ids=lambda grant: type(grant).__name__)
 def test_each_is_a_grant(grant: Grant) -> None:
     assert isinstance(grant, Grant)
-    assert grant.whose["endpoint"] == URL
-    assert grant.whose["client"] == "app"
+    assert grant.owner["endpoint"] == URL
+    assert grant.owner["client"] == "app"
     assert grant.urls == (URL,)
     assert grant.deadline == 10.0
     assert grant.grace == 0.0
@@ -60,7 +60,7 @@ def test_repr_tells_endpoint_and_client_and_no_secret(grant: OAuth2Source) -> No
 def test_copies_and_pickles_are_the_same_source(grant: OAuth2Source, copied: Any) -> None:
     twin = copied(grant)
     assert twin.credentials(None) == grant.credentials(None)
-    assert (twin.whose, twin.asked, twin.urls) == (grant.whose, grant.asked, grant.urls)
+    assert (twin.owner, twin.requested, twin.urls) == (grant.owner, grant.requested, grant.urls)
     assert twin.client_credential == grant.client_credential
 
 
@@ -89,25 +89,25 @@ def test_what_is_asked_for_stands_in_the_form(server: TokenServer) -> None:
 
 
 def test_what_is_asked_for_is_told_in_one_order() -> None:
-    asked = source(
+    requested = source(
         scope="write  read write", resource=["urn:b", "urn:a"], audience="x", extra={"k": "v"}
-    ).asked
-    assert asked == {"scope": "read write", "resource": "urn:a urn:b", "audience": "x"}
+    ).requested
+    assert requested == {"scope": "read write", "resource": "urn:a urn:b", "audience": "x"}
 
 
 @pytest.mark.parametrize("nothing", [None, "", []])
 def test_what_is_not_asked_for_is_not_told(nothing: Any) -> None:
-    assert source(scope=nothing, resource=nothing or None).asked == {}
+    assert source(scope=nothing, resource=nothing or None).requested == {}
 
 
 def test_two_queries_of_the_same_url_are_two_endpoints_and_no_query_is_shown() -> None:
     one, two = (ClientCredentials(f"{URL}?p={p}", client_id="app") for p in ("one", "two"))
-    assert one.whose != two.whose
-    assert "p=one" not in f"{one.whose} {one!r}"
+    assert one.owner != two.owner
+    assert "p=one" not in f"{one.owner} {one!r}"
 
 
 def test_the_record_of_another_kind_of_grant_is_anothers() -> None:
-    kinds = [grant.whose["grant"] for grant in every_source()]
+    kinds = [grant.owner["grant"] for grant in every_source()]
     assert kinds == ["client_credentials", "refresh_token", "password"]
 
 

@@ -62,7 +62,7 @@ def test_a_changed_password_is_another_credential_than_the_refused_one() -> None
 
 
 def test_tells_whose_tokens_these_are() -> None:
-    assert source(URL).whose == {
+    assert source(URL).owner == {
         "grant": "password",
         "endpoint": URL,
         "client": "client",

@@ -76,14 +76,14 @@ def test_a_revoked_refresh_token_asks_for_a_login(server: TokenServer) -> None:
 
 def test_an_account_tells_whose_grant_it_is() -> None:
     grant = RefreshToken(URL, client_id="client", account="ada", grace=30)
-    assert grant.whose == {
+    assert grant.owner == {
         "grant": "refresh_token",
         "endpoint": URL,
         "client": "client",
         "user": "ada",
     }
     assert grant.grace == 30
-    assert "user" not in source(URL).whose
+    assert "user" not in source(URL).owner
 
 
 @pytest.mark.parametrize("wrong", ["", 1, "def\n"])

@@ -244,5 +244,11 @@ def test_an_error_has_no_other_context_than_what_its_caller_handles(
 
 def test_no_source_shows_what_it_knows(make: Make, sent: Sent) -> None:
     source = make("https://id.example/token")
-    for thing in (source, source.credentials(None), source.whose, source.asked, source._endpoint):
+    for thing in (
+        source,
+        source.credentials(None),
+        source.owner,
+        source.requested,
+        source._endpoint,
+    ):
         assert_clean(f"{thing} {thing!r}", sent)

@@ -24,7 +24,7 @@ class Proxy:
 
     def __init__(self, path: Path, tls: ssl.SSLContext | None = None) -> None:
         self.connections = 0
-        self.asked = 0
+        self.requested = 0
         """How many requests there were, beside those that begin a connection."""
         self.losing: set[int] = set()
         """The numbers of those whose answers get lost, with the connection."""
@@ -51,7 +51,7 @@ class Proxy:
 
     def lose(self, *which: int) -> None:
         """Lose the answer to the first request from now on (1), to the second one (2), ..."""
-        self.losing = {self.asked + number for number in which}
+        self.losing = {self.requested + number for number in which}
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -83,8 +83,8 @@ class Proxy:
                     # The first string is the command.
                     is_request = data.split(b"\r\n")[2] not in _GREETINGS
                 if is_request:
-                    self.asked += 1
-                    number = self.asked
+                    self.requested += 1
+                    number = self.requested
                 far.sendall(data)
             else:
                 data = far.recv(1 << 20)

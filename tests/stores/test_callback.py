@@ -112,7 +112,7 @@ def test_what_is_no_function_is_refused(arguments: Any) -> None:
 def test_what_is_saved_is_one_json_object(place: Place) -> None:
     store = CallbackStore(place.load, place.save, threading.Lock())
     save(store)
-    store.mark("a", for_good=True)
+    store.remember_spent("a", for_good=True)
     assert place.load() == {
         "format": "tokenadapter/1",
         "tag": "tag 1",
@@ -176,10 +176,10 @@ def raising(*_: object) -> Any:
     ("functions", "task"),
     [
         ((raising, print), lambda store: store.load()),
-        ((raising, print), lambda store: store.marked("note")),
+        ((raising, print), lambda store: store.was_spent("note")),
         ((raising, print), save),
         ((dict, raising), save),
-        ((dict, raising), lambda store: store.mark("note", for_good=True)),
+        ((dict, raising), lambda store: store.remember_spent("note", for_good=True)),
     ],
 )
 def test_what_a_function_raises_is_told_by_its_kind(
@@ -355,7 +355,7 @@ def test_who_sees_that_another_process_writes_spends_nothing_any_more(
     assert "other:1:abc" in told
     assert "give the store a lock" in told
     # What it may still write does not make the slot its own.
-    keeper.store.mark("note", for_good=False)
+    keeper.store.remember_spent("note", for_good=False)
     with another_process(monkeypatch):
         assert other.renew(second) != second
 

@@ -45,7 +45,7 @@ class CutsOff(MemoryStore):
 
 
 class Forgets(MemoryStore):
-    def marked(self, note):
+    def was_spent(self, note):
         return False
 
 

@@ -165,7 +165,7 @@ class OnMachine(DjangoCacheStore):
 def test_machines_whose_clocks_are_five_minutes_apart_renew_once_for_both(key: str) -> None:
     authority = Authority(lifetime=3600.0)
     clocks = [Clockwork(1_000_000.0), Clockwork(1_000_300.0)]
-    keepers = [TokenKeeper(authority, OnMachine(clock, key), machine=clock) for clock in clocks]
+    keepers = [TokenKeeper(authority, OnMachine(clock, key), runtime=clock) for clock in clocks]
     hours = 4
     for _ in range(hours * 60):
         for keeper in keepers:
@@ -257,8 +257,8 @@ def test_what_fails_is_told(alias: str, advice: str, key: str) -> None:
         store.load,
         lambda: save(store),
         lambda: store.lock().acquire(5),
-        lambda: store.mark("note", for_good=True),
-        lambda: store.marked("note"),
+        lambda: store.remember_spent("note", for_good=True),
+        lambda: store.was_spent("note"),
     ]
     for attempt in attempts:
         with pytest.raises(StoreError, match=advice):
@@ -407,4 +407,4 @@ def test_a_cache_that_fails_silently_is_not_believed(
         store.lock().acquire(60)
     monkeypatch.setattr(cache, "set", lambda *arguments: None)
     with pytest.raises(StoreError, match="does not hold"):
-        store.mark("note", for_good=True)
+        store.remember_spent("note", for_good=True)

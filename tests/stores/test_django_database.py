@@ -105,7 +105,7 @@ def test_a_request_that_is_rolled_back_takes_no_token_with_it(store: DjangoCache
             lock = store.lock()
             assert lock.acquire(60)
             save(store)
-            store.mark("note", for_good=True)
+            store.remember_spent("note", for_good=True)
             assert store.load().tag == "tag 1"
             lock.release()
             raise Undone
@@ -116,7 +116,7 @@ def test_a_request_that_is_rolled_back_takes_no_token_with_it(store: DjangoCache
         cursor.execute("SELECT count(*) FROM cached WHERE cache_key = 'of the request'")
         assert cursor.fetchone() == (0,)
     assert store.load().tag == "tag 1"
-    assert store.marked("note")
+    assert store.was_spent("note")
 
 
 def test_in_sqlite_a_request_that_only_reads_is_rolled_back_alone(store: DjangoCacheStore) -> None:

@@ -87,20 +87,20 @@ def test_the_same_document_never_looks_the_same(inner: FileStore) -> None:
 
 
 def test_notes_are_the_inner_store_s(inner: FileStore) -> None:
-    encrypted(inner).mark("a hash", for_good=True)
-    assert inner.marked("a hash")
-    assert encrypted(inner).marked("a hash")
+    encrypted(inner).remember_spent("a hash", for_good=True)
+    assert inner.was_spent("a hash")
+    assert encrypted(inner).was_spent("a hash")
 
 
 def test_what_the_inner_store_says_of_itself_goes_for_both(inner: FileStore, path: Path) -> None:
     memory = MemoryStore()
     assert encrypted(inner).poll == inner.poll
     assert encrypted(inner).glimpse() == inner.glimpse()
-    for name in ("glimpse", "claim"):
+    for name in ("glimpse", "reserve"):
         assert not hasattr(encrypted(memory), name)
     save(encrypted(inner))
-    with encrypted(inner).claim():
-        assert inner.claim() is None
+    with encrypted(inner).reserve():
+        assert inner.reserve() is None
     assert not encrypted(memory).is_copy
     assert encrypted(pickle.loads(pickle.dumps(memory))).is_copy
     held = encrypted(inner).lock()

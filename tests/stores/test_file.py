@@ -92,7 +92,7 @@ def test_a_person_can_read_the_file(store: FileStore, path: Path) -> None:
 
 def test_loading_creates_nothing(store: FileStore, path: Path) -> None:
     assert store.load().document is None
-    assert not store.marked("note")
+    assert not store.was_spent("note")
     assert not path.parent.exists()
 
 
@@ -127,15 +127,15 @@ def test_a_glimpse_of_what_cannot_be_seen_tells_nothing(
 def test_notes_outlive_the_record(store: FileStore, path: Path) -> None:
     save(store)
     for for_good in (True, False):
-        store.mark(f"note {for_good}", for_good=for_good)
+        store.remember_spent(f"note {for_good}", for_good=for_good)
     path.unlink()
-    assert FileStore(path).marked("note True")
-    assert FileStore(path).marked("note False")
+    assert FileStore(path).was_spent("note True")
+    assert FileStore(path).was_spent("note False")
 
 
 def test_notes_are_lines_for_people_too(store: FileStore, path: Path) -> None:
     for note, for_good in [("a", True), ("b", False), ("c", False), ("b", False), ("a", True)]:
-        store.mark(note, for_good=for_good)
+        store.remember_spent(note, for_good=for_good)
     assert path.with_name("token.json.notes").read_text() == "c\nb\na for good\n"
 
 
@@ -145,31 +145,31 @@ def test_of_the_notes_that_are_not_for_good_the_last_32_are_remembered(
     lock = store.lock()
     assert lock.acquire(60)
     for number in range(40):
-        store.mark(f"kept {number}", for_good=True)
-        store.mark(f"other {number}", for_good=False)
+        store.remember_spent(f"kept {number}", for_good=True)
+        store.remember_spent(f"other {number}", for_good=False)
     lock.release()
     twin = FileStore(path)
-    assert all(twin.marked(f"kept {number}") for number in range(40))
-    assert [twin.marked(f"other {number}") for number in range(40)] == [False] * 8 + [True] * 32
+    assert all(twin.was_spent(f"kept {number}") for number in range(40))
+    assert [twin.was_spent(f"other {number}") for number in range(40)] == [False] * 8 + [True] * 32
     assert len(path.with_name("token.json.notes").read_text().splitlines()) == 72
 
 
 def test_a_note_that_cannot_be_written_leaves_the_earlier_ones(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.mark("note", for_good=False)
+    store.remember_spent("note", for_good=False)
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", failing(os.replace, errno.EIO))
         with pytest.raises(StoreError, match=r"cannot remember .* refresh token: .*Input/output"):
-            store.mark("another", for_good=True)
-    assert [store.marked("note"), store.marked("another")] == [True, False]
+            store.remember_spent("another", for_good=True)
+    assert [store.was_spent("note"), store.was_spent("another")] == [True, False]
     assert [entry.name for entry in path.parent.glob(".*")] == []
 
 
 def test_notes_that_others_can_write_are_refused(store: FileStore, path: Path) -> None:
-    store.mark("note", for_good=False)
+    store.remember_spent("note", for_good=False)
     path.with_name("token.json.notes").chmod(0o622)
     with pytest.raises(StoreError, match=r"chmod 600 .*/token\.json\.notes"):
-        store.marked("note")
+        store.was_spent("note")
     with pytest.raises(StoreError, match=r"chmod 600 .*/token\.json\.notes"):
-        store.mark("another", for_good=True)
+        store.remember_spent("another", for_good=True)

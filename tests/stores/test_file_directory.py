@@ -60,8 +60,8 @@ def attempts(store: FileStore) -> list[Callable[[], object]]:
     return [
         store.load,
         lambda: save(store, 2, expected="tag 1"),
-        lambda: store.mark("note", for_good=True),
-        lambda: store.marked("note"),
+        lambda: store.remember_spent("note", for_good=True),
+        lambda: store.was_spent("note"),
     ]
 
 
@@ -208,7 +208,7 @@ def test_a_file_of_another_user_that_cannot_be_opened_is_named_with_its_owner(
     attempt: dict[str, Callable[[], object]] = {
         "token.json": store.load,
         "token.json.lock": lambda: store.lock().acquire(60),
-        "token.json.notes": lambda: store.marked("note"),
+        "token.json.notes": lambda: store.was_spent("note"),
     }
 
     def work() -> bool:
@@ -262,12 +262,12 @@ def test_the_members_of_a_group_share_a_file_in_a_directory_of_the_group(public:
         assert lock.acquire(60)
         save(store)
         lock.release()
-        store.mark("note", for_good=True)
+        store.remember_spent("note", for_good=True)
         return True
 
     def as_bob() -> bool:
         assert store.load().document == {"n": 1}
-        assert store.marked("note")
+        assert store.was_spent("note")
         lock = store.lock()
         assert lock.acquire(60)
         store.prepare()

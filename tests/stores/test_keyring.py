@@ -110,10 +110,10 @@ def test_the_lock_and_the_notes_are_in_the_state_directory(
     store: KeyringStore, tmp_path: Path
 ) -> None:
     save(store)
-    store.mark("note", for_good=True)
-    store.mark("note", for_good=False)
+    store.remember_spent("note", for_good=True)
+    store.remember_spent("note", for_good=False)
     other = KeyringStore("billin", "gme")
-    assert not other.marked("note")
+    assert not other.was_spent("note")
     directory = tmp_path / "home" / ".local" / "state" / "tokenadapter"
     assert directory.stat().st_mode & 0o777 == 0o700
     [lock, notes] = sorted(directory.iterdir())
@@ -129,7 +129,7 @@ def test_the_lock_and_the_notes_are_in_the_state_directory(
 
 def test_loading_creates_nothing(store: KeyringStore, tmp_path: Path) -> None:
     assert store.load().document is None
-    assert not store.marked("note")
+    assert not store.was_spent("note")
     assert not (tmp_path / "home").exists()
 
 

@@ -77,6 +77,6 @@ def test_notes_are_forgotten_in_the_order_of_their_last_marks_but_those_for_good
                 kept.add(note)
             else:
                 passing = [*passing, note][-2:]
-            store.mark(note, for_good=for_good)
-            remembered = {other for other in "abcde" if store.marked(other)}
+            store.remember_spent(note, for_good=for_good)
+            remembered = {other for other in "abcde" if store.was_spent(other)}
             assert remembered == {*kept, *passing}

@@ -44,12 +44,12 @@ def test_it_says_which_slot_it_is() -> None:
 def test_other_names_are_other_slots() -> None:
     first, second, private = MemoryStore("first"), MemoryStore("second"), MemoryStore()
     assert first.save({"n": 1}, tag="one", expected=None, ttl=None)
-    first.mark("note", for_good=True)
+    first.remember_spent("note", for_good=True)
     lock = first.lock()
     assert lock.acquire(60)
     for other in (second, private, MemoryStore()):
         assert other.load().document is None
-        assert not other.marked("note")
+        assert not other.was_spent("note")
         assert other.lock().acquire(60)
     lock.release()
 
@@ -104,10 +104,10 @@ def test_a_named_store_is_pickled_by_its_name() -> None:
 def test_a_private_store_arrives_empty(duplicate: Callable[[MemoryStore], MemoryStore]) -> None:
     store = MemoryStore()
     assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
-    store.mark("note", for_good=True)
+    store.remember_spent("note", for_good=True)
     twin = duplicate(store)
     assert twin.load().document is None
-    assert not twin.marked("note")
+    assert not twin.was_spent("note")
     # What the first had, a refresh token perhaps, goes on there.
     assert twin.is_copy
     assert duplicate(twin).is_copy
@@ -119,12 +119,12 @@ def test_a_private_store_arrives_empty(duplicate: Callable[[MemoryStore], Memory
 @pytest.mark.parametrize("name", [None, "born before the fork"])
 def test_in_a_forked_child_a_slot_is_a_copy(name: str | None) -> None:
     store = MemoryStore(name)
-    store.mark("note", for_good=True)
+    store.remember_spent("note", for_good=True)
 
     def in_child() -> bool:
         grandchild = succeeds_in_child(lambda: store.is_copy)
         pickled = pickle.loads(pickle.dumps(store))
-        return store.is_copy and pickled.is_copy and store.marked("note") and grandchild
+        return store.is_copy and pickled.is_copy and store.was_spent("note") and grandchild
 
     assert succeeds_in_child(in_child)
     assert not store.is_copy

@@ -121,7 +121,7 @@ def test_the_lock_tells_who_holds_it(store: RedisStore) -> None:
 
 def test_all_keys_begin_with_the_slot(store: RedisStore, client: redis.Redis, key: str) -> None:
     save(store)
-    store.mark("note", for_good=False)
+    store.remember_spent("note", for_good=False)
     lock = store.lock()
     assert lock.acquire(30)
     keys = {name.decode() for name in client.keys(f"*{key}*")}

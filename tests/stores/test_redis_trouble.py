@@ -107,8 +107,8 @@ def test_notes_whose_answers_are_lost_are_kept_once(
 ) -> None:
     for note, for_good in (("a", False), ("b", True), ("b", False)):
         proxy.lose(1)
-        store.mark(note, for_good=for_good)
-    assert store.marked("a")
+        store.remember_spent(note, for_good=for_good)
+    assert store.was_spent("a")
     assert client.zcard("{billing}:notes") == 2
 
 
@@ -121,7 +121,7 @@ def test_no_refresh_token_is_spent_twice_whichever_answers_are_lost(
     authority = Authority()
     keeper = TokenKeeper(authority, store)
     token = keeper.current()
-    began = proxy.asked
+    began = proxy.requested
     proxy.lose(number, number + 1)
     try:
         renewed = keeper.renew(token)
@@ -129,7 +129,7 @@ def test_no_refresh_token_is_spent_twice_whichever_answers_are_lost(
         renewed = keeper.renew(token)
     assert not token.is_same(renewed)
     assert renewed.is_same(TokenKeeper(authority, store).current())
-    assert proxy.asked >= began + number + 1
+    assert proxy.requested >= began + number + 1
     assert authority.presented == ["refresh-0", "refresh-1"]
 
 
@@ -147,7 +147,7 @@ def test_it_comes_back_with_the_server(
         store.load,
         lambda: save(store, 2, expected="tag 1"),
         lambda: store.lock().acquire(30),
-        lambda: store.marked("note"),
+        lambda: store.was_spent("note"),
     ]
     for attempt in attempts:
         with pytest.raises(StoreError, match="Check its address, and that it runs"):
@@ -248,8 +248,8 @@ def test_a_key_that_holds_something_else_is_left_alone(
     client.hset(f"{{billing}}:{name}", "some", "hash")
     attempts: list[Callable[[], object]] = [lambda: store.lock().acquire(30)]
     if name == "notes":
-        attempts = [lambda: store.mark("a", for_good=True), lambda: store.marked("a")]
-        attempts.append(lambda: store.mark("a", for_good=False))
+        attempts = [lambda: store.remember_spent("a", for_good=True), lambda: store.was_spent("a")]
+        attempts.append(lambda: store.remember_spent("a", for_good=False))
     for attempt in attempts:
         with pytest.raises(StoreError, match="Something else uses that key"):
             attempt()
@@ -274,8 +274,8 @@ def test_a_user_needs_no_more_rights_than_documented(
     assert store.save({}, tag="two", expected="one", ttl=5)
     assert store.load().tag == "two"
     for number in range(40):
-        store.mark(f"{number}", for_good=number % 2 > 0)
-    assert store.marked("39")
+        store.remember_spent(f"{number}", for_good=number % 2 > 0)
+    assert store.was_spent("39")
     lock = store.lock()
     assert lock.acquire(30)
     assert lock.confirm()

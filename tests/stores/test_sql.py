@@ -23,7 +23,7 @@ from doubles import Authority
 from sqlalchemy.schema import CreateTable
 
 from tokenadapter.core.keeper import TokenKeeper
-from tokenadapter.core.runtime import Machine
+from tokenadapter.core.runtime import Runtime
 from tokenadapter.errors import StoreError
 from tokenadapter.stores.sql import SQLStore, token_table
 from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract
@@ -60,10 +60,10 @@ class Everywhere:
 
     def test_notes_outlast_the_row(self, url: str, store: SQLStore) -> None:
         save(store)
-        store.mark("spent", for_good=True)
+        store.remember_spent("spent", for_good=True)
         rows(url, f"DELETE FROM tokenadapter WHERE slot = '{store.slot}'")
         assert store.load().document is None
-        assert store.marked("spent")
+        assert store.was_spent("spent")
 
     @pytest.mark.parametrize("damage", ["document = 'garbage'", "tag = NULL", "document = '[1]'"])
     def test_what_it_did_not_write_is_put_aside(
@@ -123,9 +123,9 @@ class Everywhere:
         source = Authority(lifetime=3600)
         keepers = []
         for shift in (-300.0, 0.0, 300.0):
-            machine = Machine()
-            machine.wall = lambda shift=shift: time.time() + shift  # type: ignore[method-assign]
-            keepers.append(TokenKeeper(source, SQLStore(url, slot), machine=machine))
+            runtime = Runtime()
+            runtime.wall = lambda shift=shift: time.time() + shift  # type: ignore[method-assign]
+            keepers.append(TokenKeeper(source, SQLStore(url, slot), runtime=runtime))
         for keeper in [*keepers, *keepers]:
             assert keeper.current().access_token == "access-1"
         rejected = keepers[0].current()
@@ -234,8 +234,8 @@ def test_a_missing_table_is_an_error_that_says_how_to_get_it(
         store.load,
         lambda: save(store),
         lambda: store.lock().acquire(10),
-        lambda: store.mark("note", for_good=True),
-        lambda: store.marked("note"),
+        lambda: store.remember_spent("note", for_good=True),
+        lambda: store.was_spent("note"),
     ]
     for step in steps:
         with pytest.raises(StoreError, match=r"no table tokens\. Call create_table\(\)"):
@@ -267,8 +267,8 @@ def test_a_store_that_is_told_to_creates_its_table(new_database: Callable[[], st
         lambda store: store.load(),
         save,
         take,
-        lambda store: store.mark("note", for_good=True),
-        lambda store: store.marked("note"),
+        lambda store: store.remember_spent("note", for_good=True),
+        lambda store: store.was_spent("note"),
     ]
     for number, step in enumerate(steps):
         store = SQLStore(new_database(), "billing", table=f"tokens{number}", create=True)

@@ -326,7 +326,7 @@ def test_no_log_quotes_what_is_written(sqlite: str, caplog: pytest.LogCaptureFix
 
 def test_notes_that_others_write_too_are_all_kept(url: str, slot: str) -> None:
     def note(number: int) -> None:
-        SQLStore(url, slot).mark(f"note {number}", for_good=True)
+        SQLStore(url, slot).remember_spent(f"note {number}", for_good=True)
 
     in_threads(note, range(8))
-    assert all(SQLStore(url, slot).marked(f"note {number}") for number in range(8))
+    assert all(SQLStore(url, slot).was_spent(f"note {number}") for number in range(8))

@@ -20,8 +20,8 @@ from tokenadapter import (
     TokenAdapter,
     TokenKeeper,
 )
-from tokenadapter.core.held_token import Holder
-from tokenadapter.core.runtime import MACHINE, Machine
+from tokenadapter.core.held_token import TokenHolder
+from tokenadapter.core.runtime import RUNTIME, Runtime
 from tokenadapter.testing import FrozenClock, TokenServer
 
 LIFETIME = 3600
@@ -114,7 +114,7 @@ def test_a_back_off_ends_with_the_clock(
 
 def test_a_session_made_within_the_block_goes_by_real_time_after_it() -> None:
     with FrozenClock(1_000_000.0) as clock:
-        inside = Holder(MACHINE, early=True)
+        inside = TokenHolder(RUNTIME, early=True)
         assert inside._wall() == 1_000_000.0
         clock.move(7)
         assert inside._wall() == 1_000_007.0
@@ -122,34 +122,34 @@ def test_a_session_made_within_the_block_goes_by_real_time_after_it() -> None:
 
 
 def test_what_was_patched_is_as_before() -> None:
-    before = time.time, dict(vars(Machine)), dict(vars(Holder))
+    before = time.time, dict(vars(Runtime)), dict(vars(TokenHolder))
     with contextlib.suppress(KeyError), FrozenClock():
         assert time.time is not before[0]
         raise KeyError
-    assert (time.time, dict(vars(Machine)), dict(vars(Holder))) == before
+    assert (time.time, dict(vars(Runtime)), dict(vars(TokenHolder))) == before
 
 
 def test_the_wall_clock_stands_still_and_the_monotonic_clock_goes_on() -> None:
     with FrozenClock() as clock:
-        wall, monotonic = MACHINE.wall(), MACHINE.monotonic()
-        while MACHINE.monotonic() == monotonic:
+        wall, monotonic = RUNTIME.wall(), RUNTIME.monotonic()
+        while RUNTIME.monotonic() == monotonic:
             pass
-        assert MACHINE.wall() == time.time() == clock() == wall
+        assert RUNTIME.wall() == time.time() == clock() == wall
         clock.move(1000)
-        assert MACHINE.wall() == wall + 1000
-        assert MACHINE.monotonic() > monotonic + 1000
+        assert RUNTIME.wall() == wall + 1000
+        assert RUNTIME.monotonic() > monotonic + 1000
 
 
 def test_a_keeper_on_another_machine_keeps_its_clock() -> None:
-    machine = Clockwork()
+    runtime = Clockwork()
     authority = Machinist()
-    keeper = TokenKeeper(authority, machine=machine)
+    keeper = TokenKeeper(authority, runtime=runtime)
     with FrozenClock() as clock:
         keeper.current()
         clock.move(2 * LIFETIME)
         keeper.current()
         assert authority.count == 1
-        machine.go_on(2 * LIFETIME)
+        runtime.go_on(2 * LIFETIME)
         keeper.current()
         assert authority.count == 2
 

@@ -56,7 +56,7 @@ def _begins_with_login(profile: Profile) -> bool:
     grant = profile.grant
     return (
         isinstance(grant, ProfileGrant)
-        and grant.whose.get("grant") == "refresh_token"
+        and grant.owner.get("grant") == "refresh_token"
         and "refresh_token" not in grant.arguments
     )
 

@@ -60,8 +60,8 @@ def standing_of(profile: Profile) -> dict[str, Any]:
         record = Record.from_document(found.document)
     except ValueError as error:
         return unusable(profile, f"What it holds cannot be used: {error}.", told)
-    if dict(record.whose) != dict(profile.grant.whose) and not record.is_blank():
-        theirs = ", ".join(f"{name} {value!r}" for name, value in record.whose.items())
+    if dict(record.owner) != dict(profile.grant.owner) and not record.is_blank():
+        theirs = ", ".join(f"{name} {value!r}" for name, value in record.owner.items())
         return unusable(profile, f"It holds the token of another: {theirs}.", told)
     if record.token is not None:
         told |= _of_token(record.token, found.now)
@@ -111,7 +111,7 @@ def _refusal(record: Record) -> Tombstone | None:
     token, stones = record.token, record.tombstones
     if not stones:
         return None
-    grant = record.whose.get("grant")
+    grant = record.owner.get("grant")
     if token is not None and token.refresh_token and grant != "password":
         return record.tombstone(digest(record.salt, "refresh_token", token.refresh_token))
     if token is not None and grant != "refresh_token":
@@ -128,17 +128,21 @@ def _failure(
     stone = _refusal(record)
     if stone is not None:
         return {"cause": stone.cause, "ago": max(now - stone.at, 0.0), "held_for": None}
-    hold = record.hold
-    if hold is not None:
-        left = hold.remaining(now)
-        return {"cause": hold.cause, "ago": max(now - hold.set_at, 0.0), "held_for": left or None}
+    backoff = record.backoff
+    if backoff is not None:
+        left = backoff.remaining(now)
+        return {
+            "cause": backoff.cause,
+            "ago": max(now - backoff.set_at, 0.0),
+            "held_for": left or None,
+        }
     intent = record.intent
     if intent is None or is_locked:
         return None
     cause = "A renewal began and was not ended: its answer may be lost."
     awaited: float | None = None
     for waiter in () if getattr(store, "lock_ends_with_holder", False) else intent.awaited:
-        if now < waiter.until and not process_names.has_died(waiter.owner):
-            who, awaited = process_names.described(waiter.owner), waiter.until - now
+        if now < waiter.until and not process_names.has_died(waiter.process):
+            who, awaited = process_names.described(waiter.process), waiter.until - now
             cause = f"The lock of {who} lapsed, and it may still await its answer."
     return {"cause": cause, "ago": max(now - intent.first_sent, 0.0), "held_for": awaited}

@@ -170,7 +170,7 @@ class TokenAdapter(HTTPAdapter):
                 renew_early=renew_early,
                 lock_timeout=lock_timeout,
                 inline=inline,
-                whose={"api": self._guard.url},
+                owner={"api": self._guard.url},
             )
         self.inner = inner
         self.max_replays = max_replays
@@ -261,7 +261,7 @@ class TokenAdapter(HTTPAdapter):
 
         :meta private:
         """
-        self.keeper.journal.tell_once(
+        self.keeper.journal.emit_once(
             "OutsidePrefix",
             self._guard.url,
             prefix=self._guard.url,
@@ -473,7 +473,7 @@ class TokenAdapter(HTTPAdapter):
                 return self._handed_on(response, f"the request cannot be sent again: {error}")
             responses.drain(response)
             outgoing = add_cookies(outgoing, response)
-            self.keeper.journal.note(
+            self.keeper.journal.count(
                 "Replayed",
                 method=request.method,
                 url=without_query(request),
@@ -498,7 +498,7 @@ class TokenAdapter(HTTPAdapter):
                 return None
             return wording.plain(said, ())
 
-        self.keeper.journal.tell(
+        self.keeper.journal.emit(
             "StepUpNeeded",
             method=response.request.method,
             url=without_query(response.request),
@@ -510,7 +510,7 @@ class TokenAdapter(HTTPAdapter):
         )
 
     def _handed_on(self, response: Response, reason: str) -> Response:
-        self.keeper.journal.tell(
+        self.keeper.journal.emit(
             "HandedOn",
             method=response.request.method,
             url=without_query(response.request),

@@ -52,8 +52,8 @@ class ProfileGrant:
         self.arguments = arguments
         # It has everything but the secrets.
         sample = make(**resolved(arguments, lambda reference: "looked-up-later"))
-        self.whose: Mapping[str, str] = sample.whose
-        self.asked: Mapping[str, str] = sample.asked
+        self.owner: Mapping[str, str] = sample.owner
+        self.requested: Mapping[str, str] = sample.requested
         self.urls: Sequence[str] = sample.urls
         self.deadline: float = sample.deadline
         self.grace: float = sample.grace
@@ -182,8 +182,8 @@ class FunctionOfProfile(FunctionGrant):
 
     is_late = True
 
-    def __init__(self, profile: str, function: NamedFunction, whose: Mapping[str, str]) -> None:
-        super().__init__(function, whose)
+    def __init__(self, profile: str, function: NamedFunction, owner: Mapping[str, str]) -> None:
+        super().__init__(function, owner)
         self._profile = profile
         self._named = function
 

@@ -63,11 +63,11 @@ def grant_of(
 
 
 def _of_function(config: ConfigFile, name: str, says: Mapping[str, Any]) -> FunctionOfProfile:
-    whose = {"function": says["callable"]}
+    owner = {"function": says["callable"]}
     if "account" in says:
-        whose["user"] = says["account"]
+        owner["user"] = says["account"]
     function = NamedFunction(says["callable"], f"{name}.source.callable", config.path)
-    return FunctionOfProfile(name, function, whose)
+    return FunctionOfProfile(name, function, owner)
 
 
 def _from_here(config: ConfigFile, path: Any) -> Any:

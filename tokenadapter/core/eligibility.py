@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tokenadapter.core.record import Hold, Intent, Record, Waiter, digest, mark
-from tokenadapter.core.runtime import Machine
-from tokenadapter.core.slot import Moved, Slot, View
+from tokenadapter.core.record import Backoff, Intent, Record, Waiter, digest, spent_hash
+from tokenadapter.core.runtime import Runtime
+from tokenadapter.core.slot import Conflict, Slot, View
 from tokenadapter.late_imports import late
 from tokenadapter.token import Token
 from tokenadapter.values import Credential
@@ -19,41 +19,41 @@ if TYPE_CHECKING:
 else:
     messages = late("tokenadapter.core.messages")
 
-__all__ = ["Choice"]
+__all__ = ["Eligibility"]
 
 
-class Choice:
+class Eligibility:
     """Chooses for one grant on one slot.
 
     Besides the record it knows what could not be written there, and binds this process at least.
     """
 
-    def __init__(self, slot: Slot, grant: Grant, machine: Machine) -> None:
+    def __init__(self, slot: Slot, grant: Grant, runtime: Runtime) -> None:
         self._slot = slot
         self._grant = grant
-        self._machine = machine
+        self._runtime = runtime
         self._digests: dict[tuple[str, Credential], str] = {}
         # What was in the slot then; None where it could not be read.
         self._own_token: Token | None = None
         # By our monotonic clock.
-        self._own_hold: Hold | None = None
+        self._own_hold: Backoff | None = None
         self._own_refusals: dict[Credential, TokenError] = {}
         # What this process awaited last, and awaits no more, whether or not the record says so.
         self._ended: Waiter | None = None
         # In which process, and of which record, somebody says that a function can begin again.
         self._forced: tuple[str, str, int] | None = None
 
-    def raise_if_held(self, record: Record, now: float) -> None:
+    def raise_if_backing_off(self, record: Record, now: float) -> None:
         """Raise the error of a hold that binds us at *now*, by the store's clock."""
         is_same = record.token is self._own_token or (
             record.token is not None and record.token.is_same(self._own_token)
         )
         if not is_same:
             self._forget_failures()  # others have renewed since
-        for hold, time in ((record.hold, now), (self._own_hold, self._machine.monotonic())):
-            left = 0.0 if hold is None else hold.remaining(time)
-            if hold is not None and left > 0 and self._is_meant(hold, record):
-                raise messages.held(hold, left, self._machine.wall())
+        for backoff, time in ((record.backoff, now), (self._own_hold, self._runtime.monotonic())):
+            left = 0.0 if backoff is None else backoff.remaining(time)
+            if backoff is not None and left > 0 and self._is_meant(backoff, record):
+                raise messages.held(backoff, left, self._runtime.wall())
 
     def credential(self, view: View) -> Credential:
         """The credential to present now.
@@ -108,9 +108,9 @@ class Choice:
         slot, waiters = self._slot, self.waiters(view)
         if slot.lock_ends_with_holder:
             for one in waiters:
-                if self._machine.is_elsewhere(one.owner):
+                if self._runtime.is_elsewhere(one.process):
                     left = one.until - slot.now(view)
-                    raise messages.locked_apart(slot.store, one.owner, left)
+                    raise messages.locked_apart(slot.store, one.process, left)
             return False
         if not waiters:
             return False
@@ -130,7 +130,7 @@ class Choice:
         left = waiter.until - self._slot.stamp(view)
         # A clock that was set back makes it last for as long again, and no longer.
         is_time_left = 0 < left <= 2 * (waiter.until - intent.first_sent)
-        return is_time_left and waiter != self._ended and not self._machine.has_died(waiter.owner)
+        return is_time_left and waiter != self._ended and not self._runtime.has_died(waiter.process)
 
     def grace_left(self, view: View) -> float:
         """For how many more seconds what the intent announces may be presented again, whoever
@@ -178,19 +178,21 @@ class Choice:
 
     def client(self, record: Record) -> str:
         """The salted hash for which a hold on a refused client or scope is meant."""
-        asked = json.dumps(dict(self._grant.asked), sort_keys=True)
+        requested = json.dumps(dict(self._grant.requested), sort_keys=True)
         return self.digest(
-            record, Credential("client", f"{self._grant.client_credential}\0{asked}")
+            record, Credential("client", f"{self._grant.client_credential}\0{requested}")
         )
 
     def step_after(self, record: Record) -> int:
         """The number of the next failure in a row."""
-        return 1 + max(hold.step if hold else 0 for hold in (record.hold, self._own_hold))
+        return 1 + max(
+            backoff.step if backoff else 0 for backoff in (record.backoff, self._own_hold)
+        )
 
-    def hold_alone(self, record: Record, hold: Hold) -> None:
+    def back_off_alone(self, record: Record, backoff: Backoff) -> None:
         """Keep a hold that could not be written, for this process."""
         self._own_token = record.token
-        self._own_hold = hold._replace(set_at=self._machine.monotonic(), bound_to=None)
+        self._own_hold = backoff._replace(set_at=self._runtime.monotonic(), bound_to=None)
 
     def refuse_alone(self, record: Record, credential: Credential, error: TokenError) -> None:
         """Keep a refusal that could not be written, for this process."""
@@ -200,17 +202,17 @@ class Choice:
     def is_spent(self, view: View, secret: str) -> bool:
         """Whether a rotation has spent the refresh token *secret*, as far as can be known.
 
-        :raises Moved: if it has since *view*, which is out of date.
+        :raises Conflict: if it has since *view*, which is out of date.
         """
-        note = mark(secret)
+        note = spent_hash(secret)
         if note in view.record.spent:
             return True
-        if not self._slot.store.marked(note):
+        if not self._slot.store.was_spent(note):
             return False
         # What is marked was saved before: perhaps since this look.
         current = self._slot.look()
         if current.tag != view.tag:
-            raise Moved(current)
+            raise Conflict(current)
         return True
 
     def begin_anew(self) -> None:
@@ -227,7 +229,7 @@ class Choice:
             if credential.kind == "refresh_token"
         }
 
-    def pardon(self, secret: str | None = None, view: View | None = None) -> None:
+    def clear_refusals(self, secret: str | None = None, view: View | None = None) -> None:
         """Somebody says that it is worth another try.
 
         :param secret: the only refresh token that they mean, if they do not mean all.
@@ -239,12 +241,12 @@ class Choice:
             if secret in (None, credential.secret):
                 del self._own_refusals[credential]
 
-    def _is_meant(self, hold: Hold, record: Record) -> bool:
+    def _is_meant(self, backoff: Backoff, record: Record) -> bool:
         # In this order: a hash that nobody can guess from takes its time.
-        return hold.bound_to is None or hold.bound_to == self.client(record)
+        return backoff.bound_to is None or backoff.bound_to == self.client(record)
 
     def _content(self, view: View) -> tuple[str, str, int]:
         """Which process sees which record, and how often its token was replaced.  One empty slot is
         like another."""
         record = ("", 0) if view.tag is None else (view.record.salt, view.record.generation)
-        return self._machine.process(), *record
+        return self._runtime.process(), *record

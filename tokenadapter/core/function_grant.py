@@ -32,15 +32,15 @@ class FunctionGrant:
     """
 
     client_credential = ""
-    asked: Mapping[str, str] = {}
+    requested: Mapping[str, str] = {}
     urls: Sequence[str] = ()
     grace: float = 0.0
     deadline: float = 60.0
     asked_by: int | None = None
 
-    def __init__(self, function: TokenSource, whose: Mapping[str, str]) -> None:
+    def __init__(self, function: TokenSource, owner: Mapping[str, str]) -> None:
         self.function = function
-        self.whose = whose
+        self.owner = owner
         self._spends = False
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
@@ -70,7 +70,7 @@ def _has_refresh_token(answer: Answer) -> bool:
     return getattr(answer, "refresh_token", None) is not None
 
 
-def function_grant(source: TokenSource, whose: Mapping[str, str]) -> FunctionGrant:
+def function_grant(source: TokenSource, owner: Mapping[str, str]) -> FunctionGrant:
     """A grant around *source*, which is no grant itself.
 
     :param whose: whose tokens it obtains, since it cannot tell.
@@ -78,7 +78,7 @@ def function_grant(source: TokenSource, whose: Mapping[str, str]) -> FunctionGra
     """
     given: Any = source
     if callable(given) and not isinstance(given, type):
-        return FunctionGrant(source, whose)
+        return FunctionGrant(source, owner)
     raise TypeError(
         "a token source is a function of the previous token or a grant, not "
         f"{spelling.kind_of(given)}"

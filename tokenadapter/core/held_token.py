@@ -12,15 +12,15 @@ from typing import Self
 
 from tokenadapter.core.policy import windows
 from tokenadapter.core.record import Record
-from tokenadapter.core.runtime import Machine
+from tokenadapter.core.runtime import Runtime
 from tokenadapter.core.slot import View
 from tokenadapter.token import Token
 from tokenadapter.values import Value
 
-__all__ = ["Hand", "Holder", "Need", "Outcome"]
+__all__ = ["HeldToken", "Outcome", "RenewalRequest", "TokenHolder"]
 
 
-class Hand(Value):
+class HeldToken(Value):
     """A token and its three ends, each as seconds of remaining life at which it comes."""
 
     token: Token
@@ -84,19 +84,19 @@ class Outcome(Value):
     """Whether it was refused when it was new: for a while, nobody renews it for a refusal."""
 
 
-class Holder:
+class TokenHolder:
     """Holds the newest token that this process knows.
 
     :param early: whether a token may be renewed before anyone has to wait for it.
     :param notice: whether :meth:`fresh` gives notice of the first renewal, see :meth:`heed`.
     """
 
-    def __init__(self, machine: Machine, *, early: bool, notice: bool = False) -> None:
-        self._machine = machine
-        self._monotonic, self._wall = machine.monotonic, machine.wall
+    def __init__(self, runtime: Runtime, *, early: bool, notice: bool = False) -> None:
+        self._runtime = runtime
+        self._monotonic, self._wall = runtime.monotonic, runtime.wall
         self._early = early
         self._gives_notice = notice
-        self._hand: Hand | None = None
+        self._hand: HeldToken | None = None
         # Of the hand, what every request asks for.
         self._ready: tuple[Token | None, float, float] = (None, 0.0, 0.0)
         # When what is in hand was read or written, by our monotonic clock, and of which record.
@@ -104,7 +104,7 @@ class Holder:
         self._taken_of: Record | None = None
 
     @property
-    def hand(self) -> Hand | None:
+    def held(self) -> HeldToken | None:
         """What is in hand, in whatever state."""
         return self._hand
 
@@ -115,7 +115,7 @@ class Holder:
             return token
         return None
 
-    def heed(self) -> bool:
+    def should_preload(self) -> bool:
         """Whether a token that is fresh was not given out, once, as notice of the first renewal.
 
         That is in the third quarter of its fresh time; those who share it draw when.
@@ -128,30 +128,30 @@ class Holder:
 
     def left(self) -> float:
         """For how many more seconds the token in hand lives; 0 if there is none."""
-        hand = self._hand
-        return 0.0 if hand is None else self.left_of(hand)
+        held = self._hand
+        return 0.0 if held is None else self.left_of(held)
 
-    def left_of(self, hand: Hand) -> float:
+    def left_of(self, held: HeldToken) -> float:
         """For how many more seconds the token of *hand* lives."""
-        return hand.left(self._monotonic(), self._wall())
+        return held.left(self._monotonic(), self._wall())
 
-    def weigh(self, view: View) -> Hand:
+    def weigh(self, view: View) -> HeldToken:
         """What the token of a view would be in hand."""
         token, mine = view.record.token, self._hand
         assert token is not None
         known = mine if mine is not None and mine.token.is_same(token) else None
-        hand = Hand.take(
+        held = HeldToken.take(
             token,
-            u=self._machine.random() if known is None else known.u,
+            u=self._runtime.random() if known is None else known.u,
             early=self._early,
             now=view.read_at,
             monotonic=view.monotonic,
             wall=view.wall,
         )
         if known is None:
-            return hand
+            return held
         # A clock that was set back makes nothing younger.
-        return hand._replace(dies_monotonic=min(hand.dies_monotonic, known.dies_monotonic))
+        return held._replace(dies_monotonic=min(held.dies_monotonic, known.dies_monotonic))
 
     def take(self, view: View) -> Token | None:
         """Take the token of a view, unless what is in hand is newer, or alone alive.
@@ -160,14 +160,14 @@ class Holder:
         """
         if view.monotonic < self._taken_at and not self._is_later(view.record):
             return None  # it was read before what is in hand was written
-        hand, mine = self.weigh(view), self._hand
+        held, mine = self.weigh(view), self._hand
         replaced = None
-        if mine is not None and not mine.token.is_same(hand.token):
-            if hand.left(self._monotonic(), self._wall()) <= 0 < self.left():
+        if mine is not None and not mine.token.is_same(held.token):
+            if held.left(self._monotonic(), self._wall()) <= 0 < self.left():
                 return None
             replaced = mine.token
         self._taken_at, self._taken_of = max(view.monotonic, self._taken_at), view.record
-        self._hold(hand)
+        self._backoff(held)
         return replaced
 
     def _is_later(self, record: Record) -> bool:
@@ -188,29 +188,29 @@ class Holder:
     def redraw(self) -> None:
         """Draw anew where the soft window lies: this process was forked from another."""
         if self._hand is not None:
-            self._hold(self._hand.redrawn(self._machine.random()))
+            self._backoff(self._hand.redrawn(self._runtime.random()))
 
-    def _hold(self, hand: Hand) -> None:
-        self._hand = hand
+    def _backoff(self, held: HeldToken) -> None:
+        self._hand = held
         self._prime()
 
     def _prime(self) -> None:
         """Have :meth:`fresh` ready for what is in hand, also if another thread changes that."""
         while True:
-            hand = self._hand
-            self._ready = (None, 0.0, 0.0) if hand is None else self._ends(hand)
-            if self._hand is hand:
+            held = self._hand
+            self._ready = (None, 0.0, 0.0) if held is None else self._ends(held)
+            if self._hand is held:
                 return
 
-    def _ends(self, hand: Hand) -> tuple[Token, float, float]:
-        soft = hand.soft
-        if self._gives_notice and hand.token.expires_at is not None:
-            fresh = max(hand.left(self._monotonic(), self._wall()) - soft, 0.0)
-            soft += fresh * (1 + hand.u) / 4
-        return hand.token, hand.dies_monotonic - soft, hand.dies_wall - soft
+    def _ends(self, held: HeldToken) -> tuple[Token, float, float]:
+        soft = held.soft
+        if self._gives_notice and held.token.expires_at is not None:
+            fresh = max(held.left(self._monotonic(), self._wall()) - soft, 0.0)
+            soft += fresh * (1 + held.u) / 4
+        return held.token, held.dies_monotonic - soft, held.dies_wall - soft
 
 
-class Need(Value):
+class RenewalRequest(Value):
     """What a renewal is for."""
 
     rejected: Token | None = None
@@ -218,7 +218,7 @@ class Need(Value):
     fresh: bool = False
     """Whether a token that is stale will not do."""
     min_validity: float = 0.0
-    """For how many more seconds it shall live, if tokens like it do (see :class:`Hand`)."""
+    """For how many more seconds it shall live, if tokens like it do (see :class:`HeldToken`)."""
     waits: bool = True
     """Whether somebody waits for it: if not, others' renewals are left to them."""
     since: float | None = None

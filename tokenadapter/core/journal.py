@@ -34,7 +34,7 @@ class Journal:
         # Guards _counts.  Re-entrant, since a signal handler may count in mid-count.
         self._lock = threading.RLock()
 
-    def tell(self, name: str, *, is_raised: bool = False, **fields: Any) -> None:
+    def emit(self, name: str, *, is_raised: bool = False, **fields: Any) -> None:
         """An event of the class *name* of :mod:`tokenadapter.events` happened.
 
         :param is_raised: whether a caller gets an error that says the same.  Then the log has the
@@ -57,23 +57,23 @@ class Journal:
         """Put *event* where people read it: into the log."""
         logging.getLogger("tokenadapter").log(level, "%s", event)
 
-    def note(self, name: str, **fields: Any) -> None:
+    def count(self, name: str, **fields: Any) -> None:
         """As :meth:`tell`, of an event below the level WARNING: where nobody hears of those, it is
         counted, and no more is paid for it."""
         log = logging.getLogger("tokenadapter")
         if self.listener is None and not log.isEnabledFor(logging.INFO):
             self._count(name)
         else:
-            self.tell(name, **fields)
+            self.emit(name, **fields)
 
-    def tell_once(self, name: str, about: str = "", **fields: Any) -> None:
+    def emit_once(self, name: str, about: str = "", **fields: Any) -> None:
         """As :meth:`tell`, but not again after the first time.
 
         :param about: what the event is about, where it is told once of each.
         """
         if (name, about) not in self._told:
             self._told.add((name, about))
-            self.tell(name, **fields)
+            self.emit(name, **fields)
 
     def trace(self, what: str, error: Exception) -> None:
         """Log at level DEBUG the traceback of what code of the program raised."""

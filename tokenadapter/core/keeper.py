@@ -14,9 +14,9 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from weakref import WeakSet
 
-from tokenadapter.core.held_token import Hand, Holder, Need, Outcome
-from tokenadapter.core.record import Record, mark
-from tokenadapter.core.runtime import MACHINE, Machine
+from tokenadapter.core.held_token import HeldToken, Outcome, RenewalRequest, TokenHolder
+from tokenadapter.core.record import Record, spent_hash
+from tokenadapter.core.runtime import RUNTIME, Runtime
 from tokenadapter.core.slot import Slot, View
 from tokenadapter.late_imports import late
 from tokenadapter.token import Token
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from tokenadapter.core import function_grant, journal, pickling, renewal, reservation, worker
     from tokenadapter.core.journal import Journal
     from tokenadapter.core.renewal import Renewal
-    from tokenadapter.core.reservation import Claims
-    from tokenadapter.core.worker import Errands
+    from tokenadapter.core.reservation import Reservations
+    from tokenadapter.core.worker import RenewalWorker
     from tokenadapter.events import Event
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.stores import memory, urls
@@ -91,15 +91,15 @@ class TokenKeeper:
         renew_early: bool = True,
         lock_timeout: float = 30.0,
         inline: bool = False,
-        whose: Mapping[str, str] | None = None,
-        machine: Machine = MACHINE,
+        owner: Mapping[str, str] | None = None,
+        runtime: Runtime = RUNTIME,
     ) -> None:
         self.source = source
         # To ask isinstance() for the protocol would import inspect, from Python 3.12 on.
         if hasattr(source, "fetch") and not isinstance(source, type):
             self.grant: Grant = cast("Grant", source)
         else:
-            self.grant = function_grant.function_grant(source, whose or {})
+            self.grant = function_grant.function_grant(source, owner or {})
         if store is None:
             store = memory.own_store(self.grant)
         elif isinstance(store, (str, os.PathLike)):
@@ -117,13 +117,13 @@ class TokenKeeper:
         self.renew_early = renew_early
         self.lock_timeout = lock_timeout
         self.inline = inline
-        self._whose = whose
-        self._machine = machine
+        self._owner = owner
+        self._runtime = runtime
         self._spends: bool = getattr(self.grant, "spends", True)
         if self._spends:
-            machine.guard()  # in the main thread, perhaps for the only time
-        self._holder = Holder(machine, early=renew_early, notice=not inline)
-        self._slot = Slot(self.store, self.grant, machine)
+            runtime.guard()  # in the main thread, perhaps for the only time
+        self._holder = TokenHolder(runtime, early=renew_early, notice=not inline)
+        self._slot = Slot(self.store, self.grant, runtime)
         # What only renewals need is loaded and made by them: many programs end before their first.
         self._made: dict[str, Any] = {}
         self._has_glanced = self._has_compared = False
@@ -178,25 +178,27 @@ class TokenKeeper:
             outcome = self._in_hand(rejected, patient, min_validity)
         if outcome is not None:
             return outcome
-        started = self._machine.monotonic()
+        started = self._runtime.monotonic()
         patience = inf if timeout is None else timeout
         end = started + min(self.lock_timeout, patience)
         slack = min(_LAST_WORD, max(patience - self.lock_timeout, 0.0))
         if self._spends:
-            self._machine.guard()  # the program may have reset its signals
-        need = Need(rejected, patient, min_validity, since=started)
+            self._runtime.guard()  # the program may have reset its signals
+        need = RenewalRequest(rejected, patient, min_validity, since=started)
         try:
-            with self._claims.before_renewing(seen, end, partial(self._settle, need)) as found:
+            with self._reservations.before_renewing(
+                seen, end, partial(self._settle, need)
+            ) as found:
                 seen, outcome = found
                 outcome = outcome or self._errands.join(need, seen, end, slack)
         except Exception:
-            hand = self._holder.hand
-            if hand is None or self._holder.left() <= 0 or hand.token.is_same(rejected):
+            held = self._holder.held
+            if held is None or self._holder.left() <= 0 or held.token.is_same(rejected):
                 raise
             # It is old, but it lives: whatever failed, this caller need not notice.
-            return Outcome(hand.token, is_new=False)
+            return Outcome(held.token, is_new=False)
         if outcome.is_new:
-            self.journal.note("Waited", seconds=self._machine.monotonic() - started)
+            self.journal.count("Waited", seconds=self._runtime.monotonic() - started)
         return outcome
 
     def refresh(self, *, timeout: float | None = None) -> Token:
@@ -205,9 +207,9 @@ class TokenKeeper:
         :param timeout: as for :meth:`current`.
         :raises TokenError: if that fails too.
         """
-        stored = self._errands.aside(lambda renewal: renewal.pardon())
-        hand = self._holder.hand
-        return self.obtain(stored if hand is None else hand.token, timeout=timeout).token
+        stored = self._errands.aside(lambda renewal: renewal.clear_refusals())
+        held = self._holder.held
+        return self.obtain(stored if held is None else held.token, timeout=timeout).token
 
     def adopt(self, token: Token | Mapping[str, Any]) -> Token:
         """Put a token that was obtained elsewhere into the store: a new beginning.
@@ -236,19 +238,19 @@ class TokenKeeper:
         if isinstance(token, Mapping):
             if "access_token" not in token and token.get("refresh_token"):
                 return self._adopted(partial(_presented, token["refresh_token"]))
-            token = Token.from_dict(token, now=self._machine.wall())
+            token = Token.from_dict(token, now=self._runtime.wall())
         elif not isinstance(token, Token):
             raise TypeError(f"adopt() takes a Token or a mapping, not {type(token).__name__}")
         return self._adopted(lambda renewal: renewal.adopt(token))
 
     def _adopted(self, work: Callable[[Renewal], Outcome]) -> Token:
         adopted = self._errands.aside(work).token
-        hand = self._holder.hand
-        if hand is not None and not hand.token.is_same(adopted):
+        held = self._holder.held
+        if held is not None and not held.token.is_same(adopted):
             # It has expired, and the one before it, which lives, is of another login.
             self._holder.drop()
-        self._errands.tell_anew()
-        self.journal.note("Adopted", token=adopted.fingerprint)
+        self._errands.forget_failure()
+        self.journal.count("Adopted", token=adopted.fingerprint)
         return adopted
 
     def forget(self, revoke: Callable[[Token], object] | None = None) -> Token | None:
@@ -296,7 +298,7 @@ class TokenKeeper:
             the token cannot be saved.
         :returns: ``False`` if a renewal is still under way, or if the renewal itself called this.
         """
-        errands: Errands | None = self._made.get("errands")
+        errands: RenewalWorker | None = self._made.get("worker")
         return errands is None or errands.flight.wait(inf if timeout is None else timeout)
 
     @property
@@ -321,22 +323,22 @@ class TokenKeeper:
     def _in_hand(
         self, rejected: Token | None, patient: bool, min_validity: float = 0.0
     ) -> Outcome | None:
-        hand = self._holder.hand
-        if hand is None or hand.token.is_same(rejected):
+        held = self._holder.held
+        if held is None or held.token.is_same(rejected):
             return None
         left = self._holder.left()
-        if left <= hand.hard:
+        if left <= held.hard:
             return None
-        if min_validity > 0 and left <= hand.least(fresh=patient, min_validity=min_validity):
+        if min_validity > 0 and left <= held.least(fresh=patient, min_validity=min_validity):
             return None
-        if rejected is None and left <= hand.soft:
+        if rejected is None and left <= held.soft:
             if patient:
                 return None
-            hand = self._renew_in_background(hand, left, min_validity)
-        elif self._holder.heed():
+            held = self._renew_in_background(held, left, min_validity)
+        elif self._holder.should_preload():
             # So that many who share it do not do so all at once when the time has come.
-            self._machine.start(self._errands.load)
-        return Outcome(hand.token, is_new=False)
+            self._runtime.start(self._errands.load)
+        return Outcome(held.token, is_new=False)
 
     def _glance(self) -> View | None:
         """A look into the store: the token there is taken, if no renewal has to decide about it.
@@ -354,10 +356,10 @@ class TokenKeeper:
 
     def _usable(self, view: View) -> Token | None:
         """The token of a view, if it is plainly ours."""
-        is_ours = dict(view.record.asked) == dict(self.grant.asked) and not view.is_foreign
+        is_ours = dict(view.record.requested) == dict(self.grant.requested) and not view.is_foreign
         return view.record.token if is_ours and not view.lags else None
 
-    def _settle(self, need: Need, view: View, first: View) -> Outcome | None:
+    def _settle(self, need: RenewalRequest, view: View, first: View) -> Outcome | None:
         """The outcome, if *view* makes a renewal needless that *first* did not."""
         outcome = self._in_hand(need.rejected, need.fresh, need.min_validity)
         if outcome is not None:
@@ -368,54 +370,56 @@ class TokenKeeper:
         # Minted since: somebody renewed for us, and clocks differ.
         return Outcome(token, is_new=True)
 
-    def _renew_in_background(self, hand: Hand, left: float, min_validity: float) -> Hand:
+    def _renew_in_background(self, held: HeldToken, left: float, min_validity: float) -> HeldToken:
         """Have the stale token in hand renewed, unless others do or did: what to go on with.
 
         :param left: for how many more seconds it lives.
         :param min_validity: for how many more seconds it is needed.
         """
-        now = self._machine.monotonic()
+        now = self._runtime.monotonic()
         if now < self._look_again or self._is_renewing():
-            return hand
-        self._look_again = now + (hand.soft - hand.hard) / _LOOKS_PER_WINDOW
-        if self._machine.exiting() or (self._spends and not self._machine.guard()):
-            return hand  # its answer may find nobody
-        claims = self._claims
+            return held
+        self._look_again = now + (held.soft - held.hard) / _LOOKS_PER_WINDOW
+        if self._runtime.exiting() or (self._spends and not self._runtime.guard()):
+            return held  # its answer may find nobody
+        reservations = self._reservations
         # For half of the time: whoever has claimed it may have been stopped.
-        is_believed = left > (hand.soft + hand.hard) / 2
-        if is_believed and claims.are_taken():
-            return hand
+        is_believed = left > (held.soft + held.hard) / 2
+        if is_believed and reservations.are_taken():
+            return held
         # Of a store that has claims, a look costs less than a helper thread.
-        seen = self._glance() if claims.exist else None
-        found = self._holder.hand or hand
-        if found.token.is_same(hand.token):
-            claim = claims.take if is_believed else claims.take_anyhow
-            self._errands.begin(Need(fresh=True, waits=False), seen, claim)
+        seen = self._glance() if reservations.exist else None
+        found = self._holder.held or held
+        if found.token.is_same(held.token):
+            reservation = reservations.take if is_believed else reservations.take_anyhow
+            self._errands.begin(RenewalRequest(fresh=True, waits=False), seen, reservation)
             if not self.inline:
-                return hand
-            found = self._holder.hand or hand
+                return held
+            found = self._holder.held or held
         least = found.least(fresh=False, min_validity=min_validity)
-        return found if self._holder.left_of(found) > least else hand
+        return found if self._holder.left_of(found) > least else held
 
     @property
-    def _claims(self) -> Claims:
+    def _reservations(self) -> Reservations:
         return self._once(
-            "claims",
-            lambda: reservation.Claims(self._slot, self._machine, self._glance, self._is_renewing),
+            "reservations",
+            lambda: reservation.Reservations(
+                self._slot, self._runtime, self._glance, self._is_renewing
+            ),
         )
 
     def _is_renewing(self) -> bool:
-        errands: Errands | None = self._made.get("errands")
+        errands: RenewalWorker | None = self._made.get("worker")
         return errands is not None and errands.flight.under_way() is not None
 
     @property
-    def _errands(self) -> Errands:
+    def _errands(self) -> RenewalWorker:
         return self._once(
-            "errands",
-            lambda: worker.Errands(
+            "worker",
+            lambda: worker.RenewalWorker(
                 self.store,
                 self.grant,
-                self._machine,
+                self._runtime,
                 self.journal,
                 self._holder,
                 renewal=lambda: self._renewal,
@@ -432,7 +436,7 @@ class TokenKeeper:
             lambda: renewal.Renewal(
                 self._slot,
                 self.grant,
-                self._machine,
+                self._runtime,
                 self.journal,
                 weigh=self._holder.weigh,
                 take=self._take,
@@ -452,7 +456,7 @@ class TokenKeeper:
         if self._holder.take(view) is not None:
             self._look_again = 0.0
             if not minted and view.record.token is not None:
-                self.journal.note("Found", token=view.record.token.fingerprint)
+                self.journal.count("Found", token=view.record.token.fingerprint)
 
     def _compare_first(self, record: Record) -> None:
         """Say so if what is stored did not begin with what is configured."""
@@ -462,9 +466,9 @@ class TokenKeeper:
         firsts = [item.secret for item in self.grant.credentials(token) if item.first]
         if token is None or not firsts:
             return
-        known = {mark(token.refresh_token or ""), record.origin, *record.spent}
-        if any(mark(secret) not in known for secret in firsts):
-            self.journal.tell("FirstTokenUnused", store=repr(self.store))
+        known = {spent_hash(token.refresh_token or ""), record.origin, *record.spent}
+        if any(spent_hash(secret) not in known for secret in firsts):
+            self.journal.emit("FirstTokenUnused", store=repr(self.store))
 
     # --- copies of this process ----------------------------------------------------------
 
@@ -485,16 +489,16 @@ class TokenKeeper:
             "renew_early": self.renew_early,
             "lock_timeout": self.lock_timeout,
             "inline": self.inline,
-            "whose": self._whose,
+            "owner": self._owner,
         }
 
     def _after_fork(self) -> None:
-        errands = self._made.get("errands")
+        errands = self._made.get("worker")
         if errands is not None:
             errands.flight.reset()  # the helper thread is not here
-        claims = self._made.get("claims")
-        if claims is not None:
-            claims.reset()
+        reservations = self._made.get("reservations")
+        if reservations is not None:
+            reservations.reset()
         self._slot.forget()
         journal = self._made.get("journal")
         if journal is not None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tokenadapter import process_names
-from tokenadapter.core.record import Hold, Tombstone
+from tokenadapter.core.record import Backoff, Tombstone
 from tokenadapter.errors import (
     NEW_LOGIN,
     LockTimeout,
@@ -82,14 +82,14 @@ def spent_before(store: TokenStore) -> RefreshConfigError:
     )
 
 
-def held(hold: Hold, left: float, now: float) -> TokenError:
+def held(backoff: Backoff, left: float, now: float) -> TokenError:
     """The error of a hold that binds for *left* more seconds."""
-    told = f"{hold.cause} Nobody asks again for {left:.1f} s."
-    if hold.kind == "config":
-        return RefreshConfigError(told, error=hold.error)
-    if hold.kind == "refused":
-        return ReauthRequired(told, error=hold.error)
-    return RefreshTemporarilyFailed(told, error=hold.error, retry_at=now + left)
+    told = f"{backoff.cause} Nobody asks again for {left:.1f} s."
+    if backoff.kind == "config":
+        return RefreshConfigError(told, error=backoff.error)
+    if backoff.kind == "refused":
+        return ReauthRequired(told, error=backoff.error)
+    return RefreshTemporarilyFailed(told, error=backoff.error, retry_at=now + left)
 
 
 def dead(stone: Tombstone) -> ReauthRequired:
@@ -232,7 +232,7 @@ def source_returned(why: Exception) -> RefreshConfigError:
     )
 
 
-def _described(whose: Mapping[str, str]) -> str:
+def _described(owner: Mapping[str, str]) -> str:
     return (
-        ", ".join(f"{name} {value!r:.200}" for name, value in whose.items()) or "an unnamed source"
+        ", ".join(f"{name} {value!r:.200}" for name, value in owner.items()) or "an unnamed source"
     )

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["RETRY_AFTER_LIMIT", "backoff", "windows"]
+__all__ = ["RETRY_AFTER_LIMIT", "backoff_duration", "windows"]
 
 # Seconds: the longest wait that a server's Retry-After can ask of us.
 RETRY_AFTER_LIMIT: Final = 3600.0
@@ -43,7 +43,7 @@ def windows(lifetime: float, u: float) -> tuple[float, float]:
     return soft, hard
 
 
-def backoff(step: int, u: float) -> float:
+def backoff_duration(step: int, u: float) -> float:
     """How long to hold off after failure number *step* (from 1) in a row, in seconds.
 
     5 s, doubled each time, at most 60 s, and spread by half either way.

@@ -13,11 +13,11 @@ from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tokenadapter.core import policy
-from tokenadapter.core.eligibility import Choice
+from tokenadapter.core.eligibility import Eligibility
 from tokenadapter.core.journal import Journal
-from tokenadapter.core.record import Hold, Intent, Record, Waiter, mark
-from tokenadapter.core.runtime import Machine
-from tokenadapter.core.slot import Moved, Slot, View
+from tokenadapter.core.record import Backoff, Intent, Record, Waiter, spent_hash
+from tokenadapter.core.runtime import Runtime
+from tokenadapter.core.slot import Conflict, Slot, View
 from tokenadapter.late_imports import late
 from tokenadapter.token import Token
 from tokenadapter.values import always
@@ -60,12 +60,12 @@ class Presenter:
     """Presents credentials of one grant for one slot."""
 
     def __init__(
-        self, slot: Slot, grant: Grant, choice: Choice, machine: Machine, journal: Journal
+        self, slot: Slot, grant: Grant, eligibility: Eligibility, runtime: Runtime, journal: Journal
     ) -> None:
         self._slot = slot
         self._grant = grant
-        self._choice = choice
-        self._machine = machine
+        self._eligibility = eligibility
+        self._runtime = runtime
         self._journal = journal
 
     def present(
@@ -87,7 +87,7 @@ class Presenter:
         """
         if not credential.single_use:
             return self._present(lock, view, credential, previous, serve_unsaved)
-        with self._machine.presenting(self._grant.deadline) as may_begin:
+        with self._runtime.presenting(self._grant.deadline) as may_begin:
             if not may_begin:
                 raise messages.ending()
             return self._present(lock, view, credential, previous, serve_unsaved)
@@ -111,10 +111,10 @@ class Presenter:
             sent = credential._replace(may_be_sent=self._may_be_sent(lock, view))
         elif not lock.confirm():
             return None
-        started = self._machine.monotonic()
+        started = self._runtime.monotonic()
         answer = self._ask(view, sent, previous)
         if waiter is not None:
-            self._choice.awaits_no_more(waiter)
+            self._eligibility.awaits_no_more(waiter)
         if not isinstance(answer, _Minted):
             if getattr(answer, "processed", None) is False and not sent.may_be_sent():
                 self._withdraw(view, before)
@@ -125,15 +125,15 @@ class Presenter:
                 raise answer
             self._tell_all(lock, view, before, credential, answer, waiter)
             return None
-        self._choice.begin_anew()
+        self._eligibility.begin_anew()
         self._compare_scope(answer.token)
         saved = self._save(lock, view, found, answer, credential, waiter, serve_unsaved)
         if saved is not None:
-            self._journal.note(
+            self._journal.count(
                 "Renewed",
                 token=answer.token.fingerprint,
                 presented=credential.kind,
-                seconds=self._machine.monotonic() - started,
+                seconds=self._runtime.monotonic() - started,
             )
         elif credential.adopted:
             raise messages.spent_before(self._slot.store)
@@ -147,21 +147,21 @@ class Presenter:
             spent by it.
         :raises TokenError: if there is no new token.
         """
-        credential = self._choice.credential_that_spends_nothing()
+        credential = self._eligibility.credential_that_spends_nothing()
         if credential is None:
             return None
-        self._journal.tell_once("StoreFailed", error=str(trouble))
+        self._journal.emit_once("StoreFailed", error=str(trouble))
         view = self._slot.nowhere()
-        self._choice.raise_if_held(view.record, view.read_at)
+        self._eligibility.raise_if_backing_off(view.record, view.read_at)
         answer = self._ask(view, credential, None)
         if not isinstance(answer, _Minted):
             if not _is_local(answer):
-                hold = None if _is_final(answer, credential) else self._hold(view, answer)
-                self._keep(view.record, credential, answer, hold)
+                backoff = None if _is_final(answer, credential) else self._backoff(view, answer)
+                self._keep(view.record, credential, answer, backoff)
             raise answer
-        self._choice.begin_anew()
+        self._eligibility.begin_anew()
         self._compare_scope(answer.token)
-        record = view.record.minted(answer.token, self._grant.asked, view.read_at)
+        record = view.record.minted(answer.token, self._grant.requested, view.read_at)
         return view._replace(record=record)
 
     def storable(self, token: Token) -> Token:
@@ -171,7 +171,7 @@ class Presenter:
                 return token
         except (TypeError, ValueError, RecursionError):
             pass  # no JSON, or nested too deeply
-        self._journal.tell("ExtrasDropped", token=token.fingerprint)
+        self._journal.emit("ExtrasDropped", token=token.fingerprint)
         return token.replace(
             extras=None,
             scope=token.scope and token.scope[:_LONGEST_TEXT],
@@ -182,14 +182,14 @@ class Presenter:
         """Say so if less was granted than was asked for."""
         # Without a scope in the answer, all was granted (RFC 6749 section 5.1).
         granted = (token.scope or "").replace(",", " ").split()
-        missing = set(self._grant.asked.get("scope", "").split()).difference(granted)
+        missing = set(self._grant.requested.get("scope", "").split()).difference(granted)
         if granted and missing:
-            self._journal.tell_once("ScopeNarrowed", missing=" ".join(sorted(missing)))
+            self._journal.emit_once("ScopeNarrowed", missing=" ".join(sorted(missing)))
 
     def _waiter(self, view: View) -> Waiter:
         """This process, which is about to await an answer."""
         waits = _sending(view) + self._grant.deadline + _CLOCKS
-        return Waiter(self._machine.process(), self._slot.now(view) + waits)
+        return Waiter(self._runtime.process(), self._slot.now(view) + waits)
 
     def _announce(
         self, lock: StoreLock, view: View, credential: Credential, waiter: Waiter
@@ -201,7 +201,7 @@ class Presenter:
         :raises StoreError: if something stands in the way.
         """
         before = view.record
-        key = self._choice.digest(before, credential)
+        key = self._eligibility.digest(before, credential)
         intent = before.presenting(key, self._slot.stamp(view), waiter)
         announced = self._slot.write(view, intent)
         is_ready = False
@@ -216,7 +216,7 @@ class Presenter:
         finally:
             if not is_ready:
                 # Nothing is sent: let it be as if nothing had been announced.
-                self._choice.awaits_no_more(waiter)
+                self._eligibility.awaits_no_more(waiter)
                 self._withdraw(announced, before)
         return announced if is_ready else None
 
@@ -235,8 +235,8 @@ class Presenter:
         if self._slot.lock_ends_with_holder or not self._grant.grace:
             return always
         is_certain: Callable[[], bool] = getattr(lock, "is_certain", always)
-        is_alone = len(self._choice.waiters(view)) <= 1
-        return lambda: is_certain() and (is_alone or self._choice.grace_left(view) > 0)
+        is_alone = len(self._eligibility.waiters(view)) <= 1
+        return lambda: is_certain() and (is_alone or self._eligibility.grace_left(view) > 0)
 
     def _withdraw(self, announced: View, before: Record) -> None:
         """Write down that nothing was sent after all.
@@ -248,7 +248,7 @@ class Presenter:
             while True:
                 try:
                     self._slot.write(view, record)
-                except Moved as moved:
+                except Conflict as moved:
                     view = moved.view
                     if view.record.intent != announced.record.intent:
                         return
@@ -257,14 +257,14 @@ class Presenter:
                     return
 
     def _try_to_write(self, view: View, record: Record) -> None:
-        with suppress(errors.StoreError, Moved):
+        with suppress(errors.StoreError, Conflict):
             self._slot.write(view, record)
 
     def _ask(
         self, view: View, credential: Credential, previous: Token | None
     ) -> _Minted | TokenError:
         """Present *credential*, and understand what comes of it."""
-        sent_at, wall = self._slot.stamp(view), self._machine.wall()
+        sent_at, wall = self._slot.stamp(view), self._runtime.wall()
         intent = view.record.intent
         if credential.single_use and intent is not None:
             # Presented again, it may be answered with the token of the first time, which is older
@@ -301,21 +301,21 @@ class Presenter:
         """
         before = found.record
         is_spent = minted.rotated and (credential.single_use or credential.opaque)
-        note = mark(credential.secret) if is_spent else None
+        note = spent_hash(credential.secret) if is_spent else None
         # It may be shown to us again: by the configuration, a function, or who adopts it once more.
         for_good = credential.first or credential.opaque or note == before.origin
         begins = before.token is None or before.token.refresh_token != credential.secret
         origin: str | None = None
         seeds: tuple[str, ...] = ()
         if begins and credential.first:
-            origin, seeds = mark(credential.secret), self._slot.seeds(found)
+            origin, seeds = spent_hash(credential.secret), self._slot.seeds(found)
         tag, attempts, last_try = self._slot.new_tag(view), 0, inf
         # However late it is saved: what others obtained meanwhile is newer.
         obtained = self._slot.stamp(view)
         while True:
             record = view.record.minted(
                 minted.token,
-                self._grant.asked,
+                self._grant.requested,
                 obtained,
                 note if for_good else None,
                 intent=None if minted.rotated else self._left(view, credential),
@@ -325,7 +325,7 @@ class Presenter:
             )
             try:
                 view = self._slot.write(view, record, tag)
-            except Moved as moved:
+            except Conflict as moved:
                 view = moved.view
                 if minted.token.is_same(view.record.token):
                     break  # it was written, the answer got lost, and somebody has added to it
@@ -335,20 +335,20 @@ class Presenter:
                     intent = view.record.intent
                     if waiter is not None and intent is not None and waiter in intent.awaited:
                         # Others kept the intent beside their token for us alone.
-                        self._try_to_write(view, view.record.unknown(view.record.hold, waiter))
+                        self._try_to_write(view, view.record.unknown(view.record.backoff, waiter))
                     return None
                 tag = self._slot.new_tag(view)
             except Exception as error:  # noqa: BLE001 - a spent token is lost by nothing
                 attempts += 1
                 unsaved = view._replace(record=record)
                 if not (credential.single_use or is_spent):
-                    self._journal.tell_once("StoreFailed", error=str(error))
+                    self._journal.emit_once("StoreFailed", error=str(error))
                     return unsaved
-                if self._machine.exiting() or not self._machine.is_helper():
-                    last_try = min(last_try, self._machine.monotonic() + _LAST_TRIES)
-                is_lost = self._machine.monotonic() > last_try
+                if self._runtime.exiting() or not self._runtime.is_helper():
+                    last_try = min(last_try, self._runtime.monotonic() + _LAST_TRIES)
+                is_lost = self._runtime.monotonic() > last_try
                 if attempts == 1 or is_lost:
-                    self._journal.tell(
+                    self._journal.emit(
                         "SaveFailed",
                         token=minted.token.fingerprint,
                         error=str(error),
@@ -357,7 +357,7 @@ class Presenter:
                 if is_lost:
                     return unsaved
                 serve_unsaved(unsaved)
-                self._machine.sleep(min(0.1 * 2.0 ** min(attempts, 6), 5.0))
+                self._runtime.sleep(min(0.1 * 2.0 ** min(attempts, 6), 5.0))
                 # A lease is kept alive for as long as this goes on.
                 lock.confirm()
             else:
@@ -372,11 +372,11 @@ class Presenter:
         Another that had the lock later, or earlier, may await an answer, too: by that, the server
         may spend it yet.
         """
-        intent, mine = view.record.intent, self._machine.process()
+        intent, mine = view.record.intent, self._runtime.process()
         if not credential.single_use or intent is None or self._slot.lock_ends_with_holder:
             return None
-        others = tuple(one for one in self._choice.waiters(view) if one.owner != mine)
-        if not others or intent.credential != self._choice.digest(view.record, credential):
+        others = tuple(one for one in self._eligibility.waiters(view) if one.process != mine)
+        if not others or intent.credential != self._eligibility.digest(view.record, credential):
             return None
         return intent._replace(attempt=len(others), awaited=others)
 
@@ -384,9 +384,9 @@ class Presenter:
         """Remember what was spent, if anything was, for when the record is lost."""
         try:
             if note is not None:
-                self._slot.store.mark(note, for_good=for_good)
+                self._slot.store.remember_spent(note, for_good=for_good)
         except errors.StoreError as error:
-            self._journal.tell_once("StoreFailed", error=str(error))
+            self._journal.emit_once("StoreFailed", error=str(error))
 
     def _still_counts(
         self, view: View, before: Record, credential: Credential, minted: _Minted
@@ -410,7 +410,7 @@ class Presenter:
         if not credential.single_use:
             return True
         if record.intent is not None:
-            key = self._choice.digest(record, credential)
+            key = self._eligibility.digest(record, credential)
             if record.intent.credential != key:
                 # Another one is presented, by somebody who hands it in or since ours was refused.
                 if record.tombstone(key) is not None:
@@ -426,7 +426,7 @@ class Presenter:
         program keeps nobody from trying again."""
         if _is_unknown(failure):
             # Of a mistake in code nobody knows whether the request was sent before.
-            self._try_to_write(view, view.record.unknown(before.hold, waiter))
+            self._try_to_write(view, view.record.unknown(before.backoff, waiter))
         else:
             self._withdraw(view, before)
 
@@ -446,24 +446,24 @@ class Presenter:
         is_final = _is_final(failure, credential)
         while True:
             # Anew for each view: it may be of another record, with a salt of its own.
-            hold = None if is_final else self._hold(view, failure)
+            backoff = None if is_final else self._backoff(view, failure)
             try:
-                failed = self._failed(view, before, credential, failure, hold, waiter)
+                failed = self._failed(view, before, credential, failure, backoff, waiter)
                 self._slot.write(view, failed)
                 break
-            except Moved as moved:
+            except Conflict as moved:
                 # Who has lost the lock leaves the record to those who have it.
                 view = moved.view
                 if lock.confirm() and self._is_still_ours(view, before, credential):
                     continue
                 # A hold binds us as long as the token that we saw is there, a refusal in any case.
-                self._keep(before if hold else view.record, credential, failure, hold)
+                self._keep(before if backoff else view.record, credential, failure, backoff)
                 if credential.adopted and not is_final:
                     # What others have renewed meanwhile is no answer to whoever adopts this.
                     raise failure from failure.__cause__
                 return
             except errors.StoreError:
-                self._keep(before, credential, failure, hold)
+                self._keep(before, credential, failure, backoff)
                 raise failure from failure.__cause__
         if not is_final:
             raise failure
@@ -474,39 +474,41 @@ class Presenter:
         before: Record,
         credential: Credential,
         failure: TokenError,
-        hold: Hold | None,
+        backoff: Backoff | None,
         waiter: Waiter | None,
     ) -> Record:
         """What becomes of the record."""
-        if hold is None:
+        if backoff is None:
             return view.record.refused(
-                self._choice.digest(view.record, credential),
+                self._eligibility.digest(view.record, credential),
                 credential.kind,
                 self._slot.stamp(view),
                 error=getattr(failure, "error", None),
                 cause=_cause(failure),
             )
         if _is_unknown(failure):
-            return view.record.unknown(hold, waiter)
-        return view.record.unprocessed(before, hold)
+            return view.record.unknown(backoff, waiter)
+        return view.record.unprocessed(before, backoff)
 
     def _keep(
-        self, record: Record, credential: Credential, failure: TokenError, hold: Hold | None
+        self, record: Record, credential: Credential, failure: TokenError, backoff: Backoff | None
     ) -> None:
         """Remember in this process a failure that cannot be written down."""
-        if hold is None:
-            self._choice.refuse_alone(record, credential, failure)
+        if backoff is None:
+            self._eligibility.refuse_alone(record, credential, failure)
         else:
-            self._choice.hold_alone(record, hold)
+            self._eligibility.back_off_alone(record, backoff)
 
-    def _hold(self, view: View, failure: TokenError) -> Hold:
+    def _backoff(self, view: View, failure: TokenError) -> Backoff:
         record, now = view.record, self._slot.stamp(view)
-        step = self._choice.step_after(record)
+        step = self._eligibility.step_after(record)
         cause, error = _cause(failure), getattr(failure, "error", None)
         if not isinstance(failure, errors.RefreshTemporarilyFailed):
             kind = "refused" if isinstance(failure, errors.ReauthRequired) else "config"
-            return Hold(now, _CONFIG_HOLD, step, self._choice.client(record), kind, error, cause)
-        duration = policy.backoff(step, self._machine.random())
+            return Backoff(
+                now, _CONFIG_HOLD, step, self._eligibility.client(record), kind, error, cause
+            )
+        duration = policy.backoff_duration(step, self._runtime.random())
         if failure.retry_after is not None:
             duration = min(max(failure.retry_after, 1.0), policy.RETRY_AFTER_LIMIT)
         if failure.processed is None and record.intent is not None:
@@ -514,8 +516,8 @@ class Presenter:
             grace_left = record.intent.first_sent + self._grant.grace - now
             if grace_left > 1:
                 duration = min(duration, grace_left / 2)
-        failure.retry_at = self._machine.wall() + duration
-        return Hold(now, duration, step, None, "temporary", error, cause)
+        failure.retry_at = self._runtime.wall() + duration
+        return Backoff(now, duration, step, None, "temporary", error, cause)
 
 
 def _known_errors() -> tuple[type[TokenError], ...]:

@@ -43,7 +43,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from tokenadapter.core.policy import backoff
+from tokenadapter.core.policy import backoff_duration
 from tokenadapter.late_imports import late
 from tokenadapter.token import Token
 from tokenadapter.values import Value, one_line
@@ -53,7 +53,17 @@ if TYPE_CHECKING:
 else:
     hashlib = late("hashlib")
 
-__all__ = ["Hold", "Intent", "Record", "Replaced", "Tombstone", "Waiter", "digest", "load", "mark"]
+__all__ = [
+    "Backoff",
+    "Intent",
+    "Record",
+    "Replaced",
+    "Tombstone",
+    "Waiter",
+    "digest",
+    "load",
+    "spent_hash",
+]
 
 # What this version writes, and the latest that it can read.
 _FORMAT = 1
@@ -69,7 +79,7 @@ _LATER = 0.001
 _SLACK = 1.0
 # Texts that errors, logs and the command show: a program that can write to the store could have
 # them look like several lines.  The causes that we write are on one line, and shorter than that.
-_SHOWN = frozenset({"cause", "error", "owner", "reason"})
+_SHOWN = frozenset({"cause", "error", "process", "reason"})
 _LONGEST_TEXT = 1000
 # No number in a record is as large.
 _FURTHEST = 1e12
@@ -79,8 +89,8 @@ _NUMBERS = frozenset({"first_sent", "attempt", "until", "at", "set_at", "duratio
 class Waiter(Value):
     """Who awaits the answer to a presentation."""
 
-    owner: str
-    """The process (:mod:`tokenadapter.process_names`)."""
+    process: str
+    """Its name (:mod:`tokenadapter.process_names`)."""
     until: float
     """When it has given up at the latest."""
 
@@ -106,7 +116,7 @@ class Tombstone(Value):
     cause: str = ""
 
 
-class Hold(Value):
+class Backoff(Value):
     """Until when something is not done, set at one moment for a number of seconds.
 
     Outside that span it is void: also before it, for then the clock was set back.
@@ -135,23 +145,23 @@ class Hold(Value):
 class Replaced(Value):
     """What was asked for, until somebody asked for something else."""
 
-    asked: Mapping[str, str]
+    requested: Mapping[str, str]
     at: float
 
 
 class Record(Value):
     """What a store holds for one slot."""
 
-    whose: Mapping[str, str]
-    asked: Mapping[str, str]
+    owner: Mapping[str, str]
+    requested: Mapping[str, str]
     salt: str
     token: Token | None = None
     replaced: tuple[Replaced, ...] = ()
     """What was asked for before :attr:`asked` took its place."""
     intent: Intent | None = None
     tombstones: tuple[Tombstone, ...] = ()
-    hold: Hold | None = None
-    distrust: Hold | None = None
+    backoff: Backoff | None = None
+    distrust: Backoff | None = None
     """For how long a token that was refused when new is not renewed, bound to its fingerprint."""
     origin: str | None = None
     """The mark of the refresh token, configured or adopted, that began this chain of renewals."""
@@ -197,17 +207,17 @@ class Record(Value):
             return True
         return self.token.expires_at is not None and self.token.expires_at <= now
 
-    def conflicts(self, asked: Mapping[str, str], now: float) -> bool:
+    def conflicts(self, requested: Mapping[str, str], now: float) -> bool:
         """Whether the token here took the place of one that was asked for by *asked*, lately, and
         lives: to replace it once more would begin a quarrel."""
         return not self.is_expired(now) and any(
-            dict(past.asked) == dict(asked) and now < past.at + _REPLACED_REMEMBERED
+            dict(past.requested) == dict(requested) and now < past.at + _REPLACED_REMEMBERED
             for past in self.replaced
         )
 
     def ttl(self, now: float) -> float | None:
         """For how many seconds the record is worth keeping; ``None``: for good."""
-        if self.tombstones or self.spent or self.intent or self.hold or self.token is None:
+        if self.tombstones or self.spent or self.intent or self.backoff or self.token is None:
             return None
         if self.token.refresh_token is not None or self.token.expires_at is None:
             return None
@@ -254,7 +264,7 @@ class Record(Value):
     def minted(
         self,
         token: Token,
-        asked: Mapping[str, str],
+        requested: Mapping[str, str],
         now: float,
         spent: str | None = None,
         *,
@@ -271,15 +281,15 @@ class Record(Value):
         :param origin: the mark of the refresh token by which it begins.
         :param seeds: what then takes the place of :attr:`seeds`.
         """
-        replaced = tuple(past for past in self.replaced if dict(past.asked) != dict(asked))
-        if self.token is not None and dict(self.asked) != dict(asked):
-            replaced = (*replaced, Replaced(self.asked, now))[-_REPLACED_KEPT:]
+        replaced = tuple(past for past in self.replaced if dict(past.requested) != dict(requested))
+        if self.token is not None and dict(self.requested) != dict(requested):
+            replaced = (*replaced, Replaced(self.requested, now))[-_REPLACED_KEPT:]
         return self._replace(
             token=token,
-            asked=asked,
+            requested=requested,
             replaced=replaced,
             intent=intent,
-            hold=None,
+            backoff=None,
             origin=self.origin if origin is None else origin,
             seeds=self.seeds if origin is None else seeds,
             spent=self.spent if spent is None or spent in self.spent else (*self.spent, spent),
@@ -289,7 +299,7 @@ class Record(Value):
         )
 
     def adopted(
-        self, token: Token, asked: Mapping[str, str], now: float, seeds: tuple[str, ...] = ()
+        self, token: Token, requested: Mapping[str, str], now: float, seeds: tuple[str, ...] = ()
     ) -> Self:
         """A token came from elsewhere, a login or another library's cache: a new beginning.
 
@@ -298,7 +308,7 @@ class Record(Value):
         refresh = token.refresh_token
         alive = None if refresh is None else digest(self.salt, "refresh_token", refresh)
         return self.forgotten(now)._replace(
-            asked=asked,
+            requested=requested,
             token=token,
             # A refresh token that is dead stays dead; a password may be good by now.
             tombstones=tuple(
@@ -306,7 +316,7 @@ class Record(Value):
                 for stone in self.tombstones
                 if stone.kind == "refresh_token" and stone.credential != alive
             ),
-            origin=None if refresh is None else mark(refresh),
+            origin=None if refresh is None else spent_hash(refresh),
             seeds=seeds,
         )
 
@@ -317,9 +327,9 @@ class Record(Value):
         kept = [stone for stone in self.tombstones if stone.credential != credential]
         return self._replace(tombstones=tuple(kept))
 
-    def pardoned(self) -> Self:
+    def without_refusals(self) -> Self:
         """Somebody says that it is worth another try: nothing is held or refused any more."""
-        return self._replace(tombstones=(), hold=None, distrust=None)
+        return self._replace(tombstones=(), backoff=None, distrust=None)
 
     def forgotten(self, now: float) -> Self:
         """The token was given up.  What was spent or refused stays so."""
@@ -327,7 +337,7 @@ class Record(Value):
             token=None,
             replaced=(),
             intent=None,
-            hold=None,
+            backoff=None,
             distrust=None,
             origin=None,
             seeds=(),
@@ -349,10 +359,14 @@ class Record(Value):
             for stone in found.tombstones
             if stone.at > since and stone.credential not in known
         ]
-        hold = self.hold
-        if found.hold is not None and found.hold.set_at > (since if hold is None else hold.set_at):
-            hold = found.hold
-        return self._replace(tombstones=(*self.tombstones, *stones)[-_TOMBSTONES_KEPT:], hold=hold)
+        backoff = self.backoff
+        if found.backoff is not None and found.backoff.set_at > (
+            since if backoff is None else backoff.set_at
+        ):
+            backoff = found.backoff
+        return self._replace(
+            tombstones=(*self.tombstones, *stones)[-_TOMBSTONES_KEPT:], backoff=backoff
+        )
 
     def refused(
         self, credential: str, kind: str, now: float, *, error: str | None, cause: str
@@ -372,18 +386,18 @@ class Record(Value):
         return self._replace(
             intent=None if intent is not None and intent.credential == credential else intent,
             tombstones=(*kept, stone)[-_TOMBSTONES_KEPT:],
-            hold=None,
+            backoff=None,
         )
 
-    def unprocessed(self, before: Self, hold: Hold) -> Self:
+    def unprocessed(self, before: Self, backoff: Backoff) -> Self:
         """The credential was certainly not spent: all is as it was *before*, but for a hold.
 
         An intent is worth something only beside its salt: the slot may have been emptied since.
         """
         intent = before.intent if before.salt == self.salt else None
-        return self._replace(intent=intent, hold=hold)
+        return self._replace(intent=intent, backoff=backoff)
 
-    def unknown(self, hold: Hold | None, waiter: Waiter | None = None) -> Self:
+    def unknown(self, backoff: Backoff | None, waiter: Waiter | None = None) -> Self:
         """Nobody knows whether the credential was spent: the intent goes on saying so.
 
         :param waiter: who does not await the answer any more.
@@ -392,7 +406,7 @@ class Record(Value):
         if intent is not None:
             others = (other for other in intent.awaited if other != waiter)
             intent = intent._replace(awaited=tuple(others))
-        return self._replace(intent=intent, hold=hold)
+        return self._replace(intent=intent, backoff=backoff)
 
     def distrusting(self, token: Token, now: float, u: float) -> Self:
         """*token* was refused when it was new: another renewal would not help for a while.
@@ -404,7 +418,9 @@ class Record(Value):
         step, last = 1, self.distrust
         if last is not None and now < last.set_at + last.duration + _DISTRUST_REMEMBERED:
             step = last.step + 1
-        return self._replace(distrust=Hold(now, backoff(step, u), step, token.fingerprint))
+        return self._replace(
+            distrust=Backoff(now, backoff_duration(step, u), step, token.fingerprint)
+        )
 
     # --- to and from JSON ----------------------------------------------------------------
 
@@ -414,22 +430,22 @@ class Record(Value):
             **self.others,
             "format": max(self.format, _FORMAT),
             "oldest_reader": self.oldest_reader,
-            "whose": dict(self.whose),
-            "asked": dict(self.asked),
+            "owner": dict(self.owner),
+            "requested": dict(self.requested),
             "salt": self.salt,
         }
         if self.token is not None:
             document["token"] = self.token.to_dict()
         if self.replaced:
             document["replaced"] = [
-                {"asked": dict(past.asked), "at": past.at} for past in self.replaced
+                {"requested": dict(past.requested), "at": past.at} for past in self.replaced
             ]
         if self.origin is not None:
             document["origin"] = self.origin
         if self.intent is not None:
             waiters = [waiter._asdict() for waiter in self.intent.awaited]
             document["intent"] = {**self.intent._asdict(), "awaited": waiters}
-        for name in ("hold", "distrust"):
+        for name in ("backoff", "distrust"):
             value = getattr(self, name)
             if value is not None:
                 document[name] = value._asdict()
@@ -457,19 +473,19 @@ class Record(Value):
             )
         try:
             return cls(
-                whose=dict(document["whose"]),
-                asked=dict(document["asked"]),
+                owner=dict(document["owner"]),
+                requested=dict(document["requested"]),
                 salt=str(document["salt"]),
                 token=_each(Token.from_dict, document.get("token")),
                 replaced=tuple(
-                    Replaced(dict(item["asked"]), float(item["at"]))
+                    Replaced(dict(item["requested"]), float(item["at"]))
                     for item in document.get("replaced", ())
                 ),
                 origin=_each(str, document.get("origin")),
                 intent=_each(_intent, document.get("intent")),
                 tombstones=tuple(_made(Tombstone, item) for item in document.get("tombstones", ())),
-                hold=_each(partial(_made, Hold), document.get("hold")),
-                distrust=_each(partial(_made, Hold), document.get("distrust")),
+                backoff=_each(partial(_made, Backoff), document.get("backoff")),
+                distrust=_each(partial(_made, Backoff), document.get("distrust")),
                 spent=tuple(map(str, document.get("spent", ()))),
                 seeds=tuple(map(str, document.get("seeds", ()))),
                 generation=int(document.get("generation", 0)),
@@ -503,7 +519,7 @@ def load() -> None:
     hashlib.pbkdf2_hmac("sha256", b"", b"", 1)
 
 
-def mark(secret: str) -> str:
+def spent_hash(secret: str) -> str:
     """What is remembered of a spent refresh token, also where the record is lost: so it has no
     salt.  A refresh token is long and random.
     """

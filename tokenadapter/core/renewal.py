@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from tokenadapter.core.eligibility import Choice
-from tokenadapter.core.held_token import Hand, Need, Outcome
+from tokenadapter.core.eligibility import Eligibility
+from tokenadapter.core.held_token import HeldToken, Outcome, RenewalRequest
 from tokenadapter.core.journal import Journal
 from tokenadapter.core.presentation import Presenter
 from tokenadapter.core.record import Record
-from tokenadapter.core.runtime import Machine
-from tokenadapter.core.slot import Moved, Slot, View
+from tokenadapter.core.runtime import Runtime
+from tokenadapter.core.slot import Conflict, Slot, View
 from tokenadapter.late_imports import late
 from tokenadapter.token import Token
 from tokenadapter.values import Credential
@@ -56,24 +56,24 @@ class Renewal:
         self,
         slot: Slot,
         grant: Grant,
-        machine: Machine,
+        runtime: Runtime,
         journal: Journal,
         *,
-        weigh: Callable[[View], Hand],
+        weigh: Callable[[View], HeldToken],
         take: Callable[[View, bool], None],
         lock_timeout: float,
     ) -> None:
-        self._choice = Choice(slot, grant, machine)
-        self._presenter = Presenter(slot, grant, self._choice, machine, journal)
+        self._eligibility = Eligibility(slot, grant, runtime)
+        self._presenter = Presenter(slot, grant, self._eligibility, runtime, journal)
         self._slot = slot
         self._grant = grant
-        self._machine = machine
+        self._runtime = runtime
         self._weigh = weigh
         self._take = take
         self._lock_timeout = lock_timeout
 
     def perform(
-        self, need: Need, serve: Callable[[Outcome], None], seen: View | None = None
+        self, need: RenewalRequest, serve: Callable[[Outcome], None], seen: View | None = None
     ) -> Outcome | None:
         """See to it that there is a token that meets *need*.
 
@@ -105,9 +105,9 @@ class Renewal:
         except errors.StoreError as error:
             raise messages.not_adopted(error) from error
         if token.refresh_token is None:
-            self._choice.begin_anew()
+            self._eligibility.begin_anew()
         else:
-            self._choice.pardon(token.refresh_token)
+            self._eligibility.clear_refusals(token.refresh_token)
         return self._taken(view, is_new=True, minted=True)
 
     def adopt_refresh_token(self, secret: str) -> Outcome:
@@ -119,26 +119,26 @@ class Renewal:
         :raises TokenError: if there is no new token: then the slot has the one that it had.
         """
         # The grant may be a function, which presents what it finds in the token before.
-        now = self._machine.wall()
+        now = self._runtime.wall()
         previous = Token("none", refresh_token=secret, issued_at=now - 2, expires_at=now - 1)
         credential = self._presentable(previous, secret)
-        self._choice.pardon(secret)
+        self._eligibility.clear_refusals(secret)
         has_presented = False
 
         def attempt(lock: StoreLock) -> View | None:
             nonlocal has_presented
             while lock.confirm():
                 view = self._slot.look()
-                if self._choice.is_spent(view, secret):
+                if self._eligibility.is_spent(view, secret):
                     raise messages.spent_before(self._slot.store)
                 if not has_presented:
                     # Somebody vouches for it: what was refused once may be tried again.
-                    key = self._choice.digest(view.record, credential)
+                    key = self._eligibility.digest(view.record, credential)
                     view = view._replace(record=view.record.without_tombstone(key))
-                objection = self._choice.objection(view, credential)
+                objection = self._eligibility.objection(view, credential)
                 if objection is not None:
                     raise objection
-                if self._choice.is_awaited(view, credential):
+                if self._eligibility.is_awaited(view, credential):
                     return None
                 has_presented = True
                 saved = self._presenter.present(
@@ -159,21 +159,21 @@ class Renewal:
             "the source presents no refresh token: a token response with an access_token is needed"
         )
 
-    def pardon(self) -> Token | None:
+    def clear_refusals(self) -> Token | None:
         """Forget what was refused and what is held, and tell which token there is.
 
         :raises StoreError: if that cannot be written.
         :raises LockTimeout: if others hold the lock for too long.
         """
 
-        def pardoned(view: View) -> Record:
+        def without_refusals(view: View) -> Record:
             self._refuse_foreign(view)
             # An empty slot stays empty: others may have seen a token there, and bring it back.
             is_empty = view.tag is None and not view.lags
-            return view.record if is_empty else view.record.pardoned()
+            return view.record if is_empty else view.record.without_refusals()
 
-        view = self._write_locked(pardoned)
-        self._choice.pardon(view=view)
+        view = self._write_locked(without_refusals)
+        self._eligibility.clear_refusals(view=view)
         return view.record.token
 
     def forget(self, revoke: Callable[[Token], object] | None) -> Token | None:
@@ -209,7 +209,7 @@ class Renewal:
         :raises StoreError: if that cannot be written.
         :raises LockTimeout: if others hold the lock for too long.
         """
-        u = self._machine.random()
+        u = self._runtime.random()
 
         def distrusting(view: View) -> Record:
             if not token.is_same(view.record.token) or self._is_distrusted(view, token):
@@ -227,18 +227,18 @@ class Renewal:
     # --- the steps -----------------------------------------------------------------------
 
     def _perform(
-        self, need: Need, serve: Callable[[Outcome], None], seen: View | None
+        self, need: RenewalRequest, serve: Callable[[Outcome], None], seen: View | None
     ) -> Outcome | None:
         pauses = self._pauses(need.since)
         view = first = seen or self._slot.look()
         is_news = True
         while True:
-            tried = self._machine.monotonic()
+            tried = self._runtime.monotonic()
             if is_news:
                 outcome = self._settled(view, need, first)
                 if outcome is not None and not view.lags:
                     return outcome
-                with suppress(Moved):
+                with suppress(Conflict):
                     self._raise_if_hopeless(view)
             lock = self._slot.store.lock()
             try:
@@ -246,7 +246,7 @@ class Renewal:
                     outcome = self._locked(lock, need, first, serve)
                     if outcome is not None:
                         return outcome
-            except Moved:
+            except Conflict:
                 pass
             finally:
                 lock.release()
@@ -254,13 +254,13 @@ class Renewal:
                 return None
             # At least for as long as it took to ask: a store that many ask at once has to come to
             # the questions of whoever renews.
-            took = view.took + self._machine.monotonic() - tried
+            took = view.took + self._runtime.monotonic() - tried
             if is_news := self._rest(max(next(pauses), took), view):
                 known, view = view, self._slot.look()
                 is_news = view.tag != known.tag
 
     def _locked(
-        self, lock: StoreLock, need: Need, first: View, serve: Callable[[Outcome], None]
+        self, lock: StoreLock, need: RenewalRequest, first: View, serve: Callable[[Outcome], None]
     ) -> Outcome | None:
         """What the holder of the lock does.
 
@@ -275,8 +275,8 @@ class Renewal:
                     self._slot.write(view, view.record)
                 return outcome
             self._raise_if_hopeless(view)
-            credential = self._choice.credential(view)
-            if self._choice.is_awaited(view, credential):
+            credential = self._eligibility.credential(view)
+            if self._eligibility.is_awaited(view, credential):
                 return None
             saved = self._presenter.present(
                 lock,
@@ -289,7 +289,7 @@ class Renewal:
                 return self._taken(saved, is_new=True, minted=True)
         return None
 
-    def _settled(self, view: View, need: Need, first: View) -> Outcome | None:
+    def _settled(self, view: View, need: RenewalRequest, first: View) -> Outcome | None:
         """The outcome, if what the slot holds meets *need*.
 
         A token that was minted since the first look does, whatever its expiry says: somebody
@@ -302,9 +302,9 @@ class Renewal:
             is_distrusted = self._is_distrusted(view, token)
             return Outcome(token, is_new=False, distrusted=True) if is_distrusted else None
         is_new = not token.is_same(first.record.token)
-        hand = self._weigh(view)
-        least = hand.least(fresh=need.fresh, min_validity=need.min_validity)
-        is_good = hand.left(self._machine.monotonic(), self._machine.wall()) > least
+        held = self._weigh(view)
+        least = held.least(fresh=need.fresh, min_validity=need.min_validity)
+        is_good = held.left(self._runtime.monotonic(), self._runtime.wall()) > least
         # Taken in any case: if no better one can be had, it is used to its end.
         outcome = self._taken(view, is_new)
         return outcome if is_new or is_good else None
@@ -321,14 +321,14 @@ class Renewal:
         :raises RefreshConfigError: if ours was replaced by another's while its token lives: the
             programs would renew each other to death; or if the token may be another user's.
         """
-        record, ours = view.record, self._grant.asked
+        record, ours = view.record, self._grant.requested
         if view.is_foreign and record.is_over(self._slot.now(view)):
             return None  # nothing is lost if the configured refresh token takes its place
         self._refuse_foreign(view)
-        if dict(record.asked) == dict(ours):
+        if dict(record.requested) == dict(ours):
             return record.token
         if record.conflicts(ours, self._slot.now(view)):
-            raise messages.asked_for_otherwise(self._slot.store, record.asked, ours)
+            raise messages.asked_for_otherwise(self._slot.store, record.requested, ours)
         return None
 
     def _refuse_foreign(self, view: View) -> None:
@@ -337,8 +337,8 @@ class Renewal:
 
     def _raise_if_hopeless(self, view: View) -> None:
         """Fail at once, without lock and network, where a renewal could only fail."""
-        self._choice.raise_if_held(view.record, self._slot.now(view))
-        self._choice.credential(view)
+        self._eligibility.raise_if_backing_off(view.record, self._slot.now(view))
+        self._eligibility.credential(view)
 
     def _taken(self, view: View, is_new: bool, minted: bool = False) -> Outcome:
         token = view.record.token
@@ -348,14 +348,14 @@ class Renewal:
 
     def _adopted(self, view: View, token: Token) -> Record:
         refresh = token.refresh_token
-        if refresh is not None and self._choice.is_spent(view, refresh):
+        if refresh is not None and self._eligibility.is_spent(view, refresh):
             raise messages.spent_before(self._slot.store)
         # By the earlier of the times that it may be: no token is taken for younger than it is.
-        offset = self._slot.stamp(view) - self._machine.wall()
+        offset = self._slot.stamp(view) - self._runtime.wall()
         expires_at = None if token.expires_at is None else token.expires_at + offset
         token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
         now, seeds = self._slot.stamp(view), self._slot.seeds(view)
-        return view.record.adopted(token, self._grant.asked, now, seeds)
+        return view.record.adopted(token, self._grant.requested, now, seeds)
 
     def _write_locked(
         self,
@@ -405,11 +405,11 @@ class Renewal:
                     done = attempt(lock)
                     if done is not None:
                         return done
-            except Moved:
+            except Conflict:
                 pass
             finally:
                 lock.release()
-            self._machine.sleep(next(pauses))
+            self._runtime.sleep(next(pauses))
 
     def _hold_for(self) -> float:
         # A refused refresh token may be followed by a password.
@@ -421,21 +421,21 @@ class Renewal:
         :param since: since when somebody waits, if that was before.
         :raises LockTimeout: when the time to wait is over.
         """
-        machine = self._machine
-        began = machine.monotonic() if since is None else since
+        runtime = self._runtime
+        began = runtime.monotonic() if since is None else since
         pause, longest = self._slot.store.poll
-        while machine.monotonic() < began + self._lock_timeout and not machine.exiting():
-            yield pause * (0.5 + machine.random() / 2)
+        while runtime.monotonic() < began + self._lock_timeout and not runtime.exiting():
+            yield pause * (0.5 + runtime.random() / 2)
             pause = min(pause * 1.5, longest)
-        raise messages.locked(self._slot.store, machine.monotonic() - began)
+        raise messages.locked(self._slot.store, runtime.monotonic() - began)
 
     def _rest(self, seconds: float, view: View) -> bool:
         """Sleep, and tell whether there may be news of the slot since *view*: at once, if that can
         be told by a glimpse."""
-        machine = self._machine
-        end = machine.monotonic() + seconds
-        while (left := end - machine.monotonic()) > 0:
-            machine.sleep(left if view.glimpse is None else min(left, _GLIMPSE))
+        runtime = self._runtime
+        end = runtime.monotonic() + seconds
+        while (left := end - runtime.monotonic()) > 0:
+            runtime.sleep(left if view.glimpse is None else min(left, _GLIMPSE))
             if self._slot.has_changed(view):
                 return True
         return False

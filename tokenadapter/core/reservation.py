@@ -16,10 +16,10 @@ from math import inf
 from typing import Final, TypeAlias
 
 from tokenadapter.core.held_token import Outcome
-from tokenadapter.core.runtime import Machine
+from tokenadapter.core.runtime import Runtime
 from tokenadapter.core.slot import Slot, View
 
-__all__ = ["Claims"]
+__all__ = ["Reservations"]
 
 # Seconds for which the claims of others are believed, if half of the time that there is is not
 # less: the other half is for a renewal.
@@ -29,25 +29,25 @@ _BELIEVED: Final = 5.0
 _PAUSE: Final = 0.005
 
 _Settle: TypeAlias = Callable[[View, View], Outcome | None]
-_Claim: TypeAlias = AbstractContextManager[object]
+_Reservation: TypeAlias = AbstractContextManager[object]
 
 
 class _Quietly:
     """A claim whose own errors are of no account."""
 
-    def __init__(self, claim: _Claim) -> None:
-        self._claim = claim
+    def __init__(self, reservation: _Reservation) -> None:
+        self._reserve = reservation
 
     def __enter__(self) -> None:
         with suppress(Exception):
-            self._claim.__enter__()
+            self._reserve.__enter__()
 
     def __exit__(self, *error: object) -> None:
         with suppress(Exception):
-            self._claim.__exit__(None, None, None)
+            self._reserve.__exit__(None, None, None)
 
 
-class Claims:
+class Reservations:
     """The claims of this process on the renewals of one slot.
 
     :param look: looks into the slot, and takes the token there if it can be used; ``None`` if
@@ -58,15 +58,17 @@ class Claims:
     def __init__(
         self,
         slot: Slot,
-        machine: Machine,
+        runtime: Runtime,
         look: Callable[[], View | None],
         is_renewing: Callable[[], bool],
     ) -> None:
         self._slot = slot
-        self._machine = machine
+        self._runtime = runtime
         self._look = look
         self._is_renewing = is_renewing
-        self._claim: Callable[[], _Claim | None] | None = getattr(slot.store, "claim", None)
+        self._reserve: Callable[[], _Reservation | None] | None = getattr(
+            slot.store, "reserve", None
+        )
         # Whose turn it is to wait: at most one, and all others join or begin a renewal.  A dict,
         # because its setdefault is atomic without a lock, for signal handlers.
         self._turn: dict[str, object] = {}
@@ -88,8 +90,8 @@ class Claims:
             if not self.exist or self._turn.setdefault("mine", me) is not me:
                 yield seen, None
                 return
-            view, outcome, claim = self._wait(seen, end, settle)
-            with claim or nullcontext():
+            view, outcome, reservation = self._wait(seen, end, settle)
+            with reservation or nullcontext():
                 yield view, outcome
         finally:
             if self._turn.get("mine") is me:
@@ -98,27 +100,27 @@ class Claims:
     @property
     def exist(self) -> bool:
         """Whether the store has such."""
-        return self._claim is not None
+        return self._reserve is not None
 
     def are_taken(self) -> bool:
         """Whether another is about to renew, as far as is known: then no helper need look."""
-        claim = self.take()
-        if claim is None:
+        reservation = self.take()
+        if reservation is None:
             return True
-        with claim:
+        with reservation:
             return False
 
-    def take(self) -> _Claim | None:
+    def take(self) -> _Reservation | None:
         """The claim; ``None`` if another has it.  Of what cannot be claimed all have it."""
-        if self._claim is None:
+        if self._reserve is None:
             return nullcontext()
         try:
-            claim = self._claim()
+            reservation = self._reserve()
         except Exception:  # noqa: BLE001 - it is of no more account than that
             return nullcontext()
-        return None if claim is None else _Quietly(claim)
+        return None if reservation is None else _Quietly(reservation)
 
-    def take_anyhow(self) -> _Claim:
+    def take_anyhow(self) -> _Reservation:
         """The claim if it is to be had: whoever comes by it is not kept from anything."""
         return self.take() or nullcontext()
 
@@ -128,26 +130,26 @@ class Claims:
 
     def _wait(
         self, seen: View | None, end: float, settle: _Settle
-    ) -> tuple[View | None, Outcome | None, _Claim | None]:
+    ) -> tuple[View | None, Outcome | None, _Reservation | None]:
         """Wait for a claim, or for a token: what was seen last, the outcome, and the claim."""
-        machine, view, first = self._machine, seen, seen
-        began = machine.monotonic()
+        runtime, view, first = self._runtime, seen, seen
+        began = runtime.monotonic()
         end = began + min(_BELIEVED, (end - began) / 2)
         while True:
-            claim = self.take()
+            reservation = self.take()
             # What whoever had it has written is to be seen by now.
             if view is None or self._slot.has_changed(view):
                 view = self._look()
             if view is None:
-                return None, None, claim
+                return None, None, reservation
             first = first or view
             outcome = settle(view, first)
-            now = machine.monotonic()
-            is_over = outcome is not None or claim is not None or now >= end
+            now = runtime.monotonic()
+            is_over = outcome is not None or reservation is not None or now >= end
             if is_over or self._is_renewing() or self._is_idle(view, first):
-                return view, outcome, claim
+                return view, outcome, reservation
             pause = min(max(_PAUSE, (now - began) / 10), self._slot.store.poll[1])
-            machine.sleep(min(pause, end - now))
+            runtime.sleep(min(pause, end - now))
 
     def _is_idle(self, view: View, first: View) -> bool:
         """Whether nobody renews: they have given up, or the record says that it would not help."""
@@ -156,5 +158,6 @@ class Claims:
             return True
         since = -inf if record.token is None else record.token.issued_at
         return any(
-            hold is not None and hold.remaining(now) > 0 for hold in (record.hold, record.distrust)
+            backoff is not None and backoff.remaining(now) > 0
+            for backoff in (record.backoff, record.distrust)
         ) or any(stone.at > since for stone in record.tombstones)

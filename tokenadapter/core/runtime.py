@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from tokenadapter.late_imports import late
 
-__all__ = ["MACHINE", "Machine"]
+__all__ = ["RUNTIME", "Runtime"]
 
 # With which helpers ask the main thread to see to the signals.  Windows has none.
 _SIGURG: Final[int | None] = getattr(_signal, "SIGURG", None)
@@ -42,7 +42,7 @@ else:
     shutdown = late("tokenadapter.core.shutdown")
 
 
-class Machine:
+class Runtime:
     """The real machine."""
 
     wall: staticmethod[[], float] = staticmethod(time.time)
@@ -110,7 +110,7 @@ class Machine:
         :param seconds: within which the presentation ends, the save of its outcome aside.
         :returns: gives whether the block may present anything: not when the process is ending.
         """
-        return shutdown.presenting(seconds, _asked)
+        return shutdown.presenting(seconds, _requested)
 
     def exiting(self) -> bool:
         """Whether the program is over, and its end waits for nothing but helpers."""
@@ -132,14 +132,14 @@ def _can_be_asked() -> bool:
         return False
     if _signal.getsignal(_SIGURG) == _signal.SIG_DFL:
         with suppress(ValueError):  # this is another thread
-            _signal.signal(_SIGURG, _asked)
-    return bool(_signal.getsignal(_SIGURG) == _asked)
+            _signal.signal(_SIGURG, _requested)
+    return bool(_signal.getsignal(_SIGURG) == _requested)
 
 
-def _asked(number: int, frame: object) -> None:
+def _requested(number: int, frame: object) -> None:
     # A handler imports nothing.  Whoever asks has loaded this.
     if "tokenadapter.core.shutdown" in sys.modules:
         shutdown.see_to_signals()
 
 
-MACHINE = Machine()
+RUNTIME = Runtime()

@@ -76,7 +76,7 @@ _is_hooked = False
 
 
 @contextmanager
-def presenting(seconds: float, asked: Callable[[int, Any], object]) -> Iterator[bool]:
+def presenting(seconds: float, requested: Callable[[int, Any], object]) -> Iterator[bool]:
     """While a block runs, make an orderly end of this process wait for it.
 
     :param seconds: the most that the presentation takes, without the save of its outcome.
@@ -92,13 +92,13 @@ def presenting(seconds: float, asked: Callable[[int, Any], object]) -> Iterator[
                 with SignalsPutOff(_ENDINGS):
                     yield is_serving and not _is_ending
             else:
-                _ask_main_thread(asked)
+                _ask_main_thread(requested)
                 yield is_serving and not (_is_ending or _is_over)
     finally:
         del _presentations[over]
         over.set()
         if not _is_ending:
-            _ask_main_thread(asked)
+            _ask_main_thread(requested)
 
 
 def is_ending() -> bool:
@@ -144,14 +144,14 @@ class SignalsPutOff:
 # --- signals -----------------------------------------------------------------------------
 
 
-def _ask_main_thread(asked: Callable[[int, Any], object]) -> None:
+def _ask_main_thread(requested: Callable[[int, Any], object]) -> None:
     """Make the main thread update the signal handlers, if it can be asked."""
     if _SIGURG is None or not (_is_guarding or _defaults()):
         return
     main = threading.main_thread().ident or 0
     pause, end = 0.0002, time.monotonic() + _ANSWERS_WITHIN
     while _is_guarding != bool(_presentations) and time.monotonic() < end:
-        if _signal.getsignal(_SIGURG) != asked or _waits_for_signals(main):
+        if _signal.getsignal(_SIGURG) != requested or _waits_for_signals(main):
             break
         # Again and again: it may be about to wait for something.
         _signal.pthread_kill(main, _SIGURG)

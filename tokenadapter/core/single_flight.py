@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from tokenadapter.core.runtime import Machine
+from tokenadapter.core.runtime import Runtime
 from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ else:
     shutdown = late("tokenadapter.core.shutdown")
     signal = late("signal")
 
-__all__ = ["Flight", "Run"]
+__all__ = ["Run", "SingleFlight"]
 
 T = TypeVar("T")
 
@@ -36,15 +36,15 @@ T = TypeVar("T")
 class Run(Generic[T]):
     """One renewal: under way, or settled with a result or an error."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self._settled = machine.event()
-        self._landed = machine.event()
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._settled = runtime.event()
+        self._landed = runtime.event()
         self._result: T | None = None
         self._error: Exception | None = None
         self.thread_id: int | None = None
         # The thread that is about to start it: a signal handler there must not wait for it.
-        self.starter: int | None = machine.thread_id()
+        self.starter: int | None = runtime.thread_id()
 
     def settle(self, result: T | None) -> None:
         """Let the waiters go with *result*; the run itself may have more to do.  Only the first
@@ -61,7 +61,7 @@ class Run(Generic[T]):
 
     def is_mine(self) -> bool:
         """Whether the calling thread does the work, or is starting it: it must not wait."""
-        return self._machine.thread_id() in (self.thread_id, self.starter)
+        return self._runtime.thread_id() in (self.thread_id, self.starter)
 
     def is_settled(self) -> bool:
         """Whether the waiters may go."""
@@ -90,14 +90,14 @@ class Run(Generic[T]):
         raise again() if again is not None else self._error
 
 
-class Flight(Generic[T]):
+class SingleFlight(Generic[T]):
     """The run under way, if there is one.
 
     :param inline: whether callers do the work themselves.
     """
 
-    def __init__(self, machine: Machine, *, inline: bool = False) -> None:
-        self._machine = machine
+    def __init__(self, runtime: Runtime, *, inline: bool = False) -> None:
+        self._runtime = runtime
         self._inline = inline
         # At most one item.  A dict, because its setdefault is atomic without a lock: a signal
         # handler may come here while this very thread is here too.
@@ -109,7 +109,7 @@ class Flight(Generic[T]):
 
     def join(self, work: Callable[[Run[T]], T]) -> Run[T]:
         """The run under way; if there is none, a new one that does *work*."""
-        mine: Run[T] = Run(self._machine)
+        mine: Run[T] = Run(self._runtime)
         try:
             run = self._runs.setdefault("run", mine)
             if run is mine:
@@ -124,7 +124,7 @@ class Flight(Generic[T]):
 
     def aside(self, work: Callable[[Run[T]], T]) -> Run[T]:
         """A run of its own, beside the one under way: no interrupt stops what a helper does."""
-        run: Run[T] = Run(self._machine)
+        run: Run[T] = Run(self._runtime)
         self._start(run, work)
         return run
 
@@ -133,9 +133,9 @@ class Flight(Generic[T]):
 
         A run does not wait for itself.
         """
-        end = self._machine.monotonic() + timeout
+        end = self._runtime.monotonic() + timeout
         while (run := self.under_way()) is not None:
-            if run.is_mine() or not run.wait_for_landing(end - self._machine.monotonic()):
+            if run.is_mine() or not run.wait_for_landing(end - self._runtime.monotonic()):
                 return False
         return True
 
@@ -145,14 +145,14 @@ class Flight(Generic[T]):
 
     def _start(self, run: Run[T], work: Callable[[Run[T]], T]) -> None:
         try:
-            if self._inline or not self._machine.start(lambda: self._fly(run, work)):
+            if self._inline or not self._runtime.start(lambda: self._fly(run, work)):
                 with shutdown.SignalsPutOff([signal.SIGINT]):
                     self._fly(run, work)
         finally:
             run.starter = None
 
     def _fly(self, run: Run[T], work: Callable[[Run[T]], T]) -> None:
-        run.thread_id = self._machine.thread_id()
+        run.thread_id = self._runtime.thread_id()
         try:
             result = work(run)
         except Exception as error:  # noqa: BLE001 - it is raised where it is waited for

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from tokenadapter.core.record import Record, mark
-from tokenadapter.core.runtime import Machine
+from tokenadapter.core.record import Record, spent_hash
+from tokenadapter.core.runtime import Runtime
 from tokenadapter.late_imports import late
 from tokenadapter.values import Value
 
@@ -25,7 +25,7 @@ else:
     errors = late("tokenadapter.errors")
     messages = late("tokenadapter.core.messages")
 
-__all__ = ["Moved", "Slot", "View"]
+__all__ = ["Conflict", "Slot", "View"]
 
 
 # Digits of the version in a tag.
@@ -57,7 +57,7 @@ class View(Value):
     may be another user's."""
 
 
-class Moved(Exception):
+class Conflict(Exception):
     """The slot was written by somebody else since it was looked at; nothing was written."""
 
     def __init__(self, view: View) -> None:
@@ -68,16 +68,16 @@ class Moved(Exception):
 class Slot:
     """Looks at and writes one slot for one grant."""
 
-    def __init__(self, store: TokenStore, grant: Grant, machine: Machine) -> None:
+    def __init__(self, store: TokenStore, grant: Grant, runtime: Runtime) -> None:
         self.store = store
         self._grant = grant
-        self._machine = machine
+        self._runtime = runtime
         #: Whether having the lock proves that no earlier holder goes on.
         self.lock_ends_with_holder: bool = getattr(store, "lock_ends_with_holder", False)
         self.has_looked: bool = False
         self._glimpse: Callable[[], object] = getattr(store, "glimpse", lambda: None)
         # Who names the user is told apart by that.
-        named = "user" in grant.whose
+        named = "user" in grant.owner
         self._seeds: Callable[[], Iterator[str]] = (
             _no_seeds if named else getattr(grant, "seeds", _no_seeds)
         )
@@ -94,11 +94,11 @@ class Slot:
         :raises RefreshConfigError: if the record is another's.
         """
         glimpse = self._glimpse()
-        monotonic, wall = self._machine.monotonic(), self._machine.wall()
+        monotonic, wall = self._runtime.monotonic(), self._runtime.wall()
         found = self.store.load()
         self.has_looked = True
         tag, now = found.tag, found.now
-        took = self._machine.monotonic() - monotonic
+        took = self._runtime.monotonic() - monotonic
         record = self._new_record() if found.document is None else self._read(found.document)
         if self._is_foreign(record):
             # Not remembered: it is not for this process to bring back.
@@ -117,30 +117,30 @@ class Slot:
 
     def nowhere(self) -> View:
         """A view of no slot at all, by our own clock: for when the store is out of reach."""
-        wall = self._machine.wall()
-        return View(self._new_record(), None, wall, self._machine.monotonic(), wall)
+        wall = self._runtime.wall()
+        return View(self._new_record(), None, wall, self._runtime.monotonic(), wall)
 
     def new_tag(self, view: View) -> str:
         """A tag for what comes after *view*."""
         last = (view.tag or "").partition("-")[0]
         # A longer one is not ours, and int() may refuse it.
         version = int(last) + 1 if last.isdecimal() and len(last) <= _MOST_DIGITS else 1
-        return f"{version}-{self._machine.nonce()}"
+        return f"{version}-{self._runtime.nonce()}"
 
     def write(self, view: View, record: Record, tag: str | None = None) -> View:
         """Replace what *view* saw by *record*; when this returns, it is durable.
 
         :param tag: of an earlier attempt at the same write, which may have succeeded unnoticed.
-        :raises Moved: if the slot is no longer as *view* saw it.
+        :raises Conflict: if the slot is no longer as *view* saw it.
         :raises StoreError: if it cannot be written.
         """
         tag = tag or self.new_tag(view)
         if not self._save(view, record, tag):
             current = self.look()
             if current.tag != tag:
-                raise Moved(current)
+                raise Conflict(current)
         # The view is as of now: what was read before this write is older than it.
-        later = self._machine.monotonic() - view.monotonic
+        later = self._runtime.monotonic() - view.monotonic
         is_foreign = self._is_foreign(record)
         if not is_foreign:
             self._remember(record)
@@ -159,12 +159,12 @@ class Slot:
         after *view*: the one configured here, and those that shared what was there."""
         seed, record = next(self._seeds(), None), view.record
         known = () if view.is_foreign else (*record.seeds, record.origin)
-        mine = None if seed is None else mark(seed)
+        mine = None if seed is None else spent_hash(seed)
         return tuple(dict.fromkeys(one for one in (*known, mine) if one is not None))
 
     def now(self, view: View) -> float:
         """The store's time now, and no earlier: for what may have ended."""
-        return view.read_at + self._machine.monotonic() - view.monotonic
+        return view.read_at + self._runtime.monotonic() - view.monotonic
 
     def stamp(self, view: View) -> float:
         """The store's time now, and no later: for what begins now."""
@@ -188,11 +188,11 @@ class Slot:
             record = Record.from_document(document)
         except ValueError as error:
             raise messages.unreadable(self.store, str(error)) from None
-        if dict(record.whose) != dict(self._grant.whose):
+        if dict(record.owner) != dict(self._grant.owner):
             if record.is_blank():
                 # What somebody else, or a misspelt configuration, left before it had a token.
                 return self._new_record()
-            raise messages.of_another(self.store, record.whose, self._grant.whose)
+            raise messages.of_another(self.store, record.owner, self._grant.owner)
         return record
 
     def _remember(self, record: Record) -> None:
@@ -220,14 +220,14 @@ class Slot:
         if beginning != judged:
             is_foreign = False
             for seed in self._seeds():
-                is_foreign = seed != token.refresh_token and not record.began_with(mark(seed))
+                is_foreign = seed != token.refresh_token and not record.began_with(spent_hash(seed))
                 if not is_foreign:
                     break
             self._judged = beginning, is_foreign
         return is_foreign
 
     def _new_record(self) -> Record:
-        return Record(self._grant.whose, self._grant.asked, self._machine.nonce())
+        return Record(self._grant.owner, self._grant.requested, self._runtime.nonce())
 
 
 def _no_seeds() -> Iterator[str]:

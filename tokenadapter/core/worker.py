@@ -13,10 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from tokenadapter.core import record
-from tokenadapter.core.held_token import Holder, Need, Outcome
+from tokenadapter.core.held_token import Outcome, RenewalRequest, TokenHolder
 from tokenadapter.core.journal import Journal
-from tokenadapter.core.runtime import Machine
-from tokenadapter.core.single_flight import Flight, Run
+from tokenadapter.core.runtime import Runtime
+from tokenadapter.core.single_flight import Run, SingleFlight
 from tokenadapter.core.slot import View
 from tokenadapter.late_imports import importing, late, load
 from tokenadapter.token import Token
@@ -32,16 +32,16 @@ else:
     renewal = late("tokenadapter.core.renewal")
     shutdown = late("tokenadapter.core.shutdown")
 
-__all__ = ["Errands"]
+__all__ = ["RenewalWorker"]
 
 T = TypeVar("T")
-_Claiming: TypeAlias = Callable[[], AbstractContextManager[object] | None]
+_Reserving: TypeAlias = Callable[[], AbstractContextManager[object] | None]
 
 # Seconds that a change beside the renewals may take when it has the lock.
 _ASIDE: Final = 30.0
 
 
-class Errands:
+class RenewalWorker:
     """Renews, and changes the record, on behalf of callers who wait for it, or do not.
 
     :param renewal: gives what does them, always the same; called by the thread that does one, since
@@ -55,9 +55,9 @@ class Errands:
         self,
         store: TokenStore,
         grant: Grant,
-        machine: Machine,
+        runtime: Runtime,
         journal: Journal,
-        holder: Holder,
+        holder: TokenHolder,
         *,
         renewal: Callable[[], Renewal],
         on_refresh: Callable[[Token], object] | None,
@@ -66,13 +66,13 @@ class Errands:
     ) -> None:
         self._store = store
         self._grant = grant
-        self._machine = machine
+        self._runtime = runtime
         self._journal = journal
         self._holder = holder
         self._renewal = renewal
         self._on_refresh = on_refresh
         self._lock_timeout = lock_timeout
-        self.flight: Flight[Outcome | None] = Flight(machine, inline=inline)
+        self.flight: SingleFlight[Outcome | None] = SingleFlight(runtime, inline=inline)
         self._has_loaded = False
         self._told: tuple[type[BaseException], bool] | None = None
 
@@ -93,15 +93,15 @@ class Errands:
                     own()
         self._has_loaded = True
 
-    def begin(self, need: Need, seen: View | None, claim: _Claiming) -> None:
+    def begin(self, need: RenewalRequest, seen: View | None, reservation: _Reserving) -> None:
         """Begin a renewal that nobody waits for, unless one is under way.
 
         :param seen: what was in the slot just now, if somebody has looked.
         :param claim: claims it; ``None`` if another has done so, who sees to it.
         """
-        self.flight.join(partial(self._work, need, seen, claim=claim))
+        self.flight.join(partial(self._work, need, seen, reserve=reservation))
 
-    def join(self, need: Need, seen: View | None, end: float, slack: float) -> Outcome:
+    def join(self, need: RenewalRequest, seen: View | None, end: float, slack: float) -> Outcome:
         """Wait for a renewal that meets *need*: the one under way, or one that begins now.
 
         :param seen: what was in the slot just now, if somebody has looked.
@@ -109,7 +109,7 @@ class Errands:
         :param slack: seconds for which a helper may be late to say so.
         :raises TokenError: if there is no token that meets it.
         """
-        began = self._machine.monotonic() if need.since is None else need.since
+        began = self._runtime.monotonic() if need.since is None else need.since
         while True:
             run = self.flight.join(partial(self._work, need, seen))
             seen = None  # by the next one it may be out of date
@@ -137,7 +137,7 @@ class Errands:
         under_way = self.flight.under_way()
         if under_way is not None and under_way.is_mine():
             raise messages.reentered()
-        began = self._machine.monotonic()
+        began = self._runtime.monotonic()
         results: list[T] = []
 
         def do(run: Run[Any]) -> None:
@@ -150,34 +150,34 @@ class Errands:
         run.result()
         return results[0]
 
-    def tell_anew(self) -> None:
+    def forget_failure(self) -> None:
         """The next failure is told, whatever was told before."""
         self._told = None
 
     def _wait(self, run: Run[Any], end: float, began: float) -> None:
         if not run.is_settled() and run.is_mine():
             raise messages.reentered()
-        if not run.wait(end - self._machine.monotonic()):
+        if not run.wait(end - self._runtime.monotonic()):
             raise messages.too_slow(self._store, end - began)
 
     def _has_time_left(self, error: Exception, end: float) -> bool:
         """Whether *error* says only that an earlier caller's time to wait was over."""
-        is_over = self._machine.monotonic() >= end or self._machine.exiting()
+        is_over = self._runtime.monotonic() >= end or self._runtime.exiting()
         return isinstance(error, errors.LockTimeout) and not is_over
 
     def _work(
         self,
-        need: Need,
+        need: RenewalRequest,
         seen: View | None,
         run: Run[Outcome | None],
-        claim: _Claiming = nullcontext,
+        reserve: _Reserving = nullcontext,
     ) -> Outcome | None:
         """What the helper thread does."""
-        claimed = claim()
-        if claimed is None:
+        reserved = reserve()
+        if reserved is None:
             return None
         try:
-            with claimed:
+            with reserved:
                 self.load()
                 outcome = self._renewal().perform(need, run.settle, seen)
         except Exception as error:
@@ -190,14 +190,14 @@ class Errands:
             try:
                 self._on_refresh(outcome.token)
             except Exception as error:  # noqa: BLE001 - it is the program's, and told
-                self._journal.tell("RefreshCallbackFailed", error=type(error).__name__)
+                self._journal.emit("RefreshCallbackFailed", error=type(error).__name__)
                 self._journal.trace("on_refresh raised", error)
         return outcome
 
-    def _can_do_without(self, need: Need) -> bool:
+    def _can_do_without(self, need: RenewalRequest) -> bool:
         """Whether the token in hand does for whoever has *need*: no error is raised then."""
-        hand = self._holder.hand
-        is_good = hand is not None and not hand.token.is_same(need.rejected)
+        held = self._holder.held
+        is_good = held is not None and not held.token.is_same(need.rejected)
         return is_good and self._holder.left() > 0
 
     def _tell_failure(self, error: Exception, *, is_raised: bool) -> None:
@@ -207,9 +207,9 @@ class Errands:
         self._told = told
         reason = getattr(error, "reason", None)
         if reason is not None:
-            self._journal.tell("ReauthNeeded", is_raised=is_raised, reason=reason, error=str(error))
+            self._journal.emit("ReauthNeeded", is_raised=is_raised, reason=reason, error=str(error))
         else:
-            self._journal.tell(
+            self._journal.emit(
                 "RenewalFailed",
                 is_raised=is_raised,
                 error=str(error),

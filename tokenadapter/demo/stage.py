@@ -98,10 +98,10 @@ def _watch(
                     lane.append(pipe.recv())
             except (EOFError, ConnectionError):
                 del at_work[pipe]
-        now, asked = time.time() - begin, server.stats.token_requests
-        if asked > seen:
-            run.demand.append(Demand(now, asked - seen))
-            seen = asked
+        now, requested = time.time() - begin, server.stats.token_requests
+        if requested > seen:
+            run.demand.append(Demand(now, requested - seen))
+            seen = requested
         show(run, min(now, run.setting.seconds))
 
 

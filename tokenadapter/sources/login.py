@@ -119,10 +119,10 @@ class Login(Source):
         self.client_credential: str = repr(
             (self._method, url, sorted(self._headers.items()), self._body, self._places)
         )
-        self.asked: Mapping[str, str] = {}
-        self.whose: Mapping[str, str] = {"grant": "login", "endpoint": self._endpoint.identity}
+        self.requested: Mapping[str, str] = {}
+        self.owner: Mapping[str, str] = {"grant": "login", "endpoint": self._endpoint.identity}
         if account is not None:
-            self.whose["user"] = account
+            self.owner["user"] = account
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("login", self.client_credential, refusal_is_final=True)]

@@ -99,20 +99,22 @@ class OAuth2Source(Source):
         self._audience = audience and checked_text("audience", audience)
         self._extra = _checked_extra(extra or {})
         self.client_credential: str = "\0".join((self._client_auth, client_id, client_secret or ""))
-        self.whose: Mapping[str, str] = {
+        self.owner: Mapping[str, str] = {
             "grant": self.grant_type,
             "endpoint": self._endpoint.identity,
             "client": client_id,
         }
         if self._revocation is not None and not _is_one_host(token_url, self._revocation.url):
             # It gets both tokens: if the configuration names another one, not those of before.
-            self.whose = {**self.whose, "revocation": self._revocation.identity}
-        asked = {
+            self.owner = {**self.owner, "revocation": self._revocation.identity}
+        requested = {
             "scope": " ".join(sorted(set(self._scope.split()))),
             "resource": " ".join(sorted(set(self._resource))),
             "audience": audience,
         }
-        self.asked: Mapping[str, str] = {name: value for name, value in asked.items() if value}
+        self.requested: Mapping[str, str] = {
+            name: value for name, value in requested.items() if value
+        }
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._endpoint.name} client_id={self._client_id!r}>"

@@ -45,7 +45,7 @@ class Password(OAuth2Source):
         self._username = checked_text("username", username)
         self._password = checked_text("password", password)
         self.grace = grace
-        self.whose: Mapping[str, str] = {**self.whose, "user": username}
+        self.owner: Mapping[str, str] = {**self.owner, "user": username}
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         password = f"{self._username}\0{self._password}"

@@ -49,7 +49,7 @@ class RefreshToken(OAuth2Source):
             checked_text("refresh_token", refresh_token)
         self.grace = grace
         if account is not None:
-            self.whose: Mapping[str, str] = {**self.whose, "user": account}
+            self.owner: Mapping[str, str] = {**self.owner, "user": account}
 
     def seeds(self) -> Iterator[str]:
         """What identifies the first refresh token: itself."""

@@ -35,8 +35,8 @@ class Source:
     Called as a function of the previous token, it presents the most welcome credential it has.
     """
 
-    whose: Mapping[str, str]
-    asked: Mapping[str, str]
+    owner: Mapping[str, str]
+    requested: Mapping[str, str]
     client_credential: str
     urls: Sequence[str]
     grace: float = 0.0

@@ -154,8 +154,8 @@ class Lease(ABC):
                     return  # it is lost, and never comes back
 
     def _prolong(self, owner: str, seconds: float) -> bool:
-        asked = (time.monotonic(), time.time(), seconds)
+        requested = (time.monotonic(), time.time(), seconds)
         is_held = self._extend(owner, seconds)
         if is_held:
-            self._given = asked
+            self._given = requested
         return is_held

@@ -175,8 +175,8 @@ def under_lock(
         if not (is_ours or lock.acquire_within(_PATIENCE)):
             with explained("be written"):
                 owner = _strangers.owner(lock.path)
-                whose = f" (which belongs to another user, {owner})" if owner else ""
-                raise Refused(f"others held {lock.path}{whose} for {_PATIENCE:g} s: try again")
+                owner = f" (which belongs to another user, {owner})" if owner else ""
+                raise Refused(f"others held {lock.path}{owner} for {_PATIENCE:g} s: try again")
         yield
     finally:
         lock.release()

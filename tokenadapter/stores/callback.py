@@ -121,7 +121,7 @@ class CallbackStore:
         """The right to write, not yet taken."""
         return Turn(self._place, self._lent, self._failure)
 
-    def mark(self, note: str, *, for_good: bool) -> None:
+    def remember_spent(self, note: str, *, for_good: bool) -> None:
         """Remember *note* beside the document, and in this process.
 
         :param for_good: else it is forgotten when 32 others have come after it.
@@ -133,7 +133,7 @@ class CallbackStore:
             notes = noted(stored.notes, note, for_good=for_good)
             self._write(stored._replace(notes=tuple(notes)))
 
-    def marked(self, note: str) -> bool:
+    def was_spent(self, note: str) -> bool:
         """Whether *note* is remembered.
 
         :raises StoreError: if *load* raises something.

@@ -123,7 +123,7 @@ class DjangoCacheStore:
         """A lock on ``key:lock``, not yet taken: a lease, which a thread keeps alive."""
         return _DjangoLease(self)
 
-    def mark(self, note: str, *, for_good: bool) -> None:
+    def remember_spent(self, note: str, *, for_good: bool) -> None:
         """Remember *note* in ``key:notes``.
 
         :param for_good: else it is forgotten when 32 others have come after it.
@@ -135,7 +135,7 @@ class DjangoCacheStore:
             if self._notes(cache) != lines:
                 raise Unsure("the cache does not hold what was written")
 
-    def marked(self, note: str) -> bool:
+    def was_spent(self, note: str) -> bool:
         """Whether *note* is remembered.
 
         :raises StoreError: if that cannot be read.

@@ -97,10 +97,12 @@ class EncryptedStore:
         return glimpse
 
     @property
-    def claim(self) -> Callable[[], AbstractContextManager[object] | None]:
+    def reserve(self) -> Callable[[], AbstractContextManager[object] | None]:
         """The inner store's, if renewals can be claimed there."""
-        claim: Callable[[], AbstractContextManager[object] | None] = cast(Any, self.inner).claim
-        return claim
+        reservation: Callable[[], AbstractContextManager[object] | None] = cast(
+            Any, self.inner
+        ).reserve
+        return reservation
 
     def load(self) -> Snapshot:
         """What the inner store holds, decrypted.
@@ -130,13 +132,13 @@ class EncryptedStore:
         """The inner store's lock, not yet taken."""
         return self.inner.lock()
 
-    def mark(self, note: str, *, for_good: bool) -> None:
+    def remember_spent(self, note: str, *, for_good: bool) -> None:
         """Let the inner store remember *note*, a hash."""
-        self.inner.mark(note, for_good=for_good)
+        self.inner.remember_spent(note, for_good=for_good)
 
-    def marked(self, note: str) -> bool:
+    def was_spent(self, note: str) -> bool:
         """Whether the inner store remembers *note*."""
-        return self.inner.marked(note)
+        return self.inner.was_spent(note)
 
     def __repr__(self) -> str:
         return f"EncryptedStore({self.inner!r}, slot={self.slot!r})"

@@ -20,11 +20,11 @@ from tokenadapter.stores._text import LIMIT, decode, encode
 from tokenadapter.values import Document, Snapshot
 
 if TYPE_CHECKING:
-    from tokenadapter.stores import _claim, _damage, _files, _lockfile, _notes, _trouble
+    from tokenadapter.stores import _damage, _files, _lockfile, _notes, _reservation, _trouble
     from tokenadapter.stores._files import Draft, Tenure
     from tokenadapter.stores._lockfile import TenureLock
 else:
-    _claim = late("tokenadapter.stores._claim")
+    _reservation = late("tokenadapter.stores._reservation")
     _damage = late("tokenadapter.stores._damage")
     _files = late("tokenadapter.stores._files")
     _lockfile = late("tokenadapter.stores._lockfile")
@@ -97,14 +97,14 @@ class FileStore:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
 
-    def claim(self) -> AbstractContextManager[object] | None:
+    def reserve(self) -> AbstractContextManager[object] | None:
         """Say that one is about to renew the token: much less than the lock takes.
 
         :returns: the claim, to be entered and left; ``None`` if another has it, or the lock.
             Where there is no directory yet or a file cannot be locked, and on Windows, everybody
             has it.
         """
-        return _claim.claim(f"{self._file}.claim", f"{self._file}.lock")
+        return _reservation.reserve(f"{self._file}.claim", f"{self._file}.lock")
 
     def save(
         self, document: Document, *, tag: str, expected: str | None, ttl: float | None
@@ -153,7 +153,7 @@ class FileStore:
             path, self, self._tenure, private=self.private, for_group=self._is_for_group
         )
 
-    def mark(self, note: str, *, for_good: bool) -> None:
+    def remember_spent(self, note: str, *, for_good: bool) -> None:
         """Remember *note*, a line of text, in ``path.notes``.
 
         :param for_good: else it is forgotten when 32 others have come after it.
@@ -164,7 +164,7 @@ class FileStore:
             content = "".join(f"{line}\n" for line in lines)
             self._draft().publish(content.encode(), f"{self._file}.notes")
 
-    def marked(self, note: str) -> bool:
+    def was_spent(self, note: str) -> bool:
         """Whether *note* is remembered.
 
         :raises StoreError: if that cannot be read.

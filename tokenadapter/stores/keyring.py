@@ -139,7 +139,7 @@ class KeyringStore:
         """A lock on the lock file, not yet taken."""
         return TenureLock(f"{self._file}.lock", self, self._tenure)
 
-    def mark(self, note: str, *, for_good: bool) -> None:
+    def remember_spent(self, note: str, *, for_good: bool) -> None:
         """Remember *note*, a line of text, in the file beside the lock file.
 
         :param for_good: else it is forgotten when 32 others have come after it.
@@ -150,7 +150,7 @@ class KeyringStore:
             content = "".join(f"{line}\n" for line in lines)
             Draft(self._file).publish(content.encode(), f"{self._file}.notes")
 
-    def marked(self, note: str) -> bool:
+    def was_spent(self, note: str) -> bool:
         """Whether *note* is remembered.
 
         :raises StoreError: if that cannot be read.

@@ -80,14 +80,14 @@ class MemoryStore:
         """A lock among the threads of this process, not yet taken."""
         return _Lock(self._slots, self.name)
 
-    def mark(self, note: str, *, for_good: bool) -> None:
+    def remember_spent(self, note: str, *, for_good: bool) -> None:
         """Remember *note* for as long as the slot exists.
 
         :param for_good: of no account.
         """
         self._slots.notes.setdefault(self.name, set()).add(note)
 
-    def marked(self, note: str) -> bool:
+    def was_spent(self, note: str) -> bool:
         """Whether *note* is remembered."""
         return note in self._slots.notes.get(self.name, ())
 

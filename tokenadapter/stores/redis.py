@@ -132,7 +132,7 @@ class RedisStore:
         alive."""
         return _RedisLease(self)
 
-    def mark(self, note: str, *, for_good: bool) -> None:
+    def remember_spent(self, note: str, *, for_good: bool) -> None:
         """Remember *note* in ``{key}:notes``.
 
         :param for_good: else it is forgotten when 32 others have come after it.
@@ -141,7 +141,7 @@ class RedisStore:
         task, keys = "remember a spent refresh token", [f"{self._record}:notes"]
         self._run(task, MARK, keys, note, "good" if for_good else "", _NOTES_KEPT)
 
-    def marked(self, note: str) -> bool:
+    def was_spent(self, note: str) -> bool:
         """Whether *note* is remembered.
 
         :raises StoreError: if that cannot be read.

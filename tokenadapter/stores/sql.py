@@ -147,7 +147,7 @@ class SQLStore:
         """A lease on the row, not yet taken."""
         return RowLease(self._rows, self.slot, self.lease, self._explained)
 
-    def mark(self, note: str, *, for_good: bool) -> None:
+    def remember_spent(self, note: str, *, for_good: bool) -> None:
         """Remember *note*, in a row of its own.
 
         :param for_good: else it is forgotten when 32 others have come after it.
@@ -161,7 +161,7 @@ class SQLStore:
                     return
             raise TimeoutError("others write notes all the time")
 
-    def marked(self, note: str) -> bool:
+    def was_spent(self, note: str) -> bool:
         """Whether *note* is remembered.
 
         :raises StoreError: if that cannot be read.

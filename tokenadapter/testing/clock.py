@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from tokenadapter.core.held_token import Holder
+    from tokenadapter.core.held_token import TokenHolder
 
 _Clock = Callable[[], float]
 
@@ -59,23 +59,23 @@ class FrozenClock:
             self._moved += seconds
 
     def __enter__(self) -> Self:
-        from tokenadapter.core.held_token import Holder
-        from tokenadapter.core.runtime import Machine
+        from tokenadapter.core.held_token import TokenHolder
+        from tokenadapter.core.runtime import Runtime
 
         if isinstance(time.time, FrozenClock):
             raise RuntimeError("another FrozenClock is in place")
-        wall, monotonic = Machine.wall, Machine.monotonic
+        wall, monotonic = Runtime.wall, Runtime.monotonic
 
         def on_monotonic() -> float:
             return monotonic() + self._moved
 
         with ExitStack() as undo:
             _put(undo, time, "time", self)
-            _put(undo, Machine, "wall", staticmethod(self))
-            _put(undo, Machine, "monotonic", staticmethod(on_monotonic))
+            _put(undo, Runtime, "wall", staticmethod(self))
+            _put(undo, Runtime, "monotonic", staticmethod(on_monotonic))
             # They remember their clocks, to look at them fast.
-            _put(undo, Holder, "_wall", _Swap("_wall", wall, self))
-            _put(undo, Holder, "_monotonic", _Swap("_monotonic", monotonic, on_monotonic))
+            _put(undo, TokenHolder, "_wall", _Swap("_wall", wall, self))
+            _put(undo, TokenHolder, "_monotonic", _Swap("_monotonic", monotonic, on_monotonic))
             self._undo = undo.pop_all()
         return self
 
@@ -96,11 +96,11 @@ class _Swap:
         self._real = real
         self._frozen = frozen
 
-    def __get__(self, holder: Holder, owner: type[Holder]) -> _Clock:
+    def __get__(self, holder: TokenHolder, owner: type[TokenHolder]) -> _Clock:
         clock: _Clock = vars(holder)[self._name]
         return self._frozen if clock is self._real else clock
 
-    def __set__(self, holder: Holder, clock: _Clock) -> None:
+    def __set__(self, holder: TokenHolder, clock: _Clock) -> None:
         vars(holder)[self._name] = self._real if clock is self._frozen else clock
 
 

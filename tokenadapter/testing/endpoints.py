@@ -99,9 +99,11 @@ class Endpoints:
         return self._echo(request)
 
     def _echo(self, request: Request) -> Answer:
-        asked = parse_qs(request.query)
-        if request.path.endswith("/redirect") and "to" in asked:
-            return Answer(int(asked.get("status", ["302"])[0]), b"", {"Location": asked["to"][0]})
+        requested = parse_qs(request.query)
+        if request.path.endswith("/redirect") and "to" in requested:
+            return Answer(
+                int(requested.get("status", ["302"])[0]), b"", {"Location": requested["to"][0]}
+            )
         content = {
             "method": request.method,
             "path": request.path,

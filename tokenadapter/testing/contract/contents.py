@@ -96,10 +96,10 @@ class Contents(Terms):
         for note in ("first", "second", "first"):
             lock = store.lock()
             assert lock.acquire(self.HOLD)
-            store.mark(note, for_good=for_good)
+            store.remember_spent(note, for_good=for_good)
             lock.release()
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
-        assert [connect().marked(note) for note in ("first", "second", "fir", "third", "")] == [
+        assert [connect().was_spent(note) for note in ("first", "second", "fir", "third", "")] == [
             True,
             True,
             False,
@@ -113,13 +113,13 @@ class Contents(Terms):
         store = connect()
         lock = store.lock()
         assert lock.acquire(self.HOLD)
-        store.mark("raised", for_good=False)
+        store.remember_spent("raised", for_good=False)
         for note in ("kept", "raised"):
-            store.mark(note, for_good=True)
-        store.mark("kept", for_good=False)
+            store.remember_spent(note, for_good=True)
+        store.remember_spent("kept", for_good=False)
         others = [f"other {number}" for number in range(40)]
         for note in others:
-            store.mark(note, for_good=False)
+            store.remember_spent(note, for_good=False)
         lock.release()
         for note in ("kept", "raised", *others[-24:]):
-            assert connect().marked(note), note
+            assert connect().was_spent(note), note

@@ -92,7 +92,7 @@ class Locks(Terms):
         lock = store.lock()
         assert lock.acquire(self.HOLD)
         store.prepare()
-        store.mark("note", for_good=True)
+        store.remember_spent("note", for_good=True)
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
         assert store.save({"n": 2}, tag="two", expected="one", ttl=None)
         assert lock.confirm()
@@ -104,7 +104,7 @@ class Locks(Terms):
         lock = connect().lock()
         assert lock.acquire(self.HOLD)
         assert connect().load().tag == "one"
-        assert not connect().marked("note")
+        assert not connect().was_spent("note")
         lock.release()
 
     def test_what_was_prepared_need_not_be_saved(self, store: TokenStore) -> None:
@@ -197,25 +197,27 @@ class Locks(Terms):
             assert glimpse() != before
             expected = tag
 
-    def test_a_claim_is_had_by_one_and_keeps_nobody_from_the_lock(self, connect: Connect) -> None:
-        claim = getattr(connect(), "claim", None)
-        if claim is None:
-            pytest.skip("renewals of this store cannot be claimed: all try the lock at once")
-        assert hasattr(connect(), "glimpse"), "a keeper refuses claim() without glimpse()"
+    def test_a_reservation_is_had_by_one_and_keeps_nobody_from_the_lock(
+        self, connect: Connect
+    ) -> None:
+        reserve = getattr(connect(), "reserve", None)
+        if reserve is None:
+            pytest.skip("renewals of this store cannot be reserved: all try the lock at once")
+        assert hasattr(connect(), "glimpse"), "a keeper refuses reserve() without glimpse()"
         assert connect().save({"n": 1}, tag="one", expected=None, ttl=None)
-        with claim():
-            if connect().claim() is not None:  # type: ignore[attr-defined]
-                pytest.skip("this place knows no claims: everybody has them")
+        with reserve():
+            if connect().reserve() is not None:  # type: ignore[attr-defined]
+                pytest.skip("this place knows no reservations: everybody gets one")
             lock = connect().lock()
             assert lock.acquire(self.HOLD)
             lock.release()
-        with connect().claim():  # type: ignore[attr-defined]
-            assert claim() is None
+        with connect().reserve():  # type: ignore[attr-defined]
+            assert reserve() is None
         lock = connect().lock()
         assert lock.acquire(self.HOLD)
-        assert claim() is None
+        assert reserve() is None
         lock.release()
-        with claim():
+        with reserve():
             pass
 
     def test_of_many_threads_that_find_it_empty_one_fills_it(self, connect: Connect) -> None:

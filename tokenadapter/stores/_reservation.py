@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 else:
     fcntl = late("fcntl")
 
-__all__ = ["claim"]
+__all__ = ["reserve"]
 
 
-def claim(path: str, lock: str) -> AbstractContextManager[object] | None:
+def reserve(path: str, lock: str) -> AbstractContextManager[object] | None:
     """Claim by the file *path*, which is created if need be.
 
     :param lock: a lock file: whoever has that lock needs no claim.
@@ -43,7 +43,7 @@ def _claimed(path: str) -> AbstractContextManager[object] | None:
     if sys.platform == "win32":
         return nullcontext()
     try:
-        file = _Claim(path, "r+", opener=lambda path, flags: open_to_lock(path))
+        file = _Reservation(path, "r+", opener=lambda path, flags: open_to_lock(path))
     except OSError:
         return nullcontext()
     _CLAIMS.add(file)
@@ -58,7 +58,7 @@ def _claimed(path: str) -> AbstractContextManager[object] | None:
     return file
 
 
-class _Claim(io.FileIO):
+class _Reservation(io.FileIO):
     """A file that is locked until it is closed.
 
     It is an object so that it is closed whatever interrupts whoever has it.
@@ -78,7 +78,7 @@ def _after_fork_in_child() -> None:
         io.FileIO.close(file)
 
 
-_CLAIMS: WeakSet[_Claim] = WeakSet()
+_CLAIMS: WeakSet[_Reservation] = WeakSet()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

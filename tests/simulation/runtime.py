@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tokenadapter.core.runtime import Machine
+from tokenadapter.core.runtime import Runtime
 
 if TYPE_CHECKING:
     from simulation.process import Process, Task
@@ -50,7 +50,7 @@ class SimulatedEvent:
         return self._is_set
 
 
-class SimulatedMachine(Machine):
+class SimulatedMachine(Runtime):
     """What one process sees of its computer."""
 
     def __init__(self, process: Process) -> None:

@@ -27,18 +27,18 @@ class Counter(Shelf):
 
     def __init__(self, clock: Clockwork) -> None:
         super().__init__(clock)
-        self.claimed = False
+        self.reserved = False
         self.steps: list[str] = []
         self.failing = lambda step: bool(self.steps.append(step))
 
     def glimpse(self) -> object:
         return self.slot and self.slot[1]
 
-    def claim(self) -> AbstractContextManager[object] | None:
-        self.steps.append("claim")
-        if self.claimed or self.holder is not None:
+    def reserve(self) -> AbstractContextManager[object] | None:
+        self.steps.append("reserve")
+        if self.reserved or self.holder is not None:
             return None
-        self.claimed = True
+        self.reserved = True
         return self._claimed()
 
     @contextmanager
@@ -46,7 +46,7 @@ class Counter(Shelf):
         try:
             yield
         finally:
-            self.claimed = False
+            self.reserved = False
 
 
 class Office:
@@ -69,7 +69,7 @@ class Office:
     def keeper(self, **settings: Any) -> TokenKeeper:
         heard = self.events.append
         return TokenKeeper(
-            self.authority, self.counter, machine=self.clock, on_event=heard, **settings
+            self.authority, self.counter, runtime=self.clock, on_event=heard, **settings
         )
 
     def expire(self) -> None:
@@ -77,7 +77,7 @@ class Office:
 
     def renew(self) -> None:
         """The other process has claimed a renewal, and does it."""
-        self.counter.claimed = False
+        self.counter.reserved = False
         self.other.renew(self.first)
 
     def write(self, **changes: Any) -> None:
@@ -106,18 +106,18 @@ def down() -> errors.RefreshTemporarilyFailed:
 
 def test_a_renewal_is_claimed_for_as_long_as_it_takes(office: Office) -> None:
     told: list[bool] = []
-    office.authority.asking = lambda: told.append(office.counter.claimed)
+    office.authority.asking = lambda: told.append(office.counter.reserved)
     office.expire()
     assert office.keeper().current().access_token == "access-2"
     assert told == [True]
-    assert not office.counter.claimed
+    assert not office.counter.reserved
     # The claim comes before all else but the first look.
-    assert office.counter.steps[:3] == ["load", "claim", "lock"]
+    assert office.counter.steps[:3] == ["load", "reserve", "lock"]
 
 
 def test_who_finds_it_claimed_starts_no_thread_and_asks_for_no_lock(office: Office) -> None:
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     keeper = office.keeper()
 
     def steps_of_the_other() -> None:
@@ -128,7 +128,7 @@ def test_who_finds_it_claimed_starts_no_thread_and_asks_for_no_lock(office: Offi
     office.happens[5] = steps_of_the_other
     outcome = keeper.obtain()
     assert (outcome.token.access_token, outcome.is_new, outcome.minted) == ("access-2", True, False)
-    assert office.counter.steps == ["claim", "load"]
+    assert office.counter.steps == ["reserve", "load"]
     assert office.threads == 0
     assert len(office.authority.presented) == 2
     assert [event for event in office.events if isinstance(event, Waited)][-1].seconds > 0
@@ -136,14 +136,14 @@ def test_who_finds_it_claimed_starts_no_thread_and_asks_for_no_lock(office: Offi
 
 def test_who_waits_looks_ever_less_often(office: Office) -> None:
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     office.happens[60] = office.renew
     office.keeper().current()
     assert office.clock.slept[:10] == [0.005] * 10
     assert office.clock.slept[20] == pytest.approx(sum(office.clock.slept[:20]) / 10)
     assert max(office.clock.slept) == office.counter.poll[1]
     # As long as nothing was written, a glimpse is all.
-    assert office.counter.steps[:61] == ["load", *["claim"] * 60]
+    assert office.counter.steps[:61] == ["load", *["reserve"] * 60]
 
 
 @pytest.mark.parametrize("is_refused", [False, True])
@@ -151,8 +151,8 @@ def test_a_claim_whose_holder_is_gone_is_free(office: Office, is_refused: bool) 
     keeper = office.keeper()
     rejected = keeper.current() if is_refused else None
     office.expire()
-    office.counter.claimed = True
-    office.happens[3] = lambda: setattr(office.counter, "claimed", False)
+    office.counter.reserved = True
+    office.happens[3] = lambda: setattr(office.counter, "reserved", False)
     outcome = keeper.obtain(rejected)
     assert (outcome.token.access_token, outcome.minted) == ("access-2", True)
     assert len(office.clock.slept) == 3
@@ -161,23 +161,23 @@ def test_a_claim_whose_holder_is_gone_is_free(office: Office, is_refused: bool) 
 def test_a_claim_is_believed_for_a_while(office: Office) -> None:
     """Whoever has it may be stopped, or have left it to a forked child that knows nothing."""
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     began = office.clock.ticks
     assert office.keeper().current().access_token == "access-2"
     assert 5.0 <= office.clock.ticks - began < 5.1
-    assert office.counter.claimed
+    assert office.counter.reserved
 
 
 def test_half_of_the_time_is_left_for_a_renewal(office: Office) -> None:
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     assert office.keeper().current(timeout=1.0).access_token == "access-2"
     assert sum(office.clock.slept) == pytest.approx(0.5)
 
 
 def test_what_was_waited_for_a_claim_counts_as_waited(office: Office) -> None:
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     office.counter.holder = office.counter.lock()
     began = office.clock.ticks
     with pytest.raises(errors.LockTimeout, match=r"^Others have held the lock of .* for 8\.0"):
@@ -191,20 +191,20 @@ def intent(office: Office) -> dict[str, Any]:
 
 def test_a_caller_is_told_how_long_it_has_waited_in_all(office: Office) -> None:
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     office.clock.start = lambda work: True  # type: ignore[method-assign]  # it never comes to it
     with pytest.raises(errors.LockTimeout, match=r"has not ended within 0\.2 s"):
         office.keeper().current(timeout=0.2)
 
 
 def write_hold(office: Office, remaining: float) -> None:
-    hold = {"set_at": office.clock.now - 5.0, "duration": 5.0 + remaining, "step": 1}
-    office.write(hold={**hold, "kind": "temporary", "cause": "It is down."})
+    backoff = {"set_at": office.clock.now - 5.0, "duration": 5.0 + remaining, "step": 1}
+    office.write(backoff={**backoff, "kind": "temporary", "cause": "It is down."})
 
 
 def test_where_nobody_may_ask_nobody_waits(office: Office) -> None:
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     write_hold(office, 5.0)
     with pytest.raises(errors.RefreshTemporarilyFailed, match="It is down"):
         office.keeper().current()
@@ -223,7 +223,7 @@ def test_where_a_login_is_needed_nobody_waits(office: Office, is_spent: bool) ->
         office.clock.go_on(1.0)
         office.other.adopt(office.authority.issue())
         office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     office.clock.slept.clear()
     if is_spent:
         assert office.keeper().current().access_token == "access-3"
@@ -239,7 +239,7 @@ def test_where_a_first_login_is_needed_nobody_waits(office: Office) -> None:
     office.counter.notes.clear()
     with pytest.raises(errors.ReauthRequired, match="invalid_grant"):
         office.keeper().current()
-    office.counter.claimed = True
+    office.counter.reserved = True
     with pytest.raises(errors.ReauthRequired, match="invalid_grant"):
         office.keeper().current()
     assert office.clock.slept == []
@@ -248,7 +248,7 @@ def test_where_a_first_login_is_needed_nobody_waits(office: Office) -> None:
 def test_a_token_that_was_refused_when_it_was_new_is_not_waited_for(office: Office) -> None:
     keeper = office.keeper()
     keeper.distrust(keeper.current())
-    office.counter.claimed = True
+    office.counter.reserved = True
     outcome = keeper.obtain(keeper.current())
     assert outcome.distrusted
     assert office.clock.slept == []
@@ -260,12 +260,12 @@ def test_nobody_waits_for_who_has_given_up(office: Office) -> None:
     office.authority.script = [down()]
 
     def fail() -> None:
-        office.counter.claimed = False
+        office.counter.reserved = False
         with pytest.raises(errors.RefreshTemporarilyFailed):
             office.other.renew(office.first)
-        office.counter.claimed = True  # by the next one, who hears the same
+        office.counter.reserved = True  # by the next one, who hears the same
 
-    office.counter.claimed = True
+    office.counter.reserved = True
     office.happens[2] = fail
     with pytest.raises(errors.RefreshTemporarilyFailed, match="It is down"):
         office.keeper().current()
@@ -274,7 +274,7 @@ def test_nobody_waits_for_who_has_given_up(office: Office) -> None:
 
 def test_nobody_waits_for_who_has_left_without_a_word(office: Office) -> None:
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     office.happens[2] = office.write
     assert office.keeper().current().access_token == "access-2"
     assert len(office.clock.slept) == 2
@@ -287,7 +287,7 @@ def test_who_sees_a_renewal_under_way_goes_on_waiting(
     office.expire()
     if has_failed_before:
         write_hold(office, -1.0)
-    office.counter.claimed = True
+    office.counter.reserved = True
     office.happens[2] = lambda: office.write(intent=intent(office))
     office.happens[4] = office.renew
     assert office.keeper().current().access_token == "access-2"
@@ -302,7 +302,7 @@ def test_a_token_that_others_have_renewed_before_costs_a_look(office: Office) ->
     office.threads = 0
     outcome = keeper.obtain(rejected)
     assert (outcome.token.access_token, outcome.is_new) == ("access-2", False)
-    assert office.counter.steps == ["claim", "load"]
+    assert office.counter.steps == ["reserve", "load"]
     assert office.threads == 0
 
 
@@ -315,7 +315,7 @@ def test_a_token_that_is_not_good_enough_ends_no_waiting(
     keeper = office.keeper()
     keeper.current()
     office.clock.go_on(age)
-    office.counter.claimed = True
+    office.counter.reserved = True
     office.happens[2] = office.renew
     assert keeper.obtain(**wanted).token.access_token == "access-2"
     assert len(office.clock.slept) == 2
@@ -324,7 +324,7 @@ def test_a_token_that_is_not_good_enough_ends_no_waiting(
 def test_a_token_that_is_minted_meanwhile_does_although_it_seems_old(office: Office) -> None:
     """Its minter's clock says otherwise: a second renewal would not help."""
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     old = {"access_token": "theirs", "issued_at": office.clock.now - 2 * HOUR}
     token = Token.from_dict({**old, "expires_at": office.clock.now - HOUR}, now=office.clock.now)
     office.happens[2] = lambda: office.write(token=token.to_dict())
@@ -336,7 +336,7 @@ def test_a_token_that_is_minted_meanwhile_does_although_it_seems_old(office: Off
 def test_a_token_that_was_refused_ends_no_waiting(office: Office) -> None:
     keeper = office.keeper()
     rejected = keeper.current()
-    office.counter.claimed = True
+    office.counter.reserved = True
     office.happens[2] = lambda: office.write(intent=intent(office))
     office.happens[4] = office.renew
     assert keeper.renew(rejected).access_token == "access-2"
@@ -347,7 +347,7 @@ def test_a_token_that_was_refused_is_none_though_it_comes_into_the_store_meanwhi
     office: Office,
 ) -> None:
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     refused = Token.from_dict({"access_token": "theirs"}, now=office.clock.now)
     office.happens[2] = lambda: office.write(token=refused.to_dict(), intent=intent(office))
     office.happens[4] = lambda: office.other.adopt(office.authority.issue())
@@ -358,20 +358,20 @@ def test_a_token_that_was_refused_is_none_though_it_comes_into_the_store_meanwhi
 def test_one_thread_waits_and_the_others_join_a_renewal(office: Office) -> None:
     """So does a signal handler, in the very thread that waits."""
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     keeper = office.keeper()
     found: list[Token] = []
     turns: list[bool] = []
 
     def join() -> None:
         found.append(keeper.current())
-        turns.append(bool(keeper._claims._turn))
+        turns.append(bool(keeper._reservations._turn))
 
     office.happens[2] = join
     assert keeper.current().is_same(found[0])
     assert found[0].access_token == "access-2"
     assert turns == [True]  # it is the first one's still
-    assert not keeper._claims._turn
+    assert not keeper._reservations._turn
     assert office.threads == 1
     assert len(office.authority.presented) == 2
 
@@ -398,7 +398,7 @@ def test_a_renewal_that_asks_for_a_token_is_told_so_at_once(office: Office) -> N
 
 def test_who_is_interrupted_leaves_no_claim_and_nobody_waiting(office: Office) -> None:
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     keeper = office.keeper()
 
     def interrupt() -> None:
@@ -416,7 +416,7 @@ def test_who_is_interrupted_leaves_no_claim_and_nobody_waiting(office: Office) -
 
 def test_a_forked_child_waits_although_a_thread_of_its_parent_did(office: Office) -> None:
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     keeper = office.keeper()
     waits, over = threading.Event(), threading.Event()
 
@@ -443,7 +443,7 @@ def test_a_forked_child_waits_although_a_thread_of_its_parent_did(office: Office
 def test_a_child_that_is_forked_by_who_waits_goes_on(office: Office) -> None:
     """By a signal handler, say; and nothing is left behind."""
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     keeper = office.keeper()
     office.happens[1] = keeper._after_fork
     office.happens[2] = office.renew
@@ -455,19 +455,19 @@ def test_while_another_renews_a_stale_token_no_thread_is_started(office: Office)
     keeper = office.keeper()
     keeper.current()
     office.clock.go_on(HOUR - 500)
-    office.counter.claimed = True
+    office.counter.reserved = True
     office.counter.steps.clear()
     for _ in range(3):
         assert keeper.current().access_token == "access-1"
     assert office.threads == 0
     # It is asked as seldom as a helper would look.
-    assert office.counter.steps == ["claim"]
-    office.counter.claimed = False
+    assert office.counter.steps == ["reserve"]
+    office.counter.reserved = False
     office.clock.go_on(30)
     assert keeper.current().access_token == "access-1"
     assert office.threads == 1
     landed(keeper)
-    assert not office.counter.claimed
+    assert not office.counter.reserved
 
 
 def test_a_stale_token_that_another_has_renewed_is_replaced_without_a_thread(
@@ -482,9 +482,9 @@ def test_a_stale_token_that_another_has_renewed_is_replaced_without_a_thread(
     office.events.clear()
     assert keeper.current().access_token == "access-2"
     assert [type(event) for event in office.events] == [Found]
-    assert office.counter.steps == ["claim", "load"]
+    assert office.counter.steps == ["reserve", "load"]
     assert office.threads == 0
-    assert not office.counter.claimed
+    assert not office.counter.reserved
 
 
 def landed(keeper: TokenKeeper) -> None:
@@ -536,9 +536,9 @@ def test_what_could_not_be_saved_is_not_given_up_for_what_is_still_stored(office
     keeper._take(view._replace(record=record), minted=True)
     office.clock.go_on(480)  # the earlier one lives on, too
     keeper._glance()
-    hand = keeper._holder.hand
-    assert hand is not None
-    assert hand.token.access_token == "newer"
+    held = keeper._holder.held
+    assert held is not None
+    assert held.token.access_token == "newer"
 
 
 @pytest.mark.parametrize("when", ["enter", "exit"])
@@ -559,7 +559,7 @@ def test_a_claim_that_fails_costs_no_renewal(office: Office, when: str, left: fl
                 raise OSError("no claims today")
 
     told: list[Token] = []
-    office.counter.claim = Claim  # type: ignore[method-assign,assignment]
+    office.counter.reserve = Claim  # type: ignore[method-assign,assignment]
     keeper = office.keeper(on_refresh=told.append)
     keeper.current()
     office.clock.go_on(HOUR - left)
@@ -575,7 +575,7 @@ def test_who_has_claimed_it_is_believed_for_half_of_the_time(office: Office) -> 
     """It may be a process that was stopped just then."""
     keeper = office.keeper()
     keeper.current()
-    office.counter.claimed = True
+    office.counter.reserved = True
     # Stale from 540 seconds before the end, expired from 60.
     for left, threads in ((530, 0), (310, 0), (280, 1)):
         office.clock.now = office.first.expires_at - left  # type: ignore[operator]
@@ -584,7 +584,7 @@ def test_who_has_claimed_it_is_believed_for_half_of_the_time(office: Office) -> 
         assert office.threads == threads
     landed(keeper)
     assert keeper.current().access_token == "access-2"
-    assert office.counter.claimed
+    assert office.counter.reserved
 
 
 def test_a_failure_is_told_when_the_claim_is_free(office: Office) -> None:
@@ -592,9 +592,9 @@ def test_a_failure_is_told_when_the_claim_is_free(office: Office) -> None:
     told: list[tuple[str, bool]] = []
 
     def tell(event: Event) -> None:
-        told.append((type(event).__name__, office.counter.claimed))
+        told.append((type(event).__name__, office.counter.reserved))
 
-    keeper = TokenKeeper(office.authority, office.counter, machine=office.clock, on_event=tell)
+    keeper = TokenKeeper(office.authority, office.counter, runtime=office.clock, on_event=tell)
     keeper.current()
     office.clock.go_on(HOUR - 500)
     office.authority.script = [down()]
@@ -614,7 +614,7 @@ def test_a_helper_that_finds_its_renewal_claimed_leaves_it_and_loads_nothing(
     office.authority.load = lambda: loaded.append("all")  # type: ignore[attr-defined]
 
     def start(work: Callable[[], None]) -> bool:
-        office.counter.claimed = True
+        office.counter.reserved = True
         return office.start(work)
 
     office.clock.start = start  # type: ignore[method-assign]
@@ -632,7 +632,7 @@ def test_an_early_renewal_is_claimed_while_it_loads_and_asks_and_no_longer(
     told: list[tuple[str, bool]] = []
 
     def tell(what: str) -> None:
-        told.append((what, office.counter.claimed))
+        told.append((what, office.counter.reserved))
 
     keeper = office.keeper(on_refresh=lambda token: tell("saved"))
     keeper.current()
@@ -645,7 +645,7 @@ def test_an_early_renewal_is_claimed_while_it_loads_and_asks_and_no_longer(
     assert told == [("loads", True), ("asks", True), ("saved", False)]
     # What the caller saw, the helper need not look at before it has the lock.
     steps = office.counter.steps
-    assert steps[steps.index("load") : steps.index("save")] == ["load", "claim", "lock", "load"]
+    assert steps[steps.index("load") : steps.index("save")] == ["load", "reserve", "lock", "load"]
     assert keeper.current().access_token == "access-2"
 
 
@@ -654,15 +654,15 @@ def renewing(office: Office) -> tuple[TokenKeeper, threading.Event]:
     keeper = office.keeper()
     keeper.current()
     office.clock.go_on(HOUR - 500)
-    asked, goes_on = threading.Event(), threading.Event()
+    requested, goes_on = threading.Event(), threading.Event()
 
     def ask() -> None:
-        asked.set()
+        requested.set()
         assert goes_on.wait(60)
 
     office.authority.asking = ask
     assert keeper.current().access_token == "access-1"  # and a helper begins
-    assert asked.wait(60)
+    assert requested.wait(60)
     office.counter.steps.clear()
     return keeper, goes_on
 
@@ -695,7 +695,7 @@ def test_what_another_thread_obtains_meanwhile_is_used_also_if_it_cannot_be_save
     office: Office,
 ) -> None:
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     keeper = office.keeper()
     token = Token.from_dict({"access_token": "theirs"}, now=office.clock.now)
     view = keeper._slot.look()
@@ -712,14 +712,14 @@ def test_a_store_whose_claims_fail_is_one_without(office: Office) -> None:
     def fails() -> None:
         raise OSError("no claims today")
 
-    office.counter.claim = fails  # type: ignore[method-assign,assignment]
+    office.counter.reserve = fails  # type: ignore[method-assign,assignment]
     assert office.keeper().current().access_token == "access-2"
 
 
 @pytest.mark.parametrize("when", [0, 2])
 def test_a_store_that_fails_is_told_by_the_renewal(office: Office, when: int) -> None:
     office.expire()
-    office.counter.claimed = True
+    office.counter.reserved = True
     keeper = office.keeper()
 
     def fail() -> None:
@@ -739,7 +739,7 @@ def test_a_store_whose_renewals_can_be_claimed_has_to_tell_of_writes_at_a_glimps
     """Those who wait for a claim would load the whole record at each look."""
 
     class Claimed(Shelf):
-        def claim(self) -> AbstractContextManager[object] | None:
+        def reserve(self) -> AbstractContextManager[object] | None:
             raise AssertionError("not asked for")
 
     with pytest.raises(

@@ -14,7 +14,7 @@ from tokenadapter.testing.workers import succeeds_in_child
 on_linux = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="only Linux tells what it takes"
 )
-TELL = "from tokenadapter import owner; print(owner.this_process(), flush=True)"
+TELL = "from tokenadapter import process_names; print(process_names.this_process(), flush=True)"
 
 
 def with_part(name: str, part: int, text: str) -> str:

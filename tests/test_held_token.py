@@ -9,7 +9,7 @@ from doubles import Clockwork
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenadapter.core.held_token import Hand, Holder
+from tokenadapter.core.held_token import HeldToken, TokenHolder
 from tokenadapter.core.policy import windows
 from tokenadapter.core.record import Record
 from tokenadapter.core.slot import View
@@ -19,8 +19,8 @@ STORE, WALL, MONOTONIC = 1_700_000_000.0, 1_600_000_000.0, 500.0
 TOKEN = Token("abc", issued_at=STORE - 600, expires_at=STORE + 3000)
 
 
-def take(token: Token = TOKEN, *, early: bool = True) -> Hand:
-    return Hand.take(token, u=0.5, early=early, now=STORE, monotonic=MONOTONIC, wall=WALL)
+def take(token: Token = TOKEN, *, early: bool = True) -> HeldToken:
+    return HeldToken.take(token, u=0.5, early=early, now=STORE, monotonic=MONOTONIC, wall=WALL)
 
 
 def test_what_is_left_counts_from_the_stores_clock_whatever_ours_says() -> None:
@@ -50,13 +50,13 @@ def test_it_never_has_more_left_than_either_clock_grants(monotonic: int, wall: i
 
 
 def test_the_windows_are_those_of_the_whole_life_of_the_token() -> None:
-    hand = take()
-    assert (hand.soft, hand.hard) == windows(3600, 0.5)
+    held = take()
+    assert (held.soft, held.hard) == windows(3600, 0.5)
 
 
 def test_where_nothing_is_renewed_early_there_is_no_stale_time() -> None:
-    hand = take(early=False)
-    assert hand.soft == hand.hard == windows(3600, 0.5)[1]
+    held = take(early=False)
+    assert held.soft == held.hard == windows(3600, 0.5)[1]
 
 
 def test_a_token_from_the_future_has_no_more_left_than_its_whole_life() -> None:
@@ -69,17 +69,17 @@ def test_another_process_draws_its_own_soft_window_and_keeps_the_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    "hand", [take(early=False), take(Token("abc", issued_at=STORE))], ids=["not early", "for ever"]
+    "held", [take(early=False), take(Token("abc", issued_at=STORE))], ids=["not early", "for ever"]
 )
-def test_where_there_is_no_soft_window_none_is_drawn(hand: Hand) -> None:
-    assert hand.redrawn(0.25) == hand
+def test_where_there_is_no_soft_window_none_is_drawn(held: HeldToken) -> None:
+    assert held.redrawn(0.25) == held
 
 
 @pytest.mark.parametrize("early", [True, False])
 def test_a_token_without_expiry_is_fresh_for_ever(early: bool) -> None:
-    hand = take(Token("abc", issued_at=STORE), early=early)
-    assert hand.left(1e12, 1e12) == inf > hand.soft
-    assert (hand.soft, hand.hard) == (0, 0)
+    held = take(Token("abc", issued_at=STORE), early=early)
+    assert held.left(1e12, 1e12) == inf > held.soft
+    assert (held.soft, held.hard) == (0, 0)
 
 
 def test_no_secret_is_shown() -> None:
@@ -103,33 +103,33 @@ def test_no_secret_is_shown() -> None:
 def test_a_token_does_that_is_fresh_enough_for_who_asks(
     fresh: bool, min_validity: float, least: float | str
 ) -> None:
-    hand = take()
-    expected = getattr(hand, least) if isinstance(least, str) else least
-    assert hand.least(fresh=fresh, min_validity=min_validity) == expected
+    held = take()
+    expected = getattr(held, least) if isinstance(least, str) else least
+    assert held.least(fresh=fresh, min_validity=min_validity) == expected
 
 
 def test_who_has_nothing_in_hand_has_no_time_left_and_nothing_to_draw_for() -> None:
     clock = Clockwork()
-    holder = Holder(clock, early=True)
+    holder = TokenHolder(clock, early=True)
     holder.redraw()
-    assert (holder.hand, holder.left(), holder.fresh()) == (None, 0.0, None)
+    assert (holder.held, holder.left(), holder.fresh()) == (None, 0.0, None)
 
 
 def test_a_forked_child_draws_anew_for_the_token_that_it_inherits() -> None:
     clock = Clockwork()
-    holder = Holder(clock, early=True)
+    holder = TokenHolder(clock, early=True)
     token = Token("abc", issued_at=clock.now, expires_at=clock.now + 3600)
     record = Record({}, {}, "salt", token)
     holder.take(View(record, "1-a", clock.now, clock.ticks, clock.now))
-    before = holder.hand
+    before = holder.held
     clock.dice = 0.9
     holder.redraw()
-    assert holder.hand is not None
+    assert holder.held is not None
     assert before is not None
-    assert (before.u, holder.hand.u) == (0.5, 0.9)
-    assert holder.hand.soft == windows(3600, 0.9)[0] != before.soft
+    assert (before.u, holder.held.u) == (0.5, 0.9)
+    assert holder.held.soft == windows(3600, 0.9)[0] != before.soft
     # It is fresh until then, and no longer.
-    clock.go_on(3600 - holder.hand.soft - 1)
+    clock.go_on(3600 - holder.held.soft - 1)
     assert holder.fresh() is token
     clock.go_on(2)
     assert holder.fresh() is None
@@ -139,30 +139,30 @@ def test_a_forked_child_draws_anew_for_the_token_that_it_inherits() -> None:
 def test_notice_of_the_first_renewal_is_given_once_in_good_time(dice: float, part: float) -> None:
     clock = Clockwork()
     clock.dice = dice
-    holder = Holder(clock, early=True, notice=True)
-    assert not holder.heed()
+    holder = TokenHolder(clock, early=True, notice=True)
+    assert not holder.should_preload()
     token = Token("abc", issued_at=clock.now, expires_at=clock.now + 3600)
     holder.take(seen(clock, token))
     fresh = 3600 - windows(3600, dice)[0]
     clock.go_on(fresh * part - 1)
     assert holder.fresh() is token
-    assert not holder.heed()
+    assert not holder.should_preload()
     clock.go_on(2)
     assert holder.fresh() is None
-    assert holder.heed()
-    assert not holder.heed()
+    assert holder.should_preload()
+    assert not holder.should_preload()
     # It is as fresh as it would be without.
     clock.go_on(fresh * (1 - part) - 2)
     assert holder.fresh() is token
     clock.go_on(2)
     assert holder.fresh() is None
-    assert not holder.heed()
+    assert not holder.should_preload()
 
 
 @pytest.mark.parametrize("has_another", [False, True])
 def test_notice_is_not_given_of_what_another_thread_drops_meanwhile(has_another: bool) -> None:
     clock = Clockwork()
-    holder = Holder(clock, early=True, notice=True)
+    holder = TokenHolder(clock, early=True, notice=True)
     old, new = (
         Token(name, issued_at=clock.now, expires_at=clock.now + 3600) for name in ("old", "new")
     )
@@ -170,8 +170,8 @@ def test_notice_is_not_given_of_what_another_thread_drops_meanwhile(has_another:
     clock.go_on(2400)
     made = holder._ends
 
-    def drop(hand: Hand) -> tuple[Token, float, float]:
-        ends = made(hand)
+    def drop(held: HeldToken) -> tuple[Token, float, float]:
+        ends = made(held)
         holder._ends = made  # type: ignore[method-assign]
         holder.drop()
         if has_another:
@@ -179,28 +179,28 @@ def test_notice_is_not_given_of_what_another_thread_drops_meanwhile(has_another:
         return ends
 
     holder._ends = drop  # type: ignore[method-assign]
-    assert holder.heed()
+    assert holder.should_preload()
     assert holder.fresh() is (new if has_another else None)
 
 
 def test_a_token_that_lives_for_ever_or_is_stale_comes_without_notice() -> None:
     clock = Clockwork()
-    holder = Holder(clock, early=True, notice=True)
+    holder = TokenHolder(clock, early=True, notice=True)
     endless = Token("abc", issued_at=clock.now)
     holder.take(seen(clock, endless))
     clock.go_on(1e9)
     assert holder.fresh() is endless
     stale = Token("def", issued_at=clock.now - 3599, expires_at=clock.now + 1)
     holder.take(seen(clock, stale))
-    assert holder.hand is not None
-    assert holder.hand.token is stale
+    assert holder.held is not None
+    assert holder.held.token is stale
     assert holder.fresh() is None
 
 
 def test_a_short_life_is_measured_against_a_short_need() -> None:
-    hand = take(Token("abc", issued_at=STORE, expires_at=STORE + 5))
-    assert hand.hard == 0.5
-    assert hand.least(fresh=False, min_validity=0.8) == 0.8
+    held = take(Token("abc", issued_at=STORE, expires_at=STORE + 5))
+    assert held.hard == 0.5
+    assert held.least(fresh=False, min_validity=0.8) == 0.8
     endless = take(Token("abc", issued_at=STORE))
     assert endless.least(fresh=True, min_validity=600.0) == 0
 
@@ -211,19 +211,19 @@ def seen(clock: Clockwork, token: Token) -> View:
 
 def test_dice_are_thrown_once_for_a_token() -> None:
     clock = Clockwork()
-    holder = Holder(clock, early=True)
+    holder = TokenHolder(clock, early=True)
     token = Token("abc", issued_at=clock.now, expires_at=clock.now + 3600)
     holder.take(seen(clock, token))
     clock.dice = 0.9
     holder.take(seen(clock, token))
-    assert holder.hand is not None
-    assert holder.hand.u == 0.5
+    assert holder.held is not None
+    assert holder.held.u == 0.5
 
 
 def test_a_token_is_fresh_by_neither_clock_alone() -> None:
     for by_wall, by_ticks in ((3600 - 100, 0), (0, 3600 - 100)):
         clock = Clockwork()
-        holder = Holder(clock, early=True)
+        holder = TokenHolder(clock, early=True)
         holder.take(seen(clock, Token("abc", issued_at=clock.now, expires_at=clock.now + 3600)))
         assert holder.fresh()
         clock.now += by_wall
@@ -234,17 +234,17 @@ def test_a_token_is_fresh_by_neither_clock_alone() -> None:
 @pytest.mark.parametrize(("salt", "is_taken"), [("salt", True), ("another", False)])
 def test_a_look_that_began_first_may_have_seen_the_later_token(salt: str, is_taken: bool) -> None:
     clock = Clockwork()
-    holder = Holder(clock, early=True)
+    holder = TokenHolder(clock, early=True)
     old, new = (Token(name, issued_at=clock.now) for name in ("old", "new"))
     began_first = View(Record({}, {}, salt, new, generation=2), "2-b", 0.0, clock.ticks - 1, 0.0)
     began_last = View(Record({}, {}, "salt", old, generation=1), "1-a", 0.0, clock.ticks, 0.0)
     holder.take(began_last)
     holder.take(began_first)
-    assert holder.hand is not None
-    assert holder.hand.token is (new if is_taken else old)
+    assert holder.held is not None
+    assert holder.held.token is (new if is_taken else old)
     # What was read before this, and is no later, is not taken.
     holder.take(began_last._replace(monotonic=clock.ticks - 0.5))
-    assert holder.hand.token is (new if is_taken else old)
+    assert holder.held.token is (new if is_taken else old)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_what_is_in_hand_may_be_ahead_of_what_is_stored(
     salt: str, generation: int, left: float, is_ahead: bool
 ) -> None:
     clock = Clockwork()
-    holder = Holder(clock, early=True)
+    holder = TokenHolder(clock, early=True)
     stored = Record({}, {}, salt, Token("old"), generation=generation)
     assert not holder.is_ahead_of(stored)
     view = seen(clock, Token("new", issued_at=clock.now - 50, expires_at=clock.now + left))
@@ -277,10 +277,10 @@ def test_a_token_in_hand_makes_way_unless_it_alone_is_alive(
     theirs: float, ours: float, is_taken: bool
 ) -> None:
     clock = Clockwork()
-    holder = Holder(clock, early=True)
+    holder = TokenHolder(clock, early=True)
     mine = Token("mine", issued_at=clock.now - 3600, expires_at=clock.now + ours)
     holder.take(seen(clock, mine))
     other = Token("theirs", issued_at=clock.now - 1800, expires_at=clock.now + theirs)
     assert holder.take(seen(clock, other)) == (mine if is_taken else None)
-    assert holder.hand is not None
-    assert holder.hand.token is (other if is_taken else mine)
+    assert holder.held is not None
+    assert holder.held.token is (other if is_taken else mine)

@@ -401,7 +401,10 @@ def test_errors_on_the_way_are_those_of_urllib3(
 def test_the_read_timeout_bounds_the_waiting(server: TokenServer, timeout: Any) -> None:
     pooled = {"timeout": Timeout(read=0.05)} if timeout is None else {}
     call = {} if timeout is None else {"timeout": timeout}
-    with TokenPoolManager(server.api_url, client(server), **pooled) as http, server.hold() as hold:
+    with (
+        TokenPoolManager(server.api_url, client(server), **pooled) as http,
+        server.hold() as hold,
+    ):
         with pytest.raises(LockTimeout):
             http.request("GET", f"{server.api_url}x", **call)
         assert hold.arrived.wait(10)
@@ -655,7 +658,7 @@ def test_through_a_tunnel_with_the_tls_settings_of_the_pool(tmp_path: Path) -> N
             server.expire_now()
             assert manager.request("PUT", f"{server.api_url}x", body=b"x").status == 200
         # The proxy has seen nothing but where the tunnel leads.
-        assert {method for method, _ in proxy.asked} == {"CONNECT"}
+        assert {method for method, _ in proxy.requested} == {"CONNECT"}
         assert not any(b"uthorization" in head for head in proxy.heads)
         with PoolManager(retries=False) as manager:
             retrofit(manager, server.api_url, source)

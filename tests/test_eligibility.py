@@ -9,8 +9,8 @@ import pytest
 from doubles import Authority, Clockwork, Shelf
 
 from tokenadapter.core import eligibility as choice_module
-from tokenadapter.core.eligibility import Choice
-from tokenadapter.core.record import Hold, Record
+from tokenadapter.core.eligibility import Eligibility
+from tokenadapter.core.record import Backoff, Record
 from tokenadapter.core.slot import Slot, View
 from tokenadapter.errors import ReauthRequired, RefreshTemporarilyFailed, TokenError
 from tokenadapter.protocols import Credential
@@ -26,9 +26,9 @@ REFUSED = ReauthRequired("Refused.")
 class Keys:
     """A grant that has what it is given."""
 
-    whose = Authority.whose
+    owner = Authority.owner
     client_credential = "me"
-    asked: Any = MappingProxyType({"scope": "a", "resource": "b"})
+    requested: Any = MappingProxyType({"scope": "a", "resource": "b"})
 
     def __init__(self, *credentials: Credential) -> None:
         self.given = credentials
@@ -47,8 +47,8 @@ def record(slot: Slot) -> Record:
     return slot.look().record._replace(token=TOKEN)
 
 
-def choice_of(slot: Slot, clock: Clockwork, *credentials: Credential) -> Choice:
-    return Choice(slot, Keys(*credentials), clock)  # type: ignore[arg-type]
+def choice_of(slot: Slot, clock: Clockwork, *credentials: Credential) -> Eligibility:
+    return Eligibility(slot, Keys(*credentials), clock)  # type: ignore[arg-type]
 
 
 def view_of(slot: Slot, record: Record) -> View:
@@ -68,23 +68,23 @@ def test_a_hash_that_takes_its_time_is_made_once(
         return f"hash {len(made)}"
 
     monkeypatch.setattr(choice_module, "digest", digest)
-    choice = choice_of(slot, clock)
-    assert [choice.digest(record, PASSWORD) for _ in range(3)] == ["hash 1"] * 3
-    assert choice.digest(record._replace(salt="other"), PASSWORD) == "hash 2"
+    eligibility = choice_of(slot, clock)
+    assert [eligibility.digest(record, PASSWORD) for _ in range(3)] == ["hash 1"] * 3
+    assert eligibility.digest(record._replace(salt="other"), PASSWORD) == "hash 2"
     assert made == [(record.salt, "password", "s3cr3t"), ("other", "password", "s3cr3t")]
     # Those of credentials that are long gone are not kept.
     for number in range(1000):
-        choice.digest(record, Credential("password", str(number)))
-        assert len(choice._digests) < 100
+        eligibility.digest(record, Credential("password", str(number)))
+        assert len(eligibility._digests) < 100
 
 
 def test_a_client_is_who_it_is_and_what_it_asks_for_in_whatever_order(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
-    def hashed(client: str, asked: dict[str, str]) -> str:
-        choice = choice_of(slot, clock)
-        choice._grant.client_credential, choice._grant.asked = client, asked  # type: ignore[misc]
-        return choice.client(record)
+    def hashed(client: str, requested: dict[str, str]) -> str:
+        eligibility = choice_of(slot, clock)
+        eligibility._grant.client_credential, eligibility._grant.requested = client, requested  # type: ignore[misc]
+        return eligibility.client(record)
 
     ours = hashed("me", {"scope": "a", "resource": "b"})
     assert ours == hashed("me", {"resource": "b", "scope": "a"})
@@ -98,27 +98,27 @@ def test_a_client_is_who_it_is_and_what_it_asks_for_in_whatever_order(
 def test_a_hold_of_our_own_binds_whomever_it_is_bound_to_until_there_is_another_token(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
-    choice = choice_of(slot, clock)
-    choice.hold_alone(record, Hold(0.0, 5.0, 3, "somebody", "temporary", None, "Down."))
-    assert choice.step_after(record) == 4
+    eligibility = choice_of(slot, clock)
+    eligibility.back_off_alone(record, Backoff(0.0, 5.0, 3, "somebody", "temporary", None, "Down."))
+    assert eligibility.step_after(record) == 4
     clock.go_on(4.9)
     with pytest.raises(RefreshTemporarilyFailed, match=r"^Down"):
-        choice.raise_if_held(record, 0.0)
-    choice.raise_if_held(record._replace(token=OTHER), 0.0)
-    assert choice.step_after(record) == 1
-    choice.raise_if_held(record, 0.0)  # others have renewed since
+        eligibility.raise_if_backing_off(record, 0.0)
+    eligibility.raise_if_backing_off(record._replace(token=OTHER), 0.0)
+    assert eligibility.step_after(record) == 1
+    eligibility.raise_if_backing_off(record, 0.0)  # others have renewed since
 
 
 def test_a_hold_of_our_own_ends(slot: Slot, clock: Clockwork, record: Record) -> None:
-    choice = choice_of(slot, clock)
-    choice.hold_alone(record, Hold(0.0, 5.0, 3))
+    eligibility = choice_of(slot, clock)
+    eligibility.back_off_alone(record, Backoff(0.0, 5.0, 3))
     clock.go_on(5.0)
-    choice.raise_if_held(record, 0.0)
+    eligibility.raise_if_backing_off(record, 0.0)
 
 
-def refusal(choice: Choice, view: View) -> str | None:
+def refusal(eligibility: Eligibility, view: View) -> str | None:
     try:
-        choice.credential(view)
+        eligibility.credential(view)
     except TokenError as error:
         return str(error)
     return None
@@ -127,28 +127,28 @@ def refusal(choice: Choice, view: View) -> str | None:
 def test_a_refusal_of_our_own_binds_until_there_is_another_token(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
-    choice, view = choice_of(slot, clock, PASSWORD), view_of(slot, record)
-    choice.refuse_alone(record, PASSWORD, REFUSED)
+    eligibility, view = choice_of(slot, clock, PASSWORD), view_of(slot, record)
+    eligibility.refuse_alone(record, PASSWORD, REFUSED)
     for _ in range(2):
-        choice.raise_if_held(record, 0.0)
-        assert refusal(choice, view) == "Refused."
-    choice.raise_if_held(record._replace(token=OTHER), 0.0)
-    assert refusal(choice, view) is None
+        eligibility.raise_if_backing_off(record, 0.0)
+        assert refusal(eligibility, view) == "Refused."
+    eligibility.raise_if_backing_off(record._replace(token=OTHER), 0.0)
+    assert refusal(eligibility, view) is None
 
 
 def test_a_refresh_token_that_was_refused_to_us_stays_dead_until_it_is_pardoned(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
-    choice, view = choice_of(slot, clock, FIRST), view_of(slot, record)
-    choice.refuse_alone(record, FIRST, REFUSED)
-    choice.raise_if_held(record._replace(token=OTHER), 0.0)
-    choice.pardon("another refresh token")
-    assert refusal(choice, view) == "Refused."
-    choice.pardon("refresh-0")
-    assert refusal(choice, view) is None
-    choice.refuse_alone(record, FIRST, REFUSED)
-    choice.pardon()
-    assert refusal(choice, view) is None
+    eligibility, view = choice_of(slot, clock, FIRST), view_of(slot, record)
+    eligibility.refuse_alone(record, FIRST, REFUSED)
+    eligibility.raise_if_backing_off(record._replace(token=OTHER), 0.0)
+    eligibility.clear_refusals("another refresh token")
+    assert refusal(eligibility, view) == "Refused."
+    eligibility.clear_refusals("refresh-0")
+    assert refusal(eligibility, view) is None
+    eligibility.refuse_alone(record, FIRST, REFUSED)
+    eligibility.clear_refusals()
+    assert refusal(eligibility, view) is None
 
 
 # --- which credential ------------------------------------------------------------------------
@@ -157,10 +157,12 @@ def test_a_refresh_token_that_was_refused_to_us_stays_dead_until_it_is_pardoned(
 def test_the_first_that_nothing_speaks_against_is_presented(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
-    choice = choice_of(slot, clock, FIRST, PASSWORD)
-    assert choice.credential(view_of(slot, record)) is FIRST
-    dead = record.refused(choice.digest(record, FIRST), FIRST.kind, 1.0, error=None, cause="Dead.")
-    assert choice.credential(view_of(slot, dead)) is PASSWORD
+    eligibility = choice_of(slot, clock, FIRST, PASSWORD)
+    assert eligibility.credential(view_of(slot, record)) is FIRST
+    dead = record.refused(
+        eligibility.digest(record, FIRST), FIRST.kind, 1.0, error=None, cause="Dead."
+    )
+    assert eligibility.credential(view_of(slot, dead)) is PASSWORD
 
 
 @pytest.mark.parametrize("stored_first", [True, False])
@@ -169,19 +171,19 @@ def test_of_two_objections_that_to_the_stored_refresh_token_is_told(
 ) -> None:
     stored = FIRST._replace(secret="refresh-5", first=False)
     order = (stored, FIRST) if stored_first else (FIRST, stored)
-    choice = choice_of(slot, clock, *order)
+    eligibility = choice_of(slot, clock, *order)
     for credential, cause in ((stored, "Stored."), (FIRST, "Configured.")):
-        key = choice.digest(record, credential)
+        key = eligibility.digest(record, credential)
         record = record.refused(key, "refresh_token", 1.0, error=None, cause=cause)
-    assert refusal(choice, view_of(slot, record)) == "Stored."
+    assert refusal(eligibility, view_of(slot, record)) == "Stored."
 
 
 def test_without_the_store_only_what_spends_nothing_is_presented(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     assert choice_of(slot, clock, FIRST).credential_that_spends_nothing() is None
-    choice = choice_of(slot, clock, FIRST, PASSWORD)
-    assert choice.credential_that_spends_nothing() is PASSWORD
-    choice.refuse_alone(record, PASSWORD, REFUSED)
+    eligibility = choice_of(slot, clock, FIRST, PASSWORD)
+    assert eligibility.credential_that_spends_nothing() is PASSWORD
+    eligibility.refuse_alone(record, PASSWORD, REFUSED)
     with pytest.raises(ReauthRequired, match="Refused"):
-        choice.credential_that_spends_nothing()
+        eligibility.credential_that_spends_nothing()

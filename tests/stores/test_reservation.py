@@ -20,15 +20,15 @@ from .helpers import failing, save
 
 
 def is_claimed(store: FileStore) -> bool:
-    claim = FileStore(store.path).claim()
-    if claim is None:
+    reservation = FileStore(store.path).reserve()
+    if reservation is None:
         return True
-    with claim:
+    with reservation:
         return False
 
 
 def test_where_no_directory_is_everybody_has_it(store: FileStore) -> None:
-    first, second = store.claim(), store.claim()
+    first, second = store.reserve(), store.reserve()
     assert first is not None
     assert second is not None
     with first, second:
@@ -37,7 +37,7 @@ def test_where_no_directory_is_everybody_has_it(store: FileStore) -> None:
 
 def test_it_ends_with_the_process_that_has_it(store: FileStore) -> None:
     save(store)
-    with process(_claim, store) as (child, pipe):
+    with process(_reserve, store) as (child, pipe):
         assert pipe.recv() is True
         assert is_claimed(store)
         child.kill()
@@ -45,10 +45,10 @@ def test_it_ends_with_the_process_that_has_it(store: FileStore) -> None:
         assert not is_claimed(store)
 
 
-def _claim(pipe: Connection, store: FileStore) -> None:
-    claim = store.claim()
-    assert claim is not None
-    with claim:
+def _reserve(pipe: Connection, store: FileStore) -> None:
+    reservation = store.reserve()
+    assert reservation is not None
+    with reservation:
         pipe.send(True)
         pipe.recv()
 
@@ -65,9 +65,9 @@ def test_it_ends_with_that_process_although_it_has_forked(store: FileStore) -> N
 
 
 def _claim_and_fork(pipe: Connection, store: FileStore) -> None:
-    claim = store.claim()
-    assert claim is not None
-    with claim:
+    reservation = store.reserve()
+    assert reservation is not None
+    with reservation:
         if os.fork() == 0:
             signal.alarm(60)
             pipe.send(os.getpid())
@@ -78,10 +78,10 @@ def _claim_and_fork(pipe: Connection, store: FileStore) -> None:
 def test_it_ends_with_its_block_although_another_has_the_file_open(store: FileStore) -> None:
     """A child that was forked in some way of which Python knows nothing."""
     save(store)
-    claim = store.claim()
-    assert isinstance(claim, io.FileIO)
-    with claim:
-        twin = os.dup(claim.fileno())
+    reservation = store.reserve()
+    assert isinstance(reservation, io.FileIO)
+    with reservation:
+        twin = os.dup(reservation.fileno())
     try:
         assert not is_claimed(store)
     finally:
@@ -92,7 +92,7 @@ def test_one_that_nobody_enters_is_not_kept(store: FileStore) -> None:
     """Its caller was interrupted just then."""
     save(store)
     with pytest.warns(ResourceWarning):
-        assert [store.claim()] != [None]
+        assert [store.reserve()] != [None]
     assert not is_claimed(store)
 
 
@@ -147,8 +147,8 @@ def test_it_is_for_its_owner_alone_and_stays(store: FileStore, path: Path) -> No
 def test_it_keeps_nobody_from_reading_or_writing(store: FileStore) -> None:
     """Also where a lock does, as on a share that Windows serves."""
     save(store)
-    claim = store.claim()
-    assert isinstance(claim, io.FileIO)
-    with claim:
-        assert claim.name not in (store.path, f"{store.path}.lock", f"{store.path}.notes")
+    reservation = store.reserve()
+    assert isinstance(reservation, io.FileIO)
+    with reservation:
+        assert reservation.name not in (store.path, f"{store.path}.lock", f"{store.path}.notes")
         save(store, 2, expected="tag 1")

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from interpreters import in_another_interpreter
 
-from tokenadapter.core.runtime import MACHINE, Machine
-from tokenadapter.core.single_flight import Flight, Run
+from tokenadapter.core.runtime import RUNTIME, Runtime
+from tokenadapter.core.single_flight import Run, SingleFlight
 from tokenadapter.errors import RefreshTemporarilyFailed
 
 PATIENCE = 60.0  # seconds: for what happens at once, unless the test fails
 
 
-class Tower(Machine):
+class Tower(Runtime):
     """A machine on which helper threads start, or do not."""
 
     def __init__(self, start: Callable[[Callable[[], None]], bool]) -> None:
@@ -67,7 +67,7 @@ def outcome(run: Run[Any]) -> Any:
 
 def all_at_once(work: Work, count: int) -> list[Any]:
     """What *count* threads get that come at the same time, while one run is under way."""
-    flight: Flight[Any] = Flight(MACHINE)
+    flight: SingleFlight[Any] = SingleFlight(RUNTIME)
     barrier = threading.Barrier(count)
     outcomes: list[Any] = []
 
@@ -111,7 +111,7 @@ def test_an_error_that_cannot_be_copied_is_shared_as_it_is() -> None:
 
 def test_a_waiter_who_leaves_does_not_end_the_run() -> None:
     work = Work(lambda run: "token")
-    run = Flight[Any](MACHINE).join(work)
+    run = SingleFlight[Any](RUNTIME).join(work)
     assert not run.wait(0.0)
     assert not run.wait(-1.0)
     work.may_end.set()
@@ -126,9 +126,9 @@ def test_the_way_is_free_before_the_waiters_are_let_go() -> None:
             free.append(flight.under_way() is None)
             super().set()
 
-    machine = Machine()
-    machine.event = Watched  # type: ignore[method-assign]
-    flight: Flight[Any] = Flight(machine)
+    runtime = Runtime()
+    runtime.event = Watched  # type: ignore[method-assign]
+    flight: SingleFlight[Any] = SingleFlight(runtime)
     assert outcome(flight.join(lambda run: "first")) == "first"
     assert isinstance(outcome(flight.join(raising(OSError()))), OSError)
     assert set(free) == {True}
@@ -150,7 +150,7 @@ def test_a_run_that_settles_early_goes_on_and_its_end_changes_nothing(
         finally:
             ended.set()
 
-    flight: Flight[Any] = Flight(MACHINE)
+    flight: SingleFlight[Any] = SingleFlight(RUNTIME)
     run = flight.join(settle_early)
     assert outcome(run) == "early"
     assert flight.join(settle_early) is run
@@ -160,9 +160,9 @@ def test_a_run_that_settles_early_goes_on_and_its_end_changes_nothing(
     assert outcome(run) == "early"
 
 
-@pytest.mark.parametrize("machine", [MACHINE, NO_THREADS])
-def test_the_thread_that_does_the_work_is_told_not_to_wait_for_it(machine: Machine) -> None:
-    flight: Flight[Any] = Flight(machine)
+@pytest.mark.parametrize("runtime", [RUNTIME, NO_THREADS])
+def test_the_thread_that_does_the_work_is_told_not_to_wait_for_it(runtime: Runtime) -> None:
+    flight: SingleFlight[Any] = SingleFlight(runtime)
 
     def come_back(run: Run[Any]) -> Any:
         again = flight.join(raising(AssertionError()))
@@ -179,9 +179,9 @@ def test_a_signal_handler_of_the_thread_that_starts_it_is_told_so_too() -> None:
 
     def start(task: Callable[[], None]) -> bool:
         mine.append(flight.join(work).is_mine())
-        return MACHINE.start(task)
+        return RUNTIME.start(task)
 
-    flight: Flight[Any] = Flight(Tower(start))
+    flight: SingleFlight[Any] = SingleFlight(Tower(start))
     run = flight.join(work)
     assert mine == [True]
     assert not run.is_mine()
@@ -192,20 +192,20 @@ def test_a_signal_handler_of_the_thread_that_starts_it_is_told_so_too() -> None:
 
 def test_all_other_threads_may_wait() -> None:
     work = Work(lambda run: None)
-    run = Flight[Any](MACHINE).join(work)
+    run = SingleFlight[Any](RUNTIME).join(work)
     assert work.begun.wait(PATIENCE)
     assert not run.is_mine()
     work.may_end.set()
 
 
 def test_where_no_thread_can_start_the_caller_does_the_work() -> None:
-    run = Flight[Any](NO_THREADS).join(lambda run: threading.current_thread())
+    run = SingleFlight[Any](NO_THREADS).join(lambda run: threading.current_thread())
     assert run.wait(0)
     assert run.result() is threading.current_thread()
 
 
 def test_an_error_of_that_work_is_the_runs_too() -> None:
-    flight: Flight[Any] = Flight(NO_THREADS)
+    flight: SingleFlight[Any] = SingleFlight(NO_THREADS)
     run = flight.join(raising(OSError()))
     assert flight.under_way() is None
     with pytest.raises(OSError):  # noqa: PT011
@@ -216,7 +216,7 @@ def test_an_error_of_that_work_is_the_runs_too() -> None:
     threading.current_thread() is not threading.main_thread(), reason="signals come to the main one"
 )
 def test_ctrl_c_waits_until_that_work_is_done() -> None:
-    flight: Flight[Any] = Flight(NO_THREADS)
+    flight: SingleFlight[Any] = SingleFlight(NO_THREADS)
     handler, done = signal.getsignal(signal.SIGINT), []
 
     def work(run: Run[Any]) -> None:
@@ -241,7 +241,7 @@ def test_nobody_waits_for_a_run_that_never_began() -> None:
         joined.append(flight.join(lambda run: None))
         raise KeyboardInterrupt
 
-    flight: Flight[Any] = Flight(Tower(interrupted))
+    flight: SingleFlight[Any] = SingleFlight(Tower(interrupted))
     with pytest.raises(KeyboardInterrupt):
         flight.join(lambda run: None)
     assert flight.under_way() is None
@@ -252,11 +252,11 @@ def test_a_run_goes_on_whose_starter_was_interrupted_and_may_wait_for_it_later()
     work = Work(lambda run: "token")
 
     def interrupted(task: Callable[[], None]) -> bool:
-        assert MACHINE.start(task)
+        assert RUNTIME.start(task)
         assert work.begun.wait(PATIENCE)
         raise KeyboardInterrupt
 
-    flight: Flight[Any] = Flight(Tower(interrupted))
+    flight: SingleFlight[Any] = SingleFlight(Tower(interrupted))
     with pytest.raises(KeyboardInterrupt):
         flight.join(work)
     run = flight.join(raising(AssertionError()))
@@ -275,17 +275,17 @@ def test_a_helper_that_begins_late_disturbs_nobody() -> None:
             task()
             ended.set()
 
-        assert MACHINE.start(begin_late)
+        assert RUNTIME.start(begin_late)
         joined.append(flight.join(raising(AssertionError())))
         raise KeyboardInterrupt
 
     tower = Tower(interrupted)
-    flight: Flight[Any] = Flight(tower)
+    flight: SingleFlight[Any] = SingleFlight(tower)
     late, next_one = Work(lambda run: "late"), Work(lambda run: "next")
     with pytest.raises(KeyboardInterrupt):
         flight.join(late)
     assert outcome(joined[0]) is None
-    tower.start = MACHINE.start  # type: ignore[method-assign]
+    tower.start = RUNTIME.start  # type: ignore[method-assign]
     run = flight.join(next_one)
     late.may_end.set()
     may_begin.set()
@@ -300,7 +300,7 @@ def test_a_helper_that_begins_late_disturbs_nobody() -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()])
 def test_what_ends_the_helper_does_not_end_those_who_wait(error: BaseException) -> None:
-    flight: Flight[Any] = Flight(MACHINE)
+    flight: SingleFlight[Any] = SingleFlight(RUNTIME)
     ended = outcome(flight.join(raising(error)))
     assert isinstance(ended, RefreshTemporarilyFailed)
     assert type(error).__name__ in str(ended)
@@ -308,7 +308,7 @@ def test_what_ends_the_helper_does_not_end_those_who_wait(error: BaseException) 
 
 
 def test_what_ends_the_thread_that_does_the_work_ends_it() -> None:
-    flight: Flight[Any] = Flight(NO_THREADS)
+    flight: SingleFlight[Any] = SingleFlight(NO_THREADS)
     joined: list[Run[Any]] = []
 
     def end(run: Run[Any]) -> Any:
@@ -322,7 +322,7 @@ def test_what_ends_the_thread_that_does_the_work_ends_it() -> None:
 
 
 def test_a_run_aside_leaves_the_one_under_way_alone() -> None:
-    flight: Flight[Any] = Flight(MACHINE)
+    flight: SingleFlight[Any] = SingleFlight(RUNTIME)
     work = Work(lambda run: "under way")
     run = flight.join(work)
     assert outcome(flight.aside(lambda run: "aside")) == "aside"
@@ -333,7 +333,7 @@ def test_a_run_aside_leaves_the_one_under_way_alone() -> None:
 
 
 def test_what_goes_aside_is_done_by_a_helper_who_is_told_not_to_wait_for_it() -> None:
-    flight: Flight[Any] = Flight(MACHINE)
+    flight: SingleFlight[Any] = SingleFlight(RUNTIME)
     run = flight.aside(lambda run: (run.is_mine(), flight.under_way(), threading.get_ident()))
     is_mine, under_way, thread = outcome(run)
     assert (is_mine, under_way) == (True, None)
@@ -346,15 +346,15 @@ def test_a_signal_handler_of_the_thread_that_starts_it_aside_does_not_meet_it() 
 
     def start(task: Callable[[], None]) -> bool:
         met.append(flight.under_way())
-        return MACHINE.start(task)
+        return RUNTIME.start(task)
 
-    flight: Flight[Any] = Flight(Tower(start))
+    flight: SingleFlight[Any] = SingleFlight(Tower(start))
     assert outcome(flight.aside(lambda run: "aside")) == "aside"
     assert met == [None]
 
 
 def test_a_forked_child_begins_anew_and_is_not_disturbed_by_what_it_left() -> None:
-    flight: Flight[Any] = Flight(MACHINE)
+    flight: SingleFlight[Any] = SingleFlight(RUNTIME)
     old, new = Work(lambda run: "old"), Work(lambda run: "new")
     left = flight.join(old)
     flight.reset()
@@ -372,10 +372,10 @@ def test_a_forked_child_begins_anew_and_is_not_disturbed_by_what_it_left() -> No
 
 PREAMBLE = """
 import atexit, os, signal, sys, threading
-from tokenadapter.core.single_flight import Flight
-from tokenadapter.core.runtime import MACHINE
+from tokenadapter.core.single_flight import SingleFlight
+from tokenadapter.core.runtime import RUNTIME
 
-class NoThreads(type(MACHINE)):
+class NoThreads(type(RUNTIME)):
     def start(self, work):
         return False
 
@@ -404,9 +404,9 @@ def test_a_run_outlives_the_main_thread_that_was_interrupted_while_it_waited() -
             waiting.wait()
             os.kill(os.getpid(), signal.SIGINT)
             threading.main_thread().join(30)
-            say("saved" if MACHINE.exiting() else "too early")
+            say("saved" if RUNTIME.exiting() else "too early")
 
-        run = Flight(MACHINE).join(work)
+        run = SingleFlight(RUNTIME).join(work)
         try:
             waiting.set()
             run.wait(30)
@@ -425,7 +425,7 @@ def test_ctrl_c_waits_for_the_end_of_work_that_the_main_thread_does() -> None:
             signal.raise_signal(signal.SIGINT)
             say("saved")
 
-        flight = Flight(NoThreads())
+        flight = SingleFlight(NoThreads())
         for fly in (flight.join, flight.aside):
             try:
                 fly(work)
@@ -441,7 +441,7 @@ def test_work_that_another_thread_does_leaves_the_signals_alone() -> None:
     runs: list[Run[Any]] = []
 
     def come() -> None:
-        runs.append(Flight[Any](NO_THREADS).join(lambda run: signal.getsignal(signal.SIGINT)))
+        runs.append(SingleFlight[Any](NO_THREADS).join(lambda run: signal.getsignal(signal.SIGINT)))
 
     thread = threading.Thread(target=come)
     thread.start()
@@ -468,7 +468,7 @@ def test_an_exit_handler_gets_its_token_and_ctrl_c_does_not_lose_it() -> None:
             return "token"
 
         def late():
-            flight = Flight(MACHINE)
+            flight = SingleFlight(RUNTIME)
             try:
                 flight.join(work)
             except KeyboardInterrupt:

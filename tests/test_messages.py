@@ -9,7 +9,7 @@ import pytest
 from doubles import Clockwork, Shelf
 
 from tokenadapter.core import messages
-from tokenadapter.core.record import Hold, Tombstone
+from tokenadapter.core.record import Backoff, Tombstone
 from tokenadapter.errors import (
     LockTimeout,
     ReauthRequired,
@@ -27,7 +27,7 @@ OURS = {"endpoint": "https://id.example/token", "client": "me"}
 THEIRS = {"endpoint": "https://other.example/token", "client": "you"}
 # What a source says when it fails; its own tests see to its words.
 CAUSE = "https://id.example/token gave no token (503). What the store holds is kept. Try later."
-HOLD = Hold(NOW, 10.0, 2, "0a1b", error="slow_down", cause=CAUSE)
+HOLD = Backoff(NOW, 10.0, 2, "0a1b", error="slow_down", cause=CAUSE)
 STONE = Tombstone("0a1b", "refresh_token", "uncertain_rotation", NOW, "invalid_grant", CAUSE)
 
 # By its function: each error, and the words for what happened, what was kept, and what to do.

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from tokenadapter.core.helper_threads import Latch
-from tokenadapter.core.runtime import MACHINE
+from tokenadapter.core.runtime import RUNTIME
 
 
 def test_no_two_nonces_are_the_same() -> None:
-    assert len({MACHINE.nonce() for _ in range(1000)}) == 1000
+    assert len({RUNTIME.nonce() for _ in range(1000)}) == 1000
 
 
 class Gate:
@@ -60,7 +60,7 @@ def test_a_latch_lets_all_go_at_once_and_for_good(monkeypatch: pytest.MonkeyPatc
 
 
 def test_nobody_waits_for_longer_than_told() -> None:
-    latch = MACHINE.event()
+    latch = RUNTIME.event()
     assert [latch.wait(seconds) for seconds in (-1, 0, 0.001)] == [False] * 3
 
 
@@ -80,7 +80,7 @@ def test_a_latch_that_an_interrupted_waiter_left_closed_lets_the_others_go(
 
 
 def test_a_signal_handler_may_wait_in_the_thread_that_waits() -> None:
-    latch, in_handler = MACHINE.event(), threading.Event()
+    latch, in_handler = RUNTIME.event(), threading.Event()
     waited: list[bool] = []
 
     def handle(number: int, frame: object) -> None:
@@ -105,7 +105,7 @@ def test_a_signal_handler_may_wait_in_the_thread_that_waits() -> None:
 
 @pytest.mark.parametrize("set_at", range(1, 60))
 def test_such_a_handler_may_come_at_any_moment_of_the_wait(set_at: int) -> None:
-    latch = MACHINE.event()
+    latch = RUNTIME.event()
     moments: list[bool] = []
 
     def handle(frame: FrameType, event: str, argument: object) -> Any:
@@ -136,7 +136,7 @@ def test_work_is_done_in_a_thread_that_the_interpreter_waits_for() -> None:
         workers.append(threading.current_thread())
         done.set()
 
-    assert MACHINE.start(work)
+    assert RUNTIME.start(work)
     assert done.wait(60)
     assert workers != [threading.current_thread()]
     assert not workers[0].daemon
@@ -147,33 +147,33 @@ def test_where_no_thread_can_start_it_says_so(monkeypatch: pytest.MonkeyPatch) -
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert not MACHINE.start(lambda: None)
+    assert not RUNTIME.start(lambda: None)
 
 
 def test_a_running_program_is_not_exiting() -> None:
-    assert not MACHINE.exiting()
+    assert not RUNTIME.exiting()
 
 
 def test_a_program_is_over_when_only_helpers_are_left() -> None:
     program = """
 import threading
 import time
-from tokenadapter.core.runtime import MACHINE
+from tokenadapter.core.runtime import RUNTIME
 
 def last_of_the_programs_own():
     threading.main_thread().join()
-    print(MACHINE.exiting(), flush=True)
+    print(RUNTIME.exiting(), flush=True)
 
 def helper():
     threading.main_thread().join()
     thread.join()
-    print(MACHINE.exiting(), flush=True)
+    print(RUNTIME.exiting(), flush=True)
 
 daemon = threading.Thread(target=threading.Event().wait, daemon=True)
 daemon.start()
 thread = threading.Thread(target=last_of_the_programs_own)
 thread.start()
-MACHINE.start(helper)
+RUNTIME.start(helper)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.split() == ["False", "True"], done.stderr
