@@ -41,28 +41,38 @@ if TYPE_CHECKING:
     from tokenadapter import spelling
     from tokenadapter.core import messages
     from tokenadapter.events import Event
-    from tokenadapter.http import bodies, responses, verdicts
+    from tokenadapter.http import bodies, exchange, responses, verdicts
     from tokenadapter.http.bodies import Body
+    from tokenadapter.http.exchange import Verdict
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.sources import wording
 else:
     messages = late("tokenadapter.core.messages")
     responses = late("tokenadapter.http.responses")
     bodies = late("tokenadapter.http.bodies")
+    exchange = late("tokenadapter.http.exchange")
     spelling = late("tokenadapter.spelling")
     verdicts = late("tokenadapter.http.verdicts")
     wording = late("tokenadapter.sources.wording")
 
 __all__ = ["TokenAdapter", "signed", "twin", "without_401"]
 
-# How often a request may be sent again with tokens that others renewed meanwhile, before it has
-# one renewed itself.
-_MOST_ADOPTIONS = 2
-# What to look at where a token is refused although nothing can have ended it yet.
-_IF_NEW = (
-    "see that it is one for this API (scope, resource, audience), and sent as the API wants it "
-    "(header, scheme)"
-)
+T = TypeVar("T")
+
+# What else than letters and digits stands in the name of a header (RFC 9110 section 5.6.2).
+_IN_NAMES = str.maketrans("", "", "!#$%&'*+-.^_`|~")
+# The one place that leans on privates of requests: what a request consists of, and where its
+# headers keep their items.  A release of requests that changes either is known by this.
+_AS_KNOWN = vars(CaseInsensitiveDict()) == {"_store": {}} and vars(PreparedRequest()).keys() == {
+    "method",
+    "url",
+    "headers",
+    "_cookies",
+    "body",
+    "hooks",
+    "_body_position",
+}
+_new = object.__new__
 
 
 class TokenAdapter(HTTPAdapter):
@@ -151,7 +161,7 @@ class TokenAdapter(HTTPAdapter):
             )
         if attach is not None and (header != "Authorization" or scheme != "Bearer"):
             raise TypeError("header and scheme are without use beside attach: leave them out")
-        check(verdict, attach, inner, header, scheme, max_replays, replay_limit)
+        _check(verdict, attach, inner, header, scheme, max_replays, replay_limit)
         self._guard = Prefix(prefix, allow_http=allow_http)
         if isinstance(source, TokenKeeper):
             its_own = (store, on_refresh, on_event, renew_early, lock_timeout, inline)
@@ -304,8 +314,10 @@ class TokenAdapter(HTTPAdapter):
             if response.status_code < 400 and self._verdict is None:
                 return response  # as most do
             sent = [token]
-            if self._refuses(response):
-                response = self._replay(request, response, sent, is_new, body, how)
+            if self._verdict is not None or response.status_code == 401:
+                verdict = self._judge(response)
+                if verdict:
+                    response = self._replay(request, response, verdict, sent, is_new, body, how)
             if response.status_code in (401, 403):
                 self._tell_step_up(response, sent)
             return response
@@ -327,7 +339,7 @@ class TokenAdapter(HTTPAdapter):
         if self._guard.matches(url) is None and not self._guard.covers_when_parsed(url):
             self.tell_outside(url)
             return False
-        named = named_host(request)
+        named = _named_host(request)
         if named is not None and not names_its_host(url, named):
             self.tell_outside(url, named)
             return False
@@ -351,7 +363,7 @@ class TokenAdapter(HTTPAdapter):
     ) -> tuple[Token, bool]:
         """A token from the keeper, and whether it was minted since it was asked."""
         try:
-            outcome = self.keeper.obtain(rejected, timeout=read_timeout(timeout), patient=patient)
+            outcome = self.keeper.obtain(rejected, timeout=_read_timeout(timeout), patient=patient)
         except RequestException as error:
             error.request = request
             raise
@@ -369,7 +381,7 @@ class TokenAdapter(HTTPAdapter):
         if self._attach is None:
             copy = signed(outgoing, self._header, self._value(request, token))
         else:
-            copy = whole_copy(outgoing)
+            copy = _whole_copy(outgoing)
             self._attach(copy, token)
         if body is not None:
             copy.body = body.payload
@@ -407,84 +419,90 @@ class TokenAdapter(HTTPAdapter):
             request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
         )
 
-    def _refuses(self, response: Response) -> bool:
-        """Whether *response* says that the token it was asked with is dead."""
+    def _judge(self, response: Response) -> Verdict:
+        """What *response* means for the token that its request was sent with."""
         if self._verdict is not None:
-            return bool(self._verdict(response))
-        if response.status_code != 401:
-            return False
-        # Most programs never meet a refusal: they do not pay for the import.
-        return verdicts.default_verdict(response, scheme=self._scheme)
+            return exchange.Verdict.of(self._verdict(response))
+        return exchange.Verdict.of(verdicts.default_verdict(response, scheme=self._scheme))
 
     def _replay(
         self,
         request: PreparedRequest,
         response: Response,
+        verdict: Verdict,
         sent: list[Token],
         is_new: bool,
         body: Body | None,
         how: tuple[Any, ...],
     ) -> Response:
-        """The answer to *request* after *response* refused the last token of *sent*.
+        """The answer to *request* after *verdict* on *response*, to the last token of *sent*.
 
-        To these it adds each token that the request is sent with.  One that others obtained
-        meanwhile costs no renewal, and if it is refused too, there is still one renewal.  What
-        refuses a token that was minted for this very request would refuse the next one too: that
-        refusal is handed on.
+        Each token that the request is sent with is added to *sent*.
         """
-        most = self.max_replays if self._verdict else min(self.max_replays, 1)
-        replays = most if is_new and not self._verdict else 0
-        adoptions, outgoing, token = 0, request, sent[-1]
+        flow = exchange.after_refusal(
+            sent[-1],
+            verdict,
+            is_new=is_new,
+            max_replays=self.max_replays,
+            is_own=self._verdict is not None,
+        )
+        outgoing = request
+        step = next(flow)
         while True:
-            if is_new:
-                if replays >= most:
-                    newer = self.keeper.distrust(token)
-                    adoptions += 1
-                    if newer is None or most <= 0 or adoptions > _MOST_ADOPTIONS:
-                        return self._handed_on(
-                            response, f"the token was refused although it is new: {_IF_NEW}"
-                        )
-                    token = newer
-            else:
-                refused = token
-                if getattr(self.inner or self, "_pool_block", False):
-                    # The renewal may need the connection: on_refresh can use this very session.
-                    responses.set_aside(response)
-                try:
-                    token, is_new = self._obtain(request, how[1], rejected=refused)
-                except RequestException as error:
+            match step:
+                case exchange.Obtain(rejected):
+                    step = flow.send(self._renewed(request, response, rejected, how[1]))
+                case exchange.Distrust(token):
+                    step = flow.send(self.keeper.distrust(token))
+                case exchange.Rewind():
+                    step = flow.send(_rewound(body))
+                case exchange.Send(token):
+                    sent.append(token)
                     responses.drain(response)
-                    error.response = response
-                    raise
-                if token.is_same(refused):
-                    return self._handed_on(
-                        response, f"the token was refused when it was new: {_IF_NEW}"
+                    outgoing = _add_cookies(outgoing, response)
+                    refusal, response = (
+                        response,
+                        self._repeat(request, outgoing, response.status_code, token, body, how),
                     )
-                if most <= 0:
-                    return self._handed_on(response, "max_replays is 0")
-                adoptions += not is_new
-                if adoptions > _MOST_ADOPTIONS:
-                    return self._handed_on(response, "every token of others was refused too")
-            replays += is_new
-            try:
-                if body is not None:
-                    body.rewind()
-            except bodies.NotReplayable as error:
-                return self._handed_on(response, f"the request cannot be sent again: {error}")
-            responses.drain(response)
-            outgoing = add_cookies(outgoing, response)
-            self.keeper.journal.count(
-                "Replayed",
-                method=request.method,
-                url=without_query(request),
-                status=response.status_code,
-                token=token.fingerprint,
-            )
-            sent.append(token)
-            refusal, response = response, self._carry(request, outgoing, token, body, how)
-            response.history = [*refusal.history, refusal, *response.history]
-            if not self._refuses(response):
-                return response
+                    response.history = [*refusal.history, refusal, *response.history]
+                    step = flow.send(self._judge(response))
+                case exchange.HandOn(reason):
+                    return response if reason is None else self._handed_on(response, reason)
+
+    def _renewed(
+        self, request: PreparedRequest, refusal: Response, rejected: Token, timeout: Any
+    ) -> tuple[Token, bool]:
+        """Another token than *rejected*, and whether it was minted since the keeper was asked."""
+        if getattr(self.inner or self, "_pool_block", False):
+            # The renewal may need the connection: on_refresh can use this very session.
+            responses.set_aside(refusal)
+        try:
+            return self._obtain(request, timeout, rejected=rejected)
+        except RequestException as error:
+            responses.drain(refusal)
+            error.response = refusal
+            raise
+
+    def _repeat(
+        self,
+        request: PreparedRequest,
+        outgoing: PreparedRequest,
+        status: int,
+        token: Token,
+        body: Body | None,
+        how: tuple[Any, ...],
+    ) -> Response:
+        """Send *outgoing* again, after an answer with *status*."""
+        told = {
+            "method": request.method,
+            "url": without_query(request),
+            "status": status,
+            "token": token.fingerprint,
+        }
+        self.keeper.journal.count("ReplayStarted", **told)
+        response = self._carry(request, outgoing, token, body, how)
+        self.keeper.journal.count("Replayed", **told, answer=response.status_code)
+        return response
 
     def _tell_step_up(self, response: Response, sent: list[Token]) -> None:
         wanted = verdicts.step_up(response)
@@ -520,13 +538,17 @@ class TokenAdapter(HTTPAdapter):
         return response
 
 
-T = TypeVar("T")
+def _rewound(body: Body | None) -> str | None:
+    """Make *body* ready to be sent again; returns why that is impossible, if it is."""
+    try:
+        if body is not None:
+            body.rewind()
+    except bodies.NotReplayable as error:
+        return f"{error}"
+    return None
 
-# What else than letters and digits stands in the name of a header (RFC 9110 section 5.6.2).
-_IN_NAMES = str.maketrans("", "", "!#$%&'*+-.^_`|~")
 
-
-def check(
+def _check(
     verdict: object,
     attach: object,
     inner: object,
@@ -555,7 +577,7 @@ def check(
             raise ValueError(f"{name} cannot be less than 0, but is {number}")
 
 
-def read_timeout(timeout: Any) -> float | None:
+def _read_timeout(timeout: Any) -> float | None:
     """The read time-out, in seconds, of what requests takes for a time-out."""
     if isinstance(timeout, tuple):
         timeout = timeout[-1]
@@ -582,20 +604,6 @@ def twin(adapter: T, **changes: Any) -> T:
     return other
 
 
-# The one place that leans on privates of requests: what a request consists of, and where its
-# headers keep their items.  A release of requests that changes either is known by this.
-_AS_KNOWN = vars(CaseInsensitiveDict()) == {"_store": {}} and vars(PreparedRequest()).keys() == {
-    "method",
-    "url",
-    "headers",
-    "_cookies",
-    "body",
-    "hooks",
-    "_body_position",
-}
-_new = object.__new__
-
-
 class _Headers(CaseInsensitiveDict[str | bytes]):
     """Headers on their way out: urllib3 copies them, and reads them all, once.
 
@@ -613,7 +621,7 @@ class _Headers(CaseInsensitiveDict[str | bytes]):
         return self._store.values()
 
 
-def named_host(request: PreparedRequest) -> object:
+def _named_host(request: PreparedRequest) -> object:
     """What the ``Host`` header of *request* says; ``None`` if there is none, as is usual."""
     headers = request.headers
     if type(headers) is not CaseInsensitiveDict or not _AS_KNOWN:
@@ -650,14 +658,14 @@ def signed(request: PreparedRequest, header: str, value: str) -> PreparedRequest
     return copy
 
 
-def whole_copy(request: PreparedRequest) -> PreparedRequest:
+def _whole_copy(request: PreparedRequest) -> PreparedRequest:
     """A copy with which anything may be done: only the body is shared."""
     copy = request.copy()
     copy.hooks = {event: list(hooks) for event, hooks in request.hooks.items()}
     return copy
 
 
-def add_cookies(request: PreparedRequest, refusal: Response) -> PreparedRequest:
+def _add_cookies(request: PreparedRequest, refusal: Response) -> PreparedRequest:
     """*request* with the cookies that *refusal* set, for the replay.
 
     A ``Cookie`` header that the caller wrote by hand is left as it is.
