@@ -2342,11 +2342,11 @@ def test_without_a_grace_or_a_lease_there_is_nothing_to_compare(new_keeper, shel
 @pytest.mark.parametrize(
     ("settings", "kind", "told"),
     [
-        ({"on_refresh": 5}, TypeError, "^on_refresh is a function, not 5$"),
-        ({"on_event": "x"}, TypeError, "^on_event is a function, not 'x'$"),
-        ({"lock_timeout": True}, TypeError, "^lock_timeout is a number of seconds, not True$"),
-        ({"lock_timeout": "5"}, TypeError, "^lock_timeout is a number of seconds, not '5'$"),
-        ({"lock_timeout": 0}, ValueError, "^lock_timeout must be above 0 seconds, not 0$"),
+        ({"on_refresh": 5}, TypeError, "^on_refresh must be a function, not 5$"),
+        ({"on_event": "x"}, TypeError, "^on_event must be a function, not 'x'$"),
+        ({"lock_timeout": True}, TypeError, "^lock_timeout must be a number of seconds, not True$"),
+        ({"lock_timeout": "5"}, TypeError, "^lock_timeout must be a number of seconds, not '5'$"),
+        ({"lock_timeout": 0}, ValueError, "^lock_timeout must be greater than 0 seconds, not 0$"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(new_keeper, settings, kind, told):

@@ -1,7 +1,11 @@
-"""The face for requests: an ``HTTPAdapter`` under which tokens work.
+"""The client for requests: an ``HTTPAdapter`` that signs, renews and replays.
 
-The way of a request: guard the prefix, take the current token, attach it to a copy, send, judge
-the answer; if it says that the token is dead: get another, rewind the body, send again.
+The way of a request: guard the prefix, take the current token, attach it to a copy, send, judge the
+answer.  :mod:`tokenadapter.http.exchange` decides what follows a refusal: obtain another token, rewind
+the body, send again.
+
+The caller's own request is never touched: it turns up in ``response.request``, in redirects, in
+exceptions and in logs, and none of them may show the token.
 """
 
 from __future__ import annotations
@@ -61,8 +65,8 @@ T = TypeVar("T")
 
 # What else than letters and digits stands in the name of a header (RFC 9110 section 5.6.2).
 _IN_NAMES = str.maketrans("", "", "!#$%&'*+-.^_`|~")
-# The one place that leans on privates of requests: what a request consists of, and where its
-# headers keep their items.  A release of requests that changes either is known by this.
+# The one place that depends on internals of requests: what a request consists of, and where its
+# headers keep their items.  This detects a release of requests that changes either.
 _AS_KNOWN = vars(CaseInsensitiveDict()) == {"_store": {}} and vars(PreparedRequest()).keys() == {
     "method",
     "url",
@@ -86,28 +90,29 @@ class TokenAdapter(HTTPAdapter):
     :param store: where the token lives, such as a :class:`~tokenadapter.FileStore`, the path of
         a file, or a URL such as ``redis://host/0#billing``; without one, in the memory of this
         adapter.
-    :param verdict: tells of a response whether the token that was sent with it is dead, in place
-        of :func:`~tokenadapter.default_verdict`; see :func:`~tokenadapter.expired_on`.
+    :param verdict: a function of a response that says whether the token that was sent with it is
+        dead, in place of :func:`~tokenadapter.default_verdict`; see
+        :func:`~tokenadapter.expired_on`.
     :param max_replays: how often a request is sent again after a renewal.  0: renew, but hand the
-        refusal on.  Above 1 it is sent again while a verdict of your own still calls the token
-        dead; but never renewed for twice.
+        refusal to the caller.  Above 1, the request is sent again while a verdict of your own still
+        calls the token dead; it never causes a second renewal.
     :param replay_limit: how many bytes of a body that cannot be rewound are recorded for a replay.
-        0: none; then a refusal of such a request is handed on.
-    :param attach: puts the token on the copy of the request that is sent, in place of *header* and
-        *scheme*: called with the copy and the token.
+        0: none; the caller then gets the refusal of such a request.
+    :param attach: a function that puts the token on the copy of the request that is sent, in place
+        of *header* and *scheme*.  It is called with the copy and the token.
     :param header: the header that carries the token.
-    :param scheme: what stands before the token in it; ``""``: nothing.
-    :param override_auth: whether the token takes the place of an ``Authorization`` that the
-        request has already.  ``False``: such a request is sent as it is.
+    :param scheme: the word before the token in that header; ``""``: none.
+    :param override_auth: whether the token replaces an ``Authorization`` that the request already
+        has.  ``False``: such a request is sent as it is.
     :param on_refresh: as for :class:`~tokenadapter.TokenKeeper`, and so are *on_event*,
         *renew_early*, *lock_timeout* and *inline*.
     :param allow_http: accept a prefix of plain ``http``, although everyone on the way can then
         read the token.
-    :param inner: an adapter that does the sending, in place of this one's own.
+    :param inner: an adapter that sends the requests, in place of this one.
     :param http_adapter_kwargs: those of :class:`requests.adapters.HTTPAdapter`.
     :raises UnsafeTarget: if a token must not go to *prefix*.
-    :raises TypeError: if settings contradict each other, or are not what they should be.
-    :raises ValueError: if *header* or *scheme* cannot stand in a request.
+    :raises TypeError: if settings contradict each other or have the wrong type.
+    :raises ValueError: if *header* or *scheme* cannot be part of a request.
     :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
     """
 
@@ -156,11 +161,11 @@ class TokenAdapter(HTTPAdapter):
             spelling.check_names(type(self).__name__, http_adapter_kwargs, known)
         if inner is not None and http_adapter_kwargs:
             raise TypeError(
-                f"{', '.join(http_adapter_kwargs)}: the inner adapter does the sending, give it "
-                "these settings"
+                f"{', '.join(http_adapter_kwargs)}: the inner adapter sends the requests; pass "
+                "these settings to it"
             )
         if attach is not None and (header != "Authorization" or scheme != "Bearer"):
-            raise TypeError("header and scheme are without use beside attach: leave them out")
+            raise TypeError("header and scheme have no effect with attach: leave them out")
         _check(verdict, attach, inner, header, scheme, max_replays, replay_limit)
         self._guard = Prefix(prefix, allow_http=allow_http)
         if isinstance(source, TokenKeeper):
@@ -168,7 +173,7 @@ class TokenAdapter(HTTPAdapter):
             if its_own != (None, None, None, True, 30.0, False):
                 raise TypeError(
                     "store, on_refresh, on_event, renew_early, lock_timeout and inline belong to "
-                    "the TokenKeeper that was given as the source: give them to it"
+                    "the TokenKeeper that is the source: pass them to it"
                 )
             self.keeper: TokenKeeper = source
         else:
@@ -229,10 +234,9 @@ class TokenAdapter(HTTPAdapter):
         return self
 
     def around(self, inner: BaseAdapter) -> Self:
-        """This adapter with another one that does the sending: all else is shared with it.
+        """This adapter with *inner* to send its requests; all else is shared.
 
-        *inner* is left as it is for whoever else uses it: a 401 that its retries would repeat is
-        taken out for the requests that come from here only.
+        *inner* itself stays as it is: only for requests from here, its retries do not repeat a 401.
         """
         retries = getattr(inner, "max_retries", None)
         if isinstance(retries, Retry) and without_401(retries) is not retries:
@@ -294,9 +298,9 @@ class TokenAdapter(HTTPAdapter):
     ) -> Response:
         """Send *request*, signed if its URL is under the prefix.
 
-        The parameters are those of :meth:`requests.adapters.HTTPAdapter.send`.  A renewal that the
-        request has to wait for takes no longer than its read time-out; the request and its replay
-        each have their full time-outs.
+        The parameters are those of :meth:`requests.adapters.HTTPAdapter.send`.  The request waits
+        for a renewal no longer than its read time-out; the request and its replay each have their
+        full time-outs.
 
         :raises TokenError: if there is no usable token and none can be obtained.
         :raises RequestException: as plain requests does.
@@ -312,7 +316,7 @@ class TokenAdapter(HTTPAdapter):
                 token, is_new = self._obtain(request, timeout, patient=one_shot)
             response = self._carry(request, request, token, body, how)
             if response.status_code < 400 and self._verdict is None:
-                return response  # as most do
+                return response
             sent = [token]
             if self._verdict is not None or response.status_code == 401:
                 verdict = self._judge(response)
@@ -377,7 +381,7 @@ class TokenAdapter(HTTPAdapter):
         body: Body | None,
         how: tuple[Any, ...],
     ) -> Response:
-        """Send a signed copy of *outgoing*; all that comes back speaks of *request*."""
+        """Send a signed copy of *outgoing*; the response and any error refer to *request*."""
         if self._attach is None:
             copy = signed(outgoing, self._header, self._value(request, token))
         else:
@@ -414,7 +418,7 @@ class TokenAdapter(HTTPAdapter):
     def _transmit(self, request: PreparedRequest, how: tuple[Any, ...]) -> Response:
         stream, timeout, verify, cert, proxies = how
         send = super().send if self.inner is None else self.inner.send
-        # As a session passes them: there are adapters that take them by name only.
+        # By name, as a session passes them: some adapters take them in no other way.
         return send(
             request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
         )
@@ -460,11 +464,7 @@ class TokenAdapter(HTTPAdapter):
                     sent.append(token)
                     responses.drain(response)
                     outgoing = _add_cookies(outgoing, response)
-                    refusal, response = (
-                        response,
-                        self._repeat(request, outgoing, response.status_code, token, body, how),
-                    )
-                    response.history = [*refusal.history, refusal, *response.history]
+                    response = self._repeat(request, outgoing, response, token, body, how)
                     step = flow.send(self._judge(response))
                 case exchange.HandOn(reason):
                     return response if reason is None else self._handed_on(response, reason)
@@ -487,21 +487,22 @@ class TokenAdapter(HTTPAdapter):
         self,
         request: PreparedRequest,
         outgoing: PreparedRequest,
-        status: int,
+        refusal: Response,
         token: Token,
         body: Body | None,
         how: tuple[Any, ...],
     ) -> Response:
-        """Send *outgoing* again, after an answer with *status*."""
-        told = {
+        """The answer to *outgoing*, sent after *refusal*, which is part of its history."""
+        replay = {
             "method": request.method,
             "url": without_query(request),
-            "status": status,
+            "status": refusal.status_code,
             "token": token.fingerprint,
         }
-        self.keeper.journal.count("ReplayStarted", **told)
+        self.keeper.journal.count("ReplayStarted", **replay)
         response = self._carry(request, outgoing, token, body, how)
-        self.keeper.journal.count("Replayed", **told, answer=response.status_code)
+        response.history = [*refusal.history, refusal, *response.history]
+        self.keeper.journal.count("Replayed", **replay, answer=response.status_code)
         return response
 
     def _tell_step_up(self, response: Response, sent: list[Token]) -> None:
@@ -557,24 +558,24 @@ def _check(
     max_replays: int,
     replay_limit: int,
 ) -> None:
-    """Say at once what would fail only when a token ends."""
+    """Check settings that would otherwise fail only when a token ends."""
     for name, value in (("verdict", verdict), ("attach", attach)):
         if value is not None and not callable(value):
-            raise TypeError(f"{name} is a function, not {value!r}")
+            raise TypeError(f"{name} must be a function, not {value!r}")
     if inner is not None and (isinstance(inner, type) or not callable(getattr(inner, "send", 0))):
-        raise TypeError(f"inner is an adapter, not {spelling.kind_of(inner)}")
+        raise TypeError(f"inner must be an adapter, not {spelling.kind_of(inner)}")
     for name, text in (("header", header), ("scheme", scheme)):
         if not isinstance(text, str):
-            raise TypeError(f"{name} is a text, not {text!r}")
+            raise TypeError(f"{name} must be a str, not {text!r}")
     if not header or not (header.isascii() and (header.translate(_IN_NAMES) or "x").isalnum()):
-        raise ValueError(f"header cannot stand in a request: {header!r}")
+        raise ValueError(f"header is not a valid header name: {header!r}")
     if not (scheme.isascii() and scheme.isprintable() and scheme == scheme.strip()):
-        raise ValueError(f"scheme cannot stand in a request: {scheme!r}")
+        raise ValueError(f"scheme is not a valid authentication scheme: {scheme!r}")
     for name, number in (("max_replays", max_replays), ("replay_limit", replay_limit)):
         if isinstance(number, bool) or not isinstance(number, int):
-            raise TypeError(f"{name} is a whole number, not {number!r}")
+            raise TypeError(f"{name} must be an int, not {number!r}")
         if number < 0:
-            raise ValueError(f"{name} cannot be less than 0, but is {number}")
+            raise ValueError(f"{name} must be 0 or more, not {number}")
 
 
 def _read_timeout(timeout: Any) -> float | None:
@@ -587,7 +588,7 @@ def _read_timeout(timeout: Any) -> float | None:
 
 
 def without_401(retry: Retry) -> Retry:
-    """A 401 is not for urllib3 to repeat: it would send the same dead token."""
+    """*retry* without 401: urllib3 would send the same dead token again."""
     statuses = retry.status_forcelist
     if not statuses or 401 not in statuses:
         return retry

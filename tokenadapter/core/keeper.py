@@ -117,9 +117,9 @@ class TokenKeeper:
         _check_callable("on_refresh", on_refresh)
         _check_callable("on_event", on_event)
         if isinstance(lock_timeout, bool) or not isinstance(lock_timeout, (int, float)):
-            raise TypeError(f"lock_timeout is a number of seconds, not {lock_timeout!r}")
+            raise TypeError(f"lock_timeout must be a number of seconds, not {lock_timeout!r}")
         if not lock_timeout > 0:
-            raise ValueError(f"lock_timeout must be above 0 seconds, not {lock_timeout!r}")
+            raise ValueError(f"lock_timeout must be greater than 0 seconds, not {lock_timeout!r}")
         self.on_refresh = on_refresh
         self._on_event = on_event
         self.renew_early = renew_early
@@ -532,7 +532,7 @@ def _check_lease(store: TokenStore, grant: Grant) -> None:
 
 def _check_callable(name: str, value: object) -> None:
     if value is not None and not callable(value):
-        raise TypeError(f"{name} is a function, not {value!r}")
+        raise TypeError(f"{name} must be a function, not {value!r}")
 
 
 def _after_fork() -> None:
