@@ -1,8 +1,8 @@
 """The client for requests: an ``HTTPAdapter`` that signs, renews and replays.
 
 The way of a request: guard the prefix, take the current token, attach it to a copy, send, judge the
-answer.  :mod:`tokenadapter.http.exchange` decides what follows a refusal: obtain another token, rewind
-the body, send again.
+answer.  After a refusal, :mod:`tokenadapter.http.exchange` decides what follows: obtain another
+token, rewind the body, send again.
 
 The caller's own request is never touched: it turns up in ``response.request``, in redirects, in
 exceptions and in logs, and none of them may show the token.
