@@ -95,6 +95,7 @@ EXTRAS = {
         # To document the contract of stores.
         "pytest>=8.4",
         "sphinx>=8.1",
+        "sphinx-copybutton>=0.5.2",
     ],
 }
 # The tests, the type checker and the documentation meet every store.

@@ -181,7 +181,7 @@ def test_the_links_of_a_text_lead_to_files(name: str) -> None:
 
 def test_the_readme_and_the_security_page_link_to_the_policy() -> None:
     assert "](SECURITY.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "{doc}`security-policy`" in (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    assert "](security-policy.md)" in (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     assert "include} ../SECURITY.md" in (ROOT / "docs" / "security-policy.md").read_text("utf-8")
 
 
