@@ -7,9 +7,11 @@ import sys
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
 
 import tokenadapter
+from tokenadapter import events, testing
 
 project = "tokenadapter"
 author = "The tokenadapter authors"
@@ -49,6 +51,13 @@ html_theme = "furo"
 html_title = f"tokenadapter {release}"
 
 
+PLACES = {
+    name: f"{module.__name__}.{name}"
+    for module in (events, testing, tokenadapter)
+    for name in module.__all__
+}
+
+
 class LinkPublicNames(SphinxTransform):
     """Link code such as ``FileStore`` or ``TokenKeeper.adopt()`` to the reference.
 
@@ -57,12 +66,13 @@ class LinkPublicNames(SphinxTransform):
 
     default_priority = 210
     # A function has its parentheses: ``session`` alone is mostly a variable.
-    _NAME = re.compile(r"(?P<path>(?P<first>[A-Z]\w+)(\.\w+)*)(\(\))?|(?P<function>[a-z]\w+)\(\)")
+    _NAME = re.compile(r"(?P<class>[A-Z]\w+)(?P<member>(\.\w+)*)(\(\))?|(?P<function>[a-z]\w+)\(\)")
 
     def apply(self, **kwargs: object) -> None:
         for literal in [*self.document.findall(nodes.literal)]:
             match = self._NAME.fullmatch(literal.astext())
-            if match is None or (match["first"] or match["function"]) not in tokenadapter.__all__:
+            place = match and PLACES.get(match["class"] or match["function"])
+            if match is None or place is None:
                 continue
             if isinstance(literal.parent, nodes.reference | nodes.title | addnodes.pending_xref):
                 continue
@@ -72,13 +82,21 @@ class LinkPublicNames(SphinxTransform):
                 refdoc=self.env.docname,
                 refdomain="py",
                 reftype="obj",
-                reftarget=f"tokenadapter.{match['path'] or match['function']}",
+                reftarget=place + (match["member"] or ""),
                 refexplicit=True,
-                refwarn=True,
+                is_code=True,
             )
             literal.replace_self(link)
+
+
+def keep_code(
+    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, code: nodes.TextElement
+) -> nodes.TextElement | None:
+    """Leave code as it is if the reference does not have it."""
+    return code if node.get("is_code") else None
 
 
 def setup(app: Sphinx) -> None:
     """Add what is defined here to Sphinx."""
     app.add_transform(LinkPublicNames)
+    app.connect("missing-reference", keep_code)
