@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from tokenadapter.demo.__main__ import main
-from tokenadapter.demo.report import broken_promises, expiries, longest_wait, table, was_starved
-from tokenadapter.demo.run import Demand, Incident, Moment, Run, Setting
+from tokenadapter.demo.recording import Demand, Incident, Moment, Run, Setting
+from tokenadapter.demo.scenario import _trouble
 from tokenadapter.demo.screen import Screen, Style
-from tokenadapter.demo.stage import _trouble
+from tokenadapter.demo.summary import broken_promises, expiries, longest_wait, table, was_starved
 from tokenadapter.demo.timeline import draw, legend
 from tokenadapter.testing import Stats, TokenServer
 

@@ -272,7 +272,7 @@ def test_what_is_held_off_takes_force(command: Command, rotating: TokenServer) -
 def test_a_token_that_was_refused_when_it_was_new_takes_force(
     command: Command, profile: Path, server: TokenServer
 ) -> None:
-    from tokenadapter.config.file import ConfigFile
+    from tokenadapter.config.config_file import ConfigFile
     from tokenadapter.config.profile import Profile
 
     keeper = Profile(ConfigFile.read(), "billing").keeper()

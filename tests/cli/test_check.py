@@ -90,7 +90,7 @@ def test_a_file_that_machines_may_share(
         table.write_text(
             "".join(f"1 2 0:3 / {at} rw shared:4 - {kind} none rw\n" for at, kind in lines)
         )
-    monkeypatch.setattr("tokenadapter.cli.kept._MOUNTS", str(table))
+    monkeypatch.setattr("tokenadapter.cli.findings._MOUNTS", str(table))
     told = [text for _, text in findings(command, "--offline") if "that machines may share" in text]
     assert bool(told) == is_told
 

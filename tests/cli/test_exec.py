@@ -12,7 +12,7 @@ import pytest
 
 from tokenadapter import ProfileError
 from tokenadapter.cli.execute import _offer
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.testing import TokenServer
 

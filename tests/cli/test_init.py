@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenadapter.config.file import EXAMPLE
+from tokenadapter.config.config_file import EXAMPLE
 
 from .conftest import Command
 

@@ -17,7 +17,7 @@ from profiles import billing, write
 
 from tokenadapter.cli.main import main
 from tokenadapter.startup import DIRECTORY
-from tokenadapter.startup.profiles import Profiles
+from tokenadapter.startup.deferred import DeferredProfiles
 from tokenadapter.testing import TokenServer
 from tokenadapter.testing.workers import succeeds_in_child
 
@@ -51,7 +51,9 @@ def script(place: Path, text: str, name: str = "script.py") -> Path:
 def become(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The command lines that would have been run."""
     lines: list[object] = []
-    monkeypatch.setattr("tokenadapter.cli.run.become", lambda line, env: lines.append(line) or 0)
+    monkeypatch.setattr(
+        "tokenadapter.cli.run.exec_program", lambda line, env: lines.append(line) or 0
+    )
     return lines
 
 
@@ -500,7 +502,7 @@ def test_a_child_forked_while_another_thread_installs_the_profiles_does_so_itsel
         assert os.getpid() != parent or goes_on.wait(30)
         return []
 
-    profiles = Profiles([], "unused.toml")
+    profiles = DeferredProfiles([], "unused.toml")
     monkeypatch.setattr(profiles, "adapters", adapters)
     profiles.sign_sessions(SimpleNamespace(Session=Session))
     other = threading.Thread(target=Session().send)

@@ -18,7 +18,7 @@ import pytest
 from profiles import billing, write
 
 from tokenadapter import SQLStore
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.core.record import Backoff, Record
 from tokenadapter.testing import TokenServer
@@ -86,7 +86,7 @@ def test_paths_and_times_are_as_people_write_them(
     [("/home/ada/x/y", "~/x/y"), ("/home/adam/x", "/home/adam/x"), ("/x", "/x")],
 )
 def test_a_path_below_home_is_short(path: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokenadapter.cli.table import short
+    from tokenadapter.cli.output import short
 
     for home in ("/home/ada", "/home/ada/"):
         monkeypatch.setenv("HOME", home)
@@ -325,6 +325,6 @@ def test_it_can_be_watched(profile: Path) -> None:
     ],
 )
 def test_spans(seconds: float, said: str) -> None:
-    from tokenadapter.cli.table import span
+    from tokenadapter.cli.output import span
 
     assert span(seconds) == said

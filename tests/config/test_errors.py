@@ -10,7 +10,7 @@ import pytest
 from profiles import write
 
 from tokenadapter import ProfileError
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.config.schema import PROFILE, SOURCES, VERDICT, Kind
 

@@ -15,7 +15,7 @@ from profiles import billing, write
 
 import tokenadapter
 from tokenadapter import ProfileError, ReauthRequired, RefreshConfigError
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.testing import TokenServer
 

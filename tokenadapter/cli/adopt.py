@@ -18,8 +18,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.cli.common import add_name, named_profile
-from tokenadapter.cli.table import span
-from tokenadapter.config.trouble import ProfileError
+from tokenadapter.cli.output import span
+from tokenadapter.config.problems import ProfileError
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:

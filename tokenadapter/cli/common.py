@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.cli.streams import say
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.cli.output import write_line
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ __all__ = [
     "usable_token",
 ]
 
-_WARNING = 30
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -78,11 +77,11 @@ def named_profile(options: Namespace) -> Profile:
     :raises ProfileError: if it cannot be used.
     """
     profile = Profile(ConfigFile.read(options.config), options.name)
-    from tokenadapter.cli.journal import StderrJournal
+    from tokenadapter.cli.reporting import StderrJournal
 
     keeper = profile.keeper()
     keeper.journal = StderrJournal(
-        profile.name, keeper.journal.listener, to_log=options.level < _WARNING
+        profile.name, keeper.journal.listener, to_log=options.level is not None
     )
     return profile
 
@@ -111,4 +110,4 @@ def put(options: Namespace, text: str, fields: dict[str, Any]) -> None:
         import json
 
         text = json.dumps(fields)
-    say(text)
+    write_line(text)

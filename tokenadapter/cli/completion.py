@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.main import COMMANDS, parser_of, takes_program
-from tokenadapter.cli.streams import say
+from tokenadapter.cli.output import write_line
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -66,13 +66,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def perform(options: Namespace) -> int:
     """Print the script."""
     if options.shell == "names":
-        from tokenadapter.config.file import ConfigFile
+        from tokenadapter.config.config_file import ConfigFile
 
         text = "\n".join(ConfigFile.read().tables)
     else:
         script = _BASH.format(commands=" ".join(COMMANDS), cases=_cases())
         text = (_ZSH if options.shell == "zsh" else "") + script.strip("\n")
-    say(text.strip("\n"))
+    write_line(text.strip("\n"))
     return 0
 
 

@@ -11,23 +11,27 @@ way to ask again. It does not get the variables from which the profile takes its
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.cli.become import become
 from tokenadapter.cli.common import add_min_validity, add_name, named_profile, usable_token
 from tokenadapter.config.grants import ProfileGrant
+from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.references import is_reference
-from tokenadapter.config.trouble import ProfileError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from tokenadapter.config.profile import Profile
 
-__all__ = ["TAKES_PROGRAM", "add_arguments", "perform"]
+__all__ = ["TAKES_PROGRAM", "add_arguments", "exec_program", "perform"]
 
 TAKES_PROGRAM = True
 """Whether a program and its arguments stand at the end."""
+
+_NOT_THERE = 127
+_NOT_RUNNABLE = 126
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -61,7 +65,7 @@ def perform(options: Namespace) -> int:
         environment[options.env] = token.access_token
     else:
         _offer(token.access_token, options.fd)
-    return become(options.program, environment)
+    return exec_program(options.program, environment)
 
 
 def _without_secrets(profile: Profile) -> dict[str, str]:
@@ -108,3 +112,33 @@ def _offer(secret: str, fd: int) -> None:
         os.dup2(end, fd)
         os.close(end)
     os.set_inheritable(fd, True)
+
+
+def exec_program(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run *command* in place of this process, with *environment*.
+
+    :returns: an exit code, if there is no such program, or nothing can take a process' place here.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        if os.name == "nt":
+            # There, a process that is replaced seems to end at once to whoever waits for it.
+            from subprocess import call
+
+            return call([*command], env=environment)  # noqa: S603 - it is the user's own command
+        os.execvpe(command[0], [*command], environment)  # noqa: S606 - so is this
+    except FileNotFoundError:
+        from shutil import which
+
+        if which(command[0]) is not None:
+            sys.stderr.write(
+                f"tokenadapter: {command[0]} cannot be run: what its first line names, behind #!, "
+                "is not there\n"
+            )
+            return _NOT_RUNNABLE
+        sys.stderr.write(f"tokenadapter: {command[0]}: there is no such program\n")
+        return _NOT_THERE
+    except OSError as error:
+        sys.stderr.write(f"tokenadapter: {command[0]} cannot be run: {error.strerror}\n")
+        return _NOT_RUNNABLE

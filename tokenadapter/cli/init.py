@@ -10,9 +10,9 @@ import os
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.common import add_config
-from tokenadapter.cli.streams import say
-from tokenadapter.config.file import EXAMPLE, named_file, users_file
-from tokenadapter.config.trouble import ProfileError
+from tokenadapter.cli.output import write_line
+from tokenadapter.config.config_file import EXAMPLE, named_file, users_file
+from tokenadapter.config.problems import ProfileError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -40,7 +40,7 @@ def perform(options: Namespace) -> int:
         if os.path.lexists(path):
             raise ProfileError("It is there already, and was left as it is.", file=path) from None
         raise ProfileError(f"It cannot be written: {error.strerror}.", file=path) from None
-    say(f"{path}: edit it, and run `tokenadapter check`.")
+    write_line(f"{path}: edit it, and run `tokenadapter check`.")
     return 0
 
 

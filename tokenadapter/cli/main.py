@@ -8,7 +8,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.cli.streams import make_ready, say
+from tokenadapter.cli.output import prepare_streams, write_line
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -30,8 +30,6 @@ COMMANDS = {
     "demo": "show what this is about, on a server of its own",
     "completion": "print what makes the shell complete all this",
 }
-
-_WARNING, _INFO, _DEBUG = 30, 20, 10  # logging's own: it would take its time to import
 
 # With these the line of a program begins that is a module or a text.
 _OF_PYTHON = ("-m", "-c")
@@ -55,7 +53,7 @@ exit codes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the *arguments* say, by default those of the process, and return the exit code."""
-    make_ready()
+    prepare_streams()
     given = sys.argv[1:] if arguments is None else [*arguments]
     if not given or given[0] not in COMMANDS:
         return _without_command(given)
@@ -63,11 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options: Any = None
     try:
         options = _options(command, rest)
-        if options.level < _WARNING:
-            from tokenadapter.cli.table import harmless
+        if options.level is not None:
+            from tokenadapter.cli.output import printable_lines
             from tokenadapter.startup.log import begin_log
 
-            begin_log(options.level, harmless)
+            begin_log(options.level, printable_lines)
         code: int = _module(command).perform(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -78,9 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except Exception as error:
         # Imported now: a command that succeeds needs none of the errors.
-        from tokenadapter.cli.exits import explained
+        from tokenadapter.cli.reporting import reported
 
-        code = explained(error, getattr(options, "name", None))
+        code = reported(error, getattr(options, "name", None))
         if not code:
             raise
     return code
@@ -105,15 +103,14 @@ def parser_of(command: str) -> ArgumentParser:
         "--verbose",
         dest="level",
         action="store_const",
-        const=_INFO,
-        default=_WARNING,
+        const="INFO",
         help="show what happens to the token, on standard error",
     )
     parser.add_argument(
         "--debug",
         dest="level",
         action="store_const",
-        const=_DEBUG,
+        const="DEBUG",
         help="show it in detail, with the tracebacks of your own functions",
     )
     return parser
@@ -134,7 +131,7 @@ def _options(command: str, rest: Sequence[str]) -> Any:
     plain = getattr(_module(command), "PLAIN", None)
     if plain is not None and len(rest) == 1 and rest[0][:1] not in ("-", ""):
         # As most crontabs have it: argparse alone would take a tenth of the time that this takes.
-        return SimpleNamespace(name=rest[0], level=_WARNING, **plain)
+        return SimpleNamespace(name=rest[0], level=None, **plain)
     parser = parser_of(command)
     if not takes_program(command):
         return parser.parse_args(rest)
@@ -189,10 +186,10 @@ def _without_command(given: Sequence[str]) -> int:
         return 2
     options, rest = parser.parse_known_args(given)
     if not options.version or rest:
-        from tokenadapter.config.trouble import nearest
+        from tokenadapter.config.problems import nearest
 
         parser.error(f"{given[0]!r} is no command.{nearest(given[0], COMMANDS)}")
     from tokenadapter import __version__
 
-    say(f"tokenadapter {__version__}")
+    write_line(f"tokenadapter {__version__}")
     return 0

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.common import add_name, named_profile
-from tokenadapter.cli.table import span
+from tokenadapter.cli.output import span
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

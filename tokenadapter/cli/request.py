@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from tokenadapter.cli.common import add_name, named_profile
-from tokenadapter.cli.streams import STDOUT, unwritable
-from tokenadapter.config.trouble import ProfileError
+from tokenadapter.cli.output import STDOUT, unwritable
+from tokenadapter.config.problems import ProfileError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

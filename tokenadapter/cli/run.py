@@ -20,11 +20,11 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tokenadapter.cli.become import become
 from tokenadapter.cli.common import add_config
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.cli.execute import exec_program
+from tokenadapter.config.config_file import ConfigFile
+from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile
-from tokenadapter.config.trouble import ProfileError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -72,7 +72,7 @@ def perform(options: Namespace) -> int:
         VARIABLE: json.dumps(orders),
         "PYTHONPATH": os.pathsep.join([DIRECTORY, *([paths] if paths else [])]),
     }
-    return become(command, {**os.environ, **ours})
+    return exec_program(command, {**os.environ, **ours})
 
 
 def _command(program: list[str]) -> list[str]:

@@ -17,12 +17,11 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.cli.standing import standing_of, unusable
-from tokenadapter.cli.streams import say
-from tokenadapter.cli.table import clock, short, span, table
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.cli.output import clock, short, span, table, write_line
+from tokenadapter.cli.token_state import token_state, unusable
+from tokenadapter.config.config_file import ConfigFile
+from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile
-from tokenadapter.config.trouble import ProfileError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -67,19 +66,19 @@ def perform(options: Namespace) -> int:
     if options.name is not None:
         Profile(config, options.name)  # of one that is meant, an error is an error
     if options.watch is None:
-        _show([_standing(config, name) for name in names], as_json=options.json)
+        _show([_state(config, name) for name in names], as_json=options.json)
         return 0
     with suppress(KeyboardInterrupt):
         while True:
-            standings = [_standing(config, name) for name in names]
-            _show(standings, as_json=options.json, again=True)
+            states = [_state(config, name) for name in names]
+            _show(states, as_json=options.json, again=True)
             time.sleep(max(options.watch, 0.1))
     return 0
 
 
-def _standing(config: ConfigFile, name: str) -> dict[str, Any]:
+def _state(config: ConfigFile, name: str) -> dict[str, Any]:
     try:
-        return standing_of(Profile(config, name))
+        return token_state(Profile(config, name))
     except ProfileError as error:
         return unusable(name, str(error))
     except Exception as error:
@@ -90,17 +89,17 @@ def _standing(config: ConfigFile, name: str) -> dict[str, Any]:
         return unusable(name, str(error))
 
 
-def _show(standings: list[dict[str, Any]], *, as_json: bool, again: bool = False) -> None:
+def _show(states: list[dict[str, Any]], *, as_json: bool, again: bool = False) -> None:
     if as_json:
         import json
 
-        text = json.dumps(standings)
+        text = json.dumps(states)
     else:
-        text = table(_COLUMNS, [(_row(told), _remark(told)) for told in standings], _COLOURS)
+        text = table(_COLUMNS, [(_row(told), _remark(told)) for told in states], _COLOURS)
         if again:
             clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else "\n"
             text = f"{clear}{time.strftime('%H:%M:%S')}\n{text}"
-    say(text)
+    write_line(text)
 
 
 def _row(told: dict[str, Any]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from tokenadapter.config.trouble import ProfileError, nearest
+from tokenadapter.config.problems import ProfileError, nearest
 
 __all__ = ["NamedFunction", "is_function_name"]
 

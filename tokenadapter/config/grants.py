@@ -5,15 +5,18 @@ A token that is fresh needs none of them: no password manager is asked, no key i
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.functions import NamedFunction
+from tokenadapter.config.problems import ProfileError, nearest
 from tokenadapter.config.references import Reference, resolved
-from tokenadapter.config.trouble import ProfileError
+from tokenadapter.config.schema import SOURCES, checked
 from tokenadapter.core.function_grant import FunctionGrant
-from tokenadapter.late_imports import late
+from tokenadapter.late_imports import imported, late
 from tokenadapter.token import Token
 from tokenadapter.values import Credential
 
@@ -26,7 +29,7 @@ else:
     errors = late("tokenadapter.errors")
     source = late("tokenadapter.sources.source")
 
-__all__ = ["FunctionOfProfile", "ProfileGrant"]
+__all__ = ["FunctionOfProfile", "ProfileGrant", "grant_of"]
 
 # Seconds for which what was looked up is used: a renewal asks several times, and a program that
 # runs for months shall see that a secret was changed.
@@ -212,3 +215,72 @@ def _unusable(profile: str, error: Exception) -> errors.RefreshConfigError:
         "store holds is kept.",
         is_local=True,
     )
+
+
+# --- made from the table [NAME.source] ---------------------------------------------------
+
+_MAKERS = {
+    "client_credentials": ("tokenadapter.sources.client_credentials", "ClientCredentials"),
+    "refresh_token": ("tokenadapter.sources.refresh_token", "RefreshToken"),
+    "password": ("tokenadapter.sources.password", "Password"),
+    "login": ("tokenadapter.sources.login", "Login"),
+}
+
+
+def grant_of(
+    config: ConfigFile, name: str, table: Mapping[str, Any]
+) -> ProfileGrant | FunctionOfProfile:
+    """The grant that *table* describes.
+
+    :param name: the profile's.
+    :raises ProfileError: if it cannot be.
+    """
+    key = [name, "source"]
+    if "callable" in table:
+        return _of_function(config, name, checked(config, key, table, *SOURCES["callable"]))
+    kind = table.get("type")
+    if kind is None:
+        raise config.error(
+            [*key, "type"],
+            f"It is missing: give one of {_quoted(_MAKERS)}, or callable = "
+            '"module:function" in its place.',
+        )
+    if kind not in _MAKERS:
+        hint = nearest(kind, _MAKERS) if isinstance(kind, str) else ""
+        raise config.error([*key, "type"], f"Expected is one of {_quoted(_MAKERS)}.{hint}")
+    rest = {name: value for name, value in table.items() if name != "type"}
+    says = checked(config, key, rest, *SOURCES[kind])
+    for path in ("cert", "verify"):
+        if path in says:
+            says[path] = _from_here(config, says[path])
+    if "auth" in says:
+        says["auth"] = tuple(says["auth"])
+    module, maker = _MAKERS[kind]
+    try:
+        return ProfileGrant(name, getattr(imported(module), maker), says)
+    except (TypeError, ValueError) as error:
+        # Its message begins with the argument.
+        argument = str(error).partition(" ")[0].partition("=")[0]
+        where = [*key, argument] if argument in says else key
+        raise config.error(where, str(error)) from None
+
+
+def _of_function(config: ConfigFile, name: str, says: Mapping[str, Any]) -> FunctionOfProfile:
+    owner = {"function": says["callable"]}
+    if "account" in says:
+        owner["user"] = says["account"]
+    function = NamedFunction(says["callable"], f"{name}.source.callable", config.path)
+    return FunctionOfProfile(name, function, owner)
+
+
+def _from_here(config: ConfigFile, path: Any) -> Any:
+    """A path, or several, counted from the configuration file; all else as it is."""
+    if isinstance(path, list):
+        return tuple(_from_here(config, one) for one in path)
+    if isinstance(path, str):
+        return os.path.join(os.path.dirname(config.path), os.path.expanduser(path))
+    return path
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)

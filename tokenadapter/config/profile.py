@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.config.checks import checked
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.functions import NamedFunction
-from tokenadapter.config.schema import PROFILE, VERDICT
-from tokenadapter.config.sources import grant_of
-from tokenadapter.config.trouble import Problems
+from tokenadapter.config.grants import FunctionOfProfile, ProfileGrant, grant_of
+from tokenadapter.config.problems import Problems
+from tokenadapter.config.schema import PROFILE, VERDICT, checked
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.late_imports import late
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from tokenadapter.clients import requests as requests_client
     from tokenadapter.clients.requests import TokenAdapter
-    from tokenadapter.config.grants import FunctionOfProfile, ProfileGrant
     from tokenadapter.http import verdicts
     from tokenadapter.protocols import TokenStore
     from tokenadapter.stores import urls

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from errno import EACCES, EIO
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.config.trouble import ProfileError
+from tokenadapter.config.problems import ProfileError
 from tokenadapter.late_imports import late, load
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tokenadapter.demo.clients import AS_SCRIPTS_DO, WITH_TOKENADAPTER, Way
-from tokenadapter.demo.report import EXPLANATION, broken_promises, longest_wait, table, was_starved
-from tokenadapter.demo.run import Run, Setting
+from tokenadapter.demo.recording import Run, Setting
+from tokenadapter.demo.scenario import play
 from tokenadapter.demo.screen import Screen
-from tokenadapter.demo.stage import play
+from tokenadapter.demo.summary import EXPLANATION, broken_promises, longest_wait, table, was_starved
 from tokenadapter.demo.timeline import draw, legend
+from tokenadapter.demo.ways import AS_SCRIPTS_DO, WITH_TOKENADAPTER, Way
 
 _USUAL = Setting(processes=8, seconds=10.0, lifetime=2.0)
 _QUICK = Setting(processes=4, seconds=3.0, lifetime=1.0)

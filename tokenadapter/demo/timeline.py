@@ -7,7 +7,7 @@ from itertools import groupby
 from math import ceil
 from typing import Final, NamedTuple
 
-from tokenadapter.demo.run import Moment, Run
+from tokenadapter.demo.recording import Moment, Run
 from tokenadapter.demo.screen import Style
 
 _CELL = 0.1  # seconds; in shorter ones a request would look like waiting

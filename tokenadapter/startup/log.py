@@ -8,9 +8,10 @@ from collections.abc import Callable
 __all__ = ["begin_log"]
 
 
-def begin_log(level: int, clean: Callable[[str], str] = str) -> None:
+def begin_log(level: str, clean: Callable[[str], str] = str) -> None:
     """Show what is logged under ``tokenadapter`` from *level* on, tracebacks included.
 
+    :param level: ``INFO`` or ``DEBUG``.
     :param clean: makes a text fit for where it is shown.
     """
     handler = logging.StreamHandler()

@@ -14,11 +14,9 @@ from types import ModuleType
 from typing import Any
 
 from tokenadapter.startup import VARIABLE
-from tokenadapter.startup.profiles import Profiles
+from tokenadapter.startup.deferred import DeferredProfiles
 
 __all__ = ["begin"]
-
-_WARNING = 30
 
 _has_begun = False
 
@@ -35,11 +33,11 @@ def begin(text: str) -> None:
     orders = json.loads(text)
     if not orders["inherit"]:
         _leave_environment(orders["pythonpath"])
-    if orders["level"] < _WARNING:
+    if orders["level"] is not None:
         from tokenadapter.startup.log import begin_log  # noqa: PLC0415 - else nobody pays for it
 
         begin_log(orders["level"])
-    profiles = Profiles(orders["profiles"], orders["config"])
+    profiles = DeferredProfiles(orders["profiles"], orders["config"])
     Watch(
         {
             "requests.sessions": profiles.sign_sessions,

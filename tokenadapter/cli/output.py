@@ -1,4 +1,4 @@
-"""What people read: tables, spans of time, and colour where there is a terminal."""
+"""What commands print: lines, tables, times and colours, on streams that may be full or closed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,64 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-__all__ = ["clock", "coloured", "harmless", "short", "span", "table"]
+from tokenadapter.values import printable
 
+if TYPE_CHECKING:
+    from tokenadapter.errors import TokenError
+
+__all__ = [
+    "STDOUT",
+    "clock",
+    "coloured",
+    "prepare_streams",
+    "printable_lines",
+    "short",
+    "span",
+    "table",
+    "unwritable",
+    "write_line",
+]
+
+STDOUT = "Standard output"
 _COLOURS = {"good": "32", "warning": "33", "bad": "31", "dim": "2"}
+
+
+def prepare_streams() -> None:
+    """Make standard output and standard error accept any text, even where they are closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            # Closed, as by ">&-": what is written there is meant to be lost.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            # A sign that the locale does not have is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
+
+
+def write_line(text: str) -> None:
+    """Write a line to standard output, now.
+
+    :raises BrokenPipeError: if its reader has gone.
+    :raises TokenError: if it cannot be written.
+    """
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unwritable(STDOUT, error) from None
+
+
+def unwritable(place: str, error: OSError) -> TokenError:
+    """The error of output that cannot be written to *place*."""
+    from tokenadapter.errors import TokenError
+
+    if place == STDOUT:
+        sys.stdout = None  # else the interpreter tries once more at its end
+    return TokenError(f"{place} cannot be written: {error.strerror}. What the store holds is kept.")
 
 
 def span(seconds: float) -> str:
@@ -41,10 +95,10 @@ def short(path: str) -> str:
     return f"~{path[len(home) :]}" if home and path.startswith(home + os.sep) else path
 
 
-def harmless(text: str) -> str:
-    """*text* with what would command a terminal made visible: it may come from a store, where
-    others write too."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in text)
+def printable_lines(text: str) -> str:
+    """*text* with escapes for what does not print, but for line ends: it may come from a store,
+    where others write too."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def coloured(text: str, colour: str) -> str:
@@ -64,7 +118,7 @@ def table(
     :param colours: those of cells, by what they say.
     """
     listed = [
-        ([harmless(cell) for cell in row], None if remark is None else harmless(remark))
+        ([printable(cell) for cell in row], None if remark is None else printable(remark))
         for row, remark in rows
     ]
     cells = [columns, *(row for row, _ in listed)]

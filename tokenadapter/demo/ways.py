@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import random
+import threading
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import requests
-from requests import Response
+from requests import RequestException, Response
 
 from tokenadapter import FileStore, RefreshToken, Token, TokenAdapter, TokenKeeper
-from tokenadapter.demo.run import Kind
+from tokenadapter.demo.recording import Kind, Moment
 from tokenadapter.events import Event, Replayed
 
 CLIENT_ID, CLIENT_SECRET = "client", "secret"
 TIMEOUT = 10
+# Seconds between two requests: few enough for eight processes on two cores.
+_PAUSE = 0.01, 0.02
 
 
 class Place(NamedTuple):
@@ -108,3 +115,36 @@ def _open_script(place: Place, note: Note) -> Callable[[], Response]:
 
 WITH_TOKENADAPTER = Way("with tokenadapter", _adopt, _open_mounted)
 AS_SCRIPTS_DO = Way("as scripts do", _write, _open_script)
+
+
+# --- a process -----------------------------------------------------------------------------
+
+
+def work(way: Way, place: Place, stage: Connection) -> None:
+    """Say that all is ready, hear from when until when to work, and work."""
+    # Stderr belongs to the timeline.
+    logging.getLogger("tokenadapter").addHandler(logging.NullHandler())
+    # Guards the sending: a renewal is told by the thread that does it.
+    sending = threading.Lock()
+    begin = end = 0.0
+
+    def note(kind: Kind, begun: float) -> None:
+        now = time.time()
+        with sending:
+            stage.send(Moment(now - begin, kind, now - begun))
+
+    get = way.open(place, note)
+    with contextlib.suppress(ConnectionError, EOFError):  # the stage is gone
+        stage.send(None)
+        begin, end = stage.recv()
+        while True:
+            called = time.time()
+            try:
+                ok = get().ok
+            except (RequestException, ValueError):  # a torn token file is a ValueError
+                ok = False
+            note("ok" if ok else "failed", called)
+            # Looked at last: on a busy machine the time may be over before it is a process's turn.
+            if time.time() >= end:
+                break
+            time.sleep(random.uniform(*_PAUSE))  # noqa: S311

@@ -19,20 +19,19 @@ import stat
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.config.trouble import ProfileError, nearest
+from tokenadapter.config.problems import ProfileError, nearest
 from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
+    import re
     import shlex
     import tomllib
-
-    from tokenadapter.config import lines
 else:
-    lines = late("tokenadapter.config.lines")
+    re = late("re")
     shlex = late("shlex")
     tomllib = late("tomllib")
 
-__all__ = ["EXAMPLE", "ConfigFile", "locate", "named_file", "users_file"]
+__all__ = ["EXAMPLE", "ConfigFile", "line_of", "locate", "named_file", "users_file"]
 
 EXAMPLE = """\
 [billing]
@@ -104,7 +103,7 @@ class ConfigFile:
     def error(self, key: Sequence[str], problem: str) -> ProfileError:
         """The error of what stands at *key*."""
         return ProfileError(
-            problem, file=self.path, line=lines.line_of(self._text, key), key=".".join(key)
+            problem, file=self.path, line=line_of(self._text, key), key=".".join(key)
         )
 
     def _are(self) -> str:
@@ -205,3 +204,31 @@ def _check_writers(path: str, found: os.stat_result) -> None:
             f"any program: run `chmod go-w {shlex.quote(path)}`.",
             file=path,
         )
+
+
+# --- lines, for messages ------------------------------------------------------------------
+
+_PART = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
+_PATH = rf"{_PART}(?:\s*\.\s*{_PART})*"
+_HEADER = rf"\s*\[\[?\s*({_PATH})\s*\]"
+_KEY = rf"\s*({_PATH})\s*="
+
+
+def line_of(text: str, key: Sequence[str]) -> int | None:
+    """The number of the line, from 1, where *key* stands, or else what it would stand in."""
+    lines: dict[tuple[str, ...], int] = {}
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(_HEADER, line):
+            table = _parts(header[1])
+            lines.setdefault(table, number)
+        elif assignment := re.match(_KEY, line):
+            lines.setdefault((*table, *_parts(assignment[1])), number)
+    for length in range(len(key), 0, -1):
+        if tuple(key[:length]) in lines:
+            return lines[tuple(key[:length])]
+    return None
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part.strip("\"'") for part in re.findall(_PART, path))

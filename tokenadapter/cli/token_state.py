@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter import process_names
-from tokenadapter.cli.holder import holder
 from tokenadapter.core.policy import windows
 from tokenadapter.core.record import Record, Tombstone, digest
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from tokenadapter.protocols import TokenStore
     from tokenadapter.token import Token
 
-__all__ = ["standing_of", "unusable"]
+__all__ = ["lock_holder", "token_state", "unusable"]
 
+_LOCKS = "/proc/locks"
 _NOTHING: dict[str, Any] = {
     "api": [],
     "store": "",
@@ -29,7 +30,7 @@ _NOTHING: dict[str, Any] = {
 }
 
 
-def standing_of(profile: Profile) -> dict[str, Any]:
+def token_state(profile: Profile) -> dict[str, Any]:
     """How the token of *profile* stands, as JSON values.
 
     ``state`` is ``fresh``, ``stale`` (the next use renews it in the background), ``expired`` (the
@@ -52,7 +53,7 @@ def standing_of(profile: Profile) -> dict[str, Any]:
         "renewed_at": None,
         "renewed_ago": None,
         "failure": None,
-        "lock": holder(store),
+        "lock": lock_holder(store),
     }
     if found.document is None:
         return told
@@ -146,3 +147,45 @@ def _failure(
             who, awaited = process_names.described(waiter.process), waiter.until - now
             cause = f"The lock of {who} lapsed, and it may still await its answer."
     return {"cause": cause, "ago": max(now - intent.first_sent, 0.0), "held_for": awaited}
+
+
+# --- the lock ----------------------------------------------------------------------------
+
+
+def lock_holder(store: TokenStore) -> str | None:
+    """Who holds the lock, in words; ``None`` if nobody does, or it cannot be told.
+
+    To try a lock would be to hold it for a moment.  A file's lock is looked up among those that
+    the kernel lists, where it does; a lock that knows its holder has a method ``holder``.
+    """
+    lock = store.lock()
+    tell = getattr(lock, "holder", None)
+    if tell is None:
+        path = getattr(lock, "path", None)
+        return None if path is None else _holder_of_file(path)
+    told: str | None = tell()
+    return None if told is None else process_names.described(told)
+
+
+def _holder_of_file(path: str) -> str | None:
+    try:
+        found = os.stat(path)
+        with open(_LOCKS, encoding="ascii") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return None
+    for parts in lines:
+        # "1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF"; of those who wait, "1: -> FLOCK …".
+        # The device differs from that of stat() on some file systems.
+        if parts[1:2] == ["FLOCK"] and parts[5].rpartition(":")[2] == str(found.st_ino):
+            return _process(parts[4])
+    return None
+
+
+def _process(pid: str) -> str:
+    try:
+        # Not its arguments: they are nobody's business.
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return f"process {pid} ({file.read().strip()})"
+    except OSError:
+        return "a process out of sight" if pid in ("0", "-1") else f"process {pid}"

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from tokenadapter import errors
     from tokenadapter.clients import install, urllib3_pools
     from tokenadapter.clients.requests import TokenAdapter
-    from tokenadapter.config import file, profile, trouble
+    from tokenadapter.config import config_file, problems, profile
 else:
     errors = late("tokenadapter.errors")
-    file = late("tokenadapter.config.file")
+    config_file = late("tokenadapter.config.config_file")
     install = late("tokenadapter.clients.install")
     urllib3_pools = late("tokenadapter.clients.urllib3_pools")
     profile = late("tokenadapter.config.profile")
-    trouble = late("tokenadapter.config.trouble")
+    problems = late("tokenadapter.config.problems")
 
-__all__ = ["Profiles"]
+__all__ = ["DeferredProfiles"]
 
 
-class Profiles:
+class DeferredProfiles:
     """The profiles *names* of the file *config*, on their way into a program.
 
     If one of them cannot be, each request fails and says so: none goes out unsigned.
@@ -55,13 +55,13 @@ class Profiles:
         """
         if self._adapters is None:
             try:
-                config = file.ConfigFile.read(self._config)
+                config = config_file.ConfigFile.read(self._config)
                 self._adapters = [
                     adapter
                     for name in self._names
                     for adapter in profile.Profile(config, name).adapters()
                 ]
-            except trouble.ProfileError as error:
+            except problems.ProfileError as error:
                 # What callers of requests catch.
                 raise errors.RefreshConfigError(f"{error} Nothing was sent.") from None
         return self._adapters

@@ -13,9 +13,8 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tokenadapter.demo.clients import Place, Way
-from tokenadapter.demo.run import Demand, Incident, Run, Setting
-from tokenadapter.demo.worker import work
+from tokenadapter.demo.recording import Demand, Incident, Run, Setting
+from tokenadapter.demo.ways import Place, Way, work
 from tokenadapter.testing import TokenServer
 
 _LATENCY = 0.05  # seconds that the token endpoint takes

@@ -9,7 +9,7 @@ import pytest
 from profiles import write
 
 from tokenadapter import ProfileError
-from tokenadapter.config.file import ConfigFile, locate
+from tokenadapter.config.config_file import ConfigFile, line_of, locate
 from tokenadapter.config.profile import Profile
 
 PROFILE = '[billing]\nprefix = "https://api.example/"\n'
@@ -167,3 +167,42 @@ def test_what_is_not_utf_8_is_refused(here: Path) -> None:
     path.write_bytes(b'[billing]\nprefix = "\xff"\n')
     with pytest.raises(ProfileError, match=r"It is not text in UTF-8 \(byte 20\)"):
         read(here)
+
+
+# --- the line of a key ---------------------------------------------------------------------
+
+TEXT = """\
+# a comment with [brackets] and a = sign
+[billing]
+prefix = "https://api.example/"  # [not.a.table]
+"quoted key" = 1
+
+  [ billing . source ]
+  type = "login"
+json.user = "ada"
+
+[other.source]
+type = "password"
+inline = { env = "X" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("billing", 2),
+        ("billing.prefix", 3),
+        ("billing.quoted key", 4),
+        ("billing.source", 6),
+        ("billing.source.type", 7),
+        ("billing.source.json.user", 8),
+        ("other.source.type", 11),
+        ("other.source.inline.env", 12),
+        ("other.source.missing", 10),
+        ("billing.missing", 2),
+        ("other", None),
+        ("nothing", None),
+    ],
+)
+def test_the_line_of_a_key_or_else_of_what_it_would_stand_in(key: str, line: int | None) -> None:
+    assert line_of(TEXT, key.split(".")) == line

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from tokenadapter.demo.run import Moment, Run
+from tokenadapter.demo.recording import Moment, Run
 from tokenadapter.demo.screen import Style
 
 # How much of a token's life is over when its renewal is due.  Processes that renew the same token
