@@ -1,9 +1,9 @@
-"""``tokenadapter check``: looks for what is wrong.
+"""``tokenadapter check``: finds problems.
 
-It reads the configuration, looks whether what that refers to is there, takes each lock for a
-moment, and asks each server for its head. No secret is read or sent, no program is run, and nothing
-is renewed; functions that a profile names are imported. For a cron job's own view of the world, let
-cron run it: its environment is another one.
+The command reads the configuration, checks that the files, variables, programs and functions in it
+exist, takes each lock for a moment, and sends each server a HEAD request. It reads and sends no
+secret, runs no program, and renews nothing; it imports the functions that a profile names. To check
+a cron job, run this command from cron, whose environment differs from yours.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ _COLOURS = {"ok": "good", "note": "warning", "problem": "bad"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare what the command takes."""
+    """Declare the arguments of the command."""
     from tokenadapter.cli.common import add_config, add_json
 
-    parser.add_argument("names", metavar="NAME", nargs="*", help="these profiles; all if none is")
-    parser.add_argument("--offline", action="store_true", help="ask no server")
+    parser.add_argument(
+        "names", metavar="NAME", nargs="*", help="check these profiles; the default is all of them"
+    )
+    parser.add_argument("--offline", action="store_true", help="do not contact servers")
     add_json(parser)
     add_config(parser)
 
 
 def perform(options: Namespace) -> int:
-    """Print what was found."""
+    """Print the findings."""
     from tokenadapter.cli.findings import PROBLEM, findings
 
     has_problem = False
@@ -44,7 +46,7 @@ def perform(options: Namespace) -> int:
         if options.json:
             found.append({"level": finding.level, "about": finding.about, "text": finding.text})
             continue
-        # One by one: servers may take their time.
+        # One by one, since servers may be slow.
         level = coloured(f"{finding.level:8}", _COLOURS[finding.level])
         write_line(f"{level} {finding.about}: {printable_lines(finding.text)}")
     if options.json:

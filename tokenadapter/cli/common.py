@@ -1,4 +1,4 @@
-"""What several commands need: the profile that is named, a usable token of it, and output."""
+"""What several commands share: their arguments, the profile they name, and a usable token of it."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def add_config(parser: ArgumentParser) -> None:
-    """Let the configuration file be named."""
+    """Add the option ``--config``."""
     parser.add_argument(
-        "--config", metavar="FILE", help="the configuration file, if it is not where it belongs"
+        "--config", metavar="FILE", help="read this configuration file, not the default one"
     )
 
 
 def add_name(parser: ArgumentParser) -> None:
-    """Ask for the name of a profile."""
-    parser.add_argument("name", metavar="NAME", help="a profile of the configuration file")
+    """Add the name of a profile, and ``--config``."""
+    parser.add_argument("name", metavar="NAME", help="a profile in the configuration file")
     add_config(parser)
 
 
 def add_json(parser: ArgumentParser) -> None:
-    """Let the output be JSON."""
+    """Add the option ``--json``."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_min_validity(parser: ArgumentParser) -> None:
-    """Let a time be named for which the token is needed."""
+    """Add the option ``--min-validity``."""
     parser.add_argument(
         "--min-validity",
         metavar="TIME",
         type=seconds,
         default=0.0,
-        help="renew a token that lives for less: 90, 90s, 5m, 1h",
+        help="renew a token that is valid for less time: 90, 90s, 5m, 1h",
     )
 
 
@@ -67,14 +67,14 @@ def seconds(text: str) -> float:
     if not 0 <= value < 1e9:
         from argparse import ArgumentTypeError
 
-        raise ArgumentTypeError(f"{text!r} is no time such as 90s, 5m or 1h")
+        raise ArgumentTypeError(f"invalid time {text!r}: give one such as 90s, 5m or 1h")
     return value
 
 
 def named_profile(options: Namespace) -> Profile:
     """The profile that the arguments name.
 
-    :raises ProfileError: if it cannot be used.
+    :raises ProfileError: if there is none, or if it is invalid.
     """
     profile = Profile(ConfigFile.read(options.config), options.name)
     from tokenadapter.cli.reporting import StderrJournal
@@ -87,8 +87,9 @@ def named_profile(options: Namespace) -> Profile:
 
 
 def usable_token(profile: Profile, min_validity: float) -> Token:
-    """A token of the profile, renewed if it is due or lives for less than so many seconds.
+    """A token of the profile, renewed if that is due.
 
+    :param min_validity: in seconds; a token that is valid for less is renewed too.
     :raises TokenError: if there is none.
     """
     token = profile.keeper().obtain(min_validity=min_validity).token
@@ -98,14 +99,14 @@ def usable_token(profile: Profile, min_validity: float) -> Token:
         left = token.expires_at - time.time()
         if left < min_validity:
             sys.stderr.write(
-                f"tokenadapter: {profile.name}: the token lives for {max(left, 0):.0f} s more, "
-                f"not {min_validity:.0f} s\n"
+                f"tokenadapter: {profile.name}: the token is valid for {max(left, 0):.0f} s, not "
+                f"for {min_validity:.0f} s\n"
             )
     return token
 
 
 def put(options: Namespace, text: str, fields: dict[str, Any]) -> None:
-    """Print *text*, or *fields* as JSON if that is asked for."""
+    """Print *text*, or with ``--json`` the *fields*."""
     if options.json:
         import json
 

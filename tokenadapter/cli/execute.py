@@ -1,11 +1,11 @@
-"""``tokenadapter exec``: any program, with the token in its environment or on a descriptor.
+"""``tokenadapter exec``: runs any program with the token in its environment or on a descriptor.
 
   tokenadapter exec billing --env API_TOKEN ./report --month 5
   tokenadapter exec billing --fd 3 sh -c 'deploy --token-file /dev/fd/3'
 
-The program takes the place of this process, with its exit code and its signals. It keeps the token
-that it was given: for one that runs longer than its token lives, say --min-validity, or give it a
-way to ask again. It does not get the variables from which the profile takes its secrets.
+The program replaces this process, so exit code and signals are those of the program. The program
+cannot renew its token: if it runs for long, pass --min-validity, or let it call tokenadapter
+itself. The environment variables with the profile's secrets are removed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["TAKES_PROGRAM", "add_arguments", "exec_program", "perform"]
 
 TAKES_PROGRAM = True
-"""Whether a program and its arguments stand at the end."""
+"""The command ends with a program and its arguments."""
 
 _NOT_THERE = 127
 _NOT_RUNNABLE = 126
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare what the command takes."""
+    """Declare the arguments of the command."""
     parser.usage = "%(prog)s NAME [--env VAR | --fd N] [--min-validity TIME] [--] PROGRAM …"
     add_name(parser)
     way = parser.add_mutually_exclusive_group()
@@ -44,10 +44,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="VAR",
         type=_variable,
         default="ACCESS_TOKEN",
-        help="the environment variable with the token (ACCESS_TOKEN)",
+        help="the environment variable for the token (default: ACCESS_TOKEN)",
     )
     way.add_argument(
-        "--fd", metavar="N", type=_descriptor, help="a file descriptor to read it from"
+        "--fd",
+        metavar="N",
+        type=_descriptor,
+        help="the file descriptor from which the program reads the token",
     )
     add_min_validity(parser)
 
@@ -56,7 +59,7 @@ def perform(options: Namespace) -> int:
     """Run the program."""
     profile = named_profile(options)
     token = usable_token(profile, options.min_validity)
-    # The program takes the place of a renewal in the background, too.
+    # The program would also replace a renewal in the background: wait for it.
     keeper = profile.keeper()
     keeper.wait(keeper.lock_timeout)
     token = keeper.fresh() or token
@@ -69,8 +72,8 @@ def perform(options: Namespace) -> int:
 
 
 def _without_secrets(profile: Profile) -> dict[str, str]:
-    """The environment without the variables that obtain a token, or reach the store: the program
-    is to have the token, and no more."""
+    """The environment without the variables that obtain a token or open the store: the program
+    gets the token, and nothing else."""
     store: Any = profile.config.table(profile.name).get("store")
     taken = {store["env"]} if is_reference(store) and "env" in store else set()
     if isinstance(profile.grant, ProfileGrant):
@@ -83,7 +86,7 @@ def _variable(text: str) -> str:
         return text
     from argparse import ArgumentTypeError
 
-    raise ArgumentTypeError(f"{text!r} is no name of an environment variable")
+    raise ArgumentTypeError(f"{text!r} cannot be the name of an environment variable")
 
 
 def _descriptor(text: str) -> int:
@@ -91,22 +94,22 @@ def _descriptor(text: str) -> int:
         return int(text)
     from argparse import ArgumentTypeError
 
-    raise ArgumentTypeError(f"{text!r} is no descriptor from 3 to 255")
+    raise ArgumentTypeError(f"invalid file descriptor {text!r}: give one from 3 to 255")
 
 
 def _offer(secret: str, fd: int) -> None:
-    """Let *secret* be read from the descriptor *fd*, once."""
+    """Make *secret* readable from the descriptor *fd*, once."""
     end, source = os.pipe()
     os.set_blocking(source, False)
-    # A pipe holds more than any token has; if not, half a token is of no use to anybody.
+    # A pipe has room for any token.  If not, half a token is useless.
     content = secret.encode()
     written = os.write(source, content)
     os.close(source)
     if written < len(content):
         os.close(end)
         raise ProfileError(
-            f"A pipe holds {written} bytes here, fewer than the token has: use --env in place of "
-            "--fd."
+            f"The token is too long for a pipe, which has room for {written} bytes here: use "
+            "--env instead of --fd."
         )
     if end != fd:
         os.dup2(end, fd)
@@ -117,27 +120,27 @@ def _offer(secret: str, fd: int) -> None:
 def exec_program(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run *command* in place of this process, with *environment*.
 
-    :returns: an exit code, if there is no such program, or nothing can take a process' place here.
+    :returns: an exit code, if the program cannot be run, or if processes cannot be replaced here.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     try:
         if os.name == "nt":
-            # There, a process that is replaced seems to end at once to whoever waits for it.
+            # On Windows, a process that is replaced seems to end at once to its parent.
             from subprocess import call
 
-            return call([*command], env=environment)  # noqa: S603 - it is the user's own command
+            return call([*command], env=environment)  # noqa: S603 - the user's own command
         os.execvpe(command[0], [*command], environment)  # noqa: S606 - so is this
     except FileNotFoundError:
         from shutil import which
 
         if which(command[0]) is not None:
             sys.stderr.write(
-                f"tokenadapter: {command[0]} cannot be run: what its first line names, behind #!, "
-                "is not there\n"
+                f"tokenadapter: {command[0]} cannot be run: the interpreter in its first line, "
+                "after #!, does not exist\n"
             )
             return _NOT_RUNNABLE
-        sys.stderr.write(f"tokenadapter: {command[0]}: there is no such program\n")
+        sys.stderr.write(f"tokenadapter: there is no program {command[0]}\n")
         return _NOT_THERE
     except OSError as error:
         sys.stderr.write(f"tokenadapter: {command[0]} cannot be run: {error.strerror}\n")

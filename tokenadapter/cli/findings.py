@@ -28,11 +28,11 @@ __all__ = ["PROBLEM", "Finding", "findings"]
 
 GOOD: Final = "ok"
 NOTE: Final = "note"
-"""Worth a look; what is asked for works."""
+"""Worth a look, but everything works."""
 PROBLEM: Final = "problem"
 
 _MOUNTS = "/proc/self/mountinfo"
-# File systems that machines share, whose locks may reach no further than each of them.
+# File systems that machines share, whose locks may work on each machine only.
 _SHARED = (
     "nfs",
     "cifs",
@@ -46,19 +46,20 @@ _SHARED = (
     "afs",
     "gpfs",
 )
-# Seconds for which the lock is asked for, if it is a lease.
-_A_MOMENT = 5.0
-_PATIENCE = 5.0
-# Seconds by which clocks may differ: the last second of a date is anyone's, and so is the way.
-_TOLERANCE = 10.0
+# Seconds for which a lease on the lock lasts.
+_LEASE = 5.0
+# Seconds that a server may take.
+_SERVER_TIMEOUT = 5.0
+# Seconds by which clocks may differ: a Date header has whole seconds, and the response takes time.
+_CLOCK_TOLERANCE = 10.0
 
 
 class Finding:
-    """What is as it should be, or is not.
+    """One thing that was found.
 
     :param level: :data:`GOOD`, :data:`NOTE` or :data:`PROBLEM`.
-    :param about: the profile, or the configuration.
-    :param text: what was found and, unless that is good, what to do.
+    :param about: the name of the profile, or ``configuration``.
+    :param text: what was found and, unless it is good, what to do.
     """
 
     __slots__ = ("about", "level", "text")
@@ -73,9 +74,9 @@ class Finding:
 
 
 def findings(config: ConfigFile, names: Sequence[str], *, offline: bool) -> Iterator[Finding]:
-    """Look for what is wrong with *config* and the profiles *names* of it.
+    """Check *config* and its profiles *names*.
 
-    :param offline: whether to leave the servers alone.
+    :param offline: whether to contact no server.
     """
     profiles, wrong = [], []
     for name in names:
@@ -100,13 +101,13 @@ def findings(config: ConfigFile, names: Sequence[str], *, offline: bool) -> Iter
 
 
 def _check_configuration(config: ConfigFile, profiles: list[Profile]) -> Iterator[Finding]:
-    """About the file as a whole."""
+    """Check the file as a whole."""
     count = len(config.tables)
     if not count:
         yield Finding(
             PROBLEM,
             "configuration",
-            f"{config.path}: There is no profile in it: begin with one, such as [billing].",
+            f"{config.path}: The file has no profile: add one, such as [billing].",
         )
         return
     yield Finding(
@@ -118,14 +119,14 @@ def _check_configuration(config: ConfigFile, profiles: list[Profile]) -> Iterato
         yield Finding(
             PROBLEM,
             "configuration",
-            f"Others can read {config.path}, and {', '.join(inline)} may be secret: run "
-            f"`chmod 600 {quote(config.path)}`, or keep them elsewhere, as {{ env = … }} or "
+            f"Other users can read {config.path}, and {', '.join(inline)} may be secret. Run "
+            f"`chmod 600 {quote(config.path)}`, or keep secrets elsewhere, as {{ env = … }} or "
             "{ file = … }.",
         )
 
 
 def _inline_secrets(profile: Profile) -> Iterator[str]:
-    """The keys of the secrets that stand in the file as they are."""
+    """The keys whose secrets the file itself contains."""
     if isinstance(profile.grant, ProfileGrant):
         for name in profile.grant.inline_secrets():
             yield f"{profile.name}.source.{name}"
@@ -135,12 +136,12 @@ def _inline_secrets(profile: Profile) -> Iterator[str]:
 
 
 def _check_references(profile: Profile, *, has_refresh_token: bool) -> Iterator[Finding]:
-    """About the functions and the secrets that a profile names.
+    """Check the functions and the places of secrets that a profile names.
 
-    No secret is read, and no program is run: it may ask a person for something, or count how often
-    it is called.
+    No secret is read and no program is run: the program may ask a person for something, or count
+    its calls.
 
-    :param has_refresh_token: whether the store has one, so that the first is not needed any more.
+    :param has_refresh_token: whether the store has one, so that the first is no longer needed.
     """
     for function in profile.named_functions():
         try:
@@ -166,23 +167,23 @@ def _check_references(profile: Profile, *, has_refresh_token: bool) -> Iterator[
 
 
 def _check_settings(profile: Profile) -> Iterator[Finding]:
-    """About settings that give up a protection."""
+    """Check for settings that turn off a protection."""
     says = profile.config.table(profile.name)
     source = says["source"]
     if source.get("verify") is False:
         yield Finding(
             NOTE,
             profile.name,
-            f"{profile.name}.source.verify is false: whoever is on the way to the server can pose "
-            'as it and read the secrets. Name the server\'s CA instead: verify = "ca.pem".',
+            f"{profile.name}.source.verify is false: anyone on the network path can impersonate "
+            'the server and read the secrets. Name the CA of the server: verify = "ca.pem".',
         )
     for table, key in ((says, "allow_http"), (source, "source.allow_http")):
         if table.get("allow_http") is True:
             yield Finding(
                 NOTE,
                 profile.name,
-                f"{profile.name}.{key} is true: over plain http, everyone on the way can read what "
-                "is sent. Use https, and remove the key.",
+                f"{profile.name}.{key} is true: over plain http, anyone on the network path can "
+                "read the secrets. Use https, and remove this key.",
             )
 
 
@@ -192,13 +193,13 @@ def _readers(profile: Profile, key: str, path: str) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             profile.name,
-            f"{key}: Others can read {path} (mode {mode:04o}), unless its directory keeps them "
-            f"out: run `chmod 600 {quote(path)}`.",
+            f"{key}: Other users can read {path} (mode {mode:04o}) unless its directory keeps "
+            f"them out. Run `chmod 600 {quote(path)}`.",
         )
 
 
 def _others_bits(found: os.stat_result) -> int:
-    """The bits of a mode by which others could put in another program."""
+    """The mode bits by which others could replace a program."""
     if not stat.S_ISDIR(found.st_mode):
         return 0o022
     if found.st_mode & stat.S_ISVTX:
@@ -208,21 +209,21 @@ def _others_bits(found: os.stat_result) -> int:
 
 
 def _writers(profile: Profile, key: str, program: str) -> Iterator[Finding]:
-    """Who can write to a program, or put another one in its place, has it run as its caller."""
+    """Check who could change or replace a program, and so make its caller run anything."""
     real = os.path.realpath(program)
     for path in dict.fromkeys((real, os.path.dirname(program), os.path.dirname(real))):
         found = os.stat(path)
         mode = stat.S_IMODE(found.st_mode)
         if found.st_uid not in (0, os.geteuid()):
-            who = f"belongs to another user (number {found.st_uid}), who"
-            cure = "use a program of your own"
+            problem = f"{path} belongs to another user (uid {found.st_uid}), who"
+            cure = "Use a program of your own"
         elif mode & _others_bits(found):
-            who = f"can be written by others (mode {mode:04o}), who"
-            cure = f"run `chmod go-w {quote(path)}`"
+            problem = f"other users can write to {path} (mode {mode:04o}), and so"
+            cure = f"Run `chmod go-w {quote(path)}`"
         else:
             continue
         yield Finding(
-            PROBLEM, profile.name, f"{key}: {path} {who} could have you run any program: {cure}."
+            PROBLEM, profile.name, f"{key}: {problem} could make you run any program. {cure}."
         )
 
 
@@ -230,7 +231,7 @@ def _writers(profile: Profile, key: str, program: str) -> Iterator[Finding]:
 
 
 def _check_store(profile: Profile) -> tuple[list[Finding], bool]:
-    """What there is to say of the store, and whether it has a refresh token."""
+    """The findings about the store, and whether it has a refresh token."""
     try:
         told = token_state(profile)
         document = profile.store().load().document or {}
@@ -244,7 +245,7 @@ def _check_store(profile: Profile) -> tuple[list[Finding], bool]:
 
 
 def _begins_with_login(profile: Profile) -> bool:
-    """Whether a profile has nothing of its own that would obtain a first token."""
+    """Whether the profile itself cannot obtain a first token."""
     grant = profile.grant
     return (
         isinstance(grant, ProfileGrant)
@@ -262,14 +263,14 @@ def _token(profile: Profile, told: dict[str, Any], *, needs_login: bool) -> Iter
         yield Finding(
             PROBLEM,
             profile.name,
-            f"{told['store']}: {state}, and nothing to obtain one with: log in, and hand the "
-            f"answer to `tokenadapter adopt {profile.name}`.",
+            f"{told['store']}: {state}, and nothing to obtain one with. Log in, and pass the "
+            f"token response to `tokenadapter adopt {profile.name}`.",
         )
         return
     doubt = ""
     if state in ("fresh", "stale"):
-        # The store cannot know that the server has given it up.
-        doubt = f"; if the API refuses it all the same, run `tokenadapter refresh {profile.name}`"
+        # The store cannot know whether the server has revoked the token.
+        doubt = f"; if the API refuses the token anyway, run `tokenadapter refresh {profile.name}`"
     yield Finding(GOOD, profile.name, f"{told['store']}: {state}{doubt}")
     if failure is not None:
         yield Finding(NOTE, profile.name, f"The last renewal failed: {failure['cause']}")
@@ -277,8 +278,8 @@ def _token(profile: Profile, told: dict[str, Any], *, needs_login: bool) -> Iter
         yield Finding(
             NOTE,
             profile.name,
-            "The token is kept in memory, so each command and each program obtains its own: give "
-            "it a store that they share, such as file:~/.local/state/….",
+            "The token is stored in memory, so each command and each program obtains its own. "
+            "Give the profile a store that they can share, such as file:~/.local/state/….",
         )
 
 
@@ -292,9 +293,10 @@ def _directory(profile: Profile) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             profile.name,
-            f"{directory} is on a file system that machines may share ({kind}), and its locks may "
-            "not reach from one to another: then two would spend one refresh token. Let machines "
-            "share the token by Redis or a database, or give each a local file and a login.",
+            f"{directory} is on a file system that machines may share ({kind}). Its locks may "
+            "work on each machine only, and then two machines would spend one refresh token. "
+            "Share the token through Redis or a database, or give each machine a local file and "
+            "a login of its own.",
         )
     for check, place in ((check_directory, directory), (check_database, path)):
         try:
@@ -304,7 +306,7 @@ def _directory(profile: Profile) -> Iterator[Finding]:
 
 
 def _file_system(directory: str) -> str:
-    """The type of the file system that a directory is on; empty where that cannot be told."""
+    """The type of the file system of a directory; empty if that cannot be found out."""
     try:
         with open(_MOUNTS, encoding="utf-8", errors="replace") as file:
             lines = [line.split() for line in file]
@@ -323,16 +325,16 @@ def _file_system(directory: str) -> str:
 
 
 def _lock(profile: Profile) -> Iterator[Finding]:
-    """Take the lock and make ready to save, as a renewal does, and let go of it."""
+    """Take the lock and prepare to save, as a renewal does, then release the lock."""
     slot = profile.store()
     lock = slot.lock()
     try:
-        if not lock.acquire(_A_MOMENT):
+        if not lock.acquire(_LEASE):
             by = lock_holder(slot)
             yield Finding(
                 NOTE,
                 profile.name,
-                f"A renewal is under way, or hangs: the lock is held{f' by {by}' if by else ''}.",
+                f"The lock is taken{f' by {by}' if by else ''}: a renewal is under way, or hangs.",
             )
             return
         slot.prepare()
@@ -346,7 +348,7 @@ def _lock(profile: Profile) -> Iterator[Finding]:
 
 
 def _check_servers(profile: Profile) -> Iterator[Finding]:
-    """Ask each URL of the profile for its head, without any secret."""
+    """Send a HEAD request, without any secret, to each URL of the profile."""
     grant = profile.grant
     way: dict[str, Any] = {"verify": None, "cert": None, "proxies": None}
     if isinstance(grant, ProfileGrant):
@@ -358,7 +360,7 @@ def _check_servers(profile: Profile) -> Iterator[Finding]:
 
 
 def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[Finding]:
-    endpoint = Endpoint("url", url, timeout=_PATIENCE, allow_http=True, **way)
+    endpoint = Endpoint("url", url, timeout=_SERVER_TIMEOUT, allow_http=True, **way)
     reply = endpoint.exchange("HEAD", {"Accept": "*/*"}, None)
     now = time.time()
     name = endpoint.name
@@ -367,31 +369,33 @@ def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[Finding
             PROBLEM,
             profile.name,
             f"{name} cannot be reached: {plain(reply.why, ())}. Check the URL, the network, and "
-            "the proxies in the environment; cron has none that your login sets.",
+            "the proxy variables of the environment, which cron does not take from your login.",
         )
         return
     if reply.status >= 500:
-        yield Finding(NOTE, profile.name, f"{name} answers {reply.status}: try again later.")
+        yield Finding(
+            NOTE, profile.name, f"{name} answers with status {reply.status}: try again later."
+        )
     elif url in profile.grant.urls and 300 <= reply.status < 400:
         target = plain(reply.headers.get("Location") or "no address", ())
         yield Finding(
             PROBLEM,
             profile.name,
-            f"{name} redirects to {target}: no redirect is followed, since that would send the "
-            "secrets on. Give the URL where it ends.",
+            f"{name} redirects to {target}. Redirects are not followed, since that would send the "
+            "secrets to another URL. Give the final URL.",
         )
     else:
-        # 401, 404 and 405 are what such a request deserves.
+        # A request without a token may well get 401, 404 or 405.
         yield Finding(GOOD, profile.name, f"{name} answers")
     yield from _clock(profile, name, moment(reply.headers.get("Date")), now)
 
 
 def _clock(profile: Profile, name: str, theirs: float | None, now: float) -> Iterator[Finding]:
-    if theirs is not None and abs(theirs - now) > _TOLERANCE:
+    if theirs is not None and abs(theirs - now) > _CLOCK_TOLERANCE:
         apart = abs(theirs - now)
         yield Finding(
             NOTE if apart < 60 else PROBLEM,
             profile.name,
             f"This machine's clock is {apart:.0f} s {'behind' if theirs > now else 'ahead of'} "
-            f"that of {name}: have it set by NTP. Lifetimes are counted by it.",
+            f"that of {name}. Lifetimes are counted by the clock: synchronize it with NTP.",
         )

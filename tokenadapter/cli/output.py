@@ -35,18 +35,18 @@ def prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            # Closed, as by ">&-": what is written there is meant to be lost.
+            # Closed, as by ">&-": discard what is written.
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
-            # A sign that the locale does not have is no reason to fail.
+            # A character that the locale lacks is no reason to fail.
             stream.reconfigure(errors="backslashreplace")
 
 
 def write_line(text: str) -> None:
-    """Write a line to standard output, now.
+    """Write a line to standard output, and flush it.
 
-    :raises BrokenPipeError: if its reader has gone.
-    :raises TokenError: if it cannot be written.
+    :raises BrokenPipeError: if the reader has gone.
+    :raises TokenError: if the line cannot be written.
     """
     try:
         sys.stdout.write(f"{text}\n")
@@ -58,16 +58,16 @@ def write_line(text: str) -> None:
 
 
 def unwritable(place: str, error: OSError) -> TokenError:
-    """The error of output that cannot be written to *place*."""
+    """The error for output that cannot be written to *place*."""
     from tokenadapter.errors import TokenError
 
     if place == STDOUT:
-        sys.stdout = None  # else the interpreter tries once more at its end
+        sys.stdout = None  # else the interpreter tries once more when it exits
     return TokenError(f"{place} cannot be written: {error.strerror}. What the store holds is kept.")
 
 
 def span(seconds: float) -> str:
-    """How long *seconds* are: ``12 s``, ``53 min``, ``2 h 5 min``, ``3 d 4 h``."""
+    """*seconds* in words: ``12 s``, ``53 min``, ``2 h 5 min``, ``3 d 4 h``."""
     whole = int(seconds)
     if whole < 120:
         return f"{whole} s"
@@ -96,13 +96,13 @@ def short(path: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """*text* with escapes for what does not print, but for line ends: it may come from a store,
-    where others write too."""
+    """*text* with escapes for what does not print, except line ends.  It may come from a store that
+    others can write to, and must not control the terminal."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def coloured(text: str, colour: str) -> str:
-    """*text* in a colour, if this is a terminal that shows some."""
+    """*text* in a colour, if standard output is a terminal that shows colours."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
@@ -113,9 +113,9 @@ def table(
     rows: Iterable[tuple[Sequence[str], str | None]],
     colours: Mapping[str, str],
 ) -> str:
-    """Rows under the names of their columns, each with a remark below it perhaps.
+    """Rows below the names of the columns, each with an optional remark below it.
 
-    :param colours: those of cells, by what they say.
+    :param colours: the colours of cells, by their text.
     """
     listed = [
         ([printable(cell) for cell in row], None if remark is None else printable(remark))
@@ -126,7 +126,7 @@ def table(
 
     def line(row: Sequence[str], colour: str | None = None) -> str:
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        # Coloured when the widths are known: a terminal does not count what colours.
+        # Coloured after padding: the codes for colours take no width.
         shown = [
             coloured(text, colour or colours[cell]) if colour or cell in colours else text
             for text, cell in zip(padded, row, strict=True)

@@ -1,13 +1,13 @@
-"""``tokenadapter status``: how the tokens stand.
+"""``tokenadapter status``: shows the state of each token.
 
-It takes no lock, renews nothing and asks no server, so it can be called at any time. States:
+The command takes no lock, renews nothing and contacts no server, so it is always safe. States:
 
-  fresh         good
-  stale         good; the next use renews it in the background
+  fresh         usable
+  stale         usable; the next use renews it in the background
   expired       the next use waits for a renewal
-  login needed  the credentials are dead: log in, and tokenadapter adopt NAME
-  no token      none was needed yet, or it was forgotten
-  unusable      the profile or its store; what is below says why
+  login needed  the credentials were refused: log in, then run tokenadapter adopt NAME
+  no token      no token was needed yet, or it was forgotten
+  unusable      the profile or its store cannot be used, for the reason below
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["PLAIN", "add_arguments", "perform"]
 
 PLAIN: dict[str, Any] = {"config": None, "json": False, "watch": None}
-"""What is meant where nothing but a name is given."""
+"""The options of a command line that has only a name."""
 
 _COLUMNS = ("NAME", "STATE", "EXPIRES", "RENEWED", "LOCK", "API", "STORE")
 _COLOURS = {
@@ -43,28 +43,28 @@ _COLOURS = {
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare what the command takes."""
+    """Declare the arguments of the command."""
     from tokenadapter.cli.common import add_config, add_json, seconds
 
-    parser.add_argument("name", metavar="NAME", nargs="?", help="one profile alone")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="show this profile only")
     parser.add_argument(
         "--watch",
         metavar="TIME",
         nargs="?",
         type=seconds,
         const=2.0,
-        help="show it again every 2 seconds, or as often as said, until Ctrl-C",
+        help="refresh the display every 2 seconds, or at this interval, until Ctrl-C",
     )
     add_json(parser)
     add_config(parser)
 
 
 def perform(options: Namespace) -> int:
-    """Print how the tokens stand."""
+    """Print the states of the tokens."""
     config = ConfigFile.read(options.config)
     names = [*config.tables] if options.name is None else [options.name]
     if options.name is not None:
-        Profile(config, options.name)  # of one that is meant, an error is an error
+        Profile(config, options.name)  # an error in the profile that is named ends the command
     if options.watch is None:
         _show([_state(config, name) for name in names], as_json=options.json)
         return 0
@@ -105,7 +105,7 @@ def _show(states: list[dict[str, Any]], *, as_json: bool, again: bool = False) -
 def _row(told: dict[str, Any]) -> tuple[str, ...]:
     left, ago, api = told["expires_in"], told["renewed_ago"], told["api"]
     if left is None:
-        ends = "–" if ago is None else "not known"
+        ends = "–" if ago is None else "unknown"
     elif left > 0:
         ends = f"in {span(left)} ({clock(time.time() + left)})"
     else:
@@ -126,6 +126,6 @@ def _remark(told: dict[str, Any]) -> str | None:
     if failure is None:
         return None
     when = "" if failure["ago"] is None else f"{span(failure['ago'])} ago: "
-    held = failure["held_for"]
-    until = "" if held is None else f" Nobody asks again for {span(held)}."
-    return f"{when}{failure['cause']}{until}"
+    wait = failure["retry_in"]
+    then = "" if wait is None else f" Next attempt in {span(wait)}."
+    return f"{when}{failure['cause']}{then}"

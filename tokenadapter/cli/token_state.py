@@ -1,4 +1,4 @@
-"""How a profile's token stands, read from its store without a lock and without a trace."""
+"""The state of a profile's token, read from its store without a lock and without side effects."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _NOTHING: dict[str, Any] = {
 
 
 def token_state(profile: Profile) -> dict[str, Any]:
-    """How the token of *profile* stands, as JSON values.
+    """The state of the token of *profile*, as JSON values.
 
     ``state`` is ``fresh``, ``stale`` (the next use renews it in the background), ``expired`` (the
     next use waits for a renewal), ``login needed``, ``no token``, or ``unusable``.
 
     :raises TokenError: if the store cannot be read.
-    :raises ProfileError: if there is no such store.
+    :raises ProfileError: if the URL of the store is invalid.
     """
     store = profile.store()
     found = store.load()
@@ -60,10 +60,10 @@ def token_state(profile: Profile) -> dict[str, Any]:
     try:
         record = Record.from_document(found.document)
     except ValueError as error:
-        return unusable(profile, f"What it holds cannot be used: {error}.", told)
+        return unusable(profile, f"The record in the store cannot be used: {error}.", told)
     if dict(record.owner) != dict(profile.grant.owner) and not record.is_blank():
         theirs = ", ".join(f"{name} {value!r}" for name, value in record.owner.items())
-        return unusable(profile, f"It holds the token of another: {theirs}.", told)
+        return unusable(profile, f"The store contains the token of another source: {theirs}.", told)
     if record.token is not None:
         told |= _of_token(record.token, found.now)
     told["failure"] = _failure(record, found.now, store, is_locked=told["lock"] is not None)
@@ -75,13 +75,13 @@ def token_state(profile: Profile) -> dict[str, Any]:
 def unusable(
     profile: Profile | str, why: str, told: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """How the token of a profile stands that cannot be looked at."""
+    """The state of a token that cannot be read, or must not be used."""
     name = profile if isinstance(profile, str) else profile.name
     return {
         **(told or _NOTHING),
         "name": name,
         "state": "unusable",
-        "failure": {"cause": why, "ago": None, "held_for": None},
+        "failure": {"cause": why, "ago": None, "retry_in": None},
     }
 
 
@@ -95,7 +95,7 @@ def _of_token(token: Token, now: float) -> dict[str, Any]:
     if token.expires_at is None:
         return told
     left = token.expires_at - now
-    # In the middle of where processes draw the beginning of theirs.
+    # In the middle of the range from which each process draws the start of its window.
     soft, hard = windows(token.expires_at - token.issued_at, 0.5)
     if left <= hard:
         told["state"] = "expired"
@@ -105,9 +105,10 @@ def _of_token(token: Token, now: float) -> dict[str, Any]:
 
 
 def _refusal(record: Record) -> Tombstone | None:
-    """The refusal of what would be presented next, as far as the record knows.
+    """The refusal of the credential that would be presented next, if the record has one.
 
-    Refusals stay in it, and say nothing of what was adopted or has worked since.
+    Refusals stay in the record, and do not apply to credentials that were adopted or have worked
+    since.
     """
     token, stones = record.token, record.tombstones
     if not stones:
@@ -116,7 +117,7 @@ def _refusal(record: Record) -> Tombstone | None:
     if token is not None and token.refresh_token and grant != "password":
         return record.tombstone(digest(record.salt, "refresh_token", token.refresh_token))
     if token is not None and grant != "refresh_token":
-        # With a password, or what else is presented each time, it has been obtained since.
+        # A token that a password or the like obtained after the refusal outdates it.
         begun = token.issued_at
         stones = tuple(s for s in stones if s.kind != "refresh_token" and s.at >= begun)
     return stones[-1] if stones else None
@@ -125,38 +126,39 @@ def _refusal(record: Record) -> Tombstone | None:
 def _failure(
     record: Record, now: float, store: TokenStore, *, is_locked: bool
 ) -> dict[str, Any] | None:
-    """What went wrong last, when, and for how long nobody tries again."""
+    """What went wrong last, when, and how long until the next attempt."""
     stone = _refusal(record)
     if stone is not None:
-        return {"cause": stone.cause, "ago": max(now - stone.at, 0.0), "held_for": None}
+        return {"cause": stone.cause, "ago": max(now - stone.at, 0.0), "retry_in": None}
     backoff = record.backoff
     if backoff is not None:
         left = backoff.remaining(now)
         return {
             "cause": backoff.cause,
             "ago": max(now - backoff.set_at, 0.0),
-            "held_for": left or None,
+            "retry_in": left or None,
         }
     intent = record.intent
     if intent is None or is_locked:
         return None
-    cause = "A renewal began and was not ended: its answer may be lost."
+    cause = "A renewal began and did not end: its response may be lost."
     awaited: float | None = None
     for waiter in () if getattr(store, "lock_ends_with_holder", False) else intent.awaited:
         if now < waiter.until and not process_names.has_died(waiter.process):
             who, awaited = process_names.described(waiter.process), waiter.until - now
-            cause = f"The lock of {who} lapsed, and it may still await its answer."
-    return {"cause": cause, "ago": max(now - intent.first_sent, 0.0), "held_for": awaited}
+            cause = f"The lock of {who} lapsed during a renewal, whose response may still arrive."
+    return {"cause": cause, "ago": max(now - intent.first_sent, 0.0), "retry_in": awaited}
 
 
 # --- the lock ----------------------------------------------------------------------------
 
 
 def lock_holder(store: TokenStore) -> str | None:
-    """Who holds the lock, in words; ``None`` if nobody does, or it cannot be told.
+    """The process that has the lock of *store*, in words; ``None`` if the lock is free, or if that
+    cannot be found out.
 
-    To try a lock would be to hold it for a moment.  A file's lock is looked up among those that
-    the kernel lists, where it does; a lock that knows its holder has a method ``holder``.
+    The lock is not tried, since that would take it for a moment.  For a file, the kernel's list of
+    locks is read, where there is one; a lock that knows its holder has a method ``holder``.
     """
     lock = store.lock()
     tell = getattr(lock, "holder", None)
@@ -175,7 +177,7 @@ def _holder_of_file(path: str) -> str | None:
     except OSError:
         return None
     for parts in lines:
-        # "1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF"; of those who wait, "1: -> FLOCK …".
+        # "1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF"; "1: -> FLOCK …" for one that waits.
         # The device differs from that of stat() on some file systems.
         if parts[1:2] == ["FLOCK"] and parts[5].rpartition(":")[2] == str(found.st_ino):
             return _process(parts[4])
@@ -184,8 +186,8 @@ def _holder_of_file(path: str) -> str | None:
 
 def _process(pid: str) -> str:
     try:
-        # Not its arguments: they are nobody's business.
+        # Only the name: arguments may be private.
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
             return f"process {pid} ({file.read().strip()})"
     except OSError:
-        return "a process out of sight" if pid in ("0", "-1") else f"process {pid}"
+        return "a process that cannot be seen from here" if pid in ("0", "-1") else f"process {pid}"

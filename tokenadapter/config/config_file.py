@@ -1,15 +1,15 @@
-"""The configuration file: where it is looked for, who may have written it, and what it holds.
+"""The configuration file: where it is searched for, who may have written it, and its content.
 
 The first of these that exists is used, alone:
 
-1. the file that is named: ``from_profile(…, config=…)``, ``tokenadapter --config``;
+1. the file that the caller names: ``from_profile(…, config=…)``, ``--config`` of a command;
 2. the file that the environment variable ``TOKENADAPTER_CONFIG`` names;
 3. ``tokenadapter/tokenadapter.toml`` in the user's configuration directory: that is
    ``$XDG_CONFIG_HOME``, or else ``~/.config``; on Windows ``%APPDATA%``.
 
 A configuration names programs to run and servers to send secrets to.  So the working directory is
-never searched: it may be a repository that somebody else wrote, and the user only cloned.  For the
-same reason a file that another user may have written is refused, as ssh does.
+never searched: it may be a repository that the user cloned and somebody else wrote.  For the same
+reason, as in ssh, a file that another user may have written is refused.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ VARIABLE = "TOKENADAPTER_CONFIG"
 class ConfigFile:
     """A configuration file that was read.
 
-    :ivar path: where it is.
-    :ivar tables: what it says, by the names of the profiles.
+    :ivar path: its path.
+    :ivar tables: the profiles' tables, by name.
     """
 
     def __init__(self, path: str, text: str, tables: Mapping[str, Mapping[str, Any]]) -> None:
@@ -65,61 +65,62 @@ class ConfigFile:
     def read(cls, path: str | None = None) -> ConfigFile:
         """Read the file *path*, or the one that :func:`locate` finds.
 
-        :raises ProfileError: if there is none, it must not be used, or it cannot be read.
+        :raises ProfileError: if the file does not exist, cannot be trusted, or cannot be read.
         """
         path = locate() if path is None else os.path.abspath(os.path.expanduser(path))
         try:
             text = _content(path).decode()
         except FileNotFoundError:
-            raise ProfileError("There is no such file.", file=path) from None
+            raise ProfileError("The file does not exist.", file=path) from None
         except OSError as error:
-            raise ProfileError(f"It cannot be read: {error.strerror}.", file=path) from None
+            raise ProfileError(f"The file cannot be read: {error.strerror}.", file=path) from None
         except UnicodeDecodeError as error:
             raise ProfileError(
-                f"It is not text in UTF-8 (byte {error.start}).", file=path
+                f"The file is not UTF-8 text (byte {error.start}).", file=path
             ) from None
         try:
             tables = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise ProfileError(f"It is not TOML: {error}.", file=path) from None
+            raise ProfileError(f"The file is not valid TOML: {error}.", file=path) from None
         made = cls(path, text, tables)
         for name, table in tables.items():
             made._check_profile(name, table)
         return made
 
     def table(self, name: str) -> Mapping[str, Any]:
-        """What the file says about the profile *name*.
+        """The table of the profile *name*.
 
-        :raises ProfileError: if that is nothing.
+        :raises ProfileError: if there is no such profile.
         """
         try:
             return self.tables[name]
         except KeyError:
             raise ProfileError(
-                f"There is no profile {name!r}.{nearest(name, self.tables)} There {self._are()}.",
+                f"There is no profile {name!r}.{nearest(name, self.tables)} "
+                f"Profiles in this file: {', '.join(self.tables) or 'none'}.",
                 file=self.path,
             ) from None
 
     def error(self, key: Sequence[str], problem: str) -> ProfileError:
-        """The error of what stands at *key*."""
+        """The error for a problem at *key*."""
         return ProfileError(
             problem, file=self.path, line=line_of(self._text, key), key=".".join(key)
         )
 
-    def _are(self) -> str:
-        names = ", ".join(self.tables)
-        return f"is {names}" if len(self.tables) == 1 else f"are {names or 'none at all'}"
-
     def _check_profile(self, name: str, table: object) -> None:
         if not isinstance(table, dict):
             raise self.error(
-                [name], "It stands outside of a profile: begin with one, such as [billing]."
+                [name],
+                "The key is outside any profile: put it below the header of one, such as "
+                "[billing].",
             )
-        # It becomes a file name, and an argument of commands.
+        # The name becomes a file name, and an argument of commands.
         plain = name.replace("-", "").replace("_", "").replace(".", "")
         if not (plain.isascii() and plain.isalnum()) or name[0] in "-.":
             raise self.error(
-                [name], "A profile is named with letters, digits, '-', '_' and '.' inside."
+                [name],
+                "The name of a profile consists of letters, digits, '-', '_' and '.', and does not "
+                "begin with '-' or '.'.",
             )
 
 
@@ -132,22 +133,23 @@ def locate() -> str:
     if path is not None:
         if not os.path.exists(path):
             raise ProfileError(
-                f"There is no such file, but {VARIABLE} names it: `tokenadapter init` writes one.",
+                f"The file does not exist, but {VARIABLE} names it. Run `tokenadapter init` to "
+                "create it.",
                 file=path,
             )
         return path
     path = users_file()
     if os.path.lexists(path):
         return path
-    passed_over = (
-        f" The {NAME} in the working directory is not read unless you name it, by --config or by "
-        f"{VARIABLE}: it could come from somebody else."
+    ignored = (
+        f" The {NAME} in the working directory is not read, since somebody else may have written "
+        f"it. To use it all the same, name it with --config or {VARIABLE}."
         if os.path.lexists(NAME)
         else ""
     )
     raise ProfileError(
-        f"There is no configuration file: {VARIABLE} is not set, and there is no {path}."
-        f"{passed_over} `tokenadapter init` writes a small one, to be edited:\n\n{EXAMPLE}"
+        f"There is no configuration file: {VARIABLE} is not set, and {path} does not exist."
+        f"{ignored} Run `tokenadapter init` to create this one, then edit it:\n\n{EXAMPLE}"
     )
 
 
@@ -165,19 +167,19 @@ def users_file() -> str:
 def _user_directory() -> str:
     if os.name == "nt":
         return os.environ.get("APPDATA") or os.path.expanduser("~")
-    # A relative one is to be ignored, says the XDG Base Directory Specification.
+    # The XDG Base Directory Specification: ignore a relative path.
     given = os.environ.get("XDG_CONFIG_HOME", "")
     return given if os.path.isabs(given) else os.path.expanduser("~/.config")
 
 
 def _content(path: str) -> bytes:
-    # Looked at after it was opened: by then nobody can put another in its place.
+    # Checked after it was opened: now nobody can replace it by another file.
     with open(path, "rb", opener=_opener) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise ProfileError("It is not a regular file.", file=path)
+            raise ProfileError("This is not a regular file.", file=path)
         if os.name != "nt":
-            # Of a link, too: relative paths count from where that is.
+            # A link is checked too: relative paths count from its directory.
             _check_owner(path, os.lstat(path))
             _check_owner(path, found)
             _check_writers(path, found)
@@ -191,8 +193,8 @@ def _opener(path: str, flags: int) -> int:
 def _check_owner(path: str, found: os.stat_result) -> None:
     if found.st_uid not in (0, os.geteuid()):
         raise ProfileError(
-            f"It belongs to another user (number {found.st_uid}), who could have this run any "
-            f"program: name your own by --config or {VARIABLE}, or change to another directory.",
+            f"The file belongs to another user (uid {found.st_uid}), who could make tokenadapter "
+            f"run any program. Name a file of your own with --config or {VARIABLE}.",
             file=path,
         )
 
@@ -200,8 +202,8 @@ def _check_owner(path: str, found: os.stat_result) -> None:
 def _check_writers(path: str, found: os.stat_result) -> None:
     if found.st_mode & 0o022:
         raise ProfileError(
-            f"Others may write it (mode {stat.S_IMODE(found.st_mode):04o}) and so have this run "
-            f"any program: run `chmod go-w {shlex.quote(path)}`.",
+            f"Other users can write to the file (mode {stat.S_IMODE(found.st_mode):04o}), and so "
+            f"make tokenadapter run any program. Run `chmod go-w {shlex.quote(path)}`.",
             file=path,
         )
 
@@ -215,7 +217,12 @@ _KEY = rf"\s*({_PATH})\s*="
 
 
 def line_of(text: str, key: Sequence[str]) -> int | None:
-    """The number of the line, from 1, where *key* stands, or else what it would stand in."""
+    """The number of the line of *key*, from 1, or else of the table that it belongs to; ``None`` if
+    neither is there.
+
+    ``tomllib`` does not report lines.  This function reads no values, so a line within a multi-line
+    string can deceive it: then a message names a wrong line, and the right key.
+    """
     lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), start=1):

@@ -1,4 +1,4 @@
-"""One profile: an API's prefixes and how its token is obtained and kept, as a file describes it."""
+"""One profile: the prefixes of an API, and how its token is obtained and stored."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _KEEPER_SETTINGS = ("renew_early", "lock_timeout")
 
 
 class Profile:
-    """A profile that was checked as far as that is possible without requests.
+    """A profile, checked as far as that is possible without importing requests.
 
-    :param config: the file that it stands in.
-    :param name: which of its profiles it is.
-    :raises ProfileError: if it cannot be as it is written.
+    :param config: the file that contains it.
+    :param name: its name.
+    :raises ProfileError: if it is invalid.
     :ivar prefixes: the API's base URLs, which share the token.
     """
 
@@ -59,7 +59,7 @@ class Profile:
             if ("prefix" in table) == ("prefixes" in table):
                 raise config.error(
                     [name, "prefix"],
-                    "Give the API's base URL here, or several as 'prefixes', but not both.",
+                    "Give the API's base URL as 'prefix', or several as 'prefixes', but not both.",
                 )
         with problems.collected():
             source = table.get("source")
@@ -78,7 +78,7 @@ class Profile:
 
     @property
     def store_url(self) -> str:
-        """Where its token lives: as the profile says, or else in the user's state directory."""
+        """The URL of its store: the profile's, or else a file in the user's state directory."""
         given: str | None = self._says.get("store")
         if given is not None:
             return self._from_here(given)
@@ -87,8 +87,8 @@ class Profile:
         return f"file:{state}/tokenadapter/{self.name}.json"
 
     def _from_here(self, url: str) -> str:
-        """A relative path counts from the configuration file: from the working directory, two
-        programs would have two stores."""
+        """*url* with a relative path counted from the configuration file: counted from the working
+        directory, two programs would have two stores."""
         if urls.is_path(url):
             url = f"file:{parse.quote(url)}"
         scheme, _, path = url.partition(":")
@@ -100,18 +100,18 @@ class Profile:
     def store(self) -> TokenStore:
         """The store.
 
-        :raises ProfileError: if there is no such store.
+        :raises ProfileError: if its URL is invalid.
         """
         try:
             return urls.store_from_url(self.store_url)
         except (ImportError, ValueError) as error:
-            told = str(error).removeprefix("store: ")
-            raise self.config.error([self.name, "store"], told) from None
+            problem = str(error).removeprefix("store: ")
+            raise self.config.error([self.name, "store"], problem) from None
 
     def keeper(self) -> TokenKeeper:
         """The keeper that its adapters share.
 
-        :raises ProfileError: if a setting of it cannot be.
+        :raises ProfileError: if one of its settings is invalid.
         """
         if self._keeper is None:
             settings = {name: self._says[name] for name in _KEEPER_SETTINGS if name in self._says}
@@ -121,14 +121,14 @@ class Profile:
             store = self.store()
             try:
                 self._keeper = TokenKeeper(self.grant, store, **settings)
-            except ValueError as error:  # of the settings, all else is checked already
+            except ValueError as error:  # all other settings have been checked already
                 raise self.config.error([self.name, "source", "grace"], str(error)) from None
         return self._keeper
 
     def adapters(self) -> list[TokenAdapter]:
         """An adapter for each prefix.
 
-        :raises ProfileError: if one cannot be.
+        :raises ProfileError: if a prefix or a setting is invalid.
         """
         settings = {name: self._says[name] for name in _ADAPTER_SETTINGS if name in self._says}
         verdict = self._verdict and self._verdict()
@@ -138,7 +138,7 @@ class Profile:
             try:
                 made = requests_client.TokenAdapter(prefix, keeper, verdict=verdict, **settings)
             except (TypeError, ValueError) as error:
-                # The message begins with the setting, if it is another than the prefix.
+                # The message begins with the setting, unless that is the prefix.
                 first = str(error).partition(" ")[0].partition("=")[0]
                 key = "prefix" if "prefix" in self._says else "prefixes"
                 key = first if first in settings else key
@@ -147,7 +147,7 @@ class Profile:
         return adapters
 
     def named_functions(self) -> list[NamedFunction]:
-        """The functions of the user's that it names."""
+        """The user's functions that it names."""
         keeper = self.keeper()
         given = [
             getattr(self.grant, "function", None),
@@ -157,13 +157,13 @@ class Profile:
         ]
         return [function for function in given if isinstance(function, NamedFunction)]
 
-    # --- what stands in the tables -------------------------------------------------------
+    # --- tables --------------------------------------------------------------------------
 
     def _function(self, key: str, name: str) -> NamedFunction:
         return NamedFunction(name, f"{self.name}.{key}", self.config.path)
 
     def _given_verdict(self, given: Any) -> Callable[[], Any] | None:
-        """What makes the verdict, if one is given."""
+        """Makes the verdict, if the profile has one."""
         if isinstance(given, str):
             function = self._function("verdict", given)
             return lambda: function
@@ -183,7 +183,8 @@ class Profile:
 
 
 def _paths(table: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, Any]]:
-    """The members of a table and of those in it: TOML reads a dot in a key as one."""
+    """The values in a table and the tables within, by dotted path: TOML reads a dotted key as a
+    table within."""
     for name, value in table.items():
         if isinstance(value, Mapping):
             yield from _paths(value, f"{lead}{name}.")
