@@ -240,7 +240,14 @@ def test_no_command_line_contains_the_token(place: Path, profile: Path) -> None:
 
 
 def test_the_command_runs_the_demo(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    called = []
-    monkeypatch.setattr("tokenadapter.demo.__main__.main", lambda given: called.append(given) or 0)
-    assert command("demo", "--quick")[0] == command("demo")[0] == 0
-    assert called == [["--quick"], []]
+    played = []
+    monkeypatch.setattr(
+        "tokenadapter.demo.show.show", lambda *given, **more: played.append((*given, more)) or 0
+    )
+    assert (
+        command("demo")[0] == command("demo", "--quick", "--seconds=5", "--no-comparison")[0] == 0
+    )
+    assert played == [
+        ((8, 10.0, 2.0), {"comparison": True}),
+        ((4, 5.0, 1.0), {"comparison": False}),
+    ]

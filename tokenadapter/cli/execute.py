@@ -36,7 +36,9 @@ _NOT_RUNNABLE = 126
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.usage = "%(prog)s NAME [--env VAR | --fd N] [--min-validity TIME] [--] PROGRAM …"
+    parser.usage = (
+        "%(prog)s NAME [--env VAR | --fd N] [--min-validity TIME] [--config FILE] [--] PROGRAM …"
+    )
     add_name(parser)
     way = parser.add_mutually_exclusive_group()
     way.add_argument(

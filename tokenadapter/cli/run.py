@@ -38,7 +38,8 @@ TAKES_PROGRAM = True
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     parser.usage = (
-        "%(prog)s [--profile NAME]… [--inherit] [--] SCRIPT.py … | -m MODULE … | PROGRAM …"
+        "%(prog)s [--profile NAME]… [--inherit] [--config FILE] [--] "
+        "SCRIPT.py … | -m MODULE … | PROGRAM …"
     )
     parser.add_argument(
         "--profile",

@@ -178,8 +178,8 @@ class Reference:
     def _unreadable(self, reason: int | None) -> ProfileError:
         if reason == ENOENT:
             return self._error(
-                f"The file {self.path} does not exist. Create it, with the value of this key and "
-                "nothing else in it."
+                f"The file {self.path} does not exist. Create it, with the value of this key as "
+                "its only content."
             )
         return self._error(f"The file {self.path} cannot be read: {os.strerror(reason or EIO)}.")
 
