@@ -343,7 +343,9 @@ def test_ctrl_c_ends_the_demo_with_all_its_processes(
 def test_options_out_of_range_are_wrong_usage(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["demo", *option.split()]) == 2
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", *option.split()])
+    assert stop.value.code == 2
     assert "lifetime <= seconds" in capsys.readouterr().err
 
 

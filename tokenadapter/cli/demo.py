@@ -6,8 +6,9 @@ there was one renewal per expiry and no request failed.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
+
+from tokenadapter.cli.main import parser_of
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -36,9 +37,7 @@ def perform(options: Namespace) -> int:
     }
     setting = (QUICK if options.quick else USUAL)._replace(**given)
     if setting.processes < 1 or not 0.5 <= setting.lifetime <= setting.seconds <= 3600:
-        sys.stderr.write(
-            "tokenadapter: the demo needs at least one process and, in seconds, "
-            "0.5 <= lifetime <= seconds <= 3600\n"
+        parser_of("demo").error(
+            "give at least one process and, in seconds, 0.5 <= lifetime <= seconds <= 3600"
         )
-        return 2
     return show(setting, comparison=options.comparison)
