@@ -206,7 +206,7 @@ def test_output_that_cannot_be_written_gets_no_traceback(arguments: str, profile
         code, _, err = spawn(*arguments.split(), stdout=full)
     assert code == 1
     reason = os.strerror(errno.ENOSPC)
-    said = f"Standard output cannot be written: {reason}. What the store holds is kept."
+    said = f"Standard output cannot be written: {reason}. The stored token is kept."
     assert err == f"tokenadapter: {said}\n"
 
 

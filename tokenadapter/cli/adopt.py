@@ -14,11 +14,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.cli.common import add_name, named_profile
-from tokenadapter.cli.output import span
+from tokenadapter.cli.common import add_name, named_profile, validity
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.token import Token
 
@@ -45,10 +43,8 @@ def perform(options: Namespace) -> int:
         token = profile.keeper().adopt(given)
     except (TypeError, ValueError) as error:
         raise _wrong(f"the input is not a token response: {error}") from None
-    end = token.expires_at
-    validity = "" if end is None else f", valid for {span(max(end - time.time(), 0))}"
     lack = "" if token.refresh_token else ", without a refresh token"
-    sys.stderr.write(f"tokenadapter: {profile.name}: adopted{validity}{lack}\n")
+    sys.stderr.write(f"tokenadapter: {profile.name}: adopted{validity(token)}{lack}\n")
     return 0
 
 

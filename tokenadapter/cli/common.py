@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.cli.output import write_line
+from tokenadapter.cli.output import span, write_line
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 
@@ -23,6 +23,7 @@ __all__ = [
     "put",
     "seconds",
     "usable_token",
+    "validity",
 ]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -103,6 +104,15 @@ def usable_token(profile: Profile, min_validity: float) -> Token:
                 f"for {min_validity:.0f} s\n"
             )
     return token
+
+
+def validity(token: Token) -> str:
+    """How long *token* is valid, for the end of a message."""
+    if token.expires_at is None:
+        return ""
+    import time
+
+    return f", valid for {span(max(token.expires_at - time.time(), 0))}"
 
 
 def put(options: Namespace, text: str, fields: dict[str, Any]) -> None:

@@ -168,8 +168,8 @@ def _check_references(profile: Profile, *, has_refresh_token: bool) -> Iterator[
 
 def _check_settings(profile: Profile) -> Iterator[Finding]:
     """Check for settings that turn off a protection."""
-    says = profile.config.table(profile.name)
-    source = says["source"]
+    table = profile.config.table(profile.name)
+    source = table["source"]
     if source.get("verify") is False:
         yield Finding(
             NOTE,
@@ -177,8 +177,8 @@ def _check_settings(profile: Profile) -> Iterator[Finding]:
             f"{profile.name}.source.verify is false: anyone on the network path can impersonate "
             'the server and read the secrets. Name the CA of the server: verify = "ca.pem".',
         )
-    for table, key in ((says, "allow_http"), (source, "source.allow_http")):
-        if table.get("allow_http") is True:
+    for place, key in ((table, "allow_http"), (source, "source.allow_http")):
+        if place.get("allow_http") is True:
             yield Finding(
                 NOTE,
                 profile.name,
@@ -233,14 +233,14 @@ def _writers(profile: Profile, key: str, program: str) -> Iterator[Finding]:
 def _check_store(profile: Profile) -> tuple[list[Finding], bool]:
     """The findings about the store, and whether it has a refresh token."""
     try:
-        told = token_state(profile)
+        state = token_state(profile)
         document = profile.store().load().document or {}
     except TokenError as error:
         return [Finding(PROBLEM, profile.name, str(error))], False
     token = document.get("token") or {}
     has_refresh_token = isinstance(token, dict) and "refresh_token" in token
     needs_login = not has_refresh_token and _begins_with_login(profile)
-    found = [*_token(profile, told, needs_login=needs_login), *_directory(profile)]
+    found = [*_token(profile, state, needs_login=needs_login), *_directory(profile)]
     return [*found, *_lock(profile)], has_refresh_token
 
 
@@ -254,8 +254,8 @@ def _begins_with_login(profile: Profile) -> bool:
     )
 
 
-def _token(profile: Profile, told: dict[str, Any], *, needs_login: bool) -> Iterator[Finding]:
-    state, failure = told["state"], told["failure"]
+def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Iterator[Finding]:
+    state, failure, store = found["state"], found["failure"], found["store"]
     if state in ("login needed", "unusable"):
         yield Finding(PROBLEM, profile.name, f"{state}: {named(failure['cause'], profile.name)}")
         return
@@ -263,7 +263,7 @@ def _token(profile: Profile, told: dict[str, Any], *, needs_login: bool) -> Iter
         yield Finding(
             PROBLEM,
             profile.name,
-            f"{told['store']}: {state}, and nothing to obtain one with. Log in, and pass the "
+            f"{store}: {state}, and nothing to obtain one with. Log in, and pass the "
             f"token response to `tokenadapter adopt {profile.name}`.",
         )
         return
@@ -271,10 +271,10 @@ def _token(profile: Profile, told: dict[str, Any], *, needs_login: bool) -> Iter
     if state in ("fresh", "stale"):
         # The store cannot know whether the server has revoked the token.
         doubt = f"; if the API refuses the token anyway, run `tokenadapter refresh {profile.name}`"
-    yield Finding(GOOD, profile.name, f"{told['store']}: {state}{doubt}")
+    yield Finding(GOOD, profile.name, f"{store}: {state}{doubt}")
     if failure is not None:
         yield Finding(NOTE, profile.name, f"The last renewal failed: {failure['cause']}")
-    if told["store"].startswith("MemoryStore"):
+    if store.startswith("MemoryStore"):
         yield Finding(
             NOTE,
             profile.name,

@@ -63,7 +63,7 @@ def unwritable(place: str, error: OSError) -> TokenError:
 
     if place == STDOUT:
         sys.stdout = None  # else the interpreter tries once more when it exits
-    return TokenError(f"{place} cannot be written: {error.strerror}. What the store holds is kept.")
+    return TokenError(f"{place} cannot be written: {error.strerror}. The stored token is kept.")
 
 
 def span(seconds: float) -> str:

@@ -8,11 +8,9 @@ for all of them.
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING
 
-from tokenadapter.cli.common import add_name, named_profile
-from tokenadapter.cli.output import span
+from tokenadapter.cli.common import add_name, named_profile, validity
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -43,7 +41,5 @@ def perform(options: Namespace) -> int:
                 "was new, and would refuse the next one too. Pass --force to renew it anyway.\n"
             )
             return 5
-    end = token.expires_at
-    validity = "" if end is None else f", valid for {span(max(end - time.time(), 0))}"
-    sys.stderr.write(f"tokenadapter: {profile.name}: renewed{validity}\n")
+    sys.stderr.write(f"tokenadapter: {profile.name}: renewed{validity(token)}\n")
     return 0

@@ -139,7 +139,7 @@ def _printed(response: Response, options: Namespace) -> int:
                 output.write(piece)
             output.flush()
         except (BrokenPipeError, RequestException):
-            raise  # the answer broke off, which is an OSError too
+            raise  # the response broke off, which is an OSError too
         except OSError as error:
             raise unwritable(options.output or STDOUT, error) from None
     return _STATUS_400 if has_failed else 0

@@ -95,15 +95,15 @@ def _show(states: list[dict[str, Any]], *, as_json: bool, again: bool = False) -
 
         text = json.dumps(states)
     else:
-        text = table(_COLUMNS, [(_row(told), _remark(told)) for told in states], _COLOURS)
+        text = table(_COLUMNS, [(_row(state), _remark(state)) for state in states], _COLOURS)
         if again:
             clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else "\n"
             text = f"{clear}{time.strftime('%H:%M:%S')}\n{text}"
     write_line(text)
 
 
-def _row(told: dict[str, Any]) -> tuple[str, ...]:
-    left, ago, api = told["expires_in"], told["renewed_ago"], told["api"]
+def _row(state: dict[str, Any]) -> tuple[str, ...]:
+    left, ago, api = state["expires_in"], state["renewed_ago"], state["api"]
     if left is None:
         ends = "–" if ago is None else "unknown"
     elif left > 0:
@@ -111,18 +111,18 @@ def _row(told: dict[str, Any]) -> tuple[str, ...]:
     else:
         ends = f"{span(-left)} ago"
     return (
-        told["name"],
-        told["state"],
+        state["name"],
+        state["state"],
         ends,
         "–" if ago is None else f"{span(ago)} ago",
-        told["lock"] or "free",
+        state["lock"] or "free",
         (api[0] if api else "–") + (f" and {len(api) - 1} more" if len(api) > 1 else ""),
-        short(told["path"]) if isinstance(told["path"], str) else told["store"] or "–",
+        short(state["path"]) if isinstance(state["path"], str) else state["store"] or "–",
     )
 
 
-def _remark(told: dict[str, Any]) -> str | None:
-    failure = told["failure"]
+def _remark(state: dict[str, Any]) -> str | None:
+    failure = state["failure"]
     if failure is None:
         return None
     when = "" if failure["ago"] is None else f"{span(failure['ago'])} ago: "

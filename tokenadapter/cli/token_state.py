@@ -41,7 +41,7 @@ def token_state(profile: Profile) -> dict[str, Any]:
     """
     store = profile.store()
     found = store.load()
-    told: dict[str, Any] = {
+    state: dict[str, Any] = {
         "name": profile.name,
         "api": profile.prefixes,
         "store": repr(store),
@@ -56,29 +56,31 @@ def token_state(profile: Profile) -> dict[str, Any]:
         "lock": lock_holder(store),
     }
     if found.document is None:
-        return told
+        return state
     try:
         record = Record.from_document(found.document)
     except ValueError as error:
-        return unusable(profile, f"The record in the store cannot be used: {error}.", told)
+        return unusable(profile, f"The record in the store cannot be used: {error}.", state)
     if dict(record.owner) != dict(profile.grant.owner) and not record.is_blank():
         theirs = ", ".join(f"{name} {value!r}" for name, value in record.owner.items())
-        return unusable(profile, f"The store contains the token of another source: {theirs}.", told)
+        return unusable(
+            profile, f"The store contains the token of another source: {theirs}.", state
+        )
     if record.token is not None:
-        told |= _of_token(record.token, found.now)
-    told["failure"] = _failure(record, found.now, store, is_locked=told["lock"] is not None)
-    if _refusal(record) is not None and told["state"] in ("no token", "expired"):
-        told["state"] = "login needed"
-    return told
+        state |= _of_token(record.token, found.now)
+    state["failure"] = _failure(record, found.now, store, is_locked=state["lock"] is not None)
+    if _refusal(record) is not None and state["state"] in ("no token", "expired"):
+        state["state"] = "login needed"
+    return state
 
 
 def unusable(
-    profile: Profile | str, why: str, told: Mapping[str, Any] | None = None
+    profile: Profile | str, why: str, state: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The state of a token that cannot be read, or must not be used."""
     name = profile if isinstance(profile, str) else profile.name
     return {
-        **(told or _NOTHING),
+        **(state or _NOTHING),
         "name": name,
         "state": "unusable",
         "failure": {"cause": why, "ago": None, "retry_in": None},
@@ -86,22 +88,22 @@ def unusable(
 
 
 def _of_token(token: Token, now: float) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    state: dict[str, Any] = {
         "state": "fresh",
         "token": token.fingerprint,
         "renewed_at": token.issued_at,
         "renewed_ago": max(now - token.issued_at, 0.0),
     }
     if token.expires_at is None:
-        return told
+        return state
     left = token.expires_at - now
     # In the middle of the range from which each process draws the start of its window.
     soft, hard = windows(token.expires_at - token.issued_at, 0.5)
     if left <= hard:
-        told["state"] = "expired"
+        state["state"] = "expired"
     elif left <= soft:
-        told["state"] = "stale"
-    return {**told, "expires_at": token.expires_at, "expires_in": left}
+        state["state"] = "stale"
+    return {**state, "expires_at": token.expires_at, "expires_in": left}
 
 
 def _refusal(record: Record) -> Tombstone | None:
@@ -110,26 +112,26 @@ def _refusal(record: Record) -> Tombstone | None:
     Refusals stay in the record, and do not apply to credentials that were adopted or have worked
     since.
     """
-    token, stones = record.token, record.tombstones
-    if not stones:
+    token, tombstones = record.token, record.tombstones
+    if not tombstones:
         return None
     grant = record.owner.get("grant")
     if token is not None and token.refresh_token and grant != "password":
         return record.tombstone(digest(record.salt, "refresh_token", token.refresh_token))
     if token is not None and grant != "refresh_token":
         # A token that a password or the like obtained after the refusal outdates it.
-        begun = token.issued_at
-        stones = tuple(s for s in stones if s.kind != "refresh_token" and s.at >= begun)
-    return stones[-1] if stones else None
+        start = token.issued_at
+        tombstones = tuple(s for s in tombstones if s.kind != "refresh_token" and s.at >= start)
+    return tombstones[-1] if tombstones else None
 
 
 def _failure(
     record: Record, now: float, store: TokenStore, *, is_locked: bool
 ) -> dict[str, Any] | None:
     """What went wrong last, when, and how long until the next attempt."""
-    stone = _refusal(record)
-    if stone is not None:
-        return {"cause": stone.cause, "ago": max(now - stone.at, 0.0), "retry_in": None}
+    tombstone = _refusal(record)
+    if tombstone is not None:
+        return {"cause": tombstone.cause, "ago": max(now - tombstone.at, 0.0), "retry_in": None}
     backoff = record.backoff
     if backoff is not None:
         left = backoff.remaining(now)
@@ -161,12 +163,12 @@ def lock_holder(store: TokenStore) -> str | None:
     locks is read, where there is one; a lock that knows its holder has a method ``holder``.
     """
     lock = store.lock()
-    tell = getattr(lock, "holder", None)
-    if tell is None:
+    find = getattr(lock, "holder", None)
+    if find is None:
         path = getattr(lock, "path", None)
         return None if path is None else _holder_of_file(path)
-    told: str | None = tell()
-    return None if told is None else process_names.described(told)
+    process: str | None = find()
+    return None if process is None else process_names.described(process)
 
 
 def _holder_of_file(path: str) -> str | None:

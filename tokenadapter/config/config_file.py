@@ -31,7 +31,15 @@ else:
     shlex = late("shlex")
     tomllib = late("tomllib")
 
-__all__ = ["EXAMPLE", "ConfigFile", "line_of", "locate", "named_file", "users_file"]
+__all__ = [
+    "EXAMPLE",
+    "ConfigFile",
+    "line_of",
+    "locate",
+    "named_file",
+    "users_file",
+    "xdg_directory",
+]
 
 EXAMPLE = """\
 [billing]
@@ -167,9 +175,14 @@ def users_file() -> str:
 def _user_directory() -> str:
     if os.name == "nt":
         return os.environ.get("APPDATA") or os.path.expanduser("~")
-    # The XDG Base Directory Specification: ignore a relative path.
-    given = os.environ.get("XDG_CONFIG_HOME", "")
-    return given if os.path.isabs(given) else os.path.expanduser("~/.config")
+    return xdg_directory("XDG_CONFIG_HOME", "~/.config")
+
+
+def xdg_directory(variable: str, default: str) -> str:
+    """The directory that *variable* names, unless the path is relative: the XDG Base Directory
+    Specification says to ignore it then."""
+    given = os.environ.get(variable, "")
+    return given if os.path.isabs(given) else os.path.expanduser(default)
 
 
 def _content(path: str) -> bytes:

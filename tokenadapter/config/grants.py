@@ -211,8 +211,8 @@ class FunctionOfProfile(FunctionGrant):
 
 def _unusable(profile: str, error: Exception) -> errors.RefreshConfigError:
     return errors.RefreshConfigError(
-        f"The profile {profile!r} cannot obtain a token. {error} Nothing was sent, and what the "
-        "store holds is kept.",
+        f"The profile {profile!r} cannot obtain a token. {error} Nothing was sent, and the stored "
+        "token is kept.",
         is_local=True,
     )
 
@@ -249,27 +249,27 @@ def grant_of(
         hint = nearest(kind, _MAKERS) if isinstance(kind, str) else ""
         raise config.error([*key, "type"], f"Expected one of {_quoted(_MAKERS)}.{hint}")
     rest = {name: value for name, value in table.items() if name != "type"}
-    says = checked(config, key, rest, *SOURCES[kind])
+    values = checked(config, key, rest, *SOURCES[kind])
     for path in ("cert", "verify"):
-        if path in says:
-            says[path] = _from_here(config, says[path])
-    if "auth" in says:
-        says["auth"] = tuple(says["auth"])
+        if path in values:
+            values[path] = _from_here(config, values[path])
+    if "auth" in values:
+        values["auth"] = tuple(values["auth"])
     module, maker = _MAKERS[kind]
     try:
-        return ProfileGrant(name, getattr(imported(module), maker), says)
+        return ProfileGrant(name, getattr(imported(module), maker), values)
     except (TypeError, ValueError) as error:
         # The message begins with the name of the argument.
         argument = str(error).partition(" ")[0].partition("=")[0]
-        where = [*key, argument] if argument in says else key
+        where = [*key, argument] if argument in values else key
         raise config.error(where, str(error)) from None
 
 
-def _of_function(config: ConfigFile, name: str, says: Mapping[str, Any]) -> FunctionOfProfile:
-    owner = {"function": says["callable"]}
-    if "account" in says:
-        owner["user"] = says["account"]
-    function = NamedFunction(says["callable"], f"{name}.source.callable", config.path)
+def _of_function(config: ConfigFile, name: str, values: Mapping[str, Any]) -> FunctionOfProfile:
+    owner = {"function": values["callable"]}
+    if "account" in values:
+        owner["user"] = values["account"]
+    function = NamedFunction(values["callable"], f"{name}.source.callable", config.path)
     return FunctionOfProfile(name, function, owner)
 
 

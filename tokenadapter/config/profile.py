@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.config.config_file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile, xdg_directory
 from tokenadapter.config.functions import NamedFunction
 from tokenadapter.config.grants import FunctionOfProfile, ProfileGrant, grant_of
 from tokenadapter.config.problems import Problems
@@ -55,7 +55,7 @@ class Profile:
         self.name = name
         table, problems = config.table(name), Problems()
         with problems.collected():
-            self._says = checked(config, [name], table, PROFILE, ["source"])
+            self._settings = checked(config, [name], table, PROFILE, ["source"])
             if ("prefix" in table) == ("prefixes" in table):
                 raise config.error(
                     [name, "prefix"],
@@ -68,9 +68,9 @@ class Profile:
         with problems.collected():
             self._verdict = self._given_verdict(table.get("verdict"))
         problems.raise_any()
-        self.prefixes: list[str] = self._says.get("prefixes") or [self._says["prefix"]]
-        self.header: str = self._says.get("header", "Authorization")
-        self.scheme: str = self._says.get("scheme", "Bearer")
+        self.prefixes: list[str] = self._settings.get("prefixes") or [self._settings["prefix"]]
+        self.header: str = self._settings.get("header", "Authorization")
+        self.scheme: str = self._settings.get("scheme", "Bearer")
         self._keeper: TokenKeeper | None = None
 
     def __repr__(self) -> str:
@@ -79,11 +79,10 @@ class Profile:
     @property
     def store_url(self) -> str:
         """The URL of its store: the profile's, or else a file in the user's state directory."""
-        given: str | None = self._says.get("store")
+        given: str | None = self._settings.get("store")
         if given is not None:
             return self._from_here(given)
-        state = os.environ.get("XDG_STATE_HOME", "")
-        state = state if os.path.isabs(state) else os.path.expanduser("~/.local/state")
+        state = xdg_directory("XDG_STATE_HOME", "~/.local/state")
         return f"file:{state}/tokenadapter/{self.name}.json"
 
     def _from_here(self, url: str) -> str:
@@ -114,10 +113,12 @@ class Profile:
         :raises ProfileError: if one of its settings is invalid.
         """
         if self._keeper is None:
-            settings = {name: self._says[name] for name in _KEEPER_SETTINGS if name in self._says}
+            settings = {
+                name: self._settings[name] for name in _KEEPER_SETTINGS if name in self._settings
+            }
             for name in ("on_refresh", "on_event"):
-                if name in self._says:
-                    settings[name] = self._function(name, self._says[name])
+                if name in self._settings:
+                    settings[name] = self._function(name, self._settings[name])
             store = self.store()
             try:
                 self._keeper = TokenKeeper(self.grant, store, **settings)
@@ -130,7 +131,9 @@ class Profile:
 
         :raises ProfileError: if a prefix or a setting is invalid.
         """
-        settings = {name: self._says[name] for name in _ADAPTER_SETTINGS if name in self._says}
+        settings = {
+            name: self._settings[name] for name in _ADAPTER_SETTINGS if name in self._settings
+        }
         verdict = self._verdict and self._verdict()
         keeper = self.keeper()
         adapters = []
@@ -140,7 +143,7 @@ class Profile:
             except (TypeError, ValueError) as error:
                 # The message begins with the setting, unless that is the prefix.
                 first = str(error).partition(" ")[0].partition("=")[0]
-                key = "prefix" if "prefix" in self._says else "prefixes"
+                key = "prefix" if "prefix" in self._settings else "prefixes"
                 key = first if first in settings else key
                 raise self.config.error([self.name, key], str(error)) from None
             adapters.append(made)
@@ -169,13 +172,13 @@ class Profile:
             return lambda: function
         if not isinstance(given, dict):
             return None
-        says = checked(self.config, [self.name, "verdict"], given, VERDICT)
-        if "json" in says:
-            says["json"] = dict(_paths(says["json"]))
+        values = checked(self.config, [self.name, "verdict"], given, VERDICT)
+        if "json" in values:
+            values["json"] = dict(_paths(values["json"]))
 
         def made() -> Any:
             try:
-                return verdicts.expired_on(**says)
+                return verdicts.expired_on(**values)
             except (TypeError, ValueError) as error:
                 raise self.config.error([self.name, "verdict"], str(error)) from None
 

@@ -194,19 +194,19 @@ def checked(
     :param key: the path of the table.
     :raises ProfileError: if it has an unknown key or an invalid value, or if a key is missing.
     """
-    problems, values, meant = Problems(), {}, ""
+    problems, values, hints = Problems(), {}, ""
     for name, value in table.items():
         with problems.collected():
             if name in kinds:
                 values[name] = _value(config, [*key, name], value, kinds[name])
                 continue
             hint = nearest(name, kinds)
-            meant += hint
+            hints += hint
             raise config.error(
                 [*key, name], f"This key is unknown.{hint} Valid keys: {', '.join(kinds)}."
             )
     for name in required:
-        if name not in table and repr(name) not in meant:
+        if name not in table and repr(name) not in hints:
             with problems.collected():
                 raise config.error(
                     [*key, name], f"This key is missing: give {kinds[name].expected}."

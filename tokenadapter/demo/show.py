@@ -67,7 +67,8 @@ def _show(setting: Setting, screen: Screen, *, comparison: bool) -> int:
 
 def _introduction(setting: Setting) -> str:
     return (
-        f"{setting.processes} processes that share one token file call an API. Access tokens live "
-        f"{setting.lifetime:g} s. Each refresh token works once: presenting it twice logs the user "
-        "out. During the run, the server revokes the access token once and delays one renewal."
+        f"{setting.processes} processes that share one token file call an API. Access tokens are "
+        f"valid for {setting.lifetime:g} s. Each refresh token works once: presenting it twice "
+        "logs the user out. During the run, the server revokes the access token once and delays "
+        "one renewal."
     )

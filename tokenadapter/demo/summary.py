@@ -21,16 +21,16 @@ def expiries(run: Run) -> int:
     """How many renewals were due: the token had lived its life, or had been revoked.
 
     On a busy machine, processes report late.  So a renewal counts as not due only if it ended too
-    early: it may have begun later than its process reports.
+    early: it may have began later than its process reports.
     """
     count, issued = 0, 0.0
     revocations = [incident for incident in run.incidents if incident.what == "revoked"]
     renewals = [m for lane in run.lanes for m in lane if m.kind == "renewed"]
-    for begun, ended in sorted((m.at - m.seconds, m.at) for m in renewals):
+    for began, ended in sorted((m.at - m.seconds, m.at) for m in renewals):
         # The server may have issued the token while it revoked all that it had issued.
         was_revoked = any(r.at <= ended and issued <= r.at + r.seconds for r in revocations)
         count += was_revoked or ended - issued >= run.setting.lifetime * _DUE
-        issued = begun  # expiry counts from before the request
+        issued = began  # expiry counts from before the request
     return count
 
 
@@ -58,8 +58,8 @@ def longest_wait(run: Run) -> str:
     """The cause of the longest wait of a request."""
     longest = _longest(run)
 
-    def was_meanwhile(begun: float, seconds: float) -> bool:
-        return begun <= longest.at and longest.at - longest.seconds <= begun + seconds
+    def was_meanwhile(began: float, seconds: float) -> bool:
+        return began <= longest.at and longest.at - longest.seconds <= began + seconds
 
     delayed = (incident for incident in run.incidents if incident.what == "delayed")
     delays = [each.seconds for each in delayed if was_meanwhile(each.at, each.seconds)]
