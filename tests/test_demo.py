@@ -168,7 +168,7 @@ def test_the_promise_holds_with_one_renewal_for_each_expiry() -> None:
     assert broken_promises(good_run()) == []
 
 
-def test_a_renewal_of_a_young_token_is_none_for_an_expiry() -> None:
+def test_a_renewal_of_a_young_token_is_not_for_an_expiry() -> None:
     wasteful = good_run()
     wasteful.lanes[0].append(Moment(1.75, "renewed", 0.05))
     assert expiries(wasteful) == 6
@@ -176,9 +176,9 @@ def test_a_renewal_of_a_young_token_is_none_for_an_expiry() -> None:
     assert broken_promises(wasteful) == ["7 token requests for 6 expiries"]
 
 
-def test_a_renewal_whose_process_told_of_it_late_is_due() -> None:
+def test_a_renewal_that_was_reported_late_is_due() -> None:
     late = good_run()
-    # Of the token of 1.65 s: its process was stopped before it sent the request.
+    # For the token of 1.65 s: its process was paused before it sent the request.
     late.lanes[1][1] = Moment(3.4, "renewed", 0.9)
     assert expiries(late) == 6
 
@@ -196,7 +196,7 @@ def test_a_renewal_of_a_token_that_was_issued_during_the_revocation_is_due() -> 
     assert expiries(unlucky) == 6
 
 
-def test_a_token_request_in_vain_breaks_the_promise() -> None:
+def test_a_wasted_token_request_breaks_the_promise() -> None:
     futile = good_run()
     futile.stats = futile.stats._replace(token_requests=8)
     assert broken_promises(futile) == ["8 token requests for 6 expiries"]
@@ -228,7 +228,7 @@ def test_reuse_and_a_revoked_family_break_the_promise() -> None:
     ]
 
 
-def test_the_table_sets_the_runs_side_by_side() -> None:
+def test_the_table_compares_the_runs() -> None:
     bad = run([Moment(0.1, "ok", 0.25), Moment(2.0, "failed")], families_revoked=1)
     rows = {line[:27].strip(): line[27:].split() for line in table([good_run(), bad], PLAIN)}
     assert rows["requests"] == ["2", "2"]
@@ -262,7 +262,7 @@ def test_a_request_that_waited_longer_than_a_token_lives_shows_a_busy_machine() 
 
 # --- the program ---------------------------------------------------------------------------
 
-# Errors, but for what coverage says where it begins late.
+# Errors, except for the warning of coverage when it starts late.
 WARNINGS = ["-W", "error", "-W", "ignore:Module tokenadapter was previously imported"]
 
 
@@ -288,7 +288,7 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def rest(process: subprocess.Popen[str]) -> str:
-    """What the demo still prints, all on stdout.
+    """The rest of the output of the demo, all on stdout.
 
     Its own processes have its stdout and stderr too, so this is not over before they are.
     """
@@ -358,7 +358,7 @@ def test_ctrl_c_ends_the_demo_as_the_trouble_begins(
         begin(thread)
         raise KeyboardInterrupt
 
-    # Whatever is left running fails the test.
+    # A thread that is left running fails the test.
     with TokenServer() as server, monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", begin_and_be_interrupted)
         with pytest.raises(KeyboardInterrupt), _trouble(server, good_run(), time.time()):

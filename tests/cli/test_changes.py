@@ -1,4 +1,4 @@
-"""``adopt``, ``refresh`` and ``forget``: what people change by hand."""
+"""``adopt``, ``refresh`` and ``forget``: changes by hand."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_server_failure_does_not_change_a_working_grant(
     say(login)  # type: ignore[operator]
     assert command("adopt", "billing")[0] == 5
     assert stored() == kept
-    # Nothing has to be waited for: a person asks.
+    # No back-off applies, since a person asks.
     say(login)  # type: ignore[operator]
     assert command("adopt", "billing")[0] == 0
     assert stored()["refresh_token"] not in (kept["refresh_token"], login)
@@ -127,7 +127,7 @@ def test_a_command_killed_before_the_response_loses_neither_refresh_token(
         assert stored() == kept
         assert command("refresh", "billing")[0] == 0
         say(login)  # type: ignore[operator]
-        # A server that rotates has done so, and the answer is lost: it says so once more.
+        # The server rotated, and the response was lost: it repeats the response.
         assert command("adopt", "billing")[0] == (4 if rotate else 0)
         assert command("refresh", "billing")[0] == 0
 
@@ -135,7 +135,7 @@ def test_a_command_killed_before_the_response_loses_neither_refresh_token(
 def test_an_older_refresh_token_of_the_same_grant_is_not_presented(
     command: Command, rotating: TokenServer, say: object
 ) -> None:
-    """The server would take it for stolen, and revoke the grant."""
+    """The server would consider it stolen, and revoke the grant."""
     say(json.dumps(rotating.issue()))  # type: ignore[operator]
     command("adopt", "billing")
     first = stored()["refresh_token"]
@@ -276,7 +276,7 @@ def test_a_token_that_was_refused_when_new_takes_force(
     from tokenadapter.config.profile import Profile
 
     keeper = Profile(ConfigFile.read(), "billing").keeper()
-    for _ in range(4):  # the longer, the more often
+    for _ in range(4):  # the time grows with each refusal
         keeper.distrust(keeper.current())
     code, _, err = command("refresh", "billing")
     assert code == 5
@@ -299,7 +299,7 @@ def test_a_token_is_revoked_and_forgotten(command: Command, rotating: TokenServe
         ("refresh_token", spent["refresh_token"]),
         ("access_token", spent["access_token"]),
     ]
-    # The first refresh token was spent, and that is not forgotten.
+    # The store still remembers that the first refresh token was spent.
     assert command("header", "billing")[0] == 4
     assert command("forget", "billing") == (0, "", "tokenadapter: billing: there was no token\n")
 

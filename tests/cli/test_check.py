@@ -1,4 +1,4 @@
-"""``check``: what is wrong, and what to do about it."""
+"""``check``: finds problems and says how to fix them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_good_profile_has_no_findings_but_ok(
     assert f"configuration: {profile}: 1 profile\n" in out
     assert f"billing: {server.token_url} answers\n" in out
     assert f"billing: {server.api_url} answers\n" in out
-    # Nobody was asked for a token, and no secret was sent.
+    # No token was requested, and no secret was sent.
     assert server.stats.token_requests == 0 or {r.method for r in server.requests} == {"HEAD"}
     assert not any("authorization" in request.headers for request in server.requests)
 
@@ -248,7 +248,7 @@ MISTAKES = {
 def test_check_and_header_agree_on_a_function_each_time_it_changes(
     place: Path, server: TokenServer
 ) -> None:
-    """Nobody waits until the mistake before is forgotten."""
+    """A corrected mistake causes no back-off."""
     text = billing(server, place)
     source = '[billing.source]\ncallable = "changing_of_mine:token"\n'
     write(place, text[: text.index("[billing.source]")] + source)

@@ -1,4 +1,4 @@
-"""``exec``: any program, with the token in its environment or on a descriptor."""
+"""``exec``: runs any program with the token in its environment or on a descriptor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tokenadapter import ProfileError
-from tokenadapter.cli.execute import _offer
+from tokenadapter.cli.exec import _offer
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.testing import TokenServer

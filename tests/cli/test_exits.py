@@ -1,4 +1,4 @@
-"""Usage, and what the exit codes tell scripts."""
+"""Usage, and exit codes."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_characters_that_the_locale_lacks_are_escaped(profile: Path) -> None:
 
 
 def test_no_command_line_contains_the_token(place: Path, profile: Path) -> None:
-    """What ``ps`` shows of a program that ``exec`` has become."""
+    """``ps`` shows the command line of the program that replaces ``exec``."""
     code, out, _ = spawn("exec", "billing", "--", "sh", "-c", "tr '\\0' ' ' < /proc/$$/cmdline")
     assert code == 0
     token = spawn("token", "billing")[1].strip()

@@ -1,4 +1,4 @@
-"""``init``: the smallest configuration file, and never over another."""
+"""``init``: creates a small configuration file, and never changes an existing one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_init_creates_the_file_that_is_named(command: Command, place: Path) -> N
     assert command("init", "--config", "other/mine.toml")[0] == 0
     assert (place / "other" / "mine.toml").exists()
     assert not (place / "tokenadapter.toml").exists()
-    # The variable that the tests set.
+    # The fixture sets the variable.
     assert "`tokenadapter init` to create" in command("status")[2]
     assert command("init")[0] == 0
     assert command("status")[0] == 0

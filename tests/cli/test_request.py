@@ -1,4 +1,4 @@
-"""``request``: one request with the token, renewed and replayed, and the answer printed."""
+"""``request``: sends one request, with renewal and replay, and prints the response."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_body_is_printed(command: Command, profile: Path, server: TokenServe
 def test_a_refused_request_is_renewed_and_replayed(
     command: Command, profile: Path, server: TokenServer
 ) -> None:
-    """Where ``header | curl`` would fail until the token expires."""
+    """``header | curl`` would fail here until the token expires."""
     command("header", "billing")
     server.expire_now()
     code, _, err = command(

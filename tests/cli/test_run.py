@@ -1,4 +1,4 @@
-"""``run``: a program that knows nothing of tokens, as it is, with its requests signed."""
+"""``run``: runs an unmodified program and signs its requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tokenadapter.testing.workers import succeeds_in_child
 from .conftest import CROWD, Command, spawn, start
 from .test_tokens import outlive
 
-# What scripts look like: three calls, and a token that was pasted into it long ago.
+# A typical script: three calls, and a token that was pasted into it long ago.
 LEGACY = """
 import sys
 import requests
@@ -58,7 +58,7 @@ def become(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def told(place: Path, program: str, *arguments: str, **options: Any) -> Any:
-    """What a program that prints JSON says when it is run."""
+    """Run a program, and return the JSON that it prints."""
     code, out, err = spawn("run", "--", str(script(place, program)), *arguments, **options)
     assert (code, err) == (0, "")
     return json.loads(out)
@@ -127,7 +127,7 @@ def test_the_program_sees_the_same_environment_as_without_us(
     else:
         monkeypatch.setenv("PYTHONPATH", pythonpath)
     command = ["script.py", "--month", "5", "--", "a b"]
-    # Passed on as it is, since readline changes the environment past os.environ.
+    # Passed on unchanged, since readline changes the environment without os.environ.
     plain = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, env=dict(os.environ)
     )
@@ -312,7 +312,7 @@ def test_bare_urllib3_is_signed(profile: Path, place: Path, server: TokenServer)
         "print(json.dumps([early, said]))\n"
     )
     assert told(place, program, f"{server.api_url}x") == [False, [200] * 4]
-    # That of requests was sent once, signed by requests' own way.
+    # The request of requests was sent once, signed by the adapter.
     assert server.stats.api_requests == 4
 
 
@@ -379,7 +379,7 @@ def test_a_sitecustomize_that_fails_is_reported_as_without_us(
     script(place, "print('went on')")
     code, out, err = spawn("run", "--", "script.py")
     plain = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True)
-    # Once by the interpreter of the command itself.
+    # Once in the interpreter of the command itself.
     assert (code, out, err) == (0, "went on\n", plain.stderr * 2)
 
 
@@ -516,7 +516,7 @@ def test_a_child_forked_while_another_thread_installs_the_profiles_does_so_itsel
 def test_an_interpreter_without_tokenadapter_is_reported(
     profile: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As in an environment that has not got it.
+    # As in an environment without the package.
     (place / "lib" / "tokenadapter").mkdir(parents=True)
     script(place / "lib" / "tokenadapter", "raise ImportError('not here')", "__init__.py")
     monkeypatch.setenv("PYTHONPATH", str(place / "lib"))

@@ -42,7 +42,7 @@ def test_an_empty_store_has_no_token(command: Command, profile: Path, place: Pat
     assert re.search(
         r"^billing +no token +– +– +free +http://127.0.0.1:\d+/api/ +/.*/token.json$", row
     )
-    # It leaves nothing behind.
+    # No side effects.
     assert [path.name for path in place.iterdir()] == ["tokenadapter.toml"]
 
 
@@ -134,7 +134,7 @@ def test_a_dead_grant_needs_a_login(command: Command, rotating: TokenServer, pla
     rotating.revoke_all()
     command("refresh", "billing")
     told = state(command)
-    assert told["state"] == "fresh"  # by what is known: the API may take it still
+    assert told["state"] == "fresh"  # as far as is known: the API may still accept it
     assert "invalid_grant" in told["failure"]["cause"]  # type: ignore[index]
     aged(place, left=-5, lifetime=3600)
     assert state(command)["state"] == "login needed"
@@ -197,7 +197,7 @@ def test_a_renewal_that_did_not_end_is_shown(command: Command, rotating: TokenSe
     change(lambda document: document.update(intent=intent))
     out = command("status")[1]
     assert "5 s ago: A renewal began and did not end: its response may be lost." in out
-    # The lock of a file could be had, so whoever began has died.
+    # The lock of the file is free, so the process that began has died.
     intent["awaited"] = [{"process": "web-2:4711:1:2:3", "until": time.time() + 99}]
     change(lambda document: document.update(intent=intent))
     assert "its response may be lost." in command("status")[1]
@@ -292,7 +292,7 @@ def test_the_process_that_has_a_lease_is_named(
 
 def test_colour_is_for_terminals(profile: Path) -> None:
     assert "\x1b" not in spawn("status")[1]
-    # A pseudo-terminal, with and without the wish for no colour.
+    # A pseudo-terminal, with and without NO_COLOR.
     for wish, is_coloured in (("", True), ("1", False)):
         ours, theirs = os.openpty()
         process = start("status", env={"NO_COLOR": wish, "TERM": "xterm"}, stdout=theirs)

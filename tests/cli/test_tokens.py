@@ -1,4 +1,4 @@
-"""``header`` and ``token``: renewed when due, once for all, and cheap when it is not."""
+"""``header`` and ``token``: renew when due, once for all processes, and are cheap otherwise."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_expired_token_is_renewed(
 
 
 def outlive(place: Path) -> None:
-    """Let the stored token be one that has just expired."""
+    """Make the stored token one that has just expired."""
     path = place / "state" / "token.json"
     stored = json.loads(path.read_text())
     token = stored["document"]["token"]
@@ -72,7 +72,7 @@ def test_processes_that_start_together_cost_one_renewal(rotating: TokenServer, p
     outlive(place)
     before = rotating.stats.renewals
     with rotating.hold(endpoint="token"):
-        # All of them meet an expired token: nobody gets another before the last has looked.
+        # All of them find an expired token: none is issued before the last process has looked.
         crowd = [start("header", "billing") for _ in range(CROWD)]
         rotating.wait_for(lambda stats: stats.token_requests > before)
     said = [process.communicate(timeout=60) for process in crowd]
@@ -116,7 +116,7 @@ def test_a_valid_token_needs_no_requests_no_errors_and_no_argparse(
             "tokenadapter.core.renewal",
             "urllib3",
         }
-        # What a .pth file of an editable installation imports is none of ours.
+        # Ignore the imports of a .pth file of an editable installation.
         assert not loaded & (dear - set(run_python("import sys; print(*sys.modules)").split()))
     assert server.stats.token_requests == 1
 
@@ -135,7 +135,7 @@ def run_python(program: str) -> str:
 
 
 def aged(place: Path, left: float, lifetime: float) -> None:
-    """Let the stored token have so many seconds left of its lifetime."""
+    """Give the stored token so many seconds of its lifetime."""
     path = place / "state" / "token.json"
     stored = json.loads(path.read_text())
     token = stored["document"]["token"]
@@ -201,5 +201,5 @@ def test_a_header_names_bearer_only_for_a_bearer_token(
     code, out, err = command("header", "billing")
     assert (code, out) == (3, "")
     assert "must not be sent as a Bearer token" in err
-    # How it is sent is up to who asks for the bare token.
+    # A caller that wants the bare token decides how to send it.
     assert command("token", "billing")[1] == "made-up\n"

@@ -1,4 +1,4 @@
-"""Nothing of the working directory is used: it may be a repository that somebody else wrote."""
+"""Nothing in the working directory is used: it may be a repository that somebody else wrote."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def repository(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def trap(directory: Path, name: str = "trap") -> Path:
-    """A program in *directory* that leaves a mark when it is run."""
+    """A program in *directory* that leaves a file when it is run."""
     path = directory / name
     path.write_text(f"#!/bin/sh\ntouch {directory}/was-run\necho secret\n")
     path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Where the configuration file is looked for, and when it is refused."""
+"""Where the configuration file is searched for, when it is refused, and the line of a key."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_file_of_another_user_is_refused(here: Path, monkeypatch: pytest.Monke
     write(here / "work", PROFILE)
     uid = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
-    if uid == 0:  # what is root's is trusted by all
+    if uid == 0:  # every user trusts root
         os.chown(here / "work" / "tokenadapter.toml", 12345, -1)
     with pytest.raises(ProfileError, match=r"The file belongs to another user .* run any program"):
         read(here)
@@ -142,7 +142,7 @@ def test_a_link_is_judged_by_its_target(here: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to somebody")
 def test_a_link_of_another_user_is_refused(here: Path) -> None:
-    """Certificates and stores that are named by relative paths would be theirs."""
+    """Relative paths of certificates and stores would lead to files of that user."""
     link = here / "work" / "tokenadapter.toml"
     link.symlink_to(write(here, PROFILE))
     os.chown(link, 12345, -1, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""Whatever is wrong in a profile: the message names the file, the line, the key, and what helps."""
+"""Mistakes in a profile: the message names the file, the line, the key and the remedy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOGIN = '[billing.source]\ntype = "login"\nurl = "https://id.example/login"\n'
 
 
 def error_of(directory: Path, text: str, name: str = "billing") -> ProfileError:
-    """What is raised for *text* somewhere on the way to working adapters."""
+    """The error that *text* raises before there are adapters."""
     path = write(directory, text)
     with pytest.raises(ProfileError) as caught:
         Profile(ConfigFile.read(str(path)), name).adapters()
@@ -33,7 +33,7 @@ def error_of(directory: Path, text: str, name: str = "billing") -> ProfileError:
     return caught.value
 
 
-# For each mistake: the file, the line and the key that are named, and what is said.
+# For each mistake: the text of the file; and the line, the key and the message in the error.
 MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
     "a syntax error": ("[billing\n", None, None, r"The file is not valid TOML: .*line 1"),
     "a key twice": (

@@ -1,4 +1,4 @@
-"""Profiles in use: adapters and sessions that work, secrets that wait until they are needed."""
+"""Profiles in use: adapters, sessions, and secrets that are read only when needed."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_a_missing_secret_is_an_error_only_when_a_renewal_needs_it(
     monkeypatch.delenv("BILLING_SECRET", raising=False)
     write(tmp_path, text)
     with tokenadapter.session("billing") as session:
-        # What callers of requests catch.
+        # Callers of requests catch this error.
         with pytest.raises(requests.RequestException) as caught:
             session.get(f"{server.api_url}x")
         assert isinstance(caught.value, RefreshConfigError)

@@ -1,4 +1,4 @@
-"""Secrets that are kept elsewhere: each place, and what can be wrong with it."""
+"""Secrets that are kept elsewhere: each kind of place, and its errors."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def script(path: Path, text: str) -> Path:
 def test_a_relative_program_counts_from_the_configuration(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the working directory, it could be another user's."""
+    """A program in the working directory could be another user's."""
     for directory in ("etc", "work"):
         (tmp_path / directory).mkdir()
         script(tmp_path / directory / name, f"echo {directory}")

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return 141
     except Exception as error:
-        # Imported now: a command that succeeds needs none of the errors.
+        # Imported here: a command that succeeds needs none of the errors.
         from tokenadapter.cli.reporting import reported
 
         code = reported(error, getattr(options, "name", None))
@@ -123,8 +123,7 @@ def takes_program(command: str) -> bool:
 
 
 def _module(command: str) -> Any:
-    # "exec" would hide a builtin.
-    return import_module(f"tokenadapter.cli.{'execute' if command == 'exec' else command}")
+    return import_module(f"tokenadapter.cli.{command}")
 
 
 def _options(command: str, rest: Sequence[str]) -> Any:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.common import add_config
-from tokenadapter.cli.execute import exec_program
+from tokenadapter.cli.exec import exec_program
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile
