@@ -162,8 +162,8 @@ def test_a_min_validity_beyond_the_lifetime_does_not_renew_at_each_call(
         code, out, err = command("header", "billing", "--min-validity", "2h")
         assert code == 0
         assert out.startswith("Authorization: Bearer ")
-        assert "tokenadapter: billing: the token is valid for 3" in err
-        assert err.endswith(" s, not for 7200 s\n")
+        assert "tokenadapter: billing: the token is valid for " in err
+        assert err.endswith(" min, less than 2 h\n")
     assert server.stats.renewals == 1
 
 
@@ -177,7 +177,7 @@ def test_a_token_that_cannot_be_renewed_is_served_while_it_is_valid(
     assert code == 0
     assert out.startswith("Authorization: Bearer ")
     assert "renewal failed" in err
-    assert "not for 1860 s" in err
+    assert "less than 31 min" in err
 
 
 @pytest.mark.parametrize("text", ["", "m", "-1", "5 minutes", "nan", "1e99"])

@@ -100,8 +100,8 @@ def usable_token(profile: Profile, min_validity: float) -> Token:
         left = token.expires_at - time.time()
         if left < min_validity:
             sys.stderr.write(
-                f"tokenadapter: {profile.name}: the token is valid for {max(left, 0):.0f} s, not "
-                f"for {min_validity:.0f} s\n"
+                f"tokenadapter: {profile.name}: the token is valid for {span(max(left, 0))}, less "
+                f"than {span(min_validity)}\n"
             )
     return token
 

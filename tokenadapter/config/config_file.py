@@ -49,6 +49,7 @@ prefix = "https://api.example.com/"
 type = "client_credentials"
 token_url = "https://id.example.com/token"
 client_id = "billing"
+# A file in this directory, of mode 0600, that contains only the secret.
 client_secret = { file = "billing-secret" }
 """
 """The smallest configuration."""
