@@ -44,7 +44,7 @@ def perform(options: Namespace) -> int:
     for finding in findings(config, options.names or [*config.tables], offline=options.offline):
         has_problem |= finding.level == PROBLEM
         if options.json:
-            found.append({"level": finding.level, "about": finding.about, "text": finding.text})
+            found.append(finding._asdict())
             continue
         # One by one, since servers may be slow.
         level = coloured(f"{finding.level:8}", _COLOURS[finding.level])

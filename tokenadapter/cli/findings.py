@@ -7,7 +7,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from shlex import quote
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from tokenadapter.cli.reporting import named
@@ -54,23 +54,32 @@ _SERVER_TIMEOUT = 5.0
 _CLOCK_TOLERANCE = 10.0
 
 
-class Finding:
+class Finding(NamedTuple):
     """One thing that was found.
 
-    :param level: :data:`GOOD`, :data:`NOTE` or :data:`PROBLEM`.
-    :param about: the name of the profile, or ``configuration``.
-    :param text: what was found and, unless it is good, what to do.
+    :ivar level: :data:`GOOD`, :data:`NOTE` or :data:`PROBLEM`.
+    :ivar about: the name of the profile, or ``configuration``.
+    :ivar text: what was found and, unless it is good, what to do.
     """
 
-    __slots__ = ("about", "level", "text")
+    level: str
+    about: str
+    text: str
 
-    def __init__(self, level: str, about: str, text: str) -> None:
-        self.level: str = level
-        self.about: str = about
-        self.text: str = text
 
-    def __repr__(self) -> str:
-        return f"<{self.level} {self.about}: {self.text}>"
+_Found: TypeAlias = tuple[str, str]  # a level and a text
+
+
+def _good(text: str) -> _Found:
+    return GOOD, text
+
+
+def _note(text: str) -> _Found:
+    return NOTE, text
+
+
+def _problem(text: str) -> _Found:
+    return PROBLEM, text
 
 
 def findings(config: ConfigFile, names: Sequence[str], *, offline: bool) -> Iterator[Finding]:
@@ -86,42 +95,40 @@ def findings(config: ConfigFile, names: Sequence[str], *, offline: bool) -> Iter
             profiles.append(profile)
         except (ProfileError, ImportError) as error:
             wrong.append(Finding(PROBLEM, name, str(error)))
-    yield from _check_configuration(config, profiles)
+    for level, text in _check_configuration(config, profiles):
+        yield Finding(level, "configuration", text)
     yield from wrong
     for profile in profiles:
-        about_store, has_refresh_token = _check_store(profile)
-        yield from _check_references(profile, has_refresh_token=has_refresh_token)
-        yield from _check_settings(profile)
-        yield from about_store
-        if not offline:
-            yield from _check_servers(profile)
+        for level, text in _check_profile(profile, offline=offline):
+            yield Finding(level, profile.name, text)
+
+
+def _check_profile(profile: Profile, *, offline: bool) -> Iterator[_Found]:
+    about_store, has_refresh_token = _check_store(profile)
+    yield from _check_references(profile, has_refresh_token=has_refresh_token)
+    yield from _check_settings(profile)
+    yield from about_store
+    if not offline:
+        yield from _check_servers(profile)
 
 
 # --- the configuration -------------------------------------------------------------------
 
 
-def _check_configuration(config: ConfigFile, profiles: list[Profile]) -> Iterator[Finding]:
+def _check_configuration(config: ConfigFile, profiles: list[Profile]) -> Iterator[_Found]:
     """Check the file as a whole."""
     count = len(config.tables)
     if not count:
-        yield Finding(
-            PROBLEM,
-            "configuration",
-            f"{config.path}: The file has no profile: add one, such as [billing].",
-        )
+        yield _problem(f"{config.path}: The file has no profile: add one, such as [billing].")
         return
-    yield Finding(
-        GOOD, "configuration", f"{config.path}: {count} {'profile' if count == 1 else 'profiles'}"
-    )
+    yield _good(f"{config.path}: {count} {'profile' if count == 1 else 'profiles'}")
     open_to_all = stat.S_IMODE(os.stat(config.path).st_mode) & 0o044
     inline = [key for profile in profiles for key in _inline_secrets(profile)]
     if inline and open_to_all and os.name != "nt":
-        yield Finding(
-            PROBLEM,
-            "configuration",
+        yield _problem(
             f"Other users can read {config.path}, and {', '.join(inline)} may be secret. Run "
             f"`chmod 600 {quote(config.path)}`, or keep secrets elsewhere, as {{ env = … }} or "
-            "{ file = … }.",
+            "{ file = … }."
         )
 
 
@@ -135,7 +142,7 @@ def _inline_secrets(profile: Profile) -> Iterator[str]:
         yield f"{profile.name}.store"
 
 
-def _check_references(profile: Profile, *, has_refresh_token: bool) -> Iterator[Finding]:
+def _check_references(profile: Profile, *, has_refresh_token: bool) -> Iterator[_Found]:
     """Check the functions and the places of secrets that a profile names.
 
     No secret is read and no program is run: the program may ask a person for something, or count
@@ -147,7 +154,7 @@ def _check_references(profile: Profile, *, has_refresh_token: bool) -> Iterator[
         try:
             function.find()
         except ProfileError as error:
-            yield Finding(PROBLEM, profile.name, str(error))
+            yield _problem(str(error))
     if not isinstance(profile.grant, ProfileGrant):
         return
     for reference in profile.grant.references():
@@ -156,45 +163,39 @@ def _check_references(profile: Profile, *, has_refresh_token: bool) -> Iterator[
         except ProfileError as error:
             is_first = reference.key.endswith(".source.refresh_token")
             if not (is_first and has_refresh_token):
-                yield Finding(PROBLEM, profile.name, str(error))
+                yield _problem(str(error))
             continue
         if os.name == "nt":
             continue
         if reference.kind == "file":
-            yield from _readers(profile, reference.key, reference.path)
+            yield from _readers(reference.key, reference.path)
         elif reference.kind == "command" and reference.program is not None:
-            yield from _writers(profile, reference.key, reference.program)
+            yield from _writers(reference.key, reference.program)
 
 
-def _check_settings(profile: Profile) -> Iterator[Finding]:
+def _check_settings(profile: Profile) -> Iterator[_Found]:
     """Check for settings that turn off a protection."""
     table = profile.config.table(profile.name)
     source = table["source"]
     if source.get("verify") is False:
-        yield Finding(
-            NOTE,
-            profile.name,
+        yield _note(
             f"{profile.name}.source.verify is false: anyone on the network path can impersonate "
             'the server and read the secrets. Name the CA of the server: verify = "ca.pem".',
         )
     for place, key in ((table, "allow_http"), (source, "source.allow_http")):
         if place.get("allow_http") is True:
-            yield Finding(
-                NOTE,
-                profile.name,
+            yield _note(
                 f"{profile.name}.{key} is true: over plain http, anyone on the network path can "
-                "read the secrets. Use https, and remove this key.",
+                "read the secrets. Use https, and remove this key."
             )
 
 
-def _readers(profile: Profile, key: str, path: str) -> Iterator[Finding]:
+def _readers(key: str, path: str) -> Iterator[_Found]:
     mode = stat.S_IMODE(os.stat(path).st_mode)
     if mode & 0o044:
-        yield Finding(
-            NOTE,
-            profile.name,
+        yield _note(
             f"{key}: Other users can read {path} (mode {mode:04o}) unless its directory keeps "
-            f"them out. Run `chmod 600 {quote(path)}`.",
+            f"them out. Run `chmod 600 {quote(path)}`."
         )
 
 
@@ -208,7 +209,7 @@ def _others_bits(found: os.stat_result) -> int:
     return 0o022 if found.st_uid else 0o002
 
 
-def _writers(profile: Profile, key: str, program: str) -> Iterator[Finding]:
+def _writers(key: str, program: str) -> Iterator[_Found]:
     """Check who could change or replace a program, and so make its caller run anything."""
     real = os.path.realpath(program)
     for path in dict.fromkeys((real, os.path.dirname(program), os.path.dirname(real))):
@@ -222,21 +223,19 @@ def _writers(profile: Profile, key: str, program: str) -> Iterator[Finding]:
             cure = f"Run `chmod go-w {quote(path)}`"
         else:
             continue
-        yield Finding(
-            PROBLEM, profile.name, f"{key}: {problem} could make you run any program. {cure}."
-        )
+        yield _problem(f"{key}: {problem} could make you run any program. {cure}.")
 
 
 # --- the store ---------------------------------------------------------------------------
 
 
-def _check_store(profile: Profile) -> tuple[list[Finding], bool]:
+def _check_store(profile: Profile) -> tuple[list[_Found], bool]:
     """The findings about the store, and whether it has a refresh token."""
     try:
         state = token_state(profile)
         document = profile.store().load().document or {}
     except TokenError as error:
-        return [Finding(PROBLEM, profile.name, str(error))], False
+        return [_problem(str(error))], False
     token = document.get("token") or {}
     has_refresh_token = isinstance(token, dict) and "refresh_token" in token
     needs_login = not has_refresh_token and _begins_with_login(profile)
@@ -254,55 +253,49 @@ def _begins_with_login(profile: Profile) -> bool:
     )
 
 
-def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Iterator[Finding]:
+def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Iterator[_Found]:
     state, failure, store = found["state"], found["failure"], found["store"]
     if state in ("login needed", "unusable"):
-        yield Finding(PROBLEM, profile.name, f"{state}: {named(failure['cause'], profile.name)}")
+        yield _problem(f"{state}: {named(failure['cause'], profile.name)}")
         return
     if needs_login and state in ("no token", "expired"):
-        yield Finding(
-            PROBLEM,
-            profile.name,
+        yield _problem(
             f"{store}: {state}, and nothing to obtain one with. Log in, and pass the "
-            f"token response to `tokenadapter adopt {profile.name}`.",
+            f"token response to `tokenadapter adopt {profile.name}`."
         )
         return
     doubt = ""
     if state in ("fresh", "stale"):
         # The store cannot know whether the server has revoked the token.
         doubt = f"; if the API refuses the token anyway, run `tokenadapter refresh {profile.name}`"
-    yield Finding(GOOD, profile.name, f"{store}: {state}{doubt}")
+    yield _good(f"{store}: {state}{doubt}")
     if failure is not None:
-        yield Finding(NOTE, profile.name, f"The last renewal failed: {failure['cause']}")
+        yield _note(f"The last renewal failed: {failure['cause']}")
     if store.startswith("MemoryStore"):
-        yield Finding(
-            NOTE,
-            profile.name,
+        yield _note(
             "The token is stored in memory, so each command and each program obtains its own. "
-            "Give the profile a store that they can share, such as file:~/.local/state/….",
+            "Give the profile a store that they can share, such as file:~/.local/state/…."
         )
 
 
-def _directory(profile: Profile) -> Iterator[Finding]:
+def _directory(profile: Profile) -> Iterator[_Found]:
     path = getattr(profile.store(), "path", None)
     if not isinstance(path, str) or os.name == "nt":
         return
     directory = os.path.dirname(path)
     kind = _file_system(directory)
     if kind.startswith(_SHARED):
-        yield Finding(
-            NOTE,
-            profile.name,
+        yield _note(
             f"{directory} is on a file system that machines may share ({kind}). Its locks may "
             "work on each machine only, and then two machines would spend one refresh token. "
             "Share the token through Redis or a database, or give each machine a local file and "
-            "a login of its own.",
+            "a login of its own."
         )
     for check, place in ((check_directory, directory), (check_database, path)):
         try:
             check(place)
         except OSError as error:
-            yield Finding(PROBLEM, profile.name, f"{path}: {error}.")
+            yield _problem(f"{path}: {error}.")
 
 
 def _file_system(directory: str) -> str:
@@ -324,22 +317,20 @@ def _file_system(directory: str) -> str:
     return kind
 
 
-def _lock(profile: Profile) -> Iterator[Finding]:
+def _lock(profile: Profile) -> Iterator[_Found]:
     """Take the lock and prepare to save, as a renewal does, then release the lock."""
     slot = profile.store()
     lock = slot.lock()
     try:
         if not lock.acquire(_LEASE):
             by = lock_holder(slot)
-            yield Finding(
-                NOTE,
-                profile.name,
-                f"The lock is taken{f' by {by}' if by else ''}: a renewal is under way, or hangs.",
+            yield _note(
+                f"The lock is taken{f' by {by}' if by else ''}: a renewal is under way, or hangs."
             )
             return
         slot.prepare()
     except TokenError as error:
-        yield Finding(PROBLEM, profile.name, str(error))
+        yield _problem(str(error))
     finally:
         lock.release()
 
@@ -347,7 +338,7 @@ def _lock(profile: Profile) -> Iterator[Finding]:
 # --- the servers -------------------------------------------------------------------------
 
 
-def _check_servers(profile: Profile) -> Iterator[Finding]:
+def _check_servers(profile: Profile) -> Iterator[_Found]:
     """Send a HEAD request, without any secret, to each URL of the profile."""
     grant = profile.grant
     way: dict[str, Any] = {"verify": None, "cert": None, "proxies": None}
@@ -359,43 +350,36 @@ def _check_servers(profile: Profile) -> Iterator[Finding]:
         yield from _server(profile, prefix, way)
 
 
-def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[Finding]:
+def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[_Found]:
     endpoint = Endpoint("url", url, timeout=_SERVER_TIMEOUT, allow_http=True, **way)
     reply = endpoint.exchange("HEAD", {"Accept": "*/*"}, None)
     now = time.time()
     name = endpoint.name
     if isinstance(reply, NoReply):
-        yield Finding(
-            PROBLEM,
-            profile.name,
+        yield _problem(
             f"{name} cannot be reached: {plain(reply.why, ())}. Check the URL, the network, and "
-            "the proxy variables of the environment, which cron does not take from your login.",
+            "the proxy variables of the environment, which cron does not take from your login."
         )
         return
     if reply.status >= 500:
-        yield Finding(
-            NOTE, profile.name, f"{name} answers with status {reply.status}: try again later."
-        )
+        yield _note(f"{name} answers with status {reply.status}: try again later.")
     elif url in profile.grant.urls and 300 <= reply.status < 400:
         target = plain(reply.headers.get("Location") or "no address", ())
-        yield Finding(
-            PROBLEM,
-            profile.name,
+        yield _problem(
             f"{name} redirects to {target}. Redirects are not followed, since that would send the "
-            "secrets to another URL. Give the final URL.",
+            "secrets to another URL. Give the final URL."
         )
     else:
         # A request without a token may well get 401, 404 or 405.
-        yield Finding(GOOD, profile.name, f"{name} answers")
-    yield from _clock(profile, name, moment(reply.headers.get("Date")), now)
+        yield _good(f"{name} answers")
+    yield from _clock(name, moment(reply.headers.get("Date")), now)
 
 
-def _clock(profile: Profile, name: str, theirs: float | None, now: float) -> Iterator[Finding]:
+def _clock(name: str, theirs: float | None, now: float) -> Iterator[_Found]:
     if theirs is not None and abs(theirs - now) > _CLOCK_TOLERANCE:
         apart = abs(theirs - now)
-        yield Finding(
-            NOTE if apart < 60 else PROBLEM,
-            profile.name,
+        found = _note if apart < 60 else _problem
+        yield found(
             f"This machine's clock is {apart:.0f} s {'behind' if theirs > now else 'ahead of'} "
-            f"that of {name}. Lifetimes are counted by the clock: synchronize it with NTP.",
+            f"that of {name}. Lifetimes are counted by the clock: synchronize it with NTP."
         )
