@@ -255,6 +255,13 @@ def test_an_unusable_profile_does_not_hide_the_others(
     assert command("status", "broken")[0] == 3
 
 
+def test_each_mistake_of_a_profile_has_a_line_of_its_own(command: Command, place: Path) -> None:
+    write(place, '[broken]\nprefx = "x"\nheader = 5\n')
+    out = command("status")[1]
+    assert re.search(r"^    \S+: 3 problems:\n      line 2: broken\.prefx: ", out, re.MULTILINE)
+    assert "\n      line 3: broken.header: " in out
+
+
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="nothing lists locks here")
 def test_the_process_that_has_the_lock_is_named_and_not_disturbed(
     command: Command, profile: Path

@@ -117,25 +117,22 @@ def table(
 
     :param colours: the colours of cells, by their text.
     """
-    listed = [
-        ([printable(cell) for cell in row], None if remark is None else printable(remark))
-        for row, remark in rows
-    ]
+    listed = [([printable(cell) for cell in row], remark) for row, remark in rows]
     cells = [columns, *(row for row, _ in listed)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
 
-    def line(row: Sequence[str], colour: str | None = None) -> str:
+    def shown(row: Sequence[str], colour: str | None = None) -> str:
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         # Coloured after padding: the codes for colours take no width.
-        shown = [
+        parts = [
             coloured(text, colour or colours[cell]) if colour or cell in colours else text
             for text, cell in zip(padded, row, strict=True)
         ]
-        return "  ".join(shown).rstrip()
+        return "  ".join(parts).rstrip()
 
-    lines = [line(columns, "dim")]
+    lines = [shown(columns, "dim")]
     for row, remark in listed:
-        lines.append(line(row))
+        lines.append(shown(row))
         if remark:
-            lines.append(f"    {remark}")
+            lines += [f"    {line}" for line in printable_lines(remark).split("\n")]
     return "\n".join(lines)

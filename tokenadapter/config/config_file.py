@@ -158,7 +158,7 @@ def locate() -> str:
     )
     raise ProfileError(
         f"There is no configuration file: {VARIABLE} is not set, and {path} does not exist."
-        f"{ignored} Run `tokenadapter init` to create this one, then edit it:\n\n{EXAMPLE}"
+        f"{ignored} Run `tokenadapter init` to create the one below, then edit it:\n\n{EXAMPLE}"
     )
 
 
