@@ -42,7 +42,7 @@ def perform(options: Namespace) -> int:
     try:
         token = profile.keeper().adopt(given)
     except (TypeError, ValueError) as error:
-        raise _wrong(f"the input is not a token response: {error}") from None
+        raise _wrong(f"is not a token response: {error}") from None
     lack = "" if token.refresh_token else ", without a refresh token"
     sys.stderr.write(f"tokenadapter: {profile.name}: adopted{validity(token)}{lack}\n")
     return 0
@@ -58,7 +58,7 @@ def _given() -> dict[str, Any]:
         text = sys.stdin.read()
     text = text.strip()
     if not text:
-        raise _wrong("the input is empty")
+        raise _wrong("is empty")
     if not text.startswith(("{", "[")):
         mistaken = _mistaken(text)
         if mistaken:
@@ -69,12 +69,12 @@ def _given() -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         # Not the error itself: it contains the input, and so the secrets.
         where = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "the end"
-        raise _wrong(f"the input is not valid JSON (error at {where})") from None
+        raise _wrong(f"is not valid JSON (error at {where})") from None
     if not isinstance(found, dict):
-        raise _wrong(f"the input is a JSON array. {_WANTED}")
+        raise _wrong(f"is a JSON array. {_WANTED}")
     if not found.keys() & {"access_token", "refresh_token"}:
         what = "an error response" if "error" in found else "not a token response"
-        raise _wrong(f"the input is {what}: it has no access_token or refresh_token. {_WANTED}")
+        raise _wrong(f"is {what}: it has no access_token or refresh_token. {_WANTED}")
     return found
 
 
@@ -88,17 +88,17 @@ _QUOTES = "\"'`\u00ab\u00bb\u2018\u2019\u201c\u201d\u201e"
 
 
 def _mistaken(text: str) -> str | None:
-    """Why *text* cannot be a refresh token (RFC 6749 appendix A.17); ``None`` if it can."""
+    """Why *text* cannot be a refresh token (RFC 6749 appendix A.17); ``None`` if it can be one."""
     if text.startswith("<"):
-        return "the input is HTML or XML"
+        return "is HTML or XML"
     if text[0] in _QUOTES or text[-1] in _QUOTES:
-        return "the input is in quotes"
+        return "is in quotes"
     if "://" in text:
-        return "the input contains a URL; the code in the URL after a login is not a token"
+        return "contains a URL; the code in the URL after a login is not a token"
     if re.match(_FORM, text):
-        return "the input is a form, with a name before the value"
+        return "is a form, with a name before the value"
     if len(text.split()) > 1:
-        return "the input is neither a JSON object nor a refresh token, which is one word"
+        return "is neither a JSON object nor a refresh token, which is one word"
     return None
 
 
@@ -114,4 +114,4 @@ def _check_use(profile: Profile) -> None:
 
 
 def _wrong(why: str) -> ProfileError:
-    return ProfileError(f"Nothing was adopted: {why}.")
+    return ProfileError(f"Nothing was adopted: the input {why}.")

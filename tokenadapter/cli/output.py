@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 STDOUT = "Standard output"
-_COLOURS = {"good": "32", "warning": "33", "bad": "31", "dim": "2"}
+_CODES = {"good": "32", "warning": "33", "bad": "31", "dim": "2"}
 
 
 def prepare_streams() -> None:
@@ -105,7 +105,7 @@ def coloured(text: str, colour: str) -> str:
     """*text* in a colour, if standard output is a terminal that shows colours."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
-    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
 
 
 def table(

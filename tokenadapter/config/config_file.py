@@ -54,8 +54,8 @@ client_secret = { file = "billing-secret" }
 """
 """The smallest configuration."""
 
-NAME = "tokenadapter.toml"
-VARIABLE = "TOKENADAPTER_CONFIG"
+_FILE_NAME = "tokenadapter.toml"
+_VARIABLE = "TOKENADAPTER_CONFIG"
 
 
 class ConfigFile:
@@ -142,7 +142,7 @@ def locate() -> str:
     if path is not None:
         if not os.path.exists(path):
             raise ProfileError(
-                f"The file does not exist, but {VARIABLE} names it. Run `tokenadapter init` to "
+                f"The file does not exist, but {_VARIABLE} names it. Run `tokenadapter init` to "
                 "create it.",
                 file=path,
             )
@@ -151,26 +151,26 @@ def locate() -> str:
     if os.path.lexists(path):
         return path
     ignored = (
-        f" The {NAME} in the working directory is not read, since somebody else may have written "
-        f"it. To use it all the same, name it with --config or {VARIABLE}."
-        if os.path.lexists(NAME)
+        f" The {_FILE_NAME} in the working directory is not read, since somebody else may have "
+        f"written it. To use it all the same, name it with --config or {_VARIABLE}."
+        if os.path.lexists(_FILE_NAME)
         else ""
     )
     raise ProfileError(
-        f"There is no configuration file: {VARIABLE} is not set, and {path} does not exist."
+        f"There is no configuration file: {_VARIABLE} is not set, and {path} does not exist."
         f"{ignored} Run `tokenadapter init` to create the one below, then edit it:\n\n{EXAMPLE}"
     )
 
 
 def named_file() -> str | None:
     """The path of the file that the environment names, whether or not it exists."""
-    named = os.environ.get(VARIABLE)
+    named = os.environ.get(_VARIABLE)
     return os.path.abspath(os.path.expanduser(named)) if named else None
 
 
 def users_file() -> str:
     """The path of the user's own configuration file, whether or not it exists."""
-    return os.path.join(_user_directory(), "tokenadapter", NAME)
+    return os.path.join(_user_directory(), "tokenadapter", _FILE_NAME)
 
 
 def _user_directory() -> str:
@@ -208,7 +208,7 @@ def _check_owner(path: str, found: os.stat_result) -> None:
     if found.st_uid not in (0, os.geteuid()):
         raise ProfileError(
             f"The file belongs to another user (uid {found.st_uid}), who could make tokenadapter "
-            f"run any program. Name a file of your own with --config or {VARIABLE}.",
+            f"run any program. Name a file of your own with --config or {_VARIABLE}.",
             file=path,
         )
 
