@@ -100,7 +100,7 @@ def test_while_it_is_presented_the_stored_token_stays_with_an_intent(
 def test_one_that_was_spent_is_not_presented(process: Process, authority: Authority) -> None:
     keeper = process()
     keeper.current()
-    with pytest.raises(errors.RefreshConfigError, match="was spent by an earlier renewal"):
+    with pytest.raises(errors.RefreshConfigError, match="was already spent by an earlier renewal"):
         keeper.adopt({"refresh_token": "refresh-0"})
     assert authority.presented == ["refresh-0"]
 
@@ -196,7 +196,7 @@ def test_what_another_has_adopted_meanwhile_is_not_presented_again(
         shelf.slot = adopted.to_document(), "9-theirs"
 
     authority.asking = another_adopts
-    with pytest.raises(errors.RefreshConfigError, match="was spent by an earlier renewal"):
+    with pytest.raises(errors.RefreshConfigError, match="was already spent by an earlier renewal"):
         keeper.adopt({"refresh_token": login})
     assert keeper.renew(before).access_token == "theirs"
     assert authority.presented == ["refresh-0", login]
@@ -226,7 +226,7 @@ def test_it_does_not_undo_a_logout_that_came_meanwhile(
         shelf.failing = lambda step: step == failing
 
     authority.asking = log_out
-    with pytest.raises(errors.RefreshConfigError, match="was spent by an earlier renewal"):
+    with pytest.raises(errors.RefreshConfigError, match="was already spent by an earlier renewal"):
         keeper.adopt({"refresh_token": login})
     assert record(shelf).token is None
     assert authority.presented == ["refresh-0", login]

@@ -137,7 +137,7 @@ def test_a_file_that_changed_its_size_is_not_sent_again(tmp_path, change):
         prepared = prepare(file, limit=LIMIT)
         sent(prepared.payload)
         path.write_bytes(change)
-        with pytest.raises(NotReplayable, match="changed its size"):
+        with pytest.raises(NotReplayable, match="size of the file changed"):
             prepared.rewind()
 
 
@@ -171,7 +171,7 @@ def test_a_mapped_file_is_drawn_like_a_file(tmp_path):
 
 
 class Iterables:
-    """Many shapes of one body of pieces, each to be drawn but once."""
+    """Many shapes of one body of pieces, each to be read only once."""
 
     @staticmethod
     def generator(pieces):

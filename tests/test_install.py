@@ -469,7 +469,7 @@ assert requests.get(api).ok
         (HTTPAdapter(), "a TokenAdapter can be installed, not <requests"),
         (
             TokenAdapter("https://api.example.com/", fixed("x"), inner=HTTPAdapter()),
-            "has an inner adapter: leave it out, because each session sends with its own",
+            "has an inner adapter: omit inner=, because each session sends with its own adapter",
         ),
     ],
 )

@@ -51,20 +51,23 @@ MESSAGES: dict[str, tuple[dict[str, Any], int, str]] = {
     "SaveFailed": (
         {"token": "ba7816bf", "error": "Disk full."},
         logging.CRITICAL,
-        "token ba7816bf is not saved: Disk full.; this process uses it and goes on trying",
+        (
+            "token ba7816bf could not be saved: Disk full.; this process uses the token and "
+            "retries the save"
+        ),
     ),
     "StoreFailed": (
         {"error": "Disk full."},
         logging.WARNING,
-        "the token is kept in memory only: Disk full. (said once)",
+        "the token is kept in memory only: Disk full. (logged once)",
     ),
     "FirstTokenUnused": (
         {"store": "MemoryStore()"},
         logging.WARNING,
         (
-            "MemoryStore() holds a token that did not begin with the configured refresh token: "
-            "the stored one is used. To use the configured one, hand it to TokenKeeper.adopt() or "
-            "`tokenadapter adopt NAME` (logged once)"
+            "MemoryStore() holds a token that does not descend from the configured refresh token. "
+            "The stored token is used. To use the configured refresh token, pass it to "
+            "TokenKeeper.adopt() or `tokenadapter adopt NAME` (logged once)"
         ),
     ),
     "StepUpNeeded": (
@@ -78,16 +81,13 @@ MESSAGES: dict[str, tuple[dict[str, Any], int, str]] = {
             "max_age": 60,
         },
         logging.WARNING,
-        (
-            "more than a token needed: 403 for GET https://a/b: insufficient_scope, "
-            "scope 'write', max_age 60"
-        ),
+        ("step-up needed: 403 for GET https://a/b: insufficient_scope, scope 'write', max_age 60"),
     ),
     "ScopeNarrowed": (
         {"missing": "admin write"},
         logging.WARNING,
         (
-            "the server granted less than was asked for: the token is without the scope "
+            "the server granted less than was requested: the token lacks the scope "
             "'admin write' (logged once)"
         ),
     ),
@@ -95,8 +95,8 @@ MESSAGES: dict[str, tuple[dict[str, Any], int, str]] = {
         {"token": "ba7816bf"},
         logging.WARNING,
         (
-            "token ba7816bf is saved without the other fields of its response: they are too "
-            "large, too deeply nested, or no JSON"
+            "token ba7816bf is saved without the extra fields of its response: they are too "
+            "large, too deeply nested, or not JSON"
         ),
     ),
     "RefreshCallbackFailed": (
@@ -125,7 +125,7 @@ def test_an_event_is_told_to_the_listener_and_as_a_sentence_to_the_log(
 
 def test_a_token_that_ends_with_the_process_is_told_as_lost() -> None:
     event = events.SaveFailed(token="ba7816bf", error="Disk full.", lost=True)
-    assert str(event).endswith("Disk full.; the process ends, and it is lost")
+    assert str(event).endswith("Disk full.; this process is ending, and the token is lost")
 
 
 def test_an_event_cannot_be_changed() -> None:

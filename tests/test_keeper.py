@@ -607,7 +607,7 @@ def test_a_caller_that_gives_up_does_not_cancel_the_renewal(new_keeper, authorit
     keeper = new_keeper()
     answer = threading.Event()
     authority.asking = lambda: answer.wait(10)
-    with pytest.raises(errors.LockTimeout, match="goes on"):
+    with pytest.raises(errors.LockTimeout, match="continues"):
         keeper.current(timeout=0.01)
     run = keeper._errands.flight.under_way()
     answer.set()
@@ -737,7 +737,7 @@ def test_another_first_refresh_token_in_the_configuration_is_a_way_out(new_keepe
     assert new_keeper(configured).current().access_token == "access-11"
     assert new_keeper(configured).current().access_token == "access-11"
     # The process with the old configuration may be another user's.
-    with pytest.raises(errors.RefreshConfigError, match="began with another refresh token"):
+    with pytest.raises(errors.RefreshConfigError, match="descends from another refresh token"):
         keeper.renew(first)
 
 
@@ -1573,7 +1573,7 @@ def test_to_adopt_remembers_what_the_store_has_forgotten(new_keeper, shelf, auth
     keeper.adopt(authority.issue())
     keeper.refresh()
     shelf.slot, shelf.notes = backup, set()
-    with pytest.raises(errors.RefreshConfigError, match="was spent by an earlier renewal"):
+    with pytest.raises(errors.RefreshConfigError, match="was already spent by an earlier renewal"):
         keeper.adopt({"access_token": "again", "refresh_token": "refresh-2"})
     keeper.adopt({"access_token": "other", "refresh_token": "refresh-9"})
     assert document(shelf)["token"]["refresh_token"] == "refresh-9"
@@ -1660,7 +1660,8 @@ def test_who_is_given_what_others_renewed_is_told_that_it_is_new(new_keeper, she
 def test_who_waits_looks_ever_less_often_and_says_how_long_it_was(new_keeper, shelf, clock):
     shelf.holder = shelf.lock()
     with pytest.raises(
-        errors.LockTimeout, match=r"^Others have held the lock of Shelf\(\), or awaited .* for 1\.0"
+        errors.LockTimeout,
+        match=r"^Other threads or .* the lock of Shelf\(\), or waited .* for 1\.0",
     ):
         new_keeper(lock_timeout=1.0).current()
     # Three quarters of each pause, since the dice say so.
@@ -1835,7 +1836,7 @@ def test_three_programs_that_ask_for_different_things_do_not_renew_for_ever(new_
                 new_keeper(source).current()
             clock.go_on(10)
     assert sum(len(source.presented) for source in sources) == 3
-    with pytest.raises(errors.RefreshConfigError, match=r"^Programs that share Shelf\(\) ask for"):
+    with pytest.raises(errors.RefreshConfigError, match=r"^Programs that share Shelf\(\) request"):
         new_keeper(sources[0]).current()
 
 
@@ -1895,7 +1896,7 @@ def test_a_spent_refresh_token_is_not_adopted_again(new_keeper, authority, shelf
     second = keeper.renew(keeper.current())
     for slot in (shelf.slot, None):
         shelf.slot = slot
-        with pytest.raises(errors.RefreshConfigError, match=r"spent .* renewal in Shelf\(\): "):
+        with pytest.raises(errors.RefreshConfigError, match=r"spent .* renewal in Shelf\(\)\. "):
             keeper.adopt(old_cache)
     assert keeper.current() == second
 
@@ -2224,7 +2225,7 @@ def test_adopting_within_a_renewal_does_not_wait_for_itself(new_keeper, authorit
 
     authority.asking = asking
     keeper.current()
-    assert "from within the renewal" in str(raised[0])
+    assert "from within the renewal in progress" in str(raised[0])
 
 
 def a_token(previous: Token | None) -> str:
@@ -2251,10 +2252,10 @@ def test_what_cannot_be_pickled_is_named(authority):
     text = told(on_refresh=lambda token: None)
     assert text.startswith("The on_refresh of the TokenKeeper cannot be pickled: test_what_cannot")
     assert text.endswith(
-        "<lambda>. Give a function of a module or an object that can be, or make the keeper anew "
-        "in the other process."
+        "<lambda>. Pass a function of a module or a picklable object, or create the keeper in the "
+        "other process."
     )
-    assert "The source of the TokenKeeper cannot be pickled: Authority. Give" in told(authority)
+    assert "The source of the TokenKeeper cannot be pickled: Authority. Pass" in told(authority)
 
 
 def test_a_forked_child_has_a_helper_of_its_own(new_keeper):

@@ -496,7 +496,7 @@ def test_an_answer_without_a_time_was_issued_when_it_was_asked_for(
 
 def test_what_is_no_token_is_told_by_its_kind(plain: Desk) -> None:
     plain.grant.fetch = lambda credential, previous: 5  # type: ignore[assignment, method-assign, return-value]
-    with pytest.raises(errors.RefreshConfigError, match=r"no token: it returned int\. What"):
+    with pytest.raises(errors.RefreshConfigError, match=r"no token: it returned int\. Nothing"):
         plain.present()
 
 
@@ -673,7 +673,7 @@ def test_without_the_store_a_failure_holds_and_a_success_frees(plain: Desk) -> N
     plain.grant.script = [DOWN]
     with pytest.raises(errors.RefreshTemporarilyFailed):
         plain.presenter.present_alone(LOST)
-    with pytest.raises(errors.RefreshTemporarilyFailed, match="Nobody asks again"):
+    with pytest.raises(errors.RefreshTemporarilyFailed, match="Next attempt in"):
         plain.presenter.present_alone(LOST)
     assert plain.grant.presented == ["client"]
     plain.clock.go_on(10)

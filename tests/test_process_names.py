@@ -163,5 +163,5 @@ def test_another_machine_has_another_name_and_another_boot() -> None:
 
 
 def test_people_are_told_the_process_and_its_host() -> None:
-    assert process_names.described("web-2:4711:1:2:3:nonce") == "process 4711 on web-2"
-    assert process_names.described("whoever") == "whoever"
+    assert process_names.display_name("web-2:4711:1:2:3:nonce") == "process 4711 on web-2"
+    assert process_names.display_name("whoever") == "whoever"

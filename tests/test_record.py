@@ -506,7 +506,7 @@ def test_what_is_empty_is_not_written() -> None:
 def test_any_json_object_is_a_record_or_a_value_error(reader: Any, document: Any) -> None:
     for one in (reader, 1):
         candidate = document | {"format": 1, "oldest_reader": one}
-        with pytest.raises(ValueError, match=r"^a later version|^it cannot be read as a record"):
+        with pytest.raises(ValueError, match=r"^a newer version|^it is not a valid record"):
             Record.from_document(candidate)
 
 
@@ -639,7 +639,7 @@ def test_of_a_record_of_the_future_what_is_new_at_the_top_is_kept_and_below_it_i
 
 
 def test_a_record_that_is_for_later_versions_only_is_refused() -> None:
-    told = r"^a later version wrote it, for readers of format 2 and above$"
+    told = r"^a newer version wrote it, and reading it requires format 2$"
     with pytest.raises(ValueError, match=told):
         Record.from_document(PAST | {"format": 3, "oldest_reader": 2})
 
@@ -666,7 +666,7 @@ def test_a_record_that_is_for_later_versions_only_is_refused() -> None:
     ],
 )
 def test_what_is_no_record_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"^it cannot be read as a record \(\w+\)$"):
+    with pytest.raises(ValueError, match=r"^it is not a valid record \(\w+\)$"):
         Record.from_document(EMPTY.to_document() | wrong)
 
 

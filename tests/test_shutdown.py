@@ -532,7 +532,7 @@ def test_a_handler_that_raises_nothing_is_called_at_once(stage):
 
 def test_nothing_is_presented_when_the_process_is_ending(stage, monkeypatch):
     monkeypatch.setattr(shutdown, "_is_ending", True)
-    with pytest.raises(RefreshTemporarilyFailed, match="This process is ending"):
+    with pytest.raises(RefreshTemporarilyFailed, match="This process is shutting down"):
         stage.keeper().current()
     monkeypatch.undo()
     assert stage.server.stats.token_requests == 0
@@ -551,7 +551,7 @@ def test_uvicorn_that_stops_gets_a_new_token_only_for_requests_that_it_waits_for
     before = signal.signal(signal.SIGTERM, server.handle_exit)
     try:
         server.should_exit = True
-        with pytest.raises(RefreshTemporarilyFailed, match="This process is ending"):
+        with pytest.raises(RefreshTemporarilyFailed, match="This process is shutting down"):
             stage.keeper().current()
         assert stage.server.stats.token_requests == 0
         server.server_state.tasks.add(request := object())

@@ -18,7 +18,7 @@ from tokenadapter.testing import TokenServer
 from tokenadapter.token import Token
 
 Process = Callable[..., TokenKeeper]
-REFUSED = "began with another refresh token"
+REFUSED = "descends from another refresh token"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["described", "has_died", "is_elsewhere", "this_process"]
+__all__ = ["display_name", "has_died", "is_elsewhere", "this_process"]
 
 # By process ID: a forked child inherits this, and needs a name of its own.
 _NAMES: dict[int, str] = {}
@@ -51,7 +51,7 @@ def is_elsewhere(name: str) -> bool:
     return theirs[4] != ours[4] and theirs[0] != ours[0]
 
 
-def described(name: str) -> str:
+def display_name(name: str) -> str:
     """The process *name*, for people."""
     parts = _parts(name)
     return name if parts is None else f"process {parts[1]} on {parts[0]}"

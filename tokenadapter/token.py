@@ -296,14 +296,16 @@ def _check_text(name: str, value: object) -> None:
 def _check_secret(name: str, value: str) -> None:
     _check_text(name, value)
     if not (value.isascii() and value.isprintable()):
-        raise ValueError(f"{name} holds more than printable ASCII, perhaps a line end")
+        raise ValueError(
+            f"{name} contains characters other than printable ASCII, perhaps a line break"
+        )
 
 
 def _checked_time(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
     if not abs(value) < _FURTHEST:
-        raise ValueError(f"{name} is no POSIX timestamp in seconds")
+        raise ValueError(f"{name} is not a POSIX timestamp in seconds")
     return float(value)
 
 

@@ -158,18 +158,18 @@ def checked_store(name: str, store: T) -> T:
     methods = ("load", "save", "lock")
     if isinstance(store, type):
         raise TypeError(
-            f"{name} is a store such as FileStore('~/token.json'), not the class "
+            f"{name} must be a store such as FileStore('~/token.json'), not the class "
             f"{store.__name__}: call the class"
         )
     if not all(callable(getattr(store, method, None)) for method in methods):
         # Not what it is: bytes may be a URL with a password.
         raise TypeError(
-            f"{name} is a store such as FileStore('~/token.json'), not {type(store).__name__}"
+            f"{name} must be a store such as FileStore('~/token.json'), not {type(store).__name__}"
         )
     if hasattr(store, "reserve") and not hasattr(store, "glimpse"):
         raise TypeError(
-            f"{type(store).__name__} has claim() but no glimpse(): processes that wait for a claim "
-            "would load the whole record at each look. Add a method glimpse() that tells at little "
-            "cost whether the slot was written, or remove claim()."
+            f"{type(store).__name__} has reserve() but no glimpse(): processes that wait for a "
+            "reservation would load the whole record at each look. Add a method glimpse() that "
+            "cheaply detects whether the slot was written, or remove reserve()."
         )
     return store

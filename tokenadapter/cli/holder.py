@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from tokenadapter.process_names import described
+from tokenadapter.process_names import display_name
 
 if TYPE_CHECKING:
     from tokenadapter.protocols import TokenStore
@@ -27,7 +27,7 @@ def holder(store: TokenStore) -> str | None:
         path = getattr(lock, "path", None)
         return None if path is None else _holder_of_file(path)
     told: str | None = tell()
-    return None if told is None else described(told)
+    return None if told is None else display_name(told)
 
 
 def _holder_of_file(path: str) -> str | None:

@@ -143,6 +143,6 @@ def _failure(
     awaited: float | None = None
     for waiter in () if getattr(store, "lock_ends_with_holder", False) else intent.awaited:
         if now < waiter.until and not process_names.has_died(waiter.process):
-            who, awaited = process_names.described(waiter.process), waiter.until - now
+            who, awaited = process_names.display_name(waiter.process), waiter.until - now
             cause = f"The lock of {who} lapsed, and it may still await its answer."
     return {"cause": cause, "ago": max(now - intent.first_sent, 0.0), "held_for": awaited}

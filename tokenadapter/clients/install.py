@@ -185,11 +185,11 @@ def _fitted(found: BaseAdapter, url: str) -> BaseAdapter:
 def _signers(adapters: Sequence[TokenAdapter]) -> tuple[Signer, ...]:
     for adapter in adapters:
         if not isinstance(adapter, TokenAdapter):
-            raise TypeError(f"a TokenAdapter can be installed, not {adapter!r}")
+            raise TypeError(f"only a TokenAdapter can be installed, not {adapter!r}")
         if adapter.inner is not None:
             raise TypeError(
-                f"{adapter!r} has an inner adapter: leave it out, because each session sends with "
-                "its own"
+                f"{adapter!r} has an inner adapter: omit inner=, because each session sends with "
+                "its own adapter"
             )
     return tuple(map(Signer, adapters))
 

@@ -57,8 +57,8 @@ def retrofit(
     check_names("retrofit", others, parameters(TokenAdapter) or others)
     if others:
         raise TypeError(
-            f"{', '.join(sorted(others))}: what is retrofitted does the sending, with settings of "
-            "its own"
+            f"retrofit() does not take {', '.join(sorted(others))}: the session or pool sends the "
+            "requests with its own settings"
         )
     adapter = TokenAdapter(prefix, source, **ours)
     if isinstance(target, Session):
@@ -120,8 +120,8 @@ class _Mounts:
         if not (isinstance(found, TokenAdapter) and found.covers(url)):
             self.undo()
             raise TypeError(
-                f"{type(session).__name__} does not look at what is mounted on it: make it use "
-                "the adapter in its own way, or see tokenadapter.installed()"
+                f"{type(session).__name__} ignores mounted adapters: pass it the adapter in the "
+                "way that it supports, or use tokenadapter.installed()"
             )
 
     def undo(self) -> None:

@@ -226,8 +226,9 @@ def with_token(
     try:
         if adapter.stays_here and is_proxied(pool):
             raise UnsafeTarget(
-                f"A proxy would read the token for {adapter.prefix}: send it past the proxy, or "
-                "pass allow_http=True if everyone on the way may read it."
+                f"A proxy could read the token for {adapter.prefix}. The request was not sent. "
+                "Bypass the proxy, or pass allow_http=True if everyone on the way may read the "
+                "token."
             )
         hop = Hop(pool, request, url, headers, plain, once)
         answer = adapter.around(hop).send(request, timeout=_timeout(pool, how))

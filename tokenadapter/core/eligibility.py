@@ -53,7 +53,7 @@ class Eligibility:
         for backoff, time in ((record.backoff, now), (self._own_hold, self._runtime.monotonic())):
             left = 0.0 if backoff is None else backoff.remaining(time)
             if backoff is not None and left > 0 and self._is_meant(backoff, record):
-                raise messages.held(backoff, left, self._runtime.wall())
+                raise messages.backing_off(backoff, left, self._runtime.wall())
 
     def credential(self, view: View) -> Credential:
         """The credential to present now.
@@ -79,13 +79,13 @@ class Eligibility:
         if record.tombstones:
             stone = record.tombstone(self.digest(record, credential))
             if stone is not None:
-                return messages.dead(stone)
+                return messages.refused(stone)
         if credential.single_use and store.is_copy:
             return messages.private_copy()
         if credential.opaque:
             return self._objection_to_function(view, credential)
         if credential.single_use and self.is_spent(view, credential.secret):
-            return messages.lost(store)
+            return messages.record_lost(store)
         return None
 
     def _objection_to_function(self, view: View, credential: Credential) -> TokenError | None:
@@ -94,7 +94,7 @@ class Eligibility:
             self._forced = None
             return None
         is_forced = self._content(view) == self._forced
-        return None if is_forced else messages.begun_before(self._slot.store)
+        return None if is_forced else messages.function_may_repeat(self._slot.store)
 
     def is_awaited(self, view: View, credential: Credential) -> bool:
         """Whether a process may still get the answer to what the intent announces, so that nobody
@@ -110,7 +110,7 @@ class Eligibility:
             for one in waiters:
                 if self._runtime.is_elsewhere(one.process):
                     left = one.until - slot.now(view)
-                    raise messages.locked_apart(slot.store, one.process, left)
+                    raise messages.lock_is_local(slot.store, one.process, left)
             return False
         if not waiters:
             return False

@@ -89,7 +89,7 @@ class Presenter:
             return self._present(lock, view, credential, previous, serve_unsaved)
         with self._runtime.presenting(self._grant.deadline) as may_begin:
             if not may_begin:
-                raise messages.ending()
+                raise messages.process_ending()
             return self._present(lock, view, credential, previous, serve_unsaved)
 
     def _present(
@@ -136,7 +136,7 @@ class Presenter:
                 seconds=self._runtime.monotonic() - started,
             )
         elif credential.adopted:
-            raise messages.spent_before(self._slot.store)
+            raise messages.already_spent(self._slot.store)
         return saved
 
     def present_alone(self, trouble: Exception) -> View | None:

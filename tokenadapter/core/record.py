@@ -469,7 +469,7 @@ class Record(Value):
         reader = document.get("oldest_reader")
         if isinstance(reader, int) and reader > _FORMAT:
             raise ValueError(
-                f"a later version wrote it, for readers of format {reader!s:.20} and above"
+                f"a newer version wrote it, and reading it requires format {reader!s:.20}"
             )
         try:
             return cls(
@@ -496,7 +496,7 @@ class Record(Value):
                 others={name: document[name] for name in document if name not in _KEYS},
             )
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise ValueError(f"it cannot be read as a record ({type(error).__name__})") from None
+            raise ValueError(f"it is not a valid record ({type(error).__name__})") from None
 
 
 def digest(salt: str, kind: str, secret: str) -> str:

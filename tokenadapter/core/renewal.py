@@ -130,7 +130,7 @@ class Renewal:
             while lock.confirm():
                 view = self._slot.look()
                 if self._eligibility.is_spent(view, secret):
-                    raise messages.spent_before(self._slot.store)
+                    raise messages.already_spent(self._slot.store)
                 if not has_presented:
                     # Somebody vouches for it: what was refused once may be tried again.
                     key = self._eligibility.digest(view.record, credential)
@@ -328,12 +328,12 @@ class Renewal:
         if dict(record.requested) == dict(ours):
             return record.token
         if record.conflicts(ours, self._slot.now(view)):
-            raise messages.asked_for_otherwise(self._slot.store, record.requested, ours)
+            raise messages.requests_differ(self._slot.store, record.requested, ours)
         return None
 
     def _refuse_foreign(self, view: View) -> None:
         if view.is_foreign:
-            raise messages.begun_otherwise(self._slot.store)
+            raise messages.other_first_token(self._slot.store)
 
     def _raise_if_hopeless(self, view: View) -> None:
         """Fail at once, without lock and network, where a renewal could only fail."""
@@ -349,7 +349,7 @@ class Renewal:
     def _adopted(self, view: View, token: Token) -> Record:
         refresh = token.refresh_token
         if refresh is not None and self._eligibility.is_spent(view, refresh):
-            raise messages.spent_before(self._slot.store)
+            raise messages.already_spent(self._slot.store)
         # By the earlier of the times that it may be: no token is taken for younger than it is.
         offset = self._slot.stamp(view) - self._runtime.wall()
         expires_at = None if token.expires_at is None else token.expires_at + offset
@@ -427,7 +427,7 @@ class Renewal:
         while runtime.monotonic() < began + self._lock_timeout and not runtime.exiting():
             yield pause * (0.5 + runtime.random() / 2)
             pause = min(pause * 1.5, longest)
-        raise messages.locked(self._slot.store, runtime.monotonic() - began)
+        raise messages.lock_timed_out(self._slot.store, runtime.monotonic() - began)
 
     def _rest(self, seconds: float, view: View) -> bool:
         """Sleep, and tell whether there may be news of the slot since *view*: at once, if that can

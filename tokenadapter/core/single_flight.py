@@ -161,7 +161,7 @@ class SingleFlight(Generic[T]):
         except BaseException as error:
             # SystemExit and its like are for this thread alone.
             self._land(run)
-            run.fail(messages.ended(error))
+            run.fail(messages.worker_ended(error))
             raise
         else:
             self._land(run)

@@ -187,12 +187,12 @@ class Slot:
         try:
             record = Record.from_document(document)
         except ValueError as error:
-            raise messages.unreadable(self.store, str(error)) from None
+            raise messages.unreadable_record(self.store, str(error)) from None
         if dict(record.owner) != dict(self._grant.owner):
             if record.is_blank():
                 # What somebody else, or a misspelt configuration, left before it had a token.
                 return self._new_record()
-            raise messages.of_another(self.store, record.owner, self._grant.owner)
+            raise messages.wrong_owner(self.store, record.owner, self._grant.owner)
         return record
 
     def _remember(self, record: Record) -> None:

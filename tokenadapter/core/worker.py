@@ -125,7 +125,7 @@ class RenewalWorker:
                 continue
             is_rejected = outcome.token.is_same(need.rejected)
             if is_saving and (is_rejected or self._holder.left() <= 0):
-                raise messages.unsaved(self._store)
+                raise messages.not_saved(self._store)
             if outcome.distrusted or not is_rejected:
                 return outcome
 
@@ -136,7 +136,7 @@ class RenewalWorker:
         """
         under_way = self.flight.under_way()
         if under_way is not None and under_way.is_mine():
-            raise messages.reentered()
+            raise messages.reentrant_call()
         began = self._runtime.monotonic()
         results: list[T] = []
 
@@ -156,9 +156,9 @@ class RenewalWorker:
 
     def _wait(self, run: Run[Any], end: float, began: float) -> None:
         if not run.is_settled() and run.is_mine():
-            raise messages.reentered()
+            raise messages.reentrant_call()
         if not run.wait(end - self._runtime.monotonic()):
-            raise messages.too_slow(self._store, end - began)
+            raise messages.renewal_timed_out(self._store, end - began)
 
     def _has_time_left(self, error: Exception, end: float) -> bool:
         """Whether *error* says only that an earlier caller's time to wait was over."""

@@ -131,11 +131,11 @@ def _file_size(body: Any) -> int | None:
 def _go_back(body: Any, start: int, size: int | None) -> None:
     body.seek(start)
     if _file_size(body) != size:
-        raise NotReplayable("the file changed its size while it was sent")
+        raise NotReplayable("the size of the file changed while it was sent")
 
 
 def _refuse() -> None:
-    raise NotReplayable("the body can be drawn but once, and recording is turned off")
+    raise NotReplayable("the body can be read only once, and recording is turned off")
 
 
 BLOCK = 65536
@@ -152,7 +152,7 @@ class NotReplayable(OSError):
     own retries then end in an :class:`~urllib3.exceptions.UnrewindableBodyError`, with this one as
     the cause, instead of sending less.
 
-    :ivar reason: why, as a clause: "the file changed its size while it was sent".
+    :ivar reason: why, as a clause: "the size of the file changed while it was sent".
     """
 
     def __init__(self, reason: str) -> None:
@@ -248,7 +248,7 @@ class Recorder:
         try:
             size = self._size + memoryview(data).nbytes
             if size > self._limit:
-                self._give_up(f"the body is longer than the {self._limit} bytes that are recorded")
+                self._give_up(f"the body is longer than the replay limit of {self._limit} bytes")
                 return
             if size > MEMORY:
                 self._move_to_disk()

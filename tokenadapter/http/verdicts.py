@@ -186,18 +186,18 @@ def _statuses(given: int | Collection[int]) -> tuple[int, ...]:
     statuses = _several("status", given, int, "an HTTP status")
     for status in statuses:
         if not 100 <= status <= 999:
-            raise ValueError(f"{status!r} is no HTTP status: one has three digits")
+            raise ValueError(f"{status!r} is not an HTTP status of three digits")
     return statuses
 
 
 def _members(given: Mapping[str, Scalar | Collection[Scalar]]) -> dict[str, tuple[Scalar, ...]]:
     if not isinstance(given, Mapping):
-        raise TypeError(f"json is a mapping of paths to values, not {given!r}")
+        raise TypeError(f"json must be a mapping of paths to values, not {given!r}")
     if not given:
-        raise ValueError("json is empty: say what stands in the answer when a token has expired")
+        raise ValueError("json is empty: name what the response contains when a token has expired")
     for path in given:
         if not isinstance(path, str):
-            raise TypeError(f"json has a key that is no path: {path!r}")
+            raise TypeError(f"json has a key that is not a path: {path!r}")
     return {
         path: _several(f"json[{path!r}]", value, (str, int, float, NoneType), "a text or number")
         for path, value in given.items()
@@ -209,10 +209,10 @@ def _several(name: str, given: Any, kind: type | tuple[type, ...], word: str) ->
     several = isinstance(given, Collection) and not isinstance(given, str | bytes | Mapping)
     values = tuple(given) if several else (given,)
     if not values:
-        raise ValueError(f"{name} is empty: no answer could fit")
+        raise ValueError(f"{name} is empty: no response could match")
     for value in values:
         if not isinstance(value, kind):
-            raise TypeError(f"{name} is {word}, or a collection of them, not {value!r}")
+            raise TypeError(f"{name} must be {word}, or a collection of them, not {value!r}")
     return values
 
 
