@@ -140,7 +140,7 @@ def test_the_answer_that_another_awaits_is_awaited_first(
     before = Record.from_document(document)
     waiter = Waiter("another", clock.now + 3)
     key = digest(before.salt, "refresh_token", "refresh-1")
-    shelf.slot = before.presenting(key, clock.now, waiter).to_document(), tag
+    shelf.slot = before.with_intent(key, clock.now, waiter).to_document(), tag
     began = clock.now
     process().adopt({"refresh_token": log_in(authority)})
     assert clock.now >= began + 3
@@ -166,7 +166,7 @@ def lose_lock_to_a_renewal(shelf: Shelf, clock: Clockwork) -> None:
     """The store forgets who has the lock, and somebody else renews what is stored."""
     token = Token("theirs", refresh_token="theirs", issued_at=clock.now)
     shelf.holder = None
-    shelf.slot = record(shelf).minted(token, {}, clock.now).to_document(), "9-theirs"
+    shelf.slot = record(shelf).with_new_token(token, {}, clock.now).to_document(), "9-theirs"
 
 
 def test_what_it_brings_replaces_what_others_have_renewed_meanwhile(
@@ -192,7 +192,7 @@ def test_what_another_has_adopted_meanwhile_is_not_presented_again(
     def another_adopts() -> None:
         token = Token("theirs", refresh_token="theirs", issued_at=clock.now)
         shelf.holder = None
-        adopted = record(shelf).minted(token, {}, clock.now, spent_hash(login), begins=True)
+        adopted = record(shelf).with_new_token(token, {}, clock.now, spent_hash(login), begins=True)
         shelf.slot = adopted.to_document(), "9-theirs"
 
     authority.asking = another_adopts

@@ -84,7 +84,7 @@ def test_a_client_is_who_it_is_and_what_it_asks_for_in_whatever_order(
     def hashed(client: str, requested: dict[str, str]) -> str:
         eligibility = choice_of(slot, clock)
         eligibility._grant.client_credential, eligibility._grant.requested = client, requested  # type: ignore[misc]
-        return eligibility.client(record)
+        return eligibility.client_hash(record)
 
     ours = hashed("me", {"scope": "a", "resource": "b"})
     assert ours == hashed("me", {"resource": "b", "scope": "a"})
@@ -99,19 +99,21 @@ def test_a_hold_of_our_own_binds_whomever_it_is_bound_to_until_there_is_another_
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     eligibility = choice_of(slot, clock)
-    eligibility.back_off_alone(record, Backoff(0.0, 5.0, 3, "somebody", "temporary", None, "Down."))
-    assert eligibility.step_after(record) == 4
+    eligibility.remember_backoff(
+        record, Backoff(0.0, 5.0, 3, "somebody", "temporary", None, "Down.")
+    )
+    assert eligibility.next_step(record) == 4
     clock.go_on(4.9)
     with pytest.raises(RefreshTemporarilyFailed, match=r"^Down"):
         eligibility.raise_if_backing_off(record, 0.0)
     eligibility.raise_if_backing_off(record._replace(token=OTHER), 0.0)
-    assert eligibility.step_after(record) == 1
+    assert eligibility.next_step(record) == 1
     eligibility.raise_if_backing_off(record, 0.0)  # others have renewed since
 
 
 def test_a_hold_of_our_own_ends(slot: Slot, clock: Clockwork, record: Record) -> None:
     eligibility = choice_of(slot, clock)
-    eligibility.back_off_alone(record, Backoff(0.0, 5.0, 3))
+    eligibility.remember_backoff(record, Backoff(0.0, 5.0, 3))
     clock.go_on(5.0)
     eligibility.raise_if_backing_off(record, 0.0)
 
@@ -128,7 +130,7 @@ def test_a_refusal_of_our_own_binds_until_there_is_another_token(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     eligibility, view = choice_of(slot, clock, PASSWORD), view_of(slot, record)
-    eligibility.refuse_alone(record, PASSWORD, REFUSED)
+    eligibility.remember_refusal(record, PASSWORD, REFUSED)
     for _ in range(2):
         eligibility.raise_if_backing_off(record, 0.0)
         assert refusal(eligibility, view) == "Refused."
@@ -140,13 +142,13 @@ def test_a_refresh_token_that_was_refused_to_us_stays_dead_until_it_is_pardoned(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     eligibility, view = choice_of(slot, clock, FIRST), view_of(slot, record)
-    eligibility.refuse_alone(record, FIRST, REFUSED)
+    eligibility.remember_refusal(record, FIRST, REFUSED)
     eligibility.raise_if_backing_off(record._replace(token=OTHER), 0.0)
     eligibility.clear_refusals("another refresh token")
     assert refusal(eligibility, view) == "Refused."
     eligibility.clear_refusals("refresh-0")
     assert refusal(eligibility, view) is None
-    eligibility.refuse_alone(record, FIRST, REFUSED)
+    eligibility.remember_refusal(record, FIRST, REFUSED)
     eligibility.clear_refusals()
     assert refusal(eligibility, view) is None
 
@@ -159,7 +161,7 @@ def test_the_first_that_nothing_speaks_against_is_presented(
 ) -> None:
     eligibility = choice_of(slot, clock, FIRST, PASSWORD)
     assert eligibility.credential(view_of(slot, record)) is FIRST
-    dead = record.refused(
+    dead = record.with_refusal(
         eligibility.digest(record, FIRST), FIRST.kind, 1.0, error=None, cause="Dead."
     )
     assert eligibility.credential(view_of(slot, dead)) is PASSWORD
@@ -174,16 +176,16 @@ def test_of_two_objections_that_to_the_stored_refresh_token_is_told(
     eligibility = choice_of(slot, clock, *order)
     for credential, cause in ((stored, "Stored."), (FIRST, "Configured.")):
         key = eligibility.digest(record, credential)
-        record = record.refused(key, "refresh_token", 1.0, error=None, cause=cause)
+        record = record.with_refusal(key, "refresh_token", 1.0, error=None, cause=cause)
     assert refusal(eligibility, view_of(slot, record)) == "Stored."
 
 
 def test_without_the_store_only_what_spends_nothing_is_presented(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
-    assert choice_of(slot, clock, FIRST).credential_that_spends_nothing() is None
+    assert choice_of(slot, clock, FIRST).harmless_credential() is None
     eligibility = choice_of(slot, clock, FIRST, PASSWORD)
-    assert eligibility.credential_that_spends_nothing() is PASSWORD
-    eligibility.refuse_alone(record, PASSWORD, REFUSED)
+    assert eligibility.harmless_credential() is PASSWORD
+    eligibility.remember_refusal(record, PASSWORD, REFUSED)
     with pytest.raises(ReauthRequired, match="Refused"):
-        eligibility.credential_that_spends_nothing()
+        eligibility.harmless_credential()

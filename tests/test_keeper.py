@@ -858,7 +858,7 @@ def test_after_a_declared_grace_a_process_that_has_died_keeps_nobody_from_sendin
     record = Record.from_document(document(lapsing))
     key = digest(record.salt, "refresh_token", "refresh-1")
     killed = Waiter("killed", clock.now + BELIEVED)
-    lapsing.slot = (record.presenting(key, clock.now, killed).to_document(), "9-killed")
+    lapsing.slot = (record.with_intent(key, clock.now, killed).to_document(), "9-killed")
     clock.dead.add("killed")
     clock.go_on(authority.grace)
     began = clock.now
@@ -912,7 +912,7 @@ def test_an_intent_within_the_grace_does_not_end_the_belief_in_the_one_before(
         record = Record.from_document(document(lapsing))
         key = digest(record.salt, "refresh_token", "refresh-1")
         killed = Waiter("killed", clock.now + BELIEVED)
-        lapsing.slot = (record.presenting(key, clock.now, killed).to_document(), "9-killed")
+        lapsing.slot = (record.with_intent(key, clock.now, killed).to_document(), "9-killed")
         clock.dead.add("killed")
         clock.go_on(authority.grace)
         return other.renew(first)
@@ -1967,7 +1967,7 @@ def test_an_adopted_refresh_token_may_be_tried_again_and_no_other(new_keeper, sh
 
     def refuse():
         for credential in dead:
-            choice.refuse_alone(shelf_record, credential, no)
+            choice.remember_refusal(shelf_record, credential, no)
 
     keeper.current()
     shelf_record = keeper._slot.look().record

@@ -115,12 +115,12 @@ def plain() -> Desk:
 
 
 def held(view: View) -> Record:
-    return view.record.unknown(Backoff(view.read_at, 9.0, 1, cause="Theirs."))
+    return view.record.with_unknown_outcome(Backoff(view.read_at, 9.0, 1, cause="Theirs."))
 
 
 def renewed(view: View) -> Record:
     token = Token("theirs", issued_at=view.read_at, refresh_token="theirs")
-    return view.record.minted(token, {}, view.read_at)
+    return view.record.with_new_token(token, {}, view.read_at)
 
 
 def token_of(view: View | None) -> str | None:
@@ -168,7 +168,7 @@ def test_who_has_lost_the_lock_leaves_the_announcement_of_who_has_it(desk: Desk)
         view = desk.other.look()
         key = desk.eligibility.digest(view.record, FIRST)
         theirs = Waiter(desk.clock.process(), desk.clock.wall() + 60)
-        desk.other.write(view, view.record.presenting(key, desk.clock.wall(), theirs))
+        desk.other.write(view, view.record.with_intent(key, desk.clock.wall(), theirs))
 
     desk.shelf.prepare = lose_lock  # type: ignore[method-assign]
     assert desk.present() is None
@@ -186,7 +186,7 @@ def test_of_what_was_spent_only_what_may_come_back_is_remembered_for_good(desk: 
     assert desk.stored["spent"] == [spent_hash("refresh-0")]
     view = desk.slot.look()
     adopted = Token("adopted", refresh_token="refresh-2", issued_at=view.read_at)
-    desk.slot.write(view, view.record.adopted(adopted, {}, view.read_at))
+    desk.slot.write(view, view.record.with_adopted_token(adopted, {}, view.read_at))
     for _ in range(2):
         desk.present()
     assert desk.shelf.marks[2:] == [
@@ -272,7 +272,7 @@ def test_a_token_is_saved_where_others_began_a_record_anew(desk: Desk) -> None:
 
 def test_a_token_is_not_saved_where_somebody_gave_it_up(desk: Desk) -> None:
     desk.present()
-    desk.intrude(lambda view: view.record.forgotten(view.read_at))
+    desk.intrude(lambda view: view.record.without_token(view.read_at))
     assert desk.present() is None
     assert "token" not in desk.stored
 
@@ -385,7 +385,7 @@ def test_a_late_answer_counts_while_another_refresh_token_is_presented(
 
     def announced(view: View) -> Record:
         key = digest(view.record.salt, "refresh_token", "handed in")
-        return view.record.presenting(key, view.read_at, Waiter("other", view.read_at + 9))
+        return view.record.with_intent(key, view.read_at, Waiter("other", view.read_at + 9))
 
     desk.intrude(announced, takes_lock=True)
     assert token_of(desk.present()) == name
@@ -406,7 +406,7 @@ def announced_again(view: View) -> Record:
     intent = view.record.intent
     assert intent is not None
     until = intent.awaited[-1].until + 20
-    return view.record.presenting(intent.credential, view.read_at, Waiter("other", until))
+    return view.record.with_intent(intent.credential, view.read_at, Waiter("other", until))
 
 
 @pytest.mark.parametrize("keeps", [True, False])
@@ -432,7 +432,7 @@ def answered_first(view: View) -> Record:
     token = view.record.token
     assert token is not None
     theirs = token.replace(access_token="theirs")
-    return view.record.minted(theirs, {}, view.read_at, intent=view.record.intent)
+    return view.record.with_new_token(theirs, {}, view.read_at, intent=view.record.intent)
 
 
 def test_who_gets_an_answer_after_another_token_is_awaited_no_more(desk: Desk) -> None:
@@ -516,7 +516,9 @@ def test_what_is_no_token_may_have_spent_the_refresh_token(desk: Desk, answer: A
 # --- a failure -------------------------------------------------------------------------------
 
 
-def presenting(desk: Desk, failure: Exception, change: Callable[[View], Record], **how: Any) -> Any:
+def presenting(
+    desk: Desk, failure: Exception, change: Callable[[View], Record], **how: Any
+) -> Any:
     """What comes of a presentation that fails while somebody else writes."""
     desk.grant.script = [failure]
     desk.intrude(change, **how)
@@ -662,7 +664,7 @@ def test_while_a_grace_lasts_there_is_another_try(
 
 def test_without_the_store_its_trouble_is_told_and_the_token_is_ours_alone(plain: Desk) -> None:
     plain.grant.requested = {"scope": "a"}
-    view = plain.presenter.present_alone(errors.StoreError("No such host."))
+    view = plain.presenter.present_without_store(errors.StoreError("No such host."))
     assert token_of(view) == "access-1"
     assert view is not None
     assert (view.tag, view.record.requested) == (None, {"scope": "a"})
@@ -672,18 +674,18 @@ def test_without_the_store_its_trouble_is_told_and_the_token_is_ours_alone(plain
 def test_without_the_store_a_failure_holds_and_a_success_frees(plain: Desk) -> None:
     plain.grant.script = [DOWN]
     with pytest.raises(errors.RefreshTemporarilyFailed):
-        plain.presenter.present_alone(LOST)
+        plain.presenter.present_without_store(LOST)
     with pytest.raises(errors.RefreshTemporarilyFailed, match="Next attempt in"):
-        plain.presenter.present_alone(LOST)
+        plain.presenter.present_without_store(LOST)
     assert plain.grant.presented == ["client"]
     plain.clock.go_on(10)
-    assert token_of(plain.presenter.present_alone(LOST)) == "access-1"
-    assert plain.eligibility.step_after(plain.slot.nowhere().record) == 1
+    assert token_of(plain.presenter.present_without_store(LOST)) == "access-1"
+    assert plain.eligibility.next_step(plain.slot.empty_view().record) == 1
     assert plain.told() == ["StoreFailed"]
 
 
 def test_without_the_store_what_would_be_spent_is_not_presented(desk: Desk) -> None:
-    assert desk.presenter.present_alone(LOST) is None
+    assert desk.presenter.present_without_store(LOST) is None
     assert desk.grant.presented == []
     assert desk.events == []
 

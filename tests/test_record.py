@@ -72,11 +72,11 @@ def changed(before: Record, after: Record) -> set[str]:
 
 
 def present(record: Record, credential: str, now: float = NOW) -> Record:
-    return record.presenting(credential, now, Waiter("host:1", now + 12))
+    return record.with_intent(credential, now, Waiter("host:1", now + 12))
 
 
 def refuse(record: Record, credential: str, kind: str = "refresh_token") -> Record:
-    return record.refused(credential, kind, NOW, error="invalid_grant", cause="No.")
+    return record.with_refusal(credential, kind, NOW, error="invalid_grant", cause="No.")
 
 
 TOKEN = Token("access", issued_at=NOW, expires_at=NOW + 60)
@@ -115,7 +115,7 @@ def test_the_intent_for_another_credential_begins_anew() -> None:
 def test_a_minted_token_ends_the_intent_and_the_hold_and_nothing_else(
     record: Record, token: Token, requested: dict[str, str], spent: str | None
 ) -> None:
-    after = record.minted(token, requested, NOW, spent)
+    after = record.with_new_token(token, requested, NOW, spent)
     assert (after.token, after.requested, after.intent, after.backoff) == (
         token,
         requested,
@@ -134,28 +134,28 @@ def test_what_was_asked_for_before_is_remembered_when_it_changes(
     expected = [past for past in record.replaced if past.requested != requested]
     if record.token is not None and record.requested != requested:
         expected.append(Replaced(record.requested, NOW))
-    assert record.minted(token, requested, NOW).replaced == tuple(expected)
+    assert record.with_new_token(token, requested, NOW).replaced == tuple(expected)
 
 
 def ask(record: Record, scope: str, now: float = NOW) -> Record:
-    return record.minted(NEXT, {"scope": scope}, now)
+    return record.with_new_token(NEXT, {"scope": scope}, now)
 
 
 def test_who_asks_again_for_what_was_just_replaced_is_told_of_a_conflict() -> None:
     record = ask(ask(EMPTY, "a"), "b")
-    assert record.conflicts({"scope": "a"}, NOW)
-    assert not record.conflicts({"scope": "b"}, NOW)
-    assert not record.conflicts({"scope": "c"}, NOW)
+    assert record.was_replaced_lately({"scope": "a"}, NOW)
+    assert not record.was_replaced_lately({"scope": "b"}, NOW)
+    assert not record.was_replaced_lately({"scope": "c"}, NOW)
 
 
 def test_a_conflict_ends_with_the_token_or_after_an_hour() -> None:
     record = ask(ask(EMPTY, "a"), "b")
     long_lived = record._replace(token=NEXT.replace(expires_at=None))
     for one in (record, long_lived):
-        assert one.conflicts({"scope": "a"}, NOW + 3599)
-        assert not one.conflicts({"scope": "a"}, NOW + 3600)
-    assert not record._replace(token=None).conflicts({"scope": "a"}, NOW)
-    assert not record._replace(token=TOKEN).conflicts({"scope": "a"}, NOW + 60)
+        assert one.was_replaced_lately({"scope": "a"}, NOW + 3599)
+        assert not one.was_replaced_lately({"scope": "a"}, NOW + 3600)
+    assert not record._replace(token=None).was_replaced_lately({"scope": "a"}, NOW)
+    assert not record._replace(token=TOKEN).was_replaced_lately({"scope": "a"}, NOW + 60)
 
 
 def test_each_of_many_that_quarrel_is_told() -> None:
@@ -176,7 +176,7 @@ def test_a_spent_credential_is_remembered_for_good_and_once(
 ) -> None:
     after = record
     for spent in [*marks, None, *marks]:
-        after = after.minted(TOKEN, {}, NOW, spent)
+        after = after.with_new_token(TOKEN, {}, NOW, spent)
     assert after.spent[: len(record.spent)] == record.spent
     assert set(after.spent) == {*record.spent, *marks}
     added = after.spent[len(record.spent) :]
@@ -187,7 +187,7 @@ def test_a_spent_credential_is_remembered_for_good_and_once(
 def test_an_adopted_token_is_a_new_beginning_but_what_is_spent_or_dead_stays_so(
     record: Record, token: Token, requested: dict[str, str]
 ) -> None:
-    after = record.adopted(token, requested, NOW)
+    after = record.with_adopted_token(token, requested, NOW)
     assert after == Record(
         record.owner,
         requested,
@@ -206,9 +206,9 @@ def test_an_adopted_token_is_a_new_beginning_but_what_is_spent_or_dead_stays_so(
 def test_a_chain_that_begins_with_a_refresh_token_says_so_and_any_other_goes_on(
     record: Record, token: Token, seed: str
 ) -> None:
-    goes_on = record.minted(token, {}, NOW, begins=True)
+    goes_on = record.with_new_token(token, {}, NOW, begins=True)
     assert (goes_on.origin, goes_on.seeds) == (record.origin, record.seeds)
-    after = record.minted(token, {}, NOW, begins=True, origin=seed, seeds=(f"{seed}1",))
+    after = record.with_new_token(token, {}, NOW, begins=True, origin=seed, seeds=(f"{seed}1",))
     assert after.began_with(seed)
     assert after.began_with(f"{seed}1")
     assert not after.began_with(f"{seed}2")
@@ -216,7 +216,7 @@ def test_a_chain_that_begins_with_a_refresh_token_says_so_and_any_other_goes_on(
 
 @given(records)
 def test_a_token_that_is_given_up_leaves_only_what_is_spent_or_dead(record: Record) -> None:
-    assert record.forgotten(NOW) == Record(
+    assert record.without_token(NOW) == Record(
         record.owner,
         record.requested,
         record.salt,
@@ -233,7 +233,7 @@ def test_to_restore_a_record_changes_only_what_others_have_learned(
     record: Record, found: Record
 ) -> None:
     record = record._replace(token=TOKEN)
-    after = record.restored(found)
+    after = record.restored_over(found)
     assert changed(record, after) <= {"tombstones", "backoff"}
     assert after.tombstones[: len(record.tombstones)] == record.tombstones
     assert after.backoff in (record.backoff, found.backoff)
@@ -246,24 +246,24 @@ def test_what_was_refused_or_held_since_a_record_was_seen_stays_when_it_is_resto
 
     seen = EMPTY._replace(token=TOKEN)
     for at in (NOW - 1, NOW):  # before the token was issued, and gone since
-        assert seen.restored(found(at)) == seen
-    later = seen.restored(found(NOW + 1))
+        assert seen.restored_over(found(at)) == seen
+    later = seen.restored_over(found(NOW + 1))
     assert (later.token, later.tombstones) == (TOKEN, found(NOW + 1).tombstones)
     assert later.backoff == found(NOW + 1).backoff
     # Of two, the later one counts; and what is known already is not noted twice.
-    assert later.restored(found(NOW + 2)).backoff == found(NOW + 2).backoff
-    assert later.restored(found(NOW + 0.5)).backoff == later.backoff
-    assert later.restored(found(NOW + 2)).tombstones == later.tombstones
+    assert later.restored_over(found(NOW + 2)).backoff == found(NOW + 2).backoff
+    assert later.restored_over(found(NOW + 0.5)).backoff == later.backoff
+    assert later.restored_over(found(NOW + 2)).tombstones == later.tombstones
     many = tuple(Tombstone(str(n), "password", "invalid_grant", NOW + 1) for n in range(8))
-    kept = later.restored(found(NOW)._replace(tombstones=many)).tombstones
+    kept = later.restored_over(found(NOW)._replace(tombstones=many)).tombstones
     assert kept == many
 
 
 def test_what_is_adopted_is_not_dead_whatever_was_thought_of_it() -> None:
     refused = refuse(EMPTY, digest("salt", "refresh_token", "def"))
-    assert refused.adopted(TOKEN.replace(refresh_token="def"), {}, NOW).tombstones == ()
-    assert refused.adopted(TOKEN.replace(refresh_token="ghi"), {}, NOW).tombstones != ()
-    assert refused.adopted(TOKEN, {}, NOW).tombstones != ()
+    assert refused.with_adopted_token(TOKEN.replace(refresh_token="def"), {}, NOW).tombstones == ()
+    assert refused.with_adopted_token(TOKEN.replace(refresh_token="ghi"), {}, NOW).tombstones != ()
+    assert refused.with_adopted_token(TOKEN, {}, NOW).tombstones != ()
 
 
 @given(records)
@@ -277,7 +277,7 @@ def test_a_pardon_ends_every_refusal_and_hold_and_nothing_else(record: Record) -
 def test_a_refusal_puts_a_tombstone_in_place_of_the_intent(
     record: Record, credential: str, kind: str
 ) -> None:
-    after = present(record, credential).refused(
+    after = present(record, credential).with_refusal(
         credential, kind, NOW, error="invalid_grant", cause="No."
     )
     again = record.intent is not None and record.intent.credential == credential
@@ -314,14 +314,14 @@ def test_a_credential_that_is_refused_again_keeps_one_tombstone_the_latest() -> 
 def test_unprocessed_leaves_everything_as_before_the_presentation_but_for_a_hold(
     before: Record, credential: str
 ) -> None:
-    after = present(before, credential).unprocessed(before, HOLD)
+    after = present(before, credential).with_intent_withdrawn(before, HOLD)
     assert after == before._replace(backoff=HOLD)
 
 
 def test_an_intent_of_a_record_that_is_gone_means_nothing_in_the_next_one() -> None:
     before = present(EMPTY, "one")
     anew = present(EMPTY._replace(salt="other"), "two")
-    assert anew.unprocessed(before, HOLD).intent is None
+    assert anew.with_intent_withdrawn(before, HOLD).intent is None
 
 
 @given(records, hashes)
@@ -329,7 +329,7 @@ def test_after_an_unknown_outcome_the_intent_stays_and_nobody_awaits_the_answer(
     before: Record, credential: str
 ) -> None:
     mine = Waiter("host:2", NOW + 20)
-    after = before.presenting(credential, NOW, mine).unknown(HOLD, mine)
+    after = before.with_intent(credential, NOW, mine).with_unknown_outcome(HOLD, mine)
     assert after.intent is not None
     assert after.intent.credential == credential
     assert mine not in after.intent.awaited
@@ -366,7 +366,7 @@ def test_a_hold_is_bound_to_one_or_to_nobody() -> None:
 
 @given(records)
 def test_distrust_binds_the_token_that_was_refused_when_new(record: Record) -> None:
-    after = record.distrusting(TOKEN, NOW, 0.5)
+    after = record.with_distrust(TOKEN, NOW, 0.5)
     assert after.distrust is not None
     assert after.distrust.binds(TOKEN.fingerprint, NOW + 4.9)
     assert not after.distrust.binds(NEXT.fingerprint, NOW + 4.9)
@@ -376,16 +376,16 @@ def test_distrust_binds_the_token_that_was_refused_when_new(record: Record) -> N
 def test_distrust_grows_from_token_to_token_until_it_is_long_past() -> None:
     record, now, spans = EMPTY, NOW, []
     for token in (TOKEN, NEXT, TOKEN):
-        record = record.distrusting(token, now, 0.5).minted(token, {}, now)
+        record = record.with_distrust(token, now, 0.5).with_new_token(token, {}, now)
         assert record.distrust is not None
         spans.append(record.distrust.duration)
         now += record.distrust.duration
     assert spans == [5, 10, 20]
-    record = record.distrusting(TOKEN, now + 600, 0.5)
+    record = record.with_distrust(TOKEN, now + 600, 0.5)
     assert record.distrust is not None
     assert record.distrust.duration == 5
     # Ten minutes count from its end.
-    again = record.distrusting(TOKEN, now + 600 + 5 + 599, 0.5)
+    again = record.with_distrust(TOKEN, now + 600 + 5 + 599, 0.5)
     assert again.distrust is not None
     assert again.distrust.duration == 10
 
@@ -489,7 +489,7 @@ def test_a_text_that_is_shown_is_one_line_and_cut() -> None:
 def test_a_record_of_an_earlier_version_counts_from_now_on() -> None:
     document = EMPTY.to_document()
     assert Record.from_document(document).generation == 0
-    assert Record.from_document(document).minted(TOKEN, {}, NOW).generation == 1
+    assert Record.from_document(document).with_new_token(TOKEN, {}, NOW).generation == 1
 
 
 def test_what_is_empty_is_not_written() -> None:
@@ -515,11 +515,13 @@ def use(record: Record) -> None:
     token = record.token or TOKEN
     record.is_blank()
     record.ttl(NOW)
-    record.conflicts({"scope": "a"}, NOW)
-    record.without_refusals().adopted(token, {}, NOW).to_document()
+    record.was_replaced_lately({"scope": "a"}, NOW)
+    record.without_refusals().with_adopted_token(token, {}, NOW).to_document()
     hash((record.origin, record.spent))
     refuse(present(record, "one"), "one").to_document()
-    record.distrusting(token, NOW, 0.5).minted(token, {}, NOW, "remember_spent").to_document()
+    record.with_distrust(token, NOW, 0.5).with_new_token(
+        token, {}, NOW, "remember_spent"
+    ).to_document()
     for backoff in (record.backoff, record.distrust):
         if backoff is not None:
             backoff.binds("me", NOW)
@@ -632,7 +634,11 @@ def test_of_a_record_of_the_future_what_is_new_at_the_top_is_kept_and_below_it_i
     assert record._replace(format=1, others={}, token=None) == Record.from_document(PAST)._replace(
         token=None
     )
-    for after in (present(record, "one"), record.minted(NEXT, {}, NOW), record.forgotten(NOW)):
+    for after in (
+        present(record, "one"),
+        record.with_new_token(NEXT, {}, NOW),
+        record.without_token(NOW),
+    ):
         written = after.to_document()
         assert {name: written[name] for name in new} == new
         assert written["oldest_reader"] == 1
@@ -709,10 +715,10 @@ TRANSITIONS: list[Callable[[Record], Record]] = [
     lambda record: present(record, REFRESH),
     lambda record: refuse(record, PASSWORD, "password"),
     lambda record: refuse(record, REFRESH),
-    lambda record: record.minted(NEXT, {"scope": "b"}, NOW, spent_hash("s3cr3t-refresh")),
-    lambda record: record.adopted(TOKEN.replace(refresh_token="s3cr3t-other"), {}, NOW),
-    lambda record: record.unknown(HOLD),
-    lambda record: record.distrusting(NEXT, NOW, 60.0),
+    lambda record: record.with_new_token(NEXT, {"scope": "b"}, NOW, spent_hash("s3cr3t-refresh")),
+    lambda record: record.with_adopted_token(TOKEN.replace(refresh_token="s3cr3t-other"), {}, NOW),
+    lambda record: record.with_unknown_outcome(HOLD),
+    lambda record: record.with_distrust(NEXT, NOW, 60.0),
 ]
 
 

@@ -79,7 +79,7 @@ def other(shelf: Shaky, clock: Clockwork) -> Slot:
 
 def minted(view: View, access_token: str) -> Record:
     token = Token(access_token, issued_at=view.read_at, expires_at=view.read_at + 3600)
-    return view.record.minted(token, {}, view.read_at)
+    return view.record.with_new_token(token, {}, view.read_at)
 
 
 def fill(slot: Slot, access_token: str = "abc") -> View:
@@ -137,7 +137,7 @@ def test_nobody_knows_when_during_a_look_the_store_read_its_clock(
 def test_a_view_of_nowhere_goes_by_our_clock(slot: Slot, shelf: Shaky, clock: Clockwork) -> None:
     fill(slot)
     shelf.failing = lambda step: True
-    view = slot.nowhere()
+    view = slot.empty_view()
     assert view.tag is None
     assert times(view) == (clock.now, clock.ticks, clock.now, 0)
     assert view.record == Record(Authority.owner, Authority.requested, view.record.salt)
@@ -155,7 +155,7 @@ def test_a_record_that_cannot_be_read_is_told_and_left_as_it_is(
     slot: Slot, shelf: Shaky, document: dict[str, Any]
 ) -> None:
     shelf.slot = (document, "1-x")
-    told = r"^Shelf\(\) holds something .* use: .* (format|record).* It was left as it was"
+    told = r"^Shelf\(\) holds a record .* read: .* (format|record).* was left unchanged"
     with pytest.raises(StoreError, match=told):
         slot.look()
     assert shelf.slot == (document, "1-x")
@@ -377,7 +377,7 @@ def test_the_store_is_told_how_long_the_record_is_worth_keeping(
     view = fill(slot)
     clock.go_on(600)
     view = slot.write(view, view.record)
-    slot.write(view, view.record.unknown(Backoff(view.read_at, 5.0, 1)))
+    slot.write(view, view.record.with_unknown_outcome(Backoff(view.read_at, 5.0, 1)))
     assert [save.ttl for save in shelf.saves] == [3600, 3000, None]
 
 
@@ -417,7 +417,7 @@ def test_a_write_that_failed_is_not_remembered(slot: Slot, shelf: Shaky) -> None
 
 def test_a_record_without_a_token_is_not_worth_remembering(slot: Slot, shelf: Shaky) -> None:
     view = slot.look()
-    slot.write(view, view.record.unknown(Backoff(view.read_at, 5.0, 1)))
+    slot.write(view, view.record.with_unknown_outcome(Backoff(view.read_at, 5.0, 1)))
     shelf.slot = None
     assert slot.look().record.backoff is None
 
@@ -425,7 +425,7 @@ def test_a_record_without_a_token_is_not_worth_remembering(slot: Slot, shelf: Sh
 def test_what_was_given_up_does_not_come_back(slot: Slot, other: Slot, shelf: Shaky) -> None:
     view = fill(slot)
     other.look()
-    slot.write(view, view.record.forgotten(view.read_at))
+    slot.write(view, view.record.without_token(view.read_at))
     for one in (slot, other):
         assert token_in(one.look()) is None
     shelf.slot = None
@@ -458,7 +458,7 @@ def test_a_slot_that_was_set_back_is_seen_as_it_was_before_that(
 ) -> None:
     if is_first:
         view = slot.look()
-        slot.write(view, view.record.presenting("first", view.read_at, Waiter("p", 0.0)))
+        slot.write(view, view.record.with_intent("first", view.read_at, Waiter("p", 0.0)))
     else:
         fill(slot, "old")
     backup = shelf.slot
@@ -469,15 +469,15 @@ def test_a_slot_that_was_set_back_is_seen_as_it_was_before_that(
     shelf.slot = backup
     assert backup is not None
     view = slot.look()
-    assert (view.record, view.tag, view.lags) == (known.record, backup[1], True)
-    assert not known.lags
+    assert (view.record, view.tag, view.was_reset) == (known.record, backup[1], True)
+    assert not known.was_reset
     # As often as one looks, until it is written back.
-    assert slot.look().lags
+    assert slot.look().was_reset
     written = slot.write(view, view.record)
-    assert (written.record, written.lags) == (known.record, False)
+    assert (written.record, written.was_reset) == (known.record, False)
     for one in (slot, other):
         assert content(one.look()) == content(written)
-        assert not one.look().lags
+        assert not one.look().was_reset
 
 
 def test_who_knows_more_has_the_last_word(
@@ -493,10 +493,10 @@ def test_who_knows_more_has_the_last_word(
     assert token_in(view) == "older"
     other.write(view, view.record)
     view = slot.look()
-    assert (token_in(view), view.lags) == ("newest", True)
+    assert (token_in(view), view.was_reset) == ("newest", True)
     slot.write(view, view.record)
     view = other.look()
-    assert (token_in(view), view.lags) == ("newest", False)
+    assert (token_in(view), view.was_reset) == ("newest", False)
 
 
 def test_an_adopted_token_counts_though_the_one_before_it_was_issued_later(
@@ -508,14 +508,14 @@ def test_an_adopted_token_counts_though_the_one_before_it_was_issued_later(
     other.look()
     view = slot.look()
     clock.go_on(1)
-    slot.write(view, view.record.adopted(logged_in, {}, view.read_at))
+    slot.write(view, view.record.with_adopted_token(logged_in, {}, view.read_at))
     shelf.slot = None
     # By a process that did not see the adoption.
     view = other.look()
     assert token_in(view) == "renewed"
     other.write(view, view.record)
     view = slot.look()
-    assert (token_in(view), view.lags) == ("adopted", True)
+    assert (token_in(view), view.was_reset) == ("adopted", True)
 
 
 @pytest.mark.parametrize("writes", [1, 5])
@@ -531,7 +531,7 @@ def test_what_was_renewed_since_the_slot_was_set_back_is_not_overwritten(
         theirs = renew(other, clock, "theirs")
     view = slot.look()
     assert content(view) == content(theirs)
-    assert not view.lags
+    assert not view.was_reset
 
 
 def test_a_record_that_somebody_began_anew_is_not_overwritten(
@@ -545,7 +545,7 @@ def test_a_record_that_somebody_began_anew_is_not_overwritten(
     theirs = fill(other, "theirs")
     view = slot.look()
     assert content(view) == content(theirs)
-    assert not view.lags
+    assert not view.was_reset
 
 
 def test_a_clock_that_was_set_back_makes_no_slot_lag(
@@ -556,7 +556,7 @@ def test_a_clock_that_was_set_back_makes_no_slot_lag(
     theirs = fill(other, "theirs")
     view = slot.look()
     assert content(view) == content(theirs)
-    assert not view.lags
+    assert not view.was_reset
 
 
 def test_who_renewed_as_often_since_is_not_behind_whatever_the_clock_says(
@@ -581,7 +581,7 @@ def test_a_record_that_was_moved_here_is_not_behind_itself(
     theirs = {name: value for name, value in shelf.slot[0].items() if name != "generation"}
     shelf.slot = (theirs, "1")
     later = slot.look()
-    assert (later.record, later.lags) == (view.record._replace(generation=0), False)
+    assert (later.record, later.was_reset) == (view.record._replace(generation=0), False)
 
 
 def test_who_goes_on_from_what_a_slot_was_set_back_to_does_not_hide_it(
@@ -594,9 +594,9 @@ def test_who_goes_on_from_what_a_slot_was_set_back_to_does_not_hide_it(
     view = other.look()
     for number in range(5):
         view = other.write(
-            view, view.record.presenting("abc", view.read_at + number, Waiter("p", 0.0))
+            view, view.record.with_intent("abc", view.read_at + number, Waiter("p", 0.0))
         )
-    assert (token_in(slot.look()), slot.look().lags) == ("new", True)
+    assert (token_in(slot.look()), slot.look().was_reset) == ("new", True)
 
 
 def test_a_slot_that_was_set_back_tells_what_others_were_told_since(
@@ -609,7 +609,7 @@ def test_a_slot_that_was_set_back_tells_what_others_were_told_since(
     clock.go_on(1)
     view = other.look()
     backoff = Backoff(view.read_at, 5.0, 1)
-    other.write(view, view.record.unknown(backoff))
+    other.write(view, view.record.with_unknown_outcome(backoff))
     assert (token_in(slot.look()), slot.look().record.backoff) == ("new", backoff)
     shelf.slot = None
     assert (token_in(slot.look()), slot.look().record.backoff) == ("new", None)
@@ -623,8 +623,8 @@ def test_a_slot_that_is_set_back_during_a_write_is_seen_to_be(
     view = renew(slot, clock, "new")
     shelf.slot = backup
     with pytest.raises(Conflict) as caught:
-        slot.write(view, view.record.unknown(Backoff(view.read_at, 5.0, 1)))
-    assert caught.value.view.lags
+        slot.write(view, view.record.with_unknown_outcome(Backoff(view.read_at, 5.0, 1)))
+    assert caught.value.view.was_reset
     assert caught.value.view.record == view.record
 
 

@@ -58,7 +58,7 @@ def uses_before_saving(patch: pytest.MonkeyPatch) -> None:
 
     def late(self: Any, lock: Any, view: Any, before: Any, minted: Any, *rest: Any) -> Any:
         *_, serve_unsaved = rest
-        record = view.record.minted(minted.token, self._grant.requested, view.read_at)
+        record = view.record.with_new_token(minted.token, self._grant.requested, view.read_at)
         serve_unsaved(view._replace(record=record))
         return save(self, lock, view, before, minted, *rest)
 
@@ -94,7 +94,7 @@ def writes_no_intent(patch: pytest.MonkeyPatch) -> None:
     def announce(self: Any, lock: Any, view: Any, credential: Any, waiter: Any) -> Any:
         return view if lock.confirm() else None
 
-    patch.setattr(Presenter, "_announce", announce)
+    patch.setattr(Presenter, "_write_intent", announce)
 
 
 def writes_no_tombstone(patch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def writes_no_tombstone(patch: pytest.MonkeyPatch) -> None:
     def refused(self: Record, *details: Any, **names: Any) -> Record:
         return self._replace(intent=None, backoff=None)
 
-    patch.setattr(Record, "refused", refused)
+    patch.setattr(Record, "with_refusal", refused)
 
 
 def leaves_no_mark(patch: pytest.MonkeyPatch) -> None:
@@ -149,16 +149,16 @@ def compares_and_then_swaps(patch: pytest.MonkeyPatch) -> None:
 
 def writes_over_its_successor(patch: pytest.MonkeyPatch) -> None:
     """An answer that comes late is saved, whoever has renewed meanwhile."""
-    patch.setattr(Presenter, "_is_still_ours", lambda self, *details: True)
+    patch.setattr(Presenter, "_is_unrenewed", lambda self, *details: True)
 
 
 def takes_what_is_adopted_for_a_renewal(patch: pytest.MonkeyPatch) -> None:
     """What a refresh token that was handed in brings is worth nothing if others have renewed."""
 
     def is_still_ours(self: Any, view: Any, before: Any, credential: Any, minted: Any) -> bool:
-        return bool(self._is_still_ours(view, before, credential))
+        return bool(self._is_unrenewed(view, before, credential))
 
-    patch.setattr(Presenter, "_still_counts", is_still_ours)
+    patch.setattr(Presenter, "_is_worth_saving", is_still_ours)
 
 
 def goes_back_with_the_store(patch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def renews_what_is_fresh(patch: pytest.MonkeyPatch) -> None:
 
 def counts_from_the_answer(patch: pytest.MonkeyPatch) -> None:
     """A token lives from when it comes, not from when it was asked for."""
-    ask = Presenter._ask
+    ask = Presenter._fetch
 
     def late(self: Any, view: Any, *details: Any) -> Any:
         answer = ask(self, view, *details)
@@ -199,7 +199,7 @@ def counts_from_the_answer(patch: pytest.MonkeyPatch) -> None:
         later = token.replace(issued_at=now, expires_at=now + token.lifetime)
         return answer._replace(token=later)
 
-    patch.setattr(Presenter, "_ask", late)
+    patch.setattr(Presenter, "_fetch", late)
 
 
 def only_watches(patch: pytest.MonkeyPatch) -> None:
@@ -233,30 +233,32 @@ def takes_unknown_for_unprocessed(patch: pytest.MonkeyPatch) -> None:
     def unknown(self: Record, backoff: Any, *details: Any) -> Record:
         return self._replace(intent=None, backoff=backoff)
 
-    patch.setattr(Record, "unknown", unknown)
+    patch.setattr(Record, "with_unknown_outcome", unknown)
 
 
 def takes_unprocessed_for_unknown(patch: pytest.MonkeyPatch) -> None:
     """What was not sent may have been spent."""
     patch.setattr(
-        Record, "unprocessed", lambda self, before, backoff: self._replace(backoff=backoff)
+        Record,
+        "with_intent_withdrawn",
+        lambda self, before, backoff: self._replace(backoff=backoff),
     )
 
 
 def does_not_wait_as_told(patch: pytest.MonkeyPatch) -> None:
     """A server that says when to come again is asked sooner."""
-    backoff = Presenter._backoff
+    backoff = Presenter._new_backoff
 
     def soon(self: Any, view: Any, failure: Any) -> Any:
         failure.retry_after = None
         return backoff(self, view, failure)
 
-    patch.setattr(Presenter, "_backoff", soon)
+    patch.setattr(Presenter, "_new_backoff", soon)
 
 
 def blames_all_for_one_client(patch: pytest.MonkeyPatch) -> None:
     """A client that was refused holds all others."""
-    patch.setattr(Eligibility, "_is_meant", lambda self, backoff, record: True)
+    patch.setattr(Eligibility, "_applies", lambda self, backoff, record: True)
 
 
 def spends_without_the_store(patch: pytest.MonkeyPatch) -> None:
@@ -265,7 +267,7 @@ def spends_without_the_store(patch: pytest.MonkeyPatch) -> None:
     def anything(self: Any) -> Any:
         return next(iter(self._grant.credentials(self._own_token)), None)
 
-    patch.setattr(Eligibility, "credential_that_spends_nothing", anything)
+    patch.setattr(Eligibility, "harmless_credential", anything)
 
 
 def trusts_functions(patch: pytest.MonkeyPatch) -> None:
@@ -281,7 +283,7 @@ def trusts_functions(patch: pytest.MonkeyPatch) -> None:
 def gives_up_what_cannot_be_saved(patch: pytest.MonkeyPatch) -> None:
     """A new token is not saved if that does not succeed at once."""
     patch.setattr(SimulatedMachine, "is_helper", lambda self: False)
-    patch.setattr(presentation, "_LAST_TRIES", -1.0)
+    patch.setattr(presentation, "_SAVE_ATTEMPTS_FOR", -1.0)
 
 
 def lets_the_lease_lapse(patch: pytest.MonkeyPatch) -> None:
@@ -300,7 +302,7 @@ def lets_the_lease_lapse(patch: pytest.MonkeyPatch) -> None:
 
 def renews_what_was_refused_when_new(patch: pytest.MonkeyPatch) -> None:
     """Each refusal costs a renewal."""
-    patch.setattr(Record, "distrusting", lambda self, token, now, u: self)
+    patch.setattr(Record, "with_distrust", lambda self, token, now, u: self)
 
 
 def remembers_after_a_fork(patch: pytest.MonkeyPatch) -> None:
@@ -322,19 +324,19 @@ def waits_for_its_parents_thread(patch: pytest.MonkeyPatch) -> None:
 
 def quarrels(patch: pytest.MonkeyPatch) -> None:
     """Programs that ask for different things replace each other's token."""
-    patch.setattr(Record, "conflicts", lambda self, requested, now: False)
+    patch.setattr(Record, "was_replaced_lately", lambda self, requested, now: False)
 
 
 def believes_nobody(patch: pytest.MonkeyPatch) -> None:
     """Who has got the lock takes any earlier holder for dead."""
-    patch.setattr(Eligibility, "is_awaited", lambda self, view, credential: False)
+    patch.setattr(Eligibility, "is_answer_pending", lambda self, view, credential: False)
 
 
 def believes_for_ever(patch: pytest.MonkeyPatch) -> None:
     """An answer is awaited until its process is known to have died."""
 
     def awaits(self: Any, waiter: Any, intent: Any, view: Any) -> bool:
-        return bool(waiter != self._ended)
+        return bool(waiter != self._ended_wait)
 
     patch.setattr(Eligibility, "_may_await", awaits)
 

@@ -36,10 +36,10 @@ class Eligibility:
         # What was in the slot then; None where it could not be read.
         self._own_token: Token | None = None
         # By our monotonic clock.
-        self._own_hold: Backoff | None = None
+        self._own_backoff: Backoff | None = None
         self._own_refusals: dict[Credential, TokenError] = {}
         # What this process awaited last, and awaits no more, whether or not the record says so.
-        self._ended: Waiter | None = None
+        self._ended_wait: Waiter | None = None
         # In which process, and of which record, somebody says that a function can begin again.
         self._forced: tuple[str, str, int] | None = None
 
@@ -50,9 +50,12 @@ class Eligibility:
         )
         if not is_same:
             self._forget_failures()  # others have renewed since
-        for backoff, time in ((record.backoff, now), (self._own_hold, self._runtime.monotonic())):
+        for backoff, time in (
+            (record.backoff, now),
+            (self._own_backoff, self._runtime.monotonic()),
+        ):
             left = 0.0 if backoff is None else backoff.remaining(time)
-            if backoff is not None and left > 0 and self._is_meant(backoff, record):
+            if backoff is not None and left > 0 and self._applies(backoff, record):
                 raise messages.backing_off(backoff, left, self._runtime.wall())
 
     def credential(self, view: View) -> Credential:
@@ -93,10 +96,10 @@ class Eligibility:
             # Nothing had to be forced.  Once another process has begun, it would have to be.
             self._forced = None
             return None
-        is_forced = self._content(view) == self._forced
+        is_forced = self._identity(view) == self._forced
         return None if is_forced else messages.function_may_repeat(self._slot.store)
 
-    def is_awaited(self, view: View, credential: Credential) -> bool:
+    def is_answer_pending(self, view: View, credential: Credential) -> bool:
         """Whether a process may still get the answer to what the intent announces, so that nobody
         else may present *credential*.
 
@@ -105,7 +108,7 @@ class Eligibility:
 
         :raises StoreError: if the lock keeps nobody on another machine from renewing.
         """
-        slot, waiters = self._slot, self.waiters(view)
+        slot, waiters = self._slot, self.pending_waiters(view)
         if slot.lock_ends_with_holder:
             for one in waiters:
                 if self._runtime.is_elsewhere(one.process):
@@ -119,7 +122,7 @@ class Eligibility:
         # Within a declared grace, whoever presents the same later gets an answer, too.
         return not (is_same and self.grace_left(view) > 0)
 
-    def waiters(self, view: View) -> list[Waiter]:
+    def pending_waiters(self, view: View) -> list[Waiter]:
         """The processes that may still get an answer to what the intent announces."""
         intent = view.record.intent
         if intent is None:
@@ -130,7 +133,11 @@ class Eligibility:
         left = waiter.until - self._slot.stamp(view)
         # A clock that was set back makes it last for as long again, and no longer.
         is_time_left = 0 < left <= 2 * (waiter.until - intent.first_sent)
-        return is_time_left and waiter != self._ended and not self._runtime.has_died(waiter.process)
+        return (
+            is_time_left
+            and waiter != self._ended_wait
+            and not self._runtime.has_died(waiter.process)
+        )
 
     def grace_left(self, view: View) -> float:
         """For how many more seconds what the intent announces may be presented again, whoever
@@ -142,11 +149,11 @@ class Eligibility:
         # By a clock that is behind, or was set back, it comes from the future.
         return left if left <= 2 * self._grant.grace else 0.0
 
-    def awaits_no_more(self, waiter: Waiter) -> None:
+    def end_wait(self, waiter: Waiter) -> None:
         """This process has an outcome, whether or not that can be written."""
-        self._ended = waiter
+        self._ended_wait = waiter
 
-    def credential_that_spends_nothing(self) -> Credential | None:
+    def harmless_credential(self) -> Credential | None:
         """What can be presented without the store; ``None`` if everything may be spent by that.
 
         A function may have brought a refresh token before, as far as a process knows that has never
@@ -176,25 +183,25 @@ class Eligibility:
             self._digests[key] = known
         return known
 
-    def client(self, record: Record) -> str:
+    def client_hash(self, record: Record) -> str:
         """The salted hash for which a hold on a refused client or scope is meant."""
         requested = json.dumps(dict(self._grant.requested), sort_keys=True)
         return self.digest(
             record, Credential("client", f"{self._grant.client_credential}\0{requested}")
         )
 
-    def step_after(self, record: Record) -> int:
+    def next_step(self, record: Record) -> int:
         """The number of the next failure in a row."""
         return 1 + max(
-            backoff.step if backoff else 0 for backoff in (record.backoff, self._own_hold)
+            backoff.step if backoff else 0 for backoff in (record.backoff, self._own_backoff)
         )
 
-    def back_off_alone(self, record: Record, backoff: Backoff) -> None:
+    def remember_backoff(self, record: Record, backoff: Backoff) -> None:
         """Keep a hold that could not be written, for this process."""
         self._own_token = record.token
-        self._own_hold = backoff._replace(set_at=self._runtime.monotonic(), bound_to=None)
+        self._own_backoff = backoff._replace(set_at=self._runtime.monotonic(), bound_to=None)
 
-    def refuse_alone(self, record: Record, credential: Credential, error: TokenError) -> None:
+    def remember_refusal(self, record: Record, credential: Credential, error: TokenError) -> None:
         """Keep a refusal that could not be written, for this process."""
         self._own_token = record.token
         self._own_refusals[credential] = error
@@ -215,14 +222,14 @@ class Eligibility:
             raise Conflict(current)
         return True
 
-    def begin_anew(self) -> None:
+    def clear_failures(self) -> None:
         """A token was obtained.  A refresh token that is dead stays dead, all else may be tried."""
         self._forget_failures()
         self._forced = None
 
     def _forget_failures(self) -> None:
         self._own_token = None
-        self._own_hold = None
+        self._own_backoff = None
         self._own_refusals = {
             credential: error
             for credential, error in self._own_refusals.items()
@@ -235,17 +242,17 @@ class Eligibility:
         :param secret: the only refresh token that they mean, if they do not mean all.
         :param view: of the record for which a function can begin again, until somebody renews.
         """
-        self.begin_anew()
-        self._forced = None if view is None else self._content(view)
+        self.clear_failures()
+        self._forced = None if view is None else self._identity(view)
         for credential in [*self._own_refusals]:
             if secret in (None, credential.secret):
                 del self._own_refusals[credential]
 
-    def _is_meant(self, backoff: Backoff, record: Record) -> bool:
+    def _applies(self, backoff: Backoff, record: Record) -> bool:
         # In this order: a hash that nobody can guess from takes its time.
-        return backoff.bound_to is None or backoff.bound_to == self.client(record)
+        return backoff.bound_to is None or backoff.bound_to == self.client_hash(record)
 
-    def _content(self, view: View) -> tuple[str, str, int]:
+    def _identity(self, view: View) -> tuple[str, str, int]:
         """Which process sees which record, and how often its token was replaced.  One empty slot is
         like another."""
         record = ("", 0) if view.tag is None else (view.record.salt, view.record.generation)

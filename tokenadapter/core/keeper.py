@@ -357,7 +357,7 @@ class TokenKeeper:
     def _usable(self, view: View) -> Token | None:
         """The token of a view, if it is plainly ours."""
         is_ours = dict(view.record.requested) == dict(self.grant.requested) and not view.is_foreign
-        return view.record.token if is_ours and not view.lags else None
+        return view.record.token if is_ours and not view.was_reset else None
 
     def _settle(self, need: RenewalRequest, view: View, first: View) -> Outcome | None:
         """The outcome, if *view* makes a renewal needless that *first* did not."""

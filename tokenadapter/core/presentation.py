@@ -34,13 +34,13 @@ else:
 __all__ = ["Presenter"]
 
 # Seconds within which a request follows its announcement, if the store is quick, ...
-_SENDING: Final = 1.0
+_SENDS_WITHIN: Final = 1.0
 # ... and by which the clocks of those who read the announcement may differ.
-_CLOCKS: Final = 1.0
+_CLOCK_SKEW: Final = 1.0
 # Seconds for which nobody asks again as a client, or for a scope, that was refused.
-_CONFIG_HOLD: Final = 60.0
+_CONFIG_BACKOFF: Final = 60.0
 # Seconds for which a caller, or an interpreter that exits, is kept waiting for a save that fails.
-_LAST_TRIES: Final = 5.0
+_SAVE_ATTEMPTS_FOR: Final = 5.0
 # Characters of JSON: a token that takes more could not be saved to every store.
 _LARGEST_TOKEN: Final = 1 << 18
 # Characters of what else a server says of a token, if all of it is too large.
@@ -103,8 +103,8 @@ class Presenter:
         found, waiter, sent = view, None, credential
         before = view.record
         if credential.single_use:
-            waiter = self._waiter(view)
-            announced = self._announce(lock, view, credential, waiter)
+            waiter = self._new_waiter(view)
+            announced = self._write_intent(lock, view, credential, waiter)
             if announced is None:
                 return None
             view = announced
@@ -112,20 +112,20 @@ class Presenter:
         elif not lock.confirm():
             return None
         started = self._runtime.monotonic()
-        answer = self._ask(view, sent, previous)
+        answer = self._fetch(view, sent, previous)
         if waiter is not None:
-            self._eligibility.awaits_no_more(waiter)
+            self._eligibility.end_wait(waiter)
         if not isinstance(answer, _Minted):
             if getattr(answer, "processed", None) is False and not sent.may_be_sent():
-                self._withdraw(view, before)
+                self._withdraw_intent(view, before)
                 return None
             if _is_local(answer):
                 if waiter is not None:
-                    self._end_intent(view, before, answer, waiter)
+                    self._end_wait(view, before, answer, waiter)
                 raise answer
-            self._tell_all(lock, view, before, credential, answer, waiter)
+            self._record_failure(lock, view, before, credential, answer, waiter)
             return None
-        self._eligibility.begin_anew()
+        self._eligibility.clear_failures()
         self._compare_scope(answer.token)
         saved = self._save(lock, view, found, answer, credential, waiter, serve_unsaved)
         if saved is not None:
@@ -139,7 +139,7 @@ class Presenter:
             raise messages.already_spent(self._slot.store)
         return saved
 
-    def present_alone(self, trouble: Exception) -> View | None:
+    def present_without_store(self, trouble: Exception) -> View | None:
         """Obtain a token for this process alone, by what spends nothing, since the store fails.
 
         :param trouble: what the store raised.
@@ -147,24 +147,24 @@ class Presenter:
             spent by it.
         :raises TokenError: if there is no new token.
         """
-        credential = self._eligibility.credential_that_spends_nothing()
+        credential = self._eligibility.harmless_credential()
         if credential is None:
             return None
         self._journal.emit_once("StoreFailed", error=str(trouble))
-        view = self._slot.nowhere()
+        view = self._slot.empty_view()
         self._eligibility.raise_if_backing_off(view.record, view.read_at)
-        answer = self._ask(view, credential, None)
+        answer = self._fetch(view, credential, None)
         if not isinstance(answer, _Minted):
             if not _is_local(answer):
-                backoff = None if _is_final(answer, credential) else self._backoff(view, answer)
-                self._keep(view.record, credential, answer, backoff)
+                backoff = None if _is_final(answer, credential) else self._new_backoff(view, answer)
+                self._remember_failure(view.record, credential, answer, backoff)
             raise answer
-        self._eligibility.begin_anew()
+        self._eligibility.clear_failures()
         self._compare_scope(answer.token)
-        record = view.record.minted(answer.token, self._grant.requested, view.read_at)
+        record = view.record.with_new_token(answer.token, self._grant.requested, view.read_at)
         return view._replace(record=record)
 
-    def storable(self, token: Token) -> Token:
+    def fit_for_record(self, token: Token) -> Token:
         """*token* as a record can hold it: what came with it must not keep it from being saved."""
         try:
             if len(json.dumps(token.to_dict(), indent=2)) <= _LARGEST_TOKEN:
@@ -186,12 +186,12 @@ class Presenter:
         if granted and missing:
             self._journal.emit_once("ScopeNarrowed", missing=" ".join(sorted(missing)))
 
-    def _waiter(self, view: View) -> Waiter:
+    def _new_waiter(self, view: View) -> Waiter:
         """This process, which is about to await an answer."""
-        waits = _sending(view) + self._grant.deadline + _CLOCKS
+        waits = _sending_time(view) + self._grant.deadline + _CLOCK_SKEW
         return Waiter(self._runtime.process(), self._slot.now(view) + waits)
 
-    def _announce(
+    def _write_intent(
         self, lock: StoreLock, view: View, credential: Credential, waiter: Waiter
     ) -> View | None:
         """Write the intent, and make sure that nothing stands in the way of the save after it.
@@ -202,7 +202,7 @@ class Presenter:
         """
         before = view.record
         key = self._eligibility.digest(before, credential)
-        intent = before.presenting(key, self._slot.stamp(view), waiter)
+        intent = before.with_intent(key, self._slot.stamp(view), waiter)
         announced = self._slot.write(view, intent)
         is_ready = False
         try:
@@ -216,13 +216,13 @@ class Presenter:
         finally:
             if not is_ready:
                 # Nothing is sent: let it be as if nothing had been announced.
-                self._eligibility.awaits_no_more(waiter)
-                self._withdraw(announced, before)
+                self._eligibility.end_wait(waiter)
+                self._withdraw_intent(announced, before)
         return announced if is_ready else None
 
     def _is_in_time(self, view: View, waiter: Waiter) -> bool:
         """Whether *waiter* is believed for as long as the answer may take from now on."""
-        return self._slot.now(view) < waiter.until - self._grant.deadline - _CLOCKS
+        return self._slot.now(view) < waiter.until - self._grant.deadline - _CLOCK_SKEW
 
     def _may_be_sent(self, lock: StoreLock, view: View) -> Callable[[], bool]:
         """What to ask in the last moment before the request is sent, which may be some time after
@@ -235,10 +235,10 @@ class Presenter:
         if self._slot.lock_ends_with_holder or not self._grant.grace:
             return always
         is_certain: Callable[[], bool] = getattr(lock, "is_certain", always)
-        is_alone = len(self._eligibility.waiters(view)) <= 1
+        is_alone = len(self._eligibility.pending_waiters(view)) <= 1
         return lambda: is_certain() and (is_alone or self._eligibility.grace_left(view) > 0)
 
-    def _withdraw(self, announced: View, before: Record) -> None:
+    def _withdraw_intent(self, announced: View, before: Record) -> None:
         """Write down that nothing was sent after all.
 
         If another process that had the lock meanwhile changed something else, its change stays.
@@ -260,7 +260,7 @@ class Presenter:
         with suppress(errors.StoreError, Conflict):
             self._slot.write(view, record)
 
-    def _ask(
+    def _fetch(
         self, view: View, credential: Credential, previous: Token | None
     ) -> _Minted | TokenError:
         """Present *credential*, and understand what comes of it."""
@@ -280,8 +280,8 @@ class Presenter:
             failure.__cause__ = error
             return failure
         try:
-            minted = _completed(answer, credential, sent_at, wall)
-            return minted._replace(token=self.storable(minted.token))
+            minted = _as_token(answer, credential, sent_at, wall)
+            return minted._replace(token=self.fit_for_record(minted.token))
         except (TypeError, ValueError) as error:
             return messages.source_returned(error)
 
@@ -313,12 +313,12 @@ class Presenter:
         # However late it is saved: what others obtained meanwhile is newer.
         obtained = self._slot.stamp(view)
         while True:
-            record = view.record.minted(
+            record = view.record.with_new_token(
                 minted.token,
                 self._grant.requested,
                 obtained,
                 note if for_good else None,
-                intent=None if minted.rotated else self._left(view, credential),
+                intent=None if minted.rotated else self._remaining_intent(view, credential),
                 begins=begins,
                 origin=origin,
                 seeds=seeds,
@@ -330,12 +330,14 @@ class Presenter:
                 if minted.token.is_same(view.record.token):
                     break  # it was written, the answer got lost, and somebody has added to it
                 # The lock had lapsed.
-                if not self._still_counts(view, before, credential, minted):
-                    self._note(note, for_good)
+                if not self._is_worth_saving(view, before, credential, minted):
+                    self._remember_spent(note, for_good)
                     intent = view.record.intent
                     if waiter is not None and intent is not None and waiter in intent.awaited:
                         # Others kept the intent beside their token for us alone.
-                        self._try_to_write(view, view.record.unknown(view.record.backoff, waiter))
+                        self._try_to_write(
+                            view, view.record.with_unknown_outcome(view.record.backoff, waiter)
+                        )
                     return None
                 tag = self._slot.new_tag(view)
             except Exception as error:  # noqa: BLE001 - a spent token is lost by nothing
@@ -345,7 +347,7 @@ class Presenter:
                     self._journal.emit_once("StoreFailed", error=str(error))
                     return unsaved
                 if self._runtime.exiting() or not self._runtime.is_helper():
-                    last_try = min(last_try, self._runtime.monotonic() + _LAST_TRIES)
+                    last_try = min(last_try, self._runtime.monotonic() + _SAVE_ATTEMPTS_FOR)
                 is_lost = self._runtime.monotonic() > last_try
                 if attempts == 1 or is_lost:
                     self._journal.emit(
@@ -362,10 +364,10 @@ class Presenter:
                 lock.confirm()
             else:
                 break
-        self._note(note, for_good)
+        self._remember_spent(note, for_good)
         return view
 
-    def _left(self, view: View, credential: Credential) -> Intent | None:
+    def _remaining_intent(self, view: View, credential: Credential) -> Intent | None:
         """What is left of the intent when this process has an answer, and *credential* is still
         good.
 
@@ -375,12 +377,14 @@ class Presenter:
         intent, mine = view.record.intent, self._runtime.process()
         if not credential.single_use or intent is None or self._slot.lock_ends_with_holder:
             return None
-        others = tuple(one for one in self._eligibility.waiters(view) if one.process != mine)
+        others = tuple(
+            one for one in self._eligibility.pending_waiters(view) if one.process != mine
+        )
         if not others or intent.credential != self._eligibility.digest(view.record, credential):
             return None
         return intent._replace(attempt=len(others), awaited=others)
 
-    def _note(self, note: str | None, for_good: bool) -> None:
+    def _remember_spent(self, note: str | None, for_good: bool) -> None:
         """Remember what was spent, if anything was, for when the record is lost."""
         try:
             if note is not None:
@@ -388,7 +392,7 @@ class Presenter:
         except errors.StoreError as error:
             self._journal.emit_once("StoreFailed", error=str(error))
 
-    def _still_counts(
+    def _is_worth_saving(
         self, view: View, before: Record, credential: Credential, minted: _Minted
     ) -> bool:
         """Whether an answer is worth something in a slot that was written meanwhile."""
@@ -398,9 +402,9 @@ class Presenter:
         if credential.adopted:
             # What others have renewed is of another grant; a login or a logout is not undone.
             return view.record.begun <= before.begun
-        return self._is_still_ours(view, before, credential)
+        return self._is_unrenewed(view, before, credential)
 
-    def _is_still_ours(self, view: View, before: Record, credential: Credential) -> bool:
+    def _is_unrenewed(self, view: View, before: Record, credential: Credential) -> bool:
         """Whether nobody has renewed since we began, in a slot that was written meanwhile."""
         record = view.record
         if view.tag is None:
@@ -421,16 +425,16 @@ class Presenter:
             return True
         return record.token is not None or before.token is None
 
-    def _end_intent(self, view: View, before: Record, failure: TokenError, waiter: Waiter) -> None:
+    def _end_wait(self, view: View, before: Record, failure: TokenError, waiter: Waiter) -> None:
         """Write down that *waiter* awaits no answer any more, and no hold: a failure of this
         program keeps nobody from trying again."""
         if _is_unknown(failure):
             # Of a mistake in code nobody knows whether the request was sent before.
-            self._try_to_write(view, view.record.unknown(before.backoff, waiter))
+            self._try_to_write(view, view.record.with_unknown_outcome(before.backoff, waiter))
         else:
-            self._withdraw(view, before)
+            self._withdraw_intent(view, before)
 
-    def _tell_all(
+    def _record_failure(
         self,
         lock: StoreLock,
         view: View,
@@ -446,29 +450,31 @@ class Presenter:
         is_final = _is_final(failure, credential)
         while True:
             # Anew for each view: it may be of another record, with a salt of its own.
-            backoff = None if is_final else self._backoff(view, failure)
+            backoff = None if is_final else self._new_backoff(view, failure)
             try:
-                failed = self._failed(view, before, credential, failure, backoff, waiter)
+                failed = self._failed_record(view, before, credential, failure, backoff, waiter)
                 self._slot.write(view, failed)
                 break
             except Conflict as moved:
                 # Who has lost the lock leaves the record to those who have it.
                 view = moved.view
-                if lock.confirm() and self._is_still_ours(view, before, credential):
+                if lock.confirm() and self._is_unrenewed(view, before, credential):
                     continue
                 # A hold binds us as long as the token that we saw is there, a refusal in any case.
-                self._keep(before if backoff else view.record, credential, failure, backoff)
+                self._remember_failure(
+                    before if backoff else view.record, credential, failure, backoff
+                )
                 if credential.adopted and not is_final:
                     # What others have renewed meanwhile is no answer to whoever adopts this.
                     raise failure from failure.__cause__
                 return
             except errors.StoreError:
-                self._keep(before, credential, failure, backoff)
+                self._remember_failure(before, credential, failure, backoff)
                 raise failure from failure.__cause__
         if not is_final:
             raise failure
 
-    def _failed(
+    def _failed_record(
         self,
         view: View,
         before: Record,
@@ -479,7 +485,7 @@ class Presenter:
     ) -> Record:
         """What becomes of the record."""
         if backoff is None:
-            return view.record.refused(
+            return view.record.with_refusal(
                 self._eligibility.digest(view.record, credential),
                 credential.kind,
                 self._slot.stamp(view),
@@ -487,26 +493,32 @@ class Presenter:
                 cause=_cause(failure),
             )
         if _is_unknown(failure):
-            return view.record.unknown(backoff, waiter)
-        return view.record.unprocessed(before, backoff)
+            return view.record.with_unknown_outcome(backoff, waiter)
+        return view.record.with_intent_withdrawn(before, backoff)
 
-    def _keep(
+    def _remember_failure(
         self, record: Record, credential: Credential, failure: TokenError, backoff: Backoff | None
     ) -> None:
         """Remember in this process a failure that cannot be written down."""
         if backoff is None:
-            self._eligibility.refuse_alone(record, credential, failure)
+            self._eligibility.remember_refusal(record, credential, failure)
         else:
-            self._eligibility.back_off_alone(record, backoff)
+            self._eligibility.remember_backoff(record, backoff)
 
-    def _backoff(self, view: View, failure: TokenError) -> Backoff:
+    def _new_backoff(self, view: View, failure: TokenError) -> Backoff:
         record, now = view.record, self._slot.stamp(view)
-        step = self._eligibility.step_after(record)
+        step = self._eligibility.next_step(record)
         cause, error = _cause(failure), getattr(failure, "error", None)
         if not isinstance(failure, errors.RefreshTemporarilyFailed):
             kind = "refused" if isinstance(failure, errors.ReauthRequired) else "config"
             return Backoff(
-                now, _CONFIG_HOLD, step, self._eligibility.client(record), kind, error, cause
+                now,
+                _CONFIG_BACKOFF,
+                step,
+                self._eligibility.client_hash(record),
+                kind,
+                error,
+                cause,
             )
         duration = policy.backoff_duration(step, self._runtime.random())
         if failure.retry_after is not None:
@@ -530,10 +542,10 @@ def _cause(failure: TokenError) -> str:
     return str(failure)[:_LONGEST_CAUSE]
 
 
-def _sending(view: View) -> float:
+def _sending_time(view: View) -> float:
     """Seconds within which a request follows its announcement: a store that is slow to tell what it
     holds is slow to write, too."""
-    return _SENDING + 4 * view.took
+    return _SENDS_WITHIN + 4 * view.took
 
 
 def _is_local(failure: TokenError) -> bool:
@@ -551,7 +563,7 @@ def _is_final(failure: TokenError, credential: Credential) -> bool:
     return isinstance(failure, errors.ReauthRequired) and credential.refusal_is_final
 
 
-def _completed(answer: Answer, credential: Credential, sent_at: float, wall: float) -> _Minted:
+def _as_token(answer: Answer, credential: Credential, sent_at: float, wall: float) -> _Minted:
     """The answer as a token in the store's time.
 
     :param sent_at: when the request was about to be sent, by the store's clock.

@@ -207,7 +207,7 @@ class Record(Value):
             return True
         return self.token.expires_at is not None and self.token.expires_at <= now
 
-    def conflicts(self, requested: Mapping[str, str], now: float) -> bool:
+    def was_replaced_lately(self, requested: Mapping[str, str], now: float) -> bool:
         """Whether the token here took the place of one that was asked for by *asked*, lately, and
         lives: to replace it once more would begin a quarrel."""
         return not self.is_expired(now) and any(
@@ -232,7 +232,7 @@ class Record(Value):
             return seed in self.spent  # written before its beginning was recorded
         return seed == self.origin or seed in self.seeds
 
-    def is_over(self, now: float) -> bool:
+    def is_grant_over(self, now: float) -> bool:
         """Whether nothing can continue the grant: a program with another one replaces nothing of
         worth."""
         if self.token is None or self.token.refresh_token is None:
@@ -248,7 +248,7 @@ class Record(Value):
 
     # --- transitions ---------------------------------------------------------------------
 
-    def presenting(self, credential: str, now: float, waiter: Waiter) -> Self:
+    def with_intent(self, credential: str, now: float, waiter: Waiter) -> Self:
         """A credential is about to be presented, the first time or once more.
 
         :param waiter: who awaits the answer.
@@ -261,7 +261,7 @@ class Record(Value):
             intent=intent._replace(attempt=intent.attempt + 1, awaited=(*others, waiter))
         )
 
-    def minted(
+    def with_new_token(
         self,
         token: Token,
         requested: Mapping[str, str],
@@ -298,7 +298,7 @@ class Record(Value):
             written=_after(self.written, now),
         )
 
-    def adopted(
+    def with_adopted_token(
         self, token: Token, requested: Mapping[str, str], now: float, seeds: tuple[str, ...] = ()
     ) -> Self:
         """A token came from elsewhere, a login or another library's cache: a new beginning.
@@ -307,7 +307,7 @@ class Record(Value):
         """
         refresh = token.refresh_token
         alive = None if refresh is None else digest(self.salt, "refresh_token", refresh)
-        return self.forgotten(now)._replace(
+        return self.without_token(now)._replace(
             requested=requested,
             token=token,
             # A refresh token that is dead stays dead; a password may be good by now.
@@ -331,7 +331,7 @@ class Record(Value):
         """Somebody says that it is worth another try: nothing is held or refused any more."""
         return self._replace(tombstones=(), backoff=None, distrust=None)
 
-    def forgotten(self, now: float) -> Self:
+    def without_token(self, now: float) -> Self:
         """The token was given up.  What was spent or refused stays so."""
         return self._replace(
             token=None,
@@ -346,7 +346,7 @@ class Record(Value):
             written=_after(self.written, now),
         )
 
-    def restored(self, found: Self) -> Self:
+    def restored_over(self, found: Self) -> Self:
         """The record as it was seen, in place of *found*, which the slot was set back to.
 
         What others have learned since is kept: what was refused, and until when nobody asks.
@@ -368,7 +368,7 @@ class Record(Value):
             tombstones=(*self.tombstones, *stones)[-_TOMBSTONES_KEPT:], backoff=backoff
         )
 
-    def refused(
+    def with_refusal(
         self, credential: str, kind: str, now: float, *, error: str | None, cause: str
     ) -> Self:
         """The server refused the credential that :meth:`presenting` announced."""
@@ -389,7 +389,7 @@ class Record(Value):
             backoff=None,
         )
 
-    def unprocessed(self, before: Self, backoff: Backoff) -> Self:
+    def with_intent_withdrawn(self, before: Self, backoff: Backoff) -> Self:
         """The credential was certainly not spent: all is as it was *before*, but for a hold.
 
         An intent is worth something only beside its salt: the slot may have been emptied since.
@@ -397,7 +397,7 @@ class Record(Value):
         intent = before.intent if before.salt == self.salt else None
         return self._replace(intent=intent, backoff=backoff)
 
-    def unknown(self, backoff: Backoff | None, waiter: Waiter | None = None) -> Self:
+    def with_unknown_outcome(self, backoff: Backoff | None, waiter: Waiter | None = None) -> Self:
         """Nobody knows whether the credential was spent: the intent goes on saying so.
 
         :param waiter: who does not await the answer any more.
@@ -408,7 +408,7 @@ class Record(Value):
             intent = intent._replace(awaited=tuple(others))
         return self._replace(intent=intent, backoff=backoff)
 
-    def distrusting(self, token: Token, now: float, u: float) -> Self:
+    def with_distrust(self, token: Token, now: float, u: float) -> Self:
         """*token* was refused when it was new: another renewal would not help for a while.
 
         The while grows as holds do, if it happens to one token after the other.

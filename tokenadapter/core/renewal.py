@@ -73,9 +73,9 @@ class Renewal:
         self._lock_timeout = lock_timeout
 
     def perform(
-        self, need: RenewalRequest, serve: Callable[[Outcome], None], seen: View | None = None
+        self, request: RenewalRequest, serve: Callable[[Outcome], None], seen: View | None = None
     ) -> Outcome | None:
-        """See to it that there is a token that meets *need*.
+        """See to it that there is a token that meets *request*.
 
         :param serve: lets the waiters go before the work is over: a token that cannot be saved
             yet is good for this process.
@@ -84,10 +84,10 @@ class Renewal:
         :raises TokenError: if there is none.
         """
         try:
-            return self._perform(need, serve, seen)
+            return self._perform(request, serve, seen)
         except errors.StoreError as trouble:
             # Without the store nothing can be spent.  What spends nothing goes on.
-            view = self._presenter.present_alone(trouble) if need.waits else None
+            view = self._presenter.present_without_store(trouble) if request.waits else None
             if view is None:
                 raise
             return self._taken(view, is_new=True, minted=True)
@@ -99,13 +99,13 @@ class Renewal:
         :raises TokenNotPersisted: if it cannot be saved.
         :raises LockTimeout: if others hold the lock for too long.
         """
-        token = self._presenter.storable(token)
+        token = self._presenter.fit_for_record(token)
         try:
             view = self._write_locked(lambda view: self._adopted(view, token))
         except errors.StoreError as error:
             raise messages.not_adopted(error) from error
         if token.refresh_token is None:
-            self._eligibility.begin_anew()
+            self._eligibility.clear_failures()
         else:
             self._eligibility.clear_refusals(token.refresh_token)
         return self._taken(view, is_new=True, minted=True)
@@ -138,7 +138,7 @@ class Renewal:
                 objection = self._eligibility.objection(view, credential)
                 if objection is not None:
                     raise objection
-                if self._eligibility.is_awaited(view, credential):
+                if self._eligibility.is_answer_pending(view, credential):
                     return None
                 has_presented = True
                 saved = self._presenter.present(
@@ -148,7 +148,7 @@ class Renewal:
                     return saved
             return None
 
-        saved = self._under_lock(self._hold_for(), attempt)
+        saved = self._under_lock(self._lock_for(), attempt)
         return self._taken(saved, is_new=True, minted=True)
 
     def _presentable(self, previous: Token, secret: str) -> Credential:
@@ -167,9 +167,9 @@ class Renewal:
         """
 
         def without_refusals(view: View) -> Record:
-            self._refuse_foreign(view)
+            self._raise_if_foreign(view)
             # An empty slot stays empty: others may have seen a token there, and bring it back.
-            is_empty = view.tag is None and not view.lags
+            is_empty = view.tag is None and not view.was_reset
             return view.record if is_empty else view.record.without_refusals()
 
         view = self._write_locked(without_refusals)
@@ -188,17 +188,17 @@ class Renewal:
         """
         found: list[Token | None] = []
 
-        def forgotten(view: View) -> Record:
-            self._refuse_foreign(view)
+        def without_token(view: View) -> Record:
+            self._raise_if_foreign(view)
             token = view.record.token
             if token is not None and revoke is not None:
                 revoke(token)
             found.append(token)
             if token is None or view.tag is None:
                 return view.record  # with an intent, perhaps, that others have to know of
-            return view.record.forgotten(self._slot.stamp(view))
+            return view.record.without_token(self._slot.stamp(view))
 
-        self._write_locked(forgotten, self._hold_for())
+        self._write_locked(without_token, self._lock_for())
         self._slot.forget()
         return found[-1]
 
@@ -211,15 +211,15 @@ class Renewal:
         """
         u = self._runtime.random()
 
-        def distrusting(view: View) -> Record:
+        def with_distrust(view: View) -> Record:
             if not token.is_same(view.record.token) or self._is_distrusted(view, token):
                 return view.record
-            return view.record.distrusting(token, self._slot.stamp(view), u)
+            return view.record.with_distrust(token, self._slot.stamp(view), u)
 
         # The API refuses the token to all who share it: one of them notes that, and the others see
         # it without waiting for the lock in turn.
-        view = self._write_locked(distrusting, looks_first=True)
-        found = self._own_token(view)
+        view = self._write_locked(with_distrust, looks_first=True)
+        found = self._matching_token(view)
         if found is None or token.is_same(found):
             return None
         return self._taken(view, is_new=True).token
@@ -227,40 +227,44 @@ class Renewal:
     # --- the steps -----------------------------------------------------------------------
 
     def _perform(
-        self, need: RenewalRequest, serve: Callable[[Outcome], None], seen: View | None
+        self, request: RenewalRequest, serve: Callable[[Outcome], None], seen: View | None
     ) -> Outcome | None:
-        pauses = self._pauses(need.since)
+        pauses = self._pauses(request.since)
         view = first = seen or self._slot.look()
         is_news = True
         while True:
             tried = self._runtime.monotonic()
             if is_news:
-                outcome = self._settled(view, need, first)
-                if outcome is not None and not view.lags:
+                outcome = self._settled(view, request, first)
+                if outcome is not None and not view.was_reset:
                     return outcome
                 with suppress(Conflict):
-                    self._raise_if_hopeless(view)
+                    self._raise_if_futile(view)
             lock = self._slot.store.lock()
             try:
-                if lock.acquire(self._hold_for()):
-                    outcome = self._locked(lock, need, first, serve)
+                if lock.acquire(self._lock_for()):
+                    outcome = self._locked(lock, request, first, serve)
                     if outcome is not None:
                         return outcome
             except Conflict:
                 pass
             finally:
                 lock.release()
-            if not need.waits:
+            if not request.waits:
                 return None
             # At least for as long as it took to ask: a store that many ask at once has to come to
             # the questions of whoever renews.
             took = view.took + self._runtime.monotonic() - tried
-            if is_news := self._rest(max(next(pauses), took), view):
+            if is_news := self._wait_for_news(max(next(pauses), took), view):
                 known, view = view, self._slot.look()
                 is_news = view.tag != known.tag
 
     def _locked(
-        self, lock: StoreLock, need: RenewalRequest, first: View, serve: Callable[[Outcome], None]
+        self,
+        lock: StoreLock,
+        request: RenewalRequest,
+        first: View,
+        serve: Callable[[Outcome], None],
     ) -> Outcome | None:
         """What the holder of the lock does.
 
@@ -269,14 +273,14 @@ class Renewal:
         while lock.confirm():
             # What was read before the lock was had may be long out of date.
             view = self._slot.look()
-            outcome = self._settled(view, need, first)
+            outcome = self._settled(view, request, first)
             if outcome is not None:
-                if view.lags:
+                if view.was_reset:
                     self._slot.write(view, view.record)
                 return outcome
-            self._raise_if_hopeless(view)
+            self._raise_if_futile(view)
             credential = self._eligibility.credential(view)
-            if self._eligibility.is_awaited(view, credential):
+            if self._eligibility.is_answer_pending(view, credential):
                 return None
             saved = self._presenter.present(
                 lock,
@@ -289,21 +293,21 @@ class Renewal:
                 return self._taken(saved, is_new=True, minted=True)
         return None
 
-    def _settled(self, view: View, need: RenewalRequest, first: View) -> Outcome | None:
-        """The outcome, if what the slot holds meets *need*.
+    def _settled(self, view: View, request: RenewalRequest, first: View) -> Outcome | None:
+        """The outcome, if what the slot holds meets *request*.
 
         A token that was minted since the first look does, whatever its expiry says: somebody
         renewed for us, and clocks differ.
         """
-        token = self._own_token(view)
+        token = self._matching_token(view)
         if token is None:
             return None
-        if token.is_same(need.rejected):
+        if token.is_same(request.rejected):
             is_distrusted = self._is_distrusted(view, token)
             return Outcome(token, is_new=False, distrusted=True) if is_distrusted else None
         is_new = not token.is_same(first.record.token)
         held = self._weigh(view)
-        least = held.least(fresh=need.fresh, min_validity=need.min_validity)
+        least = held.least(fresh=request.fresh, min_validity=request.min_validity)
         is_good = held.left(self._runtime.monotonic(), self._runtime.wall()) > least
         # Taken in any case: if no better one can be had, it is used to its end.
         outcome = self._taken(view, is_new)
@@ -313,7 +317,7 @@ class Renewal:
         distrust = view.record.distrust
         return distrust is not None and distrust.binds(token.fingerprint, self._slot.now(view))
 
-    def _own_token(self, view: View) -> Token | None:
+    def _matching_token(self, view: View) -> Token | None:
         """The token of the slot, if it was asked for as we ask.
 
         A change of scope or resource is accepted once: then the token is renewed as now asked.
@@ -322,20 +326,20 @@ class Renewal:
             programs would renew each other to death; or if the token may be another user's.
         """
         record, ours = view.record, self._grant.requested
-        if view.is_foreign and record.is_over(self._slot.now(view)):
+        if view.is_foreign and record.is_grant_over(self._slot.now(view)):
             return None  # nothing is lost if the configured refresh token takes its place
-        self._refuse_foreign(view)
+        self._raise_if_foreign(view)
         if dict(record.requested) == dict(ours):
             return record.token
-        if record.conflicts(ours, self._slot.now(view)):
+        if record.was_replaced_lately(ours, self._slot.now(view)):
             raise messages.requests_differ(self._slot.store, record.requested, ours)
         return None
 
-    def _refuse_foreign(self, view: View) -> None:
+    def _raise_if_foreign(self, view: View) -> None:
         if view.is_foreign:
             raise messages.other_first_token(self._slot.store)
 
-    def _raise_if_hopeless(self, view: View) -> None:
+    def _raise_if_futile(self, view: View) -> None:
         """Fail at once, without lock and network, where a renewal could only fail."""
         self._eligibility.raise_if_backing_off(view.record, self._slot.now(view))
         self._eligibility.credential(view)
@@ -355,7 +359,7 @@ class Renewal:
         expires_at = None if token.expires_at is None else token.expires_at + offset
         token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
         now, seeds = self._slot.stamp(view), self._slot.seeds(view)
-        return view.record.adopted(token, self._grant.requested, now, seeds)
+        return view.record.with_adopted_token(token, self._grant.requested, now, seeds)
 
     def _write_locked(
         self,
@@ -411,7 +415,7 @@ class Renewal:
                 lock.release()
             self._runtime.sleep(next(pauses))
 
-    def _hold_for(self) -> float:
+    def _lock_for(self) -> float:
         # A refused refresh token may be followed by a password.
         return self._grant.deadline * 2 + _MARGIN
 
@@ -429,7 +433,7 @@ class Renewal:
             pause = min(pause * 1.5, longest)
         raise messages.lock_timed_out(self._slot.store, runtime.monotonic() - began)
 
-    def _rest(self, seconds: float, view: View) -> bool:
+    def _wait_for_news(self, seconds: float, view: View) -> bool:
         """Sleep, and tell whether there may be news of the slot since *view*: at once, if that can
         be told by a glimpse."""
         runtime = self._runtime

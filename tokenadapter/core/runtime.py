@@ -139,7 +139,7 @@ def _can_be_asked() -> bool:
 def _requested(number: int, frame: object) -> None:
     # A handler imports nothing.  Whoever asks has loaded this.
     if "tokenadapter.core.shutdown" in sys.modules:
-        shutdown.see_to_signals()
+        shutdown.update_handlers()
 
 
 RUNTIME = Runtime()

@@ -41,7 +41,7 @@ from typing import Any, Final, Self
 
 from tokenadapter.core.helper_threads import Latch
 
-__all__ = ["SignalsPutOff", "is_awaited", "is_ending", "presenting", "see_to_signals"]
+__all__ = ["SignalsDeferred", "is_awaited", "is_ending", "presenting", "update_handlers"]
 
 # Seconds that the save of an answer may take.
 _SAVES_WITHIN: Final = 10.0
@@ -80,7 +80,7 @@ def presenting(seconds: float, requested: Callable[[int, Any], object]) -> Itera
     """While a block runs, make an orderly end of this process wait for it.
 
     :param seconds: the most that the presentation takes, without the save of its outcome.
-    :param asked: the handler of SIGURG that calls :func:`see_to_signals`, if it is in place.
+    :param asked: the handler of SIGURG that calls :func:`update_handlers`, if it is in place.
     :returns: yields whether the block may present anything: ``False`` if the process is ending.
     """
     _register_waits()
@@ -89,7 +89,7 @@ def presenting(seconds: float, requested: Callable[[int, Any], object]) -> Itera
     try:
         with _uvicorn_waiting() as is_serving:
             if threading.current_thread() is threading.main_thread():
-                with SignalsPutOff(_ENDINGS):
+                with SignalsDeferred(_ENDINGS):
                     yield is_serving and not _is_ending
             else:
                 _ask_main_thread(requested)
@@ -106,7 +106,7 @@ def is_ending() -> bool:
     return _is_ending
 
 
-class SignalsPutOff:
+class SignalsDeferred:
     """In the main thread, defer signals that have a handler or end the process.
 
     :param numbers: the signals.
@@ -176,7 +176,7 @@ def _defaults() -> list[int]:
     return found
 
 
-def see_to_signals() -> None:
+def update_handlers() -> None:
     """Install or remove our handlers, as is needed now.  Only the main thread can do so."""
     global _is_guarding, _is_seeing  # noqa: PLW0603 - there is one process
     if _is_seeing:
@@ -217,7 +217,7 @@ def _end_within(seconds: float, number: int) -> bool:
     if is_over:
         # The kernel spares process 1 of a container.
         _is_ending, _is_guarding = False, True
-        see_to_signals()
+        update_handlers()
     return is_over
 
 
@@ -240,7 +240,7 @@ def _ending(seconds: float = inf) -> Iterator[bool]:
         _is_ending, _waits_until = True, begun + _SAVES_WITHIN
     # What handlers of the program raise would end the wait.
     handled = [number for number in range(1, _signal.NSIG) if callable(_signal.getsignal(number))]
-    with SignalsPutOff(number for number in handled if number != _SIGURG):
+    with SignalsDeferred(number for number in handled if number != _SIGURG):
         left = 0.0
         for over, end in _presentations.copy().items():
             last = max(end, _waits_until)
@@ -355,7 +355,7 @@ def _after_fork_in_child() -> None:
     global _is_ending, _is_hooked, _is_over, _is_seeing  # noqa: PLW0603
     _presentations.clear()
     _is_ending = _is_hooked = _is_over = _is_seeing = False
-    see_to_signals()
+    update_handlers()
 
 
 if hasattr(os, "register_at_fork"):

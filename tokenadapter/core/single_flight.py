@@ -39,7 +39,7 @@ class Run(Generic[T]):
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._settled = runtime.event()
-        self._landed = runtime.event()
+        self._finished = runtime.event()
         self._result: T | None = None
         self._error: Exception | None = None
         self.thread_id: int | None = None
@@ -71,13 +71,13 @@ class Run(Generic[T]):
         """Whether the run was settled within *timeout* seconds."""
         return self._settled.wait(max(timeout, 0.0))
 
-    def land(self) -> None:
+    def finish(self) -> None:
         """The work is over, what it had to do after :meth:`settle` included."""
-        self._landed.set()
+        self._finished.set()
 
-    def wait_for_landing(self, timeout: float) -> bool:
+    def wait_until_finished(self, timeout: float) -> bool:
         """Whether the work was over within *timeout* seconds."""
-        return self._landed.wait(max(timeout, 0.0))
+        return self._finished.wait(max(timeout, 0.0))
 
     def result(self) -> T | None:
         """What the run was settled with; ``None`` too if it was given up before it began.
@@ -117,7 +117,7 @@ class SingleFlight(Generic[T]):
         except BaseException:
             if mine.thread_id is None:
                 # Interrupted before it began: whoever joined it begins another.
-                self._land(mine)
+                self._finish(mine)
                 mine.settle(None)
             raise
         return run
@@ -135,7 +135,7 @@ class SingleFlight(Generic[T]):
         """
         end = self._runtime.monotonic() + timeout
         while (run := self.under_way()) is not None:
-            if run.is_mine() or not run.wait_for_landing(end - self._runtime.monotonic()):
+            if run.is_mine() or not run.wait_until_finished(end - self._runtime.monotonic()):
                 return False
         return True
 
@@ -145,30 +145,30 @@ class SingleFlight(Generic[T]):
 
     def _start(self, run: Run[T], work: Callable[[Run[T]], T]) -> None:
         try:
-            if self._inline or not self._runtime.start(lambda: self._fly(run, work)):
-                with shutdown.SignalsPutOff([signal.SIGINT]):
-                    self._fly(run, work)
+            if self._inline or not self._runtime.start(lambda: self._execute(run, work)):
+                with shutdown.SignalsDeferred([signal.SIGINT]):
+                    self._execute(run, work)
         finally:
             run.starter = None
 
-    def _fly(self, run: Run[T], work: Callable[[Run[T]], T]) -> None:
+    def _execute(self, run: Run[T], work: Callable[[Run[T]], T]) -> None:
         run.thread_id = self._runtime.thread_id()
         try:
             result = work(run)
         except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
-            self._land(run)
+            self._finish(run)
             run.fail(error)
         except BaseException as error:
             # SystemExit and its like are for this thread alone.
-            self._land(run)
+            self._finish(run)
             run.fail(messages.worker_ended(error))
             raise
         else:
-            self._land(run)
+            self._finish(run)
             run.settle(result)
 
-    def _land(self, run: Run[T]) -> None:
+    def _finish(self, run: Run[T]) -> None:
         # Before the waiters are let go: who comes back unsatisfied shall find the way free.
         if self._runs.get("run") is run:
             self._runs.pop("run", None)
-        run.land()
+        run.finish()

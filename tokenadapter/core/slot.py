@@ -47,7 +47,7 @@ class View(Value):
     """This process' wall clock just before that (POSIX timestamp in seconds)."""
     took: float = 0.0
     """How long the look took, in seconds: the store may have told its time at its very end."""
-    lags: bool = False
+    was_reset: bool = False
     """Whether the slot was emptied, or set back, since this process saw the record in it: that is
     to be written back."""
     glimpse: object = None
@@ -105,7 +105,7 @@ class Slot:
             return View(record, tag, now, monotonic, wall, took, False, glimpse, True)
         last = self._memory
         if last is not None and (tag is None or self._is_behind(record, last)):
-            record = last if tag is None else last.restored(record)
+            record = last if tag is None else last.restored_over(record)
             return View(record, tag, now, monotonic, wall, took, True, glimpse)
         self._remember(record)
         return View(record, tag, now, monotonic, wall, took, False, glimpse)
@@ -115,7 +115,7 @@ class Slot:
         else it may."""
         return view.glimpse is None or self._glimpse() != view.glimpse
 
-    def nowhere(self) -> View:
+    def empty_view(self) -> View:
         """A view of no slot at all, by our own clock: for when the store is out of reach."""
         wall = self._runtime.wall()
         return View(self._new_record(), None, wall, self._runtime.monotonic(), wall)
@@ -150,7 +150,7 @@ class Slot:
             read_at=view.read_at + later,
             monotonic=view.monotonic + later,
             wall=view.wall + later,
-            lags=False,
+            was_reset=False,
             is_foreign=is_foreign,
         )
 

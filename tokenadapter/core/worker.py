@@ -1,6 +1,6 @@
 """What helper threads do for the callers of one keeper.
 
-A renewal is for all callers who need one: they join the one that is under way.  What changes the
+A renewal is for all callers who request one: they join the one that is under way.  What changes the
 record besides is done by a helper too, since no interrupt stops that between a lock and its
 release.
 """
@@ -38,7 +38,7 @@ T = TypeVar("T")
 _Reserving: TypeAlias = Callable[[], AbstractContextManager[object] | None]
 
 # Seconds that a change beside the renewals may take when it has the lock.
-_ASIDE: Final = 30.0
+_CHANGE_WITHIN: Final = 30.0
 
 
 class RenewalWorker:
@@ -74,7 +74,7 @@ class RenewalWorker:
         self._lock_timeout = lock_timeout
         self.flight: SingleFlight[Outcome | None] = SingleFlight(runtime, inline=inline)
         self._has_loaded = False
-        self._told: tuple[type[BaseException], bool] | None = None
+        self._emitted: tuple[type[BaseException], bool] | None = None
 
     def load(self) -> None:
         """Import what renewals need, before the first one.
@@ -93,25 +93,25 @@ class RenewalWorker:
                     own()
         self._has_loaded = True
 
-    def begin(self, need: RenewalRequest, seen: View | None, reservation: _Reserving) -> None:
+    def begin(self, request: RenewalRequest, seen: View | None, reservation: _Reserving) -> None:
         """Begin a renewal that nobody waits for, unless one is under way.
 
         :param seen: what was in the slot just now, if somebody has looked.
         :param claim: claims it; ``None`` if another has done so, who sees to it.
         """
-        self.flight.join(partial(self._work, need, seen, reserve=reservation))
+        self.flight.join(partial(self._work, request, seen, reserve=reservation))
 
-    def join(self, need: RenewalRequest, seen: View | None, end: float, slack: float) -> Outcome:
-        """Wait for a renewal that meets *need*: the one under way, or one that begins now.
+    def join(self, request: RenewalRequest, seen: View | None, end: float, slack: float) -> Outcome:
+        """Wait for a renewal that meets *request*: the one under way, or one that begins now.
 
         :param seen: what was in the slot just now, if somebody has looked.
         :param end: when the time to wait is over, by the monotonic clock.
         :param slack: seconds for which a helper may be late to say so.
         :raises TokenError: if there is no token that meets it.
         """
-        began = self._runtime.monotonic() if need.since is None else need.since
+        began = self._runtime.monotonic() if request.since is None else request.since
         while True:
-            run = self.flight.join(partial(self._work, need, seen))
+            run = self.flight.join(partial(self._work, request, seen))
             seen = None  # by the next one it may be out of date
             self._wait(run, end + slack, began)
             is_saving = self.flight.under_way() is run
@@ -123,7 +123,7 @@ class RenewalWorker:
                 raise
             if outcome is None:
                 continue
-            is_rejected = outcome.token.is_same(need.rejected)
+            is_rejected = outcome.token.is_same(request.rejected)
             if is_saving and (is_rejected or self._holder.left() <= 0):
                 raise messages.not_saved(self._store)
             if outcome.distrusted or not is_rejected:
@@ -146,13 +146,13 @@ class RenewalWorker:
 
         run = self.flight.aside(do)
         # It has waited for the lock for so long at most, and is done soon after.
-        self._wait(run, began + self._lock_timeout + _ASIDE, began)
+        self._wait(run, began + self._lock_timeout + _CHANGE_WITHIN, began)
         run.result()
         return results[0]
 
     def forget_failure(self) -> None:
         """The next failure is told, whatever was told before."""
-        self._told = None
+        self._emitted = None
 
     def _wait(self, run: Run[Any], end: float, began: float) -> None:
         if not run.is_settled() and run.is_mine():
@@ -167,7 +167,7 @@ class RenewalWorker:
 
     def _work(
         self,
-        need: RenewalRequest,
+        request: RenewalRequest,
         seen: View | None,
         run: Run[Outcome | None],
         reserve: _Reserving = nullcontext,
@@ -179,13 +179,13 @@ class RenewalWorker:
         try:
             with reserved:
                 self.load()
-                outcome = self._renewal().perform(need, run.settle, seen)
+                outcome = self._renewal().perform(request, run.settle, seen)
         except Exception as error:
-            self._tell_failure(error, is_raised=need.waits and not self._can_do_without(need))
-            if need.waits:
+            self._emit_failure(error, is_raised=request.waits and not self._can_do_without(request))
+            if request.waits:
                 raise
             return None
-        self._told = None
+        self._emitted = None
         if outcome is not None and outcome.minted and self._on_refresh is not None:
             try:
                 self._on_refresh(outcome.token)
@@ -194,17 +194,17 @@ class RenewalWorker:
                 self._journal.trace("on_refresh raised", error)
         return outcome
 
-    def _can_do_without(self, need: RenewalRequest) -> bool:
-        """Whether the token in hand does for whoever has *need*: no error is raised then."""
+    def _can_do_without(self, request: RenewalRequest) -> bool:
+        """Whether the token in hand does for whoever has *request*: no error is raised then."""
         held = self._holder.held
-        is_good = held is not None and not held.token.is_same(need.rejected)
+        is_good = held is not None and not held.token.is_same(request.rejected)
         return is_good and self._holder.left() > 0
 
-    def _tell_failure(self, error: Exception, *, is_raised: bool) -> None:
+    def _emit_failure(self, error: Exception, *, is_raised: bool) -> None:
         told = type(error), is_raised
-        if told == self._told:
+        if told == self._emitted:
             return  # once is enough: during an outage every request comes here
-        self._told = told
+        self._emitted = told
         reason = getattr(error, "reason", None)
         if reason is not None:
             self._journal.emit("ReauthNeeded", is_raised=is_raised, reason=reason, error=str(error))
