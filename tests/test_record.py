@@ -345,7 +345,7 @@ def test_a_hold_binds_within_its_span_and_only_whom_it_is_bound_to(
 ) -> None:
     inside = backoff.set_at - 1 <= now < backoff.set_at + backoff.duration
     assert (backoff.remaining(now) > 0) is inside
-    assert backoff.binds(who, now) is (inside and backoff.bound_to in (None, who))
+    assert backoff.applies_to(who, now) is (inside and backoff.bound_to in (None, who))
 
 
 @pytest.mark.parametrize(
@@ -359,17 +359,17 @@ def test_a_hold_is_void_long_before_it_was_set_and_once_it_has_passed(
 
 
 def test_a_hold_is_bound_to_one_or_to_nobody() -> None:
-    assert HOLD.binds("me", NOW)
-    assert HOLD._replace(bound_to="me").binds("me", NOW)
-    assert not HOLD._replace(bound_to="you").binds("me", NOW)
+    assert HOLD.applies_to("me", NOW)
+    assert HOLD._replace(bound_to="me").applies_to("me", NOW)
+    assert not HOLD._replace(bound_to="you").applies_to("me", NOW)
 
 
 @given(records)
 def test_distrust_binds_the_token_that_was_refused_when_new(record: Record) -> None:
     after = record.with_distrust(TOKEN, NOW, 0.5)
     assert after.distrust is not None
-    assert after.distrust.binds(TOKEN.fingerprint, NOW + 4.9)
-    assert not after.distrust.binds(NEXT.fingerprint, NOW + 4.9)
+    assert after.distrust.applies_to(TOKEN.fingerprint, NOW + 4.9)
+    assert not after.distrust.applies_to(NEXT.fingerprint, NOW + 4.9)
     assert changed(record, after) <= {"distrust"}
 
 
@@ -524,7 +524,7 @@ def use(record: Record) -> None:
     ).to_document()
     for backoff in (record.backoff, record.distrust):
         if backoff is not None:
-            backoff.binds("me", NOW)
+            backoff.applies_to("me", NOW)
             backoff._replace(step=backoff.step + 1)
 
 
