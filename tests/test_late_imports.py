@@ -175,7 +175,7 @@ def test_an_import_may_fork() -> None:
 
 def test_a_fork_waits_for_so_long_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever forks may have what the import waits for."""
-    monkeypatch.setattr(late_imports, "_PATIENCE", 0.01)
+    monkeypatch.setattr(late_imports, "_GUARD_TIMEOUT", 0.01)
     has_begun, goes_on = threading.Event(), threading.Event()
 
     def stands_still() -> None:

@@ -1,4 +1,4 @@
-"""Which process holds a lock or awaits an answer, and whether that process has died.
+"""Names of processes that hold a lock or wait for an answer, and whether such a process has died.
 
 A process names itself ``host:process:start:namespace:boot``.  The host is for people.  A waiter can
 look for the process only if boot and namespace are its own.  The start time tells the named process
@@ -52,7 +52,7 @@ def is_elsewhere(name: str) -> bool:
 
 
 def display_name(name: str) -> str:
-    """The process *name*, for people."""
+    """The process *name* as messages show it."""
     parts = _parts(name)
     return name if parts is None else f"process {parts[1]} on {parts[0]}"
 

@@ -126,7 +126,7 @@ def test_a_port_that_is_taken_is_an_error_that_says_what_to_do(
     output, errors = capsys.readouterr()
     assert output == ""
     assert re.fullmatch(
-        rf"cannot listen on port {port}: .+ Name another port by --port.+\n", errors
+        rf"cannot listen on port {port}: .+ Pass another --port; .+\n", errors
     )
 
 

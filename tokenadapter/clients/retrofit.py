@@ -1,7 +1,7 @@
-"""One line for code that has its session already: sign what it sends under a prefix.
+"""One line for code that already has a session: sign its requests under a prefix.
 
-Nothing that the session has is lost: what it would have sent a request with still does so, and all
-is put back in the end.
+The session keeps all that it has: its own adapters still send the requests, and undoing a retrofit
+restores everything.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def retrofit(
     source: Grant | TokenSource | TokenKeeper,
     **settings: Any,
 ) -> Retrofit:
-    """Let something that exists sign its requests under *prefix*.
+    """Make an existing session or pool sign its requests under *prefix*.
 
     ::
 
@@ -47,10 +47,10 @@ def retrofit(
 
     :param target: a :class:`requests.Session`, or of urllib3 a :class:`~urllib3.PoolManager` or a
         connection pool.  It may be in use by other threads.
-    :param settings: those of :class:`~tokenadapter.TokenAdapter`, but for those of the sending:
-        that is done by what *target* has for it, with its retries, its pools and its TLS settings.
-    :returns: the way back: as a context manager it undoes itself at the end of the block.
-    :raises TypeError: if *target* cannot be fitted, or a setting is none of these.
+    :param settings: the settings of :class:`~tokenadapter.TokenAdapter`, without those of the
+        transport: *target* still sends with its own retries, pools and TLS settings.
+    :returns: an object that undoes the retrofit; as a context manager, at the end of the block.
+    :raises TypeError: if *target* is not supported, or a setting is unknown.
     :raises UnsafeTarget: if a token must not go to *prefix*.
     """
     ours, others = sorted_out(settings)
@@ -67,7 +67,7 @@ def retrofit(
 
 
 class Retrofit:
-    """What :func:`~tokenadapter.retrofit` did, and the way back.
+    """The result of :func:`~tokenadapter.retrofit`, which can be undone.
 
     :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps the token.
     """
@@ -81,10 +81,10 @@ class Retrofit:
         return f"<Retrofit {self._prefix} of {self.keeper.store!r}>"
 
     def undo(self) -> None:
-        """Put back what was there before.
+        """Restore the previous state.
 
-        Several retrofits of the same session or pool can be undone in any order; undoing one
-        again does nothing.  Requests under way end as they began.
+        Several retrofits of one session or pool can be undone in any order.  A second call does
+        nothing.  Requests in progress are not affected.
         """
         undo, self._undo = self._undo, None
         if undo is not None:
@@ -98,7 +98,7 @@ class Retrofit:
 
 
 class _Mounts:
-    """An adapter mounted over what a session has for its prefix and for parts of that."""
+    """An adapter mounted over the session's adapters for its prefix and for parts of it."""
 
     def __init__(self, session: Session, adapter: TokenAdapter) -> None:
         self._session = ref(session)
@@ -151,7 +151,7 @@ def _put_back(
 
 
 def _transport(session: Session, url: str) -> BaseAdapter:
-    """What a session would send a request to *url* with if it had no token adapters for it."""
+    """The adapter with which a session sends to *url*, apart from token adapters."""
     for key, adapter in plain(session.adapters).items():
         is_ours = isinstance(adapter, TokenAdapter) and adapter.covers(url)
         if url.lower().startswith(key.lower()) and not is_ours:

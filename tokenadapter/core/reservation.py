@@ -1,8 +1,8 @@
 """Reservations: when many processes need a renewal at once, one renews and the others wait.
 
 Without reservations, each process would load the code for renewals, start a helper thread and try
-the lock, all before the first process has sent a token request.  So a process *reserves* the renewal
-first, if the store supports that, which costs very little.  In each of the other processes, the
+the lock, all before the first process has sent a token request.  So a process first *reserves* the
+renewal, if the store supports that, which costs very little.  In each of the other processes, the
 first thread that needs the token waits in place until the token is there.
 
 A reservation excludes no one; the lock does that.  Other processes respect it for a limited time.
@@ -68,7 +68,7 @@ class Reservations:
         self._reserve: Callable[[], _Reservation | None] | None = getattr(
             slot.store, "reserve", None
         )
-        # The one thread that may wait here; all others join or begin a renewal.  A dict, because its
+        # The one thread that may wait here; others join or begin a renewal.  A dict, because its
         # setdefault is atomic without a lock, which signal handlers require.
         self._turn: dict[str, object] = {}
 

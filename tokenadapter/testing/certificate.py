@@ -1,4 +1,4 @@
-"""A certificate for a server on loopback, of an authority that nobody else trusts."""
+"""A certificate for a server on loopback, from an authority that no one else trusts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clock that stands still, so that a test decides when an hour is over."""
+"""A clock that stands still until the test moves it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Clock = Callable[[], float]
 
 
 class FrozenClock:
-    """A clock that stands still until it is moved.  A context manager that puts it in place::
+    """A clock that stands still until it is moved.  The context manager installs it::
 
         with FrozenClock() as clock:
             session.get(url)
@@ -48,7 +48,7 @@ class FrozenClock:
         return f"<FrozenClock {self._now:.3f}>"
 
     def move(self, seconds: float) -> None:
-        """Move it forward.
+        """Move the clock forward.
 
         :raises ValueError: if *seconds* is negative.
         """

@@ -1,4 +1,4 @@
-"""What a test can let go wrong at a server: scripted failures, outages, and holds."""
+"""How a test makes a server fail: scripted failures, outages, and holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .script import Body, Ending, Endpoint, Fate, Hold, Script, scripted_answer
 
 
 class Faults:
-    """The part of :class:`~tokenadapter.testing.TokenServer` that tests use to break it."""
+    """The methods of :class:`~tokenadapter.testing.TokenServer` that make it fail."""
 
     def __init__(self) -> None:
         self._script = Script()
@@ -32,7 +32,7 @@ class Faults:
         reset: bool = False,
         drip: float | None = None,
     ) -> None:
-        """Let the next requests to an endpoint fail.  Failures are played in the order given.
+        """Make the next requests to an endpoint fail, in the given order.
 
         ::
 
@@ -84,7 +84,7 @@ class Faults:
         self._script.add(endpoint, Fate(ending, answer, processed, drip), count)
 
     def recover(self, endpoint: Endpoint = "token") -> None:
-        """Forget the failures that an endpoint has not played yet."""
+        """Remove the failures of an endpoint that have not happened yet."""
         self._script.forget(endpoint)
 
     @contextlib.contextmanager
@@ -95,7 +95,7 @@ class Faults:
         retry_after: float | str | None = None,
         endpoint: Endpoint = "token",
     ) -> Iterator[None]:
-        """Let every request to an endpoint fail until the block is left."""
+        """Make every request to an endpoint fail until the block ends."""
         self.fail_next(status, count=None, retry_after=retry_after, endpoint=endpoint)
         try:
             yield
@@ -104,7 +104,7 @@ class Faults:
 
     @contextlib.contextmanager
     def hold(self, *, processed: bool = False, endpoint: Endpoint = "token") -> Iterator[Hold]:
-        """Stop requests midway, so that a test can act while one is under way.
+        """Stop requests midway, so that a test can act while one is in progress.
 
         ::
 

@@ -18,7 +18,7 @@ HOST = "127.0.0.1"
 
 
 class Listener:
-    """Listens from the moment it is made until :meth:`close`.
+    """Listens from its creation until :meth:`close`.
 
     :param port: the port to listen on; 0 takes a free one.
     :param serve: called with each connection and the client's address, in a thread of its own;
@@ -91,7 +91,7 @@ class Listener:
             self._serve(connection, peer)
 
     def forsake(self) -> None:
-        """Give up the descriptors in a forked child, where no thread serves them.
+        """Close the descriptors in a forked child, where no thread serves them.
 
         Else a connection that the server drops would stay open in the child, and its client
         would wait for ever.

@@ -1,4 +1,4 @@
-"""What a token server saw: its counters, and each request as it came in."""
+"""What a token server has seen: its counters, and each request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Stats(NamedTuple):
-    """How often each thing has happened since the server was made.
+    """How often each thing has happened since the server was created.
 
     :ivar token_requests: requests that reached the token endpoint or the login, scripted failures
         included.

@@ -1,4 +1,4 @@
-"""TokenServer: the authority and the API it protects, put on the network and under a script."""
+"""TokenServer: the authority and its API on the network, under the control of a script."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class TokenServer(Faults):
     # Start, stop, and where it is
 
     def start(self) -> Self:
-        """Listen.  After a :meth:`stop`: on the same port, with all that was known before.
+        """Listen.  After a :meth:`stop`, on the same port and with the same state.
 
         :raises RuntimeError: if the server is running.
         :raises OSError: if another program uses the port.
@@ -159,7 +159,7 @@ class TokenServer(Faults):
 
     @property
     def login_url(self) -> str:
-        """The login that is not OAuth, for :class:`tokenadapter.Login`."""
+        """The endpoint of the login that is not OAuth, for :class:`tokenadapter.Login`."""
         return f"{self.url}/login"
 
     @property
@@ -174,12 +174,12 @@ class TokenServer(Faults):
 
     @property
     def public_url(self) -> str:
-        """The prefix of an API that answers the same and asks for no token."""
+        """The prefix of an API with the same answers that requires no token."""
         return f"{self.url}/public/"
 
     @property
     def ca_file(self) -> str:
-        """The file with the certificate that clients have to trust: their ``verify=``.
+        """The file with the certificate that clients must trust, for ``verify=``.
 
         :raises RuntimeError: if the server was not made with ``https=True``.
         """
@@ -191,8 +191,8 @@ class TokenServer(Faults):
 
     @property
     def latency(self) -> float:
-        """How long token endpoint and login, having done their work, wait before they answer, in
-        seconds.  May be set."""
+        """How long token endpoint and login wait before they answer, after processing the request,
+        in seconds.  May be set."""
         return self._service.latency.get("token", 0.0)
 
     @latency.setter
@@ -211,7 +211,7 @@ class TokenServer(Faults):
     def issue(
         self, scope: str | None = None, user: str | None = None, client: str | None = None
     ) -> dict[str, Any]:
-        """A token response as from a first login, to begin a test with.
+        """A token response as after a first login, as the start of a test.
 
         :param scope: what the user allows; by default, nothing is said of it.
         :param user: who logs in; by default the first of the users.
@@ -223,7 +223,7 @@ class TokenServer(Faults):
             )
 
     def expire_now(self) -> None:
-        """End every access token there is; refresh tokens stay good."""
+        """Expire every access token; refresh tokens stay valid."""
         with self._state:
             self._authority.expire_all()
 
@@ -238,7 +238,7 @@ class TokenServer(Faults):
             self._state.notify_all()
 
     def revoke_all(self) -> None:
-        """Revoke every token there is."""
+        """Revoke every token."""
         with self._state:
             self._authority.revoke_all()
             self._state.notify_all()
@@ -247,7 +247,7 @@ class TokenServer(Faults):
 
     @property
     def stats(self) -> Stats:
-        """The counters as they are now."""
+        """The current counters."""
         with self._state:
             return Stats(
                 token_requests=self._endpoints.token_requests,
@@ -268,7 +268,7 @@ class TokenServer(Faults):
             return tuple(self._service.log)
 
     def wait_for(self, reached: Callable[[Stats], bool], timeout: float = 10.0) -> Stats:
-        """Wait until the counters are as wished, and return them.
+        """Wait until the counters satisfy a condition, and return them.
 
         ::
 

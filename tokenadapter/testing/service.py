@@ -1,4 +1,4 @@
-"""The way of a request: it is read, logged, carried out, and answered as the script says."""
+"""Process requests: read, log, execute, and answer them as the script says."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEPT = ("token", "login", "revoke")
 
 
 class Service:
-    """Serves connections, each in the thread that brings it.
+    """Serves connections, each in the thread that accepted it.
 
     :ivar state: guards the endpoints, the log and the count of failures, and wakes whoever waits
         for them at every change.
@@ -50,7 +50,7 @@ class Service:
             wire.close()
 
     def _exchange(self, wire: Wire, peer: str) -> bool:
-        """Serve one request, and tell whether the connection can carry another."""
+        """Serve one request, and return whether the connection can carry another."""
         head = wire.head()
         endpoint = endpoint_of(head.path)
         request = self._read(wire, head, endpoint, peer)
@@ -98,7 +98,7 @@ class Service:
         )
 
     def _arrive(self, endpoint: str, request: Request) -> Fate:
-        """Log a request, and look up in the script what becomes of it."""
+        """Log a request, and return its fate from the script."""
         with self.state:
             self.log.append(request)
             self._endpoints.arrived(endpoint)

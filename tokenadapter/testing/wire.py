@@ -1,7 +1,7 @@
 """HTTP/1.1 on one connection: requests read, answers written (RFC 9112).
 
-Written out rather than taken from :mod:`http.server`, whose parsing of headers as e-mail takes
-longer than everything else that the server does for a request.
+Not based on :mod:`http.server`, which parses headers as e-mail.  That takes longer than all other
+work of the server for a request.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 class BadRequest(Exception):
-    """What came in is not HTTP."""
+    """The received bytes are not HTTP."""
 
 
 def json_answer(status: int, content: Any, headers: Mapping[str, str] | None = None) -> Answer:
