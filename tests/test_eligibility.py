@@ -58,7 +58,7 @@ def view_of(slot: Slot, record: Record) -> View:
 # --- hashes ----------------------------------------------------------------------------------
 
 
-def test_a_hash_that_takes_its_time_is_made_once(
+def test_a_slow_hash_is_computed_once(
     slot: Slot, clock: Clockwork, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[tuple[str, str, str]] = []
@@ -78,7 +78,7 @@ def test_a_hash_that_takes_its_time_is_made_once(
         assert len(eligibility._digests) < 100
 
 
-def test_a_client_is_who_it_is_and_what_it_asks_for_in_whatever_order(
+def test_the_client_hash_depends_on_credential_and_request_in_any_order(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     def hashed(client: str, requested: dict[str, str]) -> str:
@@ -95,7 +95,7 @@ def test_a_client_is_who_it_is_and_what_it_asks_for_in_whatever_order(
 # --- what binds this process alone -----------------------------------------------------------
 
 
-def test_a_hold_of_our_own_binds_whomever_it_is_bound_to_until_there_is_another_token(
+def test_an_unsaved_backoff_applies_until_there_is_another_token(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     eligibility = choice_of(slot, clock)
@@ -111,7 +111,7 @@ def test_a_hold_of_our_own_binds_whomever_it_is_bound_to_until_there_is_another_
     eligibility.raise_if_backing_off(record, 0.0)  # others have renewed since
 
 
-def test_a_hold_of_our_own_ends(slot: Slot, clock: Clockwork, record: Record) -> None:
+def test_an_unsaved_backoff_ends(slot: Slot, clock: Clockwork, record: Record) -> None:
     eligibility = choice_of(slot, clock)
     eligibility.remember_backoff(record, Backoff(0.0, 5.0, 3))
     clock.go_on(5.0)
@@ -126,7 +126,7 @@ def refusal(eligibility: Eligibility, view: View) -> str | None:
     return None
 
 
-def test_a_refusal_of_our_own_binds_until_there_is_another_token(
+def test_an_unsaved_refusal_applies_until_there_is_another_token(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     eligibility, view = choice_of(slot, clock, PASSWORD), view_of(slot, record)
@@ -138,7 +138,7 @@ def test_a_refusal_of_our_own_binds_until_there_is_another_token(
     assert refusal(eligibility, view) is None
 
 
-def test_a_refresh_token_that_was_refused_to_us_stays_dead_until_it_is_pardoned(
+def test_an_unsaved_refusal_of_a_refresh_token_stays_until_it_is_cleared(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     eligibility, view = choice_of(slot, clock, FIRST), view_of(slot, record)
@@ -156,7 +156,7 @@ def test_a_refresh_token_that_was_refused_to_us_stays_dead_until_it_is_pardoned(
 # --- which credential ------------------------------------------------------------------------
 
 
-def test_the_first_that_nothing_speaks_against_is_presented(
+def test_the_first_credential_without_an_objection_is_presented(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     eligibility = choice_of(slot, clock, FIRST, PASSWORD)
@@ -168,7 +168,7 @@ def test_the_first_that_nothing_speaks_against_is_presented(
 
 
 @pytest.mark.parametrize("stored_first", [True, False])
-def test_of_two_objections_that_to_the_stored_refresh_token_is_told(
+def test_of_two_objections_the_one_to_the_stored_refresh_token_is_raised(
     slot: Slot, clock: Clockwork, record: Record, stored_first: bool
 ) -> None:
     stored = FIRST._replace(secret="refresh-5", first=False)
@@ -180,7 +180,7 @@ def test_of_two_objections_that_to_the_stored_refresh_token_is_told(
     assert refusal(eligibility, view_of(slot, record)) == "Stored."
 
 
-def test_without_the_store_only_what_spends_nothing_is_presented(
+def test_without_the_store_only_a_credential_that_is_not_spent_is_presented(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     assert choice_of(slot, clock, FIRST).harmless_credential() is None

@@ -65,7 +65,9 @@ def test_a_fresh_token_needs_no_store(new_keeper, shelf, clock):
     assert keeper.fresh() is token
 
 
-def test_what_a_renewal_needs_is_imported_in_good_time_and_once(new_keeper, clock, authority):
+def test_modules_for_renewals_are_imported_once_before_the_first_renewal(
+    new_keeper, clock, authority
+):
     new_keeper().current()
     keeper = new_keeper()
     loaded: list[threading.Thread] = []
@@ -85,7 +87,7 @@ def test_what_a_renewal_needs_is_imported_in_good_time_and_once(new_keeper, cloc
     assert len(loaded) == 1
 
 
-def test_without_helpers_it_is_imported_when_it_is_needed(new_keeper, clock, authority):
+def test_without_helpers_modules_for_renewals_are_imported_on_demand(new_keeper, clock, authority):
     new_keeper().current()
     keeper = new_keeper(inline=True)
     loaded: list[str] = []
@@ -99,7 +101,7 @@ def test_without_helpers_it_is_imported_when_it_is_needed(new_keeper, clock, aut
     assert loaded == ["all"]
 
 
-def test_what_the_first_look_saw_is_not_looked_at_twice(new_keeper, shelf, clock):
+def test_the_first_look_at_the_store_is_reused(new_keeper, shelf, clock):
     new_keeper().current()
     clock.go_on(HOUR)
     steps: list[str] = []
@@ -109,7 +111,7 @@ def test_what_the_first_look_saw_is_not_looked_at_twice(new_keeper, shelf, clock
     assert steps[: steps.index("save")] == ["load", "lock", "load"]
 
 
-def test_a_stored_token_costs_one_look_and_no_lock(new_keeper, shelf):
+def test_a_fresh_stored_token_costs_one_read_and_no_lock(new_keeper, shelf):
     token = new_keeper().current()
     shelf.failing = lambda step: step != "load"
     keeper = new_keeper()
@@ -117,7 +119,7 @@ def test_a_stored_token_costs_one_look_and_no_lock(new_keeper, shelf):
     assert keeper.stats == {}
 
 
-def test_a_stale_token_is_renewed_while_nobody_waits(new_keeper, authority, clock):
+def test_a_stale_token_is_renewed_in_the_background(new_keeper, authority, clock):
     keeper = new_keeper()
     first = keeper.current()
     clock.go_on(HOUR - 300)
@@ -132,7 +134,7 @@ def test_a_stale_token_is_renewed_while_nobody_waits(new_keeper, authority, cloc
     assert authority.count == 2
 
 
-def test_of_a_stale_token_one_process_renews_and_others_go_on(new_keeper, authority, clock):
+def test_one_process_renews_a_stale_token_while_others_use_it(new_keeper, authority, clock):
     one, other = new_keeper(), new_keeper()
     first = one.current()
     assert other.current() == first
@@ -154,7 +156,9 @@ def test_of_a_stale_token_one_process_renews_and_others_go_on(new_keeper, author
     assert authority.count == 2
 
 
-def test_in_the_soft_window_a_loser_does_no_io_until_it_looks_again(new_keeper, shelf, clock):
+def test_in_the_soft_window_a_process_without_the_lock_does_no_io_until_its_next_look(
+    new_keeper, shelf, clock
+):
     one, other = new_keeper(), new_keeper()
     one.current(), other.current()
     clock.go_on(HOUR - 300)
@@ -183,7 +187,7 @@ def test_renew_early_can_be_turned_off(new_keeper, authority, clock):
     assert keeper.current().access_token == "access-2"
 
 
-def test_an_expired_token_is_waited_for(new_keeper, authority, clock):
+def test_callers_wait_for_the_renewal_of_an_expired_token(new_keeper, authority, clock):
     keeper = new_keeper()
     keeper.current()
     clock.go_on(HOUR)
@@ -197,7 +201,7 @@ def test_a_patient_caller_waits_for_the_renewal_of_a_stale_token(new_keeper, clo
     assert keeper.obtain(patient=True).token.access_token == "access-2"
 
 
-def test_a_token_without_expiry_is_kept_until_it_is_refused(new_keeper, authority, clock):
+def test_a_token_without_expiry_is_used_until_it_is_refused(new_keeper, authority, clock):
     authority.lifetime = None
     keeper = new_keeper()
     token = keeper.current()
@@ -213,7 +217,7 @@ def test_expiry_counts_from_before_the_request(new_keeper, authority, clock):
     assert token.expires_at == clock.now - 7 + HOUR
 
 
-def test_the_store_clock_counts_where_machines_disagree(new_keeper, shelf, authority, clock):
+def test_expiry_is_judged_by_the_clock_of_the_store(new_keeper, shelf, authority, clock):
     shelf.ahead = 300.0
     token = new_keeper().current()
     assert token.expires_at == clock.now + 300 + HOUR
@@ -231,7 +235,7 @@ def test_a_clock_that_jumps_makes_no_token_younger(new_keeper, authority, clock,
     assert keeper.current().access_token == "access-2"
 
 
-def test_a_day_asleep_counts_although_the_monotonic_clock_stood_still(new_keeper, clock):
+def test_time_asleep_counts_although_the_monotonic_clock_stood_still(new_keeper, clock):
     keeper = new_keeper()
     keeper.current()
     clock.now += 24 * HOUR
@@ -303,7 +307,7 @@ def test_the_store_is_read_again_under_the_lock(new_keeper, shelf, clock, kind):
     assert authority.count == len(authority.presented) == 2
 
 
-def test_a_token_that_moved_on_is_adopted_without_a_renewal(new_keeper, authority):
+def test_a_newer_stored_token_is_taken_without_a_renewal(new_keeper, authority):
     one, other = new_keeper(), new_keeper()
     first = one.current()
     other.current()
@@ -312,7 +316,7 @@ def test_a_token_that_moved_on_is_adopted_without_a_renewal(new_keeper, authorit
     assert authority.count == 2
 
 
-def test_identity_decides_and_not_the_text_of_the_token(new_keeper, clock):
+def test_the_rejected_issue_decides_and_not_the_text_of_the_token(new_keeper, clock):
     source = Machinist()
     source.issue = lambda: {"access_token": "same", "refresh_token": "", "expires_in": HOUR}
     keeper = new_keeper(source)
@@ -324,7 +328,7 @@ def test_identity_decides_and_not_the_text_of_the_token(new_keeper, clock):
     assert source.presented == ["client", "client"]
 
 
-def test_a_waiter_takes_what_was_minted_meanwhile_whatever_its_expiry_says(
+def test_a_waiter_takes_a_token_minted_meanwhile_whatever_its_expiry(
     new_keeper, shelf, authority, clock
 ):
     authority.lifetime = 0.001
@@ -350,14 +354,14 @@ def test_a_waiter_takes_what_was_minted_meanwhile_whatever_its_expiry_says(
     lock.release()
 
 
-def test_a_waiter_takes_the_place_of_a_holder_that_died(new_keeper, shelf, authority, clock):
+def test_a_waiter_replaces_a_holder_that_died(new_keeper, shelf, authority, clock):
     lock = shelf.lock()
     assert lock.acquire(1)
     clock.sleep = lambda seconds: lock.release()
     assert new_keeper().current().access_token == "access-1"
 
 
-def test_waiting_for_the_lock_ends(new_keeper, shelf, authority):
+def test_the_wait_for_the_lock_times_out(new_keeper, shelf, authority):
     lock = shelf.lock()
     assert lock.acquire(1)
     with pytest.raises(errors.LockTimeout, match="lock_timeout"):
@@ -387,7 +391,7 @@ def test_an_intent_is_written_before_a_refresh_token_is_presented(new_keeper, sh
     assert "refresh-0" not in str(shelf.writes)
 
 
-def test_no_intent_where_nothing_is_spent(new_keeper, shelf):
+def test_no_intent_is_written_if_nothing_can_be_spent(new_keeper, shelf):
     new_keeper(Machinist()).current()
     assert len(shelf.writes) == 1
 
@@ -399,7 +403,7 @@ def test_a_response_without_a_refresh_token_keeps_the_old_one(new_keeper, author
     assert keeper.renew(first).refresh_token == first.refresh_token
 
 
-def test_a_write_whose_answer_is_lost_counts(new_keeper, shelf, authority):
+def test_a_write_whose_answer_is_lost_has_succeeded(new_keeper, shelf, authority):
     save = shelf.save
     lost: list[str] = []
 
@@ -429,7 +433,7 @@ def test_a_late_answer_whose_parent_is_still_stored_is_saved_on_the_new_tag(
     assert shelf.slot[1].startswith("100-")
 
 
-def test_a_late_answer_whose_parent_was_replaced_adopts_what_is_there(
+def test_a_late_answer_whose_parent_was_replaced_takes_the_stored_token(
     new_keeper, shelf, authority, clock
 ):
     keeper, other = new_keeper(), new_keeper()
@@ -445,7 +449,7 @@ def test_a_late_answer_whose_parent_was_replaced_adopts_what_is_there(
     assert document(shelf)["token"]["access_token"] == "theirs"
 
 
-def test_a_late_answer_does_not_replace_a_later_one_to_the_same_refresh_token(new_keeper, shelf):
+def test_a_late_answer_does_not_replace_a_later_answer_to_the_same_refresh_token(new_keeper, shelf):
     source = Authority()
     source.issue = lambda: Authority.issue(source) | {"refresh_token": "refresh-0"}
     keeper, other = new_keeper(source), new_keeper(source)
@@ -463,7 +467,7 @@ def test_a_late_answer_does_not_replace_a_later_one_to_the_same_refresh_token(ne
     assert document(shelf)["token"]["access_token"] == "access-2"
 
 
-def test_a_late_answer_counts_although_nothing_tells_of_it_any_more(new_keeper, shelf, authority):
+def test_a_late_answer_is_saved_even_if_its_intent_is_gone(new_keeper, shelf, authority):
     """The store was set back to what it held before the first refresh token was announced."""
     authority.script = [None, errors.ReauthRequired("dead", error="invalid_grant")]
     keeper = new_keeper()
@@ -481,7 +485,7 @@ def test_a_late_answer_counts_although_nothing_tells_of_it_any_more(new_keeper, 
     assert authority.presented == ["refresh-0", "refresh-1", "another"]
 
 
-def test_a_function_is_not_called_again_when_what_it_brought_was_just_saved(new_keeper, shelf):
+def test_a_function_is_not_called_again_after_its_token_was_just_saved(new_keeper, shelf):
     """By one that has lost the lock: a function that may be called tells nobody beforehand."""
     calls: list[Token | None] = []
 
@@ -537,7 +541,7 @@ def test_refresh_lets_a_function_begin_again_in_its_own_process_only(new_keeper,
     assert calls == [None, None]
 
 
-def test_refresh_lets_a_function_begin_again_until_somebody_has_renewed(new_keeper, shelf, clock):
+def test_refresh_lets_a_function_begin_again_until_the_next_renewal(new_keeper, shelf, clock):
     calls: list[str] = []
 
     def function(name: str) -> Callable[[Token | None], dict[str, Any]]:
@@ -619,7 +623,7 @@ def test_a_caller_that_gives_up_does_not_cancel_the_renewal(new_keeper, authorit
 # --- failure ---------------------------------------------------------------------------------
 
 
-def test_a_failure_is_shared_until_its_hold_ends(new_keeper, authority, clock):
+def test_a_failure_is_shared_until_its_backoff_ends(new_keeper, authority, clock):
     one, other = new_keeper(), new_keeper()
     authority.script = [errors.RefreshTemporarilyFailed("down", processed=False)]
     with pytest.raises(errors.RefreshTemporarilyFailed) as info:
@@ -634,7 +638,7 @@ def test_a_failure_is_shared_until_its_hold_ends(new_keeper, authority, clock):
     assert one.current().access_token == "access-1"
 
 
-def test_holds_grow_and_end_with_success(new_keeper, authority, clock, shelf):
+def test_backoffs_grow_and_end_with_success(new_keeper, authority, clock, shelf):
     keeper = new_keeper()
     authority.script = [errors.RefreshTemporarilyFailed("down", processed=False)] * 6
     waits = []
@@ -655,7 +659,7 @@ def test_retry_after_is_honoured(new_keeper, authority, clock):
     assert info.value.retry_at == clock.now + 120
 
 
-def test_a_failing_renewal_is_not_noticed_while_the_token_lives(new_keeper, authority, clock):
+def test_a_failing_renewal_raises_nothing_while_the_token_is_valid(new_keeper, authority, clock):
     keeper = new_keeper()
     first = keeper.current()
     clock.go_on(HOUR - 30)
@@ -669,7 +673,7 @@ def test_a_failing_renewal_is_not_noticed_while_the_token_lives(new_keeper, auth
         keeper.current()
 
 
-def test_a_refused_client_holds_only_itself(new_keeper, authority, clock):
+def test_a_refused_client_backs_off_alone(new_keeper, authority, clock):
     stale = Authority()
     stale.client_credential = "me\0old"
     stale.script = [errors.RefreshConfigError("wrong secret", error="invalid_client")]
@@ -682,7 +686,7 @@ def test_a_refused_client_holds_only_itself(new_keeper, authority, clock):
     assert new_keeper().current().access_token == "access-1"
 
 
-def test_a_refused_grant_fails_at_once_for_all_until_a_new_login(new_keeper, authority, shelf):
+def test_after_a_refusal_all_processes_fail_at_once_until_a_new_login(new_keeper, authority, shelf):
     one, other = new_keeper(), new_keeper()
     first = one.current()
     other.current()
@@ -700,7 +704,7 @@ def test_a_refused_grant_fails_at_once_for_all_until_a_new_login(new_keeper, aut
         assert keeper.renew(first).access_token == "access-2"
 
 
-def test_a_refusal_that_cannot_be_written_binds_its_process(new_keeper, authority, lapsing):
+def test_a_refusal_that_cannot_be_saved_applies_to_its_process(new_keeper, authority, lapsing):
     """Also where a declared grace bounds when the request may be sent."""
     authority.grace = 9.0
     keeper = new_keeper()
@@ -715,7 +719,7 @@ def test_a_refusal_that_cannot_be_written_binds_its_process(new_keeper, authorit
     assert authority.presented == ["refresh-0", "refresh-1"]
 
 
-def test_a_refused_grant_serves_the_access_token_while_it_lives(new_keeper, authority, clock):
+def test_after_a_refusal_the_access_token_is_used_while_it_is_valid(new_keeper, authority, clock):
     keeper = new_keeper()
     first = keeper.current()
     authority.revoked = True
@@ -726,7 +730,7 @@ def test_a_refused_grant_serves_the_access_token_while_it_lives(new_keeper, auth
         keeper.current()
 
 
-def test_another_first_refresh_token_in_the_configuration_is_a_way_out(new_keeper, authority):
+def test_a_new_first_refresh_token_in_the_configuration_ends_a_refusal(new_keeper, authority):
     keeper = new_keeper()
     first = keeper.current()
     authority.revoked = True
@@ -741,7 +745,7 @@ def test_another_first_refresh_token_in_the_configuration_is_a_way_out(new_keepe
         keeper.renew(first)
 
 
-def test_a_password_steps_in_for_a_dead_refresh_token(new_keeper, authority, shelf):
+def test_a_password_is_presented_after_a_refused_refresh_token(new_keeper, authority, shelf):
     keeper = new_keeper()
     first = keeper.current()
 
@@ -761,9 +765,7 @@ def test_a_password_steps_in_for_a_dead_refresh_token(new_keeper, authority, she
     assert source.presented == ["refresh-1", "password"]
 
 
-def test_a_lost_answer_is_asked_for_again_and_its_refusal_is_told_apart(
-    new_keeper, authority, clock
-):
+def test_a_refusal_after_a_lost_answer_is_an_uncertain_rotation(new_keeper, authority, clock):
     keeper = new_keeper()
     first = keeper.current()
     authority.script = [("lost", errors.RefreshTemporarilyFailed("cut off"))]
@@ -818,7 +820,7 @@ def test_a_holder_whose_lock_lapsed_may_still_get_its_answer(new_keeper, authori
 
 
 @pytest.mark.parametrize("machines", ["same", "another"])
-def test_a_holder_that_cannot_be_looked_for_is_believed_until_its_deadline(
+def test_the_intent_of_a_holder_of_unknown_state_is_respected_until_its_deadline(
     new_keeper, authority, lapsing, clock, machines
 ):
     one, other = new_keeper(), new_keeper()
@@ -837,7 +839,7 @@ def test_a_holder_that_cannot_be_looked_for_is_believed_until_its_deadline(
     assert least <= waited < least + 0.1
 
 
-def test_within_a_declared_grace_nobody_waits_for_a_lost_answer(
+def test_within_a_declared_grace_no_process_waits_for_a_lost_answer(
     new_keeper, authority, lapsing, clock
 ):
     authority.grace = 60.0
@@ -850,7 +852,7 @@ def test_within_a_declared_grace_nobody_waits_for_a_lost_answer(
     assert got[0][1] < 0.1
 
 
-def test_after_a_declared_grace_a_process_that_has_died_keeps_nobody_from_sending(
+def test_after_a_declared_grace_a_dead_holder_delays_no_request(
     new_keeper, authority, lapsing, clock
 ):
     authority.grace = 3.0
@@ -866,7 +868,7 @@ def test_after_a_declared_grace_a_process_that_has_died_keeps_nobody_from_sendin
     assert clock.now == began
 
 
-def test_a_clock_that_is_behind_is_no_grace(new_keeper, authority, lapsing, clock):
+def test_a_clock_that_is_behind_does_not_extend_the_grace(new_keeper, authority, lapsing, clock):
     """What another has just announced seems to come from the future."""
     one, other = new_keeper(), new_keeper(lock_timeout=1.0)
     first = one.current()
@@ -882,7 +884,7 @@ def test_a_clock_that_is_behind_is_no_grace(new_keeper, authority, lapsing, cloc
     assert second.access_token == "access-2"
 
 
-def test_after_a_declared_grace_a_holder_that_lives_is_believed(
+def test_after_a_declared_grace_the_intent_of_a_living_holder_is_respected(
     new_keeper, authority, lapsing, clock
 ):
     authority.grace = 3.0
@@ -900,7 +902,7 @@ def test_after_a_declared_grace_a_holder_that_lives_is_believed(
     assert other.renew(first) == second
 
 
-def test_an_intent_within_the_grace_does_not_end_the_belief_in_the_one_before(
+def test_a_second_intent_within_the_grace_keeps_the_first_waiter(
     new_keeper, authority, lapsing, clock
 ):
     """One was stopped, another came within the grace and was killed before it sent anything."""
@@ -960,7 +962,7 @@ def test_within_a_declared_grace_a_request_is_sent_under_the_lock_or_not_at_all(
     assert intents == ([1, None, 1, None] if is_bound else [1, None])
 
 
-def test_within_a_declared_grace_a_request_that_others_have_made_is_sent_in_time(
+def test_within_a_declared_grace_a_repeated_request_is_sent_only_in_time(
     new_keeper, authority, lapsing, clock
 ):
     """The process that was stopped presented it first; when the grace is over, it is spent."""
@@ -987,7 +989,7 @@ def test_within_a_declared_grace_a_request_that_others_have_made_is_sent_in_time
     assert other.renew(first) == second
 
 
-def test_the_lock_of_a_kernel_proves_that_its_holder_has_died(new_keeper, authority, shelf, clock):
+def test_a_kernel_lock_proves_that_its_earlier_holder_has_died(new_keeper, authority, shelf, clock):
     one, other = new_keeper(), new_keeper()
     first, began = one.current(), clock.now
     got = while_asking(authority, shelf, lambda: (other.renew(first), clock.now - began))
@@ -997,7 +999,9 @@ def test_the_lock_of_a_kernel_proves_that_its_holder_has_died(new_keeper, author
     assert got[0][1] < 0.1
 
 
-def test_a_lock_that_does_not_reach_another_machine_is_told(new_keeper, authority, shelf, clock):
+def test_a_lock_that_does_not_exclude_another_machine_is_an_error(
+    new_keeper, authority, shelf, clock
+):
     one, other = new_keeper(), new_keeper()
     first = one.current()
     clock.elsewhere.add(clock.process())
@@ -1027,7 +1031,7 @@ def test_a_clock_that_was_set_back_does_not_make_an_intent_last_for_ever(
     assert clock.now - began < 1
 
 
-def test_a_process_does_not_wait_for_an_answer_of_its_own(new_keeper, authority, lapsing, clock):
+def test_a_process_does_not_wait_for_its_own_lost_answer(new_keeper, authority, lapsing, clock):
     """It knows how that ended, also where it could not write it down."""
     keeper = new_keeper()
     first = keeper.current()
@@ -1043,7 +1047,7 @@ def test_a_process_does_not_wait_for_an_answer_of_its_own(new_keeper, authority,
     assert clock.now - began < 0.1
 
 
-def test_a_request_that_is_late_is_not_sent(new_keeper, authority, lapsing, clock):
+def test_a_late_request_is_not_sent(new_keeper, authority, lapsing, clock):
     """Others believe an announcement for a while only, and the request has to end within that."""
     keeper = new_keeper()
     first = keeper.current()
@@ -1071,9 +1075,7 @@ def logged_in(authority: Authority, clock: Clockwork) -> Token:
     return Token.from_dict(authority.issue(), now=clock.now)
 
 
-def test_a_login_on_another_machine_revives_the_process_that_its_file_is_copied_to(
-    new_keeper, authority, clock, shelf
-):
+def test_a_login_file_copied_from_another_machine_is_used(new_keeper, authority, clock, shelf):
     laptop = Shelf(clock)
     at_home = new_keeper(store=laptop)
     at_home.current()
@@ -1094,7 +1096,7 @@ def test_a_login_on_another_machine_revives_the_process_that_its_file_is_copied_
     assert daemon.renew(first) == login
 
 
-def test_a_login_that_is_copied_here_counts_though_a_token_was_renewed_here_since(
+def test_a_copied_login_is_used_even_if_an_older_grant_was_renewed_more_often(
     new_keeper, clock, shelf
 ):
     laptop = Shelf(clock)
@@ -1133,9 +1135,7 @@ class Rotating:
 
 
 @pytest.mark.parametrize("failing", ["load", "lock", "save"])
-def test_a_function_that_spends_is_not_called_where_the_store_fails(
-    new_keeper, shelf, clock, failing
-):
+def test_a_spending_function_is_not_called_while_the_store_fails(new_keeper, shelf, clock, failing):
     source = Rotating()
     keeper = new_keeper(source)
     keeper.current()
@@ -1148,7 +1148,7 @@ def test_a_function_that_spends_is_not_called_where_the_store_fails(
     assert keeper.current().access_token == "access-2"
 
 
-def test_a_function_is_not_called_unseen_where_the_store_was_never_seen(new_keeper, shelf):
+def test_a_function_is_not_called_before_the_store_was_ever_read(new_keeper, shelf):
     source = Rotating()
     shelf.failing = lambda step: True
     with pytest.raises(errors.StoreError):
@@ -1156,7 +1156,7 @@ def test_a_function_is_not_called_unseen_where_the_store_was_never_seen(new_keep
     assert source.calls == []
 
 
-def test_a_function_does_not_begin_again_where_the_store_was_emptied(new_keeper, shelf):
+def test_a_function_does_not_begin_again_after_the_store_was_emptied(new_keeper, shelf):
     source = Rotating()
     new_keeper(source).current()
     shelf.slot = None
@@ -1171,7 +1171,9 @@ def test_a_function_does_not_begin_again_where_the_store_was_emptied(new_keeper,
     assert keeper.current().access_token == "access-2"
 
 
-def test_the_first_refresh_token_of_a_function_is_saved_whatever_it_takes(new_keeper, shelf):
+def test_the_save_of_a_functions_first_refresh_token_is_retried_until_it_succeeds(
+    new_keeper, shelf
+):
     source = Rotating()
     failures = iter([True, True, True, True])
     shelf.failing = lambda step: step == "save" and next(failures, False)
@@ -1214,7 +1216,7 @@ def test_a_token_refused_when_new_is_not_renewed_again_for_a_while(new_keeper, a
     assert one.renew(third).access_token == "access-4"
 
 
-def test_what_was_refused_or_held_is_tried_again_on_request(new_keeper, authority, clock):
+def test_refresh_ends_refusals_and_backoffs(new_keeper, authority, clock):
     keeper = new_keeper()
     first = keeper.current()
     authority.revoked = True
@@ -1229,7 +1231,7 @@ def test_what_was_refused_or_held_is_tried_again_on_request(new_keeper, authorit
     assert keeper.refresh().access_token == "access-3"
 
 
-def test_a_refusal_that_is_not_final_is_tried_again_after_a_while(new_keeper, clock):
+def test_a_refusal_that_is_not_final_is_retried_after_a_backoff(new_keeper, clock):
     source = Machinist()
     source.script = [errors.ReauthRequired("not today")]
     keeper = new_keeper(source)
@@ -1241,7 +1243,7 @@ def test_a_refusal_that_is_not_final_is_tried_again_after_a_while(new_keeper, cl
     assert keeper.current().access_token == "access-1"
 
 
-def test_what_a_second_presentation_brings_may_be_as_old_as_the_first(new_keeper, authority, clock):
+def test_the_answer_to_a_second_presentation_counts_from_the_first(new_keeper, authority, clock):
     authority.grace = 60.0
     started = clock.now
     authority.script = [errors.RefreshTemporarilyFailed("The answer was lost.", processed=None)]
@@ -1252,7 +1254,7 @@ def test_what_a_second_presentation_brings_may_be_as_old_as_the_first(new_keeper
     assert keeper.current().expires_at == started + HOUR
 
 
-def test_distrust_tells_of_the_token_that_others_have_obtained(new_keeper):
+def test_distrust_returns_the_token_that_another_process_has_obtained(new_keeper):
     one, other = new_keeper(), new_keeper()
     first = one.current()
     second = other.renew(first)
@@ -1261,7 +1263,7 @@ def test_distrust_tells_of_the_token_that_others_have_obtained(new_keeper):
     assert one.distrust(second) is None
 
 
-def test_distrust_hands_out_no_token_that_was_asked_for_otherwise(new_keeper):
+def test_distrust_returns_no_token_with_another_request(new_keeper):
     narrow, wide = Machinist(), Machinist()
     narrow.requested, wide.requested = {"scope": "read"}, {"scope": "read write"}
     wide.count = 1
@@ -1272,7 +1274,7 @@ def test_distrust_hands_out_no_token_that_was_asked_for_otherwise(new_keeper):
     assert one.fresh() == first
 
 
-def test_only_one_of_those_who_share_a_distrusted_token_notes_it(new_keeper, shelf):
+def test_only_one_process_records_the_distrust_of_a_token(new_keeper, shelf):
     one, other = new_keeper(), new_keeper()
     token = one.renew(one.current())
     one.distrust(token)
@@ -1281,7 +1283,7 @@ def test_only_one_of_those_who_share_a_distrusted_token_notes_it(new_keeper, she
     assert shelf.slot == noted
 
 
-def test_what_others_have_noted_meanwhile_needs_no_lock(new_keeper, shelf, clock):
+def test_a_distrust_that_another_process_recorded_needs_no_lock(new_keeper, shelf, clock):
     one, other = new_keeper(), new_keeper()
     token = one.renew(one.current())
     other.current()
@@ -1332,7 +1334,9 @@ def test_without_the_store_no_refresh_token_is_spent(new_keeper, shelf, authorit
 
 
 @pytest.mark.parametrize("step", ["load", "lock", "save"])
-def test_without_the_store_what_spends_nothing_goes_on(new_keeper, shelf, clock, step):
+def test_without_the_store_credentials_that_are_not_spent_are_presented(
+    new_keeper, shelf, clock, step
+):
     source = Machinist()
     keeper = new_keeper(source)
     keeper.current()
@@ -1342,7 +1346,7 @@ def test_without_the_store_what_spends_nothing_goes_on(new_keeper, shelf, clock,
     assert keeper.current().access_token == "access-2"
 
 
-def test_without_the_store_failures_hold_this_process(new_keeper, shelf, clock):
+def test_without_the_store_a_failure_makes_this_process_back_off(new_keeper, shelf, clock):
     source = Machinist()
     source.script = [errors.RefreshTemporarilyFailed("down", processed=False)]
     shelf.failing = lambda name: True
@@ -1355,7 +1359,7 @@ def test_without_the_store_failures_hold_this_process(new_keeper, shelf, clock):
     assert keeper.current().access_token == "access-1"
 
 
-def test_a_new_token_that_cannot_be_saved_is_served_and_saved_later(
+def test_a_new_token_that_cannot_be_saved_is_used_and_saved_later(
     new_keeper, shelf, authority, clock
 ):
     events: list[Any] = []
@@ -1393,7 +1397,9 @@ def test_a_new_token_that_cannot_be_saved_is_served_and_saved_later(
     assert authority.presented == ["refresh-0", "refresh-1"]
 
 
-def test_a_process_that_ends_says_that_its_token_is_lost(new_keeper, shelf, authority, clock):
+def test_a_process_that_ends_with_an_unsaved_token_logs_its_loss(
+    new_keeper, shelf, authority, clock
+):
     events: list[Any] = []
     keeper = new_keeper(on_event=events.append)
     first = keeper.current()
@@ -1407,7 +1413,7 @@ def test_a_process_that_ends_says_that_its_token_is_lost(new_keeper, shelf, auth
     assert 3 < sum(clock.slept) < 12
 
 
-def test_inline_renewals_are_done_by_the_thread_that_asks(new_keeper, authority, clock):
+def test_inline_renewals_run_in_the_calling_thread(new_keeper, authority, clock):
     threads: list[int] = []
     authority.asking = lambda: threads.append(threading.get_ident())
     keeper = new_keeper(inline=True)
@@ -1419,7 +1425,7 @@ def test_inline_renewals_are_done_by_the_thread_that_asks(new_keeper, authority,
     assert threads == [threading.get_ident()] * 3
 
 
-def test_inline_renewals_by_others_are_not_waited_for_while_a_token_is_stale(
+def test_an_inline_caller_does_not_wait_for_others_while_the_token_is_stale(
     new_keeper, shelf, authority, clock
 ):
     keeper = new_keeper(inline=True)
@@ -1431,9 +1437,7 @@ def test_inline_renewals_by_others_are_not_waited_for_while_a_token_is_stale(
     assert clock.slept == []
 
 
-def test_an_inline_caller_gives_a_save_up_after_a_while_and_says_so(
-    new_keeper, shelf, authority, clock
-):
+def test_an_inline_caller_gives_up_a_failing_save_and_logs_it(new_keeper, shelf, authority, clock):
     events: list[Any] = []
     keeper = new_keeper(on_event=events.append, inline=True)
     first = keeper.current()
@@ -1444,7 +1448,9 @@ def test_an_inline_caller_gives_a_save_up_after_a_while_and_says_so(
     assert keeper.current().access_token == "access-2"
 
 
-def test_an_emptied_store_is_filled_again_by_who_knows_better(new_keeper, shelf, authority):
+def test_an_emptied_store_is_restored_by_a_process_that_remembers_the_record(
+    new_keeper, shelf, authority
+):
     keeper = new_keeper()
     first = keeper.current()
     shelf.slot = None
@@ -1452,9 +1458,7 @@ def test_an_emptied_store_is_filled_again_by_who_knows_better(new_keeper, shelf,
     assert authority.presented == ["refresh-0", "refresh-1"]
 
 
-def test_a_forced_renewal_in_an_emptied_store_keeps_nobody_from_filling_it_again(
-    new_keeper, shelf, authority
-):
+def test_a_forced_renewal_does_not_prevent_restoring_an_emptied_store(new_keeper, shelf, authority):
     keeper, newcomer = new_keeper(), new_keeper()
     authority.first = None
     first = keeper.adopt({"access_token": "adopted", "refresh_token": "refresh-0"})
@@ -1484,7 +1488,7 @@ def test_a_forced_function_does_not_begin_again_after_another_has_begun(
     assert authority.presented == ["refresh-0"] * 3
 
 
-def test_a_store_that_was_set_back_makes_no_refresh_token_be_spent_twice(
+def test_no_refresh_token_is_spent_twice_after_the_store_was_set_back(
     new_keeper, shelf, authority, clock
 ):
     keeper, fresh = new_keeper(), new_keeper()
@@ -1501,7 +1505,7 @@ def test_a_store_that_was_set_back_makes_no_refresh_token_be_spent_twice(
     assert document(shelf)["token"]["access_token"] == "access-3"
 
 
-def test_a_store_that_was_set_back_is_filled_again_by_who_knows_better(
+def test_a_store_that_was_set_back_is_restored_by_a_process_that_remembers_the_record(
     new_keeper, shelf, authority, clock
 ):
     keeper = new_keeper()
@@ -1522,7 +1526,7 @@ def test_a_store_that_was_set_back_is_filled_again_by_who_knows_better(
 
 
 @pytest.mark.parametrize("is_emptied", [True, False])
-def test_a_good_token_is_written_back_by_whoever_comes_to_look(
+def test_a_remembered_token_is_written_back_at_the_next_look(
     new_keeper, shelf, authority, clock, is_emptied
 ):
     keeper, other = new_keeper(), new_keeper()
@@ -1537,7 +1541,9 @@ def test_a_good_token_is_written_back_by_whoever_comes_to_look(
     assert authority.count == 2
 
 
-def test_what_a_store_was_set_back_to_is_not_waited_for(new_keeper, shelf, authority, clock):
+def test_no_caller_waits_because_of_a_record_to_which_the_store_was_set_back(
+    new_keeper, shelf, authority, clock
+):
     waiter, keeper = new_keeper(), new_keeper()
     keeper.current()
     backup = shelf.slot
@@ -1551,9 +1557,7 @@ def test_what_a_store_was_set_back_to_is_not_waited_for(new_keeper, shelf, autho
     assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
 
 
-def test_to_forget_is_to_give_up_the_newest_token_although_the_store_was_set_back(
-    new_keeper, shelf, clock
-):
+def test_forget_removes_the_newest_token_even_if_the_store_was_set_back(new_keeper, shelf, clock):
     keeper = new_keeper()
     keeper.current()
     backup = shelf.slot
@@ -1566,7 +1570,7 @@ def test_to_forget_is_to_give_up_the_newest_token_although_the_store_was_set_bac
     assert "token" not in document(shelf)
 
 
-def test_to_adopt_remembers_what_the_store_has_forgotten(new_keeper, shelf, authority, clock):
+def test_adopt_keeps_spent_credentials_that_the_store_has_lost(new_keeper, shelf, authority, clock):
     keeper = new_keeper()
     backup = keeper.current() and shelf.slot
     clock.go_on(HOUR)
@@ -1580,7 +1584,9 @@ def test_to_adopt_remembers_what_the_store_has_forgotten(new_keeper, shelf, auth
     assert len(document(shelf)["spent"]) == 2
 
 
-def test_an_emptied_store_makes_no_first_refresh_token_be_spent_twice(new_keeper, shelf, authority):
+def test_no_first_refresh_token_is_spent_twice_after_the_store_was_emptied(
+    new_keeper, shelf, authority
+):
     new_keeper().current()
     shelf.slot = None
     with pytest.raises(errors.ReauthRequired) as info:
@@ -1589,13 +1595,15 @@ def test_an_emptied_store_makes_no_first_refresh_token_be_spent_twice(new_keeper
     assert authority.presented == ["refresh-0"]
 
 
-def test_without_any_token_or_credential_a_login_is_asked_for(new_keeper):
+def test_without_token_and_credential_a_login_is_required(new_keeper):
     with pytest.raises(errors.ReauthRequired, match="adopt") as info:
         new_keeper(Authority(first=None)).current()
     assert info.value.reason == "no_credential"
 
 
-def test_an_old_memory_does_not_present_what_others_have_spent(new_keeper, shelf, authority):
+def test_an_old_remembered_record_does_not_present_a_spent_refresh_token(
+    new_keeper, shelf, authority
+):
     one, other = new_keeper(), new_keeper()
     first = one.current()
     assert other.current() == first
@@ -1609,7 +1617,7 @@ def test_an_old_memory_does_not_present_what_others_have_spent(new_keeper, shelf
     assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
 
 
-def test_a_token_of_this_process_alone_is_its_own_news(new_keeper, shelf, clock):
+def test_a_token_in_memory_only_is_new_to_its_callers(new_keeper, shelf, clock):
     keeper = new_keeper(Machinist())
     keeper.current()
     clock.go_on(HOUR)
@@ -1620,7 +1628,7 @@ def test_a_token_of_this_process_alone_is_its_own_news(new_keeper, shelf, clock)
     assert keeper.stats == told | {"StoreFailed": 1, "Waited": 2}
 
 
-def test_a_token_that_is_not_saved_yet_is_its_own_news(new_keeper, shelf, authority, clock):
+def test_an_unsaved_token_is_new_to_its_callers(new_keeper, shelf, authority, clock):
     keeper = new_keeper()
     keeper.current()
     clock.go_on(HOUR)
@@ -1636,7 +1644,7 @@ def test_a_token_that_is_not_saved_yet_is_its_own_news(new_keeper, shelf, author
     assert told == {"Renewed": 1, "SaveFailed": 1, "Waited": 2}
 
 
-def test_who_is_given_what_others_renewed_is_told_that_it_is_new(new_keeper, shelf, clock):
+def test_the_outcome_of_a_renewal_by_another_process_is_new(new_keeper, shelf, clock):
     keeper, other = new_keeper(), new_keeper()
     first = keeper.current()
     other.renew(first)
@@ -1657,7 +1665,7 @@ def test_who_is_given_what_others_renewed_is_told_that_it_is_new(new_keeper, she
     assert (distrusted.is_new, distrusted.distrusted) == (False, True)
 
 
-def test_who_waits_looks_ever_less_often_and_says_how_long_it_was(new_keeper, shelf, clock):
+def test_a_waiting_process_looks_less_and_less_often_and_reports_its_wait(new_keeper, shelf, clock):
     shelf.holder = shelf.lock()
     with pytest.raises(
         errors.LockTimeout,
@@ -1670,7 +1678,7 @@ def test_who_waits_looks_ever_less_often_and_says_how_long_it_was(new_keeper, sh
     assert len(clock.slept) > 20
 
 
-def test_who_waits_asks_once_of_each_record_whether_its_refresh_token_was_spent(
+def test_a_waiting_process_checks_once_per_record_whether_its_refresh_token_was_spent(
     new_keeper, shelf, clock, monkeypatch
 ):
     new_keeper().current()
@@ -1685,9 +1693,7 @@ def test_who_waits_asks_once_of_each_record_whether_its_refresh_token_was_spent(
 
 
 @pytest.mark.parametrize("slow", ["load", "lock"])
-def test_who_waits_for_a_slow_store_leaves_it_as_much_time_as_it_took(
-    new_keeper, shelf, clock, slow
-):
+def test_a_waiting_process_pauses_for_as_long_as_a_slow_store_took(new_keeper, shelf, clock, slow):
     shelf.failing = lambda step: step == slow and clock.go_on(0.2)
     shelf.holder = shelf.lock()
     with pytest.raises(errors.LockTimeout):
@@ -1695,7 +1701,7 @@ def test_who_waits_for_a_slow_store_leaves_it_as_much_time_as_it_took(
     assert clock.slept == pytest.approx([0.2] * 3)
 
 
-def test_who_waits_looks_at_news_alone_where_a_glimpse_tells_of_them(new_keeper, shelf, clock):
+def test_with_glimpses_a_waiting_process_reads_only_changed_slots(new_keeper, shelf, clock):
     new_keeper().current()
     clock.go_on(HOUR)
     shelf.holder = shelf.lock()
@@ -1720,7 +1726,9 @@ def test_who_waits_looks_at_news_alone_where_a_glimpse_tells_of_them(new_keeper,
     assert 5 <= steps.count("lock") < 20
 
 
-def test_a_holder_that_dies_unseen_is_replaced_at_the_next_pause(new_keeper, shelf, clock):
+def test_a_holder_that_dies_without_writing_is_replaced_after_the_next_pause(
+    new_keeper, shelf, clock
+):
     new_keeper().current()
     clock.go_on(HOUR)
     shelf.holder = shelf.lock()
@@ -1736,13 +1744,15 @@ def test_a_holder_that_dies_unseen_is_replaced_at_the_next_pause(new_keeper, she
     assert 40 <= len(clock.slept) < 40 + 0.05 / 0.005
 
 
-def test_a_store_that_is_emptied_during_a_renewal_takes_its_token(new_keeper, shelf, authority):
+def test_a_token_is_saved_to_a_store_that_was_emptied_during_the_renewal(
+    new_keeper, shelf, authority
+):
     authority.asking = lambda: setattr(shelf, "slot", None)
     assert new_keeper().current().access_token == "access-1"
     assert document(shelf)["token"]["access_token"] == "access-1"
 
 
-def test_a_token_that_ends_in_the_store_during_its_renewal_costs_no_second_one(
+def test_a_stored_token_that_expires_during_its_renewal_causes_no_second_renewal(
     new_keeper, shelf, clock
 ):
     source = Machinist()
@@ -1754,7 +1764,7 @@ def test_a_token_that_ends_in_the_store_during_its_renewal_costs_no_second_one(
     assert len(source.presented) == 2
 
 
-def test_a_lock_that_is_lost_after_the_intent_leaves_none(new_keeper, shelf, authority):
+def test_if_the_lock_is_lost_after_the_intent_the_intent_is_withdrawn(new_keeper, shelf, authority):
     keeper = new_keeper(lock_timeout=1.0)
     shelf.prepare = lambda: setattr(shelf, "holder", None)
     with pytest.raises(errors.LockTimeout):
@@ -1764,7 +1774,7 @@ def test_a_lock_that_is_lost_after_the_intent_leaves_none(new_keeper, shelf, aut
     assert authority.presented == []
 
 
-def test_a_wrong_password_is_presented_once_also_without_the_store(new_keeper, shelf, clock):
+def test_a_wrong_password_is_presented_once_even_without_the_store(new_keeper, shelf, clock):
     class Login(Machinist):
         def credentials(self, previous):
             return [Credential("password", "joe\0wrong", refusal_is_final=True)]
@@ -1780,7 +1790,7 @@ def test_a_wrong_password_is_presented_once_also_without_the_store(new_keeper, s
     assert len(source.presented) == 1
 
 
-def test_the_store_that_fails_is_told_of_once(new_keeper, shelf, clock):
+def test_a_failing_store_is_logged_once(new_keeper, shelf, clock):
     told = []
     keeper = new_keeper(Machinist(), on_event=told.append)
     shelf.failing = lambda step: step == "lock"
@@ -1800,7 +1810,7 @@ def test_keepers_of_one_grant_share_their_memory(clock, authority):
 # --- whose token is it -----------------------------------------------------------------------
 
 
-def test_anothers_record_is_refused_and_kept(new_keeper, shelf):
+def test_a_record_of_another_owner_is_refused_and_kept(new_keeper, shelf):
     new_keeper().current()
     before = shelf.slot
     stranger = Authority(first="theirs")
@@ -1826,7 +1836,7 @@ def test_a_change_of_scope_is_accepted_once(new_keeper, clock):
     assert new_keeper(narrow).current().access_token == "access-2"
 
 
-def test_three_programs_that_ask_for_different_things_do_not_renew_for_ever(new_keeper, clock):
+def test_three_programs_with_different_requests_do_not_renew_for_ever(new_keeper, clock):
     sources = [Machinist() for _ in range(3)]
     for source, scope in zip(sources, "abc", strict=True):
         source.requested = {"scope": scope}
@@ -1840,7 +1850,7 @@ def test_three_programs_that_ask_for_different_things_do_not_renew_for_ever(new_
         new_keeper(sources[0]).current()
 
 
-def test_a_record_without_worth_is_nobodys(new_keeper):
+def test_a_blank_record_of_another_owner_is_ignored(new_keeper):
     misspelt = Authority()
     misspelt.owner = {"client": "biling"}
     misspelt.script = [errors.RefreshConfigError("unknown client", error="invalid_client")]
@@ -1849,7 +1859,7 @@ def test_a_record_without_worth_is_nobodys(new_keeper):
     assert new_keeper().current().access_token == "access-1"
 
 
-def test_a_stored_token_of_the_same_account_that_began_otherwise_is_told_of(new_keeper):
+def test_a_stored_token_of_the_same_account_with_another_first_token_is_logged(new_keeper):
     def of_ada(first):
         source = Authority(first=first)
         source.owner = {**source.owner, "user": "ada"}
@@ -1875,7 +1885,7 @@ def test_adopt_takes_tokens_and_mappings(new_keeper, authority, clock):
     assert authority.presented == []
 
 
-def test_an_adopted_token_that_has_expired_is_renewed_and_the_one_before_is_not_used(
+def test_an_expired_adopted_token_is_renewed_and_its_predecessor_is_not_used(
     new_keeper, authority, clock
 ):
     keeper = new_keeper()
@@ -1901,7 +1911,7 @@ def test_a_spent_refresh_token_is_not_adopted_again(new_keeper, authority, shelf
     assert keeper.current() == second
 
 
-def test_what_was_read_before_an_adoption_does_not_undo_it(new_keeper, shelf, clock):
+def test_a_read_from_before_an_adoption_does_not_undo_it(new_keeper, shelf, clock):
     keeper = new_keeper()
     keeper.current()
     load, old = shelf.load, shelf.load()
@@ -1923,7 +1933,7 @@ def test_what_was_read_before_an_adoption_does_not_undo_it(new_keeper, shelf, cl
     assert keeper.current().access_token == "new"
 
 
-def test_adopt_says_when_it_cannot_save(new_keeper, shelf):
+def test_adopt_raises_if_the_token_cannot_be_saved(new_keeper, shelf):
     keeper = new_keeper()
     shelf.failing = lambda step: step == "save"
     with pytest.raises(errors.TokenNotPersisted, match="not used: save fails in this test Call"):
@@ -1931,7 +1941,7 @@ def test_adopt_says_when_it_cannot_save(new_keeper, shelf):
     assert keeper.fresh() is None
 
 
-def test_an_adopted_token_is_told_of_as_such_and_in_the_stores_time(new_keeper, shelf, clock):
+def test_an_adopted_token_has_its_event_and_the_time_of_the_store(new_keeper, shelf, clock):
     keeper = new_keeper()
     keeper.current()
     shelf.ahead = 100.0
@@ -1941,16 +1951,14 @@ def test_an_adopted_token_is_told_of_as_such_and_in_the_stores_time(new_keeper, 
     assert keeper.stats == {"Renewed": 1, "Waited": 1, "Adopted": 1}
 
 
-def test_a_store_that_is_slow_makes_no_adopted_token_younger(new_keeper, shelf, clock):
+def test_a_slow_store_makes_no_adopted_token_younger(new_keeper, shelf, clock):
     keeper = new_keeper()
     shelf.failing = lambda step: clock.go_on(3 * (step == "load"))
     adopted = keeper.adopt(Token("abc", issued_at=clock.now, expires_at=clock.now + 3000))
     assert adopted.expires_at <= clock.now - 3 + 3000
 
 
-def test_to_forget_nothing_makes_no_one_forget_what_is_being_presented(
-    new_keeper, authority, shelf
-):
+def test_forgetting_an_empty_slot_keeps_an_intent(new_keeper, authority, shelf):
     authority.script = [errors.RefreshTemporarilyFailed("cut off")]
     keeper = new_keeper()
     with pytest.raises(errors.RefreshTemporarilyFailed):
@@ -1959,7 +1967,7 @@ def test_to_forget_nothing_makes_no_one_forget_what_is_being_presented(
     assert document(shelf)["intent"]["attempt"] == 1
 
 
-def test_an_adopted_refresh_token_may_be_tried_again_and_no_other(new_keeper, shelf, authority):
+def test_adopt_clears_only_the_refusal_of_the_adopted_refresh_token(new_keeper, shelf, authority):
     keeper = new_keeper()
     choice = keeper._renewal._eligibility
     dead = [Credential("refresh_token", name, True, False, True) for name in ("one", "two")]
@@ -1979,7 +1987,7 @@ def test_an_adopted_refresh_token_may_be_tried_again_and_no_other(new_keeper, sh
     assert {*choice._own_refusals} == {*dead}
 
 
-def test_a_change_waits_its_turn(new_keeper, shelf, clock):
+def test_a_change_waits_for_the_lock(new_keeper, shelf, clock):
     keeper = new_keeper()
     shelf.holder = shelf.lock()
     sleep = clock.sleep
@@ -2006,7 +2014,7 @@ def test_a_change_that_changes_nothing_is_not_written(new_keeper, shelf):
     assert shelf.slot is None
 
 
-def test_locks_are_asked_for_as_long_as_their_work_may_take(new_keeper, shelf, authority):
+def test_locks_are_acquired_for_as_long_as_their_work_may_take(new_keeper, shelf, authority):
     requested, acquire = [], type(shelf.lock()).acquire
 
     class Lock(type(shelf.lock())):
@@ -2023,15 +2031,13 @@ def test_locks_are_asked_for_as_long_as_their_work_may_take(new_keeper, shelf, a
     assert requested == [2 * authority.deadline + 10, 10, 2 * authority.deadline + 10]
 
 
-def test_to_refresh_renews_what_is_stored_although_nothing_is_in_hand(new_keeper, authority):
+def test_refresh_renews_the_stored_token_before_the_first_use(new_keeper, authority):
     new_keeper().current()
     assert new_keeper().refresh().access_token == "access-2"
     assert authority.presented == ["refresh-0", "refresh-1"]
 
 
-def test_secrets_that_are_looked_up_late_are_not_looked_up_for_a_token_that_is_good(
-    new_keeper, authority
-):
+def test_late_secrets_are_not_read_for_a_valid_token(new_keeper, authority):
     token = new_keeper().current()
     authority.is_late = True
     authority.credentials = lambda previous: pytest.fail("looked up")
@@ -2049,7 +2055,7 @@ def test_without_the_store_nothing_is_renewed_in_the_background(new_keeper, shel
     assert machinist.count == 1
 
 
-def test_to_refresh_takes_what_others_have_renewed_since(new_keeper, authority, clock):
+def test_refresh_takes_a_token_that_another_process_has_renewed(new_keeper, authority, clock):
     keeper, other = new_keeper(), new_keeper()
     first = keeper.current()
     second = other.renew(first)
@@ -2062,7 +2068,7 @@ def test_to_refresh_takes_what_others_have_renewed_since(new_keeper, authority, 
 
 
 @pytest.mark.parametrize("way", ["current", "renew", "refresh"])
-def test_a_caller_waits_as_long_as_it_says(new_keeper, authority, way):
+def test_a_caller_waits_for_its_own_timeout(new_keeper, authority, way):
     keeper = new_keeper()
     first = keeper.current() if way != "current" else None
     answer = threading.Event()
@@ -2096,7 +2102,9 @@ def test_a_caller_with_more_time_outlasts_one_that_gave_up_on_the_lock(
     assert authority.presented == ["refresh-0"]
 
 
-def test_who_lost_the_race_looks_again_a_twentieth_of_the_window_later(new_keeper, shelf, clock):
+def test_a_process_that_lost_the_race_retries_after_a_twentieth_of_the_soft_window(
+    new_keeper, shelf, clock
+):
     keeper = new_keeper()
     keeper.current()
     assert shelf.lock().acquire(60)
@@ -2122,7 +2130,7 @@ def test_who_lost_the_race_looks_again_a_twentieth_of_the_window_later(new_keepe
 # --- what is told --------------------------------------------------------------------------------
 
 
-def test_a_failure_is_told_once_until_something_changes(new_keeper, authority, clock):
+def test_a_failure_is_emitted_once_until_a_success(new_keeper, authority, clock):
     events: list[Any] = []
     keeper = new_keeper(on_event=events.append)
     down = errors.RefreshTemporarilyFailed("It is down.", processed=False)
@@ -2162,9 +2170,7 @@ def test_a_failure_is_raised_or_logged_and_not_both(new_keeper, authority, clock
     assert "It is down." in record.getMessage()
 
 
-def test_a_needed_login_is_told_with_its_reason_and_again_after_the_next_one(
-    new_keeper, authority, clock
-):
+def test_a_required_login_is_logged_with_its_reason_once_per_login(new_keeper, authority, clock):
     events: list[Any] = []
     keeper = new_keeper(on_event=events.append)
     for _ in range(2):
@@ -2182,7 +2188,7 @@ def test_a_needed_login_is_told_with_its_reason_and_again_after_the_next_one(
     assert "invalid_grant" in told[0].error
 
 
-def test_a_token_that_others_renewed_is_told_of_by_its_fingerprint(new_keeper):
+def test_a_token_found_in_the_store_is_logged_by_its_fingerprint(new_keeper):
     events: list[Any] = []
     one, other = new_keeper(), new_keeper(on_event=events.append)
     first = one.current()
@@ -2196,7 +2202,7 @@ def test_a_token_that_others_renewed_is_told_of_by_its_fingerprint(new_keeper):
     assert other.stats["Found"] == 1
 
 
-def test_an_unused_first_token_is_told_of_once_with_the_store(new_keeper):
+def test_an_unused_first_token_is_logged_once_with_the_store(new_keeper):
     new_keeper().current()
     events: list[Any] = []
     authority = Authority(first="another")
@@ -2208,7 +2214,7 @@ def test_an_unused_first_token_is_told_of_once_with_the_store(new_keeper):
     assert [event.store for event in told] == ["Shelf()"]
 
 
-def test_adopting_something_else_says_what_it_was(new_keeper):
+def test_adopt_names_the_type_of_a_wrong_argument(new_keeper):
     with pytest.raises(TypeError, match="a Token or a mapping, not int"):
         new_keeper().adopt(42)
 
@@ -2243,7 +2249,7 @@ def test_a_pickled_keeper_carries_settings_and_no_token():
     assert copy.current().access_token == "plain"
 
 
-def test_what_cannot_be_pickled_is_named(authority):
+def test_a_setting_that_cannot_be_pickled_is_named(authority):
     def told(source=len, **settings):
         with pytest.raises(pickle.PicklingError) as caught:
             pickle.dumps(TokenKeeper(source, **settings))
@@ -2258,7 +2264,7 @@ def test_what_cannot_be_pickled_is_named(authority):
     assert "The source of the TokenKeeper cannot be pickled: Authority. Pass" in told(authority)
 
 
-def test_a_forked_child_has_a_helper_of_its_own(new_keeper):
+def test_a_forked_child_starts_its_own_helper(new_keeper):
     keeper = new_keeper()
     keeper._after_fork()  # it has none yet
     goes_on = threading.Event()
@@ -2270,9 +2276,7 @@ def test_a_forked_child_has_a_helper_of_its_own(new_keeper):
     assert run.wait(30)
 
 
-def test_what_was_seen_before_a_renewal_of_others_counts_no_more_after_it(
-    new_keeper, shelf, clock, authority
-):
+def test_a_view_from_before_another_renewal_is_not_reused(new_keeper, shelf, clock, authority):
     """Somebody may have lifted the hold that was seen then."""
     authority.script = [errors.RefreshTemporarilyFailed("It is down.", processed=False)]
     keeper = new_keeper()
@@ -2285,7 +2289,7 @@ def test_what_was_seen_before_a_renewal_of_others_counts_no_more_after_it(
     assert outcome.token.access_token == "access-1"
 
 
-def test_who_has_time_left_begins_another_when_an_earlier_caller_has_none(new_keeper, clock):
+def test_a_caller_with_time_left_starts_another_run_after_a_timeout_of_the_first(new_keeper, clock):
     def ends(run: Any) -> None:
         raise errors.LockTimeout("It took too long.")
 
@@ -2324,7 +2328,7 @@ def test_plain_functions_may_return_text_mappings_and_tokens(new_keeper, clock):
         assert keeper.current().access_token == "text"
 
 
-def test_a_function_that_fails_is_told_by_its_kind_only(new_keeper):
+def test_the_error_of_a_failing_function_names_only_the_exception_type(new_keeper):
     def source(previous: Token | None) -> str:
         raise KeyError("a secret")
 
@@ -2350,7 +2354,7 @@ def test_a_lease_must_be_shorter_than_a_declared_grace(
     new_keeper(store=store)
 
 
-def test_without_a_grace_or_a_lease_there_is_nothing_to_compare(new_keeper, shelf, authority):
+def test_without_a_grace_or_a_lease_any_combination_is_accepted(new_keeper, shelf, authority):
     shelf.lease = 60.0
     new_keeper()
     new_keeper(lambda previous: "abc")
@@ -2372,12 +2376,12 @@ def test_without_a_grace_or_a_lease_there_is_nothing_to_compare(new_keeper, shel
         ({"lock_timeout": 0}, ValueError, "^lock_timeout must be above 0 seconds, not 0$"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named(new_keeper, settings, kind, told):
+def test_an_invalid_setting_is_named(new_keeper, settings, kind, told):
     with pytest.raises(kind, match=told):
         new_keeper(**settings)
 
 
-def test_a_process_goes_on_with_an_old_token_if_a_renewal_fails(new_keeper, authority, clock):
+def test_a_process_uses_the_old_valid_token_if_a_renewal_fails(new_keeper, authority, clock):
     keeper = new_keeper()
     first = keeper.current()
     clock.go_on(HOUR - 30)  # nobody may begin anything with it, but it lives
@@ -2387,6 +2391,6 @@ def test_a_process_goes_on_with_an_old_token_if_a_renewal_fails(new_keeper, auth
     assert keeper.stats == {"Renewed": 1, "Waited": 1, "RenewalFailed": 1}
 
 
-def test_a_source_must_be_one():
+def test_a_source_of_a_wrong_type_is_refused():
     with pytest.raises(TypeError, match="token source"):
         TokenKeeper("https://id.example.com")  # type: ignore[arg-type]

@@ -68,7 +68,7 @@ SLOW = "import gate\ngate.has_begun.set()\nassert gate.goes_on.wait(30)\nanswer 
 # --- what stands in for a module --------------------------------------------------------------
 
 
-def test_a_module_is_imported_when_something_of_it_is_used(module: Callable[[str], str]) -> None:
+def test_a_module_is_imported_on_first_use(module: Callable[[str], str]) -> None:
     name = module("answer = 42\n")
     stand_in = late_imports.late(name)
     assert name not in sys.modules
@@ -77,7 +77,7 @@ def test_a_module_is_imported_when_something_of_it_is_used(module: Callable[[str
     assert stand_in.answer == 43
 
 
-def test_what_failed_to_be_imported_is_tried_again(module: Callable[[str], str]) -> None:
+def test_a_failed_import_is_retried(module: Callable[[str], str]) -> None:
     name = module("raise ImportError('not today')\n")
     stand_in = late_imports.late(name)
     for use in (lambda: stand_in.answer, lambda: load(stand_in), lambda: imported(name)):
@@ -88,7 +88,7 @@ def test_what_failed_to_be_imported_is_tried_again(module: Callable[[str], str])
     assert stand_in.answer == "at last"
 
 
-def test_a_module_within_a_package_can_be_meant() -> None:
+def test_a_submodule_can_be_imported_late() -> None:
     assert late_imports.late("email.utils").unquote('"a"') == "a"
 
 
@@ -126,7 +126,7 @@ def test_locks_and_grants_load_what_they_need_under_the_guard(
     assert guarded == [True, True]
 
 
-def test_what_cannot_be_loaded_is_told_by_whoever_needs_it(
+def test_a_failed_preload_is_raised_on_use(
     keeper: TokenKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails() -> None:
@@ -136,7 +136,7 @@ def test_what_cannot_be_loaded_is_told_by_whoever_needs_it(
     assert keeper.current().access_token == "token"
 
 
-def test_openssl_looks_up_what_a_slow_hash_needs_under_the_guard(
+def test_openssl_loads_the_slow_hash_under_the_guard(
     keeper: TokenKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has locks of its own then, which a forked child would find shut."""
@@ -173,7 +173,7 @@ def test_an_import_may_fork() -> None:
     assert succeeds_in_child(lambda: True)
 
 
-def test_a_fork_waits_for_so_long_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_waits_for_imports_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever forks may have what the import waits for."""
     monkeypatch.setattr(late_imports, "_GUARD_TIMEOUT", 0.01)
     has_begun, goes_on = threading.Event(), threading.Event()

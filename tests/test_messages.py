@@ -269,7 +269,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
 CASES = [pytest.param(*case, id=name) for name, cases in FAILURES.items() for case in cases]
 
 
-def test_every_failure_is_tried_here() -> None:
+def test_every_message_has_a_test_case() -> None:
     made = {
         name
         for name, value in vars(messages).items()
@@ -279,7 +279,7 @@ def test_every_failure_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize(("error", "kind", "happened", "kept", "advice"), CASES)
-def test_it_says_what_happened_what_was_kept_and_what_to_do_next(
+def test_an_error_says_what_happened_what_was_kept_and_what_to_do_next(
     error: TokenError, kind: type[TokenError], happened: str, kept: str, advice: str
 ) -> None:
     assert type(error) is kind
@@ -294,27 +294,27 @@ def test_it_says_what_happened_what_was_kept_and_what_to_do_next(
 
 
 @pytest.mark.parametrize(("error", "kind", "happened", "kept", "advice"), CASES)
-def test_it_tells_no_secret(
+def test_no_error_contains_a_secret(
     error: TokenError, kind: type[TokenError], happened: str, kept: str, advice: str
 ) -> None:
     assert "s3cr3t" not in f"{error} {error!r} {error.args} {vars(error)}"
     assert b"s3cr3t" not in pickle.dumps(error)
 
 
-def test_a_hold_says_until_when_by_our_clock() -> None:
+def test_the_error_of_a_backoff_has_retry_at_by_our_clock() -> None:
     error = messages.backing_off(HOLD, 4.25, NOW + 9000)
     assert isinstance(error, RefreshTemporarilyFailed)
     assert error.retry_at == NOW + 9004.25
 
 
 @pytest.mark.parametrize("kind", ["temporary", "config", "refused"])
-def test_a_hold_tells_what_the_server_said(kind: str) -> None:
+def test_the_error_of_a_backoff_has_the_servers_error_code(kind: str) -> None:
     error = messages.backing_off(HOLD._replace(kind=kind), 4.25, NOW)
     assert vars(error)["error"] == "slow_down"
     assert str(error).startswith(CAUSE)
 
 
-def test_what_another_program_wrote_is_on_one_line_and_cut() -> None:
+def test_text_of_another_program_is_cut_to_one_line() -> None:
     theirs = {"client": "you\nERROR root all is lost" + "x" * 5000}
     for error in (
         messages.wrong_owner(STORE, theirs, OURS),
@@ -325,7 +325,7 @@ def test_what_another_program_wrote_is_on_one_line_and_cut() -> None:
         assert len(str(error)) < 1500
 
 
-def test_a_dead_credential_tells_how_it_died() -> None:
+def test_the_error_of_a_refused_credential_has_its_cause_and_reason() -> None:
     error = messages.refused(STONE)
     assert (str(error), error.reason, error.error) == (CAUSE, "uncertain_rotation", "invalid_grant")
 
@@ -339,5 +339,5 @@ def test_a_dead_credential_tells_how_it_died() -> None:
         (messages.no_credential(STORE), "no_credential"),
     ],
 )
-def test_whoever_has_to_log_in_is_told_for_which_reason(error: ReauthRequired, reason: str) -> None:
+def test_reauth_required_has_a_reason(error: ReauthRequired, reason: str) -> None:
     assert error.reason == reason

@@ -104,7 +104,7 @@ def down() -> errors.RefreshTemporarilyFailed:
     return errors.RefreshTemporarilyFailed("It is down.", processed=False)
 
 
-def test_a_renewal_is_claimed_for_as_long_as_it_takes(office: Office) -> None:
+def test_a_renewal_is_reserved_while_it_is_in_progress(office: Office) -> None:
     told: list[bool] = []
     office.authority.asking = lambda: told.append(office.counter.reserved)
     office.expire()
@@ -115,7 +115,9 @@ def test_a_renewal_is_claimed_for_as_long_as_it_takes(office: Office) -> None:
     assert office.counter.steps[:3] == ["load", "reserve", "lock"]
 
 
-def test_who_finds_it_claimed_starts_no_thread_and_asks_for_no_lock(office: Office) -> None:
+def test_a_process_that_finds_a_reservation_starts_no_thread_and_tries_no_lock(
+    office: Office,
+) -> None:
     office.expire()
     office.counter.reserved = True
     keeper = office.keeper()
@@ -134,7 +136,7 @@ def test_who_finds_it_claimed_starts_no_thread_and_asks_for_no_lock(office: Offi
     assert [event for event in office.events if isinstance(event, Waited)][-1].seconds > 0
 
 
-def test_who_waits_looks_ever_less_often(office: Office) -> None:
+def test_a_waiting_process_looks_less_and_less_often(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
     office.happens[60] = office.renew
@@ -147,7 +149,7 @@ def test_who_waits_looks_ever_less_often(office: Office) -> None:
 
 
 @pytest.mark.parametrize("is_refused", [False, True])
-def test_a_claim_whose_holder_is_gone_is_free(office: Office, is_refused: bool) -> None:
+def test_the_reservation_of_an_ended_process_is_free(office: Office, is_refused: bool) -> None:
     keeper = office.keeper()
     rejected = keeper.current() if is_refused else None
     office.expire()
@@ -158,7 +160,7 @@ def test_a_claim_whose_holder_is_gone_is_free(office: Office, is_refused: bool) 
     assert len(office.clock.slept) == 3
 
 
-def test_a_claim_is_believed_for_a_while(office: Office) -> None:
+def test_a_reservation_is_respected_for_a_limited_time(office: Office) -> None:
     """Whoever has it may be stopped, or have left it to a forked child that knows nothing."""
     office.expire()
     office.counter.reserved = True
@@ -168,14 +170,14 @@ def test_a_claim_is_believed_for_a_while(office: Office) -> None:
     assert office.counter.reserved
 
 
-def test_half_of_the_time_is_left_for_a_renewal(office: Office) -> None:
+def test_half_of_the_callers_time_is_left_for_its_own_renewal(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
     assert office.keeper().current(timeout=1.0).access_token == "access-2"
     assert sum(office.clock.slept) == pytest.approx(0.5)
 
 
-def test_what_was_waited_for_a_claim_counts_as_waited(office: Office) -> None:
+def test_waiting_for_a_reservation_counts_toward_the_timeout(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
     office.counter.holder = office.counter.lock()
@@ -189,7 +191,7 @@ def intent(office: Office) -> dict[str, Any]:
     return {"credential": "x", "first_sent": office.clock.now, "attempt": 1}
 
 
-def test_a_caller_is_told_how_long_it_has_waited_in_all(office: Office) -> None:
+def test_the_timeout_error_includes_the_wait_for_a_reservation(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
     office.clock.start = lambda work: True  # type: ignore[method-assign]  # it never comes to it
@@ -202,7 +204,7 @@ def write_hold(office: Office, remaining: float) -> None:
     office.write(backoff={**backoff, "kind": "temporary", "cause": "It is down."})
 
 
-def test_where_nobody_may_ask_nobody_waits(office: Office) -> None:
+def test_during_a_backoff_no_caller_waits_for_a_reservation(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
     write_hold(office, 5.0)
@@ -212,7 +214,9 @@ def test_where_nobody_may_ask_nobody_waits(office: Office) -> None:
 
 
 @pytest.mark.parametrize("is_spent", [False, True])
-def test_where_a_login_is_needed_nobody_waits(office: Office, is_spent: bool) -> None:
+def test_if_a_login_is_needed_no_caller_waits_for_a_reservation(
+    office: Office, is_spent: bool
+) -> None:
     """Unless that was before the token that is there."""
     office.expire()
     office.authority.revoked = True
@@ -233,7 +237,7 @@ def test_where_a_login_is_needed_nobody_waits(office: Office, is_spent: bool) ->
     assert bool(office.clock.slept) == is_spent
 
 
-def test_where_a_first_login_is_needed_nobody_waits(office: Office) -> None:
+def test_if_a_first_login_is_needed_no_caller_waits_for_a_reservation(office: Office) -> None:
     office.counter.slot = None
     office.authority.revoked = True
     office.counter.notes.clear()
@@ -254,7 +258,7 @@ def test_a_token_that_was_refused_when_it_was_new_is_not_waited_for(office: Offi
     assert office.clock.slept == []
 
 
-def test_nobody_waits_for_who_has_given_up(office: Office) -> None:
+def test_no_caller_waits_for_a_process_that_has_given_up(office: Office) -> None:
     """The other's server is down: what it has written says until when nobody asks."""
     office.expire()
     office.authority.script = [down()]
@@ -272,7 +276,7 @@ def test_nobody_waits_for_who_has_given_up(office: Office) -> None:
     assert len(office.clock.slept) == 2
 
 
-def test_nobody_waits_for_who_has_left_without_a_word(office: Office) -> None:
+def test_no_caller_waits_for_a_process_that_left_without_writing(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
     office.happens[2] = office.write
@@ -281,7 +285,7 @@ def test_nobody_waits_for_who_has_left_without_a_word(office: Office) -> None:
 
 
 @pytest.mark.parametrize("has_failed_before", [False, True])
-def test_who_sees_a_renewal_under_way_goes_on_waiting(
+def test_a_caller_keeps_waiting_while_an_intent_shows_a_renewal(
     office: Office, has_failed_before: bool
 ) -> None:
     office.expire()
@@ -294,7 +298,7 @@ def test_who_sees_a_renewal_under_way_goes_on_waiting(
     assert len(office.clock.slept) == 4
 
 
-def test_a_token_that_others_have_renewed_before_costs_a_look(office: Office) -> None:
+def test_a_token_that_another_process_renewed_before_is_found_by_one_look(office: Office) -> None:
     keeper = office.keeper()
     rejected = keeper.current()
     office.other.renew(rejected)
@@ -309,7 +313,7 @@ def test_a_token_that_others_have_renewed_before_costs_a_look(office: Office) ->
 @pytest.mark.parametrize(
     ("age", "wanted"), [(HOUR - 120, {"patient": True}), (600.0, {"min_validity": 3300.0})]
 )
-def test_a_token_that_is_not_good_enough_ends_no_waiting(
+def test_a_token_that_is_not_fresh_enough_does_not_end_the_wait(
     office: Office, age: float, wanted: dict[str, Any]
 ) -> None:
     keeper = office.keeper()
@@ -321,7 +325,7 @@ def test_a_token_that_is_not_good_enough_ends_no_waiting(
     assert len(office.clock.slept) == 2
 
 
-def test_a_token_that_is_minted_meanwhile_does_although_it_seems_old(office: Office) -> None:
+def test_a_token_minted_during_the_wait_is_taken_even_if_it_seems_old(office: Office) -> None:
     """Its minter's clock says otherwise: a second renewal would not help."""
     office.expire()
     office.counter.reserved = True
@@ -333,7 +337,7 @@ def test_a_token_that_is_minted_meanwhile_does_although_it_seems_old(office: Off
     assert len(office.authority.presented) == 1
 
 
-def test_a_token_that_was_refused_ends_no_waiting(office: Office) -> None:
+def test_the_rejected_token_does_not_end_the_wait(office: Office) -> None:
     keeper = office.keeper()
     rejected = keeper.current()
     office.counter.reserved = True
@@ -343,7 +347,7 @@ def test_a_token_that_was_refused_ends_no_waiting(office: Office) -> None:
     assert len(office.clock.slept) == 4
 
 
-def test_a_token_that_was_refused_is_none_though_it_comes_into_the_store_meanwhile(
+def test_the_rejected_token_is_not_taken_even_if_it_appears_in_the_store(
     office: Office,
 ) -> None:
     office.expire()
@@ -376,7 +380,7 @@ def test_one_thread_waits_and_the_others_join_a_renewal(office: Office) -> None:
     assert len(office.authority.presented) == 2
 
 
-def test_a_renewal_that_asks_for_a_token_is_told_so_at_once(office: Office) -> None:
+def test_a_source_that_requests_a_token_from_its_own_renewal_fails_at_once(office: Office) -> None:
     """As a source does that sends its request through the session that it is for."""
     keeper = office.keeper()
     keeper.current()
@@ -396,7 +400,7 @@ def test_a_renewal_that_asks_for_a_token_is_told_so_at_once(office: Office) -> N
     assert office.clock.slept == []
 
 
-def test_who_is_interrupted_leaves_no_claim_and_nobody_waiting(office: Office) -> None:
+def test_an_interrupted_caller_leaves_no_reservation(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
     keeper = office.keeper()
@@ -440,7 +444,7 @@ def test_a_forked_child_waits_although_a_thread_of_its_parent_did(office: Office
     assert [token.access_token for token in found] == ["access-2"]
 
 
-def test_a_child_that_is_forked_by_who_waits_goes_on(office: Office) -> None:
+def test_a_child_forked_by_a_waiting_thread_continues(office: Office) -> None:
     """By a signal handler, say; and nothing is left behind."""
     office.expire()
     office.counter.reserved = True
@@ -505,7 +509,7 @@ def store_token(office: Office, name: str, age: float, left: float) -> None:
 
 @pytest.mark.parametrize("inline", [False, True])
 @pytest.mark.parametrize(("left", "name"), [(3.0, "theirs"), (1.0, "access-1")])
-def test_a_token_that_others_put_there_is_not_taken_if_it_has_expired(
+def test_an_expired_token_of_another_process_is_not_taken(
     office: Office, inline: bool, left: float, name: str
 ) -> None:
     """Of a token for 20 seconds, the last two are no longer used."""
@@ -517,7 +521,7 @@ def test_a_token_that_others_put_there_is_not_taken_if_it_has_expired(
     assert keeper.current().access_token == name
 
 
-def test_a_token_that_others_put_there_has_to_last_as_long_as_is_needed(office: Office) -> None:
+def test_a_token_of_another_process_must_have_the_required_validity(office: Office) -> None:
     keeper = office.keeper()
     keeper.current()
     office.clock.go_on(HOUR - 500)
@@ -526,7 +530,7 @@ def test_a_token_that_others_put_there_has_to_last_as_long_as_is_needed(office: 
     assert keeper.obtain(min_validity=200.0).token.access_token == "theirs"
 
 
-def test_what_could_not_be_saved_is_not_given_up_for_what_is_still_stored(office: Office) -> None:
+def test_an_unsaved_token_is_not_replaced_by_the_stored_one(office: Office) -> None:
     keeper = office.keeper()
     keeper.current()
     office.clock.go_on(HOUR - 500)
@@ -543,7 +547,9 @@ def test_what_could_not_be_saved_is_not_given_up_for_what_is_still_stored(office
 
 @pytest.mark.parametrize("when", ["enter", "exit"])
 @pytest.mark.parametrize("left", [500, 120, 0])
-def test_a_claim_that_fails_costs_no_renewal(office: Office, when: str, left: float) -> None:
+def test_a_failing_reservation_does_not_prevent_a_renewal(
+    office: Office, when: str, left: float
+) -> None:
     steps: list[str] = []
 
     class Claim(nullcontext[None]):
@@ -571,7 +577,7 @@ def test_a_claim_that_fails_costs_no_renewal(office: Office, when: str, left: fl
     assert steps == ["enter", "exit"] * (len(steps) // 2)
 
 
-def test_who_has_claimed_it_is_believed_for_half_of_the_time(office: Office) -> None:
+def test_a_reservation_is_respected_for_half_of_the_callers_time(office: Office) -> None:
     """It may be a process that was stopped just then."""
     keeper = office.keeper()
     keeper.current()
@@ -587,7 +593,7 @@ def test_who_has_claimed_it_is_believed_for_half_of_the_time(office: Office) -> 
     assert office.counter.reserved
 
 
-def test_a_failure_is_told_when_the_claim_is_free(office: Office) -> None:
+def test_a_failure_is_raised_once_the_reservation_is_free(office: Office) -> None:
     """Who hears it may take long."""
     told: list[tuple[str, bool]] = []
 
@@ -603,7 +609,7 @@ def test_a_failure_is_told_when_the_claim_is_free(office: Office) -> None:
     assert told == [("RenewalFailed", False)]
 
 
-def test_a_helper_that_finds_its_renewal_claimed_leaves_it_and_loads_nothing(
+def test_a_helper_that_finds_a_reservation_ends_and_imports_nothing(
     office: Office,
 ) -> None:
     """Of many that look at the same time, all find it free."""
@@ -626,9 +632,7 @@ def test_a_helper_that_finds_its_renewal_claimed_leaves_it_and_loads_nothing(
 
 
 @pytest.mark.parametrize("left", [500, 120])
-def test_an_early_renewal_is_claimed_while_it_loads_and_asks_and_no_longer(
-    office: Office, left: float
-) -> None:
+def test_an_early_renewal_is_reserved_from_import_to_answer(office: Office, left: float) -> None:
     told: list[tuple[str, bool]] = []
 
     def tell(what: str) -> None:
@@ -667,7 +671,7 @@ def renewing(office: Office) -> tuple[TokenKeeper, threading.Event]:
     return keeper, goes_on
 
 
-def test_while_its_own_process_renews_a_stale_token_the_store_is_left_alone(
+def test_while_its_own_process_renews_a_stale_token_the_store_is_not_read(
     office: Office,
 ) -> None:
     keeper, goes_on = renewing(office)
@@ -691,7 +695,7 @@ def test_a_renewal_of_its_own_process_is_joined(office: Office) -> None:
     assert office.clock.slept == []
 
 
-def test_what_another_thread_obtains_meanwhile_is_used_also_if_it_cannot_be_saved(
+def test_a_token_that_another_thread_obtained_is_used_even_if_it_cannot_be_saved(
     office: Office,
 ) -> None:
     office.expire()
@@ -706,7 +710,7 @@ def test_what_another_thread_obtains_meanwhile_is_used_also_if_it_cannot_be_save
     assert len(office.clock.slept) == 2
 
 
-def test_a_store_whose_claims_fail_is_one_without(office: Office) -> None:
+def test_a_store_whose_reservations_fail_is_used_without_them(office: Office) -> None:
     office.expire()
 
     def fails() -> None:
@@ -717,7 +721,7 @@ def test_a_store_whose_claims_fail_is_one_without(office: Office) -> None:
 
 
 @pytest.mark.parametrize("when", [0, 2])
-def test_a_store_that_fails_is_told_by_the_renewal(office: Office, when: int) -> None:
+def test_a_store_failure_is_raised_by_the_renewal(office: Office, when: int) -> None:
     office.expire()
     office.counter.reserved = True
     keeper = office.keeper()
@@ -735,7 +739,7 @@ def test_a_store_that_fails_is_told_by_the_renewal(office: Office, when: int) ->
     assert len(office.clock.slept) == when
 
 
-def test_a_store_whose_renewals_can_be_claimed_has_to_tell_of_writes_at_a_glimpse() -> None:
+def test_a_store_with_reserve_but_without_glimpse_is_refused() -> None:
     """Those who wait for a claim would load the whole record at each look."""
 
     class Claimed(Shelf):

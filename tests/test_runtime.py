@@ -34,7 +34,7 @@ class Gate:
         return self.gate.acquire(timeout=timeout)
 
 
-def test_a_latch_lets_all_go_at_once_and_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_latch_releases_all_waiters_permanently(monkeypatch: pytest.MonkeyPatch) -> None:
     # No wait is saved by its next look.
     monkeypatch.setattr(Latch, "_SLICE", 1000.0)
     latch = Latch()
@@ -59,12 +59,12 @@ def test_a_latch_lets_all_go_at_once_and_for_good(monkeypatch: pytest.MonkeyPatc
     assert latch.wait(0)
 
 
-def test_nobody_waits_for_longer_than_told() -> None:
+def test_a_wait_ends_after_its_timeout() -> None:
     latch = RUNTIME.event()
     assert [latch.wait(seconds) for seconds in (-1, 0, 0.001)] == [False] * 3
 
 
-def test_a_latch_that_an_interrupted_waiter_left_closed_lets_the_others_go(
+def test_a_latch_releases_the_others_after_a_waiter_was_interrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Latch, "_SLICE", 0.01)
@@ -79,7 +79,7 @@ def test_a_latch_that_an_interrupted_waiter_left_closed_lets_the_others_go(
     assert not thread.is_alive()
 
 
-def test_a_signal_handler_may_wait_in_the_thread_that_waits() -> None:
+def test_a_signal_handler_may_wait_in_the_waiting_thread() -> None:
     latch, in_handler = RUNTIME.event(), threading.Event()
     waited: list[bool] = []
 
@@ -104,7 +104,7 @@ def test_a_signal_handler_may_wait_in_the_thread_that_waits() -> None:
 
 
 @pytest.mark.parametrize("set_at", range(1, 60))
-def test_such_a_handler_may_come_at_any_moment_of_the_wait(set_at: int) -> None:
+def test_a_waiting_signal_handler_may_run_at_any_moment_of_the_wait(set_at: int) -> None:
     latch = RUNTIME.event()
     moments: list[bool] = []
 
@@ -142,7 +142,7 @@ def test_work_is_done_in_a_thread_that_the_interpreter_waits_for() -> None:
     assert not workers[0].daemon
 
 
-def test_where_no_thread_can_start_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_returns_false_if_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
@@ -154,7 +154,7 @@ def test_a_running_program_is_not_exiting() -> None:
     assert not RUNTIME.exiting()
 
 
-def test_a_program_is_over_when_only_helpers_are_left() -> None:
+def test_a_program_is_exiting_when_only_helpers_are_left() -> None:
     program = """
 import threading
 import time

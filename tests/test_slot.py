@@ -102,14 +102,16 @@ def token_in(view: View) -> str | None:
 # --- looking ---------------------------------------------------------------------------------
 
 
-def test_an_empty_slot_is_seen_as_a_new_record_of_our_own(slot: Slot) -> None:
+def test_an_empty_slot_is_read_as_a_new_record(slot: Slot) -> None:
     view = slot.look()
     assert view.record == Record(Authority.owner, Authority.requested, view.record.salt)
     assert view.tag is None
     assert view.record.salt != slot.look().record.salt
 
 
-def test_a_view_knows_both_times(slot: Slot, shelf: Shaky, clock: Clockwork) -> None:
+def test_a_view_has_the_times_of_store_and_process(
+    slot: Slot, shelf: Shaky, clock: Clockwork
+) -> None:
     shelf.ahead = 100.0
     view = slot.look()
     assert times(view) == (clock.now + 100, clock.ticks, clock.now, 0)
@@ -120,7 +122,7 @@ def test_a_view_knows_both_times(slot: Slot, shelf: Shaky, clock: Clockwork) -> 
 
 
 @pytest.mark.parametrize("told_after", [0.0, 0.25, 1.0])
-def test_nobody_knows_when_during_a_look_the_store_read_its_clock(
+def test_the_store_may_have_read_its_clock_at_any_time_during_a_look(
     slot: Slot, shelf: Shaky, clock: Clockwork, told_after: float
 ) -> None:
     shelf.ahead, shelf.takes, shelf.told_after = 100.0, 4.0, told_after
@@ -134,7 +136,9 @@ def test_nobody_knows_when_during_a_look_the_store_read_its_clock(
     assert slot.stamp(view) == view.read_at + 5
 
 
-def test_a_view_of_nowhere_goes_by_our_clock(slot: Slot, shelf: Shaky, clock: Clockwork) -> None:
+def test_a_view_without_a_slot_has_the_clock_of_this_machine(
+    slot: Slot, shelf: Shaky, clock: Clockwork
+) -> None:
     fill(slot)
     shelf.failing = lambda step: True
     view = slot.empty_view()
@@ -151,7 +155,7 @@ def test_a_view_of_nowhere_goes_by_our_clock(slot: Slot, shelf: Shaky, clock: Cl
         {"format": 1, "oldest_reader": 1, "token": "abc"},
     ],
 )
-def test_a_record_that_cannot_be_read_is_told_and_left_as_it_is(
+def test_an_unreadable_record_raises_and_is_left_unchanged(
     slot: Slot, shelf: Shaky, document: dict[str, Any]
 ) -> None:
     shelf.slot = (document, "1-x")
@@ -161,7 +165,7 @@ def test_a_record_that_cannot_be_read_is_told_and_left_as_it_is(
     assert shelf.slot == (document, "1-x")
 
 
-def test_the_record_of_another_is_told_and_left_as_it_is(slot: Slot, shelf: Shaky) -> None:
+def test_the_record_of_another_owner_raises_and_is_left_unchanged(slot: Slot, shelf: Shaky) -> None:
     view = fill(slot)
     theirs = view.record._replace(owner={"client": "you"}).to_document()
     shelf.slot = (theirs, "2-x")
@@ -174,7 +178,7 @@ def test_the_record_of_another_is_told_and_left_as_it_is(slot: Slot, shelf: Shak
     assert shelf.slot == (theirs, "2-x")
 
 
-def test_a_record_of_nobody_in_particular_is_anothers_too(
+def test_a_record_without_an_owner_belongs_to_another_owner(
     slot: Slot, shelf: Shaky, clock: Clockwork
 ) -> None:
     nobody = Authority(first=None)
@@ -193,7 +197,7 @@ def test_a_record_of_nobody_in_particular_is_anothers_too(
     ],
     ids=lambda worth: next(iter(worth)),
 )
-def test_a_record_of_another_is_theirs_also_without_a_token(
+def test_a_record_of_another_owner_is_refused_even_without_a_token(
     slot: Slot, shelf: Shaky, worth: dict[str, Any]
 ) -> None:
     theirs = Record({"client": "you"}, {}, "salt", **worth).to_document()
@@ -204,7 +208,7 @@ def test_a_record_of_another_is_theirs_also_without_a_token(
 
 
 @pytest.mark.parametrize("owner", [{}, {"client": "misspelt"}])
-def test_what_another_left_before_it_had_a_token_makes_way(
+def test_a_blank_record_of_another_owner_is_replaced(
     slot: Slot, other: Slot, shelf: Shaky, owner: dict[str, str]
 ) -> None:
     backoff = Backoff(5.0, 60.0, 3, "them", "config", "invalid_client", "No such client.")
@@ -222,7 +226,7 @@ def test_what_another_left_before_it_had_a_token_makes_way(
         other.write(view, minted(view, "late"))
 
 
-def test_a_store_that_cannot_be_read_says_so(slot: Slot, shelf: Shaky) -> None:
+def test_a_store_that_cannot_be_read_raises(slot: Slot, shelf: Shaky) -> None:
     shelf.failing = lambda step: step == "load"
     with pytest.raises(StoreError, match="load fails"):
         slot.look()
@@ -231,13 +235,13 @@ def test_a_store_that_cannot_be_read_says_so(slot: Slot, shelf: Shaky) -> None:
 # --- writing ---------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_what_all_see(slot: Slot, other: Slot) -> None:
+def test_every_slot_reads_what_one_has_written(slot: Slot, other: Slot) -> None:
     view = fill(slot)
     assert content(other.look()) == content(view)
     assert token_in(view) == "abc"
 
 
-def test_each_write_has_the_next_version_and_a_nonce_of_its_own(slot: Slot, other: Slot) -> None:
+def test_each_write_has_the_next_version_and_its_own_nonce(slot: Slot, other: Slot) -> None:
     tags = [fill(writer).tag for writer in (slot, other, slot)]
     versions, nonces = zip(*[str(tag).split("-") for tag in tags], strict=True)
     assert versions == ("1", "2", "3")
@@ -245,14 +249,14 @@ def test_each_write_has_the_next_version_and_a_nonce_of_its_own(slot: Slot, othe
 
 
 @pytest.mark.parametrize("tag", ["one", "-", "x-1", "9" * 5000, "9" * 5000 + "-x"])
-def test_a_tag_without_a_version_is_replaced_too(slot: Slot, shelf: Shaky, tag: str) -> None:
+def test_a_tag_without_a_version_is_replaced(slot: Slot, shelf: Shaky, tag: str) -> None:
     fill(slot)
     assert shelf.slot is not None
     shelf.slot = (shelf.slot[0], tag)
     assert str(fill(slot).tag).startswith("1-")
 
 
-def test_whoever_was_slower_writes_nothing_and_sees_what_is_there(
+def test_the_slower_writer_writes_nothing_and_gets_the_current_record(
     slot: Slot, other: Slot, shelf: Shaky
 ) -> None:
     view = slot.look()
@@ -264,7 +268,7 @@ def test_whoever_was_slower_writes_nothing_and_sees_what_is_there(
     assert shelf.slot == before
 
 
-def test_a_write_that_is_there_has_succeeded_whatever_the_store_answered(
+def test_a_write_whose_tag_is_stored_has_succeeded_whatever_the_store_answered(
     slot: Slot, other: Slot, shelf: Shaky
 ) -> None:
     shelf.next = [(True, False)]
@@ -274,7 +278,7 @@ def test_a_write_that_is_there_has_succeeded_whatever_the_store_answered(
 
 
 @pytest.mark.parametrize("written", [True, False])
-def test_a_write_whose_answer_was_lost_is_tried_once_more_and_is_the_same_write(
+def test_a_write_whose_answer_was_lost_is_repeated_with_the_same_tag(
     slot: Slot, other: Slot, shelf: Shaky, written: bool
 ) -> None:
     shelf.next = [(written, LOST)]
@@ -284,7 +288,7 @@ def test_a_write_whose_answer_was_lost_is_tried_once_more_and_is_the_same_write(
     assert shelf.saves[0] == shelf.saves[1] == Save(str(view.tag), None, 3600)
 
 
-def test_a_second_try_compares_as_the_first_did(slot: Slot, shelf: Shaky) -> None:
+def test_a_repeated_write_compares_with_the_same_tag(slot: Slot, shelf: Shaky) -> None:
     first = fill(slot)
     shelf.saves.clear()
     shelf.next = [(False, LOST)]
@@ -292,7 +296,7 @@ def test_a_second_try_compares_as_the_first_did(slot: Slot, shelf: Shaky) -> Non
     assert [save.expected for save in shelf.saves] == [first.tag, first.tag]
 
 
-def test_a_write_whose_answer_was_lost_does_not_undo_what_came_after_it(
+def test_a_repeated_write_does_not_overwrite_a_later_write(
     slot: Slot, other: Slot, shelf: Shaky
 ) -> None:
     view = slot.look()
@@ -311,13 +315,13 @@ def test_a_write_whose_answer_was_lost_does_not_undo_what_came_after_it(
     assert token_in(other.look()) == "theirs"
 
 
-def test_a_write_that_the_store_confirms_is_not_looked_at_again(slot: Slot, shelf: Shaky) -> None:
+def test_a_confirmed_write_is_not_read_back(slot: Slot, shelf: Shaky) -> None:
     view = slot.look()
     shelf.failing = lambda step: step == "load"
     assert slot.write(view, view.record).record == view.record
 
 
-def test_a_write_that_failed_twice_says_so(slot: Slot, shelf: Shaky) -> None:
+def test_a_write_that_fails_twice_raises(slot: Slot, shelf: Shaky) -> None:
     last = StoreError("The disk is full.")
     shelf.next = [(False, LOST), (False, last)]
     with pytest.raises(StoreError) as caught:
@@ -328,7 +332,7 @@ def test_a_write_that_failed_twice_says_so(slot: Slot, shelf: Shaky) -> None:
 
 
 @pytest.mark.parametrize("written", [True, False])
-def test_a_write_that_failed_can_be_taken_up_later_with_its_tag(
+def test_a_failed_write_can_be_retried_later_with_its_tag(
     slot: Slot, other: Slot, shelf: Shaky, written: bool
 ) -> None:
     view = slot.look()
@@ -341,7 +345,7 @@ def test_a_write_that_failed_can_be_taken_up_later_with_its_tag(
     assert token_in(other.look()) == "second try"
 
 
-def test_a_write_that_is_taken_up_again_does_not_undo_what_came_after_it(
+def test_a_write_that_is_retried_later_does_not_overwrite_a_later_write(
     slot: Slot, other: Slot, shelf: Shaky
 ) -> None:
     view = slot.look()
@@ -355,7 +359,7 @@ def test_a_write_that_is_taken_up_again_does_not_undo_what_came_after_it(
     assert content(caught.value.view) == content(theirs)
 
 
-def test_what_was_written_is_as_new_as_the_end_of_the_write(
+def test_the_view_of_a_write_has_the_time_of_its_end(
     slot: Slot, shelf: Shaky, clock: Clockwork
 ) -> None:
     shelf.ahead = 100.0
@@ -370,9 +374,7 @@ def test_what_was_written_is_as_new_as_the_end_of_the_write(
     assert slot.stamp(written) == slot.stamp(view)
 
 
-def test_the_store_is_told_how_long_the_record_is_worth_keeping(
-    slot: Slot, shelf: Shaky, clock: Clockwork
-) -> None:
+def test_the_store_gets_the_ttl_of_the_record(slot: Slot, shelf: Shaky, clock: Clockwork) -> None:
     shelf.ahead = 100.0
     view = fill(slot)
     clock.go_on(600)
@@ -391,7 +393,7 @@ def test_a_document_is_json(slot: Slot, shelf: Shaky) -> None:
 
 
 @pytest.mark.parametrize("how", ["wrote", "saw"])
-def test_a_vanished_record_comes_back_from_the_memory_of_whoever_knew_it(
+def test_a_vanished_record_is_restored_from_memory(
     slot: Slot, other: Slot, shelf: Shaky, how: str
 ) -> None:
     known = fill(slot)
@@ -415,14 +417,14 @@ def test_a_write_that_failed_is_not_remembered(slot: Slot, shelf: Shaky) -> None
     assert token_in(slot.look()) == "saved"
 
 
-def test_a_record_without_a_token_is_not_worth_remembering(slot: Slot, shelf: Shaky) -> None:
+def test_a_record_without_a_token_is_not_remembered(slot: Slot, shelf: Shaky) -> None:
     view = slot.look()
     slot.write(view, view.record.with_unknown_outcome(Backoff(view.read_at, 5.0, 1)))
     shelf.slot = None
     assert slot.look().record.backoff is None
 
 
-def test_what_was_given_up_does_not_come_back(slot: Slot, other: Slot, shelf: Shaky) -> None:
+def test_a_removed_token_is_not_restored(slot: Slot, other: Slot, shelf: Shaky) -> None:
     view = fill(slot)
     other.look()
     slot.write(view, view.record.without_token(view.read_at))
@@ -433,7 +435,7 @@ def test_what_was_given_up_does_not_come_back(slot: Slot, other: Slot, shelf: Sh
         assert token_in(one.look()) is None
 
 
-def test_a_forked_child_does_not_bring_back_what_its_parent_may_have_replaced(
+def test_a_forked_child_does_not_restore_a_token_that_its_parent_may_have_replaced(
     slot: Slot, shelf: Shaky
 ) -> None:
     fill(slot)
@@ -453,7 +455,7 @@ def renew(slot: Slot, clock: Clockwork, access_token: str) -> View:
 
 @pytest.mark.parametrize("how", ["wrote", "saw"])
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_slot_that_was_set_back_is_seen_as_it_was_before_that(
+def test_a_slot_that_was_set_back_is_read_as_before(
     slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork, how: str, is_first: bool
 ) -> None:
     if is_first:
@@ -480,7 +482,7 @@ def test_a_slot_that_was_set_back_is_seen_as_it_was_before_that(
         assert not one.look().was_reset
 
 
-def test_who_knows_more_has_the_last_word(
+def test_the_process_with_the_latest_record_restores_it(
     slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
 ) -> None:
     fill(slot, "oldest")
@@ -499,7 +501,7 @@ def test_who_knows_more_has_the_last_word(
     assert (token_in(view), view.was_reset) == ("newest", False)
 
 
-def test_an_adopted_token_counts_though_the_one_before_it_was_issued_later(
+def test_an_adopted_token_is_restored_even_if_issued_before_its_predecessor(
     slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
 ) -> None:
     """Somebody logged in, and put that into the slot after a renewal that began since."""
@@ -519,7 +521,7 @@ def test_an_adopted_token_counts_though_the_one_before_it_was_issued_later(
 
 
 @pytest.mark.parametrize("writes", [1, 5])
-def test_what_was_renewed_since_the_slot_was_set_back_is_not_overwritten(
+def test_a_renewal_after_the_slot_was_set_back_is_not_overwritten(
     slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork, writes: int
 ) -> None:
     fill(slot, "old")
@@ -534,7 +536,7 @@ def test_what_was_renewed_since_the_slot_was_set_back_is_not_overwritten(
     assert not view.was_reset
 
 
-def test_a_record_that_somebody_began_anew_is_not_overwritten(
+def test_a_new_record_is_not_overwritten_by_the_remembered_one(
     slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
 ) -> None:
     fill(slot)
@@ -548,7 +550,7 @@ def test_a_record_that_somebody_began_anew_is_not_overwritten(
     assert not view.was_reset
 
 
-def test_a_clock_that_was_set_back_makes_no_slot_lag(
+def test_a_clock_that_was_set_back_does_not_look_like_a_reset_slot(
     slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
 ) -> None:
     fill(slot)
@@ -559,7 +561,7 @@ def test_a_clock_that_was_set_back_makes_no_slot_lag(
     assert not view.was_reset
 
 
-def test_who_renewed_as_often_since_is_not_behind_whatever_the_clock_says(
+def test_a_record_of_the_same_generation_is_not_behind_whatever_the_clock_says(
     slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
 ) -> None:
     fill(slot, "old")
@@ -571,7 +573,7 @@ def test_who_renewed_as_often_since_is_not_behind_whatever_the_clock_says(
     assert content(slot.look()) == content(theirs)
 
 
-def test_a_record_that_was_moved_here_is_not_behind_itself(
+def test_a_record_without_a_generation_is_not_behind_itself(
     slot: Slot, shelf: Shaky, clock: Clockwork
 ) -> None:
     fill(slot, "old")
@@ -584,7 +586,7 @@ def test_a_record_that_was_moved_here_is_not_behind_itself(
     assert (later.record, later.was_reset) == (view.record._replace(generation=0), False)
 
 
-def test_who_goes_on_from_what_a_slot_was_set_back_to_does_not_hide_it(
+def test_another_process_that_continues_from_the_old_record_does_not_hide_the_reset(
     slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
 ) -> None:
     fill(slot, "old")
@@ -599,7 +601,7 @@ def test_who_goes_on_from_what_a_slot_was_set_back_to_does_not_hide_it(
     assert (token_in(slot.look()), slot.look().was_reset) == ("new", True)
 
 
-def test_a_slot_that_was_set_back_tells_what_others_were_told_since(
+def test_a_slot_that_was_set_back_keeps_later_backoffs(
     slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
 ) -> None:
     fill(slot, "old")
@@ -615,9 +617,7 @@ def test_a_slot_that_was_set_back_tells_what_others_were_told_since(
     assert (token_in(slot.look()), slot.look().record.backoff) == ("new", None)
 
 
-def test_a_slot_that_is_set_back_during_a_write_is_seen_to_be(
-    slot: Slot, shelf: Shaky, clock: Clockwork
-) -> None:
+def test_a_reset_during_a_write_is_detected(slot: Slot, shelf: Shaky, clock: Clockwork) -> None:
     fill(slot)
     backup = shelf.slot
     view = renew(slot, clock, "new")
@@ -628,7 +628,9 @@ def test_a_slot_that_is_set_back_during_a_write_is_seen_to_be(
     assert caught.value.view.record == view.record
 
 
-def test_a_forked_child_goes_by_what_it_finds(slot: Slot, shelf: Shaky, clock: Clockwork) -> None:
+def test_a_forked_child_uses_the_record_that_it_finds(
+    slot: Slot, shelf: Shaky, clock: Clockwork
+) -> None:
     fill(slot, "old")
     backup = shelf.slot
     renew(slot, clock, "new")

@@ -125,9 +125,7 @@ def test_a_port_that_is_taken_is_an_error_that_says_what_to_do(
             signal.signal(signal.SIGTERM, handler)
     output, errors = capsys.readouterr()
     assert output == ""
-    assert re.fullmatch(
-        rf"cannot listen on port {port}: .+ Pass another --port; .+\n", errors
-    )
+    assert re.fullmatch(rf"cannot listen on port {port}: .+ Pass another --port; .+\n", errors)
 
 
 @pytest.mark.parametrize("option", ["--port=65536", "--port=-1", "--lifetime=0"])
