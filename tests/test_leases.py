@@ -97,7 +97,7 @@ def new_keeper(
 
 
 @pytest.mark.parametrize("how", ["stopped", "robbed of its lock"])
-def test_a_holder_that_has_lost_its_lock_alone_presents_its_refresh_token(
+def test_after_losing_its_lock_a_holder_is_still_the_only_one_to_present(
     server: TokenServer,
     redis_server: RedisServer,
     client: redis.Redis,
@@ -127,7 +127,7 @@ def test_a_holder_that_has_lost_its_lock_alone_presents_its_refresh_token(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whether a process has died")
-def test_a_holder_that_died_keeps_nobody_of_its_machine_waiting(
+def test_a_dead_holder_on_the_same_machine_is_replaced_at_once(
     server: TokenServer, redis_server: RedisServer, first: str, slot: str
 ) -> None:
     server.fail_next(hang=True)

@@ -48,7 +48,7 @@ def test_forked_processes_share_through_the_file(server, target):
     assert server.stats.token_requests == 2
 
 
-def test_a_child_forked_in_mid_renewal_neither_hangs_nor_renews_twice(server, target):
+def test_a_child_forked_during_a_renewal_neither_hangs_nor_renews_twice(server, target):
     with requests.Session() as session:
         adapter = new_adapter(target).mount(session)
         session.get(target[0] + "x")
@@ -78,7 +78,7 @@ def test_a_child_forked_in_mid_renewal_neither_hangs_nor_renews_twice(server, ta
     assert server.stats.reuse_detections == 0
 
 
-def test_a_forked_child_does_not_present_what_its_parent_has_spent_since(server, target):
+def test_a_forked_child_does_not_present_a_refresh_token_that_its_parent_has_spent(server, target):
     source = RefreshToken(server.token_url, client_id="client", client_secret="secret")
     keeper = TokenKeeper(source, FileStore(target[3]))
     first = keeper.adopt(server.issue())
@@ -107,7 +107,7 @@ def test_a_forked_child_does_not_present_what_its_parent_has_spent_since(server,
 
 
 @pytest.mark.timeout(240)  # as many processes as fit into one run, on a machine that is busy
-def test_children_that_are_forked_while_threads_import_late_end(server, tmp_path):
+def test_children_forked_while_threads_import_do_not_hang(server, tmp_path):
     grant = RefreshToken(server.token_url, client_id="client", client_secret="secret")
     expired = {**server.issue(), "expires_at": time.time() - 1}
     TokenKeeper(grant, FileStore(tmp_path / "expired")).adopt(expired)
@@ -145,7 +145,7 @@ print(keeper.stats["Waited"], sorted(dear & set(sys.modules)))
 """
 
 
-def test_a_process_that_waits_for_another_loads_nothing_that_renewals_need(server, target):
+def test_a_process_that_waits_for_another_imports_nothing_for_renewals(server, target):
     keeper = new_adapter(target).keeper
     keeper.adopt({**server.issue(), "expires_at": time.time() - 1})
     with (
@@ -177,7 +177,7 @@ def killed_in_mid_renewal(target: Target, arrived: Callable[[], object]) -> None
     process.wait()
 
 
-def test_a_process_killed_before_the_server_rotated_is_made_up_for(server, target, session):
+def test_a_process_killed_before_the_rotation_costs_nothing(server, target, session):
     server.fail_next(hang=True)
     killed_in_mid_renewal(target, lambda: server.wait_for(lambda stats: stats.token_requests))
     new_adapter(target).mount(session)
@@ -185,7 +185,7 @@ def test_a_process_killed_before_the_server_rotated_is_made_up_for(server, targe
     assert server.stats.reuse_detections == 0
 
 
-def test_a_process_killed_after_the_server_rotated_costs_a_login_for_all(server, target, session):
+def test_a_process_killed_after_the_rotation_requires_a_login(server, target, session):
     # The answer died with its process, and this server has no grace period.
     with server.hold(processed=True) as hold:
         killed_in_mid_renewal(target, lambda: hold.arrived.wait(30))
@@ -212,7 +212,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_does_not_lose_a_token_that_is_under_way(server, target):
+def test_ctrl_c_does_not_lose_a_token_that_is_being_obtained(server, target):
     command = [sys.executable, "-c", INTERRUPTED, *target[1:]]
     with server.hold(processed=True) as hold:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
