@@ -113,7 +113,7 @@ def test_a_process_does_not_restore_a_token_that_it_forgot(
     keeper.current()
     keeper.forget()
     shelf.slot = None
-    shelf.notes.clear()
+    shelf.spent.clear()
     authority.first = None
     with pytest.raises(ReauthRequired) as caught:
         keeper.current()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
+from doubles import LOST, Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import FileStore, TokenKeeper, errors
 from tokenadapter.core.eligibility import Eligibility
@@ -21,36 +21,8 @@ from tokenadapter.protocols import Credential, Document
 from tokenadapter.token import Token
 
 FIRST = Credential("refresh_token", "refresh-0", True, True, True)
-LOST = errors.StoreError("The answer got lost.")
 DOWN = errors.RefreshTemporarilyFailed("Down.", error="try_later", processed=False)
 REFUSED = errors.ReauthRequired("Refused.", error="invalid_grant")
-
-
-class Notebook(Shelf):
-    """A shelf that notes how it is asked.
-
-    ``next`` holds what the next saves do: each writes or not, and then raises.
-    """
-
-    def __init__(self, clock: Clockwork) -> None:
-        super().__init__(clock)
-        self.tags: list[str] = []
-        self.next: list[bool] = []
-        self.marks: list[tuple[str, bool]] = []
-
-    def save(
-        self, document: Document, *, tag: str, expected: str | None, ttl: float | None
-    ) -> bool:
-        self.tags.append(tag)
-        if not self.next:
-            return super().save(document, tag=tag, expected=expected, ttl=ttl)
-        if self.next.pop(0):
-            super().save(document, tag=tag, expected=expected, ttl=ttl)
-        raise LOST
-
-    def remember_spent(self, note: str, *, for_good: bool) -> None:
-        super().remember_spent(note, for_good=for_good)
-        self.marks.append((note, for_good))
 
 
 class Desk:
@@ -59,7 +31,7 @@ class Desk:
     def __init__(self, grant: Authority) -> None:
         self.grant = grant
         self.clock = Clockwork()
-        self.shelf = Notebook(self.clock)
+        self.shelf = Shelf(self.clock)
         self.slot = Slot(self.shelf, grant, self.clock)
         self.other = Slot(self.shelf, grant, self.clock)
         self.eligibility = Eligibility(self.slot, grant, self.clock)
@@ -136,7 +108,7 @@ def test_obstacles_to_the_save_are_found_before_the_request_is_sent(
 ) -> None:
     def fails(step: str) -> bool:
         if step == "prepare" and not can_take_back:
-            desk.shelf.next = [False] * 2
+            desk.shelf.next = [(False, LOST)] * 2
         return step == "prepare"
 
     desk.shelf.failing = fails
@@ -184,14 +156,17 @@ def test_only_spent_tokens_that_may_be_provided_again_are_remembered_permanently
 ) -> None:
     for _ in range(2):
         desk.present()
-    assert desk.shelf.marks == [(spent_hash("refresh-0"), True), (spent_hash("refresh-1"), False)]
+    assert desk.shelf.remembered == [
+        (spent_hash("refresh-0"), True),
+        (spent_hash("refresh-1"), False),
+    ]
     assert desk.stored["spent"] == [spent_hash("refresh-0")]
     view = desk.slot.look()
     adopted = Token("adopted", refresh_token="refresh-2", issued_at=view.read_at)
     desk.slot.write(view, view.record.with_adopted_token(adopted, {}, view.read_at))
     for _ in range(2):
         desk.present()
-    assert desk.shelf.marks[2:] == [
+    assert desk.shelf.remembered[2:] == [
         (spent_hash("refresh-2"), True),
         (spent_hash("refresh-3"), False),
     ]
@@ -211,18 +186,18 @@ def test_a_spent_token_that_cannot_be_remembered_is_reported_once_and_costs_noth
 @pytest.mark.parametrize("written", [True, False])
 def test_a_save_is_repeated_as_the_same_write(desk: Desk, written: bool) -> None:
     def fail() -> None:
-        desk.shelf.tags.clear()
-        desk.shelf.next = [written, False] * 3
+        desk.shelf.saves.clear()
+        desk.shelf.next = [(written, LOST), (False, LOST)] * 3
 
     desk.grant.asking = fail
     assert token_of(desk.present()) == "access-1"
-    assert len(desk.shelf.tags) == 7
-    assert len(set(desk.shelf.tags)) == 1
+    assert len(desk.shelf.saves) == 7
+    assert len({save.tag for save in desk.shelf.saves}) == 1
 
 
 def test_a_token_is_saved_if_another_process_has_added_to_its_record(desk: Desk) -> None:
     def fail() -> None:
-        desk.shelf.next = [True, False]
+        desk.shelf.next = [(True, LOST), (False, LOST)]
 
     desk.grant.asking = fail
     go_on = desk.clock.sleep
@@ -239,7 +214,7 @@ def test_a_token_is_saved_if_another_process_has_added_to_its_record(desk: Desk)
     assert view.record.backoff is not None
     assert desk.stored["backoff"]
     # It is noted as if nothing had been the matter.
-    assert desk.shelf.marks == [(spent_hash("refresh-0"), True)]
+    assert desk.shelf.remembered == [(spent_hash("refresh-0"), True)]
     assert [token_of(view) for view in desk.served] == ["access-1"]
 
 
@@ -280,7 +255,7 @@ def test_a_token_is_not_saved_after_a_logout(desk: Desk) -> None:
 
 
 def test_a_token_that_spent_nothing_is_used_although_it_cannot_be_saved(plain: Desk) -> None:
-    plain.shelf.next = [False] * 2
+    plain.shelf.next = [(False, LOST)] * 2
     assert token_of(plain.present()) == "access-1"
     assert plain.told() == ["StoreFailed", "Renewed"]
     assert "The answer got lost" in str(plain.events[0])
@@ -312,7 +287,7 @@ def test_the_source_gets_the_previous_token(plain: Desk) -> None:
 
 def test_the_pauses_of_a_save_that_fails_grow_to_five_seconds(desk: Desk) -> None:
     def fail() -> None:
-        desk.shelf.next = [False] * 18
+        desk.shelf.next = [(False, LOST)] * 18
 
     desk.clock.is_helper = lambda: True  # type: ignore[method-assign]
     desk.grant.asking = fail
@@ -352,7 +327,7 @@ def test_the_lock_is_held_until_a_failing_save_succeeds(desk: Desk) -> None:
         taken.append(desk.shelf.lock().acquire(60))
 
     def fail() -> None:
-        desk.shelf.next = [False] * 40
+        desk.shelf.next = [(False, LOST)] * 40
 
     desk.shelf.lock = lambda: LeaseLock(desk.shelf)  # type: ignore[method-assign]
     desk.clock.sleep = sleep_while_others_try  # type: ignore[method-assign]
@@ -367,7 +342,7 @@ def test_a_token_that_is_saved_late_has_the_time_when_it_was_obtained(desk: Desk
     """What others obtained meanwhile is newer, also where the record was lost since."""
 
     def fail() -> None:
-        desk.shelf.next = [False] * 40
+        desk.shelf.next = [(False, LOST)] * 40
 
     desk.clock.is_helper = lambda: True  # type: ignore[method-assign]
     desk.grant.asking = fail
@@ -461,7 +436,7 @@ def test_the_refresh_token_of_a_late_answer_is_remembered_as_spent(desk: Desk) -
     desk.intrude(renewed)
     assert desk.present() is None
     assert desk.stored["token"]["access_token"] == "theirs"
-    assert desk.shelf.marks == [(spent_hash("refresh-0"), True)]
+    assert desk.shelf.remembered == [(spent_hash("refresh-0"), True)]
 
 
 # --- what a source returns -------------------------------------------------------------------
@@ -545,7 +520,7 @@ def test_a_refused_password_stays_refused_after_a_renewal_by_another_process(des
     assert presenting(desk, REFUSED, renewed)(password) is None
     view = desk.slot.look()
     desk.eligibility.raise_if_backing_off(view.record, view.read_at)
-    assert [*desk.eligibility._own_refusals] == [password]
+    assert desk.eligibility.objection(view, password) is not None
 
 
 @pytest.mark.parametrize("takes_lock", [True, False])
@@ -580,7 +555,7 @@ def test_a_failure_that_cannot_be_saved_applies_to_this_process(desk: Desk) -> N
     record = desk.slot.look().record
 
     def fail() -> None:
-        desk.shelf.next = [False] * 2
+        desk.shelf.next = [(False, LOST)] * 2
 
     desk.grant.asking = fail
     desk.grant.script = [DOWN]

@@ -240,7 +240,7 @@ def test_if_a_login_is_needed_no_caller_waits_for_a_reservation(
 def test_if_a_first_login_is_needed_no_caller_waits_for_a_reservation(office: Office) -> None:
     office.counter.slot = None
     office.authority.revoked = True
-    office.counter.notes.clear()
+    office.counter.spent.clear()
     with pytest.raises(errors.ReauthRequired, match="invalid_grant"):
         office.keeper().current()
     office.counter.reserved = True
@@ -493,10 +493,7 @@ def test_a_stale_token_that_another_has_renewed_is_replaced_without_a_thread(
 
 def landed(keeper: TokenKeeper) -> None:
     """Wait for what runs in the background."""
-    for thread in threading.enumerate():
-        if thread.name == "tokenadapter renewal":
-            thread.join(60)
-    assert keeper._errands.flight.under_way() is None
+    assert keeper.wait(60)
 
 
 def store_token(office: Office, name: str, age: float, left: float) -> None:
@@ -540,9 +537,7 @@ def test_an_unsaved_token_is_not_replaced_by_the_stored_one(office: Office) -> N
     keeper._take(view._replace(record=record), minted=True)
     office.clock.go_on(480)  # the earlier one lives on, too
     keeper._glance()
-    held = keeper._holder.held
-    assert held is not None
-    assert held.token.access_token == "newer"
+    assert keeper.obtain(min_validity=1.0).token.access_token == "newer"
 
 
 @pytest.mark.parametrize("when", ["enter", "exit"])

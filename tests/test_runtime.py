@@ -34,10 +34,9 @@ class Gate:
         return self.gate.acquire(timeout=timeout)
 
 
-def test_a_latch_releases_all_waiters_permanently(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_latch_releases_all_waiters_permanently() -> None:
     # No wait is saved by its next look.
-    monkeypatch.setattr(Latch, "_SLICE", 1000.0)
-    latch = Latch()
+    latch = Latch(recheck=1000.0)
     gate = Gate(latch)
     released: list[bool] = []
 
@@ -64,11 +63,8 @@ def test_a_wait_ends_after_its_timeout() -> None:
     assert [latch.wait(seconds) for seconds in (-1, 0, 0.001)] == [False] * 3
 
 
-def test_a_latch_releases_the_others_after_a_waiter_was_interrupted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(Latch, "_SLICE", 0.01)
-    latch = Latch()
+def test_a_latch_releases_the_others_after_a_waiter_was_interrupted() -> None:
+    latch = Latch(recheck=0.01)
     gate = Gate(latch)
     thread = threading.Thread(target=latch.wait, args=[20.0])
     thread.start()

@@ -3,76 +3,30 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from doubles import Authority, Clockwork, Shelf
+from doubles import LOST, Authority, Clockwork, Save, Shelf
 
 from tokenadapter.core.record import Backoff, Intent, Record, Replaced, Tombstone, Waiter
 from tokenadapter.core.slot import Conflict, Slot, View
 from tokenadapter.errors import RefreshConfigError, StoreError
-from tokenadapter.protocols import Document, Snapshot
+from tokenadapter.protocols import Document
 from tokenadapter.token import Token
 
-LOST = StoreError("The answer got lost.")
 
-
-class Save(NamedTuple):
-    """What a store was asked to save."""
-
-    tag: str
-    expected: str | None
-    ttl: float | None
-
-
-class Shaky(Shelf):
-    """A shelf that takes its time, and whose next saves go wrong.
-
-    What they do is in ``next``: each writes or not, and says its answer or raises it.
-    """
-
-    def __init__(self, clock: Clockwork) -> None:
-        super().__init__(clock)
-        self.clock = clock
-        self.next: list[tuple[bool, bool | StoreError]] = []
-        self.saves: list[Save] = []
-        self.takes = 0.0
-        # Which part of that has passed when it reads its clock.
-        self.told_after = 0.0
-
-    def load(self) -> Snapshot:
-        self.clock.go_on(self.takes * self.told_after)
-        snapshot = super().load()
-        self.clock.go_on(self.takes * (1 - self.told_after))
-        return snapshot
-
-    def save(
-        self, document: Document, *, tag: str, expected: str | None, ttl: float | None
-    ) -> bool:
-        self.saves.append(Save(tag, expected, ttl))
-        self.clock.go_on(self.takes)
-        if not self.next:
-            return super().save(document, tag=tag, expected=expected, ttl=ttl)
-        written, answer = self.next.pop(0)
-        if written:
-            super().save(document, tag=tag, expected=expected, ttl=ttl)
-        if isinstance(answer, StoreError):
-            raise answer
-        return answer
+@pytest.fixture
+def shelf(clock: Clockwork) -> Shelf:
+    return Shelf(clock)
 
 
 @pytest.fixture
-def shelf(clock: Clockwork) -> Shaky:
-    return Shaky(clock)
-
-
-@pytest.fixture
-def slot(shelf: Shaky, clock: Clockwork) -> Slot:
+def slot(shelf: Shelf, clock: Clockwork) -> Slot:
     return Slot(shelf, Authority(first=None), clock)
 
 
 @pytest.fixture
-def other(shelf: Shaky, clock: Clockwork) -> Slot:
+def other(shelf: Shelf, clock: Clockwork) -> Slot:
     """The same slot, as another process sees it."""
     return Slot(shelf, Authority(first=None), clock)
 
@@ -110,7 +64,7 @@ def test_an_empty_slot_is_read_as_a_new_record(slot: Slot) -> None:
 
 
 def test_a_view_has_the_times_of_store_and_process(
-    slot: Slot, shelf: Shaky, clock: Clockwork
+    slot: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     shelf.ahead = 100.0
     view = slot.look()
@@ -123,7 +77,7 @@ def test_a_view_has_the_times_of_store_and_process(
 
 @pytest.mark.parametrize("told_after", [0.0, 0.25, 1.0])
 def test_the_store_may_have_read_its_clock_at_any_time_during_a_look(
-    slot: Slot, shelf: Shaky, clock: Clockwork, told_after: float
+    slot: Slot, shelf: Shelf, clock: Clockwork, told_after: float
 ) -> None:
     shelf.ahead, shelf.takes, shelf.told_after = 100.0, 4.0, told_after
     before = clock.ticks, clock.now, 4.0
@@ -137,7 +91,7 @@ def test_the_store_may_have_read_its_clock_at_any_time_during_a_look(
 
 
 def test_a_view_without_a_slot_has_the_clock_of_this_machine(
-    slot: Slot, shelf: Shaky, clock: Clockwork
+    slot: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot)
     shelf.failing = lambda step: True
@@ -156,7 +110,7 @@ def test_a_view_without_a_slot_has_the_clock_of_this_machine(
     ],
 )
 def test_an_unreadable_record_raises_and_is_left_unchanged(
-    slot: Slot, shelf: Shaky, document: dict[str, Any]
+    slot: Slot, shelf: Shelf, document: dict[str, Any]
 ) -> None:
     shelf.slot = (document, "1-x")
     told = r"^Shelf\(\) holds a record .* read: .* (format|record).* was left unchanged"
@@ -165,7 +119,7 @@ def test_an_unreadable_record_raises_and_is_left_unchanged(
     assert shelf.slot == (document, "1-x")
 
 
-def test_the_record_of_another_owner_raises_and_is_left_unchanged(slot: Slot, shelf: Shaky) -> None:
+def test_the_record_of_another_owner_raises_and_is_left_unchanged(slot: Slot, shelf: Shelf) -> None:
     view = fill(slot)
     theirs = view.record._replace(owner={"client": "you"}).to_document()
     shelf.slot = (theirs, "2-x")
@@ -179,7 +133,7 @@ def test_the_record_of_another_owner_raises_and_is_left_unchanged(slot: Slot, sh
 
 
 def test_a_record_without_an_owner_belongs_to_another_owner(
-    slot: Slot, shelf: Shaky, clock: Clockwork
+    slot: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     nobody = Authority(first=None)
     nobody.owner = {}
@@ -198,7 +152,7 @@ def test_a_record_without_an_owner_belongs_to_another_owner(
     ids=lambda worth: next(iter(worth)),
 )
 def test_a_record_of_another_owner_is_refused_even_without_a_token(
-    slot: Slot, shelf: Shaky, worth: dict[str, Any]
+    slot: Slot, shelf: Shelf, worth: dict[str, Any]
 ) -> None:
     theirs = Record({"client": "you"}, {}, "salt", **worth).to_document()
     shelf.slot = (theirs, "2-x")
@@ -209,7 +163,7 @@ def test_a_record_of_another_owner_is_refused_even_without_a_token(
 
 @pytest.mark.parametrize("owner", [{}, {"client": "misspelt"}])
 def test_a_blank_record_of_another_owner_is_replaced(
-    slot: Slot, other: Slot, shelf: Shaky, owner: dict[str, str]
+    slot: Slot, other: Slot, shelf: Shelf, owner: dict[str, str]
 ) -> None:
     backoff = Backoff(5.0, 60.0, 3, "them", "config", "invalid_client", "No such client.")
     past = (Replaced({"scope": "theirs"}, 5.0),)
@@ -226,7 +180,7 @@ def test_a_blank_record_of_another_owner_is_replaced(
         other.write(view, minted(view, "late"))
 
 
-def test_a_store_that_cannot_be_read_raises(slot: Slot, shelf: Shaky) -> None:
+def test_a_store_that_cannot_be_read_raises(slot: Slot, shelf: Shelf) -> None:
     shelf.failing = lambda step: step == "load"
     with pytest.raises(StoreError, match="load fails"):
         slot.look()
@@ -249,7 +203,7 @@ def test_each_write_has_the_next_version_and_its_own_nonce(slot: Slot, other: Sl
 
 
 @pytest.mark.parametrize("tag", ["one", "-", "x-1", "9" * 5000, "9" * 5000 + "-x"])
-def test_a_tag_without_a_version_is_replaced(slot: Slot, shelf: Shaky, tag: str) -> None:
+def test_a_tag_without_a_version_is_replaced(slot: Slot, shelf: Shelf, tag: str) -> None:
     fill(slot)
     assert shelf.slot is not None
     shelf.slot = (shelf.slot[0], tag)
@@ -257,7 +211,7 @@ def test_a_tag_without_a_version_is_replaced(slot: Slot, shelf: Shaky, tag: str)
 
 
 def test_the_slower_writer_writes_nothing_and_gets_the_current_record(
-    slot: Slot, other: Slot, shelf: Shaky
+    slot: Slot, other: Slot, shelf: Shelf
 ) -> None:
     view = slot.look()
     theirs = fill(other, "theirs")
@@ -269,7 +223,7 @@ def test_the_slower_writer_writes_nothing_and_gets_the_current_record(
 
 
 def test_a_write_whose_tag_is_stored_has_succeeded_whatever_the_store_answered(
-    slot: Slot, other: Slot, shelf: Shaky
+    slot: Slot, other: Slot, shelf: Shelf
 ) -> None:
     shelf.next = [(True, False)]
     view = fill(slot)
@@ -279,7 +233,7 @@ def test_a_write_whose_tag_is_stored_has_succeeded_whatever_the_store_answered(
 
 @pytest.mark.parametrize("written", [True, False])
 def test_a_write_whose_answer_was_lost_is_repeated_with_the_same_tag(
-    slot: Slot, other: Slot, shelf: Shaky, written: bool
+    slot: Slot, other: Slot, shelf: Shelf, written: bool
 ) -> None:
     shelf.next = [(written, LOST)]
     view = fill(slot)
@@ -288,7 +242,7 @@ def test_a_write_whose_answer_was_lost_is_repeated_with_the_same_tag(
     assert shelf.saves[0] == shelf.saves[1] == Save(str(view.tag), None, 3600)
 
 
-def test_a_repeated_write_compares_with_the_same_tag(slot: Slot, shelf: Shaky) -> None:
+def test_a_repeated_write_compares_with_the_same_tag(slot: Slot, shelf: Shelf) -> None:
     first = fill(slot)
     shelf.saves.clear()
     shelf.next = [(False, LOST)]
@@ -297,7 +251,7 @@ def test_a_repeated_write_compares_with_the_same_tag(slot: Slot, shelf: Shaky) -
 
 
 def test_a_repeated_write_does_not_overwrite_a_later_write(
-    slot: Slot, other: Slot, shelf: Shaky
+    slot: Slot, other: Slot, shelf: Shelf
 ) -> None:
     view = slot.look()
     save, theirs = shelf.save, []
@@ -315,13 +269,13 @@ def test_a_repeated_write_does_not_overwrite_a_later_write(
     assert token_in(other.look()) == "theirs"
 
 
-def test_a_confirmed_write_is_not_read_back(slot: Slot, shelf: Shaky) -> None:
+def test_a_confirmed_write_is_not_read_back(slot: Slot, shelf: Shelf) -> None:
     view = slot.look()
     shelf.failing = lambda step: step == "load"
     assert slot.write(view, view.record).record == view.record
 
 
-def test_a_write_that_fails_twice_raises(slot: Slot, shelf: Shaky) -> None:
+def test_a_write_that_fails_twice_raises(slot: Slot, shelf: Shelf) -> None:
     last = StoreError("The disk is full.")
     shelf.next = [(False, LOST), (False, last)]
     with pytest.raises(StoreError) as caught:
@@ -333,7 +287,7 @@ def test_a_write_that_fails_twice_raises(slot: Slot, shelf: Shaky) -> None:
 
 @pytest.mark.parametrize("written", [True, False])
 def test_a_failed_write_can_be_retried_later_with_its_tag(
-    slot: Slot, other: Slot, shelf: Shaky, written: bool
+    slot: Slot, other: Slot, shelf: Shelf, written: bool
 ) -> None:
     view = slot.look()
     tag = slot.new_tag(view)
@@ -346,7 +300,7 @@ def test_a_failed_write_can_be_retried_later_with_its_tag(
 
 
 def test_a_write_that_is_retried_later_does_not_overwrite_a_later_write(
-    slot: Slot, other: Slot, shelf: Shaky
+    slot: Slot, other: Slot, shelf: Shelf
 ) -> None:
     view = slot.look()
     tag = slot.new_tag(view)
@@ -360,7 +314,7 @@ def test_a_write_that_is_retried_later_does_not_overwrite_a_later_write(
 
 
 def test_the_view_of_a_write_has_the_time_of_its_end(
-    slot: Slot, shelf: Shaky, clock: Clockwork
+    slot: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     shelf.ahead = 100.0
     view = slot.look()
@@ -374,7 +328,7 @@ def test_the_view_of_a_write_has_the_time_of_its_end(
     assert slot.stamp(written) == slot.stamp(view)
 
 
-def test_the_store_gets_the_ttl_of_the_record(slot: Slot, shelf: Shaky, clock: Clockwork) -> None:
+def test_the_store_gets_the_ttl_of_the_record(slot: Slot, shelf: Shelf, clock: Clockwork) -> None:
     shelf.ahead = 100.0
     view = fill(slot)
     clock.go_on(600)
@@ -383,7 +337,7 @@ def test_the_store_gets_the_ttl_of_the_record(slot: Slot, shelf: Shaky, clock: C
     assert [save.ttl for save in shelf.saves] == [3600, 3000, None]
 
 
-def test_a_document_is_json(slot: Slot, shelf: Shaky) -> None:
+def test_a_document_is_json(slot: Slot, shelf: Shelf) -> None:
     fill(slot)
     assert shelf.slot is not None
     assert json.loads(json.dumps(shelf.slot[0])) == shelf.slot[0]
@@ -394,7 +348,7 @@ def test_a_document_is_json(slot: Slot, shelf: Shaky) -> None:
 
 @pytest.mark.parametrize("how", ["wrote", "saw"])
 def test_a_vanished_record_is_restored_from_memory(
-    slot: Slot, other: Slot, shelf: Shaky, how: str
+    slot: Slot, other: Slot, shelf: Shelf, how: str
 ) -> None:
     known = fill(slot)
     if how == "saw":
@@ -408,7 +362,7 @@ def test_a_vanished_record_is_restored_from_memory(
     assert other.look().record == known.record
 
 
-def test_a_write_that_failed_is_not_remembered(slot: Slot, shelf: Shaky) -> None:
+def test_a_write_that_failed_is_not_remembered(slot: Slot, shelf: Shelf) -> None:
     fill(slot, "saved")
     shelf.next = [(False, LOST)] * 2
     with pytest.raises(StoreError):
@@ -417,14 +371,14 @@ def test_a_write_that_failed_is_not_remembered(slot: Slot, shelf: Shaky) -> None
     assert token_in(slot.look()) == "saved"
 
 
-def test_a_record_without_a_token_is_not_remembered(slot: Slot, shelf: Shaky) -> None:
+def test_a_record_without_a_token_is_not_remembered(slot: Slot, shelf: Shelf) -> None:
     view = slot.look()
     slot.write(view, view.record.with_unknown_outcome(Backoff(view.read_at, 5.0, 1)))
     shelf.slot = None
     assert slot.look().record.backoff is None
 
 
-def test_a_removed_token_is_not_restored(slot: Slot, other: Slot, shelf: Shaky) -> None:
+def test_a_removed_token_is_not_restored(slot: Slot, other: Slot, shelf: Shelf) -> None:
     view = fill(slot)
     other.look()
     slot.write(view, view.record.without_token(view.read_at))
@@ -436,7 +390,7 @@ def test_a_removed_token_is_not_restored(slot: Slot, other: Slot, shelf: Shaky) 
 
 
 def test_a_forked_child_does_not_restore_a_token_that_its_parent_may_have_replaced(
-    slot: Slot, shelf: Shaky
+    slot: Slot, shelf: Shelf
 ) -> None:
     fill(slot)
     slot.forget()
@@ -456,7 +410,7 @@ def renew(slot: Slot, clock: Clockwork, access_token: str) -> View:
 @pytest.mark.parametrize("how", ["wrote", "saw"])
 @pytest.mark.parametrize("is_first", [True, False])
 def test_a_slot_that_was_set_back_is_read_as_before(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork, how: str, is_first: bool
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork, how: str, is_first: bool
 ) -> None:
     if is_first:
         view = slot.look()
@@ -483,7 +437,7 @@ def test_a_slot_that_was_set_back_is_read_as_before(
 
 
 def test_the_process_with_the_latest_record_restores_it(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot, "oldest")
     backup = shelf.slot
@@ -502,7 +456,7 @@ def test_the_process_with_the_latest_record_restores_it(
 
 
 def test_an_adopted_token_is_restored_even_if_issued_before_its_predecessor(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     """Somebody logged in, and put that into the slot after a renewal that began since."""
     logged_in = Token("adopted", issued_at=clock.now, refresh_token="theirs")
@@ -522,7 +476,7 @@ def test_an_adopted_token_is_restored_even_if_issued_before_its_predecessor(
 
 @pytest.mark.parametrize("writes", [1, 5])
 def test_a_renewal_after_the_slot_was_set_back_is_not_overwritten(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork, writes: int
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork, writes: int
 ) -> None:
     fill(slot, "old")
     backup = shelf.slot
@@ -537,7 +491,7 @@ def test_a_renewal_after_the_slot_was_set_back_is_not_overwritten(
 
 
 def test_a_new_record_is_not_overwritten_by_the_remembered_one(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot)
     renew(slot, clock, "lost")
@@ -551,7 +505,7 @@ def test_a_new_record_is_not_overwritten_by_the_remembered_one(
 
 
 def test_a_clock_that_was_set_back_does_not_look_like_a_reset_slot(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot)
     shelf.ahead -= 3600
@@ -562,7 +516,7 @@ def test_a_clock_that_was_set_back_does_not_look_like_a_reset_slot(
 
 
 def test_a_record_of_the_same_generation_is_not_behind_whatever_the_clock_says(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot, "old")
     backup = shelf.slot
@@ -574,7 +528,7 @@ def test_a_record_of_the_same_generation_is_not_behind_whatever_the_clock_says(
 
 
 def test_a_record_without_a_generation_is_not_behind_itself(
-    slot: Slot, shelf: Shaky, clock: Clockwork
+    slot: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot, "old")
     view = renew(slot, clock, "new")
@@ -587,7 +541,7 @@ def test_a_record_without_a_generation_is_not_behind_itself(
 
 
 def test_another_process_that_continues_from_the_old_record_does_not_hide_the_reset(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot, "old")
     backup = shelf.slot
@@ -602,7 +556,7 @@ def test_another_process_that_continues_from_the_old_record_does_not_hide_the_re
 
 
 def test_a_slot_that_was_set_back_keeps_later_backoffs(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot, "old")
     backup = shelf.slot
@@ -617,7 +571,7 @@ def test_a_slot_that_was_set_back_keeps_later_backoffs(
     assert (token_in(slot.look()), slot.look().record.backoff) == ("new", None)
 
 
-def test_a_reset_during_a_write_is_detected(slot: Slot, shelf: Shaky, clock: Clockwork) -> None:
+def test_a_reset_during_a_write_is_detected(slot: Slot, shelf: Shelf, clock: Clockwork) -> None:
     fill(slot)
     backup = shelf.slot
     view = renew(slot, clock, "new")
@@ -629,7 +583,7 @@ def test_a_reset_during_a_write_is_detected(slot: Slot, shelf: Shaky, clock: Clo
 
 
 def test_a_forked_child_uses_the_record_that_it_finds(
-    slot: Slot, shelf: Shaky, clock: Clockwork
+    slot: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot, "old")
     backup = shelf.slot

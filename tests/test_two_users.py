@@ -72,20 +72,19 @@ def test_the_second_user_is_refused_after_rotations_and_expiry(
 
 
 def test_a_waiting_caller_takes_no_token_of_another_user(
-    process: Process, ada: Authority, bob: Authority
+    process: Process, shelf: Shelf, ada: Authority, bob: Authority
 ) -> None:
-    """Bob looked while the slot was empty, and Ada's token came before his turn."""
-    keeper = process(bob)
-    view = keeper._slot.look()
-    process(ada).current()
-    refuses(lambda: keeper._renewal.perform(_need(), lambda outcome: None, view))
+    """Bob looked while the slot was empty, and Ada's token came before he took the lock."""
+
+    def come_first(step: str) -> bool:
+        if step == "lock":
+            shelf.failing = lambda step: False
+            process(ada).current()
+        return False
+
+    shelf.failing = come_first
+    refuses(process(bob).current)
     assert bob.presented == []
-
-
-def _need() -> Any:
-    from tokenadapter.core.held_token import RenewalRequest
-
-    return RenewalRequest(None, False, 0.0)
 
 
 def test_a_new_login_replaces_a_refused_grant_and_the_other_user_is_refused(

@@ -17,11 +17,11 @@ class Latch:
     for ever.
     """
 
-    # Seconds after which a waiter checks again.  A waiter that is interrupted between acquiring and
+    # A waiter checks again after *recheck* seconds: one that is interrupted between acquiring and
     # releasing the gate leaves it closed for the others.
-    _SLICE = 1.0
 
-    def __init__(self) -> None:
+    def __init__(self, recheck: float = 1.0) -> None:
+        self._recheck = recheck
         self._is_set = False
         # Held until the latch is set.  Then each waiter that acquires it releases it for the next.
         self._gate = threading.Lock()
@@ -44,7 +44,7 @@ class Latch:
             left = end - time.monotonic()
             if left <= 0:
                 return False
-            if self._gate.acquire(timeout=min(left, self._SLICE)):
+            if self._gate.acquire(timeout=min(left, self._recheck)):
                 self._gate.release()
         return True
 
