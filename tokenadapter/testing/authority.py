@@ -11,7 +11,7 @@ family.  With rotation each refresh token belongs to a *generation* of its famil
   refused, and reuse detection revokes the whole family, access tokens included (RFC 9700
   section 4.14.2).
 
-Nothing here is locked: the server calls it from one thread at a time.
+Without locks: the server calls it from one thread at a time.
 """
 
 from __future__ import annotations

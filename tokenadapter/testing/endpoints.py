@@ -25,7 +25,7 @@ def endpoint_of(path: str) -> str:
 class Endpoints:
     """The endpoints of an authority, with their counters.
 
-    Nothing here is locked: the server calls it from one thread at a time.
+    Without locks: the server calls it from one thread at a time.
     """
 
     def __init__(self, authority: Authority, header: str, scheme: str) -> None:
@@ -43,7 +43,7 @@ class Endpoints:
         self.api_requests += endpoint == "api"
 
     def answer(self, endpoint: str, request: Request) -> Answer:
-        """Carry a request out."""
+        """Process a request."""
         match endpoint:
             case "api":
                 return self._api(request)

@@ -46,21 +46,21 @@ class Faults:
             ``error``, else 503.
         :param count: how many requests; ``None``: all, until :meth:`recover`.
         :param endpoint: ``"token"``, ``"login"``, ``"revoke"``, ``"api"`` or ``"public"``.
-        :param error: the OAuth error code of a JSON answer; by default what suits the status.
-            At the API it stands in ``WWW-Authenticate`` too.
-        :param body: another body: text or bytes as they are (called HTML unless ``content_type``
-            says otherwise), a dict or list as JSON.
+        :param error: the OAuth error code of a JSON answer; by default one that suits the status.
+            At the API it is in ``WWW-Authenticate`` as well.
+        :param body: another body: text or bytes unchanged (as HTML unless ``content_type`` is
+            given), a dict or list as JSON.
         :param content_type: the ``Content-Type`` header.
         :param retry_after: the ``Retry-After`` header: seconds, or an HTTP date.
         :param redirect: the ``Location`` header.
-        :param headers: more headers, or others in place of the above.
-        :param processed: carry the request out (rotate!) before the failure.
+        :param headers: more headers, or replacements for the above.
+        :param processed: process the request (rotate!) before the failure.
         :param hang: never answer; ends when the client closes the connection or the server stops.
-        :param drop: carry the request out, then close the connection: the answer is lost.
-        :param reset: reset the connection instead, without carrying the request out.
-        :param drip: send the answer one byte at a time, with so many seconds after each: the
-            genuine one if nothing else is said.
-        :raises ValueError: if several of ``hang``, ``drop`` and ``reset`` are asked for.
+        :param drop: process the request, then close the connection: the answer is lost.
+        :param reset: reset the connection without processing the request.
+        :param drip: send the answer one byte at a time, with this many seconds after each; the
+            genuine answer unless another one is described.
+        :raises ValueError: if several of ``hang``, ``drop`` and ``reset`` are given.
         """
         if hang + drop + reset > 1:
             raise ValueError("hang, drop and reset exclude each other")
@@ -111,12 +111,13 @@ class Faults:
             with server.hold() as hold:
                 thread.start()
                 assert hold.arrived.wait(10)
-                ...                           # a renewal is under way
+                ...                           # a renewal is in progress
             thread.join()
 
-        They go on when the block is left or at :meth:`Hold.release`.
+        The requests continue at the end of the block or at :meth:`Hold.release`.
 
-        :param processed: hold them between being carried out and being answered; else before.
+        :param processed: stop requests after processing and before the answer; by default before
+            processing.
         """
         hold = Hold(endpoint, processed=processed)
         self._script.begin(hold)

@@ -1,7 +1,7 @@
 """The pytest plugin: the fixtures ``token_server`` and ``frozen_clock``.
 
-pytest loads it at each of its starts where tokenadapter is installed, for all who use the fixtures
-and all who do not: everything but pytest is imported by the fixtures.
+pytest loads the plugin at each start if tokenadapter is installed, even if no test uses the
+fixtures. So only the fixtures import anything but pytest.
 """
 
 from __future__ import annotations

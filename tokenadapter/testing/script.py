@@ -18,11 +18,10 @@ Body = str | bytes | dict[str, Any] | list[Any]
 class Fate(NamedTuple):
     """The outcome of one request.
 
-    :ivar ending: how it ends: the answer is sent, never comes, is dropped, or the connection is
-        reset.
-    :ivar answer: a scripted answer; ``None``: the genuine one, for which the request is carried
-        out.
-    :ivar processed: the request is carried out although the answer is a scripted one.
+    :ivar ending: how the request ends: the answer is sent, never sent, or dropped, or the
+        connection is reset.
+    :ivar answer: a scripted answer; ``None``: the genuine one, for which the request is processed.
+    :ivar processed: whether the request is processed although its answer is scripted.
     :ivar drip: seconds after each byte of the answer.
     """
 
@@ -38,7 +37,7 @@ SERVED = Fate()
 class Hold:
     """A point at which requests wait until they are released.
 
-    :ivar arrived: set when the first of them is there.
+    :ivar arrived: set when the first request has arrived.
     """
 
     def __init__(self, endpoint: Endpoint, *, processed: bool) -> None:

@@ -22,10 +22,10 @@ _KEPT = ("token", "login", "revoke")
 class Service:
     """Serves connections, each in the thread that accepted it.
 
-    :ivar state: guards the endpoints, the log and the count of failures, and wakes whoever waits
-        for them at every change.
-    :ivar latency: how long an endpoint, having done its work, waits before it answers.
-    :ivar stopping: set when requests shall come to their end.
+    :ivar state: guards the endpoints, the log and the count of failures, and notifies waiting
+        threads of every change.
+    :ivar latency: how long an endpoint waits before it answers, after processing the request.
+    :ivar stopping: set when all requests must end.
     """
 
     def __init__(self, endpoints: Endpoints, script: Script, clock: Callable[[], float]) -> None:

@@ -1,7 +1,7 @@
 """Threads and processes for the tests of a store: started, listened to, and ended.
 
-The processes begin empty (``spawn``) and are told what to do by functions of this module, which
-needs neither pytest nor the test that started them.
+The processes start empty (``spawn``) and execute functions of this module, which needs neither
+pytest nor the test that started them.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def take_when_told(pipe: Connection, store: TokenStore) -> None:
     """Try to take a lock for as many seconds as come through the pipe, again and again."""
     locks = []
     while True:
-        locks.append(store.lock())  # kept: one that nobody refers to may free itself
+        locks.append(store.lock())  # kept, because a lock without references may free itself
         pipe.send(locks[-1].acquire(pipe.recv()))
 
 
@@ -203,7 +203,7 @@ def compete(pipe: Connection, store: TokenStore, barrier: Any, hold_for: float) 
 
 
 def write_on_and_on(pipe: Connection, store: TokenStore, large: int) -> None:
-    """Write documents of all sizes, up to *large*, until told to stop."""
+    """Write documents of all sizes, up to *large*, until the test ends this."""
     tag = store.load().tag
     for number in counting(pipe):
         size = (number % 3) ** 2 * large // 4
