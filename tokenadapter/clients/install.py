@@ -19,7 +19,7 @@ from requests.adapters import BaseAdapter
 
 from tokenadapter.clients.prefix import Lookout
 from tokenadapter.clients.requests import TokenAdapter
-from tokenadapter.clients.signers import Signer, changing, choose, tell_near_miss
+from tokenadapter.clients.signers import Signer, changing, choose, log_near_miss
 
 __all__ = ["install", "installed", "uninstall"]
 
@@ -178,7 +178,7 @@ def _fitted(found: BaseAdapter, url: str) -> BaseAdapter:
     adapter = choose(_installation.signers, url)
     if adapter is None:
         if not isinstance(found, TokenAdapter):
-            tell_near_miss(_installation.signers, url)
+            log_near_miss(_installation.signers, url)
         return found
     return adapter.around(found.behind(url) if isinstance(found, Lookout) else found)
 

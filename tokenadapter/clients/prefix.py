@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     class Signing(Protocol):
         """The members of a signing adapter that this module uses."""
 
-        near: tuple[str, ...]
+        near_misses: tuple[str, ...]
         """The beginnings of URLs that miss the prefix only by the spelling of its host."""
 
-        def is_at_home(self, url: str) -> bool:
+        def has_same_origin(self, url: str) -> bool:
             """Whether *url* has the scheme, host and port of the prefix."""
 
-        def tell_near_miss(self, url: str) -> None:
+        def log_near_miss(self, url: str) -> None:
             """Log once that a request gets no token, if it misses the prefix narrowly."""
 
 else:
@@ -95,15 +95,15 @@ class Prefix:
         percent-encoding normalised), without the default port and without a closing slash.
     :ivar stays_here: whether requests must not leave this machine, not even to a proxy, which could
         read the token: the URL is plain ``http``, which is accepted only for the loopback host.
-    :ivar near: the beginnings of URLs that miss the prefix only by the spelling of its host: the
-        other scheme, another port, with or without ``www.``, another name of this machine.
+    :ivar near_misses: the beginnings of URLs that miss the prefix only by the spelling of its host:
+        the other scheme, another port, with or without ``www.``, another name of this machine.
     :ivar matches: the fast part of :meth:`covers`, normally one call of a compiled pattern.  A
         match means yes, ``None`` means that the URL must be parsed.
     """
 
-    __slots__ = ("_origin", "_path", "matches", "near", "stays_here", "url")
+    __slots__ = ("_origin", "_path", "matches", "near_misses", "stays_here", "url")
 
-    near: tuple[str, ...]
+    near_misses: tuple[str, ...]
     url: str
     stays_here: bool
     matches: Callable[[str], re.Match[str] | None]
@@ -154,7 +154,7 @@ class Prefix:
         self._path = prepared.path_url.removesuffix("/")
         port_text = "" if port == _DEFAULT_PORTS[scheme] else f":{port}"
         self.url = f"{scheme}://{host}{port_text}{self._path}"
-        self.near = tuple(
+        self.near_misses = tuple(
             f"{scheme}://{name}{end}"
             for scheme in _DEFAULT_PORTS
             for name in _spellings(host)
@@ -173,9 +173,9 @@ class Prefix:
         """
         return self.matches(url) is not None or self.covers_when_parsed(url)
 
-    def is_near(self, url: str) -> bool:
+    def is_near_miss(self, url: str) -> bool:
         """Whether a URL misses the prefix only by the spelling of its host."""
-        if not url.lower().startswith(self.near):
+        if not url.lower().startswith(self.near_misses):
             return False
         try:
             origin = _origin(url)
@@ -183,7 +183,7 @@ class Prefix:
             return False
         return origin != self._origin and origin[1] in _spellings(self._origin[1])
 
-    def is_at_home(self, url: str) -> bool:
+    def has_same_origin(self, url: str) -> bool:
         """Whether a URL has the scheme, host and port of the prefix."""
         try:
             return _origin(url) == self._origin
@@ -380,8 +380,8 @@ class Lookout(BaseAdapter):
         url = request.url or ""
         # The program may intentionally have another adapter that signs there.
         others = _signing(plain(self._adapters() or {}).values())
-        if not any(other.is_at_home(url) for other in others):
-            self._adapter.tell_near_miss(url)
+        if not any(other.has_same_origin(url) for other in others):
+            self._adapter.log_near_miss(url)
         return self.behind(url).send(request, *args, **kwargs)
 
     def behind(self, url: str) -> BaseAdapter:
@@ -434,7 +434,7 @@ def watched(adapters: Mapping[str, BaseAdapter]) -> OrderedDict[str, BaseAdapter
     are signed, or have an adapter of their own, are not slowed down.
     """
     others = plain(adapters)
-    near = {key: signing for signing in _signing(others.values()) for key in signing.near}
+    near = {key: signing for signing in _signing(others.values()) for key in signing.near_misses}
     if not near:
         return others
     keys = list(others)
@@ -446,7 +446,7 @@ def watched(adapters: Mapping[str, BaseAdapter]) -> OrderedDict[str, BaseAdapter
 
 
 def _signing(adapters: Iterable[BaseAdapter]) -> list[Signing]:
-    found: list[Any] = [adapter for adapter in adapters if hasattr(adapter, "tell_near_miss")]
+    found: list[Any] = [adapter for adapter in adapters if hasattr(adapter, "log_near_miss")]
     return found
 
 

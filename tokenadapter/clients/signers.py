@@ -10,7 +10,7 @@ from typing import Any
 from tokenadapter.clients.prefix import own_urls, resource
 from tokenadapter.clients.requests import TokenAdapter
 
-__all__ = ["Signer", "changing", "choose", "own_settings", "sorted_out", "tell_near_miss"]
+__all__ = ["Signer", "changing", "choose", "log_near_miss", "own_settings", "sorted_out"]
 
 
 class Signer:
@@ -51,12 +51,12 @@ def choose(signers: Iterable[Signer], url: str) -> TokenAdapter | None:
     return chosen
 
 
-def tell_near_miss(signers: Iterable[Signer], url: str) -> None:
+def log_near_miss(signers: Iterable[Signer], url: str) -> None:
     """Log once if an unsigned request misses a prefix only by the spelling of its host."""
     adapters = [signer.adapter for signer in signers if not signer.is_off]
-    near = [adapter for adapter in adapters if url.lower().startswith(adapter.near)]
-    if near and not any(adapter.is_at_home(url) or _is_asked(adapter) for adapter in adapters):
-        near[0].tell_near_miss(url)
+    near = [adapter for adapter in adapters if url.lower().startswith(adapter.near_misses)]
+    if near and not any(adapter.has_same_origin(url) or _is_asked(adapter) for adapter in adapters):
+        near[0].log_near_miss(url)
 
 
 def _is_asked(adapter: TokenAdapter) -> bool:

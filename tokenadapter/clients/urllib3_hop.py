@@ -24,7 +24,7 @@ from urllib3.util.request import set_file_position
 
 from tokenadapter.clients.prefix import names_its_host
 from tokenadapter.clients.requests import without_401
-from tokenadapter.clients.signers import Signer, choose, tell_near_miss
+from tokenadapter.clients.signers import Signer, choose, log_near_miss
 from tokenadapter.errors import TokenError, UnsafeTarget
 from tokenadapter.late_imports import late
 
@@ -210,7 +210,7 @@ def with_token(
     if request is not None:
         adapter = choose(signers, request.url or "")
         if adapter is None:
-            tell_near_miss(signers, request.url or "")
+            log_near_miss(signers, request.url or "")
     if request is None or adapter is None:
         return plain(method, url, body, headers, retries, redirect, assert_same_host, **how)
     if not isinstance(retries, Retry):
