@@ -1,4 +1,4 @@
-"""A machine, a store and a grant that tests can steer."""
+"""A runtime, a store and a grant that tests control."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokenadapter.token import Token
 
 
 class Clockwork(Runtime):
-    """A machine whose clocks stand still until they are told to go on.  Its threads are real."""
+    """A runtime whose clocks move only when a test moves them.  Its threads are real."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now
@@ -168,9 +168,9 @@ class ShelfLock:
 
 
 class Authority:
-    """An authorization server with rotation and reuse detection, and the grant that asks it.
+    """An authorization server with rotation and reuse detection, and its grant.
 
-    ``script`` holds what happens instead of an answer, one item a presentation: an exception to
+    ``script`` has what happens instead of an answer, one item per presentation: an exception to
     raise, or ``None`` for an answer; with ``("lost", exception)`` the server rotates first.
     """
 

@@ -17,7 +17,7 @@ Process = Callable[..., TokenKeeper]
 
 @pytest.fixture
 def process(shelf: Shelf, clock: Clockwork, authority: Authority) -> Process:
-    """Each has a keeper of its own, and all share the store."""
+    """Each process has its own keeper, and all share the store."""
 
     def new(source: Any = authority, **settings: Any) -> TokenKeeper:
         return TokenKeeper(source, shelf, runtime=clock, **settings)
@@ -165,7 +165,7 @@ def test_a_failing_save_of_an_adoption_is_retried(
 
 
 def lose_lock_to_a_renewal(shelf: Shelf, clock: Clockwork) -> None:
-    """The store forgets who has the lock, and somebody else renews what is stored."""
+    """The store loses the lock, and another process renews the stored token."""
     token = Token("theirs", refresh_token="theirs", issued_at=clock.now)
     shelf.holder = None
     shelf.slot = record(shelf).with_new_token(token, {}, clock.now).to_document(), "9-theirs"

@@ -1,4 +1,4 @@
-"""What a record allows, and what binds this process alone because it could not be written."""
+"""Which credential a record allows, and failures that could not be saved."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFUSED = ReauthRequired("Refused.")
 
 
 class Keys:
-    """A grant that has what it is given."""
+    """A grant with the given credentials."""
 
     owner = Authority.owner
     client_credential = "me"
@@ -72,7 +72,7 @@ def test_a_slow_hash_is_computed_once(
     assert [eligibility.digest(record, PASSWORD) for _ in range(3)] == ["hash 1"] * 3
     assert eligibility.digest(record._replace(salt="other"), PASSWORD) == "hash 2"
     assert made == [(record.salt, "password", "s3cr3t"), ("other", "password", "s3cr3t")]
-    # Those of credentials that are long gone are not kept.
+    # Old digests are dropped.
     for number in range(1000):
         eligibility.digest(record, Credential("password", str(number)))
         assert len(eligibility._digests) < 100
@@ -92,7 +92,7 @@ def test_the_client_hash_depends_on_credential_and_request_in_any_order(
     assert len({ours, *(hashed(*other) for other in others)}) == 4
 
 
-# --- what binds this process alone -----------------------------------------------------------
+# --- failures that could not be saved --------------------------------------------------------
 
 
 def test_an_unsaved_backoff_applies_until_there_is_another_token(
@@ -108,7 +108,7 @@ def test_an_unsaved_backoff_applies_until_there_is_another_token(
         eligibility.raise_if_backing_off(record, 0.0)
     eligibility.raise_if_backing_off(record._replace(token=OTHER), 0.0)
     assert eligibility.next_step(record) == 1
-    eligibility.raise_if_backing_off(record, 0.0)  # others have renewed since
+    eligibility.raise_if_backing_off(record, 0.0)  # another process has renewed
 
 
 def test_an_unsaved_backoff_ends(slot: Slot, clock: Clockwork, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""What a token source may be, and what a plain function is taken to present."""
+"""Which objects are token sources, and which credential a function is assumed to present."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_function_is_taken_to_spend_the_refresh_token() -> None:
 
 
 class Source:
-    """A function that fails until somebody corrects it."""
+    """A function that fails until its bug is fixed."""
 
     def __init__(self, fault: Any) -> None:
         self.fault = fault
@@ -142,7 +142,7 @@ def test_errors_caused_by_an_outage_are_not_treated_as_bugs(fault: Any, tmp_path
 def test_after_a_bug_the_outcome_of_the_presentation_is_unknown(
     tmp_path: Path,
 ) -> None:
-    """It is presented again, and nobody waits for an answer."""
+    """It is presented again, without waiting for an answer."""
     source = Source({"access_token": "a", "refresh_token": "r", "expires_in": 3600})
     keeper = TokenKeeper(source, f"file:{tmp_path}/token.json")
     first = keeper.current()
@@ -170,7 +170,7 @@ def test_a_bug_causes_no_backoff_while_the_store_fails(tmp_path: Path) -> None:
 
 
 class ClientGrant(Authority):
-    """Spends nothing, and asks *source*."""
+    """A grant that spends nothing and calls *source*."""
 
     def __init__(self, source: Source) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What happens is told to the listener, the log and the counters, and costs nobody a token."""
+"""Events go to the listener, the log and the counters, and never cost a request."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_a_counted_event_goes_to_the_listener_whatever_the_log_level() -> None:
 
 
 def test_no_counted_event_is_a_warning() -> None:
-    """Where nobody listens, it goes unheard."""
+    """Without a listener, the event is only logged."""
     code = "".join(path.read_text() for path in Path(events.__file__).parent.rglob("*.py"))
     noted = set(re.findall(r"journal\.count\(\s*\"(\w+)\"", code))
     told = set(re.findall(r"journal\.emit(?:_once)?\(\s*\"(\w+)\"", code))

@@ -1,4 +1,4 @@
-"""The heart, on a machine whose clock stands still and a store that fails on demand."""
+"""The keeper, with a clock that stands still and a store that fails on demand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOUR = 3600.0
 
 @pytest.fixture
 def new_keeper(clock: Clockwork, shelf: Shelf, authority: Authority) -> Callable[..., TokenKeeper]:
-    """Keepers on one shelf: each stands for a process."""
+    """Keepers on one shelf, each of which stands for a process."""
 
     def new(source: Any = authority, **settings: Any) -> TokenKeeper:
         return TokenKeeper(source, settings.pop("store", shelf), runtime=clock, **settings)
@@ -58,8 +58,8 @@ def test_a_fresh_token_needs_no_store(new_keeper, shelf, clock):
     clock.go_on((HOUR - 900) / 2)
     assert keeper.fresh() is token
     assert keeper.current() is token
-    assert not keeper.obtain().is_new  # so that a refusal has it renewed
-    # Notice of the first renewal, which costs one look at what is in hand.
+    assert not keeper.obtain().is_new  # so that a refusal renews it
+    # Notice of the first renewal.
     clock.go_on((HOUR - 900) / 2)
     assert keeper.fresh() is None
     assert keeper.current() is token
@@ -108,7 +108,7 @@ def test_the_first_look_at_the_store_is_reused(new_keeper, shelf, clock):
     steps: list[str] = []
     shelf.failing = steps.append
     assert new_keeper().current().access_token == "access-2"
-    # The second one is under the lock.
+    # The second read is made under the lock.
     assert steps[: steps.index("save")] == ["load", "lock", "load"]
 
 
@@ -295,7 +295,7 @@ def test_the_store_is_read_again_under_the_lock(new_keeper, shelf, clock, kind):
     one.current()
     other.current()
     clock.go_on(HOUR)
-    # Between the other's look and its lock, the first renews.
+    # The first keeper renews between the other's look and its lock.
     seen = threading.Lock()
 
     def once(step: str) -> bool:
@@ -341,7 +341,7 @@ def test_a_waiter_takes_a_token_minted_meanwhile_whatever_its_expiry(
     first_look = threading.Event()
 
     def sleep(seconds: float) -> None:
-        # Another process renews while this one waits; its token is dead by the time it is seen.
+        # Another process renews during the wait, and the token has expired when it is read.
         if not first_look.is_set():
             first_look.set()
             lock.release()
@@ -379,7 +379,7 @@ def test_the_token_is_saved_before_anyone_uses_it(new_keeper, shelf, authority):
     shelf.failing = lambda step: step == "save" and used.append(keeper.fresh())
     assert keeper.current().access_token == "access-1"
     assert seen == ["access-1"]
-    # While the intent and then the token are written, nobody has it in hand.
+    # While intent and token are saved, the keeper has no token.
     assert used == [None, None]
 
 
@@ -487,7 +487,7 @@ def test_a_late_answer_is_saved_even_if_its_intent_is_gone(new_keeper, shelf, au
 
 
 def test_a_function_is_not_called_again_after_its_token_was_just_saved(new_keeper, shelf):
-    """By one that has lost the lock: a function that may be called tells nobody beforehand."""
+    """Saved by a process that lost the lock: a function writes no intent."""
     calls: list[Token | None] = []
 
     def log_in(previous: Token | None) -> dict[str, Any]:
@@ -594,7 +594,7 @@ def test_on_refresh_may_use_the_new_token_and_may_fail(new_keeper, caplog):
     settle(keeper)
     assert keeper.stats["RefreshCallbackFailed"] == 1
     assert "on_refresh raised ValueError" in caplog.text
-    assert "in this test" in caplog.text  # in the traceback, for who asks for it
+    assert "in this test" in caplog.text  # in the traceback
 
 
 def test_on_refresh_is_called_once_per_renewal_by_the_renewer(new_keeper):
@@ -705,7 +705,7 @@ def test_after_a_refusal_all_processes_fail_at_once_until_a_new_login(new_keeper
 
 
 def test_a_refusal_that_cannot_be_saved_applies_to_its_process(new_keeper, authority, lapsing):
-    """Also where a declared grace bounds when the request may be sent."""
+    """Also with a declared grace, which limits when the request may be sent."""
     authority.grace = 9.0
     keeper = new_keeper()
     first = keeper.current()
@@ -740,7 +740,7 @@ def test_a_new_first_refresh_token_in_the_configuration_ends_a_refusal(new_keepe
     configured.count = 10
     assert new_keeper(configured).current().access_token == "access-11"
     assert new_keeper(configured).current().access_token == "access-11"
-    # The process with the old configuration may be another user's.
+    # The process with the old configuration may belong to another user.
     with pytest.raises(errors.RefreshConfigError, match="descends from another refresh token"):
         keeper.renew(first)
 
@@ -780,8 +780,8 @@ def test_a_refusal_after_a_lost_answer_is_an_uncertain_rotation(new_keeper, auth
 
 # --- a lock that lapses while its holder lives -----------------------------------------------
 
-# How long an intent is believed where its writer cannot be looked for: the deadline, a second to
-# send the request, and a second for clocks that differ.
+# How long an intent of a writer of unknown state is respected: the deadline, a second to send the
+# request, and a second of clock skew.
 BELIEVED = Authority.deadline + 2
 
 
@@ -869,7 +869,7 @@ def test_after_a_declared_grace_a_dead_holder_delays_no_request(
 
 
 def test_a_clock_that_is_behind_does_not_extend_the_grace(new_keeper, authority, lapsing, clock):
-    """What another has just announced seems to come from the future."""
+    """The intent of another process seems to come from the future."""
     one, other = new_keeper(), new_keeper(lock_timeout=1.0)
     first = one.current()
 
@@ -905,7 +905,7 @@ def test_after_a_declared_grace_the_intent_of_a_living_holder_is_respected(
 def test_a_second_intent_within_the_grace_keeps_the_first_waiter(
     new_keeper, authority, lapsing, clock
 ):
-    """One was stopped, another came within the grace and was killed before it sent anything."""
+    """One process was stopped, another came within the grace and was killed before sending."""
     authority.grace = 3.0
     one, other = new_keeper(), new_keeper(lock_timeout=1.0)
     first = one.current()
@@ -947,7 +947,7 @@ def test_within_a_declared_grace_a_request_is_sent_under_the_lock_or_not_at_all(
     fetch, requested = authority.fetch, []
 
     def connect(credential: Credential, previous: Token | None) -> Any:
-        is_certain[0] = bool(requested)  # the lock lapses meanwhile, the first time
+        is_certain[0] = bool(requested)  # the lock lapses during the first request
         requested.append(credential.may_be_sent())
         if not requested[-1]:
             raise errors.RefreshTemporarilyFailed("the lock was lost", processed=False)
@@ -956,7 +956,7 @@ def test_within_a_declared_grace_a_request_is_sent_under_the_lock_or_not_at_all(
     authority.fetch = connect
     assert new_keeper().current().access_token == "access-1"
     assert requested == ([False, True] if is_bound else [True])
-    # Nothing was presented the first time, and nothing is held for that.
+    # Nothing was presented the first time, so there is no backoff.
     assert authority.presented == ["refresh-0"]
     intents = [document.get("intent", {}).get("attempt") for document in lapsing.writes]
     assert intents == ([1, None, 1, None] if is_bound else [1, None])
@@ -965,7 +965,7 @@ def test_within_a_declared_grace_a_request_is_sent_under_the_lock_or_not_at_all(
 def test_within_a_declared_grace_a_repeated_request_is_sent_only_in_time(
     new_keeper, authority, lapsing, clock
 ):
-    """The process that was stopped presented it first; when the grace is over, it is spent."""
+    """The stopped process presented it first; after the grace it is spent."""
     authority.grace = 3.0
     one, other = new_keeper(), new_keeper(lock_timeout=1.0)
     first = one.current()
@@ -1032,7 +1032,7 @@ def test_a_clock_that_was_set_back_does_not_make_an_intent_last_for_ever(
 
 
 def test_a_process_does_not_wait_for_its_own_lost_answer(new_keeper, authority, lapsing, clock):
-    """It knows how that ended, also where it could not write it down."""
+    """It knows the outcome, even if that could not be saved."""
     keeper = new_keeper()
     first = keeper.current()
     authority.script = [errors.RefreshTemporarilyFailed("cut off", retry_after=1)]
@@ -1048,7 +1048,7 @@ def test_a_process_does_not_wait_for_its_own_lost_answer(new_keeper, authority, 
 
 
 def test_a_late_request_is_not_sent(new_keeper, authority, lapsing, clock):
-    """Others believe an announcement for a while only, and the request has to end within that."""
+    """Other processes respect an intent for a limited time, within which the request must end."""
     keeper = new_keeper()
     first = keeper.current()
     pauses = [1.5]
@@ -1061,7 +1061,7 @@ def test_a_late_request_is_not_sent(new_keeper, authority, lapsing, clock):
     lapsing.failing = stand_still
     assert keeper.renew(first).access_token == "access-2"
     assert authority.presented == ["refresh-0", "refresh-1"]
-    # What was announced first was taken back.
+    # The first intent was withdrawn.
     announced = ["intent" in written for written in lapsing.writes[-4:]]
     assert announced == [True, False, True, False]
 
@@ -1113,7 +1113,7 @@ def test_a_copied_login_is_used_even_if_an_older_grant_was_renewed_more_often(
     clock.go_on(60)
     shelf.slot = laptop.slot
     assert daemon.renew(first) == login
-    # And it is not undone by what this process remembers.
+    # The remembered record does not undo it.
     assert document(shelf)["token"]["access_token"] == "login"
 
 
@@ -1121,7 +1121,7 @@ def test_a_copied_login_is_used_even_if_an_older_grant_was_renewed_more_often(
 
 
 class Rotating:
-    """A function that logs in by a refresh token of its own, as long as it is given none."""
+    """A function that logs in by its own refresh token if it gets none."""
 
     def __init__(self) -> None:
         self.authority = Authority()
@@ -1165,7 +1165,7 @@ def test_a_function_does_not_begin_again_after_the_store_was_emptied(new_keeper,
         keeper.current()
     assert info.value.reason == "store_lost"
     assert source.calls == ["refresh-0"]
-    # Unless somebody says so.
+    # Unless refresh() is called.
     source.authority.live = "refresh-0"
     assert keeper.refresh().access_token == "access-2"
     assert keeper.current().access_token == "access-2"
@@ -1208,7 +1208,7 @@ def test_a_token_refused_when_new_is_not_renewed_again_for_a_while(new_keeper, a
     clock.go_on(5)
     third = one.renew(second)
     assert third.access_token == "access-3"
-    # It grows while one token after the other is refused.
+    # It lasts longer for each refused token.
     one.distrust(third)
     clock.go_on(9)
     assert one.renew(third) == third
@@ -1497,7 +1497,7 @@ def test_no_refresh_token_is_spent_twice_after_the_store_was_set_back(
     clock.go_on(HOUR)
     assert keeper.current().access_token == "access-3"
     assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
-    # Whoever has seen nothing goes by what it wrote.
+    # A process without a memory uses the record that it wrote.
     assert fresh.current().access_token == "access-3"
     assert document(shelf)["token"]["access_token"] == "access-3"
 
@@ -1512,7 +1512,7 @@ def test_a_store_that_was_set_back_is_restored_by_a_process_that_remembers_the_r
     second = keeper.current()
     lost = shelf.slot[0]
     shelf.slot = backup
-    # The API refuses a token that others still have: a look at the store is all that it takes.
+    # The API refuses a token that another process has replaced: one look at the store is enough.
     assert keeper.renew(first) == second
     clock.go_on(HOUR - 300)
     authority.script = [errors.RefreshTemporarilyFailed("later", processed=False)]
@@ -1531,7 +1531,7 @@ def test_a_remembered_token_is_written_back_at_the_next_look(
     backup = None if is_emptied else shelf.slot
     clock.go_on(60)
     second = other.renew(first)
-    keeper._slot.look()  # it sees what the other has done
+    keeper._slot.look()  # it sees the renewal
     shelf.slot = backup
     assert keeper.renew(first) == second
     assert document(shelf)["token"]["access_token"] == second.access_token
@@ -1549,7 +1549,7 @@ def test_no_caller_waits_because_of_a_record_to_which_the_store_was_set_back(
     assert waiter.current() == second
     assert second.expires_at is not None
     shelf.slot = backup
-    # An older token is not one that somebody has renewed meanwhile.
+    # An older token does not count as a renewal.
     assert waiter.renew(second).access_token == "access-3"
     assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
 
@@ -1645,7 +1645,7 @@ def test_the_outcome_of_a_renewal_by_another_process_is_new(new_keeper, shelf, c
     keeper, other = new_keeper(), new_keeper()
     first = keeper.current()
     other.renew(first)
-    assert keeper.obtain(first).is_new is False  # it was there when we came
+    assert keeper.obtain(first).is_new is False  # it was stored before
     shelf.holder = shelf.lock()
     sleep = clock.sleep
 
@@ -1669,7 +1669,7 @@ def test_a_waiting_process_looks_less_and_less_often_and_reports_its_wait(new_ke
         match=r"^Other threads or .* the lock of Shelf\(\), or waited .* for 1\.0",
     ):
         new_keeper(lock_timeout=1.0).current()
-    # Three quarters of each pause, since the dice say so.
+    # Three quarters of each pause, by the fixed jitter.
     expected = [0.75 * min(0.01 * 1.5**n, 0.05) for n in range(len(clock.slept))]
     assert clock.slept == pytest.approx(expected)
     assert len(clock.slept) > 20
@@ -1715,10 +1715,10 @@ def test_with_glimpses_a_waiting_process_reads_only_changed_slots(new_keeper, sh
 
     clock.sleep = sleep
     assert new_keeper().current().access_token == "theirs"
-    # It is seen at once, though each pause has several glimpses by now.
+    # The change is noticed at once, by a glimpse within the pause.
     assert len(clock.slept) == 40
     assert max(clock.slept) == 0.005
-    # Whoever died is missed all the same: the lock is tried at each pause.
+    # A dead holder is noticed all the same, since the lock is tried at each pause.
     assert steps.count("load") == 2
     assert 5 <= steps.count("lock") < 20
 
@@ -1804,7 +1804,7 @@ def test_keepers_of_one_grant_share_their_memory(clock, authority):
     assert authority.presented == ["refresh-0"]
 
 
-# --- whose token is it -----------------------------------------------------------------------
+# --- the owner of a token --------------------------------------------------------------------
 
 
 def test_a_record_of_another_owner_is_refused_and_kept(new_keeper, shelf):
@@ -1869,7 +1869,7 @@ def test_a_stored_token_of_the_same_account_with_another_first_token_is_logged(n
     assert another.stats["FirstTokenUnused"] == 1
 
 
-# --- taking in, copying ----------------------------------------------------------------------
+# --- adopting, copying -----------------------------------------------------------------------
 
 
 def test_adopt_takes_tokens_and_mappings(new_keeper, authority, clock):
@@ -2028,7 +2028,7 @@ def test_locks_are_acquired_for_as_long_as_their_work_may_take(new_keeper, shelf
     keeper.current()
     keeper.adopt({"access_token": "abc"})
     keeper.forget(lambda token: None)
-    # The server may be asked twice in one go; to adopt asks nobody.
+    # A renewal may send two requests; adopt sends none.
     assert requested == [2 * authority.deadline + 10, 10, 2 * authority.deadline + 10]
 
 
@@ -2088,7 +2088,7 @@ def test_a_caller_with_more_time_outlasts_one_that_gave_up_on_the_lock(
     keeper = new_keeper(lock_timeout=1.0)
     holder = shelf.lock()
     assert holder.acquire(60)
-    # The run that it joined gives up; it has time for another.
+    # The run that it joined gives up, and there is time for another.
     expire, clock.sleep = clock.sleep, lambda seconds: None
     lapses = iter([0.0, 0.0, 2.0])
 
@@ -2127,7 +2127,7 @@ def test_a_process_that_lost_the_race_retries_after_a_twentieth_of_the_soft_wind
     assert set(pauses) == {ceil((soft - hard) / 20)}
 
 
-# --- what is told --------------------------------------------------------------------------------
+# --- events and log ------------------------------------------------------------------------------
 
 
 def test_a_failure_is_emitted_once_until_a_success(new_keeper, authority, clock):
@@ -2163,7 +2163,7 @@ def test_a_failure_is_raised_or_logged_and_not_both(new_keeper, authority, clock
     assert keeper.stats["RenewalFailed"] == 1
     clock.go_on(60)
     keeper.current()
-    clock.go_on(HOUR - 30)  # the old token does: nobody gets an error
+    clock.go_on(HOUR - 30)  # the old token is valid, so no caller gets an error
     authority.script = [down]
     keeper.current()
     (record,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
@@ -2207,7 +2207,7 @@ def test_an_unused_first_token_is_logged_once_with_the_store(new_keeper):
     events: list[Any] = []
     authority = Authority(first="another")
     authority.live = "refresh-1"
-    authority.seeds = lambda: iter(())  # a grant from elsewhere, which does not tell
+    authority.seeds = lambda: iter(())  # a foreign grant without seeds
     keeper = new_keeper(authority, on_event=events.append)
     keeper.renew(keeper.current())
     told = [event for event in events if type(event).__name__ == "FirstTokenUnused"]
@@ -2276,14 +2276,14 @@ def test_a_forked_child_starts_its_own_helper(new_keeper):
 
 
 def test_a_view_from_before_another_renewal_is_not_reused(new_keeper, shelf, clock, authority):
-    """Somebody may have lifted the hold that was seen then."""
+    """Another process may have cleared the backoff."""
     authority.script = [errors.RefreshTemporarilyFailed("It is down.", processed=False)]
     keeper = new_keeper()
     with pytest.raises(errors.RefreshTemporarilyFailed):
         keeper.current()
     seen = keeper._slot.look()
     keeper._errands.aside(lambda renewal: renewal.clear_refusals())
-    find_under_way(keeper, lambda run: None)  # it is given up
+    find_under_way(keeper, lambda run: None)  # abandoned
     outcome = keeper._errands.join(RenewalRequest(), seen, clock.ticks + 30, 0.0)
     assert outcome.token.access_token == "access-1"
 
@@ -2302,7 +2302,7 @@ def test_a_caller_with_time_left_starts_another_run_after_a_timeout_of_the_first
 
 
 def find_under_way(keeper: TokenKeeper, work: Callable[[Any], None]) -> None:
-    """Let the next caller of a keeper join a run that does *work*."""
+    """Make the next caller of a keeper join a run that does *work*."""
     flight = keeper._errands.flight
     runs, join = [flight.aside(work)], flight.join
     assert runs[0].wait(30)
@@ -2383,7 +2383,7 @@ def test_an_invalid_setting_is_named(new_keeper, settings, kind, told):
 def test_a_process_uses_the_old_valid_token_if_a_renewal_fails(new_keeper, authority, clock):
     keeper = new_keeper()
     first = keeper.current()
-    clock.go_on(HOUR - 30)  # nobody may begin anything with it, but it lives
+    clock.go_on(HOUR - 30)  # expired by the margin, but still valid
     authority.script = [errors.RefreshTemporarilyFailed("later", processed=False)]
     outcome = keeper.obtain()
     assert (outcome.token, outcome.is_new) == (first, False)

@@ -1,4 +1,4 @@
-"""What the command asks of a keeper: for how long a token must live, to give it up, to renew it."""
+"""The keeper as the command uses it: minimum validity, forget and refresh."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Processes = Callable[[], TokenKeeper]
 
 @pytest.fixture
 def process(clock: Clockwork, shelf: Shelf, authority: Authority) -> Processes:
-    """Each has a keeper of its own, and all share the store."""
+    """Each process has its own keeper, and all share the store."""
     return lambda: TokenKeeper(authority, shelf, runtime=clock)
 
 
@@ -58,7 +58,7 @@ def test_an_unreachable_minimum_validity_does_not_renew_at_each_call(
     for _ in range(3):
         process().obtain(min_validity=wanted)
     assert len(authority.presented) == 1
-    clock.go_on(3100)  # stale: now it is renewed, and waited for
+    clock.go_on(3100)  # stale: the caller waits for its renewal
     assert process().obtain(min_validity=wanted).is_new
     assert len(authority.presented) == 2
 

@@ -1,4 +1,4 @@
-"""What is imported late: once, whatever fails, and never while the process forks."""
+"""Late imports: once, retried after a failure, and never while the process forks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def when_forking(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Makes a module of a text, and tells its name."""
+    """Make a module from a text, and return its name."""
     monkeypatch.syspath_prepend(tmp_path)
     name = f"made_by_test_{tmp_path.name}".replace("-", "_")
 
@@ -49,14 +49,14 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
         tmp_path.joinpath(f"{name}.py").write_text(text)
         return name
 
-    monkeypatch.setitem(sys.modules, name, None)  # so that it is taken out again
+    monkeypatch.setitem(sys.modules, name, None)  # so that monkeypatch removes it
     monkeypatch.delitem(sys.modules, name)
     return make
 
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What a module waits at while it is imported."""
+    """The gate at which a module waits during its import."""
     gate = SimpleNamespace(has_begun=threading.Event(), goes_on=threading.Event())
     monkeypatch.setitem(sys.modules, "gate", gate)
     return gate
@@ -139,7 +139,7 @@ def test_a_failed_preload_is_raised_on_use(
 def test_openssl_loads_the_slow_hash_under_the_guard(
     keeper: TokenKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has locks of its own then, which a forked child would find shut."""
+    """OpenSSL has its own locks, which a forked child could inherit locked."""
     guarded: list[bool] = []
 
     def pbkdf2(*args: Any) -> bytes:
@@ -174,7 +174,7 @@ def test_an_import_may_fork() -> None:
 
 
 def test_a_fork_waits_for_imports_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever forks may have what the import waits for."""
+    """The forking thread may hold what the import waits for."""
     monkeypatch.setattr(late_imports, "_GUARD_TIMEOUT", 0.01)
     has_begun, goes_on = threading.Event(), threading.Event()
 
@@ -198,7 +198,7 @@ def test_a_fork_waits_for_imports_for_a_limited_time(monkeypatch: pytest.MonkeyP
     assert can_import()
 
 
-# A fork that has the lock of logging already would wait in vain for who makes a logger.
+# A fork that holds the lock of logging would wait for ever for an import that makes a logger.
 MAKES_A_LOGGER = """
 import os, signal, sys, threading, time
 from tokenadapter.late_imports import imported

@@ -1,4 +1,4 @@
-"""Each error says what happened, what was kept and what to do next, and tells no secret."""
+"""Each error says what happened, what was kept and what to do next, and contains no secret."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ NOW = 1_700_000_000.0
 STORE = Shelf(Clockwork())
 OURS = {"endpoint": "https://id.example/token", "client": "me"}
 THEIRS = {"endpoint": "https://other.example/token", "client": "you"}
-# What a source says when it fails; its own tests see to its words.
+# The message of a failing source, which has its own tests.
 CAUSE = "https://id.example/token gave no token (503). What the store holds is kept. Try later."
 HOLD = Backoff(NOW, 10.0, 2, "0a1b", error="slow_down", cause=CAUSE)
 STONE = Tombstone("0a1b", "refresh_token", "uncertain_rotation", NOW, "invalid_grant", CAUSE)
 
-# By its function: each error, and the words for what happened, what was kept, and what to do.
+# By function: each error, with the words for what happened, what was kept, and what to do.
 FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = {
     "unreadable_record": [
         (
@@ -286,7 +286,7 @@ def test_an_error_says_what_happened_what_was_kept_and_what_to_do_next(
     told = str(error)
     for words in (happened, kept, advice):
         assert words in told
-    # In whole sentences, on one line, in a length that people read.
+    # Full sentences, on one line, and not too long.
     assert told.endswith(".")
     assert told.isprintable()
     assert "  " not in told

@@ -1,4 +1,4 @@
-"""How fresh a token is, and how long to hold off: laws, and the figures that people read."""
+"""Freshness windows and backoffs: properties and documented figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One presentation: what is written before it and after it, whatever comes between."""
+"""A presentation: the writes before and after it, with failures and writes of other processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REFUSED = errors.ReauthRequired("Refused.", error="invalid_grant")
 
 
 class Desk:
-    """One process that presents things, and another that shares its slot."""
+    """A process that presents credentials, and another one that shares its slot."""
 
     def __init__(self, grant: Authority) -> None:
         self.grant = grant
@@ -55,7 +55,7 @@ class Desk:
             lock.release()
 
     def intrude(self, change: Callable[[View], Record], *, takes_lock: bool = False) -> None:
-        """While the server is asked, somebody else writes."""
+        """Have another process write while the request is in progress."""
 
         def write() -> None:
             self.grant.asking = lambda: None
@@ -82,7 +82,7 @@ def desk() -> Desk:
 
 @pytest.fixture
 def plain() -> Desk:
-    """One whose grant spends nothing."""
+    """A desk whose grant spends nothing."""
     return Desk(Machinist())
 
 
@@ -213,7 +213,7 @@ def test_a_token_is_saved_if_another_process_has_added_to_its_record(desk: Desk)
     assert view is not None
     assert view.record.backoff is not None
     assert desk.stored["backoff"]
-    # It is noted as if nothing had been the matter.
+    # The spent token is remembered as usual.
     assert desk.shelf.remembered == [(spent_hash("refresh-0"), True)]
     assert [token_of(view) for view in desk.served] == ["access-1"]
 
@@ -334,12 +334,12 @@ def test_the_lock_is_held_until_a_failing_save_succeeds(desk: Desk) -> None:
     desk.clock.is_helper = lambda: True  # type: ignore[method-assign]
     desk.grant.asking = fail
     assert token_of(desk.present()) == "access-1"
-    assert sum(desk.clock.slept) > 60  # for longer than the lock was taken for
+    assert sum(desk.clock.slept) > 60  # longer than the lock was acquired for
     assert taken == [False] * 20
 
 
 def test_a_token_that_is_saved_late_has_the_time_when_it_was_obtained(desk: Desk) -> None:
-    """What others obtained meanwhile is newer, also where the record was lost since."""
+    """A token that another process obtained meanwhile is newer, even if the record was lost."""
 
     def fail() -> None:
         desk.shelf.next = [(False, LOST)] * 40
@@ -356,7 +356,7 @@ def test_a_token_that_is_saved_late_has_the_time_when_it_was_obtained(desk: Desk
 def test_a_late_answer_is_saved_while_another_refresh_token_is_presented(
     desk: Desk, name: str
 ) -> None:
-    """Somebody hands that one in, and nobody knows yet whether the server accepts it."""
+    """Another process adopts that one, and the server has not answered yet."""
     if name == "access-2":
         desk.present()
 
@@ -370,7 +370,7 @@ def test_a_late_answer_is_saved_while_another_refresh_token_is_presented(
 
 
 def keep_refresh_token(desk: Desk) -> None:
-    """Have the server rotate none any more."""
+    """Make the server stop rotating."""
     fetch = desk.grant.fetch
 
     def keeping(credential: Credential, previous: Token | None) -> Any:
@@ -390,7 +390,7 @@ def announced_again(view: View) -> Record:
 def test_a_late_answer_keeps_the_other_waiters_for_the_same_refresh_token(
     desk: Desk, keeps: bool
 ) -> None:
-    """By that, the server may spend it yet, although it gave no new one to the late process."""
+    """The other request may still spend it, although the late answer has no new refresh token."""
     desk.present()
     if keeps:
         keep_refresh_token(desk)
@@ -424,7 +424,7 @@ def test_a_late_answer_removes_its_own_waiter_from_the_record(desk: Desk) -> Non
 def test_the_successor_of_the_stored_refresh_token_is_saved_however_late(
     desk: Desk,
 ) -> None:
-    """The server has kept it for another process, and spent it for this one."""
+    """The server did not rotate for another process, and rotated for this one."""
     desk.present()
     desk.intrude(answered_first, takes_lock=True)
     assert token_of(desk.present()) == "access-2"
@@ -494,7 +494,7 @@ def test_an_invalid_result_may_have_spent_the_refresh_token(desk: Desk, answer: 
 
 
 def presenting(desk: Desk, failure: Exception, change: Callable[[View], Record], **how: Any) -> Any:
-    """What comes of a presentation that fails while somebody else writes."""
+    """A presentation that fails while another process writes."""
     desk.grant.script = [failure]
     desk.intrude(change, **how)
     return desk.present
@@ -530,7 +530,7 @@ def test_a_backoff_stays_in_memory_if_another_process_renewed(desk: Desk, takes_
     change = held if takes_lock else renewed
     assert presenting(desk, DOWN, change, takes_lock=takes_lock)() is None
     assert desk.stored.get("backoff", {}).get("cause") != "Down."
-    # It binds us as long as the token that we saw is there.
+    # The backoff applies to this process as long as the token is the same.
     with pytest.raises(errors.RefreshTemporarilyFailed, match=r"^Down"):
         desk.eligibility.raise_if_backing_off(before, 0.0)
     desk.eligibility.raise_if_backing_off(renewed(desk.slot.look()), 0.0)
@@ -587,7 +587,7 @@ def test_a_tombstone_has_the_credential_and_the_cause(desk: Desk) -> None:
     )
 
 
-# --- how long nobody asks --------------------------------------------------------------------
+# --- backoffs --------------------------------------------------------------------------------
 
 
 def hold_after(desk: Desk, failure: errors.TokenError) -> dict[str, Any]:
@@ -665,7 +665,7 @@ def test_without_the_store_no_credential_that_can_be_spent_is_presented(desk: De
     assert desk.events == []
 
 
-# --- what comes with a token ------------------------------------------------------------------
+# --- the fields of a token --------------------------------------------------------------------
 
 
 def nested(depth: int) -> Any:
@@ -676,7 +676,7 @@ def nested(depth: int) -> Any:
 
 
 class Generous(Authority):
-    """Answers with more than a token."""
+    """A server that answers with more than a token."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__()

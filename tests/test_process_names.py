@@ -1,4 +1,4 @@
-"""A process is known by its name, and whether it has died is told for certain or not at all."""
+"""Names of processes, and whether a process has certainly died."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def with_part(name: str, part: int, text: str) -> str:
 
 @pytest.fixture
 def other() -> subprocess.Popen[str]:
-    """Another process that has told its name, and waits to be let go."""
+    """Another process that has printed its name, and waits until the test ends it."""
     program = f"{TELL}; input()"
     with subprocess.Popen(
         [sys.executable, "-c", program],

@@ -1,4 +1,4 @@
-"""What each transition of a record does, what it leaves alone, and that JSON keeps all of it."""
+"""The transitions of a record, and its JSON form."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ times = st.floats(0, 1e10)
 holds = st.builds(
     Backoff, times, times, st.integers(1, 99), st.none() | texts, texts, st.none() | lines, lines
 )
-# Few, so that two of them are often the same.
+# Only a few, so that two of them are often equal.
 hashes = st.sampled_from(["one", "two", "three"])
 kinds = st.sampled_from(["refresh_token", "password"])
 tokens = st.builds(
@@ -245,12 +245,12 @@ def test_restoring_a_record_keeps_later_refusals_and_backoffs() -> None:
         return EMPTY._replace(tombstones=(stone,), backoff=Backoff(at, 9.0, 1))
 
     seen = EMPTY._replace(token=TOKEN)
-    for at in (NOW - 1, NOW):  # before the token was issued, and gone since
+    for at in (NOW - 1, NOW):  # before the token was issued
         assert seen.restored_over(found(at)) == seen
     later = seen.restored_over(found(NOW + 1))
     assert (later.token, later.tombstones) == (TOKEN, found(NOW + 1).tombstones)
     assert later.backoff == found(NOW + 1).backoff
-    # Of two, the later one counts; and what is known already is not noted twice.
+    # The later of two counts, and a known one is not added twice.
     assert later.restored_over(found(NOW + 2)).backoff == found(NOW + 2).backoff
     assert later.restored_over(found(NOW + 0.5)).backoff == later.backoff
     assert later.restored_over(found(NOW + 2)).tombstones == later.tombstones
@@ -336,7 +336,7 @@ def test_after_an_unknown_outcome_the_intent_stays_without_its_waiter(
     assert changed(before, after) <= {"intent", "backoff"}
 
 
-# --- holds -----------------------------------------------------------------------------------
+# --- backoffs --------------------------------------------------------------------------------
 
 
 @given(holds, texts, times)
@@ -382,13 +382,13 @@ def test_distrust_lasts_longer_for_each_refused_token_until_it_is_long_over() ->
     record = record.with_distrust(TOKEN, now + 600, 0.5)
     assert record.distrust is not None
     assert record.distrust.duration == 5
-    # Ten minutes count from its end.
+    # The ten minutes count from the end.
     again = record.with_distrust(TOKEN, now + 600 + 5 + 599, 0.5)
     assert again.distrust is not None
     assert again.distrust.duration == 10
 
 
-# --- how long a record is worth keeping ------------------------------------------------------
+# --- the ttl of a record -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -509,7 +509,7 @@ def test_any_json_object_is_read_or_raises_value_error(reader: Any, document: An
 
 
 def use(record: Record) -> None:
-    """Everything that is done with a record, once."""
+    """Every operation on a record, once."""
     token = record.token or TOKEN
     record.is_blank()
     record.ttl(NOW)
@@ -530,7 +530,7 @@ def use(record: Record) -> None:
 def test_a_damaged_record_is_refused_or_usable(record: Record, data: st.DataObject) -> None:
     document: Any = json.loads(json.dumps(record.to_document()))
     where = document
-    # Some place in it, however deep, holds something else.
+    # One value in it, at any depth, is replaced.
     for _ in range(data.draw(st.integers(0, 2))):
         inner = [value for value in where.values() if isinstance(value, dict) and value]
         where = data.draw(st.sampled_from(inner)) if inner else where
@@ -546,7 +546,7 @@ def test_hashes_are_read_as_texts() -> None:
     use(Record.from_document(EMPTY.to_document() | {"origin": [], "spent": [[], {}, 5]}))
 
 
-# What the first version writes.  Every later one has to read it.
+# A document of the first version, which every later version must read.
 PAST = {
     "format": 1,
     "oldest_reader": 1,
@@ -734,7 +734,7 @@ def test_secrets_are_written_only_in_the_token(
 
 
 def test_stored_hashes_are_stable_across_versions() -> None:
-    # Others would forget what was refused and what was spent.
+    # Other processes would forget refused and spent credentials.
     assert spent_hash("abc") == "e399b2a17d84e67113d41ee629711daa"
     assert digest("salt", "refresh_token", "abc") == "20a8f3e45e02991381b8dde77c8b02b5"
     assert digest("salt", "password", "abc") == "e5bba81ff94986b3f62a5d863cce926c"

@@ -1,4 +1,4 @@
-"""Who finds a renewal claimed leaves it to whoever has claimed it, for a while."""
+"""A process that finds a reservation waits for the process that made it, for a limited time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ HOUR = 3600.0
 
 
 class Counter(Shelf):
-    """A shelf whose renewals can be claimed, and that tells of each write at a glimpse.
+    """A shelf with reservations and glimpses.
 
-    :ivar claimed: whether somebody has the claim.
-    :ivar steps: what was asked of it.
+    :ivar reserved: whether a process has the reservation.
+    :ivar steps: the operations so far.
     """
 
     def __init__(self, clock: Clockwork) -> None:
@@ -39,10 +39,10 @@ class Counter(Shelf):
         if self.reserved or self.holder is not None:
             return None
         self.reserved = True
-        return self._claimed()
+        return self._reservation()
 
     @contextmanager
-    def _claimed(self) -> Iterator[None]:
+    def _reservation(self) -> Iterator[None]:
         try:
             yield
         finally:
@@ -76,7 +76,7 @@ class Office:
         self.clock.go_on(HOUR)
 
     def renew(self) -> None:
-        """The other process has claimed a renewal, and does it."""
+        """The other process, which has the reservation, renews."""
         self.counter.reserved = False
         self.other.renew(self.first)
 
@@ -100,7 +100,7 @@ def office() -> Office:
 
 
 def down() -> errors.RefreshTemporarilyFailed:
-    """What a source raises whose server is down."""
+    """The error of a source whose server is down."""
     return errors.RefreshTemporarilyFailed("It is down.", processed=False)
 
 
@@ -111,7 +111,7 @@ def test_a_renewal_is_reserved_while_it_is_in_progress(office: Office) -> None:
     assert office.keeper().current().access_token == "access-2"
     assert told == [True]
     assert not office.counter.reserved
-    # The claim comes before all else but the first look.
+    # The reservation comes right after the first look.
     assert office.counter.steps[:3] == ["load", "reserve", "lock"]
 
 
@@ -144,7 +144,7 @@ def test_a_waiting_process_looks_less_and_less_often(office: Office) -> None:
     assert office.clock.slept[:10] == [0.005] * 10
     assert office.clock.slept[20] == pytest.approx(sum(office.clock.slept[:20]) / 10)
     assert max(office.clock.slept) == office.counter.poll[1]
-    # As long as nothing was written, a glimpse is all.
+    # Until something is written, only glimpses are made.
     assert office.counter.steps[:61] == ["load", *["reserve"] * 60]
 
 
@@ -161,7 +161,7 @@ def test_the_reservation_of_an_ended_process_is_free(office: Office, is_refused:
 
 
 def test_a_reservation_is_respected_for_a_limited_time(office: Office) -> None:
-    """Whoever has it may be stopped, or have left it to a forked child that knows nothing."""
+    """Its owner may be stopped, or a forked child may have inherited it."""
     office.expire()
     office.counter.reserved = True
     began = office.clock.ticks
@@ -194,7 +194,7 @@ def intent(office: Office) -> dict[str, Any]:
 def test_the_timeout_error_includes_the_wait_for_a_reservation(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
-    office.clock.start = lambda work: True  # type: ignore[method-assign]  # it never comes to it
+    office.clock.start = lambda work: True  # type: ignore[method-assign]  # the work never runs
     with pytest.raises(errors.LockTimeout, match=r"did not finish within 0\.2 s"):
         office.keeper().current(timeout=0.2)
 
@@ -259,7 +259,7 @@ def test_a_token_that_was_refused_when_it_was_new_is_not_waited_for(office: Offi
 
 
 def test_no_caller_waits_for_a_process_that_has_given_up(office: Office) -> None:
-    """The other's server is down: what it has written says until when nobody asks."""
+    """The server is down for the other process, which has saved a backoff."""
     office.expire()
     office.authority.script = [down()]
 
@@ -267,7 +267,7 @@ def test_no_caller_waits_for_a_process_that_has_given_up(office: Office) -> None
         office.counter.reserved = False
         with pytest.raises(errors.RefreshTemporarilyFailed):
             office.other.renew(office.first)
-        office.counter.reserved = True  # by the next one, who hears the same
+        office.counter.reserved = True  # by the next process, which fails the same way
 
     office.counter.reserved = True
     office.happens[2] = fail
@@ -326,7 +326,7 @@ def test_a_token_that_is_not_fresh_enough_does_not_end_the_wait(
 
 
 def test_a_token_minted_during_the_wait_is_taken_even_if_it_seems_old(office: Office) -> None:
-    """Its minter's clock says otherwise: a second renewal would not help."""
+    """Clocks differ, so a second renewal would not help."""
     office.expire()
     office.counter.reserved = True
     old = {"access_token": "theirs", "issued_at": office.clock.now - 2 * HOUR}
@@ -360,7 +360,7 @@ def test_the_rejected_token_is_not_taken_even_if_it_appears_in_the_store(
 
 
 def test_one_thread_waits_and_the_others_join_a_renewal(office: Office) -> None:
-    """So does a signal handler, in the very thread that waits."""
+    """A signal handler in the waiting thread does so as well."""
     office.expire()
     office.counter.reserved = True
     keeper = office.keeper()
@@ -374,7 +374,7 @@ def test_one_thread_waits_and_the_others_join_a_renewal(office: Office) -> None:
     office.happens[2] = join
     assert keeper.current().is_same(found[0])
     assert found[0].access_token == "access-2"
-    assert turns == [True]  # it is the first one's still
+    assert turns == [True]  # the first thread still waits
     assert not keeper._reservations._turn
     assert office.threads == 1
     assert len(office.authority.presented) == 2
@@ -414,7 +414,7 @@ def test_an_interrupted_caller_leaves_no_reservation(office: Office) -> None:
     office.happens[4] = office.renew
     office.threads = 0
     assert keeper.current().access_token == "access-2"
-    # The other's helper, and no other.
+    # Only the helper of the other keeper.
     assert (office.threads, len(office.clock.slept)) == (1, 4)
 
 
@@ -445,7 +445,7 @@ def test_a_forked_child_waits_although_a_thread_of_its_parent_did(office: Office
 
 
 def test_a_child_forked_by_a_waiting_thread_continues(office: Office) -> None:
-    """By a signal handler, say; and nothing is left behind."""
+    """For example by a signal handler."""
     office.expire()
     office.counter.reserved = True
     keeper = office.keeper()
@@ -464,7 +464,7 @@ def test_while_another_renews_a_stale_token_no_thread_is_started(office: Office)
     for _ in range(3):
         assert keeper.current().access_token == "access-1"
     assert office.threads == 0
-    # It is asked as seldom as a helper would look.
+    # It is checked as rarely as a helper would look.
     assert office.counter.steps == ["reserve"]
     office.counter.reserved = False
     office.clock.go_on(30)
@@ -497,7 +497,7 @@ def landed(keeper: TokenKeeper) -> None:
 
 
 def store_token(office: Office, name: str, age: float, left: float) -> None:
-    """Another process has stored a token of its own, as old as that and good for so long."""
+    """Another process has stored a token that is *age* seconds old and valid for *left* more."""
     now = office.clock.now
     times = {"issued_at": now - age, "expires_at": now + left}
     token = Token.from_dict({"access_token": name, **times}, now=now)
@@ -535,7 +535,7 @@ def test_an_unsaved_token_is_not_replaced_by_the_stored_one(office: Office) -> N
     newer = Token.from_dict({"access_token": "newer", "expires_in": 1000}, now=office.clock.now)
     record = view.record._replace(token=newer, generation=view.record.generation + 1)
     keeper._take(view._replace(record=record), minted=True)
-    office.clock.go_on(480)  # the earlier one lives on, too
+    office.clock.go_on(480)  # the earlier one is still valid
     keeper._glance()
     assert keeper.obtain(min_validity=1.0).token.access_token == "newer"
 
@@ -557,7 +557,7 @@ def test_a_failing_reservation_does_not_prevent_a_renewal(
         def _fail(self, step: str) -> None:
             steps.append(step)
             if step == when:
-                raise OSError("no claims today")
+                raise OSError("no reservations today")
 
     told: list[Token] = []
     office.counter.reserve = Claim  # type: ignore[method-assign,assignment]
@@ -589,7 +589,7 @@ def test_a_reservation_is_respected_for_half_of_the_callers_time(office: Office)
 
 
 def test_a_failure_is_raised_once_the_reservation_is_free(office: Office) -> None:
-    """Who hears it may take long."""
+    """A listener may take long."""
     told: list[tuple[str, bool]] = []
 
     def tell(event: Event) -> None:
@@ -607,7 +607,7 @@ def test_a_failure_is_raised_once_the_reservation_is_free(office: Office) -> Non
 def test_a_helper_that_finds_a_reservation_ends_and_imports_nothing(
     office: Office,
 ) -> None:
-    """Of many that look at the same time, all find it free."""
+    """Several processes that look at the same time all find it free."""
     keeper = office.keeper()
     keeper.current()
     office.clock.go_on(HOUR - 500)
@@ -642,14 +642,14 @@ def test_an_early_renewal_is_reserved_from_import_to_answer(office: Office, left
     assert keeper.current().access_token == "access-1"
     landed(keeper)
     assert told == [("loads", True), ("asks", True), ("saved", False)]
-    # What the caller saw, the helper need not look at before it has the lock.
+    # The helper uses the view of the caller until it has the lock.
     steps = office.counter.steps
     assert steps[steps.index("load") : steps.index("save")] == ["load", "reserve", "lock", "load"]
     assert keeper.current().access_token == "access-2"
 
 
 def renewing(office: Office) -> tuple[TokenKeeper, threading.Event]:
-    """A process whose helper asks for a token, and what lets the answer come."""
+    """A process whose helper is requesting a token, and the event that releases the answer."""
     keeper = office.keeper()
     keeper.current()
     office.clock.go_on(HOUR - 500)
@@ -660,7 +660,7 @@ def renewing(office: Office) -> tuple[TokenKeeper, threading.Event]:
         assert goes_on.wait(60)
 
     office.authority.asking = ask
-    assert keeper.current().access_token == "access-1"  # and a helper begins
+    assert keeper.current().access_token == "access-1"  # and a helper starts
     assert requested.wait(60)
     office.counter.steps.clear()
     return keeper, goes_on
@@ -678,7 +678,7 @@ def test_while_its_own_process_renews_a_stale_token_the_store_is_not_read(
 
 
 def test_a_renewal_of_its_own_process_is_joined(office: Office) -> None:
-    """It has the lock, as another would: nobody waits for oneself."""
+    """It holds the lock like another process, but a caller joins its own process."""
     keeper, goes_on = renewing(office)
     office.expire()
     waits = keeper._errands.flight.under_way().wait  # type: ignore[union-attr]
@@ -709,7 +709,7 @@ def test_a_store_whose_reservations_fail_is_used_without_them(office: Office) ->
     office.expire()
 
     def fails() -> None:
-        raise OSError("no claims today")
+        raise OSError("no reservations today")
 
     office.counter.reserve = fails  # type: ignore[method-assign,assignment]
     assert office.keeper().current().access_token == "access-2"
@@ -735,7 +735,7 @@ def test_a_store_failure_is_raised_by_the_renewal(office: Office, when: int) -> 
 
 
 def test_a_store_with_reserve_but_without_glimpse_is_refused() -> None:
-    """Those who wait for a claim would load the whole record at each look."""
+    """Waiting processes would load the whole record at each look."""
 
     class Claimed(Shelf):
         def reserve(self) -> AbstractContextManager[object] | None:

@@ -1,4 +1,4 @@
-"""The real machine: nonces that differ, events, and threads that the interpreter waits for."""
+"""The real runtime: nonces, latches, and threads that the interpreter waits for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_no_two_nonces_are_the_same() -> None:
 
 
 class Gate:
-    """The gate of a latch, which tells who comes to it."""
+    """The gate of a latch, which counts the waiters."""
 
     def __init__(self, latch: Latch) -> None:
         self.gate, latch._gate = latch._gate, self  # type: ignore[assignment]
@@ -35,7 +35,7 @@ class Gate:
 
 
 def test_a_latch_releases_all_waiters_permanently() -> None:
-    # No wait is saved by its next look.
+    # No wait ends by the recheck.
     latch = Latch(recheck=1000.0)
     gate = Gate(latch)
     released: list[bool] = []
@@ -69,7 +69,7 @@ def test_a_latch_releases_the_others_after_a_waiter_was_interrupted() -> None:
     thread = threading.Thread(target=latch.wait, args=[20.0])
     thread.start()
     assert gate.comers.acquire(timeout=60)
-    # It is set, and who came through was interrupted then.
+    # The latch is set, and the waiter that came through was interrupted.
     latch._is_set = True
     thread.join(10)
     assert not thread.is_alive()

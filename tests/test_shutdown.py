@@ -1,4 +1,4 @@
-"""What ends a process waits for a refresh token that is under way, and for nothing else."""
+"""An orderly end of a process waits for presentations of refresh tokens, and for nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tokenadapter.core.runtime import RUNTIME
 from tokenadapter.testing import TokenServer
 from tokenadapter.testing.script import Hold
 
-PATIENCE = 60  # seconds: for what happens at once, unless the test fails
+PATIENCE = 60  # seconds to wait for what should happen at once
 
 PROGRAM = """
 import atexit, faulthandler, os, signal, sys, threading, time
@@ -77,7 +77,7 @@ class Stage:
         return TokenKeeper(source, FileStore(path or self.path))
 
     def adopt(self, path: Path, *, left: float) -> None:
-        """Begin with a token that lives for so many more seconds."""
+        """Start with a token that is valid for so many more seconds."""
         now = time.time()
         answer = {**self.server.issue(), "issued_at": now - 3000, "expires_at": now + left}
         self.keeper(path).adopt(answer)
@@ -97,7 +97,7 @@ class Stage:
             yield program, hold
 
     def assert_kept(self, *paths: Path) -> None:
-        """Nobody has to log in again."""
+        """No login is needed."""
         for path in paths or [self.path]:
             self.keeper(path).refresh()
         assert self.server.stats.reuse_detections == 0
@@ -225,7 +225,7 @@ def test_a_signal_does_not_wait_for_a_renewal_that_has_not_presented_anything(st
 
 
 def test_a_signal_waits_no_longer_than_source_deadline_and_save(stage):
-    # The save waits for what the interrupted thread has.
+    # The save needs the lock of the interrupted thread.
     text = """
     from tokenadapter.stores.memory import _GUARD, MemoryStore
 

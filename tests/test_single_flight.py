@@ -1,4 +1,4 @@
-"""One run at a time: shared by all who come, finished whoever leaves."""
+"""At most one run at a time: all callers share it, and it ends even if callers leave."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tokenadapter.core.runtime import RUNTIME, Runtime
 from tokenadapter.core.single_flight import Run, SingleFlight
 from tokenadapter.errors import RefreshTemporarilyFailed
 
-PATIENCE = 60.0  # seconds: for what happens at once, unless the test fails
+PATIENCE = 60.0  # seconds to wait for what should happen at once
 
 
 class Tower(Runtime):
-    """A machine on which helper threads start, or do not."""
+    """A runtime on which helper threads start, or do not."""
 
     def __init__(self, start: Callable[[Callable[[], None]], bool]) -> None:
         self._start = start
@@ -34,7 +34,7 @@ NO_THREADS = Tower(lambda work: False)
 
 
 class Work:
-    """Work that begins, and goes on to its end when it is told to."""
+    """Work that ends when the test allows it."""
 
     def __init__(self, end: Callable[[Run[Any]], Any]) -> None:
         self.begun = threading.Event()
@@ -57,7 +57,7 @@ def raising(error: BaseException) -> Callable[[Run[Any]], Any]:
 
 
 def outcome(run: Run[Any]) -> Any:
-    """What *run* ends with: its result or its error."""
+    """The result or the error of *run*."""
     assert run.wait(PATIENCE)
     try:
         return run.result()
@@ -66,7 +66,7 @@ def outcome(run: Run[Any]) -> Any:
 
 
 def all_at_once(work: Work, count: int) -> list[Any]:
-    """What *count* threads get that come at the same time, while one run is under way."""
+    """The outcomes of *count* threads that join one run at the same time."""
     flight: SingleFlight[Any] = SingleFlight(RUNTIME)
     barrier = threading.Barrier(count)
     outcomes: list[Any] = []
@@ -74,7 +74,7 @@ def all_at_once(work: Work, count: int) -> list[Any]:
     def come() -> None:
         barrier.wait(PATIENCE)
         run = flight.join(work)
-        if barrier.wait(PATIENCE) == 0:  # nobody is still on the way
+        if barrier.wait(PATIENCE) == 0:  # all have arrived
             work.may_end.set()
         outcomes.append(outcome(run))
 
@@ -478,6 +478,6 @@ def test_an_exit_handler_gets_its_token_and_ctrl_c_does_not_lose_it() -> None:
 
         atexit.register(late)
     """)
-    # In the main thread: the interpreter would not wait for another.
+    # In the main thread, because the interpreter would not wait for another one.
     assert lines == ["saved MainThread", "interrupted", "True token"]
     assert code == 0

@@ -1,4 +1,4 @@
-"""A slot is written by whoever saw it last, belongs to one grant, and is never lost in silence."""
+"""Reads and writes of a slot: compare-and-swap, the owner, and restoring a lost record."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_view_has_the_times_of_store_and_process(
     assert times(view) == (clock.now + 100, clock.ticks, clock.now, 0)
     clock.go_on(5)
     assert slot.now(view) == slot.stamp(view) == clock.now + 100
-    clock.now -= 3600  # our wall clock was set back: the store's was not
+    clock.now -= 3600  # our wall clock was set back, and that of the store was not
     assert slot.now(view) == view.read_at + 5
 
 
@@ -84,7 +84,7 @@ def test_the_store_may_have_read_its_clock_at_any_time_during_a_look(
     view = slot.look()
     assert times(view)[1:] == before
     clock.go_on(5)
-    # So what may have ended is not dated earlier, and what begins now is not dated later.
+    # The time is late enough for what may have ended, and early enough for what begins now.
     assert slot.stamp(view) <= clock.now + 100 <= slot.now(view)
     assert slot.now(view) == view.read_at + 9
     assert slot.stamp(view) == view.read_at + 5
@@ -173,7 +173,7 @@ def test_a_blank_record_of_another_owner_is_replaced(
     assert view.record == Record(Authority.owner, Authority.requested, view.record.salt)
     assert view.record.salt != "salt"
     assert view.tag == "2-x"
-    # And whoever writes takes its place, by the rule for all writes.
+    # A writer replaces it by the usual rule.
     assert slot.write(view, minted(view, "ours")).tag == shelf.saves[0].tag
     assert token_in(other.look()) == "ours"
     with pytest.raises(Conflict):
@@ -427,7 +427,7 @@ def test_a_slot_that_was_set_back_is_read_as_before(
     view = slot.look()
     assert (view.record, view.tag, view.was_reset) == (known.record, backup[1], True)
     assert not known.was_reset
-    # As often as one looks, until it is written back.
+    # At each look, until it is written back.
     assert slot.look().was_reset
     written = slot.write(view, view.record)
     assert (written.record, written.was_reset) == (known.record, False)
@@ -458,7 +458,7 @@ def test_the_process_with_the_latest_record_restores_it(
 def test_an_adopted_token_is_restored_even_if_issued_before_its_predecessor(
     slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
-    """Somebody logged in, and put that into the slot after a renewal that began since."""
+    """A login was adopted after a renewal that began later."""
     logged_in = Token("adopted", issued_at=clock.now, refresh_token="theirs")
     renew(slot, clock, "renewed")
     other.look()
@@ -483,7 +483,7 @@ def test_a_renewal_after_the_slot_was_set_back_is_not_overwritten(
     for _ in range(3):
         renew(slot, clock, "lost")
     shelf.slot = backup
-    for _ in range(writes):  # by somebody who had not seen the others
+    for _ in range(writes):  # by a process that has not seen the others
         theirs = renew(other, clock, "theirs")
     view = slot.look()
     assert content(view) == content(theirs)
@@ -533,7 +533,7 @@ def test_a_record_without_a_generation_is_not_behind_itself(
     fill(slot, "old")
     view = renew(slot, clock, "new")
     assert shelf.slot is not None
-    # An earlier version of this library did not count.
+    # An earlier version of this library wrote no generation.
     theirs = {name: value for name, value in shelf.slot[0].items() if name != "generation"}
     shelf.slot = (theirs, "1")
     later = slot.look()

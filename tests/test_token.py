@@ -1,4 +1,4 @@
-"""A token is what the server said, survives every journey whole, and shows no secret."""
+"""A token equals the server's response, survives every conversion, and shows no secret."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ responses = st.builds(
     ascii_texts | json_values,
     st.dictionaries(st.sampled_from(FIELDS) | st.text(), json_values),
 )
-# What a JSON text keeps exactly.
+# Values that JSON keeps exactly.
 plain_values = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.text())
 
 
@@ -77,7 +77,7 @@ def test_any_response_gives_a_token_or_a_value_error(response: dict[str, Any]) -
     except ValueError:
         return
     assert token.issued_at == NOW
-    # A lifetime may be too short for a timestamp to tell.
+    # A lifetime may be below the resolution of a timestamp.
     assert token.expires_at is None or NOW <= token.expires_at <= NOW + 10 * YEAR
 
 
@@ -106,7 +106,7 @@ def test_a_response_is_read_field_by_field() -> None:
         (" 3600 ", 3600),
         ("3600.5", 3600.5),
         (10 * YEAR, 10 * YEAR),
-        # Whatever says nothing about when the token dies counts as missing.
+        # A value that says nothing about the expiry counts as missing.
         (10 * YEAR + 1, None),
         (NOW + 3600, None),  # a date
         (3_600_000_000_000, None),
@@ -417,7 +417,7 @@ def test_a_dict_without_times_counts_as_received_now(times: dict[str, Any]) -> N
         ({"expires_in": 60}, NOW, NOW + 60),
         ({"expires_at": NOW + 60}, NOW, NOW + 60),
         ({"expires_at": NOW - 60}, NOW - 60, NOW - 60),
-        # What the mapping says of its times goes before.
+        # The times in the mapping take precedence.
         ({"issued_at": NOW - 10, "expires_in": 60}, NOW - 10, NOW + 50),
         ({"expires_at": NOW + 30, "expires_in": 60}, NOW - 30, NOW + 30),
         ({"issued_at": NOW - 10, "expires_at": NOW + 30}, NOW - 10, NOW + 30),

@@ -1,4 +1,4 @@
-"""Two users of one client on one slot are told apart by the refresh token that each began with."""
+"""Two users of one client on one slot are distinguished by their first refresh tokens."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def bob() -> Authority:
 
 @pytest.fixture
 def process(shelf: Shelf, clock: Clockwork) -> Process:
-    """Each has a keeper of its own, and all share the store."""
+    """Each process has its own keeper, and all share the store."""
     return lambda source: TokenKeeper(source, shelf, runtime=clock)
 
 
@@ -95,12 +95,12 @@ def test_a_new_login_replaces_a_refused_grant_and_the_other_user_is_refused(
     ada.revoked = True
     with pytest.raises(errors.ReauthRequired):
         first.renew(token)
-    # Ada's access token still lives, and is not served to Bob.
+    # Ada's access token is still valid, and is not used for Bob.
     assert process(bob).current().access_token == "access-101"
     assert bob.presented == ["refresh-of-bob"]
     assert process(bob).current().access_token == "access-101"
     refuses(process(ada).current)
-    # What Ada's own process has in hand is hers, and is used to its end.
+    # Ada's own process uses its token until it expires.
     assert first.current() == token
     clock.go_on(7200)
     refuses(first.current)
@@ -111,7 +111,7 @@ def test_a_new_login_of_the_same_user_is_adopted_for_all_processes(
 ) -> None:
     before, worker = process(ada), process(ada)
     worker.current()
-    # Where a person logs in, nothing is configured.
+    # After a login by a person, nothing is configured.
     person = Authority(first=None)
     process(person).adopt({"access_token": "of-a-login", "refresh_token": "r", "expires_in": 3600})
     for keeper in (before, process(ada), process(person)):
@@ -133,7 +133,7 @@ def test_a_newly_configured_login_can_be_adopted_over_a_valid_grant(
     adopted = process(newly).adopt({"refresh_token": "refresh-of-a-new-login"})
     assert adopted.access_token == "access-51"
     assert process(newly).current() == adopted
-    # The process with the old configuration may be the other user's.
+    # The process with the old configuration may belong to the other user.
     refuses(process(ada).current)
 
 
@@ -186,7 +186,7 @@ def test_a_refused_process_does_not_restore_the_token_of_another_user(
     process(ada).current()
     keeper = process(bob)
     refuses(keeper.current)
-    shelf.slot = None  # somebody made room
+    shelf.slot = None  # the file was deleted
     assert keeper.current().access_token == "access-101"
 
 

@@ -1,4 +1,4 @@
-"""What passes between the keeper and its sources and stores: frozen, and nothing shows a secret."""
+"""The values between keeper, sources and stores: frozen, and without secrets in their repr."""
 
 from __future__ import annotations
 
