@@ -1,4 +1,4 @@
-"""Any body is sent again whole, or not at all."""
+"""Every body is replayed in full, or not at all."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def chunks_of(data: bytes, size: int = 50_000):
 
 
 def sent(payload) -> bytes:
-    """What urllib3 would send."""
+    """The bytes that urllib3 would send."""
     chunks = urllib3.util.request.body_to_chunks(payload, "POST", 16384).chunks
     return b"".join(c.encode() if isinstance(c, str) else bytes(c) for c in chunks or ())
 
 
-# --- What repeats as it is
+# --- Repeatable bodies
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_mapped_file_is_read_like_a_file(tmp_path):
 
 
 class Iterables:
-    """Many shapes of one body of pieces, each to be read only once."""
+    """Bodies of many types with the same pieces, each of which can be read only once."""
 
     @staticmethod
     def generator(pieces):
@@ -180,7 +180,7 @@ class Iterables:
     @staticmethod
     def endless_looking(pieces):
         class Once:
-            """Gives itself to each who iterates, so the second finds it empty."""
+            """Its own iterator, so that a second iteration finds it empty."""
 
             def __init__(self) -> None:
                 self.left = deque(pieces)
@@ -216,7 +216,7 @@ class Pieces(Reader):
 
 
 def begin(payload, stop: int, size: int) -> bytes:
-    """Send up to ``stop`` chunks, and go away in the middle."""
+    """Send up to ``stop`` chunks, then stop in the middle."""
     if hasattr(payload, "read"):
         return b"".join(payload.read(size) for _ in range(stop))
     chunks = iter(payload)
@@ -267,7 +267,7 @@ def test_beyond_the_limit_no_incomplete_body_is_sent(pieces, shape, stops, limit
 
 
 def attempt(payload, stop: int) -> tuple[bytes, Exception | None]:
-    """Send up to ``stop`` chunks: what was sent, and the error that ended it."""
+    """Send up to ``stop`` chunks; return what was sent, and the error that ended it."""
     chunks = iter(lambda: payload.read(7), b"") if hasattr(payload, "read") else iter(payload)
     received = b""
     try:
@@ -289,7 +289,7 @@ def test_an_error_of_the_source_is_raised_again_at_the_same_position(pieces, sha
     class Broken(Pieces):
         def read(self, size: int = -1) -> bytes | str:
             if not self.left and not self.raised:
-                self.raised = True  # and then it looks exhausted, as a generator does
+                self.raised = True  # afterwards it looks exhausted, like a generator
                 raise error
             return super().read(size)
 
@@ -484,7 +484,7 @@ def test_a_recorder_seeks_only_backwards():
 
 
 class Uploads:
-    """Takes uploads, and does with each what its script says.
+    """Takes uploads, and answers each as its script says.
 
     ``early``: 401 after a first part of the body, and close.  ``late``: 401 after all of it.
     ``reset``: no answer at all.  ``take``: 200.

@@ -1,4 +1,4 @@
-"""Challenges: what the grammar allows, what servers send instead, and the laws."""
+"""Challenges: the grammar, invalid fields of real servers, and properties."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def basic(**params: str) -> Challenge:
     return Challenge("basic", params)
 
 
-# --- what the grammar allows -------------------------------------------------------------------
+# --- the grammar -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_folded_line_is_white_space() -> None:
     assert parse_challenges('Bearer realm="a",\r\n error="e"') == [bearer(realm="a", error="e")]
 
 
-# --- what servers send instead -----------------------------------------------------------------
+# --- invalid fields ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_invalid_fields_are_parsed_as_far_as_possible(
     assert parse_challenges(value) == challenges
 
 
-# --- laws --------------------------------------------------------------------------------------
+# --- properties----------------------------------------------------------------------------------
 
 names = st.text(TCHARS, min_size=1, max_size=8)
 spaces = st.text(" \t", max_size=3)
@@ -175,7 +175,7 @@ def quoted(text: str, escape_all: bool) -> str:
 
 @st.composite
 def params(draw: st.DrawFn) -> tuple[str, str, str]:
-    """A parameter as it is written, its name and its value."""
+    """A parameter as text, its name and its value."""
     name = draw(names)
     equals = f"{draw(spaces)}={draw(spaces)}"
     if draw(booleans):
@@ -196,7 +196,7 @@ def written_challenges(draw: st.DrawFn) -> tuple[str, Challenge]:
     pieces: list[str] = [scheme, gap]
     for text, _, _ in written:
         pieces += [text, draw(commas)]
-    # The last comma may be there or not.
+    # The last comma is optional.
     if draw(booleans) and written:
         pieces.pop()
     return "".join(pieces), Challenge(scheme.lower(), {n.lower(): v for _, n, v in written})

@@ -1,4 +1,4 @@
-"""Adapters for every session of the process: who is signed, through what, and until when."""
+"""Installed adapters: which requests are signed, by which transport, and until when."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def session() -> Iterator[requests.Session]:
         yield session
 
 
-# --- who is signed -----------------------------------------------------------------------------
+# --- signed requests ---------------------------------------------------------------------------
 
 
 class Sender(HTTPAdapter):
-    """Tells that it has sent."""
+    """Records that it has sent a request."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -74,7 +74,7 @@ class Sender(HTTPAdapter):
 
 
 class OwnLookup(requests.Session):
-    """Never looks at what is mounted."""
+    """Ignores mounted adapters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Wrapper(BaseAdapter):
 
 
 class Forwarding(requests.Session):
-    """Overrides both methods, and calls those of its base."""
+    """Overrides both methods and calls those of its base class."""
 
     def get_adapter(self, url: str) -> BaseAdapter:
         return Wrapper(super().get_adapter(url))
@@ -172,7 +172,7 @@ def test_no_spelling_of_a_url_leads_outside_the_prefix(server: TokenServer, tail
     assert all("authorization" not in each.headers for each in server.requests)
 
 
-# --- through what ------------------------------------------------------------------------------
+# --- the transport -----------------------------------------------------------------------------
 
 
 def test_the_adapter_of_the_session_sends_the_request(
@@ -306,7 +306,7 @@ def test_a_token_function_may_send_requests_under_its_own_prefix(
     assert server.stats.renewals == 2
 
 
-# --- until when --------------------------------------------------------------------------------
+# --- uninstalling ------------------------------------------------------------------------------
 
 
 def test_adapters_can_be_uninstalled_in_any_order() -> None:
@@ -384,7 +384,7 @@ def test_a_patch_over_ours_stays_after_uninstall(
         assert requests.get(f"{server.api_url}2").ok
         uninstall()
         assert requests.Session.send is traced
-    # What the other put back is ours from before: it does nothing.
+    # The restored method is our earlier one, which has no effect.
     assert requests.get(f"{server.api_url}3").status_code == 401
     assert [url[-1] for url in sent] == ["1", "2"]
     assert requests.Session.send is ours
@@ -413,7 +413,7 @@ def test_mocks_over_and_under_an_installation_work(server: TokenServer) -> None:
             mock.get(url)
             requests.get(url)
             assert mock.calls[0].request.headers["Authorization"] == "Bearer made-up"
-        # This one takes the place of all adapters, ours included.
+        # This mock replaces all adapters, including ours.
         with requests_mock.Mocker() as mocker:
             mocker.get(url, text="mocked")
             assert requests.get(url).text == "mocked"

@@ -19,7 +19,7 @@ from tokenadapter.testing import TokenServer
 
 
 class Own(HTTPAdapter):
-    """What a session has of its own: keeps what it was asked for, and sends nothing."""
+    """The session's own adapter: records requests, and sends nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def test_an_adapter_mounted_later_sends_the_request(session: requests.Session, o
 
 
 def test_the_adapter_for_signed_requests_comes_first(session: requests.Session) -> None:
-    """So it waits for no look at the other spellings."""
+    """So it is not delayed by other spellings."""
     adapter = adapter_for("https://api.example.com/v1").mount(session)
     assert next(iter(session.adapters.values())) is adapter
 

@@ -1,4 +1,4 @@
-"""Which URLs a token may go to: the tricks one by one, then the laws."""
+"""Which URLs may get a token: known tricks, then properties."""
 
 from __future__ import annotations
 
@@ -503,7 +503,7 @@ def test_mounts_replace_an_adapter_mounted_with_a_slash() -> None:
     assert session.get_adapter("https://api.example.com/v1/x") is ours
 
 
-# --- the laws ------------------------------------------------------------------------------------
+# --- properties ----------------------------------------------------------------------------------
 
 PIECES = st.sampled_from(
     ["/", "/", "/", "..", "..", ".", "a", "a", "b", "v1", "V1", ";", ";x=1", "\\", "?", "#", "@",
@@ -540,7 +540,7 @@ def prepared_if_possible(url: str) -> requests.PreparedRequest:
 
 
 def connection(request: requests.PreparedRequest) -> tuple[str, str, int | None]:
-    """Where requests would connect to; asked of its own adapter, which opens no socket yet."""
+    """Where requests would connect to, by its own adapter, which opens no socket yet."""
     adapter = HTTPAdapter()
     pool = adapter.get_connection_with_tls_context(request, verify=False)
     adapter.close()
@@ -576,7 +576,7 @@ READINGS = (
 
 
 def readings(path: str, most: int = 3000) -> set[str]:
-    """What the servers on the way may make of a path, each doing any of these things in turn."""
+    """The paths that servers may derive from a path by any of these transformations."""
     found, new = {path}, {path}
     while new and len(found) < most:
         new = {read(form) for form in new for read in READINGS} - found
@@ -629,7 +629,7 @@ def test_no_text_makes_covers_raise(prefix: Prefix, text: str) -> None:
 
 
 def normalised(text: str) -> str:
-    """What a lenient server may take for ASCII in a text."""
+    """A text with the ASCII that a lenient server may read in it."""
     return unicodedata.normalize("NFKC", text).replace("\u3002", ".")
 
 

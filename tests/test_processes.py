@@ -1,4 +1,4 @@
-"""What the processes that share a file do together: real ones, spawned and forked."""
+"""Real processes, spawned and forked, that share a file."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_forked_child_does_not_present_a_refresh_token_that_its_parent_has_spe
         finally:
             os._exit(code)
     second = keeper.renew(first)
-    # The record, and with it that the first refresh token was spent: only the parent knows better.
+    # The record and the hash of the first refresh token are lost; only the parent remembers them.
     shutil.rmtree(Path(target[3]).parent)
     os.write(tell, b"!")
     assert os.waitpid(child, 0)[1] == 0

@@ -1,4 +1,4 @@
-"""A response can be looked at, or drained, and nobody can tell."""
+"""Reading a response ahead, or draining it, has no visible effect."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Server:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
-            # Or a piece waits for the client's word that it has the piece before.
+            # Or a piece waits until the client has the previous piece.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.sockets.append(connection)
             thread = threading.Thread(target=self.answer, args=[connection])
@@ -83,12 +83,12 @@ class Server:
                     if b"Connection: close" in script[0]:
                         return
             except OSError:
-                return  # the client went away
+                return  # the client disconnected
 
 
 @pytest.fixture
 def session() -> Iterator[requests.Session]:
-    """One connection only, so that one that is not given back stops the next request."""
+    """A single connection, so that a connection that is not returned blocks the next request."""
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(pool_maxsize=1, pool_block=True))
         yield session
@@ -273,7 +273,7 @@ def test_json_in_a_legacy_encoding_is_parsed(session):
 
 
 def test_an_endless_stream_is_passed_to_the_caller_unchanged(session):
-    """Chunk by chunk, as it would have been, not once a whole block is there."""
+    """Chunk by chunk, not only after a whole block."""
     go_on = threading.Event()
     first = head("Transfer-Encoding: chunked") + b"64\r\n" + b"x" * 100 + b"\r\n"
     with Server([first, go_on, b"3\r\nend\r\n0\r\n\r\n"]) as server:
@@ -404,7 +404,7 @@ def test_a_response_that_was_set_aside_frees_its_connection_and_can_be_read(
         jar = RequestsCookieJar()
         extract_cookies_to_jar(jar, response.request, response.raw)
         assert jar.get_dict() == {"a": "1"}
-        # Where its pieces ended when they came from the network is lost.
+        # The boundaries of network packets are lost.
         ours = WAYS[way](response)
         assert ours == plain or b"".join(ours) == b"".join(plain) != b""
 

@@ -1,4 +1,4 @@
-"""A session that exists already is signed under a prefix, and is put back as it was."""
+"""An existing session is signed under a prefix, and can be restored."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_adapter_mounted_before_sends_the_request(
     assert server.stats.api_requests == 4
     (key,) = adapter.poolmanager.pools.keys()
     assert adapter.poolmanager.pools[key].num_requests == 4
-    # For others, its retries are as they were.
+    # Its retries are unchanged for other requests.
     assert adapter.max_retries is retries
     server.fail_next(401, endpoint="public", count=2)
     assert session.get(f"{server.public_url}x").ok

@@ -1,4 +1,4 @@
-"""Which of several adapters signs a request, and that none signs a token request."""
+"""Which of several adapters signs a request; none signs a token request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a hop of urllib3 ends, and what becomes of it on the way through an adapter."""
+"""The destination of a hop of urllib3, and its way through an adapter."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ def test_unchanged_headers_keep_their_form() -> None:
     changed.url = "https://elsewhere.example.com/y?token=1"
     with pytest.raises(NotSent):
         Hop(pool, request, "/x", headers, send, {}).send(changed)
-    assert sent[0] == "/y?token=1"  # the connection leads where it leads
+    assert sent[0] == "/y?token=1"  # the connection has a fixed destination
     assert list(sent[1].items()) == [
         ("X-Twice", "a"),
         ("X-Twice", "b"),
         ("X-Case", "c"),
         ("X-New", "n"),
     ]
-    # A copy, as urllib3 makes one, is known too.
+    # A copy, as urllib3 makes, is recognised too.
     assert type(sent[1]) is type(sent[1].copy()) is Sent

@@ -1,4 +1,4 @@
-"""Bare urllib3: each hop is signed, renewed for and replayed by itself, and otherwise as it was."""
+"""Bare urllib3: each hop is signed and replayed separately, and otherwise unchanged."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def port_of(server: TokenServer) -> int:
 
 
 def to_api(server: TokenServer) -> list[Request]:
-    """What was asked but for tokens."""
+    """All requests but token requests."""
     return [request for request in server.requests if request.path != "/token"]
 
 
@@ -106,7 +106,7 @@ def test_a_manager_signs_renews_and_replays(server: TokenServer, http: TokenPool
     assert (answer.status, answer.json()["length"]) == (200, 4)
     assert (server.stats.renewals, server.stats.api_requests) == (2, 3)
     assert http.keeper.stats["Replayed"] == 1
-    # Elsewhere, it is like any other.
+    # Outside the prefix it is like any other manager.
     assert "authorization" not in http.request("GET", f"{server.public_url}x").json()["headers"]
 
 
@@ -144,7 +144,7 @@ def test_a_manager_takes_the_settings_of_adapter_and_pool_manager(server: TokenS
 
 
 class Reader:
-    """Can be read but once, and has no position."""
+    """Can be read only once, and has no position."""
 
     def __init__(self, content: bytes) -> None:
         self.file = io.BytesIO(content)
@@ -190,7 +190,7 @@ def test_bodies_are_replayed_unchanged(
     body = BODIES[kind](tmp_path / "body")
     answer = http.request("POST", f"{server.api_url}x", body=body, preload_content=preload)
     assert answer.json()["sha256"] == hashlib.sha256(b"x" * 60_000).hexdigest()
-    # Both requests, and as they would go out without us.
+    # Both requests, as they are without us.
     refused, accepted = to_api(server)
     assert (refused.status, accepted.status) == (401, 200)
     again = BODIES[kind](tmp_path / "body")
@@ -237,7 +237,7 @@ def test_the_response_is_like_that_of_urllib3(
     assert answer.json()["path"] == "/api/x"
     answer.release_conn()
     pool = http.connection_from_url(server.api_url)
-    # The refusal has given its connection back: there was one all the time.
+    # The refusal has returned its connection, so a single one was used.
     assert (pool.num_connections, pool.num_requests) == (1, 2)
     assert pool.pool is not None
     assert pool.pool.qsize() == 1
@@ -320,7 +320,7 @@ def test_verdicts_are_the_same_as_for_requests(server: TokenServer) -> None:
             server.fail_next(200, endpoint="api", body={"ok": False})
             server.fail_next(200, endpoint="api", body={"ok": True})
             answer = http.request("GET", f"{server.api_url}x", preload_content=preload)
-            # It read the answer, and left it to be read.
+            # It read the response, which is still readable.
             assert answer.json() == {"ok": True}
         old, new = authorizations(server)[-2:]
         assert old != new
@@ -346,7 +346,7 @@ def test_retries_do_not_repeat_a_refused_token(server: TokenServer, where: str) 
             401,
             200,
         ]
-        # Elsewhere they do, also after a redirect, if this release of urllib3 has them do so.
+        # Outside the prefix they do, also after a redirect, if this release of urllib3 does so.
         there = f"{server.api_url}redirect?to={server.public_url}x"
         headers = {"Authorization": f"Bearer {http.keeper.current().access_token}"}
         with PoolManager(**settings) as plain:
@@ -435,7 +435,7 @@ def test_errors_are_token_errors_and_urllib3_errors(server: TokenServer) -> None
             assert type(error).__name__ == "ReauthRequired"
             assert error.reason == "invalid_grant"
             assert error.request.url == f"{server.api_url}x"
-            # Where it arose, too.
+            # In the source as well.
             assert {"with_token", "_obtain"} <= {entry.name for entry in caught.traceback}
 
 
@@ -466,7 +466,7 @@ def other() -> Iterator[TokenServer]:
 @pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize("header", ["Authorization", "X-Token"])
 def test_each_hop_is_compared_with_the_prefix(status: int, bare: bool, header: str) -> None:
-    """Out of it and into it, with the header that urllib3 strips and with others."""
+    """Redirects out of the prefix and into it, with the header that urllib3 strips and others."""
     with TokenServer(header=header) as server:
         origin = "" if bare else server.url
         target = HTTPConnectionPool("127.0.0.1", port_of(server)) if bare else PoolManager()
@@ -491,7 +491,7 @@ def test_each_hop_is_compared_with_the_prefix(status: int, bare: bool, header: s
 def test_redirects_of_a_bare_pool_are_those_of_urllib3(
     server: TokenServer, other: TokenServer, preload: bool
 ) -> None:
-    """Followed, counted, refused and left as without us: the same calls with and without."""
+    """The same calls are followed, counted and refused as without us."""
 
     waited: list[int] = []
 
@@ -598,7 +598,7 @@ def test_no_path_of_a_pool_leads_outside_the_prefix(
 def test_a_host_header_with_another_host_gets_no_token(
     server: TokenServer, pool: HTTPConnectionPool, host: str, is_signed: bool, spelling: str
 ) -> None:
-    """Behind the address that the connection leads to, it may be routed to somebody else."""
+    """The server at the address may route the request to another host."""
     retrofit(pool, server.api_url, fixed("secret"))
     host = host.format(port=port_of(server))
     pool.request("GET", "/api/x", headers={spelling: host})
@@ -627,7 +627,7 @@ def test_a_token_for_this_machine_is_not_sent_through_a_proxy(
             with pytest.raises(UnsafeTarget, match="A proxy could read the token") as caught:
                 manager.request("GET", f"{server.api_url}x")
             assert isinstance(caught.value, HTTPError)
-            # Nothing else is kept from it.
+            # Other requests are sent.
             assert manager.request("GET", f"{server.public_url}x").status == 200
         assert authorizations(server) == [None]
         with retrofit(manager, server.api_url, client(server), allow_http=True):
@@ -635,7 +635,7 @@ def test_a_token_for_this_machine_is_not_sent_through_a_proxy(
             server.expire_now()
             assert manager.request("POST", f"{server.api_url}x", body=b"x").status == 200
             if kind is Proxy:
-                # As without us: a pool to a proxy is asked for other hosts on purpose only.
+                # As without us: a pool to a proxy gets requests for other hosts only on purpose.
                 pool = manager.connection_from_url(server.api_url)
                 with pytest.raises(urllib3.exceptions.HostChangedError):
                     pool.urlopen("GET", f"{server.api_url}x")
@@ -659,7 +659,7 @@ def test_requests_through_a_tunnel_use_the_tls_settings_of_the_pool(tmp_path: Pa
             assert manager.request("GET", f"{server.api_url}x").status == 200
             server.expire_now()
             assert manager.request("PUT", f"{server.api_url}x", body=b"x").status == 200
-        # The proxy has seen nothing but where the tunnel leads.
+        # The proxy has seen only the target of the tunnel.
         assert {method for method, _ in proxy.requested} == {"CONNECT"}
         assert not any(b"uthorization" in head for head in proxy.heads)
         with PoolManager(retries=False) as manager:
@@ -712,7 +712,7 @@ def test_an_existing_manager_and_its_pools_are_retrofitted(server: TokenServer) 
             assert old.request("GET", "/api/x").status == 200
             assert manager.request("GET", f"{server.api_url}x").status == 200
             manager.clear()
-            # Pools that are made meanwhile, and one that the manager has dropped.
+            # Pools created meanwhile, and one that the manager has dropped.
             new = manager.connection_from_url(server.api_url)
             assert new is not old
             assert new.request("GET", "/api/x").status == 200
@@ -774,7 +774,7 @@ def test_a_retrofit_can_be_undone_while_a_request_is_in_progress(
         fitted.undo()
         assert type(pool) is HTTPConnectionPool
     thread.join()
-    # It ends as it began: retried, refused, renewed for, replayed.
+    # The request in progress is still retried, refused, renewed and replayed.
     assert answers == [200]
 
 

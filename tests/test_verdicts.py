@@ -1,4 +1,4 @@
-"""Verdicts: which refusals a new token can help, and what a response asks for beyond one."""
+"""Verdicts: which refusals a new token cures, and which responses require a step-up."""
 
 from __future__ import annotations
 

@@ -13,17 +13,17 @@ import os
 __all__ = ["display_name", "has_died", "is_elsewhere", "this_process"]
 
 # By process ID: a forked child inherits this, and needs a name of its own.
-_NAMES: dict[int, str] = {}
+_NAMES_BY_PID: dict[int, str] = {}
 
 
 def this_process() -> str:
     """The name of this process, which no other process has."""
     pid = os.getpid()
-    name = _NAMES.get(pid)
+    name = _NAMES_BY_PID.get(pid)
     if name is None:
         namespace = _namespace()
         start = (namespace and _start_of(str(pid))) or os.urandom(6).hex()
-        name = _NAMES[pid] = f"{_host()}:{pid}:{start}:{namespace}:{_boot()}"
+        name = _NAMES_BY_PID[pid] = f"{_host()}:{pid}:{start}:{namespace}:{_boot()}"
     return name
 
 

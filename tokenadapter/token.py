@@ -25,15 +25,15 @@ __all__ = ["Token", "fingerprint", "header_value"]
 
 # A longer lifetime is a mistake (a date, milliseconds) or means "for ever".  Either way it does not
 # say when the token expires.
-_LONGEST = 10 * 365 * 86_400.0
+_LONGEST_LIFETIME = 10 * 365 * 86_400.0
 # A number beyond this (as a timestamp, the year 5138) does not count seconds but milliseconds.
-_FURTHEST = 1e11
+_LATEST_TIMESTAMP = 1e11
 
 # A shorter secret may occur in other texts by chance.
 _SHORTEST_SECRET = 8
 
 # The fields of a token response that describe the token itself; all others are extras.
-_KNOWN = frozenset(
+_FIELDS = frozenset(
     {
         "access_token",
         "token_type",
@@ -129,7 +129,7 @@ class Token:
             expires_at = _jwt_expiry(access_token, issued_at)
         else:
             expires_at = _checked_time("expires_at", expires_at)
-        others = {key: value for key, value in (extras or {}).items() if key not in _KNOWN}
+        others = {key: value for key, value in (extras or {}).items() if key not in _FIELDS}
         put = object.__setattr__
         put(self, "access_token", access_token)
         put(self, "token_type", token_type or "Bearer")
@@ -153,7 +153,7 @@ class Token:
         :raises ValueError: if there is no usable ``access_token``.
         """
         lifetime = _seconds(response.get("expires_in"))
-        if lifetime is not None and 0 < lifetime <= _LONGEST:
+        if lifetime is not None and 0 < lifetime <= _LONGEST_LIFETIME:
             return cls._read(response, requested_at, requested_at + lifetime)
         return cls._read(response, requested_at, None)
 
@@ -304,7 +304,7 @@ def _check_secret(name: str, value: str) -> None:
 def _checked_time(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not abs(value) < _FURTHEST:
+    if not abs(value) < _LATEST_TIMESTAMP:
         raise ValueError(f"{name} is not a POSIX timestamp in seconds")
     return float(value)
 
@@ -321,7 +321,7 @@ def _seconds(value: object) -> float | None:
         seconds = float(value)
     except (ValueError, OverflowError):
         return None
-    return seconds if abs(seconds) < _FURTHEST else None
+    return seconds if abs(seconds) < _LATEST_TIMESTAMP else None
 
 
 def _scope(value: object) -> str | None:
@@ -352,4 +352,4 @@ def _jwt_expiry(access_token: str, requested_at: float) -> float | None:
         if issued_at is None or issued_at >= expires_at:
             return None
         expires_at = requested_at + expires_at - issued_at
-    return expires_at if expires_at - requested_at <= _LONGEST else None
+    return expires_at if expires_at - requested_at <= _LONGEST_LIFETIME else None

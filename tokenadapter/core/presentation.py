@@ -44,7 +44,7 @@ _SAVE_ATTEMPTS_FOR: Final = 5.0
 # Characters of JSON.  Some stores could not save a larger token.
 _LARGEST_TOKEN: Final = 1 << 18
 # Characters of the scope and the type of a token whose JSON is too large.
-_LONGEST_TEXT: Final = 4096
+_LONGEST_FIELD: Final = 4096
 # Characters of an error that are saved in the record.
 _LONGEST_CAUSE: Final = 2000
 
@@ -175,8 +175,8 @@ class Presenter:
         self._journal.emit("ExtrasDropped", token=token.fingerprint)
         return token.replace(
             extras=None,
-            scope=token.scope and token.scope[:_LONGEST_TEXT],
-            token_type=token.token_type[:_LONGEST_TEXT],
+            scope=token.scope and token.scope[:_LONGEST_FIELD],
+            token_type=token.token_type[:_LONGEST_FIELD],
         )
 
     def _compare_scope(self, token: Token) -> None:

@@ -74,15 +74,15 @@ _DISTRUST_REMEMBERED = 600.0
 _REPLACED_REMEMBERED = 3600.0
 _REPLACED_KEPT = 8
 # The least difference in seconds between two times that must be in order.
-_LATER = 0.001
+_LEAST_DIFFERENCE = 0.001
 # Seconds by which a clock may appear to go back, since two reads of it are not simultaneous.
 _SLACK = 1.0
 # Texts that errors, logs and the command show.  A program that can write to the store could make
 # them look like several lines.  The causes that we write are one line, and shorter than the limit.
 _SHOWN = frozenset({"cause", "error", "process", "reason"})
-_LONGEST_TEXT = 1000
+_LONGEST_SHOWN_TEXT = 1000
 # No number in a record is this large.
-_FURTHEST = 1e12
+_LARGEST_NUMBER = 1e12
 _NUMBERS = frozenset({"first_sent", "attempt", "until", "at", "set_at", "duration", "step"})
 
 
@@ -540,7 +540,7 @@ _KEYS = frozenset(Record.__annotations__) - {"others"}
 
 def _after(time: float, now: float) -> float:
     # Later than *time* even if the clock was set back, or that of another machine is behind.
-    return max(now, time + _LATER)
+    return max(now, time + _LEAST_DIFFERENCE)
 
 
 def _intent(fields: Mapping[str, Any]) -> Intent:
@@ -552,11 +552,11 @@ def _intent(fields: Mapping[str, Any]) -> Intent:
 def _made(kind: Any, fields: Mapping[str, Any]) -> Any:
     fields = {name: value for name, value in fields.items() if name in kind.__annotations__}
     for name, value in fields.items():
-        is_number = isinstance(value, (int, float)) and abs(value) < _FURTHEST
+        is_number = isinstance(value, (int, float)) and abs(value) < _LARGEST_NUMBER
         if is_number != (name in _NUMBERS):
             raise TypeError(name)
         if name in _SHOWN and isinstance(value, str):
-            fields[name] = one_line(value, _LONGEST_TEXT)
+            fields[name] = one_line(value, _LONGEST_SHOWN_TEXT)
     return kind(**fields)
 
 

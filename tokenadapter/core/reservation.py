@@ -26,7 +26,7 @@ __all__ = ["Reservations"]
 _BELIEVED: Final = 5.0
 # Seconds between the first glimpses; later a tenth of the time waited so far.  Each glimpse takes
 # time from the process that renews.
-_PAUSE: Final = 0.005
+_FIRST_PAUSE: Final = 0.005
 
 _Settle: TypeAlias = Callable[[View, View], Outcome | None]
 _Reservation: TypeAlias = AbstractContextManager[object]
@@ -147,7 +147,7 @@ class Reservations:
             is_over = outcome is not None or reservation is not None or now >= end
             if is_over or self._is_renewing() or self._is_idle(view, first):
                 return view, outcome, reservation
-            pause = min(max(_PAUSE, (now - began) / 10), self._slot.store.poll[1])
+            pause = min(max(_FIRST_PAUSE, (now - began) / 10), self._slot.store.poll[1])
             runtime.sleep(min(pause, end - now))
 
     def _is_idle(self, view: View, first: View) -> bool:

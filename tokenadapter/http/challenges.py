@@ -22,7 +22,7 @@ class Challenge(NamedTuple):
 
 # No quantifier backtracks, and no attempt reads beyond the end of the next word or quoted string,
 # so the time is linear in the length.
-_PIECE = re.compile(
+_ELEMENT = re.compile(
     r"""
       # A scheme begins a list element.  A name before an equals sign is not a scheme: commas
       # separate parameters as well as challenges.
@@ -51,7 +51,7 @@ def parse_challenges(value: str) -> list[Challenge]:
     """
     challenges: list[Challenge] = []
     params: dict[str, str] = {}
-    for piece in _PIECE.finditer(value):
+    for piece in _ELEMENT.finditer(value):
         if scheme := piece["scheme"]:
             params = {}
             challenges.append(Challenge(scheme.lower(), params, piece["token68"]))

@@ -16,7 +16,7 @@ from .wire import Answer, BadRequest, Head, Wire, json_answer
 
 _LOG_LIMIT = 20_000
 # Where the bodies are small, and what a test wants to see.
-_KEPT = ("token", "login", "revoke")
+_STORES_BODY = ("token", "login", "revoke")
 
 
 class Service:
@@ -81,7 +81,7 @@ class Service:
         for piece in wire.body(head):
             digest.update(piece)
             length += len(piece)
-            if endpoint in _KEPT:
+            if endpoint in _STORES_BODY:
                 kept += piece
         is_json = "json" in head.headers.get("content-type", "")
         return Request(

@@ -15,7 +15,7 @@ from threading import Event
 from typing import Any, NamedTuple
 
 _LINE_LIMIT = 65536
-_PIECE = 65536
+_READ_SIZE = 65536
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -107,7 +107,7 @@ class Wire:
 
     def wait_for_end(self) -> None:
         """Return when the client has closed the connection or the listener has shut it down."""
-        while self._file.read1(_PIECE):
+        while self._file.read1(_READ_SIZE):
             pass
 
     def _line(self) -> str:
@@ -118,7 +118,7 @@ class Wire:
 
     def _take(self, size: int) -> Iterator[bytes]:
         while size > 0:
-            piece = self._file.read1(min(size, _PIECE))
+            piece = self._file.read1(min(size, _READ_SIZE))
             if not piece:
                 raise ConnectionAbortedError
             size -= len(piece)

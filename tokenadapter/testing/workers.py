@@ -47,7 +47,7 @@ ROUNDS = 10
 :func:`take_in_rounds`."""
 
 # Seconds after which a forked child is ended by the kernel.
-_LONGEST = 60
+_CHILD_LIFETIME = 60
 
 
 def in_threads(work: Callable[[int], object], numbers: Sequence[int]) -> None:
@@ -91,7 +91,7 @@ def succeeds_in_child(check: Callable[[], bool]) -> bool:
     if child == 0:
         code = 1
         try:
-            signal.alarm(_LONGEST)
+            signal.alarm(_CHILD_LIFETIME)
             code = 0 if check() else 1
         except BaseException:  # noqa: BLE001  (the child must not become a second test run)
             traceback.print_exc()
