@@ -116,7 +116,7 @@ def test_after_losing_its_lock_a_holder_is_still_the_only_one_to_present(
                     pass
             else:
                 assert client.delete(lock)
-            with pytest.raises(LockTimeout, match="awaited the answer to a renewal"):
+            with pytest.raises(LockTimeout, match="waited for the answer to a renewal"):
                 keeper.current()
             assert server.stats.token_requests == 1
         process.send_signal(signal.SIGCONT)
@@ -168,7 +168,7 @@ def test_after_a_declared_grace_a_holder_that_is_stopped_still_keeps_its_refresh
             end = found.document["intent"]["first_sent"] + GRACE
             while keeper.store.load().now < end:
                 pass
-            with pytest.raises(LockTimeout, match="awaited the answer to a renewal"):
+            with pytest.raises(LockTimeout, match="waited for the answer to a renewal"):
                 keeper.current()
         process.send_signal(signal.SIGCONT)
         assert process.wait(30) == 0
