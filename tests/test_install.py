@@ -447,10 +447,10 @@ def test_a_forked_child_can_install_and_send(server: TokenServer) -> None:
     script = """
 import os, sys, requests
 from tokenadapter import ClientCredentials, TokenAdapter, install, uninstall
-from tokenadapter.clients.signers import changing
+from tokenadapter.clients.signers import change_lock
 api, token_url = sys.argv[1:]
 install(TokenAdapter(api, ClientCredentials(token_url, client_id="client", client_secret="secret")))
-with changing():  # as if another thread were installing
+with change_lock():  # as if another thread were installing
     child = os.fork()
     if not child:
         uninstall()

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from tokenadapter import ClientCredentials, Token, TokenAdapter
-from tokenadapter.clients.signers import Signer, choose, sorted_out
+from tokenadapter.clients.signers import Signer, choose, split_settings
 
 
 def over(prefix: str, source: Any = lambda previous: "made-up") -> Signer:
@@ -81,4 +81,4 @@ def test_requests_of_a_token_function_get_no_token() -> None:
 def test_settings_are_split_into_adapter_and_transport() -> None:
     ours = {"store": None, "verdict": None, "header": "X", "on_refresh": None, "allow_http": True}
     others = {"inner": requests.adapters.HTTPAdapter(), "max_retries": 3, "retries": 1, "prefix": 1}
-    assert sorted_out({**ours, **others}) == (ours, others)
+    assert split_settings({**ours, **others}) == (ours, others)

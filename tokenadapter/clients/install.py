@@ -19,7 +19,7 @@ from requests.adapters import BaseAdapter
 
 from tokenadapter.clients.prefix import Lookout
 from tokenadapter.clients.requests import TokenAdapter
-from tokenadapter.clients.signers import Signer, changing, choose, log_near_miss
+from tokenadapter.clients.signers import Signer, change_lock, choose, log_near_miss
 
 __all__ = ["install", "installed", "uninstall"]
 
@@ -105,7 +105,7 @@ class _Installation:
         self._methods = _Method("get_adapter", _get_adapter), _Method("send", _send)
 
     def add(self, signers: Sequence[Signer], *, stay: bool = False) -> None:
-        with changing():
+        with change_lock():
             self.signers += tuple(signers)
             if stay:
                 self._staying += tuple(signers)
@@ -113,7 +113,7 @@ class _Installation:
                 method.put()
 
     def remove(self, signers: Sequence[Signer]) -> None:
-        with changing():
+        with change_lock():
             self.signers = tuple(one for one in self.signers if one not in signers)
             self._staying = tuple(one for one in self._staying if one not in signers)
             for method in () if self.signers else self._methods:

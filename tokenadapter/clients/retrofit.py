@@ -16,7 +16,7 @@ from requests.exceptions import InvalidSchema
 
 from tokenadapter.clients.prefix import plain, watched
 from tokenadapter.clients.requests import TokenAdapter
-from tokenadapter.clients.signers import changing, sorted_out
+from tokenadapter.clients.signers import change_lock, split_settings
 from tokenadapter.late_imports import late
 from tokenadapter.spelling import check_names
 from tokenadapter.values import parameters
@@ -53,7 +53,7 @@ def retrofit(
     :raises TypeError: if *target* is not supported, or a setting is unknown.
     :raises UnsafeTarget: if a token must not go to *prefix*.
     """
-    ours, others = sorted_out(settings)
+    ours, others = split_settings(settings)
     check_names("retrofit", others, parameters(TokenAdapter) or others)
     if others:
         raise TypeError(
@@ -103,7 +103,7 @@ class _Mounts:
     def __init__(self, session: Session, adapter: TokenAdapter) -> None:
         self._session = ref(session)
         url = f"{adapter.prefix}/"
-        with changing():
+        with change_lock():
             before = plain(session.adapters)
             adapter.around(_transport(session, url)).mount(session)
             self._mine: dict[str, BaseAdapter] = {}
@@ -128,7 +128,7 @@ class _Mounts:
         session = self._session()
         if session is None:
             return
-        with changing():
+        with change_lock():
             layers = _LAYERS[session]
             layers.remove(self)
             adapters = plain(session.adapters)

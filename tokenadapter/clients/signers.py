@@ -10,7 +10,7 @@ from typing import Any
 from tokenadapter.clients.prefix import own_urls, resource
 from tokenadapter.clients.requests import TokenAdapter
 
-__all__ = ["Signer", "changing", "choose", "log_near_miss", "own_settings", "sorted_out"]
+__all__ = ["Signer", "adapter_settings", "change_lock", "choose", "log_near_miss", "split_settings"]
 
 
 class Signer:
@@ -64,19 +64,19 @@ def _is_asked(adapter: TokenAdapter) -> bool:
     return getattr(adapter.keeper.grant, "asked_by", None) == get_ident()
 
 
-def changing() -> Lock:
+def change_lock() -> Lock:
     """The lock for changes of the signers.  Requests read them once and need no lock."""
     return _Shared.lock
 
 
-def own_settings() -> set[str]:
+def adapter_settings() -> set[str]:
     """The names of a token adapter's settings, without those of the transport."""
     return (TokenAdapter.__init__.__kwdefaults__ or {}).keys() - {"inner"}
 
 
-def sorted_out(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split *settings* into those of a token adapter and those of the transport."""
-    known = own_settings()
+    known = adapter_settings()
     ours = {name: value for name, value in settings.items() if name in known}
     return ours, {name: settings[name] for name in settings.keys() - known}
 

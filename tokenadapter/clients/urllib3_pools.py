@@ -16,7 +16,7 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager
 from urllib3.poolmanager import PoolKey
 
 from tokenadapter.clients.requests import TokenAdapter
-from tokenadapter.clients.signers import Signer, changing, own_settings, sorted_out
+from tokenadapter.clients.signers import Signer, adapter_settings, change_lock, split_settings
 from tokenadapter.clients.urllib3_hop import with_token
 from tokenadapter.spelling import check_names, kind_of
 
@@ -62,10 +62,10 @@ class TokenPoolManager(PoolManager):
         headers: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:
-        ours, others = sorted_out(settings)
+        ours, others = split_settings(settings)
         # urllib3 would reject a wrong name only at the first request.
         of_pools = {field.removeprefix("key_") for field in PoolKey._fields}
-        check_names(type(self).__name__, others, of_pools | own_settings())
+        check_names(type(self).__name__, others, of_pools | adapter_settings())
         adapter = TokenAdapter(prefix, source, store=store, **ours)
         self.prefix: str = adapter.prefix
         self.keeper: TokenKeeper = adapter.keeper
@@ -90,7 +90,7 @@ def fit(target: object, adapter: TokenAdapter) -> Callable[[], None]:
             f"pool, not {kind_of(target)}"
         )
     signer = Signer(adapter)
-    with changing():
+    with change_lock():
         _add(target, signer)
         # New pools are adapted from now on; adapt the existing ones.
         for pool in _pools(target):
@@ -103,7 +103,7 @@ def _undo(target: ref[PoolManager | HTTPConnectionPool], signer: Signer) -> None
     signer.is_off = True  # also for pools that the manager has dropped
     found = target()
     if found is not None:
-        with changing():
+        with change_lock():
             for fitted in (found, *_pools(found)):
                 _remove(fitted, signer)
 
