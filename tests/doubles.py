@@ -1,10 +1,10 @@
-"""A machine, a store and a grant that tests can steer."""
+"""A runtime, a store and a grant that tests control."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenadapter.core.runtime import Runtime
 from tokenadapter.errors import ReauthRequired, StoreError
@@ -13,7 +13,7 @@ from tokenadapter.token import Token
 
 
 class Clockwork(Runtime):
-    """A machine whose clocks stand still until they are told to go on.  Its threads are real."""
+    """A runtime whose clocks move only when a test moves them.  Its threads are real."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now
@@ -51,8 +51,30 @@ class Clockwork(Runtime):
         self.ticks += seconds
 
 
+LOST = StoreError("The answer got lost.")
+
+
+class Save(NamedTuple):
+    """The arguments of a save."""
+
+    tag: str
+    expected: str | None
+    ttl: float | None
+
+
 class Shelf:
-    """A store in this process, which several keepers can share as processes share a file."""
+    """A store in this process, which several keepers can share as processes share a file.
+
+    :ivar ahead: by how many seconds the clock of the store is ahead.
+    :ivar takes: how many seconds a load or a save takes.
+    :ivar told_after: which part of a load has passed when the store reads its clock.
+    :ivar failing: whether a step fails, by its name.
+    :ivar next: the effects of the next saves: whether each writes, and its answer or error.
+    :ivar writes: the documents that were written.
+    :ivar saves: the arguments of all saves.
+    :ivar spent: the hashes that :meth:`remember_spent` was given.
+    :ivar remembered: those calls, with whether each was for good.
+    """
 
     is_copy = False
     lock_ends_with_holder = True
@@ -60,10 +82,13 @@ class Shelf:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.ahead = 0.0
+        self.ahead = self.takes = self.told_after = 0.0
         self.slot: tuple[Document, str] | None = None
-        self.notes: set[str] = set()
+        self.spent: set[str] = set()
+        self.remembered: list[tuple[str, bool]] = []
         self.writes: list[Document] = []
+        self.saves: list[Save] = []
+        self.next: list[tuple[bool, bool | StoreError]] = []
         self.failing: Callable[[str], bool] = lambda step: False
         self.holder: ShelfLock | None = None
         self.guard = threading.Lock()  # guards slot and holder
@@ -75,15 +100,32 @@ class Shelf:
         if self.failing(name):
             raise StoreError(f"{name} fails in this test")
 
+    def _pass(self, seconds: float) -> None:
+        if seconds:
+            assert isinstance(self.runtime, Clockwork)
+            self.runtime.go_on(seconds)
+
     def load(self) -> Snapshot:
         self._step("load")
-        now = self.runtime.wall() + self.ahead
-        return Snapshot(*(self.slot or (None, None)), now)
+        self._pass(self.takes * self.told_after)
+        snapshot = Snapshot(*(self.slot or (None, None)), self.runtime.wall() + self.ahead)
+        self._pass(self.takes * (1 - self.told_after))
+        return snapshot
 
     def save(
         self, document: Document, *, tag: str, expected: str | None, ttl: float | None
     ) -> bool:
         self._step("save")
+        self.saves.append(Save(tag, expected, ttl))
+        self._pass(self.takes)
+        is_written, answer = self.next.pop(0) if self.next else (True, None)
+        if is_written:
+            is_saved = self._save(document, tag, expected)
+        if isinstance(answer, StoreError):
+            raise answer
+        return is_saved if answer is None else answer
+
+    def _save(self, document: Document, tag: str, expected: str | None) -> bool:
         with self.guard:
             if (self.slot[1] if self.slot else None) not in (expected, tag):
                 return False
@@ -99,10 +141,11 @@ class Shelf:
 
     def remember_spent(self, note: str, *, for_good: bool) -> None:
         self._step("remember_spent")
-        self.notes.add(note)
+        self.spent.add(note)
+        self.remembered.append((note, for_good))
 
     def was_spent(self, note: str) -> bool:
-        return note in self.notes
+        return note in self.spent
 
 
 class ShelfLock:
@@ -125,9 +168,9 @@ class ShelfLock:
 
 
 class Authority:
-    """An authorization server with rotation and reuse detection, and the grant that asks it.
+    """An authorization server with rotation and reuse detection, and its grant.
 
-    ``script`` holds what happens instead of an answer, one item a presentation: an exception to
+    ``script`` has what happens instead of an answer, one item per presentation: an exception to
     raise, or ``None`` for an answer; with ``("lost", exception)`` the server rotates first.
     """
 

@@ -17,7 +17,7 @@ Process = Callable[..., TokenKeeper]
 
 @pytest.fixture
 def process(shelf: Shelf, clock: Clockwork, authority: Authority) -> Process:
-    """Each has a keeper of its own, and all share the store."""
+    """Each process has its own keeper, and all share the store."""
 
     def new(source: Any = authority, **settings: Any) -> TokenKeeper:
         return TokenKeeper(source, shelf, runtime=clock, **settings)
@@ -37,7 +37,7 @@ def log_in(authority: Authority) -> str:
     return authority.live
 
 
-def test_what_it_brings_is_a_new_beginning_for_all(
+def test_adopting_a_refresh_token_starts_a_new_grant_for_all_processes(
     process: Process, shelf: Shelf, authority: Authority
 ) -> None:
     keeper, other = process(), process()
@@ -65,7 +65,7 @@ def test_what_it_brings_is_a_new_beginning_for_all(
         errors.RefreshTemporarilyFailed("No answer."),
     ],
 )
-def test_any_failure_leaves_what_is_stored(
+def test_any_failure_keeps_the_stored_token(
     failure: errors.TokenError,
     process: Process,
     shelf: Shelf,
@@ -83,7 +83,7 @@ def test_any_failure_leaves_what_is_stored(
     assert process().current().access_token == "access-2"
 
 
-def test_while_it_is_presented_the_stored_token_stays_with_an_intent(
+def test_during_the_presentation_the_stored_token_stays_beside_an_intent(
     process: Process, shelf: Shelf, authority: Authority
 ) -> None:
     before = process().current()
@@ -97,15 +97,17 @@ def test_while_it_is_presented_the_stored_token_stays_with_an_intent(
     assert during.intent.credential == digest(during.salt, "refresh_token", login)
 
 
-def test_one_that_was_spent_is_not_presented(process: Process, authority: Authority) -> None:
+def test_a_spent_refresh_token_is_not_presented(process: Process, authority: Authority) -> None:
     keeper = process()
     keeper.current()
-    with pytest.raises(errors.RefreshConfigError, match="was spent by an earlier renewal"):
+    with pytest.raises(errors.RefreshConfigError, match="was already spent by an earlier renewal"):
         keeper.adopt({"refresh_token": "refresh-0"})
     assert authority.presented == ["refresh-0"]
 
 
-def test_one_that_was_refused_may_be_tried_again(process: Process, authority: Authority) -> None:
+def test_a_refused_refresh_token_can_be_adopted_again(
+    process: Process, authority: Authority
+) -> None:
     keeper = process()
     keeper.current()
     login = log_in(authority)
@@ -119,7 +121,7 @@ def test_one_that_was_refused_may_be_tried_again(process: Process, authority: Au
     assert keeper.renew(renewed).access_token == "access-103"
 
 
-def test_what_is_held_does_not_hold_a_person_up(process: Process, authority: Authority) -> None:
+def test_a_backoff_does_not_delay_an_adoption(process: Process, authority: Authority) -> None:
     keeper = process()
     token = keeper.current()
     authority.script = [errors.RefreshTemporarilyFailed("503", processed=False, retry_after=60)]
@@ -129,7 +131,7 @@ def test_what_is_held_does_not_hold_a_person_up(process: Process, authority: Aut
 
 
 @pytest.mark.parametrize("grace", [0.0, 30.0])
-def test_the_answer_that_another_awaits_is_awaited_first(
+def test_an_adoption_waits_for_an_answer_that_another_process_awaits(
     grace: float, process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
 ) -> None:
     authority.grace = grace
@@ -140,13 +142,13 @@ def test_the_answer_that_another_awaits_is_awaited_first(
     before = Record.from_document(document)
     waiter = Waiter("another", clock.now + 3)
     key = digest(before.salt, "refresh_token", "refresh-1")
-    shelf.slot = before.presenting(key, clock.now, waiter).to_document(), tag
+    shelf.slot = before.with_intent(key, clock.now, waiter).to_document(), tag
     began = clock.now
     process().adopt({"refresh_token": log_in(authority)})
     assert clock.now >= began + 3
 
 
-def test_a_token_that_cannot_be_saved_at_once_is_saved_later(
+def test_a_failing_save_of_an_adoption_is_retried(
     process: Process, shelf: Shelf, authority: Authority
 ) -> None:
     process().current()
@@ -163,13 +165,13 @@ def test_a_token_that_cannot_be_saved_at_once_is_saved_later(
 
 
 def lose_lock_to_a_renewal(shelf: Shelf, clock: Clockwork) -> None:
-    """The store forgets who has the lock, and somebody else renews what is stored."""
+    """The store loses the lock, and another process renews the stored token."""
     token = Token("theirs", refresh_token="theirs", issued_at=clock.now)
     shelf.holder = None
-    shelf.slot = record(shelf).minted(token, {}, clock.now).to_document(), "9-theirs"
+    shelf.slot = record(shelf).with_new_token(token, {}, clock.now).to_document(), "9-theirs"
 
 
-def test_what_it_brings_replaces_what_others_have_renewed_meanwhile(
+def test_an_adoption_replaces_a_token_that_another_process_renewed_meanwhile(
     process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
 ) -> None:
     keeper = process()
@@ -182,7 +184,7 @@ def test_what_it_brings_replaces_what_others_have_renewed_meanwhile(
     assert authority.presented == ["refresh-0", login]
 
 
-def test_what_another_has_adopted_meanwhile_is_not_presented_again(
+def test_a_refresh_token_that_another_process_adopted_meanwhile_is_not_presented_again(
     process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
 ) -> None:
     keeper = process()
@@ -192,17 +194,17 @@ def test_what_another_has_adopted_meanwhile_is_not_presented_again(
     def another_adopts() -> None:
         token = Token("theirs", refresh_token="theirs", issued_at=clock.now)
         shelf.holder = None
-        adopted = record(shelf).minted(token, {}, clock.now, spent_hash(login), begins=True)
+        adopted = record(shelf).with_new_token(token, {}, clock.now, spent_hash(login), begins=True)
         shelf.slot = adopted.to_document(), "9-theirs"
 
     authority.asking = another_adopts
-    with pytest.raises(errors.RefreshConfigError, match="was spent by an earlier renewal"):
+    with pytest.raises(errors.RefreshConfigError, match="was already spent by an earlier renewal"):
         keeper.adopt({"refresh_token": login})
     assert keeper.renew(before).access_token == "theirs"
     assert authority.presented == ["refresh-0", login]
 
 
-def test_what_it_brings_is_saved_although_the_store_was_emptied_meanwhile(
+def test_an_adoption_is_saved_even_if_the_store_was_emptied_meanwhile(
     process: Process, shelf: Shelf, authority: Authority
 ) -> None:
     login = log_in(authority)
@@ -213,7 +215,7 @@ def test_what_it_brings_is_saved_although_the_store_was_emptied_meanwhile(
 
 
 @pytest.mark.parametrize("failing", ["remember_spent", ""])
-def test_it_does_not_undo_a_logout_that_came_meanwhile(
+def test_an_adoption_does_not_undo_a_logout_made_meanwhile(
     failing: str, process: Process, shelf: Shelf, authority: Authority
 ) -> None:
     keeper, other = process(), process()
@@ -226,13 +228,13 @@ def test_it_does_not_undo_a_logout_that_came_meanwhile(
         shelf.failing = lambda step: step == failing
 
     authority.asking = log_out
-    with pytest.raises(errors.RefreshConfigError, match="was spent by an earlier renewal"):
+    with pytest.raises(errors.RefreshConfigError, match="was already spent by an earlier renewal"):
         keeper.adopt({"refresh_token": login})
     assert record(shelf).token is None
     assert authority.presented == ["refresh-0", login]
 
 
-def test_it_is_not_presented_again_after_an_answer_that_got_lost(
+def test_an_adopted_refresh_token_is_not_presented_again_after_a_lost_answer(
     process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
 ) -> None:
     keeper = process()
@@ -246,7 +248,7 @@ def test_it_is_not_presented_again_after_an_answer_that_got_lost(
     assert keeper.renew(before).access_token == "theirs"
 
 
-def test_a_function_is_given_it_as_that_of_the_token_before(process: Process) -> None:
+def test_a_function_gets_the_adopted_refresh_token_in_the_previous_token(process: Process) -> None:
     given: list[str | None] = []
 
     def source(previous: Token | None) -> dict[str, str]:
@@ -259,7 +261,7 @@ def test_a_function_is_given_it_as_that_of_the_token_before(process: Process) ->
     assert given == [None, "of-a-login"]
 
 
-def test_a_source_that_presents_none_says_so(process: Process) -> None:
+def test_a_source_without_refresh_tokens_refuses_an_adoption(process: Process) -> None:
     with pytest.raises(ValueError, match="the source presents no refresh token"):
         process(Machinist()).adopt({"refresh_token": "r"})
 
@@ -267,7 +269,7 @@ def test_a_source_that_presents_none_says_so(process: Process) -> None:
 @pytest.mark.parametrize(
     ("given", "kind"), [(5, TypeError), ("caf\u00e9", ValueError), ("a\nb", ValueError)]
 )
-def test_what_cannot_be_one_is_not_presented(
+def test_an_invalid_refresh_token_is_not_presented(
     given: Any, kind: type[Exception], process: Process, authority: Authority
 ) -> None:
     with pytest.raises(kind, match="refresh_token"):
@@ -276,6 +278,6 @@ def test_what_cannot_be_one_is_not_presented(
 
 
 @pytest.mark.parametrize("given", [{}, {"refresh_token": ""}, {"refresh_token": None}])
-def test_a_mapping_without_either_is_refused(given: Any, process: Process) -> None:
+def test_a_mapping_without_any_token_is_refused(given: Any, process: Process) -> None:
     with pytest.raises(ValueError, match="access_token"):
         process().adopt(given)

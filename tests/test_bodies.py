@@ -1,4 +1,4 @@
-"""Any body is sent again whole, or not at all."""
+"""Every body is replayed in full, or not at all."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def chunks_of(data: bytes, size: int = 50_000):
 
 
 def sent(payload) -> bytes:
-    """What urllib3 would send."""
+    """The bytes that urllib3 would send."""
     chunks = urllib3.util.request.body_to_chunks(payload, "POST", 16384).chunks
     return b"".join(c.encode() if isinstance(c, str) else bytes(c) for c in chunks or ())
 
 
-# --- What repeats as it is
+# --- Repeatable bodies
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def sent(payload) -> bytes:
     ],
     ids=lambda body: type(body).__name__,
 )
-def test_what_repeats_by_itself_is_sent_as_it_is(body):
+def test_a_repeatable_body_is_not_wrapped(body):
     prepared = prepare(body, limit=LIMIT)
     assert prepared.payload is body
     assert not prepared.one_shot
@@ -93,7 +93,7 @@ def test_what_repeats_by_itself_is_sent_as_it_is(body):
     prepared.close()
 
 
-def test_a_seekable_body_is_rewound_to_where_it_stood(tmp_path):
+def test_a_seekable_body_is_rewound_to_its_start_position(tmp_path):
     (tmp_path / "body").write_bytes(b"skipped" + BIG)
     with (tmp_path / "body").open("rb") as file:
         for body in (file, io.BytesIO(b"skipped" + BIG)):
@@ -106,7 +106,7 @@ def test_a_seekable_body_is_rewound_to_where_it_stood(tmp_path):
             assert sent(prepared.payload) == BIG
 
 
-def test_a_text_file_is_rewound_to_where_it_stood(tmp_path):
+def test_a_text_file_is_rewound_to_its_start_position(tmp_path):
     (tmp_path / "body").write_text("skipped\nzwölf\n" * 3, encoding="utf-8")
     with (tmp_path / "body").open(encoding="utf-8") as file:
         file.readline()
@@ -117,7 +117,7 @@ def test_a_text_file_is_rewound_to_where_it_stood(tmp_path):
         assert first.startswith("zwölf\n".encode())
 
 
-def test_a_text_file_that_cannot_tell_is_recorded(tmp_path):
+def test_a_text_file_without_a_position_is_recorded(tmp_path):
     (tmp_path / "body").write_text("skipped\nzwölf\n" * 3, encoding="utf-8")
     with (tmp_path / "body").open(encoding="utf-8") as file:
         next(file)  # which disables tell()
@@ -137,7 +137,7 @@ def test_a_file_that_changed_its_size_is_not_sent_again(tmp_path, change):
         prepared = prepare(file, limit=LIMIT)
         sent(prepared.payload)
         path.write_bytes(change)
-        with pytest.raises(NotReplayable, match="changed its size"):
+        with pytest.raises(NotReplayable, match="size of the file changed"):
             prepared.rewind()
 
 
@@ -149,14 +149,14 @@ def test_a_file_that_was_closed_is_not_sent_again(tmp_path):
         prepared.rewind()
 
 
-def test_a_body_closed_before_fails_as_it_would_without_us():
+def test_a_body_closed_before_sending_fails_as_without_us():
     body = io.BytesIO(b"body")
     body.close()
     with pytest.raises(ValueError, match="closed file"):
         sent(prepare(body, limit=LIMIT).payload)
 
 
-def test_a_mapped_file_is_drawn_like_a_file(tmp_path):
+def test_a_mapped_file_is_read_like_a_file(tmp_path):
     (tmp_path / "body").write_bytes(b"skipped" + BIG)
     with (tmp_path / "body").open("rb") as file, mmap(file.fileno(), 0, prot=PROT_READ) as body:
         body.seek(7)
@@ -171,7 +171,7 @@ def test_a_mapped_file_is_drawn_like_a_file(tmp_path):
 
 
 class Iterables:
-    """Many shapes of one body of pieces, each to be drawn but once."""
+    """Bodies of many types with the same pieces, each of which can be read only once."""
 
     @staticmethod
     def generator(pieces):
@@ -180,7 +180,7 @@ class Iterables:
     @staticmethod
     def endless_looking(pieces):
         class Once:
-            """Gives itself to each who iterates, so the second finds it empty."""
+            """Its own iterator, so that a second iteration finds it empty."""
 
             def __init__(self) -> None:
                 self.left = deque(pieces)
@@ -216,7 +216,7 @@ class Pieces(Reader):
 
 
 def begin(payload, stop: int, size: int) -> bytes:
-    """Send up to ``stop`` chunks, and go away in the middle."""
+    """Send up to ``stop`` chunks, then stop in the middle."""
     if hasattr(payload, "read"):
         return b"".join(payload.read(size) for _ in range(stop))
     chunks = iter(payload)
@@ -249,7 +249,7 @@ def test_the_last_full_sending_is_the_whole_body(pieces, shape, stops, memory, b
 
 
 @given(bodies, shapes, st.lists(st.integers(0, 8)), small)
-def test_past_the_limit_nothing_less_is_sent(pieces, shape, stops, limit):
+def test_beyond_the_limit_no_incomplete_body_is_sent(pieces, shape, stops, limit):
     whole = joined(pieces)
     prepared = prepare(shape(pieces), limit=limit + 1)
     for stop in stops:
@@ -267,7 +267,7 @@ def test_past_the_limit_nothing_less_is_sent(pieces, shape, stops, limit):
 
 
 def attempt(payload, stop: int) -> tuple[bytes, Exception | None]:
-    """Send up to ``stop`` chunks: what was sent, and the error that ended it."""
+    """Send up to ``stop`` chunks; return what was sent, and the error that ended it."""
     chunks = iter(lambda: payload.read(7), b"") if hasattr(payload, "read") else iter(payload)
     received = b""
     try:
@@ -279,7 +279,7 @@ def attempt(payload, stop: int) -> tuple[bytes, Exception | None]:
 
 
 @given(bodies, st.sampled_from(["iterable", "reader"]), st.lists(st.integers(0, 8)))
-def test_an_error_of_the_source_is_raised_again_at_its_place(pieces, shape, stops):
+def test_an_error_of_the_source_is_raised_again_at_the_same_position(pieces, shape, stops):
     error = OSError("the source broke")
 
     def broken():
@@ -289,7 +289,7 @@ def test_an_error_of_the_source_is_raised_again_at_its_place(pieces, shape, stop
     class Broken(Pieces):
         def read(self, size: int = -1) -> bytes | str:
             if not self.left and not self.raised:
-                self.raised = True  # and then it looks exhausted, as a generator does
+                self.raised = True  # afterwards it looks exhausted, like a generator
                 raise error
             return super().read(size)
 
@@ -317,7 +317,7 @@ def test_an_end_stays_the_end():
     assert sent(prepared.payload) == b"all there was"
 
 
-def test_nothing_is_drawn_before_it_is_asked_for():
+def test_the_source_is_not_read_ahead():
     drawn = []
 
     def source():
@@ -343,7 +343,7 @@ def test_nothing_is_drawn_before_it_is_asked_for():
     assert drawn == ["begun", b"one", b"two"]
 
 
-def test_chunks_stay_the_chunks_of_the_source():
+def test_chunks_of_the_source_are_preserved():
     pieces = [b"one", b"two", bytes(100_000)]
     assert list(prepare(iter(pieces), limit=LIMIT).payload) == pieces
 
@@ -397,7 +397,7 @@ def test_a_length_is_kept_where_there_was_one():
         assert requests.utils.super_len(wrapped(body)) == 0
 
 
-def test_without_a_limit_a_body_is_handed_on_unwrapped():
+def test_with_limit_0_a_body_is_not_wrapped():
     source = chunks_of(BIG)
     prepared = prepare(source, limit=0)
     assert prepared.payload is source
@@ -407,7 +407,7 @@ def test_without_a_limit_a_body_is_handed_on_unwrapped():
     prepared.close()
 
 
-def test_what_cannot_be_sent_fails_as_it_would_without_us():
+def test_a_body_that_cannot_be_sent_fails_as_without_us():
     with pytest.raises(TypeError):
         sent(prepare(5, limit=LIMIT).payload)
     with pytest.raises(TypeError):
@@ -459,7 +459,7 @@ def test_a_body_that_cannot_be_recorded_is_sent_all_the_same(monkeypatch, tmp_pa
     prepared.close()
 
 
-def test_a_full_disk_is_told_at_the_rewind_at_the_latest(monkeypatch):
+def test_a_full_disk_is_reported_at_the_rewind_at_the_latest(monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", partial(Path("/dev/full").open, "w+b"))
     monkeypatch.setattr(recorder, "MEMORY", 10)
     prepared = prepare(iter([b"a few bytes, fewer than are flushed"]), limit=LIMIT)
@@ -469,7 +469,7 @@ def test_a_full_disk_is_told_at_the_rewind_at_the_latest(monkeypatch):
     prepared.close()
 
 
-def test_only_ever_back_to_where_it_was():
+def test_a_recorder_seeks_only_backwards():
     payload = prepare(iter([b"abc", b"def"]), limit=LIMIT).payload
     next(iter(payload))
     assert payload.tell() == 3
@@ -484,7 +484,7 @@ def test_only_ever_back_to_where_it_was():
 
 
 class Uploads:
-    """Takes uploads, and does with each what its script says.
+    """Takes uploads, and answers each as its script says.
 
     ``early``: 401 after a first part of the body, and close.  ``late``: 401 after all of it.
     ``reset``: no answer at all.  ``take``: 200.
@@ -614,7 +614,7 @@ KINDS = {
 
 @pytest.mark.parametrize("length", [True, False], ids=["content-length", "chunked"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_refused_upload_arrives_whole_at_last(kind, length):
+def test_a_refused_upload_is_replayed_in_full(kind, length):
     make, whole = KINDS[kind]
     body = make()
     with Uploads("early", "late", "early", "take") as server, closing(HTTPAdapter()) as adapter:
@@ -632,7 +632,7 @@ def test_retries_of_urllib3_send_the_whole_body_too():
     assert server.received == [hashlib.sha256(BIG).hexdigest()]
 
 
-def test_retries_of_urllib3_do_not_send_less_past_the_limit():
+def test_retries_of_urllib3_send_no_incomplete_body_beyond_the_limit():
     retrying = HTTPAdapter(max_retries=Retry(3, allowed_methods=None))
     with Uploads("reset", "take") as server, closing(retrying) as adapter:
         request = request_of(server.url, chunks_of(BIG))
@@ -642,7 +642,7 @@ def test_retries_of_urllib3_do_not_send_less_past_the_limit():
     assert server.received == []
 
 
-def test_a_refused_upload_past_the_limit_is_not_sent_again():
+def test_a_refused_upload_beyond_the_limit_is_not_replayed():
     with Uploads("late", "take") as server, closing(HTTPAdapter()) as adapter:
         with pytest.raises(NotReplayable):
             send_until_taken(adapter, request_of(server.url, chunks_of(BIG)), len(BIG) - 1)

@@ -1,4 +1,4 @@
-"""Challenges: what the grammar allows, what servers send instead, and the laws."""
+"""Challenges: the grammar, invalid fields of real servers, and properties."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def basic(**params: str) -> Challenge:
     return Challenge("basic", params)
 
 
-# --- what the grammar allows -------------------------------------------------------------------
+# --- the grammar -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def basic(**params: str) -> Challenge:
         ("X-Api.Token_1 a=b", [Challenge("x-api.token_1", {"a": "b"})]),
     ],
 )
-def test_one_challenge(value: str, challenges: list[Challenge]) -> None:
+def test_one_challenge_is_parsed(value: str, challenges: list[Challenge]) -> None:
     assert parse_challenges(value) == challenges
 
 
@@ -83,12 +83,12 @@ def test_one_challenge(value: str, challenges: list[Challenge]) -> None:
         ),
     ],
 )
-def test_several_challenges(value: str, challenges: list[Challenge]) -> None:
+def test_several_challenges_are_parsed(value: str, challenges: list[Challenge]) -> None:
     assert parse_challenges(value) == challenges
 
 
 @pytest.mark.parametrize("token68", ["abc", "abc=", "YII+/w==", "a-._~+/0====", "realm", "realm="])
-def test_token68_stands_in_place_of_parameters(token68: str) -> None:
+def test_a_token68_replaces_the_parameters(token68: str) -> None:
     alone = Challenge("negotiate", {}, token68)
     assert parse_challenges(f"Negotiate {token68}") == [alone]
     assert parse_challenges(f"Negotiate \t{token68} \t") == [alone]
@@ -100,7 +100,7 @@ def test_a_folded_line_is_white_space() -> None:
     assert parse_challenges('Bearer realm="a",\r\n error="e"') == [bearer(realm="a", error="e")]
 
 
-# --- what servers send instead -----------------------------------------------------------------
+# --- invalid fields ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,13 @@ def test_a_folded_line_is_white_space() -> None:
         pytest.param("Bearer realm\xa0=a, x=y", [bearer(x="y")], id="a space of another alphabet"),
     ],
 )
-def test_what_can_be_understood_is(value: str, challenges: list[Challenge]) -> None:
+def test_invalid_fields_are_parsed_as_far_as_possible(
+    value: str, challenges: list[Challenge]
+) -> None:
     assert parse_challenges(value) == challenges
 
 
-# --- laws --------------------------------------------------------------------------------------
+# --- properties----------------------------------------------------------------------------------
 
 names = st.text(TCHARS, min_size=1, max_size=8)
 spaces = st.text(" \t", max_size=3)
@@ -173,7 +175,7 @@ def quoted(text: str, escape_all: bool) -> str:
 
 @st.composite
 def params(draw: st.DrawFn) -> tuple[str, str, str]:
-    """A parameter as it is written, its name and its value."""
+    """A parameter as text, its name and its value."""
     name = draw(names)
     equals = f"{draw(spaces)}={draw(spaces)}"
     if draw(booleans):
@@ -194,14 +196,14 @@ def written_challenges(draw: st.DrawFn) -> tuple[str, Challenge]:
     pieces: list[str] = [scheme, gap]
     for text, _, _ in written:
         pieces += [text, draw(commas)]
-    # The last comma may be there or not.
+    # The last comma is optional.
     if draw(booleans) and written:
         pieces.pop()
     return "".join(pieces), Challenge(scheme.lower(), {n.lower(): v for _, n, v in written})
 
 
 @given(st.lists(st.tuples(written_challenges(), commas), max_size=4))
-def test_what_was_written_by_the_grammar_is_read_as_it_was_meant(
+def test_valid_fields_are_parsed_exactly(
     written: list[tuple[tuple[str, Challenge], str]],
 ) -> None:
     value = "".join(text + comma for (text, _), comma in written)
@@ -215,7 +217,7 @@ def test_what_was_written_by_the_grammar_is_read_as_it_was_meant(
         st.sampled_from(["Bearer", "Basic", " ", ",", "=", '"', "\\", "a", "\n", "é", "error", "/"])
     ).map("".join)
 )
-def test_every_text_is_accepted(value: str) -> None:
+def test_any_text_is_accepted(value: str) -> None:
     for scheme, params, token68 in parse_challenges(value):
         assert scheme
         assert set(scheme) <= set(TCHARS.lower())
@@ -224,7 +226,7 @@ def test_every_text_is_accepted(value: str) -> None:
 
 
 @given(st.text(), written_challenges())
-def test_challenges_stay_readable_before_anything(
+def test_leading_challenges_are_parsed_whatever_follows(
     rest: str, written: tuple[str, Challenge]
 ) -> None:
     assume(not rest.lstrip().startswith("="))  # that would be a parameter called Basic

@@ -1,4 +1,4 @@
-"""What a record allows, and what binds this process alone because it could not be written."""
+"""Which credential a record allows, and failures that could not be saved."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFUSED = ReauthRequired("Refused.")
 
 
 class Keys:
-    """A grant that has what it is given."""
+    """A grant with the given credentials."""
 
     owner = Authority.owner
     client_credential = "me"
@@ -58,7 +58,7 @@ def view_of(slot: Slot, record: Record) -> View:
 # --- hashes ----------------------------------------------------------------------------------
 
 
-def test_a_hash_that_takes_its_time_is_made_once(
+def test_a_slow_hash_is_computed_once(
     slot: Slot, clock: Clockwork, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[tuple[str, str, str]] = []
@@ -72,19 +72,19 @@ def test_a_hash_that_takes_its_time_is_made_once(
     assert [eligibility.digest(record, PASSWORD) for _ in range(3)] == ["hash 1"] * 3
     assert eligibility.digest(record._replace(salt="other"), PASSWORD) == "hash 2"
     assert made == [(record.salt, "password", "s3cr3t"), ("other", "password", "s3cr3t")]
-    # Those of credentials that are long gone are not kept.
+    # Old digests are dropped.
     for number in range(1000):
         eligibility.digest(record, Credential("password", str(number)))
         assert len(eligibility._digests) < 100
 
 
-def test_a_client_is_who_it_is_and_what_it_asks_for_in_whatever_order(
+def test_the_client_hash_depends_on_credential_and_request_in_any_order(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     def hashed(client: str, requested: dict[str, str]) -> str:
         eligibility = choice_of(slot, clock)
         eligibility._grant.client_credential, eligibility._grant.requested = client, requested  # type: ignore[misc]
-        return eligibility.client(record)
+        return eligibility.client_hash(record)
 
     ours = hashed("me", {"scope": "a", "resource": "b"})
     assert ours == hashed("me", {"resource": "b", "scope": "a"})
@@ -92,26 +92,28 @@ def test_a_client_is_who_it_is_and_what_it_asks_for_in_whatever_order(
     assert len({ours, *(hashed(*other) for other in others)}) == 4
 
 
-# --- what binds this process alone -----------------------------------------------------------
+# --- failures that could not be saved --------------------------------------------------------
 
 
-def test_a_hold_of_our_own_binds_whomever_it_is_bound_to_until_there_is_another_token(
+def test_an_unsaved_backoff_applies_until_there_is_another_token(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     eligibility = choice_of(slot, clock)
-    eligibility.back_off_alone(record, Backoff(0.0, 5.0, 3, "somebody", "temporary", None, "Down."))
-    assert eligibility.step_after(record) == 4
+    eligibility.remember_backoff(
+        record, Backoff(0.0, 5.0, 3, "somebody", "temporary", None, "Down.")
+    )
+    assert eligibility.next_step(record) == 4
     clock.go_on(4.9)
     with pytest.raises(RefreshTemporarilyFailed, match=r"^Down"):
         eligibility.raise_if_backing_off(record, 0.0)
     eligibility.raise_if_backing_off(record._replace(token=OTHER), 0.0)
-    assert eligibility.step_after(record) == 1
-    eligibility.raise_if_backing_off(record, 0.0)  # others have renewed since
+    assert eligibility.next_step(record) == 1
+    eligibility.raise_if_backing_off(record, 0.0)  # another process has renewed
 
 
-def test_a_hold_of_our_own_ends(slot: Slot, clock: Clockwork, record: Record) -> None:
+def test_an_unsaved_backoff_ends(slot: Slot, clock: Clockwork, record: Record) -> None:
     eligibility = choice_of(slot, clock)
-    eligibility.back_off_alone(record, Backoff(0.0, 5.0, 3))
+    eligibility.remember_backoff(record, Backoff(0.0, 5.0, 3))
     clock.go_on(5.0)
     eligibility.raise_if_backing_off(record, 0.0)
 
@@ -124,11 +126,11 @@ def refusal(eligibility: Eligibility, view: View) -> str | None:
     return None
 
 
-def test_a_refusal_of_our_own_binds_until_there_is_another_token(
+def test_an_unsaved_refusal_applies_until_there_is_another_token(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     eligibility, view = choice_of(slot, clock, PASSWORD), view_of(slot, record)
-    eligibility.refuse_alone(record, PASSWORD, REFUSED)
+    eligibility.remember_refusal(record, PASSWORD, REFUSED)
     for _ in range(2):
         eligibility.raise_if_backing_off(record, 0.0)
         assert refusal(eligibility, view) == "Refused."
@@ -136,17 +138,17 @@ def test_a_refusal_of_our_own_binds_until_there_is_another_token(
     assert refusal(eligibility, view) is None
 
 
-def test_a_refresh_token_that_was_refused_to_us_stays_dead_until_it_is_pardoned(
+def test_an_unsaved_refusal_of_a_refresh_token_stays_until_it_is_cleared(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     eligibility, view = choice_of(slot, clock, FIRST), view_of(slot, record)
-    eligibility.refuse_alone(record, FIRST, REFUSED)
+    eligibility.remember_refusal(record, FIRST, REFUSED)
     eligibility.raise_if_backing_off(record._replace(token=OTHER), 0.0)
     eligibility.clear_refusals("another refresh token")
     assert refusal(eligibility, view) == "Refused."
     eligibility.clear_refusals("refresh-0")
     assert refusal(eligibility, view) is None
-    eligibility.refuse_alone(record, FIRST, REFUSED)
+    eligibility.remember_refusal(record, FIRST, REFUSED)
     eligibility.clear_refusals()
     assert refusal(eligibility, view) is None
 
@@ -154,19 +156,19 @@ def test_a_refresh_token_that_was_refused_to_us_stays_dead_until_it_is_pardoned(
 # --- which credential ------------------------------------------------------------------------
 
 
-def test_the_first_that_nothing_speaks_against_is_presented(
+def test_the_first_credential_without_an_objection_is_presented(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
     eligibility = choice_of(slot, clock, FIRST, PASSWORD)
     assert eligibility.credential(view_of(slot, record)) is FIRST
-    dead = record.refused(
+    dead = record.with_refusal(
         eligibility.digest(record, FIRST), FIRST.kind, 1.0, error=None, cause="Dead."
     )
     assert eligibility.credential(view_of(slot, dead)) is PASSWORD
 
 
 @pytest.mark.parametrize("stored_first", [True, False])
-def test_of_two_objections_that_to_the_stored_refresh_token_is_told(
+def test_of_two_objections_the_one_to_the_stored_refresh_token_is_raised(
     slot: Slot, clock: Clockwork, record: Record, stored_first: bool
 ) -> None:
     stored = FIRST._replace(secret="refresh-5", first=False)
@@ -174,16 +176,16 @@ def test_of_two_objections_that_to_the_stored_refresh_token_is_told(
     eligibility = choice_of(slot, clock, *order)
     for credential, cause in ((stored, "Stored."), (FIRST, "Configured.")):
         key = eligibility.digest(record, credential)
-        record = record.refused(key, "refresh_token", 1.0, error=None, cause=cause)
+        record = record.with_refusal(key, "refresh_token", 1.0, error=None, cause=cause)
     assert refusal(eligibility, view_of(slot, record)) == "Stored."
 
 
-def test_without_the_store_only_what_spends_nothing_is_presented(
+def test_without_the_store_only_a_credential_that_is_not_spent_is_presented(
     slot: Slot, clock: Clockwork, record: Record
 ) -> None:
-    assert choice_of(slot, clock, FIRST).credential_that_spends_nothing() is None
+    assert choice_of(slot, clock, FIRST).harmless_credential() is None
     eligibility = choice_of(slot, clock, FIRST, PASSWORD)
-    assert eligibility.credential_that_spends_nothing() is PASSWORD
-    eligibility.refuse_alone(record, PASSWORD, REFUSED)
+    assert eligibility.harmless_credential() is PASSWORD
+    eligibility.remember_refusal(record, PASSWORD, REFUSED)
     with pytest.raises(ReauthRequired, match="Refused"):
-        eligibility.credential_that_spends_nothing()
+        eligibility.harmless_credential()

@@ -40,22 +40,22 @@ EVIDENCE: dict[type[TokenError], dict[str, Any]] = {
 every_error = pytest.mark.parametrize("kind", EVIDENCE, ids=lambda kind: kind.__name__)
 
 
-def test_every_error_is_tried_here() -> None:
+def test_every_error_has_a_test_case() -> None:
     assert sorted(kind.__name__ for kind in EVIDENCE) == sorted(errors.__all__)
 
 
 @every_error
-def test_whoever_catches_errors_of_requests_catches_ours(kind: type[TokenError]) -> None:
+def test_every_error_is_a_requests_exception(kind: type[TokenError]) -> None:
     with pytest.raises(requests.RequestException, match=r"^What happened\.$"):
         raise kind("What happened.")
     assert issubclass(kind, TokenError)
 
 
-def test_an_unsaved_token_is_a_trouble_of_the_store() -> None:
+def test_token_not_persisted_is_a_store_error() -> None:
     assert issubclass(TokenNotPersisted, StoreError)
 
 
-def test_an_unsafe_target_is_a_value_error_too() -> None:
+def test_unsafe_target_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="plain http"):
         raise UnsafeTarget("plain http")
 
@@ -78,7 +78,7 @@ COPIES = {
 
 @every_error
 @pytest.mark.parametrize("way", COPIES)
-def test_a_copy_knows_all_that_the_error_knows(kind: type[TokenError], way: str) -> None:
+def test_a_copied_or_pickled_error_has_all_attributes(kind: type[TokenError], way: str) -> None:
     error = kind("What happened.", **EVIDENCE[kind])
     error.add_note("In the test.")
     twin = COPIES[way](error)
@@ -89,7 +89,7 @@ def test_a_copy_knows_all_that_the_error_knows(kind: type[TokenError], way: str)
 
 
 @every_error
-def test_each_thread_raises_a_copy_of_its_own(kind: type[TokenError]) -> None:
+def test_again_returns_a_separate_copy(kind: type[TokenError]) -> None:
     error, cause = kind("What happened."), ValueError("the cause")
     with pytest.raises(kind):
         raise error from cause

@@ -1,4 +1,4 @@
-"""What a token source may be, and what a plain function is taken to present."""
+"""Which objects are token sources, and which credential a function is assumed to present."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def obtain(previous: Token | None) -> str:
     return f"after {previous and previous.access_token}"
 
 
-def test_a_grant_is_taken_as_it_is_even_if_it_can_be_called() -> None:
+def test_a_callable_grant_is_used_as_a_grant() -> None:
     class Both(Authority):
         def __call__(self, previous: Token | None) -> str:
             raise AssertionError
@@ -31,7 +31,7 @@ def test_a_grant_is_taken_as_it_is_even_if_it_can_be_called() -> None:
         assert TokenKeeper(grant).grant is grant
 
 
-def test_a_function_becomes_a_grant_for_whom_it_is_told() -> None:
+def test_a_function_becomes_a_grant_with_the_given_owner() -> None:
     grant = function_grant(obtain, {"user": "me"})
     assert isinstance(grant, Grant)
     assert grant.owner == {"user": "me"}
@@ -40,7 +40,7 @@ def test_a_function_becomes_a_grant_for_whom_it_is_told() -> None:
 
 
 @pytest.mark.parametrize("source", ["s3cr3t", None, {"access_token": "s3cr3t"}])
-def test_what_is_neither_is_refused_by_its_type(source: Any) -> None:
+def test_a_source_of_another_type_is_refused(source: Any) -> None:
     with pytest.raises(TypeError, match=f"not of type {type(source).__name__}$"):
         function_grant(source, {})
 
@@ -53,7 +53,7 @@ def test_a_function_is_given_the_previous_token() -> None:
 
 
 @pytest.mark.parametrize("previous", [None, Token("abc")])
-def test_a_function_spends_nothing_where_there_is_no_refresh_token(previous: Token | None) -> None:
+def test_a_function_without_a_refresh_token_spends_nothing(previous: Token | None) -> None:
     [credential] = FunctionGrant(obtain, {}).credentials(previous)
     assert credential == Credential("function", "", opaque=True)
 
@@ -82,7 +82,7 @@ def test_a_function_is_taken_to_spend_the_refresh_token() -> None:
 
 
 class Source:
-    """A function that fails until somebody corrects it."""
+    """A function that fails until its bug is fixed."""
 
     def __init__(self, fault: Any) -> None:
         self.fault = fault
@@ -106,9 +106,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize("fault", MISTAKES, ids=repr)
-def test_a_mistake_in_a_function_keeps_nobody_waiting_once_it_is_corrected(
-    fault: Any, tmp_path: Path
-) -> None:
+def test_a_bug_in_a_function_causes_no_backoff(fault: Any, tmp_path: Path) -> None:
     source, store = Source(fault), f"file:{tmp_path}/token.json"
     keeper = TokenKeeper(source, store)
     for _ in range(2):
@@ -132,7 +130,7 @@ def test_a_mistake_in_a_function_keeps_nobody_waiting_once_it_is_corrected(
     ],
     ids=repr,
 )
-def test_what_an_outage_leads_to_is_not_taken_for_a_mistake(fault: Any, tmp_path: Path) -> None:
+def test_errors_caused_by_an_outage_are_not_treated_as_bugs(fault: Any, tmp_path: Path) -> None:
     source = Source(fault)
     keeper = TokenKeeper(source, f"file:{tmp_path}/token.json")
     for _ in range(2):
@@ -141,10 +139,10 @@ def test_what_an_outage_leads_to_is_not_taken_for_a_mistake(fault: Any, tmp_path
     assert source.calls == 1
 
 
-def test_a_mistake_after_a_refresh_token_was_presented_leaves_its_fate_open(
+def test_after_a_bug_the_outcome_of_the_presentation_is_unknown(
     tmp_path: Path,
 ) -> None:
-    """It is presented again, and nobody waits for an answer."""
+    """It is presented again, without waiting for an answer."""
     source = Source({"access_token": "a", "refresh_token": "r", "expires_in": 3600})
     keeper = TokenKeeper(source, f"file:{tmp_path}/token.json")
     first = keeper.current()
@@ -158,7 +156,7 @@ def test_a_mistake_after_a_refresh_token_was_presented_leaves_its_fate_open(
     assert "intent" not in (keeper.store.load().document or {})
 
 
-def test_a_mistake_where_the_store_fails_is_not_held_either(tmp_path: Path) -> None:
+def test_a_bug_causes_no_backoff_while_the_store_fails(tmp_path: Path) -> None:
     class Broken(MemoryStore):
         def load(self) -> Any:
             raise StoreError("It is down. Nothing was lost.")
@@ -172,7 +170,7 @@ def test_a_mistake_where_the_store_fails_is_not_held_either(tmp_path: Path) -> N
 
 
 class ClientGrant(Authority):
-    """Spends nothing, and asks *source*."""
+    """A grant that spends nothing and calls *source*."""
 
     def __init__(self, source: Source) -> None:
         super().__init__()
@@ -185,7 +183,7 @@ class ClientGrant(Authority):
         return self.source(previous)
 
 
-def test_telling_a_grant_from_a_function_loads_nothing_dear() -> None:
+def test_distinguishing_a_grant_from_a_function_imports_nothing_expensive() -> None:
     program = (
         "import sys; old = {*sys.modules};"
         "from tokenadapter import TokenKeeper; TokenKeeper(lambda previous: '');"

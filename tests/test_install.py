@@ -1,4 +1,4 @@
-"""Adapters for every session of the process: who is signed, through what, and until when."""
+"""Installed adapters: which requests are signed, by which transport, and until when."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def session() -> Iterator[requests.Session]:
         yield session
 
 
-# --- who is signed -----------------------------------------------------------------------------
+# --- signed requests ---------------------------------------------------------------------------
 
 
 class Sender(HTTPAdapter):
-    """Tells that it has sent."""
+    """Records that it has sent a request."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -74,7 +74,7 @@ class Sender(HTTPAdapter):
 
 
 class OwnLookup(requests.Session):
-    """Never looks at what is mounted."""
+    """Ignores mounted adapters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Wrapper(BaseAdapter):
 
 
 class Forwarding(requests.Session):
-    """Overrides both methods, and calls those of its base."""
+    """Overrides both methods and calls those of its base class."""
 
     def get_adapter(self, url: str) -> BaseAdapter:
         return Wrapper(super().get_adapter(url))
@@ -107,7 +107,7 @@ class Forwarding(requests.Session):
         return super().send(request, **kwargs)
 
 
-def test_module_level_calls_and_sessions_made_before_and_after(
+def test_module_level_calls_and_all_sessions_are_signed(
     server: TokenServer, session: requests.Session
 ) -> None:
     with installed(signed(server)):
@@ -124,7 +124,7 @@ def test_module_level_calls_and_sessions_made_before_and_after(
 
 
 @pytest.mark.parametrize("kind", [OwnLookup, Forwarding])
-def test_sessions_with_methods_of_their_own(
+def test_sessions_that_override_methods_are_signed(
     server: TokenServer, kind: type[requests.Session]
 ) -> None:
     Wrapper.seen = ()
@@ -140,7 +140,7 @@ def test_sessions_with_methods_of_their_own(
         assert Wrapper.seen == ((True, False),) * 3
 
 
-def test_a_session_on_which_a_mock_has_left_its_own_lookup(
+def test_a_session_with_a_mocked_get_adapter_is_signed(
     server: TokenServer, session: requests.Session
 ) -> None:
     with requests_mock.Mocker() as mock:
@@ -151,7 +151,7 @@ def test_a_session_on_which_a_mock_has_left_its_own_lookup(
         assert session.get(f"{server.api_url}x").ok
 
 
-def test_others_are_left_alone(server: TokenServer, session: requests.Session) -> None:
+def test_other_requests_are_left_alone(server: TokenServer, session: requests.Session) -> None:
     with installed(signed(server)):
         assert session.get_adapter(server.public_url) is session.adapters["http://"]
         answer = session.get(f"{server.public_url}x")
@@ -164,7 +164,7 @@ def test_others_are_left_alone(server: TokenServer, session: requests.Session) -
 @pytest.mark.parametrize(
     "tail", ["../public/x", "%2e%2e/public/x", "..%2Fpublic", "..;/public/x", "%5C..%5Cpublic"]
 )
-def test_no_spelling_leads_out_of_the_prefix(server: TokenServer, tail: str) -> None:
+def test_no_spelling_of_a_url_leads_outside_the_prefix(server: TokenServer, tail: str) -> None:
     with installed(TokenAdapter(server.api_url, fixed("secret-token"))), requests.Session() as ours:
         request = requests.Request("GET", server.public_url).prepare()
         request.url = server.api_url + tail
@@ -172,10 +172,10 @@ def test_no_spelling_leads_out_of_the_prefix(server: TokenServer, tail: str) -> 
     assert all("authorization" not in each.headers for each in server.requests)
 
 
-# --- through what ------------------------------------------------------------------------------
+# --- the transport -----------------------------------------------------------------------------
 
 
-def test_the_adapter_of_the_session_does_the_sending(
+def test_the_adapter_of_the_session_sends_the_request(
     server: TokenServer, session: requests.Session
 ) -> None:
     sender = Sender(max_retries=Retry(2, status_forcelist=[503], backoff_factor=0))
@@ -188,7 +188,7 @@ def test_the_adapter_of_the_session_does_the_sending(
     assert [request.headers["Authorization"][:14] for request in sender.sent] == ["Bearer access-"]
 
 
-def test_retries_repeat_no_401_of_ours_and_those_of_others(
+def test_retries_repeat_a_401_only_outside_the_prefix(
     server: TokenServer, session: requests.Session
 ) -> None:
     retries = Retry(1, status_forcelist=[401, 503], backoff_factor=0, raise_on_status=False)
@@ -206,7 +206,7 @@ def test_retries_repeat_no_401_of_ours_and_those_of_others(
         assert session.get(f"{server.public_url}x").ok
 
 
-def test_an_adapter_that_is_no_http_adapter(session: requests.Session) -> None:
+def test_an_adapter_that_is_no_http_adapter_is_used(session: requests.Session) -> None:
     mock = requests_mock.Adapter()
     mock.register_uri("GET", "https://api.example.com/x", text="there")
     session.mount("https://", mock)
@@ -215,7 +215,7 @@ def test_an_adapter_that_is_no_http_adapter(session: requests.Session) -> None:
     assert mock.last_request.headers["Authorization"] == "Bearer made-up"
 
 
-def test_a_token_adapter_of_the_session_goes_first(
+def test_a_mounted_token_adapter_takes_precedence(
     server: TokenServer, session: requests.Session
 ) -> None:
     own = TokenAdapter(f"{server.api_url}own/", fixed("own")).mount(session)
@@ -230,7 +230,7 @@ def test_a_token_adapter_of_the_session_goes_first(
     assert sent == ["Bearer own", "Bearer installed", "Bearer installed"]
 
 
-def test_the_longest_prefix_signs_and_of_equals_the_last() -> None:
+def test_the_longest_prefix_signs_and_among_equals_the_last() -> None:
     def sent(url: str) -> str:
         with responses.RequestsMock() as mock:
             mock.get(url)
@@ -270,7 +270,7 @@ def test_the_own_call_of_legacy_code_to_the_token_url_is_left_untouched(
     assert {request.headers["authorization"][:6] for request in server.requests[:2]} == {"Basic "}
 
 
-def test_a_token_request_gets_no_token_of_a_neighbour(server: TokenServer) -> None:
+def test_a_token_request_gets_no_token_of_another_adapter(server: TokenServer) -> None:
     """Nor a legacy call to it, which its own adapter would not cover at all."""
     neighbour = TokenAdapter(server.url, fixed("neighbour"))
     form = {"grant_type": "client_credentials"}
@@ -280,7 +280,7 @@ def test_a_token_request_gets_no_token_of_a_neighbour(server: TokenServer) -> No
 
 
 @pytest.mark.parametrize("inline", [False, True])
-def test_what_a_function_asks_under_its_own_prefix_does_not_recurse(
+def test_a_token_function_may_send_requests_under_its_own_prefix(
     server: TokenServer, inline: bool
 ) -> None:
     form = {"grant_type": "client_credentials"}
@@ -306,10 +306,10 @@ def test_what_a_function_asks_under_its_own_prefix_does_not_recurse(
     assert server.stats.renewals == 2
 
 
-# --- until when --------------------------------------------------------------------------------
+# --- uninstalling ------------------------------------------------------------------------------
 
 
-def test_install_and_uninstall_in_any_order() -> None:
+def test_adapters_can_be_uninstalled_in_any_order() -> None:
     one, two = (TokenAdapter(f"https://{name}.example.com/", fixed(name)) for name in "ab")
 
     def covered(session: requests.Session) -> str:
@@ -343,7 +343,7 @@ def test_install_and_uninstall_in_any_order() -> None:
         assert covered(session) == "+-"
 
 
-def test_blocks_that_end_in_another_order_than_they_began(server: TokenServer) -> None:
+def test_overlapping_blocks_can_end_in_any_order(server: TokenServer) -> None:
     first, second = installed(signed(server)), installed(signed(server))
     first.__enter__()
     second.__enter__()
@@ -364,7 +364,7 @@ def test_a_block_that_fails_undoes_itself(server: TokenServer) -> None:
     assert (requests.Session.get_adapter, requests.Session.send) == PLAIN
 
 
-def test_what_others_put_over_ours_stays_when_ours_goes(
+def test_a_patch_over_ours_stays_after_uninstall(
     server: TokenServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[str] = []
@@ -384,7 +384,7 @@ def test_what_others_put_over_ours_stays_when_ours_goes(
         assert requests.get(f"{server.api_url}2").ok
         uninstall()
         assert requests.Session.send is traced
-    # What the other put back is ours from before: it does nothing.
+    # The restored method is our earlier one, which has no effect.
     assert requests.get(f"{server.api_url}3").status_code == 401
     assert [url[-1] for url in sent] == ["1", "2"]
     assert requests.Session.send is ours
@@ -392,7 +392,7 @@ def test_what_others_put_over_ours_stays_when_ours_goes(
     uninstall()
 
 
-def test_what_others_put_back_under_ours_is_mended_by_the_next_install(
+def test_the_next_install_repairs_a_method_that_was_restored(
     server: TokenServer,
 ) -> None:
     with installed(signed(server)):
@@ -401,7 +401,7 @@ def test_what_others_put_back_under_ours_is_mended_by_the_next_install(
             assert requests.get(f"{server.api_url}x").ok
 
 
-def test_mocks_over_and_under_an_installation(server: TokenServer) -> None:
+def test_mocks_over_and_under_an_installation_work(server: TokenServer) -> None:
     url = "https://api.example.com/x"
     adapter = TokenAdapter("https://api.example.com/", fixed("made-up"))
     with responses.RequestsMock() as mock, installed(adapter):
@@ -413,7 +413,7 @@ def test_mocks_over_and_under_an_installation(server: TokenServer) -> None:
             mock.get(url)
             requests.get(url)
             assert mock.calls[0].request.headers["Authorization"] == "Bearer made-up"
-        # This one takes the place of all adapters, ours included.
+        # This mock replaces all adapters, including ours.
         with requests_mock.Mocker() as mocker:
             mocker.get(url, text="mocked")
             assert requests.get(url).text == "mocked"
@@ -422,7 +422,7 @@ def test_mocks_over_and_under_an_installation(server: TokenServer) -> None:
         assert requests.get(url).text == "mocked"
 
 
-def test_threads_that_install_and_send_at_once(server: TokenServer) -> None:
+def test_threads_can_install_and_send_concurrently(server: TokenServer) -> None:
     adapter = signed(server)
     failures: list[object] = []
 
@@ -443,14 +443,14 @@ def test_threads_that_install_and_send_at_once(server: TokenServer) -> None:
     assert server.stats.renewals == 1
 
 
-def test_a_forked_child_can_go_on(server: TokenServer) -> None:
+def test_a_forked_child_can_install_and_send(server: TokenServer) -> None:
     script = """
 import os, sys, requests
 from tokenadapter import ClientCredentials, TokenAdapter, install, uninstall
-from tokenadapter.clients.signers import changing
+from tokenadapter.clients.signers import change_lock
 api, token_url = sys.argv[1:]
 install(TokenAdapter(api, ClientCredentials(token_url, client_id="client", client_secret="secret")))
-with changing():  # as if another thread were installing
+with change_lock():  # as if another thread were installing
     child = os.fork()
     if not child:
         uninstall()
@@ -469,11 +469,11 @@ assert requests.get(api).ok
         (HTTPAdapter(), "a TokenAdapter can be installed, not <requests"),
         (
             TokenAdapter("https://api.example.com/", fixed("x"), inner=HTTPAdapter()),
-            "has an inner adapter: leave it out, because each session sends with its own",
+            "has an inner adapter: omit inner=, because each session sends with its own adapter",
         ),
     ],
 )
-def test_what_cannot_be_installed(wrong: Any, said: str) -> None:
+def test_an_object_that_cannot_be_installed_is_refused(wrong: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said):
         install(wrong)
     with pytest.raises(TypeError, match=said), installed(wrong):

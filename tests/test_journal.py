@@ -1,4 +1,4 @@
-"""What happens is told to the listener, the log and the counters, and costs nobody a token."""
+"""Events go to the listener, the log and the counters, and never cost a request."""
 
 from __future__ import annotations
 
@@ -61,20 +61,23 @@ MESSAGES: dict[str, tuple[dict[str, Any], int, str]] = {
     "SaveFailed": (
         {"token": "ba7816bf", "error": "Disk full."},
         logging.CRITICAL,
-        "token ba7816bf is not saved: Disk full.; this process uses it and goes on trying",
+        (
+            "token ba7816bf could not be saved: Disk full.; this process uses the token and "
+            "retries the save"
+        ),
     ),
     "StoreFailed": (
         {"error": "Disk full."},
         logging.WARNING,
-        "the token is kept in memory only: Disk full. (said once)",
+        "the token is kept in memory only: Disk full. (logged once)",
     ),
     "FirstTokenUnused": (
         {"store": "MemoryStore()"},
         logging.WARNING,
         (
-            "MemoryStore() holds a token that did not begin with the configured refresh token: "
-            "the stored one is used. To use the configured one, hand it to TokenKeeper.adopt() or "
-            "`tokenadapter adopt NAME` (logged once)"
+            "MemoryStore() holds a token that does not descend from the configured refresh token. "
+            "The stored token is used. To use the configured refresh token, pass it to "
+            "TokenKeeper.adopt() or `tokenadapter adopt NAME` (logged once)"
         ),
     ),
     "StepUpNeeded": (
@@ -88,16 +91,13 @@ MESSAGES: dict[str, tuple[dict[str, Any], int, str]] = {
             "max_age": 60,
         },
         logging.WARNING,
-        (
-            "more than a token needed: 403 for GET https://a/b: insufficient_scope, "
-            "scope 'write', max_age 60"
-        ),
+        ("step-up needed: 403 for GET https://a/b: insufficient_scope, scope 'write', max_age 60"),
     ),
     "ScopeNarrowed": (
         {"missing": "admin write"},
         logging.WARNING,
         (
-            "the server granted less than was asked for: the token is without the scope "
+            "the server granted less than was requested: the token lacks the scope "
             "'admin write' (logged once)"
         ),
     ),
@@ -105,8 +105,8 @@ MESSAGES: dict[str, tuple[dict[str, Any], int, str]] = {
         {"token": "ba7816bf"},
         logging.WARNING,
         (
-            "token ba7816bf is saved without the other fields of its response: they are too "
-            "large, too deeply nested, or no JSON"
+            "token ba7816bf is saved without the extra fields of its response: they are too "
+            "large, too deeply nested, or not JSON"
         ),
     ),
     "RefreshCallbackFailed": (
@@ -117,12 +117,12 @@ MESSAGES: dict[str, tuple[dict[str, Any], int, str]] = {
 }
 
 
-def test_every_event_is_tried_here() -> None:
+def test_every_event_has_a_test_case() -> None:
     assert sorted(["Event", *MESSAGES]) == sorted(events.__all__)
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_an_event_is_told_to_the_listener_and_as_a_sentence_to_the_log(
+def test_an_event_goes_to_the_listener_and_as_text_to_the_log(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     fields, level, sentence = MESSAGES[name]
@@ -133,9 +133,9 @@ def test_an_event_is_told_to_the_listener_and_as_a_sentence_to_the_log(
     assert caplog.record_tuples == [("tokenadapter", level, sentence)]
 
 
-def test_a_token_that_ends_with_the_process_is_told_as_lost() -> None:
+def test_the_event_of_an_unsaved_token_at_process_end_says_lost() -> None:
     event = events.SaveFailed(token="ba7816bf", error="Disk full.", lost=True)
-    assert str(event).endswith("Disk full.; the process ends, and it is lost")
+    assert str(event).endswith("Disk full.; this process is ending, and the token is lost")
 
 
 def test_an_event_cannot_be_changed() -> None:
@@ -151,7 +151,7 @@ def test_each_kind_of_event_is_counted() -> None:
     assert journal.counts == {"Waited": 2, "Renewed": 1}
 
 
-def test_what_nobody_hears_is_counted_and_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_without_listener_or_log_is_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenadapter.core.journal.events", None)
     logging.getLogger("tokenadapter").setLevel(logging.WARNING)
     try:
@@ -163,20 +163,22 @@ def test_what_nobody_hears_is_counted_and_not_made(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
-def test_what_the_log_hears_is_logged(caplog: pytest.LogCaptureFixture, level: int) -> None:
+def test_a_counted_event_is_logged_if_the_level_is_enabled(
+    caplog: pytest.LogCaptureFixture, level: int
+) -> None:
     with caplog.at_level(level, "tokenadapter"):
         Journal().count("Renewed", **MESSAGES["Renewed"][0])
     assert len(caplog.records) == 1
 
 
-def test_what_a_listener_hears_is_told_whatever_the_log_hears() -> None:
+def test_a_counted_event_goes_to_the_listener_whatever_the_log_level() -> None:
     heard: list[Event] = []
     Journal(heard.append).count("Waited", seconds=1.0)
     assert heard == [events.Waited(seconds=1.0)]
 
 
-def test_nothing_that_is_noted_is_a_warning() -> None:
-    """Where nobody listens, it goes unheard."""
+def test_no_counted_event_is_a_warning() -> None:
+    """Without a listener, the event is only logged."""
     code = "".join(path.read_text() for path in Path(events.__file__).parent.rglob("*.py"))
     noted = set(re.findall(r"journal\.count\(\s*\"(\w+)\"", code))
     told = set(re.findall(r"journal\.emit(?:_once)?\(\s*\"(\w+)\"", code))
@@ -184,7 +186,7 @@ def test_nothing_that_is_noted_is_a_warning() -> None:
     assert noted | told == set(MESSAGES)
 
 
-def test_what_is_told_once_is_not_told_again() -> None:
+def test_emit_once_emits_once() -> None:
     heard: list[Event] = []
     journal = Journal(heard.append)
     for error in ("first", "second"):
@@ -200,14 +202,14 @@ def test_counts_are_a_copy() -> None:
     assert counts == {}
 
 
-def test_an_event_is_counted_before_it_is_told() -> None:
+def test_an_event_is_counted_before_it_is_emitted() -> None:
     counts: list[Any] = []
     journal = Journal(lambda event: counts.append(journal.counts))
     journal.emit("Waited", seconds=1.0)
     assert counts == [{"Waited": 1}]
 
 
-def test_what_a_listener_raises_is_logged_by_its_type_and_goes_no_further(
+def test_an_exception_of_a_listener_is_logged_by_its_type_and_suppressed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def fail(event: Event) -> None:
@@ -222,7 +224,9 @@ def test_what_a_listener_raises_is_logged_by_its_type_and_goes_no_further(
     assert "s3cr3t" not in caplog.text
 
 
-def test_its_traceback_is_there_for_who_asks_for_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_traceback_of_a_listeners_exception_is_logged_at_debug(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     error = KeyError("detail")
 
     def fail(event: Event) -> None:
@@ -238,7 +242,7 @@ def test_its_traceback_is_there_for_who_asks_for_it(caplog: pytest.LogCaptureFix
     assert traced[0].exc_info[1] is error
 
 
-def test_an_interrupted_listener_is_interrupted() -> None:
+def test_a_keyboard_interrupt_in_a_listener_is_raised() -> None:
     def interrupt(event: Event) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""The heart, on a machine whose clock stands still and a store that fails on demand."""
+"""The keeper, with a clock that stands still and a store that fails on demand."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 from tokenadapter import errors
 from tokenadapter.core.held_token import RenewalRequest
 from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.core.policy import windows
 from tokenadapter.core.record import Record, Waiter, digest
 from tokenadapter.protocols import Credential
 from tokenadapter.stores.encrypted import EncryptedStore
@@ -29,7 +30,7 @@ HOUR = 3600.0
 
 @pytest.fixture
 def new_keeper(clock: Clockwork, shelf: Shelf, authority: Authority) -> Callable[..., TokenKeeper]:
-    """Keepers on one shelf: each stands for a process."""
+    """Keepers on one shelf, each of which stands for a process."""
 
     def new(source: Any = authority, **settings: Any) -> TokenKeeper:
         return TokenKeeper(source, settings.pop("store", shelf), runtime=clock, **settings)
@@ -77,17 +78,17 @@ def test_what_a_renewal_needs_is_imported_by_the_first_renewal(
     assert loaded == ["all"]
 
 
-def test_what_the_first_look_saw_is_not_looked_at_twice(new_keeper, shelf, clock):
+def test_the_first_look_at_the_store_is_reused(new_keeper, shelf, clock):
     new_keeper().current()
     clock.go_on(HOUR)
     steps: list[str] = []
     shelf.failing = steps.append
     assert new_keeper().current().access_token == "access-2"
-    # The second one is under the lock.
+    # The second read is made under the lock.
     assert steps[: steps.index("save")] == ["load", "lock", "load"]
 
 
-def test_a_stored_token_costs_one_look_and_no_lock(new_keeper, shelf):
+def test_a_fresh_stored_token_costs_one_read_and_no_lock(new_keeper, shelf):
     token = new_keeper().current()
     shelf.failing = lambda step: step != "load"
     keeper = new_keeper()
@@ -95,7 +96,7 @@ def test_a_stored_token_costs_one_look_and_no_lock(new_keeper, shelf):
     assert keeper.stats == {}
 
 
-def test_a_stale_token_is_renewed_while_nobody_waits(new_keeper, authority, clock):
+def test_a_stale_token_is_renewed_in_the_background(new_keeper, authority, clock):
     keeper = new_keeper()
     first = keeper.current()
     clock.go_on(HOUR - 300)
@@ -110,7 +111,7 @@ def test_a_stale_token_is_renewed_while_nobody_waits(new_keeper, authority, cloc
     assert authority.count == 2
 
 
-def test_of_a_stale_token_one_process_renews_and_others_go_on(new_keeper, authority, clock):
+def test_one_process_renews_a_stale_token_while_others_use_it(new_keeper, authority, clock):
     one, other = new_keeper(), new_keeper()
     first = one.current()
     assert other.current() == first
@@ -132,7 +133,9 @@ def test_of_a_stale_token_one_process_renews_and_others_go_on(new_keeper, author
     assert authority.count == 2
 
 
-def test_in_the_soft_window_a_loser_does_no_io_until_it_looks_again(new_keeper, shelf, clock):
+def test_in_the_soft_window_a_process_without_the_lock_does_no_io_until_its_next_look(
+    new_keeper, shelf, clock
+):
     one, other = new_keeper(), new_keeper()
     one.current(), other.current()
     clock.go_on(HOUR - 300)
@@ -161,7 +164,7 @@ def test_renew_early_can_be_turned_off(new_keeper, authority, clock):
     assert keeper.current().access_token == "access-2"
 
 
-def test_an_expired_token_is_waited_for(new_keeper, authority, clock):
+def test_callers_wait_for_the_renewal_of_an_expired_token(new_keeper, authority, clock):
     keeper = new_keeper()
     keeper.current()
     clock.go_on(HOUR)
@@ -175,7 +178,7 @@ def test_a_patient_caller_waits_for_the_renewal_of_a_stale_token(new_keeper, clo
     assert keeper.obtain(patient=True).token.access_token == "access-2"
 
 
-def test_a_token_without_expiry_is_kept_until_it_is_refused(new_keeper, authority, clock):
+def test_a_token_without_expiry_is_used_until_it_is_refused(new_keeper, authority, clock):
     authority.lifetime = None
     keeper = new_keeper()
     token = keeper.current()
@@ -191,7 +194,7 @@ def test_expiry_counts_from_before_the_request(new_keeper, authority, clock):
     assert token.expires_at == clock.now - 7 + HOUR
 
 
-def test_the_store_clock_counts_where_machines_disagree(new_keeper, shelf, authority, clock):
+def test_expiry_is_judged_by_the_clock_of_the_store(new_keeper, shelf, authority, clock):
     shelf.ahead = 300.0
     token = new_keeper().current()
     assert token.expires_at == clock.now + 300 + HOUR
@@ -209,7 +212,7 @@ def test_a_clock_that_jumps_makes_no_token_younger(new_keeper, authority, clock,
     assert keeper.current().access_token == "access-2"
 
 
-def test_a_day_asleep_counts_although_the_monotonic_clock_stood_still(new_keeper, clock):
+def test_time_asleep_counts_although_the_monotonic_clock_stood_still(new_keeper, clock):
     keeper = new_keeper()
     keeper.current()
     clock.now += 24 * HOUR
@@ -268,7 +271,7 @@ def test_the_store_is_read_again_under_the_lock(new_keeper, shelf, clock, kind):
     one.current()
     other.current()
     clock.go_on(HOUR)
-    # Between the other's look and its lock, the first renews.
+    # The first keeper renews between the other's look and its lock.
     seen = threading.Lock()
 
     def once(step: str) -> bool:
@@ -281,7 +284,7 @@ def test_the_store_is_read_again_under_the_lock(new_keeper, shelf, clock, kind):
     assert authority.count == len(authority.presented) == 2
 
 
-def test_a_token_that_moved_on_is_adopted_without_a_renewal(new_keeper, authority):
+def test_a_newer_stored_token_is_taken_without_a_renewal(new_keeper, authority):
     one, other = new_keeper(), new_keeper()
     first = one.current()
     other.current()
@@ -290,7 +293,7 @@ def test_a_token_that_moved_on_is_adopted_without_a_renewal(new_keeper, authorit
     assert authority.count == 2
 
 
-def test_identity_decides_and_not_the_text_of_the_token(new_keeper, clock):
+def test_the_rejected_issue_decides_and_not_the_text_of_the_token(new_keeper, clock):
     source = Machinist()
     source.issue = lambda: {"access_token": "same", "refresh_token": "", "expires_in": HOUR}
     keeper = new_keeper(source)
@@ -302,7 +305,7 @@ def test_identity_decides_and_not_the_text_of_the_token(new_keeper, clock):
     assert source.presented == ["client", "client"]
 
 
-def test_a_waiter_takes_what_was_minted_meanwhile_whatever_its_expiry_says(
+def test_a_waiter_takes_a_token_minted_meanwhile_whatever_its_expiry(
     new_keeper, shelf, authority, clock
 ):
     authority.lifetime = 0.001
@@ -314,7 +317,7 @@ def test_a_waiter_takes_what_was_minted_meanwhile_whatever_its_expiry_says(
     first_look = threading.Event()
 
     def sleep(seconds: float) -> None:
-        # Another process renews while this one waits; its token is dead by the time it is seen.
+        # Another process renews during the wait, and the token has expired when it is read.
         if not first_look.is_set():
             first_look.set()
             lock.release()
@@ -328,14 +331,14 @@ def test_a_waiter_takes_what_was_minted_meanwhile_whatever_its_expiry_says(
     lock.release()
 
 
-def test_a_waiter_takes_the_place_of_a_holder_that_died(new_keeper, shelf, authority, clock):
+def test_a_waiter_replaces_a_holder_that_died(new_keeper, shelf, authority, clock):
     lock = shelf.lock()
     assert lock.acquire(1)
     clock.sleep = lambda seconds: lock.release()
     assert new_keeper().current().access_token == "access-1"
 
 
-def test_waiting_for_the_lock_ends(new_keeper, shelf, authority):
+def test_the_wait_for_the_lock_times_out(new_keeper, shelf, authority):
     lock = shelf.lock()
     assert lock.acquire(1)
     with pytest.raises(errors.LockTimeout, match="lock_timeout"):
@@ -349,10 +352,10 @@ def test_the_token_is_saved_before_anyone_uses_it(new_keeper, shelf, authority):
         on_refresh=lambda token: seen.append(document(shelf)["token"]["access_token"])
     )
     used: list[Any] = []
-    shelf.failing = lambda step: step == "save" and used.append(keeper._holder.held)
+    shelf.failing = lambda step: step == "save" and used.append(keeper.fresh())
     assert keeper.current().access_token == "access-1"
     assert seen == ["access-1"]
-    # While the intent and then the token are written, nobody has it in hand.
+    # While intent and token are saved, the keeper has no token.
     assert used == [None, None]
 
 
@@ -365,7 +368,7 @@ def test_an_intent_is_written_before_a_refresh_token_is_presented(new_keeper, sh
     assert "refresh-0" not in str(shelf.writes)
 
 
-def test_no_intent_where_nothing_is_spent(new_keeper, shelf):
+def test_no_intent_is_written_if_nothing_can_be_spent(new_keeper, shelf):
     new_keeper(Machinist()).current()
     assert len(shelf.writes) == 1
 
@@ -377,7 +380,7 @@ def test_a_response_without_a_refresh_token_keeps_the_old_one(new_keeper, author
     assert keeper.renew(first).refresh_token == first.refresh_token
 
 
-def test_a_write_whose_answer_is_lost_counts(new_keeper, shelf, authority):
+def test_a_write_whose_answer_is_lost_has_succeeded(new_keeper, shelf, authority):
     save = shelf.save
     lost: list[str] = []
 
@@ -407,7 +410,7 @@ def test_a_late_answer_whose_parent_is_still_stored_is_saved_on_the_new_tag(
     assert shelf.slot[1].startswith("100-")
 
 
-def test_a_late_answer_whose_parent_was_replaced_adopts_what_is_there(
+def test_a_late_answer_whose_parent_was_replaced_takes_the_stored_token(
     new_keeper, shelf, authority, clock
 ):
     keeper, other = new_keeper(), new_keeper()
@@ -423,7 +426,7 @@ def test_a_late_answer_whose_parent_was_replaced_adopts_what_is_there(
     assert document(shelf)["token"]["access_token"] == "theirs"
 
 
-def test_a_late_answer_does_not_replace_a_later_one_to_the_same_refresh_token(new_keeper, shelf):
+def test_a_late_answer_does_not_replace_a_later_answer_to_the_same_refresh_token(new_keeper, shelf):
     source = Authority()
     source.issue = lambda: Authority.issue(source) | {"refresh_token": "refresh-0"}
     keeper, other = new_keeper(source), new_keeper(source)
@@ -441,7 +444,7 @@ def test_a_late_answer_does_not_replace_a_later_one_to_the_same_refresh_token(ne
     assert document(shelf)["token"]["access_token"] == "access-2"
 
 
-def test_a_late_answer_counts_although_nothing_tells_of_it_any_more(new_keeper, shelf, authority):
+def test_a_late_answer_is_saved_even_if_its_intent_is_gone(new_keeper, shelf, authority):
     """The store was set back to what it held before the first refresh token was announced."""
     authority.script = [None, errors.ReauthRequired("dead", error="invalid_grant")]
     keeper = new_keeper()
@@ -459,8 +462,8 @@ def test_a_late_answer_counts_although_nothing_tells_of_it_any_more(new_keeper, 
     assert authority.presented == ["refresh-0", "refresh-1", "another"]
 
 
-def test_a_function_is_not_called_again_when_what_it_brought_was_just_saved(new_keeper, shelf):
-    """By one that has lost the lock: a function that may be called tells nobody beforehand."""
+def test_a_function_is_not_called_again_after_its_token_was_just_saved(new_keeper, shelf):
+    """Saved by a process that lost the lock: a function writes no intent."""
     calls: list[Token | None] = []
 
     def log_in(previous: Token | None) -> dict[str, Any]:
@@ -515,7 +518,7 @@ def test_refresh_lets_a_function_begin_again_in_its_own_process_only(new_keeper,
     assert calls == [None, None]
 
 
-def test_refresh_lets_a_function_begin_again_until_somebody_has_renewed(new_keeper, shelf, clock):
+def test_refresh_lets_a_function_begin_again_until_the_next_renewal(new_keeper, shelf, clock):
     calls: list[str] = []
 
     def function(name: str) -> Callable[[Token | None], dict[str, Any]]:
@@ -567,7 +570,7 @@ def test_on_refresh_may_use_the_new_token_and_may_fail(new_keeper, caplog):
     settle(keeper)
     assert keeper.stats["RefreshCallbackFailed"] == 1
     assert "on_refresh raised ValueError" in caplog.text
-    assert "in this test" in caplog.text  # in the traceback, for who asks for it
+    assert "in this test" in caplog.text  # in the traceback
 
 
 def test_on_refresh_is_called_once_per_renewal_by_the_renewer(new_keeper):
@@ -585,11 +588,10 @@ def test_a_caller_that_gives_up_does_not_cancel_the_renewal(new_keeper, authorit
     keeper = new_keeper()
     answer = threading.Event()
     authority.asking = lambda: answer.wait(10)
-    with pytest.raises(errors.LockTimeout, match="goes on"):
+    with pytest.raises(errors.LockTimeout, match="continues"):
         keeper.current(timeout=0.01)
-    run = keeper._worker.flight.under_way()
     answer.set()
-    assert run.wait(10)
+    settle(keeper)
     assert keeper.current().access_token == "access-1"
     assert authority.presented == ["refresh-0"]
 
@@ -597,7 +599,7 @@ def test_a_caller_that_gives_up_does_not_cancel_the_renewal(new_keeper, authorit
 # --- failure ---------------------------------------------------------------------------------
 
 
-def test_a_failure_is_shared_until_its_hold_ends(new_keeper, authority, clock):
+def test_a_failure_is_shared_until_its_backoff_ends(new_keeper, authority, clock):
     one, other = new_keeper(), new_keeper()
     authority.script = [errors.RefreshTemporarilyFailed("down", processed=False)]
     with pytest.raises(errors.RefreshTemporarilyFailed) as info:
@@ -612,7 +614,7 @@ def test_a_failure_is_shared_until_its_hold_ends(new_keeper, authority, clock):
     assert one.current().access_token == "access-1"
 
 
-def test_holds_grow_and_end_with_success(new_keeper, authority, clock, shelf):
+def test_backoffs_grow_and_end_with_success(new_keeper, authority, clock, shelf):
     keeper = new_keeper()
     authority.script = [errors.RefreshTemporarilyFailed("down", processed=False)] * 6
     waits = []
@@ -633,7 +635,7 @@ def test_retry_after_is_honoured(new_keeper, authority, clock):
     assert info.value.retry_at == clock.now + 120
 
 
-def test_a_failing_renewal_is_not_noticed_while_the_token_lives(new_keeper, authority, clock):
+def test_a_failing_renewal_raises_nothing_while_the_token_is_valid(new_keeper, authority, clock):
     keeper = new_keeper()
     first = keeper.current()
     clock.go_on(HOUR - 30)
@@ -647,7 +649,7 @@ def test_a_failing_renewal_is_not_noticed_while_the_token_lives(new_keeper, auth
         keeper.current()
 
 
-def test_a_refused_client_holds_only_itself(new_keeper, authority, clock):
+def test_a_refused_client_backs_off_alone(new_keeper, authority, clock):
     stale = Authority()
     stale.client_credential = "me\0old"
     stale.script = [errors.RefreshConfigError("wrong secret", error="invalid_client")]
@@ -660,7 +662,7 @@ def test_a_refused_client_holds_only_itself(new_keeper, authority, clock):
     assert new_keeper().current().access_token == "access-1"
 
 
-def test_a_refused_grant_fails_at_once_for_all_until_a_new_login(new_keeper, authority, shelf):
+def test_after_a_refusal_all_processes_fail_at_once_until_a_new_login(new_keeper, authority, shelf):
     one, other = new_keeper(), new_keeper()
     first = one.current()
     other.current()
@@ -678,8 +680,8 @@ def test_a_refused_grant_fails_at_once_for_all_until_a_new_login(new_keeper, aut
         assert keeper.renew(first).access_token == "access-2"
 
 
-def test_a_refusal_that_cannot_be_written_binds_its_process(new_keeper, authority, lapsing):
-    """Also where a declared grace bounds when the request may be sent."""
+def test_a_refusal_that_cannot_be_saved_applies_to_its_process(new_keeper, authority, lapsing):
+    """Also with a declared grace, which limits when the request may be sent."""
     authority.grace = 9.0
     keeper = new_keeper()
     first = keeper.current()
@@ -693,7 +695,7 @@ def test_a_refusal_that_cannot_be_written_binds_its_process(new_keeper, authorit
     assert authority.presented == ["refresh-0", "refresh-1"]
 
 
-def test_a_refused_grant_serves_the_access_token_while_it_lives(new_keeper, authority, clock):
+def test_after_a_refusal_the_access_token_is_used_while_it_is_valid(new_keeper, authority, clock):
     keeper = new_keeper()
     first = keeper.current()
     authority.revoked = True
@@ -704,7 +706,7 @@ def test_a_refused_grant_serves_the_access_token_while_it_lives(new_keeper, auth
         keeper.current()
 
 
-def test_another_first_refresh_token_in_the_configuration_is_a_way_out(new_keeper, authority):
+def test_a_new_first_refresh_token_in_the_configuration_ends_a_refusal(new_keeper, authority):
     keeper = new_keeper()
     first = keeper.current()
     authority.revoked = True
@@ -714,12 +716,12 @@ def test_another_first_refresh_token_in_the_configuration_is_a_way_out(new_keepe
     configured.count = 10
     assert new_keeper(configured).current().access_token == "access-11"
     assert new_keeper(configured).current().access_token == "access-11"
-    # The process with the old configuration may be another user's.
-    with pytest.raises(errors.RefreshConfigError, match="began with another refresh token"):
+    # The process with the old configuration may belong to another user.
+    with pytest.raises(errors.RefreshConfigError, match="descends from another refresh token"):
         keeper.renew(first)
 
 
-def test_a_password_steps_in_for_a_dead_refresh_token(new_keeper, authority, shelf):
+def test_a_password_is_presented_after_a_refused_refresh_token(new_keeper, authority, shelf):
     keeper = new_keeper()
     first = keeper.current()
 
@@ -739,9 +741,7 @@ def test_a_password_steps_in_for_a_dead_refresh_token(new_keeper, authority, she
     assert source.presented == ["refresh-1", "password"]
 
 
-def test_a_lost_answer_is_asked_for_again_and_its_refusal_is_told_apart(
-    new_keeper, authority, clock
-):
+def test_a_refusal_after_a_lost_answer_is_an_uncertain_rotation(new_keeper, authority, clock):
     keeper = new_keeper()
     first = keeper.current()
     authority.script = [("lost", errors.RefreshTemporarilyFailed("cut off"))]
@@ -756,8 +756,8 @@ def test_a_lost_answer_is_asked_for_again_and_its_refusal_is_told_apart(
 
 # --- a lock that lapses while its holder lives -----------------------------------------------
 
-# How long an intent is believed where its writer cannot be looked for: the deadline, a second to
-# send the request, and a second for clocks that differ.
+# How long an intent of a writer of unknown state is respected: the deadline, a second to send the
+# request, and a second of clock skew.
 BELIEVED = Authority.deadline + 2
 
 
@@ -796,7 +796,7 @@ def test_a_holder_whose_lock_lapsed_may_still_get_its_answer(new_keeper, authori
 
 
 @pytest.mark.parametrize("machines", ["same", "another"])
-def test_a_holder_that_cannot_be_looked_for_is_believed_until_its_deadline(
+def test_the_intent_of_a_holder_of_unknown_state_is_respected_until_its_deadline(
     new_keeper, authority, lapsing, clock, machines
 ):
     one, other = new_keeper(), new_keeper()
@@ -815,7 +815,7 @@ def test_a_holder_that_cannot_be_looked_for_is_believed_until_its_deadline(
     assert least <= waited < least + 0.1
 
 
-def test_within_a_declared_grace_nobody_waits_for_a_lost_answer(
+def test_within_a_declared_grace_no_process_waits_for_a_lost_answer(
     new_keeper, authority, lapsing, clock
 ):
     authority.grace = 60.0
@@ -828,7 +828,7 @@ def test_within_a_declared_grace_nobody_waits_for_a_lost_answer(
     assert got[0][1] < 0.1
 
 
-def test_after_a_declared_grace_a_process_that_has_died_keeps_nobody_from_sending(
+def test_after_a_declared_grace_a_dead_holder_delays_no_request(
     new_keeper, authority, lapsing, clock
 ):
     authority.grace = 3.0
@@ -836,7 +836,7 @@ def test_after_a_declared_grace_a_process_that_has_died_keeps_nobody_from_sendin
     record = Record.from_document(document(lapsing))
     key = digest(record.salt, "refresh_token", "refresh-1")
     killed = Waiter("killed", clock.now + BELIEVED)
-    lapsing.slot = (record.presenting(key, clock.now, killed).to_document(), "9-killed")
+    lapsing.slot = (record.with_intent(key, clock.now, killed).to_document(), "9-killed")
     clock.dead.add("killed")
     clock.go_on(authority.grace)
     began = clock.now
@@ -844,8 +844,8 @@ def test_after_a_declared_grace_a_process_that_has_died_keeps_nobody_from_sendin
     assert clock.now == began
 
 
-def test_a_clock_that_is_behind_is_no_grace(new_keeper, authority, lapsing, clock):
-    """What another has just announced seems to come from the future."""
+def test_a_clock_that_is_behind_does_not_extend_the_grace(new_keeper, authority, lapsing, clock):
+    """The intent of another process seems to come from the future."""
     one, other = new_keeper(), new_keeper(lock_timeout=1.0)
     first = one.current()
 
@@ -860,7 +860,7 @@ def test_a_clock_that_is_behind_is_no_grace(new_keeper, authority, lapsing, cloc
     assert second.access_token == "access-2"
 
 
-def test_after_a_declared_grace_a_holder_that_lives_is_believed(
+def test_after_a_declared_grace_the_intent_of_a_living_holder_is_respected(
     new_keeper, authority, lapsing, clock
 ):
     authority.grace = 3.0
@@ -878,10 +878,10 @@ def test_after_a_declared_grace_a_holder_that_lives_is_believed(
     assert other.renew(first) == second
 
 
-def test_an_intent_within_the_grace_does_not_end_the_belief_in_the_one_before(
+def test_a_second_intent_within_the_grace_keeps_the_first_waiter(
     new_keeper, authority, lapsing, clock
 ):
-    """One was stopped, another came within the grace and was killed before it sent anything."""
+    """One process was stopped, another came within the grace and was killed before sending."""
     authority.grace = 3.0
     one, other = new_keeper(), new_keeper(lock_timeout=1.0)
     first = one.current()
@@ -890,7 +890,7 @@ def test_an_intent_within_the_grace_does_not_end_the_belief_in_the_one_before(
         record = Record.from_document(document(lapsing))
         key = digest(record.salt, "refresh_token", "refresh-1")
         killed = Waiter("killed", clock.now + BELIEVED)
-        lapsing.slot = (record.presenting(key, clock.now, killed).to_document(), "9-killed")
+        lapsing.slot = (record.with_intent(key, clock.now, killed).to_document(), "9-killed")
         clock.dead.add("killed")
         clock.go_on(authority.grace)
         return other.renew(first)
@@ -923,7 +923,7 @@ def test_within_a_declared_grace_a_request_is_sent_under_the_lock_or_not_at_all(
     fetch, requested = authority.fetch, []
 
     def connect(credential: Credential, previous: Token | None) -> Any:
-        is_certain[0] = bool(requested)  # the lock lapses meanwhile, the first time
+        is_certain[0] = bool(requested)  # the lock lapses during the first request
         requested.append(credential.may_be_sent())
         if not requested[-1]:
             raise errors.RefreshTemporarilyFailed("the lock was lost", processed=False)
@@ -932,16 +932,16 @@ def test_within_a_declared_grace_a_request_is_sent_under_the_lock_or_not_at_all(
     authority.fetch = connect
     assert new_keeper().current().access_token == "access-1"
     assert requested == ([False, True] if is_bound else [True])
-    # Nothing was presented the first time, and nothing is held for that.
+    # Nothing was presented the first time, so there is no backoff.
     assert authority.presented == ["refresh-0"]
     intents = [document.get("intent", {}).get("attempt") for document in lapsing.writes]
     assert intents == ([1, None, 1, None] if is_bound else [1, None])
 
 
-def test_within_a_declared_grace_a_request_that_others_have_made_is_sent_in_time(
+def test_within_a_declared_grace_a_repeated_request_is_sent_only_in_time(
     new_keeper, authority, lapsing, clock
 ):
-    """The process that was stopped presented it first; when the grace is over, it is spent."""
+    """The stopped process presented it first; after the grace it is spent."""
     authority.grace = 3.0
     one, other = new_keeper(), new_keeper(lock_timeout=1.0)
     first = one.current()
@@ -965,7 +965,7 @@ def test_within_a_declared_grace_a_request_that_others_have_made_is_sent_in_time
     assert other.renew(first) == second
 
 
-def test_the_lock_of_a_kernel_proves_that_its_holder_has_died(new_keeper, authority, shelf, clock):
+def test_a_kernel_lock_proves_that_its_earlier_holder_has_died(new_keeper, authority, shelf, clock):
     one, other = new_keeper(), new_keeper()
     first, began = one.current(), clock.now
     got = while_asking(authority, shelf, lambda: (other.renew(first), clock.now - began))
@@ -975,7 +975,9 @@ def test_the_lock_of_a_kernel_proves_that_its_holder_has_died(new_keeper, author
     assert got[0][1] < 0.1
 
 
-def test_a_lock_that_does_not_reach_another_machine_is_told(new_keeper, authority, shelf, clock):
+def test_a_lock_that_does_not_exclude_another_machine_is_an_error(
+    new_keeper, authority, shelf, clock
+):
     one, other = new_keeper(), new_keeper()
     first = one.current()
     clock.elsewhere.add(clock.process())
@@ -1005,8 +1007,8 @@ def test_a_clock_that_was_set_back_does_not_make_an_intent_last_for_ever(
     assert clock.now - began < 1
 
 
-def test_a_process_does_not_wait_for_an_answer_of_its_own(new_keeper, authority, lapsing, clock):
-    """It knows how that ended, also where it could not write it down."""
+def test_a_process_does_not_wait_for_its_own_lost_answer(new_keeper, authority, lapsing, clock):
+    """It knows the outcome, even if that could not be saved."""
     keeper = new_keeper()
     first = keeper.current()
     authority.script = [errors.RefreshTemporarilyFailed("cut off", retry_after=1)]
@@ -1021,8 +1023,8 @@ def test_a_process_does_not_wait_for_an_answer_of_its_own(new_keeper, authority,
     assert clock.now - began < 0.1
 
 
-def test_a_request_that_is_late_is_not_sent(new_keeper, authority, lapsing, clock):
-    """Others believe an announcement for a while only, and the request has to end within that."""
+def test_a_late_request_is_not_sent(new_keeper, authority, lapsing, clock):
+    """Other processes respect an intent for a limited time, within which the request must end."""
     keeper = new_keeper()
     first = keeper.current()
     pauses = [1.5]
@@ -1035,7 +1037,7 @@ def test_a_request_that_is_late_is_not_sent(new_keeper, authority, lapsing, cloc
     lapsing.failing = stand_still
     assert keeper.renew(first).access_token == "access-2"
     assert authority.presented == ["refresh-0", "refresh-1"]
-    # What was announced first was taken back.
+    # The first intent was withdrawn.
     announced = ["intent" in written for written in lapsing.writes[-4:]]
     assert announced == [True, False, True, False]
 
@@ -1049,9 +1051,7 @@ def logged_in(authority: Authority, clock: Clockwork) -> Token:
     return Token.from_dict(authority.issue(), now=clock.now)
 
 
-def test_a_login_on_another_machine_revives_the_process_that_its_file_is_copied_to(
-    new_keeper, authority, clock, shelf
-):
+def test_a_login_file_copied_from_another_machine_is_used(new_keeper, authority, clock, shelf):
     laptop = Shelf(clock)
     at_home = new_keeper(store=laptop)
     at_home.current()
@@ -1072,7 +1072,7 @@ def test_a_login_on_another_machine_revives_the_process_that_its_file_is_copied_
     assert daemon.renew(first) == login
 
 
-def test_a_login_that_is_copied_here_counts_though_a_token_was_renewed_here_since(
+def test_a_copied_login_is_used_even_if_an_older_grant_was_renewed_more_often(
     new_keeper, clock, shelf
 ):
     laptop = Shelf(clock)
@@ -1089,7 +1089,7 @@ def test_a_login_that_is_copied_here_counts_though_a_token_was_renewed_here_sinc
     clock.go_on(60)
     shelf.slot = laptop.slot
     assert daemon.renew(first) == login
-    # And it is not undone by what this process remembers.
+    # The remembered record does not undo it.
     assert document(shelf)["token"]["access_token"] == "login"
 
 
@@ -1097,7 +1097,7 @@ def test_a_login_that_is_copied_here_counts_though_a_token_was_renewed_here_sinc
 
 
 class Rotating:
-    """A function that logs in by a refresh token of its own, as long as it is given none."""
+    """A function that logs in by its own refresh token if it gets none."""
 
     def __init__(self) -> None:
         self.authority = Authority()
@@ -1111,9 +1111,7 @@ class Rotating:
 
 
 @pytest.mark.parametrize("failing", ["load", "lock", "save"])
-def test_a_function_that_spends_is_not_called_where_the_store_fails(
-    new_keeper, shelf, clock, failing
-):
+def test_a_spending_function_is_not_called_while_the_store_fails(new_keeper, shelf, clock, failing):
     source = Rotating()
     keeper = new_keeper(source)
     keeper.current()
@@ -1126,7 +1124,7 @@ def test_a_function_that_spends_is_not_called_where_the_store_fails(
     assert keeper.current().access_token == "access-2"
 
 
-def test_a_function_is_not_called_unseen_where_the_store_was_never_seen(new_keeper, shelf):
+def test_a_function_is_not_called_before_the_store_was_ever_read(new_keeper, shelf):
     source = Rotating()
     shelf.failing = lambda step: True
     with pytest.raises(errors.StoreError):
@@ -1134,7 +1132,7 @@ def test_a_function_is_not_called_unseen_where_the_store_was_never_seen(new_keep
     assert source.calls == []
 
 
-def test_a_function_does_not_begin_again_where_the_store_was_emptied(new_keeper, shelf):
+def test_a_function_does_not_begin_again_after_the_store_was_emptied(new_keeper, shelf):
     source = Rotating()
     new_keeper(source).current()
     shelf.slot = None
@@ -1143,13 +1141,15 @@ def test_a_function_does_not_begin_again_where_the_store_was_emptied(new_keeper,
         keeper.current()
     assert info.value.reason == "store_lost"
     assert source.calls == ["refresh-0"]
-    # Unless somebody says so.
+    # Unless refresh() is called.
     source.authority.live = "refresh-0"
     assert keeper.refresh().access_token == "access-2"
     assert keeper.current().access_token == "access-2"
 
 
-def test_the_first_refresh_token_of_a_function_is_saved_whatever_it_takes(new_keeper, shelf):
+def test_the_save_of_a_functions_first_refresh_token_is_retried_until_it_succeeds(
+    new_keeper, shelf
+):
     source = Rotating()
     failures = iter([True, True, True, True])
     shelf.failing = lambda step: step == "save" and next(failures, False)
@@ -1184,7 +1184,7 @@ def test_a_token_refused_when_new_is_not_renewed_again_for_a_while(new_keeper, a
     clock.go_on(5)
     third = one.renew(second)
     assert third.access_token == "access-3"
-    # It grows while one token after the other is refused.
+    # It lasts longer for each refused token.
     one.distrust(third)
     clock.go_on(9)
     assert one.renew(third) == third
@@ -1192,7 +1192,7 @@ def test_a_token_refused_when_new_is_not_renewed_again_for_a_while(new_keeper, a
     assert one.renew(third).access_token == "access-4"
 
 
-def test_what_was_refused_or_held_is_tried_again_on_request(new_keeper, authority, clock):
+def test_refresh_ends_refusals_and_backoffs(new_keeper, authority, clock):
     keeper = new_keeper()
     first = keeper.current()
     authority.revoked = True
@@ -1207,7 +1207,7 @@ def test_what_was_refused_or_held_is_tried_again_on_request(new_keeper, authorit
     assert keeper.refresh().access_token == "access-3"
 
 
-def test_a_refusal_that_is_not_final_is_tried_again_after_a_while(new_keeper, clock):
+def test_a_refusal_that_is_not_final_is_retried_after_a_backoff(new_keeper, clock):
     source = Machinist()
     source.script = [errors.ReauthRequired("not today")]
     keeper = new_keeper(source)
@@ -1219,7 +1219,7 @@ def test_a_refusal_that_is_not_final_is_tried_again_after_a_while(new_keeper, cl
     assert keeper.current().access_token == "access-1"
 
 
-def test_what_a_second_presentation_brings_may_be_as_old_as_the_first(new_keeper, authority, clock):
+def test_the_answer_to_a_second_presentation_counts_from_the_first(new_keeper, authority, clock):
     authority.grace = 60.0
     started = clock.now
     authority.script = [errors.RefreshTemporarilyFailed("The answer was lost.", processed=None)]
@@ -1230,7 +1230,7 @@ def test_what_a_second_presentation_brings_may_be_as_old_as_the_first(new_keeper
     assert keeper.current().expires_at == started + HOUR
 
 
-def test_distrust_tells_of_the_token_that_others_have_obtained(new_keeper):
+def test_distrust_returns_the_token_that_another_process_has_obtained(new_keeper):
     one, other = new_keeper(), new_keeper()
     first = one.current()
     second = other.renew(first)
@@ -1239,7 +1239,7 @@ def test_distrust_tells_of_the_token_that_others_have_obtained(new_keeper):
     assert one.distrust(second) is None
 
 
-def test_distrust_hands_out_no_token_that_was_asked_for_otherwise(new_keeper):
+def test_distrust_returns_no_token_with_another_request(new_keeper):
     narrow, wide = Machinist(), Machinist()
     narrow.requested, wide.requested = {"scope": "read"}, {"scope": "read write"}
     wide.count = 1
@@ -1250,7 +1250,7 @@ def test_distrust_hands_out_no_token_that_was_asked_for_otherwise(new_keeper):
     assert one.fresh() == first
 
 
-def test_only_one_of_those_who_share_a_distrusted_token_notes_it(new_keeper, shelf):
+def test_only_one_process_records_the_distrust_of_a_token(new_keeper, shelf):
     one, other = new_keeper(), new_keeper()
     token = one.renew(one.current())
     one.distrust(token)
@@ -1259,7 +1259,7 @@ def test_only_one_of_those_who_share_a_distrusted_token_notes_it(new_keeper, she
     assert shelf.slot == noted
 
 
-def test_what_others_have_noted_meanwhile_needs_no_lock(new_keeper, shelf, clock):
+def test_a_distrust_that_another_process_recorded_needs_no_lock(new_keeper, shelf, clock):
     one, other = new_keeper(), new_keeper()
     token = one.renew(one.current())
     other.current()
@@ -1310,7 +1310,9 @@ def test_without_the_store_no_refresh_token_is_spent(new_keeper, shelf, authorit
 
 
 @pytest.mark.parametrize("step", ["load", "lock", "save"])
-def test_without_the_store_what_spends_nothing_goes_on(new_keeper, shelf, clock, step):
+def test_without_the_store_credentials_that_are_not_spent_are_presented(
+    new_keeper, shelf, clock, step
+):
     source = Machinist()
     keeper = new_keeper(source)
     keeper.current()
@@ -1320,7 +1322,7 @@ def test_without_the_store_what_spends_nothing_goes_on(new_keeper, shelf, clock,
     assert keeper.current().access_token == "access-2"
 
 
-def test_without_the_store_failures_hold_this_process(new_keeper, shelf, clock):
+def test_without_the_store_a_failure_makes_this_process_back_off(new_keeper, shelf, clock):
     source = Machinist()
     source.script = [errors.RefreshTemporarilyFailed("down", processed=False)]
     shelf.failing = lambda name: True
@@ -1333,7 +1335,7 @@ def test_without_the_store_failures_hold_this_process(new_keeper, shelf, clock):
     assert keeper.current().access_token == "access-1"
 
 
-def test_a_new_token_that_cannot_be_saved_is_served_and_saved_later(
+def test_a_new_token_that_cannot_be_saved_is_used_and_saved_later(
     new_keeper, shelf, authority, clock
 ):
     events: list[Any] = []
@@ -1362,16 +1364,16 @@ def test_a_new_token_that_cannot_be_saved_is_served_and_saved_later(
     assert keeper.current() == second
     with pytest.raises(errors.TokenNotPersisted):
         keeper.renew(second)
-    run = keeper._worker.flight.under_way()
     disk_full.set()
-    while keeper._worker.flight.under_way() is run:
-        pass
+    settle(keeper)
     assert document(shelf)["token"]["access_token"] == "access-2"
     assert [type(event).__name__ for event in events].count("SaveFailed") == 1
     assert authority.presented == ["refresh-0", "refresh-1"]
 
 
-def test_a_process_that_ends_says_that_its_token_is_lost(new_keeper, shelf, authority, clock):
+def test_a_process_that_ends_with_an_unsaved_token_logs_its_loss(
+    new_keeper, shelf, authority, clock
+):
     events: list[Any] = []
     keeper = new_keeper(on_event=events.append)
     first = keeper.current()
@@ -1379,13 +1381,12 @@ def test_a_process_that_ends_says_that_its_token_is_lost(new_keeper, shelf, auth
     shelf.failing = lambda step: step == "save" and next(writes, True)
     clock.is_exiting = True
     assert keeper.renew(first).access_token == "access-2"
-    while keeper._worker.flight.under_way() is not None:
-        pass
+    settle(keeper)
     assert [event.lost for event in events if type(event).__name__ == "SaveFailed"] == [False, True]
     assert 3 < sum(clock.slept) < 12
 
 
-def test_inline_renewals_are_done_by_the_thread_that_asks(new_keeper, authority, clock):
+def test_inline_renewals_run_in_the_calling_thread(new_keeper, authority, clock):
     threads: list[int] = []
     authority.asking = lambda: threads.append(threading.get_ident())
     keeper = new_keeper(inline=True)
@@ -1397,7 +1398,7 @@ def test_inline_renewals_are_done_by_the_thread_that_asks(new_keeper, authority,
     assert threads == [threading.get_ident()] * 3
 
 
-def test_inline_renewals_by_others_are_not_waited_for_while_a_token_is_stale(
+def test_an_inline_caller_does_not_wait_for_others_while_the_token_is_stale(
     new_keeper, shelf, authority, clock
 ):
     keeper = new_keeper(inline=True)
@@ -1409,9 +1410,7 @@ def test_inline_renewals_by_others_are_not_waited_for_while_a_token_is_stale(
     assert clock.slept == []
 
 
-def test_an_inline_caller_gives_a_save_up_after_a_while_and_says_so(
-    new_keeper, shelf, authority, clock
-):
+def test_an_inline_caller_gives_up_a_failing_save_and_logs_it(new_keeper, shelf, authority, clock):
     events: list[Any] = []
     keeper = new_keeper(on_event=events.append, inline=True)
     first = keeper.current()
@@ -1422,7 +1421,9 @@ def test_an_inline_caller_gives_a_save_up_after_a_while_and_says_so(
     assert keeper.current().access_token == "access-2"
 
 
-def test_an_emptied_store_is_filled_again_by_who_knows_better(new_keeper, shelf, authority):
+def test_an_emptied_store_is_restored_by_a_process_that_remembers_the_record(
+    new_keeper, shelf, authority
+):
     keeper = new_keeper()
     first = keeper.current()
     shelf.slot = None
@@ -1430,9 +1431,7 @@ def test_an_emptied_store_is_filled_again_by_who_knows_better(new_keeper, shelf,
     assert authority.presented == ["refresh-0", "refresh-1"]
 
 
-def test_a_forced_renewal_in_an_emptied_store_keeps_nobody_from_filling_it_again(
-    new_keeper, shelf, authority
-):
+def test_a_forced_renewal_does_not_prevent_restoring_an_emptied_store(new_keeper, shelf, authority):
     keeper, newcomer = new_keeper(), new_keeper()
     authority.first = None
     first = keeper.adopt({"access_token": "adopted", "refresh_token": "refresh-0"})
@@ -1462,7 +1461,7 @@ def test_a_forced_function_does_not_begin_again_after_another_has_begun(
     assert authority.presented == ["refresh-0"] * 3
 
 
-def test_a_store_that_was_set_back_makes_no_refresh_token_be_spent_twice(
+def test_no_refresh_token_is_spent_twice_after_the_store_was_set_back(
     new_keeper, shelf, authority, clock
 ):
     keeper, fresh = new_keeper(), new_keeper()
@@ -1474,12 +1473,12 @@ def test_a_store_that_was_set_back_makes_no_refresh_token_be_spent_twice(
     clock.go_on(HOUR)
     assert keeper.current().access_token == "access-3"
     assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
-    # Whoever has seen nothing goes by what it wrote.
+    # A process without a memory uses the record that it wrote.
     assert fresh.current().access_token == "access-3"
     assert document(shelf)["token"]["access_token"] == "access-3"
 
 
-def test_a_store_that_was_set_back_is_filled_again_by_who_knows_better(
+def test_a_store_that_was_set_back_is_restored_by_a_process_that_remembers_the_record(
     new_keeper, shelf, authority, clock
 ):
     keeper = new_keeper()
@@ -1489,7 +1488,7 @@ def test_a_store_that_was_set_back_is_filled_again_by_who_knows_better(
     second = keeper.current()
     lost = shelf.slot[0]
     shelf.slot = backup
-    # The API refuses a token that others still have: a look at the store is all that it takes.
+    # The API refuses a token that another process has replaced: one look at the store is enough.
     assert keeper.renew(first) == second
     clock.go_on(HOUR - 300)
     authority.script = [errors.RefreshTemporarilyFailed("later", processed=False)]
@@ -1500,7 +1499,7 @@ def test_a_store_that_was_set_back_is_filled_again_by_who_knows_better(
 
 
 @pytest.mark.parametrize("is_emptied", [True, False])
-def test_a_good_token_is_written_back_by_whoever_comes_to_look(
+def test_a_remembered_token_is_written_back_at_the_next_look(
     new_keeper, shelf, authority, clock, is_emptied
 ):
     keeper, other = new_keeper(), new_keeper()
@@ -1508,14 +1507,16 @@ def test_a_good_token_is_written_back_by_whoever_comes_to_look(
     backup = None if is_emptied else shelf.slot
     clock.go_on(60)
     second = other.renew(first)
-    keeper._slot.look()  # it sees what the other has done
+    keeper._slot.look()  # it sees the renewal
     shelf.slot = backup
     assert keeper.renew(first) == second
     assert document(shelf)["token"]["access_token"] == second.access_token
     assert authority.count == 2
 
 
-def test_what_a_store_was_set_back_to_is_not_waited_for(new_keeper, shelf, authority, clock):
+def test_no_caller_waits_because_of_a_record_to_which_the_store_was_set_back(
+    new_keeper, shelf, authority, clock
+):
     waiter, keeper = new_keeper(), new_keeper()
     keeper.current()
     backup = shelf.slot
@@ -1524,14 +1525,12 @@ def test_what_a_store_was_set_back_to_is_not_waited_for(new_keeper, shelf, autho
     assert waiter.current() == second
     assert second.expires_at is not None
     shelf.slot = backup
-    # An older token is not one that somebody has renewed meanwhile.
+    # An older token does not count as a renewal.
     assert waiter.renew(second).access_token == "access-3"
     assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
 
 
-def test_to_forget_is_to_give_up_the_newest_token_although_the_store_was_set_back(
-    new_keeper, shelf, clock
-):
+def test_forget_removes_the_newest_token_even_if_the_store_was_set_back(new_keeper, shelf, clock):
     keeper = new_keeper()
     keeper.current()
     backup = shelf.slot
@@ -1544,21 +1543,23 @@ def test_to_forget_is_to_give_up_the_newest_token_although_the_store_was_set_bac
     assert "token" not in document(shelf)
 
 
-def test_to_adopt_remembers_what_the_store_has_forgotten(new_keeper, shelf, authority, clock):
+def test_adopt_keeps_spent_credentials_that_the_store_has_lost(new_keeper, shelf, authority, clock):
     keeper = new_keeper()
     backup = keeper.current() and shelf.slot
     clock.go_on(HOUR)
     keeper.adopt(authority.issue())
     keeper.refresh()
-    shelf.slot, shelf.notes = backup, set()
-    with pytest.raises(errors.RefreshConfigError, match="was spent by an earlier renewal"):
+    shelf.slot, shelf.spent = backup, set()
+    with pytest.raises(errors.RefreshConfigError, match="was already spent by an earlier renewal"):
         keeper.adopt({"access_token": "again", "refresh_token": "refresh-2"})
     keeper.adopt({"access_token": "other", "refresh_token": "refresh-9"})
     assert document(shelf)["token"]["refresh_token"] == "refresh-9"
     assert len(document(shelf)["spent"]) == 2
 
 
-def test_an_emptied_store_makes_no_first_refresh_token_be_spent_twice(new_keeper, shelf, authority):
+def test_no_first_refresh_token_is_spent_twice_after_the_store_was_emptied(
+    new_keeper, shelf, authority
+):
     new_keeper().current()
     shelf.slot = None
     with pytest.raises(errors.ReauthRequired) as info:
@@ -1567,13 +1568,15 @@ def test_an_emptied_store_makes_no_first_refresh_token_be_spent_twice(new_keeper
     assert authority.presented == ["refresh-0"]
 
 
-def test_without_any_token_or_credential_a_login_is_asked_for(new_keeper):
+def test_without_token_and_credential_a_login_is_required(new_keeper):
     with pytest.raises(errors.ReauthRequired, match="adopt") as info:
         new_keeper(Authority(first=None)).current()
     assert info.value.reason == "no_credential"
 
 
-def test_an_old_memory_does_not_present_what_others_have_spent(new_keeper, shelf, authority):
+def test_an_old_remembered_record_does_not_present_a_spent_refresh_token(
+    new_keeper, shelf, authority
+):
     one, other = new_keeper(), new_keeper()
     first = one.current()
     assert other.current() == first
@@ -1587,7 +1590,7 @@ def test_an_old_memory_does_not_present_what_others_have_spent(new_keeper, shelf
     assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
 
 
-def test_a_token_of_this_process_alone_is_its_own_news(new_keeper, shelf, clock):
+def test_a_token_in_memory_only_is_new_to_its_callers(new_keeper, shelf, clock):
     keeper = new_keeper(Machinist())
     keeper.current()
     clock.go_on(HOUR)
@@ -1598,7 +1601,7 @@ def test_a_token_of_this_process_alone_is_its_own_news(new_keeper, shelf, clock)
     assert keeper.stats == told | {"StoreFailed": 1, "Waited": 2}
 
 
-def test_a_token_that_is_not_saved_yet_is_its_own_news(new_keeper, shelf, authority, clock):
+def test_an_unsaved_token_is_new_to_its_callers(new_keeper, shelf, authority, clock):
     keeper = new_keeper()
     keeper.current()
     clock.go_on(HOUR)
@@ -1614,11 +1617,11 @@ def test_a_token_that_is_not_saved_yet_is_its_own_news(new_keeper, shelf, author
     assert told == {"RenewalStarted": 2, "Renewed": 1, "SaveFailed": 1, "Waited": 2}
 
 
-def test_who_is_given_what_others_renewed_is_told_that_it_is_new(new_keeper, shelf, clock):
+def test_the_outcome_of_a_renewal_by_another_process_is_new(new_keeper, shelf, clock):
     keeper, other = new_keeper(), new_keeper()
     first = keeper.current()
     other.renew(first)
-    assert keeper.obtain(first).is_new is False  # it was there when we came
+    assert keeper.obtain(first).is_new is False  # it was stored before
     shelf.holder = shelf.lock()
     sleep = clock.sleep
 
@@ -1635,19 +1638,20 @@ def test_who_is_given_what_others_renewed_is_told_that_it_is_new(new_keeper, she
     assert (distrusted.is_new, distrusted.distrusted) == (False, True)
 
 
-def test_who_waits_looks_ever_less_often_and_says_how_long_it_was(new_keeper, shelf, clock):
+def test_a_waiting_process_looks_less_and_less_often_and_reports_its_wait(new_keeper, shelf, clock):
     shelf.holder = shelf.lock()
     with pytest.raises(
-        errors.LockTimeout, match=r"^Others have held the lock of Shelf\(\), or awaited .* for 1\.0"
+        errors.LockTimeout,
+        match=r"^Other threads or .* the lock of Shelf\(\), or waited .* for 1\.0",
     ):
         new_keeper(lock_timeout=1.0).current()
-    # Three quarters of each pause, since the dice say so.
+    # Three quarters of each pause, by the fixed jitter.
     expected = [0.75 * min(0.01 * 1.5**n, 0.05) for n in range(len(clock.slept))]
     assert clock.slept == pytest.approx(expected)
     assert len(clock.slept) > 20
 
 
-def test_who_waits_asks_once_of_each_record_whether_its_refresh_token_was_spent(
+def test_a_waiting_process_checks_once_per_record_whether_its_refresh_token_was_spent(
     new_keeper, shelf, clock, monkeypatch
 ):
     new_keeper().current()
@@ -1662,9 +1666,7 @@ def test_who_waits_asks_once_of_each_record_whether_its_refresh_token_was_spent(
 
 
 @pytest.mark.parametrize("slow", ["load", "lock"])
-def test_who_waits_for_a_slow_store_leaves_it_as_much_time_as_it_took(
-    new_keeper, shelf, clock, slow
-):
+def test_a_waiting_process_pauses_for_as_long_as_a_slow_store_took(new_keeper, shelf, clock, slow):
     shelf.failing = lambda step: step == slow and clock.go_on(0.2)
     shelf.holder = shelf.lock()
     with pytest.raises(errors.LockTimeout):
@@ -1672,7 +1674,7 @@ def test_who_waits_for_a_slow_store_leaves_it_as_much_time_as_it_took(
     assert clock.slept == pytest.approx([0.2] * 3)
 
 
-def test_who_waits_looks_at_news_alone_where_a_glimpse_tells_of_them(new_keeper, shelf, clock):
+def test_with_glimpses_a_waiting_process_reads_only_changed_slots(new_keeper, shelf, clock):
     new_keeper().current()
     clock.go_on(HOUR)
     shelf.holder = shelf.lock()
@@ -1689,15 +1691,17 @@ def test_who_waits_looks_at_news_alone_where_a_glimpse_tells_of_them(new_keeper,
 
     clock.sleep = sleep
     assert new_keeper().current().access_token == "theirs"
-    # It is seen at once, though each pause has several glimpses by now.
+    # The change is noticed at once, by a glimpse within the pause.
     assert len(clock.slept) == 40
     assert max(clock.slept) == 0.005
-    # Whoever died is missed all the same: the lock is tried at each pause.
+    # A dead holder is noticed all the same, since the lock is tried at each pause.
     assert steps.count("load") == 2
     assert 5 <= steps.count("lock") < 20
 
 
-def test_a_holder_that_dies_unseen_is_replaced_at_the_next_pause(new_keeper, shelf, clock):
+def test_a_holder_that_dies_without_writing_is_replaced_after_the_next_pause(
+    new_keeper, shelf, clock
+):
     new_keeper().current()
     clock.go_on(HOUR)
     shelf.holder = shelf.lock()
@@ -1713,13 +1717,15 @@ def test_a_holder_that_dies_unseen_is_replaced_at_the_next_pause(new_keeper, she
     assert 40 <= len(clock.slept) < 40 + 0.05 / 0.005
 
 
-def test_a_store_that_is_emptied_during_a_renewal_takes_its_token(new_keeper, shelf, authority):
+def test_a_token_is_saved_to_a_store_that_was_emptied_during_the_renewal(
+    new_keeper, shelf, authority
+):
     authority.asking = lambda: setattr(shelf, "slot", None)
     assert new_keeper().current().access_token == "access-1"
     assert document(shelf)["token"]["access_token"] == "access-1"
 
 
-def test_a_token_that_ends_in_the_store_during_its_renewal_costs_no_second_one(
+def test_a_stored_token_that_expires_during_its_renewal_causes_no_second_renewal(
     new_keeper, shelf, clock
 ):
     source = Machinist()
@@ -1731,7 +1737,7 @@ def test_a_token_that_ends_in_the_store_during_its_renewal_costs_no_second_one(
     assert len(source.presented) == 2
 
 
-def test_a_lock_that_is_lost_after_the_intent_leaves_none(new_keeper, shelf, authority):
+def test_if_the_lock_is_lost_after_the_intent_the_intent_is_withdrawn(new_keeper, shelf, authority):
     keeper = new_keeper(lock_timeout=1.0)
     shelf.prepare = lambda: setattr(shelf, "holder", None)
     with pytest.raises(errors.LockTimeout):
@@ -1741,7 +1747,7 @@ def test_a_lock_that_is_lost_after_the_intent_leaves_none(new_keeper, shelf, aut
     assert authority.presented == []
 
 
-def test_a_wrong_password_is_presented_once_also_without_the_store(new_keeper, shelf, clock):
+def test_a_wrong_password_is_presented_once_even_without_the_store(new_keeper, shelf, clock):
     class Login(Machinist):
         def credentials(self, previous):
             return [Credential("password", "joe\0wrong", refusal_is_final=True)]
@@ -1757,7 +1763,7 @@ def test_a_wrong_password_is_presented_once_also_without_the_store(new_keeper, s
     assert len(source.presented) == 1
 
 
-def test_the_store_that_fails_is_told_of_once(new_keeper, shelf, clock):
+def test_a_failing_store_is_logged_once(new_keeper, shelf, clock):
     told = []
     keeper = new_keeper(Machinist(), on_event=told.append)
     shelf.failing = lambda step: step == "lock"
@@ -1774,10 +1780,10 @@ def test_keepers_of_one_grant_share_their_memory(clock, authority):
     assert authority.presented == ["refresh-0"]
 
 
-# --- whose token is it -----------------------------------------------------------------------
+# --- the owner of a token --------------------------------------------------------------------
 
 
-def test_anothers_record_is_refused_and_kept(new_keeper, shelf):
+def test_a_record_of_another_owner_is_refused_and_kept(new_keeper, shelf):
     new_keeper().current()
     before = shelf.slot
     stranger = Authority(first="theirs")
@@ -1803,7 +1809,7 @@ def test_a_change_of_scope_is_accepted_once(new_keeper, clock):
     assert new_keeper(narrow).current().access_token == "access-2"
 
 
-def test_three_programs_that_ask_for_different_things_do_not_renew_for_ever(new_keeper, clock):
+def test_three_programs_with_different_requests_do_not_renew_for_ever(new_keeper, clock):
     sources = [Machinist() for _ in range(3)]
     for source, scope in zip(sources, "abc", strict=True):
         source.requested = {"scope": scope}
@@ -1813,11 +1819,11 @@ def test_three_programs_that_ask_for_different_things_do_not_renew_for_ever(new_
                 new_keeper(source).current()
             clock.go_on(10)
     assert sum(len(source.presented) for source in sources) == 3
-    with pytest.raises(errors.RefreshConfigError, match=r"^Programs that share Shelf\(\) ask for"):
+    with pytest.raises(errors.RefreshConfigError, match=r"^Programs that share Shelf\(\) request"):
         new_keeper(sources[0]).current()
 
 
-def test_a_record_without_worth_is_nobodys(new_keeper):
+def test_a_blank_record_of_another_owner_is_ignored(new_keeper):
     misspelt = Authority()
     misspelt.owner = {"client": "biling"}
     misspelt.script = [errors.RefreshConfigError("unknown client", error="invalid_client")]
@@ -1826,7 +1832,7 @@ def test_a_record_without_worth_is_nobodys(new_keeper):
     assert new_keeper().current().access_token == "access-1"
 
 
-def test_a_stored_token_of_the_same_account_that_began_otherwise_is_told_of(new_keeper):
+def test_a_stored_token_of_the_same_account_with_another_first_token_is_logged(new_keeper):
     def of_ada(first):
         source = Authority(first=first)
         source.owner = {**source.owner, "user": "ada"}
@@ -1839,7 +1845,7 @@ def test_a_stored_token_of_the_same_account_that_began_otherwise_is_told_of(new_
     assert another.stats["FirstTokenUnused"] == 1
 
 
-# --- taking in, copying ----------------------------------------------------------------------
+# --- adopting, copying -----------------------------------------------------------------------
 
 
 def test_adopt_takes_tokens_and_mappings(new_keeper, authority, clock):
@@ -1852,7 +1858,7 @@ def test_adopt_takes_tokens_and_mappings(new_keeper, authority, clock):
     assert authority.presented == []
 
 
-def test_an_adopted_token_that_has_expired_is_renewed_and_the_one_before_is_not_used(
+def test_an_expired_adopted_token_is_renewed_and_its_predecessor_is_not_used(
     new_keeper, authority, clock
 ):
     keeper = new_keeper()
@@ -1873,12 +1879,12 @@ def test_a_spent_refresh_token_is_not_adopted_again(new_keeper, authority, shelf
     second = keeper.renew(keeper.current())
     for slot in (shelf.slot, None):
         shelf.slot = slot
-        with pytest.raises(errors.RefreshConfigError, match=r"spent .* renewal in Shelf\(\): "):
+        with pytest.raises(errors.RefreshConfigError, match=r"spent .* renewal in Shelf\(\)\. "):
             keeper.adopt(old_cache)
     assert keeper.current() == second
 
 
-def test_what_was_read_before_an_adoption_does_not_undo_it(new_keeper, shelf, clock):
+def test_a_read_from_before_an_adoption_does_not_undo_it(new_keeper, shelf, clock):
     keeper = new_keeper()
     keeper.current()
     load, old = shelf.load, shelf.load()
@@ -1900,7 +1906,7 @@ def test_what_was_read_before_an_adoption_does_not_undo_it(new_keeper, shelf, cl
     assert keeper.current().access_token == "new"
 
 
-def test_adopt_says_when_it_cannot_save(new_keeper, shelf):
+def test_adopt_raises_if_the_token_cannot_be_saved(new_keeper, shelf):
     keeper = new_keeper()
     shelf.failing = lambda step: step == "save"
     with pytest.raises(errors.TokenNotPersisted, match="not used: save fails in this test Call"):
@@ -1908,7 +1914,7 @@ def test_adopt_says_when_it_cannot_save(new_keeper, shelf):
     assert keeper.fresh() is None
 
 
-def test_an_adopted_token_is_told_of_as_such_and_in_the_stores_time(new_keeper, shelf, clock):
+def test_an_adopted_token_has_its_event_and_the_time_of_the_store(new_keeper, shelf, clock):
     keeper = new_keeper()
     keeper.current()
     shelf.ahead = 100.0
@@ -1918,16 +1924,14 @@ def test_an_adopted_token_is_told_of_as_such_and_in_the_stores_time(new_keeper, 
     assert keeper.stats == {"RenewalStarted": 1, "Renewed": 1, "Waited": 1, "Adopted": 1}
 
 
-def test_a_store_that_is_slow_makes_no_adopted_token_younger(new_keeper, shelf, clock):
+def test_a_slow_store_makes_no_adopted_token_younger(new_keeper, shelf, clock):
     keeper = new_keeper()
     shelf.failing = lambda step: clock.go_on(3 * (step == "load"))
     adopted = keeper.adopt(Token("abc", issued_at=clock.now, expires_at=clock.now + 3000))
     assert adopted.expires_at <= clock.now - 3 + 3000
 
 
-def test_to_forget_nothing_makes_no_one_forget_what_is_being_presented(
-    new_keeper, authority, shelf
-):
+def test_forgetting_an_empty_slot_keeps_an_intent(new_keeper, authority, shelf):
     authority.script = [errors.RefreshTemporarilyFailed("cut off")]
     keeper = new_keeper()
     with pytest.raises(errors.RefreshTemporarilyFailed):
@@ -1936,7 +1940,7 @@ def test_to_forget_nothing_makes_no_one_forget_what_is_being_presented(
     assert document(shelf)["intent"]["attempt"] == 1
 
 
-def test_an_adopted_refresh_token_may_be_tried_again_and_no_other(new_keeper, shelf, authority):
+def test_adopt_clears_only_the_refusal_of_the_adopted_refresh_token(new_keeper, shelf, authority):
     keeper = new_keeper()
     choice = keeper._renewal._eligibility
     dead = [Credential("refresh_token", name, True, False, True) for name in ("one", "two")]
@@ -1944,19 +1948,23 @@ def test_an_adopted_refresh_token_may_be_tried_again_and_no_other(new_keeper, sh
 
     def refuse():
         for credential in dead:
-            choice.refuse_alone(shelf_record, credential, no)
+            choice.remember_refusal(shelf_record, credential, no)
+
+    def refused():
+        view = keeper._slot.look()
+        return [credential for credential in dead if choice.objection(view, credential)]
 
     keeper.current()
     shelf_record = keeper._slot.look().record
     refuse()
     keeper.adopt({"access_token": "abc", "refresh_token": "one"})
-    assert [*choice._own_refusals] == dead[1:]
+    assert refused() == dead[1:]
     refuse()
     keeper.adopt({"access_token": "abc"})
-    assert {*choice._own_refusals} == {*dead}
+    assert refused() == dead
 
 
-def test_a_change_waits_its_turn(new_keeper, shelf, clock):
+def test_a_change_waits_for_the_lock(new_keeper, shelf, clock):
     keeper = new_keeper()
     shelf.holder = shelf.lock()
     sleep = clock.sleep
@@ -1983,7 +1991,7 @@ def test_a_change_that_changes_nothing_is_not_written(new_keeper, shelf):
     assert shelf.slot is None
 
 
-def test_locks_are_asked_for_as_long_as_their_work_may_take(new_keeper, shelf, authority):
+def test_locks_are_acquired_for_as_long_as_their_work_may_take(new_keeper, shelf, authority):
     requested, acquire = [], type(shelf.lock()).acquire
 
     class Lock(type(shelf.lock())):
@@ -1996,19 +2004,17 @@ def test_locks_are_asked_for_as_long_as_their_work_may_take(new_keeper, shelf, a
     keeper.current()
     keeper.adopt({"access_token": "abc"})
     keeper.forget(lambda token: None)
-    # The server may be asked twice in one go; to adopt asks nobody.
+    # A renewal may send two requests; adopt sends none.
     assert requested == [2 * authority.deadline + 10, 10, 2 * authority.deadline + 10]
 
 
-def test_to_refresh_renews_what_is_stored_although_nothing_is_in_hand(new_keeper, authority):
+def test_refresh_renews_the_stored_token_before_the_first_use(new_keeper, authority):
     new_keeper().current()
     assert new_keeper().refresh().access_token == "access-2"
     assert authority.presented == ["refresh-0", "refresh-1"]
 
 
-def test_secrets_that_are_looked_up_late_are_not_looked_up_for_a_token_that_is_good(
-    new_keeper, authority
-):
+def test_late_secrets_are_not_read_for_a_valid_token(new_keeper, authority):
     token = new_keeper().current()
     authority.is_late = True
     authority.credentials = lambda previous: pytest.fail("looked up")
@@ -2026,7 +2032,7 @@ def test_without_the_store_nothing_is_renewed_in_the_background(new_keeper, shel
     assert machinist.count == 1
 
 
-def test_to_refresh_takes_what_others_have_renewed_since(new_keeper, authority, clock):
+def test_refresh_takes_a_token_that_another_process_has_renewed(new_keeper, authority, clock):
     keeper, other = new_keeper(), new_keeper()
     first = keeper.current()
     second = other.renew(first)
@@ -2039,7 +2045,7 @@ def test_to_refresh_takes_what_others_have_renewed_since(new_keeper, authority, 
 
 
 @pytest.mark.parametrize("way", ["current", "renew", "refresh"])
-def test_a_caller_waits_as_long_as_it_says(new_keeper, authority, way):
+def test_a_caller_waits_for_its_own_timeout(new_keeper, authority, way):
     keeper = new_keeper()
     first = keeper.current() if way != "current" else None
     answer = threading.Event()
@@ -2058,7 +2064,7 @@ def test_a_caller_with_more_time_outlasts_one_that_gave_up_on_the_lock(
     keeper = new_keeper(lock_timeout=1.0)
     holder = shelf.lock()
     assert holder.acquire(60)
-    # The run that it joined gives up; it has time for another.
+    # The run that it joined gives up, and there is time for another.
     expire, clock.sleep = clock.sleep, lambda seconds: None
     lapses = iter([0.0, 0.0, 2.0])
 
@@ -2073,7 +2079,9 @@ def test_a_caller_with_more_time_outlasts_one_that_gave_up_on_the_lock(
     assert authority.presented == ["refresh-0"]
 
 
-def test_who_lost_the_race_looks_again_a_twentieth_of_the_window_later(new_keeper, shelf, clock):
+def test_a_process_that_lost_the_race_retries_after_a_twentieth_of_the_soft_window(
+    new_keeper, shelf, clock
+):
     keeper = new_keeper()
     keeper.current()
     assert shelf.lock().acquire(60)
@@ -2086,20 +2094,19 @@ def test_who_lost_the_race_looks_again_a_twentieth_of_the_window_later(new_keepe
 
     shelf.load = counted
     clock.go_on(HOUR - 500)
-    held = keeper._holder.held
-    assert held is not None
     for _ in range(120):
         keeper.current()
         settle(keeper)
         clock.go_on(1)
     pauses = [later - earlier for earlier, later in pairwise(looks)]
-    assert set(pauses) == {ceil((held.soft - held.hard) / 20)}
+    soft, hard = windows(HOUR, clock.dice)
+    assert set(pauses) == {ceil((soft - hard) / 20)}
 
 
-# --- what is told --------------------------------------------------------------------------------
+# --- events and log ------------------------------------------------------------------------------
 
 
-def test_a_failure_is_told_once_until_something_changes(new_keeper, authority, clock):
+def test_a_failure_is_emitted_once_until_a_success(new_keeper, authority, clock):
     events: list[Any] = []
     keeper = new_keeper(on_event=events.append)
     down = errors.RefreshTemporarilyFailed("It is down.", processed=False)
@@ -2132,16 +2139,14 @@ def test_a_failure_is_raised_or_logged_and_not_both(new_keeper, authority, clock
     assert keeper.stats["RenewalFailed"] == 1
     clock.go_on(60)
     keeper.current()
-    clock.go_on(HOUR - 30)  # the old token does: nobody gets an error
+    clock.go_on(HOUR - 30)  # the old token is valid, so no caller gets an error
     authority.script = [down]
     keeper.current()
     (record,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
     assert "It is down." in record.getMessage()
 
 
-def test_a_needed_login_is_told_with_its_reason_and_again_after_the_next_one(
-    new_keeper, authority, clock
-):
+def test_a_required_login_is_logged_with_its_reason_once_per_login(new_keeper, authority, clock):
     events: list[Any] = []
     keeper = new_keeper(on_event=events.append)
     for _ in range(2):
@@ -2159,7 +2164,7 @@ def test_a_needed_login_is_told_with_its_reason_and_again_after_the_next_one(
     assert "invalid_grant" in told[0].error
 
 
-def test_a_token_that_others_renewed_is_told_of_by_its_fingerprint(new_keeper):
+def test_a_token_found_in_the_store_is_logged_by_its_fingerprint(new_keeper):
     events: list[Any] = []
     one, other = new_keeper(), new_keeper(on_event=events.append)
     first = one.current()
@@ -2173,19 +2178,19 @@ def test_a_token_that_others_renewed_is_told_of_by_its_fingerprint(new_keeper):
     assert other.stats["Found"] == 1
 
 
-def test_an_unused_first_token_is_told_of_once_with_the_store(new_keeper):
+def test_an_unused_first_token_is_logged_once_with_the_store(new_keeper):
     new_keeper().current()
     events: list[Any] = []
     authority = Authority(first="another")
     authority.live = "refresh-1"
-    authority.seeds = lambda: iter(())  # a grant from elsewhere, which does not tell
+    authority.seeds = lambda: iter(())  # a foreign grant without seeds
     keeper = new_keeper(authority, on_event=events.append)
     keeper.renew(keeper.current())
     told = [event for event in events if type(event).__name__ == "FirstTokenUnused"]
     assert [event.store for event in told] == ["Shelf()"]
 
 
-def test_adopting_something_else_says_what_it_was(new_keeper):
+def test_adopt_names_the_type_of_a_wrong_argument(new_keeper):
     with pytest.raises(TypeError, match="a Token or a mapping, not int"):
         new_keeper().adopt(42)
 
@@ -2202,7 +2207,7 @@ def test_adopting_within_a_renewal_does_not_wait_for_itself(new_keeper, authorit
 
     authority.asking = asking
     keeper.current()
-    assert "from within the renewal" in str(raised[0])
+    assert "from within the renewal in progress" in str(raised[0])
 
 
 def a_token(previous: Token | None) -> str:
@@ -2220,49 +2225,46 @@ def test_a_pickled_keeper_carries_settings_and_no_token():
     assert copy.current().access_token == "plain"
 
 
-def test_what_cannot_be_pickled_is_named(authority):
+def test_a_setting_that_cannot_be_pickled_is_named(authority):
     def told(source=len, **settings):
         with pytest.raises(pickle.PicklingError) as caught:
             pickle.dumps(TokenKeeper(source, **settings))
         return str(caught.value)
 
     text = told(on_refresh=lambda token: None)
-    assert text.startswith("The on_refresh of the TokenKeeper cannot be pickled: test_what_cannot")
+    assert text.startswith("The on_refresh of the TokenKeeper cannot be pickled: test_a_setting")
     assert text.endswith(
-        "<lambda>. Give a function of a module or an object that can be, or make the keeper anew "
-        "in the other process."
+        "<lambda>. Pass a function of a module or a picklable object, or create the keeper in the "
+        "other process."
     )
-    assert "The source of the TokenKeeper cannot be pickled: Authority. Give" in told(authority)
+    assert "The source of the TokenKeeper cannot be pickled: Authority. Pass" in told(authority)
 
 
-def test_a_forked_child_has_a_helper_of_its_own(new_keeper):
+def test_a_forked_child_starts_its_own_helper(new_keeper):
     keeper = new_keeper()
     keeper._after_fork()  # it has none yet
     goes_on = threading.Event()
-    run = keeper._worker.flight.aside(lambda run: goes_on.wait(30))
-    keeper._worker.flight._runs["run"] = run
+    run = keeper._worker.flight.join(lambda run: goes_on.wait(30))
     keeper._after_fork()
     assert keeper.current().access_token == "access-1"
     goes_on.set()
     assert run.wait(30)
 
 
-def test_what_was_seen_before_a_renewal_of_others_counts_no_more_after_it(
-    new_keeper, shelf, clock, authority
-):
-    """Somebody may have lifted the hold that was seen then."""
+def test_a_view_from_before_another_renewal_is_not_reused(new_keeper, shelf, clock, authority):
+    """Another process may have cleared the backoff."""
     authority.script = [errors.RefreshTemporarilyFailed("It is down.", processed=False)]
     keeper = new_keeper()
     with pytest.raises(errors.RefreshTemporarilyFailed):
         keeper.current()
     seen = keeper._slot.look()
     keeper._worker.aside(lambda renewal: renewal.clear_refusals())
-    find_under_way(keeper, lambda run: None)  # it is given up
+    find_under_way(keeper, lambda run: None)  # abandoned
     outcome = keeper._worker.join(RenewalRequest(), seen, clock.ticks + 30, 0.0)
     assert outcome.token.access_token == "access-1"
 
 
-def test_who_has_time_left_begins_another_when_an_earlier_caller_has_none(new_keeper, clock):
+def test_a_caller_with_time_left_starts_another_run_after_a_timeout_of_the_first(new_keeper, clock):
     def ends(run: Any) -> None:
         raise errors.LockTimeout("It took too long.")
 
@@ -2276,7 +2278,7 @@ def test_who_has_time_left_begins_another_when_an_earlier_caller_has_none(new_ke
 
 
 def find_under_way(keeper: TokenKeeper, work: Callable[[Any], None]) -> None:
-    """Let the next caller of a keeper join a run that does *work*."""
+    """Make the next caller of a keeper join a run that does *work*."""
     flight = keeper._worker.flight
     runs, join = [flight.aside(work)], flight.join
     assert runs[0].wait(30)
@@ -2301,7 +2303,7 @@ def test_plain_functions_may_return_text_mappings_and_tokens(new_keeper, clock):
         assert keeper.current().access_token == "text"
 
 
-def test_a_function_that_fails_is_told_by_its_kind_only(new_keeper):
+def test_the_error_of_a_failing_function_names_only_the_exception_type(new_keeper):
     def source(previous: Token | None) -> str:
         raise KeyError("a secret")
 
@@ -2327,7 +2329,7 @@ def test_a_lease_must_be_shorter_than_a_declared_grace(
     new_keeper(store=store)
 
 
-def test_without_a_grace_or_a_lease_there_is_nothing_to_compare(new_keeper, shelf, authority):
+def test_without_a_grace_or_a_lease_any_combination_is_accepted(new_keeper, shelf, authority):
     shelf.lease = 60.0
     new_keeper()
     new_keeper(lambda previous: "abc")
@@ -2349,21 +2351,21 @@ def test_without_a_grace_or_a_lease_there_is_nothing_to_compare(new_keeper, shel
         ({"lock_timeout": 0}, ValueError, "^lock_timeout must be greater than 0 seconds, not 0$"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named(new_keeper, settings, kind, told):
+def test_an_invalid_setting_is_named(new_keeper, settings, kind, told):
     with pytest.raises(kind, match=told):
         new_keeper(**settings)
 
 
-def test_a_process_goes_on_with_an_old_token_if_a_renewal_fails(new_keeper, authority, clock):
+def test_a_process_uses_the_old_valid_token_if_a_renewal_fails(new_keeper, authority, clock):
     keeper = new_keeper()
     first = keeper.current()
-    clock.go_on(HOUR - 30)  # nobody may begin anything with it, but it lives
+    clock.go_on(HOUR - 30)  # expired by the margin, but still valid
     authority.script = [errors.RefreshTemporarilyFailed("later", processed=False)]
     outcome = keeper.obtain()
     assert (outcome.token, outcome.is_new) == (first, False)
     assert keeper.stats == {"RenewalStarted": 2, "Renewed": 1, "Waited": 1, "RenewalFailed": 1}
 
 
-def test_a_source_must_be_one():
+def test_a_source_of_a_wrong_type_is_refused():
     with pytest.raises(TypeError, match="token source"):
         TokenKeeper("https://id.example.com")  # type: ignore[arg-type]

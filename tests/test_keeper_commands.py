@@ -1,4 +1,4 @@
-"""What the command asks of a keeper: for how long a token must live, to give it up, to renew it."""
+"""The keeper as the command uses it: minimum validity, forget and refresh."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Processes = Callable[[], TokenKeeper]
 
 @pytest.fixture
 def process(clock: Clockwork, shelf: Shelf, authority: Authority) -> Processes:
-    """Each has a keeper of its own, and all share the store."""
+    """Each process has its own keeper, and all share the store."""
     return lambda: TokenKeeper(authority, shelf, runtime=clock)
 
 
 # --- min_validity ------------------------------------------------------------------------
 
 
-def test_a_token_that_lives_for_less_is_renewed(
+def test_a_token_below_the_minimum_validity_is_renewed(
     process: Processes, authority: Authority, clock: Clockwork
 ) -> None:
     process().current()
@@ -32,7 +32,7 @@ def test_a_token_that_lives_for_less_is_renewed(
     assert len(authority.presented) == 2
 
 
-def test_that_holds_in_one_process_too(
+def test_the_minimum_validity_applies_within_one_process(
     process: Processes, authority: Authority, clock: Clockwork
 ) -> None:
     keeper = process()
@@ -42,7 +42,7 @@ def test_that_holds_in_one_process_too(
     assert not keeper.obtain(min_validity=1810).token.is_same(first)
 
 
-def test_it_never_makes_a_token_last_longer_than_it_is_good(
+def test_a_minimum_validity_never_extends_a_lifetime(
     process: Processes, authority: Authority, clock: Clockwork
 ) -> None:
     process().current()
@@ -52,25 +52,27 @@ def test_it_never_makes_a_token_last_longer_than_it_is_good(
 
 
 @pytest.mark.parametrize("wanted", [3600, 7200])
-def test_what_no_token_has_does_not_renew_each_time(
+def test_an_unreachable_minimum_validity_does_not_renew_at_each_call(
     wanted: float, process: Processes, authority: Authority, clock: Clockwork
 ) -> None:
     for _ in range(3):
         process().obtain(min_validity=wanted)
     assert len(authority.presented) == 1
-    clock.go_on(3100)  # stale: now it is renewed, and waited for
+    clock.go_on(3100)  # stale: the caller waits for its renewal
     assert process().obtain(min_validity=wanted).is_new
     assert len(authority.presented) == 2
 
 
-def test_a_token_whose_end_is_not_known_is_as_good_as_any(clock: Clockwork, shelf: Shelf) -> None:
+def test_a_token_without_expiry_satisfies_any_minimum_validity(
+    clock: Clockwork, shelf: Shelf
+) -> None:
     authority = Authority(lifetime=None)
     for _ in range(2):
         TokenKeeper(authority, shelf, runtime=clock).obtain(min_validity=1e6)
     assert len(authority.presented) == 1
 
 
-def test_what_cannot_be_renewed_is_served_while_it_lives(
+def test_a_token_that_cannot_be_renewed_is_used_while_it_is_valid(
     process: Processes, authority: Authority, clock: Clockwork
 ) -> None:
     first = process().current()
@@ -82,7 +84,7 @@ def test_what_cannot_be_renewed_is_served_while_it_lives(
 # --- forget ------------------------------------------------------------------------------
 
 
-def test_a_token_that_is_forgotten_is_nobodys(process: Processes, shelf: Shelf) -> None:
+def test_forget_removes_the_token_for_all_processes(process: Processes, shelf: Shelf) -> None:
     keeper = process()
     token = keeper.current()
     forgotten = keeper.forget()
@@ -93,7 +95,9 @@ def test_a_token_that_is_forgotten_is_nobodys(process: Processes, shelf: Shelf) 
     assert keeper.forget() is None
 
 
-def test_what_was_spent_stays_remembered(process: Processes, authority: Authority) -> None:
+def test_forget_keeps_spent_refresh_tokens_remembered(
+    process: Processes, authority: Authority
+) -> None:
     process().current()
     process().forget()
     with pytest.raises(ReauthRequired) as caught:
@@ -102,14 +106,14 @@ def test_what_was_spent_stays_remembered(process: Processes, authority: Authorit
     assert authority.presented == ["refresh-0"]
 
 
-def test_it_is_not_written_back_by_who_forgot_it(
+def test_a_process_does_not_restore_a_token_that_it_forgot(
     process: Processes, shelf: Shelf, authority: Authority
 ) -> None:
     keeper = process()
     keeper.current()
     keeper.forget()
     shelf.slot = None
-    shelf.notes.clear()
+    shelf.spent.clear()
     authority.first = None
     with pytest.raises(ReauthRequired) as caught:
         keeper.current()
@@ -123,7 +127,7 @@ def test_another_token_can_be_adopted_afterwards(process: Processes) -> None:
     assert process().current().access_token == "from-a-login"
 
 
-def test_the_server_is_told_while_nobody_can_renew(process: Processes, shelf: Shelf) -> None:
+def test_the_token_is_revoked_under_the_lock(process: Processes, shelf: Shelf) -> None:
     token = process().current()
     told = []
 
@@ -137,7 +141,7 @@ def test_the_server_is_told_while_nobody_can_renew(process: Processes, shelf: Sh
     assert len(told) == 1
 
 
-def test_if_it_cannot_be_told_nothing_is_forgotten(process: Processes) -> None:
+def test_a_failed_revocation_keeps_the_token(process: Processes) -> None:
     token = process().current()
 
     def revoke(given: object) -> None:
@@ -151,7 +155,7 @@ def test_if_it_cannot_be_told_nothing_is_forgotten(process: Processes) -> None:
 # --- refresh -----------------------------------------------------------------------------
 
 
-def test_a_process_that_has_not_looked_yet_renews_what_is_stored(
+def test_a_refresh_before_the_first_look_renews_the_stored_token(
     process: Processes, authority: Authority
 ) -> None:
     first = process().current()
@@ -162,7 +166,7 @@ def test_a_process_that_has_not_looked_yet_renews_what_is_stored(
 # --- secrets that are looked up late -----------------------------------------------------
 
 
-def test_a_grant_that_looks_its_secrets_up_late_is_not_asked_for_a_good_token(
+def test_late_secrets_are_not_looked_up_for_a_valid_token(
     process: Processes, authority: Authority
 ) -> None:
     process().current()

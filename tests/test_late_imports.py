@@ -1,4 +1,4 @@
-"""What is imported late: once, whatever fails, and never while the process forks."""
+"""Late imports: once, retried after a failure, and never while the process forks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def when_forking(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Makes a module of a text, and tells its name."""
+    """Make a module from a text, and return its name."""
     monkeypatch.syspath_prepend(tmp_path)
     name = f"made_by_test_{tmp_path.name}".replace("-", "_")
 
@@ -49,14 +49,14 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
         tmp_path.joinpath(f"{name}.py").write_text(text)
         return name
 
-    monkeypatch.setitem(sys.modules, name, None)  # so that it is taken out again
+    monkeypatch.setitem(sys.modules, name, None)  # so that monkeypatch removes it
     monkeypatch.delitem(sys.modules, name)
     return make
 
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What a module waits at while it is imported."""
+    """The gate at which a module waits during its import."""
     gate = SimpleNamespace(has_begun=threading.Event(), goes_on=threading.Event())
     monkeypatch.setitem(sys.modules, "gate", gate)
     return gate
@@ -68,7 +68,7 @@ SLOW = "import gate\ngate.has_begun.set()\nassert gate.goes_on.wait(30)\nanswer 
 # --- what stands in for a module --------------------------------------------------------------
 
 
-def test_a_module_is_imported_when_something_of_it_is_used(module: Callable[[str], str]) -> None:
+def test_a_module_is_imported_on_first_use(module: Callable[[str], str]) -> None:
     name = module("answer = 42\n")
     stand_in = late_imports.late(name)
     assert name not in sys.modules
@@ -77,7 +77,7 @@ def test_a_module_is_imported_when_something_of_it_is_used(module: Callable[[str
     assert stand_in.answer == 43
 
 
-def test_what_failed_to_be_imported_is_tried_again(module: Callable[[str], str]) -> None:
+def test_a_failed_import_is_retried(module: Callable[[str], str]) -> None:
     name = module("raise ImportError('not today')\n")
     stand_in = late_imports.late(name)
     for use in (lambda: stand_in.answer, lambda: load(stand_in), lambda: imported(name)):
@@ -88,7 +88,7 @@ def test_what_failed_to_be_imported_is_tried_again(module: Callable[[str], str])
     assert stand_in.answer == "at last"
 
 
-def test_a_module_within_a_package_can_be_meant() -> None:
+def test_a_submodule_can_be_imported_late() -> None:
     assert late_imports.late("email.utils").unquote('"a"') == "a"
 
 
@@ -126,7 +126,7 @@ def test_locks_and_grants_load_what_they_need_under_the_guard(
     assert guarded == [True, True]
 
 
-def test_what_cannot_be_loaded_is_told_by_whoever_needs_it(
+def test_a_failed_preload_is_raised_on_use(
     keeper: TokenKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails() -> None:
@@ -136,10 +136,10 @@ def test_what_cannot_be_loaded_is_told_by_whoever_needs_it(
     assert keeper.current().access_token == "token"
 
 
-def test_openssl_looks_up_what_a_slow_hash_needs_under_the_guard(
+def test_openssl_loads_the_slow_hash_under_the_guard(
     keeper: TokenKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has locks of its own then, which a forked child would find shut."""
+    """OpenSSL has its own locks, which a forked child could inherit locked."""
     guarded: list[bool] = []
 
     def pbkdf2(*args: Any) -> bytes:
@@ -173,9 +173,9 @@ def test_an_import_may_fork() -> None:
     assert succeeds_in_child(lambda: True)
 
 
-def test_a_fork_waits_for_so_long_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever forks may have what the import waits for."""
-    monkeypatch.setattr(late_imports, "_PATIENCE", 0.01)
+def test_a_fork_waits_for_imports_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forking thread may hold what the import waits for."""
+    monkeypatch.setattr(late_imports, "_GUARD_TIMEOUT", 0.01)
     has_begun, goes_on = threading.Event(), threading.Event()
 
     def stands_still() -> None:
@@ -198,7 +198,7 @@ def test_a_fork_waits_for_so_long_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert can_import()
 
 
-# A fork that has the lock of logging already would wait in vain for who makes a logger.
+# A fork that holds the lock of logging would wait for ever for an import that makes a logger.
 MAKES_A_LOGGER = """
 import os, signal, sys, threading, time
 from tokenadapter.late_imports import imported

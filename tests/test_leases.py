@@ -69,7 +69,7 @@ def another(
     grace: float = 0.0,
     stops: str = "",
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process, which renews."""
+    """Another process that renews."""
     arguments = [server.token_url, first, url, slot, str(lease), str(grace), stops]
     with subprocess.Popen([sys.executable, "-c", RENEWS, *arguments]) as process:
         try:
@@ -97,7 +97,7 @@ def new_keeper(
 
 
 @pytest.mark.parametrize("how", ["stopped", "robbed of its lock"])
-def test_a_holder_that_has_lost_its_lock_alone_presents_its_refresh_token(
+def test_after_losing_its_lock_a_holder_is_still_the_only_one_to_present(
     server: TokenServer,
     redis_server: RedisServer,
     client: redis.Redis,
@@ -116,7 +116,7 @@ def test_a_holder_that_has_lost_its_lock_alone_presents_its_refresh_token(
                     pass
             else:
                 assert client.delete(lock)
-            with pytest.raises(LockTimeout, match="awaited the answer to a renewal"):
+            with pytest.raises(LockTimeout, match="waited for the answer to a renewal"):
                 keeper.current()
             assert server.stats.token_requests == 1
         process.send_signal(signal.SIGCONT)
@@ -127,7 +127,7 @@ def test_a_holder_that_has_lost_its_lock_alone_presents_its_refresh_token(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whether a process has died")
-def test_a_holder_that_died_keeps_nobody_of_its_machine_waiting(
+def test_a_dead_holder_on_the_same_machine_is_replaced_at_once(
     server: TokenServer, redis_server: RedisServer, first: str, slot: str
 ) -> None:
     server.fail_next(hang=True)
@@ -143,7 +143,7 @@ def test_a_holder_that_died_keeps_nobody_of_its_machine_waiting(
 
 @pytest.fixture
 def lenient() -> Iterator[TokenServer]:
-    """It accepts a rotated refresh token once more, for a while."""
+    """A server that accepts a rotated refresh token again within a grace."""
     with TokenServer(grace=GRACE) as server:
         yield server
 
@@ -168,7 +168,7 @@ def test_after_a_declared_grace_a_holder_that_is_stopped_still_keeps_its_refresh
             end = found.document["intent"]["first_sent"] + GRACE
             while keeper.store.load().now < end:
                 pass
-            with pytest.raises(LockTimeout, match="awaited the answer to a renewal"):
+            with pytest.raises(LockTimeout, match="waited for the answer to a renewal"):
                 keeper.current()
         process.send_signal(signal.SIGCONT)
         assert process.wait(30) == 0
@@ -180,7 +180,7 @@ def test_after_a_declared_grace_a_holder_that_is_stopped_still_keeps_its_refresh
 def test_within_a_declared_grace_a_holder_that_was_stopped_while_it_connected_sends_nothing(
     lenient: TokenServer, redis_server: RedisServer, client: redis.Redis, slot: str
 ) -> None:
-    """Another has renewed twice since: what it would send is too old, whatever the grace."""
+    """Another process has renewed twice, so the refresh token is too old for any grace."""
     first, url = lenient.issue()["refresh_token"], redis_server.url
     keeper = new_keeper(lenient, first, url, slot, SHORT, lock_timeout=30.0, grace=GRACE)
     with another(lenient, first, url, slot, SHORT, GRACE, "while connecting") as process:

@@ -1,4 +1,4 @@
-"""Each error says what happened, what was kept and what to do next, and tells no secret."""
+"""Each error says what happened, what was kept and what to do next, and contains no secret."""
 
 from __future__ import annotations
 
@@ -25,145 +25,145 @@ NOW = 1_700_000_000.0
 STORE = Shelf(Clockwork())
 OURS = {"endpoint": "https://id.example/token", "client": "me"}
 THEIRS = {"endpoint": "https://other.example/token", "client": "you"}
-# What a source says when it fails; its own tests see to its words.
+# The message of a failing source, which has its own tests.
 CAUSE = "https://id.example/token gave no token (503). What the store holds is kept. Try later."
 HOLD = Backoff(NOW, 10.0, 2, "0a1b", error="slow_down", cause=CAUSE)
 STONE = Tombstone("0a1b", "refresh_token", "uncertain_rotation", NOW, "invalid_grant", CAUSE)
 
-# By its function: each error, and the words for what happened, what was kept, and what to do.
+# By function: each error, with the words for what happened, what was kept, and what to do.
 FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = {
-    "unreadable": [
+    "unreadable_record": [
         (
-            messages.unreadable(STORE, "its format is 2, not 1"),
+            messages.unreadable_record(STORE, "its format is 2, not 1"),
             StoreError,
-            "Shelf() holds something that this version of tokenadapter cannot use: its format is 2",
-            "It was left as it was",
-            "move it away, or name another store",
+            "Shelf() holds a record that this version of tokenadapter cannot read: its format is 2",
+            "The record was left unchanged",
+            "Move it away, or use another store",
         )
     ],
-    "of_another": [
+    "wrong_owner": [
         (
-            messages.of_another(STORE, THEIRS, OURS),
+            messages.wrong_owner(STORE, THEIRS, OURS),
             RefreshConfigError,
             "token of endpoint 'https://other.example/token', client 'you', not of endpoint 'https",
-            "Nothing was used or overwritten",
-            "give each its own store",
+            "The stored token was neither used nor overwritten",
+            "Give each its own store",
         ),
         (
-            messages.of_another(STORE, {}, OURS),
+            messages.wrong_owner(STORE, {}, OURS),
             RefreshConfigError,
             "Shelf() holds the token of an unnamed source, not of endpoint",
-            "Nothing was used or overwritten",
+            "The stored token was neither used nor overwritten",
             "move its record away",
         ),
     ],
-    "asked_for_otherwise": [
+    "requests_differ": [
         (
-            messages.asked_for_otherwise(STORE, {"scope": "write"}, {"scope": "read"}),
+            messages.requests_differ(STORE, {"scope": "write"}, {"scope": "read"}),
             RefreshConfigError,
-            "ask for different things: {'scope': 'read'} here, {'scope': 'write'} there",
-            "The token there is kept",
-            "let all ask for everything that any of them needs, or give each its own store",
+            "request different tokens: {'scope': 'read'} here, {'scope': 'write'} there",
+            "The stored token is kept",
+            "Have all programs request everything that any of them needs, or",
         ),
         (
-            messages.asked_for_otherwise(STORE, {}, {"scope": "read"}),
+            messages.requests_differ(STORE, {}, {"scope": "read"}),
             RefreshConfigError,
-            "Programs that share Shelf() ask for different things: {'scope': 'read'} here, nothing",
-            "The token there is kept",
+            "Programs that share Shelf() request different tokens: {'scope': 'read'} here, nothing",
+            "The stored token is kept",
             "give each its own store",
         ),
     ],
-    "begun_otherwise": [
+    "other_first_token": [
         (
-            messages.begun_otherwise(STORE),
+            messages.other_first_token(STORE),
             RefreshConfigError,
-            "began with another refresh token than the one configured here",
-            "Nothing was used, sent or overwritten",
-            "Give each user a store of their own",
+            "descends from another refresh token than the one configured here",
+            "neither used nor overwritten, and nothing was sent",
+            "Give each user a separate store",
         )
     ],
-    "spent_before": [
+    "already_spent": [
         (
-            messages.spent_before(STORE),
+            messages.already_spent(STORE),
             RefreshConfigError,
-            "The refresh token to adopt was spent by an earlier renewal in Shelf()",
+            "The refresh token to adopt was already spent by an earlier renewal in Shelf()",
             "Nothing was changed",
-            "A login gives a new one",
+            "Log in to get a new refresh token",
         )
     ],
-    "held": [
+    "backing_off": [
         (
-            messages.held(HOLD, 4.25, NOW),
+            messages.backing_off(HOLD, 4.25, NOW),
             RefreshTemporarilyFailed,
             "gave no token (503)",
             "What the store holds is kept",
-            "Nobody asks again for 4.2 s.",
+            "Next attempt in 4.2 s.",
         ),
         (
-            messages.held(HOLD._replace(kind="config"), 60.0, NOW),
+            messages.backing_off(HOLD._replace(kind="config"), 60.0, NOW),
             RefreshConfigError,
             "gave no token (503)",
             "What the store holds is kept",
-            "Nobody asks again for 60.0 s.",
+            "Next attempt in 60.0 s.",
         ),
         (
-            messages.held(HOLD._replace(kind="refused"), 60.0, NOW),
+            messages.backing_off(HOLD._replace(kind="refused"), 60.0, NOW),
             ReauthRequired,
             "gave no token (503)",
             "What the store holds is kept",
-            "Nobody asks again for 60.0 s.",
+            "Next attempt in 60.0 s.",
         ),
     ],
-    "dead": [
+    "refused": [
         (
-            messages.dead(STONE),
+            messages.refused(STONE),
             ReauthRequired,
             "gave no token (503)",
             "What the store holds is kept",
             "Try later",
         )
     ],
-    "lost": [
+    "record_lost": [
         (
-            messages.lost(STORE),
+            messages.record_lost(STORE),
             ReauthRequired,
-            "The record in Shelf() is gone or cannot be read, and the refresh token at hand was",
+            "The record in Shelf() is missing or unreadable, and the refresh token that is left",
             "Nothing was sent",
-            "the new token to TokenKeeper.adopt(), or to the command `tokenadapter adopt NAME`.",
+            "pass the new token to TokenKeeper.adopt(), or to the command `tokenadapter adopt",
         )
     ],
-    "begun_before": [
+    "function_may_repeat": [
         (
-            messages.begun_before(STORE),
+            messages.function_may_repeat(STORE),
             ReauthRequired,
             "has returned a refresh token before, and Shelf() holds none now",
             "The function was not called",
             "Log in again",
         )
     ],
-    "locked_apart": [
+    "lock_is_local": [
         (
-            messages.locked_apart(STORE, "web-2:4711:99:5:6", 8.2),
+            messages.lock_is_local(STORE, "web-2:4711:99:5:6", 8.2),
             StoreError,
-            "excludes nobody on another machine: process 4711 on web-2 is renewing the token",
-            "Nothing was sent; next attempt in 8 s.",
+            "does not exclude other machines: process 4711 on web-2 is renewing the token",
+            "Nothing was sent. Next attempt in 8 s.",
             "RedisStore or SQLStore",
         )
     ],
-    "ending": [
+    "process_ending": [
         (
-            messages.ending(),
+            messages.process_ending(),
             RefreshTemporarilyFailed,
-            "This process is ending, so it begins no renewal.",
+            "This process is shutting down and starts no renewal.",
             "the stored token is kept",
-            "another process can renew",
+            "Another process can renew",
         )
     ],
     "private_copy": [
         (
             messages.private_copy(),
             ReauthRequired,
-            "The refresh token may be another process' too: this one was copied from it",
+            "The refresh token may also belong to another process: either this process or its",
             "Nothing was sent",
             "Use a store that processes share, such as FileStore",
         )
@@ -172,88 +172,88 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
         (
             messages.no_credential(STORE),
             ReauthRequired,
-            "nothing to obtain one with",
-            "There is no token in Shelf()",
-            "the new token to TokenKeeper.adopt(), or to the command `tokenadapter adopt NAME`.",
+            "there is no credential to obtain one with",
+            "Shelf() holds no token",
+            "pass the new token to TokenKeeper.adopt(), or to the command `tokenadapter adopt",
         )
     ],
     "not_bearer": [
         (
             messages.not_bearer(STORE, Token("s3cr3t", token_type="DPoP")),
             RefreshConfigError,
-            "The token in Shelf() is of type DPoP, and must not be sent as a Bearer token",
-            "The token is kept, and so is what renews it. DPoP is not supported yet.",
+            "The token in Shelf() has the type DPoP, and must not be sent as a Bearer token",
+            "The token is kept. DPoP is not supported yet.",
             "pass scheme= or attach=",
         )
     ],
-    "locked": [
+    "lock_timed_out": [
         (
-            messages.locked(STORE, 30.04),
+            messages.lock_timed_out(STORE, 30.04),
             LockTimeout,
-            "Others have held the lock of Shelf(), or awaited the answer to a renewal, for 30.0 s.",
+            "held the lock of Shelf(), or waited for the answer to a renewal, for 30.0 s.",
             "Nothing was sent and nothing changed",
-            "try again, or raise lock_timeout",
+            "Try again, or raise lock_timeout",
         )
     ],
-    "too_slow": [
+    "renewal_timed_out": [
         (
-            messages.too_slow(STORE, 5.0),
+            messages.renewal_timed_out(STORE, 5.0),
             LockTimeout,
-            "The renewal of the token in Shelf() has not ended within 5.0 s.",
-            "It goes on, and what it obtains will be saved",
-            "try again, or allow more time by lock_timeout and by the time-out of the request",
+            "The renewal of the token in Shelf() did not finish within 5.0 s.",
+            "It continues in the background, and its token will be saved",
+            "Try again, or raise lock_timeout and the timeout of the request",
         )
     ],
-    "ended": [
+    "worker_ended": [
         (
-            messages.ended(SystemExit()),
+            messages.worker_ended(SystemExit()),
             RefreshTemporarilyFailed,
             "The renewal was ended by SystemExit",
-            "What was stored was kept",
-            "try again",
+            "Nothing stored was lost",
+            "Try again",
         )
     ],
-    "reentered": [
+    "reentrant_call": [
         (
-            messages.reentered(),
+            messages.reentrant_call(),
             TokenError,
-            "from within the renewal that is under way",
-            "There is none yet",
-            "use another session there",
+            "from within the renewal in progress",
+            "there is no token yet",
+            "Use another session there",
         )
     ],
     "not_adopted": [
         (
             messages.not_adopted(StoreError("Shelf() is full. Nothing stored was lost.")),
             TokenNotPersisted,
-            "The token could not be saved, and is not used: Shelf() is full.",
+            "The token could not be saved and is not used: Shelf() is full.",
             "Nothing stored was lost",
             "Call adopt() again.",
         )
     ],
-    "unsaved": [
+    "not_saved": [
         (
-            messages.unsaved(STORE),
+            messages.not_saved(STORE),
             TokenNotPersisted,
-            "The newest token could not be saved to Shelf() yet, and it is no longer good.",
-            "No other is obtained until it is saved",
-            "see to the store",
+            "The newest token could not be saved to Shelf() yet, and can no longer be used.",
+            "keeps its refresh token in memory and retries the save",
+            "Make sure that the store can be written",
         )
     ],
     "source_raised": [
         (
             messages.source_raised(KeyError("s3cr3t")),
             RefreshTemporarilyFailed,
-            "The token source failed with KeyError.",
-            "What the store held is kept",
-            "The log has its traceback at level DEBUG, under tokenadapter",
+            "The token source raised KeyError.",
+            "Nothing stored was lost",
+            "The traceback is in the log of tokenadapter, at level DEBUG.",
         ),
         (
             messages.source_raised(TypeError("s3cr3t")),
             RefreshConfigError,
-            "The token source has a mistake in its code: it failed with TypeError.",
-            "What the store held is kept",
-            "Correct it; the next call tries again.",
+            "The token source has a bug: it raised TypeError.",
+            "Nothing stored was lost",
+            "Fix the source; the next call tries again.",
         ),
     ],
     "source_returned": [
@@ -261,15 +261,15 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             messages.source_returned(TypeError("it returned int")),
             RefreshConfigError,
             "The token source returned no token: it returned int.",
-            "What the store held is kept",
-            "It is to return a Token, a mapping",
+            "Nothing stored was lost",
+            "Return a Token, a mapping",
         )
     ],
 }
 CASES = [pytest.param(*case, id=name) for name, cases in FAILURES.items() for case in cases]
 
 
-def test_every_failure_is_tried_here() -> None:
+def test_every_message_has_a_test_case() -> None:
     made = {
         name
         for name, value in vars(messages).items()
@@ -279,14 +279,14 @@ def test_every_failure_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize(("error", "kind", "happened", "kept", "advice"), CASES)
-def test_it_says_what_happened_what_was_kept_and_what_to_do_next(
+def test_an_error_says_what_happened_what_was_kept_and_what_to_do_next(
     error: TokenError, kind: type[TokenError], happened: str, kept: str, advice: str
 ) -> None:
     assert type(error) is kind
     told = str(error)
     for words in (happened, kept, advice):
         assert words in told
-    # In whole sentences, on one line, in a length that people read.
+    # Full sentences, on one line, and not too long.
     assert told.endswith(".")
     assert told.isprintable()
     assert "  " not in told
@@ -294,50 +294,50 @@ def test_it_says_what_happened_what_was_kept_and_what_to_do_next(
 
 
 @pytest.mark.parametrize(("error", "kind", "happened", "kept", "advice"), CASES)
-def test_it_tells_no_secret(
+def test_no_error_contains_a_secret(
     error: TokenError, kind: type[TokenError], happened: str, kept: str, advice: str
 ) -> None:
     assert "s3cr3t" not in f"{error} {error!r} {error.args} {vars(error)}"
     assert b"s3cr3t" not in pickle.dumps(error)
 
 
-def test_a_hold_says_until_when_by_our_clock() -> None:
-    error = messages.held(HOLD, 4.25, NOW + 9000)
+def test_the_error_of_a_backoff_has_retry_at_by_our_clock() -> None:
+    error = messages.backing_off(HOLD, 4.25, NOW + 9000)
     assert isinstance(error, RefreshTemporarilyFailed)
     assert error.retry_at == NOW + 9004.25
 
 
 @pytest.mark.parametrize("kind", ["temporary", "config", "refused"])
-def test_a_hold_tells_what_the_server_said(kind: str) -> None:
-    error = messages.held(HOLD._replace(kind=kind), 4.25, NOW)
+def test_the_error_of_a_backoff_has_the_servers_error_code(kind: str) -> None:
+    error = messages.backing_off(HOLD._replace(kind=kind), 4.25, NOW)
     assert vars(error)["error"] == "slow_down"
     assert str(error).startswith(CAUSE)
 
 
-def test_what_another_program_wrote_is_on_one_line_and_cut() -> None:
+def test_text_of_another_program_is_cut_to_one_line() -> None:
     theirs = {"client": "you\nERROR root all is lost" + "x" * 5000}
     for error in (
-        messages.of_another(STORE, theirs, OURS),
-        messages.asked_for_otherwise(STORE, theirs, OURS),
+        messages.wrong_owner(STORE, theirs, OURS),
+        messages.requests_differ(STORE, theirs, OURS),
     ):
         assert r"you\nERROR" in str(error)
         assert str(error).isprintable()
         assert len(str(error)) < 1500
 
 
-def test_a_dead_credential_tells_how_it_died() -> None:
-    error = messages.dead(STONE)
+def test_the_error_of_a_refused_credential_has_its_cause_and_reason() -> None:
+    error = messages.refused(STONE)
     assert (str(error), error.reason, error.error) == (CAUSE, "uncertain_rotation", "invalid_grant")
 
 
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (messages.lost(STORE), "store_lost"),
-        (messages.begun_before(STORE), "store_lost"),
+        (messages.record_lost(STORE), "store_lost"),
+        (messages.function_may_repeat(STORE), "store_lost"),
         (messages.private_copy(), "private_copy"),
         (messages.no_credential(STORE), "no_credential"),
     ],
 )
-def test_whoever_has_to_log_in_is_told_for_which_reason(error: ReauthRequired, reason: str) -> None:
+def test_reauth_required_has_a_reason(error: ReauthRequired, reason: str) -> None:
     assert error.reason == reason

@@ -19,7 +19,7 @@ from tokenadapter.testing import TokenServer
 
 
 class Own(HTTPAdapter):
-    """What a session has of its own: keeps what it was asked for, and sends nothing."""
+    """The session's own adapter: records requests, and sends nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ NEAR = [
 
 
 @pytest.mark.parametrize(("prefix", "url"), NEAR)
-def test_both_are_named_once(
+def test_a_near_miss_is_logged_once_with_both_urls(
     prefix: str, url: str, session: requests.Session, own: Own, caplog: pytest.LogCaptureFixture
 ) -> None:
     adapter_for(prefix).mount(session)
@@ -93,7 +93,7 @@ def test_both_are_named_once(
         ("http://localhost:5000/", "http://192.0.2.1:5000/x"),
     ],
 )
-def test_another_host_or_another_path_is_none_of_it(
+def test_another_host_or_path_is_no_near_miss(
     prefix: str, url: str, session: requests.Session, own: Own, caplog: pytest.LogCaptureFixture
 ) -> None:
     adapter_for(prefix).mount(session)
@@ -102,7 +102,7 @@ def test_another_host_or_another_path_is_none_of_it(
     assert len(own.requested) == 1
 
 
-def test_where_the_program_signs_too_it_knows_what_it_does(
+def test_a_spelling_with_its_own_adapter_is_no_near_miss(
     session: requests.Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     for port in (5000, 5001):
@@ -111,7 +111,7 @@ def test_where_the_program_signs_too_it_knows_what_it_does(
     assert warnings(caplog) == []
 
 
-def test_the_sources_own_urls_are_none_of_it(
+def test_a_url_of_the_source_is_no_near_miss(
     session: requests.Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     from tokenadapter import ClientCredentials
@@ -122,7 +122,7 @@ def test_the_sources_own_urls_are_none_of_it(
     assert warnings(caplog) == []
 
 
-def test_what_is_mounted_later_does_the_sending(session: requests.Session, own: Own) -> None:
+def test_an_adapter_mounted_later_sends_the_request(session: requests.Session, own: Own) -> None:
     adapter_for("https://api.example.com/").mount(session)
     later, narrow = Own(), Own()
     session.mount("https://", later)
@@ -132,13 +132,13 @@ def test_what_is_mounted_later_does_the_sending(session: requests.Session, own: 
     assert (len(own.requested), len(later.requested), len(narrow.requested)) == (0, 1, 1)
 
 
-def test_a_signed_request_finds_its_adapter_before_any_other(session: requests.Session) -> None:
-    """So it waits for no look at the other spellings."""
+def test_the_adapter_for_signed_requests_comes_first(session: requests.Session) -> None:
+    """So it is not delayed by other spellings."""
     adapter = adapter_for("https://api.example.com/v1").mount(session)
     assert next(iter(session.adapters.values())) is adapter
 
 
-def test_an_undone_retrofit_leaves_nothing(session: requests.Session) -> None:
+def test_an_undone_retrofit_leaves_no_lookout(session: requests.Session) -> None:
     before = list(session.adapters.items())
     with (
         retrofit(session, "https://api.example.com/", lambda previous: "x"),
@@ -172,7 +172,7 @@ def test_an_adapter_for_another_spelling_shows_the_settings_of_the_sessions_own(
 
 
 @pytest.mark.parametrize(("prefix", "url"), NEAR)
-def test_it_is_told_where_an_adapter_is_installed(
+def test_a_near_miss_of_an_installed_adapter_is_logged(
     prefix: str, url: str, session: requests.Session, own: Own, caplog: pytest.LogCaptureFixture
 ) -> None:
     with installed(adapter_for(prefix)):
@@ -183,7 +183,7 @@ def test_it_is_told_where_an_adapter_is_installed(
     assert len(own.requested) == 3
 
 
-def test_what_a_plain_function_asks_is_none_of_it(
+def test_a_request_of_a_token_function_is_no_near_miss(
     session: requests.Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     def log_in(previous: object) -> str:
@@ -195,7 +195,7 @@ def test_what_a_plain_function_asks_is_none_of_it(
     assert warnings(caplog) == []
 
 
-def test_what_is_installed_signs_although_the_session_has_one_for_another_spelling(
+def test_an_installed_adapter_signs_beside_an_adapter_for_another_spelling(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with TokenServer() as server, requests.Session() as session:
@@ -206,7 +206,7 @@ def test_what_is_installed_signs_although_the_session_has_one_for_another_spelli
     assert not any("outside" in told for told in warnings(caplog))
 
 
-def test_it_is_told_of_a_pool_manager(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_near_miss_through_a_pool_manager_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with TokenServer() as server:
         prefix = server.api_url.replace("127.0.0.1", "localhost")
         with TokenPoolManager(prefix, source) as http:
@@ -219,7 +219,7 @@ def test_it_is_told_of_a_pool_manager(caplog: pytest.LogCaptureFixture) -> None:
     assert all(server.api_url[:-1] in one and prefix[:-1] in one for one in told)
 
 
-def test_tokenadapter_run_tells_of_it(tmp_path: Any) -> None:
+def test_tokenadapter_run_logs_a_near_miss(tmp_path: Any) -> None:
     import subprocess
 
     from profiles import billing, write

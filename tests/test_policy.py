@@ -1,4 +1,4 @@
-"""How fresh a token is, and how long to hold off: laws, and the figures that people read."""
+"""Freshness windows and backoffs: properties and documented figures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_token_is_first_fresh_then_stale_then_expired(lifetime: float, u: floa
 
 
 @given(lifetimes, dice, dice)
-def test_the_dice_move_only_the_soft_window_and_only_within_its_range(
+def test_jitter_moves_only_the_soft_window_and_only_within_its_range(
     lifetime: float, u: float, v: float
 ) -> None:
     assume(u <= v)
@@ -35,7 +35,7 @@ def test_the_dice_move_only_the_soft_window_and_only_within_its_range(
 
 
 @given(lifetimes, lifetimes)
-def test_a_longer_life_never_has_a_narrower_hard_window(one: float, other: float) -> None:
+def test_a_longer_lifetime_never_has_a_narrower_hard_window(one: float, other: float) -> None:
     assert windows(min(one, other), 1)[1] <= windows(max(one, other), 1)[1] <= 60
 
 
@@ -70,12 +70,12 @@ def test_the_windows_of_common_lifetimes(
         (10**6, 60, 60, 60),
     ],
 )
-def test_each_failure_doubles_the_wait_up_to_a_minute_give_or_take_half(
+def test_each_failure_doubles_the_backoff_up_to_a_minute_with_50_percent_jitter(
     step: int, shortest: float, middle: float, longest: float
 ) -> None:
     assert [backoff_duration(step, u) for u in (0, 0.5, 1)] == [shortest, middle, longest]
 
 
 @given(st.integers(1, 10**9), dice)
-def test_every_wait_is_between_2_and_a_half_and_60_seconds(step: int, u: float) -> None:
+def test_every_backoff_is_between_2_and_a_half_and_60_seconds(step: int, u: float) -> None:
     assert 2.5 <= backoff_duration(step, u) <= 60

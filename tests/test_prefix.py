@@ -1,4 +1,4 @@
-"""Which URLs a token may go to: the tricks one by one, then the laws."""
+"""Which URLs may get a token: known tricks, then properties."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_an_unsafe_base_url_is_refused_with_its_reason(url: str, reason: str) ->
         "https://:99999/v1?hunter2",
     ],
 )
-def test_a_refusal_repeats_no_secret(url: str) -> None:
+def test_an_error_message_contains_no_secret(url: str) -> None:
     with pytest.raises(UnsafeTarget) as caught:
         Prefix(url)
     error: BaseException | None = caught.value
@@ -486,7 +486,7 @@ def session_with(prefix: Prefix) -> tuple[requests.Session, HTTPAdapter]:
         "https://api.example.com-evil.com/",
     ],
 )
-def test_a_host_that_looks_alike_is_left_to_the_sessions_own_adapter(url: str) -> None:
+def test_a_host_that_begins_with_the_prefix_is_left_to_the_sessions_own_adapter(url: str) -> None:
     session, ours = session_with(HOST)
     own = HTTPAdapter()
     session.mount("https://", own)
@@ -494,7 +494,7 @@ def test_a_host_that_looks_alike_is_left_to_the_sessions_own_adapter(url: str) -
     assert session.get_adapter("https://api.example.com/x") is ours
 
 
-def test_mounts_outdo_an_adapter_mounted_before_on_the_form_with_the_slash() -> None:
+def test_mounts_replace_an_adapter_mounted_with_a_slash() -> None:
     session = requests.Session()
     session.mount("https://api.example.com/v1/", HTTPAdapter())
     ours = HTTPAdapter()
@@ -503,7 +503,7 @@ def test_mounts_outdo_an_adapter_mounted_before_on_the_form_with_the_slash() -> 
     assert session.get_adapter("https://api.example.com/v1/x") is ours
 
 
-# --- the laws ------------------------------------------------------------------------------------
+# --- properties ----------------------------------------------------------------------------------
 
 PIECES = st.sampled_from(
     ["/", "/", "/", "..", "..", ".", "a", "a", "b", "v1", "V1", ";", ";x=1", "\\", "?", "#", "@",
@@ -540,7 +540,7 @@ def prepared_if_possible(url: str) -> requests.PreparedRequest:
 
 
 def connection(request: requests.PreparedRequest) -> tuple[str, str, int | None]:
-    """Where requests would connect to; asked of its own adapter, which opens no socket yet."""
+    """Where requests would connect to, by its own adapter, which opens no socket yet."""
     adapter = HTTPAdapter()
     pool = adapter.get_connection_with_tls_context(request, verify=False)
     adapter.close()
@@ -576,7 +576,7 @@ READINGS = (
 
 
 def readings(path: str, most: int = 3000) -> set[str]:
-    """What the servers on the way may make of a path, each doing any of these things in turn."""
+    """The paths that servers may derive from a path by any of these transformations."""
     found, new = {path}, {path}
     while new and len(found) < most:
         new = {read(form) for form in new for read in READINGS} - found
@@ -607,7 +607,7 @@ def check_that_nothing_leads_out(prefix: Prefix, request: requests.PreparedReque
 @law
 @given(PREFIXES, NASTY_URLS)
 @example(V1, "https://api.example.com/v1/%2e%2e/admin")
-def test_nothing_that_requests_prepares_and_is_covered_leads_out(prefix: Prefix, url: str) -> None:
+def test_no_prepared_url_that_is_covered_leads_outside(prefix: Prefix, url: str) -> None:
     request = prepared_if_possible(url)
     check_that_nothing_leads_out(prefix, request)
 
@@ -616,20 +616,20 @@ def test_nothing_that_requests_prepares_and_is_covered_leads_out(prefix: Prefix,
 @given(PREFIXES, NASTY_URLS)
 @example(HOST, "https://api.example.com\\@evil.com/")
 @example(V1, "https://api.example.com/v1/a%2Fb/%2e%2e/%2e%2e/admin")
-def test_nothing_that_is_sent_as_it_is_and_is_covered_leads_out(prefix: Prefix, url: str) -> None:
+def test_no_raw_url_that_is_covered_leads_outside(prefix: Prefix, url: str) -> None:
     check_that_nothing_leads_out(prefix, as_it_is(url))
 
 
 @law
 @given(PREFIXES, st.text())
-def test_no_text_makes_it_raise(prefix: Prefix, text: str) -> None:
+def test_no_text_makes_covers_raise(prefix: Prefix, text: str) -> None:
     assert prefix.covers(text) in (True, False)
     for url in (f"https://{text}/v1", f"https://api.example.com{text}", f"{prefix.url}/{text}"):
         assert prefix.covers(url) in (True, False)
 
 
 def normalised(text: str) -> str:
-    """What a lenient server may take for ASCII in a text."""
+    """A text with the ASCII that a lenient server may read in it."""
     return unicodedata.normalize("NFKC", text).replace("\u3002", ".")
 
 
@@ -655,9 +655,7 @@ def test_ordinary_segments_and_any_query_stay_covered(
 
 @law
 @given(PREFIXES, NASTY_URLS)
-def test_the_quick_answer_never_says_yes_where_the_closer_look_says_no(
-    prefix: Prefix, url: str
-) -> None:
+def test_the_fast_check_never_covers_more_than_the_parser(prefix: Prefix, url: str) -> None:
     for text in (url, f"{prefix.url}{url}", f"{prefix.url}/{url}"):
         if prefix.matches(text):
             event("quick yes")
@@ -678,7 +676,7 @@ def test_a_session_finds_the_adapter_for_every_prepared_url_that_is_covered(
 
 
 @pytest.mark.parametrize("url", [None, b"https://u:s3cr3t@api.example.com/", 5])
-def test_a_prefix_that_is_no_text_is_not_shown(url: Any) -> None:
+def test_the_error_for_a_prefix_of_another_type_does_not_show_it(url: Any) -> None:
     with pytest.raises(TypeError, match="prefix must be a str, not") as caught:
         Prefix(url)
     assert "s3cr3t" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""One presentation: what is written before it and after it, whatever comes between."""
+"""A presentation: the writes before and after it, with failures and writes of other processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
+from doubles import LOST, Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import FileStore, TokenKeeper, errors
 from tokenadapter.core.eligibility import Eligibility
@@ -28,45 +28,17 @@ from tokenadapter.protocols import Credential, Document
 from tokenadapter.token import Token
 
 FIRST = Credential("refresh_token", "refresh-0", True, True, True)
-LOST = errors.StoreError("The answer got lost.")
 DOWN = errors.RefreshTemporarilyFailed("Down.", error="try_later", processed=False)
 REFUSED = errors.ReauthRequired("Refused.", error="invalid_grant")
 
 
-class Notebook(Shelf):
-    """A shelf that notes how it is asked.
-
-    ``next`` holds what the next saves do: each writes or not, and then raises.
-    """
-
-    def __init__(self, clock: Clockwork) -> None:
-        super().__init__(clock)
-        self.tags: list[str] = []
-        self.next: list[bool] = []
-        self.marks: list[tuple[str, bool]] = []
-
-    def save(
-        self, document: Document, *, tag: str, expected: str | None, ttl: float | None
-    ) -> bool:
-        self.tags.append(tag)
-        if not self.next:
-            return super().save(document, tag=tag, expected=expected, ttl=ttl)
-        if self.next.pop(0):
-            super().save(document, tag=tag, expected=expected, ttl=ttl)
-        raise LOST
-
-    def remember_spent(self, note: str, *, for_good: bool) -> None:
-        super().remember_spent(note, for_good=for_good)
-        self.marks.append((note, for_good))
-
-
 class Desk:
-    """One process that presents things, and another that shares its slot."""
+    """A process that presents credentials, and another one that shares its slot."""
 
     def __init__(self, grant: Authority) -> None:
         self.grant = grant
         self.clock = Clockwork()
-        self.shelf = Notebook(self.clock)
+        self.shelf = Shelf(self.clock)
         self.slot = Slot(self.shelf, grant, self.clock)
         self.other = Slot(self.shelf, grant, self.clock)
         self.eligibility = Eligibility(self.slot, grant, self.clock)
@@ -90,7 +62,7 @@ class Desk:
             lock.release()
 
     def intrude(self, change: Callable[[View], Record], *, takes_lock: bool = False) -> None:
-        """While the server is asked, somebody else writes."""
+        """Have another process write while the request is in progress."""
 
         def write() -> None:
             self.grant.asking = lambda: None
@@ -119,17 +91,17 @@ def desk() -> Desk:
 
 @pytest.fixture
 def plain() -> Desk:
-    """One whose grant spends nothing."""
+    """A desk whose grant spends nothing."""
     return Desk(Machinist())
 
 
 def held(view: View) -> Record:
-    return view.record.unknown(Backoff(view.read_at, 9.0, 1, cause="Theirs."))
+    return view.record.with_unknown_outcome(Backoff(view.read_at, 9.0, 1, cause="Theirs."))
 
 
 def renewed(view: View) -> Record:
     token = Token("theirs", issued_at=view.read_at, refresh_token="theirs")
-    return view.record.minted(token, {}, view.read_at)
+    return view.record.with_new_token(token, {}, view.read_at)
 
 
 def token_of(view: View | None) -> str | None:
@@ -140,12 +112,12 @@ def token_of(view: View | None) -> str | None:
 
 
 @pytest.mark.parametrize("can_take_back", [True, False])
-def test_what_stands_in_the_way_of_the_save_is_found_before_anything_is_sent(
+def test_obstacles_to_the_save_are_found_before_the_request_is_sent(
     desk: Desk, can_take_back: bool
 ) -> None:
     def fails(step: str) -> bool:
         if step == "prepare" and not can_take_back:
-            desk.shelf.next = [False] * 2
+            desk.shelf.next = [(False, LOST)] * 2
         return step == "prepare"
 
     desk.shelf.failing = fails
@@ -156,7 +128,7 @@ def test_what_stands_in_the_way_of_the_save_is_found_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("is_overtaken", [True, False])
-def test_who_has_lost_the_lock_sends_nothing_and_leaves_what_others_wrote(
+def test_after_losing_the_lock_a_process_sends_nothing_and_overwrites_nothing(
     desk: Desk, is_overtaken: bool
 ) -> None:
     def lose_lock() -> None:
@@ -171,13 +143,13 @@ def test_who_has_lost_the_lock_sends_nothing_and_leaves_what_others_wrote(
     assert ("backoff" in desk.stored, "intent" in desk.stored) == (is_overtaken, False)
 
 
-def test_who_has_lost_the_lock_leaves_the_announcement_of_who_has_it(desk: Desk) -> None:
+def test_after_losing_the_lock_a_process_keeps_the_intent_of_the_new_holder(desk: Desk) -> None:
     def lose_lock() -> None:
         desk.shelf.holder = None
         view = desk.other.look()
         key = desk.eligibility.digest(view.record, FIRST)
         theirs = Waiter(desk.clock.process(), desk.clock.wall() + 60)
-        desk.other.write(view, view.record.presenting(key, desk.clock.wall(), theirs))
+        desk.other.write(view, view.record.with_intent(key, desk.clock.wall(), theirs))
 
     desk.shelf.prepare = lose_lock  # type: ignore[method-assign]
     assert desk.present() is None
@@ -188,17 +160,22 @@ def test_who_has_lost_the_lock_leaves_the_announcement_of_who_has_it(desk: Desk)
 # --- saving ----------------------------------------------------------------------------------
 
 
-def test_of_what_was_spent_only_what_may_come_back_is_remembered_for_good(desk: Desk) -> None:
+def test_only_spent_tokens_that_may_be_provided_again_are_remembered_permanently(
+    desk: Desk,
+) -> None:
     for _ in range(2):
         desk.present()
-    assert desk.shelf.marks == [(spent_hash("refresh-0"), True), (spent_hash("refresh-1"), False)]
+    assert desk.shelf.remembered == [
+        (spent_hash("refresh-0"), True),
+        (spent_hash("refresh-1"), False),
+    ]
     assert desk.stored["spent"] == [spent_hash("refresh-0")]
     view = desk.slot.look()
     adopted = Token("adopted", refresh_token="refresh-2", issued_at=view.read_at)
-    desk.slot.write(view, view.record.adopted(adopted, {}, view.read_at))
+    desk.slot.write(view, view.record.with_adopted_token(adopted, {}, view.read_at))
     for _ in range(2):
         desk.present()
-    assert desk.shelf.marks[2:] == [
+    assert desk.shelf.remembered[2:] == [
         (spent_hash("refresh-2"), True),
         (spent_hash("refresh-3"), False),
     ]
@@ -218,18 +195,18 @@ def test_a_spent_token_that_cannot_be_remembered_is_reported_once_and_costs_noth
 @pytest.mark.parametrize("written", [True, False])
 def test_a_save_is_repeated_as_the_same_write(desk: Desk, written: bool) -> None:
     def fail() -> None:
-        desk.shelf.tags.clear()
-        desk.shelf.next = [written, False] * 3
+        desk.shelf.saves.clear()
+        desk.shelf.next = [(written, LOST), (False, LOST)] * 3
 
     desk.grant.asking = fail
     assert token_of(desk.present()) == "access-1"
-    assert len(desk.shelf.tags) == 7
-    assert len(set(desk.shelf.tags)) == 1
+    assert len(desk.shelf.saves) == 7
+    assert len({save.tag for save in desk.shelf.saves}) == 1
 
 
-def test_a_token_that_others_have_added_to_was_saved(desk: Desk) -> None:
+def test_a_token_is_saved_if_another_process_has_added_to_its_record(desk: Desk) -> None:
     def fail() -> None:
-        desk.shelf.next = [True, False]
+        desk.shelf.next = [(True, LOST), (False, LOST)]
 
     desk.grant.asking = fail
     go_on = desk.clock.sleep
@@ -245,14 +222,14 @@ def test_a_token_that_others_have_added_to_was_saved(desk: Desk) -> None:
     assert view is not None
     assert view.record.backoff is not None
     assert desk.stored["backoff"]
-    # It is noted as if nothing had been the matter.
-    assert desk.shelf.marks == [(spent_hash("refresh-0"), True)]
+    # The spent token is remembered as usual.
+    assert desk.shelf.remembered == [(spent_hash("refresh-0"), True)]
     assert [token_of(view) for view in desk.served] == ["access-1"]
 
 
 @pytest.mark.parametrize("has_token", [True, False])
 @pytest.mark.parametrize("is_plain", [True, False])
-def test_who_renewed_meanwhile_is_not_overwritten(has_token: bool, is_plain: bool) -> None:
+def test_a_renewal_by_another_process_is_not_overwritten(has_token: bool, is_plain: bool) -> None:
     desk = Desk(Machinist() if is_plain else Authority())
     if has_token:
         desk.present()
@@ -263,7 +240,7 @@ def test_who_renewed_meanwhile_is_not_overwritten(has_token: bool, is_plain: boo
 
 @pytest.mark.parametrize("has_token", [True, False])
 @pytest.mark.parametrize("is_plain", [True, False])
-def test_who_wrote_something_else_meanwhile_costs_no_token(has_token: bool, is_plain: bool) -> None:
+def test_other_writes_meanwhile_do_not_lose_the_new_token(has_token: bool, is_plain: bool) -> None:
     desk = Desk(Machinist() if is_plain else Authority())
     if has_token:
         desk.present()
@@ -273,27 +250,27 @@ def test_who_wrote_something_else_meanwhile_costs_no_token(has_token: bool, is_p
     assert desk.stored["token"]["access_token"] == token_of(view)
 
 
-def test_a_token_is_saved_where_others_began_a_record_anew(desk: Desk) -> None:
+def test_a_token_is_saved_into_a_record_that_another_process_created(desk: Desk) -> None:
     desk.intrude(lambda view: held(view)._replace(salt="other", intent=None))
     assert token_of(desk.present()) == "access-1"
     assert desk.stored["salt"] == "other"
 
 
-def test_a_token_is_not_saved_where_somebody_gave_it_up(desk: Desk) -> None:
+def test_a_token_is_not_saved_after_a_logout(desk: Desk) -> None:
     desk.present()
-    desk.intrude(lambda view: view.record.forgotten(view.read_at))
+    desk.intrude(lambda view: view.record.without_token(view.read_at))
     assert desk.present() is None
     assert "token" not in desk.stored
 
 
 def test_a_token_that_spent_nothing_is_used_although_it_cannot_be_saved(plain: Desk) -> None:
-    plain.shelf.next = [False] * 2
+    plain.shelf.next = [(False, LOST)] * 2
     assert token_of(plain.present()) == "access-1"
     assert plain.told() == ["StoreFailed", "Renewed"]
     assert "The answer got lost" in str(plain.events[1])
 
 
-def test_a_renewal_is_told_with_what_was_presented_and_how_long_it_took(desk: Desk) -> None:
+def test_the_event_of_a_renewal_names_credential_and_duration(desk: Desk) -> None:
     desk.grant.asking = lambda: desk.clock.go_on(2.5)
     view = desk.present()
     assert view is not None
@@ -303,7 +280,7 @@ def test_a_renewal_is_told_with_what_was_presented_and_how_long_it_took(desk: De
     assert event == Renewed(view.record.token.fingerprint, "refresh_token", 2.5)
 
 
-def test_the_source_is_given_the_token_before(plain: Desk) -> None:
+def test_the_source_gets_the_previous_token(plain: Desk) -> None:
     given: list[Token | None] = []
     fetch = plain.grant.fetch
 
@@ -320,7 +297,7 @@ def test_the_source_is_given_the_token_before(plain: Desk) -> None:
 
 def test_the_pauses_of_a_save_that_fails_grow_to_five_seconds(desk: Desk) -> None:
     def fail() -> None:
-        desk.shelf.next = [False] * 18
+        desk.shelf.next = [(False, LOST)] * 18
 
     desk.clock.is_helper = lambda: True  # type: ignore[method-assign]
     desk.grant.asking = fail
@@ -351,7 +328,7 @@ class LeaseLock(ShelfLock):
         return is_held
 
 
-def test_a_token_that_cannot_be_saved_keeps_others_from_the_lock_until_it_is(desk: Desk) -> None:
+def test_the_lock_is_held_until_a_failing_save_succeeds(desk: Desk) -> None:
     taken: list[bool] = []
     sleep = desk.clock.sleep
 
@@ -360,22 +337,22 @@ def test_a_token_that_cannot_be_saved_keeps_others_from_the_lock_until_it_is(des
         taken.append(desk.shelf.lock().acquire(60))
 
     def fail() -> None:
-        desk.shelf.next = [False] * 40
+        desk.shelf.next = [(False, LOST)] * 40
 
     desk.shelf.lock = lambda: LeaseLock(desk.shelf)  # type: ignore[method-assign]
     desk.clock.sleep = sleep_while_others_try  # type: ignore[method-assign]
     desk.clock.is_helper = lambda: True  # type: ignore[method-assign]
     desk.grant.asking = fail
     assert token_of(desk.present()) == "access-1"
-    assert sum(desk.clock.slept) > 60  # for longer than the lock was taken for
+    assert sum(desk.clock.slept) > 60  # longer than the lock was acquired for
     assert taken == [False] * 20
 
 
-def test_a_token_that_is_saved_late_counts_from_when_it_was_obtained(desk: Desk) -> None:
-    """What others obtained meanwhile is newer, also where the record was lost since."""
+def test_a_token_that_is_saved_late_has_the_time_when_it_was_obtained(desk: Desk) -> None:
+    """A token that another process obtained meanwhile is newer, even if the record was lost."""
 
     def fail() -> None:
-        desk.shelf.next = [False] * 40
+        desk.shelf.next = [(False, LOST)] * 40
 
     desk.clock.is_helper = lambda: True  # type: ignore[method-assign]
     desk.grant.asking = fail
@@ -386,16 +363,16 @@ def test_a_token_that_is_saved_late_counts_from_when_it_was_obtained(desk: Desk)
 
 
 @pytest.mark.parametrize("name", ["access-1", "access-2"])
-def test_a_late_answer_counts_while_another_refresh_token_is_presented(
+def test_a_late_answer_is_saved_while_another_refresh_token_is_presented(
     desk: Desk, name: str
 ) -> None:
-    """Somebody hands that one in, and nobody knows yet whether the server accepts it."""
+    """Another process adopts that one, and the server has not answered yet."""
     if name == "access-2":
         desk.present()
 
     def announced(view: View) -> Record:
         key = digest(view.record.salt, "refresh_token", "handed in")
-        return view.record.presenting(key, view.read_at, Waiter("other", view.read_at + 9))
+        return view.record.with_intent(key, view.read_at, Waiter("other", view.read_at + 9))
 
     desk.intrude(announced, takes_lock=True)
     assert token_of(desk.present()) == name
@@ -403,7 +380,7 @@ def test_a_late_answer_counts_while_another_refresh_token_is_presented(
 
 
 def keep_refresh_token(desk: Desk) -> None:
-    """Have the server rotate none any more."""
+    """Make the server stop rotating."""
     fetch = desk.grant.fetch
 
     def keeping(credential: Credential, previous: Token | None) -> Any:
@@ -416,14 +393,14 @@ def announced_again(view: View) -> Record:
     intent = view.record.intent
     assert intent is not None
     until = intent.awaited[-1].until + 20
-    return view.record.presenting(intent.credential, view.read_at, Waiter("other", until))
+    return view.record.with_intent(intent.credential, view.read_at, Waiter("other", until))
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-def test_a_late_answer_keeps_others_waiting_for_the_answer_to_the_same_refresh_token(
+def test_a_late_answer_keeps_the_other_waiters_for_the_same_refresh_token(
     desk: Desk, keeps: bool
 ) -> None:
-    """By that, the server may spend it yet, although it gave no new one to the late process."""
+    """The other request may still spend it, although the late answer has no new refresh token."""
     desk.present()
     if keeps:
         keep_refresh_token(desk)
@@ -442,10 +419,10 @@ def answered_first(view: View) -> Record:
     token = view.record.token
     assert token is not None
     theirs = token.replace(access_token="theirs")
-    return view.record.minted(theirs, {}, view.read_at, intent=view.record.intent)
+    return view.record.with_new_token(theirs, {}, view.read_at, intent=view.record.intent)
 
 
-def test_who_gets_an_answer_after_another_token_is_awaited_no_more(desk: Desk) -> None:
+def test_a_late_answer_removes_its_own_waiter_from_the_record(desk: Desk) -> None:
     desk.present()
     keep_refresh_token(desk)
     desk.intrude(answered_first, takes_lock=True)
@@ -454,10 +431,10 @@ def test_who_gets_an_answer_after_another_token_is_awaited_no_more(desk: Desk) -
     assert desk.stored["intent"]["awaited"] == []
 
 
-def test_a_refresh_token_that_takes_the_place_of_the_stored_one_is_saved_however_late(
+def test_the_successor_of_the_stored_refresh_token_is_saved_however_late(
     desk: Desk,
 ) -> None:
-    """The server has kept it for another process, and spent it for this one."""
+    """The server did not rotate for another process, and rotated for this one."""
     desk.present()
     desk.intrude(answered_first, takes_lock=True)
     assert token_of(desk.present()) == "access-2"
@@ -465,11 +442,11 @@ def test_a_refresh_token_that_takes_the_place_of_the_stored_one_is_saved_however
     assert "intent" not in desk.stored
 
 
-def test_what_brought_a_token_that_comes_too_late_is_marked_as_spent(desk: Desk) -> None:
+def test_the_refresh_token_of_a_late_answer_is_remembered_as_spent(desk: Desk) -> None:
     desk.intrude(renewed)
     assert desk.present() is None
     assert desk.stored["token"]["access_token"] == "theirs"
-    assert desk.shelf.marks == [(spent_hash("refresh-0"), True)]
+    assert desk.shelf.remembered == [(spent_hash("refresh-0"), True)]
 
 
 # --- what a source returns -------------------------------------------------------------------
@@ -479,7 +456,7 @@ def test_what_brought_a_token_that_comes_too_late_is_marked_as_spent(desk: Desk)
 @pytest.mark.parametrize(
     ("age", "lifetime", "left"), [(0, 3600, 3600), (600, 3600, 3000), (-5, 3600, 3600)]
 )
-def test_a_token_that_was_obtained_a_while_ago_has_less_left(
+def test_a_token_that_a_function_cached_has_a_shorter_remaining_lifetime(
     plain: Desk, ahead: float, age: float, lifetime: float, left: float
 ) -> None:
     plain.shelf.ahead = ahead
@@ -495,7 +472,7 @@ def test_a_token_that_was_obtained_a_while_ago_has_less_left(
 
 
 @pytest.mark.parametrize("answer", ["abc", {"access_token": "abc"}])
-def test_an_answer_without_a_time_was_issued_when_it_was_asked_for(
+def test_an_answer_without_a_time_is_issued_at_the_time_of_the_request(
     plain: Desk, answer: Any
 ) -> None:
     plain.grant.fetch = lambda credential, previous: answer  # type: ignore[method-assign]
@@ -504,14 +481,14 @@ def test_an_answer_without_a_time_was_issued_when_it_was_asked_for(
     assert view.record.token == Token("abc", issued_at=plain.clock.now)
 
 
-def test_what_is_no_token_is_told_by_its_kind(plain: Desk) -> None:
+def test_the_error_for_an_invalid_result_names_its_type(plain: Desk) -> None:
     plain.grant.fetch = lambda credential, previous: 5  # type: ignore[assignment, method-assign, return-value]
-    with pytest.raises(errors.RefreshConfigError, match=r"no token: it returned int\. What"):
+    with pytest.raises(errors.RefreshConfigError, match=r"no token: it returned int\. Nothing"):
         plain.present()
 
 
 @pytest.mark.parametrize("answer", [5, {}])
-def test_what_is_no_token_may_have_spent_the_refresh_token(desk: Desk, answer: Any) -> None:
+def test_an_invalid_result_may_have_spent_the_refresh_token(desk: Desk, answer: Any) -> None:
     desk.grant.fetch = lambda credential, previous: answer  # type: ignore[method-assign]
     with pytest.raises(errors.RefreshConfigError, match="returned no token"):
         desk.present()
@@ -527,50 +504,50 @@ def test_what_is_no_token_may_have_spent_the_refresh_token(desk: Desk, answer: A
 
 
 def presenting(desk: Desk, failure: Exception, change: Callable[[View], Record], **how: Any) -> Any:
-    """What comes of a presentation that fails while somebody else writes."""
+    """A presentation that fails while another process writes."""
     desk.grant.script = [failure]
     desk.intrude(change, **how)
     return desk.present
 
 
-def test_a_failure_is_written_beside_what_others_wrote_if_that_is_no_renewal(desk: Desk) -> None:
+def test_a_failure_is_saved_beside_other_writes_that_are_no_renewal(desk: Desk) -> None:
     with pytest.raises(errors.RefreshTemporarilyFailed):
         presenting(desk, DOWN, held)()
     assert desk.stored["backoff"]["cause"] == "Down."
     assert "intent" not in desk.stored
 
 
-def test_a_failure_of_what_spends_nothing_is_written_too(plain: Desk) -> None:
+def test_a_failure_of_a_credential_that_is_not_spent_is_saved(plain: Desk) -> None:
     plain.present()
     with pytest.raises(errors.RefreshTemporarilyFailed):
         presenting(plain, DOWN, held)()
     assert plain.stored["backoff"]["cause"] == "Down."
 
 
-def test_a_password_that_was_refused_stays_so_although_others_have_renewed(desk: Desk) -> None:
+def test_a_refused_password_stays_refused_after_a_renewal_by_another_process(desk: Desk) -> None:
     desk.present()
     password = Credential("password", "s3cr3t", refusal_is_final=True)
     assert presenting(desk, REFUSED, renewed)(password) is None
     view = desk.slot.look()
     desk.eligibility.raise_if_backing_off(view.record, view.read_at)
-    assert [*desk.eligibility._own_refusals] == [password]
+    assert desk.eligibility.objection(view, password) is not None
 
 
 @pytest.mark.parametrize("takes_lock", [True, False])
-def test_a_failure_is_kept_where_others_go_on_with_the_record(desk: Desk, takes_lock: bool) -> None:
+def test_a_backoff_stays_in_memory_if_another_process_renewed(desk: Desk, takes_lock: bool) -> None:
     desk.present()
     before = desk.slot.look().record
     change = held if takes_lock else renewed
     assert presenting(desk, DOWN, change, takes_lock=takes_lock)() is None
     assert desk.stored.get("backoff", {}).get("cause") != "Down."
-    # It binds us as long as the token that we saw is there.
+    # The backoff applies to this process as long as the token is the same.
     with pytest.raises(errors.RefreshTemporarilyFailed, match=r"^Down"):
         desk.eligibility.raise_if_backing_off(before, 0.0)
     desk.eligibility.raise_if_backing_off(renewed(desk.slot.look()), 0.0)
 
 
 @pytest.mark.parametrize("takes_lock", [True, False])
-def test_a_refusal_is_kept_where_others_go_on_with_the_record(desk: Desk, takes_lock: bool) -> None:
+def test_a_refusal_stays_in_memory_if_another_process_renewed(desk: Desk, takes_lock: bool) -> None:
     change = held if takes_lock else renewed
     assert presenting(desk, REFUSED, change, takes_lock=takes_lock)() is None
     assert "tombstones" not in desk.stored
@@ -583,12 +560,12 @@ def test_a_refusal_is_kept_where_others_go_on_with_the_record(desk: Desk, takes_
         desk.eligibility.credential(view)
 
 
-def test_what_cannot_be_written_binds_this_process(desk: Desk) -> None:
+def test_a_failure_that_cannot_be_saved_applies_to_this_process(desk: Desk) -> None:
     desk.present()
     record = desk.slot.look().record
 
     def fail() -> None:
-        desk.shelf.next = [False] * 2
+        desk.shelf.next = [(False, LOST)] * 2
 
     desk.grant.asking = fail
     desk.grant.script = [DOWN]
@@ -608,7 +585,7 @@ def test_what_cannot_be_written_binds_this_process(desk: Desk) -> None:
         desk.eligibility.credential(desk.slot.look())
 
 
-def test_a_tombstone_says_what_was_refused_and_how(desk: Desk) -> None:
+def test_a_tombstone_has_the_credential_and_the_cause(desk: Desk) -> None:
     desk.grant.script = [REFUSED]
     assert desk.present() is None
     [stone] = desk.stored["tombstones"]
@@ -620,7 +597,7 @@ def test_a_tombstone_says_what_was_refused_and_how(desk: Desk) -> None:
     )
 
 
-# --- how long nobody asks --------------------------------------------------------------------
+# --- backoffs --------------------------------------------------------------------------------
 
 
 def hold_after(desk: Desk, failure: errors.TokenError) -> dict[str, Any]:
@@ -631,7 +608,7 @@ def hold_after(desk: Desk, failure: errors.TokenError) -> dict[str, Any]:
     return backoff
 
 
-def test_a_hold_says_what_it_is_for(desk: Desk) -> None:
+def test_a_backoff_has_its_cause(desk: Desk) -> None:
     backoff = hold_after(desk, DOWN)
     assert (backoff["set_at"], backoff["step"], backoff["bound_to"]) == (desk.clock.now, 1, None)
     assert (backoff["kind"], backoff["error"], backoff["cause"]) == (
@@ -644,7 +621,7 @@ def test_a_hold_says_what_it_is_for(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("retry_after", "duration"), [(0.2, 1), (1.5, 1.5), (30, 30), (7200, 3600)]
 )
-def test_what_the_server_asks_for_is_done_within_a_second_and_an_hour(
+def test_retry_after_is_limited_to_between_a_second_and_an_hour(
     desk: Desk, retry_after: float, duration: float
 ) -> None:
     failure = errors.RefreshTemporarilyFailed("Later.", retry_after=retry_after, processed=False)
@@ -656,7 +633,7 @@ def test_what_the_server_asks_for_is_done_within_a_second_and_an_hour(
     ("grace", "passed", "duration"),
     [(8.0, 0.0, 4.0), (8.0, 6.0, 1.0), (8.0, 7.5, 10.0), (60.0, 0.0, 5.0), (0.0, 0.0, 5.0)],
 )
-def test_while_a_grace_lasts_there_is_another_try(
+def test_the_backoff_leaves_time_for_a_retry_within_the_grace(
     desk: Desk, grace: float, passed: float, duration: float
 ) -> None:
     desk.grant.grace = grace
@@ -670,35 +647,35 @@ def test_while_a_grace_lasts_there_is_another_try(
 # --- without the store -----------------------------------------------------------------------
 
 
-def test_without_the_store_its_trouble_is_told_and_the_token_is_ours_alone(plain: Desk) -> None:
+def test_without_the_store_the_token_stays_in_memory_and_the_failure_is_logged(plain: Desk) -> None:
     plain.grant.requested = {"scope": "a"}
-    view = plain.presenter.present_alone(errors.StoreError("No such host."))
+    view = plain.presenter.present_without_store(errors.StoreError("No such host."))
     assert token_of(view) == "access-1"
     assert view is not None
     assert (view.tag, view.record.requested) == (None, {"scope": "a"})
     assert "No such host" in str(plain.events[0])
 
 
-def test_without_the_store_a_failure_holds_and_a_success_frees(plain: Desk) -> None:
+def test_without_the_store_a_failure_starts_a_backoff_and_a_success_ends_it(plain: Desk) -> None:
     plain.grant.script = [DOWN]
     with pytest.raises(errors.RefreshTemporarilyFailed):
-        plain.presenter.present_alone(LOST)
-    with pytest.raises(errors.RefreshTemporarilyFailed, match="Nobody asks again"):
-        plain.presenter.present_alone(LOST)
+        plain.presenter.present_without_store(LOST)
+    with pytest.raises(errors.RefreshTemporarilyFailed, match="Next attempt in"):
+        plain.presenter.present_without_store(LOST)
     assert plain.grant.presented == ["client"]
     plain.clock.go_on(10)
-    assert token_of(plain.presenter.present_alone(LOST)) == "access-1"
-    assert plain.eligibility.step_after(plain.slot.nowhere().record) == 1
+    assert token_of(plain.presenter.present_without_store(LOST)) == "access-1"
+    assert plain.eligibility.next_step(plain.slot.empty_view().record) == 1
     assert plain.told() == ["StoreFailed"]
 
 
-def test_without_the_store_what_would_be_spent_is_not_presented(desk: Desk) -> None:
-    assert desk.presenter.present_alone(LOST) is None
+def test_without_the_store_no_credential_that_can_be_spent_is_presented(desk: Desk) -> None:
+    assert desk.presenter.present_without_store(LOST) is None
     assert desk.grant.presented == []
     assert desk.events == []
 
 
-# --- what comes with a token ------------------------------------------------------------------
+# --- the fields of a token --------------------------------------------------------------------
 
 
 def nested(depth: int) -> Any:
@@ -709,7 +686,7 @@ def nested(depth: int) -> Any:
 
 
 class Generous(Authority):
-    """Answers with more than a token."""
+    """A server that answers with more than a token."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__()
@@ -730,7 +707,7 @@ class Generous(Authority):
     ],
     ids=lambda _: "",
 )
-def test_what_no_record_can_hold_does_not_cost_the_refresh_token(
+def test_extras_that_no_record_can_hold_do_not_cost_the_refresh_token(
     more: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "token.json"
@@ -769,7 +746,7 @@ def test_a_mapping_that_is_nested_deeply_is_adopted_without_its_extras(tmp_path:
         ("", None),
     ],
 )
-def test_a_scope_that_is_narrower_than_asked_for_is_told_once(
+def test_a_narrower_scope_than_requested_is_logged_once(
     granted: Any, missing: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     grant = Generous(scope=granted)
@@ -783,7 +760,7 @@ def test_a_scope_that_is_narrower_than_asked_for_is_told_once(
     assert sum("granted less" in line for line in caplog.messages) == len(told)
 
 
-def test_of_an_error_no_more_is_stored_than_people_read(desk: Desk) -> None:
+def test_a_stored_error_message_is_cut(desk: Desk) -> None:
     desk.grant.script = [errors.RefreshConfigError("x" * 100_000)]
     with pytest.raises(errors.RefreshConfigError):
         desk.present()

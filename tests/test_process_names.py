@@ -1,4 +1,4 @@
-"""A process is known by its name, and whether it has died is told for certain or not at all."""
+"""Names of processes, and whether a process has certainly died."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def with_part(name: str, part: int, text: str) -> str:
 
 @pytest.fixture
 def other() -> subprocess.Popen[str]:
-    """Another process that has told its name, and waits to be let go."""
+    """Another process that has printed its name, and waits until the test ends it."""
     program = f"{TELL}; input()"
     with subprocess.Popen(
         [sys.executable, "-c", program],
@@ -49,12 +49,12 @@ def test_a_name_fits_into_the_column_of_a_database() -> None:
     assert 64 + len(":") + len(rest) + len(":0123456789abcdef") < 320
 
 
-def test_a_process_that_lives_has_not_died() -> None:
+def test_a_running_process_has_not_died() -> None:
     assert not process_names.has_died(process_names.this_process())
 
 
 @on_linux
-def test_a_process_has_died_when_it_is_killed_and_when_it_is_gone(
+def test_a_process_has_died_as_a_zombie_and_after_it_was_reaped(
     other: subprocess.Popen[str],
 ) -> None:
     assert other.stdout is not None
@@ -70,7 +70,7 @@ def test_a_process_has_died_when_it_is_killed_and_when_it_is_gone(
 
 
 @on_linux
-def test_a_process_whose_main_thread_alone_has_ended_lives() -> None:
+def test_a_process_with_only_its_main_thread_ended_is_alive() -> None:
     program = f"""
 import ctypes, os, threading, time
 
@@ -97,23 +97,23 @@ ctypes.CDLL(None).pthread_exit(None)
 
 
 @on_linux
-def test_another_process_with_the_same_number_is_not_the_one_that_died() -> None:
+def test_a_reused_process_id_does_not_revive_the_old_process() -> None:
     assert process_names.has_died(with_part(process_names.this_process(), 2, "1"))
 
 
 @pytest.mark.parametrize("part", [1, 2, 3, 4], ids=["process", "start", "namespace", "boot"])
-def test_where_anything_is_unknown_nobody_has_died(part: int) -> None:
+def test_with_any_unknown_part_no_process_counts_as_dead(part: int) -> None:
     assert not process_names.has_died(with_part(process_names.this_process(), part, ""))
 
 
 @pytest.mark.parametrize("part", [3, 4], ids=["namespace", "boot"])
-def test_a_process_of_another_namespace_or_boot_is_out_of_sight(part: int) -> None:
+def test_a_process_of_another_namespace_or_boot_does_not_count_as_dead(part: int) -> None:
     gone = with_part(process_names.this_process(), 2, "1")
     assert not process_names.has_died(with_part(gone, part, "other"))
 
 
 @pytest.mark.parametrize("name", ["", "host:12:nonce", "::::"])
-def test_what_is_no_name_names_nobody(name: str) -> None:
+def test_an_invalid_name_does_not_count_as_dead(name: str) -> None:
     assert not process_names.has_died(name)
     assert not process_names.is_elsewhere(name)
 
@@ -128,7 +128,7 @@ def test_what_is_no_name_names_nobody(name: str) -> None:
     ],
     ids=["processes, and the /proc of another", "processes", "times"],
 )
-def test_numbers_and_starts_are_not_compared_with_those_of_another_namespace(
+def test_process_ids_of_another_namespace_are_not_compared(
     options: list[str], is_known: bool
 ) -> None:
     alone = ["unshare", *options]
@@ -143,7 +143,7 @@ def test_numbers_and_starts_are_not_compared_with_those_of_another_namespace(
 
 
 @on_linux
-def test_a_process_that_proc_hides_is_looked_for_by_its_number(
+def test_a_process_that_proc_hides_is_found_by_its_id(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     name = process_names.this_process()
@@ -153,7 +153,7 @@ def test_a_process_that_proc_hides_is_looked_for_by_its_number(
 
 
 @on_linux
-def test_another_machine_has_another_name_and_another_boot() -> None:
+def test_a_process_is_elsewhere_if_host_and_boot_differ() -> None:
     name = process_names.this_process()
     rebooted = with_part(name, 4, "fedcba9876543210")
     assert not process_names.is_elsewhere(name)
@@ -162,6 +162,6 @@ def test_another_machine_has_another_name_and_another_boot() -> None:
     assert process_names.is_elsewhere(with_part(rebooted, 0, "web-2"))
 
 
-def test_people_are_told_the_process_and_its_host() -> None:
-    assert process_names.described("web-2:4711:1:2:3:nonce") == "process 4711 on web-2"
-    assert process_names.described("whoever") == "whoever"
+def test_the_display_name_has_process_id_and_host() -> None:
+    assert process_names.display_name("web-2:4711:1:2:3:nonce") == "process 4711 on web-2"
+    assert process_names.display_name("whoever") == "whoever"

@@ -1,4 +1,4 @@
-"""What the processes that share a file do together: real ones, spawned and forked."""
+"""Real processes, spawned and forked, that share a file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -48,7 +48,7 @@ def test_forked_processes_share_through_the_file(server, target):
     assert server.stats.token_requests == 2
 
 
-def test_a_child_forked_in_mid_renewal_neither_hangs_nor_renews_twice(server, target):
+def test_a_child_forked_during_a_renewal_neither_hangs_nor_renews_twice(server, target):
     with requests.Session() as session:
         adapter = new_adapter(target).mount(session)
         session.get(target[0] + "x")
@@ -56,9 +56,8 @@ def test_a_child_forked_in_mid_renewal_neither_hangs_nor_renews_twice(server, ta
         with server.hold(processed=True) as hold:
             keeper = adapter.keeper
             old = keeper.current()
-            run = keeper._worker.flight.join(
-                lambda run: keeper._renewal.perform(_need(old), run.settle)
-            )
+            renewing = threading.Thread(target=keeper.renew, args=[old])
+            renewing.start()
             assert hold.arrived.wait(10)
             child = os.fork()
             if child == 0:
@@ -71,14 +70,15 @@ def test_a_child_forked_in_mid_renewal_neither_hangs_nor_renews_twice(server, ta
                 finally:
                     os._exit(code)
             server.wait_for(lambda stats: stats.api_refused >= 1)
-        assert run.wait(10)
+        renewing.join(10)
+        assert keeper.wait(10)
         assert os.waitpid(child, 0)[1] == 0
         assert session.get(target[0] + "z").ok
     assert server.stats.token_requests == 2
     assert server.stats.reuse_detections == 0
 
 
-def test_a_forked_child_does_not_present_what_its_parent_has_spent_since(server, target):
+def test_a_forked_child_does_not_present_a_refresh_token_that_its_parent_has_spent(server, target):
     source = RefreshToken(server.token_url, client_id="client", client_secret="secret")
     keeper = TokenKeeper(source, FileStore(target[3]))
     first = keeper.adopt(server.issue())
@@ -95,7 +95,7 @@ def test_a_forked_child_does_not_present_what_its_parent_has_spent_since(server,
         finally:
             os._exit(code)
     second = keeper.renew(first)
-    # The record, and with it that the first refresh token was spent: only the parent knows better.
+    # The record and the hash of the first refresh token are lost; only the parent remembers them.
     shutil.rmtree(Path(target[3]).parent)
     os.write(tell, b"!")
     assert os.waitpid(child, 0)[1] == 0
@@ -107,7 +107,7 @@ def test_a_forked_child_does_not_present_what_its_parent_has_spent_since(server,
 
 
 @pytest.mark.timeout(240)  # as many processes as fit into one run, on a machine that is busy
-def test_children_that_are_forked_while_threads_import_late_end(server, tmp_path):
+def test_children_forked_while_threads_import_do_not_hang(server, tmp_path):
     grant = RefreshToken(server.token_url, client_id="client", client_secret="secret")
     expired = {**server.issue(), "expires_at": time.time() - 1}
     TokenKeeper(grant, FileStore(tmp_path / "expired")).adopt(expired)
@@ -117,12 +117,6 @@ def test_children_that_are_forked_while_threads_import_late_end(server, tmp_path
     well, forked = done.stdout.split(" of ")
     assert int(well) == int(forked) > 0, done.stderr
     assert server.stats.reuse_detections == 0
-
-
-def _need(rejected: Any) -> Any:
-    from tokenadapter.core.renewal import RenewalRequest
-
-    return RenewalRequest(rejected)
 
 
 WAITS = """
@@ -145,7 +139,7 @@ print(keeper.stats["Waited"], sorted(dear & set(sys.modules)))
 """
 
 
-def test_a_process_that_waits_for_another_loads_nothing_that_renewals_need(server, target):
+def test_a_process_that_waits_for_another_imports_nothing_for_renewals(server, target):
     keeper = new_adapter(target).keeper
     keeper.adopt({**server.issue(), "expires_at": time.time() - 1})
     with (
@@ -177,7 +171,7 @@ def killed_in_mid_renewal(target: Target, arrived: Callable[[], object]) -> None
     process.wait()
 
 
-def test_a_process_killed_before_the_server_rotated_is_made_up_for(server, target, session):
+def test_a_process_killed_before_the_rotation_costs_nothing(server, target, session):
     server.fail_next(hang=True)
     killed_in_mid_renewal(target, lambda: server.wait_for(lambda stats: stats.token_requests))
     new_adapter(target).mount(session)
@@ -185,7 +179,7 @@ def test_a_process_killed_before_the_server_rotated_is_made_up_for(server, targe
     assert server.stats.reuse_detections == 0
 
 
-def test_a_process_killed_after_the_server_rotated_costs_a_login_for_all(server, target, session):
+def test_a_process_killed_after_the_rotation_requires_a_login(server, target, session):
     # The answer died with its process, and this server has no grace period.
     with server.hold(processed=True) as hold:
         killed_in_mid_renewal(target, lambda: hold.arrived.wait(30))
@@ -212,7 +206,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_does_not_lose_a_token_that_is_under_way(server, target):
+def test_ctrl_c_does_not_lose_a_token_that_is_being_obtained(server, target):
     command = [sys.executable, "-c", INTERRUPTED, *target[1:]]
     with server.hold(processed=True) as hold:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

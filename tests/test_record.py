@@ -1,4 +1,4 @@
-"""What each transition of a record does, what it leaves alone, and that JSON keeps all of it."""
+"""The transitions of a record, and its JSON form."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ times = st.floats(0, 1e10)
 holds = st.builds(
     Backoff, times, times, st.integers(1, 99), st.none() | texts, texts, st.none() | lines, lines
 )
-# Few, so that two of them are often the same.
+# Only a few, so that two of them are often equal.
 hashes = st.sampled_from(["one", "two", "three"])
 kinds = st.sampled_from(["refresh_token", "password"])
 tokens = st.builds(
@@ -72,11 +72,11 @@ def changed(before: Record, after: Record) -> set[str]:
 
 
 def present(record: Record, credential: str, now: float = NOW) -> Record:
-    return record.presenting(credential, now, Waiter("host:1", now + 12))
+    return record.with_intent(credential, now, Waiter("host:1", now + 12))
 
 
 def refuse(record: Record, credential: str, kind: str = "refresh_token") -> Record:
-    return record.refused(credential, kind, NOW, error="invalid_grant", cause="No.")
+    return record.with_refusal(credential, kind, NOW, error="invalid_grant", cause="No.")
 
 
 TOKEN = Token("access", issued_at=NOW, expires_at=NOW + 60)
@@ -96,7 +96,7 @@ def test_the_first_presentation_writes_an_intent(record: Record, credential: str
 
 
 @given(records, hashes, st.integers(1, 5))
-def test_each_further_one_is_counted_from_the_first(
+def test_repeated_presentations_count_from_the_first(
     record: Record, credential: str, times: int
 ) -> None:
     record = present(record._replace(intent=None), credential)
@@ -106,16 +106,16 @@ def test_each_further_one_is_counted_from_the_first(
     assert record.intent == Intent(credential, NOW, 1 + times, waiters)
 
 
-def test_the_intent_for_another_credential_begins_anew() -> None:
+def test_an_intent_for_another_credential_starts_over() -> None:
     record = present(present(present(EMPTY, "one"), "one"), "two", NOW + 5)
     assert record.intent == Intent("two", NOW + 5, 1, (Waiter("host:1", NOW + 17),))
 
 
 @given(records, tokens, names, st.none() | texts)
-def test_a_minted_token_ends_the_intent_and_the_hold_and_nothing_else(
+def test_a_new_token_clears_only_intent_and_backoff(
     record: Record, token: Token, requested: dict[str, str], spent: str | None
 ) -> None:
-    after = record.minted(token, requested, NOW, spent)
+    after = record.with_new_token(token, requested, NOW, spent)
     assert (after.token, after.requested, after.intent, after.backoff) == (
         token,
         requested,
@@ -128,55 +128,55 @@ def test_a_minted_token_ends_the_intent_and_the_hold_and_nothing_else(
 
 
 @given(records, tokens, names)
-def test_what_was_asked_for_before_is_remembered_when_it_changes(
+def test_the_previous_request_is_remembered_when_the_request_changes(
     record: Record, token: Token, requested: dict[str, str]
 ) -> None:
     expected = [past for past in record.replaced if past.requested != requested]
     if record.token is not None and record.requested != requested:
         expected.append(Replaced(record.requested, NOW))
-    assert record.minted(token, requested, NOW).replaced == tuple(expected)
+    assert record.with_new_token(token, requested, NOW).replaced == tuple(expected)
 
 
 def ask(record: Record, scope: str, now: float = NOW) -> Record:
-    return record.minted(NEXT, {"scope": scope}, now)
+    return record.with_new_token(NEXT, {"scope": scope}, now)
 
 
-def test_who_asks_again_for_what_was_just_replaced_is_told_of_a_conflict() -> None:
+def test_a_recently_replaced_request_is_a_conflict() -> None:
     record = ask(ask(EMPTY, "a"), "b")
-    assert record.conflicts({"scope": "a"}, NOW)
-    assert not record.conflicts({"scope": "b"}, NOW)
-    assert not record.conflicts({"scope": "c"}, NOW)
+    assert record.was_replaced_lately({"scope": "a"}, NOW)
+    assert not record.was_replaced_lately({"scope": "b"}, NOW)
+    assert not record.was_replaced_lately({"scope": "c"}, NOW)
 
 
-def test_a_conflict_ends_with_the_token_or_after_an_hour() -> None:
+def test_a_request_conflict_ends_with_the_token_or_after_an_hour() -> None:
     record = ask(ask(EMPTY, "a"), "b")
     long_lived = record._replace(token=NEXT.replace(expires_at=None))
     for one in (record, long_lived):
-        assert one.conflicts({"scope": "a"}, NOW + 3599)
-        assert not one.conflicts({"scope": "a"}, NOW + 3600)
-    assert not record._replace(token=None).conflicts({"scope": "a"}, NOW)
-    assert not record._replace(token=TOKEN).conflicts({"scope": "a"}, NOW + 60)
+        assert one.was_replaced_lately({"scope": "a"}, NOW + 3599)
+        assert not one.was_replaced_lately({"scope": "a"}, NOW + 3600)
+    assert not record._replace(token=None).was_replaced_lately({"scope": "a"}, NOW)
+    assert not record._replace(token=TOKEN).was_replaced_lately({"scope": "a"}, NOW + 60)
 
 
-def test_each_of_many_that_quarrel_is_told() -> None:
+def test_only_the_latest_replaced_requests_are_remembered() -> None:
     record = EMPTY
     for scope in "abcdefghijk":
         record = ask(record, scope)
     assert [past.requested["scope"] for past in record.replaced] == list("cdefghij")
 
 
-def test_a_change_that_is_taken_back_leaves_no_conflict_behind() -> None:
+def test_reverting_a_request_leaves_no_conflict() -> None:
     record = ask(ask(ask(EMPTY, "a"), "b"), "a")
     assert [dict(past.requested) for past in record.replaced] == [{"scope": "b"}]
 
 
 @given(records, st.lists(texts))
-def test_a_spent_credential_is_remembered_for_good_and_once(
+def test_a_spent_credential_is_remembered_permanently_and_only_once(
     record: Record, marks: list[str]
 ) -> None:
     after = record
     for spent in [*marks, None, *marks]:
-        after = after.minted(TOKEN, {}, NOW, spent)
+        after = after.with_new_token(TOKEN, {}, NOW, spent)
     assert after.spent[: len(record.spent)] == record.spent
     assert set(after.spent) == {*record.spent, *marks}
     added = after.spent[len(record.spent) :]
@@ -184,10 +184,10 @@ def test_a_spent_credential_is_remembered_for_good_and_once(
 
 
 @given(records, tokens, names)
-def test_an_adopted_token_is_a_new_beginning_but_what_is_spent_or_dead_stays_so(
+def test_an_adopted_token_starts_a_new_grant_and_keeps_spent_and_refused_credentials(
     record: Record, token: Token, requested: dict[str, str]
 ) -> None:
-    after = record.adopted(token, requested, NOW)
+    after = record.with_adopted_token(token, requested, NOW)
     assert after == Record(
         record.owner,
         requested,
@@ -203,20 +203,20 @@ def test_an_adopted_token_is_a_new_beginning_but_what_is_spent_or_dead_stays_so(
 
 
 @given(records, tokens, texts)
-def test_a_chain_that_begins_with_a_refresh_token_says_so_and_any_other_goes_on(
+def test_a_new_grant_records_its_first_refresh_token_and_a_renewal_keeps_it(
     record: Record, token: Token, seed: str
 ) -> None:
-    goes_on = record.minted(token, {}, NOW, begins=True)
+    goes_on = record.with_new_token(token, {}, NOW, begins=True)
     assert (goes_on.origin, goes_on.seeds) == (record.origin, record.seeds)
-    after = record.minted(token, {}, NOW, begins=True, origin=seed, seeds=(f"{seed}1",))
+    after = record.with_new_token(token, {}, NOW, begins=True, origin=seed, seeds=(f"{seed}1",))
     assert after.began_with(seed)
     assert after.began_with(f"{seed}1")
     assert not after.began_with(f"{seed}2")
 
 
 @given(records)
-def test_a_token_that_is_given_up_leaves_only_what_is_spent_or_dead(record: Record) -> None:
-    assert record.forgotten(NOW) == Record(
+def test_removing_the_token_keeps_only_spent_and_refused_credentials(record: Record) -> None:
+    assert record.without_token(NOW) == Record(
         record.owner,
         record.requested,
         record.salt,
@@ -229,55 +229,55 @@ def test_a_token_that_is_given_up_leaves_only_what_is_spent_or_dead(record: Reco
 
 
 @given(records, records)
-def test_to_restore_a_record_changes_only_what_others_have_learned(
+def test_restoring_a_record_changes_only_refusals_and_backoff(
     record: Record, found: Record
 ) -> None:
     record = record._replace(token=TOKEN)
-    after = record.restored(found)
+    after = record.restored_over(found)
     assert changed(record, after) <= {"tombstones", "backoff"}
     assert after.tombstones[: len(record.tombstones)] == record.tombstones
     assert after.backoff in (record.backoff, found.backoff)
 
 
-def test_what_was_refused_or_held_since_a_record_was_seen_stays_when_it_is_restored() -> None:
+def test_restoring_a_record_keeps_later_refusals_and_backoffs() -> None:
     def found(at: float) -> Record:
         stone = Tombstone("one", "password", "invalid_grant", at)
         return EMPTY._replace(tombstones=(stone,), backoff=Backoff(at, 9.0, 1))
 
     seen = EMPTY._replace(token=TOKEN)
-    for at in (NOW - 1, NOW):  # before the token was issued, and gone since
-        assert seen.restored(found(at)) == seen
-    later = seen.restored(found(NOW + 1))
+    for at in (NOW - 1, NOW):  # before the token was issued
+        assert seen.restored_over(found(at)) == seen
+    later = seen.restored_over(found(NOW + 1))
     assert (later.token, later.tombstones) == (TOKEN, found(NOW + 1).tombstones)
     assert later.backoff == found(NOW + 1).backoff
-    # Of two, the later one counts; and what is known already is not noted twice.
-    assert later.restored(found(NOW + 2)).backoff == found(NOW + 2).backoff
-    assert later.restored(found(NOW + 0.5)).backoff == later.backoff
-    assert later.restored(found(NOW + 2)).tombstones == later.tombstones
+    # The later of two counts, and a known one is not added twice.
+    assert later.restored_over(found(NOW + 2)).backoff == found(NOW + 2).backoff
+    assert later.restored_over(found(NOW + 0.5)).backoff == later.backoff
+    assert later.restored_over(found(NOW + 2)).tombstones == later.tombstones
     many = tuple(Tombstone(str(n), "password", "invalid_grant", NOW + 1) for n in range(8))
-    kept = later.restored(found(NOW)._replace(tombstones=many)).tombstones
+    kept = later.restored_over(found(NOW)._replace(tombstones=many)).tombstones
     assert kept == many
 
 
-def test_what_is_adopted_is_not_dead_whatever_was_thought_of_it() -> None:
+def test_adopting_a_refused_refresh_token_removes_its_tombstone() -> None:
     refused = refuse(EMPTY, digest("salt", "refresh_token", "def"))
-    assert refused.adopted(TOKEN.replace(refresh_token="def"), {}, NOW).tombstones == ()
-    assert refused.adopted(TOKEN.replace(refresh_token="ghi"), {}, NOW).tombstones != ()
-    assert refused.adopted(TOKEN, {}, NOW).tombstones != ()
+    assert refused.with_adopted_token(TOKEN.replace(refresh_token="def"), {}, NOW).tombstones == ()
+    assert refused.with_adopted_token(TOKEN.replace(refresh_token="ghi"), {}, NOW).tombstones != ()
+    assert refused.with_adopted_token(TOKEN, {}, NOW).tombstones != ()
 
 
 @given(records)
-def test_a_pardon_ends_every_refusal_and_hold_and_nothing_else(record: Record) -> None:
+def test_clearing_refusals_removes_only_tombstones_backoff_and_distrust(record: Record) -> None:
     after = record.without_refusals()
     assert (after.tombstones, after.backoff, after.distrust) == ((), None, None)
     assert changed(record, after) <= {"tombstones", "backoff", "distrust"}
 
 
 @given(records, hashes, kinds)
-def test_a_refusal_puts_a_tombstone_in_place_of_the_intent(
+def test_a_refusal_replaces_the_intent_by_a_tombstone(
     record: Record, credential: str, kind: str
 ) -> None:
-    after = present(record, credential).refused(
+    after = present(record, credential).with_refusal(
         credential, kind, NOW, error="invalid_grant", cause="No."
     )
     again = record.intent is not None and record.intent.credential == credential
@@ -290,7 +290,7 @@ def test_a_refusal_puts_a_tombstone_in_place_of_the_intent(
     assert changed(record, after) <= {"intent", "backoff", "tombstones"}
 
 
-def test_the_refusal_of_another_credential_leaves_the_intent() -> None:
+def test_the_refusal_of_another_credential_keeps_the_intent() -> None:
     uncertain = present(present(EMPTY, "one"), "one")
     record = refuse(uncertain, "two")
     assert record.tombstone("two").reason == "invalid_grant"  # type: ignore[union-attr]
@@ -311,86 +311,84 @@ def test_a_credential_that_is_refused_again_keeps_one_tombstone_the_latest() -> 
 
 
 @given(records, hashes)
-def test_unprocessed_leaves_everything_as_before_the_presentation_but_for_a_hold(
+def test_an_unprocessed_presentation_changes_only_the_backoff(
     before: Record, credential: str
 ) -> None:
-    after = present(before, credential).unprocessed(before, HOLD)
+    after = present(before, credential).with_intent_withdrawn(before, HOLD)
     assert after == before._replace(backoff=HOLD)
 
 
-def test_an_intent_of_a_record_that_is_gone_means_nothing_in_the_next_one() -> None:
+def test_the_intent_of_a_deleted_record_is_not_restored_into_a_new_one() -> None:
     before = present(EMPTY, "one")
     anew = present(EMPTY._replace(salt="other"), "two")
-    assert anew.unprocessed(before, HOLD).intent is None
+    assert anew.with_intent_withdrawn(before, HOLD).intent is None
 
 
 @given(records, hashes)
-def test_after_an_unknown_outcome_the_intent_stays_and_nobody_awaits_the_answer(
+def test_after_an_unknown_outcome_the_intent_stays_without_its_waiter(
     before: Record, credential: str
 ) -> None:
     mine = Waiter("host:2", NOW + 20)
-    after = before.presenting(credential, NOW, mine).unknown(HOLD, mine)
+    after = before.with_intent(credential, NOW, mine).with_unknown_outcome(HOLD, mine)
     assert after.intent is not None
     assert after.intent.credential == credential
     assert mine not in after.intent.awaited
     assert changed(before, after) <= {"intent", "backoff"}
 
 
-# --- holds -----------------------------------------------------------------------------------
+# --- backoffs --------------------------------------------------------------------------------
 
 
 @given(holds, texts, times)
-def test_a_hold_binds_within_its_span_and_only_whom_it_is_bound_to(
+def test_a_backoff_applies_only_during_its_time_and_to_its_target(
     backoff: Backoff, who: str, now: float
 ) -> None:
     inside = backoff.set_at - 1 <= now < backoff.set_at + backoff.duration
     assert (backoff.remaining(now) > 0) is inside
-    assert backoff.binds(who, now) is (inside and backoff.bound_to in (None, who))
+    assert backoff.applies_to(who, now) is (inside and backoff.bound_to in (None, who))
 
 
 @pytest.mark.parametrize(
     ("now", "left"),
     [(NOW - 2, 0), (NOW - 1, 11), (NOW, 10), (NOW + 4, 6), (NOW + 10, 0), (NOW + 99, 0)],
 )
-def test_a_hold_is_void_long_before_it_was_set_and_once_it_has_passed(
-    now: float, left: float
-) -> None:
+def test_a_backoff_is_void_before_its_start_and_after_its_end(now: float, left: float) -> None:
     assert HOLD.remaining(now) == left
 
 
-def test_a_hold_is_bound_to_one_or_to_nobody() -> None:
-    assert HOLD.binds("me", NOW)
-    assert HOLD._replace(bound_to="me").binds("me", NOW)
-    assert not HOLD._replace(bound_to="you").binds("me", NOW)
+def test_a_backoff_applies_to_one_client_or_to_all() -> None:
+    assert HOLD.applies_to("me", NOW)
+    assert HOLD._replace(bound_to="me").applies_to("me", NOW)
+    assert not HOLD._replace(bound_to="you").applies_to("me", NOW)
 
 
 @given(records)
-def test_distrust_binds_the_token_that_was_refused_when_new(record: Record) -> None:
-    after = record.distrusting(TOKEN, NOW, 0.5)
+def test_distrust_applies_to_the_token_that_was_refused_when_new(record: Record) -> None:
+    after = record.with_distrust(TOKEN, NOW, 0.5)
     assert after.distrust is not None
-    assert after.distrust.binds(TOKEN.fingerprint, NOW + 4.9)
-    assert not after.distrust.binds(NEXT.fingerprint, NOW + 4.9)
+    assert after.distrust.applies_to(TOKEN.fingerprint, NOW + 4.9)
+    assert not after.distrust.applies_to(NEXT.fingerprint, NOW + 4.9)
     assert changed(record, after) <= {"distrust"}
 
 
-def test_distrust_grows_from_token_to_token_until_it_is_long_past() -> None:
+def test_distrust_lasts_longer_for_each_refused_token_until_it_is_long_over() -> None:
     record, now, spans = EMPTY, NOW, []
     for token in (TOKEN, NEXT, TOKEN):
-        record = record.distrusting(token, now, 0.5).minted(token, {}, now)
+        record = record.with_distrust(token, now, 0.5).with_new_token(token, {}, now)
         assert record.distrust is not None
         spans.append(record.distrust.duration)
         now += record.distrust.duration
     assert spans == [5, 10, 20]
-    record = record.distrusting(TOKEN, now + 600, 0.5)
+    record = record.with_distrust(TOKEN, now + 600, 0.5)
     assert record.distrust is not None
     assert record.distrust.duration == 5
-    # Ten minutes count from its end.
-    again = record.distrusting(TOKEN, now + 600 + 5 + 599, 0.5)
+    # The ten minutes count from the end.
+    again = record.with_distrust(TOKEN, now + 600 + 5 + 599, 0.5)
     assert again.distrust is not None
     assert again.distrust.duration == 10
 
 
-# --- how long a record is worth keeping ------------------------------------------------------
+# --- the ttl of a record -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -405,13 +403,13 @@ def test_distrust_grows_from_token_to_token_until_it_is_long_past() -> None:
         {"spent": ("remember_spent",)},
     ],
 )
-def test_a_record_that_says_more_than_a_dying_token_is_kept_for_good(worth: dict[str, Any]) -> None:
+def test_a_record_with_more_than_an_expiring_access_token_has_no_ttl(worth: dict[str, Any]) -> None:
     record = EMPTY._replace(token=TOKEN)
     assert record._replace(**worth).ttl(NOW) is None
 
 
 @pytest.mark.parametrize(("age", "ttl"), [(0, 60), (50, 10), (59.5, 1), (3600, 1)])
-def test_else_it_ends_with_its_token_but_never_at_once(age: float, ttl: float) -> None:
+def test_an_access_token_alone_has_a_ttl_of_at_least_a_second(age: float, ttl: float) -> None:
     record = EMPTY._replace(token=TOKEN, distrust=HOLD, replaced=(Replaced({}, NOW),))
     assert record.ttl(NOW + age) == ttl
 
@@ -425,9 +423,7 @@ def test_else_it_ends_with_its_token_but_never_at_once(age: float, ttl: float) -
         (TOKEN.replace(expires_at=None), 10**9, False),
     ],
 )
-def test_a_record_has_expired_with_its_token(
-    token: Token | None, age: float, expired: bool
-) -> None:
+def test_a_record_expires_with_its_token(token: Token | None, age: float, expired: bool) -> None:
     assert EMPTY._replace(token=token).is_expired(NOW + age) is expired
 
 
@@ -450,7 +446,9 @@ def test_a_record_has_expired_with_its_token(
         ({"spent": ("remember_spent",)}, False),
     ],
 )
-def test_a_record_is_blank_that_nobody_would_miss(worth: dict[str, Any], blank: bool) -> None:
+def test_a_record_without_token_intent_or_spent_credentials_is_blank(
+    worth: dict[str, Any], blank: bool
+) -> None:
     assert EMPTY._replace(**worth).is_blank() is blank
 
 
@@ -458,12 +456,12 @@ def test_a_record_is_blank_that_nobody_would_miss(worth: dict[str, Any], blank: 
 
 
 @given(records)
-def test_json_keeps_all_of_a_record(record: Record) -> None:
+def test_a_record_survives_json_unchanged(record: Record) -> None:
     document = json.loads(json.dumps(record.to_document()))
     assert Record.from_document(document) == record
 
 
-def test_a_text_that_is_shown_is_one_line_and_cut() -> None:
+def test_texts_that_are_shown_are_cut_to_one_line() -> None:
     forged = "No.\nERROR root all is lost\x1b[2J\u2028" + "x" * 5000
     shown = "No.\\nERROR root all is lost\\x1b[2J\\u2028x"
     waiter = {"process": forged, "until": NOW}
@@ -486,13 +484,13 @@ def test_a_text_that_is_shown_is_one_line_and_cut() -> None:
     assert Record.from_document(record.to_document()) == record
 
 
-def test_a_record_of_an_earlier_version_counts_from_now_on() -> None:
+def test_a_record_without_a_generation_starts_counting() -> None:
     document = EMPTY.to_document()
     assert Record.from_document(document).generation == 0
-    assert Record.from_document(document).minted(TOKEN, {}, NOW).generation == 1
+    assert Record.from_document(document).with_new_token(TOKEN, {}, NOW).generation == 1
 
 
-def test_what_is_empty_is_not_written() -> None:
+def test_empty_fields_are_not_written() -> None:
     assert EMPTY.to_document() == {
         "format": 1,
         "oldest_reader": 1,
@@ -503,34 +501,36 @@ def test_what_is_empty_is_not_written() -> None:
 
 
 @given(json_values, st.dictionaries(texts, json_values))
-def test_any_json_object_is_a_record_or_a_value_error(reader: Any, document: Any) -> None:
+def test_any_json_object_is_read_or_raises_value_error(reader: Any, document: Any) -> None:
     for one in (reader, 1):
         candidate = document | {"format": 1, "oldest_reader": one}
-        with pytest.raises(ValueError, match=r"^a later version|^it cannot be read as a record"):
+        with pytest.raises(ValueError, match=r"^a newer version|^it is not a valid record"):
             Record.from_document(candidate)
 
 
 def use(record: Record) -> None:
-    """Everything that is done with a record, once."""
+    """Every operation on a record, once."""
     token = record.token or TOKEN
     record.is_blank()
     record.ttl(NOW)
-    record.conflicts({"scope": "a"}, NOW)
-    record.without_refusals().adopted(token, {}, NOW).to_document()
+    record.was_replaced_lately({"scope": "a"}, NOW)
+    record.without_refusals().with_adopted_token(token, {}, NOW).to_document()
     hash((record.origin, record.spent))
     refuse(present(record, "one"), "one").to_document()
-    record.distrusting(token, NOW, 0.5).minted(token, {}, NOW, "remember_spent").to_document()
+    record.with_distrust(token, NOW, 0.5).with_new_token(
+        token, {}, NOW, "remember_spent"
+    ).to_document()
     for backoff in (record.backoff, record.distrust):
         if backoff is not None:
-            backoff.binds("me", NOW)
+            backoff.applies_to("me", NOW)
             backoff._replace(step=backoff.step + 1)
 
 
 @given(records, st.data())
-def test_a_damaged_record_is_refused_or_can_be_used(record: Record, data: st.DataObject) -> None:
+def test_a_damaged_record_is_refused_or_usable(record: Record, data: st.DataObject) -> None:
     document: Any = json.loads(json.dumps(record.to_document()))
     where = document
-    # Some place in it, however deep, holds something else.
+    # One value in it, at any depth, is replaced.
     for _ in range(data.draw(st.integers(0, 2))):
         inner = [value for value in where.values() if isinstance(value, dict) and value]
         where = data.draw(st.sampled_from(inner)) if inner else where
@@ -542,11 +542,11 @@ def test_a_damaged_record_is_refused_or_can_be_used(record: Record, data: st.Dat
     use(damaged)
 
 
-def test_marks_are_texts_whatever_was_written() -> None:
+def test_hashes_are_read_as_texts() -> None:
     use(Record.from_document(EMPTY.to_document() | {"origin": [], "spent": [[], {}, 5]}))
 
 
-# What the first version writes.  Every later one has to read it.
+# A document of the first version, which every later version must read.
 PAST = {
     "format": 1,
     "oldest_reader": 1,
@@ -604,7 +604,7 @@ PAST = {
 }
 
 
-def test_a_record_of_the_past_is_read_and_written_as_it_was() -> None:
+def test_a_record_of_an_earlier_version_is_read_and_written_unchanged() -> None:
     record = Record.from_document(PAST)
     assert record.token == Token(
         "access-1", refresh_token="refresh-1", issued_at=NOW, expires_at=NOW + 3600
@@ -620,7 +620,7 @@ def test_a_record_of_the_past_is_read_and_written_as_it_was() -> None:
     assert record.to_document() == PAST
 
 
-def test_of_a_record_of_the_future_what_is_new_at_the_top_is_kept_and_below_it_ignored() -> None:
+def test_unknown_keys_of_a_later_version_are_kept_at_the_top_level_and_ignored_below() -> None:
     future = json.loads(json.dumps(PAST))
     new: dict[str, Any] = {"keys": {"dpop": "jwk"}, "format": 7}
     future |= new
@@ -632,14 +632,18 @@ def test_of_a_record_of_the_future_what_is_new_at_the_top_is_kept_and_below_it_i
     assert record._replace(format=1, others={}, token=None) == Record.from_document(PAST)._replace(
         token=None
     )
-    for after in (present(record, "one"), record.minted(NEXT, {}, NOW), record.forgotten(NOW)):
+    for after in (
+        present(record, "one"),
+        record.with_new_token(NEXT, {}, NOW),
+        record.without_token(NOW),
+    ):
         written = after.to_document()
         assert {name: written[name] for name in new} == new
         assert written["oldest_reader"] == 1
 
 
-def test_a_record_that_is_for_later_versions_only_is_refused() -> None:
-    told = r"^a later version wrote it, for readers of format 2 and above$"
+def test_a_record_that_requires_a_later_version_is_refused() -> None:
+    told = r"^a newer version wrote it, and reading it requires format 2$"
     with pytest.raises(ValueError, match=told):
         Record.from_document(PAST | {"format": 3, "oldest_reader": 2})
 
@@ -665,8 +669,8 @@ def test_a_record_that_is_for_later_versions_only_is_refused() -> None:
         {"spent": 5},
     ],
 )
-def test_what_is_no_record_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"^it cannot be read as a record \(\w+\)$"):
+def test_an_invalid_record_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^it is not a valid record \(\w+\)$"):
         Record.from_document(EMPTY.to_document() | wrong)
 
 
@@ -674,7 +678,7 @@ def test_what_is_no_record_is_refused(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["refresh_token", "password"])
-def test_a_digest_tells_salts_kinds_and_secrets_apart_and_no_secret(kind: str) -> None:
+def test_a_digest_depends_on_salt_kind_and_secret_and_reveals_none(kind: str) -> None:
     given = [("salt", kind, "s3cr3t"), ("pepper", kind, "s3cr3t"), ("salt", kind, "s3cr3u")]
     digests = [digest(*parts) for parts in [*given, ("salt", "client", "s3cr3t")]]
     assert len(set(digests)) == 4
@@ -683,13 +687,13 @@ def test_a_digest_tells_salts_kinds_and_secrets_apart_and_no_secret(kind: str) -
     assert not any("s3cr3" in text for text in digests)
 
 
-def test_a_mark_needs_no_salt_and_is_not_the_digest() -> None:
+def test_the_hash_of_a_spent_token_has_no_salt_and_differs_from_the_digest() -> None:
     assert spent_hash("s3cr3t") == spent_hash("s3cr3t") != spent_hash("s3cr3u")
     assert spent_hash("s3cr3t") != digest("", "refresh_token", "s3cr3t")
     assert len(spent_hash("s3cr3t")) == 32
 
 
-def test_only_a_password_costs_time_to_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_hash_of_a_password_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     slow: list[int] = []
 
     def derive(name: str, password: bytes, salt: bytes, rounds: int, length: int) -> bytes:
@@ -709,15 +713,15 @@ TRANSITIONS: list[Callable[[Record], Record]] = [
     lambda record: present(record, REFRESH),
     lambda record: refuse(record, PASSWORD, "password"),
     lambda record: refuse(record, REFRESH),
-    lambda record: record.minted(NEXT, {"scope": "b"}, NOW, spent_hash("s3cr3t-refresh")),
-    lambda record: record.adopted(TOKEN.replace(refresh_token="s3cr3t-other"), {}, NOW),
-    lambda record: record.unknown(HOLD),
-    lambda record: record.distrusting(NEXT, NOW, 60.0),
+    lambda record: record.with_new_token(NEXT, {"scope": "b"}, NOW, spent_hash("s3cr3t-refresh")),
+    lambda record: record.with_adopted_token(TOKEN.replace(refresh_token="s3cr3t-other"), {}, NOW),
+    lambda record: record.with_unknown_outcome(HOLD),
+    lambda record: record.with_distrust(NEXT, NOW, 60.0),
 ]
 
 
 @given(st.lists(st.sampled_from(TRANSITIONS), max_size=6))
-def test_no_secret_is_written_but_in_the_token(
+def test_secrets_are_written_only_in_the_token(
     transitions: list[Callable[[Record], Record]],
 ) -> None:
     record = EMPTY._replace(token=TOKEN.replace(refresh_token="s3cr3t-refresh"))
@@ -729,8 +733,8 @@ def test_no_secret_is_written_but_in_the_token(
     assert "s3cr3t" not in repr(record)
 
 
-def test_hashes_that_stand_in_stores_stay_what_they_are() -> None:
-    # Others would forget what was refused and what was spent.
+def test_stored_hashes_are_stable_across_versions() -> None:
+    # Other processes would forget refused and spent credentials.
     assert spent_hash("abc") == "e399b2a17d84e67113d41ee629711daa"
     assert digest("salt", "refresh_token", "abc") == "20a8f3e45e02991381b8dde77c8b02b5"
     assert digest("salt", "password", "abc") == "e5bba81ff94986b3f62a5d863cce926c"

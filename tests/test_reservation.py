@@ -1,4 +1,4 @@
-"""Who finds a renewal claimed leaves it to whoever has claimed it, for a while."""
+"""A process that finds a reservation waits for the process that made it, for a limited time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ HOUR = 3600.0
 
 
 class Counter(Shelf):
-    """A shelf whose renewals can be claimed, and that tells of each write at a glimpse.
+    """A shelf with reservations and glimpses.
 
-    :ivar claimed: whether somebody has the claim.
-    :ivar steps: what was asked of it.
+    :ivar reserved: whether a process has the reservation.
+    :ivar steps: the operations so far.
     """
 
     def __init__(self, clock: Clockwork) -> None:
@@ -39,10 +39,10 @@ class Counter(Shelf):
         if self.reserved or self.holder is not None:
             return None
         self.reserved = True
-        return self._claimed()
+        return self._reservation()
 
     @contextmanager
-    def _claimed(self) -> Iterator[None]:
+    def _reservation(self) -> Iterator[None]:
         try:
             yield
         finally:
@@ -76,7 +76,7 @@ class Office:
         self.clock.go_on(HOUR)
 
     def renew(self) -> None:
-        """The other process has claimed a renewal, and does it."""
+        """The other process, which has the reservation, renews."""
         self.counter.reserved = False
         self.other.renew(self.first)
 
@@ -100,22 +100,24 @@ def office() -> Office:
 
 
 def down() -> errors.RefreshTemporarilyFailed:
-    """What a source raises whose server is down."""
+    """The error of a source whose server is down."""
     return errors.RefreshTemporarilyFailed("It is down.", processed=False)
 
 
-def test_a_renewal_is_claimed_for_as_long_as_it_takes(office: Office) -> None:
+def test_a_renewal_is_reserved_while_it_is_in_progress(office: Office) -> None:
     told: list[bool] = []
     office.authority.asking = lambda: told.append(office.counter.reserved)
     office.expire()
     assert office.keeper().current().access_token == "access-2"
     assert told == [True]
     assert not office.counter.reserved
-    # The claim comes before all else but the first look.
+    # The reservation comes right after the first look.
     assert office.counter.steps[:3] == ["load", "reserve", "lock"]
 
 
-def test_who_finds_it_claimed_starts_no_thread_and_asks_for_no_lock(office: Office) -> None:
+def test_a_process_that_finds_a_reservation_starts_no_thread_and_tries_no_lock(
+    office: Office,
+) -> None:
     office.expire()
     office.counter.reserved = True
     keeper = office.keeper()
@@ -134,7 +136,7 @@ def test_who_finds_it_claimed_starts_no_thread_and_asks_for_no_lock(office: Offi
     assert [event for event in office.events if isinstance(event, Waited)][-1].seconds > 0
 
 
-def test_who_waits_looks_ever_less_often(office: Office) -> None:
+def test_a_waiting_process_looks_less_and_less_often(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
     office.happens[60] = office.renew
@@ -142,12 +144,12 @@ def test_who_waits_looks_ever_less_often(office: Office) -> None:
     assert office.clock.slept[:10] == [0.005] * 10
     assert office.clock.slept[20] == pytest.approx(sum(office.clock.slept[:20]) / 10)
     assert max(office.clock.slept) == office.counter.poll[1]
-    # As long as nothing was written, a glimpse is all.
+    # Until something is written, only glimpses are made.
     assert office.counter.steps[:61] == ["load", *["reserve"] * 60]
 
 
 @pytest.mark.parametrize("is_refused", [False, True])
-def test_a_claim_whose_holder_is_gone_is_free(office: Office, is_refused: bool) -> None:
+def test_the_reservation_of_an_ended_process_is_free(office: Office, is_refused: bool) -> None:
     keeper = office.keeper()
     rejected = keeper.current() if is_refused else None
     office.expire()
@@ -158,8 +160,8 @@ def test_a_claim_whose_holder_is_gone_is_free(office: Office, is_refused: bool) 
     assert len(office.clock.slept) == 3
 
 
-def test_a_claim_is_believed_for_a_while(office: Office) -> None:
-    """Whoever has it may be stopped, or have left it to a forked child that knows nothing."""
+def test_a_reservation_is_respected_for_a_limited_time(office: Office) -> None:
+    """Its owner may be stopped, or a forked child may have inherited it."""
     office.expire()
     office.counter.reserved = True
     began = office.clock.ticks
@@ -168,19 +170,19 @@ def test_a_claim_is_believed_for_a_while(office: Office) -> None:
     assert office.counter.reserved
 
 
-def test_half_of_the_time_is_left_for_a_renewal(office: Office) -> None:
+def test_half_of_the_callers_time_is_left_for_its_own_renewal(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
     assert office.keeper().current(timeout=1.0).access_token == "access-2"
     assert sum(office.clock.slept) == pytest.approx(0.5)
 
 
-def test_what_was_waited_for_a_claim_counts_as_waited(office: Office) -> None:
+def test_waiting_for_a_reservation_counts_toward_the_timeout(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
     office.counter.holder = office.counter.lock()
     began = office.clock.ticks
-    with pytest.raises(errors.LockTimeout, match=r"^Others have held the lock of .* for 8\.0"):
+    with pytest.raises(errors.LockTimeout, match=r"^Other .* held the lock of .* for 8\.0"):
         office.keeper(lock_timeout=8.0, inline=True).current()
     assert 8.0 <= office.clock.ticks - began < 8.1
 
@@ -189,11 +191,11 @@ def intent(office: Office) -> dict[str, Any]:
     return {"credential": "x", "first_sent": office.clock.now, "attempt": 1}
 
 
-def test_a_caller_is_told_how_long_it_has_waited_in_all(office: Office) -> None:
+def test_the_timeout_error_includes_the_wait_for_a_reservation(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
-    office.clock.start = lambda work: True  # type: ignore[method-assign]  # it never comes to it
-    with pytest.raises(errors.LockTimeout, match=r"has not ended within 0\.2 s"):
+    office.clock.start = lambda work: True  # type: ignore[method-assign]  # the work never runs
+    with pytest.raises(errors.LockTimeout, match=r"did not finish within 0\.2 s"):
         office.keeper().current(timeout=0.2)
 
 
@@ -202,7 +204,7 @@ def write_hold(office: Office, remaining: float) -> None:
     office.write(backoff={**backoff, "kind": "temporary", "cause": "It is down."})
 
 
-def test_where_nobody_may_ask_nobody_waits(office: Office) -> None:
+def test_during_a_backoff_no_caller_waits_for_a_reservation(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
     write_hold(office, 5.0)
@@ -212,7 +214,9 @@ def test_where_nobody_may_ask_nobody_waits(office: Office) -> None:
 
 
 @pytest.mark.parametrize("is_spent", [False, True])
-def test_where_a_login_is_needed_nobody_waits(office: Office, is_spent: bool) -> None:
+def test_if_a_login_is_needed_no_caller_waits_for_a_reservation(
+    office: Office, is_spent: bool
+) -> None:
     """Unless that was before the token that is there."""
     office.expire()
     office.authority.revoked = True
@@ -233,10 +237,10 @@ def test_where_a_login_is_needed_nobody_waits(office: Office, is_spent: bool) ->
     assert bool(office.clock.slept) == is_spent
 
 
-def test_where_a_first_login_is_needed_nobody_waits(office: Office) -> None:
+def test_if_a_first_login_is_needed_no_caller_waits_for_a_reservation(office: Office) -> None:
     office.counter.slot = None
     office.authority.revoked = True
-    office.counter.notes.clear()
+    office.counter.spent.clear()
     with pytest.raises(errors.ReauthRequired, match="invalid_grant"):
         office.keeper().current()
     office.counter.reserved = True
@@ -254,8 +258,8 @@ def test_a_token_that_was_refused_when_it_was_new_is_not_waited_for(office: Offi
     assert office.clock.slept == []
 
 
-def test_nobody_waits_for_who_has_given_up(office: Office) -> None:
-    """The other's server is down: what it has written says until when nobody asks."""
+def test_no_caller_waits_for_a_process_that_has_given_up(office: Office) -> None:
+    """The server is down for the other process, which has saved a backoff."""
     office.expire()
     office.authority.script = [down()]
 
@@ -263,7 +267,7 @@ def test_nobody_waits_for_who_has_given_up(office: Office) -> None:
         office.counter.reserved = False
         with pytest.raises(errors.RefreshTemporarilyFailed):
             office.other.renew(office.first)
-        office.counter.reserved = True  # by the next one, who hears the same
+        office.counter.reserved = True  # by the next process, which fails the same way
 
     office.counter.reserved = True
     office.happens[2] = fail
@@ -272,7 +276,7 @@ def test_nobody_waits_for_who_has_given_up(office: Office) -> None:
     assert len(office.clock.slept) == 2
 
 
-def test_nobody_waits_for_who_has_left_without_a_word(office: Office) -> None:
+def test_no_caller_waits_for_a_process_that_left_without_writing(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
     office.happens[2] = office.write
@@ -281,7 +285,7 @@ def test_nobody_waits_for_who_has_left_without_a_word(office: Office) -> None:
 
 
 @pytest.mark.parametrize("has_failed_before", [False, True])
-def test_who_sees_a_renewal_under_way_goes_on_waiting(
+def test_a_caller_keeps_waiting_while_an_intent_shows_a_renewal(
     office: Office, has_failed_before: bool
 ) -> None:
     office.expire()
@@ -294,7 +298,7 @@ def test_who_sees_a_renewal_under_way_goes_on_waiting(
     assert len(office.clock.slept) == 4
 
 
-def test_a_token_that_others_have_renewed_before_costs_a_look(office: Office) -> None:
+def test_a_token_that_another_process_renewed_before_is_found_by_one_look(office: Office) -> None:
     keeper = office.keeper()
     rejected = keeper.current()
     office.other.renew(rejected)
@@ -309,7 +313,7 @@ def test_a_token_that_others_have_renewed_before_costs_a_look(office: Office) ->
 @pytest.mark.parametrize(
     ("age", "wanted"), [(HOUR - 120, {"patient": True}), (600.0, {"min_validity": 3300.0})]
 )
-def test_a_token_that_is_not_good_enough_ends_no_waiting(
+def test_a_token_that_is_not_fresh_enough_does_not_end_the_wait(
     office: Office, age: float, wanted: dict[str, Any]
 ) -> None:
     keeper = office.keeper()
@@ -321,8 +325,8 @@ def test_a_token_that_is_not_good_enough_ends_no_waiting(
     assert len(office.clock.slept) == 2
 
 
-def test_a_token_that_is_minted_meanwhile_does_although_it_seems_old(office: Office) -> None:
-    """Its minter's clock says otherwise: a second renewal would not help."""
+def test_a_token_minted_during_the_wait_is_taken_even_if_it_seems_old(office: Office) -> None:
+    """Clocks differ, so a second renewal would not help."""
     office.expire()
     office.counter.reserved = True
     old = {"access_token": "theirs", "issued_at": office.clock.now - 2 * HOUR}
@@ -333,7 +337,7 @@ def test_a_token_that_is_minted_meanwhile_does_although_it_seems_old(office: Off
     assert len(office.authority.presented) == 1
 
 
-def test_a_token_that_was_refused_ends_no_waiting(office: Office) -> None:
+def test_the_rejected_token_does_not_end_the_wait(office: Office) -> None:
     keeper = office.keeper()
     rejected = keeper.current()
     office.counter.reserved = True
@@ -343,7 +347,7 @@ def test_a_token_that_was_refused_ends_no_waiting(office: Office) -> None:
     assert len(office.clock.slept) == 4
 
 
-def test_a_token_that_was_refused_is_none_though_it_comes_into_the_store_meanwhile(
+def test_the_rejected_token_is_not_taken_even_if_it_appears_in_the_store(
     office: Office,
 ) -> None:
     office.expire()
@@ -356,7 +360,7 @@ def test_a_token_that_was_refused_is_none_though_it_comes_into_the_store_meanwhi
 
 
 def test_one_thread_waits_and_the_others_join_a_renewal(office: Office) -> None:
-    """So does a signal handler, in the very thread that waits."""
+    """A signal handler in the waiting thread does so as well."""
     office.expire()
     office.counter.reserved = True
     keeper = office.keeper()
@@ -370,13 +374,13 @@ def test_one_thread_waits_and_the_others_join_a_renewal(office: Office) -> None:
     office.happens[2] = join
     assert keeper.current().is_same(found[0])
     assert found[0].access_token == "access-2"
-    assert turns == [True]  # it is the first one's still
+    assert turns == [True]  # the first thread still waits
     assert not keeper._reservations._turn
     assert office.threads == 1
     assert len(office.authority.presented) == 2
 
 
-def test_a_renewal_that_asks_for_a_token_is_told_so_at_once(office: Office) -> None:
+def test_a_source_that_requests_a_token_from_its_own_renewal_fails_at_once(office: Office) -> None:
     """As a source does that sends its request through the session that it is for."""
     keeper = office.keeper()
     keeper.current()
@@ -396,7 +400,7 @@ def test_a_renewal_that_asks_for_a_token_is_told_so_at_once(office: Office) -> N
     assert office.clock.slept == []
 
 
-def test_who_is_interrupted_leaves_no_claim_and_nobody_waiting(office: Office) -> None:
+def test_an_interrupted_caller_leaves_no_reservation(office: Office) -> None:
     office.expire()
     office.counter.reserved = True
     keeper = office.keeper()
@@ -410,7 +414,7 @@ def test_who_is_interrupted_leaves_no_claim_and_nobody_waiting(office: Office) -
     office.happens[4] = office.renew
     office.threads = 0
     assert keeper.current().access_token == "access-2"
-    # The other's helper, and no other.
+    # Only the helper of the other keeper.
     assert (office.threads, len(office.clock.slept)) == (1, 4)
 
 
@@ -440,8 +444,8 @@ def test_a_forked_child_waits_although_a_thread_of_its_parent_did(office: Office
     assert [token.access_token for token in found] == ["access-2"]
 
 
-def test_a_child_that_is_forked_by_who_waits_goes_on(office: Office) -> None:
-    """By a signal handler, say; and nothing is left behind."""
+def test_a_child_forked_by_a_waiting_thread_continues(office: Office) -> None:
+    """For example by a signal handler."""
     office.expire()
     office.counter.reserved = True
     keeper = office.keeper()
@@ -460,7 +464,7 @@ def test_while_another_renews_a_stale_token_no_thread_is_started(office: Office)
     for _ in range(3):
         assert keeper.current().access_token == "access-1"
     assert office.threads == 0
-    # It is asked as seldom as a helper would look.
+    # It is checked as rarely as a helper would look.
     assert office.counter.steps == ["reserve"]
     office.counter.reserved = False
     office.clock.go_on(30)
@@ -489,14 +493,11 @@ def test_a_stale_token_that_another_has_renewed_is_replaced_without_a_thread(
 
 def landed(keeper: TokenKeeper) -> None:
     """Wait for what runs in the background."""
-    for thread in threading.enumerate():
-        if thread.name == "tokenadapter renewal":
-            thread.join(60)
-    assert keeper._worker.flight.under_way() is None
+    assert keeper.wait(60)
 
 
 def store_token(office: Office, name: str, age: float, left: float) -> None:
-    """Another process has stored a token of its own, as old as that and good for so long."""
+    """Another process has stored a token that is *age* seconds old and valid for *left* more."""
     now = office.clock.now
     times = {"issued_at": now - age, "expires_at": now + left}
     token = Token.from_dict({"access_token": name, **times}, now=now)
@@ -505,7 +506,7 @@ def store_token(office: Office, name: str, age: float, left: float) -> None:
 
 @pytest.mark.parametrize("inline", [False, True])
 @pytest.mark.parametrize(("left", "name"), [(3.0, "theirs"), (1.0, "access-1")])
-def test_a_token_that_others_put_there_is_not_taken_if_it_has_expired(
+def test_an_expired_token_of_another_process_is_not_taken(
     office: Office, inline: bool, left: float, name: str
 ) -> None:
     """Of a token for 20 seconds, the last two are no longer used."""
@@ -517,7 +518,7 @@ def test_a_token_that_others_put_there_is_not_taken_if_it_has_expired(
     assert keeper.current().access_token == name
 
 
-def test_a_token_that_others_put_there_has_to_last_as_long_as_is_needed(office: Office) -> None:
+def test_a_token_of_another_process_must_have_the_required_validity(office: Office) -> None:
     keeper = office.keeper()
     keeper.current()
     office.clock.go_on(HOUR - 500)
@@ -526,7 +527,7 @@ def test_a_token_that_others_put_there_has_to_last_as_long_as_is_needed(office: 
     assert keeper.obtain(min_validity=200.0).token.access_token == "theirs"
 
 
-def test_what_could_not_be_saved_is_not_given_up_for_what_is_still_stored(office: Office) -> None:
+def test_an_unsaved_token_is_not_replaced_by_the_stored_one(office: Office) -> None:
     keeper = office.keeper()
     keeper.current()
     office.clock.go_on(HOUR - 500)
@@ -534,16 +535,16 @@ def test_what_could_not_be_saved_is_not_given_up_for_what_is_still_stored(office
     newer = Token.from_dict({"access_token": "newer", "expires_in": 1000}, now=office.clock.now)
     record = view.record._replace(token=newer, generation=view.record.generation + 1)
     keeper._take(view._replace(record=record), minted=True)
-    office.clock.go_on(480)  # the earlier one lives on, too
+    office.clock.go_on(480)  # the earlier one is still valid
     keeper._glance()
-    held = keeper._holder.held
-    assert held is not None
-    assert held.token.access_token == "newer"
+    assert keeper.obtain(min_validity=1.0).token.access_token == "newer"
 
 
 @pytest.mark.parametrize("when", ["enter", "exit"])
 @pytest.mark.parametrize("left", [500, 120, 0])
-def test_a_claim_that_fails_costs_no_renewal(office: Office, when: str, left: float) -> None:
+def test_a_failing_reservation_does_not_prevent_a_renewal(
+    office: Office, when: str, left: float
+) -> None:
     steps: list[str] = []
 
     class Claim(nullcontext[None]):
@@ -556,7 +557,7 @@ def test_a_claim_that_fails_costs_no_renewal(office: Office, when: str, left: fl
         def _fail(self, step: str) -> None:
             steps.append(step)
             if step == when:
-                raise OSError("no claims today")
+                raise OSError("no reservations today")
 
     told: list[Token] = []
     office.counter.reserve = Claim  # type: ignore[method-assign,assignment]
@@ -571,7 +572,7 @@ def test_a_claim_that_fails_costs_no_renewal(office: Office, when: str, left: fl
     assert steps == ["enter", "exit"] * (len(steps) // 2)
 
 
-def test_who_has_claimed_it_is_believed_for_half_of_the_time(office: Office) -> None:
+def test_a_reservation_is_respected_for_half_of_the_callers_time(office: Office) -> None:
     """It may be a process that was stopped just then."""
     keeper = office.keeper()
     keeper.current()
@@ -587,8 +588,8 @@ def test_who_has_claimed_it_is_believed_for_half_of_the_time(office: Office) -> 
     assert office.counter.reserved
 
 
-def test_a_failure_is_told_when_the_claim_is_free(office: Office) -> None:
-    """Who hears it may take long."""
+def test_a_failure_is_raised_once_the_reservation_is_free(office: Office) -> None:
+    """A listener may take long."""
     told: list[tuple[str, bool]] = []
 
     def tell(event: Event) -> None:
@@ -603,10 +604,10 @@ def test_a_failure_is_told_when_the_claim_is_free(office: Office) -> None:
     assert told == [("RenewalStarted", True), ("RenewalFailed", False)]
 
 
-def test_a_helper_that_finds_its_renewal_claimed_leaves_it_and_loads_nothing(
+def test_a_helper_that_finds_a_reservation_ends_and_imports_nothing(
     office: Office,
 ) -> None:
-    """Of many that look at the same time, all find it free."""
+    """Several processes that look at the same time all find it free."""
     keeper = office.keeper()
     keeper.current()
     office.clock.go_on(HOUR - 500)
@@ -626,9 +627,7 @@ def test_a_helper_that_finds_its_renewal_claimed_leaves_it_and_loads_nothing(
 
 
 @pytest.mark.parametrize("left", [500, 120])
-def test_an_early_renewal_is_claimed_while_it_loads_and_asks_and_no_longer(
-    office: Office, left: float
-) -> None:
+def test_an_early_renewal_is_reserved_from_import_to_answer(office: Office, left: float) -> None:
     told: list[tuple[str, bool]] = []
 
     def tell(what: str) -> None:
@@ -643,14 +642,14 @@ def test_an_early_renewal_is_claimed_while_it_loads_and_asks_and_no_longer(
     assert keeper.current().access_token == "access-1"
     landed(keeper)
     assert told == [("loads", True), ("asks", True), ("saved", False)]
-    # What the caller saw, the helper need not look at before it has the lock.
+    # The helper uses the view of the caller until it has the lock.
     steps = office.counter.steps
     assert steps[steps.index("load") : steps.index("save")] == ["load", "reserve", "lock", "load"]
     assert keeper.current().access_token == "access-2"
 
 
 def renewing(office: Office) -> tuple[TokenKeeper, threading.Event]:
-    """A process whose helper asks for a token, and what lets the answer come."""
+    """A process whose helper is requesting a token, and the event that releases the answer."""
     keeper = office.keeper()
     keeper.current()
     office.clock.go_on(HOUR - 500)
@@ -661,13 +660,13 @@ def renewing(office: Office) -> tuple[TokenKeeper, threading.Event]:
         assert goes_on.wait(60)
 
     office.authority.asking = ask
-    assert keeper.current().access_token == "access-1"  # and a helper begins
+    assert keeper.current().access_token == "access-1"  # and a helper starts
     assert requested.wait(60)
     office.counter.steps.clear()
     return keeper, goes_on
 
 
-def test_while_its_own_process_renews_a_stale_token_the_store_is_left_alone(
+def test_while_its_own_process_renews_a_stale_token_the_store_is_not_read(
     office: Office,
 ) -> None:
     keeper, goes_on = renewing(office)
@@ -679,7 +678,7 @@ def test_while_its_own_process_renews_a_stale_token_the_store_is_left_alone(
 
 
 def test_a_renewal_of_its_own_process_is_joined(office: Office) -> None:
-    """It has the lock, as another would: nobody waits for oneself."""
+    """It holds the lock like another process, but a caller joins its own process."""
     keeper, goes_on = renewing(office)
     office.expire()
     waits = keeper._worker.flight.under_way().wait  # type: ignore[union-attr]
@@ -691,7 +690,7 @@ def test_a_renewal_of_its_own_process_is_joined(office: Office) -> None:
     assert office.clock.slept == []
 
 
-def test_what_another_thread_obtains_meanwhile_is_used_also_if_it_cannot_be_saved(
+def test_a_token_that_another_thread_obtained_is_used_even_if_it_cannot_be_saved(
     office: Office,
 ) -> None:
     office.expire()
@@ -706,18 +705,18 @@ def test_what_another_thread_obtains_meanwhile_is_used_also_if_it_cannot_be_save
     assert len(office.clock.slept) == 2
 
 
-def test_a_store_whose_claims_fail_is_one_without(office: Office) -> None:
+def test_a_store_whose_reservations_fail_is_used_without_them(office: Office) -> None:
     office.expire()
 
     def fails() -> None:
-        raise OSError("no claims today")
+        raise OSError("no reservations today")
 
     office.counter.reserve = fails  # type: ignore[method-assign,assignment]
     assert office.keeper().current().access_token == "access-2"
 
 
 @pytest.mark.parametrize("when", [0, 2])
-def test_a_store_that_fails_is_told_by_the_renewal(office: Office, when: int) -> None:
+def test_a_store_failure_is_raised_by_the_renewal(office: Office, when: int) -> None:
     office.expire()
     office.counter.reserved = True
     keeper = office.keeper()
@@ -735,14 +734,14 @@ def test_a_store_that_fails_is_told_by_the_renewal(office: Office, when: int) ->
     assert len(office.clock.slept) == when
 
 
-def test_a_store_whose_renewals_can_be_claimed_has_to_tell_of_writes_at_a_glimpse() -> None:
-    """Those who wait for a claim would load the whole record at each look."""
+def test_a_store_with_reserve_but_without_glimpse_is_refused() -> None:
+    """Waiting processes would load the whole record at each look."""
 
     class Claimed(Shelf):
         def reserve(self) -> AbstractContextManager[object] | None:
             raise AssertionError("not asked for")
 
     with pytest.raises(
-        TypeError, match=r"^Claimed has claim\(\) but no glimpse\(\): .* Add a method"
+        TypeError, match=r"^Claimed has reserve\(\) but no glimpse\(\): .* Add a method"
     ):
         TokenKeeper(Authority(), Claimed(Clockwork()))

@@ -1,4 +1,4 @@
-"""A response can be looked at, or drained, and nobody can tell."""
+"""Reading a response ahead, or draining it, has no visible effect."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Server:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
-            # Or a piece waits for the client's word that it has the piece before.
+            # Or a piece waits until the client has the previous piece.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.sockets.append(connection)
             thread = threading.Thread(target=self.answer, args=[connection])
@@ -83,12 +83,12 @@ class Server:
                     if b"Connection: close" in script[0]:
                         return
             except OSError:
-                return  # the client went away
+                return  # the client disconnected
 
 
 @pytest.fixture
 def session() -> Iterator[requests.Session]:
-    """One connection only, so that one that is not given back stops the next request."""
+    """A single connection, so that a connection that is not returned blocks the next request."""
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(pool_maxsize=1, pool_block=True))
         yield session
@@ -148,7 +148,7 @@ WAYS: dict[str, Callable[[requests.Response], object]] = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_the_caller_reads_what_he_would_have_read(session, encoding, framing, way):
+def test_reading_ahead_does_not_change_what_the_caller_reads(session, encoding, framing, way):
     body = ENCODINGS[encoding](BODY)
     script = FRAMINGS[framing](body, f"Content-Encoding: {encoding}")
     with Server(script, script, script) as server:
@@ -163,7 +163,7 @@ def test_the_caller_reads_what_he_would_have_read(session, encoding, framing, wa
         assert session.get(server.url).content == BODY
 
 
-def test_a_response_that_was_looked_at_gives_its_connection_back(session):
+def test_a_response_that_was_read_ahead_returns_its_connection(session):
     scripts = [FRAMINGS["length"](BODY), FRAMINGS["chunked"](BODY), FRAMINGS["length"](BODY)]
     with Server(*scripts) as server:
         for _ in scripts:
@@ -183,7 +183,7 @@ def test_a_response_that_was_looked_at_gives_its_connection_back(session):
     ],
 )
 @pytest.mark.parametrize("read", [peek_json, drain])
-def test_where_there_is_no_body_none_is_waited_for(session, method, answer, read):
+def test_a_response_without_a_body_is_not_waited_for(session, method, answer, read):
     with Server([answer], [answer]) as server:
         for _ in range(2):
             response = session.request(method, server.url, stream=True)
@@ -194,7 +194,7 @@ def test_where_there_is_no_body_none_is_waited_for(session, method, answer, read
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("read", [peek_json, drain])
-def test_where_all_has_been_read_there_is_nothing_more(session, framing, read):
+def test_a_body_that_was_read_to_its_end_has_no_json(session, framing, read):
     with Server(FRAMINGS[framing](BODY)) as server:
         response = session.get(server.url, stream=True)
         assert response.raw.read() == BODY
@@ -202,7 +202,7 @@ def test_where_all_has_been_read_there_is_nothing_more(session, framing, read):
 
 
 @pytest.mark.parametrize("framing", ["chunked", "close"])
-def test_a_longer_body_is_not_looked_at(session, framing):
+def test_a_body_beyond_the_limit_is_not_parsed(session, framing):
     with Server(FRAMINGS[framing](BODY)) as server:
         response = session.get(server.url, stream=True)
         assert peek_json(response, limit=len(BODY) - 1) is None
@@ -216,7 +216,7 @@ def test_the_limit_is_inclusive(session):
                 assert peek_json(response, limit=len(BODY)) == VALUE
 
 
-def test_a_small_body_that_grows_in_decoding_is_not_looked_at(session):
+def test_a_body_that_exceeds_the_limit_when_decoded_is_not_parsed(session):
     bomb = gzip.compress(json.dumps(" " * 1_000_000).encode())
     with Server(FRAMINGS["length"](bomb, "Content-Encoding: gzip")) as server:
         response = session.get(server.url, stream=True)
@@ -229,7 +229,7 @@ def test_a_small_body_that_grows_in_decoding_is_not_looked_at(session):
     [{"content_type": "text/html"}, {"content_type": "application/json-seq"}],
     ids=["html", "json-seq"],
 )
-def test_what_is_not_json_is_not_waited_for(session, fields):
+def test_a_body_without_a_json_content_type_is_not_waited_for(session, fields):
     sending = threading.Event()
     with Server([head("Content-Length: 2", **fields), sending, b"{}"]) as server:
         response = session.get(server.url, stream=True)
@@ -238,7 +238,7 @@ def test_what_is_not_json_is_not_waited_for(session, fields):
         assert response.content == b"{}"
 
 
-def test_what_is_too_long_is_not_waited_for(session):
+def test_a_body_with_too_large_a_content_length_is_not_waited_for(session):
     sending = threading.Event()
     with Server([head(f"Content-Length: {len(BODY)}"), sending, BODY]) as server:
         response = session.get(server.url, stream=True)
@@ -251,7 +251,7 @@ def test_what_is_too_long_is_not_waited_for(session):
     "content_type",
     ["application/json", "Application/JSON;charset=utf-8", "application/problem+json", "text/json"],
 )
-def test_json_goes_by_several_names(session, content_type):
+def test_several_content_types_count_as_json(session, content_type):
     with Server([head("Content-Length: 3", content_type=content_type), b"[1]"]) as server:
         assert peek_json(session.get(server.url, stream=True)) == [1]
 
@@ -259,21 +259,21 @@ def test_json_goes_by_several_names(session, content_type):
 @pytest.mark.parametrize(
     "body", [b"{", b"<html>", b"[" * 50_000, b"\xff\xfe"], ids=["cut", "html", "deep", "binary"]
 )
-def test_a_body_that_is_no_json_has_no_value(session, body):
+def test_an_invalid_json_body_has_no_value(session, body):
     with Server(FRAMINGS["length"](body)) as server:
         response = session.get(server.url, stream=True)
         assert peek_json(response) is None
         assert response.content == body
 
 
-def test_json_in_an_old_encoding_still_tells_its_codes(session):
+def test_json_in_a_legacy_encoding_is_parsed(session):
     body = '{"code": "expired", "text": "abgelaufen für immer"}'.encode("latin-1")
     with Server(FRAMINGS["length"](body)) as server:
         assert peek_json(session.get(server.url, stream=True))["code"] == "expired"
 
 
-def test_a_stream_that_goes_on_is_handed_over_as_it_comes(session):
-    """Chunk by chunk, as it would have been, not once a whole block is there."""
+def test_an_endless_stream_is_passed_to_the_caller_unchanged(session):
+    """Chunk by chunk, not only after a whole block."""
     go_on = threading.Event()
     first = head("Transfer-Encoding: chunked") + b"64\r\n" + b"x" * 100 + b"\r\n"
     with Server([first, go_on, b"3\r\nend\r\n0\r\n\r\n"]) as server:
@@ -299,7 +299,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_what_is_broken_breaks_where_it_would_have(session, broken):
+def test_a_broken_body_raises_at_the_same_position(session, broken):
     def read(response: requests.Response) -> tuple[bytes, type, type]:
         received: list[bytes] = []
         # The latter from a negative chunk size, which urllib3 takes at its word.
@@ -374,7 +374,7 @@ def test_a_response_that_has_been_read_is_not_read_again():
 
 
 @pytest.mark.parametrize("raw", [None, object(), io.BytesIO()], ids=["none", "odd", "closed"])
-def test_what_cannot_be_looked_at_is_left_alone(raw):
+def test_an_unknown_kind_of_response_is_left_alone(raw):
     if raw:
         getattr(raw, "close", int)()
     assert peek_json(response_of(raw)) is None
@@ -386,7 +386,9 @@ def test_what_cannot_be_looked_at_is_left_alone(raw):
 @pytest.mark.parametrize("way", sorted({*WAYS} - {"fileno"}))
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_what_is_set_aside_holds_no_connection_and_is_read_as_ever(session, encoding, framing, way):
+def test_a_response_that_was_set_aside_frees_its_connection_and_can_be_read(
+    session, encoding, framing, way
+):
     body = ENCODINGS[encoding](BODY)
     script = FRAMINGS[framing](body, f"Content-Encoding: {encoding}", "Set-Cookie: a=1")
     with Server(script, script, script) as server:
@@ -402,13 +404,13 @@ def test_what_is_set_aside_holds_no_connection_and_is_read_as_ever(session, enco
         jar = RequestsCookieJar()
         extract_cookies_to_jar(jar, response.request, response.raw)
         assert jar.get_dict() == {"a": "1"}
-        # Where its pieces ended when they came from the network is lost.
+        # The boundaries of network packets are lost.
         ours = WAYS[way](response)
         assert ours == plain or b"".join(ours) == b"".join(plain) != b""
 
 
 @pytest.mark.parametrize("read", [lambda r: r.content, peek_json], ids=["content", "peek"])
-def test_what_has_been_read_can_be_set_aside_too(session, read):
+def test_a_response_that_was_read_can_be_set_aside(session, read):
     with Server(FRAMINGS["chunked"](BODY), FRAMINGS["length"](BODY)) as server:
         response = session.get(server.url, stream=True)
         read(response)
@@ -418,7 +420,7 @@ def test_what_has_been_read_can_be_set_aside_too(session, read):
 
 
 @pytest.mark.parametrize("framing", ["chunked", "close"])
-def test_what_is_too_long_is_not_set_aside(session, framing):
+def test_a_body_beyond_the_limit_is_not_set_aside(session, framing):
     with Server(FRAMINGS[framing](BODY)) as server:
         response = session.get(server.url, stream=True)
         raw = response.raw
@@ -428,7 +430,7 @@ def test_what_is_too_long_is_not_set_aside(session, framing):
 
 
 @pytest.mark.parametrize("raw", [None, io.BytesIO(BODY), object()], ids=["none", "bytes", "odd"])
-def test_a_mock_holds_no_connection(raw):
+def test_a_mock_has_no_connection_to_set_aside(raw):
     response = response_of(raw)
     set_aside(response)
     assert response.raw is raw
@@ -456,7 +458,7 @@ def test_a_drained_response_keeps_its_content_and_frees_its_connection(session, 
         assert server.connections == 1
 
 
-def test_a_response_can_be_looked_at_and_then_drained(session):
+def test_a_response_can_be_read_ahead_and_then_drained(session):
     script = FRAMINGS["chunked"](BODY)
     with Server(script, script) as server:
         for limit in (len(BODY) * 2, 10):
@@ -467,7 +469,7 @@ def test_a_response_can_be_looked_at_and_then_drained(session):
         assert server.connections == 1
 
 
-def test_a_response_that_was_looked_at_in_part_is_not_waited_for(session):
+def test_a_response_that_was_partly_read_ahead_is_not_waited_for(session):
     with Server([refusal("Transfer-Encoding: chunked"), b"63\r\n" + b"x" * 50, never]) as server:
         response = session.get(server.url, stream=True)
         assert peek_json(response, limit=10) is None
@@ -475,7 +477,7 @@ def test_a_response_that_was_looked_at_in_part_is_not_waited_for(session):
         assert response.content == b""
 
 
-def test_time_counts_for_streams_that_are_no_sockets():
+def test_the_time_limit_applies_to_streams_without_a_socket():
     class Connection:
         @staticmethod
         def makefile(_mode: str) -> io.BytesIO:
@@ -521,7 +523,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("unfit", UNFIT)
-def test_what_is_not_worth_draining_is_closed(session, unfit):
+def test_a_long_slow_or_broken_response_is_closed_instead_of_drained(session, unfit):
     with Server(UNFIT[unfit], FRAMINGS["length"](BODY)) as server:
         response = session.get(server.url, stream=True)
         drain(response, timeout=0.1)
@@ -531,7 +533,7 @@ def test_what_is_not_worth_draining_is_closed(session, unfit):
         assert server.connections == 2
 
 
-def test_what_cannot_be_decoded_has_no_content_but_frees_its_connection(session):
+def test_an_undecodable_response_has_no_content_and_frees_its_connection(session):
     script = FRAMINGS["length"](b"not gzip", "Content-Encoding: gzip")
     with Server(script, FRAMINGS["length"](BODY)) as server:
         response = session.get(server.url, stream=True)

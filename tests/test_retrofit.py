@@ -1,4 +1,4 @@
-"""A session that exists already is signed under a prefix, and is put back as it was."""
+"""An existing session is signed under a prefix, and can be restored."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def sent(mock: requests_mock.Adapter) -> list[str | None]:
     return [request.headers.get("Authorization") for request in mock.request_history]
 
 
-def test_one_line_signs_a_session_and_its_undo_takes_that_back(
+def test_one_line_signs_a_session_and_undo_restores_it(
     server: TokenServer, session: requests.Session
 ) -> None:
     before = list(session.adapters.items())
@@ -79,7 +79,9 @@ def test_one_line_signs_a_session_and_its_undo_takes_that_back(
     assert list(session.adapters.items()) == before
 
 
-def test_what_was_mounted_does_the_sending(server: TokenServer, session: requests.Session) -> None:
+def test_the_adapter_mounted_before_sends_the_request(
+    server: TokenServer, session: requests.Session
+) -> None:
     retries = Retry(2, status_forcelist=[401, 503], backoff_factor=0, raise_on_status=False)
     adapter = HTTPAdapter(max_retries=retries)
     session.mount("http://", adapter)
@@ -91,13 +93,13 @@ def test_what_was_mounted_does_the_sending(server: TokenServer, session: request
     assert server.stats.api_requests == 4
     (key,) = adapter.poolmanager.pools.keys()
     assert adapter.poolmanager.pools[key].num_requests == 4
-    # For others, its retries are as they were.
+    # Its retries are unchanged for other requests.
     assert adapter.max_retries is retries
     server.fail_next(401, endpoint="public", count=2)
     assert session.get(f"{server.public_url}x").ok
 
 
-def test_what_is_mounted_on_the_prefix_and_below_it_goes_inside(session: requests.Session) -> None:
+def test_adapters_on_and_below_the_prefix_are_wrapped(session: requests.Session) -> None:
     there = mocked(session, f"{API}/")
     below = mocked(session, f"{API}/uploads/")
     beside = mocked(session, f"{API}0/")
@@ -118,7 +120,7 @@ def test_what_is_mounted_on_the_prefix_and_below_it_goes_inside(session: request
     assert dict(session.adapters) == dict(before)
 
 
-def test_a_token_adapter_that_is_mounted_wider_does_not_sign_too(
+def test_a_token_adapter_for_a_wider_prefix_does_not_sign_as_well(
     session: requests.Session,
 ) -> None:
     plain = mocked(session, "https://")
@@ -151,7 +153,7 @@ def test_retrofits_are_undone_in_any_order(session: requests.Session, order: Any
     assert dict(session.adapters) == before
 
 
-def test_what_others_mount_meanwhile_stays(session: requests.Session) -> None:
+def test_adapters_mounted_meanwhile_stay(session: requests.Session) -> None:
     mocked(session, "https://")
     fitted = retrofit(session, API, fixed("made-up"))
     other = mocked(session, f"{API}/")
@@ -159,7 +161,7 @@ def test_what_others_mount_meanwhile_stays(session: requests.Session) -> None:
     assert session.get_adapter(f"{API}/x") is other
 
 
-def test_a_retrofit_goes_before_what_is_installed(session: requests.Session) -> None:
+def test_a_retrofit_takes_precedence_over_an_installed_adapter(session: requests.Session) -> None:
     plain = mocked(session, "https://")
     with installed(TokenAdapter(API, fixed("installed"))):
         with retrofit(session, API, fixed("fitted")):
@@ -168,7 +170,7 @@ def test_a_retrofit_goes_before_what_is_installed(session: requests.Session) -> 
     assert sent(plain) == ["Bearer fitted", "Bearer installed"]
 
 
-def test_a_session_and_its_retrofit_can_be_forgotten(session: requests.Session) -> None:
+def test_a_session_and_its_retrofit_are_garbage_collected(session: requests.Session) -> None:
     forgotten = requests.Session()
     fitted = retrofit(forgotten, API, fixed("made-up"))
     gone = weakref.ref(forgotten)
@@ -178,7 +180,7 @@ def test_a_session_and_its_retrofit_can_be_forgotten(session: requests.Session) 
     fitted.undo()
 
 
-def test_a_pickled_session_goes_on(server: TokenServer, session: requests.Session) -> None:
+def test_a_pickled_session_still_signs(server: TokenServer, session: requests.Session) -> None:
     retrofit(session, server.api_url, module_level_source)
     with pickle.loads(pickle.dumps(session)) as copy:
         copy.get(f"{server.api_url}x")
@@ -190,10 +192,10 @@ class OwnLookup(requests.Session):
         return HTTPAdapter()
 
 
-def test_a_session_that_ignores_what_is_mounted_is_refused() -> None:
+def test_a_session_that_ignores_mounted_adapters_is_refused() -> None:
     with OwnLookup() as session:
         before = dict(session.adapters)
-        with pytest.raises(TypeError, match="OwnLookup does not look at what is mounted on it"):
+        with pytest.raises(TypeError, match="OwnLookup ignores mounted adapters"):
             retrofit(session, API, fixed("made-up"))
         assert dict(session.adapters) == before
 
@@ -201,14 +203,18 @@ def test_a_session_that_ignores_what_is_mounted_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "kind", "said"),
     [
-        ({"inner": HTTPAdapter()}, TypeError, "inner: what is retrofitted does the sending"),
-        ({"max_retries": 3}, TypeError, "max_retries: what is retrofitted does the sending"),
+        (
+            {"inner": HTTPAdapter()},
+            TypeError,
+            "does not take inner: the session or pool sends",
+        ),
+        ({"max_retries": 3}, TypeError, "does not take max_retries: the session or pool sends"),
         ({"scheme": 3}, TypeError, "scheme must be a str"),
         ({"prefix": "http://api.example.com"}, UnsafeTarget, "allow_http=True"),
         ({"target": "session"}, TypeError, "retrofit\\(\\) takes a requests.Session, .*type str"),
     ],
 )
-def test_what_cannot_be_retrofitted(
+def test_an_object_that_cannot_be_retrofitted_is_refused(
     session: requests.Session, settings: Any, kind: type[Exception], said: str
 ) -> None:
     before = dict(session.adapters)
@@ -218,7 +224,9 @@ def test_what_cannot_be_retrofitted(
     assert dict(session.adapters) == before
 
 
-def test_a_session_that_cannot_send_there_is_told_so_at_once(session: requests.Session) -> None:
+def test_a_session_without_an_adapter_for_the_prefix_is_refused_at_once(
+    session: requests.Session,
+) -> None:
     session.adapters.clear()
     with pytest.raises(requests.exceptions.InvalidSchema, match=r"adapters were found for .*/v1/"):
         retrofit(session, API, fixed("made-up"))

@@ -1,4 +1,4 @@
-"""The real machine: nonces that differ, events, and threads that the interpreter waits for."""
+"""The real runtime: nonces, latches, and threads that the interpreter waits for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_no_two_nonces_are_the_same() -> None:
 
 
 class Gate:
-    """The gate of a latch, which tells who comes to it."""
+    """The gate of a latch, which counts the waiters."""
 
     def __init__(self, latch: Latch) -> None:
         self.gate, latch._gate = latch._gate, self  # type: ignore[assignment]
@@ -34,10 +34,9 @@ class Gate:
         return self.gate.acquire(timeout=timeout)
 
 
-def test_a_latch_lets_all_go_at_once_and_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    # No wait is saved by its next look.
-    monkeypatch.setattr(Latch, "_SLICE", 1000.0)
-    latch = Latch()
+def test_a_latch_releases_all_waiters_permanently() -> None:
+    # No wait ends by the recheck.
+    latch = Latch(recheck=1000.0)
     gate = Gate(latch)
     released: list[bool] = []
 
@@ -59,27 +58,24 @@ def test_a_latch_lets_all_go_at_once_and_for_good(monkeypatch: pytest.MonkeyPatc
     assert latch.wait(0)
 
 
-def test_nobody_waits_for_longer_than_told() -> None:
+def test_a_wait_ends_after_its_timeout() -> None:
     latch = RUNTIME.event()
     assert [latch.wait(seconds) for seconds in (-1, 0, 0.001)] == [False] * 3
 
 
-def test_a_latch_that_an_interrupted_waiter_left_closed_lets_the_others_go(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(Latch, "_SLICE", 0.01)
-    latch = Latch()
+def test_a_latch_releases_the_others_after_a_waiter_was_interrupted() -> None:
+    latch = Latch(recheck=0.01)
     gate = Gate(latch)
     thread = threading.Thread(target=latch.wait, args=[20.0])
     thread.start()
     assert gate.comers.acquire(timeout=60)
-    # It is set, and who came through was interrupted then.
+    # The latch is set, and the waiter that came through was interrupted.
     latch._is_set = True
     thread.join(10)
     assert not thread.is_alive()
 
 
-def test_a_signal_handler_may_wait_in_the_thread_that_waits() -> None:
+def test_a_signal_handler_may_wait_in_the_waiting_thread() -> None:
     latch, in_handler = RUNTIME.event(), threading.Event()
     waited: list[bool] = []
 
@@ -104,7 +100,7 @@ def test_a_signal_handler_may_wait_in_the_thread_that_waits() -> None:
 
 
 @pytest.mark.parametrize("set_at", range(1, 60))
-def test_such_a_handler_may_come_at_any_moment_of_the_wait(set_at: int) -> None:
+def test_a_waiting_signal_handler_may_run_at_any_moment_of_the_wait(set_at: int) -> None:
     latch = RUNTIME.event()
     moments: list[bool] = []
 
@@ -142,7 +138,7 @@ def test_work_is_done_in_a_thread_that_the_interpreter_waits_for() -> None:
     assert not workers[0].daemon
 
 
-def test_where_no_thread_can_start_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_returns_false_if_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
@@ -154,7 +150,7 @@ def test_a_running_program_is_not_exiting() -> None:
     assert not RUNTIME.exiting()
 
 
-def test_a_program_is_over_when_only_helpers_are_left() -> None:
+def test_a_program_is_exiting_when_only_helpers_are_left() -> None:
     program = """
 import threading
 import time

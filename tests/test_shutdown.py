@@ -1,4 +1,4 @@
-"""What ends a process waits for a refresh token that is under way, and for nothing else."""
+"""An orderly end of a process waits for presentations of refresh tokens, and for nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tokenadapter.core.runtime import RUNTIME
 from tokenadapter.testing import TokenServer
 from tokenadapter.testing.script import Hold
 
-PATIENCE = 60  # seconds: for what happens at once, unless the test fails
+PATIENCE = 60  # seconds to wait for what should happen at once
 
 PROGRAM = """
 import atexit, faulthandler, os, signal, sys, threading, time
@@ -77,7 +77,7 @@ class Stage:
         return TokenKeeper(source, FileStore(path or self.path))
 
     def adopt(self, path: Path, *, left: float) -> None:
-        """Begin with a token that lives for so many more seconds."""
+        """Start with a token that is valid for so many more seconds."""
         now = time.time()
         answer = {**self.server.issue(), "issued_at": now - 3000, "expires_at": now + left}
         self.keeper(path).adopt(answer)
@@ -97,7 +97,7 @@ class Stage:
             yield program, hold
 
     def assert_kept(self, *paths: Path) -> None:
-        """Nobody has to log in again."""
+        """No login is needed."""
         for path in paths or [self.path]:
             self.keeper(path).refresh()
         assert self.server.stats.reuse_detections == 0
@@ -151,7 +151,7 @@ def test_a_signal_ends_the_process_when_the_token_is_saved(stage, text, name):
     stage.assert_kept()
 
 
-def test_so_it_does_while_the_interpreter_exits(stage):
+def test_a_signal_during_interpreter_exit_waits_for_the_save(stage):
     stage.adopt(stage.path, left=100.0)
     with stage.renewing("new_keeper().current()\natexit.register(tell, 'exits')") as (
         program,
@@ -175,7 +175,7 @@ def test_a_second_signal_changes_nothing(stage):
     stage.assert_kept()
 
 
-def test_what_other_handlers_raise_meanwhile_does_not_end_the_process_sooner(stage):
+def test_exceptions_of_other_handlers_do_not_end_the_wait(stage):
     text = """
     def fail(number, frame):
         raise TimeoutError
@@ -194,7 +194,7 @@ def test_what_other_handlers_raise_meanwhile_does_not_end_the_process_sooner(sta
     stage.assert_kept()
 
 
-def test_it_waits_for_all_that_are_under_way(stage, tmp_path):
+def test_a_signal_waits_for_all_presentations_in_progress(stage, tmp_path):
     second = tmp_path / "second.json"
     stage.adopt(second, left=-1.0)
     text = """
@@ -210,7 +210,7 @@ def test_it_waits_for_all_that_are_under_way(stage, tmp_path):
     stage.assert_kept(stage.path, second)
 
 
-def test_what_has_not_been_presented_is_not_waited_for(stage):
+def test_a_signal_does_not_wait_for_a_renewal_that_has_not_presented_anything(stage):
     lock = FileStore(stage.path).lock()
     assert lock.acquire(60)
     try:
@@ -224,8 +224,8 @@ def test_what_has_not_been_presented_is_not_waited_for(stage):
     assert stage.server.stats.token_requests == 0
 
 
-def test_it_waits_no_longer_than_the_source_and_a_save_may_take(stage):
-    # The save waits for what the interrupted thread has.
+def test_a_signal_waits_no_longer_than_source_deadline_and_save(stage):
+    # The save needs the lock of the interrupted thread.
     text = """
     from tokenadapter.stores.memory import _GUARD, MemoryStore
 
@@ -284,7 +284,7 @@ def test_a_lock_of_the_interrupted_thread_does_not_delay_the_save_for_long(stage
     stage.assert_kept()
 
 
-def test_process_1_of_a_container_goes_on_as_it_would(stage):
+def test_process_1_of_a_container_survives_the_signal_as_usual(stage):
     alone = ("unshare", "--pid", "--fork", "--kill-child")
     if subprocess.run([*alone, "true"], capture_output=True).returncode:
         pytest.skip("no process of a namespace of its own here")
@@ -309,7 +309,7 @@ def test_process_1_of_a_container_goes_on_as_it_would(stage):
 # --- when there is a handler, and when there is none -------------------------------------
 
 
-def test_signals_have_their_default_action_but_while_a_refresh_token_is_under_way(stage):
+def test_handlers_are_installed_only_while_a_refresh_token_is_presented(stage):
     text = """
     keeper = new_keeper()
     tell_actions()
@@ -345,7 +345,7 @@ def test_a_forked_child_has_the_default_action(stage):
         hold.release()
 
 
-def test_so_has_one_that_another_thread_forks_while_the_process_waits_for_its_end(stage):
+def test_a_child_forked_while_the_parent_waits_has_the_default_action(stage):
     text = """
     def work():
         while not shutdown.is_ending():
@@ -380,7 +380,7 @@ def test_the_programs_own_handlers_are_left_alone(stage):
         assert program.ended() == 0
 
 
-def test_so_are_handlers_that_python_does_not_know(stage):
+def test_handlers_of_other_code_than_python_are_left_alone(stage):
     text = """
     faulthandler.register(signal.SIGTERM, file=sys.stdout)
     in_thread(new_keeper().current).join()
@@ -393,7 +393,7 @@ def test_so_are_handlers_that_python_does_not_know(stage):
 
 
 @pytest.mark.parametrize("wait", ["signal.pause()", "signal.sigwait(everything)"])
-def test_a_main_thread_that_waits_for_signals_gets_none_of_ours(stage, wait):
+def test_a_main_thread_that_waits_for_signals_gets_no_sigurg(stage, wait):
     text = f"""
     everything = signal.valid_signals() - {{signal.SIGKILL, signal.SIGSTOP}}
     if "sigwait" in {wait!r}:
@@ -440,7 +440,9 @@ def test_a_handler_of_the_program_waits_until_the_main_thread_has_saved(stage):
     ids=["Ctrl-C", "a handler of the program", "no handler"],
 )
 @pytest.mark.parametrize("begun", ["before", "afterwards"])
-def test_what_ends_the_wait_of_the_interpreter_waits_itself(stage, begun, name, setting, status):
+def test_a_signal_that_interrupts_the_exiting_interpreter_waits_for_the_save(
+    stage, begun, name, setting, status
+):
     text = f"""
     {setting}
     keeper = new_keeper()
@@ -477,7 +479,7 @@ def test_a_second_ctrl_c_loses_nothing(stage):
     stage.assert_kept()
 
 
-def test_the_interpreter_waits_for_a_daemon_thread_that_renews_by_itself(stage):
+def test_the_interpreter_waits_for_a_daemon_thread_that_renews_inline(stage):
     text = """
     keeper = new_keeper(inline=True)
     threading.Thread(target=keeper.current, daemon=True).start()
@@ -513,7 +515,7 @@ def test_a_second_ctrl_c_loses_nothing_in_a_child_of_multiprocessing(stage):
     stage.assert_kept()
 
 
-def test_a_handler_that_raises_nothing_is_called_at_once(stage):
+def test_a_handler_that_raises_nothing_runs_at_once(stage):
     text = """
     signal.signal(signal.SIGTERM, lambda number, frame: tell("mine"))
     new_keeper().current()
@@ -534,7 +536,7 @@ def test_a_handler_that_raises_nothing_is_called_at_once(stage):
 
 def test_nothing_is_presented_when_the_process_is_ending(stage, monkeypatch):
     monkeypatch.setattr(shutdown, "_is_ending", True)
-    with pytest.raises(RefreshTemporarilyFailed, match="This process is ending"):
+    with pytest.raises(RefreshTemporarilyFailed, match="This process is shutting down"):
         stage.keeper().current()
     monkeypatch.undo()
     assert stage.server.stats.token_requests == 0
@@ -553,7 +555,7 @@ def test_uvicorn_that_stops_gets_a_new_token_only_for_requests_that_it_waits_for
     before = signal.signal(signal.SIGTERM, server.handle_exit)
     try:
         server.should_exit = True
-        with pytest.raises(RefreshTemporarilyFailed, match="This process is ending"):
+        with pytest.raises(RefreshTemporarilyFailed, match="This process is shutting down"):
             stage.keeper().current()
         assert stage.server.stats.token_requests == 0
         server.server_state.tasks.add(request := object())
@@ -584,7 +586,9 @@ class Unguarded(Clockwork):
 
 
 @pytest.mark.parametrize(("spends", "renewals"), [(True, 1), (False, 2)])
-def test_where_nobody_waits_for_it_no_refresh_token_is_spent_in_the_background(spends, renewals):
+def test_no_refresh_token_is_spent_in_the_background_if_the_process_end_would_not_wait(
+    spends, renewals
+):
     runtime = Unguarded()
     source = Authority()
     source.spends = spends

@@ -1,4 +1,4 @@
-"""Which of several adapters signs a request, and that none signs a token request."""
+"""Which of several adapters signs a request; none signs a token request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from tokenadapter import ClientCredentials, Token, TokenAdapter
-from tokenadapter.clients.signers import Signer, choose, sorted_out
+from tokenadapter.clients.signers import Signer, choose, split_settings
 
 
 def over(prefix: str, source: Any = lambda previous: "made-up") -> Signer:
@@ -31,14 +31,16 @@ WIDE, NARROW, AGAIN, BESIDE = (
         ("http://api.example.com/v1", None),
     ],
 )
-def test_the_longest_prefix_and_the_last_of_equals(url: str, chosen: Signer | None) -> None:
+def test_the_longest_prefix_signs_and_the_last_among_equals(
+    url: str, chosen: Signer | None
+) -> None:
     signers = (WIDE, NARROW, AGAIN, BESIDE)
     expected = None if chosen is None else chosen.adapter
     assert choose(signers, url) is expected
     assert choose((), url) is None
 
 
-def test_one_that_was_taken_off_signs_no_more() -> None:
+def test_a_removed_signer_does_not_sign() -> None:
     signer = over("https://api.example.com")
     assert choose((signer,), "https://api.example.com/x") is signer.adapter
     signer.is_off = True
@@ -46,7 +48,7 @@ def test_one_that_was_taken_off_signs_no_more() -> None:
 
 
 @pytest.mark.parametrize("token_url", ["https://api.example.com/token", "https://id.example.com/t"])
-def test_the_urls_of_each_source_get_the_token_of_none(token_url: str) -> None:
+def test_urls_of_token_sources_get_no_token(token_url: str) -> None:
     source = ClientCredentials(token_url, client_id="a", client_secret="b")
     signers = (over("https://id.example.com"), over("https://api.example.com", source), WIDE)
     assert choose(signers, token_url) is None
@@ -62,7 +64,7 @@ def test_an_adapter_covers_what_it_would_sign() -> None:
     assert not adapter.covers("https://other.example.com/x")
 
 
-def test_what_a_function_asks_for_when_it_is_asked_gets_no_token() -> None:
+def test_requests_of_a_token_function_get_no_token() -> None:
     chosen: list[TokenAdapter | None] = []
 
     def source(previous: Token | None) -> str:
@@ -76,7 +78,7 @@ def test_what_a_function_asks_for_when_it_is_asked_gets_no_token() -> None:
     assert choose((requested, WIDE), "https://api.example.com/v1/login") is requested.adapter
 
 
-def test_settings_are_sorted_out() -> None:
+def test_settings_are_split_into_adapter_and_transport() -> None:
     ours = {"store": None, "verdict": None, "header": "X", "on_refresh": None, "allow_http": True}
     others = {"inner": requests.adapters.HTTPAdapter(), "max_retries": 3, "retries": 1, "prefix": 1}
-    assert sorted_out({**ours, **others}) == (ours, others)
+    assert split_settings({**ours, **others}) == (ours, others)

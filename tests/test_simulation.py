@@ -31,7 +31,7 @@ at_length = [
 
 
 @pytest.mark.parametrize("first", range(0, SCHEDULES, SHARE))
-def test_whatever_happens_every_rule_holds(first: int) -> None:
+def test_every_rule_holds_under_any_faults(first: int) -> None:
     ended = [play_seed(seed) for seed in range(first, min(first + SHARE, SCHEDULES))]
     # There was something to see: renewals, requests, and errors with a cause.
     sums = Ended(*map(sum, zip(*ended, strict=True)))
@@ -81,7 +81,7 @@ EVERYTHING = {
         ),
     ],
 )
-def test_in_a_small_world_every_rule_holds_in_every_schedule(
+def test_every_rule_holds_in_every_schedule_of_a_small_world(
     plan: Plan, detours: int, disturbances: int
 ) -> None:
     assert play_each(plan, detours=detours, disturbances=disturbances) > 100
@@ -89,9 +89,7 @@ def test_in_a_small_world_every_rule_holds_in_every_schedule(
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("grant", ["first", "adopted"])
-def test_a_store_that_goes_back_in_time_costs_its_only_process_no_login(
-    store: str, grant: str
-) -> None:
+def test_a_store_that_is_set_back_costs_its_only_process_no_login(store: str, grant: str) -> None:
     plan = Plan(grant, 1, disturbances=("set back", "revoke"), rate=0.02, **STORES[store])
     assert plan.keeps_grants()
     for seed in range(40):
@@ -99,9 +97,7 @@ def test_a_store_that_goes_back_in_time_costs_its_only_process_no_login(
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.patch.__name__)
-def test_a_rule_that_is_taken_out_is_missed_soon(
-    mutant: Mutant, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_mutant_is_found(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     found = next((seed for seed in range(SOON) if _is_violated(mutant, seed, monkeypatch)), None)
     assert found is not None
     # The rule alone makes the difference.
@@ -118,13 +114,13 @@ def _is_violated(mutant: Mutant, seed: int, monkeypatch: pytest.MonkeyPatch) -> 
     return False
 
 
-def test_a_schedule_can_be_played_again() -> None:
+def test_a_schedule_is_reproducible() -> None:
     plan = Plan.drawn(7)
     assert trace(plan, Dice(7)) == trace(plan, Dice(7))
     assert trace(plan, Dice(7)) != trace(plan, Dice(8))
 
 
-def test_a_violation_tells_its_seed_and_how_it_came_about(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_violation_report_has_seed_and_history(monkeypatch: pytest.MonkeyPatch) -> None:
     seed = next(seed for seed in count() if Plan.drawn(seed).grant == "first")
     writes_no_intent(monkeypatch)
     with pytest.raises(Violation, match=rf"(?s) load\n.*python -m simulation {seed}$"):

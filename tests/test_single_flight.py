@@ -1,4 +1,4 @@
-"""One run at a time: shared by all who come, finished whoever leaves."""
+"""At most one run at a time: all callers share it, and it ends even if callers leave."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tokenadapter.core.runtime import RUNTIME, Runtime
 from tokenadapter.core.single_flight import Run, SingleFlight
 from tokenadapter.errors import RefreshTemporarilyFailed
 
-PATIENCE = 60.0  # seconds: for what happens at once, unless the test fails
+PATIENCE = 60.0  # seconds to wait for what should happen at once
 
 
 class Tower(Runtime):
-    """A machine on which helper threads start, or do not."""
+    """A runtime on which helper threads start, or do not."""
 
     def __init__(self, start: Callable[[Callable[[], None]], bool]) -> None:
         self._start = start
@@ -34,7 +34,7 @@ NO_THREADS = Tower(lambda work: False)
 
 
 class Work:
-    """Work that begins, and goes on to its end when it is told to."""
+    """Work that ends when the test allows it."""
 
     def __init__(self, end: Callable[[Run[Any]], Any]) -> None:
         self.begun = threading.Event()
@@ -57,7 +57,7 @@ def raising(error: BaseException) -> Callable[[Run[Any]], Any]:
 
 
 def outcome(run: Run[Any]) -> Any:
-    """What *run* ends with: its result or its error."""
+    """The result or the error of *run*."""
     assert run.wait(PATIENCE)
     try:
         return run.result()
@@ -66,7 +66,7 @@ def outcome(run: Run[Any]) -> Any:
 
 
 def all_at_once(work: Work, count: int) -> list[Any]:
-    """What *count* threads get that come at the same time, while one run is under way."""
+    """The outcomes of *count* threads that join one run at the same time."""
     flight: SingleFlight[Any] = SingleFlight(RUNTIME)
     barrier = threading.Barrier(count)
     outcomes: list[Any] = []
@@ -74,7 +74,7 @@ def all_at_once(work: Work, count: int) -> list[Any]:
     def come() -> None:
         barrier.wait(PATIENCE)
         run = flight.join(work)
-        if barrier.wait(PATIENCE) == 0:  # nobody is still on the way
+        if barrier.wait(PATIENCE) == 0:  # all have arrived
             work.may_end.set()
         outcomes.append(outcome(run))
 
@@ -87,14 +87,14 @@ def all_at_once(work: Work, count: int) -> list[Any]:
     return outcomes
 
 
-def test_all_who_come_share_one_run_and_its_result() -> None:
+def test_all_callers_share_one_run_and_its_result() -> None:
     token = object()
     work = Work(lambda run: token)
     assert all_at_once(work, 32) == [token] * 32
     assert work.times == 1
 
 
-def test_all_who_come_share_its_error_each_with_a_copy() -> None:
+def test_each_caller_gets_a_copy_of_the_runs_error() -> None:
     error = RefreshTemporarilyFailed("Try again later.", retry_at=5.0)
     error.__cause__ = cause = ValueError()
     outcomes = all_at_once(Work(raising(error)), 8)
@@ -109,7 +109,7 @@ def test_an_error_that_cannot_be_copied_is_shared_as_it_is() -> None:
     assert all_at_once(Work(raising(error)), 2) == [error, error]
 
 
-def test_a_waiter_who_leaves_does_not_end_the_run() -> None:
+def test_a_caller_that_stops_waiting_does_not_end_the_run() -> None:
     work = Work(lambda run: "token")
     run = SingleFlight[Any](RUNTIME).join(work)
     assert not run.wait(0.0)
@@ -118,7 +118,7 @@ def test_a_waiter_who_leaves_does_not_end_the_run() -> None:
     assert outcome(run) == "token"
 
 
-def test_the_way_is_free_before_the_waiters_are_let_go() -> None:
+def test_a_new_run_is_possible_before_callers_are_released() -> None:
     free: list[bool] = []
 
     class Watched(threading.Event):
@@ -136,7 +136,7 @@ def test_the_way_is_free_before_the_waiters_are_let_go() -> None:
 
 
 @pytest.mark.parametrize("end", [lambda run: "later", raising(OSError())])
-def test_a_run_that_settles_early_goes_on_and_its_end_changes_nothing(
+def test_a_run_that_settles_early_continues_and_its_end_changes_no_result(
     end: Callable[[Run[Any]], Any],
 ) -> None:
     ended = threading.Event()
@@ -161,7 +161,7 @@ def test_a_run_that_settles_early_goes_on_and_its_end_changes_nothing(
 
 
 @pytest.mark.parametrize("runtime", [RUNTIME, NO_THREADS])
-def test_the_thread_that_does_the_work_is_told_not_to_wait_for_it(runtime: Runtime) -> None:
+def test_the_thread_that_does_the_work_must_not_wait_for_it(runtime: Runtime) -> None:
     flight: SingleFlight[Any] = SingleFlight(runtime)
 
     def come_back(run: Run[Any]) -> Any:
@@ -173,7 +173,7 @@ def test_the_thread_that_does_the_work_is_told_not_to_wait_for_it(runtime: Runti
     assert run.is_settled()
 
 
-def test_a_signal_handler_of_the_thread_that_starts_it_is_told_so_too() -> None:
+def test_a_signal_handler_in_the_starting_thread_must_not_wait_for_the_run() -> None:
     mine: list[bool] = []
     work = Work(lambda run: None)
 
@@ -198,13 +198,13 @@ def test_all_other_threads_may_wait() -> None:
     work.may_end.set()
 
 
-def test_where_no_thread_can_start_the_caller_does_the_work() -> None:
+def test_if_no_thread_can_start_the_caller_does_the_work() -> None:
     run = SingleFlight[Any](NO_THREADS).join(lambda run: threading.current_thread())
     assert run.wait(0)
     assert run.result() is threading.current_thread()
 
 
-def test_an_error_of_that_work_is_the_runs_too() -> None:
+def test_an_error_of_work_in_the_caller_is_the_error_of_the_run() -> None:
     flight: SingleFlight[Any] = SingleFlight(NO_THREADS)
     run = flight.join(raising(OSError()))
     assert flight.under_way() is None
@@ -215,7 +215,7 @@ def test_an_error_of_that_work_is_the_runs_too() -> None:
 @pytest.mark.skipif(
     threading.current_thread() is not threading.main_thread(), reason="signals come to the main one"
 )
-def test_ctrl_c_waits_until_that_work_is_done() -> None:
+def test_ctrl_c_is_deferred_until_work_in_the_caller_is_done() -> None:
     flight: SingleFlight[Any] = SingleFlight(NO_THREADS)
     handler, done = signal.getsignal(signal.SIGINT), []
 
@@ -234,7 +234,7 @@ def test_ctrl_c_waits_until_that_work_is_done() -> None:
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_nobody_waits_for_a_run_that_never_began() -> None:
+def test_no_caller_waits_for_a_run_that_never_began() -> None:
     joined: list[Run[Any]] = []
 
     def interrupted(task: Callable[[], None]) -> bool:
@@ -248,7 +248,7 @@ def test_nobody_waits_for_a_run_that_never_began() -> None:
     assert outcome(joined[0]) is None
 
 
-def test_a_run_goes_on_whose_starter_was_interrupted_and_may_wait_for_it_later() -> None:
+def test_a_run_continues_after_its_starter_was_interrupted() -> None:
     work = Work(lambda run: "token")
 
     def interrupted(task: Callable[[], None]) -> bool:
@@ -265,7 +265,7 @@ def test_a_run_goes_on_whose_starter_was_interrupted_and_may_wait_for_it_later()
     assert outcome(run) == "token"
 
 
-def test_a_helper_that_begins_late_disturbs_nobody() -> None:
+def test_a_helper_that_begins_late_does_not_affect_a_later_run() -> None:
     may_begin, ended = threading.Event(), threading.Event()
     joined: list[Run[Any]] = []
 
@@ -299,7 +299,7 @@ def test_a_helper_that_begins_late_disturbs_nobody() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()])
-def test_what_ends_the_helper_does_not_end_those_who_wait(error: BaseException) -> None:
+def test_an_exception_that_ends_the_helper_does_not_end_the_callers(error: BaseException) -> None:
     flight: SingleFlight[Any] = SingleFlight(RUNTIME)
     ended = outcome(flight.join(raising(error)))
     assert isinstance(ended, RefreshTemporarilyFailed)
@@ -307,7 +307,7 @@ def test_what_ends_the_helper_does_not_end_those_who_wait(error: BaseException) 
     assert flight.under_way() is None
 
 
-def test_what_ends_the_thread_that_does_the_work_ends_it() -> None:
+def test_system_exit_ends_the_thread_that_does_the_work() -> None:
     flight: SingleFlight[Any] = SingleFlight(NO_THREADS)
     joined: list[Run[Any]] = []
 
@@ -321,7 +321,7 @@ def test_what_ends_the_thread_that_does_the_work_ends_it() -> None:
     assert flight.under_way() is None
 
 
-def test_a_run_aside_leaves_the_one_under_way_alone() -> None:
+def test_a_separate_run_does_not_affect_the_run_in_progress() -> None:
     flight: SingleFlight[Any] = SingleFlight(RUNTIME)
     work = Work(lambda run: "under way")
     run = flight.join(work)
@@ -332,7 +332,7 @@ def test_a_run_aside_leaves_the_one_under_way_alone() -> None:
     assert outcome(run) == "under way"
 
 
-def test_what_goes_aside_is_done_by_a_helper_who_is_told_not_to_wait_for_it() -> None:
+def test_the_helper_of_a_separate_run_must_not_wait_for_it() -> None:
     flight: SingleFlight[Any] = SingleFlight(RUNTIME)
     run = flight.aside(lambda run: (run.is_mine(), flight.under_way(), threading.get_ident()))
     is_mine, under_way, thread = outcome(run)
@@ -341,7 +341,7 @@ def test_what_goes_aside_is_done_by_a_helper_who_is_told_not_to_wait_for_it() ->
     assert not run.is_mine()
 
 
-def test_a_signal_handler_of_the_thread_that_starts_it_aside_does_not_meet_it() -> None:
+def test_a_signal_handler_in_the_starting_thread_does_not_find_a_separate_run() -> None:
     met: list[Run[Any] | None] = []
 
     def start(task: Callable[[], None]) -> bool:
@@ -353,7 +353,7 @@ def test_a_signal_handler_of_the_thread_that_starts_it_aside_does_not_meet_it() 
     assert met == [None]
 
 
-def test_a_forked_child_begins_anew_and_is_not_disturbed_by_what_it_left() -> None:
+def test_a_forked_child_starts_its_own_run() -> None:
     flight: SingleFlight[Any] = SingleFlight(RUNTIME)
     old, new = Work(lambda run: "old"), Work(lambda run: "new")
     left = flight.join(old)
@@ -396,7 +396,7 @@ def lines_of(program: str) -> tuple[int, list[str]]:
     return done.returncode, done.stdout.splitlines()
 
 
-def test_a_run_outlives_the_main_thread_that_was_interrupted_while_it_waited() -> None:
+def test_a_run_outlives_an_interrupted_main_thread() -> None:
     code, lines = lines_of("""
         waiting = threading.Event()
 
@@ -418,7 +418,7 @@ def test_a_run_outlives_the_main_thread_that_was_interrupted_while_it_waited() -
     assert code in (-signal.SIGINT, 1)
 
 
-def test_ctrl_c_waits_for_the_end_of_work_that_the_main_thread_does() -> None:
+def test_ctrl_c_is_deferred_while_the_main_thread_does_the_work() -> None:
     code, lines = lines_of("""
         def work(run):
             signal.raise_signal(signal.SIGINT)
@@ -437,7 +437,7 @@ def test_ctrl_c_waits_for_the_end_of_work_that_the_main_thread_does() -> None:
     assert code == 0
 
 
-def test_work_that_another_thread_does_leaves_the_signals_alone() -> None:
+def test_work_in_another_thread_does_not_change_signal_handlers() -> None:
     runs: list[Run[Any]] = []
 
     def come() -> None:
@@ -449,7 +449,7 @@ def test_work_that_another_thread_does_leaves_the_signals_alone() -> None:
     assert outcome(runs[0]) is signal.getsignal(signal.SIGINT)
 
 
-def test_in_another_interpreter_a_caller_can_renew_in_its_own_thread() -> None:
+def test_in_a_subinterpreter_a_caller_renews_in_its_own_thread() -> None:
     lines = in_another_interpreter("""
         from tokenadapter.core.keeper import TokenKeeper
         from tokenadapter.stores.memory import MemoryStore
@@ -478,6 +478,6 @@ def test_an_exit_handler_gets_its_token_and_ctrl_c_does_not_lose_it() -> None:
 
         atexit.register(late)
     """)
-    # In the main thread: the interpreter would not wait for another.
+    # In the main thread, because the interpreter would not wait for another one.
     assert lines == ["saved MainThread", "interrupted", "True token"]
     assert code == 0

@@ -1,85 +1,39 @@
-"""A slot is written by whoever saw it last, belongs to one grant, and is never lost in silence."""
+"""Reads and writes of a slot: compare-and-swap, the owner, and restoring a lost record."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from doubles import Authority, Clockwork, Shelf
+from doubles import LOST, Authority, Clockwork, Save, Shelf
 
 from tokenadapter.core.record import Backoff, Intent, Record, Replaced, Tombstone, Waiter
 from tokenadapter.core.slot import Conflict, Slot, View
 from tokenadapter.errors import RefreshConfigError, StoreError
-from tokenadapter.protocols import Document, Snapshot
+from tokenadapter.protocols import Document
 from tokenadapter.token import Token
 
-LOST = StoreError("The answer got lost.")
 
-
-class Save(NamedTuple):
-    """What a store was asked to save."""
-
-    tag: str
-    expected: str | None
-    ttl: float | None
-
-
-class Shaky(Shelf):
-    """A shelf that takes its time, and whose next saves go wrong.
-
-    What they do is in ``next``: each writes or not, and says its answer or raises it.
-    """
-
-    def __init__(self, clock: Clockwork) -> None:
-        super().__init__(clock)
-        self.clock = clock
-        self.next: list[tuple[bool, bool | StoreError]] = []
-        self.saves: list[Save] = []
-        self.takes = 0.0
-        # Which part of that has passed when it reads its clock.
-        self.told_after = 0.0
-
-    def load(self) -> Snapshot:
-        self.clock.go_on(self.takes * self.told_after)
-        snapshot = super().load()
-        self.clock.go_on(self.takes * (1 - self.told_after))
-        return snapshot
-
-    def save(
-        self, document: Document, *, tag: str, expected: str | None, ttl: float | None
-    ) -> bool:
-        self.saves.append(Save(tag, expected, ttl))
-        self.clock.go_on(self.takes)
-        if not self.next:
-            return super().save(document, tag=tag, expected=expected, ttl=ttl)
-        written, answer = self.next.pop(0)
-        if written:
-            super().save(document, tag=tag, expected=expected, ttl=ttl)
-        if isinstance(answer, StoreError):
-            raise answer
-        return answer
+@pytest.fixture
+def shelf(clock: Clockwork) -> Shelf:
+    return Shelf(clock)
 
 
 @pytest.fixture
-def shelf(clock: Clockwork) -> Shaky:
-    return Shaky(clock)
-
-
-@pytest.fixture
-def slot(shelf: Shaky, clock: Clockwork) -> Slot:
+def slot(shelf: Shelf, clock: Clockwork) -> Slot:
     return Slot(shelf, Authority(first=None), clock)
 
 
 @pytest.fixture
-def other(shelf: Shaky, clock: Clockwork) -> Slot:
+def other(shelf: Shelf, clock: Clockwork) -> Slot:
     """The same slot, as another process sees it."""
     return Slot(shelf, Authority(first=None), clock)
 
 
 def minted(view: View, access_token: str) -> Record:
     token = Token(access_token, issued_at=view.read_at, expires_at=view.read_at + 3600)
-    return view.record.minted(token, {}, view.read_at)
+    return view.record.with_new_token(token, {}, view.read_at)
 
 
 def fill(slot: Slot, access_token: str = "abc") -> View:
@@ -102,42 +56,46 @@ def token_in(view: View) -> str | None:
 # --- looking ---------------------------------------------------------------------------------
 
 
-def test_an_empty_slot_is_seen_as_a_new_record_of_our_own(slot: Slot) -> None:
+def test_an_empty_slot_is_read_as_a_new_record(slot: Slot) -> None:
     view = slot.look()
     assert view.record == Record(Authority.owner, Authority.requested, view.record.salt)
     assert view.tag is None
     assert view.record.salt != slot.look().record.salt
 
 
-def test_a_view_knows_both_times(slot: Slot, shelf: Shaky, clock: Clockwork) -> None:
+def test_a_view_has_the_times_of_store_and_process(
+    slot: Slot, shelf: Shelf, clock: Clockwork
+) -> None:
     shelf.ahead = 100.0
     view = slot.look()
     assert times(view) == (clock.now + 100, clock.ticks, clock.now, 0)
     clock.go_on(5)
     assert slot.now(view) == slot.stamp(view) == clock.now + 100
-    clock.now -= 3600  # our wall clock was set back: the store's was not
+    clock.now -= 3600  # our wall clock was set back, and that of the store was not
     assert slot.now(view) == view.read_at + 5
 
 
 @pytest.mark.parametrize("told_after", [0.0, 0.25, 1.0])
-def test_nobody_knows_when_during_a_look_the_store_read_its_clock(
-    slot: Slot, shelf: Shaky, clock: Clockwork, told_after: float
+def test_the_store_may_have_read_its_clock_at_any_time_during_a_look(
+    slot: Slot, shelf: Shelf, clock: Clockwork, told_after: float
 ) -> None:
     shelf.ahead, shelf.takes, shelf.told_after = 100.0, 4.0, told_after
     before = clock.ticks, clock.now, 4.0
     view = slot.look()
     assert times(view)[1:] == before
     clock.go_on(5)
-    # So what may have ended is not dated earlier, and what begins now is not dated later.
+    # The time is late enough for what may have ended, and early enough for what begins now.
     assert slot.stamp(view) <= clock.now + 100 <= slot.now(view)
     assert slot.now(view) == view.read_at + 9
     assert slot.stamp(view) == view.read_at + 5
 
 
-def test_a_view_of_nowhere_goes_by_our_clock(slot: Slot, shelf: Shaky, clock: Clockwork) -> None:
+def test_a_view_without_a_slot_has_the_clock_of_this_machine(
+    slot: Slot, shelf: Shelf, clock: Clockwork
+) -> None:
     fill(slot)
     shelf.failing = lambda step: True
-    view = slot.nowhere()
+    view = slot.empty_view()
     assert view.tag is None
     assert times(view) == (clock.now, clock.ticks, clock.now, 0)
     assert view.record == Record(Authority.owner, Authority.requested, view.record.salt)
@@ -151,17 +109,17 @@ def test_a_view_of_nowhere_goes_by_our_clock(slot: Slot, shelf: Shaky, clock: Cl
         {"format": 1, "oldest_reader": 1, "token": "abc"},
     ],
 )
-def test_a_record_that_cannot_be_read_is_told_and_left_as_it_is(
-    slot: Slot, shelf: Shaky, document: dict[str, Any]
+def test_an_unreadable_record_raises_and_is_left_unchanged(
+    slot: Slot, shelf: Shelf, document: dict[str, Any]
 ) -> None:
     shelf.slot = (document, "1-x")
-    told = r"^Shelf\(\) holds something .* use: .* (format|record).* It was left as it was"
+    told = r"^Shelf\(\) holds a record .* read: .* (format|record).* was left unchanged"
     with pytest.raises(StoreError, match=told):
         slot.look()
     assert shelf.slot == (document, "1-x")
 
 
-def test_the_record_of_another_is_told_and_left_as_it_is(slot: Slot, shelf: Shaky) -> None:
+def test_the_record_of_another_owner_raises_and_is_left_unchanged(slot: Slot, shelf: Shelf) -> None:
     view = fill(slot)
     theirs = view.record._replace(owner={"client": "you"}).to_document()
     shelf.slot = (theirs, "2-x")
@@ -174,8 +132,8 @@ def test_the_record_of_another_is_told_and_left_as_it_is(slot: Slot, shelf: Shak
     assert shelf.slot == (theirs, "2-x")
 
 
-def test_a_record_of_nobody_in_particular_is_anothers_too(
-    slot: Slot, shelf: Shaky, clock: Clockwork
+def test_a_record_without_an_owner_belongs_to_another_owner(
+    slot: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     nobody = Authority(first=None)
     nobody.owner = {}
@@ -193,8 +151,8 @@ def test_a_record_of_nobody_in_particular_is_anothers_too(
     ],
     ids=lambda worth: next(iter(worth)),
 )
-def test_a_record_of_another_is_theirs_also_without_a_token(
-    slot: Slot, shelf: Shaky, worth: dict[str, Any]
+def test_a_record_of_another_owner_is_refused_even_without_a_token(
+    slot: Slot, shelf: Shelf, worth: dict[str, Any]
 ) -> None:
     theirs = Record({"client": "you"}, {}, "salt", **worth).to_document()
     shelf.slot = (theirs, "2-x")
@@ -204,8 +162,8 @@ def test_a_record_of_another_is_theirs_also_without_a_token(
 
 
 @pytest.mark.parametrize("owner", [{}, {"client": "misspelt"}])
-def test_what_another_left_before_it_had_a_token_makes_way(
-    slot: Slot, other: Slot, shelf: Shaky, owner: dict[str, str]
+def test_a_blank_record_of_another_owner_is_replaced(
+    slot: Slot, other: Slot, shelf: Shelf, owner: dict[str, str]
 ) -> None:
     backoff = Backoff(5.0, 60.0, 3, "them", "config", "invalid_client", "No such client.")
     past = (Replaced({"scope": "theirs"}, 5.0),)
@@ -215,14 +173,14 @@ def test_what_another_left_before_it_had_a_token_makes_way(
     assert view.record == Record(Authority.owner, Authority.requested, view.record.salt)
     assert view.record.salt != "salt"
     assert view.tag == "2-x"
-    # And whoever writes takes its place, by the rule for all writes.
+    # A writer replaces it by the usual rule.
     assert slot.write(view, minted(view, "ours")).tag == shelf.saves[0].tag
     assert token_in(other.look()) == "ours"
     with pytest.raises(Conflict):
         other.write(view, minted(view, "late"))
 
 
-def test_a_store_that_cannot_be_read_says_so(slot: Slot, shelf: Shaky) -> None:
+def test_a_store_that_cannot_be_read_raises(slot: Slot, shelf: Shelf) -> None:
     shelf.failing = lambda step: step == "load"
     with pytest.raises(StoreError, match="load fails"):
         slot.look()
@@ -231,13 +189,13 @@ def test_a_store_that_cannot_be_read_says_so(slot: Slot, shelf: Shaky) -> None:
 # --- writing ---------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_what_all_see(slot: Slot, other: Slot) -> None:
+def test_every_slot_reads_what_one_has_written(slot: Slot, other: Slot) -> None:
     view = fill(slot)
     assert content(other.look()) == content(view)
     assert token_in(view) == "abc"
 
 
-def test_each_write_has_the_next_version_and_a_nonce_of_its_own(slot: Slot, other: Slot) -> None:
+def test_each_write_has_the_next_version_and_its_own_nonce(slot: Slot, other: Slot) -> None:
     tags = [fill(writer).tag for writer in (slot, other, slot)]
     versions, nonces = zip(*[str(tag).split("-") for tag in tags], strict=True)
     assert versions == ("1", "2", "3")
@@ -245,15 +203,15 @@ def test_each_write_has_the_next_version_and_a_nonce_of_its_own(slot: Slot, othe
 
 
 @pytest.mark.parametrize("tag", ["one", "-", "x-1", "9" * 5000, "9" * 5000 + "-x"])
-def test_a_tag_without_a_version_is_replaced_too(slot: Slot, shelf: Shaky, tag: str) -> None:
+def test_a_tag_without_a_version_is_replaced(slot: Slot, shelf: Shelf, tag: str) -> None:
     fill(slot)
     assert shelf.slot is not None
     shelf.slot = (shelf.slot[0], tag)
     assert str(fill(slot).tag).startswith("1-")
 
 
-def test_whoever_was_slower_writes_nothing_and_sees_what_is_there(
-    slot: Slot, other: Slot, shelf: Shaky
+def test_the_slower_writer_writes_nothing_and_gets_the_current_record(
+    slot: Slot, other: Slot, shelf: Shelf
 ) -> None:
     view = slot.look()
     theirs = fill(other, "theirs")
@@ -264,8 +222,8 @@ def test_whoever_was_slower_writes_nothing_and_sees_what_is_there(
     assert shelf.slot == before
 
 
-def test_a_write_that_is_there_has_succeeded_whatever_the_store_answered(
-    slot: Slot, other: Slot, shelf: Shaky
+def test_a_write_whose_tag_is_stored_has_succeeded_whatever_the_store_answered(
+    slot: Slot, other: Slot, shelf: Shelf
 ) -> None:
     shelf.next = [(True, False)]
     view = fill(slot)
@@ -274,8 +232,8 @@ def test_a_write_that_is_there_has_succeeded_whatever_the_store_answered(
 
 
 @pytest.mark.parametrize("written", [True, False])
-def test_a_write_whose_answer_was_lost_is_tried_once_more_and_is_the_same_write(
-    slot: Slot, other: Slot, shelf: Shaky, written: bool
+def test_a_write_whose_answer_was_lost_is_repeated_with_the_same_tag(
+    slot: Slot, other: Slot, shelf: Shelf, written: bool
 ) -> None:
     shelf.next = [(written, LOST)]
     view = fill(slot)
@@ -284,7 +242,7 @@ def test_a_write_whose_answer_was_lost_is_tried_once_more_and_is_the_same_write(
     assert shelf.saves[0] == shelf.saves[1] == Save(str(view.tag), None, 3600)
 
 
-def test_a_second_try_compares_as_the_first_did(slot: Slot, shelf: Shaky) -> None:
+def test_a_repeated_write_compares_with_the_same_tag(slot: Slot, shelf: Shelf) -> None:
     first = fill(slot)
     shelf.saves.clear()
     shelf.next = [(False, LOST)]
@@ -292,8 +250,8 @@ def test_a_second_try_compares_as_the_first_did(slot: Slot, shelf: Shaky) -> Non
     assert [save.expected for save in shelf.saves] == [first.tag, first.tag]
 
 
-def test_a_write_whose_answer_was_lost_does_not_undo_what_came_after_it(
-    slot: Slot, other: Slot, shelf: Shaky
+def test_a_repeated_write_does_not_overwrite_a_later_write(
+    slot: Slot, other: Slot, shelf: Shelf
 ) -> None:
     view = slot.look()
     save, theirs = shelf.save, []
@@ -311,13 +269,13 @@ def test_a_write_whose_answer_was_lost_does_not_undo_what_came_after_it(
     assert token_in(other.look()) == "theirs"
 
 
-def test_a_write_that_the_store_confirms_is_not_looked_at_again(slot: Slot, shelf: Shaky) -> None:
+def test_a_confirmed_write_is_not_read_back(slot: Slot, shelf: Shelf) -> None:
     view = slot.look()
     shelf.failing = lambda step: step == "load"
     assert slot.write(view, view.record).record == view.record
 
 
-def test_a_write_that_failed_twice_says_so(slot: Slot, shelf: Shaky) -> None:
+def test_a_write_that_fails_twice_raises(slot: Slot, shelf: Shelf) -> None:
     last = StoreError("The disk is full.")
     shelf.next = [(False, LOST), (False, last)]
     with pytest.raises(StoreError) as caught:
@@ -328,8 +286,8 @@ def test_a_write_that_failed_twice_says_so(slot: Slot, shelf: Shaky) -> None:
 
 
 @pytest.mark.parametrize("written", [True, False])
-def test_a_write_that_failed_can_be_taken_up_later_with_its_tag(
-    slot: Slot, other: Slot, shelf: Shaky, written: bool
+def test_a_failed_write_can_be_retried_later_with_its_tag(
+    slot: Slot, other: Slot, shelf: Shelf, written: bool
 ) -> None:
     view = slot.look()
     tag = slot.new_tag(view)
@@ -341,8 +299,8 @@ def test_a_write_that_failed_can_be_taken_up_later_with_its_tag(
     assert token_in(other.look()) == "second try"
 
 
-def test_a_write_that_is_taken_up_again_does_not_undo_what_came_after_it(
-    slot: Slot, other: Slot, shelf: Shaky
+def test_a_write_that_is_retried_later_does_not_overwrite_a_later_write(
+    slot: Slot, other: Slot, shelf: Shelf
 ) -> None:
     view = slot.look()
     tag = slot.new_tag(view)
@@ -355,8 +313,8 @@ def test_a_write_that_is_taken_up_again_does_not_undo_what_came_after_it(
     assert content(caught.value.view) == content(theirs)
 
 
-def test_what_was_written_is_as_new_as_the_end_of_the_write(
-    slot: Slot, shelf: Shaky, clock: Clockwork
+def test_the_view_of_a_write_has_the_time_of_its_end(
+    slot: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     shelf.ahead = 100.0
     view = slot.look()
@@ -370,18 +328,16 @@ def test_what_was_written_is_as_new_as_the_end_of_the_write(
     assert slot.stamp(written) == slot.stamp(view)
 
 
-def test_the_store_is_told_how_long_the_record_is_worth_keeping(
-    slot: Slot, shelf: Shaky, clock: Clockwork
-) -> None:
+def test_the_store_gets_the_ttl_of_the_record(slot: Slot, shelf: Shelf, clock: Clockwork) -> None:
     shelf.ahead = 100.0
     view = fill(slot)
     clock.go_on(600)
     view = slot.write(view, view.record)
-    slot.write(view, view.record.unknown(Backoff(view.read_at, 5.0, 1)))
+    slot.write(view, view.record.with_unknown_outcome(Backoff(view.read_at, 5.0, 1)))
     assert [save.ttl for save in shelf.saves] == [3600, 3000, None]
 
 
-def test_a_document_is_json(slot: Slot, shelf: Shaky) -> None:
+def test_a_document_is_json(slot: Slot, shelf: Shelf) -> None:
     fill(slot)
     assert shelf.slot is not None
     assert json.loads(json.dumps(shelf.slot[0])) == shelf.slot[0]
@@ -391,8 +347,8 @@ def test_a_document_is_json(slot: Slot, shelf: Shaky) -> None:
 
 
 @pytest.mark.parametrize("how", ["wrote", "saw"])
-def test_a_vanished_record_comes_back_from_the_memory_of_whoever_knew_it(
-    slot: Slot, other: Slot, shelf: Shaky, how: str
+def test_a_vanished_record_is_restored_from_memory(
+    slot: Slot, other: Slot, shelf: Shelf, how: str
 ) -> None:
     known = fill(slot)
     if how == "saw":
@@ -406,7 +362,7 @@ def test_a_vanished_record_comes_back_from_the_memory_of_whoever_knew_it(
     assert other.look().record == known.record
 
 
-def test_a_write_that_failed_is_not_remembered(slot: Slot, shelf: Shaky) -> None:
+def test_a_write_that_failed_is_not_remembered(slot: Slot, shelf: Shelf) -> None:
     fill(slot, "saved")
     shelf.next = [(False, LOST)] * 2
     with pytest.raises(StoreError):
@@ -415,17 +371,17 @@ def test_a_write_that_failed_is_not_remembered(slot: Slot, shelf: Shaky) -> None
     assert token_in(slot.look()) == "saved"
 
 
-def test_a_record_without_a_token_is_not_worth_remembering(slot: Slot, shelf: Shaky) -> None:
+def test_a_record_without_a_token_is_not_remembered(slot: Slot, shelf: Shelf) -> None:
     view = slot.look()
-    slot.write(view, view.record.unknown(Backoff(view.read_at, 5.0, 1)))
+    slot.write(view, view.record.with_unknown_outcome(Backoff(view.read_at, 5.0, 1)))
     shelf.slot = None
     assert slot.look().record.backoff is None
 
 
-def test_what_was_given_up_does_not_come_back(slot: Slot, other: Slot, shelf: Shaky) -> None:
+def test_a_removed_token_is_not_restored(slot: Slot, other: Slot, shelf: Shelf) -> None:
     view = fill(slot)
     other.look()
-    slot.write(view, view.record.forgotten(view.read_at))
+    slot.write(view, view.record.without_token(view.read_at))
     for one in (slot, other):
         assert token_in(one.look()) is None
     shelf.slot = None
@@ -433,8 +389,8 @@ def test_what_was_given_up_does_not_come_back(slot: Slot, other: Slot, shelf: Sh
         assert token_in(one.look()) is None
 
 
-def test_a_forked_child_does_not_bring_back_what_its_parent_may_have_replaced(
-    slot: Slot, shelf: Shaky
+def test_a_forked_child_does_not_restore_a_token_that_its_parent_may_have_replaced(
+    slot: Slot, shelf: Shelf
 ) -> None:
     fill(slot)
     slot.forget()
@@ -453,12 +409,12 @@ def renew(slot: Slot, clock: Clockwork, access_token: str) -> View:
 
 @pytest.mark.parametrize("how", ["wrote", "saw"])
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_slot_that_was_set_back_is_seen_as_it_was_before_that(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork, how: str, is_first: bool
+def test_a_slot_that_was_set_back_is_read_as_before(
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork, how: str, is_first: bool
 ) -> None:
     if is_first:
         view = slot.look()
-        slot.write(view, view.record.presenting("first", view.read_at, Waiter("p", 0.0)))
+        slot.write(view, view.record.with_intent("first", view.read_at, Waiter("p", 0.0)))
     else:
         fill(slot, "old")
     backup = shelf.slot
@@ -469,19 +425,19 @@ def test_a_slot_that_was_set_back_is_seen_as_it_was_before_that(
     shelf.slot = backup
     assert backup is not None
     view = slot.look()
-    assert (view.record, view.tag, view.lags) == (known.record, backup[1], True)
-    assert not known.lags
-    # As often as one looks, until it is written back.
-    assert slot.look().lags
+    assert (view.record, view.tag, view.was_reset) == (known.record, backup[1], True)
+    assert not known.was_reset
+    # At each look, until it is written back.
+    assert slot.look().was_reset
     written = slot.write(view, view.record)
-    assert (written.record, written.lags) == (known.record, False)
+    assert (written.record, written.was_reset) == (known.record, False)
     for one in (slot, other):
         assert content(one.look()) == content(written)
-        assert not one.look().lags
+        assert not one.look().was_reset
 
 
-def test_who_knows_more_has_the_last_word(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+def test_the_process_with_the_latest_record_restores_it(
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot, "oldest")
     backup = shelf.slot
@@ -493,49 +449,49 @@ def test_who_knows_more_has_the_last_word(
     assert token_in(view) == "older"
     other.write(view, view.record)
     view = slot.look()
-    assert (token_in(view), view.lags) == ("newest", True)
+    assert (token_in(view), view.was_reset) == ("newest", True)
     slot.write(view, view.record)
     view = other.look()
-    assert (token_in(view), view.lags) == ("newest", False)
+    assert (token_in(view), view.was_reset) == ("newest", False)
 
 
-def test_an_adopted_token_counts_though_the_one_before_it_was_issued_later(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+def test_an_adopted_token_is_restored_even_if_issued_before_its_predecessor(
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
-    """Somebody logged in, and put that into the slot after a renewal that began since."""
+    """A login was adopted after a renewal that began later."""
     logged_in = Token("adopted", issued_at=clock.now, refresh_token="theirs")
     renew(slot, clock, "renewed")
     other.look()
     view = slot.look()
     clock.go_on(1)
-    slot.write(view, view.record.adopted(logged_in, {}, view.read_at))
+    slot.write(view, view.record.with_adopted_token(logged_in, {}, view.read_at))
     shelf.slot = None
     # By a process that did not see the adoption.
     view = other.look()
     assert token_in(view) == "renewed"
     other.write(view, view.record)
     view = slot.look()
-    assert (token_in(view), view.lags) == ("adopted", True)
+    assert (token_in(view), view.was_reset) == ("adopted", True)
 
 
 @pytest.mark.parametrize("writes", [1, 5])
-def test_what_was_renewed_since_the_slot_was_set_back_is_not_overwritten(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork, writes: int
+def test_a_renewal_after_the_slot_was_set_back_is_not_overwritten(
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork, writes: int
 ) -> None:
     fill(slot, "old")
     backup = shelf.slot
     for _ in range(3):
         renew(slot, clock, "lost")
     shelf.slot = backup
-    for _ in range(writes):  # by somebody who had not seen the others
+    for _ in range(writes):  # by a process that has not seen the others
         theirs = renew(other, clock, "theirs")
     view = slot.look()
     assert content(view) == content(theirs)
-    assert not view.lags
+    assert not view.was_reset
 
 
-def test_a_record_that_somebody_began_anew_is_not_overwritten(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+def test_a_new_record_is_not_overwritten_by_the_remembered_one(
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot)
     renew(slot, clock, "lost")
@@ -545,22 +501,22 @@ def test_a_record_that_somebody_began_anew_is_not_overwritten(
     theirs = fill(other, "theirs")
     view = slot.look()
     assert content(view) == content(theirs)
-    assert not view.lags
+    assert not view.was_reset
 
 
-def test_a_clock_that_was_set_back_makes_no_slot_lag(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+def test_a_clock_that_was_set_back_does_not_look_like_a_reset_slot(
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot)
     shelf.ahead -= 3600
     theirs = fill(other, "theirs")
     view = slot.look()
     assert content(view) == content(theirs)
-    assert not view.lags
+    assert not view.was_reset
 
 
-def test_who_renewed_as_often_since_is_not_behind_whatever_the_clock_says(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+def test_a_record_of_the_same_generation_is_not_behind_whatever_the_clock_says(
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot, "old")
     backup = shelf.slot
@@ -571,21 +527,21 @@ def test_who_renewed_as_often_since_is_not_behind_whatever_the_clock_says(
     assert content(slot.look()) == content(theirs)
 
 
-def test_a_record_that_was_moved_here_is_not_behind_itself(
-    slot: Slot, shelf: Shaky, clock: Clockwork
+def test_a_record_without_a_generation_is_not_behind_itself(
+    slot: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot, "old")
     view = renew(slot, clock, "new")
     assert shelf.slot is not None
-    # An earlier version of this library did not count.
+    # An earlier version of this library wrote no generation.
     theirs = {name: value for name, value in shelf.slot[0].items() if name != "generation"}
     shelf.slot = (theirs, "1")
     later = slot.look()
-    assert (later.record, later.lags) == (view.record._replace(generation=0), False)
+    assert (later.record, later.was_reset) == (view.record._replace(generation=0), False)
 
 
-def test_who_goes_on_from_what_a_slot_was_set_back_to_does_not_hide_it(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+def test_another_process_that_continues_from_the_old_record_does_not_hide_the_reset(
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot, "old")
     backup = shelf.slot
@@ -594,13 +550,13 @@ def test_who_goes_on_from_what_a_slot_was_set_back_to_does_not_hide_it(
     view = other.look()
     for number in range(5):
         view = other.write(
-            view, view.record.presenting("abc", view.read_at + number, Waiter("p", 0.0))
+            view, view.record.with_intent("abc", view.read_at + number, Waiter("p", 0.0))
         )
-    assert (token_in(slot.look()), slot.look().lags) == ("new", True)
+    assert (token_in(slot.look()), slot.look().was_reset) == ("new", True)
 
 
-def test_a_slot_that_was_set_back_tells_what_others_were_told_since(
-    slot: Slot, other: Slot, shelf: Shaky, clock: Clockwork
+def test_a_slot_that_was_set_back_keeps_later_backoffs(
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
     fill(slot, "old")
     backup = shelf.slot
@@ -609,26 +565,26 @@ def test_a_slot_that_was_set_back_tells_what_others_were_told_since(
     clock.go_on(1)
     view = other.look()
     backoff = Backoff(view.read_at, 5.0, 1)
-    other.write(view, view.record.unknown(backoff))
+    other.write(view, view.record.with_unknown_outcome(backoff))
     assert (token_in(slot.look()), slot.look().record.backoff) == ("new", backoff)
     shelf.slot = None
     assert (token_in(slot.look()), slot.look().record.backoff) == ("new", None)
 
 
-def test_a_slot_that_is_set_back_during_a_write_is_seen_to_be(
-    slot: Slot, shelf: Shaky, clock: Clockwork
-) -> None:
+def test_a_reset_during_a_write_is_detected(slot: Slot, shelf: Shelf, clock: Clockwork) -> None:
     fill(slot)
     backup = shelf.slot
     view = renew(slot, clock, "new")
     shelf.slot = backup
     with pytest.raises(Conflict) as caught:
-        slot.write(view, view.record.unknown(Backoff(view.read_at, 5.0, 1)))
-    assert caught.value.view.lags
+        slot.write(view, view.record.with_unknown_outcome(Backoff(view.read_at, 5.0, 1)))
+    assert caught.value.view.was_reset
     assert caught.value.view.record == view.record
 
 
-def test_a_forked_child_goes_by_what_it_finds(slot: Slot, shelf: Shaky, clock: Clockwork) -> None:
+def test_a_forked_child_uses_the_record_that_it_finds(
+    slot: Slot, shelf: Shelf, clock: Clockwork
+) -> None:
     fill(slot, "old")
     backup = shelf.slot
     renew(slot, clock, "new")

@@ -1,4 +1,4 @@
-"""Two users of one client on one slot are told apart by the refresh token that each began with."""
+"""Two users of one client on one slot are distinguished by their first refresh tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tokenadapter.testing import TokenServer
 from tokenadapter.token import Token
 
 Process = Callable[..., TokenKeeper]
-REFUSED = "began with another refresh token"
+REFUSED = "descends from another refresh token"
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def bob() -> Authority:
 
 @pytest.fixture
 def process(shelf: Shelf, clock: Clockwork) -> Process:
-    """Each has a keeper of its own, and all share the store."""
+    """Each process has its own keeper, and all share the store."""
     return lambda source: TokenKeeper(source, shelf, runtime=clock)
 
 
@@ -60,7 +60,7 @@ def test_the_second_user_is_refused_and_nothing_is_changed(
     assert process(ada).current() == token
 
 
-def test_that_holds_after_rotations_and_when_the_token_has_expired(
+def test_the_second_user_is_refused_after_rotations_and_expiry(
     process: Process, ada: Authority, bob: Authority, clock: Clockwork
 ) -> None:
     first = process(ada)
@@ -71,24 +71,23 @@ def test_that_holds_after_rotations_and_when_the_token_has_expired(
     assert process(ada).current().access_token == "access-5"
 
 
-def test_a_waiter_takes_no_token_of_another_user(
-    process: Process, ada: Authority, bob: Authority
+def test_a_waiting_caller_takes_no_token_of_another_user(
+    process: Process, shelf: Shelf, ada: Authority, bob: Authority
 ) -> None:
-    """Bob looked while the slot was empty, and Ada's token came before his turn."""
-    keeper = process(bob)
-    view = keeper._slot.look()
-    process(ada).current()
-    refuses(lambda: keeper._renewal.perform(_need(), lambda outcome: None, view))
+    """Bob looked while the slot was empty, and Ada's token came before he took the lock."""
+
+    def come_first(step: str) -> bool:
+        if step == "lock":
+            shelf.failing = lambda step: False
+            process(ada).current()
+        return False
+
+    shelf.failing = come_first
+    refuses(process(bob).current)
     assert bob.presented == []
 
 
-def _need() -> Any:
-    from tokenadapter.core.held_token import RenewalRequest
-
-    return RenewalRequest(None, False, 0.0)
-
-
-def test_a_new_login_takes_the_place_of_a_dead_grant_and_the_other_user_is_refused(
+def test_a_new_login_replaces_a_refused_grant_and_the_other_user_is_refused(
     process: Process, shelf: Shelf, ada: Authority, bob: Authority, clock: Clockwork
 ) -> None:
     first = process(ada)
@@ -96,23 +95,23 @@ def test_a_new_login_takes_the_place_of_a_dead_grant_and_the_other_user_is_refus
     ada.revoked = True
     with pytest.raises(errors.ReauthRequired):
         first.renew(token)
-    # Ada's access token still lives, and is not served to Bob.
+    # Ada's access token is still valid, and is not used for Bob.
     assert process(bob).current().access_token == "access-101"
     assert bob.presented == ["refresh-of-bob"]
     assert process(bob).current().access_token == "access-101"
     refuses(process(ada).current)
-    # What Ada's own process has in hand is hers, and is used to its end.
+    # Ada's own process uses its token until it expires.
     assert first.current() == token
     clock.go_on(7200)
     refuses(first.current)
 
 
-def test_the_same_user_adopts_a_new_login_and_everyone_goes_on(
+def test_a_new_login_of_the_same_user_is_adopted_for_all_processes(
     process: Process, ada: Authority, clock: Clockwork
 ) -> None:
     before, worker = process(ada), process(ada)
     worker.current()
-    # Where a person logs in, nothing is configured.
+    # After a login by a person, nothing is configured.
     person = Authority(first=None)
     process(person).adopt({"access_token": "of-a-login", "refresh_token": "r", "expires_in": 3600})
     for keeper in (before, process(ada), process(person)):
@@ -123,7 +122,7 @@ def test_the_same_user_adopts_a_new_login_and_everyone_goes_on(
     assert process(ada).current().access_token == "access-2"
 
 
-def test_a_login_that_is_configured_anew_is_adopted_over_a_living_grant(
+def test_a_newly_configured_login_can_be_adopted_over_a_valid_grant(
     process: Process, ada: Authority
 ) -> None:
     process(ada).current()
@@ -134,11 +133,11 @@ def test_a_login_that_is_configured_anew_is_adopted_over_a_living_grant(
     adopted = process(newly).adopt({"refresh_token": "refresh-of-a-new-login"})
     assert adopted.access_token == "access-51"
     assert process(newly).current() == adopted
-    # The process with the old configuration may be the other user's.
+    # The process with the old configuration may belong to the other user.
     refuses(process(ada).current)
 
 
-def test_an_adopted_refresh_token_may_be_configured_afterwards(
+def test_an_adopted_refresh_token_can_be_configured_afterwards(
     process: Process, clock: Clockwork
 ) -> None:
     person, worker = Authority(first=None), Authority(first="r")
@@ -150,7 +149,7 @@ def test_an_adopted_refresh_token_may_be_configured_afterwards(
     assert process(worker).current().access_token == "access-1"
 
 
-def test_a_server_that_keeps_the_refresh_token_tells_its_user_apart(
+def test_users_are_distinguished_if_the_server_keeps_the_refresh_token(
     process: Process, shelf: Shelf, clock: Clockwork, bob: Authority
 ) -> None:
     def kept(previous: Token | None) -> dict[str, Any]:
@@ -164,7 +163,7 @@ def test_a_server_that_keeps_the_refresh_token_tells_its_user_apart(
     refuses(process(bob).current)
 
 
-def test_an_adopted_access_token_alone_is_kept_for_its_user_while_it_lives(
+def test_an_adopted_access_token_is_kept_for_its_user_while_it_is_valid(
     process: Process, bob: Authority, clock: Clockwork
 ) -> None:
     process(Authority(first=None)).adopt({"access_token": "of-ada", "expires_in": 60})
@@ -173,7 +172,7 @@ def test_an_adopted_access_token_alone_is_kept_for_its_user_while_it_lives(
     assert process(bob).current().access_token == "access-101"
 
 
-def test_a_named_account_is_told_apart_by_its_name_alone(
+def test_named_accounts_are_distinguished_only_by_name(
     process: Process, ada: Authority, bob: Authority
 ) -> None:
     for source in (ada, bob):
@@ -181,17 +180,17 @@ def test_a_named_account_is_told_apart_by_its_name_alone(
     assert process(ada).current() == process(bob).current()
 
 
-def test_what_another_user_holds_is_not_brought_back_by_who_was_refused(
+def test_a_refused_process_does_not_restore_the_token_of_another_user(
     process: Process, shelf: Shelf, ada: Authority, bob: Authority
 ) -> None:
     process(ada).current()
     keeper = process(bob)
     refuses(keeper.current)
-    shelf.slot = None  # somebody made room
+    shelf.slot = None  # the file was deleted
     assert keeper.current().access_token == "access-101"
 
 
-def test_a_record_from_before_this_was_recorded_goes_by_what_was_spent(
+def test_a_record_without_an_origin_is_matched_by_its_spent_tokens(
     process: Process, shelf: Shelf, ada: Authority, bob: Authority
 ) -> None:
     token = process(ada).current()
@@ -202,7 +201,7 @@ def test_a_record_from_before_this_was_recorded_goes_by_what_was_spent(
     refuses(process(bob).current)
 
 
-def test_what_begins_is_in_the_record_as_hashes(
+def test_the_record_contains_origins_only_as_hashes(
     process: Process, shelf: Shelf, ada: Authority
 ) -> None:
     process(ada).current()
@@ -216,7 +215,7 @@ def test_what_begins_is_in_the_record_as_hashes(
 # --- real servers, real files ----------------------------------------------------------------
 
 
-def test_two_sources_of_one_client_on_one_file(tmp_path: Path) -> None:
+def test_two_sources_of_one_client_on_one_file_are_kept_apart(tmp_path: Path) -> None:
     with TokenServer(users={"ada": "a", "bob": "b"}) as server:
 
         def keeper(user: str) -> TokenKeeper:
@@ -248,7 +247,7 @@ refresh_token = {kept}
 
 
 @pytest.mark.parametrize("kind", ["env", "file", "command"])
-def test_two_profiles_of_one_client_on_one_store(
+def test_two_profiles_of_one_client_on_one_store_are_kept_apart(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with TokenServer(users={"ada": "a", "bob": "b"}) as server:
@@ -275,7 +274,7 @@ def test_two_profiles_of_one_client_on_one_store(
         assert server.stats.renewals == 1
 
 
-def test_for_a_token_that_is_good_no_password_manager_is_asked(tmp_path: Path) -> None:
+def test_no_password_manager_is_called_for_a_valid_token(tmp_path: Path) -> None:
     with TokenServer() as server:
         path, requested = tmp_path / "first", tmp_path / "asked"
         path.write_text(server.issue()["refresh_token"])

@@ -1,4 +1,4 @@
-"""Where a hop of urllib3 ends, and what becomes of it on the way through an adapter."""
+"""The destination of a hop of urllib3, and its way through an adapter."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ from tokenadapter.clients.urllib3_hop import Hop, Sent, as_request
         (HTTPSConnectionPool("a.example.com"), "", None),
     ],
 )
-def test_where_it_ends(pool: HTTPConnectionPool, url: str, expected: str | None) -> None:
+def test_a_hop_becomes_a_request_to_an_absolute_url(
+    pool: HTTPConnectionPool, url: str, expected: str | None
+) -> None:
     request = as_request(pool, "GET", url, b"body", {"X": "1"})
     assert (request and request.url) == expected
     if request is not None:
@@ -60,12 +62,12 @@ def test_where_it_ends(pool: HTTPConnectionPool, url: str, expected: str | None)
         ("", False),
     ],
 )
-def test_a_host_that_is_named(host: Any, is_known: bool) -> None:
+def test_a_hop_whose_host_header_names_another_host_is_unknown(host: Any, is_known: bool) -> None:
     request = as_request(HTTPSConnectionPool("a.example.com"), "GET", "/x", None, {"host": host})
     assert (request is not None) == is_known
 
 
-def test_the_headers_that_did_not_change_are_sent_as_they_were() -> None:
+def test_unchanged_headers_keep_their_form() -> None:
     headers = HTTPHeaderDict([("X-Twice", "a"), ("X-Twice", "b"), ("X-Old", "1"), ("X-Case", "c")])
     pool = HTTPSConnectionPool("a.example.com")
     request = as_request(pool, "GET", "/x", None, headers)
@@ -86,12 +88,12 @@ def test_the_headers_that_did_not_change_are_sent_as_they_were() -> None:
     changed.url = "https://elsewhere.example.com/y?token=1"
     with pytest.raises(NotSent):
         Hop(pool, request, "/x", headers, send, {}).send(changed)
-    assert sent[0] == "/y?token=1"  # the connection leads where it leads
+    assert sent[0] == "/y?token=1"  # the connection has a fixed destination
     assert list(sent[1].items()) == [
         ("X-Twice", "a"),
         ("X-Twice", "b"),
         ("X-Case", "c"),
         ("X-New", "n"),
     ]
-    # A copy, as urllib3 makes one, is known too.
+    # A copy, as urllib3 makes, is recognised too.
     assert type(sent[1]) is type(sent[1].copy()) is Sent

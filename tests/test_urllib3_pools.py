@@ -1,4 +1,4 @@
-"""Bare urllib3: each hop is signed, renewed for and replayed by itself, and otherwise as it was."""
+"""Bare urllib3: each hop is signed and replayed separately, and otherwise unchanged."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def port_of(server: TokenServer) -> int:
 
 
 def to_api(server: TokenServer) -> list[Request]:
-    """What was asked but for tokens."""
+    """All requests but token requests."""
     return [request for request in server.requests if request.path != "/token"]
 
 
@@ -91,7 +91,7 @@ def pool(server: TokenServer) -> Iterator[HTTPConnectionPool]:
 # --- signed, renewed, replayed -----------------------------------------------------------------
 
 
-def test_a_manager_says_where_it_signs_and_where_the_token_lives() -> None:
+def test_the_repr_of_a_manager_has_prefix_and_store() -> None:
     store = MemoryStore("shown")
     with TokenPoolManager(
         "https://API.example.com:443/v1/", lambda _: "s3cr3t", store=store
@@ -106,11 +106,11 @@ def test_a_manager_signs_renews_and_replays(server: TokenServer, http: TokenPool
     assert (answer.status, answer.json()["length"]) == (200, 4)
     assert (server.stats.renewals, server.stats.api_requests) == (2, 3)
     assert http.keeper.stats["Replayed"] == 1
-    # Elsewhere, it is like any other.
+    # Outside the prefix it is like any other manager.
     assert "authorization" not in http.request("GET", f"{server.public_url}x").json()["headers"]
 
 
-def test_every_way_to_a_pool_of_the_manager(server: TokenServer, http: TokenPoolManager) -> None:
+def test_every_pool_of_the_manager_signs(server: TokenServer, http: TokenPoolManager) -> None:
     for pool in (
         http.connection_from_url(server.api_url),
         http.connection_from_host("127.0.0.1", port_of(server)),
@@ -125,7 +125,7 @@ def test_every_way_to_a_pool_of_the_manager(server: TokenServer, http: TokenPool
         assert authorizations(server)[-1] is None
 
 
-def test_settings_of_both(server: TokenServer) -> None:
+def test_a_manager_takes_the_settings_of_adapter_and_pool_manager(server: TokenServer) -> None:
     with TokenPoolManager(
         server.api_url,
         fixed("made-up"),
@@ -144,7 +144,7 @@ def test_settings_of_both(server: TokenServer) -> None:
 
 
 class Reader:
-    """Can be read but once, and has no position."""
+    """Can be read only once, and has no position."""
 
     def __init__(self, content: bytes) -> None:
         self.file = io.BytesIO(content)
@@ -182,7 +182,7 @@ BODIES: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("preload", [True, False])
 @pytest.mark.parametrize("kind", BODIES)
-def test_bodies_are_sent_again_as_they_were(
+def test_bodies_are_replayed_unchanged(
     server: TokenServer, http: TokenPoolManager, tmp_path: Path, kind: str, preload: bool
 ) -> None:
     http.keeper.current()
@@ -190,7 +190,7 @@ def test_bodies_are_sent_again_as_they_were(
     body = BODIES[kind](tmp_path / "body")
     answer = http.request("POST", f"{server.api_url}x", body=body, preload_content=preload)
     assert answer.json()["sha256"] == hashlib.sha256(b"x" * 60_000).hexdigest()
-    # Both requests, and as they would go out without us.
+    # Both requests, as they are without us.
     refused, accepted = to_api(server)
     assert (refused.status, accepted.status) == (401, 200)
     again = BODIES[kind](tmp_path / "body")
@@ -202,7 +202,9 @@ def test_bodies_are_sent_again_as_they_were(
         getattr(file, "close", lambda: None)()
 
 
-def test_a_body_with_a_position_given(server: TokenServer, http: TokenPoolManager) -> None:
+def test_a_body_with_a_given_position_is_rewound_to_it(
+    server: TokenServer, http: TokenPoolManager
+) -> None:
     http.keeper.current()
     server.expire_now()
     body = io.BytesIO(b"skipped, body")
@@ -211,7 +213,7 @@ def test_a_body_with_a_position_given(server: TokenServer, http: TokenPoolManage
     assert answer.json()["length"] == 4
 
 
-def test_a_body_that_cannot_be_sent_again_gets_the_refusal(server: TokenServer) -> None:
+def test_for_a_body_that_cannot_be_replayed_the_refusal_is_returned(server: TokenServer) -> None:
     with TokenPoolManager(server.api_url, client(server), replay_limit=0) as http:
         http.keeper.current()
         server.expire_now()
@@ -223,7 +225,7 @@ def test_a_body_that_cannot_be_sent_again_gets_the_refusal(server: TokenServer) 
 
 
 @pytest.mark.parametrize("preload", [True, False])
-def test_the_answer_is_as_urllib3_gives_it(
+def test_the_response_is_like_that_of_urllib3(
     server: TokenServer, http: TokenPoolManager, preload: bool
 ) -> None:
     http.keeper.current()
@@ -235,7 +237,7 @@ def test_the_answer_is_as_urllib3_gives_it(
     assert answer.json()["path"] == "/api/x"
     answer.release_conn()
     pool = http.connection_from_url(server.api_url)
-    # The refusal has given its connection back: there was one all the time.
+    # The refusal has returned its connection, so a single one was used.
     assert (pool.num_connections, pool.num_requests) == (1, 2)
     assert pool.pool is not None
     assert pool.pool.qsize() == 1
@@ -259,7 +261,7 @@ def test_one_connection_is_enough_for_a_refusal_its_renewal_and_a_callback(
     assert told == [200, 200]
 
 
-def test_headers_stay_as_they_are(server: TokenServer, pool: HTTPConnectionPool) -> None:
+def test_other_headers_stay_unchanged(server: TokenServer, pool: HTTPConnectionPool) -> None:
     """Fields that are there twice, and those of the caller in whatever spelling."""
     headers = HTTPHeaderDict({"X-Twice": "a", "authorization": "mine"})
     headers.add("X-Twice", "b")
@@ -281,14 +283,14 @@ def test_headers_stay_as_they_are(server: TokenServer, pool: HTTPConnectionPool)
     assert list(headers.items()) == before
 
 
-def test_what_the_caller_signs_can_be_left(server: TokenServer) -> None:
+def test_override_auth_false_keeps_the_callers_authorization(server: TokenServer) -> None:
     with TokenPoolManager(server.api_url, fixed("ours"), override_auth=False) as http:
         http.request("GET", f"{server.api_url}x", headers={"authorization": "mine"})
         http.request("GET", f"{server.api_url}x")
     assert authorizations(server) == ["mine", "Bearer ours"]
 
 
-def test_a_token_in_the_query_and_a_signed_body(server: TokenServer) -> None:
+def test_attach_may_change_query_and_body(server: TokenServer) -> None:
     def attach(request: requests.PreparedRequest, token: Token) -> None:
         request.prepare_url(request.url, {"key": token.access_token})
         request.headers["X-Body"] = str(len(request.body or b""))
@@ -318,7 +320,7 @@ def test_verdicts_are_the_same_as_for_requests(server: TokenServer) -> None:
             server.fail_next(200, endpoint="api", body={"ok": False})
             server.fail_next(200, endpoint="api", body={"ok": True})
             answer = http.request("GET", f"{server.api_url}x", preload_content=preload)
-            # It read the answer, and left it to be read.
+            # It read the response, which is still readable.
             assert answer.json() == {"ok": True}
         old, new = authorizations(server)[-2:]
         assert old != new
@@ -329,7 +331,7 @@ def test_verdicts_are_the_same_as_for_requests(server: TokenServer) -> None:
 
 
 @pytest.mark.parametrize("where", ["manager", "call"])
-def test_retries_do_not_repeat_a_dead_token(server: TokenServer, where: str) -> None:
+def test_retries_do_not_repeat_a_refused_token(server: TokenServer, where: str) -> None:
     retries = Retry(3, status_forcelist=[401, 503], backoff_factor=0)
     settings = {"manager": {"retries": retries}, "call": {}}[where]
     call = {"manager": {}, "call": {"retries": retries}}[where]
@@ -344,7 +346,7 @@ def test_retries_do_not_repeat_a_dead_token(server: TokenServer, where: str) -> 
             401,
             200,
         ]
-        # Elsewhere they do, also after a redirect, if this release of urllib3 has them do so.
+        # Outside the prefix they do, also after a redirect, if this release of urllib3 does so.
         there = f"{server.api_url}redirect?to={server.public_url}x"
         headers = {"Authorization": f"Bearer {http.keeper.current().access_token}"}
         with PoolManager(**settings) as plain:
@@ -373,7 +375,7 @@ def test_retries_repeat_the_token_that_they_began_with(
     assert server.stats.renewals == 2
 
 
-def test_retries_end_as_ever(server: TokenServer, http: TokenPoolManager) -> None:
+def test_exhausted_retries_end_as_without_us(server: TokenServer, http: TokenPoolManager) -> None:
     server.fail_next(503, endpoint="api", count=None)
     retries = Retry(1, status_forcelist=[503], backoff_factor=0)
     with pytest.raises(MaxRetryError) as caught:
@@ -386,7 +388,7 @@ def test_retries_end_as_ever(server: TokenServer, http: TokenPoolManager) -> Non
     assert [past.status for past in answer.retries.history] == [503]
 
 
-def test_errors_on_the_way_are_those_of_urllib3(
+def test_connection_errors_are_those_of_urllib3(
     http: TokenPoolManager, server: TokenServer
 ) -> None:
     http.keeper.current()
@@ -398,7 +400,7 @@ def test_errors_on_the_way_are_those_of_urllib3(
 
 
 @pytest.mark.parametrize("timeout", [0.05, Timeout(read=0.05), Timeout(total=0.05), None])
-def test_the_read_timeout_bounds_the_waiting(server: TokenServer, timeout: Any) -> None:
+def test_the_read_timeout_limits_the_wait_for_a_renewal(server: TokenServer, timeout: Any) -> None:
     pooled = {"timeout": Timeout(read=0.05)} if timeout is None else {}
     call = {} if timeout is None else {"timeout": timeout}
     with (
@@ -411,7 +413,7 @@ def test_the_read_timeout_bounds_the_waiting(server: TokenServer, timeout: Any) 
     http.keeper.current()
 
 
-def test_the_timeout_of_a_pool_holds_after_a_redirect_too(server: TokenServer) -> None:
+def test_the_timeout_of_a_pool_applies_after_a_redirect(server: TokenServer) -> None:
     with (
         HTTPConnectionPool("127.0.0.1", port_of(server), timeout=Timeout(read=0.05)) as pool,
         retrofit(pool, server.api_url, client(server)) as fitted,
@@ -423,7 +425,7 @@ def test_the_timeout_of_a_pool_holds_after_a_redirect_too(server: TokenServer) -
         fitted.keeper.current()
 
 
-def test_errors_are_those_of_both(server: TokenServer) -> None:
+def test_errors_are_token_errors_and_urllib3_errors(server: TokenServer) -> None:
     source = RefreshToken(server.token_url, "wrong", client_id="client", client_secret="secret")
     with TokenPoolManager(server.api_url, source) as http:
         for kind in (ReauthRequired, TokenError, HTTPError, requests.RequestException):
@@ -433,7 +435,7 @@ def test_errors_are_those_of_both(server: TokenServer) -> None:
             assert type(error).__name__ == "ReauthRequired"
             assert error.reason == "invalid_grant"
             assert error.request.url == f"{server.api_url}x"
-            # Where it arose, too.
+            # In the source as well.
             assert {"with_token", "_obtain"} <= {entry.name for entry in caught.traceback}
 
 
@@ -464,7 +466,7 @@ def other() -> Iterator[TokenServer]:
 @pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize("header", ["Authorization", "X-Token"])
 def test_each_hop_is_compared_with_the_prefix(status: int, bare: bool, header: str) -> None:
-    """Out of it and into it, with the header that urllib3 strips and with others."""
+    """Redirects out of the prefix and into it, with the header that urllib3 strips and others."""
     with TokenServer(header=header) as server:
         origin = "" if bare else server.url
         target = HTTPConnectionPool("127.0.0.1", port_of(server)) if bare else PoolManager()
@@ -489,7 +491,7 @@ def test_each_hop_is_compared_with_the_prefix(status: int, bare: bool, header: s
 def test_redirects_of_a_bare_pool_are_those_of_urllib3(
     server: TokenServer, other: TokenServer, preload: bool
 ) -> None:
-    """Followed, counted, refused and left as without us: the same calls with and without."""
+    """The same calls are followed, counted and refused as without us."""
 
     waited: list[int] = []
 
@@ -572,7 +574,7 @@ def test_a_redirect_of_a_bare_pool_rewinds_the_body(
         "*",
     ],
 )
-def test_no_path_of_a_pool_leads_out_of_the_prefix(
+def test_no_path_of_a_pool_leads_outside_the_prefix(
     server: TokenServer, pool: HTTPConnectionPool, path: str
 ) -> None:
     retrofit(pool, server.api_url, fixed("secret"))
@@ -593,17 +595,17 @@ def test_no_path_of_a_pool_leads_out_of_the_prefix(
     ],
 )
 @pytest.mark.parametrize("spelling", ["Host", "host"])
-def test_another_host_in_the_header_gets_no_token(
+def test_a_host_header_with_another_host_gets_no_token(
     server: TokenServer, pool: HTTPConnectionPool, host: str, is_signed: bool, spelling: str
 ) -> None:
-    """Behind the address that the connection leads to, it may be routed to somebody else."""
+    """The server at the address may route the request to another host."""
     retrofit(pool, server.api_url, fixed("secret"))
     host = host.format(port=port_of(server))
     pool.request("GET", "/api/x", headers={spelling: host})
     assert authorizations(server) == ["Bearer secret" if is_signed else None]
 
 
-def test_a_pool_to_another_host_with_the_url_of_the_api(
+def test_a_pool_to_another_host_gets_no_token_for_a_url_of_the_api(
     server: TokenServer, other: TokenServer
 ) -> None:
     """The URL is under the prefix; the connection is not."""
@@ -617,15 +619,15 @@ def test_a_pool_to_another_host_with_the_url_of_the_api(
     ("kind", "through"),
     [(Proxy, urllib3.ProxyManager), (SocksProxy, SOCKSProxyManager)],
 )
-def test_a_token_for_this_machine_passes_no_proxy(
+def test_a_token_for_this_machine_is_not_sent_through_a_proxy(
     server: TokenServer, kind: Any, through: Any
 ) -> None:
     with kind() as proxy, through(proxy.url) as manager:
         with retrofit(manager, server.api_url, client(server)):
-            with pytest.raises(UnsafeTarget, match="A proxy would read the token") as caught:
+            with pytest.raises(UnsafeTarget, match="A proxy could read the token") as caught:
                 manager.request("GET", f"{server.api_url}x")
             assert isinstance(caught.value, HTTPError)
-            # Nothing else is kept from it.
+            # Other requests are sent.
             assert manager.request("GET", f"{server.public_url}x").status == 200
         assert authorizations(server) == [None]
         with retrofit(manager, server.api_url, client(server), allow_http=True):
@@ -633,13 +635,13 @@ def test_a_token_for_this_machine_passes_no_proxy(
             server.expire_now()
             assert manager.request("POST", f"{server.api_url}x", body=b"x").status == 200
             if kind is Proxy:
-                # As without us: a pool to a proxy is asked for other hosts on purpose only.
+                # As without us: a pool to a proxy gets requests for other hosts only on purpose.
                 pool = manager.connection_from_url(server.api_url)
                 with pytest.raises(urllib3.exceptions.HostChangedError):
                     pool.urlopen("GET", f"{server.api_url}x")
 
 
-def test_through_a_tunnel_with_the_tls_settings_of_the_pool(tmp_path: Path) -> None:
+def test_requests_through_a_tunnel_use_the_tls_settings_of_the_pool(tmp_path: Path) -> None:
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -657,7 +659,7 @@ def test_through_a_tunnel_with_the_tls_settings_of_the_pool(tmp_path: Path) -> N
             assert manager.request("GET", f"{server.api_url}x").status == 200
             server.expire_now()
             assert manager.request("PUT", f"{server.api_url}x", body=b"x").status == 200
-        # The proxy has seen nothing but where the tunnel leads.
+        # The proxy has seen only the target of the tunnel.
         assert {method for method, _ in proxy.requested} == {"CONNECT"}
         assert not any(b"uthorization" in head for head in proxy.heads)
         with PoolManager(retries=False) as manager:
@@ -666,7 +668,7 @@ def test_through_a_tunnel_with_the_tls_settings_of_the_pool(tmp_path: Path) -> N
                 manager.request("GET", f"{server.api_url}x")
 
 
-def test_a_failed_renewal_gives_the_connection_back(server: TokenServer) -> None:
+def test_a_failed_renewal_returns_the_connection(server: TokenServer) -> None:
     with TokenPoolManager(server.api_url, client(server), maxsize=1, block=True) as http:
         http.keeper.current()
         server.expire_now()
@@ -701,7 +703,7 @@ def test_token_requests_are_left_untouched(server: TokenServer) -> None:
 # --- fitting and undoing -----------------------------------------------------------------------
 
 
-def test_a_manager_that_exists_and_its_pools(server: TokenServer) -> None:
+def test_an_existing_manager_and_its_pools_are_retrofitted(server: TokenServer) -> None:
     with PoolManager() as manager:
         old = manager.connection_from_url(server.api_url)
         assert old.request("GET", "/api/x").status == 401
@@ -710,7 +712,7 @@ def test_a_manager_that_exists_and_its_pools(server: TokenServer) -> None:
             assert old.request("GET", "/api/x").status == 200
             assert manager.request("GET", f"{server.api_url}x").status == 200
             manager.clear()
-            # Pools that are made meanwhile, and one that the manager has dropped.
+            # Pools created meanwhile, and one that the manager has dropped.
             new = manager.connection_from_url(server.api_url)
             assert new is not old
             assert new.request("GET", "/api/x").status == 200
@@ -724,7 +726,7 @@ def test_a_manager_that_exists_and_its_pools(server: TokenServer) -> None:
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_they_are_undone_in_any_order(
+def test_retrofits_of_pools_are_undone_in_any_order(
     server: TokenServer, pool: HTTPConnectionPool, order: Any
 ) -> None:
     fits = [
@@ -741,7 +743,7 @@ def test_they_are_undone_in_any_order(
     assert type(pool) is HTTPConnectionPool
 
 
-def test_a_token_pool_manager_can_be_fitted_for_another_api(
+def test_a_token_pool_manager_can_be_retrofitted_for_another_api(
     server: TokenServer, other: TokenServer, http: TokenPoolManager
 ) -> None:
     with retrofit(http, other.api_url, client(other)):
@@ -752,7 +754,9 @@ def test_a_token_pool_manager_can_be_fitted_for_another_api(
     assert type(http) is TokenPoolManager
 
 
-def test_undone_while_a_request_is_under_way(server: TokenServer, pool: HTTPConnectionPool) -> None:
+def test_a_retrofit_can_be_undone_while_a_request_is_in_progress(
+    server: TokenServer, pool: HTTPConnectionPool
+) -> None:
     fitted = retrofit(pool, server.api_url, client(server))
     fitted.keeper.current()
     server.expire_now()
@@ -770,7 +774,7 @@ def test_undone_while_a_request_is_under_way(server: TokenServer, pool: HTTPConn
         fitted.undo()
         assert type(pool) is HTTPConnectionPool
     thread.join()
-    # It ends as it began: retried, refused, renewed for, replayed.
+    # The request in progress is still retried, refused, renewed and replayed.
     assert answers == [200]
 
 
@@ -815,6 +819,6 @@ def test_threads_share_one_renewal(server: TokenServer, http: TokenPoolManager) 
 
 
 @pytest.mark.parametrize("wrong", [None, "pool", object(), TokenAdapter, sys])
-def test_what_is_neither_a_manager_nor_a_pool(wrong: Any) -> None:
+def test_an_object_that_is_neither_manager_nor_pool_is_refused(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"retrofit\(\) takes a requests\.Session, or of urllib3"):
         retrofit(wrong, "https://api.example.com/", fixed("x"))

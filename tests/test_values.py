@@ -1,4 +1,4 @@
-"""What passes between the keeper and its sources and stores: frozen, and nothing shows a secret."""
+"""The values between keeper, sources and stores: frozen, and without secrets in their repr."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tokenadapter.values import Credential, Snapshot, Value
 
 
-def test_unless_it_says_so_a_credential_neither_ends_by_its_use_nor_by_a_refusal() -> None:
+def test_by_default_a_credential_is_neither_single_use_nor_finally_refused() -> None:
     credential = Credential("client", "s3cr3t")
     assert not credential.single_use
     assert not credential.first
@@ -31,7 +31,7 @@ class Point(Value):
     y: float = 0.0
 
 
-def test_fields_are_given_by_place_or_by_name_and_have_defaults() -> None:
+def test_fields_are_positional_or_named_and_have_defaults() -> None:
     assert Point(1.0) == Point(x=1.0) == Point(1.0, y=0.0)
     assert Point(1.0, 2.0)._asdict() == {"x": 1.0, "y": 2.0}
     assert Point(1.0) != Point(2.0)
@@ -43,7 +43,7 @@ def test_fields_are_given_by_place_or_by_name_and_have_defaults() -> None:
     [((), {}), ((1, 2, 3), {}), ((1,), {"x": 1}), ((1,), {"z": 1}), ((), {"y": 1})],
     ids=["none", "too many", "twice", "unknown", "one is missing"],
 )
-def test_what_does_not_fit_the_fields_is_an_error(
+def test_arguments_that_match_no_field_raise_type_error(
     values: tuple[float, ...], named: dict[str, float]
 ) -> None:
     with pytest.raises(TypeError):

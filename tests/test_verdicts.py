@@ -1,4 +1,4 @@
-"""Verdicts: which refusals a new token can help, and what a response asks for beyond one."""
+"""Verdicts: which refusals a new token cures, and which responses require a step-up."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def answer(
         "Bearer error=",
     ],
 )
-def test_a_401_that_may_mean_expiry_asks_for_renewal(challenge: str | None) -> None:
+def test_a_401_that_may_mean_expiry_causes_a_renewal(challenge: str | None) -> None:
     assert default_verdict(answer(401, challenge)) is True
 
 
 @pytest.mark.parametrize("error", ["invalid_request", "expired_token", "insufficient_claims", "?"])
-def test_an_error_that_says_nothing_else_is_taken_for_expiry(error: str) -> None:
+def test_an_unknown_error_counts_as_expiry(error: str) -> None:
     assert default_verdict(answer(401, f'Bearer error="{error}"'))
 
 
@@ -78,7 +78,7 @@ def test_an_error_that_says_nothing_else_is_taken_for_expiry(error: str) -> None
         "use_dpop_nonce",
     ],
 )
-def test_an_error_that_a_new_token_would_meet_too_asks_for_none(error: str) -> None:
+def test_an_error_that_a_new_token_would_repeat_causes_no_renewal(error: str) -> None:
     assert default_verdict(answer(401, f'Bearer error="{error}"')) is False
     assert not default_verdict(answer(401, f'BEARER ERROR = {error}, realm="a"'))
     assert not default_verdict(answer(401, f'Basic realm="a", Bearer error="{error}"'))
@@ -89,7 +89,7 @@ def test_an_error_that_a_new_token_would_meet_too_asks_for_none(error: str) -> N
 @pytest.mark.parametrize(
     "status", [200, 204, 302, 400, 402, 403, 404, 407, 408, 419, 429, 498, 500, 503]
 )
-def test_only_a_401_asks_for_renewal(status: int) -> None:
+def test_only_a_401_causes_a_renewal(status: int) -> None:
     assert not default_verdict(answer(status))
     assert not default_verdict(answer(status, 'Bearer error="invalid_token"'))
     assert not default_verdict(answer(status), scheme=None)
@@ -107,7 +107,7 @@ def test_only_a_401_asks_for_renewal(status: int) -> None:
         'Digest realm="Bearer", qop="auth, Bearer", nonce="b"',
     ],
 )
-def test_a_401_that_asks_only_for_what_is_no_token_asks_for_no_renewal(challenge: str) -> None:
+def test_a_401_with_only_foreign_schemes_causes_no_renewal(challenge: str) -> None:
     assert not default_verdict(answer(401, challenge))
     assert default_verdict(answer(401, f"{challenge}, Bearer"))
     assert default_verdict(answer(401, f"Bearer, {challenge}"))
@@ -121,7 +121,7 @@ def test_a_token_scheme_by_another_name_is_not_foreign(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("challenge", [None, "Basic", "Negotiate, NTLM", 'Bearer realm="api"'])
-def test_a_token_in_a_header_of_its_own_may_be_what_any_401_is_about(challenge: str | None) -> None:
+def test_for_a_token_in_its_own_header_any_scheme_may_mean_expiry(challenge: str | None) -> None:
     assert default_verdict(answer(401, challenge), scheme=None)
 
 
@@ -131,7 +131,7 @@ def test_the_scheme_that_the_token_was_sent_with_is_not_foreign() -> None:
 
 
 @given(st.text())
-def test_no_header_upsets_a_verdict(challenge: str) -> None:
+def test_no_header_makes_a_verdict_raise(challenge: str) -> None:
     response = answer(401, challenge)
     assert default_verdict(response) in (True, False)
     assert step_up(response) is None or "insufficient_" in challenge
@@ -152,7 +152,7 @@ def test_each_of_several_statuses_means_expiry(several: Any) -> None:
     assert [s for s in (200, 401, 402, 403, 407) if verdict(answer(s))] == [401, 403]
 
 
-def test_a_named_status_goes_before_what_the_challenge_says() -> None:
+def test_a_given_status_takes_precedence_over_the_challenge() -> None:
     assert expired_on(status=401)(answer(401, "Basic"))
     assert expired_on(status=403)(answer(403, 'Bearer error="insufficient_scope"'))
 
@@ -194,7 +194,7 @@ def test_a_named_status_goes_before_what_the_challenge_says() -> None:
         ({"ok": False, "error": "E"}, {"ok": True, "error": "E"}, False),
     ],
 )
-def test_json_means_expiry_if_every_path_leads_to_one_of_its_values(
+def test_json_means_expiry_if_every_path_has_one_of_its_values(
     wanted: Any, content: object, fits: bool
 ) -> None:
     response = answer(200, content=content)
@@ -202,7 +202,7 @@ def test_json_means_expiry_if_every_path_leads_to_one_of_its_values(
     assert response.json() == content
 
 
-def test_status_and_json_must_both_fit() -> None:
+def test_status_and_json_must_both_match() -> None:
     verdict = expired_on(status=[200, 403], json={"error": "token_expired"})
     assert verdict(answer(200, content={"error": "token_expired"}))
     assert verdict(answer(403, content={"error": "token_expired"}))
@@ -210,7 +210,7 @@ def test_status_and_json_must_both_fit() -> None:
     assert not verdict(answer(400, content={"error": "token_expired"}))
 
 
-def test_where_nothing_fits_the_default_verdict_has_a_say_unless_told_otherwise() -> None:
+def test_the_default_verdict_applies_if_nothing_matches_unless_turned_off() -> None:
     gone = answer(401, content={"error": "other"})
     assert expired_on(status=419)(gone)
     assert expired_on(json={"error": "token_expired"})(gone)
@@ -221,13 +221,13 @@ def test_where_nothing_fits_the_default_verdict_has_a_say_unless_told_otherwise(
 
 
 @pytest.mark.parametrize("wanted", [{"error": "token_expired"}, {"user": None}])
-def test_what_is_not_json_never_fits(wanted: Any) -> None:
+def test_a_body_that_is_not_json_never_matches(wanted: Any) -> None:
     text = answer(200, content={"error": "token_expired", "user": None}, content_type="text/html")
     assert not expired_on(json=wanted)(text)
     assert not expired_on(json=wanted)(answer(200))
 
 
-def test_the_body_is_looked_at_only_where_the_status_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_body_is_read_only_if_the_status_matches(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[requests.Response] = []
     monkeypatch.setattr("tokenadapter.http.responses.peek_json", looked_at.append)
     verdict = expired_on(status=403, json={"error": "token_expired"})
@@ -245,34 +245,38 @@ def test_the_body_is_looked_at_only_where_the_status_fits(monkeypatch: pytest.Mo
     [
         ({}, TypeError, "a status, JSON, or both"),
         ({"default": False}, TypeError, "a status, JSON, or both"),
-        ({"status": "403"}, TypeError, "status is an HTTP status, or a collection .* not '403'"),
-        ({"status": ["403"]}, TypeError, "status is an HTTP status"),
-        ({"status": b"xyz"}, TypeError, "status is an HTTP status"),
-        ({"status": 403.0}, TypeError, "status is an HTTP status"),
-        ({"status": {403: "no"}}, TypeError, "status is an HTTP status"),
+        (
+            {"status": "403"},
+            TypeError,
+            "must be an HTTP status, or a collection .* not '403'",
+        ),
+        ({"status": ["403"]}, TypeError, "status must be an HTTP status"),
+        ({"status": b"xyz"}, TypeError, "status must be an HTTP status"),
+        ({"status": 403.0}, TypeError, "status must be an HTTP status"),
+        ({"status": {403: "no"}}, TypeError, "status must be an HTTP status"),
         ({"status": []}, ValueError, "status is empty"),
-        ({"status": 0}, ValueError, "0 is no HTTP status"),
-        ({"status": True}, ValueError, "True is no HTTP status"),
-        ({"status": [403, 1000]}, ValueError, "1000 is no HTTP status"),
+        ({"status": 0}, ValueError, "0 is not an HTTP status"),
+        ({"status": True}, ValueError, "True is not an HTTP status"),
+        ({"status": [403, 1000]}, ValueError, "1000 is not an HTTP status"),
         ({"json": {}}, ValueError, "json is empty"),
-        ({"json": "token_expired"}, TypeError, "json is a mapping of paths to values"),
-        ({"json": [("error", "e")]}, TypeError, "json is a mapping of paths to values"),
-        ({"json": {1: "e"}}, TypeError, "no path: 1"),
+        ({"json": "token_expired"}, TypeError, "json must be a mapping of paths to values"),
+        ({"json": [("error", "e")]}, TypeError, "json must be a mapping of paths to values"),
+        ({"json": {1: "e"}}, TypeError, "not a path: 1"),
         ({"json": {"error": []}}, ValueError, r"json\['error'\] is empty"),
-        ({"json": {"error": b"e"}}, TypeError, r"json\['error'\] is a text or number"),
-        ({"json": {"error": {"code": 1}}}, TypeError, r"json\['error'\] is a text or number"),
-        ({"json": {"error": [["e"]]}}, TypeError, r"json\['error'\] is a text or number"),
-        ({"json": {"error": object}}, TypeError, r"json\['error'\] is a text or number"),
+        ({"json": {"error": b"e"}}, TypeError, r"json\['error'\] must be a text or number"),
+        ({"json": {"error": {"code": 1}}}, TypeError, r"json\['error'\] must be a text or number"),
+        ({"json": {"error": [["e"]]}}, TypeError, r"json\['error'\] must be a text or number"),
+        ({"json": {"error": object}}, TypeError, r"json\['error'\] must be a text or number"),
     ],
 )
-def test_what_could_never_fit_is_refused_at_once(
+def test_a_condition_that_can_never_match_is_refused(
     arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         expired_on(**arguments)
 
 
-def test_later_changes_to_the_arguments_change_nothing() -> None:
+def test_later_changes_to_the_arguments_have_no_effect() -> None:
     status, codes = [403], ["a"]
     wanted = {"code": codes}
     verdict = expired_on(status=status, json=wanted)
@@ -303,7 +307,7 @@ def test_a_verdict_can_be_pickled_and_copied() -> None:
 # --- step_up -----------------------------------------------------------------------------------
 
 
-def test_insufficient_scope_tells_the_scope_that_is_needed() -> None:
+def test_step_up_returns_the_required_scope() -> None:
     challenge = 'Bearer realm="a", error="insufficient_scope", scope="read write"'
     for status in (401, 403):
         assert step_up(answer(status, challenge)) == StepUp(
@@ -311,7 +315,7 @@ def test_insufficient_scope_tells_the_scope_that_is_needed() -> None:
         )
 
 
-def test_insufficient_user_authentication_tells_how_to_authenticate() -> None:
+def test_step_up_returns_the_required_authentication() -> None:
     # The examples of RFC 9470 section 3, in one.
     challenge = (
         'Bearer error="insufficient_user_authentication", error_description="More recent '
@@ -327,7 +331,7 @@ def test_insufficient_user_authentication_tells_how_to_authenticate() -> None:
     )
 
 
-def test_the_challenge_that_asks_for_more_is_found_among_others() -> None:
+def test_the_step_up_challenge_is_found_among_others() -> None:
     challenge = 'Basic scope="x", Bearer realm="a", DPoP error=insufficient_scope, scope=s'
     wanted = step_up(answer(403, challenge))
     assert wanted is not None
@@ -335,7 +339,7 @@ def test_the_challenge_that_asks_for_more_is_found_among_others() -> None:
 
 
 @pytest.mark.parametrize("age", ["", "-5", "5.0", "soon", "1_0", "٣", "²", "9" * 5000])
-def test_a_max_age_that_is_no_number_of_seconds_is_none(age: str) -> None:
+def test_an_invalid_max_age_is_none(age: str) -> None:
     wanted = step_up(
         answer(401, f'Bearer error="insufficient_user_authentication", max_age="{age}"')
     )
@@ -356,7 +360,7 @@ def test_a_max_age_that_is_no_number_of_seconds_is_none(age: str) -> None:
         (407, 'Bearer error="insufficient_scope"'),
     ],
 )
-def test_nothing_else_asks_for_more(status: int, challenge: str | None) -> None:
+def test_other_responses_require_no_step_up(status: int, challenge: str | None) -> None:
     assert step_up(answer(status, challenge)) is None
 
 
@@ -419,7 +423,7 @@ def test_challenges_in_several_fields_are_read_together(several_fields: str) -> 
 # --- the cost ----------------------------------------------------------------------------------
 
 
-def test_a_program_that_meets_no_refusal_does_not_pay_for_reading_one() -> None:
+def test_challenges_are_imported_only_for_a_refusal() -> None:
     program = """
 import sys
 from types import SimpleNamespace

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 NEW_LOGIN = (
-    "Log in again and hand the new token to TokenKeeper.adopt(), or to the command "
+    "Log in again and pass the new token to TokenKeeper.adopt(), or to the command "
     "`tokenadapter adopt NAME`."
 )
 """What to do when no credential is left."""
@@ -44,23 +44,23 @@ class TokenError(RequestException):
         return _rebuild, (type(self), self.args, self.__dict__)
 
     def again(self) -> Self:
-        """A copy to raise in one more thread: a traceback belongs to one raising."""
+        """A copy to raise in another thread, since each raise adds to the traceback."""
         twin = copy.copy(self)
         twin.__cause__ = self.__cause__
         return twin
 
 
 class ReauthRequired(TokenError):
-    """No credential is left that could obtain a token: somebody has to log in again.
+    """No usable credential is left: a person has to log in again.
 
-    The record is kept, and every process that shares the store fails the same way at once and
-    without network, until a new token is adopted.
+    The record is kept.  Until a new token is adopted, every process that shares the store raises
+    this error at once, without using the network.
 
     :ivar reason: ``"invalid_grant"`` (the server refused the credential), ``"uncertain_rotation"``
         (the answer to an earlier renewal was lost, and the server refused the old refresh token),
         ``"store_lost"`` (the record is gone and the configured first refresh token was already
-        spent), ``"no_credential"`` (there never was one) or ``"private_copy"`` (a refresh token
-        that may be another process', without a lock between the two).
+        spent), ``"no_credential"`` (there never was one) or ``"private_copy"`` (the refresh token
+        may also belong to another process, and no lock keeps the two apart).
     :ivar error: the server's ``error`` code (RFC 6749 section 5.2), if it sent one.
     """
 
@@ -72,17 +72,17 @@ class ReauthRequired(TokenError):
 
 
 class RefreshTemporarilyFailed(TokenError):
-    """The token endpoint could not be reached or could not answer: later it may.
+    """The token endpoint could not be reached or could not answer; a later attempt may succeed.
 
-    Until ``retry_at`` every process that shares the store fails the same way at once and
-    without network; then one of them tries again.
+    Until ``retry_at`` every process that shares the store raises this error at once, without using
+    the network.  Then one of the processes tries again.
 
     :ivar retry_at: when the next attempt may be made (POSIX timestamp in seconds, by this
         machine's clock), or ``None`` when the next call may try.
     :ivar error: the server's ``error`` code (RFC 6749 section 5.2), if it sent one.
-    :ivar retry_after: for how many seconds the server asked to wait, if it did.
-    :ivar processed: ``False`` if it is certain that the server did not spend what was presented,
-        ``None`` if nobody knows.
+    :ivar retry_after: how many seconds the server asked to wait, if it did.
+    :ivar processed: ``False`` if the server certainly did not spend the credential that was
+        presented, ``None`` if that is unknown.
     """
 
     retry_at: float | None = None
@@ -97,8 +97,8 @@ class RefreshConfigError(TokenError):
     Nothing was overwritten and no refresh token was lost.
 
     :ivar error: the server's ``error`` code (RFC 6749 section 5.2), if it sent one.
-    :ivar is_local: whether the program or its configuration failed by itself, and no server refused
-        anything: then nobody backs off, and the next call tries again.
+    :ivar is_local: whether the program or its configuration failed, and not a server: then there is
+        no backoff, and the next call tries again.
     """
 
     error: str | None = None
@@ -106,15 +106,15 @@ class RefreshConfigError(TokenError):
 
 
 class StoreError(TokenError):
-    """The token store cannot be read, written or trusted.  What it held is left as it was."""
+    """The token store cannot be read, written or trusted.  Its content was left unchanged."""
 
 
 class TokenNotPersisted(StoreError):
-    """A token is good but could not be saved; this process alone can use it."""
+    """A valid token could not be saved; only this process can use it."""
 
 
 class LockTimeout(TokenError):
-    """Another thread or process was still renewing when the time to wait for it ran out."""
+    """Another thread or process was still renewing the token when the time to wait ran out."""
 
 
 class UnsafeTarget(TokenError, ValueError):

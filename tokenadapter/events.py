@@ -1,12 +1,12 @@
-"""What happens to a token, told to ``on_event`` and to the log.
+"""The events in the life of a token, for ``on_event`` and the log.
 
-Every event is a frozen dataclass.  It holds no secret: tokens appear by their fingerprint (the
-first eight hexadecimal digits of the SHA-256).  The same events go to :mod:`logging` under
-``tokenadapter``, each as the sentence that ``str(event)`` gives, at the level that
-``event.level`` names.  It is told in the thread in which it happens.
+Every event is a frozen dataclass.  An event contains no secret: a token appears as its fingerprint
+(the first eight hexadecimal digits of its SHA-256).  Each event is also logged under
+``tokenadapter``, with the text of ``str(event)`` and at the level ``event.level``.  Both happen in
+the thread in which the event happens.
 
-This module is imported when the first event happens, not before: a program whose token is good
-never pays for it.
+This module is imported when the first event happens, so a program whose token is fresh does not
+pay for the import.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Renewed(Event):
 
 @dataclass(frozen=True, slots=True)
 class Found(Event):
-    """Another process had obtained a token: this one uses it too."""
+    """Another process obtained a token, and this process uses it too."""
 
     level: ClassVar[int] = logging.DEBUG
     token: str
@@ -89,7 +89,7 @@ class Found(Event):
 
 @dataclass(frozen=True, slots=True)
 class Adopted(Event):
-    """A token that came from elsewhere was put into the store."""
+    """A token that was obtained elsewhere was saved to the store."""
 
     token: str
     """Its fingerprint."""
@@ -154,7 +154,7 @@ class Replayed(Event):
 
 @dataclass(frozen=True, slots=True)
 class HandedOn(Event):
-    """A refusal was handed on to the caller, for the reason given."""
+    """A refusal was handed on to the caller, for the given reason."""
 
     level: ClassVar[int] = logging.WARNING
     method: str
@@ -169,8 +169,8 @@ class HandedOn(Event):
 
 @dataclass(frozen=True, slots=True)
 class StepUpNeeded(Event):
-    """The API wants more than the token gives, and a renewal would give no more: a greater scope,
-    or a stronger or more recent login (RFC 9470).  The answer was handed on."""
+    """The API requires more than a renewal can give: a wider scope, or a stronger or more recent
+    login (RFC 9470).  The response was handed on."""
 
     level: ClassVar[int] = logging.WARNING
     method: str
@@ -180,34 +180,34 @@ class StepUpNeeded(Event):
     error: str
     """``insufficient_scope`` or ``insufficient_user_authentication``."""
     scope: str | None
-    """The scope that is needed, separated by spaces; cut if it is longer than 200 characters, and
-    ``None`` if it repeats the token.  :func:`~tokenadapter.http.verdicts.step_up` reads the whole
-    scope."""
+    """The required scope, separated by spaces.  A scope of more than 200 characters is cut, and one
+    that repeats the token is replaced by ``None``.  :func:`~tokenadapter.http.verdicts.step_up`
+    returns the full scope."""
     acr_values: str | None
-    """The authentication contexts that would do, separated by spaces, the preferred first; cut and
-    left out likewise."""
+    """The accepted authentication contexts, separated by spaces, the preferred one first; cut or
+    ``None`` like the scope."""
     max_age: int | None
     """The seconds within which the user must have authenticated."""
 
     def __str__(self) -> str:
         wanted = {"scope": self.scope, "acr_values": self.acr_values, "max_age": self.max_age}
-        told = "".join(f", {name} {value!r}" for name, value in wanted.items() if value is not None)
+        details = [f", {name} {value!r}" for name, value in wanted.items() if value is not None]
         return (
-            f"more than a token needed: {self.status} for {self.method} {self.url}: "
-            f"{self.error}{told}"
+            f"step-up needed: {self.status} for {self.method} {self.url}: "
+            f"{self.error}{''.join(details)}"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class OutsidePrefix(Event):
-    """An adapter was given a request outside its prefix, and sent it without a token."""
+    """An adapter sent a request without a token, because the URL is outside its prefix."""
 
     level: ClassVar[int] = logging.WARNING
     prefix: str
     url: str
     """Without its query."""
     host: str | None = None
-    """What the request's ``Host`` header names, if that is what leads out of the prefix."""
+    """The host in the request's ``Host`` header, if only the header is outside the prefix."""
 
     def __str__(self) -> str:
         if self.host is not None:
@@ -220,11 +220,11 @@ class OutsidePrefix(Event):
 
 @dataclass(frozen=True, slots=True)
 class RenewalFailed(Event):
-    """The token could not be renewed; later it may be."""
+    """A renewal failed; a later attempt may succeed."""
 
     level: ClassVar[int] = logging.WARNING
     error: str
-    """The message of the error that callers get once the token has died."""
+    """The message of the error that callers get once the token has expired."""
     retry_at: float | None
     """When the next attempt may be made (POSIX timestamp in seconds)."""
 
@@ -234,7 +234,7 @@ class RenewalFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ReauthNeeded(Event):
-    """No credential is left: somebody has to log in again."""
+    """No usable credential is left: a person has to log in again."""
 
     level: ClassVar[int] = logging.ERROR
     reason: str
@@ -246,9 +246,9 @@ class ReauthNeeded(Event):
 
 @dataclass(frozen=True, slots=True)
 class SaveFailed(Event):
-    """A new token for which a refresh token was spent cannot be saved.
+    """A new token that cost a refresh token could not be saved.
 
-    This process uses it, and goes on trying.
+    This process uses the token and retries the save.
     """
 
     level: ClassVar[int] = logging.CRITICAL
@@ -256,52 +256,49 @@ class SaveFailed(Event):
     """Its fingerprint."""
     error: str
     lost: bool = False
-    """Whether the process ends now, and the token with it."""
+    """Whether the process is ending, so that the token is lost."""
 
     def __str__(self) -> str:
-        now = (
-            "the process ends, and it is lost"
+        outcome = (
+            "this process is ending, and the token is lost"
             if self.lost
-            else "this process uses it and goes on trying"
+            else "this process uses the token and retries the save"
         )
-        return f"token {self.token} is not saved: {self.error}; {now}"
+        return f"token {self.token} could not be saved: {self.error}; {outcome}"
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFailed(Event):
-    """The store cannot be used, and this process does without it: its tokens are in memory only.
+    """The store cannot be used, so this process keeps its tokens in memory only.
 
-    That is told once, of a token for which nothing was spent.
+    Emitted once, and only for tokens that cost no refresh token.
     """
 
     level: ClassVar[int] = logging.WARNING
     error: str
 
     def __str__(self) -> str:
-        return f"the token is kept in memory only: {self.error} (said once)"
+        return f"the token is kept in memory only: {self.error} (logged once)"
 
 
 @dataclass(frozen=True, slots=True)
 class ScopeNarrowed(Event):
-    """The server granted less than the scope that was asked for (RFC 6749 section 3.3).
-
-    That is told once.
-    """
+    """The server granted less than the requested scope (RFC 6749 section 3.3).  Emitted once."""
 
     level: ClassVar[int] = logging.WARNING
     missing: str
-    """What was asked for and not granted, separated by spaces."""
+    """What was requested but not granted, separated by spaces."""
 
     def __str__(self) -> str:
         return (
-            f"the server granted less than was asked for: the token is without the scope "
+            "the server granted less than was requested: the token lacks the scope "
             f"{self.missing!r} (logged once)"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ExtrasDropped(Event):
-    """A token is saved without the other fields of its response: no record could hold them."""
+    """A token is saved without the extra fields of its response: they do not fit into a record."""
 
     level: ClassVar[int] = logging.WARNING
     token: str
@@ -309,17 +306,17 @@ class ExtrasDropped(Event):
 
     def __str__(self) -> str:
         return (
-            f"token {self.token} is saved without the other fields of its response: they are too "
-            "large, too deeply nested, or no JSON"
+            f"token {self.token} is saved without the extra fields of its response: they are too "
+            "large, too deeply nested, or not JSON"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class FirstTokenUnused(Event):
-    """The configured first refresh token is not the one that the stored token began with.
+    """The stored token does not descend from the configured first refresh token.
 
-    What is stored goes before it: ``account=`` says that both are of the same user.  Without it,
-    the stored token is refused.
+    The stored token is used, because ``account=`` says that both belong to the same user.  Without
+    ``account=``, the stored token is refused.
     """
 
     level: ClassVar[int] = logging.WARNING
@@ -327,19 +324,19 @@ class FirstTokenUnused(Event):
 
     def __str__(self) -> str:
         return (
-            f"{self.store} holds a token that did not begin with the configured refresh token: "
-            "the stored one is used. To use the configured one, hand it to TokenKeeper.adopt() or "
-            "`tokenadapter adopt NAME` (logged once)"
+            f"{self.store} holds a token that does not descend from the configured refresh token. "
+            "The stored token is used. To use the configured refresh token, pass it to "
+            "TokenKeeper.adopt() or `tokenadapter adopt NAME` (logged once)"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshCallbackFailed(Event):
-    """``on_refresh`` raised.  Requests go on with the new token all the same."""
+    """``on_refresh`` raised an exception.  Requests use the new token all the same."""
 
     level: ClassVar[int] = logging.ERROR
     error: str
-    """The class of what it raised; the log has the traceback at level DEBUG."""
+    """The class of the exception; its traceback is in the log at level DEBUG."""
 
     def __str__(self) -> str:
         return f"on_refresh raised {self.error} (traceback at DEBUG); the new token is used"

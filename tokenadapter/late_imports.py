@@ -1,15 +1,15 @@
-"""Import late what a program may never need, and never while the process forks.
+"""Import modules late, when they are first needed, and never while the process forks.
 
 While a thread imports a module, the import system locks that module.  A child that is forked in the
 meantime inherits the lock, but not the thread that would release it, and hangs as soon as it needs
 the module.  So threads import late only under a guard, and a fork waits for the guard.
 
-Name a module that is needed late once, at the head of the module that needs it::
+Name such a module once, at the head of the module that needs it::
 
     if TYPE_CHECKING:
-        from tokenadapter import failures
+        from tokenadapter.core import messages
     else:
-        failures = late("tokenadapter.core.messages")
+        messages = late("tokenadapter.core.messages")
 
 The code at module level must not use it: a thread that waits for the guard there would keep the
 importing module locked.  ``tests/imports.py`` finds every import that circumvents the guard.
@@ -30,7 +30,7 @@ __all__ = ["imported", "importing", "late", "load"]
 
 # The most seconds that a fork waits for imports, or an import for a fork: each may need something
 # that the other holds.  On a busy machine, some imports take several seconds.
-_PATIENCE = 30.0
+_GUARD_TIMEOUT = 30.0
 
 
 class late:  # noqa: N801 - callers use it as a function
@@ -57,7 +57,7 @@ class importing:  # noqa: N801 - callers use it as a function
 
     def __enter__(self) -> None:
         self._guard = _guard  # if this thread forks, the child has another one
-        self._has_it = _guard.acquire(timeout=_PATIENCE)
+        self._has_it = _guard.acquire(timeout=_GUARD_TIMEOUT)
         if not _is_first_hook:
             _become_first_hook()
 
@@ -67,7 +67,7 @@ class importing:  # noqa: N801 - callers use it as a function
 
 
 def load(*stand_ins: Any) -> None:
-    """Import what these stand for.
+    """Import the modules of these stand-ins.
 
     :raises ImportError: if one of them is not installed.
     """
@@ -86,7 +86,7 @@ def imported(name: str) -> Any:
 
 
 def _before_fork() -> None:
-    _guard.acquire(timeout=_PATIENCE)
+    _guard.acquire(timeout=_GUARD_TIMEOUT)
 
 
 def _after_fork() -> None:

@@ -1,4 +1,4 @@
-"""Which process holds a lock or awaits an answer, and whether that process has died.
+"""Names of processes that hold a lock or wait for an answer, and whether such a process has died.
 
 A process names itself ``host:process:start:namespace:boot``.  The host is for people.  A waiter can
 look for the process only if boot and namespace are its own.  The start time tells the named process
@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["described", "has_died", "is_elsewhere", "this_process"]
+__all__ = ["display_name", "has_died", "is_elsewhere", "this_process"]
 
 # By process ID: a forked child inherits this, and needs a name of its own.
-_NAMES: dict[int, str] = {}
+_NAMES_BY_PID: dict[int, str] = {}
 
 
 def this_process() -> str:
     """The name of this process, which no other process has."""
     pid = os.getpid()
-    name = _NAMES.get(pid)
+    name = _NAMES_BY_PID.get(pid)
     if name is None:
         namespace = _namespace()
         start = (namespace and _start_of(str(pid))) or os.urandom(6).hex()
-        name = _NAMES[pid] = f"{_host()}:{pid}:{start}:{namespace}:{_boot()}"
+        name = _NAMES_BY_PID[pid] = f"{_host()}:{pid}:{start}:{namespace}:{_boot()}"
     return name
 
 
@@ -51,8 +51,8 @@ def is_elsewhere(name: str) -> bool:
     return theirs[4] != ours[4] and theirs[0] != ours[0]
 
 
-def described(name: str) -> str:
-    """The process *name*, for people."""
+def display_name(name: str) -> str:
+    """The process *name* as messages show it."""
     parts = _parts(name)
     return name if parts is None else f"process {parts[1]} on {parts[0]}"
 

@@ -1,12 +1,12 @@
-"""What the keeper asks of a token source and of a token store.
+"""The interfaces of token sources and token stores.
 
-A *token source* obtains tokens.  The simplest is a function of the previous token.  A *grant* is
-a source that tells beforehand what it is about to present, so that the keeper can see to it that
-nothing is presented twice and that nothing that was refused is tried again.
+A *token source* obtains tokens.  The simplest one is a function of the previous token.  A *grant*
+is a source that names the credentials that it can present, so that the keeper can make sure that no
+credential is presented twice or after a refusal.
 
-A *token store* is where the token lives: one slot, shared by all who name it.  It stores,
-compares and locks, and decides nothing.  What it holds is a *document*, a JSON object that means
-nothing to it, beside a *tag* that is replaced with each write.
+A *token store* keeps the token: one slot, shared by all processes that use it.  It stores, compares
+and locks, and makes no decisions.  The slot holds a *document*, a JSON object that the store does
+not interpret, and a *tag* that is replaced with each write.
 """
 
 from __future__ import annotations
@@ -31,145 +31,144 @@ __all__ = [
 ]
 
 Answer: TypeAlias = Token | Mapping[str, Any] | str
-"""What a source may return: a token, a token response (RFC 6749 section 5.1), or the bare text of
-an access token."""
+"""The result of a source: a token, a token response (RFC 6749 section 5.1), or an access token as
+text."""
 
 TokenSource: TypeAlias = Callable[[Token | None], Answer]
-"""A function from the previous token, if there is one, to the next."""
+"""A function of the previous token, if there is one, that returns the next."""
 
 
 @runtime_checkable
 class Grant(Protocol):
-    """A token source that says what it presents.
+    """A token source that names what it presents.
 
-    One that imports what it needs late may have a method ``load()`` besides that does so: it is
-    called in good time, and not while the process forks.
+    A grant that imports modules late may have a method ``load()`` that imports them.  It is called
+    before they are needed, and not while the process forks.
     """
 
     @property
     def owner(self) -> Mapping[str, str]:
-        """Whose tokens these are: ``endpoint``, ``client``, ``user``, as far as they are known.
-        A record that names another is refused."""
+        """The owner of the tokens: ``endpoint``, ``client``, ``user``, as far as known.  A record
+        with another owner is refused."""
 
     @property
     def requested(self) -> Mapping[str, str]:
-        """What is asked for: ``scope``, ``resource``, ``audience``, ..., as far as given."""
+        """The requested ``scope``, ``resource``, ``audience``, ..., as far as given."""
 
     @property
     def client_credential(self) -> str:
-        """What authenticates the client, hashed to tell for whom a hold is meant."""
+        """The secret that authenticates the client.  Its hash limits a backoff to this client."""
 
     @property
     def deadline(self) -> float:
-        """Within how many seconds :meth:`fetch` ends, whatever the server does."""
+        """The seconds within which :meth:`fetch` ends, whatever the server does."""
 
     @property
     def grace(self) -> float:
-        """For how many seconds the server takes a rotated refresh token once more; 0 if it does
-        not, or nobody knows."""
+        """The seconds for which the server accepts a rotated refresh token again; 0 if it does not,
+        or if that is unknown."""
 
     @property
     def urls(self) -> Sequence[str]:
-        """The URLs that the grant itself asks, which never get a token."""
+        """The URLs that the grant itself requests, which never get a token."""
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
-        """What could be presented now, the most welcome first."""
+        """The credentials that could be presented now, in order of preference."""
 
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:
         """Present *credential*, once.
 
         :raises ReauthRequired: if the server refused the credential.
-        :raises RefreshConfigError: if the request was refused for another reason than that.
-        :raises RefreshTemporarilyFailed: if there was no answer, or none that says either.
-            With ``processed=False`` it is certain that the credential was not spent.
+        :raises RefreshConfigError: if the server refused the request for another reason.
+        :raises RefreshTemporarilyFailed: if there was no answer, or an inconclusive one.
+            With ``processed=False`` the credential was certainly not spent.
         """
 
 
 class Spender(Protocol):
-    """What a :class:`Grant` may say besides: whether it spends anything.  Without this, it may."""
+    """An optional part of a :class:`Grant`: whether it spends credentials.  By default it may."""
 
     @property
     def spends(self) -> bool:
-        """``False`` if none of its credentials is ever ``single_use``: then no end of a process has
-        to wait for a renewal."""
+        """``False`` if none of its credentials is ever ``single_use``, so that an ending process
+        need not wait for a renewal."""
 
 
 class Seeded(Protocol):
-    """What a :class:`Grant` may say besides, if it is configured with a first refresh token."""
+    """An optional part of a :class:`Grant` that is configured with a first refresh token."""
 
     def seeds(self) -> Iterator[str]:
-        """What identifies the configured first refresh token: itself, or the place where it is
-        kept.  What costs least to find out comes first.
+        """What identifies the configured first refresh token: the token itself, or the place where
+        it is kept.  The cheapest to compute comes first.
 
-        Two users of one client may share a slot by mistake.  A record remembers which of these it
-        began with, as hashes, and a program with another one is refused.
+        Two users of one client may share a slot by mistake.  A record contains hashes of the seeds
+        that its grant began with, and a program with other seeds is refused.
         """
 
 
 class StoreLock(Protocol):
-    """The right to renew, for one holder at a time.  Made anew for each attempt, and taken,
-    confirmed and released by one thread.
+    """The right to renew, for one holder at a time.  A new object is used for each attempt, and one
+    thread acquires, confirms and releases it.
 
-    One that may lapse while its holder lives may have a method ``is_certain()`` besides: whether it
-    cannot have lapsed yet, without asking the store.  It is asked just before a refresh token is
-    sent for which the server declares a grace.
+    A lock that may lapse while its holder lives may have a method ``is_certain()``: whether the
+    lock certainly has not lapsed, without asking the store.  It is called right before a refresh
+    token with a declared grace is sent.
 
-    Like a :class:`Grant`, it may have a method ``load()``.
+    Like a :class:`Grant`, a lock may have a method ``load()``.
     """
 
     def acquire(self, hold_for: float) -> bool:
         """Take the lock now, or return ``False`` at once.
 
-        :param hold_for: seconds after which the holder has given up of itself, unless it confirms:
-            a store whose lock is a lease keeps it alive for no longer than that.
-        :raises StoreError: if the lock cannot be had for another reason than a holder.
+        :param hold_for: seconds after which the holder gives up, unless it confirms.  A store whose
+            lock is a lease keeps the lease alive for no longer than that.
+        :raises StoreError: if the lock cannot be taken for another reason than a holder.
         """
 
     def confirm(self) -> bool:
-        """Whether the lock is still held, asked of the store itself; if so, *hold_for* begins
-        anew."""
+        """Whether the store says that the lock is still held.  If so, *hold_for* starts again."""
 
     def release(self) -> None:
-        """Let others take it.  Never raises; never frees a lock that others hold by now."""
+        """Release the lock.  Never raises, and never releases the lock of another holder."""
 
 
 class TokenStore(Protocol):
     """One slot for one document.
 
-    A store whose lock is a lease has an attribute ``lease`` besides: for how many seconds the lock
-    outlives a holder that died.  It has to be shorter than the grant's ``grace``, if there is one.
+    A store whose lock is a lease has an attribute ``lease``: the seconds for which the lock
+    outlives a holder that died.  They must be fewer than the grant's ``grace``, if there is one.
 
-    A store whose lock ends with its holder, and no sooner, because the kernel keeps it, has an
-    attribute ``lock_ends_with_holder`` that is true.  Of any other lock, a holder that was stopped
-    may go on after others have taken it: so what its intent says is believed for a while.
+    A store whose lock ends exactly with its holder, because the kernel keeps it, has a true
+    attribute ``lock_ends_with_holder``.  With any other lock, a holder that was stopped may
+    continue after another process has taken the lock, so its intent is respected for a while.
 
-    A store that can tell for much less than a :meth:`load` whether it was written has a method
-    ``glimpse()`` besides, for those who wait for that: what it returns differs then; ``None`` if it
-    cannot tell.
+    A store that can detect a write much more cheaply than by :meth:`load` may have a method
+    ``glimpse()`` for waiting processes.  Its result changes with each write; ``None`` means
+    unknown.
 
-    One that has such and keeps many processes of one machine apart may have a method ``claim()``
-    as well.  It says that the caller is about to renew what the slot holds now, for much less than
-    the lock takes, and returns a context manager, for as long as that lasts; or ``None`` if another
-    process has said so and is alive, or has the lock.  A claim keeps nobody from anything: those
-    who find one wait for a while before they try the lock.  They look at the slot again and again,
-    so a keeper refuses (:class:`TypeError`) a store that has ``claim()`` without ``glimpse()``.
+    A store with ``glimpse()`` may also have a method ``reserve()``.  It announces, much more
+    cheaply than the lock, that the caller is about to renew the current content.  It returns a
+    context manager for the duration of the renewal, or ``None`` if another living process has a
+    reservation or the lock.  A reservation excludes no one: a process that finds one waits for a
+    while before it tries the lock.  It reads the slot repeatedly meanwhile, so a keeper refuses
+    (:class:`TypeError`) a store that has ``reserve()`` without ``glimpse()``.
     """
 
     @property
     def is_copy(self) -> bool:
-        """Whether what it holds is another process' too, with no lock between the two: it was
-        copied from that process, by a fork or by pickle, or both use one place.  A store that
-        processes share never is."""
+        """Whether another process has the same content without a common lock: because the store was
+        copied by a fork or by pickle, or because both use one place.  ``False`` for a store that
+        processes share."""
 
     @property
     def poll(self) -> tuple[float, float]:
-        """How often a waiter may look: seconds between the first two looks, and at most."""
+        """The first and the longest pause of a waiting process between two reads, in seconds."""
 
     def load(self) -> Snapshot:
-        """What the slot holds now, without any lock.
+        """Read the slot, without any lock.
 
-        A slot whose content cannot be read back (torn, or written by something else) counts as
-        empty; the content is put aside by the next :meth:`save`, never overwritten.
+        A slot with unreadable content (torn, or written by another program) counts as empty.  The
+        next :meth:`save` moves that content aside and never overwrites it.
 
         :raises StoreError: if the store cannot be read.
         """
@@ -179,17 +178,17 @@ class TokenStore(Protocol):
     ) -> bool:
         """Replace the document and its tag if the slot's tag is still *expected*.
 
-        A slot whose tag is *tag* already is written again: a write whose answer was lost is
-        repeated with the same tag.  When it returns ``True`` the write is durable: it survives a
-        crash right after.
+        A slot whose tag is already *tag* is written again: a write whose answer was lost is
+        repeated with the same tag.  On ``True`` the write is durable: it survives an immediate
+        crash.
 
-        :param ttl: seconds after which the document is worth nothing; ``None``: keep it.
-        :returns: ``False``, and nothing was written, if the tag has moved on.
-        :raises StoreError: if it cannot be written, or nobody knows whether it was.
+        :param ttl: seconds after which the document may be dropped; ``None``: keep it.
+        :returns: ``False``, and nothing was written, if the slot has another tag.
+        :raises StoreError: if the document cannot be written, or if that is unknown.
         """
 
     def prepare(self) -> None:
-        """Do beforehand whatever could keep the next :meth:`save` from succeeding.
+        """Do in advance whatever could make the next :meth:`save` fail.
 
         :raises StoreError: if a save would fail now.
         """
@@ -198,14 +197,15 @@ class TokenStore(Protocol):
         """A lock on this slot, not yet taken."""
 
     def remember_spent(self, note: str, *, for_good: bool) -> None:
-        """Remember *note* even if the slot is emptied, where the store has a place for that.
+        """Remember the hash *note*, even if the slot is emptied, if the store has a place for that.
 
-        :param for_good: else it may be forgotten when some dozens have come after it.
-        :raises StoreError: if the place cannot be written.
+        :param for_good: whether to remember the hash for ever; otherwise the store may forget it
+            after some dozens of others.
+        :raises StoreError: if the hash cannot be written.
         """
 
     def was_spent(self, note: str) -> bool:
-        """Whether *note* is remembered.
+        """Whether the hash *note* is remembered.
 
-        :raises StoreError: if the place cannot be read.
+        :raises StoreError: if the hashes cannot be read.
         """

@@ -1,4 +1,4 @@
-"""Arguments that were misspelt or are of another kind: what was given, and what was meant."""
+"""Helpful errors for misspelt arguments and arguments of the wrong type."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ANY_NUMBER = 0x04
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A question after the valid name that was meant, or ``""`` if none is near."""
+    """`` Did you mean ...?`` with the closest valid name, or ``""`` if none is close."""
     found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
     return f" Did you mean {found[0]!r}?" if found else ""
 
@@ -28,8 +28,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 def check_names(called: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Check the names of keyword arguments.
 
-    :param called: the class or function that they were given to, as its caller knows it.
-    :raises TypeError: if one is not among *known*; the error names the closest one that is.
+    :param called: the name of the class or function that was called.
+    :raises TypeError: if a name is not in *known*; the error names the closest one that is.
     """
     valid = set(known)
     for name in given:
@@ -38,8 +38,8 @@ def check_names(called: str, given: Iterable[str], known: Iterable[str]) -> None
 
 
 def takes_argument(function: Callable[..., Any]) -> bool:
-    """Whether a function can be called with one argument, unless it certainly cannot."""
-    # A method, or an object with the method __call__, is given itself first.
+    """Whether a function takes an argument; ``True`` if that cannot be determined."""
+    # For a method, or an object with a method __call__, the first argument is implied.
     method = getattr(function, "__func__", None)
     if method is None and not hasattr(function, "__code__"):
         method = getattr(getattr(function, "__call__", None), "__func__", None)  # noqa: B004
@@ -49,7 +49,7 @@ def takes_argument(function: Callable[..., Any]) -> bool:
 
 
 def kind_of(value: object) -> str:
-    """What *value* is, in words; its content may be a secret, and is not shown."""
+    """The type of *value*, in words.  The content may be a secret and is not shown."""
     if isinstance(value, type):
         return f"the class {value.__name__}: pass an instance, {value.__name__}(...)"
     if isinstance(value, type(sys)):

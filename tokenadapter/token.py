@@ -1,7 +1,7 @@
-"""The value: an access token, what came with it, and when it dies.
+"""The value :class:`Token`: an access token, its expiry, and the rest of the token response.
 
-A :class:`Token` is frozen.  It is made from a token response (RFC 6749 section 5.1), and goes to
-and from JSON.  Its secrets are in no ``repr``: people see its fingerprint.
+A token is frozen.  It is made from a token response (RFC 6749 section 5.1), and is converted to and
+from JSON.  Its ``repr`` contains no secrets, only the fingerprint.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ else:
 
 __all__ = ["Token", "fingerprint", "header_value"]
 
-# A lifetime beyond this is a mistake (a date, milliseconds) or means "for ever": either way
-# it says nothing about when the token dies.
-_LONGEST = 10 * 365 * 86_400.0
+# A longer lifetime is a mistake (a date, milliseconds) or means "for ever".  Either way it does not
+# say when the token expires.
+_LONGEST_LIFETIME = 10 * 365 * 86_400.0
 # A number beyond this (as a timestamp, the year 5138) does not count seconds but milliseconds.
-_FURTHEST = 1e11
+_LATEST_TIMESTAMP = 1e11
 
-# A secret of fewer characters stands in other texts by chance.
-_NO_CHANCE = 8
+# A shorter secret may occur in other texts by chance.
+_SHORTEST_SECRET = 8
 
-# What a token response says of the token itself; all else is an extra.
-_KNOWN = frozenset(
+# The fields of a token response that describe the token itself; all others are extras.
+_FIELDS = frozenset(
     {
         "access_token",
         "token_type",
@@ -47,15 +47,15 @@ _KNOWN = frozenset(
 
 
 def fingerprint(secret: str) -> str:
-    """The first 8 hexadecimal digits of the SHA-256 of *secret*: enough to tell two apart."""
+    """The first 8 hexadecimal digits of the SHA-256 of *secret*: enough to distinguish two."""
     return hashlib.sha256(secret.encode()).hexdigest()[:8]
 
 
 def header_value(access_token: str, scheme: str) -> str:
-    """What stands in the header that carries an access token.
+    """The value of the header that carries an access token.
 
-    :param scheme: what stands before it, such as ``Bearer`` (RFC 6750 section 2.1), or ``""``.  A
-        function may have returned it with the token.
+    :param scheme: the prefix of the value, such as ``Bearer`` (RFC 6750 section 2.1), or ``""``.
+        It is not repeated if *access_token* already begins with it.
     """
     first, _, rest = access_token.partition(" ")
     if scheme and rest and first.lower() == scheme.lower():
@@ -65,23 +65,23 @@ def header_value(access_token: str, scheme: str) -> str:
 
 @final
 class Token:
-    """An access token and what belongs to it.
+    """An access token, its expiry, and the rest of the token response.
 
     :param access_token: the secret that requests carry (RFC 6749 section 1.4).
-    :param token_type: how it is used (RFC 6749 section 7.1); ``Bearer`` unless told otherwise.
-    :param issued_at: when its lifetime began: a POSIX timestamp in seconds, taken before the
-        token request was sent; now, unless given.
-    :param expires_at: when it dies (POSIX timestamp in seconds).  Where it is ``None``, the
-        ``exp`` claim of an access token that is a JWT (RFC 7519 section 4.1.4) stands in,
-        unverified: it only tells when to renew.  Where there is none either, the token is trusted
+    :param token_type: how the token is used (RFC 6749 section 7.1); ``Bearer`` by default.
+    :param issued_at: when the lifetime began: a POSIX timestamp in seconds, taken before the token
+        request was sent; by default now.
+    :param expires_at: when the token expires (POSIX timestamp in seconds).  ``None`` stands for the
+        ``exp`` claim of an access token that is a JWT (RFC 7519 section 4.1.4).  The claim is not
+        verified, because it only determines when to renew.  Without such a claim, the token is used
         until the API refuses it.
-    :param refresh_token: obtains the next one (RFC 6749 section 1.5).
-    :param scope: what was granted, separated by spaces (RFC 6749 section 3.3).
-    :param extras: everything else that the token response held, as JSON values.
+    :param refresh_token: obtains the next token (RFC 6749 section 1.5).
+    :param scope: the granted scope, separated by spaces (RFC 6749 section 3.3).
+    :param extras: the other fields of the token response, as JSON values.
     :raises TypeError: if a field has the wrong type.
     :raises ValueError: if a secret is not printable ASCII (RFC 6749 appendix A.12 and A.17), the
-        access token is empty or begins or ends with a space, or a time is no POSIX timestamp in
-        seconds.
+        access token is empty or begins or ends with a space, or a time is not a POSIX timestamp
+        in seconds.
     """
 
     __slots__ = (
@@ -129,7 +129,7 @@ class Token:
             expires_at = _jwt_expiry(access_token, issued_at)
         else:
             expires_at = _checked_time("expires_at", expires_at)
-        others = {key: value for key, value in (extras or {}).items() if key not in _KNOWN}
+        others = {key: value for key, value in (extras or {}).items() if key not in _FIELDS}
         put = object.__setattr__
         put(self, "access_token", access_token)
         put(self, "token_type", token_type or "Bearer")
@@ -143,27 +143,28 @@ class Token:
     def from_response(cls, response: Mapping[str, Any], *, requested_at: float) -> Token:
         """Read a token response (RFC 6749 section 5.1).
 
-        ``expires_in`` may be a number or a numeric text; zero, less, or more than ten years count
-        as missing.  So does every optional field of another type than the RFC's: the answer may
-        have cost a refresh token, and a token that is good must not be lost for a detail.
+        ``expires_in`` may be a number or a numeric text.  Zero, a negative number, or more than ten
+        years count as missing, and so does every optional field of the wrong type: the response may
+        have cost a refresh token, and a valid token must not be lost for a detail.
 
         :param response: the decoded JSON object.
-        :param requested_at: when the request was about to be sent (POSIX timestamp in seconds):
-            counted from there, a token is never believed to live longer than it does.
+        :param requested_at: when the request was about to be sent (POSIX timestamp in seconds).
+            The lifetime counts from then, so it is never overestimated.
         :raises ValueError: if there is no usable ``access_token``.
         """
         lifetime = _seconds(response.get("expires_in"))
-        if lifetime is not None and 0 < lifetime <= _LONGEST:
+        if lifetime is not None and 0 < lifetime <= _LONGEST_LIFETIME:
             return cls._read(response, requested_at, requested_at + lifetime)
         return cls._read(response, requested_at, None)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, now: float | None = None) -> Token:
-        """The reverse of :meth:`to_dict`; also reads what other libraries keep.
+        """The reverse of :meth:`to_dict`; also reads the format of other libraries.
 
-        Without ``expires_at`` and ``issued_at`` it is a token response that was received just now.
+        Without ``expires_at`` and ``issued_at``, *data* counts as a token response that was
+        received at the time *now*.
 
-        :param now: what *just now* means (POSIX timestamp in seconds), if not the present.
+        :param now: a POSIX timestamp in seconds; by default the current time.
         :raises ValueError: if there is no usable ``access_token``.
         """
         now = time.time() if now is None else now
@@ -196,8 +197,8 @@ class Token:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain, JSON-ready ``dict``: the keys of a token response and ``expires_at``,
-        ``issued_at``.  It holds the secrets.
+        """A ``dict`` for JSON, with the keys of a token response and ``expires_at`` and
+        ``issued_at``.  It contains the secrets.
         """
         data: dict[str, Any] = dict(self.extras)
         data["access_token"] = self.access_token
@@ -219,18 +220,18 @@ class Token:
 
     @property
     def lifetime(self) -> float | None:
-        """Seconds from issue to expiry, or ``None`` if nobody said."""
+        """Seconds from issue to expiry, or ``None`` if unknown."""
         return None if self.expires_at is None else self.expires_at - self.issued_at
 
     @property
     def is_bearer(self) -> bool:
-        """Whether it is sent as a bearer token (RFC 6750); the case of a type does not matter
+        """Whether the token is sent as a bearer token (RFC 6750).  The type is case-insensitive
         (RFC 6749 section 5.1)."""
         return self.token_type.lower() == "bearer"
 
     @property
     def shown_type(self) -> str:
-        """The type, fit for a message: it is what the server says.
+        """The type as messages show it, since it comes from the server.
 
         :meta private:
         """
@@ -239,14 +240,13 @@ class Token:
 
     @property
     def fingerprint(self) -> str:
-        """Eight hexadecimal digits that tell this access token from others, for logs."""
+        """Eight hexadecimal digits that identify this access token in logs."""
         return fingerprint(self.access_token)
 
     def is_same(self, other: Token | None) -> bool:
         """Whether *other* is the same issue of the same access token.
 
-        Some servers answer with the very token that they issued before: then the time of issue
-        tells the two apart.
+        Some servers return the same token again.  Then the time of issue makes the difference.
         """
         return (
             other is not None
@@ -280,10 +280,10 @@ class Token:
         return f"<Token {' '.join(parts)}>"
 
     def _shown(self, text: str, limit: int) -> str:
-        """*text*, which a server said, if it does not repeat a secret."""
+        """*text*, which comes from a server, unless it repeats a secret."""
         folded = text.casefold()
         for secret in (self.access_token, self.refresh_token or ""):
-            if len(secret) >= _NO_CHANCE and secret.casefold() in folded:
+            if len(secret) >= _SHORTEST_SECRET and secret.casefold() in folded:
                 return "(withheld)"
         return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
@@ -296,14 +296,16 @@ def _check_text(name: str, value: object) -> None:
 def _check_secret(name: str, value: str) -> None:
     _check_text(name, value)
     if not (value.isascii() and value.isprintable()):
-        raise ValueError(f"{name} holds more than printable ASCII, perhaps a line end")
+        raise ValueError(
+            f"{name} contains characters other than printable ASCII, perhaps a line break"
+        )
 
 
 def _checked_time(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not abs(value) < _FURTHEST:
-        raise ValueError(f"{name} is no POSIX timestamp in seconds")
+    if not abs(value) < _LATEST_TIMESTAMP:
+        raise ValueError(f"{name} is not a POSIX timestamp in seconds")
     return float(value)
 
 
@@ -312,25 +314,25 @@ def _text(value: object) -> str | None:
 
 
 def _seconds(value: object) -> float | None:
-    """A number of seconds, or ``None`` for whatever is not one."""
+    """A number of seconds, or ``None`` for any other value."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
         seconds = float(value)
     except (ValueError, OverflowError):
         return None
-    return seconds if abs(seconds) < _FURTHEST else None
+    return seconds if abs(seconds) < _LATEST_TIMESTAMP else None
 
 
 def _scope(value: object) -> str | None:
-    # A list is not what the RFC says, but what some servers send.
+    # Some servers send a list, against the RFC.
     if isinstance(value, (list, tuple)):
         return " ".join(item for item in value if isinstance(item, str))
     return _text(value)
 
 
 def _jwt_expiry(access_token: str, requested_at: float) -> float | None:
-    """When a JWT says that it expires, by the clock that *requested_at* was read from."""
+    """When a JWT expires, by the clock of *requested_at*."""
     parts = access_token.split(".")
     if len(parts) != 3:
         return None
@@ -344,9 +346,10 @@ def _jwt_expiry(access_token: str, requested_at: float) -> float | None:
     if expires_at is None:
         return None
     if expires_at <= requested_at:
-        # Nobody issues a dead token: our clock is ahead.  The JWT's own lifetime is still true.
+        # No server issues an expired token, so our clock is ahead.  The JWT's lifetime is still
+        # true.
         issued_at = _seconds(claims.get("iat"))
         if issued_at is None or issued_at >= expires_at:
             return None
         expires_at = requested_at + expires_at - issued_at
-    return expires_at if expires_at - requested_at <= _LONGEST else None
+    return expires_at if expires_at - requested_at <= _LONGEST_LIFETIME else None

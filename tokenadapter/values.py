@@ -1,6 +1,7 @@
-"""What the keeper and its sources and stores hand each other.
+"""The values that the keeper exchanges with its sources and stores.
 
-Apart from the protocols, which only people and type checkers read: a start does without them.
+They are apart from the protocols, which only people and type checkers read, so that a program does
+not import those when it starts.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ Document: TypeAlias = dict[str, Any]
 class Value:
     """The base of a class whose annotated names are its fields, in their order.
 
-    What is assigned to a name is its default.  The methods are called as those of a NamedTuple::
+    A value that is assigned to a name is its default.  The methods have the names of those of a
+    NamedTuple::
 
         class Point(Value):
             x: float
@@ -54,7 +56,7 @@ class Value:
         return type(self)(**{**vars(self), **changes})
 
     def _asdict(self) -> dict[str, Any]:
-        """The fields and what they hold."""
+        """The fields and their values."""
         return {name: getattr(self, name) for name in type(self).__annotations__}
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -75,14 +77,14 @@ class Value:
 
 
 def always() -> bool:
-    """Nothing stands in the way."""
+    """Return ``True``."""
     return True
 
 
 def parameters(kind: type) -> set[str] | None:
-    """The names that the constructor of *kind* takes; ``None`` if they cannot be told.
+    """The parameter names of the constructor of *kind*; ``None`` if they are unknown.
 
-    A constructor that takes any name is expected to pass them on to the one of its base class.
+    A constructor that takes ``**kwargs`` is assumed to pass them to the one of its base class.
     """
     names: set[str] = set()
     for base in kind.__mro__:
@@ -101,39 +103,40 @@ class Credential(Value):
     """Something that a grant can present to obtain a token."""
 
     kind: str
-    """What it is, for people; only ``refresh_token`` has a meaning besides: such a one goes on
-    being the refresh token if the answer brings no new one (RFC 6749 section 6)."""
+    """What it is, for messages.  Only ``refresh_token`` affects behaviour: the presented refresh
+    token stays in use if the response contains no new one (RFC 6749 section 6)."""
     secret: str
-    """What is presented.  It is only ever compared by its hash."""
+    """The secret to present.  It is compared only by its hash."""
     single_use: bool = False
     """Whether presenting it may spend it, as a rotated refresh token is (RFC 9700 section
-    4.14.2): it is never presented again but after an answer that was lost."""
+    4.14.2).  It is presented again only if an answer may have been lost."""
     first: bool = False
-    """Whether it comes from the configuration and starts a grant, rather than from the record."""
+    """Whether it starts a grant, because it comes from the configuration and not from the
+    record."""
     refusal_is_final: bool = False
-    """Whether it is not presented again once it was refused: a refresh token that is dead, or a
-    password, since retries lock accounts.  Other refusals are tried again after a while."""
+    """Whether it is never presented again after a refusal: a refresh token, or a password, since
+    retries may lock the account.  Other credentials are retried after a backoff."""
     opaque: bool = False
-    """Whether nobody can tell what is presented, as by a plain function: if it brings a refresh
-    token, it counts as having spent one, and is not presented again without that."""
+    """Whether the credential is unknown, as that of a plain function.  If it brings a refresh
+    token, it counts as spent, and is not presented again without that refresh token."""
     may_be_sent: Callable[[], bool] = staticmethod(always)
-    """Asked in the last moment before its request is sent: if that gives ``False``, it must not be
-    sent any more, since another process may have presented it."""
+    """Called right before the request is sent.  On ``False`` the request must not be sent, since
+    another process may have presented the credential."""
 
     adopted: bool = False
-    """Whether somebody hands it in: what it brings replaces whatever is stored."""
+    """Whether it was passed to ``adopt()``, so that its token replaces the stored one."""
 
     def __repr__(self) -> str:
         return f"<Credential {self.kind}>"
 
 
 class Snapshot(Value):
-    """What a store held at one moment."""
+    """The content of a store at one moment."""
 
     document: Document | None
     """``None`` if the slot is empty."""
     tag: str | None
-    """Which write this is; ``None`` if the slot is empty."""
+    """Identifies the write; ``None`` if the slot is empty."""
     now: float
     """The time by the store's clock (POSIX timestamp in seconds)."""
 
@@ -149,8 +152,8 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str, limit: int) -> str:
-    """A text that somebody else may have written, as messages and logs show it: on one line, with
-    escapes for what does not print, and cut to *limit* characters."""
+    """A foreign text for messages and logs: on one line, with escapes for characters that do not
+    print, and cut to *limit* characters."""
     shown = printable(text[: limit + 1])
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
@@ -158,24 +161,24 @@ def one_line(text: str, limit: int) -> str:
 def checked_store(name: str, store: T) -> T:
     """*store* itself.
 
-    :param name: what it was given as.
-    :raises TypeError: if it is no store, or lacks what another of its methods needs.
+    :param name: the name of the argument.
+    :raises TypeError: if it is not a store, or lacks a method that another of its methods requires.
     """
     methods = ("load", "save", "lock")
     if isinstance(store, type):
         raise TypeError(
-            f"{name} is a store such as FileStore('~/token.json'), not the class "
+            f"{name} must be a store such as FileStore('~/token.json'), not the class "
             f"{store.__name__}: call the class"
         )
     if not all(callable(getattr(store, method, None)) for method in methods):
-        # Not what it is: bytes may be a URL with a password.
+        # Without its value: bytes may be a URL with a password.
         raise TypeError(
-            f"{name} is a store such as FileStore('~/token.json'), not {type(store).__name__}"
+            f"{name} must be a store such as FileStore('~/token.json'), not {type(store).__name__}"
         )
     if hasattr(store, "reserve") and not hasattr(store, "glimpse"):
         raise TypeError(
-            f"{type(store).__name__} has claim() but no glimpse(): processes that wait for a claim "
-            "would load the whole record at each look. Add a method glimpse() that tells at little "
-            "cost whether the slot was written, or remove claim()."
+            f"{type(store).__name__} has reserve() but no glimpse(): processes that wait for a "
+            "reservation would load the whole record at each look. Add a method glimpse() that "
+            "cheaply detects whether the slot was written, or remove reserve()."
         )
     return store

@@ -143,7 +143,7 @@ def test_an_older_refresh_token_of_the_same_grant_is_not_presented(
     say(first)  # type: ignore[operator]
     code, _, err = command("adopt", "billing")
     assert (code, rotating.stats.reuse_detections) == (3, 0)
-    assert "was spent by an earlier renewal" in err
+    assert "was already spent by an earlier renewal" in err
     assert command("refresh", "billing")[0] == 0
 
 
@@ -156,7 +156,7 @@ def test_a_spent_refresh_token_is_refused(
     say(json.dumps(first))  # type: ignore[operator]
     code, _, err = command("adopt", "billing")
     assert code == 3
-    assert "was spent by an earlier renewal" in err
+    assert "was already spent by an earlier renewal" in err
     assert stored() != first
 
 

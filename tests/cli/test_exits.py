@@ -136,7 +136,7 @@ def test_debug_shows_the_traceback_of_a_function(place: Path, server: TokenServe
     for flag in ([], ["--verbose"]):
         code, _, err = spawn("header", "billing", *flag, env=env)
         assert code == 3
-        assert err.count("The token source has a mistake in its code") == 1
+        assert err.count("The token source has a bug") == 1
         assert "Traceback" not in err
     code, _, err = spawn("header", "billing", "--debug", env=env)
     assert code == 3

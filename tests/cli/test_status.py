@@ -231,7 +231,7 @@ def test_a_record_of_a_later_format_is_left_alone(command: Command, profile: Pat
     told = state(command)
     assert told["state"] == "unusable"
     assert (
-        "The record in the store cannot be used: a later version wrote it, for readers of format 99"
+        "cannot be used: a newer version wrote it, and reading it requires format 99"
         in told["failure"]["cause"]
     )  # type: ignore[index]
 

@@ -252,7 +252,7 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         START + "[billing.verdict]\nstatus = 4\n" + SOURCE,
         3,
         "billing.verdict",
-        "4 is no HTTP status",
+        "4 is not an HTTP status",
     ),
     "an unknown key of a verdict": (
         START + "[billing.verdict]\nstat = 419\n" + SOURCE,

@@ -1,4 +1,4 @@
-"""Who decides what a schedule leaves open: dice, or an enumeration."""
+"""The open decisions of a schedule: random, or enumerated."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ T = TypeVar("T")
 
 
 class Choices(Protocol):
-    """Decides who goes on, and what breaks."""
+    """Decides which thread continues, and what fails."""
 
     def pick(self, options: int) -> int:
         """Which of so many threads goes on; number 0 is the one that ran last, if it can."""
 
     def chance(self, probability: float) -> bool:
-        """Whether something happens."""
+        """Whether an event happens."""
 
     def between(self, low: float, high: float) -> float:
-        """How much."""
+        """A number from a range."""
 
     def one_of(self, things: Sequence[T]) -> T:
-        """Which."""
+        """One of several."""
 
     def clock_reads(self) -> int:
-        """After how many looks at a clock another thread may go on."""
+        """After how many clock reads another thread may continue."""
 
 
 class Dice:
@@ -84,7 +84,7 @@ class Enumeration:
             self.path[-1] += 1
 
     def rewind(self) -> None:
-        """Take the same decisions once more."""
+        """Make the same decisions again."""
         self._depth = 0
         self._detours_left = self._detours
         self._disturbances_left = self._disturbances

@@ -1,4 +1,4 @@
-"""What users may complain of: every error needs a cause, and one that is still there."""
+"""The complaints of users: every error must have a cause that still exists."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from tokenadapter import errors
 from tokenadapter.core import policy
 from tokenadapter.token import Token
 
-# Seconds for which a hold may bind: the longest back-off, which is longer than any Retry-After
-# in these worlds.
+# The longest backoff in seconds, which is longer than any Retry-After in these worlds.
 LONGEST_HOLD = 60.0
 # Seconds within which one that has nothing to wait for goes on, whatever others do at that time.
 _AT_ONCE = 3.0
@@ -20,7 +19,7 @@ _SLACK = 1.0
 
 
 class Complaints:
-    """Hears the users of one process.
+    """The complaints of the users of one process.
 
     :ivar count: how many complaints there were.
     """
@@ -62,7 +61,7 @@ class Call:
         return self.complaints.witness.disk.changed_at
 
     def ended(self, limit: float) -> None:
-        """Everyone ends, with or without an error, and in time."""
+        """Every call ends in time, with or without an error."""
         complaints = self.complaints
         process = complaints.process
         waited = complaints.world.now - self.began - (process.stalled - self.stalled)
@@ -88,7 +87,7 @@ class Call:
             self._fail(f"has waited for nobody for {idle:.3f} s")
 
     def was_needed(self) -> None:
-        """Nobody waits for the renewal of a token that is only stale."""
+        """No caller waits for the renewal of a token that is only stale."""
         complaints, process, held = self.complaints, self.complaints.process, self.held
         account = complaints.account
         if held is None or account.dropped_at >= self.began or account.store_failures:
@@ -103,7 +102,7 @@ class Call:
             self._fail(f"has waited {waited:.3f} s although {held.access_token} lives")
 
     def failed(self, error: errors.TokenError) -> None:
-        """Nobody gets an error without a cause."""
+        """No caller gets an error without a cause."""
         self.complaints.count += 1
         self.complaints.world.note(
             self.complaints.process, "  user: {} ({})", type(error).__name__, error
@@ -126,7 +125,7 @@ class Call:
             self._fail(f"gets an error without a cause: {error!r}")
 
     def went_without(self, rejected: Token | None, error: errors.TokenError) -> None:
-        """Nobody gets an error instead of a good token.
+        """No caller gets an error instead of a valid token.
 
         :param rejected: the token that was refused.
         """
@@ -154,7 +153,7 @@ class Call:
         return is_refused and self._is_server_failing()
 
     def _is_quarrel(self) -> bool:
-        """Others have asked for something else."""
+        """Another process has used another request."""
         return self.complaints.plan.requested > 1
 
     def _is_overtaken(self) -> bool:
@@ -184,11 +183,11 @@ class Call:
         )
 
     def _is_store_failing(self) -> bool:
-        """An answer of the store that is lost is no failure: the writer finds out."""
+        """A lost answer of the store is no failure, since the writer reads the slot again."""
         return self.complaints.account.store_failed_at >= self.since
 
     def _lives(self, token: Token) -> bool:
-        """While the access token lives, nobody notices a failure."""
+        """While the access token is valid, no caller gets an error."""
         witness = self.complaints.witness
         if (
             witness.moved_clocks
@@ -205,7 +204,7 @@ class Call:
         return complaints.witness.store_now(complaints.process) + complaints.account.slowest_look
 
     def _check_stored(self, rejected: Token | None, error: errors.TokenError) -> None:
-        """Where the slot holds a good token, everyone gets it."""
+        """If the slot holds a valid token, every caller gets it."""
         witness = self.complaints.witness
         stored = self.stored
         document = witness.disk.document.get("token", {})

@@ -160,7 +160,9 @@ class Faults:
         token = Token.from_dict(answer, now=then)
         # The programs there have the same configuration.
         seeds = (spent_hash(FIRST),)
-        return record.adopted(token, self.witness.accounts[process].requested, then, seeds)
+        return record.with_adopted_token(
+            token, self.witness.accounts[process].requested, then, seeds
+        )
 
     def _renewal_elsewhere(self, task: Task) -> Record | None:
         """What comes of a renewal, where the latest state was copied to while nobody renewed."""
@@ -177,7 +179,7 @@ class Faults:
             return None
         now = self.world.now + task.process.computer.ahead
         token = Token.from_dict(authority.rotate(refresh), now=now)
-        return Record.from_document(document).minted(token, document["requested"], now)
+        return Record.from_document(document).with_new_token(token, document["requested"], now)
 
     def _set_back(self, task: Task, label: str) -> bool:
         """A backup is restored, or another server took over that did not know the last writes."""

@@ -1,4 +1,4 @@
-"""What the witness writes down: presentations, and what it knows of each process."""
+"""The records of the witness: presentations, and the knowledge of each process."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tokenadapter.token import Token
 class Announcement(NamedTuple):
     """An intent that a process has written.
 
-    :ivar task: the thread that has written it.
-    :ivar first_sent: when what is announced was announced first, by the store's clock.
-    :ivar until: until when it says that its answer is awaited, by the store's clock.
-    :ivar write: which write of the slot that was.
+    :ivar task: the thread that wrote the intent.
+    :ivar first_sent: when the credential was first announced, by the store's clock.
+    :ivar until: until when the process waits for the answer, by the store's clock.
+    :ivar write: the number of the write.
     """
 
     task: Task
@@ -31,24 +31,24 @@ class Announcement(NamedTuple):
 
 
 class Presentation:
-    """One credential, presented once.
+    """One presentation of a credential.
 
     :ivar task: the thread that presents it.
-    :ivar stored: the access token in the record that it has seen.
-    :ivar announcement: what was announced beforehand, if anything was.
-    :ivar outcome: ``open``, until the process is told; then ``minted``, ``refused``,
+    :ivar stored: the access token in the record that the thread has read.
+    :ivar announcement: its intent, if there was one.
+    :ivar outcome: ``open`` until the process knows it; then ``minted``, ``refused``,
         ``unprocessed`` or ``unknown``.
-    :ivar ended_at: when the process was told.
-    :ivar access: the access token that it brought.
-    :ivar spends: whether it brought a refresh token in place of the one that was presented.
-    :ivar wait: for how many seconds the server asked to be left alone.
-    :ivar recorded: which write of the slot told the outcome to all; ``None``: none did.
-    :ivar kept: which write saved the token of another last, and left the intent for it.
-    :ivar excused: whether none need do so.
-    :ivar is_due: whether the token was to be renewed for its age before anyone had to wait.
-    :ivar is_handed_in: whether somebody has handed it in alone: it begins a grant of its own.
-    :ivar was_overtaken: whether its process has found, when it tried, that others had written, and
-        what they wrote accounts for it.
+    :ivar ended_at: when the process learned the outcome.
+    :ivar access: the new access token.
+    :ivar spends: whether the server rotated the refresh token.
+    :ivar wait: the seconds of the server's Retry-After.
+    :ivar recorded: the number of the write that saved the outcome; ``None``: none.
+    :ivar kept: the last write that saved the token of another presentation and kept this intent.
+    :ivar excused: whether the outcome need not be saved.
+    :ivar is_due: whether the token was stale.
+    :ivar is_handed_in: whether the refresh token was adopted alone, which begins a new grant.
+    :ivar was_overtaken: whether its process found that another process had written, and that the
+        write accounts for this presentation.
     """
 
     def __init__(
@@ -77,17 +77,17 @@ class Presentation:
         self.was_overtaken = False
 
     def is_settled(self) -> bool:
-        """Whether its outcome is known to all, and ends what became of the credential so far."""
+        """Whether the outcome is saved and settles all earlier presentations of the credential."""
         if self.outcome == "refused":
             return self.credential.refusal_is_final
         return self.outcome == "minted" and self.recorded is not None
 
     def has_renewed_for_free(self) -> bool:
-        """Whether it has brought a token, as all can see, and can be presented once more."""
+        """Whether the saved outcome is a token and the credential was not spent."""
         return self.outcome == "minted" and self.recorded is not None and not self.spends
 
     def may_be_processed(self) -> bool:
-        """Whether the server may have processed it, as far as others can know."""
+        """Whether the server may have processed it, as far as other processes can know."""
         return self.outcome in ("open", "minted", "unknown")
 
     def is_left_to_others(self) -> bool:
@@ -102,21 +102,21 @@ class Presentation:
         return is_known and self.recorded is None and self.has_lost_its_lock()
 
     def must_be_saved(self) -> bool:
-        """Whether it brought a token that is to be saved whatever it takes."""
+        """Whether it brought a token whose save must be retried until it succeeds."""
         credential = self.credential
         is_spent = credential.single_use and (self.spends or not credential.opaque)
         return self.outcome == "minted" and is_spent
 
     def has_lost_its_lock(self) -> bool:
-        """Whether the store has let others have the lock meanwhile, by no fault of its holder."""
+        """Whether the store gave the lock to another process, without a fault of its holder."""
         return self.lock is None or (self.lock.is_lost and not self.lock.is_held())
 
 
 class Wish:
-    """What a caller asks for that makes a renewal of a good token right.
+    """The need of a caller that justifies the renewal of a valid token.
 
     :param task: the thread that calls.
-    :ivar least: for how many seconds the token shall live; without end: a new one shall come.
+    :ivar least: the required validity in seconds; infinite: a new token is required.
     """
 
     def __init__(self, task: Task, began: float, least: float = inf) -> None:
@@ -126,32 +126,31 @@ class Wish:
         self.least = least
 
     def covers(self, task: Task) -> bool:
-        """Whether *task* may work for it."""
+        """Whether *task* may renew for this caller."""
         return task is self.task or self.began <= task.began <= self.ended
 
 
 class Account:
-    """What the witness knows of one process.
+    """The knowledge of the witness about one process.
 
-    :ivar asked: what it asks for.
-    :ivar client: what authenticates its client.
-    :ivar presentations: the last one that each of its threads made: one may hand something in while
-        another renews.
-    :ivar announcements: likewise.
-    :ivar newest: the age of the newest token that it has seen.
-    :ivar seen: the generation and the salt of the record in which it saw that, and when that token
-        was issued, and the record written, as the record says.
-    :ivar met: the access tokens that it has seen in the slot, or obtained.
-    :ivar knows: of each of its threads, the number of the last write of the slot that it has made
-        or seen.
-    :ivar stored: which access token the slot held then.
-    :ivar token_at: when it last obtained a token, or saw one in the slot.
-    :ivar slowest_look: the longest that a look at the slot took, in seconds.
-    :ivar requests: how often its users made a request.
-    :ivar mints: how many tokens it obtained, but for those that were due.
-    :ivar wishes: what its users asked for beyond that.
-    :ivar hand: the last token that its users were given.
-    :ivar dropped_at: when they last gave it up.
+    :ivar requested: its request.
+    :ivar client: the credential of its client.
+    :ivar presentations: the last presentation of each thread: one thread may adopt a refresh token
+        while another renews.
+    :ivar announcements: the last intent of each thread.
+    :ivar newest: the rank of the newest token that the process has seen.
+    :ivar seen: the generation and the salt of the record with that token, and the times in the
+        record when the token was issued and the record was written.
+    :ivar met: the access tokens that the process has read or obtained.
+    :ivar knows: for each thread, the number of the last write that it has made or seen.
+    :ivar stored: the access token in the slot at that time.
+    :ivar token_at: when the process last obtained a token, or read one.
+    :ivar slowest_look: the longest read of the slot in seconds.
+    :ivar requests: how many requests its users made.
+    :ivar mints: how many tokens it obtained, without renewals of stale tokens.
+    :ivar wishes: other needs of its users.
+    :ivar hand: the last token that its users got.
+    :ivar dropped_at: when the users last forgot the token.
     """
 
     def __init__(self, requested: Mapping[str, str], client: str) -> None:
@@ -175,7 +174,7 @@ class Account:
         self.dropped_at = 0.0
 
     def forked(self) -> Account:
-        """That of a child, which has seen nothing itself."""
+        """The knowledge of a forked child, which has read nothing itself."""
         child = Account(self.requested, self.client)
         child.store_failures = self.store_failures
         child.store_failed_at = self.store_failed_at
@@ -183,23 +182,23 @@ class Account:
         return child
 
     def client_asked(self) -> str:
-        """For whom a hold on a client, or on what it asks for, is meant."""
+        """The key of a backoff that is limited to this client and request."""
         return f"{self.client}\0{json.dumps(dict(self.requested), sort_keys=True)}"
 
     def has_forced(self, since: float) -> bool:
-        """Whether a user has called for another try, whatever was refused, after *since*."""
+        """Whether a user called refresh() after *since*."""
         return any(wish.least == inf and wish.ended >= since for wish in self.wishes)
 
     def wished(self, task: Task) -> float:
-        """For how many seconds a token shall live for those for whom *task* may work."""
+        """The validity in seconds that the callers of *task* require."""
         return max((wish.least for wish in self.wishes if wish.covers(task)), default=0.0)
 
 
 class Mint:
-    """One token that a process was given for a credential.
+    """One token that a process obtained for a credential.
 
-    :ivar told: whether the program was told of it.
-    :ivar is_doubtful: whether its owner cannot know that it was saved.
+    :ivar told: whether ``on_refresh`` was called with it.
+    :ivar is_doubtful: whether its owner cannot know whether it was saved.
     """
 
     def __init__(self, process: Process, at: float) -> None:
@@ -210,7 +209,7 @@ class Mint:
 
 
 def digest(salt: str, kind: str, secret: str) -> str:
-    """In place of the hash by which a record knows a credential: quick, and can be read."""
+    """A fast and readable replacement for the digest of a credential."""
     return f"{salt}:{kind}:{secret}"
 
 

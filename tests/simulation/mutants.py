@@ -1,6 +1,6 @@
-"""Keepers and stores with one rule taken out: the witness has to find each of them out.
+"""Mutants: keepers and stores without one rule each.  The witness must detect every one.
 
-Each stands beside the world that shows it soonest.
+Each mutant is listed with the world that reveals it soonest.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from tokenadapter.core.slot import Conflict, Slot
 
 
 class Mutant(NamedTuple):
-    """A rule that is taken out.
+    """A rule that is removed.
 
-    :ivar patch: takes it out.
-    :ivar plan: the world in which it is missed.
+    :ivar patch: removes the rule.
+    :ivar plan: the world in which its absence is detected.
     """
 
     patch: Callable[[pytest.MonkeyPatch], None]
     plan: Plan
 
 
-def does_not_look_again(patch: pytest.MonkeyPatch) -> None:
-    """Who has got the lock goes by what it saw before."""
+def does_not_read_again_under_the_lock(patch: pytest.MonkeyPatch) -> None:
+    """The holder of the lock uses the view from before it had the lock."""
     locked = Renewal._locked
 
     def blind(self: Any, lock: Any, need: Any, first: Any, serve: Any) -> Any:
@@ -52,21 +52,21 @@ def does_not_look_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Renewal, "_locked", blind)
 
 
-def uses_before_saving(patch: pytest.MonkeyPatch) -> None:
-    """A new token is used, and then saved."""
+def uses_a_token_before_saving_it(patch: pytest.MonkeyPatch) -> None:
+    """A new token is used before it is saved."""
     save = Presenter._save
 
     def late(self: Any, lock: Any, view: Any, before: Any, minted: Any, *rest: Any) -> Any:
         *_, serve_unsaved = rest
-        record = view.record.minted(minted.token, self._grant.requested, view.read_at)
+        record = view.record.with_new_token(minted.token, self._grant.requested, view.read_at)
         serve_unsaved(view._replace(record=record))
         return save(self, lock, view, before, minted, *rest)
 
     patch.setattr(Presenter, "_save", late)
 
 
-def does_not_compare(patch: pytest.MonkeyPatch) -> None:
-    """The store writes, whatever was written meanwhile."""
+def writes_without_comparing(patch: pytest.MonkeyPatch) -> None:
+    """The store overwrites any content."""
     save = SimulatedStore.save
 
     def swap(self: Any, document: Any, *, tag: Any, expected: Any, ttl: Any) -> bool:
@@ -76,8 +76,8 @@ def does_not_compare(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimulatedStore, "save", swap)
 
 
-def does_not_know_its_own_nonce(patch: pytest.MonkeyPatch) -> None:
-    """A write whose answer was lost counts as somebody else's."""
+def ignores_its_own_nonce(patch: pytest.MonkeyPatch) -> None:
+    """A write whose answer was lost counts as a conflict."""
     save = Slot._save
 
     def write(self: Any, *details: Any) -> bool:
@@ -89,35 +89,35 @@ def does_not_know_its_own_nonce(patch: pytest.MonkeyPatch) -> None:
 
 
 def writes_no_intent(patch: pytest.MonkeyPatch) -> None:
-    """A refresh token is presented without a word beforehand."""
+    """A refresh token is presented without an intent."""
 
     def announce(self: Any, lock: Any, view: Any, credential: Any, waiter: Any) -> Any:
         return view if lock.confirm() else None
 
-    patch.setattr(Presenter, "_announce", announce)
+    patch.setattr(Presenter, "_write_intent", announce)
 
 
 def writes_no_tombstone(patch: pytest.MonkeyPatch) -> None:
-    """A refusal leaves no trace."""
+    """A refusal is not recorded."""
 
     def refused(self: Record, *details: Any, **names: Any) -> Record:
         return self._replace(intent=None, backoff=None)
 
-    patch.setattr(Record, "refused", refused)
+    patch.setattr(Record, "with_refusal", refused)
 
 
-def leaves_no_mark(patch: pytest.MonkeyPatch) -> None:
-    """That the first refresh token was spent is known to the record alone."""
+def does_not_remember_spent_tokens(patch: pytest.MonkeyPatch) -> None:
+    """Only the record shows that the first refresh token was spent."""
     patch.setattr(SimulatedStore, "remember_spent", lambda self, note, *, for_good: None)
 
 
-def ignores_holds(patch: pytest.MonkeyPatch) -> None:
-    """Each process asks the server again when it likes."""
+def ignores_backoffs(patch: pytest.MonkeyPatch) -> None:
+    """Each process contacts the server during a backoff."""
     patch.setattr(Eligibility, "raise_if_backing_off", lambda self, record, now: None)
 
 
-def serves_what_was_rejected(patch: pytest.MonkeyPatch) -> None:
-    """The token that was refused counts as good, since it has not expired."""
+def serves_the_rejected_token(patch: pytest.MonkeyPatch) -> None:
+    """The rejected token counts as valid because it has not expired."""
     settled = Renewal._settled
 
     def forgetful(self: Any, view: Any, need: Any, first: Any) -> Any:
@@ -126,8 +126,8 @@ def serves_what_was_rejected(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Renewal, "_settled", forgetful)
 
 
-def renews_what_was_not_rejected(patch: pytest.MonkeyPatch) -> None:
-    """Whoever was refused renews what is stored by now."""
+def renews_a_token_that_was_not_rejected(patch: pytest.MonkeyPatch) -> None:
+    """After a rejection, the stored token is renewed even if it is another one."""
     settled = Renewal._settled
 
     def eager(self: Any, view: Any, need: Any, first: Any) -> Any:
@@ -137,36 +137,36 @@ def renews_what_was_not_rejected(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Renewal, "_settled", eager)
 
 
-def does_not_confirm(patch: pytest.MonkeyPatch) -> None:
-    """Who once had the lock takes it for granted."""
+def does_not_confirm_the_lock(patch: pytest.MonkeyPatch) -> None:
+    """The holder assumes that it still has the lock."""
     patch.setattr(SimulatedLock, "confirm", lambda self: True)
 
 
-def compares_and_then_swaps(patch: pytest.MonkeyPatch) -> None:
-    """A compare-and-swap is two steps although the lock may lapse between them."""
+def compares_and_swaps_in_two_steps(patch: pytest.MonkeyPatch) -> None:
+    """A compare-and-swap is two steps, between which the lock may lapse."""
     patch.setattr(SimulatedStore, "between", lambda self: self.world.point("compared"))
 
 
-def writes_over_its_successor(patch: pytest.MonkeyPatch) -> None:
-    """An answer that comes late is saved, whoever has renewed meanwhile."""
-    patch.setattr(Presenter, "_is_still_ours", lambda self, *details: True)
+def overwrites_a_later_renewal(patch: pytest.MonkeyPatch) -> None:
+    """A late answer is saved over a later renewal."""
+    patch.setattr(Presenter, "_is_unrenewed", lambda self, *details: True)
 
 
-def takes_what_is_adopted_for_a_renewal(patch: pytest.MonkeyPatch) -> None:
-    """What a refresh token that was handed in brings is worth nothing if others have renewed."""
+def drops_an_adoption_after_a_renewal(patch: pytest.MonkeyPatch) -> None:
+    """The token of an adoption is dropped if another process has renewed."""
 
     def is_still_ours(self: Any, view: Any, before: Any, credential: Any, minted: Any) -> bool:
-        return bool(self._is_still_ours(view, before, credential))
+        return bool(self._is_unrenewed(view, before, credential))
 
-    patch.setattr(Presenter, "_still_counts", is_still_ours)
+    patch.setattr(Presenter, "_is_worth_saving", is_still_ours)
 
 
-def goes_back_with_the_store(patch: pytest.MonkeyPatch) -> None:
-    """What the slot holds counts, also if it was set back."""
+def accepts_a_reset_slot(patch: pytest.MonkeyPatch) -> None:
+    """The content of the slot is used even if it was set back."""
     patch.setattr(Slot, "_is_behind", lambda self, record, last: False)
 
 
-def waits_for_what_is_stale(patch: pytest.MonkeyPatch) -> None:
+def waits_for_a_stale_token(patch: pytest.MonkeyPatch) -> None:
     """Callers wait for the renewal of a token that is only stale."""
     obtain = TokenKeeper.obtain
 
@@ -176,7 +176,7 @@ def waits_for_what_is_stale(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TokenKeeper, "obtain", patient)
 
 
-def renews_what_is_fresh(patch: pytest.MonkeyPatch) -> None:
+def renews_a_fresh_token(patch: pytest.MonkeyPatch) -> None:
     """A token is stale long before it expires."""
 
     def early(lifetime: float, u: float) -> tuple[float, float]:
@@ -186,9 +186,9 @@ def renews_what_is_fresh(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(held_token, "windows", early)
 
 
-def counts_from_the_answer(patch: pytest.MonkeyPatch) -> None:
-    """A token lives from when it comes, not from when it was asked for."""
-    ask = Presenter._ask
+def counts_a_lifetime_from_the_answer(patch: pytest.MonkeyPatch) -> None:
+    """The lifetime of a token counts from the answer instead of the request."""
+    ask = Presenter._fetch
 
     def late(self: Any, view: Any, *details: Any) -> Any:
         answer = ask(self, view, *details)
@@ -199,11 +199,11 @@ def counts_from_the_answer(patch: pytest.MonkeyPatch) -> None:
         later = token.replace(issued_at=now, expires_at=now + token.lifetime)
         return answer._replace(token=later)
 
-    patch.setattr(Presenter, "_ask", late)
+    patch.setattr(Presenter, "_fetch", late)
 
 
-def only_watches(patch: pytest.MonkeyPatch) -> None:
-    """Who did not get the lock waits for the holder, and never tries again."""
+def never_retries_the_lock(patch: pytest.MonkeyPatch) -> None:
+    """A process that does not get the lock waits for the holder and never retries."""
     acquire = SimulatedLock.acquire
 
     def once(self: Any, hold_for: float) -> bool:
@@ -222,54 +222,56 @@ def renews_in_the_callers_thread(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimulatedMachine, "start", lambda self, work: False)
 
 
-def ends_at_once(patch: pytest.MonkeyPatch) -> None:
-    """A process that is told to end does not wait for what it presents."""
+def ends_during_a_presentation(patch: pytest.MonkeyPatch) -> None:
+    """A process ends without waiting for its presentations."""
     patch.setattr(SimulatedMachine, "presenting", lambda self, seconds: nullcontext(True))
 
 
-def takes_unknown_for_unprocessed(patch: pytest.MonkeyPatch) -> None:
-    """An answer that did not come was not given."""
+def treats_unknown_as_unprocessed(patch: pytest.MonkeyPatch) -> None:
+    """A missing answer counts as not processed."""
 
     def unknown(self: Record, backoff: Any, *details: Any) -> Record:
         return self._replace(intent=None, backoff=backoff)
 
-    patch.setattr(Record, "unknown", unknown)
+    patch.setattr(Record, "with_unknown_outcome", unknown)
 
 
-def takes_unprocessed_for_unknown(patch: pytest.MonkeyPatch) -> None:
-    """What was not sent may have been spent."""
+def treats_unprocessed_as_unknown(patch: pytest.MonkeyPatch) -> None:
+    """An unsent credential counts as possibly spent."""
     patch.setattr(
-        Record, "unprocessed", lambda self, before, backoff: self._replace(backoff=backoff)
+        Record,
+        "with_intent_withdrawn",
+        lambda self, before, backoff: self._replace(backoff=backoff),
     )
 
 
-def does_not_wait_as_told(patch: pytest.MonkeyPatch) -> None:
-    """A server that says when to come again is asked sooner."""
-    backoff = Presenter._backoff
+def ignores_retry_after(patch: pytest.MonkeyPatch) -> None:
+    """Retry-After is ignored."""
+    backoff = Presenter._new_backoff
 
     def soon(self: Any, view: Any, failure: Any) -> Any:
         failure.retry_after = None
         return backoff(self, view, failure)
 
-    patch.setattr(Presenter, "_backoff", soon)
+    patch.setattr(Presenter, "_new_backoff", soon)
 
 
-def blames_all_for_one_client(patch: pytest.MonkeyPatch) -> None:
-    """A client that was refused holds all others."""
-    patch.setattr(Eligibility, "_is_meant", lambda self, backoff, record: True)
+def backs_off_all_clients_for_one(patch: pytest.MonkeyPatch) -> None:
+    """A refused client makes all clients back off."""
+    patch.setattr(Eligibility, "_applies", lambda self, backoff, record: True)
 
 
 def spends_without_the_store(patch: pytest.MonkeyPatch) -> None:
-    """Without the store, anything is presented."""
+    """Without the store, any credential is presented."""
 
     def anything(self: Any) -> Any:
         return next(iter(self._grant.credentials(self._own_token)), None)
 
-    patch.setattr(Eligibility, "credential_that_spends_nothing", anything)
+    patch.setattr(Eligibility, "harmless_credential", anything)
 
 
-def trusts_functions(patch: pytest.MonkeyPatch) -> None:
-    """A function that has brought a refresh token may be called again without one."""
+def calls_a_function_again(patch: pytest.MonkeyPatch) -> None:
+    """A function that has returned a refresh token is called again without one."""
     credentials = FunctionGrant.credentials
 
     def open_ones(self: Any, previous: Any) -> Any:
@@ -278,14 +280,14 @@ def trusts_functions(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FunctionGrant, "credentials", open_ones)
 
 
-def gives_up_what_cannot_be_saved(patch: pytest.MonkeyPatch) -> None:
-    """A new token is not saved if that does not succeed at once."""
+def drops_an_unsaved_token(patch: pytest.MonkeyPatch) -> None:
+    """A new token is dropped if the first save fails."""
     patch.setattr(SimulatedMachine, "is_helper", lambda self: False)
-    patch.setattr(presentation, "_LAST_TRIES", -1.0)
+    patch.setattr(presentation, "_SAVE_ATTEMPTS_FOR", -1.0)
 
 
 def lets_the_lease_lapse(patch: pytest.MonkeyPatch) -> None:
-    """Nobody keeps the lease alive while a new token cannot be saved."""
+    """The lease is not extended while a save fails."""
     save = Presenter._save
 
     def alone(self: Any, lock: Any, *details: Any) -> Any:
@@ -298,13 +300,13 @@ def lets_the_lease_lapse(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Presenter, "_save", alone)
 
 
-def renews_what_was_refused_when_new(patch: pytest.MonkeyPatch) -> None:
-    """Each refusal costs a renewal."""
-    patch.setattr(Record, "distrusting", lambda self, token, now, u: self)
+def renews_a_token_refused_when_new(patch: pytest.MonkeyPatch) -> None:
+    """Every rejection of a new token causes a renewal."""
+    patch.setattr(Record, "with_distrust", lambda self, token, now, u: self)
 
 
-def remembers_after_a_fork(patch: pytest.MonkeyPatch) -> None:
-    """A child goes on from what its parent has seen."""
+def keeps_the_record_after_a_fork(patch: pytest.MonkeyPatch) -> None:
+    """A forked child keeps the record that its parent remembered."""
     after_fork = TokenKeeper._after_fork
 
     def child(self: Any) -> None:
@@ -315,37 +317,37 @@ def remembers_after_a_fork(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TokenKeeper, "_after_fork", child)
 
 
-def waits_for_its_parents_thread(patch: pytest.MonkeyPatch) -> None:
-    """A child joins the renewal of its parent, whose thread it has not."""
+def joins_the_run_of_its_parent(patch: pytest.MonkeyPatch) -> None:
+    """A forked child joins the renewal of its parent, whose thread it does not have."""
     patch.setattr(SingleFlight, "reset", lambda self: None)
 
 
-def quarrels(patch: pytest.MonkeyPatch) -> None:
-    """Programs that ask for different things replace each other's token."""
-    patch.setattr(Record, "conflicts", lambda self, requested, now: False)
+def replaces_tokens_of_other_requests_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """Programs with different requests replace each other's token for ever."""
+    patch.setattr(Record, "was_replaced_lately", lambda self, requested, now: False)
 
 
-def believes_nobody(patch: pytest.MonkeyPatch) -> None:
-    """Who has got the lock takes any earlier holder for dead."""
-    patch.setattr(Eligibility, "is_awaited", lambda self, view, credential: False)
+def ignores_intents(patch: pytest.MonkeyPatch) -> None:
+    """The holder of the lock assumes that every earlier holder is dead."""
+    patch.setattr(Eligibility, "is_answer_pending", lambda self, view, credential: False)
 
 
-def believes_for_ever(patch: pytest.MonkeyPatch) -> None:
-    """An answer is awaited until its process is known to have died."""
+def respects_intents_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """An intent is respected until its process is known to be dead."""
 
     def awaits(self: Any, waiter: Any, intent: Any, view: Any) -> bool:
-        return bool(waiter != self._ended)
+        return bool(waiter != self._ended_wait)
 
     patch.setattr(Eligibility, "_may_await", awaits)
 
 
-def believes_the_dead(patch: pytest.MonkeyPatch) -> None:
-    """Nobody looks whether the process that awaits an answer has died."""
+def respects_intents_of_dead_processes(patch: pytest.MonkeyPatch) -> None:
+    """An intent is respected even if its process has died."""
     patch.setattr(SimulatedMachine, "has_died", lambda self, process: False)
 
 
-def forgets_when_a_grant_began(patch: pytest.MonkeyPatch) -> None:
-    """The token that was renewed more often is the later one."""
+def compares_only_generations(patch: pytest.MonkeyPatch) -> None:
+    """The record with more renewals counts as the later one."""
 
     def precedes(self: Record, other: Record) -> bool:
         return self.salt == other.salt and self.generation < other.generation
@@ -353,8 +355,8 @@ def forgets_when_a_grant_began(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Record, "precedes", precedes)
 
 
-def sends_late(patch: pytest.MonkeyPatch) -> None:
-    """What was announced long ago is presented all the same."""
+def sends_a_late_request(patch: pytest.MonkeyPatch) -> None:
+    """A request is sent long after its intent."""
     patch.setattr(Presenter, "_is_in_time", lambda self, view, waiter: True)
 
 
@@ -374,42 +376,45 @@ def _disturbed(*disturbances: str, **world: Any) -> Plan:
 
 
 MUTANTS = (
-    Mutant(waits_for_what_is_stale, _failing("slow", lifetime=30.0, span=60.0)),
-    Mutant(renews_what_is_fresh, _CALM),
-    Mutant(counts_from_the_answer, _failing("slow")),
-    Mutant(does_not_look_again, Plan(grant="client", processes=2, threads=1)),
-    Mutant(uses_before_saving, _CALM),
-    Mutant(does_not_compare, _LAPSING),
-    Mutant(compares_and_then_swaps, _LAPSING),
-    Mutant(does_not_know_its_own_nonce, Plan(processes=2, threads=1, lost_writes=0.3)),
-    Mutant(only_watches, replace(_DEADLY, computers=True, has_clock=True)),
+    Mutant(waits_for_a_stale_token, _failing("slow", lifetime=30.0, span=60.0)),
+    Mutant(renews_a_fresh_token, _CALM),
+    Mutant(counts_a_lifetime_from_the_answer, _failing("slow")),
+    Mutant(does_not_read_again_under_the_lock, Plan(grant="client", processes=2, threads=1)),
+    Mutant(uses_a_token_before_saving_it, _CALM),
+    Mutant(writes_without_comparing, _LAPSING),
+    Mutant(compares_and_swaps_in_two_steps, _LAPSING),
+    Mutant(ignores_its_own_nonce, Plan(processes=2, threads=1, lost_writes=0.3)),
+    Mutant(never_retries_the_lock, replace(_DEADLY, computers=True, has_clock=True)),
     Mutant(renews_in_the_callers_thread, _failing("slow", disturbances=("interrupt",), rate=0.1)),
-    Mutant(ends_at_once, _disturbed("terminate", server_faults={"slow": 0.5})),
-    Mutant(does_not_confirm, _LAPSING),
-    Mutant(takes_unknown_for_unprocessed, _failing("broken")),
-    Mutant(takes_unprocessed_for_unknown, _failing("not reached")),
+    Mutant(ends_during_a_presentation, _disturbed("terminate", server_faults={"slow": 0.5})),
+    Mutant(does_not_confirm_the_lock, _LAPSING),
+    Mutant(treats_unknown_as_unprocessed, _failing("broken")),
+    Mutant(treats_unprocessed_as_unknown, _failing("not reached")),
     Mutant(writes_no_intent, _CALM),
-    Mutant(believes_nobody, _ROBBED),
-    Mutant(believes_for_ever, replace(_DEADLY, computers=True, has_clock=True)),
-    Mutant(believes_the_dead, _DEADLY),
-    Mutant(sends_late, _LAPSING),
+    Mutant(ignores_intents, _ROBBED),
+    Mutant(respects_intents_for_ever, replace(_DEADLY, computers=True, has_clock=True)),
+    Mutant(respects_intents_of_dead_processes, _DEADLY),
+    Mutant(sends_a_late_request, _LAPSING),
     Mutant(writes_no_tombstone, _failing("answer lost")),
-    Mutant(ignores_holds, _failing("unavailable")),
-    Mutant(does_not_wait_as_told, _failing("unavailable")),
-    Mutant(blames_all_for_one_client, Plan(processes=2, threads=1, stale_client=True)),
+    Mutant(ignores_backoffs, _failing("unavailable")),
+    Mutant(ignores_retry_after, _failing("unavailable")),
+    Mutant(backs_off_all_clients_for_one, Plan(processes=2, threads=1, stale_client=True)),
     Mutant(spends_without_the_store, _disturbed("store down")),
-    Mutant(trusts_functions, _disturbed("empty", grant="function")),
-    Mutant(gives_up_what_cannot_be_saved, Plan(processes=2, threads=1, failing_saves=0.3)),
+    Mutant(calls_a_function_again, _disturbed("empty", grant="function")),
+    Mutant(drops_an_unsaved_token, Plan(processes=2, threads=1, failing_saves=0.3)),
     Mutant(lets_the_lease_lapse, _disturbed("full", grant="adopted", lease=1.0, span=100.0)),
-    Mutant(writes_over_its_successor, _LAPSING),
-    Mutant(takes_what_is_adopted_for_a_renewal, _LOGINS),
-    Mutant(leaves_no_mark, _disturbed("empty", threads=1)),
-    Mutant(goes_back_with_the_store, _disturbed("set back", rate=0.01)),
-    Mutant(forgets_when_a_grant_began, _disturbed("copy", **STORES["file"])),
-    Mutant(serves_what_was_rejected, Plan(lifetime=None, disturbances=("revoke",), rate=0.03)),
-    Mutant(renews_what_was_not_rejected, Plan(lifetime=None, disturbances=("revoke",), rate=0.03)),
-    Mutant(renews_what_was_refused_when_new, _disturbed("deny", lifetime=None)),
-    Mutant(remembers_after_a_fork, _disturbed("fork", "empty", grant="adopted")),
-    Mutant(waits_for_its_parents_thread, _failing("slow", disturbances=("fork",), rate=0.03)),
-    Mutant(quarrels, Plan(processes=2, threads=1, requested=2)),
+    Mutant(overwrites_a_later_renewal, _LAPSING),
+    Mutant(drops_an_adoption_after_a_renewal, _LOGINS),
+    Mutant(does_not_remember_spent_tokens, _disturbed("empty", threads=1)),
+    Mutant(accepts_a_reset_slot, _disturbed("set back", rate=0.01)),
+    Mutant(compares_only_generations, _disturbed("copy", **STORES["file"])),
+    Mutant(serves_the_rejected_token, Plan(lifetime=None, disturbances=("revoke",), rate=0.03)),
+    Mutant(
+        renews_a_token_that_was_not_rejected,
+        Plan(lifetime=None, disturbances=("revoke",), rate=0.03),
+    ),
+    Mutant(renews_a_token_refused_when_new, _disturbed("deny", lifetime=None)),
+    Mutant(keeps_the_record_after_a_fork, _disturbed("fork", "empty", grant="adopted")),
+    Mutant(joins_the_run_of_its_parent, _failing("slow", disturbances=("fork",), rate=0.03)),
+    Mutant(replaces_tokens_of_other_requests_for_ever, Plan(processes=2, threads=1, requested=2)),
 )

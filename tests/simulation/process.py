@@ -1,4 +1,4 @@
-"""Processes and their threads, and the computers they run on."""
+"""Processes, their threads, and their computers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOOKS_EVERY = 0.01
 
 
 class Computer:
-    """Has clocks.
+    """A computer with its clocks.
 
     :ivar ahead: by how many seconds its wall clock is ahead of the truth.
     :ivar asleep: for how many seconds its monotonic clock has stood still.
@@ -30,13 +30,13 @@ class Computer:
 
 
 class Process:
-    """Has threads and a machine, and can end at any point.
+    """A process with threads, which can end at any point.
 
     :param parent: the process that it was forked from.
-    :ivar is_exiting: whether its main thread has ended, and it waits for the others.
-    :ivar is_ending: whether it was told to end, and waits for what it presents.
-    :ivar presenting: the threads that present something, and how long it waits for each at most.
-    :ivar stalled: for how many seconds it was stopped so far.
+    :ivar is_exiting: whether its main thread has ended and it waits for the others.
+    :ivar is_ending: whether it was terminated and waits for its presentations.
+    :ivar presenting: the threads that present a credential, each with the deadline of the wait.
+    :ivar stalled: the seconds for which it has been stopped so far.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Process:
         return time <= self.began and self.parent.has_what_was_of(other, time)
 
     def sees_death_of(self, other: Process) -> bool:
-        """Whether *other* has ended, and on the same computer."""
+        """Whether *other* has ended on the same computer."""
         return not other.alive and other.computer is self.computer
 
     def start(self, work: Callable[[], None], *, helps: bool = False) -> Task:
@@ -83,14 +83,14 @@ class Process:
         return task
 
     def has_ended(self, task: Task) -> None:
-        """One of its threads has come to its end."""
+        """One of its threads has ended."""
         self.tasks.remove(task)
         self.world.tasks.remove(task)
         if not self.tasks:
             self._end()
 
     def kill(self) -> None:
-        """As by kill -9: its threads do not go on, not even to clean up."""
+        """Kill it as by kill -9: its threads do not continue, not even to clean up."""
         self.was_killed = True
         for task in self.tasks:
             self.world.tasks.remove(task)
@@ -99,7 +99,7 @@ class Process:
         self._end()
 
     def terminate(self) -> None:
-        """As by SIGTERM: its main thread waits for what is presented, and ends it."""
+        """Terminate it as by SIGTERM: its main thread waits for presentations, and then ends it."""
         self.is_ending = True
         # The handler does not return to what it has interrupted, unless that puts signals off.
         if self.main in self.tasks and self.main not in self.presenting:
@@ -117,7 +117,7 @@ class Process:
         world.hub.switch(None)
 
     def stall(self, seconds: float) -> None:
-        """As by SIGSTOP, and SIGCONT later."""
+        """Stop it as by SIGSTOP, with a later SIGCONT."""
         self.stalled += seconds
         self.stalled_until = self.world.now + seconds
         for task in self.tasks:
@@ -131,10 +131,10 @@ class Process:
 class Task:
     """A thread.
 
-    :ivar helps: whether it is a helper, which does a renewal.
-    :ivar wakes: when it can go on.
-    :ivar label: what it is about to do.
-    :ivar points: to how many points it has come, but for looks at the clock.
+    :ivar helps: whether it is a helper thread.
+    :ivar wakes: when it can continue.
+    :ivar label: its next step.
+    :ivar points: how many points it has reached, without clock reads.
     """
 
     __slots__ = ("began", "greenlet", "helps", "label", "points", "process", "wakes")

@@ -1,4 +1,4 @@
-"""What a keeper sees of the machine it runs on, where the world decides what it sees."""
+"""The runtime of a keeper, controlled by the simulated world."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 
-# Seconds for which a process that is told to end waits for a save, beyond what a request takes.
-_MARGIN = 10.0
+# Seconds for which an ending process waits for a save, beyond the deadline of a request.
+_SAVES_WITHIN = 10.0
 
 
 class SimulatedEvent:
@@ -51,7 +51,7 @@ class SimulatedEvent:
 
 
 class SimulatedMachine(Runtime):
-    """What one process sees of its computer."""
+    """The runtime of one simulated process."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -109,7 +109,7 @@ class SimulatedMachine(Runtime):
     @contextmanager
     def presenting(self, seconds: float) -> Iterator[bool]:
         process, task = self._process, self._world.running
-        process.presenting[task] = self._world.now + seconds + _MARGIN
+        process.presenting[task] = self._world.now + seconds + _SAVES_WITHIN
         try:
             yield not process.is_ending
         finally:

@@ -1,4 +1,4 @@
-"""The slot that all processes share, its lock, and each process' way there.
+"""The slot that all processes share, its lock, and each process' access to it.
 
 Stores differ in what :data:`simulation.plan.STORES` says of them.
 """
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from simulation.ledger import Presentation
     from simulation.witness import Witness
 
-# How long a write outside of a turn waits for whoever has one, in seconds.
-_PATIENCE = 10.0
+# Seconds for which a write outside of the lock waits for the holder.
+_LOCK_TIMEOUT = 10.0
 
 
 class Disk:
-    """Where the slot is, or the server that has it.
+    """The disk or server that stores the slot.
 
-    :ivar writes: how often the slot was written, by processes or otherwise.
-    :ivar set_back_at: the number of the write that set it back last.
+    :ivar writes: the number of writes of the slot, by processes or otherwise.
+    :ivar set_back_at: the number of the last write that set the slot back.
     :ivar changed_at: the number of the last write that no process made.
-    :ivar locks: the last one that each thread took.
-    :ivar claimant: who has claimed a renewal last, if they have not left it.
+    :ivar locks: the last lock that each thread took.
+    :ivar claimant: the process with a reservation.
     :ivar lease: for how many seconds the lock outlives a holder that is dead or stopped; ``None``
         for a lock that ends with its process.
     :ivar swaps_locked: whether a compare-and-swap is two steps, under the lock.
-    :ivar is_file: whether a glimpse tells that it was written, and renewals can be claimed there.
-    :ivar drops: whether it drops what is worth nothing any more.
-    :ivar notes_apart: whether notes are not in the slot, and lost with it.
-    :ivar notes_of: what each process has noted, and remembers if the slot forgets it.
-    :ivar past: what the slot has held, and what was noted then.
+    :ivar is_file: whether there are glimpses and reservations.
+    :ivar drops: whether documents are dropped after their ttl.
+    :ivar notes_apart: whether hashes of spent tokens are stored apart from the slot.
+    :ivar notes_of: the hashes that each process remembers itself.
+    :ivar past: the earlier contents of the slot, with the hashes at that time.
     :ivar ahead: by how many seconds its clock is ahead of the truth; ``None`` if it has none of
         its own, like a file: then the clock is that of whoever reads.
     :ivar clocks_differ: by how many seconds those clocks may differ.
@@ -83,33 +83,33 @@ class Disk:
         return self.slot[0] if self.slot is not None else {}
 
     def put(self, content: tuple[Document, str] | None, ttl: float | None = None) -> None:
-        """Replace what the slot holds."""
+        """Replace the content of the slot."""
         self._slot = content
         if content is not None:
             self.past.append((content, frozenset(self.notes)))
         self._drops_at = self.world.now + ttl if ttl is not None and self.drops else inf
 
     def change(self, content: tuple[Document, str] | None) -> None:
-        """Somebody who is no process replaces what the slot holds."""
+        """Replace the content of the slot from outside of all processes."""
         self.put(content)
         self.writes += 1
         self.changed_at = self.writes
 
     def empty(self) -> None:
-        """Somebody empties it, and what is kept in the same place."""
+        """Empty the slot, and hashes that are stored in the same place."""
         self.change(None)
         if not self.notes_apart:
             self.notes.clear()
 
     def flush(self) -> None:
-        """The server forgets everything: what it held, its notes, and who has the lock."""
+        """Make the server lose everything: the content, the hashes, and the lock."""
         self.change(None)
         self.notes.clear()
         self.was_flushed = True
         self.lose_lock()
 
     def set_back(self, writes: int) -> None:
-        """Somebody brings back what it held so many writes ago: of a file, that alone."""
+        """Restore the content from so many writes ago; of a file, only the content."""
         content, notes = self.past[-1 - writes]
         self.witness.is_set_back(self.document, content[0])
         self.change(content)
@@ -123,23 +123,23 @@ class Disk:
         return note in self.notes or is_its_own
 
     def may_forget(self) -> bool:
-        """Whether what was noted may be gone."""
+        """Whether remembered hashes may be lost."""
         is_set_back = self.set_back_at > 0 and self._is_one_with_its_notes()
         return not self.notes_apart or is_set_back or self.was_flushed
 
     def _is_one_with_its_notes(self) -> bool:
-        """Whether who brings an earlier state back brings back the notes of then."""
+        """Whether restoring an earlier state also restores its hashes."""
         return self.lease is not None or not self.notes_apart
 
     def is_down_for(self, process: Process) -> bool:
         return self.world.now < max(self.down_until, self.cut_off_until.get(process, 0.0))
 
     def is_full_for(self, process: Process) -> bool:
-        """Whether *process* can read, and lock, and not write."""
+        """Whether *process* can read and lock, but not write."""
         return self.world.now < self.full_until.get(process, 0.0)
 
     def lose_lock(self) -> None:
-        """The store forgets who holds the lock."""
+        """Make the store lose the lock."""
         if self.holder is not None and self.holder.is_held():
             self.holder.ends = self.world.now
             self.holder.is_lost = True
@@ -152,18 +152,18 @@ class Disk:
             self._busy_since = self.world.now
 
     def is_idle(self) -> None:
-        """No process that lives has the lock any more."""
+        """No living process has the lock any more."""
         self._busy = self.busy
         self._busy_since = None
 
     @property
     def busy(self) -> float:
-        """For how many seconds a process that lived had the lock so far."""
+        """The seconds for which living processes have held the lock so far."""
         since = self._busy_since
         return self._busy + (0.0 if since is None else self.world.now - since)
 
     def hearts_stop(self, process: Process | None, seconds: float) -> None:
-        """The leases of *process* (``None``: of all) are not extended for that long."""
+        """Stop extending the leases of *process* (``None``: of all) for that long."""
         holder = self.holder
         if (
             self.lease is not None
@@ -186,7 +186,7 @@ class Disk:
 
 
 class SimulatedStore:
-    """One process' way to the disk."""
+    """One process' access to the disk."""
 
     is_copy = False
     poll = (0.01, 0.05)
@@ -243,9 +243,9 @@ class SimulatedStore:
         if not self.disk.swaps_locked or self._has_turn():
             return self._swap(document, tag, expected, ttl)
         lock = self.lock()
-        end = self.world.now + _PATIENCE
+        end = self.world.now + _LOCK_TIMEOUT
         try:
-            while not lock.acquire(_PATIENCE):
+            while not lock.acquire(_LOCK_TIMEOUT):
                 if self.world.now > end:
                     self.disk.witness.store_failed(self.process)
                     raise StoreError("others have the lock")
@@ -259,7 +259,7 @@ class SimulatedStore:
         return holder is not None and holder.is_held() and holder.task is self.world.running
 
     def between(self) -> None:
-        """What happens between a comparison and a write."""
+        """A point between a comparison and a write."""
         if self.disk.swaps_locked:
             self.world.point("compared")
 
@@ -310,7 +310,7 @@ class SimulatedStore:
         return self.disk.remembers(note, self.process)
 
     def reach(self, task: str, *, writes: bool = False) -> None:
-        """Come to the disk.
+        """Access the disk.
 
         :raises StoreError: if it cannot be reached, or written.
         """
@@ -325,15 +325,15 @@ class SimulatedStore:
 
 
 class SimulatedLock:
-    """A lock that ends with its process, as those of files do; or a lease.
+    """A lock that ends with its process, like that of a file, or a lease.
 
     :ivar taken_at: when it was taken.
-    :ivar ends: when it is free by itself.
-    :ivar is_released: whether its holder has let it go, heard or not.
-    :ivar is_lost: whether it is free, or soon will be, by no fault of its holder.
-    :ivar is_late: whether that is since its heartbeats were missed.
-    :ivar points: to how many points its thread had come when it was confirmed last.
-    :ivar stalled: for how many seconds its process had been stopped by then.
+    :ivar ends: when it lapses.
+    :ivar is_released: whether its holder has released it.
+    :ivar is_lost: whether it is or soon will be free without a fault of its holder.
+    :ivar is_late: whether that is because heartbeats were missed.
+    :ivar points: the points that its thread had reached at the last confirmation.
+    :ivar stalled: the seconds for which its process had been stopped by then.
     """
 
     def __init__(self, store: SimulatedStore) -> None:

@@ -26,17 +26,17 @@ _LONGEST_CALM = 1_000.0
 
 
 class Violation(AssertionError):
-    """What must hold does not."""
+    """A rule is violated."""
 
 
 class World:
     """Plays one schedule.
 
     :ivar now: the true time.
-    :ivar calm_from: from when on nothing breaks any more.
+    :ivar calm_from: when the last fault is over.
     :ivar disturb: called at points, at :attr:`disturbance_rate`, with the thread that came there
         and what it is about to do.
-    :ivar trace: what happened, a line each; ``None`` if nobody wants to know.
+    :ivar trace: the events as lines; ``None`` without a trace.
     """
 
     def __init__(self, choices: Choices, *, traced: bool = False) -> None:
@@ -60,7 +60,7 @@ class World:
     # --- what happens --------------------------------------------------------------------
 
     def note(self, process: Process | None, what: str, *details: object) -> None:
-        """Put a line into the trace."""
+        """Add a line to the trace."""
         if self.trace is not None and not self.over:
             who = "" if process is None else process.name
             self.trace.append(f"{self.now - START:10.4f} {who:6} {what.format(*details)}")
@@ -83,7 +83,7 @@ class World:
         return probability > 0 and self.now < self.calm_from and self.choices.chance(probability)
 
     def point(self, label: str) -> None:
-        """Anything may happen here before the caller goes on."""
+        """A point at which other threads may run before the caller continues."""
         if label != "clock":
             self.running.points += 1
             if self.trace is not None:
@@ -112,7 +112,7 @@ class World:
                 self.disturb(self.running, label)
 
     def interrupt(self, task: Task) -> None:
-        """As by Ctrl-C: *task* goes on with an exception."""
+        """Raise an exception in *task*, as Ctrl-C does."""
         self.running = task
         task.greenlet.throw(KeyboardInterrupt)
         self._check()
@@ -140,7 +140,7 @@ class World:
             following.greenlet.switch()
 
     def _next(self) -> Task:
-        """The thread that goes on; the time is that when it does."""
+        """The next thread; the time becomes that at which it continues."""
         now = self.now
         self.steps += 1
         if self.steps > _MOST_STEPS or now > self.calm_from + _LONGEST_CALM:

@@ -288,7 +288,7 @@ def test_a_slot_without_a_name_wants_one(inner: FileStore) -> None:
 
 @pytest.mark.parametrize("inner", [None, {}, json])
 def test_what_is_no_store_is_refused(inner: Any) -> None:
-    with pytest.raises(TypeError, match="inner is a store such as FileStore"):
+    with pytest.raises(TypeError, match="inner must be a store such as FileStore"):
         encrypted(inner)
 
 

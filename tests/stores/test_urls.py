@@ -181,9 +181,9 @@ def test_keepers_and_adapters_take_a_url() -> None:
 @pytest.mark.parametrize("store", [FileStore, EncryptedStore])
 def test_a_class_in_the_place_of_a_store_is_an_error_that_says_so(store: Any) -> None:
     told = f"not the class {store.__name__}: call the class"
-    with pytest.raises(TypeError, match=f"^store is a store such as .*{told}"):
+    with pytest.raises(TypeError, match=f"^store must be a store such as .*{told}"):
         TokenAdapter("https://a.example/", lambda previous: "x", store=store)
-    with pytest.raises(TypeError, match=f"^inner is a store such as .*{told}"):
+    with pytest.raises(TypeError, match=f"^inner must be a store such as .*{told}"):
         EncryptedStore(store, EncryptedStore.generate_key(), slot="x")
 
 
@@ -234,6 +234,6 @@ def test_no_package_takes_the_place_of_a_scheme_of_ours() -> None:
 @pytest.mark.usefixtures("package")
 def test_what_another_package_makes_has_to_be_a_store() -> None:
     with pytest.raises(
-        ValueError, match=r"what their_stores:no_store returns is a store .* not str"
+        ValueError, match=r"what their_stores:no_store returns must be a store .* not str"
     ):
         store_from_url(f"vault+odd://{SECRET}")

@@ -29,7 +29,7 @@ def test_the_api_echoes_the_request(server: TokenServer) -> None:
     assert token["access_token"] not in response.text
 
 
-def test_a_request_without_a_token_is_told_the_scheme_and_no_error(server: TokenServer) -> None:
+def test_a_request_without_a_token_gets_a_challenge_without_an_error(server: TokenServer) -> None:
     response = requests.get(server.api_url, timeout=TIMEOUT)
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"] == 'Bearer realm="api"'
@@ -44,7 +44,7 @@ def test_a_bad_token_is_an_invalid_token(server: TokenServer, authorization: str
     assert response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
 
 
-def test_the_word_bearer_has_no_case(server: TokenServer) -> None:
+def test_the_scheme_bearer_is_case_insensitive(server: TokenServer) -> None:
     token = server.issue()["access_token"]
     assert requests.get(
         server.api_url, headers={"Authorization": f"bEARER {token}"}, timeout=TIMEOUT
@@ -52,7 +52,7 @@ def test_the_word_bearer_has_no_case(server: TokenServer) -> None:
 
 
 @pytest.mark.parametrize(("scheme", "text"), [("", "{}"), ("token", "token {}")])
-def test_the_token_may_stand_in_another_header(scheme: str, text: str) -> None:
+def test_the_token_may_be_in_another_header(scheme: str, text: str) -> None:
     with TokenServer(header="X-Api-Token", scheme=scheme) as server:
         token = server.issue()
         header = {"X-Api-Token": text.format(token["access_token"])}
@@ -61,7 +61,7 @@ def test_the_token_may_stand_in_another_header(scheme: str, text: str) -> None:
         assert call(server, token).status_code == 401
 
 
-def test_the_public_api_asks_for_nothing_and_shows_no_secret(server: TokenServer) -> None:
+def test_the_public_api_requires_no_token_and_shows_no_secret(server: TokenServer) -> None:
     response = requests.get(
         server.public_url + "x", headers={"Authorization": "Bearer mine"}, timeout=TIMEOUT
     )
@@ -71,12 +71,12 @@ def test_the_public_api_asks_for_nothing_and_shows_no_secret(server: TokenServer
 
 
 @pytest.mark.parametrize("path", ["", "/", "/api", "/apix/", "/token/x"])
-def test_elsewhere_is_nothing(server: TokenServer, path: str) -> None:
+def test_an_unknown_path_is_not_found(server: TokenServer, path: str) -> None:
     assert requests.get(server.url + path, timeout=TIMEOUT).status_code == 404
     assert server.requests[0].path == (path or "/")
 
 
-def test_a_redirect_leads_where_it_is_told(server: TokenServer) -> None:
+def test_a_redirect_leads_to_the_given_url(server: TokenServer) -> None:
     token = server.issue()
     to = {"to": server.public_url + "there?a=1"}
     response = call(server, token, path="redirect", params=to)
@@ -110,7 +110,7 @@ def test_chunks_may_have_extensions_and_a_trailer(server: TokenServer) -> None:
     assert (first["length"], second["path"]) == (13, "/public/next")
 
 
-def test_a_large_body_is_not_kept(server: TokenServer, tmp_path: Path) -> None:
+def test_a_large_body_is_not_stored(server: TokenServer, tmp_path: Path) -> None:
     big = tmp_path / "big"
     with big.open("wb") as file:
         file.truncate(20_000_000)
@@ -121,7 +121,7 @@ def test_a_large_body_is_not_kept(server: TokenServer, tmp_path: Path) -> None:
     assert server.requests[-1].body == b""
 
 
-def test_the_body_of_a_refused_request_is_read_too(server: TokenServer) -> None:
+def test_the_body_of_a_refused_request_is_read(server: TokenServer) -> None:
     with requests.Session() as session:
         for _ in range(2):
             url, body = server.api_url, b"x" * 1_000_000
@@ -171,7 +171,9 @@ def test_connections_are_kept_unless_the_client_says_otherwise(server: TokenServ
         b"GET /public/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
     ],
 )
-def test_what_is_not_http_gets_a_400_and_an_end(server: TokenServer, nonsense: bytes) -> None:
+def test_invalid_http_gets_a_400_and_closes_the_connection(
+    server: TokenServer, nonsense: bytes
+) -> None:
     answer = answer_to(server, nonsense)
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"Connection: close" in answer
@@ -186,7 +188,7 @@ def test_what_is_not_http_gets_a_400_and_an_end(server: TokenServer, nonsense: b
         b"POST /public/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc",
     ],
 )
-def test_a_client_that_leaves_halfway_harms_nobody(server: TokenServer, torso: bytes) -> None:
+def test_a_client_that_disconnects_affects_no_other(server: TokenServer, torso: bytes) -> None:
     assert answer_to(server, torso) == b""
     assert server.requests == ()
     assert requests.get(server.public_url, timeout=TIMEOUT).ok

@@ -84,7 +84,7 @@ def test_a_token_ages_with_the_clock(
     assert token_server.stats.api_refused == 0
 
 
-def test_the_server_goes_by_the_clock(
+def test_the_server_uses_the_frozen_clock(
     token_server: TokenServer, helper: Callable[[], contextlib.AbstractContextManager[Move]]
 ) -> None:
     with helper() as move:
@@ -121,7 +121,7 @@ def test_a_session_made_within_the_block_goes_by_real_time_after_it() -> None:
     assert (inside._wall, inside._monotonic) == (time.time, time.monotonic)
 
 
-def test_what_was_patched_is_as_before() -> None:
+def test_patches_are_undone() -> None:
     before = time.time, dict(vars(Runtime)), dict(vars(TokenHolder))
     with contextlib.suppress(KeyError), FrozenClock():
         assert time.time is not before[0]
@@ -154,25 +154,25 @@ def test_a_keeper_on_another_machine_keeps_its_clock() -> None:
         assert authority.count == 2
 
 
-def test_a_server_with_a_clock_of_its_own_goes_by_that() -> None:
+def test_a_server_uses_its_own_clock_if_it_has_one() -> None:
     with TokenServer(clock=FrozenClock(7.0)) as server, FrozenClock():
         requests.get(server.public_url, timeout=10)
     assert server.requests[0].time == 7.0
 
 
-def test_a_clock_begins_now_unless_told_otherwise_and_moves_forward_only() -> None:
+def test_a_clock_begins_now_by_default_and_moves_only_forward() -> None:
     before = time.time()
     assert before <= FrozenClock()() <= time.time()
     clock = FrozenClock(10.0)
     clock.move(2.5)
     assert clock() == 12.5
     assert repr(clock) == "<FrozenClock 12.500>"
-    with pytest.raises(ValueError, match="forward only"):
+    with pytest.raises(ValueError, match="only forward"):
         clock.move(-1)
     assert clock() == 12.5
 
 
-def test_one_clock_is_in_place_at_a_time() -> None:
+def test_only_one_clock_can_be_installed() -> None:
     with FrozenClock(), pytest.raises(RuntimeError, match="another FrozenClock is in place"):
         FrozenClock().__enter__()
     with FrozenClock():

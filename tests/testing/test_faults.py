@@ -11,7 +11,7 @@ from testing.helpers import CLIENT, TIMEOUT, call, connect, refresh
 from tokenadapter.testing import TokenServer
 
 
-def test_a_failure_is_played_as_often_as_said_and_carries_nothing_out(server: TokenServer) -> None:
+def test_a_failure_happens_as_often_as_given_and_processes_nothing(server: TokenServer) -> None:
     token = server.issue()
     server.fail_next(count=2)
     for _ in range(2):
@@ -24,7 +24,7 @@ def test_a_failure_is_played_as_often_as_said_and_carries_nothing_out(server: To
     assert server.stats.refusals == server.stats.reuse_detections == 0
 
 
-def test_failures_come_in_the_order_given_and_each_at_its_endpoint(server: TokenServer) -> None:
+def test_failures_happen_in_the_given_order_at_their_endpoint(server: TokenServer) -> None:
     token = server.issue()
     server.fail_next(500)
     server.fail_next(502)
@@ -96,7 +96,7 @@ def test_the_body_can_be_anything(
     assert response.headers["Content-Type"] == sent_type
 
 
-def test_a_failure_can_come_after_the_request_was_carried_out(server: TokenServer) -> None:
+def test_a_failure_can_follow_the_processing_of_the_request(server: TokenServer) -> None:
     token = server.issue()
     server.fail_next(502, processed=True)
     assert refresh(server, token).status_code == 502
@@ -122,7 +122,7 @@ def test_a_dropped_answer_is_lost_after_the_rotation(server: TokenServer) -> Non
     assert server.stats.reuse_detections == 1
 
 
-def test_a_reset_comes_before_anything_is_done(server: TokenServer) -> None:
+def test_a_reset_happens_before_processing(server: TokenServer) -> None:
     token = server.issue()
     server.fail_next(reset=True)
     with pytest.raises(requests.ConnectionError, match="reset"):
@@ -166,12 +166,12 @@ def test_a_drip_sends_the_first_byte_alone(server: TokenServer) -> None:
         assert connection.recv(100) == b"H"
 
 
-def test_a_failure_has_one_ending(server: TokenServer) -> None:
+def test_a_failure_takes_only_one_ending(server: TokenServer) -> None:
     with pytest.raises(ValueError, match="exclude"):
         server.fail_next(hang=True, drop=True)
 
 
-def test_an_outage_lasts_until_its_block_is_left(server: TokenServer) -> None:
+def test_an_outage_lasts_until_its_block_ends(server: TokenServer) -> None:
     token = server.issue()
     with server.outage(502, retry_after="soon"):
         for _ in range(3):

@@ -69,7 +69,7 @@ def test_a_forked_child_keeps_neither_port_nor_connection_open() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("ending", ["drop", "reset"])
-def test_a_lost_connection_is_seen_although_a_forked_child_lives(
+def test_a_lost_connection_is_noticed_while_a_forked_child_lives(
     server: TokenServer, ending: str
 ) -> None:
     server.fail_next(drop=ending == "drop", reset=ending == "reset")

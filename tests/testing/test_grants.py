@@ -35,7 +35,7 @@ def test_a_password_gives_a_refresh_token_too(server: TokenServer) -> None:
     assert refresh(server, response.json()).ok
 
 
-def test_the_secret_may_stand_in_the_form(server: TokenServer) -> None:
+def test_the_secret_may_be_in_the_form(server: TokenServer) -> None:
     form = {"grant_type": "client_credentials", "client_id": "client"}
     assert ask(server, None, client_secret="secret", **form).ok
     assert ask(server, None, client_secret="wrong", **form).status_code == 401
@@ -69,9 +69,7 @@ def test_name_and_secret_are_form_encoded_in_basic() -> None:
         "Basic",
     ],
 )
-def test_a_client_that_is_not_known_gets_invalid_client(
-    server: TokenServer, authorization: str
-) -> None:
+def test_an_unknown_client_gets_invalid_client(server: TokenServer, authorization: str) -> None:
     response = requests.post(
         server.token_url,
         data={"grant_type": "client_credentials"},
@@ -125,7 +123,7 @@ def test_a_refresh_may_narrow_the_scope_and_not_widen_it(server: TokenServer) ->
     assert refresh(server, server.issue(), scope="x").json()["error"] == "invalid_scope"
 
 
-def test_the_token_endpoints_want_a_post(server: TokenServer) -> None:
+def test_the_token_endpoints_require_post(server: TokenServer) -> None:
     for url in (server.token_url, server.revocation_url):
         response = requests.get(url, timeout=TIMEOUT)
         assert response.status_code == 405
@@ -141,7 +139,7 @@ def test_the_token_endpoints_want_a_post(server: TokenServer) -> None:
     ],
     ids=lambda arguments: next(iter(arguments)),
 )
-def test_a_login_that_is_not_oauth_gives_an_access_token_alone(
+def test_a_login_that_is_not_oauth_gives_only_an_access_token(
     server: TokenServer, arguments: dict[str, Any]
 ) -> None:
     response = requests.post(server.login_url, timeout=TIMEOUT, **arguments)
@@ -169,7 +167,7 @@ def test_a_login_that_is_not_oauth_gives_an_access_token_alone(
         (400, {}),
     ],
 )
-def test_a_login_with_something_wrong_is_refused(
+def test_a_login_with_wrong_credentials_is_refused(
     server: TokenServer, status: int, arguments: dict[str, Any]
 ) -> None:
     response = requests.post(server.login_url, timeout=TIMEOUT, **arguments)
@@ -189,13 +187,13 @@ def test_a_login_serves_the_source_of_that_name(server: TokenServer) -> None:
     assert server.stats.renewals == 2
 
 
-def test_a_login_can_be_told_to_fail(server: TokenServer) -> None:
+def test_a_login_can_be_made_to_fail(server: TokenServer) -> None:
     server.fail_next(429, endpoint="login")
     assert requests.post(server.login_url, timeout=TIMEOUT).status_code == 429
     assert server.stats.failures == 1
 
 
-def test_the_json_of_a_login_is_no_form(server: TokenServer) -> None:
+def test_the_json_of_a_login_is_not_parsed_as_a_form(server: TokenServer) -> None:
     requests.post(server.login_url, json={"password": "a=b"}, timeout=TIMEOUT)
     assert server.requests[0].form == {}
     assert server.requests[0].body == b'{"password": "a=b"}'

@@ -9,7 +9,7 @@ from testing.helpers import CLIENT, TIMEOUT, ask, call, ended, in_background, re
 from tokenadapter.testing import TokenServer
 
 
-def test_latency_delays_the_answer_and_not_the_rotation(server: TokenServer) -> None:
+def test_latency_delays_the_response_and_not_the_rotation(server: TokenServer) -> None:
     server.latency = 3600
     with pytest.raises(requests.ReadTimeout):
         requests.post(
@@ -23,7 +23,7 @@ def test_latency_delays_the_answer_and_not_the_rotation(server: TokenServer) -> 
     assert ask(server, grant_type="client_credentials").ok
 
 
-def test_a_server_has_no_latency_until_it_is_told() -> None:
+def test_a_server_has_no_latency_by_default() -> None:
     server = TokenServer()
     assert (server.latency, server.api_latency) == (0.0, 0.0)
     server.latency, server.api_latency = 1.5, 2.5
@@ -47,7 +47,7 @@ def test_the_api_has_a_latency_of_its_own(server: TokenServer) -> None:
 
 
 @pytest.mark.parametrize("processed", [False, True])
-def test_a_hold_stops_a_renewal_before_or_after_it_is_carried_out(
+def test_a_hold_stops_a_renewal_before_or_after_processing(
     server: TokenServer, processed: bool
 ) -> None:
     token = server.issue()
@@ -63,7 +63,7 @@ def test_a_hold_stops_a_renewal_before_or_after_it_is_carried_out(
     assert server.stats.refreshes == 1
 
 
-def test_a_hold_released_early_stops_nobody_any_more(server: TokenServer) -> None:
+def test_a_hold_released_early_stops_no_later_request(server: TokenServer) -> None:
     token = server.issue()
     with server.hold(endpoint="api") as hold:
         client = in_background(lambda: call(server, token))

@@ -42,7 +42,7 @@ def test_with_a_tls_context_it_speaks_https(secure: tuple[TokenServer, str]) -> 
         requests.post(server.token_url, data=form, auth=CLIENT, verify=bundle, timeout=TIMEOUT)
 
 
-def test_a_client_that_never_shakes_hands_does_not_stop_the_others(
+def test_a_client_without_a_tls_handshake_does_not_block_others(
     secure: tuple[TokenServer, str],
 ) -> None:
     server, bundle = secure
@@ -51,7 +51,7 @@ def test_a_client_that_never_shakes_hands_does_not_stop_the_others(
         server.stop()
 
 
-def test_it_can_make_a_certificate_of_its_own() -> None:
+def test_a_server_can_generate_its_certificate() -> None:
     with TokenServer(https=True) as server:
         form = {"grant_type": "client_credentials"}
         response = requests.post(
@@ -95,13 +95,15 @@ def test_a_forked_child_leaves_the_certificate_to_its_parent() -> None:
     assert Path(server.ca_file).exists()
 
 
-def test_without_trustme_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_trustme_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trustme", None)
     with pytest.raises(ImportError, match=r"pip install 'tokenadapter\[testing\]'"):
         TokenServer(https=True)
 
 
-def test_a_certificate_is_its_own_or_given(secure: tuple[TokenServer, str]) -> None:
+def test_a_generated_and_a_given_certificate_exclude_each_other(
+    secure: tuple[TokenServer, str],
+) -> None:
     server, _ = secure
     for without in (server, TokenServer()):
         with pytest.raises(RuntimeError, match="https=True"):

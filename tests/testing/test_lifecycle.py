@@ -21,7 +21,7 @@ def test_stopping_leaves_no_thread_and_no_socket() -> None:
         connect(server)
 
 
-def test_stopping_does_not_wait_for_a_connection_on_which_nothing_comes() -> None:
+def test_stopping_does_not_wait_for_an_idle_connection() -> None:
     with TokenServer() as server:
         silent = connect(server)
         requests.get(server.public_url, timeout=TIMEOUT)  # the silent one is accepted by now
@@ -54,7 +54,7 @@ def test_connections_that_have_ended_are_forgotten(server: TokenServer) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["hang", "latency", "drip"])
-def test_stopping_ends_a_request_under_way(trouble: str) -> None:
+def test_stopping_ends_a_request_in_progress(trouble: str) -> None:
     server = TokenServer().start()
     if trouble == "hang":
         server.fail_next(hang=True)
@@ -68,7 +68,7 @@ def test_stopping_ends_a_request_under_way(trouble: str) -> None:
     assert ended(client)
 
 
-def test_a_request_that_is_held_when_the_server_stops_is_not_carried_out() -> None:
+def test_a_held_request_is_not_processed_when_the_server_stops() -> None:
     server = TokenServer().start()
     with server.hold() as hold:
         client = in_background(lambda: ask(server, grant_type="client_credentials"))
@@ -78,7 +78,7 @@ def test_a_request_that_is_held_when_the_server_stops_is_not_carried_out() -> No
     assert server.stats.renewals == 0
 
 
-def test_a_server_started_again_has_its_port_and_its_memory() -> None:
+def test_a_restarted_server_keeps_its_port_and_state() -> None:
     server = TokenServer()
     with server:
         url, token = server.api_url, server.issue()

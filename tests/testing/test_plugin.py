@@ -55,24 +55,24 @@ def test_pytest_finds_it_by_its_entry_point() -> None:
     assert found.load() is plugin
 
 
-def test_markers_from_the_module_to_the_test_say_how_the_server_is_made(tmp_path: Path) -> None:
+def test_markers_from_module_to_test_configure_the_server(tmp_path: Path) -> None:
     (tmp_path / "test_theirs.py").write_text(THEIR_TESTS)
     done = run_pytest(tmp_path)
     assert "4 passed, 2 errors" in done.stdout, done.stdout + done.stderr
     assert "unexpected keyword argument 'lifespan'" in done.stdout
 
 
-def test_a_server_is_there_for_one_test(token_server: TokenServer) -> None:
+def test_each_test_gets_its_own_server(token_server: TokenServer) -> None:
     assert token_server.stats.token_requests == 0
     assert token_server.token_url.startswith("http://127.0.0.1:")
 
 
-def test_the_clock_of_the_fixture_is_in_place(frozen_clock: FrozenClock) -> None:
+def test_the_clock_of_the_fixture_is_installed(frozen_clock: FrozenClock) -> None:
     with pytest.raises(RuntimeError, match="another FrozenClock is in place"):
         FrozenClock().__enter__()
 
 
-def test_who_does_not_use_it_imports_nothing_else_for_it() -> None:
+def test_without_use_the_plugin_imports_nothing_else() -> None:
     program = (
         "import sys, pytest; old = {*sys.modules}; import tokenadapter.testing.plugin;"
         "print(*{*sys.modules} - old)"

@@ -63,7 +63,7 @@ def program() -> Iterator[Callable[..., Program]]:
         yield start
 
 
-def test_the_example_that_it_prints_runs_as_it_is(program: Callable[..., Program]) -> None:
+def test_the_printed_example_runs_unchanged(program: Callable[..., Program]) -> None:
     text = program("--port=0").text
     example = text[text.index("import requests") :]
     done = subprocess.run(
@@ -72,7 +72,7 @@ def test_the_example_that_it_prints_runs_as_it_is(program: Callable[..., Program
     assert "'path': '/api/invoices'" in done.stdout, done.stderr
 
 
-def test_the_addresses_and_credentials_that_it_prints_are_good(
+def test_the_printed_urls_and_credentials_work(
     program: Callable[..., Program],
 ) -> None:
     server = program("--port=0", "--lifetime=90")
@@ -102,7 +102,7 @@ def test_the_addresses_and_credentials_that_it_prints_are_good(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send these signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_without_a_traceback_and_frees_the_port(
+def test_a_signal_stops_the_program_without_a_traceback_and_frees_the_port(
     program: Callable[..., Program], number: signal.Signals
 ) -> None:
     server = program("--port=0")
@@ -113,7 +113,7 @@ def test_a_signal_ends_it_without_a_traceback_and_frees_the_port(
     assert again.named("API") == server.named("API")
 
 
-def test_a_port_that_is_taken_is_an_error_that_says_what_to_do(
+def test_a_port_in_use_is_an_error_with_advice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with TokenServer() as other:
@@ -125,20 +125,16 @@ def test_a_port_that_is_taken_is_an_error_that_says_what_to_do(
             signal.signal(signal.SIGTERM, handler)
     output, errors = capsys.readouterr()
     assert output == ""
-    assert re.fullmatch(
-        rf"cannot listen on port {port}: .+ Name another port by --port.+\n", errors
-    )
+    assert re.fullmatch(rf"cannot listen on port {port}: .+ Pass another --port; .+\n", errors)
 
 
 @pytest.mark.parametrize("option", ["--port=65536", "--port=-1", "--lifetime=0"])
-def test_options_that_make_no_server_are_refused(
-    option: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_options_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([option])
     assert stop.value.code == 2
     assert "python -m tokenadapter.testing: error:" in capsys.readouterr().err
 
 
-def test_the_port_that_the_documentation_names_is_the_usual_one() -> None:
+def test_the_documented_port_is_the_default() -> None:
     assert f"http://127.0.0.1:{PORT}/" in HOWTO.read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from testing.helpers import CLIENT, TIMEOUT, Clock, answer_to, ask, call, refres
 from tokenadapter.testing import TokenServer
 
 
-def test_the_log_has_each_request_as_it_came(server: TokenServer) -> None:
+def test_the_log_has_each_request(server: TokenServer) -> None:
     clock = Clock()
     with TokenServer(clock=clock) as server:
         token = server.issue()
@@ -69,7 +69,7 @@ def test_stats_are_a_snapshot(server: TokenServer) -> None:
         before.token_requests = 1  # type: ignore[misc]
 
 
-def test_wait_for_returns_when_the_counters_are_as_wished(server: TokenServer) -> None:
+def test_wait_for_returns_when_the_condition_is_true(server: TokenServer) -> None:
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(server.wait_for, lambda stats: stats.families_revoked == 1)
         server.revoke(server.issue()["refresh_token"])
@@ -77,7 +77,7 @@ def test_wait_for_returns_when_the_counters_are_as_wished(server: TokenServer) -
     assert server.wait_for(lambda _: True) == server.stats
 
 
-def test_wait_for_says_what_the_counters_were_when_they_did_not_get_there(
+def test_wait_for_raises_with_the_counters_on_timeout(
     server: TokenServer,
 ) -> None:
     with pytest.raises(TimeoutError, match="renewals=0"):

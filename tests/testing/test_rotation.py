@@ -13,7 +13,7 @@ from tokenadapter.testing import TokenServer
 from tokenadapter.testing.authority import Authority, Refused
 
 
-def test_a_refresh_rotates_and_the_access_token_before_lives_on(server: TokenServer) -> None:
+def test_a_refresh_rotates_and_the_previous_access_token_stays_valid(server: TokenServer) -> None:
     token = server.issue()
     child = refresh(server, token).json()
     assert child["refresh_token"] != token["refresh_token"]
@@ -22,7 +22,7 @@ def test_a_refresh_rotates_and_the_access_token_before_lives_on(server: TokenSer
     assert server.stats.refreshes == server.stats.renewals == 1
 
 
-def test_a_spent_refresh_token_shown_again_ends_the_family(server: TokenServer) -> None:
+def test_a_spent_refresh_token_presented_again_revokes_the_family(server: TokenServer) -> None:
     token = server.issue()
     child = refresh(server, token).json()
     assert refresh(server, token).json()["error"] == "invalid_grant"
@@ -48,7 +48,9 @@ def test_without_rotation_the_refresh_token_stays_and_is_not_sent_again() -> Non
         assert server.stats.refreshes == 3
 
 
-def test_within_its_grace_the_previous_refresh_token_gives_one_more_of_the_latest() -> None:
+def test_within_the_grace_the_previous_refresh_token_gives_another_of_the_latest_generation() -> (
+    None
+):
     clock = Clock()
     with TokenServer(grace=5, clock=clock) as server:
         token = server.issue()
@@ -74,7 +76,7 @@ def test_the_grace_counts_from_the_rotation() -> None:
         assert server.stats.reuse_detections == 1
 
 
-def test_the_grace_is_over_when_the_new_refresh_token_is_spent() -> None:
+def test_the_grace_ends_when_the_new_refresh_token_is_spent() -> None:
     with TokenServer(grace=3600) as server:
         token = server.issue()
         refresh(server, refresh(server, token).json())
@@ -83,7 +85,7 @@ def test_the_grace_is_over_when_the_new_refresh_token_is_spent() -> None:
 
 
 @given(picks=st.lists(st.integers(0, 20), max_size=20))
-def test_without_grace_only_the_latest_of_an_unbroken_family_is_good(picks: list[int]) -> None:
+def test_without_a_grace_only_the_latest_refresh_token_is_valid(picks: list[int]) -> None:
     authority = Authority(
         clients={"client": "secret"},
         users={},
@@ -108,7 +110,7 @@ def test_without_grace_only_the_latest_of_an_unbroken_family_is_good(picks: list
     assert authority.reuse_detections == broken
 
 
-def test_of_many_threads_with_one_refresh_token_one_is_served(server: TokenServer) -> None:
+def test_only_one_of_many_threads_is_served_with_one_refresh_token(server: TokenServer) -> None:
     token = server.issue()
     barrier = threading.Barrier(16)
 

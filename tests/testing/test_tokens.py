@@ -21,7 +21,7 @@ def test_an_access_token_lives_for_its_lifetime() -> None:
         assert call(server, refresh(server, token).json()).ok
 
 
-def test_without_a_lifetime_nothing_is_said_of_expiry_and_nothing_expires() -> None:
+def test_without_a_lifetime_tokens_have_no_expiry() -> None:
     clock = Clock()
     with TokenServer(lifetime=None, clock=clock) as server:
         token = server.issue()
@@ -30,7 +30,7 @@ def test_without_a_lifetime_nothing_is_said_of_expiry_and_nothing_expires() -> N
         assert call(server, token).ok
 
 
-def test_issue_logs_in_the_first_user_of_the_first_client_unless_told_otherwise() -> None:
+def test_issue_defaults_to_the_first_user_and_client() -> None:
     clients, users = {"one": "1", "two": "2"}, {"ann": "x", "bob": "y"}
     with TokenServer(clients=clients, users=users) as server:
         token = server.issue(scope="a")
@@ -39,14 +39,14 @@ def test_issue_logs_in_the_first_user_of_the_first_client_unless_told_otherwise(
         assert server.stats.renewals == 0
 
 
-def test_expire_now_ends_access_tokens_and_no_refresh_token(server: TokenServer) -> None:
+def test_expire_now_expires_access_tokens_but_no_refresh_token(server: TokenServer) -> None:
     token = server.issue()
     server.expire_now()
     assert call(server, token).status_code == 401
     assert call(server, refresh(server, token).json()).ok
 
 
-def test_revoking_an_access_token_ends_that_one_alone(server: TokenServer) -> None:
+def test_revoking_an_access_token_affects_no_other(server: TokenServer) -> None:
     token = server.issue()
     server.revoke(token["access_token"])
     assert call(server, token).status_code == 401
@@ -55,7 +55,7 @@ def test_revoking_an_access_token_ends_that_one_alone(server: TokenServer) -> No
         server.revoke(token["access_token"])
 
 
-def test_revoking_a_refresh_token_ends_its_family(server: TokenServer) -> None:
+def test_revoking_a_refresh_token_revokes_its_family(server: TokenServer) -> None:
     token, other = server.issue(), server.issue()
     child = refresh(server, token).json()
     server.revoke(token["refresh_token"])
@@ -66,7 +66,7 @@ def test_revoking_a_refresh_token_ends_its_family(server: TokenServer) -> None:
     assert server.stats.reuse_detections == 0
 
 
-def test_revoke_all_ends_everything(server: TokenServer) -> None:
+def test_revoke_all_revokes_everything(server: TokenServer) -> None:
     token = server.issue()
     tokens = [token, refresh(server, token).json(), server.issue()]  # of two families
     own = ask(server, grant_type="client_credentials").json()

@@ -147,7 +147,7 @@ def _failure(
     awaited: float | None = None
     for waiter in () if getattr(store, "lock_ends_with_holder", False) else intent.awaited:
         if now < waiter.until and not process_names.has_died(waiter.process):
-            who, awaited = process_names.described(waiter.process), waiter.until - now
+            who, awaited = process_names.display_name(waiter.process), waiter.until - now
             cause = f"The lock of {who} lapsed during a renewal, whose response may still arrive."
     return {"cause": cause, "ago": max(now - intent.first_sent, 0.0), "retry_in": awaited}
 
@@ -168,7 +168,7 @@ def lock_holder(store: TokenStore) -> str | None:
         path = getattr(lock, "path", None)
         return None if path is None else _holder_of_file(path)
     process: str | None = find()
-    return None if process is None else process_names.described(process)
+    return None if process is None else process_names.display_name(process)
 
 
 def _holder_of_file(path: str) -> str | None:

@@ -1,8 +1,8 @@
-"""Token adapters for every session of the process: also those that libraries made long ago.
+"""Token adapters for every session of the process, including existing sessions of libraries.
 
-Two methods of :class:`requests.Session` are replaced while anything is installed, and nothing else
-is: no session, no adapter of one.  A session looks up its own adapter as ever; what it finds is
-given to the one installed adapter that covers the URL, as the one that does the sending.
+While an adapter is installed, two methods of :class:`requests.Session` are replaced.  Sessions and
+their adapters stay unchanged.  A session looks up its own adapter as usual, and the installed
+adapter that covers the URL sends the request through it.
 """
 
 from __future__ import annotations
@@ -19,41 +19,42 @@ from requests.adapters import BaseAdapter
 
 from tokenadapter.clients.prefix import Lookout
 from tokenadapter.clients.requests import TokenAdapter
-from tokenadapter.clients.signers import Signer, changing, choose, tell_near_miss
+from tokenadapter.clients.signers import Signer, change_lock, choose, log_near_miss
 
 __all__ = ["install", "installed", "uninstall"]
 
 
 def install(*adapters: TokenAdapter) -> None:
-    """Let every :mod:`requests` session of this process sign its requests under their prefixes.
+    """Make every :mod:`requests` session of this process sign requests under the given prefixes.
 
-    Also those that exist already, those of libraries, and module-level calls such as
-    ``requests.get``.  What a session would send a request with still does so: its adapter, with
-    its retries, its pools and its TLS settings.  Only a :class:`~tokenadapter.TokenAdapter` that a
-    session has of its own for a URL goes before those that are installed; of these, the one with
-    the longest prefix signs, and of equals the last one.
+    This includes existing sessions, those of libraries, and module-level calls such as
+    ``requests.get``.  Each session still sends with its own adapter, with its retries, pools and
+    TLS settings.  A :class:`~tokenadapter.TokenAdapter` that is mounted on the session itself takes
+    precedence over installed adapters.  Among installed adapters, the one with the longest prefix
+    signs, and among equal prefixes the last one.
 
-    Token requests are left untouched: those to a URL of a token source, whoever makes them, and
-    those that a plain function makes when it is asked for a token.
+    Token requests are never signed: requests to a URL of a token source, and requests that a token
+    function makes while it obtains a token.
 
-    :raises TypeError: if one is no adapter to install: it has an ``inner`` adapter or is none.
+    :raises TypeError: if an argument is not a :class:`~tokenadapter.TokenAdapter`, or has an
+        ``inner`` adapter.
     """
     _installation.add(_signers(adapters), stay=True)
 
 
 def uninstall(*adapters: TokenAdapter) -> None:
-    """Take back what :func:`~tokenadapter.install` did, once for each adapter.
+    """Undo :func:`~tokenadapter.install`, once for each adapter, in any order.
 
-    Without arguments, all of it.  The order is of no matter; requests under way end as they began.
+    Without arguments, uninstall all adapters.  Requests in progress are not affected.
 
-    :raises ValueError: if one is not installed.
+    :raises ValueError: if an adapter is not installed.
     """
     _installation.remove(_installation.standing(adapters))
 
 
 @contextmanager
 def installed(*adapters: TokenAdapter) -> Iterator[None]:
-    """:func:`~tokenadapter.install` for the length of a ``with`` block, for all threads.
+    """:func:`~tokenadapter.install` for the duration of a ``with`` block, in all threads.
 
     ::
 
@@ -69,16 +70,16 @@ def installed(*adapters: TokenAdapter) -> Iterator[None]:
 
 
 class _Method:
-    """One method of every session, and how it is replaced and put back.
+    """One method of every session, which is replaced and restored.
 
-    Others replace it too: tracers, mocks.  Where another has come over ours, ours stays below it
-    and does nothing more; where another put back what was there before, ours is put anew.
+    Tracers and mocks replace such methods too.  If another replacement wraps ours, ours stays below
+    it without effect.  If another one restores an older method, ours is put in place again.
     """
 
     def __init__(self, name: str, replace: Callable[[Any], Any]) -> None:
         self._name = name
         self._replace = replace
-        # What each of ours has replaced.
+        # For each of our replacements, the method that it replaced.
         self._replaced: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
     def put(self) -> None:
@@ -95,16 +96,16 @@ class _Method:
 
 
 class _Installation:
-    """What is installed now."""
+    """The installed adapters."""
 
     def __init__(self) -> None:
-        # Read without a lock by every request, and replaced as a whole.
+        # Every request reads this tuple without a lock, so it is replaced as a whole.
         self.signers: tuple[Signer, ...] = ()
         self._staying: tuple[Signer, ...] = ()
         self._methods = _Method("get_adapter", _get_adapter), _Method("send", _send)
 
     def add(self, signers: Sequence[Signer], *, stay: bool = False) -> None:
-        with changing():
+        with change_lock():
             self.signers += tuple(signers)
             if stay:
                 self._staying += tuple(signers)
@@ -112,14 +113,14 @@ class _Installation:
                 method.put()
 
     def remove(self, signers: Sequence[Signer]) -> None:
-        with changing():
+        with change_lock():
             self.signers = tuple(one for one in self.signers if one not in signers)
             self._staying = tuple(one for one in self._staying if one not in signers)
             for method in () if self.signers else self._methods:
                 method.take()
 
     def standing(self, adapters: Sequence[TokenAdapter]) -> Sequence[Signer]:
-        """What :func:`install` put there, of these adapters or of all."""
+        """The signers that :func:`install` added for these adapters, or all of them."""
         left = list(reversed(self._staying))
         if not adapters:
             return left
@@ -134,7 +135,7 @@ class _Installation:
 
 
 class _WithOurLookup:
-    """Stands for a session that looks up its adapters in a way of its own."""
+    """Wraps a session that has its own ``get_adapter``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -143,7 +144,7 @@ class _WithOurLookup:
         return getattr(self._session, name)
 
     def get_adapter(self, url: str) -> BaseAdapter:
-        _looking_up.is_under_way = True  # it may call the method of its base class, which is ours
+        _looking_up.is_under_way = True  # it may call the base class method, which is ours
         try:
             found = self._session.get_adapter(url=url)
         finally:
@@ -161,7 +162,7 @@ def _get_adapter(plain: Callable[..., BaseAdapter]) -> Callable[..., BaseAdapter
 
 def _send(plain: Callable[..., Response]) -> Callable[..., Response]:
     def send(self: Any, request: PreparedRequest, **kwargs: Any) -> Response:
-        # A class may override the method, and a mock may have left an old one on the object.
+        # A class may override get_adapter, and a mock may have left one on the object.
         looks_up = getattr(self.get_adapter, "__func__", None)
         if _installation.signers and looks_up is not Session.get_adapter:
             return plain(_WithOurLookup(self), request, **kwargs)
@@ -171,13 +172,13 @@ def _send(plain: Callable[..., Response]) -> Callable[..., Response]:
 
 
 def _fitted(found: BaseAdapter, url: str) -> BaseAdapter:
-    """What sends a request to *url* in place of the adapter that a session found for it."""
+    """The adapter that sends a request to *url*, instead of the one that the session found."""
     if isinstance(found, TokenAdapter) and found.covers(url):
         return found
     adapter = choose(_installation.signers, url)
     if adapter is None:
         if not isinstance(found, TokenAdapter):
-            tell_near_miss(_installation.signers, url)
+            log_near_miss(_installation.signers, url)
         return found
     return adapter.around(found.behind(url) if isinstance(found, Lookout) else found)
 
@@ -185,11 +186,11 @@ def _fitted(found: BaseAdapter, url: str) -> BaseAdapter:
 def _signers(adapters: Sequence[TokenAdapter]) -> tuple[Signer, ...]:
     for adapter in adapters:
         if not isinstance(adapter, TokenAdapter):
-            raise TypeError(f"a TokenAdapter can be installed, not {adapter!r}")
+            raise TypeError(f"only a TokenAdapter can be installed, not {adapter!r}")
         if adapter.inner is not None:
             raise TypeError(
-                f"{adapter!r} has an inner adapter: leave it out, because each session sends with "
-                "its own"
+                f"{adapter!r} has an inner adapter: omit inner=, because each session sends with "
+                "its own adapter"
             )
     return tuple(map(Signer, adapters))
 

@@ -1,12 +1,12 @@
-"""Which URLs a token may go to: those under the API's base URL, and no other.
+"""Decide which URLs may get a token: only those under the API's base URL.
 
-A URL is read by more than one parser before a server acts on it.  requests takes the host from
-:func:`urllib.parse.urlsplit`, urllib3 from :func:`urllib3.util.parse_url`; between them and the
-API stand proxies that decode the path once more, merge slashes, or drop ``;parameters``.  A URL is
-under the prefix only if none of these readings leads outside it.
+Several parsers read a URL before a server acts on it.  requests takes the host from
+:func:`urllib.parse.urlsplit`, urllib3 from :func:`urllib3.util.parse_url`.  Proxies before the API
+    may decode the path again, merge slashes, or drop ``;parameters``.  A URL is under the prefix
+    only if none of these readings leads outside it.
 
-One URL also has several spellings: what they have in common, and which of them goes first, stands
-here too.
+A URL also has several spellings.  This module compares them too, and orders the adapters of a
+session by them.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from tokenadapter import errors
 
     class Signing(Protocol):
-        """What is asked here of an adapter that signs under a prefix."""
+        """The members of a signing adapter that this module uses."""
 
-        near: tuple[str, ...]
-        """What URLs begin with that miss the prefix by the spelling of its host."""
+        near_misses: tuple[str, ...]
+        """The beginnings of URLs that miss the prefix only by the spelling of its host."""
 
-        def is_at_home(self, url: str) -> bool:
+        def has_same_origin(self, url: str) -> bool:
             """Whether *url* has the scheme, host and port of the prefix."""
 
-        def tell_near_miss(self, url: str) -> None:
-            """Say once that a request gets no token, if it misses the prefix narrowly."""
+        def log_near_miss(self, url: str) -> None:
+            """Log once that a request gets no token, if it misses the prefix narrowly."""
 
 else:
     errors = late("tokenadapter.errors")
@@ -65,51 +65,51 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SCHEMES = ("https://", "http://")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
-# The path segments that every server reads alike: no "%" and ";", and no dot in front.
+# Path segments that all servers read alike: without "%" and ";", and without a leading dot.
 _PLAIN_SEGMENTS = r"(?:/(?!\.)[A-Za-z0-9_.~!$&'()*+,:=@-]*+)*+"
 
-# What is never left after the last decoding of an honest path: control characters, and characters
-# in forms that only a lenient decoder reads, overlong UTF-8 (%C0%AE for ".") and %u002e.
+# Text that an honest path never contains after the last decoding: control characters, and encodings
+# that only a lenient decoder reads, overlong UTF-8 (%C0%AE for ".") and %u002e.
 _TRICKS = "[\x00-\x1f\x7f]|[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]|%u[0-9A-Fa-f]{4}"
 _MOST_DECODINGS = 8
 # Characters of a URL that are shown in a message.
 _LONGEST_SHOWN = 200
-# Slashes, backslashes and a full stop that look like those of ASCII, and that lenient servers take
-# for them, although no normal form of Unicode does.
+# Slashes, backslashes and a full stop that look like the ASCII ones.  Lenient servers take them for
+# those, although no normal form of Unicode does.
 _LOOK_ALIKES = str.maketrans("\u2044\u2215\u29f8\u2216\u29f5\u29f9\u3002", "///\\\\\\.")
 
 
 class Prefix:
-    """An API's base URL, and the decision which URLs are under it.
+    """An API's base URL, which decides which URLs are under it.
 
-    ``https://api.example.com/v1`` covers itself, with or without a query, and whatever begins
-    with ``https://api.example.com/v1/``; not ``/v10``, and no other scheme, host or port.  The
-    path is case-sensitive.  A closing slash makes no difference.  A prefix without a path covers
-    everything on its host.
+    ``https://api.example.com/v1`` covers itself, with or without a query, and all URLs that begin
+    with ``https://api.example.com/v1/``.  It does not cover ``/v10``, or another scheme, host or
+    port.  The path is case-sensitive.  A closing slash makes no difference.  A prefix without a
+    path covers its whole host.
 
     :param url: the base URL: ``https``, a host, and optionally a port and a path.
     :param allow_http: accept plain ``http`` to a host other than this machine, although everyone
         on the way can then read the token (RFC 6750 section 5.3 asks for TLS).
-    :raises UnsafeTarget: the URL is no such base URL, or can be read in more than one way.
+    :raises UnsafeTarget: if the URL is not such a base URL, or is ambiguous.
     :ivar url: the base URL as requests spells it (host in lower case and IDNA-encoded,
         percent-encoding normalised), without the default port and without a closing slash.
-    :ivar stays_here: whether requests must not leave this machine, not even for a proxy that would
-        read the token: it is plain ``http``, accepted for the loopback host only.
-    :ivar near: what URLs begin with that miss the prefix by the spelling of its host: the other
-        scheme, another port, ``www.`` or not, another name of this machine.
-    :ivar matches: the quick half of :meth:`covers`, in the end one call of a compiled pattern:
-        a match is a final yes, ``None`` leaves it open.
+    :ivar stays_here: whether requests must not leave this machine, not even to a proxy, which could
+        read the token: the URL is plain ``http``, which is accepted only for the loopback host.
+    :ivar near_misses: the beginnings of URLs that miss the prefix only by the spelling of its host:
+        the other scheme, another port, with or without ``www.``, another name of this machine.
+    :ivar matches: the fast part of :meth:`covers`, normally one call of a compiled pattern.  A
+        match means yes, ``None`` means that the URL must be parsed.
     """
 
-    __slots__ = ("_origin", "_path", "matches", "near", "stays_here", "url")
+    __slots__ = ("_origin", "_path", "matches", "near_misses", "stays_here", "url")
 
-    near: tuple[str, ...]
+    near_misses: tuple[str, ...]
     url: str
     stays_here: bool
     matches: Callable[[str], re.Match[str] | None]
 
     def __init__(self, url: str, *, allow_http: bool = False) -> None:
-        # A URL that may hold a secret, in a userinfo or query, is not repeated in the message.
+        # The message does not repeat the URL, which may contain a secret in its userinfo or query.
         if not isinstance(url, str):
             raise TypeError(f"prefix must be a str, not {type(url).__name__}")
         parts = _parts(url)
@@ -154,7 +154,7 @@ class Prefix:
         self._path = prepared.path_url.removesuffix("/")
         port_text = "" if port == _DEFAULT_PORTS[scheme] else f":{port}"
         self.url = f"{scheme}://{host}{port_text}{self._path}"
-        self.near = tuple(
+        self.near_misses = tuple(
             f"{scheme}://{name}{end}"
             for scheme in _DEFAULT_PORTS
             for name in _spellings(host)
@@ -168,14 +168,14 @@ class Prefix:
     def covers(self, url: str) -> bool:
         """Whether a request to the URL may carry the token.
 
-        Exact for URLs that requests prepared, and cautious with any other text: one that cannot
-        be parsed, has a userinfo, or spells the prefix's path in another way is not covered.
+        The result is exact for URLs that requests prepared.  Any other text is not covered if it
+        cannot be parsed, has a userinfo, or spells the path of the prefix differently.
         """
         return self.matches(url) is not None or self.covers_when_parsed(url)
 
-    def is_near(self, url: str) -> bool:
-        """Whether a URL misses the prefix by the spelling of its host."""
-        if not url.lower().startswith(self.near):
+    def is_near_miss(self, url: str) -> bool:
+        """Whether a URL misses the prefix only by the spelling of its host."""
+        if not url.lower().startswith(self.near_misses):
             return False
         try:
             origin = _origin(url)
@@ -183,7 +183,7 @@ class Prefix:
             return False
         return origin != self._origin and origin[1] in _spellings(self._origin[1])
 
-    def is_at_home(self, url: str) -> bool:
+    def has_same_origin(self, url: str) -> bool:
         """Whether a URL has the scheme, host and port of the prefix."""
         try:
             return _origin(url) == self._origin
@@ -191,13 +191,13 @@ class Prefix:
             return False
 
     def mounts(self) -> tuple[str, ...]:
-        """The spellings of the prefix for ``Session.adapters``, the one most often met first.
+        """The spellings of the prefix for ``Session.adapters``, the most frequent first.
 
-        They find every URL that is covered and was prepared by requests.  A path is mounted without
-        its closing slash, too, and so finds ``/v10`` beside ``/v1``: :meth:`covers` has the last
-        word.  A bare host is not: ``https://api.example.com`` would find
-        ``https://api.example.com.evil.com/`` and keep it from the session's own adapter.  With the
-        slash, they replace an adapter that was mounted there before.
+        They match every covered URL that requests prepared.  A path is also mounted without its
+        closing slash, which matches ``/v10`` as well as ``/v1``; :meth:`covers` makes the final
+        decision.  A bare host is not mounted: ``https://api.example.com`` would match
+        ``https://api.example.com.evil.com/`` and take it from the session's own adapter.  The
+        spellings with a slash replace an adapter that was mounted there before.
         """
         scheme, host, port = self._origin
         explicit = f"{scheme}://{host}:{port}{self._path}"
@@ -206,7 +206,7 @@ class Prefix:
         return tuple(dict.fromkeys(key for pair in pairs for key in pair))
 
     def covers_when_parsed(self, url: str) -> bool:
-        """The thorough half of :meth:`covers`, for what was left open."""
+        """The thorough part of :meth:`covers`, for URLs that :attr:`matches` does not match."""
         parts = _parts(url)
         if parts is None:
             return False
@@ -228,7 +228,7 @@ class Prefix:
             return False
 
     def _leave_open(self, url: str) -> None:
-        # Once: for cron, which sends one request, to compile takes longer than to parse.
+        # For the first URL: a cron job sends one request, and parsing is faster than compiling.
         self.matches = self._compile_and_match
 
     def _compile_and_match(self, url: str) -> re.Match[str] | None:
@@ -242,9 +242,9 @@ def _unsafe(message: str) -> errors.UnsafeTarget:
 
 
 def _parts(url: str) -> tuple[str, str, str, str] | None:
-    """Scheme, authority, path and all the rest of a URL; ``None`` if it is no web address.
+    """Scheme, authority, path and the rest of a URL; ``None`` if it is not an HTTP URL.
 
-    By hand: cron need not compile a pattern for it at every start.
+    Without a pattern, which each start of a cron job would have to compile.
     """
     scheme, mark, rest = url.partition("://")
     if not mark or scheme.lower() not in _DEFAULT_PORTS:
@@ -264,7 +264,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _spellings(host: str) -> tuple[str, ...]:
-    """The names under which people know the same host."""
+    """The names that people use for the same host."""
     if host in _LOOPBACK:
         return _LOOPBACK
     return host, host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
@@ -279,12 +279,13 @@ def _origin(url: str) -> tuple[str, str, int]:
 
 
 def _descent(segment: str) -> int:
-    """How many levels a path segment leads down, in the reading in which it leads down least.
+    """How many levels a path segment leads down, in the reading that leads down least.
 
-    A name leads down 1; what a server may drop (an empty segment, ``.``, parameters alone) 0;
-    each ``..`` that can be read in it leads up 1, and then the names beside it do not count.
+    A name counts 1.  A segment that a server may drop (empty, ``.``, only parameters) counts 0.
+    Each ``..`` that can be read in the segment counts -1, and then the names beside it do not
+    count.
     """
-    # As most are: cron need not compile the patterns below at every start.
+    # The usual segments, without the patterns below, which each start would have to compile.
     if not segment:
         return 0
     name = segment.replace("-", "").replace("_", "").replace(".", "")
@@ -305,7 +306,7 @@ def _descent(segment: str) -> int:
 
 
 def _folded(text: str) -> str:
-    """*text* with what a server may take for ASCII in its place, such as full-width dots."""
+    """*text* with ASCII for characters that a server may take for it, such as full-width dots."""
     if text.isascii():
         return text
     return unicodedata.normalize("NFKC", text).translate(_LOOK_ALIKES)
@@ -314,8 +315,8 @@ def _folded(text: str) -> str:
 def names_its_host(url: str, named: object) -> bool:
     """Whether a ``Host`` header names the host of a request's URL.
 
-    A connection leads to the host of the URL; from there, a request whose header names another one
-    may be routed elsewhere.
+    A connection leads to the host of the URL.  A request whose header names another host may be
+    routed elsewhere from there.
     """
     try:
         return parse_url(f"//{named!s}").host == parse_url(url).host
@@ -335,7 +336,7 @@ def resource(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """A URL as it may be told to people: on one line, without query and user, and not too long."""
+    """A URL for messages: on one line, without query and user, and cut."""
     scheme, mark, rest = url.partition("#")[0].partition("?")[0].partition("://")
     host, slash, path = rest.partition("/")
     text = f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
@@ -344,12 +345,12 @@ def shown(url: str) -> str:
 
 
 def without_query(request: PreparedRequest) -> str:
-    """The URL of a request as it may be told to people."""
+    """The URL of a request for messages."""
     return (request.url or "").partition("?")[0]
 
 
 def own_urls(urls: Sequence[str], covers: Callable[[str], bool]) -> frozenset[str]:
-    """Those of a token source's own URLs that lie under a prefix, as :func:`resource` has them."""
+    """The URLs of a token source that a prefix covers, as :func:`resource` spells them."""
     own = set()
     for url in urls:
         prepared = PreparedRequest()
@@ -363,44 +364,44 @@ def own_urls(urls: Sequence[str], covers: Callable[[str], bool]) -> frozenset[st
 
 
 class Lookout(BaseAdapter):
-    """Stands in a session for other spellings of a host, and says once that it was asked.
+    """Mounted for other spellings of a prefix's host, to log once that a request used one.
 
-    The session's own adapter for the URL does the sending, whichever it has at the time.
+    The session's own adapter for the URL sends the request.
     """
 
     def __init__(self, key: str, adapter: Signing, adapters: _Watched) -> None:
         super().__init__()
         self._key = key
         self._adapter = adapter
-        # Weakly: what a session drops is to be freed at once.
+        # A weak reference, so that adapters that a session drops are freed at once.
         self._adapters = ref(adapters)
 
     def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
         url = request.url or ""
-        # The program may sign there, too, and know what it does.
+        # The program may intentionally have another adapter that signs there.
         others = _signing(plain(self._adapters() or {}).values())
-        if not any(other.is_at_home(url) for other in others):
-            self._adapter.tell_near_miss(url)
+        if not any(other.has_same_origin(url) for other in others):
+            self._adapter.log_near_miss(url)
         return self.behind(url).send(request, *args, **kwargs)
 
     def behind(self, url: str) -> BaseAdapter:
-        """What the session would send a request to *url* with."""
+        """The adapter with which the session would send a request to *url*."""
         adapters = self._adapters()
         if adapters is None:
-            return HTTPAdapter()  # somebody has copied it into a mapping of their own
+            return HTTPAdapter()  # it was copied into another mapping
         for key, adapter in plain(adapters).items():
             if url.lower().startswith(key.lower()):
                 return adapter
         raise InvalidSchema(f"No connection adapters were found for {url!r}")
 
     def close(self) -> None:
-        """Nothing: the session closes its adapters itself."""
+        """Do nothing: the session closes its adapters itself."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self._key} of {self._adapter!r}>"
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # also of a copy that is under way
+        if name.startswith("_"):  # also while a copy is being made
             raise AttributeError(name)
         return getattr(self.behind(self._key), name)
 
@@ -415,7 +416,7 @@ class Lookout(BaseAdapter):
 
 
 class _Watched(OrderedDict[str, BaseAdapter]):
-    """Adapters with lookouts among them, which are made anew for each copy."""
+    """Adapters with lookouts among them.  Each copy gets new lookouts."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return watched, (dict(plain(self)),)
@@ -427,13 +428,13 @@ def plain(adapters: Mapping[str, BaseAdapter]) -> OrderedDict[str, BaseAdapter]:
 
 
 def watched(adapters: Mapping[str, BaseAdapter]) -> OrderedDict[str, BaseAdapter]:
-    """Adapters with lookouts for the prefixes among them.
+    """Adapters, with lookouts for the prefixes of the signing ones.
 
-    Those come behind all others but those for a whole scheme: no request that is signed, or for
-    which a session has an adapter of its own, gets there or waits for a look at them.
+    The lookouts come after all other adapters but those for a whole scheme, so that requests that
+    are signed, or have an adapter of their own, are not slowed down.
     """
     others = plain(adapters)
-    near = {key: signing for signing in _signing(others.values()) for key in signing.near}
+    near = {key: signing for signing in _signing(others.values()) for key in signing.near_misses}
     if not near:
         return others
     keys = list(others)
@@ -445,17 +446,17 @@ def watched(adapters: Mapping[str, BaseAdapter]) -> OrderedDict[str, BaseAdapter
 
 
 def _signing(adapters: Iterable[BaseAdapter]) -> list[Signing]:
-    found: list[Any] = [adapter for adapter in adapters if hasattr(adapter, "tell_near_miss")]
+    found: list[Any] = [adapter for adapter in adapters if hasattr(adapter, "log_near_miss")]
     return found
 
 
 def longest_first(
     mine: Sequence[str], adapters: Mapping[str, BaseAdapter]
 ) -> OrderedDict[str, BaseAdapter]:
-    """Adapters in the order in which a session has to look at them: it takes the first that fits.
+    """Adapters in the order in which a session must try them, since it takes the first match.
 
-    All spellings of a prefix count as long as the usual one, and of equals *mine* come first, in
-    their order: the usual spelling is found without a look at the others.
+    All spellings of a prefix count as long as the usual one.  Among equals, *mine* come first, in
+    their order, so that the usual spelling is found first.
     """
     rank = {key: _usual_length(key) for key in adapters}
     keys = sorted([*mine, *adapters], key=rank.__getitem__, reverse=True)

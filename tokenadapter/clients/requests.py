@@ -244,31 +244,31 @@ class TokenAdapter(HTTPAdapter):
         return twin(self, inner=inner)
 
     @property
-    def near(self) -> tuple[str, ...]:
+    def near_misses(self) -> tuple[str, ...]:
         """What URLs begin with that miss the prefix by the spelling of its host.
 
         :meta private:
         """
-        return self._guard.near
+        return self._guard.near_misses
 
-    def is_at_home(self, url: str) -> bool:
+    def has_same_origin(self, url: str) -> bool:
         """Whether *url* has the scheme, host and port of the prefix.
 
         :meta private:
         """
-        return self._guard.is_at_home(url)
+        return self._guard.has_same_origin(url)
 
-    def tell_near_miss(self, url: str) -> None:
+    def log_near_miss(self, url: str) -> None:
         """Say once that a request gets no token, if it misses the prefix by its host's spelling.
 
         :meta private:
         """
-        if self._guard.is_near(url):
+        if self._guard.is_near_miss(url):
             own = own_urls(self.keeper.grant.urls, lambda url: True)
             if resource(url) not in own:
-                self.tell_outside(url)
+                self.log_outside(url)
 
-    def tell_outside(self, url: str, host: object = None) -> None:
+    def log_outside(self, url: str, host: object = None) -> None:
         """Say once that a request gets no token.
 
         :param host: what its ``Host`` header names, if that is another host.
@@ -341,11 +341,11 @@ class TokenAdapter(HTTPAdapter):
         """Whether *request* gets a token."""
         url = request.url or ""
         if self._guard.matches(url) is None and not self._guard.covers_when_parsed(url):
-            self.tell_outside(url)
+            self.log_outside(url)
             return False
         named = _named_host(request)
         if named is not None and not names_its_host(url, named):
-            self.tell_outside(url, named)
+            self.log_outside(url, named)
             return False
         if self._own_urls and resource(url) in self._own_urls:
             return False

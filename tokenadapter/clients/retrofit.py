@@ -1,7 +1,7 @@
-"""One line for code that has its session already: sign what it sends under a prefix.
+"""One line for code that already has a session: sign its requests under a prefix.
 
-Nothing that the session has is lost: what it would have sent a request with still does so, and all
-is put back in the end.
+The session keeps all that it has: its own adapters still send the requests, and undoing a retrofit
+restores everything.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from requests.exceptions import InvalidSchema
 
 from tokenadapter.clients.prefix import plain, watched
 from tokenadapter.clients.requests import TokenAdapter
-from tokenadapter.clients.signers import changing, sorted_out
+from tokenadapter.clients.signers import change_lock, split_settings
 from tokenadapter.late_imports import late
 from tokenadapter.spelling import check_names
 from tokenadapter.values import parameters
@@ -39,7 +39,7 @@ def retrofit(
     source: Grant | TokenSource | TokenKeeper,
     **settings: Any,
 ) -> Retrofit:
-    """Let something that exists sign its requests under *prefix*.
+    """Make an existing session or pool sign its requests under *prefix*.
 
     ::
 
@@ -47,18 +47,18 @@ def retrofit(
 
     :param target: a :class:`requests.Session`, or of urllib3 a :class:`~urllib3.PoolManager` or a
         connection pool.  It may be in use by other threads.
-    :param settings: those of :class:`~tokenadapter.TokenAdapter`, but for those of the sending:
-        that is done by what *target* has for it, with its retries, its pools and its TLS settings.
-    :returns: the way back: as a context manager it undoes itself at the end of the block.
-    :raises TypeError: if *target* cannot be fitted, or a setting is none of these.
+    :param settings: the settings of :class:`~tokenadapter.TokenAdapter`, without those of the
+        transport: *target* still sends with its own retries, pools and TLS settings.
+    :returns: an object that undoes the retrofit; as a context manager, at the end of the block.
+    :raises TypeError: if *target* is not supported, or a setting is unknown.
     :raises UnsafeTarget: if a token must not go to *prefix*.
     """
-    ours, others = sorted_out(settings)
+    ours, others = split_settings(settings)
     check_names("retrofit", others, parameters(TokenAdapter) or others)
     if others:
         raise TypeError(
-            f"{', '.join(sorted(others))}: what is retrofitted does the sending, with settings of "
-            "its own"
+            f"retrofit() does not take {', '.join(sorted(others))}: the session or pool sends the "
+            "requests with its own settings"
         )
     adapter = TokenAdapter(prefix, source, **ours)
     if isinstance(target, Session):
@@ -67,7 +67,7 @@ def retrofit(
 
 
 class Retrofit:
-    """What :func:`~tokenadapter.retrofit` did, and the way back.
+    """The result of :func:`~tokenadapter.retrofit`, which can be undone.
 
     :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps the token.
     """
@@ -81,10 +81,10 @@ class Retrofit:
         return f"<Retrofit {self._prefix} of {self.keeper.store!r}>"
 
     def undo(self) -> None:
-        """Put back what was there before.
+        """Restore the previous state.
 
-        Several retrofits of the same session or pool can be undone in any order; undoing one
-        again does nothing.  Requests under way end as they began.
+        Several retrofits of one session or pool can be undone in any order.  A second call does
+        nothing.  Requests in progress are not affected.
         """
         undo, self._undo = self._undo, None
         if undo is not None:
@@ -98,12 +98,12 @@ class Retrofit:
 
 
 class _Mounts:
-    """An adapter mounted over what a session has for its prefix and for parts of that."""
+    """An adapter mounted over the session's adapters for its prefix and for parts of it."""
 
     def __init__(self, session: Session, adapter: TokenAdapter) -> None:
         self._session = ref(session)
         url = f"{adapter.prefix}/"
-        with changing():
+        with change_lock():
             before = plain(session.adapters)
             adapter.around(_transport(session, url)).mount(session)
             self._mine: dict[str, BaseAdapter] = {}
@@ -120,15 +120,15 @@ class _Mounts:
         if not (isinstance(found, TokenAdapter) and found.covers(url)):
             self.undo()
             raise TypeError(
-                f"{type(session).__name__} does not look at what is mounted on it: make it use "
-                "the adapter in its own way, or see tokenadapter.installed()"
+                f"{type(session).__name__} ignores mounted adapters: pass it the adapter in the "
+                "way that it supports, or use tokenadapter.installed()"
             )
 
     def undo(self) -> None:
         session = self._session()
         if session is None:
             return
-        with changing():
+        with change_lock():
             layers = _LAYERS[session]
             layers.remove(self)
             adapters = plain(session.adapters)
@@ -151,7 +151,7 @@ def _put_back(
 
 
 def _transport(session: Session, url: str) -> BaseAdapter:
-    """What a session would send a request to *url* with if it had no token adapters for it."""
+    """The adapter with which a session sends to *url*, apart from token adapters."""
     for key, adapter in plain(session.adapters).items():
         is_ours = isinstance(adapter, TokenAdapter) and adapter.covers(url)
         if url.lower().startswith(key.lower()) and not is_ours:

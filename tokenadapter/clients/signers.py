@@ -1,4 +1,4 @@
-"""Token adapters that stand over the same way out, and which of them signs a request."""
+"""Several token adapters on one session, pool or process, and which of them signs a request."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 from tokenadapter.clients.prefix import own_urls, resource
 from tokenadapter.clients.requests import TokenAdapter
 
-__all__ = ["Signer", "changing", "choose", "own_settings", "sorted_out", "tell_near_miss"]
+__all__ = ["Signer", "adapter_settings", "change_lock", "choose", "log_near_miss", "split_settings"]
 
 
 class Signer:
-    """A token adapter that was put somewhere; of one that was put there twice, each has its own.
+    """One installation of a token adapter.  An adapter that is installed twice has two signers.
 
-    :ivar is_off: whether it was taken off again; what still has it makes no use of it.
+    :ivar is_off: whether the adapter was removed.  Objects that still refer to the signer ignore
+        it.
     """
 
     __slots__ = ("adapter", "is_off", "own_urls")
@@ -24,16 +25,16 @@ class Signer:
     def __init__(self, adapter: TokenAdapter) -> None:
         self.adapter: TokenAdapter = adapter
         self.is_off: bool = False
-        # Those beyond its prefix too: they must not get the token of a neighbour.
+        # Including URLs outside its prefix, which must not get the token of another adapter.
         self.own_urls: frozenset[str] = own_urls(adapter.keeper.grant.urls, lambda url: True)
 
 
 def choose(signers: Iterable[Signer], url: str) -> TokenAdapter | None:
-    """Who signs a request to *url*: of those that cover it, the one with the longest prefix, and
-    of equals the last.
+    """The adapter that signs a request to *url*: the one with the longest prefix that covers the
+    URL, and among equal prefixes the last.
 
-    Nobody does if it is a token request: one to a URL of any of their token sources, or, where a
-    plain function is the source, one that this function makes.
+    A token request is not signed: a request to a URL of any of the token sources, or one that a
+    token function makes.
     """
     chosen: TokenAdapter | None = None
     for signer in signers:
@@ -50,38 +51,38 @@ def choose(signers: Iterable[Signer], url: str) -> TokenAdapter | None:
     return chosen
 
 
-def tell_near_miss(signers: Iterable[Signer], url: str) -> None:
-    """Say once if a request, which nobody signs, misses a prefix by the spelling of its host."""
+def log_near_miss(signers: Iterable[Signer], url: str) -> None:
+    """Log once if an unsigned request misses a prefix only by the spelling of its host."""
     adapters = [signer.adapter for signer in signers if not signer.is_off]
-    near = [adapter for adapter in adapters if url.lower().startswith(adapter.near)]
-    if near and not any(adapter.is_at_home(url) or _is_asked(adapter) for adapter in adapters):
-        near[0].tell_near_miss(url)
+    near = [adapter for adapter in adapters if url.lower().startswith(adapter.near_misses)]
+    if near and not any(adapter.has_same_origin(url) or _is_asked(adapter) for adapter in adapters):
+        near[0].log_near_miss(url)
 
 
 def _is_asked(adapter: TokenAdapter) -> bool:
-    """Whether this thread is in the plain function that is the source of *adapter*."""
+    """Whether this thread is in the token function of *adapter*."""
     return getattr(adapter.keeper.grant, "asked_by", None) == get_ident()
 
 
-def changing() -> Lock:
-    """The lock for whoever changes who signs where.  Requests need none: they look once."""
+def change_lock() -> Lock:
+    """The lock for changes of the signers.  Requests read them once and need no lock."""
     return _Shared.lock
 
 
-def own_settings() -> set[str]:
-    """The names of a token adapter's settings, but for those that are about the sending."""
+def adapter_settings() -> set[str]:
+    """The names of a token adapter's settings, without those of the transport."""
     return (TokenAdapter.__init__.__kwdefaults__ or {}).keys() - {"inner"}
 
 
-def sorted_out(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those that are settings of a token adapter, and the others: they are about the sending."""
-    known = own_settings()
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split *settings* into those of a token adapter and those of the transport."""
+    known = adapter_settings()
     ours = {name: value for name, value in settings.items() if name in known}
     return ours, {name: settings[name] for name in settings.keys() - known}
 
 
 def _after_fork() -> None:
-    _Shared.lock = Lock()  # whoever held it is not here
+    _Shared.lock = Lock()  # the thread that held the old one is not in this process
 
 
 class _Shared:

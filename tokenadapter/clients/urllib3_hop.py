@@ -1,9 +1,9 @@
 """One hop of a request through a connection pool of urllib3.
 
-A hop that gets a token becomes a request of requests, and goes through a
-:class:`~tokenadapter.TokenAdapter` that sends with the pool.  So every rule stands in one place,
-and settings that are functions (``verdict``, ``attach``) are given the same here as there.  Errors
-are errors of urllib3 as well, because that is what callers of urllib3 catch.
+A hop that gets a token is converted to a request of :mod:`requests`, and is sent by a
+:class:`~tokenadapter.TokenAdapter` through the pool.  So every rule is implemented once, and
+    callback settings (``verdict``, ``attach``) get the same arguments as with requests.  Errors are
+    errors of urllib3 as well, because that is what callers of urllib3 catch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from urllib3.util.request import set_file_position
 
 from tokenadapter.clients.prefix import names_its_host
 from tokenadapter.clients.requests import without_401
-from tokenadapter.clients.signers import Signer, choose, tell_near_miss
+from tokenadapter.clients.signers import Signer, choose, log_near_miss
 from tokenadapter.errors import TokenError, UnsafeTarget
 from tokenadapter.late_imports import late
 
@@ -37,20 +37,20 @@ __all__ = ["Hop", "Sent", "as_request", "for_urllib3", "is_proxied", "with_token
 
 
 class Sent(HTTPHeaderDict):
-    """The headers of a hop, with the token if it gets one.
+    """The headers of a hop that was processed here, with the token if it got one.
 
-    When urllib3 repeats what it sent, it hands on these, or a copy of the same class.  That is how
-    a repetition is told from a hop that has yet to be looked at.
+    When urllib3 repeats a hop, it passes on these headers, or a copy of the same class.  So the
+    class distinguishes a repetition from a new hop.
     """
 
 
 def as_request(
     pool: HTTPConnectionPool, method: str, url: str, body: Any, headers: Mapping[str, Any]
 ) -> PreparedRequest | None:
-    """The hop as a request to an absolute URL; ``None`` if nobody can tell where it ends.
+    """The hop as a request to an absolute URL; ``None`` if its destination is unknown.
 
-    A connection leads to the host of its pool, whatever the request says: what names another host,
-    in its URL or its ``Host``, may be routed elsewhere from there.
+    A connection leads to the host of its pool, whatever the request says.  A request that names
+    another host, in its URL or its ``Host`` header, may be routed elsewhere from there.
     """
     request = PreparedRequest()
     request.method, request.body = method, body
@@ -73,12 +73,12 @@ def as_request(
 
 
 def is_proxied(pool: HTTPConnectionPool) -> bool:
-    """Whether the requests of a pool pass another machine, which reads those of plain ``http``."""
+    """Whether a pool sends through a proxy, which can read requests over plain ``http``."""
     return pool.proxy is not None or "_socks_options" in pool.conn_kw
 
 
 def _is_forwarded(pool: HTTPConnectionPool, url: str) -> bool:
-    """Whether the pool is one to a proxy that is told the whole URL."""
+    """Whether the pool sends to a proxy that gets the absolute URL."""
     scheme = parse_url(url).scheme
     return pool.proxy is not None and not connection_requires_http_tunnel(
         pool.proxy, pool.proxy_config, scheme
@@ -86,13 +86,13 @@ def _is_forwarded(pool: HTTPConnectionPool, url: str) -> bool:
 
 
 class Hop(BaseAdapter):
-    """Sends a request as the hop that it was made of.
+    """Sends a request as the hop from which it was made.
 
-    urllib3 would decode the whole body of what it preloads, however much that becomes: of a
-    refusal, nobody asked for that.  So it preloads the body as it came, and what is handed to the
-    caller is decoded by :meth:`decoded`.
+    urllib3 would decode the whole body of a preloaded response, to any size, even if the response
+    is a refusal that no caller reads.  So the body is preloaded undecoded, and :meth:`decoded`
+    decodes the response that goes to the caller.
 
-    :param send: the ``urlopen`` of the pool, as it is without us.
+    :param send: the original ``urlopen`` of the pool.
     :param how: its other arguments.
     """
 
@@ -113,7 +113,7 @@ class Hop(BaseAdapter):
         self._preloads = how.get("preload_content", True)
         self._decodes = self._preloads and how.get("decode_content", True)
         self._how = {**how, "decode_content": False} if self._decodes else how
-        self._pool_block = pool.block  # as adapters of requests have it
+        self._pool_block = pool.block  # adapters of requests have this attribute
 
     def send(self, request: PreparedRequest, *_: Any, **__: Any) -> Response:
         raw = self._send(
@@ -123,7 +123,7 @@ class Hop(BaseAdapter):
             self._headers_of(request),
             **self._how,
         )
-        # Of the adapter that it is a method of, it makes use as the connection only.
+        # The method uses the adapter only as the connection of the response.
         response = HTTPAdapter.build_response(cast("HTTPAdapter", self), request, cast("Any", raw))
         if self._preloads:
             response._content = raw.data
@@ -133,7 +133,7 @@ class Hop(BaseAdapter):
         return response
 
     def decoded(self, raw: BaseHTTPResponse) -> BaseHTTPResponse:
-        """*raw*, an answer to this hop that goes to the caller, as urllib3 would hand it over.
+        """*raw*, the response for the caller, decoded as urllib3 would have done.
 
         :raises urllib3.exceptions.DecodeError: if its body cannot be decoded.
         """
@@ -146,18 +146,18 @@ class Hop(BaseAdapter):
         return raw
 
     def close(self) -> None:
-        """Nothing: the pool belongs to others."""
+        """Do nothing: the pool belongs to the caller."""
 
     def _url_of(self, request: PreparedRequest) -> str:
         if request.url == self._made_of.url:
             return self._url
-        # Something has been attached to it.
+        # attach() has changed the URL.
         url = parse_url(request.url or "")
         return url.request_uri if self._url.startswith("/") else url.url
 
     def _headers_of(self, request: PreparedRequest) -> Sent:
-        """What has become of the headers; those that are the same, as they were: a field that is
-        there twice stays so."""
+        """The headers to send.  Unchanged fields keep their form: a repeated field stays
+        repeated."""
         before, after = self._made_of.headers, request.headers
         headers = Sent(self._headers)
         for name in before:
@@ -169,7 +169,7 @@ class Hop(BaseAdapter):
         return headers
 
 
-# The arguments of ``urlopen`` that follow those that are used here.
+# The further positional arguments of ``urlopen``.
 _REST = (
     "timeout",
     "pool_timeout",
@@ -195,10 +195,10 @@ def with_token(
     *rest: Any,
     **how: Any,
 ) -> BaseHTTPResponse:
-    """``HTTPConnectionPool.urlopen`` of *pool*, with a token where one is due.
+    """``HTTPConnectionPool.urlopen`` of *pool*, with a token for requests under a prefix.
 
-    :param plain: the same without us.
-    :param signers: the adapters over the pool.
+    :param plain: the original method.
+    :param signers: the adapters of the pool.
     :raises UnsafeTarget: if a proxy would read a token that must stay on this machine.
     :raises TokenError: if there is no usable token and none can be obtained.
     """
@@ -210,7 +210,7 @@ def with_token(
     if request is not None:
         adapter = choose(signers, request.url or "")
         if adapter is None:
-            tell_near_miss(signers, request.url or "")
+            log_near_miss(signers, request.url or "")
     if request is None or adapter is None:
         return plain(method, url, body, headers, retries, redirect, assert_same_host, **how)
     if not isinstance(retries, Retry):
@@ -226,8 +226,9 @@ def with_token(
     try:
         if adapter.stays_here and is_proxied(pool):
             raise UnsafeTarget(
-                f"A proxy would read the token for {adapter.prefix}: send it past the proxy, or "
-                "pass allow_http=True if everyone on the way may read it."
+                f"A proxy could read the token for {adapter.prefix}. The request was not sent. "
+                "Bypass the proxy, or pass allow_http=True if everyone on the way may read the "
+                "token."
             )
         hop = Hop(pool, request, url, headers, plain, once)
         answer = adapter.around(hop).send(request, timeout=_timeout(pool, how))
@@ -235,7 +236,7 @@ def with_token(
     except TokenError as error:
         raise for_urllib3(error) from error.__cause__
     if response.retries is not None and once["retries"] is not retries:
-        # What comes after this hop, elsewhere, has its 401s repeated as it wants.
+        # Hops to other places follow the caller's own rule for 401.
         response.retries = response.retries.new(status_forcelist=retries.status_forcelist)
     location = redirect and response.get_redirect_location()
     if not location:
@@ -246,7 +247,7 @@ def with_token(
 
 def _timeout(pool: HTTPConnectionPool, how: Mapping[str, Any]) -> Any:
     timeout = how.get("timeout", pool.timeout)
-    # urllib3 has an object of its own for "as the pool has it".
+    # urllib3 has a special object for "the default of the pool".
     return timeout if isinstance(timeout, (Timeout, int, float, type(None))) else pool.timeout
 
 
@@ -260,9 +261,9 @@ def _followed(
     headers: Any,
     follow: Callable[..., BaseHTTPResponse],
 ) -> BaseHTTPResponse:
-    """The answer from where *response* points to, asked as urllib3 does for a pool alone.
+    """Follow the redirect of *response*, as urllib3 does for a pool.
 
-    It cannot do so itself: it would take the token along.
+    urllib3 cannot follow it, since it would send the token along.
     """
     headers = HTTPHeaderDict(headers)
     if response.status == 303:  # RFC 9110 section 15.4.4
@@ -285,7 +286,7 @@ def _followed(
 
 
 def for_urllib3(error: TokenError) -> TokenError:
-    """*error* again, as a :class:`urllib3.exceptions.HTTPError` too."""
+    """A copy of *error* that is also a :class:`urllib3.exceptions.HTTPError`."""
     rebuild, (kind, *state) = TokenError.__reduce__(error)
     twin: TokenError = rebuild(_of_both(kind), *state)
     return twin.with_traceback(error.__traceback__)
@@ -300,6 +301,6 @@ def _of_both(kind: Any) -> Any:
         rebuild, (_, *state) = TokenError.__reduce__(self)
         return for_urllib3, (rebuild(kind, *state),)
 
-    # To people it has the same name, and pickle finds it by the way that it was made.
+    # The class has the same name, and pickle rebuilds it by the same steps.
     names = {"__module__": kind.__module__, "__doc__": kind.__doc__, "__reduce__": __reduce__}
     return type(kind.__name__, (kind, HTTPError), names)

@@ -1,9 +1,8 @@
-"""The face for bare urllib3: connection pools under which tokens work.
+"""The client for bare urllib3: pools and pool managers that sign requests.
 
-A pool sends one hop of a request: it lies below the redirects of a pool manager, so each hop is
-compared with the prefix again.  What happens to it there stands in
-:mod:`tokenadapter.clients.urllib3_hop`; this is about the pools that it happens to, and about
-managers, which make them.
+A pool sends one hop of a request, below the redirects of a pool manager, so each hop is compared
+with the prefix again.  :mod:`tokenadapter.clients.urllib3_hop` processes the hops.  This module
+adapts pools, and the managers that make them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager
 from urllib3.poolmanager import PoolKey
 
 from tokenadapter.clients.requests import TokenAdapter
-from tokenadapter.clients.signers import Signer, changing, own_settings, sorted_out
+from tokenadapter.clients.signers import Signer, adapter_settings, change_lock, split_settings
 from tokenadapter.clients.urllib3_hop import with_token
 from tokenadapter.spelling import check_names, kind_of
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenPoolManager", "fit"]
 
-# What is left on objects of others, and on their classes.
+# Attributes that are added to objects of urllib3 and to their classes.
 _SIGNERS = "_tokenadapter_signers"
 _PLAIN = "_tokenadapter_plain"
 
@@ -42,13 +41,13 @@ class TokenPoolManager(PoolManager):
         http = TokenPoolManager("https://api.example.com/", source, store=store)
         http.request("GET", "https://api.example.com/invoices")
 
-    Its errors are those of a :class:`~tokenadapter.TokenAdapter`; here each is a
-    :class:`urllib3.exceptions.HTTPError` too.
+    It raises the errors of a :class:`~tokenadapter.TokenAdapter`, each also a
+    :class:`urllib3.exceptions.HTTPError`.
 
-    :param prefix: as for :class:`~tokenadapter.TokenAdapter`, and so are *source* and *store*.
+    :param prefix: see :class:`~tokenadapter.TokenAdapter`, as for *source* and *store*.
     :param settings: the other settings of a :class:`~tokenadapter.TokenAdapter`, and those of a
         :class:`urllib3.PoolManager`: ``retries``, ``timeout``, ``maxsize``, ``ca_certs``, ...
-    :raises UnsafeTarget: if a token must not go to *prefix*.
+    :raises UnsafeTarget: if a token must not be sent to *prefix*.
     :ivar prefix: the base URL under which requests are signed, as urllib3 spells URLs.
     :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
     """
@@ -63,10 +62,10 @@ class TokenPoolManager(PoolManager):
         headers: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:
-        ours, others = sorted_out(settings)
-        # urllib3 would find out with the first request.
+        ours, others = split_settings(settings)
+        # urllib3 would reject a wrong name only at the first request.
         of_pools = {field.removeprefix("key_") for field in PoolKey._fields}
-        check_names(type(self).__name__, others, of_pools | own_settings())
+        check_names(type(self).__name__, others, of_pools | adapter_settings())
         adapter = TokenAdapter(prefix, source, store=store, **ours)
         self.prefix: str = adapter.prefix
         self.keeper: TokenKeeper = adapter.keeper
@@ -81,9 +80,9 @@ class TokenPoolManager(PoolManager):
 
 
 def fit(target: object, adapter: TokenAdapter) -> Callable[[], None]:
-    """Let a pool manager or a pool sign with *adapter*, and return the way back.
+    """Make a pool manager or a pool sign with *adapter*, and return a function that undoes this.
 
-    :raises TypeError: if it is neither.
+    :raises TypeError: if *target* is neither.
     """
     if not isinstance(target, (PoolManager, HTTPConnectionPool)):
         raise TypeError(
@@ -91,9 +90,9 @@ def fit(target: object, adapter: TokenAdapter) -> Callable[[], None]:
             f"pool, not {kind_of(target)}"
         )
     signer = Signer(adapter)
-    with changing():
+    with change_lock():
         _add(target, signer)
-        # Now that it fits those that it makes, nobody can make another one meanwhile.
+        # New pools are adapted from now on; adapt the existing ones.
         for pool in _pools(target):
             if signer not in _signers(pool):
                 _add(pool, signer)
@@ -101,19 +100,19 @@ def fit(target: object, adapter: TokenAdapter) -> Callable[[], None]:
 
 
 def _undo(target: ref[PoolManager | HTTPConnectionPool], signer: Signer) -> None:
-    signer.is_off = True  # also for pools that the manager no longer has
+    signer.is_off = True  # also for pools that the manager has dropped
     found = target()
     if found is not None:
-        with changing():
+        with change_lock():
             for fitted in (found, *_pools(found)):
                 _remove(fitted, signer)
 
 
-# --- fitting: an object is given a class of its own ------------------------------------------
+# --- adapting an object by changing its class -------------------------------------------------
 
 
 def _pools(target: PoolManager | HTTPConnectionPool) -> list[HTTPConnectionPool]:
-    """The pools that a manager has now."""
+    """The current pools of a manager."""
     if not isinstance(target, PoolManager):
         return []
     with target.pools.lock:
@@ -143,10 +142,10 @@ def _signers(target: PoolManager | HTTPConnectionPool) -> tuple[Signer, ...]:
 
 @cache
 def _fitted_class(kind: Any) -> Any:
-    """A class in place of *kind*, for objects that exist.
+    """A subclass of *kind*, for existing objects.
 
-    Methods of *kind* are called by its name, not by ``super()``: an object may be given its old
-    class back while one of its calls is under way.
+    It calls methods of *kind* by name, not by ``super()``: an object may get its old class back
+    while one of its calls is in progress.
     """
     methods: dict[str, Any] = {_PLAIN: kind}
     if issubclass(kind, PoolManager):

@@ -1,4 +1,4 @@
-"""What a record allows now: whether anyone may ask, and which credential is left to present."""
+"""What a record allows now: whether to back off, and which credential may be presented."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["Eligibility"]
 
 
 class Eligibility:
-    """Chooses for one grant on one slot.
+    """Chooses the credential for one grant and one slot.
 
-    Besides the record it knows what could not be written there, and binds this process at least.
+    It also remembers the failures that could not be saved to the record, for this process alone.
     """
 
     def __init__(self, slot: Slot, grant: Grant, runtime: Runtime) -> None:
@@ -33,27 +33,30 @@ class Eligibility:
         self._grant = grant
         self._runtime = runtime
         self._digests: dict[tuple[str, Credential], str] = {}
-        # What was in the slot then; None where it could not be read.
+        # The token in the slot when the failures below happened; None if it could not be read.
         self._own_token: Token | None = None
-        # By our monotonic clock.
-        self._own_hold: Backoff | None = None
+        # By the monotonic clock of this process.
+        self._own_backoff: Backoff | None = None
         self._own_refusals: dict[Credential, TokenError] = {}
-        # What this process awaited last, and awaits no more, whether or not the record says so.
-        self._ended: Waiter | None = None
-        # In which process, and of which record, somebody says that a function can begin again.
+        # The last wait of this process, which is over even if the record still contains it.
+        self._ended_wait: Waiter | None = None
+        # The process and the record for which refresh() allows a function to begin again.
         self._forced: tuple[str, str, int] | None = None
 
     def raise_if_backing_off(self, record: Record, now: float) -> None:
-        """Raise the error of a hold that binds us at *now*, by the store's clock."""
+        """Raise the error of a backoff that applies at *now*, by the store's clock."""
         is_same = record.token is self._own_token or (
             record.token is not None and record.token.is_same(self._own_token)
         )
         if not is_same:
-            self._forget_failures()  # others have renewed since
-        for backoff, time in ((record.backoff, now), (self._own_hold, self._runtime.monotonic())):
+            self._forget_failures()  # another process has renewed
+        for backoff, time in (
+            (record.backoff, now),
+            (self._own_backoff, self._runtime.monotonic()),
+        ):
             left = 0.0 if backoff is None else backoff.remaining(time)
-            if backoff is not None and left > 0 and self._is_meant(backoff, record):
-                raise messages.held(backoff, left, self._runtime.wall())
+            if backoff is not None and left > 0 and self._applies(backoff, record):
+                raise messages.backing_off(backoff, left, self._runtime.wall())
 
     def credential(self, view: View) -> Credential:
         """The credential to present now.
@@ -66,7 +69,7 @@ class Eligibility:
             objection = self.objection(view, credential)
             if objection is None:
                 return credential
-            # A refusal says more than that the first refresh token is used up.
+            # A refusal is more informative than the fact that the first refresh token was spent.
             if error is None or not credential.first:
                 error = objection
         raise error or messages.no_credential(self._slot.store)
@@ -79,48 +82,49 @@ class Eligibility:
         if record.tombstones:
             stone = record.tombstone(self.digest(record, credential))
             if stone is not None:
-                return messages.dead(stone)
+                return messages.refused(stone)
         if credential.single_use and store.is_copy:
             return messages.private_copy()
         if credential.opaque:
             return self._objection_to_function(view, credential)
         if credential.single_use and self.is_spent(view, credential.secret):
-            return messages.lost(store)
+            return messages.record_lost(store)
         return None
 
     def _objection_to_function(self, view: View, credential: Credential) -> TokenError | None:
         if not self.is_spent(view, credential.secret):
-            # Nothing had to be forced.  Once another process has begun, it would have to be.
+            # Nothing had to be forced.  After another process begins, force is needed again.
             self._forced = None
             return None
-        is_forced = self._content(view) == self._forced
-        return None if is_forced else messages.begun_before(self._slot.store)
+        is_forced = self._identity(view) == self._forced
+        return None if is_forced else messages.function_may_repeat(self._slot.store)
 
-    def is_awaited(self, view: View, credential: Credential) -> bool:
-        """Whether a process may still get the answer to what the intent announces, so that nobody
-        else may present *credential*.
+    def is_answer_pending(self, view: View, credential: Credential) -> bool:
+        """Whether another process may still get the answer to the announced request, so that
+        *credential* must not be presented.
 
-        The caller has the lock.  Only of a lock that ends with its holder does that prove anything:
-        one that lapses may have been the lock of a process that was stopped, and goes on.
+        The caller holds the lock.  If the lock ends with its holder, that proves that no earlier
+        holder is alive.  A lease may have lapsed while its holder was stopped, and that process may
+        continue.
 
-        :raises StoreError: if the lock keeps nobody on another machine from renewing.
+        :raises StoreError: if the lock does not exclude other machines.
         """
-        slot, waiters = self._slot, self.waiters(view)
+        slot, waiters = self._slot, self.pending_waiters(view)
         if slot.lock_ends_with_holder:
             for one in waiters:
                 if self._runtime.is_elsewhere(one.process):
                     left = one.until - slot.now(view)
-                    raise messages.locked_apart(slot.store, one.process, left)
+                    raise messages.lock_is_local(slot.store, one.process, left)
             return False
         if not waiters:
             return False
         intent = view.record.intent
         is_same = intent is not None and intent.credential == self.digest(view.record, credential)
-        # Within a declared grace, whoever presents the same later gets an answer, too.
+        # Within a declared grace, a second presentation of the same credential is answered too.
         return not (is_same and self.grace_left(view) > 0)
 
-    def waiters(self, view: View) -> list[Waiter]:
-        """The processes that may still get an answer to what the intent announces."""
+    def pending_waiters(self, view: View) -> list[Waiter]:
+        """The processes that may still get an answer to the announced request."""
         intent = view.record.intent
         if intent is None:
             return []
@@ -128,31 +132,37 @@ class Eligibility:
 
     def _may_await(self, waiter: Waiter, intent: Intent, view: View) -> bool:
         left = waiter.until - self._slot.stamp(view)
-        # A clock that was set back makes it last for as long again, and no longer.
+        # After a clock was set back, the wait lasts at most twice as long.
         is_time_left = 0 < left <= 2 * (waiter.until - intent.first_sent)
-        return is_time_left and waiter != self._ended and not self._runtime.has_died(waiter.process)
+        return (
+            is_time_left
+            and waiter != self._ended_wait
+            and not self._runtime.has_died(waiter.process)
+        )
 
     def grace_left(self, view: View) -> float:
-        """For how many more seconds what the intent announces may be presented again, whoever
-        awaits an answer: that counts from before the first request, and so ends before the
-        server's."""
+        """For how many more seconds the announced credential may be presented again.
+
+        The time counts from before the first request, so it ends before the server's grace.
+        """
         intent = view.record.intent
         first_sent = self._slot.now(view) if intent is None else intent.first_sent
         left = first_sent + self._grant.grace - self._slot.now(view)
-        # By a clock that is behind, or was set back, it comes from the future.
+        # If the clock is behind, or was set back, the intent seems to come from the future.
         return left if left <= 2 * self._grant.grace else 0.0
 
-    def awaits_no_more(self, waiter: Waiter) -> None:
-        """This process has an outcome, whether or not that can be written."""
-        self._ended = waiter
+    def end_wait(self, waiter: Waiter) -> None:
+        """This process no longer waits for the answer, whether or not that can be saved."""
+        self._ended_wait = waiter
 
-    def credential_that_spends_nothing(self) -> Credential | None:
-        """What can be presented without the store; ``None`` if everything may be spent by that.
+    def harmless_credential(self) -> Credential | None:
+        """A credential that may be presented without the store, since nothing can be spent by it;
+        ``None`` if there is none.
 
-        A function may have brought a refresh token before, as far as a process knows that has never
-        looked into the store.
+        A process that has never read the store cannot exclude that a function has returned a
+        refresh token before.
 
-        :raises TokenError: if it was refused.
+        :raises TokenError: if the server refused every such credential.
         """
         error: TokenError | None = None
         for credential in self._grant.credentials(None):
@@ -176,53 +186,53 @@ class Eligibility:
             self._digests[key] = known
         return known
 
-    def client(self, record: Record) -> str:
-        """The salted hash for which a hold on a refused client or scope is meant."""
+    def client_hash(self, record: Record) -> str:
+        """The salted hash that limits a backoff to a refused client or scope."""
         requested = json.dumps(dict(self._grant.requested), sort_keys=True)
         return self.digest(
             record, Credential("client", f"{self._grant.client_credential}\0{requested}")
         )
 
-    def step_after(self, record: Record) -> int:
-        """The number of the next failure in a row."""
+    def next_step(self, record: Record) -> int:
+        """The number of the next consecutive failure."""
         return 1 + max(
-            backoff.step if backoff else 0 for backoff in (record.backoff, self._own_hold)
+            backoff.step if backoff else 0 for backoff in (record.backoff, self._own_backoff)
         )
 
-    def back_off_alone(self, record: Record, backoff: Backoff) -> None:
-        """Keep a hold that could not be written, for this process."""
+    def remember_backoff(self, record: Record, backoff: Backoff) -> None:
+        """Remember a backoff that could not be saved, for this process."""
         self._own_token = record.token
-        self._own_hold = backoff._replace(set_at=self._runtime.monotonic(), bound_to=None)
+        self._own_backoff = backoff._replace(set_at=self._runtime.monotonic(), bound_to=None)
 
-    def refuse_alone(self, record: Record, credential: Credential, error: TokenError) -> None:
-        """Keep a refusal that could not be written, for this process."""
+    def remember_refusal(self, record: Record, credential: Credential, error: TokenError) -> None:
+        """Remember a refusal that could not be saved, for this process."""
         self._own_token = record.token
         self._own_refusals[credential] = error
 
     def is_spent(self, view: View, secret: str) -> bool:
-        """Whether a rotation has spent the refresh token *secret*, as far as can be known.
+        """Whether a rotation is known to have spent the refresh token *secret*.
 
-        :raises Conflict: if it has since *view*, which is out of date.
+        :raises Conflict: if that happened since *view*.
         """
-        note = spent_hash(secret)
-        if note in view.record.spent:
+        spent = spent_hash(secret)
+        if spent in view.record.spent:
             return True
-        if not self._slot.store.was_spent(note):
+        if not self._slot.store.was_spent(spent):
             return False
-        # What is marked was saved before: perhaps since this look.
+        # The new token was saved before the spent one was remembered: perhaps since this view.
         current = self._slot.look()
         if current.tag != view.tag:
             raise Conflict(current)
         return True
 
-    def begin_anew(self) -> None:
-        """A token was obtained.  A refresh token that is dead stays dead, all else may be tried."""
+    def clear_failures(self) -> None:
+        """Forget all failures but the refusals of refresh tokens: a token was obtained."""
         self._forget_failures()
         self._forced = None
 
     def _forget_failures(self) -> None:
         self._own_token = None
-        self._own_hold = None
+        self._own_backoff = None
         self._own_refusals = {
             credential: error
             for credential, error in self._own_refusals.items()
@@ -230,23 +240,22 @@ class Eligibility:
         }
 
     def clear_refusals(self, secret: str | None = None, view: View | None = None) -> None:
-        """Somebody says that it is worth another try.
+        """Allow another attempt with refused credentials.
 
-        :param secret: the only refresh token that they mean, if they do not mean all.
-        :param view: of the record for which a function can begin again, until somebody renews.
+        :param secret: the refresh token to allow; ``None`` for all credentials.
+        :param view: the record for which a function may begin again, until the next renewal.
         """
-        self.begin_anew()
-        self._forced = None if view is None else self._content(view)
+        self.clear_failures()
+        self._forced = None if view is None else self._identity(view)
         for credential in [*self._own_refusals]:
             if secret in (None, credential.secret):
                 del self._own_refusals[credential]
 
-    def _is_meant(self, backoff: Backoff, record: Record) -> bool:
-        # In this order: a hash that nobody can guess from takes its time.
-        return backoff.bound_to is None or backoff.bound_to == self.client(record)
+    def _applies(self, backoff: Backoff, record: Record) -> bool:
+        # In this order, because the slow hash is expensive.
+        return backoff.bound_to is None or backoff.bound_to == self.client_hash(record)
 
-    def _content(self, view: View) -> tuple[str, str, int]:
-        """Which process sees which record, and how often its token was replaced.  One empty slot is
-        like another."""
+    def _identity(self, view: View) -> tuple[str, str, int]:
+        """This process, the record, and the number of its token.  Empty slots are alike."""
         record = ("", 0) if view.tag is None else (view.record.salt, view.record.generation)
         return self._runtime.process(), *record

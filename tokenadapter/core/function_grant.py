@@ -1,4 +1,4 @@
-"""A token source that is a plain function, as a grant."""
+"""A grant that wraps a token source that is a plain function."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["FunctionGrant", "function_grant"]
 
 
 class FunctionGrant:
-    """A plain function as a grant: what it presents can only be guessed.
+    """A grant around a plain function, whose credentials can only be guessed.
 
-    If the previous token has a refresh token, the function is taken to spend it.  Called without
-    one, it presents something that nobody sees: once it has brought a refresh token by that, it is
-    taken to have spent what it presented.  Nothing bounds the time that it takes: its requests want
-    time-outs of their own.
+    If the previous token has a refresh token, the function is assumed to spend it.  Called without
+    a refresh token, the function presents an unknown credential.  Once it has returned a refresh
+    token, it is assumed to have spent that credential.  The function has no time limit, so its
+    requests need timeouts.
 
-    :ivar asked_by: the thread that is in the function now.  Where every session of a program is
-        made to sign its requests, those that the function makes are none of them.
+    :ivar asked_by: the thread that is in the function now.  If all sessions of the program sign
+        their requests, those that the function makes are left unsigned.
     """
 
     client_credential = ""
@@ -71,15 +71,15 @@ def _has_refresh_token(answer: Answer) -> bool:
 
 
 def function_grant(source: TokenSource, owner: Mapping[str, str]) -> FunctionGrant:
-    """A grant around *source*, which is no grant itself.
+    """A grant around *source*, which is not a grant itself.
 
-    :param whose: whose tokens it obtains, since it cannot tell.
-    :raises TypeError: if it is no function either.
+    :param owner: the owner of the tokens that it obtains, since a function cannot name it.
+    :raises TypeError: if *source* is not a function.
     """
     given: Any = source
     if callable(given) and not isinstance(given, type):
         return FunctionGrant(source, owner)
     raise TypeError(
-        "a token source is a function of the previous token or a grant, not "
+        "a token source must be a function of the previous token or a grant, not "
         f"{spelling.kind_of(given)}"
     )

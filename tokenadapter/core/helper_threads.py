@@ -1,4 +1,4 @@
-"""The threads that renew, and what those wait at who wait for them."""
+"""The threads that renew, and the event for which callers wait."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ __all__ = ["Helper", "Latch"]
 class Latch:
     """An event that a signal handler may wait for in the very thread that is waiting for it.
 
-    :class:`threading.Event` holds a lock while it begins to wait, and such a handler would stop at
-    it for ever.
+    :class:`threading.Event` holds a lock while it begins to wait, which would block such a handler
+    for ever.
     """
 
-    # Seconds after which a waiter looks again of itself: one that was interrupted in its turn at
-    # the gate would leave it closed.
-    _SLICE = 1.0
+    # A waiter checks again after *recheck* seconds: one that is interrupted between acquiring and
+    # releasing the gate leaves it closed for the others.
 
-    def __init__(self) -> None:
+    def __init__(self, recheck: float = 1.0) -> None:
+        self._recheck = recheck
         self._is_set = False
-        # Closed until the latch is set; then whoever comes through opens it for the next.
+        # Held until the latch is set.  Then each waiter that acquires it releases it for the next.
         self._gate = threading.Lock()
         self._gate.acquire()
 
     def is_set(self) -> bool:
-        """Whether it happened."""
+        """Whether the latch was set."""
         return self._is_set
 
     def set(self) -> None:
-        """It happened."""
+        """Release all waiters, for good."""
         self._is_set = True
-        with suppress(RuntimeError):  # two came at the same time
+        with suppress(RuntimeError):  # another thread set it at the same time
             self._gate.release()
 
     def wait(self, timeout: float) -> bool:
-        """Wait until it happened, for *timeout* seconds at most, and tell whether it did."""
+        """Wait for at most *timeout* seconds, and return whether the latch was set."""
         end = time.monotonic() + timeout
         while not self._is_set:
             left = end - time.monotonic()
             if left <= 0:
                 return False
-            if self._gate.acquire(timeout=min(left, self._SLICE)):
+            if self._gate.acquire(timeout=min(left, self._recheck)):
                 self._gate.release()
         return True
 
 
 class Helper(threading.Thread):
-    """A thread that renews.  The interpreter waits for it when it exits.
+    """A thread that renews.  An exiting interpreter waits for it.
 
     It runs in a copy of the context of the thread that starts it: traces and structured logs of the
     token request belong to the request that needed the token.

@@ -1,4 +1,4 @@
-"""Tells what happens: to the listener, to the log, and to the counters."""
+"""Reports events to the listener, to the log, and to the counters."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """Where a keeper and its faces report events.
+    """Takes the events of a keeper and its clients.
 
-    :param listener: called with each event, in the thread in which it happens.  What it raises
-        is logged: a listener that fails must not cost anyone a token.
+    :param listener: called with each event, in the thread in which the event happens.  An exception
+        that it raises is only logged, so that a failing listener costs no request.
     """
 
     def __init__(self, listener: Callable[[Event], object] | None = None) -> None:
         self.listener = listener
         self._counts: dict[str, int] = {}
-        self._told: set[tuple[str, str]] = set()
-        # Guards _counts.  Re-entrant, since a signal handler may count in mid-count.
+        self._emitted: set[tuple[str, str]] = set()
+        # Guards _counts.  Re-entrant, since a signal handler may interrupt a count.
         self._lock = threading.RLock()
 
     def emit(self, name: str, *, is_raised: bool = False, **fields: Any) -> None:
-        """An event of the class *name* of :mod:`tokenadapter.events` happened.
+        """Report an event of the class *name* of :mod:`tokenadapter.events`.
 
-        :param is_raised: whether a caller gets an error that says the same.  Then the log has the
-            event at level DEBUG only: the program logs what it catches.
+        :param is_raised: whether a caller gets an error with the same message.  Then the event is
+            logged at level DEBUG, since the program logs the errors that it catches.
         """
         event: Event = getattr(events, name)(**fields)
         self._count(name)
@@ -46,7 +46,7 @@ class Journal:
         if self.listener is not None:
             try:
                 self.listener(event)
-            except Exception as error:  # noqa: BLE001 - it is the program's, and told
+            except Exception as error:  # noqa: BLE001 - a callback may raise anything
                 log, raised = logging.getLogger("tokenadapter"), type(error).__name__
                 log.log(
                     logging.ERROR, "on_event raised %s (traceback at DEBUG) for: %s", raised, event
@@ -54,12 +54,12 @@ class Journal:
                 self.trace("on_event raised", error)
 
     def write(self, event: Event, level: int) -> None:
-        """Put *event* where people read it: into the log."""
+        """Write *event* to the log."""
         logging.getLogger("tokenadapter").log(level, "%s", event)
 
     def count(self, name: str, **fields: Any) -> None:
-        """As :meth:`tell`, of an event below the level WARNING: where nobody hears of those, it is
-        counted, and no more is paid for it."""
+        """Like :meth:`emit`, for an event below the level WARNING: without a listener or a log for
+        it, the event is only counted, which is cheap."""
         log = logging.getLogger("tokenadapter")
         if self.listener is None and not log.isEnabledFor(logging.INFO):
             self._count(name)
@@ -67,25 +67,25 @@ class Journal:
             self.emit(name, **fields)
 
     def emit_once(self, name: str, about: str = "", **fields: Any) -> None:
-        """As :meth:`tell`, but not again after the first time.
+        """Like :meth:`emit`, but only once.
 
-        :param about: what the event is about, where it is told once of each.
+        :param about: the subject of the event, if it is emitted once for each subject.
         """
-        if (name, about) not in self._told:
-            self._told.add((name, about))
+        if (name, about) not in self._emitted:
+            self._emitted.add((name, about))
             self.emit(name, **fields)
 
     def trace(self, what: str, error: Exception) -> None:
-        """Log at level DEBUG the traceback of what code of the program raised."""
+        """Log, at level DEBUG, the traceback of an exception that code of the program raised."""
         logging.getLogger("tokenadapter").debug("%s", what, exc_info=error)
 
     def reset(self) -> None:
-        """Be usable in a forked child, whatever the parent's threads held."""
+        """Replace the lock in a forked child: a thread of the parent may have held it."""
         self._lock = threading.RLock()
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How often each event happened: its class name, and a number."""
+        """How often each event happened, by its class name."""
         with self._lock:
             return dict(self._counts)
 

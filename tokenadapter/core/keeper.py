@@ -364,7 +364,7 @@ class TokenKeeper:
     def _usable(self, view: View) -> Token | None:
         """The token of a view, if it was obtained for the same owner and the same request."""
         is_ours = dict(view.record.requested) == dict(self.grant.requested) and not view.is_foreign
-        return view.record.token if is_ours and not view.lags else None
+        return view.record.token if is_ours and not view.was_reset else None
 
     def _settle(self, need: RenewalRequest, view: View, first: View) -> Outcome | None:
         """The outcome, if *view* shows that no renewal is needed, although *first* did not."""

@@ -1,6 +1,6 @@
-"""What goes wrong in the heart, in words: what happened, what was kept, what to do.
+"""The errors of the core and their messages: what happened, what was kept, what to do next.
 
-Each function makes one error.  This module is imported when the first of them is needed.
+Each function makes one error.  This module is imported when the first error is needed.
 """
 
 from __future__ import annotations
@@ -26,175 +26,178 @@ if TYPE_CHECKING:
     from tokenadapter.token import Token
 
 
-def unreadable(store: TokenStore, why: str) -> StoreError:
+def unreadable_record(store: TokenStore, why: str) -> StoreError:
     return StoreError(
-        f"{store!r} holds something that this version of tokenadapter cannot use: {why}. It was "
-        "left as it was: move it away, or name another store."
+        f"{store!r} holds a record that this version of tokenadapter cannot read: {why}. The "
+        "record was left unchanged. Move it away, or use another store."
     )
 
 
-def of_another(
+def wrong_owner(
     store: TokenStore, theirs: Mapping[str, str], ours: Mapping[str, str]
 ) -> RefreshConfigError:
     return RefreshConfigError(
-        f"{store!r} holds the token of {_described(theirs)}, not of {_described(ours)}. Nothing "
-        "was used or overwritten: give each its own store, or share one TokenKeeper if they are "
-        "meant to share the token. If the other is no longer in use, move its record away."
+        f"{store!r} holds the token of {_described(theirs)}, not of {_described(ours)}. The "
+        "stored token was neither used nor overwritten. Give each its own store, or share one "
+        "TokenKeeper if they are meant to share the token. If the stored token is no longer "
+        "needed, move its record away."
     )
 
 
-def asked_for_otherwise(
+def requests_differ(
     store: TokenStore, theirs: Mapping[str, str], ours: Mapping[str, str]
 ) -> RefreshConfigError:
     return RefreshConfigError(
-        f"Programs that share {store!r} ask for different things: "
+        f"Programs that share {store!r} request different tokens: "
         f"{dict(ours) or 'nothing in particular'!s:.500} here, "
-        f"{dict(theirs) or 'nothing in particular'!s:.500} there. The token there is kept: let "
-        "all ask for everything that any of them needs, or give each its own store."
+        f"{dict(theirs) or 'nothing in particular'!s:.500} there. The stored token is kept. Have "
+        "all programs request everything that any of them needs, or give each its own store."
     )
 
 
 def not_bearer(store: TokenStore, token: Token) -> RefreshConfigError:
     unsupported = " DPoP is not supported yet." if token.token_type.lower() == "dpop" else ""
     return RefreshConfigError(
-        f"The token in {store!r} is of type {token.shown_type}, and must not be sent as a Bearer "
-        "token (RFC 6749 section 7.1). The request was not sent. The token is kept, and so is what "
-        f"renews it.{unsupported} Have the server issue Bearer tokens to this client. If the API "
-        "documents another way to send this one, pass scheme= or attach=."
+        f"The token in {store!r} has the type {token.shown_type}, and must not be sent as a Bearer "
+        f"token (RFC 6749 section 7.1). The request was not sent. The token is kept.{unsupported} "
+        "Configure the server to issue Bearer tokens to this client. If the API documents another "
+        "way to send this token, pass scheme= or attach=."
     )
 
 
-def begun_otherwise(store: TokenStore) -> RefreshConfigError:
+def other_first_token(store: TokenStore) -> RefreshConfigError:
     return RefreshConfigError(
-        f"{store!r} holds a token that began with another refresh token than the one configured "
-        "here, so it may be another user's. Nothing was used, sent or overwritten. Give each user "
-        "a store of their own. If the configured refresh token comes from a new login of the same "
-        "user, hand it to `tokenadapter adopt NAME` or TokenKeeper.adopt(): it then replaces what "
-        "is stored."
+        f"{store!r} holds a token that descends from another refresh token than the one configured "
+        "here, so it may belong to another user. The stored token was neither used nor "
+        "overwritten, and nothing was sent. Give each user a separate store. If the configured "
+        "refresh token comes from a new login of the same user, pass it to `tokenadapter adopt "
+        "NAME` or TokenKeeper.adopt(): it then replaces the stored token."
     )
 
 
-def spent_before(store: TokenStore) -> RefreshConfigError:
+def already_spent(store: TokenStore) -> RefreshConfigError:
     return RefreshConfigError(
-        f"The refresh token to adopt was spent by an earlier renewal in {store!r}: presented "
-        "again, it could revoke the grant. Nothing was changed. A login gives a new one; what is "
-        "stored goes on if it still works."
+        f"The refresh token to adopt was already spent by an earlier renewal in {store!r}. If it "
+        "were presented again, the server could revoke the grant. Nothing was changed, and the "
+        "stored token stays in use. Log in to get a new refresh token."
     )
 
 
-def held(backoff: Backoff, left: float, now: float) -> TokenError:
-    """The error of a hold that binds for *left* more seconds."""
-    told = f"{backoff.cause} Nobody asks again for {left:.1f} s."
+def backing_off(backoff: Backoff, left: float, now: float) -> TokenError:
+    """The error while a backoff applies, for *left* more seconds."""
+    text = f"{backoff.cause} Next attempt in {left:.1f} s."
     if backoff.kind == "config":
-        return RefreshConfigError(told, error=backoff.error)
+        return RefreshConfigError(text, error=backoff.error)
     if backoff.kind == "refused":
-        return ReauthRequired(told, error=backoff.error)
-    return RefreshTemporarilyFailed(told, error=backoff.error, retry_at=now + left)
+        return ReauthRequired(text, error=backoff.error)
+    return RefreshTemporarilyFailed(text, error=backoff.error, retry_at=now + left)
 
 
-def dead(stone: Tombstone) -> ReauthRequired:
+def refused(stone: Tombstone) -> ReauthRequired:
     return ReauthRequired(stone.cause, reason=stone.reason, error=stone.error)
 
 
-def lost(store: TokenStore) -> ReauthRequired:
+def record_lost(store: TokenStore) -> ReauthRequired:
     return ReauthRequired(
-        f"The record in {store!r} is gone or cannot be read, and the refresh token at hand was "
-        "spent by an earlier renewal: presented again, it could revoke the grant. Nothing was "
-        f"sent. {NEW_LOGIN} A new first refresh token in the configuration does as well.",
+        f"The record in {store!r} is missing or unreadable, and the refresh token that is left was "
+        "already spent by an earlier renewal. If it were presented again, the server could revoke "
+        f"the grant. Nothing was sent. {NEW_LOGIN} Or configure a new first refresh token.",
         reason="store_lost",
     )
 
 
-def begun_before(store: TokenStore) -> ReauthRequired:
+def function_may_repeat(store: TokenStore) -> ReauthRequired:
     return ReauthRequired(
-        f"The function that obtains tokens has returned a refresh token before, and {store!r} "
-        "holds none now. Called without one, the function might present a spent refresh token, "
-        "for which the server may revoke the grant. The function was not called. "
-        f"{NEW_LOGIN} If the function can log in by itself, call TokenKeeper.refresh().",
+        f"The token source, a function, has returned a refresh token before, and {store!r} holds "
+        "none now. Called without one, the function might present a spent refresh token, and the "
+        f"server might revoke the grant. The function was not called. {NEW_LOGIN} If the function "
+        "can log in by itself, call TokenKeeper.refresh().",
         reason="store_lost",
     )
 
 
-def locked_apart(store: TokenStore, holder: str, left: float) -> StoreError:
+def lock_is_local(store: TokenStore, holder: str, left: float) -> StoreError:
     return StoreError(
-        f"The lock of {store!r} excludes nobody on another machine: "
-        f"{process_names.described(holder)} is renewing the token while this process has the "
+        f"The lock of {store!r} does not exclude other machines: "
+        f"{process_names.display_name(holder)} is renewing the token while this process holds the "
         "lock. The file seems to be on a network file system whose locks are local to each "
         "machine (NFS with local locks, SMB, sshfs). "
-        f"Nothing was sent; next attempt in {left:.0f} s. To share a token between machines, use "
-        "RedisStore or SQLStore; else give each machine its own file and its own login."
+        f"Nothing was sent. Next attempt in {left:.0f} s. To share a token between machines, use "
+        "RedisStore or SQLStore. Otherwise give each machine its own file and its own login."
     )
 
 
 def private_copy() -> ReauthRequired:
     return ReauthRequired(
-        "The refresh token may be another process' too: this one was copied from it, or shares "
-        "with it a place without a lock. If both presented it, the grant could be revoked. "
-        "Nothing was sent. Use a store that processes share, such as FileStore.",
+        "The refresh token may also belong to another process: either this process or its keeper "
+        "is a copy, or the store is shared but has no lock. If both presented the refresh token, "
+        "the server could revoke the grant. Nothing was sent. Use a store that processes share, "
+        "such as FileStore.",
         reason="private_copy",
     )
 
 
 def no_credential(store: TokenStore) -> ReauthRequired:
     return ReauthRequired(
-        f"There is no token in {store!r} and nothing to obtain one with. {NEW_LOGIN}",
+        f"{store!r} holds no token, and there is no credential to obtain one with. {NEW_LOGIN}",
         reason="no_credential",
     )
 
 
-def locked(store: TokenStore, seconds: float) -> LockTimeout:
+def lock_timed_out(store: TokenStore, seconds: float) -> LockTimeout:
     return LockTimeout(
-        f"Others have held the lock of {store!r}, or awaited the answer to a renewal, for "
-        f"{seconds:.1f} s. Nothing was sent and nothing changed: try again, or raise lock_timeout "
-        "if the token endpoint takes that long."
+        f"Other threads or processes have held the lock of {store!r}, or waited for the answer to "
+        f"a renewal, for {seconds:.1f} s. Nothing was sent and nothing changed. Try again, or "
+        "raise lock_timeout if the token endpoint needs more time."
     )
 
 
-def too_slow(store: TokenStore, seconds: float) -> LockTimeout:
+def renewal_timed_out(store: TokenStore, seconds: float) -> LockTimeout:
     return LockTimeout(
-        f"The renewal of the token in {store!r} has not ended within {seconds:.1f} s. It goes on, "
-        "and what it obtains will be saved: try again, or allow more time by lock_timeout and by "
-        "the time-out of the request."
+        f"The renewal of the token in {store!r} did not finish within {seconds:.1f} s. It "
+        "continues in the background, and its token will be saved. Try again, or raise "
+        "lock_timeout and the timeout of the request."
     )
 
 
-def ended(error: BaseException) -> RefreshTemporarilyFailed:
+def worker_ended(error: BaseException) -> RefreshTemporarilyFailed:
     return RefreshTemporarilyFailed(
-        f"The renewal was ended by {type(error).__name__}, raised in its own thread. What was "
-        "stored was kept: try again."
+        f"The renewal was ended by {type(error).__name__}, raised in its own thread. Nothing "
+        "stored was lost. Try again."
     )
 
 
-def ending() -> RefreshTemporarilyFailed:
+def process_ending() -> RefreshTemporarilyFailed:
     return RefreshTemporarilyFailed(
-        "This process is ending, so it begins no renewal. Nothing was sent, and the stored token "
-        "is kept: another process can renew it."
+        "This process is shutting down and starts no renewal. Nothing was sent, and the stored "
+        "token is kept. Another process can renew it."
     )
 
 
-def reentered() -> TokenError:
+def reentrant_call() -> TokenError:
     return TokenError(
-        "A token was asked for, or adopted, from within the renewal that is under way: by the "
-        "token source, on_refresh, on_event or a signal handler. There is none yet: use another "
-        "session there."
+        "A token was requested or adopted from within the renewal in progress: by the token "
+        "source, on_refresh, on_event or a signal handler. The renewal continues, and there is no "
+        "token yet. Use another session there."
     )
 
 
 def not_adopted(why: Exception) -> TokenNotPersisted:
     return TokenNotPersisted(
-        f"The token could not be saved, and is not used: {why} Call adopt() again."
+        f"The token could not be saved and is not used: {why} Call adopt() again."
     )
 
 
-def unsaved(store: TokenStore) -> TokenNotPersisted:
+def not_saved(store: TokenStore) -> TokenNotPersisted:
     return TokenNotPersisted(
-        f"The newest token could not be saved to {store!r} yet, and it is no longer good. No "
-        "other is obtained until it is saved: see to the store."
+        f"The newest token could not be saved to {store!r} yet, and can no longer be used. This "
+        "process keeps its refresh token in memory and retries the save; until then it obtains no "
+        "other token. Make sure that the store can be written."
     )
 
 
-# What Python raises where code is wrong, whatever a server answered.  Not ValueError, LookupError
-# and AssertionError: an answer that is not as usual, in an outage, leads to those.
+# What Python raises for a bug, whatever a server answered.  ValueError, LookupError and
+# AssertionError are not among them: an unusual answer, in an outage, leads to those.
 _MISTAKES = (
     AttributeError,
     ImportError,
@@ -206,27 +209,27 @@ _MISTAKES = (
 
 
 def source_raised(error: Exception) -> RefreshTemporarilyFailed | RefreshConfigError:
-    # What it says may hold anything, secrets too: it is not ours to repeat.
+    # The text of the error may contain secrets, so only its class is named.
     name = type(error).__name__
     if isinstance(error, _MISTAKES):
         return RefreshConfigError(
-            f"The token source has a mistake in its code: it failed with {name}. What the store "
-            "held is kept. Correct it; the next call tries again. The log has the traceback at "
-            "level DEBUG, under tokenadapter.",
+            f"The token source has a bug: it raised {name}. Nothing stored was lost. Fix the "
+            "source; the next call tries again. The traceback is in the log of tokenadapter, at "
+            "level DEBUG.",
             is_local=True,
             processed=None,
         )
     return RefreshTemporarilyFailed(
-        f"The token source failed with {name}. What the store held is kept. The "
-        "log has its traceback at level DEBUG, under tokenadapter."
+        f"The token source raised {name}. Nothing stored was lost. The traceback is in the log of "
+        "tokenadapter, at level DEBUG."
     )
 
 
 def source_returned(why: Exception) -> RefreshConfigError:
     return RefreshConfigError(
-        f"The token source returned no token: {why}. What the store held is kept. It is to return "
-        "a Token, a mapping with the keys of a token response, or the text of an access token.",
-        # A value of the right type that is no token may be what a server answered.
+        f"The token source returned no token: {why}. Nothing stored was lost. Return a Token, a "
+        "mapping with the keys of a token response, or an access token as text.",
+        # A value of the right type that is no token may be a server's answer.
         is_local=isinstance(why, TypeError),
         processed=None,
     )

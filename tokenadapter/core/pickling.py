@@ -1,4 +1,4 @@
-"""What of a keeper cannot be pickled, told by its name."""
+"""Names the setting of a keeper that cannot be pickled."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["check"]
 
 
 def check(settings: Mapping[str, object]) -> None:
-    """See to it that all that a keeper is made from can be pickled.
+    """Check that all *settings* of a keeper can be pickled.
 
-    :raises PicklingError: if something cannot.
+    :raises PicklingError: if one cannot; the error names it.
     """
     for name, value in settings.items():
         try:
@@ -19,6 +19,6 @@ def check(settings: Mapping[str, object]) -> None:
         except Exception as error:
             what = getattr(value, "__qualname__", type(value).__qualname__)
             raise PicklingError(
-                f"The {name} of the TokenKeeper cannot be pickled: {what}. Give a function of a "
-                "module or an object that can be, or make the keeper anew in the other process."
+                f"The {name} of the TokenKeeper cannot be pickled: {what}. Pass a function of a "
+                "module or a picklable object, or create the keeper in the other process."
             ) from error

@@ -1,20 +1,20 @@
-"""Pure decisions about time: how fresh a token is, and how long to hold off after a failure.
+"""Pure decisions about time: how fresh a token is, and how long to back off after a failure.
 
 Three states, for a token of lifetime L:
 
 =========  ==============================================  =====================================
-state      from                                            what callers do
+state      begins                                          what callers do
 =========  ==============================================  =====================================
-fresh      its issue                                       use it: no lock, no I/O
-stale      *soft* seconds before its end                   one renews, everyone else goes on
-expired    *hard* seconds before its end                   everyone waits for the renewal
+fresh      when the token is issued                        use it: no lock, no I/O
+stale      *soft* seconds before its end                   one renews, the others use it
+expired    *hard* seconds before its end                   all wait for the renewal
 =========  ==============================================  =====================================
 
-``hard = min(60 s, L/10)`` covers the flight of a request and a clock that is a little off.
-``soft = min(15 min, max(L/5, 2 hard)) x U`` leaves time to renew before anyone has to wait; U is
-drawn once per token and process, so that processes that got a token together do not all come for
-the next one together.  U is from [0.5, 1] where hard is small beside soft (L over 10 minutes),
-else from [0.75, 1].
+``hard = min(60 s, L/10)`` allows for the duration of a request and for a clock that is slightly
+wrong.  ``soft = min(15 min, max(L/5, 2 hard)) x U`` leaves time to renew before a caller has to
+wait.  U is drawn once per token and process, so that processes that share a token do not all renew
+it at the same time.  U is from [0.5, 1] if L is over 10 minutes, where hard is small compared with
+soft, else from [0.75, 1].
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Final
 
 __all__ = ["RETRY_AFTER_LIMIT", "backoff_duration", "windows"]
 
-# Seconds: the longest wait that a server's Retry-After can ask of us.
+# Seconds: the longest Retry-After that is honoured.
 RETRY_AFTER_LIMIT: Final = 3600.0
 
 _FIRST_STEP: Final = 5.0
@@ -44,10 +44,10 @@ def windows(lifetime: float, u: float) -> tuple[float, float]:
 
 
 def backoff_duration(step: int, u: float) -> float:
-    """How long to hold off after failure number *step* (from 1) in a row, in seconds.
+    """How long to back off after the consecutive failure number *step* (from 1), in seconds.
 
-    5 s, doubled each time, at most 60 s, and spread by half either way.
+    5 s, doubled at each step, with a jitter of 50 %, and at most 60 s.
 
-    :param u: a number from [0, 1], drawn anew each time.
+    :param u: a random number from [0, 1].
     """
     return min(_LONGEST_STEP, _FIRST_STEP * 2.0 ** min(step - 1, 10) * (0.5 + u))

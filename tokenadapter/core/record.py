@@ -1,40 +1,40 @@
-"""Pure: the record that a store holds, and every transition it can make.
+"""Pure: the record that a store holds, and every transition of it.
 
-The record is what the processes that share a store tell each other: the token, whose it is, and
-three things that can go wrong with it.
+The processes that share a store communicate through the record.  It contains the token, its owner,
+and the state of renewals:
 
 * An **intent** is written before a credential that can be spent is presented.  It names the process
-  that awaits the answer, and until when.  An intent that nobody awaits any more, or only processes
-  that have died, means that an answer may be lost.
-* A **tombstone** marks a credential that the server refused: it is not presented again.
-* A **hold** says until when nobody should ask the token endpoint.
+  that waits for the answer, and a time limit.  If no living process waits for the answer any more,
+  the answer may be lost.
+* A **tombstone** stands for a credential that the server refused and that is not presented again.
+* A **backoff** says until when the token endpoint must not be contacted.
 
-A presentation ends in one of four ways, and each is one write:
+A presentation has one of four outcomes, each saved by one write:
 
-============  ====================================================  ==========================
-outcome       when                                                  what becomes of the record
-============  ====================================================  ==========================
-minted        the server answered with a token                      ``minted``: the new token;
-                                                                    intent and hold are gone
-refused       the server refused the credential                     ``refused``: a tombstone,
-                                                                    in place of the intent
-unprocessed   it is certain that the server did not spend it:       ``unprocessed``: the
-              never sent, 429, 503, another OAuth error             intent is as before, and
-                                                                    there is a hold
-unknown       anything else: no answer, or none that can be read    ``unknown``: the intent
-                                                                    stays, awaited by nobody,
-                                                                    and there is a hold
-============  ====================================================  ==========================
+============  ====================================================  ===========================
+outcome       when                                                  transition
+============  ====================================================  ===========================
+minted        the server answered with a token                      ``with_new_token``: no
+                                                                    intent, no backoff
+refused       the server refused the credential                     ``with_refusal``: a
+                                                                    tombstone, no intent
+unprocessed   the server certainly did not spend the credential:    ``with_intent_withdrawn``:
+              never sent, 429, 503, another OAuth error             the previous intent and a
+                                                                    backoff
+unknown       anything else: no answer, or an unreadable answer     ``with_unknown_outcome``:
+                                                                    the intent stays, without
+                                                                    its waiter, and a backoff
+============  ====================================================  ===========================
 
-Besides these, ``presenting`` writes the intent, ``adopted`` takes in a token that came from
-elsewhere and is a new beginning, ``distrusting`` notes that a token was refused when new, and
-``restored`` brings back what the store has lost.
+The other transitions: ``with_intent`` writes the intent, ``with_adopted_token`` starts a new grant
+from a token that was obtained elsewhere, ``with_distrust`` records the refusal of a new token, and
+``restored_over`` writes back a record that the store has lost.
 
-A document says in which format it was written, and which format its reader has to know at least.
-Within that, a later version may add keys: what this one does not know is kept at the top of the
-document, and ignored below.
+A document names the format in which it was written and the oldest format that its reader must know.
+Within a format, a later version may add keys.  Unknown keys are kept at the top level of the
+document and ignored below it.
 
-All times are the store's.  Credentials appear as salted hashes only.
+All times are the store's.  Credentials appear only as salted hashes.
 """
 
 from __future__ import annotations
@@ -65,44 +65,45 @@ __all__ = [
     "spent_hash",
 ]
 
-# What this version writes, and the latest that it can read.
+# The format that this version writes, and the latest that it can read.
 _FORMAT = 1
 _TOMBSTONES_KEPT = 8
-# Seconds after its end for which a distrust makes the next one longer.
+# Seconds after the end of a distrust within which another one lasts longer.
 _DISTRUST_REMEMBERED = 600.0
-# Seconds for which programs that ask for different things may not replace each other's token.
+# Seconds within which programs with different requests must not replace each other's token.
 _REPLACED_REMEMBERED = 3600.0
 _REPLACED_KEPT = 8
-# Seconds between two times of which one has to come after the other, if the clock tells less.
-_LATER = 0.001
-# Seconds by which a clock may seem to have been set back: what is between two reads of it.
+# The least difference in seconds between two times that must be in order.
+_LEAST_DIFFERENCE = 0.001
+# Seconds by which a clock may appear to go back, since two reads of it are not simultaneous.
 _SLACK = 1.0
-# Texts that errors, logs and the command show: a program that can write to the store could have
-# them look like several lines.  The causes that we write are on one line, and shorter than that.
+# Texts that errors, logs and the command show.  A program that can write to the store could make
+# them look like several lines.  The causes that we write are one line, and shorter than the limit.
 _SHOWN = frozenset({"cause", "error", "process", "reason"})
-_LONGEST_TEXT = 1000
-# No number in a record is as large.
-_FURTHEST = 1e12
+_LONGEST_SHOWN_TEXT = 1000
+# No number in a record is this large.
+_LARGEST_NUMBER = 1e12
 _NUMBERS = frozenset({"first_sent", "attempt", "until", "at", "set_at", "duration", "step"})
 
 
 class Waiter(Value):
-    """Who awaits the answer to a presentation."""
+    """A process that waits for the answer to a presentation."""
 
     process: str
-    """Its name (:mod:`tokenadapter.process_names`)."""
+    """The name of the process (:mod:`tokenadapter.process_names`)."""
     until: float
-    """When it has given up at the latest."""
+    """When the process has stopped waiting at the latest."""
 
 
 class Intent(Value):
-    """A credential is being presented, or was and the answer is lost."""
+    """A credential is being presented, or was presented and the answer is lost."""
 
     credential: str
     first_sent: float
     attempt: int
     awaited: tuple[Waiter, ...] = ()
-    """Who may still get an answer: more than one where it was presented again within a grace."""
+    """The processes that may still get an answer: several if the credential was presented again
+    within the grace period."""
 
 
 class Tombstone(Value):
@@ -117,33 +118,33 @@ class Tombstone(Value):
 
 
 class Backoff(Value):
-    """Until when something is not done, set at one moment for a number of seconds.
+    """A pause of *duration* seconds that begins at *set_at*.
 
-    Outside that span it is void: also before it, for then the clock was set back.
+    The backoff is void after its end, and also before its start: then the clock was set back.
     """
 
     set_at: float
     duration: float
     step: int
     bound_to: str | None = None
-    """For whom it is meant: a hash; ``None``: for everybody."""
+    """The hash of the client or token that it is limited to; ``None``: it applies to all."""
     kind: str = "temporary"
-    """``temporary``, ``config`` or ``refused``: which error says it."""
+    """The class of error that callers get: ``temporary``, ``config`` or ``refused``."""
     error: str | None = None
     cause: str = ""
 
-    def binds(self, who: str, now: float) -> bool:
-        """Whether *who* has to wait at *now*."""
-        return self.bound_to in (None, who) and self.remaining(now) > 0
+    def applies_to(self, key: str, now: float) -> bool:
+        """Whether the client or token with the hash *key* has to wait at *now*."""
+        return self.bound_to in (None, key) and self.remaining(now) > 0
 
     def remaining(self, now: float) -> float:
-        """For how many more seconds it binds; 0 if it is void."""
+        """The seconds until the end; 0 if the backoff is void."""
         end = self.set_at + self.duration
         return end - now if self.set_at - _SLACK <= now < end else 0.0
 
 
 class Replaced(Value):
-    """What was asked for, until somebody asked for something else."""
+    """A request for a token that another request has replaced."""
 
     requested: Mapping[str, str]
     at: float
@@ -157,66 +158,71 @@ class Record(Value):
     salt: str
     token: Token | None = None
     replaced: tuple[Replaced, ...] = ()
-    """What was asked for before :attr:`asked` took its place."""
+    """The earlier requests that :attr:`requested` replaced."""
     intent: Intent | None = None
     tombstones: tuple[Tombstone, ...] = ()
     backoff: Backoff | None = None
     distrust: Backoff | None = None
-    """For how long a token that was refused when new is not renewed, bound to its fingerprint."""
+    """The time for which a token that was refused when new is not renewed, bound to the fingerprint
+    of the token."""
     origin: str | None = None
-    """The mark of the refresh token, configured or adopted, that began this chain of renewals."""
+    """The hash of the configured or adopted refresh token from which the grant descends."""
     spent: tuple[str, ...] = ()
-    """The marks of refresh tokens that came from a configuration or were adopted, and that a
-    rotation has spent: they may be shown to us again at any time."""
+    """The hashes of configured or adopted refresh tokens that a rotation has spent.  A
+    configuration or a caller may provide them again at any time."""
     generation: int = 0
-    """How often the token was replaced or given up: it only grows, unless the store goes back to
-    what it held before."""
+    """How often the token was replaced or removed.  The number only grows, unless the store is set
+    back to an earlier state."""
     begun: float = 0.0
-    """When the grant began from which the token descends, by a login or by a credential that is not
-    of this record; or when the token was given up."""
+    """When the token's grant began, by a login or by a credential from outside this record; or when
+    the token was removed."""
     written: float = 0.0
-    """When the token was last replaced or given up."""
+    """When the token was last replaced or removed."""
     format: int = _FORMAT
-    """The latest format that a writer of this record knew."""
+    """The latest format that any writer of this record knew."""
     oldest_reader: int = _FORMAT
-    """The format that a reader has to know at least."""
+    """The oldest format that a reader must know."""
     others: Mapping[str, Any] = {}
-    """What a later version added."""
+    """Keys that a later version added."""
     seeds: tuple[str, ...] = ()
-    """The marks of the configured first refresh tokens whose programs share the record."""
+    """The hashes of the first refresh tokens that are configured in the programs that share the
+    record."""
 
     # --- reading -------------------------------------------------------------------------
 
     def tombstone(self, credential: str) -> Tombstone | None:
-        """The tombstone of a credential, by its hash."""
+        """The tombstone of the credential with this hash."""
         for stone in self.tombstones:
             if stone.credential == credential:
                 return stone
         return None
 
     def precedes(self, other: Record) -> bool:
-        """Whether *other* has come of this one: it holds a later grant, or a later token of the
-        same."""
+        """Whether *other* is a later state of this record: with a later grant, or a later token of
+        the same grant."""
         return self.salt == other.salt and (
             (self.begun, self.generation) < (other.begun, other.generation)
         )
 
     def is_expired(self, now: float) -> bool:
-        """Whether the token is of no more use by what is known of its lifetime."""
+        """Whether there is no token, or its known lifetime is over."""
         if self.token is None:
             return True
         return self.token.expires_at is not None and self.token.expires_at <= now
 
-    def conflicts(self, requested: Mapping[str, str], now: float) -> bool:
-        """Whether the token here took the place of one that was asked for by *asked*, lately, and
-        lives: to replace it once more would begin a quarrel."""
+    def was_replaced_lately(self, requested: Mapping[str, str], now: float) -> bool:
+        """Whether a valid token replaced one with the request *requested* recently.
+
+        If the replaced program renewed it in turn, two programs would replace each other's token
+        for ever.
+        """
         return not self.is_expired(now) and any(
             dict(past.requested) == dict(requested) and now < past.at + _REPLACED_REMEMBERED
             for past in self.replaced
         )
 
     def ttl(self, now: float) -> float | None:
-        """For how many seconds the record is worth keeping; ``None``: for good."""
+        """The seconds for which the record is useful; ``None``: for good."""
         if self.tombstones or self.spent or self.intent or self.backoff or self.token is None:
             return None
         if self.token.refresh_token is not None or self.token.expires_at is None:
@@ -226,15 +232,14 @@ class Record(Value):
     def began_with(self, seed: str) -> bool:
         """Whether a program that is configured with *seed* shares this record.
 
-        :param seed: the mark of a first refresh token.
+        :param seed: the hash of a first refresh token.
         """
         if self.origin is None and not self.seeds:
-            return seed in self.spent  # written before its beginning was recorded
+            return seed in self.spent  # the grant began before origins were recorded
         return seed == self.origin or seed in self.seeds
 
-    def is_over(self, now: float) -> bool:
-        """Whether nothing can continue the grant: a program with another one replaces nothing of
-        worth."""
+    def is_grant_over(self, now: float) -> bool:
+        """Whether nothing can continue the grant, so that another grant may replace it."""
         if self.token is None or self.token.refresh_token is None:
             return self.is_expired(now)
         # Usually there are no tombstones, and nothing to hash.
@@ -243,15 +248,15 @@ class Record(Value):
         )
 
     def is_blank(self) -> bool:
-        """Whether it holds nothing of worth to whose it is."""
+        """Whether the record holds nothing that its owner could miss."""
         return not (self.token or self.intent or self.tombstones or self.spent)
 
     # --- transitions ---------------------------------------------------------------------
 
-    def presenting(self, credential: str, now: float, waiter: Waiter) -> Self:
-        """A credential is about to be presented, the first time or once more.
+    def with_intent(self, credential: str, now: float, waiter: Waiter) -> Self:
+        """A credential is about to be presented, for the first time or again.
 
-        :param waiter: who awaits the answer.
+        :param waiter: the process that waits for the answer.
         """
         intent = self.intent
         if intent is None or intent.credential != credential:
@@ -261,7 +266,7 @@ class Record(Value):
             intent=intent._replace(attempt=intent.attempt + 1, awaited=(*others, waiter))
         )
 
-    def minted(
+    def with_new_token(
         self,
         token: Token,
         requested: Mapping[str, str],
@@ -273,13 +278,14 @@ class Record(Value):
         origin: str | None = None,
         seeds: tuple[str, ...] = (),
     ) -> Self:
-        """A presentation was answered with *token*.
+        """The server answered a presentation with *token*.
 
-        :param spent: the mark of what it spent, if that may be shown to us again.
-        :param intent: what takes the place of :attr:`intent`.
-        :param begins: whether a grant begins by it: what was presented is not of this record.
-        :param origin: the mark of the refresh token by which it begins.
-        :param seeds: what then takes the place of :attr:`seeds`.
+        :param spent: the hash of the spent refresh token, if it may be provided again.
+        :param intent: replaces :attr:`intent`.
+        :param begins: whether a new grant begins, because the credential came from outside this
+            record.
+        :param origin: the hash of the refresh token from which the new grant descends.
+        :param seeds: replaces :attr:`seeds` for a new grant.
         """
         replaced = tuple(past for past in self.replaced if dict(past.requested) != dict(requested))
         if self.token is not None and dict(self.requested) != dict(requested):
@@ -298,19 +304,19 @@ class Record(Value):
             written=_after(self.written, now),
         )
 
-    def adopted(
+    def with_adopted_token(
         self, token: Token, requested: Mapping[str, str], now: float, seeds: tuple[str, ...] = ()
     ) -> Self:
-        """A token came from elsewhere, a login or another library's cache: a new beginning.
+        """A token was obtained elsewhere, by a login or from another library's cache: a new grant.
 
-        :param seeds: what takes the place of :attr:`seeds`.
+        :param seeds: replaces :attr:`seeds`.
         """
         refresh = token.refresh_token
         alive = None if refresh is None else digest(self.salt, "refresh_token", refresh)
-        return self.forgotten(now)._replace(
+        return self.without_token(now)._replace(
             requested=requested,
             token=token,
-            # A refresh token that is dead stays dead; a password may be good by now.
+            # A refused refresh token stays refused; a password may be valid by now.
             tombstones=tuple(
                 stone
                 for stone in self.tombstones
@@ -321,18 +327,18 @@ class Record(Value):
         )
 
     def without_tombstone(self, credential: str) -> Self:
-        """Somebody says that one credential, by its hash, is worth another try."""
+        """Allow another attempt with the credential that has this hash."""
         if self.tombstone(credential) is None:
             return self
         kept = [stone for stone in self.tombstones if stone.credential != credential]
         return self._replace(tombstones=tuple(kept))
 
     def without_refusals(self) -> Self:
-        """Somebody says that it is worth another try: nothing is held or refused any more."""
+        """Allow another attempt with every credential, at once."""
         return self._replace(tombstones=(), backoff=None, distrust=None)
 
-    def forgotten(self, now: float) -> Self:
-        """The token was given up.  What was spent or refused stays so."""
+    def without_token(self, now: float) -> Self:
+        """Remove the token.  Spent and refused credentials stay recorded."""
         return self._replace(
             token=None,
             replaced=(),
@@ -346,10 +352,10 @@ class Record(Value):
             written=_after(self.written, now),
         )
 
-    def restored(self, found: Self) -> Self:
-        """The record as it was seen, in place of *found*, which the slot was set back to.
+    def restored_over(self, found: Self) -> Self:
+        """This record, in place of *found*, the earlier record to which the slot was set back.
 
-        What others have learned since is kept: what was refused, and until when nobody asks.
+        The refusals and the backoff that other processes have since added to *found* are kept.
         """
         assert self.token is not None
         since = self.token.issued_at
@@ -368,10 +374,10 @@ class Record(Value):
             tombstones=(*self.tombstones, *stones)[-_TOMBSTONES_KEPT:], backoff=backoff
         )
 
-    def refused(
+    def with_refusal(
         self, credential: str, kind: str, now: float, *, error: str | None, cause: str
     ) -> Self:
-        """The server refused the credential that :meth:`presenting` announced."""
+        """The server refused the credential that :meth:`with_intent` announced."""
         intent = self.intent
         again = intent is not None and intent.credential == credential and intent.attempt > 1
         stone = Tombstone(
@@ -389,18 +395,18 @@ class Record(Value):
             backoff=None,
         )
 
-    def unprocessed(self, before: Self, backoff: Backoff) -> Self:
-        """The credential was certainly not spent: all is as it was *before*, but for a hold.
+    def with_intent_withdrawn(self, before: Self, backoff: Backoff) -> Self:
+        """The credential was certainly not spent: restore the intent of *before*, and back off.
 
-        An intent is worth something only beside its salt: the slot may have been emptied since.
+        An intent is valid only with its salt, and the slot may have been emptied since.
         """
         intent = before.intent if before.salt == self.salt else None
         return self._replace(intent=intent, backoff=backoff)
 
-    def unknown(self, backoff: Backoff | None, waiter: Waiter | None = None) -> Self:
-        """Nobody knows whether the credential was spent: the intent goes on saying so.
+    def with_unknown_outcome(self, backoff: Backoff | None, waiter: Waiter | None = None) -> Self:
+        """The credential may have been spent: keep the intent.
 
-        :param waiter: who does not await the answer any more.
+        :param waiter: the process that no longer waits for the answer.
         """
         intent = self.intent
         if intent is not None:
@@ -408,12 +414,12 @@ class Record(Value):
             intent = intent._replace(awaited=tuple(others))
         return self._replace(intent=intent, backoff=backoff)
 
-    def distrusting(self, token: Token, now: float, u: float) -> Self:
-        """*token* was refused when it was new: another renewal would not help for a while.
+    def with_distrust(self, token: Token, now: float, u: float) -> Self:
+        """*token* was refused when it was new: do not renew it for a while.
 
-        The while grows as holds do, if it happens to one token after the other.
+        If one token after the other is refused, the time grows as that of a backoff does.
 
-        :param u: a number from [0, 1], drawn anew each time.
+        :param u: a random number from [0, 1].
         """
         step, last = 1, self.distrust
         if last is not None and now < last.set_at + last.duration + _DISTRUST_REMEMBERED:
@@ -425,7 +431,7 @@ class Record(Value):
     # --- to and from JSON ----------------------------------------------------------------
 
     def to_document(self) -> dict[str, Any]:
-        """The record as a JSON object; what is empty is left out."""
+        """The record as a JSON object without empty fields."""
         document: dict[str, Any] = {
             **self.others,
             "format": max(self.format, _FORMAT),
@@ -463,13 +469,13 @@ class Record(Value):
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         """The reverse of :meth:`to_document`.
 
-        :raises ValueError: if the document is not a record, or its reader has to know a later
-            format than this version does.
+        :raises ValueError: if the document is not a record, or requires a later format than this
+            version knows.
         """
         reader = document.get("oldest_reader")
         if isinstance(reader, int) and reader > _FORMAT:
             raise ValueError(
-                f"a later version wrote it, for readers of format {reader!s:.20} and above"
+                f"a newer version wrote it, and reading it requires format {reader!s:.20}"
             )
         try:
             return cls(
@@ -496,13 +502,13 @@ class Record(Value):
                 others={name: document[name] for name in document if name not in _KEYS},
             )
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            raise ValueError(f"it cannot be read as a record ({type(error).__name__})") from None
+            raise ValueError(f"it is not a valid record ({type(error).__name__})") from None
 
 
 def digest(salt: str, kind: str, secret: str) -> str:
-    """A salted hash by which a record knows a credential.
+    """The salted hash that stands for a credential in a record.
 
-    Passwords can be guessed, so their hash is slow (PBKDF2, RFC 8018); refresh tokens are random.
+    Passwords can be guessed, so their hash is slow (PBKDF2, RFC 8018).  Refresh tokens are random.
     """
     text = f"{kind}\0{secret}".encode()
     if kind == "refresh_token":
@@ -511,28 +517,30 @@ def digest(salt: str, kind: str, secret: str) -> str:
 
 
 def load() -> None:
-    """Have OpenSSL look up what :func:`digest` needs.
+    """Make OpenSSL load the algorithm that :func:`digest` needs.
 
-    The first time it does so without the lock of the interpreter, and with locks of its own: a
-    child that is forked meanwhile could make no digest.
+    The first use releases the GIL and takes locks of OpenSSL.  A child that is forked meanwhile
+    could compute no digest.
     """
     hashlib.pbkdf2_hmac("sha256", b"", b"", 1)
 
 
 def spent_hash(secret: str) -> str:
-    """What is remembered of a spent refresh token, also where the record is lost: so it has no
-    salt.  A refresh token is long and random.
+    """The hash by which a spent refresh token is remembered.
+
+    It has no salt, because it must be found after the record is lost.  A refresh token is long and
+    random.
     """
     return hashlib.sha256(b"tokenadapter spent\0" + secret.encode()).hexdigest()[:32]
 
 
-# What stands at the top of a document.
+# The keys at the top level of a document.
 _KEYS = frozenset(Record.__annotations__) - {"others"}
 
 
 def _after(time: float, now: float) -> float:
-    # Also if the clock was set back since, or another machine's is behind.
-    return max(now, time + _LATER)
+    # Later than *time* even if the clock was set back, or that of another machine is behind.
+    return max(now, time + _LEAST_DIFFERENCE)
 
 
 def _intent(fields: Mapping[str, Any]) -> Intent:
@@ -544,11 +552,11 @@ def _intent(fields: Mapping[str, Any]) -> Intent:
 def _made(kind: Any, fields: Mapping[str, Any]) -> Any:
     fields = {name: value for name, value in fields.items() if name in kind.__annotations__}
     for name, value in fields.items():
-        is_number = isinstance(value, (int, float)) and abs(value) < _FURTHEST
+        is_number = isinstance(value, (int, float)) and abs(value) < _LARGEST_NUMBER
         if is_number != (name in _NUMBERS):
             raise TypeError(name)
         if name in _SHOWN and isinstance(value, str):
-            fields[name] = one_line(value, _LONGEST_TEXT)
+            fields[name] = one_line(value, _LONGEST_SHOWN_TEXT)
     return kind(**fields)
 
 

@@ -1,13 +1,14 @@
-"""One renewal as the processes that share a store see it: at most one of them does it.
+"""One renewal for all processes that share a store: one process renews, the others wait.
 
-The order never varies: take the lock, **look again**, leave if somebody was faster, write the
-intent if what will be presented can be spent, present it, **save**, and only then let anyone use
-the token; at last let the lock go.
+The order is always the same: take the lock, **read the slot again**, stop if another process was
+faster, write the intent if the credential can be spent, present the credential, **save** the token,
+and only then let anyone use it.  Finally release the lock.
 
-Who does not get the lock watches the record, and tries the lock at each pause: when the renewal is
-done, all see it at their next look and nobody queues for the lock; when the holder has died, one of
-them takes its place.  A lock that lapses by itself does not prove that its holder has died: then
-the intent is believed for as long as its writer may await an answer.
+A process that does not get the lock watches the record, and tries the lock after each pause.  When
+the renewal is done, every process sees the new token at its next look, without queuing for the
+lock.  When the holder has died, one of the waiting processes takes over.  A lock that lapses by
+itself does not prove that its holder has died.  In that case the intent is respected for as long as
+its writer may wait for an answer.
 """
 
 from __future__ import annotations
@@ -37,19 +38,18 @@ else:
 
 __all__ = ["Renewal"]
 
-# Seconds that looking and saving may take beyond the grant's own deadline before a lease on the
-# lock may lapse.
+# Seconds that reading and saving may take, beyond the grant's deadline, before a lease may lapse.
 _MARGIN: Final = 10.0
-# Seconds between two glimpses, where the store has such: each takes little from whoever renews.
+# Seconds between two glimpses, if the store has them.  A glimpse costs the renewing process little.
 _GLIMPSE: Final = 0.005
 
 
 class Renewal:
     """Renews the token of one slot by one grant.
 
-    :param weigh: how fresh this process deems the token of a view.
-    :param take: lets this process use the token of a view; is also told whether it minted it.
-    :param lock_timeout: for how many seconds to wait for another's renewal.
+    :param weigh: computes how fresh the token of a view is for this process.
+    :param take: lets this process use the token of a view, which it has minted or found.
+    :param lock_timeout: how many seconds to wait for the renewal of another thread or process.
     """
 
     def __init__(
@@ -73,52 +73,52 @@ class Renewal:
         self._lock_timeout = lock_timeout
 
     def perform(
-        self, need: RenewalRequest, serve: Callable[[Outcome], None], seen: View | None = None
+        self, request: RenewalRequest, serve: Callable[[Outcome], None], seen: View | None = None
     ) -> Outcome | None:
-        """See to it that there is a token that meets *need*.
+        """Find or obtain a token that meets *request*.
 
-        :param serve: lets the waiters go before the work is over: a token that cannot be saved
-            yet is good for this process.
-        :param seen: what was in the slot just now, if somebody has looked.
-        :returns: ``None`` if nobody waits for it, and others see to it.
-        :raises TokenError: if there is none.
+        :param serve: releases the waiting callers early: this process can use a token that cannot
+            be saved yet.
+        :param seen: a recent view of the slot, if there is one.
+        :returns: ``None`` if no caller waits and another process renews.
+        :raises TokenError: if there is no token.
         """
         try:
-            return self._perform(need, serve, seen)
+            return self._perform(request, serve, seen)
         except errors.StoreError as trouble:
-            # Without the store nothing can be spent.  What spends nothing goes on.
-            view = self._presenter.present_alone(trouble) if need.waits else None
+            # Without the store, only credentials that cannot be spent may be presented.
+            view = self._presenter.present_without_store(trouble) if request.waits else None
             if view is None:
                 raise
             return self._taken(view, is_new=True, minted=True)
 
     def adopt(self, token: Token) -> Outcome:
-        """Put *token* into the slot, whatever is there.
+        """Save *token* to the slot, whatever its content is.
 
-        :raises RefreshConfigError: if its refresh token was spent before.
-        :raises TokenNotPersisted: if it cannot be saved.
-        :raises LockTimeout: if others hold the lock for too long.
+        :raises RefreshConfigError: if the refresh token was already spent.
+        :raises TokenNotPersisted: if the token cannot be saved.
+        :raises LockTimeout: if another thread or process holds the lock for too long.
         """
-        token = self._presenter.storable(token)
+        token = self._presenter.fit_for_record(token)
         try:
             view = self._write_locked(lambda view: self._adopted(view, token))
         except errors.StoreError as error:
             raise messages.not_adopted(error) from error
         if token.refresh_token is None:
-            self._eligibility.begin_anew()
+            self._eligibility.clear_failures()
         else:
             self._eligibility.clear_refusals(token.refresh_token)
         return self._taken(view, is_new=True, minted=True)
 
     def adopt_refresh_token(self, secret: str) -> Outcome:
-        """Present a refresh token from elsewhere, and put what it brings into the slot.
+        """Present a refresh token that was obtained elsewhere, and save the new token.
 
-        Until there is an answer, what is in the slot stays there.
+        The slot is unchanged until the server has answered.
 
         :raises ValueError: if the grant presents no refresh token, or *secret* cannot be one.
-        :raises TokenError: if there is no new token: then the slot has the one that it had.
+        :raises TokenError: if there is no new token: the slot keeps the one that it had.
         """
-        # The grant may be a function, which presents what it finds in the token before.
+        # The grant may be a function, which presents the refresh token of the previous token.
         now = self._runtime.wall()
         previous = Token("none", refresh_token=secret, issued_at=now - 2, expires_at=now - 1)
         credential = self._presentable(previous, secret)
@@ -130,15 +130,15 @@ class Renewal:
             while lock.confirm():
                 view = self._slot.look()
                 if self._eligibility.is_spent(view, secret):
-                    raise messages.spent_before(self._slot.store)
+                    raise messages.already_spent(self._slot.store)
                 if not has_presented:
-                    # Somebody vouches for it: what was refused once may be tried again.
+                    # The caller vouches for the refresh token, so an earlier refusal is void.
                     key = self._eligibility.digest(view.record, credential)
                     view = view._replace(record=view.record.without_tombstone(key))
                 objection = self._eligibility.objection(view, credential)
                 if objection is not None:
                     raise objection
-                if self._eligibility.is_awaited(view, credential):
+                if self._eligibility.is_answer_pending(view, credential):
                     return None
                 has_presented = True
                 saved = self._presenter.present(
@@ -148,7 +148,7 @@ class Renewal:
                     return saved
             return None
 
-        saved = self._under_lock(self._hold_for(), attempt)
+        saved = self._under_lock(self._lock_for(), attempt)
         return self._taken(saved, is_new=True, minted=True)
 
     def _presentable(self, previous: Token, secret: str) -> Credential:
@@ -160,16 +160,16 @@ class Renewal:
         )
 
     def clear_refusals(self) -> Token | None:
-        """Forget what was refused and what is held, and tell which token there is.
+        """Clear refusals and backoffs, and return the stored token.
 
-        :raises StoreError: if that cannot be written.
-        :raises LockTimeout: if others hold the lock for too long.
+        :raises StoreError: if the slot cannot be written.
+        :raises LockTimeout: if another thread or process holds the lock for too long.
         """
 
         def without_refusals(view: View) -> Record:
-            self._refuse_foreign(view)
-            # An empty slot stays empty: others may have seen a token there, and bring it back.
-            is_empty = view.tag is None and not view.lags
+            self._raise_if_foreign(view)
+            # An empty slot stays empty, so that a process that saw a token there can restore it.
+            is_empty = view.tag is None and not view.was_reset
             return view.record if is_empty else view.record.without_refusals()
 
         view = self._write_locked(without_refusals)
@@ -177,49 +177,49 @@ class Renewal:
         return view.record.token
 
     def forget(self, revoke: Callable[[Token], object] | None) -> Token | None:
-        """Empty the slot.  What was spent or refused stays remembered.
+        """Remove the token from the slot.  Spent and refused credentials stay recorded.
 
-        :param revoke: called with the token while nobody can renew it.  If it raises, nothing is
+        :param revoke: called with the token while the lock is held.  If it raises, nothing is
             changed.
-        :returns: the token that was there.
-        :raises RefreshConfigError: if it may be another user's.
+        :returns: the removed token.
+        :raises RefreshConfigError: if the token may belong to another user.
         :raises StoreError: if the slot cannot be written.
-        :raises LockTimeout: if others hold the lock for too long.
+        :raises LockTimeout: if another thread or process holds the lock for too long.
         """
         found: list[Token | None] = []
 
-        def forgotten(view: View) -> Record:
-            self._refuse_foreign(view)
+        def without_token(view: View) -> Record:
+            self._raise_if_foreign(view)
             token = view.record.token
             if token is not None and revoke is not None:
                 revoke(token)
             found.append(token)
             if token is None or view.tag is None:
-                return view.record  # with an intent, perhaps, that others have to know of
-            return view.record.forgotten(self._slot.stamp(view))
+                return view.record  # perhaps with an intent that other processes need
+            return view.record.without_token(self._slot.stamp(view))
 
-        self._write_locked(forgotten, self._hold_for())
+        self._write_locked(without_token, self._lock_for())
         self._slot.forget()
         return found[-1]
 
     def distrust(self, token: Token) -> Token | None:
-        """Note for all that *token* was refused when it was new.
+        """Record for all processes that *token* was refused when it was new.
 
-        :returns: the token that others have obtained meanwhile: then there is nothing to note.
-        :raises StoreError: if that cannot be written.
-        :raises LockTimeout: if others hold the lock for too long.
+        :returns: a token that another process has obtained meanwhile; then nothing is recorded.
+        :raises StoreError: if the slot cannot be written.
+        :raises LockTimeout: if another thread or process holds the lock for too long.
         """
         u = self._runtime.random()
 
-        def distrusting(view: View) -> Record:
+        def with_distrust(view: View) -> Record:
             if not token.is_same(view.record.token) or self._is_distrusted(view, token):
                 return view.record
-            return view.record.distrusting(token, self._slot.stamp(view), u)
+            return view.record.with_distrust(token, self._slot.stamp(view), u)
 
-        # The API refuses the token to all who share it: one of them notes that, and the others see
-        # it without waiting for the lock in turn.
-        view = self._write_locked(distrusting, looks_first=True)
-        found = self._own_token(view)
+        # The API refuses the token to all processes that share it.  One of them records that; the
+        # others find the entry without waiting for the lock.
+        view = self._write_locked(with_distrust, looks_first=True)
+        found = self._matching_token(view)
         if found is None or token.is_same(found):
             return None
         return self._taken(view, is_new=True).token
@@ -227,56 +227,60 @@ class Renewal:
     # --- the steps -----------------------------------------------------------------------
 
     def _perform(
-        self, need: RenewalRequest, serve: Callable[[Outcome], None], seen: View | None
+        self, request: RenewalRequest, serve: Callable[[Outcome], None], seen: View | None
     ) -> Outcome | None:
-        pauses = self._pauses(need.since)
+        pauses = self._pauses(request.since)
         view = first = seen or self._slot.look()
         is_news = True
         while True:
             tried = self._runtime.monotonic()
             if is_news:
-                outcome = self._settled(view, need, first)
-                if outcome is not None and not view.lags:
+                outcome = self._settled(view, request, first)
+                if outcome is not None and not view.was_reset:
                     return outcome
                 with suppress(Conflict):
-                    self._raise_if_hopeless(view)
+                    self._raise_if_futile(view)
             lock = self._slot.store.lock()
             try:
-                if lock.acquire(self._hold_for()):
-                    outcome = self._locked(lock, need, first, serve)
+                if lock.acquire(self._lock_for()):
+                    outcome = self._locked(lock, request, first, serve)
                     if outcome is not None:
                         return outcome
             except Conflict:
                 pass
             finally:
                 lock.release()
-            if not need.waits:
+            if not request.waits:
                 return None
-            # At least for as long as it took to ask: a store that many ask at once has to come to
-            # the questions of whoever renews.
+            # Pause for at least as long as the store took to answer, so that a busy store has time
+            # for the process that renews.
             took = view.took + self._runtime.monotonic() - tried
-            if is_news := self._rest(max(next(pauses), took), view):
+            if is_news := self._wait_for_news(max(next(pauses), took), view):
                 known, view = view, self._slot.look()
                 is_news = view.tag != known.tag
 
     def _locked(
-        self, lock: StoreLock, need: RenewalRequest, first: View, serve: Callable[[Outcome], None]
+        self,
+        lock: StoreLock,
+        request: RenewalRequest,
+        first: View,
+        serve: Callable[[Outcome], None],
     ) -> Outcome | None:
-        """What the holder of the lock does.
+        """Renew as the holder of the lock.
 
-        :returns: ``None`` if the lock was lost, or an earlier holder still awaits its answer.
+        :returns: ``None`` if the lock was lost, or an earlier holder still waits for its answer.
         """
         while lock.confirm():
-            # What was read before the lock was had may be long out of date.
+            # A view from before the lock was taken may be out of date.
             view = self._slot.look()
-            outcome = self._settled(view, need, first)
+            outcome = self._settled(view, request, first)
             if outcome is not None:
-                if view.lags:
+                if view.was_reset:
                     self._slot.write(view, view.record)
                 return outcome
-            self._raise_if_hopeless(view)
+            self._raise_if_futile(view)
             credential = self._eligibility.credential(view)
-            if self._eligibility.is_awaited(view, credential):
+            if self._eligibility.is_answer_pending(view, credential):
                 return None
             saved = self._presenter.present(
                 lock,
@@ -289,54 +293,55 @@ class Renewal:
                 return self._taken(saved, is_new=True, minted=True)
         return None
 
-    def _settled(self, view: View, need: RenewalRequest, first: View) -> Outcome | None:
-        """The outcome, if what the slot holds meets *need*.
+    def _settled(self, view: View, request: RenewalRequest, first: View) -> Outcome | None:
+        """The outcome, if the stored token meets *request*.
 
-        A token that was minted since the first look does, whatever its expiry says: somebody
-        renewed for us, and clocks differ.
+        A token that was minted since the first look does so whatever its expiry is: another
+        process has just renewed, and clocks differ.
         """
-        token = self._own_token(view)
+        token = self._matching_token(view)
         if token is None:
             return None
-        if token.is_same(need.rejected):
+        if token.is_same(request.rejected):
             is_distrusted = self._is_distrusted(view, token)
             return Outcome(token, is_new=False, distrusted=True) if is_distrusted else None
         is_new = not token.is_same(first.record.token)
         held = self._weigh(view)
-        least = held.least(fresh=need.fresh, min_validity=need.min_validity)
+        least = held.least(fresh=request.fresh, min_validity=request.min_validity)
         is_good = held.left(self._runtime.monotonic(), self._runtime.wall()) > least
-        # Taken in any case: if no better one can be had, it is used to its end.
+        # Taken in any case: if there is no better token, this one is used until it expires.
         outcome = self._taken(view, is_new)
         return outcome if is_new or is_good else None
 
     def _is_distrusted(self, view: View, token: Token) -> bool:
         distrust = view.record.distrust
-        return distrust is not None and distrust.binds(token.fingerprint, self._slot.now(view))
+        return distrust is not None and distrust.applies_to(token.fingerprint, self._slot.now(view))
 
-    def _own_token(self, view: View) -> Token | None:
-        """The token of the slot, if it was asked for as we ask.
+    def _matching_token(self, view: View) -> Token | None:
+        """The stored token, if it was obtained by the same request as ours.
 
-        A change of scope or resource is accepted once: then the token is renewed as now asked.
+        A change of scope or resource is accepted once: the token is renewed with the new request.
 
-        :raises RefreshConfigError: if ours was replaced by another's while its token lives: the
-            programs would renew each other to death; or if the token may be another user's.
+        :raises RefreshConfigError: if another program has replaced our token by a valid one with
+            another request, since the two programs would replace each other's token for ever; or
+            if the token may belong to another user.
         """
         record, ours = view.record, self._grant.requested
-        if view.is_foreign and record.is_over(self._slot.now(view)):
-            return None  # nothing is lost if the configured refresh token takes its place
-        self._refuse_foreign(view)
+        if view.is_foreign and record.is_grant_over(self._slot.now(view)):
+            return None  # nothing is lost if the configured refresh token replaces it
+        self._raise_if_foreign(view)
         if dict(record.requested) == dict(ours):
             return record.token
-        if record.conflicts(ours, self._slot.now(view)):
-            raise messages.asked_for_otherwise(self._slot.store, record.requested, ours)
+        if record.was_replaced_lately(ours, self._slot.now(view)):
+            raise messages.requests_differ(self._slot.store, record.requested, ours)
         return None
 
-    def _refuse_foreign(self, view: View) -> None:
+    def _raise_if_foreign(self, view: View) -> None:
         if view.is_foreign:
-            raise messages.begun_otherwise(self._slot.store)
+            raise messages.other_first_token(self._slot.store)
 
-    def _raise_if_hopeless(self, view: View) -> None:
-        """Fail at once, without lock and network, where a renewal could only fail."""
+    def _raise_if_futile(self, view: View) -> None:
+        """Raise at once, without lock and network, if a renewal would certainly fail."""
         self._eligibility.raise_if_backing_off(view.record, self._slot.now(view))
         self._eligibility.credential(view)
 
@@ -349,13 +354,13 @@ class Renewal:
     def _adopted(self, view: View, token: Token) -> Record:
         refresh = token.refresh_token
         if refresh is not None and self._eligibility.is_spent(view, refresh):
-            raise messages.spent_before(self._slot.store)
-        # By the earlier of the times that it may be: no token is taken for younger than it is.
+            raise messages.already_spent(self._slot.store)
+        # The earliest possible time, so that no token is taken for younger than it is.
         offset = self._slot.stamp(view) - self._runtime.wall()
         expires_at = None if token.expires_at is None else token.expires_at + offset
         token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
         now, seeds = self._slot.stamp(view), self._slot.seeds(view)
-        return view.record.adopted(token, self._grant.requested, now, seeds)
+        return view.record.with_adopted_token(token, self._grant.requested, now, seeds)
 
     def _write_locked(
         self,
@@ -364,10 +369,10 @@ class Renewal:
         *,
         looks_first: bool = False,
     ) -> View:
-        """Write what *change* makes of the record.
+        """Save the record that *change* returns.
 
-        :param looks_first: whether *change* is asked before each attempt at the lock as well: it
-            has no other effect, and the lock is needless if it changes nothing.
+        :param looks_first: whether to call *change* also before each attempt to take the lock.  It
+            must have no side effects.  If it changes nothing, the lock is not needed.
         """
 
         def unchanged() -> View | None:
@@ -389,10 +394,11 @@ class Renewal:
         attempt: Callable[[StoreLock], View | None],
         needless: Callable[[], View | None] = lambda: None,
     ) -> View:
-        """What *attempt* gives in the end, which is called with the lock until it gives something.
+        """Call *attempt* with the lock until it returns a view, and return that view.
 
-        :param needless: called before each try for the lock; what it gives ends that, too.
-        :raises LockTimeout: if others hold the lock for too long.
+        :param needless: called before each attempt to take the lock; a view that it returns is
+            returned at once.
+        :raises LockTimeout: if another thread or process holds the lock for too long.
         """
         pauses = self._pauses(None)
         while True:
@@ -411,14 +417,14 @@ class Renewal:
                 lock.release()
             self._runtime.sleep(next(pauses))
 
-    def _hold_for(self) -> float:
-        # A refused refresh token may be followed by a password.
+    def _lock_for(self) -> float:
+        # After a refused refresh token, a password may be presented.
         return self._grant.deadline * 2 + _MARGIN
 
     def _pauses(self, since: float | None) -> Iterator[float]:
-        """Seconds between two attempts: few at first, then more, and never in step with others.
+        """Seconds between two attempts: short at first, then longer, with jitter.
 
-        :param since: since when somebody waits, if that was before.
+        :param since: when the caller began to wait, if that was earlier.
         :raises LockTimeout: when the time to wait is over.
         """
         runtime = self._runtime
@@ -427,11 +433,11 @@ class Renewal:
         while runtime.monotonic() < began + self._lock_timeout and not runtime.exiting():
             yield pause * (0.5 + runtime.random() / 2)
             pause = min(pause * 1.5, longest)
-        raise messages.locked(self._slot.store, runtime.monotonic() - began)
+        raise messages.lock_timed_out(self._slot.store, runtime.monotonic() - began)
 
-    def _rest(self, seconds: float, view: View) -> bool:
-        """Sleep, and tell whether there may be news of the slot since *view*: at once, if that can
-        be told by a glimpse."""
+    def _wait_for_news(self, seconds: float, view: View) -> bool:
+        """Sleep, and return whether the slot may have been written since *view*; at once, if the
+        store has glimpses."""
         runtime = self._runtime
         end = runtime.monotonic() + seconds
         while (left := end - runtime.monotonic()) > 0:

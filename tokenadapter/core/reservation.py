@@ -1,11 +1,11 @@
-"""Claims: of many processes that need a renewal at once, all but the first leave it to that one.
+"""Reservations: when many processes need a renewal at once, one renews and the others wait.
 
-Each of them would load what renewals need, start a helper thread and try the lock, all before the
-first one has even asked for a token.  So whoever needs a renewal *claims* it beforehand, where the
-store has such a thing, at next to no cost.  Of each of the other processes the first thread that
-needs the token waits where it is until the token is there.
+Without reservations, each process would load the code for renewals, start a helper thread and try
+the lock, all before the first process has sent a token request.  So a process first *reserves* the
+renewal, if the store supports that, which costs very little.  In each of the other processes, the
+first thread that needs the token waits in place until the token is there.
 
-A claim excludes nobody: that is what the lock is for.  It is believed for a while only.
+A reservation excludes no one; the lock does that.  Other processes respect it for a limited time.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from tokenadapter.core.slot import Slot, View
 
 __all__ = ["Reservations"]
 
-# Seconds for which the claims of others are believed, if half of the time that there is is not
-# less: the other half is for a renewal.
+# Seconds for which reservations of other processes are respected, but at most half of the caller's
+# time: the other half is for a renewal of its own.
 _BELIEVED: Final = 5.0
-# Seconds between two glimpses at first; then a tenth of what was waited: each takes time from
-# whoever renews.
-_PAUSE: Final = 0.005
+# Seconds between the first glimpses; later a tenth of the time waited so far.  Each glimpse takes
+# time from the process that renews.
+_FIRST_PAUSE: Final = 0.005
 
 _Settle: TypeAlias = Callable[[View, View], Outcome | None]
 _Reservation: TypeAlias = AbstractContextManager[object]
 
 
-class _Quietly:
-    """A claim whose own errors are of no account."""
+class _Suppressing:
+    """A reservation whose errors are suppressed."""
 
     def __init__(self, reservation: _Reservation) -> None:
         self._reserve = reservation
@@ -48,11 +48,10 @@ class _Quietly:
 
 
 class Reservations:
-    """The claims of this process on the renewals of one slot.
+    """The reservations of this process for renewals of one slot.
 
-    :param look: looks into the slot, and takes the token there if it can be used; ``None`` if
-        that fails.
-    :param is_renewing: whether a renewal of this process is under way: it is joined.
+    :param look: reads the slot, and takes its token if it can be used; ``None`` if that fails.
+    :param is_renewing: whether this process is renewing, so that the caller can join the renewal.
     """
 
     def __init__(
@@ -69,21 +68,21 @@ class Reservations:
         self._reserve: Callable[[], _Reservation | None] | None = getattr(
             slot.store, "reserve", None
         )
-        # Whose turn it is to wait: at most one, and all others join or begin a renewal.  A dict,
-        # because its setdefault is atomic without a lock, for signal handlers.
+        # The one thread that may wait here; others join or begin a renewal.  A dict, because its
+        # setdefault is atomic without a lock, which signal handlers require.
         self._turn: dict[str, object] = {}
 
     @contextmanager
     def before_renewing(
         self, seen: View | None, end: float, settle: _Settle
     ) -> Iterator[tuple[View | None, Outcome | None]]:
-        """Have a renewal claimed for the time of a block, or wait for whoever has.
+        """Reserve a renewal for the duration of a block, or wait for the process that has.
 
-        :param seen: what was in the slot just now, if somebody has looked.
+        :param seen: a recent view of the slot, if there is one.
         :param end: when the time of the caller is over, by the monotonic clock.
-        :param settle: of what was seen last and what was seen first: the outcome, if no renewal is
+        :param settle: computes from the last and the first view the outcome, if no renewal is
             needed any more.
-        :returns: for the block: what was seen last, and that outcome.
+        :returns: yields the last view, and that outcome.
         """
         me = object()
         try:
@@ -99,11 +98,11 @@ class Reservations:
 
     @property
     def exist(self) -> bool:
-        """Whether the store has such."""
+        """Whether the store supports reservations."""
         return self._reserve is not None
 
     def are_taken(self) -> bool:
-        """Whether another is about to renew, as far as is known: then no helper need look."""
+        """Whether another process has a reservation, so that no helper has to start."""
         reservation = self.take()
         if reservation is None:
             return True
@@ -111,33 +110,33 @@ class Reservations:
             return False
 
     def take(self) -> _Reservation | None:
-        """The claim; ``None`` if another has it.  Of what cannot be claimed all have it."""
+        """A reservation; ``None`` if another process has it.  Always one if the store has none."""
         if self._reserve is None:
             return nullcontext()
         try:
             reservation = self._reserve()
-        except Exception:  # noqa: BLE001 - it is of no more account than that
+        except Exception:  # noqa: BLE001 - reservations are optional
             return nullcontext()
-        return None if reservation is None else _Quietly(reservation)
+        return None if reservation is None else _Suppressing(reservation)
 
     def take_anyhow(self) -> _Reservation:
-        """The claim if it is to be had: whoever comes by it is not kept from anything."""
+        """A reservation if there is one to have; the caller goes on without it otherwise."""
         return self.take() or nullcontext()
 
     def reset(self) -> None:
-        """This is a forked child, where no other thread is."""
+        """Forget the waiting thread: a forked child has no other threads."""
         self._turn.clear()
 
     def _wait(
         self, seen: View | None, end: float, settle: _Settle
     ) -> tuple[View | None, Outcome | None, _Reservation | None]:
-        """Wait for a claim, or for a token: what was seen last, the outcome, and the claim."""
+        """Wait for a reservation or a token: the last view, the outcome, and the reservation."""
         runtime, view, first = self._runtime, seen, seen
         began = runtime.monotonic()
         end = began + min(_BELIEVED, (end - began) / 2)
         while True:
             reservation = self.take()
-            # What whoever had it has written is to be seen by now.
+            # The previous owner of the reservation may have written a token.
             if view is None or self._slot.has_changed(view):
                 view = self._look()
             if view is None:
@@ -148,11 +147,11 @@ class Reservations:
             is_over = outcome is not None or reservation is not None or now >= end
             if is_over or self._is_renewing() or self._is_idle(view, first):
                 return view, outcome, reservation
-            pause = min(max(_PAUSE, (now - began) / 10), self._slot.store.poll[1])
+            pause = min(max(_FIRST_PAUSE, (now - began) / 10), self._slot.store.poll[1])
             runtime.sleep(min(pause, end - now))
 
     def _is_idle(self, view: View, first: View) -> bool:
-        """Whether nobody renews: they have given up, or the record says that it would not help."""
+        """Whether no process is renewing: the owner has given up, or the record forbids it."""
         record, now = view.record, self._slot.now(view)
         if view is not first and record.intent is None:
             return True

@@ -1,12 +1,12 @@
-"""What the keeper asks of the machine it runs on: clocks, sleep, threads, dice and the end.
+"""The runtime of the keeper: clocks, sleep, threads, random numbers, and the end of the process.
 
-Everything that decides an interleaving goes through here, so that a simulation can stand in for
-the real machine and play every schedule.
+Everything that affects the order of events goes through here, so that a simulation can replace the
+real machine and run every schedule.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # at no cost, unlike signal
+import _signal  # type: ignore[import-not-found]  # cheaper to import than signal
 import os
 import random
 import sys
@@ -20,15 +20,15 @@ from tokenadapter.late_imports import late
 
 __all__ = ["RUNTIME", "Runtime"]
 
-# With which helpers ask the main thread to see to the signals.  Windows has none.
+# The signal by which helpers ask the main thread to update the signal handlers.  Windows has none.
 _SIGURG: Final[int | None] = getattr(_signal, "SIGURG", None)
 
-if TYPE_CHECKING:  # whoever starts a program would pay for the class
+if TYPE_CHECKING:  # the class would make each start of a program slower
     from tokenadapter import process_names
     from tokenadapter.core import helper_threads, shutdown
 
     class Event(Protocol):
-        """What happened or did not yet."""
+        """What :class:`threading.Event` is, as far as it is used."""
 
         def is_set(self) -> bool: ...
         def set(self) -> None: ...
@@ -53,35 +53,35 @@ class Runtime:
         time.sleep(seconds)
 
     def nonce(self) -> str:
-        """A text that no other write in the world has."""
+        """A text that is unique to one write."""
         return os.urandom(8).hex()
 
     def thread_id(self) -> int:
         return threading.get_ident()
 
     def process(self) -> str:
-        """The name of this process, which no other in the world has."""
+        """The unique name of this process."""
         return process_names.this_process()
 
     def has_died(self, process: str) -> bool:
-        """Whether the process of that name is known to have ended."""
+        """Whether the process with this name is known to have ended."""
         return process_names.has_died(process)
 
     def is_elsewhere(self, process: str) -> bool:
-        """Whether the process of that name is on another machine for certain."""
+        """Whether the process with this name is certainly on another machine."""
         return process_names.is_elsewhere(process)
 
     def event(self) -> Event:
         return helper_threads.Latch()
 
     def start(self, work: Callable[[], None]) -> bool:
-        """Run *work* in a thread that the interpreter waits for when it exits.
+        """Run *work* in a thread that an exiting interpreter waits for.
 
-        :returns: ``False`` where no such thread can be started: while the interpreter exits.
+        :returns: ``False`` if no thread can be started because the interpreter is exiting.
         """
         if not threading.current_thread().is_alive():
-            # This is an atexit handler in the main thread, which counts as ended: the interpreter
-            # has waited for its threads, and waits for no other.
+            # An atexit handler in the main thread, which counts as ended: the interpreter has
+            # finished waiting for threads.
             return False
         try:
             helper_threads.Helper(work).start()
@@ -90,14 +90,14 @@ class Runtime:
         return True
 
     def is_helper(self) -> bool:
-        """Whether the calling thread is one that :meth:`start` started: nobody else needs it."""
+        """Whether :meth:`start` started the calling thread, so that it may take its time."""
         return isinstance(threading.current_thread(), helper_threads.Helper)
 
     def guard(self) -> bool:
-        """Have an orderly end of this process wait for the refresh tokens that it presents, as far
-        as the calling thread can see to that.
+        """Make an orderly end of this process wait for the refresh tokens that it presents, as far
+        as the calling thread can arrange that.
 
-        :returns: whether it waits, as far as is known.
+        :returns: whether the end will wait, as far as is known.
         """
         can_guard = _can_be_asked() or _signal.getsignal(_signal.SIGTERM) != _signal.SIG_DFL
         if can_guard and "billiard.process" not in sys.modules:
@@ -105,15 +105,15 @@ class Runtime:
         return shutdown.is_awaited(can_guard=can_guard)
 
     def presenting(self, seconds: float) -> AbstractContextManager[bool]:
-        """For the time of a block, have an orderly end of this process wait for it.
+        """Make an orderly end of this process wait while a block runs.
 
-        :param seconds: within which the presentation ends, the save of its outcome aside.
-        :returns: gives whether the block may present anything: not when the process is ending.
+        :param seconds: how long the presentation takes at most, without the save of its outcome.
+        :returns: yields ``False`` if the process is ending: then the block must present nothing.
         """
         return shutdown.presenting(seconds, _requested)
 
     def exiting(self) -> bool:
-        """Whether the program is over, and its end waits for nothing but helpers."""
+        """Whether the program has ended, and the interpreter waits only for helpers."""
         if shutdown.is_ending():
             return True
         main = threading.main_thread()
@@ -124,9 +124,9 @@ class Runtime:
 
 
 def _can_be_asked() -> bool:
-    """Whether the main thread sees to the signals when a helper asks it to.
+    """Whether the main thread updates the signal handlers when a helper asks for it.
 
-    If this is the main thread, it does so from now on.
+    Called in the main thread, this installs the handler for such requests.
     """
     if _SIGURG is None:
         return False
@@ -137,9 +137,9 @@ def _can_be_asked() -> bool:
 
 
 def _requested(number: int, frame: object) -> None:
-    # A handler imports nothing.  Whoever asks has loaded this.
+    # A handler imports nothing.  The helper that asks has loaded the module.
     if "tokenadapter.core.shutdown" in sys.modules:
-        shutdown.see_to_signals()
+        shutdown.update_handlers()
 
 
 RUNTIME = Runtime()

@@ -41,7 +41,7 @@ from typing import Any, Final, Self
 
 from tokenadapter.core.helper_threads import Latch
 
-__all__ = ["SignalsPutOff", "is_awaited", "is_ending", "presenting", "see_to_signals"]
+__all__ = ["SignalsDeferred", "is_awaited", "is_ending", "presenting", "update_handlers"]
 
 # Seconds that the save of an answer may take.
 _SAVES_WITHIN: Final = 10.0
@@ -55,23 +55,22 @@ _SIGURG: Final[int | None] = getattr(_signal, "SIGURG", None)
 _ENDINGS: Final[list[int]] = [
     getattr(_signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(_signal, name)
 ]
-# What a main thread calls that waits for signals of any kind: it must not get another one.
+# The calls by which a main thread waits for signals of any kind.  It must not get another signal.
 _WAITS: Final = {"pause", "sigwait", "sigwaitinfo", "sigtimedwait"}
 
-# What is set when a presentation is over, and until when to wait for that at most, by the monotonic
-# clock.
+# The latch that is set when a presentation is over, and its deadline by the monotonic clock.
 _presentations: dict[Latch, float] = {}
 _is_ending = False
-# Until when to wait at least: a token that could not be saved for long gets as much time as any.
+# The earliest deadline.  A token whose save has been failing for long gets as much time as others.
 _waits_until = 0.0
-# Whether the interpreter exits and has waited: only the main thread may present anything.
+# Whether the interpreter is exiting and has waited: only the main thread may present anything.
 _is_over = False
-# In which process the interpreter waits when it exits.
+# The ID of the process in which the interpreter waits when it exits.
 _waits_in = 0
-# Whether the handlers are in place, and whether the main thread is about to change that.
+# Whether the handlers are installed, and whether the main thread is updating them.
 _is_guarding = False
-_is_seeing = False
-# Whether this process, a child of billiard, waits before its end.
+_is_updating = False
+# Whether this process, a child of billiard, is hooked to wait before its end.
 _is_hooked = False
 
 
@@ -80,7 +79,7 @@ def presenting(seconds: float, requested: Callable[[int, Any], object]) -> Itera
     """While a block runs, make an orderly end of this process wait for it.
 
     :param seconds: the most that the presentation takes, without the save of its outcome.
-    :param asked: the handler of SIGURG that calls :func:`see_to_signals`, if it is in place.
+    :param requested: the handler of SIGURG that calls :func:`update_handlers`, if it is in place.
     :returns: yields whether the block may present anything: ``False`` if the process is ending.
     """
     _register_waits()
@@ -89,7 +88,7 @@ def presenting(seconds: float, requested: Callable[[int, Any], object]) -> Itera
     try:
         with _uvicorn_waiting() as is_serving:
             if threading.current_thread() is threading.main_thread():
-                with SignalsPutOff(_ENDINGS):
+                with SignalsDeferred(_ENDINGS):
                     yield is_serving and not _is_ending
             else:
                 _ask_main_thread(requested)
@@ -106,7 +105,7 @@ def is_ending() -> bool:
     return _is_ending
 
 
-class SignalsPutOff:
+class SignalsDeferred:
     """In the main thread, defer signals that have a handler or end the process.
 
     :param numbers: the signals.
@@ -136,7 +135,7 @@ class SignalsPutOff:
     def _catch(self, number: int, frame: object) -> None:
         if os.getpid() == self._process:
             self._caught.append(number)
-        else:  # a child that another thread has forked meanwhile, where nobody leaves the block
+        else:  # a child that another thread has forked meanwhile, which never leaves the block
             _signal.signal(number, self._handlers[number])
             _signal.raise_signal(number)
 
@@ -176,15 +175,15 @@ def _defaults() -> list[int]:
     return found
 
 
-def see_to_signals() -> None:
-    """Install or remove our handlers, as is needed now.  Only the main thread can do so."""
-    global _is_guarding, _is_seeing  # noqa: PLW0603 - there is one process
-    if _is_seeing:
-        return  # it was asked again meanwhile, and looks again
-    _is_seeing = True
+def update_handlers() -> None:
+    """Install or remove our handlers, as needed now.  Only the main thread can do so."""
+    global _is_guarding, _is_updating  # noqa: PLW0603 - there is one process
+    if _is_updating:
+        return  # called again by a signal; the loop below checks once more
+    _is_updating = True
     try:
-        # A thread that registers, and then finds us guarding, is seen here: on a second look at the
-        # latest.
+        # A thread that registers, and then finds the handlers installed, is noticed by the next
+        # check of the loop.
         while _is_guarding != bool(_presentations):
             _is_guarding = not _is_guarding
             if _is_guarding:
@@ -195,7 +194,7 @@ def see_to_signals() -> None:
                     if _signal.getsignal(number) == _end:
                         _signal.signal(number, _signal.SIG_DFL)
     finally:
-        _is_seeing = False
+        _is_updating = False
 
 
 def _end(number: int, frame: object) -> None:
@@ -217,7 +216,7 @@ def _end_within(seconds: float, number: int) -> bool:
     if is_over:
         # The kernel spares process 1 of a container.
         _is_ending, _is_guarding = False, True
-        see_to_signals()
+        update_handlers()
     return is_over
 
 
@@ -229,18 +228,18 @@ def _remind(number: int) -> None:
 
 @contextmanager
 def _ending(seconds: float = inf) -> Iterator[bool]:
-    """From now on let nothing be presented, and wait until nothing is.
+    """Allow no new presentation, and wait until none is in progress.
 
-    :param seconds: to wait at most.
-    :returns: yields whether the wait is over.
+    :param seconds: how long to wait at most.
+    :returns: yields whether no presentation is left to wait for.
     """
     global _is_ending, _waits_until
     begun = time.monotonic()
     if not _is_ending:
         _is_ending, _waits_until = True, begun + _SAVES_WITHIN
-    # What handlers of the program raise would end the wait.
+    # An exception from a handler of the program would end the wait.
     handled = [number for number in range(1, _signal.NSIG) if callable(_signal.getsignal(number))]
-    with SignalsPutOff(number for number in handled if number != _SIGURG):
+    with SignalsDeferred(number for number in handled if number != _SIGURG):
         left = 0.0
         for over, end in _presentations.copy().items():
             last = max(end, _waits_until)
@@ -273,17 +272,17 @@ def _wait_at_exit() -> None:
 def _wait_until_saved() -> None:
     global _is_ending  # noqa: PLW0603
     with _ending():
-        _is_ending = False  # what the program does at its exit may need a token
+        _is_ending = False  # exit handlers of the program may need a token
 
 
 # --- servers and workers -----------------------------------------------------------------
 
 
 class _Task:
-    """What uvicorn takes for a request that it answers."""
+    """An object that uvicorn takes for a request in progress."""
 
     def cancel(self, msg: object = None) -> None:
-        pass  # its time to wait is over
+        pass  # uvicorn's own timeout is over
 
 
 @contextmanager
@@ -303,7 +302,7 @@ def _uvicorn_waiting() -> Iterator[bool]:
     ours = _Task()
     tasks.add(ours)
     try:
-        # While it answers requests it has not yet looked for the last time.
+        # While it answers requests, uvicorn will check its tasks again.
         is_answering = any(type(task) is not _Task for task in tasks.copy())
         yield is_answering or not getattr(server, "should_exit", False)
     finally:
@@ -311,16 +310,16 @@ def _uvicorn_waiting() -> Iterator[bool]:
 
 
 def is_awaited(*, can_guard: bool) -> bool:
-    """Whether an orderly end of this process waits for what it presents, as far as is known.
+    """Whether an orderly end of this process waits for its presentations, as far as is known.
 
-    :param can_guard: whether a SIGTERM does.
+    :param can_guard: whether the end by a SIGTERM waits.
     """
     billiard = sys.modules.get("billiard.process")
     name = "MainProcess" if billiard is None else billiard.current_process().name
     if name != "MainProcess":
         return _is_awaited_by_billiard(name) and can_guard
     multiprocessing = sys.modules.get("multiprocessing.process")
-    # Only the workers of a pool are ended by SIGTERM as a matter of course.
+    # Only the workers of a pool are routinely ended by SIGTERM.
     return can_guard or multiprocessing is None or multiprocessing.parent_process() is None
 
 
@@ -341,7 +340,7 @@ def _is_awaited_by_billiard(name: str) -> bool:
         sys.modules["celery.signals"].worker_process_shutdown.connect(
             _wait_at_end, weak=False, dispatch_uid="tokenadapter"
         )
-    # The workers of billiard's own pool announce their end to nobody.
+    # The workers of billiard's own pool have no hook at their end.
     return _is_hooked
 
 
@@ -351,11 +350,11 @@ def _wait_at_end(**circumstances: object) -> None:
 
 
 def _after_fork_in_child() -> None:
-    """No thread presents anything here."""
-    global _is_ending, _is_hooked, _is_over, _is_seeing  # noqa: PLW0603
+    """Forget the presentations of the parent, whose threads are not in this process."""
+    global _is_ending, _is_hooked, _is_over, _is_updating  # noqa: PLW0603
     _presentations.clear()
-    _is_ending = _is_hooked = _is_over = _is_seeing = False
-    see_to_signals()
+    _is_ending = _is_hooked = _is_over = _is_updating = False
+    update_handlers()
 
 
 if hasattr(os, "register_at_fork"):

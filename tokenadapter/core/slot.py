@@ -1,10 +1,11 @@
-"""The store's one slot as the keeper sees it: records instead of documents, and whose they are.
+"""The slot of a store as the keeper sees it: records instead of documents, with a checked owner.
 
-Every write is a compare-and-swap on the tag of what was read before.  A tag is a version and a
-nonce: whoever finds their own nonce in the slot has written, whatever the store answered.
+Every write is a compare-and-swap on the tag of the last read.  A tag is a version and a nonce.  A
+writer that finds its own nonce in the slot has succeeded, whatever the store answered.
 
-A slot *lags* if it was emptied since a token was seen there, or set back, by a failover or from a
-backup, to an earlier one: that may be spent.  Then what was seen counts.
+A slot *was reset* if it was emptied after this process saw a token there, or set back to an earlier
+token, by a failover or from a backup.  The earlier token may be spent, so the record that this
+process remembers replaces it.
 """
 
 from __future__ import annotations
@@ -33,32 +34,32 @@ _MOST_DIGITS = 18
 
 
 class View(Value):
-    """What was in the slot when it was looked at."""
+    """The content of the slot at one moment."""
 
     record: Record
-    """A new one if the slot was empty, or, if it lags, the last one that this process saw in it."""
+    """A new record if the slot was empty, or the last one that this process saw if it was reset."""
     tag: str | None
     """``None`` if the slot was empty."""
     read_at: float
-    """The store's time then (POSIX timestamp in seconds)."""
+    """The store's time of the read (POSIX timestamp in seconds)."""
     monotonic: float
     """This process' monotonic clock just before that, in seconds."""
     wall: float
     """This process' wall clock just before that (POSIX timestamp in seconds)."""
     took: float = 0.0
-    """How long the look took, in seconds: the store may have told its time at its very end."""
-    lags: bool = False
-    """Whether the slot was emptied, or set back, since this process saw the record in it: that is
-    to be written back."""
+    """How long the read took, in seconds: the store may have read its clock at the very end."""
+    was_reset: bool = False
+    """Whether the slot was emptied or set back since this process saw the record, which must be
+    written back."""
     glimpse: object = None
-    """What a glimpse of the slot gave just before, if the store has such."""
+    """The glimpse just before the read, if the store has glimpses."""
     is_foreign: bool = False
-    """Whether the token began with another refresh token than the one that is configured here: it
-    may be another user's."""
+    """Whether the token descends from another refresh token than the configured one: it may belong
+    to another user."""
 
 
 class Conflict(Exception):
-    """The slot was written by somebody else since it was looked at; nothing was written."""
+    """Another process wrote the slot since it was read.  Nothing was written."""
 
     def __init__(self, view: View) -> None:
         super().__init__()
@@ -66,32 +67,31 @@ class Conflict(Exception):
 
 
 class Slot:
-    """Looks at and writes one slot for one grant."""
+    """Reads and writes one slot for one grant."""
 
     def __init__(self, store: TokenStore, grant: Grant, runtime: Runtime) -> None:
         self.store = store
         self._grant = grant
         self._runtime = runtime
-        #: Whether having the lock proves that no earlier holder goes on.
+        #: Whether holding the lock proves that no earlier holder is alive.
         self.lock_ends_with_holder: bool = getattr(store, "lock_ends_with_holder", False)
         self.has_looked: bool = False
         self._glimpse: Callable[[], object] = getattr(store, "glimpse", lambda: None)
-        # Who names the user is told apart by that.
+        # A grant that names its user is identified by the name.
         named = "user" in grant.owner
         self._seeds: Callable[[], Iterator[str]] = (
             _no_seeds if named else getattr(grant, "seeds", _no_seeds)
         )
-        # Which beginning was looked at last, and whether it was foreign.
+        # The last result of _is_foreign, and what it depends on.
         self._judged: tuple[object, bool] = (None, False)
-        # The last record with a token that this process saw: where the slot lags, it is written
-        # back.
+        # The last record with a token that this process saw, to restore a slot that was reset.
         self._memory: Record | None = None
 
     def look(self) -> View:
-        """What the slot holds now.
+        """Read the slot.
 
-        :raises StoreError: if it cannot be read.
-        :raises RefreshConfigError: if the record is another's.
+        :raises StoreError: if the slot cannot be read.
+        :raises RefreshConfigError: if the record has another owner.
         """
         glimpse = self._glimpse()
         monotonic, wall = self._runtime.monotonic(), self._runtime.wall()
@@ -101,45 +101,44 @@ class Slot:
         took = self._runtime.monotonic() - monotonic
         record = self._new_record() if found.document is None else self._read(found.document)
         if self._is_foreign(record):
-            # Not remembered: it is not for this process to bring back.
+            # Not remembered, because this process must not restore it.
             return View(record, tag, now, monotonic, wall, took, False, glimpse, True)
         last = self._memory
         if last is not None and (tag is None or self._is_behind(record, last)):
-            record = last if tag is None else last.restored(record)
+            record = last if tag is None else last.restored_over(record)
             return View(record, tag, now, monotonic, wall, took, True, glimpse)
         self._remember(record)
         return View(record, tag, now, monotonic, wall, took, False, glimpse)
 
     def has_changed(self, view: View) -> bool:
-        """Whether the slot may have been written since *view*: at a glimpse, if the store has such,
-        else it may."""
+        """Whether the slot may have been written since *view*; ``True`` without glimpses."""
         return view.glimpse is None or self._glimpse() != view.glimpse
 
-    def nowhere(self) -> View:
-        """A view of no slot at all, by our own clock: for when the store is out of reach."""
+    def empty_view(self) -> View:
+        """A view without a slot, by the clock of this machine, while the store is unavailable."""
         wall = self._runtime.wall()
         return View(self._new_record(), None, wall, self._runtime.monotonic(), wall)
 
     def new_tag(self, view: View) -> str:
-        """A tag for what comes after *view*."""
+        """A tag for the next write after *view*."""
         last = (view.tag or "").partition("-")[0]
-        # A longer one is not ours, and int() may refuse it.
+        # A longer version is not ours, and int() may refuse it.
         version = int(last) + 1 if last.isdecimal() and len(last) <= _MOST_DIGITS else 1
         return f"{version}-{self._runtime.nonce()}"
 
     def write(self, view: View, record: Record, tag: str | None = None) -> View:
-        """Replace what *view* saw by *record*; when this returns, it is durable.
+        """Replace the content that *view* read by *record*, durably.
 
-        :param tag: of an earlier attempt at the same write, which may have succeeded unnoticed.
-        :raises Conflict: if the slot is no longer as *view* saw it.
-        :raises StoreError: if it cannot be written.
+        :param tag: the tag of an earlier attempt at the same write, which may have succeeded.
+        :raises Conflict: if the slot has changed since *view*.
+        :raises StoreError: if the slot cannot be written.
         """
         tag = tag or self.new_tag(view)
         if not self._save(view, record, tag):
             current = self.look()
             if current.tag != tag:
                 raise Conflict(current)
-        # The view is as of now: what was read before this write is older than it.
+        # The new view has the current time, so that it is newer than reads before this write.
         later = self._runtime.monotonic() - view.monotonic
         is_foreign = self._is_foreign(record)
         if not is_foreign:
@@ -150,28 +149,28 @@ class Slot:
             read_at=view.read_at + later,
             monotonic=view.monotonic + later,
             wall=view.wall + later,
-            lags=False,
+            was_reset=False,
             is_foreign=is_foreign,
         )
 
     def seeds(self, view: View) -> tuple[str, ...]:
-        """The marks of the configured first refresh tokens whose programs share what begins here
-        after *view*: the one configured here, and those that shared what was there."""
+        """The hashes of the first refresh tokens for the grant that begins after *view*: the one
+        configured here, and those of the previous grant."""
         seed, record = next(self._seeds(), None), view.record
         known = () if view.is_foreign else (*record.seeds, record.origin)
         mine = None if seed is None else spent_hash(seed)
         return tuple(dict.fromkeys(one for one in (*known, mine) if one is not None))
 
     def now(self, view: View) -> float:
-        """The store's time now, and no earlier: for what may have ended."""
+        """The latest time that the store's clock may show now, for what may have ended."""
         return view.read_at + self._runtime.monotonic() - view.monotonic
 
     def stamp(self, view: View) -> float:
-        """The store's time now, and no later: for what begins now."""
+        """The earliest time that the store's clock may show now, for what begins now."""
         return self.now(view) - view.took
 
     def forget(self) -> None:
-        """Forget what was seen: in a forked child, the parent may know better by now."""
+        """Forget the last record: in a forked child, the parent may know a newer one."""
         self._memory = None
 
     def _save(self, view: View, record: Record, tag: str) -> bool:
@@ -179,20 +178,20 @@ class Slot:
         try:
             return self.store.save(document, tag=tag, expected=view.tag, ttl=ttl)
         except errors.StoreError:
-            # It may be written all the same, if only the store's answer was lost: with the same
-            # tag, a second try is the same write.
+            # If only the store's answer was lost, the write has succeeded.  With the same tag, a
+            # second attempt is the same write.
             return self.store.save(document, tag=tag, expected=view.tag, ttl=ttl)
 
     def _read(self, document: dict[str, object]) -> Record:
         try:
             record = Record.from_document(document)
         except ValueError as error:
-            raise messages.unreadable(self.store, str(error)) from None
+            raise messages.unreadable_record(self.store, str(error)) from None
         if dict(record.owner) != dict(self._grant.owner):
             if record.is_blank():
-                # What somebody else, or a misspelt configuration, left before it had a token.
+                # Left by another owner, or by a misspelt configuration, before it had a token.
                 return self._new_record()
-            raise messages.of_another(self.store, record.owner, self._grant.owner)
+            raise messages.wrong_owner(self.store, record.owner, self._grant.owner)
         return record
 
     def _remember(self, record: Record) -> None:
@@ -200,18 +199,18 @@ class Slot:
         if record.token is not None:
             self._memory = record
         elif last is not None and last.salt == record.salt:
-            self._memory = None  # the token was given up, and is not to come back
+            self._memory = None  # the token was removed, and must not be restored
 
     def _is_behind(self, record: Record, last: Record) -> bool:
-        """Whether *record* is what *last* was once.
+        """Whether *record* is an earlier state of *last*.
 
-        What was written later than *last* is not, although it precedes that: somebody without a
-        memory has gone on from what a backup brought back.  Their work is not overwritten.
+        A record that was written later than *last* is not: a process without a memory has continued
+        from a restored backup, and its token must not be overwritten.
         """
         return record.precedes(last) and record.written < last.written
 
     def _is_foreign(self, record: Record) -> bool:
-        """Whether the token of *record* did not begin with the configured refresh token."""
+        """Whether the token of *record* descends from another refresh token than the configured."""
         token = record.token
         if token is None:
             return False

@@ -1,8 +1,7 @@
-"""What helper threads do for the callers of one keeper.
+"""The helper threads of one keeper, and the work that they do for its callers.
 
-A renewal is for all callers who need one: they join the one that is under way.  What changes the
-record besides is done by a helper too, since no interrupt stops that between a lock and its
-release.
+All callers that need a renewal join the one in progress.  Other changes of the record are made by a
+helper as well, so that no interrupt stops them between taking the lock and releasing it.
 """
 
 from __future__ import annotations
@@ -37,18 +36,19 @@ __all__ = ["RenewalWorker"]
 T = TypeVar("T")
 _Reserving: TypeAlias = Callable[[], AbstractContextManager[object] | None]
 
-# Seconds that a change beside the renewals may take when it has the lock.
-_ASIDE: Final = 30.0
+# Seconds that a change other than a renewal may take once it holds the lock.
+_CHANGE_WITHIN: Final = 30.0
 
 
 class RenewalWorker:
-    """Renews, and changes the record, on behalf of callers who wait for it, or do not.
+    """Renews, and changes the record, for callers that wait and callers that do not.
 
-    :param renewal: gives what does them, always the same; called by the thread that does one, since
-        it takes its time to load.
-    :param on_refresh: called with each token that was minted here, before those who wait go on.
-    :param lock_timeout: for how many seconds to wait for another's renewal.
-    :param inline: whether the callers do it themselves.
+    :param renewal: returns the one :class:`Renewal`; called in the thread that uses it, since
+        loading it takes time.
+    :param on_refresh: called with each token that this process obtains, before waiting callers
+        continue.
+    :param lock_timeout: how many seconds to wait for the renewal of another process.
+    :param inline: whether callers do the work in their own thread.
     """
 
     def __init__(
@@ -74,16 +74,16 @@ class RenewalWorker:
         self._lock_timeout = lock_timeout
         self.flight: SingleFlight[Outcome | None] = SingleFlight(runtime, inline=inline)
         self._has_loaded = False
-        self._told: tuple[type[BaseException], bool] | None = None
+        self._emitted: tuple[type[BaseException], bool] | None = None
 
     def load(self) -> None:
         """Import what renewals need, before the first one.
 
-        That is what all need, and what the lock of the store and the grant import in a ``load()``.
+        These are our modules, and whatever the store's lock and the grant import in ``load()``.
         """
         if self._has_loaded:
             return
-        # What fails here fails again where it is needed, and is told there.
+        # An import that fails here fails again where it is needed, and is reported there.
         with importing(), suppress(Exception):
             load(messages, renewal, shutdown)
             record.load()
@@ -93,26 +93,26 @@ class RenewalWorker:
                     own()
         self._has_loaded = True
 
-    def begin(self, need: RenewalRequest, seen: View | None, reservation: _Reserving) -> None:
-        """Begin a renewal that nobody waits for, unless one is under way.
+    def begin(self, request: RenewalRequest, seen: View | None, reservation: _Reserving) -> None:
+        """Begin a renewal in the background, unless one is in progress.
 
-        :param seen: what was in the slot just now, if somebody has looked.
-        :param claim: claims it; ``None`` if another has done so, who sees to it.
+        :param seen: a recent view of the slot, if there is one.
+        :param reservation: reserves the renewal; ``None`` if another process has reserved it.
         """
-        self.flight.join(partial(self._work, need, seen, reserve=reservation))
+        self.flight.join(partial(self._work, request, seen, reserve=reservation))
 
-    def join(self, need: RenewalRequest, seen: View | None, end: float, slack: float) -> Outcome:
-        """Wait for a renewal that meets *need*: the one under way, or one that begins now.
+    def join(self, request: RenewalRequest, seen: View | None, end: float, slack: float) -> Outcome:
+        """Wait for a renewal that meets *request*: the one in progress, or a new one.
 
-        :param seen: what was in the slot just now, if somebody has looked.
-        :param end: when the time to wait is over, by the monotonic clock.
-        :param slack: seconds for which a helper may be late to say so.
-        :raises TokenError: if there is no token that meets it.
+        :param seen: a recent view of the slot, if there is one.
+        :param end: when to stop waiting, by the monotonic clock.
+        :param slack: seconds that the helper may take beyond *end* to report a timeout.
+        :raises TokenError: if there is no token that meets *request*.
         """
-        began = self._runtime.monotonic() if need.since is None else need.since
+        began = self._runtime.monotonic() if request.since is None else request.since
         while True:
-            run = self.flight.join(partial(self._work, need, seen))
-            seen = None  # by the next one it may be out of date
+            run = self.flight.join(partial(self._work, request, seen))
+            seen = None  # out of date for the next run
             self._wait(run, end + slack, began)
             is_saving = self.flight.under_way() is run
             try:
@@ -123,20 +123,20 @@ class RenewalWorker:
                 raise
             if outcome is None:
                 continue
-            is_rejected = outcome.token.is_same(need.rejected)
+            is_rejected = outcome.token.is_same(request.rejected)
             if is_saving and (is_rejected or self._holder.left() <= 0):
-                raise messages.unsaved(self._store)
+                raise messages.not_saved(self._store)
             if outcome.distrusted or not is_rejected:
                 return outcome
 
     def aside(self, work: Callable[[Renewal], T]) -> T:
-        """Do *work* beside the renewals, and wait for it.
+        """Do *work* in a helper of its own, apart from the renewals, and wait for it.
 
-        :raises LockTimeout: if others hold the lock for too long.
+        :raises LockTimeout: if another thread or process holds the lock for too long.
         """
         under_way = self.flight.under_way()
         if under_way is not None and under_way.is_mine():
-            raise messages.reentered()
+            raise messages.reentrant_call()
         began = self._runtime.monotonic()
         results: list[T] = []
 
@@ -145,20 +145,20 @@ class RenewalWorker:
             results.append(work(self._renewal()))
 
         run = self.flight.aside(do)
-        # It has waited for the lock for so long at most, and is done soon after.
-        self._wait(run, began + self._lock_timeout + _ASIDE, began)
+        # The helper waits for the lock for at most that long, and ends soon after.
+        self._wait(run, began + self._lock_timeout + _CHANGE_WITHIN, began)
         run.result()
         return results[0]
 
     def forget_failure(self) -> None:
-        """The next failure is told, whatever was told before."""
-        self._told = None
+        """Emit an event for the next failure, even if the last failure was of the same kind."""
+        self._emitted = None
 
     def _wait(self, run: Run[Any], end: float, began: float) -> None:
         if not run.is_settled() and run.is_mine():
-            raise messages.reentered()
+            raise messages.reentrant_call()
         if not run.wait(end - self._runtime.monotonic()):
-            raise messages.too_slow(self._store, end - began)
+            raise messages.renewal_timed_out(self._store, end - began)
 
     def _has_time_left(self, error: Exception, end: float) -> bool:
         """Whether *error* says only that an earlier caller's time to wait was over."""
@@ -167,7 +167,7 @@ class RenewalWorker:
 
     def _work(
         self,
-        need: RenewalRequest,
+        request: RenewalRequest,
         seen: View | None,
         run: Run[Outcome | None],
         reserve: _Reserving = nullcontext,
@@ -179,32 +179,32 @@ class RenewalWorker:
         try:
             with reserved:
                 self.load()
-                outcome = self._renewal().perform(need, run.settle, seen)
+                outcome = self._renewal().perform(request, run.settle, seen)
         except Exception as error:
-            self._tell_failure(error, is_raised=need.waits and not self._can_do_without(need))
-            if need.waits:
+            self._emit_failure(error, is_raised=request.waits and not self._can_do_without(request))
+            if request.waits:
                 raise
             return None
-        self._told = None
+        self._emitted = None
         if outcome is not None and outcome.minted and self._on_refresh is not None:
             try:
                 self._on_refresh(outcome.token)
-            except Exception as error:  # noqa: BLE001 - it is the program's, and told
+            except Exception as error:  # noqa: BLE001 - a callback may raise anything
                 self._journal.emit("RefreshCallbackFailed", error=type(error).__name__)
                 self._journal.trace("on_refresh raised", error)
         return outcome
 
-    def _can_do_without(self, need: RenewalRequest) -> bool:
-        """Whether the token in hand does for whoever has *need*: no error is raised then."""
+    def _can_do_without(self, request: RenewalRequest) -> bool:
+        """Whether the caller can use the current token, so that no error is raised."""
         held = self._holder.held
-        is_good = held is not None and not held.token.is_same(need.rejected)
+        is_good = held is not None and not held.token.is_same(request.rejected)
         return is_good and self._holder.left() > 0
 
-    def _tell_failure(self, error: Exception, *, is_raised: bool) -> None:
-        told = type(error), is_raised
-        if told == self._told:
-            return  # once is enough: during an outage every request comes here
-        self._told = told
+    def _emit_failure(self, error: Exception, *, is_raised: bool) -> None:
+        kind = type(error), is_raised
+        if kind == self._emitted:
+            return  # during an outage, every request comes here
+        self._emitted = kind
         reason = getattr(error, "reason", None)
         if reason is not None:
             self._journal.emit("ReauthNeeded", is_raised=is_raised, reason=reason, error=str(error))

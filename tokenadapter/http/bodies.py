@@ -1,19 +1,21 @@
-"""Whether the body of a request can be sent again, and how.
+"""Make the body of a request replayable, if possible.
 
-A request whose token turned out dead is sent again whole, or not at all.
+A request whose token was refused is replayed in full, or not at all.
 
-* ``None``, bytes and other buffers, ``str``, and lists or tuples of parts repeat as they are.
-* A body whose ``seekable()`` is true is rewound to where it stood.  A file must have kept its size:
-  the ``Content-Length`` stands, and more or fewer bytes would not be the request that was refused.
-* Everything else (generators, pipes, sockets, encoders) is *recorded while it is sent*.  That an
-  iterable gives a new iterator proves nothing: raw responses and generator classes do, and are
-  empty the second time.
+* ``None``, bytes and other buffers, ``str``, and lists or tuples of parts can be sent again as they
+  are.
+* A body whose ``seekable()`` is true is rewound to its start position.  A file must not have
+  changed its size: the ``Content-Length`` is fixed, and other content would be a different request.
+* Everything else (generators, pipes, sockets, encoders) is *recorded while it is sent*.  A new
+  iterator from an iterable proves nothing: raw responses and generator classes return one, and it
+  is empty the second time.
 
-A recording reaches as far as the sending did: after an early answer most of the source is still
-undrawn, and a replay sends what was recorded, then what is left.  It is held in memory, then in an
-anonymous temporary file, up to a limit; past that, or if the recording fails, it is dropped and the
-sending goes on without it.  A recorder has the shape of its source: one that is read stays a
-reader, and an iterable stays an iterable, which keeps its chunks and their timing.
+A recording contains only what was sent.  After an early response most of the source is still
+unread, and a replay sends the recording, then the rest of the source.  A recording is kept in
+memory, then in an anonymous temporary file, up to a limit.  Beyond the limit, or if recording
+fails, the recording is dropped and the request continues without it.  A recorder has the type of
+interface of its source: a reader stays a reader, and an iterable stays an iterable, with the same
+chunks at the same times.
 """
 
 from __future__ import annotations
@@ -36,11 +38,11 @@ __all__ = ["Body", "NotReplayable", "Recorder", "prepare", "record"]
 
 
 class Body:
-    """The body of one request, and the way back to where it stood.
+    """The body of one request, which can be rewound.
 
-    :ivar payload: what to send: the body itself, or a recorder of the same shape around it.  It is
-        good for any number of sendings, each after the first preceded by :meth:`rewind`.
-    :ivar one_shot: whether the body can be drawn but once, so that a replay depends on how much of
+    :ivar payload: what to send: the body itself, or a recorder around it.  It can be sent any
+        number of times, after a :meth:`rewind` each time but the first.
+    :ivar one_shot: whether the body can be read only once, so that a replay depends on how much of
         it can be recorded.
     """
 
@@ -60,9 +62,9 @@ class Body:
         self._close = close
 
     def rewind(self) -> None:
-        """Bring :attr:`payload` back to where the body stood.
+        """Set :attr:`payload` back to the start position of the body.
 
-        :raises NotReplayable: if that is not possible; nothing less must be sent then.
+        :raises NotReplayable: if that is not possible.  Then the request must not be sent again.
         """
         try:
             if self._rewind is not None:
@@ -73,21 +75,22 @@ class Body:
             raise NotReplayable(f"the body cannot be rewound: {error}") from error
 
     def close(self) -> None:
-        """Free what was recorded: neither a replay nor a retry comes any more.
+        """Drop the recording, because no replay or retry will follow.
 
-        The body itself is left as it is; it belongs to the caller.
+        The body itself belongs to the caller and is not closed.
         """
         if self._close is not None:
             self._close()
 
 
 def prepare(body: Any, *, limit: int) -> Body:
-    """Make a request's body ready to be sent more than once.
+    """Prepare the body of a request to be sent more than once.
 
-    :param body: what urllib3 takes for one: ``None``, a buffer, a ``str``, an object with
-        ``read``, or an iterable of ``str`` and buffers.  It must stand where its sending begins.
-    :param limit: how many bytes of a one-shot body are recorded at most.  With 0 it is handed on
-        unwrapped and cannot be replayed.
+    :param body: anything that urllib3 accepts: ``None``, a buffer, a ``str``, an object with
+        ``read``, or an iterable of ``str`` and buffers.  It must be at the position where sending
+        begins.
+    :param limit: how many bytes of a one-shot body are recorded at most.  With 0 the body is passed
+        on unchanged and cannot be replayed.
     """
     if body is None or isinstance(body, (str, list, tuple)) or _is_buffer(body):
         return Body(body)
@@ -101,7 +104,7 @@ def prepare(body: Any, *, limit: int) -> Body:
 
 
 def _is_buffer(body: Any) -> bool:
-    # urllib3 asks for "read" first: a mapped file, which is both, is drawn like a file.
+    # urllib3 checks for "read" first: a mapped file, which is both, is read like a file.
     if hasattr(body, "read"):
         return False
     try:
@@ -112,7 +115,7 @@ def _is_buffer(body: Any) -> bool:
 
 
 def _position(body: Any) -> int | None:
-    """Where a seekable body stands; ``None`` if it is not seekable or cannot tell."""
+    """The position of a seekable body; ``None`` if it is not seekable or has no position."""
     try:
         position: int | None = body.tell() if body.seekable() else None
     except (AttributeError, OSError, TypeError, ValueError):
@@ -131,28 +134,28 @@ def _file_size(body: Any) -> int | None:
 def _go_back(body: Any, start: int, size: int | None) -> None:
     body.seek(start)
     if _file_size(body) != size:
-        raise NotReplayable("the file changed its size while it was sent")
+        raise NotReplayable("the size of the file changed while it was sent")
 
 
 def _refuse() -> None:
-    raise NotReplayable("the body can be drawn but once, and recording is turned off")
+    raise NotReplayable("the body can be read only once, and recording is turned off")
 
 
 BLOCK = 65536
 """Bytes of a recording that are read at a time."""
 
 MEMORY = 1024 * 1024
-"""Bytes of a recording that are held in memory before it moves to a file."""
+"""Bytes of a recording that are kept in memory before it moves to a file."""
 
 
 class NotReplayable(OSError):
-    """The body cannot be sent again as it was.
+    """The body cannot be sent again in full.
 
-    It is an :class:`OSError` because urllib3 takes only that for a failed ``tell`` or ``seek``: its
-    own retries then end in an :class:`~urllib3.exceptions.UnrewindableBodyError`, with this one as
-    the cause, instead of sending less.
+    This is an :class:`OSError` because urllib3 expects that from a failed ``tell`` or ``seek``.
+    Its own retries then raise :class:`~urllib3.exceptions.UnrewindableBodyError`, with this error
+    as the cause, instead of sending an incomplete body.
 
-    :ivar reason: why, as a clause: "the file changed its size while it was sent".
+    :ivar reason: the reason as a clause: "the size of the file changed while it was sent".
     """
 
     def __init__(self, reason: str) -> None:
@@ -161,7 +164,7 @@ class NotReplayable(OSError):
 
 
 def record(source: Any, limit: int) -> Recorder:
-    """Wrap a body that can be drawn but once.
+    """Wrap a body that can be read only once.
 
     :param source: an object with ``read``, or an iterable of ``str`` and buffers.
     :param limit: how many bytes are recorded at most.
@@ -173,21 +176,21 @@ def record(source: Any, limit: int) -> Recorder:
 
 
 class Recorder:
-    """An iterable body that keeps what it yields, so that it can yield it again.
+    """An iterable body that records what it yields, so that it can yield the same again.
 
-    Where it stands is where its recording stands; at the end of that it draws from the source,
-    never further than asked.  How the source ended is kept as well: an end stays the end, and an
-    error is raised again at its place, where the source itself would now look exhausted.
+    Its position is that of its recording.  At the end of the recording it reads from the source, no
+    more than requested.  The end of the source is recorded as well: an end stays the end, and an
+    error is raised again at the same position, where the source itself would now look exhausted.
     """
 
     def __init__(self, source: Any, limit: int) -> None:
         self._source = source
         self._chunks = _chunks(source)
         self._limit = limit
-        self._kept: IO[bytes] | None = BytesIO()
+        self._recording: IO[bytes] | None = BytesIO()
         self._size = 0
-        self._at = 0
-        self._lost = ""
+        self._position = 0
+        self._drop_reason = ""
         self._ended = False
         self._failure: BaseException | None = None
 
@@ -196,33 +199,33 @@ class Recorder:
             yield chunk
 
     def tell(self) -> int:
-        if self._kept is None:
-            raise NotReplayable(self._lost)
-        return self._at
+        if self._recording is None:
+            raise NotReplayable(self._drop_reason)
+        return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if self._kept is None:
-            raise NotReplayable(self._lost)
-        # Whoever sends bodies only ever goes back to where it was.
+        if self._recording is None:
+            raise NotReplayable(self._drop_reason)
+        # The code that sends bodies only ever returns to an earlier position.
         if whence != os.SEEK_SET or not 0 <= offset <= self._size:
             raise UnsupportedOperation("a recorded body can only be rewound")
-        self._kept.seek(offset)
-        self._at = offset
+        self._recording.seek(offset)
+        self._position = offset
         return offset
 
     def close(self) -> None:
-        self._give_up("the recording has been closed")
-        self._failure = None  # whose traceback leads back here
+        self._drop("the recording has been closed")
+        self._failure = None  # its traceback refers to this recorder
 
     @property
     def len(self) -> Any:
-        """The length as encoders tell it; an ``AttributeError`` where the source has none."""
+        """The length as encoders report it; an ``AttributeError`` if the source has none."""
         return self._source.len
 
     def _next(self, size: int) -> Any:
-        if self._kept is not None and self._at < self._size:
-            again = self._kept.read(size)
-            self._at += len(again)
+        if self._recording is not None and self._position < self._size:
+            again = self._recording.read(size)
+            self._position += len(again)
             return again
         if self._failure is not None:
             raise self._failure
@@ -232,7 +235,7 @@ class Recorder:
             data = self._draw(size) or b""
             if isinstance(data, str):
                 data = data.encode()  # as urllib3 does
-            self._keep(data)
+            self._record(data)
         except BaseException as failure:
             self._failure = failure
             raise
@@ -242,38 +245,38 @@ class Recorder:
     def _draw(self, _size: int) -> Any:
         return next(self._chunks, b"")
 
-    def _keep(self, data: Any) -> None:
-        if self._kept is None:
+    def _record(self, data: Any) -> None:
+        if self._recording is None:
             return
         try:
             size = self._size + memoryview(data).nbytes
             if size > self._limit:
-                self._give_up(f"the body is longer than the {self._limit} bytes that are recorded")
+                self._drop(f"the body is longer than the replay limit of {self._limit} bytes")
                 return
             if size > MEMORY:
                 self._move_to_disk()
-            self._kept.write(data)
-            self._at = self._size = size
+            self._recording.write(data)
+            self._position = self._size = size
         except (OSError, TypeError) as error:
-            # No room on the disk, or a chunk that is no buffer: the sending goes on without us.
-            self._give_up(f"the body could not be recorded: {error}")
+            # The disk is full, or a chunk is not a buffer: send without recording.
+            self._drop(f"the body could not be recorded: {error}")
 
     def _move_to_disk(self) -> None:
-        memory = self._kept
+        memory = self._recording
         if isinstance(memory, BytesIO):
-            self._kept = tempfile.TemporaryFile()
-            self._kept.write(memory.getbuffer())
+            self._recording = tempfile.TemporaryFile()
+            self._recording.write(memory.getbuffer())
 
-    def _give_up(self, reason: str) -> None:
-        if self._kept is not None:
-            with suppress(OSError):  # a full disk, told once more by the last flush
-                self._kept.close()
-            self._kept = None
-            self._lost = reason
+    def _drop(self, reason: str) -> None:
+        if self._recording is not None:
+            with suppress(OSError):  # a full disk, reported again by the last flush
+                self._recording.close()
+            self._recording = None
+            self._drop_reason = reason
 
 
 class _Reader(Recorder):
-    """The same for a body with ``read``; text comes out as the UTF-8 that urllib3 would send."""
+    """A recorder with ``read``.  Text becomes UTF-8, as urllib3 would send it."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
@@ -286,7 +289,7 @@ class _Reader(Recorder):
 
 
 class _Sized:
-    """For sources with ``__len__``, so that those who ask a body for its length still get it."""
+    """For sources with ``__len__``, so that the length of the body stays available."""
 
     _source: Any
 
@@ -303,7 +306,7 @@ class _SizedReader(_Sized, _Reader):
 
 
 def _chunks(source: Any) -> Iterator[Any]:
-    # A generator, so that iterating begins with the sending; and not "yield from", which would
+    # A generator, so that iteration begins when sending begins.  Not "yield from", which would
     # close the caller's generator with ours.  urllib3 skips empty chunks too.
     for chunk in source:
         if chunk:

@@ -1,4 +1,4 @@
-"""What a ``WWW-Authenticate`` field says: the challenges in it (RFC 9110 section 11.6.1)."""
+"""Parse the challenges in a ``WWW-Authenticate`` field (RFC 9110 section 11.6.1)."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ class Challenge(NamedTuple):
     scheme: str
     """In lower case: ``bearer``, ``basic``, ``negotiate``, ..."""
     params: Mapping[str, str]
-    """By name in lower case.  Of a name that comes twice, the first one counts."""
+    """By name in lower case.  The first of several parameters with the same name counts."""
     token68: str | None = None
-    """What stands in place of the parameters, as after ``Negotiate``."""
+    """The value that replaces the parameters, as after ``Negotiate``."""
 
 
-# No quantifier gives back what it took, and no attempt looks farther than the end of the next word
-# or quoted string: the time is linear in the length.
-_PIECE = re.compile(
+# No quantifier backtracks, and no attempt reads beyond the end of the next word or quoted string,
+# so the time is linear in the length.
+_ELEMENT = re.compile(
     r"""
-      # A scheme begins a list element.  A name with an equals sign behind it is no scheme: the
-      # commas between the parameters of one challenge are those that separate challenges.
+      # A scheme begins a list element.  A name before an equals sign is not a scheme: commas
+      # separate parameters as well as challenges.
       (?: \A | , ) \s*+ (?P<scheme> [\w!#$%&'*+.^`|~-]++ ) (?= \s | , | \Z ) (?! \s*+ = )
       (?: \s++ (?P<token68> [\w.~+/-]++ =*+ ) (?= \s*+ (?: , | \Z ) ) )?+
     |
       (?P<name> [\w!#$%&'*+.^`|~-]++ ) \s*+ = \s*+
       (?: " (?P<quoted> (?: [^"\\]++ | \\.?+ )*+ ) "?+ | (?P<value> [^\s,]*+ ) )
     |
-      # What makes no sense is passed over whole, so that nothing is found within it.
+      # Invalid text is skipped as a whole, so that nothing is found within it.
       " (?: [^"\\]++ | \\.?+ )*+ "?+ | [^\s,"]++
     """,
     re.ASCII | re.VERBOSE,
@@ -43,15 +43,15 @@ _QUOTED_PAIR = re.compile(r"\\(.?)")
 def parse_challenges(value: str) -> list[Challenge]:
     """The challenges in the value of a ``WWW-Authenticate`` or ``Proxy-Authenticate`` field.
 
-    Several fields may be given joined by commas, as :mod:`requests` does.
+    Several fields may be joined by commas, as :mod:`requests` does.
 
-    Every text is accepted.  A missing comma between parameters, a value that needed quotes and
-    has none, and a quote that is never closed are put up with; what else makes no sense is passed
-    over, parameters before the first scheme included.
+    Any text is accepted.  A missing comma between parameters, a value without the required quotes,
+    and an unclosed quote are tolerated.  Other invalid text is skipped, including parameters before
+    the first scheme.
     """
     challenges: list[Challenge] = []
     params: dict[str, str] = {}
-    for piece in _PIECE.finditer(value):
+    for piece in _ELEMENT.finditer(value):
         if scheme := piece["scheme"]:
             params = {}
             challenges.append(Challenge(scheme.lower(), params, piece["token68"]))

@@ -1,12 +1,12 @@
-"""Reading a response before its caller does: a look at its JSON, and the end of a refusal.
+"""Read a response before its caller does: look at its JSON, or finish a refused request.
 
-The body is read ahead below all parsing, on the stream that :class:`http.client.HTTPResponse` reads
-from (its ``fp``).  What is read there is kept as it came, chunk framing included, and put back in
-front of the rest.  So the accounting of urllib3 and requests (lengths, chunks, decoding, the return
-of the connection, an error at its place) goes on as if nobody had looked.  Responses that do not
-come from a socket (those of mocks and caches) are files, and are rewound.
+The body is read ahead below all parsing, from the stream of :class:`http.client.HTTPResponse` (its
+``fp``).  The bytes are kept unchanged, including chunk framing, and put back in front of the rest.
+So the bookkeeping of urllib3 and requests (lengths, chunks, decoding, the return of the connection,
+errors at their position) is unaffected.  Responses that do not come from a socket (those of mocks
+and caches) are files, and are rewound.
 
-Whatever in this package depends on the internals of urllib3 and :mod:`http.client` is here.
+All code of this package that depends on the internals of urllib3 and :mod:`http.client` is here.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ LIMIT = 65536
 
 
 def peek_json(response: Response, limit: int = LIMIT) -> Any:
-    """The JSON value in a response's body, without consuming what the caller will read.
+    """The JSON value in the body of a response, which stays unread for the caller.
 
-    The body is waited for, so on a ``stream=True`` response ask only where an answer in JSON is a
-    matter of a moment: its status and content type say so.  The whole of it may take as long as the
-    request gave to one read (its read time-out), and half a minute if that has no bound.
+    This waits for the body, so call it for a ``stream=True`` response only if status and content
+    type promise a quick JSON body.  The whole body may take as long as the read timeout of the
+    request, or half a minute if there is none.
 
-    :param limit: bytes, as transferred and as decoded: a longer body is not looked at.
-    :return: the value, or ``None`` if there is none: no JSON content type, no body, a longer or
-        slower body, a broken one (what is wrong with it, the caller learns when reading it).
+    :param limit: bytes, as transferred and as decoded: a longer body is not parsed.
+    :return: the value, or ``None`` without one: no JSON content type, no body, a body that is too
+        long or too slow, or a broken body (the caller gets the error when reading it).
     """
     if not _says_json(response.headers.get("Content-Type", "")):
         return None
@@ -52,7 +52,7 @@ def peek_json(response: Response, limit: int = LIMIT) -> Any:
 
 
 def bounded_content(body: bytes, headers: Mapping[str, str], limit: int = LIMIT) -> bytes | None:
-    """An encoded body decoded, or ``None`` if it cannot be, or is longer than the limit then."""
+    """The decoded body, or ``None`` if decoding fails or exceeds the limit."""
     try:
         content = _decoded(body, headers, limit)
     except urllib3.exceptions.DecodeError:
@@ -61,21 +61,21 @@ def bounded_content(body: bytes, headers: Mapping[str, str], limit: int = LIMIT)
 
 
 def set_aside(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -> None:
-    """Give the connection of a response back to its pool; the body stays to be read.
+    """Return the connection of a response to its pool.  The body can still be read.
 
-    For a wait in which somebody else may need the connection.  A body that is too long, too slow,
-    broken, or followed by more than it should be stays where it is.
+    Used before a wait in which another request may need the connection.  A body that is too long,
+    too slow, broken, or followed by surplus bytes stays on its connection.
 
     :param limit: bytes, as transferred.
-    :param timeout: seconds that the whole of it may take.
+    :param timeout: seconds that the whole body may take.
     """
     raw = response.raw
     if _is_loaded(response) or not isinstance(raw, urllib3.HTTPResponse):
-        return  # no connection is held: it has been read, or is a mock
+        return  # it has no connection: it was read, or is a mock
     body = body_of(raw, limit, monotonic() + timeout)
     if body is None:
         return
-    # It is through the original response that requests reads cookies.
+    # requests reads cookies from the original response.
     response.raw = urllib3.HTTPResponse(
         _Whole(body),
         original_response=raw._original_response,
@@ -92,14 +92,14 @@ def set_aside(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -
 
 
 def drain(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -> None:
-    """Finish a response that no caller will read, so that its connection can be used again.
+    """Finish a response that no caller will read, so that its connection can be reused.
 
-    Its body stays at hand as ``response.content``.  A body that is too long, too slow, broken, or
-    followed by more than it should be is not worth it: the connection is closed, the content empty.
-    Either way the connection is back in its pool.
+    The body is available as ``response.content``.  If the body is too long, too slow, broken, or
+    followed by surplus bytes, the connection is closed and the content is empty.  Either way the
+    connection is returned to its pool.
 
-    :param limit: bytes, as transferred and as decoded: of a few bytes, a server can make gigabytes.
-    :param timeout: seconds that the whole of it may take.
+    :param limit: bytes, as transferred and as decoded: a few bytes can decode to gigabytes.
+    :param timeout: seconds that the whole body may take.
     """
     if _is_loaded(response):
         return
@@ -110,7 +110,7 @@ def drain(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -> No
 
 
 class _Whole(io.BytesIO):
-    """A body that closes when it is read at its end: that is how urllib3 knows the end."""
+    """A body that closes when it is read at its end, as urllib3 expects."""
 
     def read(self, size: int | None = -1) -> bytes:
         piece = super().read(size)
@@ -132,7 +132,7 @@ def _is_loaded(response: Response) -> bool:
 
 
 def _content(response: Response, limit: int) -> bytes | None:
-    """The decoded body, cut somewhere beyond the limit; ``None`` if it cannot be had whole."""
+    """The decoded body, cut somewhere beyond the limit; ``None`` if it is incomplete."""
     if _is_loaded(response):
         return response.content
     raw = response.raw
@@ -146,17 +146,17 @@ def _decoded(body: bytes, headers: Mapping[str, str], limit: int) -> bytes:
     """The decoded body, cut somewhere beyond the limit."""
     encoding = {"Content-Encoding": headers.get("Content-Encoding", "")}
     twin = urllib3.HTTPResponse(io.BytesIO(body), headers=encoding, preload_content=False)
-    # Each urllib3 that setup.py admits decodes no farther than it is asked to.
+    # All versions of urllib3 that setup.py allows decode no more than requested.
     return twin.read(limit + 1, decode_content=True)
 
 
 def _drained(response: Response, limit: int, deadline: float) -> bytes | None:
-    """The decoded body, read to its end; ``None`` if it cannot be had whole."""
+    """The decoded body, read to its end; ``None`` if it is incomplete or too long."""
     if body_of(response.raw, limit, deadline) is None:
         return None
     content = bytearray()
     try:
-        # What is at hand, decoded piece by piece; at its end the connection is given back.
+        # Decodes the body piece by piece; the end returns the connection to the pool.
         for piece in response.iter_content(limit):
             content += piece
             if len(content) > limit:
@@ -170,24 +170,24 @@ def _parsed(body: bytes) -> Any:
     try:
         return json.loads(body)
     except UnicodeDecodeError:
-        # No JSON by RFC 8259 section 8.1, but the names and codes in it are ASCII all the same.
+        # Invalid by RFC 8259 section 8.1, but the names and codes in it are ASCII all the same.
         return json.loads(body.decode("latin-1"))
 
 
-# Seconds to wait for a body of whose packets nobody has said how late they may be.
-_PATIENCE = 30.0
+# Seconds to wait for a body if the request has no read timeout.
+_LONGEST_WAIT = 30.0
 
 
 def body_of(raw: Any, limit: int, deadline: float | None = None) -> bytes | None:
-    """The encoded body of a response that nobody has read from, which stays unread.
+    """The encoded body of an unread response, which stays unread.
 
     :param limit: bytes.
-    :param deadline: until when to wait for it, by the monotonic clock; by default for as long as
-        one read may take, or half a minute where that has no bound.
-    :return: ``None`` if it is not there whole in time, or longer than the limit.
+    :param deadline: until when to wait for the body, by the monotonic clock; by default the read
+        timeout from now on, or half a minute if there is none.
+    :return: ``None`` if the body is not complete in time, or longer than the limit.
     """
-    # Both names are urllib3's privates, and have been the same since its beginnings: requests
-    # reads the cookies through the second.  Without them nothing is looked at.
+    # Both names are private to urllib3, and have never changed: requests reads cookies through the
+    # second.  Without them, nothing is read ahead.
     file = getattr(raw, "_fp", raw)
     original = getattr(raw, "_original_response", None)
     try:
@@ -214,14 +214,14 @@ def _from_wire(original: HTTPResponse, limit: int, deadline: float | None) -> by
             body = wire.rest()
         else:
             body = wire.take(original.length)
-        # Bytes behind the answer belong to no answer: that connection must not be used again.
+        # Bytes after the response belong to no response, so the connection must not be reused.
         surplus = deadline is not None and wire.surplus
     except ValueError:
         return None
     else:
         return None if surplus else body
     finally:
-        wire.be_patient()
+        wire.restore_timeout()
         original.fp = io.BufferedReader(_Again(wire))
 
 
@@ -235,25 +235,25 @@ def _chunks(wire: _Wire) -> Iterator[bytes]:
 
 
 class _Wire:
-    """The bytes that a server sends after its headers, kept as they come.
+    """The bytes that a server sends after its headers, recorded unchanged.
 
-    They are taken with ``read1``, which loses nothing when it fails and waits for one packet only,
-    so that a server that sends a byte a second cannot stretch the time.
+    They are read with ``read1``, which loses nothing when it fails and waits for a single packet,
+    so that a server that sends one byte per second cannot exceed the time.
     """
 
     def __init__(self, fp: io.BufferedReader, limit: int, deadline: float | None) -> None:
         self.fp = fp
         self.seen = bytearray()
         self.failure: OSError | None = None
-        # http.client lets go of a socket that closes after this answer; its reader still has it.
+        # http.client drops a socket that closes after this response, but its reader keeps it.
         self.sock = getattr(getattr(fp, "raw", None), "_sock", None)
         self._at = 0
         self._limit = limit
-        # How long the caller would wait for one packet.
+        # The caller's timeout for one packet.
         self._timeout: float | None = None if self.sock is None else self.sock.gettimeout()
         self._is_patient = deadline is None
         self._deadline = (
-            monotonic() + (self._timeout or _PATIENCE) if deadline is None else deadline
+            monotonic() + (self._timeout or _LONGEST_WAIT) if deadline is None else deadline
         )
 
     @property
@@ -299,22 +299,22 @@ class _Wire:
             piece = self.fp.read1(8192)
         except OSError as failure:
             if isinstance(failure, TimeoutError) and (self.seen or not self._is_patient):
-                # Our time is up, and not the caller's: they read on from here.
+                # Our time is up, not the caller's, who can continue to read.
                 _forget_timeout(self.fp)
             else:
-                self.failure = failure.with_traceback(None)  # it would lead back here
+                self.failure = failure.with_traceback(None)  # it would refer to this object
             raise ValueError("the stream is broken or too slow") from None
         self.seen += piece
         return bool(piece)
 
-    def be_patient(self) -> None:
-        """Let the caller wait for each packet as long as they wanted to."""
+    def restore_timeout(self) -> None:
+        """Restore the caller's timeout for each packet."""
         if self.sock is not None:
             self.sock.settimeout(self._timeout)
 
 
 def _forget_timeout(fp: io.BufferedReader) -> None:
-    """Let a stream be read from after one of its reads has timed out: it would refuse that."""
+    """Make a stream readable again after a read has timed out."""
     raw: Any = fp.raw
     while isinstance(raw, _Again):
         raw = raw._wire.fp.raw
@@ -322,7 +322,7 @@ def _forget_timeout(fp: io.BufferedReader) -> None:
 
 
 class _Again(io.RawIOBase):
-    """What has been seen of a stream, then the error met there, or else the rest of the stream."""
+    """The bytes read ahead from a stream, then its error, or else the rest of the stream."""
 
     def __init__(self, wire: _Wire) -> None:
         self._wire = wire

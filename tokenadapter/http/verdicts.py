@@ -1,7 +1,7 @@
-"""What a response says about the token that was sent for it.
+"""What a response means for the token of its request.
 
 A verdict is a function that answers one question: was the request refused in a way that a new token
-can help?
+can cure?
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ else:
 
 __all__ = ["StepUp", "default_verdict", "expired_on", "step_up"]
 
-# What a better authorization would help against (RFC 6750 section 3.1, RFC 9470 section 3).
+# Errors that require a wider authorization (RFC 6750 section 3.1, RFC 9470 section 3).
 _STEP_UPS = frozenset({"insufficient_scope", "insufficient_user_authentication"})
-# With these it is the proof of possession that was refused (RFC 9449 sections 7.1 and 9).
-_NO_EXPIRIES = _STEP_UPS | {"invalid_dpop_proof", "use_dpop_nonce"}
-# Schemes for passwords, tickets and keys.  All others are taken for names of token schemes: not
-# only Bearer is asked for where Bearer is accepted, but also OAuth, OAuth2, Token, JWT, ApiKey.
+# With the added errors, the proof of possession was refused (RFC 9449 sections 7.1 and 9).
+_NOT_EXPIRED = _STEP_UPS | {"invalid_dpop_proof", "use_dpop_nonce"}
+# Schemes for passwords, tickets and keys.  All others count as token schemes: servers that accept
+# Bearer also ask for OAuth, OAuth2, Token, JWT or ApiKey.
 _FOREIGN = frozenset(
     {
         "basic",
@@ -53,27 +53,27 @@ _ABSENT = object()
 
 
 def default_verdict(response: Response, *, scheme: str | None = "Bearer") -> bool:
-    """Whether a token was refused in a way that a new one can help: a 401 that may mean expiry.
+    """Whether a token was refused in a way that a new one can cure: a 401 that may mean expiry.
 
-    A 401 (RFC 9110 section 15.5.2) means that, unless its ``WWW-Authenticate`` says otherwise:
+    A 401 (RFC 9110 section 15.5.2) means expiry, unless its ``WWW-Authenticate`` says otherwise:
 
-    * by an error that a new token of the same kind would meet too: ``insufficient_scope``,
-      ``insufficient_user_authentication`` (RFC 9470), or one of the proof that came with a DPoP
-      token (RFC 9449).  Every other error, and none, is taken for ``invalid_token``: a needless
-      renewal costs one token request, a missed one stops the program.
-    * by asking only for what is no token: Basic, Digest, Negotiate and their like.
+    * It names an error that a new token of the same kind would cause as well:
+      ``insufficient_scope``, ``insufficient_user_authentication`` (RFC 9470), or an error in the
+      proof of a DPoP token (RFC 9449).  Any other error, or none, counts as ``invalid_token``: a
+      needless renewal costs one token request, a missed one stops the program.
+    * It only offers schemes that do not use tokens, such as Basic, Digest or Negotiate.
 
-    Where neither is right for an API, :func:`expired_on` says what is:
-    ``expired_on(status=401)`` takes every 401 for an expiry.
+    For an API with other rules, use :func:`expired_on`: ``expired_on(status=401)`` takes every 401
+    for an expiry.
 
-    :param scheme: the scheme that the token was sent with, which is not foreign then, whatever it
-        is.  ``None`` if it was sent elsewhere than in ``Authorization``, the header that
-        ``WWW-Authenticate`` speaks of: then no scheme is foreign.
+    :param scheme: the scheme with which the token was sent.  It always counts as a token scheme.
+        ``None`` if the token was not sent in ``Authorization``, the header to which
+        ``WWW-Authenticate`` refers: then every scheme counts as a token scheme.
     """
     if response.status_code != 401:
         return False
     challenges = _challenges(response)
-    if any(challenge.params.get("error") in _NO_EXPIRIES for challenge in challenges):
+    if any(challenge.params.get("error") in _NOT_EXPIRED for challenge in challenges):
         return False
     foreign = frozenset() if scheme is None else _FOREIGN - {scheme.lower()}
     return not challenges or any(challenge.scheme not in foreign for challenge in challenges)
@@ -85,7 +85,7 @@ def expired_on(
     json: Mapping[str, Scalar | Collection[Scalar]] | None = None,
     default: bool = True,
 ) -> Callable[[Response], bool]:
-    """A verdict for an API that tells in its own way that a token has expired.
+    """A verdict for an API with its own way of reporting an expired token.
 
     ::
 
@@ -94,17 +94,18 @@ def expired_on(
         expired_on(status=200, json={"success": False, "errors.0.code": 10001})
 
     :param status: the HTTP status that means expiry, or several.
-    :param json: what stands in the JSON of the answer then: to each path a value, or several of
-        which one stands there.  A path is the name of a member; dots lead to members within
-        members, and to the items of lists by their number.  With a status too, both must fit.
+    :param json: the content of the JSON body that means expiry: for each path a value, or several
+        values of which one must match.  A path is the name of a member.  Dots separate the names of
+        nested members and the indexes of list items.  If a status is given as well, both must
+        match.
 
-        The answer stays unread for the caller, also with ``stream=True``.  It is looked at only
-        where the status fits, its content type is one of JSON, and it is not longer than 64 KiB,
-        decoded or not; but then it is waited for, as long as the request's read time-out says (30 s
-        if that has no bound), so give a status if the API has slow answers.
-    :param default: whether :func:`default_verdict` has a say where this does not fit.
-    :raises TypeError: if neither status nor JSON is given, or one is not what it should be.
-    :raises ValueError: if no answer could fit.
+        The body stays unread for the caller, also with ``stream=True``.  It is read ahead only if
+        the status matches, the content type is a JSON type, and the body has at most 64 KiB,
+        encoded and decoded.  The verdict waits for the body for up to the read timeout of the
+        request (30 s if there is none), so pass a status if the API has slow responses.
+    :param default: whether to apply :func:`default_verdict` to responses that do not match.
+    :raises TypeError: if neither status nor JSON is given, or an argument has the wrong type.
+    :raises ValueError: if no response could match.
     """
     if status is None and json is None:
         raise TypeError("expired_on() needs a status, JSON, or both")
@@ -112,35 +113,35 @@ def expired_on(
 
 
 class StepUp(NamedTuple):
-    """What a resource wants beyond the token that it was shown.
+    """What a resource requires beyond the token of the request.
 
-    No renewal gives that.  Ask for a token with the scope, or let the user authenticate again.
+    A renewal does not help.  Request a token with the scope, or let the user authenticate again.
     """
 
     error: str
     """``insufficient_scope`` or ``insufficient_user_authentication``."""
     error_description: str | None
-    """What the server says to developers."""
+    """The server's text for developers."""
     scope: str | None
-    """The scope that is needed, separated by spaces (RFC 6750 section 3)."""
+    """The required scope, separated by spaces (RFC 6750 section 3)."""
     acr_values: str | None
-    """The authentication contexts that would do, separated by spaces, the preferred first."""
+    """The accepted authentication contexts, separated by spaces, the preferred one first."""
     max_age: int | None
     """The seconds within which the user must have authenticated."""
 
 
 def step_up(response: Response) -> StepUp | None:
-    """What the ``WWW-Authenticate`` of a 401 or 403 asks for beyond a valid token, if it does.
+    """What the ``WWW-Authenticate`` of a 401 or 403 requires beyond a valid token, if anything.
 
-    That is a greater scope (RFC 6750 section 3.1), or a stronger or more recent authentication of
-    the user (RFC 9470 section 3).
+    That is a wider scope (RFC 6750 section 3.1), or a stronger or more recent authentication of the
+    user (RFC 9470 section 3).
     """
     if response.status_code not in (401, 403):
         return None
     for _, params, _ in _challenges(response):
         if (error := params.get("error")) in _STEP_UPS:
             age = params.get("max_age", "")
-            # Not for any number of digits: int() refuses thousands of them.
+            # int() refuses texts of thousands of digits.
             seconds = int(age) if age.isascii() and age.isdigit() and len(age) < 12 else None
             return StepUp(
                 error,
@@ -153,7 +154,7 @@ def step_up(response: Response) -> StepUp | None:
 
 
 class _Expired:
-    """A class, and not a closure, so that an adapter that holds one can be pickled."""
+    """A class rather than a closure, so that an adapter with such a verdict can be pickled."""
 
     __slots__ = ("_default", "_json", "_status")
 
@@ -168,56 +169,56 @@ class _Expired:
         self._default = default
 
     def __call__(self, response: Response) -> bool:
-        return self._fits(response) or (self._default and default_verdict(response))
+        return self._matches(response) or (self._default and default_verdict(response))
 
     def __repr__(self) -> str:
         return f"expired_on(status={self._status}, json={self._json}, default={self._default})"
 
-    def _fits(self, response: Response) -> bool:
+    def _matches(self, response: Response) -> bool:
         if self._status is not None and response.status_code not in self._status:
             return False
         if self._json is None:
             return True
         body = responses.peek_json(response)
-        return all(_at(body, path) in values for path, values in self._json.items())
+        return all(_value_at(body, path) in values for path, values in self._json.items())
 
 
 def _statuses(given: int | Collection[int]) -> tuple[int, ...]:
-    statuses = _several("status", given, int, "an HTTP status")
+    statuses = _as_tuple("status", given, int, "an HTTP status")
     for status in statuses:
         if not 100 <= status <= 999:
-            raise ValueError(f"{status!r} is no HTTP status: one has three digits")
+            raise ValueError(f"{status!r} is not an HTTP status of three digits")
     return statuses
 
 
 def _members(given: Mapping[str, Scalar | Collection[Scalar]]) -> dict[str, tuple[Scalar, ...]]:
     if not isinstance(given, Mapping):
-        raise TypeError(f"json is a mapping of paths to values, not {given!r}")
+        raise TypeError(f"json must be a mapping of paths to values, not {given!r}")
     if not given:
-        raise ValueError("json is empty: say what stands in the answer when a token has expired")
+        raise ValueError("json is empty: name what the response contains when a token has expired")
     for path in given:
         if not isinstance(path, str):
-            raise TypeError(f"json has a key that is no path: {path!r}")
+            raise TypeError(f"json has a key that is not a path: {path!r}")
     return {
-        path: _several(f"json[{path!r}]", value, (str, int, float, NoneType), "a text or number")
+        path: _as_tuple(f"json[{path!r}]", value, (str, int, float, NoneType), "a text or number")
         for path, value in given.items()
     }
 
 
-def _several(name: str, given: Any, kind: type | tuple[type, ...], word: str) -> tuple[Any, ...]:
-    """One value of a kind, or a collection of them, as a tuple."""
+def _as_tuple(name: str, given: Any, kind: type | tuple[type, ...], word: str) -> tuple[Any, ...]:
+    """One value, or a collection of values, of the type *kind*, as a tuple."""
     several = isinstance(given, Collection) and not isinstance(given, str | bytes | Mapping)
     values = tuple(given) if several else (given,)
     if not values:
-        raise ValueError(f"{name} is empty: no answer could fit")
+        raise ValueError(f"{name} is empty: no response could match")
     for value in values:
         if not isinstance(value, kind):
-            raise TypeError(f"{name} is {word}, or a collection of them, not {value!r}")
+            raise TypeError(f"{name} must be {word}, or a collection of them, not {value!r}")
     return values
 
 
-def _at(value: Any, path: str) -> Any:
-    """What stands at a path; what equals nothing else if there is nothing."""
+def _value_at(value: Any, path: str) -> Any:
+    """The value at a path; ``_ABSENT`` if there is none."""
     if isinstance(value, dict) and path in value:  # a name may have dots in it
         return value[path]
     name, dot, rest = path.partition(".")
@@ -225,12 +226,12 @@ def _at(value: Any, path: str) -> Any:
         inner = value[int(name) if isinstance(value, list) else name]
     except (LookupError, TypeError, ValueError):
         return _ABSENT
-    return _at(inner, rest) if dot else inner
+    return _value_at(inner, rest) if dot else inner
 
 
 def _challenges(response: Response) -> list[Challenge]:
     value = response.headers.get("WWW-Authenticate")
     if not value:
         return []
-    # Most programs never meet a refusal: they do not pay for the import.
+    # Imported late, because most programs never see a refusal.
     return challenges.parse_challenges(value)

@@ -10,12 +10,12 @@ library.  A test of your own expiry handling takes five lines::
         assert client.get("invoices").ok
 
 ``token_server`` is a fixture that pytest finds wherever tokenadapter is installed; anywhere else,
-:class:`TokenServer` is a context manager.  What the server was asked is in
-:attr:`TokenServer.requests` and :attr:`TokenServer.stats`; what it shall do wrong is told by
-:meth:`TokenServer.fail_next`, :meth:`TokenServer.outage` and :meth:`TokenServer.hold`.  Time
-passes when :class:`FrozenClock` says so.  Client processes are given its URLs, never the object.
+:class:`TokenServer` is a context manager.  :attr:`TokenServer.requests` and
+:attr:`TokenServer.stats` show which requests the server got.  :meth:`TokenServer.fail_next`,
+:meth:`TokenServer.outage` and :meth:`TokenServer.hold` make it fail.  :class:`FrozenClock` controls
+the time.  Pass client processes the URLs of the server, never the object.
 
-A token store of your own is tested by inheriting :class:`StoreContract` or
+To test a token store of your own, inherit from :class:`StoreContract` or
 :class:`SharedStoreContract`, which need pytest.
 """
 
@@ -33,8 +33,8 @@ __all__ = [
     "TokenServer",
 ]
 
-# Loaded when they are first used (PEP 562): pytest loads the plugin in this package at
-# each of its starts, for those too who use none of it.
+# Loaded when first used (PEP 562): pytest loads the plugin of this package at each start, even if
+# no test uses it.
 _HOMES = {
     "FrozenClock": "clock",
     "Hold": "script",
@@ -48,7 +48,7 @@ _HOMES = {
 if "pytest" in sys.modules:
     import pytest
 
-    # Before the contract is imported: what its assertions found is told as that of any test.
+    # Before the contract is imported, so that pytest explains its failed assertions.
     pytest.register_assert_rewrite("tokenadapter.testing.contract")
 
 TYPE_CHECKING = False

@@ -1,6 +1,6 @@
 """``python -m tokenadapter.testing``: the token server as a program, to try clients against.
 
-For what is not Python, for a browser, and for an interactive session.  Tests take
+For clients in other languages, browsers, and interactive sessions.  Tests use
 :class:`~tokenadapter.testing.TokenServer` or the fixture ``token_server``.
 """
 
@@ -49,7 +49,7 @@ print(session.get("{api_url}invoices").json())
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until Ctrl-C or SIGTERM.
 
-    :returns: the exit code: 0, or 1 if the port cannot be had.
+    :returns: the exit code: 0, or 1 if the port is not available.
     """
     options = _options(arguments)
     server = TokenServer(
@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             server.start()
         except OSError as error:
             sys.stderr.write(
-                f"cannot listen on port {options.port}: {error.strerror or error}. Name another "
-                "port by --port; 0 takes a free one.\n"
+                f"cannot listen on port {options.port}: {error.strerror or error}. Pass another "
+                "--port; 0 takes a free one.\n"
             )
             return 1
         sys.stdout.write(_facts(server, options.lifetime))
@@ -104,7 +104,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tokenadapter.testing",
         description="An OAuth token endpoint and an API that it protects, on this machine only.  "
-        "Its secrets are known to everybody: use it for trials and tests.",
+        "Its secrets are public: use it for trials and tests only.",
     )
     parser.add_argument(
         "--port", type=int, default=PORT, metavar="N", help=f"0 takes a free one ({PORT})"
@@ -118,9 +118,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
-        parser.error("a port is a number from 0 to 65535")
+        parser.error("--port must be a number from 0 to 65535")
     if not options.lifetime > 0:
-        parser.error("a lifetime is a number of seconds above 0")
+        parser.error("--lifetime must be a number of seconds above 0")
     return options
 
 

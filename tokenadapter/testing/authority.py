@@ -1,6 +1,6 @@
 """The authorization server without a network: clients, users, grants, rotation and reuse.
 
-A *grant* is what one login gave to one client; the refresh tokens that descend from it are its
+A *grant* is the result of one login for one client; the refresh tokens that descend from it are its
 family.  With rotation each refresh token belongs to a *generation* of its family:
 
 * one of the latest generation is good: spending it begins the next generation;
@@ -11,7 +11,7 @@ family.  With rotation each refresh token belongs to a *generation* of its famil
   refused, and reuse detection revokes the whole family, access tokens included (RFC 9700
   section 4.14.2).
 
-Nothing here is locked: the server calls it from one thread at a time.
+Without locks: the server calls it from one thread at a time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Refused(Exception):
 
 
 class Grant:
-    """What one login gave to one client; ``user`` is ``None`` for the client's own grants."""
+    """The result of one login for one client; ``user`` is ``None`` for the client's own grants."""
 
     __slots__ = ("client", "generation", "revoked", "rotated_at", "scope", "user")
 
@@ -49,7 +49,7 @@ class Grant:
 
 
 class Authority:
-    """Answers token requests and knows which tokens are good."""
+    """Answers token requests and decides which tokens are valid."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Authority:
         self.families_revoked: int = 0
 
     def authenticate(self, authorization: str | None, form: Mapping[str, str]) -> str:
-        """The client that makes a request, by whichever way it says who it is.
+        """The client that makes a request, by either way of client authentication.
 
         :param authorization: the ``Authorization`` header: ``client_secret_basic``.
         :param form: the parameters: ``client_secret_post``, or ``client_id`` alone for a client
@@ -124,18 +124,18 @@ class Authority:
         return response
 
     def issue(self, client: str, user: str, scope: str | None) -> dict[str, Any]:
-        """The token response to a user who lets a client in."""
+        """The token response after a user has authorized a client."""
         return self._response(Grant(client, user, scope), scope, refreshable=True)
 
     def accepts(self, access_token: str) -> bool:
-        """Whether the API lets the bearer of this token in."""
+        """Whether the API accepts this token."""
         if access_token not in self._access:
             return False
         grant, expires_at = self._access[access_token]
         return not grant.revoked and (expires_at is None or self._clock() < expires_at)
 
     def expire_all(self) -> None:
-        """End every access token there is; refresh tokens stay."""
+        """Expire every access token; refresh tokens stay valid."""
         self._access.clear()
 
     def revoke(self, token: str) -> bool:

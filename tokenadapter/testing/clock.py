@@ -1,4 +1,4 @@
-"""A clock that stands still, so that a test decides when an hour is over."""
+"""A clock that stands still until the test moves it."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ _Clock = Callable[[], float]
 
 
 class FrozenClock:
-    """A clock that stands still until it is moved.  A context manager that puts it in place::
+    """A clock that stands still until it is moved.  The context manager installs it::
 
         with FrozenClock() as clock:
             session.get(url)
             clock.move(3600)          # the token is an hour old now
             session.get(url)
 
-    In the whole process :func:`time.time` tells its time then, and so do adapters, keepers, stores
-    and token servers, whether they were made before or within the block.  Whoever waits, waits in
-    real seconds; a move is to them as if the machine had slept.  What has a clock of its own keeps
-    it: other processes, the stores of a database server, and :class:`datetime.datetime`, for
-    which there is the package ``time-machine``.
+    In the whole process, :func:`time.time` then returns the time of this clock, and so do the
+    clocks of adapters, keepers, stores and token servers, even if they were created before the
+    block.  Waits last real seconds; a move looks to them as if the machine had slept.  Other clocks
+    are not affected: those of other processes, of database servers, and of
+    :class:`datetime.datetime`, for which there is the package ``time-machine``.
 
-    Called like a function it tells its time, which it does outside of the block too.
+    A call of the clock returns its time, also outside of the block.
 
-    :param now: where it stands at first, as a POSIX timestamp in seconds; by default, the time
-        at which it is made.
+    :param now: the initial time as a POSIX timestamp in seconds; by default the time of creation.
     """
 
     def __init__(self, now: float | None = None) -> None:
@@ -48,12 +47,12 @@ class FrozenClock:
         return f"<FrozenClock {self._now:.3f}>"
 
     def move(self, seconds: float) -> None:
-        """Move it forward.
+        """Move the clock forward.
 
         :raises ValueError: if *seconds* is negative.
         """
         if seconds < 0:
-            raise ValueError("the clock moves forward only")
+            raise ValueError("the clock moves only forward")
         with self._lock:
             self._now += seconds
             self._moved += seconds
@@ -89,7 +88,7 @@ class FrozenClock:
 
 
 class _Swap:
-    """A data descriptor: who remembers the one clock sees the other, and never remembers that."""
+    """A data descriptor: reading the real clock returns the frozen one, which is never stored."""
 
     def __init__(self, name: str, real: _Clock, frozen: _Clock) -> None:
         self._name = name

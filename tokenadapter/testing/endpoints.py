@@ -1,4 +1,4 @@
-"""What each endpoint answers to a request, the network aside."""
+"""The answer of each endpoint to a request, without the network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NOT_CACHED = {"Cache-Control": "no-store"}  # RFC 6749 section 5.1
 
 
 def endpoint_of(path: str) -> str:
-    """The endpoint that a path belongs to; ``""``: none."""
+    """The endpoint of a path, or ``""``."""
     if path.startswith("/api/"):
         return "api"
     if path.startswith("/public/"):
@@ -23,9 +23,9 @@ def endpoint_of(path: str) -> str:
 
 
 class Endpoints:
-    """The endpoints around an authority, and the counters of their work.
+    """The endpoints of an authority, with their counters.
 
-    Nothing here is locked: the server calls it from one thread at a time.
+    Without locks: the server calls it from one thread at a time.
     """
 
     def __init__(self, authority: Authority, header: str, scheme: str) -> None:
@@ -38,12 +38,12 @@ class Endpoints:
         self.api_refused: int = 0
 
     def arrived(self, endpoint: str) -> None:
-        """Count a request, whatever will become of it."""
+        """Count a request, whatever its outcome."""
         self.token_requests += endpoint in ("token", "login")
         self.api_requests += endpoint == "api"
 
     def answer(self, endpoint: str, request: Request) -> Answer:
-        """Carry a request out."""
+        """Process a request."""
         match endpoint:
             case "api":
                 return self._api(request)
@@ -77,7 +77,7 @@ class Endpoints:
             return json_answer(refusal.status, _explained(refusal), _NOT_CACHED)
 
     def _revoke(self, request: Request) -> Answer:
-        """RFC 7009: a token that is not known counts as revoked (section 2.2)."""
+        """RFC 7009: an unknown token counts as revoked (section 2.2)."""
         try:
             self._client(request)
             self._authority.revoke(request.form.get("token", ""))

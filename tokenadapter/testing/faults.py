@@ -1,4 +1,4 @@
-"""What a test can let go wrong at a server: scripted failures, outages, and holds."""
+"""How a test makes a server fail: scripted failures, outages, and holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .script import Body, Ending, Endpoint, Fate, Hold, Script, scripted_answer
 
 
 class Faults:
-    """The part of :class:`~tokenadapter.testing.TokenServer` that tests use to break it."""
+    """The methods of :class:`~tokenadapter.testing.TokenServer` that make it fail."""
 
     def __init__(self) -> None:
         self._script = Script()
@@ -32,7 +32,7 @@ class Faults:
         reset: bool = False,
         drip: float | None = None,
     ) -> None:
-        """Let the next requests to an endpoint fail.  Failures are played in the order given.
+        """Make the next requests to an endpoint fail, in the given order.
 
         ::
 
@@ -46,21 +46,21 @@ class Faults:
             ``error``, else 503.
         :param count: how many requests; ``None``: all, until :meth:`recover`.
         :param endpoint: ``"token"``, ``"login"``, ``"revoke"``, ``"api"`` or ``"public"``.
-        :param error: the OAuth error code of a JSON answer; by default what suits the status.
-            At the API it stands in ``WWW-Authenticate`` too.
-        :param body: another body: text or bytes as they are (called HTML unless ``content_type``
-            says otherwise), a dict or list as JSON.
+        :param error: the OAuth error code of a JSON answer; by default one that suits the status.
+            At the API it is in ``WWW-Authenticate`` as well.
+        :param body: another body: text or bytes unchanged (as HTML unless ``content_type`` is
+            given), a dict or list as JSON.
         :param content_type: the ``Content-Type`` header.
         :param retry_after: the ``Retry-After`` header: seconds, or an HTTP date.
         :param redirect: the ``Location`` header.
-        :param headers: more headers, or others in place of the above.
-        :param processed: carry the request out (rotate!) before the failure.
+        :param headers: more headers, or replacements for the above.
+        :param processed: process the request (rotate!) before the failure.
         :param hang: never answer; ends when the client closes the connection or the server stops.
-        :param drop: carry the request out, then close the connection: the answer is lost.
-        :param reset: reset the connection instead, without carrying the request out.
-        :param drip: send the answer one byte at a time, with so many seconds after each: the
-            genuine one if nothing else is said.
-        :raises ValueError: if several of ``hang``, ``drop`` and ``reset`` are asked for.
+        :param drop: process the request, then close the connection: the answer is lost.
+        :param reset: reset the connection without processing the request.
+        :param drip: send the answer one byte at a time, with this many seconds after each; the
+            genuine answer unless another one is described.
+        :raises ValueError: if several of ``hang``, ``drop`` and ``reset`` are given.
         """
         if hang + drop + reset > 1:
             raise ValueError("hang, drop and reset exclude each other")
@@ -84,7 +84,7 @@ class Faults:
         self._script.add(endpoint, Fate(ending, answer, processed, drip), count)
 
     def recover(self, endpoint: Endpoint = "token") -> None:
-        """Forget the failures that an endpoint has not played yet."""
+        """Remove the failures of an endpoint that have not happened yet."""
         self._script.forget(endpoint)
 
     @contextlib.contextmanager
@@ -95,7 +95,7 @@ class Faults:
         retry_after: float | str | None = None,
         endpoint: Endpoint = "token",
     ) -> Iterator[None]:
-        """Let every request to an endpoint fail until the block is left."""
+        """Make every request to an endpoint fail until the block ends."""
         self.fail_next(status, count=None, retry_after=retry_after, endpoint=endpoint)
         try:
             yield
@@ -104,19 +104,20 @@ class Faults:
 
     @contextlib.contextmanager
     def hold(self, *, processed: bool = False, endpoint: Endpoint = "token") -> Iterator[Hold]:
-        """Stop requests midway, so that a test can act while one is under way.
+        """Stop requests midway, so that a test can act while one is in progress.
 
         ::
 
             with server.hold() as hold:
                 thread.start()
                 assert hold.arrived.wait(10)
-                ...                           # a renewal is under way
+                ...                           # a renewal is in progress
             thread.join()
 
-        They go on when the block is left or at :meth:`Hold.release`.
+        The requests continue at the end of the block or at :meth:`Hold.release`.
 
-        :param processed: hold them between being carried out and being answered; else before.
+        :param processed: stop requests after processing and before the answer; by default before
+            processing.
         """
         hold = Hold(endpoint, processed=processed)
         self._script.begin(hold)

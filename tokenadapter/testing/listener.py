@@ -1,7 +1,7 @@
 """A listening socket on loopback, with a thread for each connection.
 
-Closing leaves no thread and no socket, and waits for nothing but the threads' last steps: every
-connection is shut down, which wakes a thread that reads from it or writes to it.
+Closing leaves no thread and no socket, and waits only for the last steps of the threads: every
+connection is shut down, which wakes a thread that reads or writes it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ HOST = "127.0.0.1"
 
 
 class Listener:
-    """Listens from the moment it is made until :meth:`close`.
+    """Listens from its creation until :meth:`close`.
 
     :param port: the port to listen on; 0 takes a free one.
-    :param serve: called with each connection and the client's address, in a thread of its own;
+    :param serve: called with each connection and the client's address, in a separate thread;
         may raise :class:`OSError` when the connection has ended.
     :param tls: the TLS context of an HTTPS server.
     """
@@ -91,9 +91,9 @@ class Listener:
             self._serve(connection, peer)
 
     def forsake(self) -> None:
-        """Give up the descriptors in a forked child, where no thread serves them.
+        """Close the descriptors in a forked child, where no thread serves them.
 
-        Else a connection that the server drops would stay open in the child, and its client
+        Otherwise a connection that the server drops would stay open in the child, and its client
         would wait for ever.
         """
         for inherited in (self._socket, *self._connections.values()):

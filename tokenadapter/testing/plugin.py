@@ -1,7 +1,7 @@
 """The pytest plugin: the fixtures ``token_server`` and ``frozen_clock``.
 
-pytest loads it at each of its starts where tokenadapter is installed, for all who use the fixtures
-and all who do not: everything but pytest is imported by the fixtures.
+pytest loads the plugin at each start if tokenadapter is installed, even if no test uses the
+fixtures. So only the fixtures import anything but pytest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["frozen_clock", "pytest_configure", "token_server"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known to ``--strict-markers`` and ``pytest --markers``."""
+    """Register the marker for ``--strict-markers`` and ``pytest --markers``."""
     config.addinivalue_line(
         "markers",
         "token_server(lifetime=3600, rotate=True, https=False, ...): "
@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def token_server(request: pytest.FixtureRequest) -> Iterator[TokenServer]:
-    """A running tokenadapter.testing.TokenServer, made as the marker token_server says."""
+    """A running tokenadapter.testing.TokenServer, with the settings of the marker token_server."""
     from tokenadapter.testing import TokenServer
 
     arguments: tuple[Any, ...] = ()
@@ -43,7 +43,7 @@ def token_server(request: pytest.FixtureRequest) -> Iterator[TokenServer]:
 
 @pytest.fixture
 def frozen_clock() -> Iterator[FrozenClock]:
-    """A tokenadapter.testing.FrozenClock that is in place: time passes when the test says so."""
+    """An installed tokenadapter.testing.FrozenClock, which only the test moves."""
     from tokenadapter.testing import FrozenClock
 
     with FrozenClock() as clock:

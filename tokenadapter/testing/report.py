@@ -1,4 +1,4 @@
-"""What a token server saw: its counters, and each request as it came in."""
+"""What a token server has seen: its counters, and each request."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 
 class Stats(NamedTuple):
-    """How often each thing has happened since the server was made.
+    """How often each thing has happened since the server was created.
 
     :ivar token_requests: requests that reached the token endpoint or the login, scripted failures
         included.
-    :ivar renewals: grants and logins that gave a token, of whatever type.
-    :ivar refreshes: those of them that spent a refresh token.
-    :ivar refusals: token requests that were answered with an error of their own making.
-    :ivar failures: scripted failures that were played, at any endpoint.
-    :ivar reuse_detections: spent refresh tokens that were shown again and ended their family.
-    :ivar families_revoked: grants revoked, for whatever reason.
+    :ivar renewals: token requests and logins that returned a token.
+    :ivar refreshes: renewals that spent a refresh token.
+    :ivar refusals: token requests that got an unscripted error.
+    :ivar failures: scripted failures that happened, at any endpoint.
+    :ivar reuse_detections: spent refresh tokens that were presented again and revoked their family.
+    :ivar families_revoked: revoked grants, for any reason.
     :ivar api_requests: requests that reached the API.
-    :ivar api_refused: those of them that carried no good token.
+    :ivar api_refused: API requests without a valid token.
     """
 
     token_requests: int
@@ -37,19 +37,19 @@ class Stats(NamedTuple):
 class Request:
     """A request that reached the server, logged when its body has been read.
 
-    Its repr shows no headers, query or form, because they hold secrets.
+    Its repr shows no headers, query or form, because they contain secrets.
 
     :ivar path: the path as it was sent, percent-encoding included, without the query.
     :ivar query: the text after the ``?``.
-    :ivar headers: the headers by lower-case name; repeated ones joined by a comma.
+    :ivar headers: the headers by lower-case name; repeated headers are joined by commas.
     :ivar length: the size of the body in bytes.
-    :ivar sha256: its SHA-256 in hex.
-    :ivar body: the body itself at the token endpoint, the login and the revocation endpoint; empty
+    :ivar sha256: the SHA-256 of the body in hex.
+    :ivar body: the body, at the token endpoint, the login and the revocation endpoint; empty
         elsewhere.
-    :ivar form: its parameters, if it is a form; of a repeated one (``resource``) the last.
-    :ivar time: when the request came in, by the server's clock.
-    :ivar peer: the client's address, ``host:port``: one per connection.
-    :ivar status: the status of the answer; ``None`` while there is none, and for good if the
+    :ivar form: the parameters of a form body; the last one of a repeated parameter (``resource``).
+    :ivar time: when the request arrived, by the server's clock.
+    :ivar peer: the client's address, ``host:port``, which differs for each connection.
+    :ivar status: the status of the answer; ``None`` before the answer, and permanently if the
         request was dropped, reset or left hanging.
     """
 

@@ -1,4 +1,4 @@
-"""What a test told the server to do: the fate of requests, and holds that stop them midway."""
+"""The script of a test for the server: the fate of requests, and holds that stop them midway."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ Body = str | bytes | dict[str, Any] | list[Any]
 
 
 class Fate(NamedTuple):
-    """What becomes of one request.
+    """The outcome of one request.
 
-    :ivar ending: how it ends: the answer is sent, never comes, is dropped, or the connection is
-        reset.
-    :ivar answer: a scripted answer; ``None``: the genuine one, for which the request is carried
-        out.
-    :ivar processed: the request is carried out although the answer is a scripted one.
+    :ivar ending: how the request ends: the answer is sent, never sent, or dropped, or the
+        connection is reset.
+    :ivar answer: a scripted answer; ``None``: the genuine one, for which the request is processed.
+    :ivar processed: whether the request is processed although its answer is scripted.
     :ivar drip: seconds after each byte of the answer.
     """
 
@@ -38,7 +37,7 @@ SERVED = Fate()
 class Hold:
     """A point at which requests wait until they are released.
 
-    :ivar arrived: set when the first of them is there.
+    :ivar arrived: set when the first request has arrived.
     """
 
     def __init__(self, endpoint: Endpoint, *, processed: bool) -> None:
@@ -47,17 +46,17 @@ class Hold:
         self._released = threading.Event()
 
     def release(self) -> None:
-        """Let go those that wait; later ones do not stop."""
+        """Release the waiting requests.  Later ones do not stop."""
         self._released.set()
 
     def wait(self) -> None:
-        """Wait, as a request that has come here, until released."""
+        """Wait, as a request that has reached this point, until released."""
         self.arrived.set()
         self._released.wait()
 
 
 class Script:
-    """What is to happen to the next requests, by endpoint.  Any thread may use it."""
+    """The fate of the next requests, by endpoint.  Any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -65,18 +64,18 @@ class Script:
         self._holds: tuple[Hold, ...] = ()
 
     def add(self, endpoint: str, fate: Fate, count: int | None) -> None:
-        """After what was said before, *count* requests meet this fate; ``None``: all."""
+        """Append this fate for *count* requests; ``None``: for all."""
         fates = itertools.repeat(fate) if count is None else itertools.repeat(fate, count)
         with self._lock:
             self._fates.setdefault(endpoint, deque()).append(fates)
 
     def forget(self, endpoint: str) -> None:
-        """Drop all that was said of an endpoint."""
+        """Drop the script of an endpoint."""
         with self._lock:
             self._fates.pop(endpoint, None)
 
     def next_fate(self, endpoint: str) -> Fate:
-        """What becomes of a request that has just come in."""
+        """The fate of a request that has just arrived."""
         with self._lock:
             fates = self._fates.get(endpoint)
             while fates:
@@ -86,25 +85,25 @@ class Script:
             return SERVED
 
     def begin(self, hold: Hold) -> None:
-        """From now on requests wait at *hold*."""
+        """Make requests wait at *hold* from now on."""
         with self._lock:
             self._holds += (hold,)
 
     def end(self, hold: Hold) -> None:
-        """Nobody waits there any more."""
+        """Remove *hold*, so that no request waits there."""
         with self._lock:
             self._holds = tuple(other for other in self._holds if other is not hold)
         hold.release()
 
     def wait_at_holds(self, endpoint: str, *, processed: bool) -> bool:
-        """Wait wherever a request has to; ``False``: nowhere."""
+        """Wait at every hold of a request; ``False`` if there was none."""
         here = [hold for hold in self._holds if hold.point == (endpoint, processed)]
         for hold in here:
             hold.wait()
         return bool(here)
 
     def release_all(self) -> None:
-        """Let go all that wait."""
+        """Release all waiting requests."""
         for hold in self._holds:
             hold.release()
 
@@ -120,7 +119,7 @@ def scripted_answer(
     redirect: str | None,
     headers: Mapping[str, str] | None,
 ) -> Answer:
-    """The answer so described; what is left open becomes what servers usually send."""
+    """The described answer, with the usual values for the rest."""
     status = status or (307 if redirect else 400 if error else 503)
     error = error or _usual_error(endpoint, status)
     said: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""TokenServer: the authority and the API it protects, put on the network and under a script."""
+"""TokenServer: the authority and its API on the network, under the control of a script."""
 
 from __future__ import annotations
 
@@ -27,43 +27,43 @@ def _wall() -> float:
 class TokenServer(Faults):
     """An OAuth token endpoint and a protected API on loopback, for tests.
 
-    A context manager that starts and stops it; :meth:`start` and :meth:`stop` do the same.  It
-    may be used from any thread.  Processes that talk to it are given its URLs; a process forked
-    while it runs must not use the object.
+    The context manager starts and stops the server, as :meth:`start` and :meth:`stop` do.  Any
+    thread may use the object.  Pass other processes its URLs; a process that is forked while the
+    server runs must not use the object.
 
-    The token endpoint knows the grants ``client_credentials``, ``password`` and
+    The token endpoint supports the grants ``client_credentials``, ``password`` and
     ``refresh_token``, and the client authentications ``client_secret_basic``,
-    ``client_secret_post`` and ``none``.  Beside it is a login that is not OAuth, which takes
+    ``client_secret_post`` and ``none``.  There is also a login that is not OAuth, which takes
     ``username`` and ``password`` as JSON, as a form or by HTTP Basic.
 
     The API answers every method and every path under :attr:`api_url` with a JSON echo of the
     request: ``method``, ``path``, ``query`` (its text), ``headers`` (names in lower case; in place
     of credentials the first 8 hex digits of their SHA-256), ``length`` and ``sha256`` of the body,
-    and ``count``, the API requests so far.  ``redirect?to=URL&status=302`` under it answers with a
-    redirect.  Without a good token it answers 401, with ``error="invalid_token"`` if there was one
-    (RFC 6750 section 3.1).
+    and ``count``, the number of API requests so far.  The path ``redirect?to=URL&status=302``
+    answers with a redirect.  Without a valid token the API answers 401, with
+    ``error="invalid_token"`` if the request had a token (RFC 6750 section 3.1).
 
     :param lifetime: how long an access token lives, in seconds; ``None``: until it is revoked,
         and responses have no ``expires_in``.
-    :param rotate: each refresh gives a new refresh token; else the first one stays good, and
-        responses to a refresh have none.
+    :param rotate: whether each refresh returns a new refresh token; otherwise the first one stays
+        valid, and responses to a refresh contain none.
     :param grace: how long after a rotation the previous refresh token is still accepted, in
-        seconds.  It gives one more new refresh token, and those given before stay good, as with
-        Auth0's rotation overlap period; spending any of them ends the grace of the old one.
-    :param reuse_detection: a spent refresh token that is shown again revokes its whole family,
-        access tokens included; else it is just refused.
-    :param clients: the clients' secrets by identifier, ``None`` for a client that has none.
+        seconds.  It returns one more new refresh token, and those issued before stay valid, as in
+        Auth0's rotation overlap period.  Spending any of them ends the grace of the old one.
+    :param reuse_detection: whether a spent refresh token that is presented again revokes its whole
+        family, including access tokens; otherwise it is only refused.
+    :param clients: the clients' secrets by identifier, ``None`` for a client without a secret.
     :param users: the users' passwords by name.
     :param header: the header in which the API expects the access token.
-    :param scheme: the word before it; may be empty.
-    :param https: speak HTTPS, with a certificate made on the spot, which clients check with
-        :attr:`ca_file`.  Needs ``pip install 'tokenadapter[testing]'``.
-    :param tls: speak HTTPS with this server-side context.
+    :param scheme: the scheme before the access token; may be empty.
+    :param https: use HTTPS, with a generated certificate that clients verify with
+        :attr:`ca_file`.  Requires ``pip install 'tokenadapter[testing]'``.
+    :param tls: use HTTPS with this server-side context.
     :param port: the port to listen on; 0 takes a free one.
-    :param clock: gives the time in seconds, for expiry and the log; by default that of
+    :param clock: returns the time in seconds, for expiry and the log; by default that of
         :func:`time.time`, which :class:`~tokenadapter.testing.FrozenClock` and the package
         ``time-machine`` move.
-    :raises ImportError: if ``https`` is asked for and the package ``trustme`` is not installed.
+    :raises ImportError: if ``https`` is true and the package ``trustme`` is not installed.
     :raises ValueError: if ``https`` and ``tls`` are both given.
     """
 
@@ -86,7 +86,7 @@ class TokenServer(Faults):
         super().__init__()
         clock = clock or _wall
         if https and tls is not None:
-            raise ValueError("tls makes it HTTPS already: https makes a certificate of its own")
+            raise ValueError("pass either tls or https: https generates a certificate of its own")
         self._certificate: Certificate | None = None
         if https:
             from .certificate import Certificate
@@ -114,7 +114,7 @@ class TokenServer(Faults):
     # Start, stop, and where it is
 
     def start(self) -> Self:
-        """Listen.  After a :meth:`stop`: on the same port, with all that was known before.
+        """Listen.  After a :meth:`stop`, on the same port and with the same state.
 
         :raises RuntimeError: if the server is running.
         :raises OSError: if another program uses the port.
@@ -127,7 +127,7 @@ class TokenServer(Faults):
         return self
 
     def stop(self) -> None:
-        """End every connection and stop listening; no thread and no socket is left."""
+        """Close every connection and stop listening.  No thread and no socket is left."""
         if self._listener is not None:
             self._service.stopping.set()
             self._script.release_all()
@@ -159,7 +159,7 @@ class TokenServer(Faults):
 
     @property
     def login_url(self) -> str:
-        """The login that is not OAuth, for :class:`tokenadapter.Login`."""
+        """The endpoint of the login that is not OAuth, for :class:`tokenadapter.Login`."""
         return f"{self.url}/login"
 
     @property
@@ -174,25 +174,27 @@ class TokenServer(Faults):
 
     @property
     def public_url(self) -> str:
-        """The prefix of an API that answers the same and asks for no token."""
+        """The prefix of an API with the same answers that requires no token."""
         return f"{self.url}/public/"
 
     @property
     def ca_file(self) -> str:
-        """The file with the certificate that clients have to trust: their ``verify=``.
+        """The file with the certificate that clients must trust, for ``verify=``.
 
-        :raises RuntimeError: if the server was not made with ``https=True``.
+        :raises RuntimeError: if the server was not created with ``https=True``.
         """
         if self._certificate is None:
-            raise RuntimeError("the server has no certificate of its own: make it with https=True")
+            raise RuntimeError(
+                "the server has no certificate of its own: create it with https=True"
+            )
         return self._certificate.ca_file
 
-    # What a test does to it
+    # What a test changes
 
     @property
     def latency(self) -> float:
-        """How long token endpoint and login, having done their work, wait before they answer, in
-        seconds.  May be set."""
+        """How long token endpoint and login wait before they answer, after processing the request,
+        in seconds.  May be set."""
         return self._service.latency.get("token", 0.0)
 
     @latency.setter
@@ -201,7 +203,7 @@ class TokenServer(Faults):
 
     @property
     def api_latency(self) -> float:
-        """The same for the API."""
+        """How long the API waits before it answers, in seconds.  May be set."""
         return self._service.latency.get("api", 0.0)
 
     @api_latency.setter
@@ -211,11 +213,11 @@ class TokenServer(Faults):
     def issue(
         self, scope: str | None = None, user: str | None = None, client: str | None = None
     ) -> dict[str, Any]:
-        """A token response as from a first login, to begin a test with.
+        """A token response as after a first login, as the start of a test.
 
-        :param scope: what the user allows; by default, nothing is said of it.
-        :param user: who logs in; by default the first of the users.
-        :param client: for whom the token is; by default the first of the clients.
+        :param scope: the scope that the user grants; by default the response has no scope.
+        :param user: the user who logs in; by default the first of the users.
+        :param client: the client that gets the token; by default the first of the clients.
         """
         with self._state:
             return self._authority.issue(
@@ -223,14 +225,14 @@ class TokenServer(Faults):
             )
 
     def expire_now(self) -> None:
-        """End every access token there is; refresh tokens stay good."""
+        """Expire every access token; refresh tokens stay valid."""
         with self._state:
             self._authority.expire_all()
 
     def revoke(self, token: str) -> None:
         """Revoke an access token, or a refresh token with its whole family.
 
-        :raises LookupError: if the server never issued it, or it is no more.
+        :raises LookupError: if the server does not know the token.
         """
         with self._state:
             if not self._authority.revoke(token):
@@ -238,16 +240,16 @@ class TokenServer(Faults):
             self._state.notify_all()
 
     def revoke_all(self) -> None:
-        """Revoke every token there is."""
+        """Revoke every token."""
         with self._state:
             self._authority.revoke_all()
             self._state.notify_all()
 
-    # What a test learns from it
+    # What a test reads
 
     @property
     def stats(self) -> Stats:
-        """The counters as they are now."""
+        """The current counters."""
         with self._state:
             return Stats(
                 token_requests=self._endpoints.token_requests,
@@ -263,19 +265,19 @@ class TokenServer(Faults):
 
     @property
     def requests(self) -> tuple[Request, ...]:
-        """The log of the requests to whatever endpoint, oldest first (the last 20 000)."""
+        """The log of all requests, oldest first (the last 20 000)."""
         with self._state:
             return tuple(self._service.log)
 
     def wait_for(self, reached: Callable[[Stats], bool], timeout: float = 10.0) -> Stats:
-        """Wait until the counters are as wished, and return them.
+        """Wait until the counters satisfy a condition, and return them.
 
         ::
 
             server.wait_for(lambda stats: stats.token_requests >= 3)
 
         :param timeout: how long to wait at most, in seconds.
-        :raises TimeoutError: if they do not get there.
+        :raises TimeoutError: if the condition is not satisfied in time.
         """
         with self._state:
             if not self._state.wait_for(lambda: reached(self.stats), timeout):

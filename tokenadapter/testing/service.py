@@ -1,4 +1,4 @@
-"""The way of a request: it is read, logged, carried out, and answered as the script says."""
+"""Process requests: read, log, execute, and answer them as the script says."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .wire import Answer, BadRequest, Head, Wire, json_answer
 
 _LOG_LIMIT = 20_000
 # Where the bodies are small, and what a test wants to see.
-_KEPT = ("token", "login", "revoke")
+_STORES_BODY = ("token", "login", "revoke")
 
 
 class Service:
-    """Serves connections, each in the thread that brings it.
+    """Serves connections, each in the thread that accepted it.
 
-    :ivar state: guards the endpoints, the log and the count of failures, and wakes whoever waits
-        for them at every change.
-    :ivar latency: how long an endpoint, having done its work, waits before it answers.
-    :ivar stopping: set when requests shall come to their end.
+    :ivar state: guards the endpoints, the log and the count of failures, and notifies waiting
+        threads of every change.
+    :ivar latency: how long an endpoint waits before it answers, after processing the request.
+    :ivar stopping: set when all requests must end.
     """
 
     def __init__(self, endpoints: Endpoints, script: Script, clock: Callable[[], float]) -> None:
@@ -50,7 +50,7 @@ class Service:
             wire.close()
 
     def _exchange(self, wire: Wire, peer: str) -> bool:
-        """Serve one request, and tell whether the connection can carry another."""
+        """Serve one request, and return whether the connection can carry another."""
         head = wire.head()
         endpoint = endpoint_of(head.path)
         request = self._read(wire, head, endpoint, peer)
@@ -81,7 +81,7 @@ class Service:
         for piece in wire.body(head):
             digest.update(piece)
             length += len(piece)
-            if endpoint in _KEPT:
+            if endpoint in _STORES_BODY:
                 kept += piece
         is_json = "json" in head.headers.get("content-type", "")
         return Request(
@@ -98,7 +98,7 @@ class Service:
         )
 
     def _arrive(self, endpoint: str, request: Request) -> Fate:
-        """Log a request, and look up in the script what becomes of it."""
+        """Log a request, and return its fate from the script."""
         with self.state:
             self.log.append(request)
             self._endpoints.arrived(endpoint)

@@ -1,7 +1,7 @@
 """HTTP/1.1 on one connection: requests read, answers written (RFC 9112).
 
-Written out rather than taken from :mod:`http.server`, whose parsing of headers as e-mail takes
-longer than everything else that the server does for a request.
+Not based on :mod:`http.server`, which parses headers as e-mail.  That takes longer than all other
+work of the server for a request.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from threading import Event
 from typing import Any, NamedTuple
 
 _LINE_LIMIT = 65536
-_PIECE = 65536
+_READ_SIZE = 65536
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 class BadRequest(Exception):
-    """What came in is not HTTP."""
+    """The received bytes are not HTTP."""
 
 
 def json_answer(status: int, content: Any, headers: Mapping[str, str] | None = None) -> Answer:
@@ -107,7 +107,7 @@ class Wire:
 
     def wait_for_end(self) -> None:
         """Return when the client has closed the connection or the listener has shut it down."""
-        while self._file.read1(_PIECE):
+        while self._file.read1(_READ_SIZE):
             pass
 
     def _line(self) -> str:
@@ -118,7 +118,7 @@ class Wire:
 
     def _take(self, size: int) -> Iterator[bytes]:
         while size > 0:
-            piece = self._file.read1(min(size, _PIECE))
+            piece = self._file.read1(min(size, _READ_SIZE))
             if not piece:
                 raise ConnectionAbortedError
             size -= len(piece)

@@ -1,7 +1,7 @@
 """Threads and processes for the tests of a store: started, listened to, and ended.
 
-The processes begin empty (``spawn``) and are told what to do by functions of this module, which
-needs neither pytest nor the test that started them.
+The processes start empty (``spawn``) and execute functions of this module, which needs neither
+pytest nor the test that started them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ROUNDS = 10
 :func:`take_in_rounds`."""
 
 # Seconds after which a forked child is ended by the kernel.
-_LONGEST = 60
+_CHILD_LIFETIME = 60
 
 
 def in_threads(work: Callable[[int], object], numbers: Sequence[int]) -> None:
@@ -91,7 +91,7 @@ def succeeds_in_child(check: Callable[[], bool]) -> bool:
     if child == 0:
         code = 1
         try:
-            signal.alarm(_LONGEST)
+            signal.alarm(_CHILD_LIFETIME)
             code = 0 if check() else 1
         except BaseException:  # noqa: BLE001  (the child must not become a second test run)
             traceback.print_exc()
@@ -175,7 +175,7 @@ def take_when_told(pipe: Connection, store: TokenStore) -> None:
     """Try to take a lock for as many seconds as come through the pipe, again and again."""
     locks = []
     while True:
-        locks.append(store.lock())  # kept: one that nobody refers to may free itself
+        locks.append(store.lock())  # kept, because a lock without references may free itself
         pipe.send(locks[-1].acquire(pipe.recv()))
 
 
@@ -203,7 +203,7 @@ def compete(pipe: Connection, store: TokenStore, barrier: Any, hold_for: float) 
 
 
 def write_on_and_on(pipe: Connection, store: TokenStore, large: int) -> None:
-    """Write documents of all sizes, up to *large*, until told to stop."""
+    """Write documents of all sizes, up to *large*, until the test ends this."""
     tag = store.load().tag
     for number in counting(pipe):
         size = (number % 3) ** 2 * large // 4
