@@ -1854,11 +1854,43 @@ def test_a_stored_token_of_the_same_account_that_began_otherwise_is_told_of(new_
         source.owner = {**source.owner, "user": "ada"}
         return new_keeper(source)
 
-    of_ada("refresh-0").current()
+    token = of_ada("refresh-0").current()
     same, another = of_ada("refresh-0"), of_ada("refresh-of-a-later-login")
-    assert same.current() == another.current()
+    for keeper in (same, another):
+        keeper.grant.live = token.refresh_token
+        token = keeper.renew(token)
     assert "FirstTokenUnused" not in same.stats
     assert another.stats["FirstTokenUnused"] == 1
+
+
+def test_credentials_are_looked_up_only_when_a_renewal_is_due(new_keeper):
+    fresh = new_keeper().current()
+    late = Authority()
+    late.live = "refresh-1"
+    lookups = []
+    late.credentials = lambda previous: (
+        lookups.append(previous) or Authority.credentials(late, previous)
+    )
+    keeper = new_keeper(late)
+    assert keeper.current() == fresh
+    assert lookups == []
+    assert keeper.renew(fresh) != fresh
+    assert lookups
+
+
+def test_a_credential_that_cannot_be_looked_up_spends_nothing(new_keeper, authority):
+    def credentials(previous):
+        raise errors.RefreshConfigError("The password manager is locked.", is_local=True)
+
+    keeper = new_keeper()
+    fresh = keeper.current()
+    authority.credentials = credentials
+    assert keeper.current() == fresh
+    with pytest.raises(errors.RefreshConfigError, match="locked"):
+        keeper.renew(fresh)
+    del authority.credentials
+    assert keeper.renew(fresh) != fresh
+    assert authority.presented == ["refresh-0", "refresh-1"]
 
 
 # --- taking in, copying ----------------------------------------------------------------------

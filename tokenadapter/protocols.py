@@ -11,7 +11,7 @@ nothing to it, beside a *tag* that is replaced with each write.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from tokenadapter.token import Token
@@ -19,6 +19,7 @@ from tokenadapter.values import Credential, Document, Snapshot
 
 __all__ = [
     "Answer",
+    "ClientAuth",
     "Credential",
     "Document",
     "Grant",
@@ -57,7 +58,8 @@ class Grant(Protocol):
 
     @property
     def client_credential(self) -> str:
-        """What authenticates the client, hashed to tell for whom a hold is meant."""
+        """What authenticates the client.  Its hash says which clients back off after a refusal.
+        Looked up as late as :meth:`credentials`."""
 
     @property
     def deadline(self) -> float:
@@ -73,7 +75,13 @@ class Grant(Protocol):
         """The URLs that the grant itself asks, which never get a token."""
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
-        """What could be presented now, the most welcome first."""
+        """What can be presented now, in order of preference.
+
+        Called only when a renewal is due, never for a token that is fresh.  So a grant may look its
+        secrets up here (run a program, read a file) and may raise, as :meth:`fetch` does, if it
+        finds none.  A renewal calls this several times: a grant whose secrets take time to look up
+        caches them for a while.
+        """
 
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:
         """Present *credential*, once.
@@ -103,6 +111,28 @@ class Seeded(Protocol):
 
         Two users of one client may share a slot by mistake.  A record remembers which of these it
         began with, as hashes, and a program with another one is refused.
+        """
+
+
+class ClientAuth(Protocol):
+    """How a client authenticates at the endpoints of its authorization server (RFC 6749 section
+    2.3): what ``client_auth=`` takes where neither of its names will do.  For an example, see
+    :mod:`tokenadapter.sources.client_auth.basic`."""
+
+    @property
+    def credential(self) -> str:
+        """What proves the client's identity, or any text that changes with it.  Only its hash is
+        stored: it tells clients apart that were refused and clients that were not."""
+
+    def authenticate(
+        self, client_id: str, url: str, form: dict[str, Any], headers: dict[str, str]
+    ) -> Collection[str]:
+        """Add what proves the client's identity to one request.
+
+        :param url: the endpoint that the request is posted to.
+        :param form: its parameters, to be added to.
+        :param headers: its headers, to be added to.
+        :returns: the secrets that were added, as they are sent: messages mask them.
         """
 
 

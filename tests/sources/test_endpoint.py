@@ -143,7 +143,7 @@ def test_the_host_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_port_does_not_speak_tls(server: TokenServer) -> None:
-    with pytest.raises(RefreshTemporarilyFailed, match="That port does not speak TLS") as caught:
+    with pytest.raises(RefreshTemporarilyFailed, match="The port does not speak TLS") as caught:
         source(server.token_url.replace("http://", "https://"))()
     assert "check the scheme and the port of the URL" in str(caught.value)
     assert "ry again" not in str(caught.value)

@@ -104,7 +104,7 @@ def test_a_login_form_answers_with_a_cookie_and_a_redirect(server: TokenServer) 
 
 
 NOW = 1_800_000_000
-LOST_LIFETIME = "no lifetime at 'd.ttl'; it holds: access_token)"
+LOST_LIFETIME = "no lifetime at 'd.ttl'; the answer has: access_token)"
 
 
 @pytest.mark.parametrize(
@@ -169,25 +169,31 @@ def test_refused_credentials_are_not_tried_again(server: TokenServer, status: in
         (404, "<p>", {}, RefreshConfigError, "404, HTML"),
         (405, "", {}, RefreshConfigError, "Check the URL"),
         (302, "", {}, RefreshConfigError, "a redirect to"),
-        (200, {"b": 1, "a": 2}, {}, RefreshConfigError, "'access_token'; it holds: a, b)"),
+        (200, {"b": 1, "a": 2}, {}, RefreshConfigError, "'access_token'; the answer has: a, b)"),
         (200, {"access_token": 1}, {}, RefreshConfigError, "no text at 'access_token'"),
         (200, {"access_token": ""}, {}, RefreshConfigError, "no text at 'access_token'"),
-        (200, {"message": "Wrong"}, {}, RefreshConfigError, "'access_token': \"Wrong\"; it"),
+        (200, {"message": "Wrong"}, {}, RefreshConfigError, "'access_token': \"Wrong\"; the"),
         (200, {"access_token": "a"}, {"expires_in": "d.ttl"}, RefreshConfigError, LOST_LIFETIME),
         (
             200,
             {"access_token": "a", "d": {}},
             {"expires_in": "d"},
             RefreshConfigError,
-            "at 'd'; it",
+            "at 'd'; the",
         ),
-        (200, {"access_token": "a"}, {"expires_at": "e"}, RefreshConfigError, "Check expires_at;"),
+        (
+            200,
+            {"access_token": "a"},
+            {"expires_at": "e"},
+            RefreshConfigError,
+            "With expires_at=None",
+        ),
         (
             200,
             {"access_token": "a", "e": "x"},
             {"expires_at": "e"},
             RefreshConfigError,
-            "at 'e'; it",
+            "at 'e'; the",
         ),
         (200, "<p>", {"token": "cookie:s"}, RefreshConfigError, "no text at 'cookie:s'"),
         (200, [], {}, RefreshConfigError, "no text at 'access_token'"),

@@ -85,7 +85,7 @@ def test_nobody_knows_where_the_answer_does_not_say(
     assert words in str(told)
     # What answers in that way now does so later, too.
     assert str(told).endswith("Try again later.") == (status >= 400)
-    assert "It may have spent the refresh token, which is kept all the same." in str(told)
+    assert "The refresh token may be spent; it is kept all the same." in str(told)
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403])
@@ -107,20 +107,30 @@ def test_a_refused_refresh_token_asks_for_a_login(
     ("status", "answer", "error", "advice"),
     [
         (401, {"error": "invalid_client"}, "invalid_client", "Check client_id, client_secret"),
-        (400, {"error": "unauthorized_client"}, "unauthorized_client", "allowed to the client"),
+        (400, {"error": "unauthorized_client"}, "unauthorized_client", "allowed for the client"),
         (400, {"error": "unsupported_grant_type"}, "unsupported_grant_type", "another kind"),
         (400, {"error": "invalid_scope"}, "invalid_scope", "Check scope."),
         (400, {"error": "invalid_target"}, "invalid_target", "Check resource and audience."),
         (400, {"error": "invalid_request"}, "invalid_request", "Check the configuration."),
         (200, {"error": "incorrect_client"}, "incorrect_client", "Check the configuration."),
         (401, {"body": HTML}, None, "Check client_id, client_secret"),
-        (404, {"error": "not_found"}, "not_found", "Check the URL: nothing there gives tokens."),
-        (410, {"body": HTML}, None, "Check the URL: nothing there gives tokens."),
+        (
+            404,
+            {"error": "not_found"},
+            "not_found",
+            "Check the URL: there is no token endpoint at it.",
+        ),
+        (410, {"body": HTML}, None, "Check the URL: there is no token endpoint at it."),
         (404, {"error": "invalid_client"}, "invalid_client", "Check client_id, client_secret"),
         (404, {"body": HTML}, None, "(404, HTML)"),
         (404, {"body": {"detail": "Not Found"}}, None, '(404, JSON: "Not Found")'),
         (405, {"body": ""}, None, "(405, an empty answer)"),
-        (307, {"redirect": "https://evil.example/token?code=1", "body": ""}, None, "check the URL"),
+        (
+            307,
+            {"redirect": "https://evil.example/token?code=1", "body": ""},
+            None,
+            "Check the URL.",
+        ),
     ],
 )
 def test_what_was_asked_in_the_wrong_way_was_not_spent(
@@ -130,7 +140,7 @@ def test_what_was_asked_in_the_wrong_way_was_not_spent(
     assert isinstance(told, RefreshConfigError)
     assert told.error == error
     assert advice in str(told)
-    assert "Nothing was spent, and what the store holds is kept." in str(told)
+    assert "Nothing was spent, and the stored token is kept." in str(told)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -156,7 +166,9 @@ def test_what_the_server_says_is_quoted(server: TokenServer) -> None:
     }
     told = failure(server, 400, body=body)
     said = '400, invalid_scope: "No such scope [31m", see https://id.example/help'
-    assert f"{server.token_url} cannot give a token as it was asked ({said})." in str(told)
+    assert f"The token request to {server.token_url} cannot succeed as configured ({said})." in str(
+        told
+    )
 
 
 def test_what_the_server_says_is_kept_short(server: TokenServer) -> None:

@@ -85,7 +85,7 @@ def test_the_url_is_one_of_the_sources_own() -> None:
 
 
 def test_a_url_in_clear_is_refused() -> None:
-    with pytest.raises(UnsafeTarget, match=r"http://id\.example/revoke would get the secrets"):
+    with pytest.raises(UnsafeTarget, match=r"sent to http://id\.example/revoke in clear text"):
         RefreshToken(
             "https://id.example/token",
             client_id="app",
@@ -112,7 +112,7 @@ def test_an_answer_that_is_no_success(
     with pytest.raises(kind, match=said) as caught:
         source(server).revoke(BOTH)
     assert f"{server.revocation_url} did not revoke the token (" in str(caught.value)
-    assert "What the store holds is kept" in str(caught.value)
+    assert "The stored token is kept" in str(caught.value)
     assert "the-refresh-token" not in str(caught.value)
     # Nobody was asked elsewhere, and not for the second token.
     assert len(server.requests) == 1

@@ -18,7 +18,7 @@ from urllib.parse import quote, quote_plus, unquote_plus, urlencode
 import pytest
 
 from tokenadapter import FileStore, Login, Password, RefreshToken, TokenError, TokenKeeper
-from tokenadapter.sources.source import Source
+from tokenadapter.sources import Source
 from tokenadapter.testing import TokenServer
 
 from .raw import answering

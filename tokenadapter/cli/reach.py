@@ -9,10 +9,9 @@ from typing import Any
 from tokenadapter.cli.finding import GOOD, NOTE, PROBLEM, Finding
 from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.profile import Profile
+from tokenadapter.http.masking import masked
 from tokenadapter.sources.endpoint import Endpoint
-from tokenadapter.sources.moment import moment
 from tokenadapter.sources.reply import NoReply
-from tokenadapter.sources.wording import plain
 
 __all__ = ["servers"]
 
@@ -24,13 +23,13 @@ _TOLERANCE = 10.0
 def servers(profile: Profile) -> Iterator[Finding]:
     """Ask each URL of the profile for its head, without any secret."""
     grant = profile.grant
-    way: dict[str, Any] = {"verify": None, "cert": None, "proxies": None}
     if isinstance(grant, ProfileGrant):
-        own = way | {name: value for name, value in grant.arguments.items() if name in way}
+        way = ("verify", "cert", "proxies")
+        own = {name: value for name, value in grant.arguments.items() if name in way}
         for url in grant.urls:
             yield from _server(profile, url, own)
     for prefix in profile.prefixes:
-        yield from _server(profile, prefix, way)
+        yield from _server(profile, prefix, {})
 
 
 def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[Finding]:
@@ -42,14 +41,14 @@ def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[Finding
         yield Finding(
             PROBLEM,
             profile.name,
-            f"{name} cannot be reached: {plain(reply.why, ())}. Check the URL, the network, and "
+            f"{name} cannot be reached: {masked(reply.why, ())}. Check the URL, the network, and "
             "the proxies in the environment; cron has none that your login sets.",
         )
         return
     if reply.status >= 500:
         yield Finding(NOTE, profile.name, f"{name} answers {reply.status}: try again later.")
     elif url in profile.grant.urls and 300 <= reply.status < 400:
-        target = plain(reply.headers.get("Location") or "no address", ())
+        target = masked(reply.headers.get("Location") or "no address", ())
         yield Finding(
             PROBLEM,
             profile.name,
@@ -59,7 +58,7 @@ def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[Finding
     else:
         # 401, 404 and 405 are what such a request deserves.
         yield Finding(GOOD, profile.name, f"{name} answers")
-    yield from _clock(profile, name, moment(reply.headers.get("Date")), now)
+    yield from _clock(profile, name, reply.date, now)
 
 
 def _clock(profile: Profile, name: str, theirs: float | None, now: float) -> Iterator[Finding]:

@@ -194,8 +194,8 @@ def _head(response: Response) -> bytes:
 
 def _reason(error: BaseException) -> str:
     """The first cause of *error*, on one line: what is around it repeats the URL."""
-    from tokenadapter.sources.wording import plain
+    from tokenadapter.http.masking import masked
 
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return plain(str(error) or type(error).__name__, ())
+    return masked(str(error) or type(error).__name__, ())

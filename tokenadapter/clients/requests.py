@@ -41,17 +41,16 @@ if TYPE_CHECKING:
     from tokenadapter import spelling
     from tokenadapter.core import messages
     from tokenadapter.events import Event
-    from tokenadapter.http import bodies, responses, verdicts
+    from tokenadapter.http import bodies, masking, responses, verdicts
     from tokenadapter.http.bodies import Body
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
-    from tokenadapter.sources import wording
 else:
     messages = late("tokenadapter.core.messages")
     responses = late("tokenadapter.http.responses")
     bodies = late("tokenadapter.http.bodies")
     spelling = late("tokenadapter.spelling")
     verdicts = late("tokenadapter.http.verdicts")
-    wording = late("tokenadapter.sources.wording")
+    masking = late("tokenadapter.http.masking")
 
 __all__ = ["TokenAdapter", "signed", "twin", "without_401"]
 
@@ -494,9 +493,9 @@ class TokenAdapter(HTTPAdapter):
         secrets = {token.access_token for token in sent}
 
         def fit(said: str | None) -> str | None:
-            if said is None or wording.reveals(said, secrets):
+            if said is None or masking.reveals(said, secrets):
                 return None
-            return wording.plain(said, ())
+            return masking.masked(said, ())
 
         self.keeper.journal.emit(
             "StepUpNeeded",
