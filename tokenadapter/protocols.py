@@ -116,8 +116,8 @@ class Seeded(Protocol):
 
 class ClientAuth(Protocol):
     """How a client authenticates at the endpoints of its authorization server (RFC 6749 section
-    2.3): what ``client_auth=`` takes where neither of its names will do.  For an example, see
-    :mod:`tokenadapter.sources.client_auth.basic`."""
+    2.3).  Pass such an object as ``client_auth=`` where none of the names fits.
+    ``tokenadapter/sources/client_auth/basic.py`` is an example."""
 
     @property
     def credential(self) -> str:

@@ -149,3 +149,12 @@ def test_another_host_for_revocation_gets_no_token_of_before(
         keeper(elsewhere).forget(source(server, revocation_url=elsewhere).revoke)
     assert revocations(server) == []
     assert keeper(None).current()
+
+
+def test_a_key_in_the_revocation_url_is_masked(server: TokenServer) -> None:
+    body = {"error": "invalid_request", "error_description": "bad key k3y-of-the-url"}
+    server.fail_next(endpoint="revoke", status=400, body=body)
+    grant = source(server, revocation_url=f"{server.revocation_url}?key=k3y-of-the-url")
+    with pytest.raises(RefreshConfigError, match="repeats a secret") as caught:
+        grant.revoke(BOTH)
+    assert "k3y-of-the-url" not in str(caught.value)

@@ -64,17 +64,7 @@ class Endpoint:
     :ivar identity: the URL with the fingerprint of its query: it tells two endpoints apart.
     """
 
-    __slots__ = (
-        "_query",
-        "_stays_here",
-        "cert",
-        "identity",
-        "name",
-        "proxies",
-        "timeout",
-        "url",
-        "verify",
-    )
+    __slots__ = ("_stays_here", "cert", "identity", "name", "proxies", "timeout", "url", "verify")
 
     def __init__(
         self,
@@ -90,7 +80,6 @@ class Endpoint:
         name, query = _checked(argument, url, allow_http)
         self.name: str = name
         self.identity: str = f"{self.name}?{fingerprint(query)}" if query else self.name
-        self._query = query
         if not _is_time(timeout):
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         self.url: str = url
@@ -104,7 +93,7 @@ class Endpoint:
     @property
     def secrets(self) -> set[str]:
         """What may be secret in the URL."""
-        return masking.query_secrets(self._query)
+        return masking.query_secrets(urlsplit(self.url).query)
 
     def exchange(
         self,
