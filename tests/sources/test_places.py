@@ -33,14 +33,14 @@ def reply(body: str | bytes = json.dumps(CONTENT), **cookies: str) -> Reply:
         ("cookie:session", "in a cookie"),
     ],
 )
-def test_a_path_finds(path: str, expected: Any) -> None:
+def test_a_path_leads_to_a_member_a_header_or_a_cookie(path: str, expected: Any) -> None:
     assert pick(reply(session="in a cookie"), path) == expected
 
 
 @pytest.mark.parametrize(
     "path", ["nothing", "data.nothing", "none", "header:X-Nothing", "cookie:nothing", "."]
 )
-def test_a_path_that_leads_nowhere_finds_nothing(path: str) -> None:
+def test_a_path_that_leads_nowhere_gives_none(path: str) -> None:
     assert pick(reply(session="in a cookie"), path) is None
 
 

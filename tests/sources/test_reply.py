@@ -43,8 +43,8 @@ def test_json_and_forms_are_read_whatever_content_type_the_json_has(
 
 
 def test_an_error_is_read_although_its_description_is_not_utf_8() -> None:
-    told = reply('{"error": "invalid_grant", "error_description": "café"}'.encode("latin-1"))
-    assert (told.error, told.explanation) == ("invalid_grant", "café")
+    answer = reply('{"error": "invalid_grant", "error_description": "café"}'.encode("latin-1"))
+    assert (answer.error, answer.explanation) == ("invalid_grant", "café")
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,9 @@ def test_a_body_that_is_not_a_token_response_is_described(
 
 @pytest.mark.parametrize("body", [b"[1]", b'"a"', b"null", b"1", b"not json", b"", b"\xff\xfe"])
 def test_a_body_that_is_not_an_object_has_no_fields(body: bytes) -> None:
-    told = reply(body)
-    assert told.fields == {}
-    assert told.error is told.explanation is told.error_uri is None
+    answer = reply(body)
+    assert answer.fields == {}
+    assert answer.error is answer.explanation is answer.error_uri is None
 
 
 @pytest.mark.parametrize("value", [b'""', b"null", b"1", b'{"code": 1}', b"[]", b"true"])
@@ -85,9 +85,9 @@ def test_an_explanation_has_several_names(name: str) -> None:
 
 @given(st.binary(max_size=40), st.sampled_from([None, "text/html", "application/json"]))
 def test_no_body_is_too_odd(body: bytes, content_type: str | None) -> None:
-    told = reply(body, content_type)
-    assert isinstance(told.shape, str)
-    assert isinstance(told.fields, dict)
+    answer = reply(body, content_type)
+    assert isinstance(answer.shape, str)
+    assert isinstance(answer.fields, dict)
 
 
 @pytest.mark.parametrize("show", [repr, str])
