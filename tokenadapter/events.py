@@ -272,10 +272,9 @@ class ExtrasDropped(Event):
 
 @dataclass(frozen=True, slots=True)
 class FirstTokenUnused(Event):
-    """The configured first refresh token is not the one that the stored token began with.
+    """A renewal presents the stored refresh token, which did not begin with the configured one.
 
-    What is stored goes before it: ``account=`` says that both are of the same user.  Without it,
-    the stored token is refused.
+    ``account=`` says that both are of the same user.  Without it, the stored token is refused.
     """
 
     level: ClassVar[int] = logging.WARNING

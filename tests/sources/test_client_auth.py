@@ -153,6 +153,18 @@ def test_what_an_object_sends_is_masked_in_messages(server: TokenServer) -> None
         source()
 
 
+def test_a_single_secret_may_be_returned_as_a_text(server: TokenServer) -> None:
+    class Single(Assertion):
+        def authenticate(self, *request: Any) -> str:
+            (secret,) = super().authenticate(*request)
+            return secret
+
+    body = {"error": "invalid_client", "error_description": "bad: s1gned.for.app"}
+    server.fail_next(401, body=body)
+    with pytest.raises(RefreshConfigError, match="repeats a secret"):
+        ClientCredentials(server.token_url, client_id="app", client_auth=Single())()
+
+
 def test_objects_with_other_credentials_are_other_clients() -> None:
     def credential(auth: ClientAuth) -> str:
         return ClientCredentials(URL, client_id="app", client_auth=auth).client_credential
@@ -191,7 +203,11 @@ def test_a_method_that_does_not_fit_the_secret_is_refused_at_once(
         ClientCredentials(URL, client_id="a", client_secret=secret, client_auth=method)
 
 
-@pytest.mark.parametrize("auth", [None, 1, ("app", "secret"), Assertion, lambda: None])
+class WithoutCredential:
+    authenticate = Assertion.authenticate
+
+
+@pytest.mark.parametrize("auth", [None, ("app", "secret"), Assertion, WithoutCredential()])
 def test_an_object_that_cannot_authenticate_is_refused_at_once(auth: Any) -> None:
     with pytest.raises(TypeError, match=r"client_auth must be one of .* method authenticate\(\)"):
         ClientCredentials(URL, client_id="app", client_auth=auth)

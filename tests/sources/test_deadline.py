@@ -1,7 +1,7 @@
 """A request ends in time whatever server and proxy do, and sends nothing too late.
 
-A server that drips keeps a client without a total for ever: then these tests end by the time limit
-for tests.  Time passes by a clock of their own wherever it is not the system that measures it.
+Without a total time-out, a server that drips would keep a client waiting until the time limit for
+tests.  The tests replace the clock, except where the system measures the time.
 """
 
 from __future__ import annotations

@@ -102,6 +102,8 @@ class OAuth2Client:
         way = self._auth
         auth = client_auth.BY_NAME[way](self._secret) if isinstance(way, str) else way
         proofs = auth.authenticate(self.client_id, endpoint.url, filled, headers)
+        if isinstance(proofs, str):
+            proofs = [proofs]
         named = [str(value) for name, value in form.items() if name in _SECRET]
         attempt = outcome.Attempt(
             endpoint.name, presents, {*endpoint.secrets, *secrets, *named, *proofs}
@@ -117,10 +119,11 @@ def _checked_auth(auth: str | ClientAuth, client_secret: str | None) -> str | Cl
     :raises ValueError: if there is no such way, or the secret and the way contradict each other.
     """
     if not isinstance(auth, str):
-        if isinstance(auth, type) or not callable(getattr(auth, "authenticate", None)):
+        is_usable = callable(getattr(auth, "authenticate", None)) and not isinstance(auth, type)
+        if not is_usable or not isinstance(getattr(auth, "credential", None), str):
             raise TypeError(
-                f"client_auth must be one of {', '.join(_NAMES)}, or an object with a method "
-                f"authenticate(), not {spelling.kind_of(auth)}"
+                f"client_auth must be one of {', '.join(_NAMES)}, or an object with a text "
+                f"credential and a method authenticate(), not {spelling.kind_of(auth)}"
             )
         if client_secret is not None:
             raise ValueError("client_auth is an object: give it the client_secret, if it needs one")
