@@ -129,7 +129,7 @@ def test_any_change_of_the_client_makes_another_credential() -> None:
         ({"resource": "https://api.example/#part"}, ValueError, "fragment"),
         ({"resource": 1}, TypeError, "not iterable"),
         ({"scope": b"read"}, TypeError, "scope must be a str"),
-        ({"extra": {"grant_type": "x", "scope": "y"}}, ValueError, "hold grant_type, scope"),
+        ({"extra": {"grant_type": "x", "scope": "y"}}, ValueError, "contain grant_type, scope"),
         ({"extra": {"tenant": 1}}, TypeError, r"extra\['tenant'\] must be a str"),
         ({"client_id": None}, TypeError, "client_id must be a str"),
         ({"client_id": ""}, ValueError, "client_id is empty"),

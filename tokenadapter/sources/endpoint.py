@@ -1,4 +1,4 @@
-"""A URL that is sent secrets: one request, one answer, and no surprises on the way.
+"""A URL that secrets are sent to: one request, one answer, and no surprises on the way.
 
 No redirect is followed, because a 307 or 308 would send the secrets on.  No netrc is read, because
 it may have another account for that host.  Proxies and CA bundles come from the environment, as
@@ -144,7 +144,7 @@ class Endpoint:
         why = str(root) or type(root).__name__
         if isinstance(root, TimeoutError):
             doing = "answering" if sent else "connecting"
-            why = f"{doing} took too long for a timeout of {self.timeout:g} s in all"
+            why = f"{doing} took too long for the total timeout of {self.timeout:g} s"
         elif isinstance(error, requests.exceptions.ProxyError):
             why = f"its proxy failed: {why}"
         # A missing file of certificates, an invalid URL, a proxy of an unknown kind.

@@ -1,8 +1,7 @@
-"""What the OAuth 2 grants share: the token request, and how its answer is read."""
+"""What the OAuth 2 grants share: their arguments, and the form of a token request."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from tokenadapter.errors import TokenError
     from tokenadapter.protocols import ClientAuth
-    from tokenadapter.sources import outcome, reply, revocation
+    from tokenadapter.sources import revocation
 
     class OAuth2Options(TypedDict, total=False):
         """The keyword arguments of :class:`OAuth2Source`."""
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
         allow_http: bool
 
 else:
-    outcome = late("tokenadapter.sources.outcome")
-    reply = late("tokenadapter.sources.reply")
     revocation = late("tokenadapter.sources.revocation")
 
 __all__ = ["OAuth2Source"]
@@ -159,23 +156,13 @@ class OAuth2Source(Source):
             form["audience"] = self._audience
         if self._resource:
             form["resource"] = self._resource
-        requested_at = time.time()
-        attempt, answer = self._client.post(
+        return self._client.request_token(
             self._endpoint,
             form,
             credential.kind,
             secrets=self._extra.values(),
             may_be_sent=credential.may_be_sent,
         )
-        if isinstance(answer, reply.NoReply):
-            return outcome.no_answer(attempt, answer)
-        # Some servers answer 200 with an error.
-        if not 200 <= answer.status < 300 or (answer.error and "access_token" not in answer.fields):
-            return outcome.no_token(attempt, answer)
-        try:
-            return Token.from_response(answer.fields, requested_at=requested_at)
-        except ValueError as error:
-            return outcome.unreadable(attempt, answer, str(error))
 
 
 def _is_one_host(url: str, other: str) -> bool:
@@ -200,8 +187,8 @@ def _checked_extra(extra: Mapping[str, str]) -> dict[str, str]:
     reserved = sorted(_RESERVED & extra.keys())
     if reserved:
         raise ValueError(
-            f"extra must not hold {', '.join(reserved)}: use the arguments of these names; the "
-            "grant chooses the rest"
+            f"extra must not contain {', '.join(reserved)}: pass them as arguments of "
+            "these names; grant_type is set by the class"
         )
     for name, value in extra.items():
         if not isinstance(value, str):

@@ -1,11 +1,12 @@
 """An OAuth client: it posts forms to the endpoints of its server, and authenticates each time.
 
-The token endpoint (RFC 6749 section 3.2) and revocation (RFC 7009) use it, and so can every other
-endpoint that a client posts a form to.
+The grants and revocation use it, and so can whatever else posts a form as a client: device
+authorization (RFC 8628), pushed authorization requests (RFC 9126).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -13,15 +14,18 @@ from urllib.parse import urlencode
 from tokenadapter.late_imports import late
 from tokenadapter.sources import checked_text
 from tokenadapter.sources.endpoint import Endpoint
+from tokenadapter.token import Token
 from tokenadapter.values import always
 
 if TYPE_CHECKING:
     from tokenadapter import spelling
+    from tokenadapter.errors import TokenError
     from tokenadapter.protocols import ClientAuth
     from tokenadapter.sources import client_auth, outcome, reply
 else:
     client_auth = late("tokenadapter.sources.client_auth")
     outcome = late("tokenadapter.sources.outcome")
+    reply = late("tokenadapter.sources.reply")
     spelling = late("tokenadapter.spelling")
 
 __all__ = ["OAuth2Client"]
@@ -59,11 +63,10 @@ class OAuth2Client:
         self._secret = client_secret
         self._auth = _checked_auth(auth, client_secret)
         self._connection = connection
-        way, proof = (
-            (self._auth, client_secret or "")
-            if isinstance(self._auth, str)
-            else (type(self._auth).__qualname__, self._auth.credential)
-        )
+        if isinstance(self._auth, str):
+            way, proof = self._auth, client_secret or ""
+        else:
+            way, proof = type(self._auth).__qualname__, self._auth.credential
         self.credential: str = "\0".join((way, client_id, proof))
 
     def __repr__(self) -> str:
@@ -72,11 +75,33 @@ class OAuth2Client:
     def endpoint(self, argument: str, url: str) -> Endpoint:
         """An endpoint of the client's server.
 
-        :param argument: what the URL is called where it was given, for messages.
+        :param argument: the argument that the URL was passed as, for messages.
         :raises UnsafeTarget: if the secrets would be sent in clear.
         :raises ValueError: if it is no URL of an endpoint.
         """
         return Endpoint(argument, url, **self._connection)
+
+    def request_token(
+        self, endpoint: Endpoint, form: Mapping[str, str | list[str]], presents: str, **sending: Any
+    ) -> Token | TokenError:
+        """Post a token request (RFC 6749 section 3.2), and read its answer.
+
+        The parameters are those of :meth:`post`.
+
+        :returns: the token, or the error where there is none, as in
+            :mod:`tokenadapter.sources.outcome`.
+        """
+        requested_at = time.time()
+        attempt, answer = self.post(endpoint, form, presents, **sending)
+        if isinstance(answer, reply.NoReply):
+            return outcome.no_answer(attempt, answer)
+        # Some servers answer 200 with an error.
+        if not 200 <= answer.status < 300 or (answer.error and "access_token" not in answer.fields):
+            return outcome.no_token(attempt, answer)
+        try:
+            return Token.from_response(answer.fields, requested_at=requested_at)
+        except ValueError as error:
+            return outcome.unreadable(attempt, answer, str(error))
 
     def post(
         self,
