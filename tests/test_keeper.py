@@ -2227,12 +2227,23 @@ def test_a_token_that_others_renewed_is_told_of_by_its_fingerprint(new_keeper):
     assert other.stats["Found"] == 1
 
 
-def test_an_unused_first_token_is_told_of_once_with_the_store(new_keeper):
+def test_a_token_that_was_adopted_with_the_same_configuration_is_not_reported(new_keeper):
+    source = Authority()
+    source.owner = {**source.owner, "user": "ada"}
+    keeper = new_keeper(source)
+    keeper.adopt(Token("from-a-login", refresh_token="refresh-of-a-login"))
+    source.live = "refresh-of-a-login"
+    keeper.renew(keeper.current())
+    assert "FirstTokenUnused" not in keeper.stats
+
+
+def test_an_unused_first_token_is_told_of_once_with_the_store(new_keeper, authority):
+    authority.owner = owner = {**authority.owner, "user": "ada"}
     new_keeper().current()
     events: list[Any] = []
     authority = Authority(first="another")
     authority.live = "refresh-1"
-    authority.seeds = lambda: iter(())  # a grant from elsewhere, which does not tell
+    authority.owner = owner
     keeper = new_keeper(authority, on_event=events.append)
     keeper.renew(keeper.current())
     told = [event for event in events if type(event).__name__ == "FirstTokenUnused"]

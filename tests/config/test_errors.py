@@ -164,7 +164,7 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         START + SOURCE + '[billing.source.extra]\nscope = "x"\n',
         7,
         "billing.source.extra",
-        "extra must not hold scope",
+        "extra must not contain scope",
     ),
     "a place of no known kind": (
         START + SOURCE + 'client_secret = { evn = "SECRET" }\n',

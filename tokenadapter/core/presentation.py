@@ -85,8 +85,9 @@ class Presenter:
         :raises StoreError: if what must be written beforehand cannot be: nothing was sent.
         :raises TokenError: if there is no new token.
         """
-        # Before anything is sent: looking up what is configured may fail.
-        self._compare_first(view.record, credential)
+        # Before anything is sent: looking up the configured refresh token may fail.
+        if not credential.first and self._slot.began_otherwise(view.record):
+            self._journal.emit_once("FirstTokenUnused", store=repr(self._slot.store))
         if not credential.single_use:
             return self._present(lock, view, credential, previous, serve_unsaved)
         with self._runtime.presenting(self._grant.deadline) as may_begin:
@@ -187,15 +188,6 @@ class Presenter:
         missing = set(self._grant.requested.get("scope", "").split()).difference(granted)
         if granted and missing:
             self._journal.emit_once("ScopeNarrowed", missing=" ".join(sorted(missing)))
-
-    def _compare_first(self, record: Record, presented: Credential) -> None:
-        """Report it if the stored grant goes on that did not begin with the configured token."""
-        if record.token is None or presented.first:
-            return
-        firsts = [one.secret for one in self._grant.credentials(record.token) if one.first]
-        known = {spent_hash(record.token.refresh_token or ""), record.origin, *record.spent}
-        if any(spent_hash(secret) not in known for secret in firsts):
-            self._journal.emit_once("FirstTokenUnused", store=repr(self._slot.store))
 
     def _waiter(self, view: View) -> Waiter:
         """This process, which is about to await an answer."""

@@ -76,11 +76,9 @@ class Slot:
         self.lock_ends_with_holder: bool = getattr(store, "lock_ends_with_holder", False)
         self.has_looked: bool = False
         self._glimpse: Callable[[], object] = getattr(store, "glimpse", lambda: None)
-        # Who names the user is told apart by that.
-        named = "user" in grant.owner
-        self._seeds: Callable[[], Iterator[str]] = (
-            _no_seeds if named else getattr(grant, "seeds", _no_seeds)
-        )
+        # A grant that names its user is told apart by the name.
+        self._names_user = "user" in grant.owner
+        self._seeds: Callable[[], Iterator[str]] = getattr(grant, "seeds", _no_seeds)
         # Which beginning was looked at last, and whether it was foreign.
         self._judged: tuple[object, bool] = (None, False)
         # The last record with a token that this process saw: where the slot lags, it is written
@@ -211,6 +209,10 @@ class Slot:
         return record.precedes(last) and record.written < last.written
 
     def _is_foreign(self, record: Record) -> bool:
+        """Whether the token of *record* may be another user's."""
+        return not self._names_user and self.began_otherwise(record)
+
+    def began_otherwise(self, record: Record) -> bool:
         """Whether the token of *record* did not begin with the configured refresh token."""
         token = record.token
         if token is None:
