@@ -77,10 +77,11 @@ class Grant(Protocol):
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         """What can be presented now, in order of preference.
 
-        Called only when a renewal is due, never for a token that is fresh.  So a grant may look its
-        secrets up here (run a program, read a file) and may raise, as :meth:`fetch` does, if it
-        finds none.  A renewal calls this several times: a grant whose secrets take time to look up
-        caches them for a while.
+        Called when a renewal is due or a refresh token is adopted, never for a token that is fresh.
+        So a grant may look its secrets up here (run a program, read a file).  A renewal calls this
+        several times: a grant whose secrets take time to look up caches them for a while.
+
+        :raises TokenError: if a secret cannot be looked up.  Nothing is presented then.
         """
 
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:
@@ -110,7 +111,8 @@ class Seeded(Protocol):
         kept.  What costs least to find out comes first.
 
         Two users of one client may share a slot by mistake.  A record remembers which of these it
-        began with, as hashes, and a program with another one is refused.
+        began with, as hashes, and a program with another one is refused.  If :attr:`Grant.owner`
+        names the user, the program is not refused, and its next renewal reports the difference.
         """
 
 
