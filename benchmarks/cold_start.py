@@ -1,12 +1,13 @@
 """A script that runs once
 
-What cron pays: the script starts, reads a stored token that is valid, sends one request to a server
+What a cron job costs: the script starts, reads a valid stored token, sends one request to a server
 on this machine, and ends.
 
-Whole processes are measured: wall time, and the time of the processor. Each takes turns with the
-plain one alone: among nine, what all of them read would stay in the processor's memory, and what is
-one's own would not. All that they import is compiled beforehand. The peak of the memory is asked
-once of each, and the instructions are counted once, by valgrind.
+The figures are for whole processes: wall time and processor time. Each contender takes turns with
+the script with plain requests alone. If all nine took turns, the modules that they share would stay
+in the processor's caches, and a contender's own would not. All imported modules are compiled
+beforehand. The peak memory is read once per contender, and the instructions are counted once, by
+valgrind.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The command
 
-What `tokenadapter header` costs where the token is good: a crontab calls it each minute.
+What `tokenadapter header` costs while the token is valid. A crontab may call it every minute.
 
-Beside `python -c "import requests"`, the least that a script in Python pays for its first request.
-Whole processes are measured, from start to end, and they take turns.
+The reference is `python -c "import requests"`, the least that a Python script pays for its first
+request. The figures are for whole processes, from start to end, which take turns.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """A herd of scripts
 
-24 scripts are started at the same moment, as cron does, read the same token file, whose token has
-expired, send a request, and end. The server is that of the threads above.
+24 scripts start at the same moment, as from cron, read the same token file, whose token has
+expired, send a request, and end. The server is the one of the herd of threads.
 
-Whole scripts are measured, from the start of the first to the end of the last. All that they import
-is compiled beforehand, and imported by each of them.
+The figures are for whole scripts, from the start of the first to the end of the last. Each script
+imports its own modules, which are compiled beforehand.
 
-The least that is possible is what the same scripts take that use plain requests and a valid token,
-and the 50 ms that the server takes to issue one.
+The lower bound is the time of the same scripts with plain requests and a valid token, and the 50 ms
+that the server takes to issue a token.
 """
 
 from __future__ import annotations

@@ -2,18 +2,19 @@
 
 What token handling adds to a request when there is nothing to do: time, and instructions.
 
-The same GET by each contender, with the whole of requests, urllib3 and http.client at work; only
-the network is missing: connections are opened to a socket that takes everything and always has the
-same answer ready. The contenders take turns, some requests each.
+Each contender sends the same GET, through all of requests, urllib3 and http.client. Only the
+network is missing: connections are opened to a socket that accepts everything and always has the
+same response ready. The contenders take turns, with some requests each.
 
-Instructions are counted by valgrind in processes that do nothing else, as the difference between a
-run with many requests and one with few: starting Python does not matter. Unlike time, they do not
-depend on what else the machine does; but where things happen to lie in memory decides what meets in
-the interpreter's caches, and makes up to 1 %, so they are counted in several layouts of it.
+Valgrind counts the instructions in processes that do nothing else, as the difference between a run
+with many requests and one with few, so that starting Python does not matter. Unlike time,
+instructions do not depend on the load of the machine. They do depend, by up to 1 %, on the memory
+layout, which decides what collides in the interpreter's caches. Therefore they are counted in
+several layouts.
 
-A header costs something whoever sets it, so there are two floors: no token at all, and plain
-requests with a header that is fixed. Libraries that hand an `auth=` to requests save it the look
-for a `.netrc`, and are below the second.
+Setting a header has a cost, whatever sets it. So there are two references: no token at all, and
+plain requests with a fixed header. Libraries that pass an `auth=` to requests save it the search
+for a `.netrc` file, and are below the second reference.
 """
 
 from __future__ import annotations

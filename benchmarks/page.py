@@ -1,6 +1,6 @@
 """The page of the documentation that shows what was measured.
 
-What a measurement does is said there as in the first lines of its file.
+The page describes a measurement by the docstring of its file.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ HEAD = """\
 
 # Measurements
 
-What token handling costs, and what becomes of requests when a token ends: tokenadapter beside other
-libraries, a decorator written by hand, and plain requests. Where another is better, that is said.
+What token handling costs, and what happens to requests when a token expires: tokenadapter compared
+with other libraries, a decorator written by hand, and plain requests. The page also says where
+another library is better.
 
-All of it is made by one command, on a machine that should have nothing else to do:
+One command makes all of it, on a machine that should be idle otherwise:
 
 ```sh
 tox -e bench
 ```
 
 The contenders take turns within each measurement, so that a machine that slows down does so for
-all. Figures are medians, and the middle half of the values; ratios are the medians of those of each
-round. Each library is used as its documentation says, in a program whose token lives in a file: see
-`benchmarks/contenders/`.
+all. Figures are medians; *middle half* is the range of the middle half of the values. A ratio is
+the median of the ratios of each round. Each library is used as its documentation says, in a program
+that keeps its token in a file: see `benchmarks/contenders/`.
 
 """
 
@@ -84,7 +85,7 @@ def _section(about: str, made: dict[str, Any], finding: Finding) -> str:
     parts += [markdown(table).rstrip("\n") for table in finding.tables]
     notes = [*finding.remarks, *(_claim(claim) for claim in finding.claims)]
     parts.append("\n".join(f"* {note}" for note in notes))
-    parts.append(f"Measured on {made['date']}; the load of the machine was {made['load']} before.")
+    parts.append(f"Measured on {made['date']}. The machine's load before was {made['load']}.")
     return "\n" + "\n\n".join(filter(None, parts)) + "\n"
 
 

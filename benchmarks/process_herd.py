@@ -1,13 +1,13 @@
 """A herd of processes
 
-24 processes that have long begun wake up at the same moment, read the same token file, whose token
-has expired, and send a request.
+24 processes that have been running for a while wake up at the same moment, read the same token
+file, whose token has expired, and send a request.
 
-The server is that of the threads above. What a library does not save by itself, the program saves.
-All that a renewal needs is imported before; reading the file counts.
+The server is the one of the herd of threads. If a library does not save tokens itself, the program
+saves them. All modules that a renewal needs are imported beforehand; reading the file is included.
 
-The least that is possible is what the same processes take whose token is valid, and the 50 ms that
-the server takes to issue one.
+The lower bound is the time of the same processes with a valid token, and the 50 ms that the server
+takes to issue a token.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Herd(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a question costs: round trips, and bytes there and back."""
+    """What a question costs: round trips, and bytes sent and received."""
 
     round_trips: int
     sent: int

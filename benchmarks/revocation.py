@@ -1,11 +1,11 @@
-"""A token that dies before its time
+"""A token that is revoked before it expires
 
-8 threads share a session and each sends a request every 5 ms. After one second the server ends the
-access token, which by its own word was good for an hour; the refresh token stays good. The API says
-401 from then on.
+8 threads share a session, and each sends a request every 5 ms. After one second the server revokes
+the access token, which should have lasted an hour; the refresh token stays valid. From then on the
+API answers 401.
 
-A library that looks at the clock alone learns nothing of it. Counted are the requests of the second
-after; the server is that of the herds.
+A library that only looks at the clock does not notice this. The table counts the requests of the
+second that follows. The server is the one of the herds.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def measure(quick: bool) -> Finding:
         share = [100 * one.failed / max(1, one.failed + one.succeeded) for one in values]
         note = "logged out" if outs else "" if values[0].token_requests else "sees no 401"
         bars.append(Bar(title(name), spread(share), note))
-    chart = Chart("bench-revocation", "Requests that fail after the token was ended: %", bars)
+    chart = Chart("bench-revocation", "Requests that fail after the token was revoked: %", bars)
     ours = taken[OURS]
     claims = [
         Claim("One renewal", all(one.token_requests == 1 for one in ours)),

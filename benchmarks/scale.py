@@ -1,13 +1,13 @@
 """Scale
 
-What a fleet asks of its store and of the token endpoint when the token that it shares expires.
+What load a fleet puts on its store and on the token endpoint when the token that it shares expires.
 
-Up to 100,000 processes are simulated: their keepers are real, the clock is not, the store answers
-in 1 ms and counts, and the token endpoint takes 0.5 s. The token lives for an hour. *In step*, all
-processes send a request at the same moment, and again every minute, as far as a row says nothing
-else; *out of step*, each has a moment of its own within each minute. A *question* is one call of
-the store: a look, an attempt at the lock, the question whether a refresh token was spent before,
-and what only the process that renews does.
+Up to 100,000 processes are simulated. Their keepers are real, the clock is not. The store answers
+in 1 ms and counts calls, and the token endpoint takes 0.5 s. The token lives for an hour. *In
+step*, all processes send a request at the same moment, and again every minute, unless a row says
+otherwise. *Out of step*, each process has its own moment within each minute. A *store call* is a
+look at the record, an attempt at the lock, a check whether a refresh token was spent before, or a
+call that only the process that renews makes.
 
 Then 200 real processes wake up in step, with an expired token, on one Redis and on one PostgreSQL.
 """
@@ -44,8 +44,8 @@ WRITES = ("confirm", "save", "remember_spent", "release")
 SLOW = (0.02, 0.2, 1.0, 2.0, 4.0)
 SLOW_SIZE = 2_000
 ABOUT_TIMES = (
-    "The seconds of the last table are for information: that many processes, and the server, share "
-    "the processors of one machine. The slower they get their answers, the less they ask."
+    "The seconds in the last table are for information only: the processes and the server share "
+    "the processors of one machine. The slower the answers, the fewer store calls they make."
 )
 
 
@@ -136,11 +136,11 @@ SITUATIONS = {
     "expired, out of step": Situation(partial(expired, within=MINUTE)),
     "cold start, in step": Situation(cold),
     "cold start, out of step": Situation(partial(cold, within=MINUTE)),
-    "refused, the new one too, in step": Situation(refused, most=10_000),
+    "refused, and the new token too, in step": Situation(refused, most=10_000),
     "stale, endpoint down for 5 min": Situation(partial(stale, down=300.0), True, 10_000),
     "expired, endpoint down for 2 min": Situation(partial(expired, down=120.0), True, 10_000),
 }
-SERVED_LATE = (EXPIRED, "cold start, in step", "refused, the new one too, in step")
+SERVED_LATE = (EXPIRED, "cold start, in step", "refused, and the new token too, in step")
 
 
 # --- playing them -----------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def polls(seconds: float) -> float:
 
 
 def laws(fleets: dict[str, list[Passed]], sizes: Sequence[int]) -> Table:
-    head = ["questions for each of N processes", *(f"{size:,}" for size in sizes)]
+    head = ["store calls per process, in a fleet of N", *(f"{size:,}" for size in sizes)]
     rows = []
     for name, those in fleets.items():
         cells = [f"{one.each():.2f}" for one in those]
@@ -209,7 +209,7 @@ def laws(fleets: dict[str, list[Passed]], sizes: Sequence[int]) -> Table:
 
 def details(fleets: dict[str, list[Passed]]) -> Table:
     head = ["the largest fleet", "N", "token requests", "failed", "looks", "lock attempts"]
-    head += ["spent?", "KiB read", "writes in all", "longest call, s"]
+    head += ["spent?", "KiB read", "writes in total", "longest call, s"]
     rows = []
     for name, those in fleets.items():
         one = those[-1]
@@ -230,7 +230,7 @@ def details(fleets: dict[str, list[Passed]]) -> Table:
 
 def files(machines: list[Passed]) -> Table:
     head = ["a file, expired, in step: processes", "token requests", "looks", "lock attempts"]
-    head += ["spent?", "claims", "glimpses", "longest call, s"]
+    head += ["spent?", "reservations", "glimpses", "longest call, s"]
     kinds = (*QUESTIONS, "reserve", "glimpse")
     return Table(
         head,
@@ -247,8 +247,8 @@ def files(machines: list[Passed]) -> Table:
 
 
 def overloads(slow: dict[float, Passed]) -> Table:
-    head = ["expired, in step: seconds in which the store answers one question of each"]
-    head += ["token requests", "failed", "questions of each", "longest call, s"]
+    head = ["expired, in step: seconds in which the store answers one call of each process"]
+    head += ["token requests", "failed", "store calls per process", "longest call, s"]
     return Table(
         head,
         [
@@ -282,7 +282,7 @@ def reservations(
     looks = max(one.each("load") for one in fleets[EXPIRED])
     return [
         Claim(
-            "One token request an expiry, whatever the number",
+            "One token request per expiry, whatever the number of processes",
             all(one.token_requests == 1 for one in [*calm, *machines, *herds]),
         ),
         Claim(
@@ -290,28 +290,28 @@ def reservations(
             not any(one.failed for one in [*calm, *machines, *herds]),
         ),
         Claim(
-            "A fresh token costs no question at all",
+            "A fresh token costs no store call",
             not any(one.counts for one in fleets["fresh"]),
         ),
         Claim(
-            "No process asks more in the largest fleet than in the smallest: at most "
-            f"{worst:.2f} times as much",
+            "A process makes no more store calls in the largest fleet than in the smallest: at "
+            f"most {worst:.2f} times as many",
             worst <= 1.1,
         ),
         Claim(
-            f"No convoy: the last one is served {after:.2f} s after the new token is saved, within "
+            f"No convoy: the last process gets the token {after:.2f} s after it is saved, within "
             f"{limit:.2f} s",
             after <= limit,
         ),
         Claim(
-            f"Who waits looks {looks:.2f} times, about as on paper: {paper:.0f}",
+            f"A waiting process looks {looks:.2f} times, about as calculated: {paper:.0f}",
             looks <= paper + 1,
         ),
     ]
 
 
 def prices(costs: dict[str, dict[str, Cost]]) -> Table:
-    head = ["round trips, and bytes there and back"]
+    head = ["round trips, and bytes sent and received"]
     head += ["a look", "a lock attempt", "spent?"]
     rows = [
         [kind, *(f"{cost.round_trips}: {cost.sent:,} + {cost.received:,}" for cost in one.values())]
@@ -323,8 +323,15 @@ def prices(costs: dict[str, dict[str, Cost]]) -> Table:
 def real(herds: dict[str, Herd], costs: dict[str, dict[str, Cost]]) -> Table:
     size = next(iter(herds.values())).size
     head = [f"{size} processes, expired, in step", "token requests", "failed", "looks"]
-    head += ["lock attempts", "spent?", "at the server", "on paper, at most", "KiB", "by the costs"]
-    head += ["last one done, s"]
+    head += [
+        "lock attempts",
+        "spent?",
+        "commands at the server",
+        "calculated, at most",
+        "KiB",
+        "KiB by the costs",
+    ]
+    head += ["last one finished, s"]
     # Each pause may be half as long.
     most = 2 * polls(2 * LATENCY) + 3
     rows = []
@@ -354,7 +361,7 @@ def chart(fleets: dict[str, list[Passed]]) -> Chart:
     names = (EXPIRED, "cold start, in step", "stale, in step", "stale, out of step")
     return Chart(
         "bench-scale",
-        "Questions to the store for each process of a fleet, at an expiry",
+        "Store calls per process of a fleet, at an expiry",
         [
             Bar(f"{name}: {one.size:,}", Spread(*[one.each()] * 3))
             for name in names

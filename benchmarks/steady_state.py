@@ -1,20 +1,20 @@
 """Tokens of one second
 
-8 processes send requests for 10 seconds, with tokens that live for one second. What does it cost,
-beside the same with a token that never expires? The server rotates refresh tokens and takes 20 ms
-to issue one.
+8 processes send requests for 10 seconds, with tokens that live for one second. What does that cost,
+compared with a token that never expires? The server rotates refresh tokens and takes 20 ms to issue
+one.
 
-The first table is of processes that **share** a token through a `FileStore`: at one time each sends
-as fast as it can, so that the machine is the limit, at another every 10 ms, so that it is not.
-Renewals are *due* each time that the token comes into the soft window of a process; a request
-*waited* if there was nothing to send it with before a renewal was done.
+In the first table, the processes **share** a token through a `FileStore`. Once, each process sends
+as fast as it can, so that the machine is the limit; once, it sends every 10 ms, so that the machine
+is not. A renewal is *due* each time that the token enters the soft window of a process. A request
+*waited* if it had no usable token before a renewal was done.
 
-Other libraries cannot share one, as the herds show. In the second table each process has a login of
-its **own**, and sends as fast as it can, for a shorter time. Where it can be set, they renew as
-late as possible; google-auth and msal renew some minutes before the end, which cannot be set, and
-so they renew before each request here.
+Other libraries cannot share a token, as the herds show. In the second table, each process has its
+**own** login and sends as fast as it can, for a shorter time. Libraries that can be configured to
+do so renew as late as possible. google-auth and msal renew some minutes before the end, which
+cannot be configured, and therefore renew before each request here.
 
-The kinds take turns; what is compared followed each other.
+The kinds take turns, and each is compared with the run next to it.
 """
 
 from __future__ import annotations
@@ -218,7 +218,14 @@ def own(names: Iterable[str], size: int, seconds: float, rounds: int) -> tuple[T
         return play(*kinds[kind], 0.0, size, seconds, share=False)
 
     played = in_turns(kinds, rounds, one)
-    head = ["", "requests/s", "middle half", "to a token for ever", "failed", "renewals/s"]
+    head = [
+        "",
+        "requests/s",
+        "middle half",
+        "to a token that never expires",
+        "failed",
+        "renewals/s",
+    ]
     rows, bars = [], []
     for kind, those in played.items():
         name, life = kinds[kind]
@@ -229,7 +236,7 @@ def own(names: Iterable[str], size: int, seconds: float, rounds: int) -> tuple[T
         renewals = sum(one.renewals for one in those) / sum(one.seconds for one in those)
         failed = sum(one.failed for one in those)
         of = sum(len(one.latencies) for one in those)
-        shown_name = title(name) + (" (token for ever)" if name == PLAIN else "")
+        shown_name = title(name) + (" (token that never expires)" if name == PLAIN else "")
         rows.append([shown_name, *shown(spread(rates), 0), f"{long:.3f}"])
         rows[-1] += [f"{failed} of {of:,}", f"{renewals:.1f}"]
         bars.append(Bar(shown_name, spread(rates), f"{failed} fail" if failed else ""))

@@ -1,12 +1,12 @@
 """The stores
 
-How long a look into each store takes (`load`), and a renewal that nobody competes for: with a
-token source that answers at once, so that only the library and the store are left. A renewal takes
-the lock, looks again, and saves; one that spends a refresh token also writes beforehand that it is
-about to. Neither happens while a token is fresh.
+How long it takes to read the record from each store (`load`), and how long a renewal without
+competition takes. The token source answers at once, so only the library and the store are measured.
+A renewal takes the lock, reads the record again, and saves. A renewal that spends a refresh token
+also writes its intent beforehand. Neither happens while a token is fresh.
 
-Redis and PostgreSQL are on the same machine, reached through a Unix socket, and flush nothing to
-the disk; the file and SQLite do, so that theirs are the times of this machine's disk as well.
+Redis and PostgreSQL run on the same machine, are reached through a Unix socket, and do not flush to
+the disk. The file and SQLite do, so their times include this machine's disk.
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ def finding(taken: dict[str, list[Taken]]) -> Finding:
         loads.append(Bar(name, load))
         renewals.append(Bar(name, spending))
     charts = [
-        Chart("bench-store-load", "A look into the store: ms", loads, 2, logarithmic=True),
+        Chart(
+            "bench-store-load", "Reading the record from the store: ms", loads, 2, logarithmic=True
+        ),
         Chart(
             "bench-store-renewal",
             "A renewal that spends a refresh token: ms",

@@ -3,12 +3,12 @@
 32 threads share a session whose token has expired, and send a request at the same moment.
 
 The server takes 50 ms to issue a token. It rotates refresh tokens, and revokes the grant when a
-spent one is shown again, as the best current practice asks of it (RFC 9700): then the user is
-logged out. Each round has a server of its own.
+spent one is presented again, as the best current practice demands (RFC 9700); the user is then
+logged out. Each round has its own server.
 
-requests-auth knows the user's password here, and logs in anew.
+requests-auth knows the user's password here, and logs in again.
 
-The least that is possible is what plain requests take that have a valid token, and 50 ms.
+The lower bound is the time of plain requests with a valid token, and 50 ms.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def ended(server: TokenServer, succeeded: int, seconds: float, asked_before: int
 
 
 def table(herds: dict[str, list[Herd]], size: int) -> Table:
-    head = ["", "token requests", "succeeded", "user", "last one done, ms", "middle half"]
+    head = ["", "token requests", "succeeded", "user", "last one finished, ms", "middle half"]
     rows = []
     for name, rounds in herds.items():
         outs = sum(one.is_logged_out for one in rounds)
@@ -144,7 +144,7 @@ def in_time(herds: dict[str, list[Herd]], reference: str, text: str) -> Claim:
     """Whether ours is done in time, by the herd *reference*, which *text* names."""
     took, plain = (median(one.seconds for one in herds[name]) for name in (OURS, reference))
     least = (LATENCY + plain) * LIMIT
-    text = f"The last one is done within {LIMIT:g} times a token's latency and {text}"
+    text = f"The last one has finished within {LIMIT:g} times a token's latency and {text}"
     return Claim(f"{text}: {took * 1e3:,.0f} ms of {least * 1e3:,.0f}", took <= least)
 
 

@@ -1,16 +1,16 @@
 """An upload that is refused
 
-48 MiB are sent to a server on this machine, from bytes, from a file, and from a generator, and the
-token turns out to be dead when all has arrived: 401. Does what was meant arrive in the end, and
-what does it cost in memory? *0 bytes, 200* is an upload that was sent again empty, and that the
-server took for good.
+48 MiB are sent to a server on this machine, from bytes, from a file, and from a generator. When all
+of it has arrived, the server answers 401, because the token is no longer valid. Does the whole
+upload arrive in the end, and how much memory does that take? *0 bytes, 200* is an upload that was
+sent again empty, and that the server accepted.
 
-The second table is the same with 1 GiB, and with a `replay_limit` above that: by default, 64 MiB
-are recorded of a body that cannot be rewound, and a longer one is not sent again.
+The second table shows the same with 1 GiB, and with a `replay_limit` above that. By default, 64 MiB
+of a body that cannot be rewound are recorded, and a longer body is not sent again.
 
-Each upload is done by a process of its own; told is how many MiB more it had at its peak than plain
-requests, whose token is good and which send once. Most of what the others have more is what they
-import.
+Each upload runs in its own process. The memory is how many MiB more its peak was than that of plain
+requests with a valid token, which send once. Most of the difference of the other libraries is what
+they import.
 """
 
 from __future__ import annotations
@@ -104,7 +104,10 @@ def compared(names: list[str], mebibytes: int) -> tuple[Table, list[Claim]]:
     head = [f"{mebibytes} MiB", *KINDS, *(f"{kind}, MiB" for kind in KINDS)]
     most = max(more[OURS])
     return Table(head, rows), [
-        Claim(f"{mebibytes} MiB: all arrives", all(one.outcome == WHOLE for one in uploads[OURS])),
+        Claim(
+            f"{mebibytes} MiB: everything arrives",
+            all(one.outcome == WHOLE for one in uploads[OURS]),
+        ),
         Claim(f"{mebibytes} MiB: at most {LIMIT} MiB more: {most:.1f}", most <= LIMIT),
     ]
 

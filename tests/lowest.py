@@ -17,8 +17,9 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).parent.parent
 
-# A name, perhaps with extras, and the lowest version: how setup.py writes what it needs.
-BOUND = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,-]+\])?>=(?P<version>[\w.]+)")
+# A name, perhaps with extras, the lowest version, and perhaps where it is needed: how setup.py
+# writes a requirement.
+BOUND = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,-]+\])?>=(?P<version>[\w.]+)(?:; .+)?")
 
 
 def lowest(requirements: list[str]) -> dict[str, str]:

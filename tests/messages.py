@@ -21,7 +21,7 @@ _ELSEWHERE = {"demo", "testing"}
 _ERRORS = {"Exception", "OSError", "RequestException"}
 _LOGGING = {"debug", "info", "warning", "error", "critical", "exception", "log"}
 # Functions whose text ends in the field of an event, and where in their arguments it stands.
-_INTO_EVENTS = {"_handed_on": 1, "_give_up": 0}
+_INTO_EVENTS = {"HandOn": 0, "_give_up": 0}
 
 
 class Message(NamedTuple):

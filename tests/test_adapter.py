@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -77,6 +78,35 @@ def test_a_revoked_token_is_renewed_and_the_request_replayed(adapter, session, s
     assert [past.status_code for past in answer.history] == [401]
     assert server.stats.renewals == 2
     assert adapter.keeper.stats["Replayed"] == 1
+
+
+def test_a_listener_can_time_renewals_and_replays(server, source):
+    events = []
+    with requests.Session() as session:
+        TokenAdapter(server.api_url, source, on_event=events.append).mount(session)
+        get(session, server)
+        server.expire_now()
+        get(session, server)
+    renewal = ["RenewalStarted", "Renewed", "Waited"]
+    told = [type(event).__name__ for event in events]
+    assert told == [*renewal, *renewal, "ReplayStarted", "Replayed"]
+    start, end = events[-2:]
+    assert (start.status, start.token) == (end.status, end.token) == (401, events[4].token)
+    assert end.answer == 200
+
+
+def test_a_source_runs_in_the_context_of_the_caller_that_needs_the_token():
+    request_id = ContextVar("request_id", default="none")
+    seen = []
+
+    def source(previous):
+        seen.append(request_id.get())
+        return {"access_token": "made-up", "expires_in": 60}
+
+    keeper = TokenKeeper(source)
+    request_id.set("request 7")
+    keeper.current()
+    assert seen == ["request 7"]
 
 
 def test_32_threads_with_an_expired_token_make_one_token_request(adapter, session, server):
@@ -640,7 +670,7 @@ def test_a_renewal_is_waited_for_no_longer_than_the_read_timeout(adapter, sessio
     with server.hold():
         with pytest.raises(LockTimeout):
             get(session, server, timeout=timeout)
-        run = adapter.keeper._errands.flight.under_way()
+        run = adapter.keeper._worker.flight.under_way()
     assert run.wait(10)
     assert get(session, server).ok
 

@@ -51,6 +51,19 @@ def test_what_it_teaches_passes(tree: Path, test: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_tests_that_the_table_of_rules_names_exist() -> None:
+    folders = (ROOT / "tests", PACKAGE / "testing" / "contract")
+    files = [path for each in folders for path in each.rglob("*.py")]
+    code = "".join(path.read_text("utf-8") for path in files)
+    known = {*(path.stem for path in files), *re.findall(r"def test_(\w+)\(", code)}
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = re.search(r"^\| rule \| test \|\n(.+?)\n\n", text, re.DOTALL | re.MULTILINE)
+    assert table is not None
+    named = {name for row in table[1].splitlines() for name in re.findall(r"`(\w+)`", row)}
+    assert named
+    assert named <= known
+
+
 def test_one_test_can_be_run_without_the_plugin_that_runs_many_at_once() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests/test_values.py"],

@@ -60,6 +60,51 @@ def test_importing_the_package_imports_only_what_imports_the_rest() -> None:
     assert loaded - {"__future__"} == {"tokenadapter", "tokenadapter.late_imports"}
 
 
+WITHOUT_EXTRAS = """
+import sys
+EXTRAS = "cryptography django keyring pymysql psycopg pytest redis sqlalchemy trustme valkey"
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in EXTRAS.split():
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+import inspect, pydoc
+from unittest.mock import create_autospec
+import tokenadapter, tokenadapter.testing
+"""
+
+
+@pytest.mark.parametrize("package", ["tokenadapter", "tokenadapter.testing"])
+def test_a_program_that_looks_at_the_public_names_needs_no_extra(package: str) -> None:
+    program = f"""{WITHOUT_EXTRAS}
+from {package} import *
+for one in [{package}, *(getattr({package}, name) for name in {package}.__all__)]:
+    create_autospec(one), inspect.getmembers(one), pydoc.render_doc(one)
+print(all(hasattr({package}, name) for name in {package}.__all__))
+"""
+    assert run(program) == "True"
+
+
+@pytest.mark.parametrize(
+    ("use", "extra"),
+    [
+        ("tokenadapter.SQLStore('sqlite://', 'slot')", "sql"),
+        ("class TestMine(tokenadapter.testing.StoreContract): pass", "testing"),
+    ],
+)
+def test_a_program_that_uses_a_class_is_told_its_extra(use: str, extra: str) -> None:
+    program = f"{WITHOUT_EXTRAS}\ntry:\n    {use}\nexcept ImportError as error: print(error)"
+    assert f"pip install 'tokenadapter[{extra}]'" in run(program)
+
+
+def test_an_error_of_the_package_itself_is_not_hidden() -> None:
+    program = "import sys, tokenadapter; sys.modules['tokenadapter.stores.file'] = None"
+    with pytest.raises(AssertionError, match=r"import of tokenadapter\.stores\.file halted"):
+        run(f"{program}; tokenadapter.FileStore")
+
+
 def test_star_import_gives_the_public_names() -> None:
     program = "from tokenadapter import *; print(*sorted(n for n in dir() if n[0] != '_'))"
     assert run(program).split() == tokenadapter.__all__

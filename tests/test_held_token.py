@@ -135,66 +135,29 @@ def test_a_forked_child_draws_anew_for_the_token_that_it_inherits() -> None:
     assert holder.fresh() is None
 
 
-@pytest.mark.parametrize(("dice", "part"), [(0.0, 3 / 4), (0.5, 5 / 8), (1.0, 1 / 2)])
-def test_notice_of_the_first_renewal_is_given_once_in_good_time(dice: float, part: float) -> None:
-    clock = Clockwork()
-    clock.dice = dice
-    holder = TokenHolder(clock, early=True, notice=True)
-    assert not holder.should_preload()
-    token = Token("abc", issued_at=clock.now, expires_at=clock.now + 3600)
-    holder.take(seen(clock, token))
-    fresh = 3600 - windows(3600, dice)[0]
-    clock.go_on(fresh * part - 1)
-    assert holder.fresh() is token
-    assert not holder.should_preload()
-    clock.go_on(2)
-    assert holder.fresh() is None
-    assert holder.should_preload()
-    assert not holder.should_preload()
-    # It is as fresh as it would be without.
-    clock.go_on(fresh * (1 - part) - 2)
-    assert holder.fresh() is token
-    clock.go_on(2)
-    assert holder.fresh() is None
-    assert not holder.should_preload()
-
-
 @pytest.mark.parametrize("has_another", [False, True])
-def test_notice_is_not_given_of_what_another_thread_drops_meanwhile(has_another: bool) -> None:
+def test_what_another_thread_drops_meanwhile_is_not_given_out(has_another: bool) -> None:
     clock = Clockwork()
-    holder = TokenHolder(clock, early=True, notice=True)
+    holder = TokenHolder(clock, early=True)
     old, new = (
         Token(name, issued_at=clock.now, expires_at=clock.now + 3600) for name in ("old", "new")
     )
-    holder.take(seen(clock, old))
-    clock.go_on(2400)
-    made = holder._ends
+    held = holder.weigh(seen(clock, old))
 
-    def drop(held: HeldToken) -> tuple[Token, float, float]:
-        ends = made(held)
-        holder._ends = made  # type: ignore[method-assign]
-        holder.drop()
-        if has_another:
-            holder.take(seen(clock, new))
-        return ends
+    class Interrupted:
+        """The held token, dropped by another thread while its ends are looked up."""
 
-    holder._ends = drop  # type: ignore[method-assign]
-    assert holder.should_preload()
+        token, soft, dies_wall = held.token, held.soft, held.dies_wall
+
+        @property
+        def dies_monotonic(self) -> float:
+            holder.drop()
+            if has_another:
+                holder.take(seen(clock, new))
+            return held.dies_monotonic
+
+    holder._hold(Interrupted())  # type: ignore[arg-type]
     assert holder.fresh() is (new if has_another else None)
-
-
-def test_a_token_that_lives_for_ever_or_is_stale_comes_without_notice() -> None:
-    clock = Clockwork()
-    holder = TokenHolder(clock, early=True, notice=True)
-    endless = Token("abc", issued_at=clock.now)
-    holder.take(seen(clock, endless))
-    clock.go_on(1e9)
-    assert holder.fresh() is endless
-    stale = Token("def", issued_at=clock.now - 3599, expires_at=clock.now + 1)
-    holder.take(seen(clock, stale))
-    assert holder.held is not None
-    assert holder.held.token is stale
-    assert holder.fresh() is None
 
 
 def test_a_short_life_is_measured_against_a_short_need() -> None:

@@ -23,10 +23,20 @@ MESSAGES: dict[str, tuple[dict[str, Any], int, str]] = {
     "Found": ({"token": "ba7816bf"}, logging.DEBUG, "found: token ba7816bf in the store"),
     "Adopted": ({"token": "ba7816bf"}, logging.INFO, "adopted: token ba7816bf"),
     "Waited": ({"seconds": 0.25}, logging.DEBUG, "waited 0.250 s for a renewal"),
-    "Replayed": (
+    "RenewalStarted": (
+        {"presented": "refresh_token"},
+        logging.DEBUG,
+        "renewal started: by refresh_token",
+    ),
+    "ReplayStarted": (
         {"method": "GET", "url": "https://a/b", "status": 401, "token": "ba7816bf"},
+        logging.DEBUG,
+        "replay started: GET https://a/b after 401, with token ba7816bf",
+    ),
+    "Replayed": (
+        {"method": "GET", "url": "https://a/b", "status": 401, "token": "ba7816bf", "answer": 200},
         logging.INFO,
-        "replayed: GET https://a/b after 401, with token ba7816bf",
+        "replayed: GET https://a/b after 401, with token ba7816bf: 200",
     ),
     "HandedOn": (
         {"method": "GET", "url": "https://a/b", "status": 401, "reason": "it is new"},

@@ -50,7 +50,7 @@ def test_a_class_in_place_of_a_source_is_named(kind: type) -> None:
 
 
 def test_a_class_in_place_of_an_inner_adapter_is_named() -> None:
-    with pytest.raises(TypeError, match=r"inner is an adapter, not the class HTTPAdapter: "):
+    with pytest.raises(TypeError, match=r"inner must be an adapter, not the class HTTPAdapter: "):
         TokenAdapter(API, source, inner=HTTPAdapter)  # type: ignore[arg-type]
 
 

@@ -12,12 +12,13 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
+import yaml
 
 import tokenadapter
 
 PACKAGE = Path(tokenadapter.__file__).parent
 ROOT = Path(__file__).parent.parent
-REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*(?:; extra == [\"'](?P<extra>\w+)[\"'])?")
+REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*(?:;.*\bextra == [\"'](?P<extra>\w+)[\"'])?")
 # Where each package may be imported that "import tokenadapter" and a stored token do without.
 ROOMS = {
     "cachetools": "stores/memory",
@@ -163,6 +164,8 @@ def test_without_extras_everything_but_their_stores_works(
 
 # --- what stands beside the package -----------------------------------------------------------
 
+FOR_THE_CODE_HOST = [*ROOT.glob(".pre-commit-config.yaml"), *ROOT.glob(".github/**/*.yml")]
+in_a_checkout = pytest.mark.skipif(not FOR_THE_CODE_HOST, reason="they are not in the sdist")
 LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#]+)(?:#[^)]*)?\)")
 
 
@@ -181,8 +184,30 @@ def test_the_links_of_a_text_lead_to_files(name: str) -> None:
 
 def test_the_readme_and_the_security_page_link_to_the_policy() -> None:
     assert "](SECURITY.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "{doc}`security-policy`" in (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    assert "](security-policy.md)" in (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     assert "include} ../SECURITY.md" in (ROOT / "docs" / "security-policy.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", FOR_THE_CODE_HOST, ids=lambda path: path.name)
+def test_a_file_for_the_code_host_is_yaml(path: Path) -> None:
+    assert isinstance(yaml.safe_load(path.read_text("utf-8")), dict)
+
+
+@in_a_checkout
+def test_each_supported_python_is_tested(ours: Distribution) -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text("utf-8"))
+    tested = workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]
+    classifiers = " ".join(ours.metadata.get_all("Classifier") or [])
+    assert {*re.findall(r"Python :: (3\.\d+)", classifiers)} <= {*tested}
+
+
+@in_a_checkout
+def test_pre_commit_has_the_ruff_of_the_linters(ours: Distribution) -> None:
+    configuration = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    hooks = configuration["repos"][0]["hooks"]
+    (ruff,) = {one for hook in hooks for one in hook["additional_dependencies"]}
+    requirements = [text.replace('"', "'") for text in ours.requires or []]
+    assert f"{ruff}; extra == 'lint'" in requirements
 
 
 def test_the_security_policy_invents_no_address_to_write_to() -> None:

@@ -16,7 +16,14 @@ from tokenadapter.core.journal import Journal
 from tokenadapter.core.presentation import Presenter
 from tokenadapter.core.record import Backoff, Record, Waiter, digest, spent_hash
 from tokenadapter.core.slot import Slot, View
-from tokenadapter.events import Event, ExtrasDropped, Renewed, SaveFailed, ScopeNarrowed
+from tokenadapter.events import (
+    Event,
+    ExtrasDropped,
+    RenewalStarted,
+    Renewed,
+    SaveFailed,
+    ScopeNarrowed,
+)
 from tokenadapter.protocols import Credential, Document
 from tokenadapter.token import Token
 
@@ -100,7 +107,9 @@ class Desk:
         return self.shelf.slot[0]
 
     def told(self) -> list[str]:
-        return [type(event).__name__ for event in self.events]
+        """What was emitted, beside the start of each presentation."""
+        names = [type(event).__name__ for event in self.events]
+        return [name for name in names if name != "RenewalStarted"]
 
 
 @pytest.fixture
@@ -203,7 +212,7 @@ def test_a_spent_token_that_cannot_be_remembered_is_reported_once_and_costs_noth
     assert token_of(desk.present()) == "access-1"
     assert token_of(desk.present()) == "access-2"
     assert desk.told() == ["StoreFailed", "Renewed", "Renewed"]
-    assert "remember_spent fails in this test" in str(desk.events[0])
+    assert any("remember_spent fails in this test" in str(event) for event in desk.events)
 
 
 @pytest.mark.parametrize("written", [True, False])
@@ -281,7 +290,7 @@ def test_a_token_that_spent_nothing_is_used_although_it_cannot_be_saved(plain: D
     plain.shelf.next = [False] * 2
     assert token_of(plain.present()) == "access-1"
     assert plain.told() == ["StoreFailed", "Renewed"]
-    assert "The answer got lost" in str(plain.events[0])
+    assert "The answer got lost" in str(plain.events[1])
 
 
 def test_a_renewal_is_told_with_what_was_presented_and_how_long_it_took(desk: Desk) -> None:
@@ -289,7 +298,8 @@ def test_a_renewal_is_told_with_what_was_presented_and_how_long_it_took(desk: De
     view = desk.present()
     assert view is not None
     assert view.record.token is not None
-    [event] = desk.events
+    started, event = desk.events
+    assert started == RenewalStarted("refresh_token")
     assert event == Renewed(view.record.token.fingerprint, "refresh_token", 2.5)
 
 

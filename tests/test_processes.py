@@ -56,7 +56,7 @@ def test_a_child_forked_in_mid_renewal_neither_hangs_nor_renews_twice(server, ta
         with server.hold(processed=True) as hold:
             keeper = adapter.keeper
             old = keeper.current()
-            run = keeper._errands.flight.join(
+            run = keeper._worker.flight.join(
                 lambda run: keeper._renewal.perform(_need(old), run.settle)
             )
             assert hold.arrived.wait(10)

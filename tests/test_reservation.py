@@ -492,7 +492,7 @@ def landed(keeper: TokenKeeper) -> None:
     for thread in threading.enumerate():
         if thread.name == "tokenadapter renewal":
             thread.join(60)
-    assert keeper._errands.flight.under_way() is None
+    assert keeper._worker.flight.under_way() is None
 
 
 def store_token(office: Office, name: str, age: float, left: float) -> None:
@@ -682,8 +682,8 @@ def test_a_renewal_of_its_own_process_is_joined(office: Office) -> None:
     """It has the lock, as another would: nobody waits for oneself."""
     keeper, goes_on = renewing(office)
     office.expire()
-    waits = keeper._errands.flight.under_way().wait  # type: ignore[union-attr]
-    keeper._errands.flight.under_way().wait = lambda timeout: (  # type: ignore[union-attr,method-assign]
+    waits = keeper._worker.flight.under_way().wait  # type: ignore[union-attr]
+    keeper._worker.flight.under_way().wait = lambda timeout: (  # type: ignore[union-attr,method-assign]
         goes_on.set(),
         waits(timeout),
     )[1]

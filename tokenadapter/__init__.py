@@ -125,8 +125,11 @@ else:
             home = _HOMES[name]
         except KeyError:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-        # Kept, so that the next use finds it without coming here.
-        value = globals()[name] = getattr(_imported(home), name)
+        try:
+            # Kept, so that the next use finds it without coming here.
+            value = globals()[name] = getattr(_imported(home), name)
+        except ImportError as error:
+            return _imported("tokenadapter.extras").stand_in(name, error)
         return value
 
     def __dir__() -> list[str]:

@@ -26,7 +26,9 @@ __all__ = [
     "ReauthNeeded",
     "RefreshCallbackFailed",
     "RenewalFailed",
+    "RenewalStarted",
     "Renewed",
+    "ReplayStarted",
     "Replayed",
     "SaveFailed",
     "ScopeNarrowed",
@@ -41,6 +43,21 @@ class Event:
     """The base of all events."""
 
     level: ClassVar[int] = logging.INFO
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalStarted(Event):
+    """This process is about to send a token request.
+
+    :class:`Renewed`, :class:`RenewalFailed` or :class:`ReauthNeeded` follows, if the process lives.
+    """
+
+    level: ClassVar[int] = logging.DEBUG
+    presented: str
+    """The kind of credential that is presented: ``refresh_token``, ``client``, ..."""
+
+    def __str__(self) -> str:
+        return f"renewal started: by {self.presented}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +110,30 @@ class Waited(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayStarted(Event):
+    """A request was refused for its token, and is sent again.
+
+    :class:`Replayed` follows, unless the request fails.
+    """
+
+    level: ClassVar[int] = logging.DEBUG
+    method: str
+    url: str
+    """Without its query."""
+    status: int
+    """The HTTP status of the refusal."""
+    token: str
+    """The fingerprint of the token that the request is sent with."""
+
+    def __str__(self) -> str:
+        return (
+            f"replay started: {self.method} {self.url} after {self.status}, with token {self.token}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Replayed(Event):
-    """A request was refused for its token and sent again with another."""
+    """A request was refused for its token, sent again, and answered."""
 
     method: str
     url: str
@@ -102,10 +141,15 @@ class Replayed(Event):
     status: int
     """The HTTP status of the refusal."""
     token: str
-    """The fingerprint of the token that it was sent again with."""
+    """The fingerprint of the token that the request was sent again with."""
+    answer: int
+    """The HTTP status of the answer to the replay."""
 
     def __str__(self) -> str:
-        return f"replayed: {self.method} {self.url} after {self.status}, with token {self.token}"
+        return (
+            f"replayed: {self.method} {self.url} after {self.status}, with token {self.token}: "
+            f"{self.answer}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,14 +84,14 @@ class BelievesNoIntent(Lease):
 
 
 class BelievesForEver(Lease):
-    """An intent is believed for ever, also that of a dead process"""
+    """An intent is believed for ever, even that of a dead process"""
 
     def awaited(self, s: State, p: Process) -> frozenset[str]:
         return s.record.intent - {p.name}
 
 
 class TrustsTheGraceForEver(LeaseWithGrace):
-    """A declared grace makes intents void, also when it is over"""
+    """A declared grace makes intents void, even when it is over"""
 
     def is_in_grace(self, s: State, r: Record) -> bool:
         return True
@@ -150,7 +150,7 @@ class WritesNoTombstone(KernelLock):
 
 
 class TakesSilenceForRefusal(KernelLock):
-    """An unknown outcome is taken for a refusal"""
+    """An unknown outcome is treated as a refusal"""
 
     def outcome(self, p: Process) -> str:
         return "refused" if p.answer == "unknown" else p.answer
@@ -170,8 +170,8 @@ class SavesLateAnswers(Lease):
         return True
 
 
-class NotesNothing(KernelLock):
-    """No note is kept of spent refresh tokens"""
+class RemembersNoSpentTokens(KernelLock):
+    """Spent refresh tokens are not remembered"""
 
     def is_spent(self, s: State, r: Record) -> bool:
         return False
@@ -211,23 +211,23 @@ class StoreForgetsIntents(Lease):
         return True
 
 
-class StoreForgetsNotes(KernelLock):
-    """The store reverts, and so do the notes of spent refresh tokens"""
+class StoreForgetsSpentTokens(KernelLock):
+    """The store reverts, and so does its list of spent refresh tokens"""
 
     def gone_back(self, s: State, record: Record) -> State:
         return super().gone_back(s, record)._replace(spent=frozenset())
 
 
-class KilledBeforeTheNote(KernelLock):
-    """A process is killed between the save and the note, and then the store reverts"""
+class KilledBeforeRemembering(KernelLock):
+    """A process is killed before it remembers the spent token, and then the store reverts"""
 
     def sent(self, s: State, p: Process) -> Steps:
         for what, after in super().sent(s, p):
             yield what, after
             if s.faults and after.spent != s.spent:
-                unnoted = after._replace(spent=s.spent, faults=s.faults - 1)
+                forgotten = after._replace(spent=s.spent, faults=s.faults - 1)
                 saved = next(q for q in after.processes if q.name == p.name)
-                yield f"{p.name} saves {after.record}, and is killed", self.killed(unnoted, saved)
+                yield f"{p.name} saves {after.record}, and is killed", self.killed(forgotten, saved)
 
 
 class StandsStillBeforeTheFirstByte(LooksAtNoClock):
@@ -298,14 +298,14 @@ BROKEN = (
     Case(TakesSilenceForRefusal, 1),
     Case(DropsLateAnswers, 1),
     Case(SavesLateAnswers, 1),
-    Case(NotesNothing, 1),
+    Case(RemembersNoSpentTokens, 1),
     Case(WritesNothingBack, 1),
     Case(ComparesGenerations, 2),
     Case(ForgetsLogouts, 2),
 )
 LIMITS = (
     Case(StoreForgetsIntents, 1),
-    Case(StoreForgetsNotes, 1),
-    Case(KilledBeforeTheNote, 2),
+    Case(StoreForgetsSpentTokens, 1),
+    Case(KilledBeforeRemembering, 2),
     Case(StandsStillBeforeTheFirstByte, 1),
 )

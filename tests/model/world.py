@@ -10,7 +10,7 @@ NOT_TWICE = "No refresh token is presented twice, unless the first answer was lo
 ONE_AT_A_TIME = "No process begins a presentation while the holder of the lock presents."
 SAVED_FIRST = "No process uses a token that is not saved."
 NOT_UNDONE = "No process undoes a renewal, a login or a logout that was saved."
-TRUTHFUL = "No tombstone marks a refresh token that is good."
+TRUTHFUL = "No tombstone names a refresh token that is valid."
 LIVELY = "When nothing more goes wrong, everyone can get a good token or a truthful refusal."
 # [end]
 
@@ -74,7 +74,7 @@ class State(NamedTuple):
     previous: Record = FIRST
     """The record before the last write, which the store may lose."""
     spent: frozenset[tuple[int, int]] = frozenset()
-    """The refresh tokens that a rotation has used up, noted beside the record."""
+    """The refresh tokens that a rotation has used up, remembered beside the record."""
     lock: str | None = None
     grants: tuple[Grant, ...] = (Grant(0),)
     given_up: frozenset[str] = frozenset()

@@ -169,8 +169,8 @@ def check_intent(witness: Witness, lock: SimulatedLock | None = None) -> None:
     ):
         return  # one that has lost the lock may be about to present it, or to hear of it
     presentations = witness.presented.get(secret)
-    if presentations is None and secret in witness.put_aside:
-        return  # it was put back, and could not be taken back by who had announced it
+    if intent == witness.put_aside.get(secret, (None,))[0]:
+        return  # it was put back when its writer could not withdraw it any more
     if presentations is None:
         witness.world.fail(f"an intent on {secret} is left, which was never presented")
     if not any(item.outcome == "unknown" or item.excused for item in presentations):
@@ -182,8 +182,11 @@ def records(document: Document, presentation: Presentation) -> bool:
     match presentation.outcome:
         case "minted":
             return bool(document.get("token", {}).get("access_token") == presentation.access)
+        case "refused" if presentation.credential.refusal_is_final:
+            secret, stones = presentation.credential.secret, document.get("tombstones", ())
+            return any(named(stone) == secret for stone in stones)
         case "refused":
-            return "tombstones" in document or "backoff" in document
+            return "backoff" in document
         case "unprocessed" | "unknown":
             return "backoff" in document
     return False

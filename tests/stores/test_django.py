@@ -170,7 +170,7 @@ def test_machines_whose_clocks_are_five_minutes_apart_renew_once_for_both(key: s
     for _ in range(hours * 60):
         for keeper in keepers:
             keeper.current()
-            run = keeper._errands.flight.under_way()
+            run = keeper._worker.flight.under_way()
             assert run is None or run.wait(10)
         for clock in clocks:
             clock.go_on(60)

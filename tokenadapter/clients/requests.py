@@ -1,7 +1,11 @@
-"""The face for requests: an ``HTTPAdapter`` under which tokens work.
+"""The client for requests: an ``HTTPAdapter`` that signs, renews and replays.
 
-The way of a request: guard the prefix, take the current token, attach it to a copy, send, judge
-the answer; if it says that the token is dead: get another, rewind the body, send again.
+The way of a request: guard the prefix, take the current token, attach it to a copy, send, judge the
+answer.  After a refusal, :mod:`tokenadapter.http.exchange` decides what follows: obtain another
+token, rewind the body, send again.
+
+The caller's own request is never touched: it turns up in ``response.request``, in redirects, in
+exceptions and in logs, and none of them may show the token.
 """
 
 from __future__ import annotations
@@ -41,27 +45,37 @@ if TYPE_CHECKING:
     from tokenadapter import spelling
     from tokenadapter.core import messages
     from tokenadapter.events import Event
-    from tokenadapter.http import bodies, masking, responses, verdicts
+    from tokenadapter.http import bodies, exchange, masking, responses, verdicts
     from tokenadapter.http.bodies import Body
+    from tokenadapter.http.exchange import Verdict
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
 else:
     messages = late("tokenadapter.core.messages")
     responses = late("tokenadapter.http.responses")
     bodies = late("tokenadapter.http.bodies")
+    exchange = late("tokenadapter.http.exchange")
     spelling = late("tokenadapter.spelling")
     verdicts = late("tokenadapter.http.verdicts")
     masking = late("tokenadapter.http.masking")
 
 __all__ = ["TokenAdapter", "signed", "twin", "without_401"]
 
-# How often a request may be sent again with tokens that others renewed meanwhile, before it has
-# one renewed itself.
-_MOST_ADOPTIONS = 2
-# What to look at where a token is refused although nothing can have ended it yet.
-_IF_NEW = (
-    "see that it is one for this API (scope, resource, audience), and sent as the API wants it "
-    "(header, scheme)"
-)
+T = TypeVar("T")
+
+# What else than letters and digits stands in the name of a header (RFC 9110 section 5.6.2).
+_IN_NAMES = str.maketrans("", "", "!#$%&'*+-.^_`|~")
+# The one place that depends on internals of requests: what a request consists of, and where its
+# headers keep their items.  This detects a release of requests that changes either.
+_AS_KNOWN = vars(CaseInsensitiveDict()) == {"_store": {}} and vars(PreparedRequest()).keys() == {
+    "method",
+    "url",
+    "headers",
+    "_cookies",
+    "body",
+    "hooks",
+    "_body_position",
+}
+_new = object.__new__
 
 
 class TokenAdapter(HTTPAdapter):
@@ -75,28 +89,29 @@ class TokenAdapter(HTTPAdapter):
     :param store: where the token lives, such as a :class:`~tokenadapter.FileStore`, the path of
         a file, or a URL such as ``redis://host/0#billing``; without one, in the memory of this
         adapter.
-    :param verdict: tells of a response whether the token that was sent with it is dead, in place
-        of :func:`~tokenadapter.default_verdict`; see :func:`~tokenadapter.expired_on`.
+    :param verdict: a function of a response that says whether the token that was sent with it is
+        dead, in place of :func:`~tokenadapter.default_verdict`; see
+        :func:`~tokenadapter.expired_on`.
     :param max_replays: how often a request is sent again after a renewal.  0: renew, but hand the
-        refusal on.  Above 1 it is sent again while a verdict of your own still calls the token
-        dead; but never renewed for twice.
+        refusal to the caller.  Above 1, the request is sent again while a verdict of your own still
+        calls the token dead; it never causes a second renewal.
     :param replay_limit: how many bytes of a body that cannot be rewound are recorded for a replay.
-        0: none; then a refusal of such a request is handed on.
-    :param attach: puts the token on the copy of the request that is sent, in place of *header* and
-        *scheme*: called with the copy and the token.
+        0: none; the caller then gets the refusal of such a request.
+    :param attach: a function that puts the token on the copy of the request that is sent, in place
+        of *header* and *scheme*.  It is called with the copy and the token.
     :param header: the header that carries the token.
-    :param scheme: what stands before the token in it; ``""``: nothing.
-    :param override_auth: whether the token takes the place of an ``Authorization`` that the
-        request has already.  ``False``: such a request is sent as it is.
+    :param scheme: the word before the token in that header; ``""``: none.
+    :param override_auth: whether the token replaces an ``Authorization`` that the request already
+        has.  ``False``: such a request is sent as it is.
     :param on_refresh: as for :class:`~tokenadapter.TokenKeeper`, and so are *on_event*,
         *renew_early*, *lock_timeout* and *inline*.
     :param allow_http: accept a prefix of plain ``http``, although everyone on the way can then
         read the token.
-    :param inner: an adapter that does the sending, in place of this one's own.
+    :param inner: an adapter that sends the requests, in place of this one.
     :param http_adapter_kwargs: those of :class:`requests.adapters.HTTPAdapter`.
     :raises UnsafeTarget: if a token must not go to *prefix*.
-    :raises TypeError: if settings contradict each other, or are not what they should be.
-    :raises ValueError: if *header* or *scheme* cannot stand in a request.
+    :raises TypeError: if settings contradict each other or have the wrong type.
+    :raises ValueError: if *header* or *scheme* cannot be part of a request.
     :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
     """
 
@@ -145,19 +160,19 @@ class TokenAdapter(HTTPAdapter):
             spelling.check_names(type(self).__name__, http_adapter_kwargs, known)
         if inner is not None and http_adapter_kwargs:
             raise TypeError(
-                f"{', '.join(http_adapter_kwargs)}: the inner adapter does the sending, give it "
-                "these settings"
+                f"{', '.join(http_adapter_kwargs)}: the inner adapter sends the requests; pass "
+                "these settings to it"
             )
         if attach is not None and (header != "Authorization" or scheme != "Bearer"):
-            raise TypeError("header and scheme are without use beside attach: leave them out")
-        check(verdict, attach, inner, header, scheme, max_replays, replay_limit)
+            raise TypeError("header and scheme have no effect with attach: leave them out")
+        _check(verdict, attach, inner, header, scheme, max_replays, replay_limit)
         self._guard = Prefix(prefix, allow_http=allow_http)
         if isinstance(source, TokenKeeper):
             its_own = (store, on_refresh, on_event, renew_early, lock_timeout, inline)
             if its_own != (None, None, None, True, 30.0, False):
                 raise TypeError(
                     "store, on_refresh, on_event, renew_early, lock_timeout and inline belong to "
-                    "the TokenKeeper that was given as the source: give them to it"
+                    "the TokenKeeper that is the source: pass them to it"
                 )
             self.keeper: TokenKeeper = source
         else:
@@ -218,10 +233,9 @@ class TokenAdapter(HTTPAdapter):
         return self
 
     def around(self, inner: BaseAdapter) -> Self:
-        """This adapter with another one that does the sending: all else is shared with it.
+        """This adapter with *inner* to send its requests; all else is shared.
 
-        *inner* is left as it is for whoever else uses it: a 401 that its retries would repeat is
-        taken out for the requests that come from here only.
+        *inner* itself stays as it is: only for requests from here, its retries do not repeat a 401.
         """
         retries = getattr(inner, "max_retries", None)
         if isinstance(retries, Retry) and without_401(retries) is not retries:
@@ -283,9 +297,9 @@ class TokenAdapter(HTTPAdapter):
     ) -> Response:
         """Send *request*, signed if its URL is under the prefix.
 
-        The parameters are those of :meth:`requests.adapters.HTTPAdapter.send`.  A renewal that the
-        request has to wait for takes no longer than its read time-out; the request and its replay
-        each have their full time-outs.
+        The parameters are those of :meth:`requests.adapters.HTTPAdapter.send`.  The request waits
+        for a renewal no longer than its read time-out; the request and its replay each have their
+        full time-outs.
 
         :raises TokenError: if there is no usable token and none can be obtained.
         :raises RequestException: as plain requests does.
@@ -301,10 +315,12 @@ class TokenAdapter(HTTPAdapter):
                 token, is_new = self._obtain(request, timeout, patient=one_shot)
             response = self._carry(request, request, token, body, how)
             if response.status_code < 400 and self._verdict is None:
-                return response  # as most do
+                return response
             sent = [token]
-            if self._refuses(response):
-                response = self._replay(request, response, sent, is_new, body, how)
+            if self._verdict is not None or response.status_code == 401:
+                verdict = self._judge(response)
+                if verdict:
+                    response = self._replay(request, response, verdict, sent, is_new, body, how)
             if response.status_code in (401, 403):
                 self._tell_step_up(response, sent)
             return response
@@ -326,7 +342,7 @@ class TokenAdapter(HTTPAdapter):
         if self._guard.matches(url) is None and not self._guard.covers_when_parsed(url):
             self.tell_outside(url)
             return False
-        named = named_host(request)
+        named = _named_host(request)
         if named is not None and not names_its_host(url, named):
             self.tell_outside(url, named)
             return False
@@ -350,7 +366,7 @@ class TokenAdapter(HTTPAdapter):
     ) -> tuple[Token, bool]:
         """A token from the keeper, and whether it was minted since it was asked."""
         try:
-            outcome = self.keeper.obtain(rejected, timeout=read_timeout(timeout), patient=patient)
+            outcome = self.keeper.obtain(rejected, timeout=_read_timeout(timeout), patient=patient)
         except RequestException as error:
             error.request = request
             raise
@@ -364,11 +380,11 @@ class TokenAdapter(HTTPAdapter):
         body: Body | None,
         how: tuple[Any, ...],
     ) -> Response:
-        """Send a signed copy of *outgoing*; all that comes back speaks of *request*."""
+        """Send a signed copy of *outgoing*; the response and any error refer to *request*."""
         if self._attach is None:
             copy = signed(outgoing, self._header, self._value(request, token))
         else:
-            copy = whole_copy(outgoing)
+            copy = _whole_copy(outgoing)
             self._attach(copy, token)
         if body is not None:
             copy.body = body.payload
@@ -401,89 +417,92 @@ class TokenAdapter(HTTPAdapter):
     def _transmit(self, request: PreparedRequest, how: tuple[Any, ...]) -> Response:
         stream, timeout, verify, cert, proxies = how
         send = super().send if self.inner is None else self.inner.send
-        # As a session passes them: there are adapters that take them by name only.
+        # By name, as a session passes them: some adapters take them in no other way.
         return send(
             request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
         )
 
-    def _refuses(self, response: Response) -> bool:
-        """Whether *response* says that the token it was asked with is dead."""
+    def _judge(self, response: Response) -> Verdict:
+        """What *response* means for the token that its request was sent with."""
         if self._verdict is not None:
-            return bool(self._verdict(response))
-        if response.status_code != 401:
-            return False
-        # Most programs never meet a refusal: they do not pay for the import.
-        return verdicts.default_verdict(response, scheme=self._scheme)
+            return exchange.Verdict.of(self._verdict(response))
+        return exchange.Verdict.of(verdicts.default_verdict(response, scheme=self._scheme))
 
     def _replay(
         self,
         request: PreparedRequest,
         response: Response,
+        verdict: Verdict,
         sent: list[Token],
         is_new: bool,
         body: Body | None,
         how: tuple[Any, ...],
     ) -> Response:
-        """The answer to *request* after *response* refused the last token of *sent*.
+        """The answer to *request* after *verdict* on *response*, to the last token of *sent*.
 
-        To these it adds each token that the request is sent with.  One that others obtained
-        meanwhile costs no renewal, and if it is refused too, there is still one renewal.  What
-        refuses a token that was minted for this very request would refuse the next one too: that
-        refusal is handed on.
+        Each token that the request is sent with is added to *sent*.
         """
-        most = self.max_replays if self._verdict else min(self.max_replays, 1)
-        replays = most if is_new and not self._verdict else 0
-        adoptions, outgoing, token = 0, request, sent[-1]
+        flow = exchange.after_refusal(
+            sent[-1],
+            verdict,
+            is_new=is_new,
+            max_replays=self.max_replays,
+            is_own=self._verdict is not None,
+        )
+        outgoing = request
+        step = next(flow)
         while True:
-            if is_new:
-                if replays >= most:
-                    newer = self.keeper.distrust(token)
-                    adoptions += 1
-                    if newer is None or most <= 0 or adoptions > _MOST_ADOPTIONS:
-                        return self._handed_on(
-                            response, f"the token was refused although it is new: {_IF_NEW}"
-                        )
-                    token = newer
-            else:
-                refused = token
-                if getattr(self.inner or self, "_pool_block", False):
-                    # The renewal may need the connection: on_refresh can use this very session.
-                    responses.set_aside(response)
-                try:
-                    token, is_new = self._obtain(request, how[1], rejected=refused)
-                except RequestException as error:
+            match step:
+                case exchange.Obtain(rejected):
+                    step = flow.send(self._renewed(request, response, rejected, how[1]))
+                case exchange.Distrust(token):
+                    step = flow.send(self.keeper.distrust(token))
+                case exchange.Rewind():
+                    step = flow.send(_rewound(body))
+                case exchange.Send(token):
+                    sent.append(token)
                     responses.drain(response)
-                    error.response = response
-                    raise
-                if token.is_same(refused):
-                    return self._handed_on(
-                        response, f"the token was refused when it was new: {_IF_NEW}"
-                    )
-                if most <= 0:
-                    return self._handed_on(response, "max_replays is 0")
-                adoptions += not is_new
-                if adoptions > _MOST_ADOPTIONS:
-                    return self._handed_on(response, "every token of others was refused too")
-            replays += is_new
-            try:
-                if body is not None:
-                    body.rewind()
-            except bodies.NotReplayable as error:
-                return self._handed_on(response, f"the request cannot be sent again: {error}")
-            responses.drain(response)
-            outgoing = add_cookies(outgoing, response)
-            self.keeper.journal.count(
-                "Replayed",
-                method=request.method,
-                url=without_query(request),
-                status=response.status_code,
-                token=token.fingerprint,
-            )
-            sent.append(token)
-            refusal, response = response, self._carry(request, outgoing, token, body, how)
-            response.history = [*refusal.history, refusal, *response.history]
-            if not self._refuses(response):
-                return response
+                    outgoing = _add_cookies(outgoing, response)
+                    response = self._repeat(request, outgoing, response, token, body, how)
+                    step = flow.send(self._judge(response))
+                case exchange.HandOn(reason):
+                    return response if reason is None else self._handed_on(response, reason)
+
+    def _renewed(
+        self, request: PreparedRequest, refusal: Response, rejected: Token, timeout: Any
+    ) -> tuple[Token, bool]:
+        """Another token than *rejected*, and whether it was minted since the keeper was asked."""
+        if getattr(self.inner or self, "_pool_block", False):
+            # The renewal may need the connection: on_refresh can use this very session.
+            responses.set_aside(refusal)
+        try:
+            return self._obtain(request, timeout, rejected=rejected)
+        except RequestException as error:
+            responses.drain(refusal)
+            error.response = refusal
+            raise
+
+    def _repeat(
+        self,
+        request: PreparedRequest,
+        outgoing: PreparedRequest,
+        refusal: Response,
+        token: Token,
+        body: Body | None,
+        how: tuple[Any, ...],
+    ) -> Response:
+        """The answer to *outgoing*, sent after *refusal*, which is part of its history."""
+        replay = {
+            "method": request.method,
+            "url": without_query(request),
+            "status": refusal.status_code,
+            "token": token.fingerprint,
+        }
+        self.keeper.journal.count("ReplayStarted", **replay)
+        response = self._carry(request, outgoing, token, body, how)
+        response.history = [*refusal.history, refusal, *response.history]
+        self.keeper.journal.count("Replayed", **replay, answer=response.status_code)
+        return response
 
     def _tell_step_up(self, response: Response, sent: list[Token]) -> None:
         wanted = verdicts.step_up(response)
@@ -519,13 +538,17 @@ class TokenAdapter(HTTPAdapter):
         return response
 
 
-T = TypeVar("T")
+def _rewound(body: Body | None) -> str | None:
+    """Make *body* ready to be sent again; returns why that is impossible, if it is."""
+    try:
+        if body is not None:
+            body.rewind()
+    except bodies.NotReplayable as error:
+        return f"{error}"
+    return None
 
-# What else than letters and digits stands in the name of a header (RFC 9110 section 5.6.2).
-_IN_NAMES = str.maketrans("", "", "!#$%&'*+-.^_`|~")
 
-
-def check(
+def _check(
     verdict: object,
     attach: object,
     inner: object,
@@ -534,27 +557,27 @@ def check(
     max_replays: int,
     replay_limit: int,
 ) -> None:
-    """Say at once what would fail only when a token ends."""
+    """Check settings that would otherwise fail only when a token ends."""
     for name, value in (("verdict", verdict), ("attach", attach)):
         if value is not None and not callable(value):
-            raise TypeError(f"{name} is a function, not {value!r}")
+            raise TypeError(f"{name} must be a function, not {value!r}")
     if inner is not None and (isinstance(inner, type) or not callable(getattr(inner, "send", 0))):
-        raise TypeError(f"inner is an adapter, not {spelling.kind_of(inner)}")
+        raise TypeError(f"inner must be an adapter, not {spelling.kind_of(inner)}")
     for name, text in (("header", header), ("scheme", scheme)):
         if not isinstance(text, str):
-            raise TypeError(f"{name} is a text, not {text!r}")
+            raise TypeError(f"{name} must be a str, not {text!r}")
     if not header or not (header.isascii() and (header.translate(_IN_NAMES) or "x").isalnum()):
-        raise ValueError(f"header cannot stand in a request: {header!r}")
+        raise ValueError(f"header is not a valid header name: {header!r}")
     if not (scheme.isascii() and scheme.isprintable() and scheme == scheme.strip()):
-        raise ValueError(f"scheme cannot stand in a request: {scheme!r}")
+        raise ValueError(f"scheme is not a valid authentication scheme: {scheme!r}")
     for name, number in (("max_replays", max_replays), ("replay_limit", replay_limit)):
         if isinstance(number, bool) or not isinstance(number, int):
-            raise TypeError(f"{name} is a whole number, not {number!r}")
+            raise TypeError(f"{name} must be an int, not {number!r}")
         if number < 0:
-            raise ValueError(f"{name} cannot be less than 0, but is {number}")
+            raise ValueError(f"{name} must be 0 or more, not {number}")
 
 
-def read_timeout(timeout: Any) -> float | None:
+def _read_timeout(timeout: Any) -> float | None:
     """The read time-out, in seconds, of what requests takes for a time-out."""
     if isinstance(timeout, tuple):
         timeout = timeout[-1]
@@ -564,7 +587,7 @@ def read_timeout(timeout: Any) -> float | None:
 
 
 def without_401(retry: Retry) -> Retry:
-    """A 401 is not for urllib3 to repeat: it would send the same dead token."""
+    """*retry* without 401: urllib3 would send the same dead token again."""
     statuses = retry.status_forcelist
     if not statuses or 401 not in statuses:
         return retry
@@ -579,20 +602,6 @@ def twin(adapter: T, **changes: Any) -> T:
     other = object.__new__(type(adapter))
     vars(other).update(vars(adapter), **changes)
     return other
-
-
-# The one place that leans on privates of requests: what a request consists of, and where its
-# headers keep their items.  A release of requests that changes either is known by this.
-_AS_KNOWN = vars(CaseInsensitiveDict()) == {"_store": {}} and vars(PreparedRequest()).keys() == {
-    "method",
-    "url",
-    "headers",
-    "_cookies",
-    "body",
-    "hooks",
-    "_body_position",
-}
-_new = object.__new__
 
 
 class _Headers(CaseInsensitiveDict[str | bytes]):
@@ -612,7 +621,7 @@ class _Headers(CaseInsensitiveDict[str | bytes]):
         return self._store.values()
 
 
-def named_host(request: PreparedRequest) -> object:
+def _named_host(request: PreparedRequest) -> object:
     """What the ``Host`` header of *request* says; ``None`` if there is none, as is usual."""
     headers = request.headers
     if type(headers) is not CaseInsensitiveDict or not _AS_KNOWN:
@@ -649,14 +658,14 @@ def signed(request: PreparedRequest, header: str, value: str) -> PreparedRequest
     return copy
 
 
-def whole_copy(request: PreparedRequest) -> PreparedRequest:
+def _whole_copy(request: PreparedRequest) -> PreparedRequest:
     """A copy with which anything may be done: only the body is shared."""
     copy = request.copy()
     copy.hooks = {event: list(hooks) for event, hooks in request.hooks.items()}
     return copy
 
 
-def add_cookies(request: PreparedRequest, refusal: Response) -> PreparedRequest:
+def _add_cookies(request: PreparedRequest, refusal: Response) -> PreparedRequest:
     """*request* with the cookies that *refusal* set, for the replay.
 
     A ``Cookie`` header that the caller wrote by hand is left as it is.

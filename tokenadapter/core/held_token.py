@@ -1,4 +1,4 @@
-"""The token in the hand of this process, and until when it is fresh, usable and alive here.
+"""The token that this process holds, and until when it is fresh, usable and alive here.
 
 The store tells what its clock said when the token was read; from then on, age is counted here, by
 the wall clock and the monotonic clock, and the larger age counts: the one stands still while a
@@ -21,7 +21,7 @@ __all__ = ["HeldToken", "Outcome", "RenewalRequest", "TokenHolder"]
 
 
 class HeldToken(Value):
-    """A token and its three ends, each as seconds of remaining life at which it comes."""
+    """A token and its three ends, each given as the seconds of life that are left then."""
 
     token: Token
     u: float
@@ -37,7 +37,7 @@ class HeldToken(Value):
     ) -> Self:
         """Take *token* when the store's clock says *now* and ours say *monotonic* and *wall*.
 
-        :param early: whether it may be renewed before anyone has to wait.
+        :param early: whether it may be renewed before any caller has to wait.
         """
         if token.expires_at is None:
             return cls(token, u, 0.0, 0.0, inf, inf)
@@ -54,11 +54,11 @@ class HeldToken(Value):
         return self._replace(u=u, soft=soft)
 
     def least(self, *, fresh: bool, min_validity: float) -> float:
-        """For how many more seconds it must live to do.
+        """How many more seconds the token must live to be good enough.
 
-        :param fresh: whether a stale one does not.
-        :param min_validity: for how long somebody needs it.  If no token of its lifetime could do,
-            they get one that is not stale: they would renew each time that they come.
+        :param fresh: whether a stale token is not good enough.
+        :param min_validity: how many seconds the caller needs.  If no token of this lifetime lives
+            that long, the caller gets one that is not stale: else each call would renew.
         """
         if min_validity > 0 and self.token.expires_at is not None:
             if min_validity < self.token.expires_at - self.token.issued_at:
@@ -67,77 +67,80 @@ class HeldToken(Value):
         return self.soft if fresh else self.hard
 
     def left(self, monotonic: float, wall: float) -> float:
-        """For how many more seconds it lives."""
+        """How many more seconds the token lives."""
         return min(self.dies_monotonic - monotonic, self.dies_wall - wall)
 
 
+class RenewalRequest(Value):
+    """What a caller needs a renewal for."""
+
+    rejected: Token | None = None
+    """A token that the API refused; ``None`` if the held token is only old."""
+    fresh: bool = False
+    """Whether a stale token is not good enough."""
+    min_validity: float = 0.0
+    """How many more seconds the token must live (see :meth:`HeldToken.least`)."""
+    waits: bool = True
+    """Whether a caller waits for it.  If none does, renewals of other processes are left to
+    them."""
+    since: float | None = None
+    """Since when the caller waits, by the monotonic clock, if that was before the renewal."""
+
+
 class Outcome(Value):
-    """A token that somebody gets, and how it came to them."""
+    """A token that a caller gets, and how it was obtained."""
 
     token: Token
     is_new: bool
-    """Whether it was minted since the renewal was begun, by this process or another: if it is
-    refused, the next one would be refused too."""
+    """Whether this process or another minted it after the renewal began: if it is refused, the next
+    one would be refused too."""
     minted: bool = False
     """Whether this very process minted it."""
     distrusted: bool = False
-    """Whether it was refused when it was new: for a while, nobody renews it for a refusal."""
+    """Whether it was refused when it was new: for a while, no refusal makes anyone renew it."""
 
 
 class TokenHolder:
     """Holds the newest token that this process knows.
 
-    :param early: whether a token may be renewed before anyone has to wait for it.
-    :param notice: whether :meth:`fresh` gives notice of the first renewal, see :meth:`heed`.
+    :param early: whether a token may be renewed before any caller has to wait for it.
     """
 
-    def __init__(self, runtime: Runtime, *, early: bool, notice: bool = False) -> None:
+    def __init__(self, runtime: Runtime, *, early: bool) -> None:
         self._runtime = runtime
         self._monotonic, self._wall = runtime.monotonic, runtime.wall
         self._early = early
-        self._gives_notice = notice
-        self._hand: HeldToken | None = None
-        # Of the hand, what every request asks for.
+        self._held: HeldToken | None = None
+        # Of the held token, what every request asks for.
         self._ready: tuple[Token | None, float, float] = (None, 0.0, 0.0)
-        # When what is in hand was read or written, by our monotonic clock, and of which record.
+        # When the held token was read or written, by our monotonic clock, and of which record.
         self._taken_at = -inf
         self._taken_of: Record | None = None
 
     @property
     def held(self) -> HeldToken | None:
-        """What is in hand, in whatever state."""
-        return self._hand
+        """The held token, in whatever state."""
+        return self._held
 
     def fresh(self) -> Token | None:
-        """The token in hand if it is fresh: no lock, no I/O, two looks at the clock."""
+        """The held token if it is fresh: no lock, no I/O, two looks at the clock."""
         token, monotonic, wall = self._ready
         if self._monotonic() < monotonic and self._wall() < wall:
             return token
         return None
 
-    def should_preload(self) -> bool:
-        """Whether a token that is fresh was not given out, once, as notice of the first renewal.
-
-        That is in the third quarter of its fresh time; those who share it draw when.
-        """
-        if not self._gives_notice or self._hand is None or self.fresh() is not None:
-            return False
-        self._gives_notice = False
-        self._prime()
-        return True
-
     def left(self) -> float:
-        """For how many more seconds the token in hand lives; 0 if there is none."""
-        held = self._hand
+        """How many more seconds the held token lives; 0 if there is none."""
+        held = self._held
         return 0.0 if held is None else self.left_of(held)
 
     def left_of(self, held: HeldToken) -> float:
-        """For how many more seconds the token of *hand* lives."""
+        """How many more seconds the token of *held* lives."""
         return held.left(self._monotonic(), self._wall())
 
     def weigh(self, view: View) -> HeldToken:
-        """What the token of a view would be in hand."""
-        token, mine = view.record.token, self._hand
+        """The token of a view as a held token."""
+        token, mine = view.record.token, self._held
         assert token is not None
         known = mine if mine is not None and mine.token.is_same(token) else None
         held = HeldToken.take(
@@ -154,72 +157,50 @@ class TokenHolder:
         return held._replace(dies_monotonic=min(held.dies_monotonic, known.dies_monotonic))
 
     def take(self, view: View) -> Token | None:
-        """Take the token of a view, unless what is in hand is newer, or alone alive.
+        """Hold the token of a view, unless the held token is newer, or is the only one alive.
 
-        :returns: what was in hand before, if that was another token and is now replaced.
+        :returns: the token that was held before, if it was another one and is replaced.
         """
         if view.monotonic < self._taken_at and not self._is_later(view.record):
-            return None  # it was read before what is in hand was written
-        held, mine = self.weigh(view), self._hand
+            return None  # it was read before the held token was written
+        held, mine = self.weigh(view), self._held
         replaced = None
         if mine is not None and not mine.token.is_same(held.token):
             if held.left(self._monotonic(), self._wall()) <= 0 < self.left():
                 return None
             replaced = mine.token
         self._taken_at, self._taken_of = max(view.monotonic, self._taken_at), view.record
-        self._backoff(held)
+        self._hold(held)
         return replaced
 
     def _is_later(self, record: Record) -> bool:
-        """Whether *record* came after what is in hand for certain, whichever look began first."""
+        """Whether *record* certainly came after the held token, whichever look began first."""
         last = self._taken_of
         return last is not None and last.precedes(record)
 
     def is_ahead_of(self, record: Record) -> bool:
-        """Whether what is in hand lives, and came after *record*: it cannot be saved yet."""
+        """Whether the held token lives, and came after *record*: it cannot be saved yet."""
         last = self._taken_of
         return last is not None and record.precedes(last) and self.left() > 0
 
     def drop(self) -> None:
-        """Have nothing in hand: the token was given up."""
-        self._hand = None
-        self._prime()
+        """Hold no token: it was given up."""
+        self._hold(None)
 
     def redraw(self) -> None:
-        """Draw anew where the soft window lies: this process was forked from another."""
-        if self._hand is not None:
-            self._backoff(self._hand.redrawn(self._runtime.random()))
+        """Draw again where the soft window lies: this process was forked from another."""
+        if self._held is not None:
+            self._hold(self._held.redrawn(self._runtime.random()))
 
-    def _backoff(self, held: HeldToken) -> None:
-        self._hand = held
-        self._prime()
-
-    def _prime(self) -> None:
-        """Have :meth:`fresh` ready for what is in hand, also if another thread changes that."""
+    def _hold(self, held: HeldToken | None) -> None:
+        """Hold a token, and have :meth:`fresh` ready for it, also if another thread changes it."""
+        self._held = held
         while True:
-            held = self._hand
-            self._ready = (None, 0.0, 0.0) if held is None else self._ends(held)
-            if self._hand is held:
+            held = self._held
+            self._ready = (
+                (None, 0.0, 0.0)
+                if held is None
+                else (held.token, held.dies_monotonic - held.soft, held.dies_wall - held.soft)
+            )
+            if self._held is held:
                 return
-
-    def _ends(self, held: HeldToken) -> tuple[Token, float, float]:
-        soft = held.soft
-        if self._gives_notice and held.token.expires_at is not None:
-            fresh = max(held.left(self._monotonic(), self._wall()) - soft, 0.0)
-            soft += fresh * (1 + held.u) / 4
-        return held.token, held.dies_monotonic - soft, held.dies_wall - soft
-
-
-class RenewalRequest(Value):
-    """What a renewal is for."""
-
-    rejected: Token | None = None
-    """A token that the API refused; ``None`` where the one in hand is only old."""
-    fresh: bool = False
-    """Whether a token that is stale will not do."""
-    min_validity: float = 0.0
-    """For how many more seconds it shall live, if tokens like it do (see :class:`HeldToken`)."""
-    waits: bool = True
-    """Whether somebody waits for it: if not, others' renewals are left to them."""
-    since: float | None = None
-    """Since when they wait, by the monotonic clock, if that was before the renewal."""

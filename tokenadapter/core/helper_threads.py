@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable
@@ -50,7 +51,12 @@ class Latch:
 
 
 class Helper(threading.Thread):
-    """A thread that renews.  The interpreter waits for it when it exits."""
+    """A thread that renews.  The interpreter waits for it when it exits.
+
+    It runs in a copy of the context of the thread that starts it: traces and structured logs of the
+    token request belong to the request that needed the token.
+    """
 
     def __init__(self, work: Callable[[], None]) -> None:
-        super().__init__(target=work, name="tokenadapter renewal", daemon=False)
+        run = contextvars.copy_context().run
+        super().__init__(target=run, args=(work,), name="tokenadapter renewal", daemon=False)

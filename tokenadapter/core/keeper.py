@@ -1,8 +1,8 @@
 """The heart: keeps the token of one slot usable, for every thread of this process.
 
-Most calls find a fresh token in hand and leave at once.  All others go the same way: join the
-one renewal of this process (:mod:`tokenadapter.core.worker`), which joins the one renewal of all
-processes (:mod:`tokenadapter.core.renewal`).
+Most calls find that the held token is fresh and leave at once.  All others go the same way: they
+join the one renewal of this process (:mod:`tokenadapter.core.worker`), which joins the one renewal
+of all processes (:mod:`tokenadapter.core.renewal`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ from tokenadapter.values import checked_store
 if TYPE_CHECKING:
     import copy
 
-    from tokenadapter.core import function_grant, journal, pickling, renewal, reservation, worker
+    from tokenadapter.core import (
+        function_grant,
+        journal,
+        pickling,
+        renewal,
+        reservation,
+    )
+    from tokenadapter.core import worker as workers
     from tokenadapter.core.journal import Journal
     from tokenadapter.core.renewal import Renewal
     from tokenadapter.core.reservation import Reservations
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
 else:
     reservation = late("tokenadapter.core.reservation")
     copy = late("copy")
-    worker = late("tokenadapter.core.worker")
+    workers = late("tokenadapter.core.worker")
     function_grant = late("tokenadapter.core.function_grant")
     journal = late("tokenadapter.core.journal")
     memory = late("tokenadapter.stores.memory")
@@ -47,9 +54,10 @@ __all__ = ["TokenKeeper"]
 
 T = TypeVar("T")
 
-# Seconds for which a helper may be late to say that it did not get the lock.
-_LAST_WORD: Final = 1.0
-# In the soft window, whoever lost the race looks again this often in its span.
+# Seconds that a caller waits past the time for the lock: the helper may be late to say that it did
+# not get the lock.
+_LATENESS: Final = 1.0
+# How often in the soft window a process looks again whether the token was renewed.
 _LOOKS_PER_WINDOW: Final = 20
 
 
@@ -70,11 +78,11 @@ class TokenKeeper:
         for a server that kills the old token when it issues a new one.
     :param lock_timeout: for how many seconds to wait for a renewal that another thread or process
         has under way.
-    :param inline: whether whoever needs a renewal does it in their own thread, for want of helper
-        threads; docs/concepts/freshness.md says what is lost by that.
-    :param whose: whose tokens a plain function obtains, as names and texts; a record that names
-        another is refused.
-    :param machine: clocks and threads; tests have others.
+    :param inline: whether the thread that needs a renewal performs it, because helper threads are
+        not available; docs/concepts/freshness.md says what is lost.
+    :param owner: whose tokens a plain function obtains, as names and texts; a record of another
+        owner is refused.
+    :param runtime: clocks and threads; tests pass their own.
     :raises TypeError: if an argument is not what it should be.
     :raises ValueError: if *lock_timeout* is not above 0, *store* is text that names no store, or
         its lock is a lease that is no shorter than the source's ``grace``.
@@ -108,9 +116,9 @@ class TokenKeeper:
         _check_callable("on_refresh", on_refresh)
         _check_callable("on_event", on_event)
         if isinstance(lock_timeout, bool) or not isinstance(lock_timeout, (int, float)):
-            raise TypeError(f"lock_timeout is a number of seconds, not {lock_timeout!r}")
+            raise TypeError(f"lock_timeout must be a number of seconds, not {lock_timeout!r}")
         if not lock_timeout > 0:
-            raise ValueError(f"lock_timeout must be above 0 seconds, not {lock_timeout!r}")
+            raise ValueError(f"lock_timeout must be greater than 0 seconds, not {lock_timeout!r}")
         self.on_refresh = on_refresh
         self._on_event = on_event
         self.renew_early = renew_early
@@ -121,12 +129,12 @@ class TokenKeeper:
         self._spends: bool = getattr(self.grant, "spends", True)
         if self._spends:
             runtime.guard()  # in the main thread, perhaps for the only time
-        self._holder = TokenHolder(runtime, early=renew_early, notice=not inline)
+        self._holder = TokenHolder(runtime, early=renew_early)
         self._slot = Slot(self.store, self.grant, runtime)
-        # What only renewals need is loaded and made by them: many programs end before their first.
+        # What only renewals need is made by the first of them: many programs end before that.
         self._made: dict[str, Any] = {}
         self._has_glanced = False
-        #: The token in hand if it is fresh: no lock, no I/O, two looks at the clock.
+        #: The held token if it is fresh: no lock, no I/O, two looks at the clock.
         self.fresh: Callable[[], Token | None] = self._holder.fresh
         self._look_again = 0.0
         _KEEPERS.add(self)
@@ -141,7 +149,7 @@ class TokenKeeper:
 
         While the token is stale, a renewal goes on in the background and nobody waits for it.
 
-        :param timeout: for how many seconds to wait at most; ``lock_timeout`` holds besides.
+        :param timeout: seconds to wait at most; ``lock_timeout`` applies as well.
         :raises TokenError: if there is no usable token and none can be obtained.
         """
         return self.fresh() or self.obtain(timeout=timeout).token
@@ -149,8 +157,9 @@ class TokenKeeper:
     def renew(self, rejected: Token, *, timeout: float | None = None) -> Token:
         """Another token than *rejected*, which the API refused.
 
-        If somebody has renewed meanwhile, it is theirs; nobody asks for a second one.  If
-        *rejected* itself comes back, a renewal would not help: it was refused when it was new.
+        If another thread or process renewed meanwhile, this is its token, and no second renewal
+        follows.  If *rejected* itself is returned, a renewal would not help: the token was refused
+        when it was new.
 
         :param timeout: as for :meth:`current`.
         :raises TokenError: if no other token can be obtained.
@@ -165,22 +174,22 @@ class TokenKeeper:
         patient: bool = False,
         min_validity: float = 0.0,
     ) -> Outcome:
-        """What :meth:`current` and :meth:`renew` do, told with its circumstances.
+        """What :meth:`current` and :meth:`renew` return, and how it was obtained.
 
-        :param patient: wait for the renewal of a token that is only stale, too.
-        :param min_validity: renew a token that lives for less than so many more seconds.  If even
-            a new one does, it is renewed when it is stale.
+        :param patient: wait for the renewal of a stale token, too.
+        :param min_validity: renew a token that lives for fewer seconds than this.  If even a new
+            token does, it is renewed when it is stale.
         """
-        outcome, seen = self._in_hand(rejected, patient, min_validity), None
+        outcome, seen = self._held_outcome(rejected, patient, min_validity), None
         if outcome is None and not self._has_glanced:
             seen = self._glance()
-            outcome = self._in_hand(rejected, patient, min_validity)
+            outcome = self._held_outcome(rejected, patient, min_validity)
         if outcome is not None:
             return outcome
         started = self._runtime.monotonic()
         patience = inf if timeout is None else timeout
         end = started + min(self.lock_timeout, patience)
-        slack = min(_LAST_WORD, max(patience - self.lock_timeout, 0.0))
+        slack = min(_LATENESS, max(patience - self.lock_timeout, 0.0))
         if self._spends:
             self._runtime.guard()  # the program may have reset its signals
         need = RenewalRequest(rejected, patient, min_validity, since=started)
@@ -189,32 +198,33 @@ class TokenKeeper:
                 seen, end, partial(self._settle, need)
             ) as found:
                 seen, outcome = found
-                outcome = outcome or self._errands.join(need, seen, end, slack)
+                outcome = outcome or self._worker.join(need, seen, end, slack)
         except Exception:
             held = self._holder.held
             if held is None or self._holder.left() <= 0 or held.token.is_same(rejected):
                 raise
-            # It is old, but it lives: whatever failed, this caller need not notice.
+            # It is old, but it lives: this caller need not notice the failure.
             return Outcome(held.token, is_new=False)
         if outcome.is_new:
             self.journal.count("Waited", seconds=self._runtime.monotonic() - started)
         return outcome
 
     def refresh(self, *, timeout: float | None = None) -> Token:
-        """Renew now, in spite of what was refused or is held: somebody says that it is worth it.
+        """Renew now, and forget earlier refusals and back-offs first.
 
         :param timeout: as for :meth:`current`.
         :raises TokenError: if that fails too.
         """
-        stored = self._errands.aside(lambda renewal: renewal.clear_refusals())
+        stored = self._worker.aside(lambda renewal: renewal.clear_refusals())
         held = self._holder.held
         return self.obtain(stored if held is None else held.token, timeout=timeout).token
 
     def adopt(self, token: Token | Mapping[str, Any]) -> Token:
-        """Put a token that was obtained elsewhere into the store: a new beginning.
+        """Put a token that was obtained elsewhere into the store.
 
-        This is the way back after :class:`~tokenadapter.ReauthRequired`, for every process that
-        shares the store, and the way in from another library's cache: there, do it once.
+        Call it after a new login, once :class:`~tokenadapter.ReauthRequired` was raised: every
+        process that shares the store then uses the token.  Call it once to take over a token from
+        another library's cache.
 
         A refresh token without an access token is presented to the server first, and replaces what
         is stored only if the server answers with a token: until then, and in case of any failure,
@@ -243,20 +253,20 @@ class TokenKeeper:
         return self._adopted(lambda renewal: renewal.adopt(token))
 
     def _adopted(self, work: Callable[[Renewal], Outcome]) -> Token:
-        adopted = self._errands.aside(work).token
+        adopted = self._worker.aside(work).token
         held = self._holder.held
         if held is not None and not held.token.is_same(adopted):
             # It has expired, and the one before it, which lives, is of another login.
             self._holder.drop()
-        self._errands.forget_failure()
+        self._worker.forget_failure()
         self.journal.count("Adopted", token=adopted.fingerprint)
         return adopted
 
     def forget(self, revoke: Callable[[Token], object] | None = None) -> Token | None:
-        """Empty the store's slot: nobody who shares it has a token any more.
+        """Empty the store's slot: no process that shares it can load a token any more.
 
-        What was spent or refused stays remembered.  A process that has the token in hand goes on
-        using it until it is stale.
+        Spent and refused credentials stay remembered.  A process that holds the token goes on using
+        it until it is stale.
 
         :param revoke: called with the token beforehand, while nobody can renew it; such as the
             ``revoke`` of an OAuth source with a ``revocation_url``.  If it raises, nothing is
@@ -265,22 +275,22 @@ class TokenKeeper:
         :raises StoreError: if the slot cannot be written.
         :raises LockTimeout: if a renewal is under way for too long.
         """
-        token = self._errands.aside(lambda renewal: renewal.forget(revoke))
+        token = self._worker.aside(lambda renewal: renewal.forget(revoke))
         self._holder.drop()
         return token
 
     def distrust(self, token: Token) -> Token | None:
-        """Note that the API refused *token* although it was new.
+        """Record that the API refused *token* although it was new.
 
-        For a while it is not renewed on a refusal, by nobody who shares the store: what refuses a
-        new token refuses the next one too, and each costs a renewal.
+        For a while, no process that shares the store renews this token after a refusal: an API that
+        refuses a new token refuses the next one too, and each costs a renewal.
 
-        :returns: another token, if somebody has obtained one since.
+        :returns: another token, if one was obtained since.
         """
         try:
-            return self._errands.aside(lambda renewal: renewal.distrust(token))
-        except Exception as error:  # noqa: BLE001 - who does not know renews once more
-            self.journal.trace("a distrust could not be told", error)
+            return self._worker.aside(lambda renewal: renewal.distrust(token))
+        except Exception as error:  # noqa: BLE001 - the cost is one more renewal
+            self.journal.trace("the refusal of a new token could not be recorded", error)
             return None
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -297,8 +307,8 @@ class TokenKeeper:
             the token cannot be saved.
         :returns: ``False`` if a renewal is still under way, or if the renewal itself called this.
         """
-        errands: RenewalWorker | None = self._made.get("worker")
-        return errands is None or errands.flight.wait(inf if timeout is None else timeout)
+        worker: RenewalWorker | None = self._made.get("worker")
+        return worker is None or worker.flight.wait(inf if timeout is None else timeout)
 
     @property
     def stats(self) -> Mapping[str, int]:
@@ -307,7 +317,7 @@ class TokenKeeper:
 
     @property
     def journal(self) -> Journal:
-        """Tells what happens, and counts it.
+        """Emits events, and counts them.
 
         :meta private:
         """
@@ -319,7 +329,7 @@ class TokenKeeper:
 
     # --- the way to a token --------------------------------------------------------------
 
-    def _in_hand(
+    def _held_outcome(
         self, rejected: Token | None, patient: bool, min_validity: float = 0.0
     ) -> Outcome | None:
         held = self._holder.held
@@ -334,15 +344,12 @@ class TokenKeeper:
             if patient:
                 return None
             held = self._renew_in_background(held, left, min_validity)
-        elif self._holder.should_preload():
-            # So that many who share it do not do so all at once when the time has come.
-            self._runtime.start(self._errands.load)
         return Outcome(held.token, is_new=False)
 
     def _glance(self) -> View | None:
-        """A look into the store: the token there is taken, if no renewal has to decide about it.
+        """Look into the store, and hold its token if no renewal has to decide about it.
 
-        :returns: what was seen, if it could be.
+        :returns: what was found; ``None`` if the store could not be read.
         """
         self._has_glanced = True
         try:
@@ -354,44 +361,45 @@ class TokenKeeper:
         return view
 
     def _usable(self, view: View) -> Token | None:
-        """The token of a view, if it is plainly ours."""
+        """The token of a view, if it was obtained for the same owner and the same request."""
         is_ours = dict(view.record.requested) == dict(self.grant.requested) and not view.is_foreign
         return view.record.token if is_ours and not view.lags else None
 
     def _settle(self, need: RenewalRequest, view: View, first: View) -> Outcome | None:
-        """The outcome, if *view* makes a renewal needless that *first* did not."""
-        outcome = self._in_hand(need.rejected, need.fresh, need.min_validity)
+        """The outcome, if *view* shows that no renewal is needed, although *first* did not."""
+        outcome = self._held_outcome(need.rejected, need.fresh, need.min_validity)
         if outcome is not None:
             return outcome._replace(is_new=not outcome.token.is_same(first.record.token))
         token = self._usable(view)
         if token is None or token.is_same(need.rejected) or token.is_same(first.record.token):
             return None
-        # Minted since: somebody renewed for us, and clocks differ.
+        # Another process renewed meanwhile: its token counts, since clocks differ.
         return Outcome(token, is_new=True)
 
     def _renew_in_background(self, held: HeldToken, left: float, min_validity: float) -> HeldToken:
-        """Have the stale token in hand renewed, unless others do or did: what to go on with.
+        """Renew the stale token that is held, unless another process does or did.
 
-        :param left: for how many more seconds it lives.
-        :param min_validity: for how many more seconds it is needed.
+        :param left: how many more seconds it lives.
+        :param min_validity: how many more seconds the caller needs.
+        :returns: the token to go on with.
         """
         now = self._runtime.monotonic()
         if now < self._look_again or self._is_renewing():
             return held
         self._look_again = now + (held.soft - held.hard) / _LOOKS_PER_WINDOW
         if self._runtime.exiting() or (self._spends and not self._runtime.guard()):
-            return held  # its answer may find nobody
+            return held  # the process may end before the answer comes
         reservations = self._reservations
-        # For half of the time: whoever has claimed it may have been stopped.
+        # For half of the time: the process that has the reservation may have been stopped.
         is_believed = left > (held.soft + held.hard) / 2
         if is_believed and reservations.are_taken():
             return held
-        # Of a store that has claims, a look costs less than a helper thread.
+        # If the store has reservations, a look costs less than a helper thread.
         seen = self._glance() if reservations.exist else None
         found = self._holder.held or held
         if found.token.is_same(held.token):
             reservation = reservations.take if is_believed else reservations.take_anyhow
-            self._errands.begin(RenewalRequest(fresh=True, waits=False), seen, reservation)
+            self._worker.begin(RenewalRequest(fresh=True, waits=False), seen, reservation)
             if not self.inline:
                 return held
             found = self._holder.held or held
@@ -408,14 +416,14 @@ class TokenKeeper:
         )
 
     def _is_renewing(self) -> bool:
-        errands: RenewalWorker | None = self._made.get("worker")
-        return errands is not None and errands.flight.under_way() is not None
+        worker: RenewalWorker | None = self._made.get("worker")
+        return worker is not None and worker.flight.under_way() is not None
 
     @property
-    def _errands(self) -> RenewalWorker:
+    def _worker(self) -> RenewalWorker:
         return self._once(
             "worker",
-            lambda: worker.RenewalWorker(
+            lambda: workers.RenewalWorker(
                 self.store,
                 self.grant,
                 self._runtime,
@@ -445,7 +453,7 @@ class TokenKeeper:
 
     def _once(self, name: str, make: Callable[[], T]) -> T:
         made: T | None = self._made.get(name)
-        # Atomic: of two threads that come first, both get the same.
+        # Atomic: two threads that come first get the same object.
         return self._made.setdefault(name, make()) if made is None else made
 
     def _take(self, view: View, minted: bool) -> None:
@@ -477,9 +485,9 @@ class TokenKeeper:
         }
 
     def _after_fork(self) -> None:
-        errands = self._made.get("worker")
-        if errands is not None:
-            errands.flight.reset()  # the helper thread is not here
+        worker = self._made.get("worker")
+        if worker is not None:
+            worker.flight.reset()  # the helper thread is not here
         reservations = self._made.get("reservations")
         if reservations is not None:
             reservations.reset()
@@ -495,7 +503,7 @@ def _presented(refresh_token: str, renewal: Renewal) -> Outcome:
 
 
 def _check_lease(store: TokenStore, grant: Grant) -> None:
-    """Whoever takes over from a holder that died has to do so within the server's grace."""
+    """A process that takes over from a dead holder has to do so within the server's grace."""
     lease = getattr(store, "lease", None)
     if lease is not None and 0 < grant.grace <= lease:
         raise ValueError(
@@ -508,7 +516,7 @@ def _check_lease(store: TokenStore, grant: Grant) -> None:
 
 def _check_callable(name: str, value: object) -> None:
     if value is not None and not callable(value):
-        raise TypeError(f"{name} is a function, not {value!r}")
+        raise TypeError(f"{name} must be a function, not {value!r}")
 
 
 def _after_fork() -> None:

@@ -114,6 +114,7 @@ class Presenter:
             sent = credential._replace(may_be_sent=self._may_be_sent(lock, view))
         elif not lock.confirm():
             return None
+        self._journal.count("RenewalStarted", presented=credential.kind)
         started = self._runtime.monotonic()
         answer = self._ask(view, sent, previous)
         if waiter is not None:

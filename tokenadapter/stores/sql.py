@@ -30,7 +30,9 @@ try:
     from tokenadapter.stores._sql_table import ASIDE, NOTES, check_name, token_table
     from tokenadapter.stores._sql_trouble import TROUBLE, failure
 except ImportError as _error:
-    raise ImportError(
+    from tokenadapter.extras import ExtraMissing
+
+    raise ExtraMissing(
         "SQLStore needs SQLAlchemy 2.0.30 or later: pip install 'tokenadapter[sql]'"
     ) from _error
 

@@ -65,7 +65,10 @@ else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        try:
+            value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        except ImportError as error:
+            return import_module("tokenadapter.extras").stand_in(name, error)
         return value
 
     def __dir__() -> list[str]:

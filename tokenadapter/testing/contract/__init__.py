@@ -21,7 +21,9 @@ from __future__ import annotations
 try:
     import pytest  # noqa: F401 - asked for here, to say what is missing
 except ImportError as _error:
-    raise ImportError(
+    from tokenadapter.extras import ExtraMissing
+
+    raise ExtraMissing(
         "The contract of token stores is a pytest suite, and there is no pytest here: "
         "run `pip install 'tokenadapter[testing]'`."
     ) from _error
