@@ -2215,7 +2215,21 @@ def test_a_token_that_was_adopted_with_the_same_configuration_is_not_reported(ne
     assert "FirstTokenUnused" not in keeper.stats
 
 
-def test_an_unused_first_token_is_told_of_once_with_the_store(new_keeper, authority):
+def test_a_configured_token_that_replaces_a_refused_one_is_not_reported(new_keeper):
+    refused, source = Authority(), Authority(first="refresh-of-a-new-login")
+    refused.owner = source.owner = {**source.owner, "user": "ada"}
+    keeper = new_keeper(refused)
+    token = keeper.current()
+    refused.revoked = True
+    with pytest.raises(errors.ReauthRequired):
+        keeper.renew(token)
+    other = new_keeper(source)
+    other.renew(token)
+    assert source.presented == ["refresh-of-a-new-login"]
+    assert "FirstTokenUnused" not in other.stats
+
+
+def test_an_unused_first_token_is_reported_once_with_the_store(new_keeper, authority):
     authority.owner = owner = {**authority.owner, "user": "ada"}
     new_keeper().current()
     events: list[Any] = []
