@@ -2224,6 +2224,7 @@ def test_a_configured_token_that_replaces_a_refused_one_is_not_reported(new_keep
     with pytest.raises(errors.ReauthRequired):
         keeper.renew(token)
     other = new_keeper(source)
+    source.count = 10
     other.renew(token)
     assert source.presented == ["refresh-of-a-new-login"]
     assert "FirstTokenUnused" not in other.stats
