@@ -600,7 +600,7 @@ def test_a_failure_is_told_when_the_claim_is_free(office: Office) -> None:
     office.authority.script = [down()]
     keeper.current()
     landed(keeper)
-    assert told == [("RenewalFailed", False)]
+    assert told == [("RenewalStarted", True), ("RenewalFailed", False)]
 
 
 def test_a_helper_that_finds_its_renewal_claimed_leaves_it_and_loads_nothing(

@@ -203,7 +203,7 @@ def test_a_session_that_ignores_what_is_mounted_is_refused() -> None:
     [
         ({"inner": HTTPAdapter()}, TypeError, "inner: what is retrofitted does the sending"),
         ({"max_retries": 3}, TypeError, "max_retries: what is retrofitted does the sending"),
-        ({"scheme": 3}, TypeError, "scheme is a text"),
+        ({"scheme": 3}, TypeError, "scheme must be a str"),
         ({"prefix": "http://api.example.com"}, UnsafeTarget, "allow_http=True"),
         ({"target": "session"}, TypeError, "retrofit\\(\\) takes a requests.Session, .*type str"),
     ],

@@ -449,9 +449,11 @@ def test_what_ends_the_wait_of_the_interpreter_waits_itself(stage, begun, name, 
         if {begun!r} == "afterwards":
             threading.main_thread().join()
         keeper.current()
-        tell_when_over()
 
+    tell_when_over()
     in_thread(work)
+    while {begun!r} == "before" and keeper.wait(0):
+        time.sleep(0.001)
     """
     stage.adopt(stage.path, left=100.0)  # the renewal is in the background
     with stage.renewing(text) as (program, hold):

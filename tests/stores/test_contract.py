@@ -124,7 +124,7 @@ def test_the_test_kit_needs_no_pytest_but_the_contract_does() -> None:
         import tokenadapter.testing
         sys.modules["pytest"] = None
         try:
-            tokenadapter.testing.StoreContract
+            class TestMine(tokenadapter.testing.StoreContract): pass
         except ImportError as error:
             assert "pip install 'tokenadapter[testing]'" in str(error)
         else:

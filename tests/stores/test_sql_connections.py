@@ -194,6 +194,7 @@ def test_sqlalchemy_that_is_not_installed_is_named() -> None:
         sys.modules["sqlalchemy"] = None
         try:
             from tokenadapter import SQLStore
+            SQLStore("sqlite://", "slot")
         except ImportError as error:
             assert "pip install 'tokenadapter[sql]'" in str(error), error
         else:
