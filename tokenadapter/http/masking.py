@@ -69,7 +69,7 @@ def masked(text: str, secrets: Iterable[str], limit: int = 200) -> str:
             text = re.sub(_whole(spelling), "***", text, flags=re.IGNORECASE)
     if reveals(text, secrets):
         return WITHHELD
-    # A password that was not percent-encoded may hold a slash.
+    # A password that was not percent-encoded may contain a slash.
     text = re.sub(r"//\S*@", "//***@", text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 

@@ -16,7 +16,7 @@ a request that cannot be sent as configured
 ===========================================  ==================================================
 
 The errors are returned, not raised: a traceback keeps the variables of its frames, and here they
-hold secrets.
+contain secrets.
 """
 
 from __future__ import annotations

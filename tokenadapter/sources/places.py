@@ -1,4 +1,4 @@
-"""Where an answer that is not OAuth holds a token and its lifetime: by path, and as a time.
+"""Where an answer that is not OAuth has a token and its lifetime: by path, and as a time.
 
 ===========================  ======================================================================
 path                         what it names

@@ -1,4 +1,4 @@
-"""What came back, without the request: the request holds secrets, and is dropped."""
+"""What came back, without the request: the request contains secrets, and is dropped."""
 
 from __future__ import annotations
 
