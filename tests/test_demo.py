@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from tokenadapter.demo.__main__ import main
-from tokenadapter.demo.report import broken_promises, expiries, longest_wait, table, was_starved
-from tokenadapter.demo.run import Demand, Incident, Moment, Run, Setting
+from tokenadapter.cli.main import main
+from tokenadapter.demo.recording import Demand, Incident, Moment, Run, Setting
+from tokenadapter.demo.scenario import _trouble
 from tokenadapter.demo.screen import Screen, Style
-from tokenadapter.demo.stage import _trouble
+from tokenadapter.demo.summary import broken_promises, expiries, longest_wait, table, was_starved
 from tokenadapter.demo.timeline import draw, legend
 from tokenadapter.testing import Stats, TokenServer
 
@@ -55,7 +55,7 @@ def lane(picture: list[str], label: str) -> str:
 # --- the timeline --------------------------------------------------------------------------
 
 
-def test_a_lane_marks_what_happened_and_when() -> None:
+def test_a_lane_shows_what_happened_and_when() -> None:
     moments = [
         Moment(0.1, "ok"),
         Moment(0.6, "ok"),
@@ -68,13 +68,13 @@ def test_a_lane_marks_what_happened_and_when() -> None:
     assert lane(picture, "process 2") == " " * 20
 
 
-def test_a_cell_shows_the_most_telling_of_its_moments() -> None:
+def test_a_cell_shows_the_most_important_of_its_moments() -> None:
     everything = [Moment(0.1, kind) for kind in ("renewed", "failed", "replayed", "ok")]
     for moments, sign in ((everything, "R"), (everything[1:], "x"), (everything[2:], "o")):
         assert lane(draw(run(moments, []), 0.5, NARROW, PLAIN), "process 1").startswith(f"{sign} ")
 
 
-def test_a_process_that_waits_for_an_answer_is_seen_waiting_at_once_and_afterwards() -> None:
+def test_a_process_that_waits_for_a_response_is_shown_waiting() -> None:
     moments = [Moment(0.6, "ok", 0.01)]
     before = draw(run(moments, []), 2.1, NARROW, PLAIN)
     assert lane(before, "process 1") == "~-~~" + " " * 16
@@ -91,9 +91,9 @@ def test_the_servers_row_counts_token_requests() -> None:
 
 def test_incidents_are_named_within_the_width() -> None:
     troubled = run([], [])
-    troubled.incidents += [Incident(0.6, "revoked"), Incident(9.4, "stalled")]
+    troubled.incidents += [Incident(0.6, "revoked"), Incident(9.4, "delayed")]
     picture = draw(troubled, 10.0, NARROW, PLAIN)
-    assert f"{' ' * 10} ^ revoked stalled ^" in picture
+    assert f"{' ' * 10} ^ revoked delayed ^" in picture
 
 
 @pytest.mark.parametrize("seconds", [0.5, 3.0, 10.0, 600.0])
@@ -168,7 +168,7 @@ def test_the_promise_holds_with_one_renewal_for_each_expiry() -> None:
     assert broken_promises(good_run()) == []
 
 
-def test_a_renewal_of_a_young_token_is_none_for_an_expiry() -> None:
+def test_a_renewal_of_a_young_token_is_not_for_an_expiry() -> None:
     wasteful = good_run()
     wasteful.lanes[0].append(Moment(1.75, "renewed", 0.05))
     assert expiries(wasteful) == 6
@@ -176,9 +176,9 @@ def test_a_renewal_of_a_young_token_is_none_for_an_expiry() -> None:
     assert broken_promises(wasteful) == ["7 token requests for 6 expiries"]
 
 
-def test_a_renewal_whose_process_told_of_it_late_is_due() -> None:
+def test_a_renewal_that_was_reported_late_is_due() -> None:
     late = good_run()
-    # Of the token of 1.65 s: its process was stopped before it sent the request.
+    # For the token of 1.65 s: its process was paused before it sent the request.
     late.lanes[1][1] = Moment(3.4, "renewed", 0.9)
     assert expiries(late) == 6
 
@@ -196,7 +196,7 @@ def test_a_renewal_of_a_token_that_was_issued_during_the_revocation_is_due() -> 
     assert expiries(unlucky) == 6
 
 
-def test_a_token_request_in_vain_breaks_the_promise() -> None:
+def test_a_wasted_token_request_breaks_the_promise() -> None:
     futile = good_run()
     futile.stats = futile.stats._replace(token_requests=8)
     assert broken_promises(futile) == ["8 token requests for 6 expiries"]
@@ -223,12 +223,12 @@ def test_reuse_and_a_revoked_family_break_the_promise() -> None:
     bad = good_run()
     bad.stats = bad.stats._replace(reuse_detections=1, families_revoked=1)
     assert broken_promises(bad) == [
-        "a refresh token was shown twice",
+        "a refresh token was presented twice",
         "the user was logged out",
     ]
 
 
-def test_the_table_sets_the_runs_side_by_side() -> None:
+def test_the_table_compares_the_runs() -> None:
     bad = run([Moment(0.1, "ok", 0.25), Moment(2.0, "failed")], families_revoked=1)
     rows = {line[:27].strip(): line[27:].split() for line in table([good_run(), bad], PLAIN)}
     assert rows["requests"] == ["2", "2"]
@@ -243,17 +243,17 @@ def test_the_table_sets_the_runs_side_by_side() -> None:
     [
         ([(5.9, 0.1), (7.75, 0.9)], "0.90 s, was for the renewal that the server delayed by 0.8 s"),
         ([(1.72, 0.07), (7.75, 0.02)], "0.07 s, was for a renewal."),
-        ([(2.5, 0.3)], "0.30 s, was for the machine: no renewal was under way."),
+        ([(2.5, 0.3)], "0.30 s, was caused by the machine: no renewal was under way."),
     ],
 )
 def test_the_longest_wait_is_explained(calls: list[tuple[float, float]], cause: str) -> None:
     explained = good_run()
-    explained.incidents.append(Incident(6.9, "stalled", 0.8))
+    explained.incidents.append(Incident(6.9, "delayed", 0.8))
     explained.lanes[1] += [Moment(at, "ok", seconds) for at, seconds in calls]
     assert cause in longest_wait(explained)
 
 
-def test_a_request_that_waited_for_longer_than_a_token_lives_tells_of_a_busy_machine() -> None:
+def test_a_request_that_waited_longer_than_a_token_lives_shows_a_busy_machine() -> None:
     busy = good_run()
     assert not was_starved(busy)
     busy.lanes[0].append(Moment(9.9, "failed", 2.1))
@@ -262,7 +262,7 @@ def test_a_request_that_waited_for_longer_than_a_token_lives_tells_of_a_busy_mac
 
 # --- the program ---------------------------------------------------------------------------
 
-# Errors, but for what coverage says where it begins late.
+# Errors, except for the warning of coverage when it starts late.
 WARNINGS = ["-W", "error", "-W", "ignore:Module tokenadapter was previously imported"]
 
 
@@ -273,7 +273,7 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
         def start(*options: str) -> subprocess.Popen[str]:
             process = subprocess.Popen(
-                [sys.executable, *WARNINGS, "-m", "tokenadapter.demo", *options],
+                [sys.executable, *WARNINGS, "-m", "tokenadapter", "demo", *options],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
@@ -288,7 +288,7 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def rest(process: subprocess.Popen[str]) -> str:
-    """What the demo still prints, all on stdout.
+    """The rest of the output of the demo, all on stdout.
 
     Its own processes have its stdout and stderr too, so this is not over before they are.
     """
@@ -324,7 +324,7 @@ def test_the_demo_shows_that_the_promise_holds(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_ends_it_with_all_its_processes(
+def test_ctrl_c_ends_the_demo_with_all_its_processes(
     demo: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     process = demo("--processes=2", "--seconds=600")
@@ -340,16 +340,16 @@ def test_ctrl_c_ends_it_with_all_its_processes(
 @pytest.mark.parametrize(
     "option", ["--processes=0", "--lifetime=0.1", "--seconds=1", "--quick --lifetime=3.5"]
 )
-def test_options_that_make_no_run_are_refused(
+def test_options_out_of_range_are_wrong_usage(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(option.split())
+        main(["demo", *option.split()])
     assert stop.value.code == 2
     assert "lifetime <= seconds" in capsys.readouterr().err
 
 
-def test_ctrl_c_in_the_moment_when_the_trouble_begins_ends_it(
+def test_ctrl_c_ends_the_demo_as_the_trouble_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begin = threading.Thread.start
@@ -358,7 +358,7 @@ def test_ctrl_c_in_the_moment_when_the_trouble_begins_ends_it(
         begin(thread)
         raise KeyboardInterrupt
 
-    # Whatever is left running fails the test.
+    # A thread that is left running fails the test.
     with TokenServer() as server, monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", begin_and_be_interrupted)
         with pytest.raises(KeyboardInterrupt), _trouble(server, good_run(), time.time()):

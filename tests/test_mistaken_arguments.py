@@ -24,7 +24,7 @@ from tokenadapter import (
     TokenPoolManager,
     retrofit,
 )
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.spelling import takes_argument
 from tokenadapter.testing import TokenServer

@@ -143,7 +143,7 @@ def test_without_extras_everything_but_their_stores_works(
         "import pathlib, importlib, tokenadapter\n"
         "for name in {*tokenadapter.__all__} - {'SQLStore'}:\n"
         "    getattr(tokenadapter, name)\n"
-        "import tokenadapter.demo.run, tokenadapter.cli.main, tokenadapter.config.profile\n"
+        "import tokenadapter.demo.show, tokenadapter.cli.main, tokenadapter.config.profile\n"
         "import quickstart\n"
         "quickstart.main()\n"
     )

@@ -11,7 +11,7 @@ from doubles import Authority, Clockwork, Shelf
 from profiles import write
 
 from tokenadapter import FileStore, RefreshToken, TokenKeeper, errors
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.core.record import Record
 from tokenadapter.testing import TokenServer

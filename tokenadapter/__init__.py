@@ -56,7 +56,7 @@ _HOMES = {
     "Login": "tokenadapter.sources.login",
     "MemoryStore": "tokenadapter.stores.memory",
     "Password": "tokenadapter.sources.password",
-    "ProfileError": "tokenadapter.config.trouble",
+    "ProfileError": "tokenadapter.config.problems",
     "ReauthRequired": "tokenadapter.errors",
     "RedisStore": "tokenadapter.stores.redis",
     "RefreshConfigError": "tokenadapter.errors",
@@ -89,8 +89,8 @@ if TYPE_CHECKING:
     from tokenadapter.clients.requests import TokenAdapter
     from tokenadapter.clients.retrofit import retrofit
     from tokenadapter.clients.urllib3_pools import TokenPoolManager
+    from tokenadapter.config.problems import ProfileError
     from tokenadapter.config.sessions import from_profile, session
-    from tokenadapter.config.trouble import ProfileError
     from tokenadapter.core.keeper import TokenKeeper
     from tokenadapter.errors import (
         LockTimeout,

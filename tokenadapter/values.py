@@ -18,6 +18,7 @@ __all__ = [
     "is_loopback",
     "one_line",
     "parameters",
+    "printable",
 ]
 
 T = TypeVar("T")
@@ -151,12 +152,17 @@ class Snapshot(Value):
         return f"<Snapshot tag={self.tag!r}>"
 
 
+def printable(text: str) -> str:
+    """*text* with escapes for what does not print, so that it commands no terminal."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
 def one_line(text: str, limit: int) -> str:
     """A text that somebody else may have written, as messages and logs show it: on one line, with
     escapes for what does not print, and cut to *limit* characters."""
-    shown = text[: limit + 1]
-    if not shown.isprintable():
-        shown = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in shown)
+    shown = printable(text[: limit + 1])
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 

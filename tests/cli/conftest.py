@@ -24,7 +24,7 @@ CROWD = int(os.environ.get("CROWD", "8"))
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the command works: an empty directory."""
+    """The working directory: empty."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TOKENADAPTER_CONFIG", str(tmp_path / "tokenadapter.toml"))
     return tmp_path
@@ -32,7 +32,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def log() -> Iterator[None]:
-    """Takes back what ``--verbose`` does to the log of this process: it is meant for its own."""
+    """Restore the log: ``--verbose`` expects a process of its own."""
     log = logging.getLogger("tokenadapter")
     handlers, level = log.handlers[:], log.level
     yield
@@ -58,7 +58,7 @@ def rotating(place: Path) -> Iterator[TokenServer]:
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Calls the command in this process: its exit code, and what it said."""
+    """Runs the command in this process, and returns exit code, output and errors."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         try:
@@ -74,7 +74,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 def start(
     *arguments: str, env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.Popen[str]:
-    """Starts the command in a process of its own."""
+    """Start the command in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "tokenadapter", *arguments],
         text=True,
@@ -84,7 +84,7 @@ def start(
 
 
 def spawn(*arguments: str, stdin: str | None = None, **options: Any) -> tuple[int, str, str]:
-    """Runs the command in a process of its own, to its end."""
+    """Run the command in a process of its own, to its end."""
     process = start(*arguments, stdin=subprocess.PIPE, **options)
     out, err = process.communicate(stdin, timeout=60)
     return process.returncode, out, err

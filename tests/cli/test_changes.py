@@ -1,4 +1,4 @@
-"""``adopt``, ``refresh`` and ``forget``: what people change by hand."""
+"""``adopt``, ``refresh`` and ``forget``: changes by hand."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_a_token_response_is_adopted(command: Command, rotating: TokenServer, sa
     say(json.dumps(answer))  # type: ignore[operator]
     code, out, err = command("adopt", "billing")
     assert (code, out) == (0, "")
-    assert err == "tokenadapter: billing: adopted, for 59 min\n"
+    assert err == "tokenadapter: billing: adopted, valid for 59 min\n"
     assert command("token", "billing")[1].strip() == answer["access_token"]
     assert stored()["refresh_token"] == answer["refresh_token"]
 
 
-def test_a_bare_refresh_token_is_tried_at_once(
+def test_a_refresh_token_alone_is_presented_at_once(
     command: Command, rotating: TokenServer, say: object
 ) -> None:
     say(f"{rotating.issue()['refresh_token']}\n")  # type: ignore[operator]
@@ -55,7 +55,7 @@ def test_a_bare_refresh_token_is_tried_at_once(
     assert rotating.stats.renewals == 1
 
 
-def test_it_is_the_way_back_after_a_grant_died(
+def test_adopt_revives_a_profile_whose_grant_was_refused(
     command: Command, rotating: TokenServer, say: object
 ) -> None:
     command("header", "billing")
@@ -66,7 +66,7 @@ def test_it_is_the_way_back_after_a_grant_died(
     assert command("refresh", "billing")[0] == 0
 
 
-def test_a_wrong_paste_leaves_a_living_grant_as_it_was(
+def test_a_wrong_paste_does_not_change_a_working_grant(
     command: Command, rotating: TokenServer, say: object
 ) -> None:
     command("header", "billing")
@@ -81,7 +81,7 @@ def test_a_wrong_paste_leaves_a_living_grant_as_it_was(
     assert command("refresh", "billing")[0] == 0
 
 
-def test_a_server_that_fails_at_that_moment_leaves_a_living_grant_as_it_was(
+def test_a_server_failure_does_not_change_a_working_grant(
     command: Command, rotating: TokenServer, say: object
 ) -> None:
     command("header", "billing")
@@ -91,13 +91,13 @@ def test_a_server_that_fails_at_that_moment_leaves_a_living_grant_as_it_was(
     say(login)  # type: ignore[operator]
     assert command("adopt", "billing")[0] == 5
     assert stored() == kept
-    # Nothing has to be waited for: a person asks.
+    # No back-off applies, since a person asks.
     say(login)  # type: ignore[operator]
     assert command("adopt", "billing")[0] == 0
     assert stored()["refresh_token"] not in (kept["refresh_token"], login)
 
 
-def test_what_was_refused_may_be_tried_again(
+def test_a_refused_refresh_token_may_be_adopted_again(
     command: Command, rotating: TokenServer, say: object
 ) -> None:
     login = rotating.issue()["refresh_token"]
@@ -110,7 +110,7 @@ def test_what_was_refused_may_be_tried_again(
 
 
 @pytest.mark.parametrize("rotate", [False, True])
-def test_a_command_that_is_killed_before_the_answer_loses_neither(
+def test_a_command_killed_before_the_response_loses_neither_refresh_token(
     rotate: bool, command: Command, place: Path, say: object
 ) -> None:
     with TokenServer(rotate=rotate) as server:
@@ -127,7 +127,7 @@ def test_a_command_that_is_killed_before_the_answer_loses_neither(
         assert stored() == kept
         assert command("refresh", "billing")[0] == 0
         say(login)  # type: ignore[operator]
-        # A server that rotates has done so, and the answer is lost: it says so once more.
+        # The server rotated, and the response was lost: it repeats the response.
         assert command("adopt", "billing")[0] == (4 if rotate else 0)
         assert command("refresh", "billing")[0] == 0
 
@@ -135,7 +135,7 @@ def test_a_command_that_is_killed_before_the_answer_loses_neither(
 def test_an_older_refresh_token_of_the_same_grant_is_not_presented(
     command: Command, rotating: TokenServer, say: object
 ) -> None:
-    """The server would take it for stolen, and revoke the grant."""
+    """The server would consider it stolen, and revoke the grant."""
     say(json.dumps(rotating.issue()))  # type: ignore[operator]
     command("adopt", "billing")
     first = stored()["refresh_token"]
@@ -147,7 +147,7 @@ def test_an_older_refresh_token_of_the_same_grant_is_not_presented(
     assert command("refresh", "billing")[0] == 0
 
 
-def test_one_that_was_spent_is_refused(
+def test_a_spent_refresh_token_is_refused(
     command: Command, rotating: TokenServer, say: object
 ) -> None:
     command("header", "billing")
@@ -163,51 +163,51 @@ def test_one_that_was_spent_is_refused(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "it is empty"),
-        (" \n", "it is empty"),
-        ('{"access_token": "s3cret"', "it is no JSON object, as far as line 1"),
-        ('{"s3cret": ' + "[" * 100_000, "it is no JSON object, as far as the end"),
-        ('{"access_token": "s3cr\u00e9t"}', "it is no token response: "),
-        ('{"error": "invalid_grant", "hint": "s3cret"}', "it is the answer to a failed request"),
-        ('{"token": "s3cret"}', "it has neither: a token response has access_token"),
-        ('["s3cret"]', "it is a JSON array"),
-        ("[" * 100_000, "it is no JSON object, as far as the end"),
-        ("s3cret and more", "it is neither a JSON object nor one word, a refresh token"),
+        ("", "the input is empty"),
+        (" \n", "the input is empty"),
+        ('{"access_token": "s3cret"', "the input is not valid JSON (error at line 1)"),
+        ('{"s3cret": ' + "[" * 100_000, "the input is not valid JSON (error at the end)"),
+        ('{"access_token": "s3cr\u00e9t"}', "the input is not a token response: "),
+        ('{"error": "invalid_grant", "hint": "s3cret"}', "the input is an error response: "),
+        ('{"token": "s3cret"}', "not a token response: it has no access_token"),
+        ('["s3cret"]', "the input is a JSON array"),
+        ("[" * 100_000, "the input is not valid JSON (error at the end)"),
+        ("s3cret and more", "neither a JSON object nor a refresh token, which is one word"),
         ("s3cr\u00e9t", "refresh_token"),
-        ("https://app.example.com/callback?code=s3cret", "it is a URL"),
-        ("access_token=s3cret&refresh_token=s3cret", "it is a form"),
-        ("refresh_token=s3cret", "it is a form"),
-        ("<html><body>s3cret</body></html>", "it is HTML"),
-        ('"s3cret"', "it is in quotes"),
-        ("\u201cs3cret\u201d", "it is in quotes"),
-        ("Bearer s3cret", "nor one word"),
+        ("https://app.example.com/callback?code=s3cret", "the input contains a URL"),
+        ("access_token=s3cret&refresh_token=s3cret", "the input is a form"),
+        ("refresh_token=s3cret", "the input is a form"),
+        ("<html><body>s3cret</body></html>", "the input is HTML"),
+        ('"s3cret"', "the input is in quotes"),
+        ("\u201cs3cret\u201d", "the input is in quotes"),
+        ("Bearer s3cret", "which is one word"),
     ],
 )
-def test_what_cannot_be_adopted(
+def test_input_that_is_not_a_token_is_refused(
     text: str, said: str, command: Command, rotating: TokenServer, say: object
 ) -> None:
     say(text)  # type: ignore[operator]
     code, _, err = command("adopt", "billing")
     assert code == 3
-    assert "What is on standard input cannot be adopted: " in err
+    assert "Nothing was adopted: " in err
     assert said in err
     assert "s3cr" not in err
 
 
 @pytest.mark.parametrize("text", ["https://id.example.com/s3cret", "a=b", "<s3cret", "'s3cret'"])
-def test_it_is_said_which_part_of_a_paste_is_wanted(
+def test_the_error_says_what_to_paste(
     text: str, command: Command, rotating: TokenServer, say: object
 ) -> None:
     command("header", "billing")
     kept = stored()
     say(text)  # type: ignore[operator]
     err = command("adopt", "billing")[2]
-    assert "of that answer the value of refresh_token alone, without quotes" in err
+    assert "only the value of its refresh_token, without quotes" in err
     assert stored() == kept
     assert rotating.stats.token_requests == 1
 
 
-def test_what_ends_in_the_padding_of_base64_may_be_a_refresh_token(
+def test_a_refresh_token_may_end_in_base64_padding(
     command: Command, rotating: TokenServer, say: object
 ) -> None:
     say("czNjcmV0==")  # type: ignore[operator]
@@ -215,16 +215,16 @@ def test_what_ends_in_the_padding_of_base64_may_be_a_refresh_token(
     assert rotating.stats.token_requests == 1
 
 
-def test_a_bare_refresh_token_is_of_no_use_to_client_credentials(
+def test_client_credentials_refuse_a_refresh_token_alone(
     command: Command, profile: Path, say: object
 ) -> None:
     say("a-refresh-token")  # type: ignore[operator]
     code, _, err = command("adopt", "billing")
     assert code == 3
-    assert "billing.source: Such a source presents no refresh token" in err
+    assert "billing.source: A source of this type cannot use a refresh token" in err
 
 
-def test_at_a_terminal_it_is_asked_for_and_not_shown(
+def test_a_terminal_gets_a_prompt_that_does_not_echo(
     command: Command, rotating: TokenServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = io.StringIO()
@@ -237,28 +237,28 @@ def test_at_a_terminal_it_is_asked_for_and_not_shown(
     assert requested == ["Token response or refresh token (not shown): "]
 
 
-def test_it_reads_a_pipe(rotating: TokenServer) -> None:
+def test_adopt_reads_a_pipe(rotating: TokenServer) -> None:
     assert spawn("adopt", "billing", stdin=json.dumps(rotating.issue()))[0] == 0
 
 
 # --- refresh -----------------------------------------------------------------------------
 
 
-def test_a_good_token_is_renewed(command: Command, rotating: TokenServer) -> None:
+def test_a_fresh_token_is_renewed(command: Command, rotating: TokenServer) -> None:
     first = command("token", "billing")[1]
     code, out, err = command("refresh", "billing")
     assert (code, out) == (0, "")
-    assert err == "tokenadapter: billing: renewed, it lives for 59 min\n"
+    assert err == "tokenadapter: billing: renewed, valid for 59 min\n"
     assert command("token", "billing")[1] != first
     assert rotating.stats.renewals == 2
 
 
-def test_where_there_is_none_it_is_one_renewal(command: Command, rotating: TokenServer) -> None:
+def test_an_empty_store_costs_one_renewal(command: Command, rotating: TokenServer) -> None:
     assert command("refresh", "billing")[0] == 0
     assert rotating.stats.renewals == 1
 
 
-def test_what_is_held_off_takes_force(command: Command, rotating: TokenServer) -> None:
+def test_a_back_off_takes_force(command: Command, rotating: TokenServer) -> None:
     command("header", "billing")
     rotating.fail_next(503)
     assert command("refresh", "billing")[0] == 5
@@ -269,14 +269,14 @@ def test_what_is_held_off_takes_force(command: Command, rotating: TokenServer) -
     assert rotating.stats.token_requests == before + 1
 
 
-def test_a_token_that_was_refused_when_it_was_new_takes_force(
+def test_a_token_that_was_refused_when_new_takes_force(
     command: Command, profile: Path, server: TokenServer
 ) -> None:
-    from tokenadapter.config.file import ConfigFile
+    from tokenadapter.config.config_file import ConfigFile
     from tokenadapter.config.profile import Profile
 
     keeper = Profile(ConfigFile.read(), "billing").keeper()
-    for _ in range(4):  # the longer, the more often
+    for _ in range(4):  # the time grows with each refusal
         keeper.distrust(keeper.current())
     code, _, err = command("refresh", "billing")
     assert code == 5
@@ -299,12 +299,12 @@ def test_a_token_is_revoked_and_forgotten(command: Command, rotating: TokenServe
         ("refresh_token", spent["refresh_token"]),
         ("access_token", spent["access_token"]),
     ]
-    # The first refresh token was spent, and that is not forgotten.
+    # The store still remembers that the first refresh token was spent.
     assert command("header", "billing")[0] == 4
     assert command("forget", "billing") == (0, "", "tokenadapter: billing: there was no token\n")
 
 
-def test_a_server_that_fails_leaves_all_as_it_was(command: Command, rotating: TokenServer) -> None:
+def test_a_failed_revocation_changes_nothing(command: Command, rotating: TokenServer) -> None:
     command("header", "billing")
     kept = stored()
     rotating.fail_next(503, endpoint="revoke")
@@ -317,7 +317,7 @@ def test_a_server_that_fails_leaves_all_as_it_was(command: Command, rotating: To
     assert stored() is None
 
 
-def test_without_a_revocation_url_it_is_said_that_nothing_was_revoked(
+def test_without_a_revocation_url_forget_reports_that_nothing_was_revoked(
     command: Command, profile: Path
 ) -> None:
     command("header", "billing")
@@ -326,7 +326,7 @@ def test_without_a_revocation_url_it_is_said_that_nothing_was_revoked(
     assert command("header", "billing")[0] == 0
 
 
-def test_the_profile_of_a_function_can_forget(
+def test_the_token_of_a_function_can_be_forgotten(
     command: Command, place: Path, server: TokenServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(place)

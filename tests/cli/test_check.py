@@ -1,4 +1,4 @@
-"""``check``: what is wrong, and what to do about it."""
+"""``check``: finds problems and says how to fix them."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ def problems(command: Command, *arguments: str) -> list[str]:
     return [text for level, text in findings(command, *arguments) if level == "problem"]
 
 
-def test_all_is_well(command: Command, profile: Path, server: TokenServer) -> None:
+def test_a_good_profile_has_no_findings_but_ok(
+    command: Command, profile: Path, server: TokenServer
+) -> None:
     code, out, _ = command("check")
     assert code == 0
     assert [line[:9] for line in out.splitlines()] == ["ok       "] * 4
     assert f"configuration: {profile}: 1 profile\n" in out
     assert f"billing: {server.token_url} answers\n" in out
     assert f"billing: {server.api_url} answers\n" in out
-    # Nobody was asked for a token, and no secret was sent.
+    # No token was requested, and no secret was sent.
     assert server.stats.token_requests == 0 or {r.method for r in server.requests} == {"HEAD"}
     assert not any("authorization" in request.headers for request in server.requests)
 
 
-def test_a_profile_that_is_wrong_is_a_problem_and_the_others_are_checked(
+def test_an_invalid_profile_is_a_problem_and_the_others_are_checked(
     command: Command, profile: Path
 ) -> None:
     profile.write_text(profile.read_text() + '[other]\nprefx = "x"\n')
     (problem,) = problems(command, "--offline")
-    assert "other.prefx: There is no such key. Did you mean 'prefix'?" in problem
+    assert "other.prefx: This key is unknown. Did you mean 'prefix'?" in problem
     assert problems(command, "--offline", "billing") == []
 
 
-def test_a_prefix_that_is_unsafe_is_found(
-    command: Command, place: Path, server: TokenServer
-) -> None:
+def test_an_unsafe_prefix_is_a_problem(command: Command, place: Path, server: TokenServer) -> None:
     text = billing(server, place).replace(server.api_url, "http://api.example/")
     write(place, text)
     (problem,) = problems(command, "--offline")
@@ -74,7 +74,7 @@ def test_a_prefix_that_is_unsafe_is_found(
         (None, False),
     ],
 )
-def test_a_file_that_machines_may_share(
+def test_a_file_on_a_shared_file_system_is_a_note(
     command: Command,
     profile: Path,
     place: Path,
@@ -90,29 +90,33 @@ def test_a_file_that_machines_may_share(
         table.write_text(
             "".join(f"1 2 0:3 / {at} rw shared:4 - {kind} none rw\n" for at, kind in lines)
         )
-    monkeypatch.setattr("tokenadapter.cli.kept._MOUNTS", str(table))
+    monkeypatch.setattr("tokenadapter.cli.findings._MOUNTS", str(table))
     told = [text for _, text in findings(command, "--offline") if "that machines may share" in text]
     assert bool(told) == is_told
 
 
-def test_secrets_that_others_can_read(command: Command, profile: Path, place: Path) -> None:
+def test_secrets_that_other_users_can_read_are_found(
+    command: Command, profile: Path, place: Path
+) -> None:
     profile.chmod(0o644)
     (problem,) = problems(command, "--offline")
-    assert f"Others can read {profile}, and billing.source.client_secret may be secret" in problem
-    assert f"run `chmod 600 {profile}`" in problem
+    assert (
+        f"Other users can read {profile}, and billing.source.client_secret may be secret" in problem
+    )
+    assert f"Run `chmod 600 {profile}`" in problem
     (place / "secret").write_text("secret")
     (place / "secret").chmod(0o640)
     profile.write_text(profile.read_text().replace('"secret"', '{ file = "secret" }'))
     found = findings(command, "--offline")
     (note,) = [text for level, text in found if level == "note"]
-    assert f"Others can read {place}/secret (mode 0640)" in note
+    assert f"Other users can read {place}/secret (mode 0640)" in note
 
 
-def test_secrets_that_are_not_there(command: Command, profile: Path) -> None:
+def test_missing_secrets_are_problems(command: Command, profile: Path) -> None:
     text = profile.read_text()
     for where, said in (
-        ('{ env = "NO_SUCH_VARIABLE" }', "NO_SUCH_VARIABLE is not set here"),
-        ('{ file = "no-such-file" }', "no-such-file cannot be read"),
+        ('{ env = "NO_SUCH_VARIABLE" }', "NO_SUCH_VARIABLE is not set"),
+        ('{ file = "no-such-file" }', "no-such-file does not exist"),
         ('{ command = ["no-such-program"] }', "There is no program no-such-program in PATH"),
     ):
         profile.write_text(text.replace('"secret"', where))
@@ -121,7 +125,9 @@ def test_secrets_that_are_not_there(command: Command, profile: Path) -> None:
         assert said in problem
 
 
-def test_a_command_is_looked_for_and_not_run(command: Command, profile: Path, place: Path) -> None:
+def test_the_program_of_a_command_is_checked_and_not_run(
+    command: Command, profile: Path, place: Path
+) -> None:
     program = place / "program"
     program.write_text(f"#!/bin/sh\ntouch {place}/was-run\n")
     program.chmod(0o700)
@@ -130,7 +136,7 @@ def test_a_command_is_looked_for_and_not_run(command: Command, profile: Path, pl
     assert not (place / "was-run").exists()
 
 
-def test_a_program_that_others_can_write_is_a_problem(
+def test_a_program_that_other_users_can_write_is_a_problem(
     command: Command, profile: Path, place: Path
 ) -> None:
     (place / "bin").mkdir(mode=0o700)
@@ -143,9 +149,9 @@ def test_a_program_that_others_can_write_is_a_problem(
         path.chmod(0o772)
         (problem,) = problems(command, "--offline")
         assert (
-            f"billing.source.client_secret: {path} can be written by others (mode 0772)" in problem
+            f"billing.source.client_secret: other users can write to {path} (mode 0772)" in problem
         )
-        assert f"run `chmod go-w {path}`" in problem
+        assert f"Run `chmod go-w {path}`" in problem
         path.chmod(0o700)
 
 
@@ -159,10 +165,10 @@ def test_a_program_of_another_user_is_a_problem(
     os.chown(program, 12345, -1)
     profile.write_text(profile.read_text().replace('"secret"', '{ command = ["./program"] }'))
     (problem,) = problems(command, "--offline")
-    assert f"{program} belongs to another user (number 12345), who could have you run" in problem
+    assert f"{program} belongs to another user (uid 12345), who could make you run" in problem
 
 
-def test_what_gives_up_a_protection_is_noted(command: Command, profile: Path) -> None:
+def test_a_setting_that_turns_off_a_protection_is_a_note(command: Command, profile: Path) -> None:
     text = profile.read_text().replace("[billing.source]", "allow_http = true\n[billing.source]")
     profile.write_text(text + "allow_http = true\nverify = false\n")
     notes = [text for level, text in findings(command, "--offline") if level == "note"]
@@ -185,7 +191,7 @@ def test_what_gives_up_a_protection_is_noted(command: Command, profile: Path) ->
         ('auth = ["ada", "s3cret"]', "source.auth"),
     ],
 )
-def test_a_login_that_others_can_read(
+def test_a_login_that_other_users_can_read_is_a_problem(
     rest: str, key: str | None, command: Command, place: Path, server: TokenServer
 ) -> None:
     text = billing(server, place)
@@ -195,10 +201,12 @@ def test_a_login_that_others_can_read(
     path.chmod(0o644)
     found = problems(command, "--offline")
     assert len(found) == (key is not None)
-    assert key is None or f"Others can read {path}, and billing.{key} may be secret" in found[0]
+    assert (
+        key is None or f"Other users can read {path}, and billing.{key} may be secret" in found[0]
+    )
 
 
-def test_a_password_of_a_store_that_others_can_read(
+def test_the_password_of_a_store_that_other_users_can_read_is_a_problem(
     command: Command, profile: Path, server: TokenServer, place: Path
 ) -> None:
     text = re.sub("file:.*json", "redis://:s3cret@127.0.0.1:1#billing", billing(server, place))
@@ -206,7 +214,7 @@ def test_a_password_of_a_store_that_others_can_read(
     assert any("billing.store may be secret" in one for one in problems(command, "--offline"))
 
 
-def test_a_first_refresh_token_is_not_missed_after_its_use(
+def test_a_missing_first_refresh_token_is_fine_after_its_use(
     command: Command, rotating: TokenServer, place: Path
 ) -> None:
     path = place / "tokenadapter.toml"
@@ -219,7 +227,7 @@ def test_a_first_refresh_token_is_not_missed_after_its_use(
     assert problems(command, "--offline") == []
 
 
-def test_functions_that_are_not_there(command: Command, profile: Path) -> None:
+def test_missing_functions_are_problems(command: Command, profile: Path) -> None:
     profile.write_text(
         profile.read_text().replace("[billing.source]", 'verdict = "json:nope"\n[billing.source]')
     )
@@ -237,10 +245,10 @@ MISTAKES = {
 }
 
 
-def test_check_and_header_agree_on_a_function_as_often_as_it_is_changed(
+def test_check_and_header_agree_on_a_function_each_time_it_changes(
     place: Path, server: TokenServer
 ) -> None:
-    """Nobody waits until the mistake before is forgotten."""
+    """A corrected mistake causes no back-off."""
     text = billing(server, place)
     source = '[billing.source]\ncallable = "changing_of_mine:token"\n'
     write(place, text[: text.index("[billing.source]")] + source)
@@ -254,7 +262,9 @@ def test_check_and_header_agree_on_a_function_as_often_as_it_is_changed(
         assert said[0] == header, (name, said)
 
 
-def test_a_store_that_cannot_be_used(command: Command, profile: Path, place: Path) -> None:
+def test_a_store_that_cannot_be_used_is_a_problem(
+    command: Command, profile: Path, place: Path
+) -> None:
     command("header", "billing")
     state = place / "state"
     (state / "token.json").chmod(0o644)
@@ -268,7 +278,7 @@ def test_a_store_that_cannot_be_used(command: Command, profile: Path, place: Pat
     assert problems(command, "--offline")
 
 
-def test_a_database_file_that_others_can_read_or_replace(
+def test_a_database_file_that_others_can_read_or_replace_is_a_problem(
     command: Command, server: TokenServer, place: Path
 ) -> None:
     state = place / "state"
@@ -287,7 +297,7 @@ def test_a_database_file_that_others_can_read_or_replace(
     assert f"others can write to {state} (mode 0777) and so replace the token" in problem
 
 
-def test_a_save_that_would_fail(
+def test_a_save_that_would_fail_is_a_problem(
     command: Command, profile: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: FileStore) -> None:
@@ -297,7 +307,7 @@ def test_a_save_that_would_fail(
     assert problems(command, "--offline") == ["No space. Free some."]
 
 
-def test_a_store_in_memory_is_not_shared(
+def test_a_store_in_memory_is_a_note(
     command: Command, profile: Path, place: Path, server: TokenServer
 ) -> None:
     profile.write_text(re.sub("file:.*json", f"memory:{place.name}", billing(server, place)))
@@ -305,7 +315,7 @@ def test_a_store_in_memory_is_not_shared(
     assert any("each command and each program obtains its own" in text for _, text in found)
 
 
-def test_a_grant_that_is_dead(command: Command, rotating: TokenServer) -> None:
+def test_a_refused_grant_is_a_problem(command: Command, rotating: TokenServer) -> None:
     command("header", "billing")
     rotating.revoke_all()
     command("refresh", "billing")
@@ -318,7 +328,7 @@ def test_a_grant_that_is_dead(command: Command, rotating: TokenServer) -> None:
     assert "`tokenadapter adopt billing`" in problem
 
 
-def test_a_first_login_is_missing(
+def test_a_missing_first_login_is_a_problem(
     command: Command, place: Path, server: TokenServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(place, billing(server, place, "refresh_token"))
@@ -330,13 +340,13 @@ def test_a_first_login_is_missing(
     assert problems(command, "--offline") == []
 
 
-def test_a_file_without_profiles(command: Command, place: Path) -> None:
+def test_a_file_without_profiles_is_a_problem(command: Command, place: Path) -> None:
     write(place, "")
     (problem,) = problems(command)
-    assert "There is no profile in it" in problem
+    assert "The file has no profile" in problem
 
 
-def test_a_failure_that_is_held_off_is_a_note(
+def test_a_failure_with_a_back_off_is_a_note(
     command: Command, profile: Path, server: TokenServer
 ) -> None:
     server.fail_next(503)
@@ -347,7 +357,7 @@ def test_a_failure_that_is_held_off_is_a_note(
     )
 
 
-def test_servers_that_cannot_be_reached(command: Command, place: Path) -> None:
+def test_servers_that_cannot_be_reached_are_problems(command: Command, place: Path) -> None:
     with TokenServer() as server:
         text = billing(server, place)
     write(place, text)
@@ -356,7 +366,7 @@ def test_servers_that_cannot_be_reached(command: Command, place: Path) -> None:
     assert all("cannot be reached: " in text for text in found)
 
 
-def test_a_token_endpoint_that_redirects(
+def test_a_token_endpoint_that_redirects_is_a_problem(
     command: Command, profile: Path, server: TokenServer
 ) -> None:
     server.fail_next(redirect="https://elsewhere.example/token", count=None)
@@ -371,7 +381,7 @@ def test_a_token_endpoint_that_redirects(
         b"no status \x1b[2J\r\n\r\n",
     ],
 )
-def test_what_a_server_says_does_not_reach_the_terminal(
+def test_text_of_a_server_cannot_control_the_terminal(
     command: Command, place: Path, server: TokenServer, answer: bytes
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -392,7 +402,7 @@ def test_what_a_server_says_does_not_reach_the_terminal(
 
 
 @pytest.mark.parametrize(("ahead", "level"), [(-3600, "problem"), (30, "note"), (2, None)])
-def test_a_clock_that_is_wrong(
+def test_a_wrong_clock_is_found(
     ahead: float,
     level: str | None,
     command: Command,
@@ -404,6 +414,6 @@ def test_a_clock_that_is_wrong(
     date = formatdate(time.time() - ahead, usegmt=True)
     server.fail_next(405, count=None, headers={"Date": date})
     where = "ahead of" if ahead > 0 else "behind"
-    said = rf"This machine's clock is \d+ s {where} that of {server.token_url}: have it set"
+    said = rf"This machine's clock is \d+ s {where} that of {server.token_url}. Lifetimes"
     found = [one for one in findings(command) if re.match("This machine's clock", one[1])]
     assert [told for told, text in found if re.match(said, text)] == ([level] if level else [])

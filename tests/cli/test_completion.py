@@ -1,4 +1,4 @@
-"""Completion: what the shell offers, asked of a real bash."""
+"""Completion, tested with a real bash."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokenadapter.cli.main import COMMANDS
 
 from .conftest import Command
 
-# Completes the words that it is given, as bash would at their end.
+# Completes the given words as bash would.
 ASK = """
 tokenadapter() {{ {python} -m tokenadapter "$@"; }}
 source completion.bash

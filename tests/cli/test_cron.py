@@ -29,7 +29,7 @@ def program(path: Path, text: str) -> None:
 
 
 def command(directory: Path) -> None:
-    """The command in *directory*, as pip would put it there."""
+    """Install the command in *directory*, as pip would."""
     line = f'exec {sys.executable} -m tokenadapter "$@"'
     program(directory / "tokenadapter", f"#!/bin/sh\n{line}\n")
 

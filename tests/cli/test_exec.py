@@ -1,4 +1,4 @@
-"""``exec``: any program, with the token in its environment or on a descriptor."""
+"""``exec``: runs any program with the token in its environment or on a descriptor."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tokenadapter import ProfileError
-from tokenadapter.cli.execute import _offer
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.cli.exec import _offer
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.testing import TokenServer
 
@@ -42,8 +42,10 @@ def test_the_token_is_on_a_descriptor_and_not_in_the_environment() -> None:
         assert out.count(token()) == 1
 
 
-def test_half_a_token_is_never_on_a_descriptor() -> None:
-    with pytest.raises(ProfileError, match=r"A pipe holds \d+ bytes here.*use --env"):
+def test_a_descriptor_never_has_half_a_token() -> None:
+    with pytest.raises(
+        ProfileError, match=r"too long for a pipe, which has room for \d+ bytes here: use --env"
+    ):
         _offer("x" * 10_000_000, 9)
 
 
@@ -55,7 +57,7 @@ def test_the_arguments_are_left_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("way", [[], ["--env", "API_KEY"], ["--fd", "3"]], ids=" ".join)
-def test_the_program_gets_none_of_the_secrets_that_obtain_the_token(
+def test_the_program_gets_no_secret_that_obtains_the_token(
     way: list[str], profile: Path, server: TokenServer
 ) -> None:
     text = profile.read_text().replace('"secret"', '{ env = "SECRET_OF_MINE" }')
@@ -82,7 +84,7 @@ def test_the_token_may_be_in_a_variable_that_had_a_secret(profile: Path) -> None
     assert spawn(*line, env={"KEY": "secret"})[1].strip() == token()
 
 
-def test_a_program_needs_no_dashes_before_it() -> None:
+def test_dashes_before_the_program_are_optional() -> None:
     for line in (
         ["exec", "billing", "--env", "KEY", "sh", "-c", 'echo "$KEY" "$@"', "--", "--env", "x"],
         ["exec", "--env=KEY", "billing", "sh", "-c", 'echo "$KEY" "$@"', "--", "--env", "x"],
@@ -92,7 +94,7 @@ def test_a_program_needs_no_dashes_before_it() -> None:
         assert out == f"{token()} --env x\n"
 
 
-def test_it_becomes_the_program() -> None:
+def test_exec_replaces_the_process() -> None:
     process = start("exec", "billing", "--", "sh", "-c", "echo $$; read forever", stdin=-1)
     assert process.stdout is not None
     assert int(process.stdout.readline()) == process.pid
@@ -117,20 +119,22 @@ def test_a_renewal_in_the_background_ends_first_and_the_program_gets_the_new_tok
     assert rotating.stats.reuse_detections == 0
 
 
-def test_what_cannot_be_run(tmp_path: Path) -> None:
+def test_a_program_that_cannot_be_run_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
     code, out, err = spawn("exec", "billing", "--", "no-such-program")
     assert (code, out) == (127, "")
-    assert err == "tokenadapter: no-such-program: there is no such program\n"
+    assert err == "tokenadapter: there is no program no-such-program\n"
     (tmp_path / "data").write_text("not a program")
     code, _, err = spawn("exec", "billing", "--", str(tmp_path / "data"))
     assert code == 126
     assert err.endswith(f"data cannot be run: {os.strerror(13)}\n")
 
 
-def test_a_script_whose_interpreter_is_gone_is_not_said_to_be_missing(tmp_path: Path) -> None:
+def test_the_error_for_a_script_names_a_missing_interpreter(tmp_path: Path) -> None:
     tool = tmp_path / "tool"
     tool.write_text("#!/gone/bin/python3\n")
     tool.chmod(0o755)
     code, _, err = spawn("exec", "billing", "--", str(tool))
     assert code == 126
-    assert err.endswith("tool cannot be run: what its first line names, behind #!, is not there\n")
+    assert err.endswith(
+        "tool cannot be run: the interpreter in its first line, after #!, does not exist\n"
+    )

@@ -1,4 +1,4 @@
-"""Usage, and what the exit codes tell scripts."""
+"""Usage, and exit codes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def test_help_lists_the_commands_and_the_exit_codes(command: Command) -> None:
     assert code == 0
     for name, summary in COMMANDS.items():
         assert f"  {name:12}{summary}\n" in out
-    assert "exit codes:\n  0    done\n" in out
+    assert "exit codes:\n  0    success\n" in out
     code, _, err = command()
     assert (code, err) == (2, out)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_explains_itself(name: str, command: Command) -> None:
+def test_each_command_has_a_help_text(name: str, command: Command) -> None:
     code, out, _ = command(name, "--help")
     assert code == 0
     assert out.startswith(f"usage: tokenadapter {name} ")
@@ -45,19 +45,26 @@ def test_the_version(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["haeder"], "'haeder' is no command. Did you mean 'header'?"),
-        (["--colour"], "'--colour' is no command."),
+        (["haeder"], "unknown command 'haeder'. Did you mean 'header'? See `tokenadapter --help`."),
+        (["login"], "unknown command 'login'. See `tokenadapter --help`."),
+        (["--colour"], "unknown option '--colour'. Options of a command come after the command."),
         (["header"], "the following arguments are required: NAME"),
         (["header", "a", "b"], "unrecognized arguments: b"),
         (["header", "a", "--jsn"], "unrecognized arguments: --jsn"),
         (["run", "--proflie", "a", "script.py"], "unrecognized arguments: --proflie"),
-        (["run"], "what is to be run is missing: it stands at the end"),
-        (["exec", "a", "--"], "what is to be run is missing"),
-        (["exec", "a"], "what is to be run is missing"),
+        (["run"], "the program to run is missing: put it at the end of the line"),
+        (["exec", "a", "--"], "the program to run is missing"),
+        (["exec", "a"], "the program to run is missing"),
         (["exec"], "the following arguments are required: NAME"),
-        (["exec", "a", "--fd", "1", "--", "b"], "'1' is no descriptor from 3 to 255"),
-        (["exec", "a", "--env", "A=B", "--", "b"], "'A=B' is no name of an environment variable"),
-        (["exec", "a", "--env", "", "--", "b"], "'' is no name of an environment variable"),
+        (
+            ["exec", "a", "--fd", "1", "--", "b"],
+            "invalid file descriptor '1': give one from 3 to 255",
+        ),
+        (
+            ["exec", "a", "--env", "A=B", "--", "b"],
+            "'A=B' cannot be the name of an environment variable",
+        ),
+        (["exec", "a", "--env", "", "--", "b"], "'' cannot be the name of an environment variable"),
         (["exec", "a", "--fd", "3", "--env", "A", "--", "b"], "not allowed with argument"),
         (["completion", "fish"], "invalid choice: 'fish'"),
     ],
@@ -75,7 +82,7 @@ def test_wrong_configuration_is_3(command: Command, profile: Path, place: Path) 
     assert err.startswith(f"tokenadapter: {profile}: There is no profile 'biling'. Did you mean")
     assert command("header", "billing", "--config", "gone.toml")[0] == 3
     profile.unlink()
-    assert "There is no such file, but TOKENADAPTER_CONFIG" in command("header", "billing")[2]
+    assert "The file does not exist, but TOKENADAPTER_CONFIG" in command("header", "billing")[2]
 
 
 def test_a_client_that_is_refused_is_3_too(
@@ -90,7 +97,7 @@ def test_a_client_that_is_refused_is_3_too(
     assert err.count("invalid_client") == 1
 
 
-def test_a_failure_is_told_once_though_a_function_listens_to_events(
+def test_a_failure_is_reported_once_although_a_function_listens_to_events(
     command: Command, profile: Path, server: TokenServer
 ) -> None:
     listens = 'on_event = "builtins:repr"\n[billing.source]'
@@ -102,7 +109,7 @@ def test_a_failure_is_told_once_though_a_function_listens_to_events(
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("demo", "completion")])
-def test_every_command_can_tell_more(name: str, command: Command) -> None:
+def test_every_command_has_verbose_and_debug(name: str, command: Command) -> None:
     parser = parser_of(name)
     known = {option for action in parser._actions for option in action.option_strings}
     assert {"-v", "--verbose", "--debug"} <= known
@@ -137,7 +144,7 @@ def test_debug_shows_the_traceback_of_a_function(place: Path, server: TokenServe
     assert "    return 1 + ''" in err
 
 
-def test_a_dead_grant_is_4_and_says_which_command_helps(
+def test_a_refused_grant_is_4_and_names_the_command_to_run(
     command: Command, rotating: TokenServer
 ) -> None:
     command("header", "billing")
@@ -167,7 +174,7 @@ def test_a_store_that_cannot_be_used_is_6(command: Command, rotating: TokenServe
     assert "run `chmod 600 " in err
 
 
-def test_what_is_a_bug_looks_like_one(
+def test_a_bug_is_a_traceback(
     command: Command, profile: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tokenadapter.cli.header.named_profile", lambda options: 1 / 0)
@@ -199,7 +206,7 @@ def test_output_that_cannot_be_written_gets_no_traceback(arguments: str, profile
         code, _, err = spawn(*arguments.split(), stdout=full)
     assert code == 1
     reason = os.strerror(errno.ENOSPC)
-    said = f"Standard output cannot be written: {reason}. What the store holds is kept."
+    said = f"Standard output cannot be written: {reason}. The stored token is kept."
     assert err == f"tokenadapter: {said}\n"
 
 
@@ -213,7 +220,7 @@ def test_streams_may_be_closed(profile: Path) -> None:
         assert subprocess.run(["sh", "-c", line], timeout=60).returncode == code
 
 
-def test_signs_that_the_locale_has_not_are_written_otherwise(profile: Path) -> None:
+def test_characters_that_the_locale_lacks_are_escaped(profile: Path) -> None:
     ascii_only = {"PYTHONIOENCODING": "ascii:strict"}
     code, out, err = spawn("run", "--help", env=ascii_only)
     assert (code, err) == (0, "")
@@ -223,8 +230,8 @@ def test_signs_that_the_locale_has_not_are_written_otherwise(profile: Path) -> N
     assert "no token  \\u2013" in out
 
 
-def test_no_secret_is_in_the_arguments_of_what_is_started(place: Path, profile: Path) -> None:
-    """What ``ps`` shows of a program that ``exec`` has become."""
+def test_no_command_line_contains_the_token(place: Path, profile: Path) -> None:
+    """``ps`` shows the command line of the program that replaces ``exec``."""
     code, out, _ = spawn("exec", "billing", "--", "sh", "-c", "tr '\\0' ' ' < /proc/$$/cmdline")
     assert code == 0
     token = spawn("token", "billing")[1].strip()
@@ -232,8 +239,15 @@ def test_no_secret_is_in_the_arguments_of_what_is_started(place: Path, profile: 
     assert token not in out
 
 
-def test_the_demo_is_the_demo(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    called = []
-    monkeypatch.setattr("tokenadapter.demo.__main__.main", lambda given: called.append(given) or 0)
-    assert command("demo", "--quick")[0] == command("demo")[0] == 0
-    assert called == [["--quick"], []]
+def test_the_command_runs_the_demo(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = []
+    monkeypatch.setattr(
+        "tokenadapter.demo.show.show", lambda *given, **more: played.append((*given, more)) or 0
+    )
+    assert (
+        command("demo")[0] == command("demo", "--quick", "--seconds=5", "--no-comparison")[0] == 0
+    )
+    assert played == [
+        ((8, 10.0, 2.0), {"comparison": True}),
+        ((4, 5.0, 1.0), {"comparison": False}),
+    ]

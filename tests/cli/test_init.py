@@ -1,4 +1,4 @@
-"""``init``: the smallest configuration file, and never over another."""
+"""``init``: creates a small configuration file, and never changes an existing one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenadapter.config.file import EXAMPLE
+from tokenadapter.config.config_file import EXAMPLE
 
 from .conftest import Command
 
@@ -16,7 +16,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_it_writes_a_file_that_the_other_commands_find(
+def test_init_creates_a_file_that_the_other_commands_find(
     command: Command, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TOKENADAPTER_CONFIG")
@@ -25,25 +25,25 @@ def test_it_writes_a_file_that_the_other_commands_find(
     path = place / ".config" / "tokenadapter" / "tokenadapter.toml"
     code, out, err = command("init")
     assert (code, err) == (0, "")
-    assert out == f"{path}: edit it, and run `tokenadapter check`.\n"
+    assert out == f"Created {path}. Edit it, then run `tokenadapter check`.\n"
     assert path.read_text() == EXAMPLE
     assert (mode(path), mode(path.parent)) == (0o600, 0o700)
     assert command("completion", "names") == (0, "billing\n", "")
-    assert "billing-secret cannot be read" in command("check", "--offline")[1]
+    assert "billing-secret does not exist" in command("check", "--offline")[1]
 
 
-def test_it_writes_where_the_file_is_named(command: Command, place: Path) -> None:
+def test_init_creates_the_file_that_is_named(command: Command, place: Path) -> None:
     assert command("init", "--config", "other/mine.toml")[0] == 0
     assert (place / "other" / "mine.toml").exists()
     assert not (place / "tokenadapter.toml").exists()
-    # The variable that the tests set.
-    assert "`tokenadapter init` writes one" in command("status")[2]
+    # The fixture sets the variable.
+    assert "`tokenadapter init` to create" in command("status")[2]
     assert command("init")[0] == 0
     assert command("status")[0] == 0
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "link that leads nowhere"])
-def test_what_is_there_is_left_as_it_is(command: Command, place: Path, kind: str) -> None:
+def test_an_existing_file_is_not_changed(command: Command, place: Path, kind: str) -> None:
     path, target = place / "tokenadapter.toml", place / "target"
     if kind == "file":
         path.write_text("mine")
@@ -53,13 +53,15 @@ def test_what_is_there_is_left_as_it_is(command: Command, place: Path, kind: str
         target.write_text("mine")
     code, out, err = command("init")
     assert (code, out) == (3, "")
-    assert err == f"tokenadapter: {path}: It is there already, and was left as it is.\n"
+    assert err == f"tokenadapter: {path}: The file exists already and was not changed.\n"
     assert target.exists() is (kind == "link")
     assert kind == "link that leads nowhere" or path.read_text() == "mine"
 
 
-def test_where_nothing_can_be_written_it_says_why(command: Command, place: Path) -> None:
+def test_the_error_says_why_the_file_cannot_be_written(command: Command, place: Path) -> None:
     (place / "file").touch()
     code, _, err = command("init", "--config", "file/tokenadapter.toml")
     assert code == 3
-    assert err.startswith(f"tokenadapter: {place}/file/tokenadapter.toml: It cannot be written: ")
+    assert err.startswith(
+        f"tokenadapter: {place}/file/tokenadapter.toml: The file cannot be written: "
+    )

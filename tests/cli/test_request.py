@@ -1,4 +1,4 @@
-"""``request``: one request with the token, renewed and replayed, and the answer printed."""
+"""``request``: sends one request, with renewal and replay, and prints the response."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def test_the_body_is_printed(command: Command, profile: Path, server: TokenServe
     assert server.stats.renewals == 1
 
 
-def test_what_the_api_refuses_is_renewed_and_sent_again(
+def test_a_refused_request_is_renewed_and_replayed(
     command: Command, profile: Path, server: TokenServer
 ) -> None:
-    """Where ``header | curl`` would fail until the token expires."""
+    """``header | curl`` would fail here until the token expires."""
     command("header", "billing")
     server.expire_now()
     code, _, err = command(
@@ -56,7 +56,7 @@ def test_what_the_api_refuses_is_renewed_and_sent_again(
     assert request.headers["content-type"] == "application/json"
 
 
-def test_an_expired_token_is_renewed_before(
+def test_an_expired_token_is_renewed_before_the_request(
     command: Command, profile: Path, server: TokenServer, place: Path
 ) -> None:
     command("header", "billing")
@@ -102,7 +102,7 @@ def test_a_body_may_come_from_standard_input(profile: Path, server: TokenServer)
     assert sent(server).sha256 == digest(b"a b\n")
 
 
-def test_headers_go_along(command: Command, profile: Path, server: TokenServer) -> None:
+def test_headers_are_sent(command: Command, profile: Path, server: TokenServer) -> None:
     line = ["-H", "X-One: 1", "--header", "X-Two:2"]
     assert command("request", "billing", f"{server.api_url}x", *line)[0] == 0
     headers = sent(server).headers
@@ -110,7 +110,7 @@ def test_headers_go_along(command: Command, profile: Path, server: TokenServer) 
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])
-def test_it_ends_by_the_answer(
+def test_the_exit_code_follows_the_status(
     status: int, command: Command, profile: Path, server: TokenServer
 ) -> None:
     server.fail_next(status, endpoint="api", body="because", count=2)
@@ -121,7 +121,7 @@ def test_it_ends_by_the_answer(
     assert (code, out, err) == (22, "", said)
 
 
-def test_a_refusal_that_stays_is_told_and_handed_on(
+def test_a_second_refusal_is_reported_and_handed_on(
     command: Command, profile: Path, server: TokenServer
 ) -> None:
     server.fail_next(401, endpoint="api", body="no", count=None)
@@ -130,7 +130,9 @@ def test_a_refusal_that_stays_is_told_and_handed_on(
     assert "handed on: 401" in err
 
 
-def test_the_head_can_be_printed_too(command: Command, profile: Path, server: TokenServer) -> None:
+def test_status_and_headers_can_be_printed_too(
+    command: Command, profile: Path, server: TokenServer
+) -> None:
     server.fail_next(404, endpoint="api", body="gone", headers={"X-Why": "old"})
     _, out, _ = command("request", "billing", f"{server.api_url}x", "-i")
     head, _, body = out.partition("\r\n\r\n" if "\r\n\r\n" in out else "\n\n")
@@ -157,27 +159,27 @@ def test_a_file_that_cannot_be_written_is_named(
 
 
 @pytest.mark.parametrize("url", ["https://elsewhere.example/", "http://127.0.0.1:1/"])
-def test_no_request_goes_where_the_token_must_not(
+def test_no_request_leaves_the_prefix(
     url: str, command: Command, profile: Path, server: TokenServer
 ) -> None:
     code, out, err = command("request", "billing", url)
     assert (code, out) == (3, "")
-    assert f"The URL is not under {server.api_url}, so the token of billing must not go" in err
+    assert f"The URL is outside {server.api_url}, so the token of billing must not be sent" in err
     assert not server.requests
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["invoices"], 3, "There is no such request: Invalid URL 'invoices'"),
-        (["URL", "-H", "X"], 2, "'X' is no header such as 'Accept: text/csv'"),
-        (["URL", "-H", "X: a\nY: b"], 2, "is no header such as"),
+        (["invoices"], 3, "The request is invalid: Invalid URL 'invoices'"),
+        (["URL", "-H", "X"], 2, "invalid header 'X': give one such as 'Accept: text/csv'"),
+        (["URL", "-H", "X: a\nY: b"], 2, "invalid header"),
         (["URL", "-d", "@gone"], 3, "gone cannot be read: No such file"),
         (["URL", "-d", "a", "--json", "b"], 2, "not allowed with argument"),
     ],
     ids=str,
 )
-def test_wrong_usage_is_named(
+def test_the_error_names_wrong_usage(
     arguments: list[str],
     code: int,
     said: str,
@@ -199,11 +201,13 @@ def test_an_api_that_cannot_be_reached_is_5(command: Command, place: Path) -> No
         write(place, billing(server, place).replace(server.api_url, gone))
         code, out, err = command("request", "billing", f"{gone}x")
     assert (code, out) == (5, "")
-    assert err.startswith("tokenadapter: billing: no whole answer came from the API: ")
+    assert err.startswith("tokenadapter: billing: the API sent no complete response: ")
     assert len(err.splitlines()) == 1
 
 
-def test_an_answer_that_breaks_off_is_5(command: Command, place: Path, server: TokenServer) -> None:
+def test_a_response_that_breaks_off_is_5(
+    command: Command, place: Path, server: TokenServer
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -219,7 +223,7 @@ def test_an_answer_that_breaks_off_is_5(command: Command, place: Path, server: T
         code, _, err = command("request", "billing", f"{api}x")
         thread.join()
     assert code == 5
-    assert "no whole answer came from the API: " in err
+    assert "the API sent no complete response: " in err
 
 
 def test_without_a_token_nothing_is_sent(
@@ -239,10 +243,10 @@ def test_a_reader_that_has_gone_gets_no_traceback(profile: Path, server: TokenSe
     assert (done.stdout, done.stderr) == ("x", "")
 
 
-def test_check_says_which_commands_help_against_an_api_that_refuses_a_fresh_token(
+def test_check_names_the_command_for_an_api_that_refuses_a_fresh_token(
     command: Command, profile: Path
 ) -> None:
     command("header", "billing")
     out = command("check", "--offline", "--json")[1]
     (fresh,) = [one["text"] for one in json.loads(out) if ": fresh" in one["text"]]
-    assert "if the API refuses it all the same, run `tokenadapter refresh billing`" in fresh
+    assert "if the API refuses the token anyway, run `tokenadapter refresh billing`" in fresh

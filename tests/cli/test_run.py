@@ -1,4 +1,4 @@
-"""``run``: a program that knows nothing of tokens, as it is, with its requests signed."""
+"""``run``: runs an unmodified program and signs its requests."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from profiles import billing, write
 
 from tokenadapter.cli.main import main
 from tokenadapter.startup import DIRECTORY
-from tokenadapter.startup.profiles import Profiles
+from tokenadapter.startup.deferred import DeferredProfiles
 from tokenadapter.testing import TokenServer
 from tokenadapter.testing.workers import succeeds_in_child
 
 from .conftest import CROWD, Command, spawn, start
 from .test_tokens import outlive
 
-# What scripts look like: three calls, and a token that was pasted into it long ago.
+# A typical script: three calls, and a token that was pasted into it long ago.
 LEGACY = """
 import sys
 import requests
@@ -51,12 +51,14 @@ def script(place: Path, text: str, name: str = "script.py") -> Path:
 def become(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The command lines that would have been run."""
     lines: list[object] = []
-    monkeypatch.setattr("tokenadapter.cli.run.become", lambda line, env: lines.append(line) or 0)
+    monkeypatch.setattr(
+        "tokenadapter.cli.run.exec_program", lambda line, env: lines.append(line) or 0
+    )
     return lines
 
 
 def told(place: Path, program: str, *arguments: str, **options: Any) -> Any:
-    """What a program that prints JSON says when it is run."""
+    """Run a program, and return the JSON that it prints."""
     code, out, err = spawn("run", "--", str(script(place, program)), *arguments, **options)
     assert (code, err) == (0, "")
     return json.loads(out)
@@ -116,7 +118,7 @@ print(json.dumps(world))
 
 
 @pytest.mark.parametrize("pythonpath", [None, "", "lib:/other"])
-def test_the_program_sees_the_world_as_without_us(
+def test_the_program_sees_the_same_environment_as_without_us(
     pythonpath: str | None, profile: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script(place, WORLD)
@@ -125,7 +127,7 @@ def test_the_program_sees_the_world_as_without_us(
     else:
         monkeypatch.setenv("PYTHONPATH", pythonpath)
     command = ["script.py", "--month", "5", "--", "a b"]
-    # Passed on as it is, since readline changes the environment past os.environ.
+    # Passed on unchanged, since readline changes the environment without os.environ.
     plain = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, env=dict(os.environ)
     )
@@ -167,7 +169,7 @@ def test_modules_and_commands_can_be_run(
     ],
     ids=str,
 )
-def test_a_program_needs_no_dashes_before_it(
+def test_dashes_before_the_program_are_optional(
     line: list[str],
     command: list[str],
     profile: Path,
@@ -180,7 +182,7 @@ def test_a_program_needs_no_dashes_before_it(
     assert become == [[sys.executable, *command]]
 
 
-def test_a_log_can_be_asked_for_in_the_program(
+def test_verbose_shows_the_log_in_the_program(
     profile: Path, place: Path, server: TokenServer
 ) -> None:
     script(place, LEGACY)
@@ -211,7 +213,7 @@ def test_exit_code_output_and_atexit(profile: Path, place: Path) -> None:
     assert spawn("run", "--", "script.py") == (7, "at the end\n", "to stderr\n")
 
 
-def test_a_traceback_is_that_of_the_program_alone(profile: Path, place: Path) -> None:
+def test_a_traceback_shows_only_the_program(profile: Path, place: Path) -> None:
     script(place, "import requests\n\ndef fail():\n    1 / 0\n\nfail()\n")
     code, _, err = spawn("run", "--", "script.py")
     plain = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True)
@@ -219,7 +221,7 @@ def test_a_traceback_is_that_of_the_program_alone(profile: Path, place: Path) ->
     assert "tokenadapter" not in err
 
 
-def test_it_becomes_the_program_and_signals_reach_it(profile: Path, place: Path) -> None:
+def test_run_replaces_the_process_and_signals_reach_the_program(profile: Path, place: Path) -> None:
     script(
         place,
         "import os, signal, sys, requests\n"
@@ -236,14 +238,14 @@ def test_it_becomes_the_program_and_signals_reach_it(profile: Path, place: Path)
     assert process.returncode == 9
 
 
-def test_a_program_that_asks_no_api_loads_nothing_of_requests(profile: Path, place: Path) -> None:
+def test_a_program_without_requests_does_not_load_requests(profile: Path, place: Path) -> None:
     assert (
         told(place, "import json, sys; print(json.dumps(sorted(sys.modules)))").count("requests")
         == 0
     )
 
 
-def test_looking_for_requests_is_not_importing_it(
+def test_finding_the_spec_of_requests_does_not_import_it(
     profile: Path, place: Path, server: TokenServer
 ) -> None:
     program = (
@@ -267,7 +269,7 @@ def test_a_program_may_use_tokenadapter_itself(
         assert spawn("run", "--", "script.py", f"{server.api_url}x") == (0, "200\n", "")
 
 
-def test_a_tracer_over_the_session_goes_on_seeing_all(
+def test_a_tracer_that_wraps_the_session_sees_every_request(
     profile: Path, place: Path, server: TokenServer
 ) -> None:
     program = (
@@ -283,7 +285,7 @@ def test_a_tracer_over_the_session_goes_on_seeing_all(
     assert told(place, program, f"{server.api_url}x") == [[200, 200], 2]
 
 
-def test_a_session_with_a_way_of_its_own_to_find_adapters_is_signed_from_the_first_request(
+def test_a_session_that_finds_adapters_in_its_own_way_is_signed_from_the_first_request(
     profile: Path, place: Path, server: TokenServer
 ) -> None:
     program = (
@@ -310,7 +312,7 @@ def test_bare_urllib3_is_signed(profile: Path, place: Path, server: TokenServer)
         "print(json.dumps([early, said]))\n"
     )
     assert told(place, program, f"{server.api_url}x") == [False, [200] * 4]
-    # That of requests was sent once, signed by requests' own way.
+    # The request of requests was sent once, signed by the adapter.
     assert server.stats.api_requests == 4
 
 
@@ -340,7 +342,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("inherit", [False, True])
-def test_pools_and_threads_are_signed_and_other_programs_if_that_is_asked(
+def test_pools_and_threads_are_signed_and_other_programs_with_inherit(
     inherit: bool, profile: Path, place: Path, server: TokenServer
 ) -> None:
     script(place, WITH_POOL)
@@ -368,7 +370,7 @@ def test_a_sitecustomize_of_the_user_is_run(
     assert told(place, program) == [str(place / "lib" / "sitecustomize.py")] * 2
 
 
-def test_one_that_fails_is_reported_as_without_us(
+def test_a_sitecustomize_that_fails_is_reported_as_without_us(
     profile: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (place / "lib").mkdir()
@@ -377,7 +379,7 @@ def test_one_that_fails_is_reported_as_without_us(
     script(place, "print('went on')")
     code, out, err = spawn("run", "--", "script.py")
     plain = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True)
-    # Once by the interpreter of the command itself.
+    # Once in the interpreter of the command itself.
     assert (code, out, err) == (0, "went on\n", plain.stderr * 2)
 
 
@@ -395,7 +397,7 @@ def test_only_the_named_profiles_are_installed(
     assert spawn("run", *arguments, f"{server.api_url}x")[1] == "401\n"
 
 
-def test_a_wrong_profile_is_said_before_the_program_begins(
+def test_an_invalid_profile_is_reported_before_the_program_starts(
     command: Command, profile: Path, place: Path
 ) -> None:
     profile.write_text(profile.read_text() + '[other]\nprefx = "x"\n')
@@ -406,10 +408,10 @@ def test_a_wrong_profile_is_said_before_the_program_begins(
     profile.write_text("")
     code, _, err = command("run", "--", "script.py")
     assert code == 3
-    assert "There is no profile" in err
+    assert "no profile" in err
 
 
-def test_what_shows_only_in_use_fails_each_request_as_requests_does(
+def test_a_mistake_found_in_use_fails_each_request_with_an_error_of_requests(
     profile: Path, place: Path, server: TokenServer
 ) -> None:
     profile.write_text(billing(server, place).replace(server.api_url, "http://api.example/"))
@@ -431,7 +433,7 @@ def test_what_shows_only_in_use_fails_each_request_as_requests_does(
 
 
 @pytest.mark.parametrize("flag", ["-I", "-E", "-S", "-sE"])
-def test_python_that_would_not_look_is_refused(
+def test_python_that_would_ignore_us_is_refused(
     flag: str, command: Command, profile: Path, place: Path
 ) -> None:
     tool = script(place, f"#!{sys.executable} {flag}\nprint('ran')\n", "tool")
@@ -439,7 +441,7 @@ def test_python_that_would_not_look_is_refused(
     for program in ([str(tool)], [sys.executable, flag, "script.py"]):
         code, _, err = command("run", "--", *program)
         assert code == 3
-        assert f"{flag} has " in err
+        assert f"With {flag}, " in err
         assert "would not be signed" in err
 
 
@@ -454,7 +456,7 @@ def test_python_that_would_not_look_is_refused(
         ("/usr/bin/env -S python3 -W error -Xdev -sE", True),
     ],
 )
-def test_options_are_told_from_their_values_and_from_those_of_env(
+def test_options_are_distinguished_from_their_values_and_from_those_of_env(
     line: str, is_refused: bool, command: Command, profile: Path, place: Path, become: list[object]
 ) -> None:
     tool = script(place, f"#!{line}\n", "tool")
@@ -500,7 +502,7 @@ def test_a_child_forked_while_another_thread_installs_the_profiles_does_so_itsel
         assert os.getpid() != parent or goes_on.wait(30)
         return []
 
-    profiles = Profiles([], "unused.toml")
+    profiles = DeferredProfiles([], "unused.toml")
     monkeypatch.setattr(profiles, "adapters", adapters)
     profiles.sign_sessions(SimpleNamespace(Session=Session))
     other = threading.Thread(target=Session().send)
@@ -511,10 +513,10 @@ def test_a_child_forked_while_another_thread_installs_the_profiles_does_so_itsel
     other.join()
 
 
-def test_an_interpreter_without_tokenadapter_says_so(
+def test_an_interpreter_without_tokenadapter_is_reported(
     profile: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As in an environment that has not got it.
+    # As in an environment without the package.
     (place / "lib" / "tokenadapter").mkdir(parents=True)
     script(place / "lib" / "tokenadapter", "raise ImportError('not here')", "__init__.py")
     monkeypatch.setenv("PYTHONPATH", str(place / "lib"))
@@ -530,12 +532,13 @@ def test_an_interpreter_without_tokenadapter_says_so(
     )
     assert (done.returncode, done.stdout) == (3, "")
     assert (
-        "cannot import tokenadapter (not here), so the program would not be signed" in done.stderr
+        "cannot import tokenadapter (not here), so the program's requests would not be signed"
+        in done.stderr
     )
 
 
-def test_behind_minus_m_a_module_is_wanted(command: Command, profile: Path) -> None:
+def test_minus_m_needs_a_module(command: Command, profile: Path) -> None:
     code, _, err = command("run", "--", "-m")
     assert code == 3
-    assert "Behind -m something is missing" in err
+    assert "After -m, the name of a module is missing" in err
     assert command("run", "--", "no-such-program")[0] == 127

@@ -18,7 +18,7 @@ import pytest
 from profiles import billing, write
 
 from tokenadapter import SQLStore
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.core.record import Backoff, Record
 from tokenadapter.testing import TokenServer
@@ -34,7 +34,7 @@ def state(command: Command) -> dict[str, object]:
     return told
 
 
-def test_before_anything_was_needed(command: Command, profile: Path, place: Path) -> None:
+def test_an_empty_store_has_no_token(command: Command, profile: Path, place: Path) -> None:
     code, out, err = command("status")
     assert (code, err) == (0, "")
     header, row = out.splitlines()
@@ -42,7 +42,7 @@ def test_before_anything_was_needed(command: Command, profile: Path, place: Path
     assert re.search(
         r"^billing +no token +– +– +free +http://127.0.0.1:\d+/api/ +/.*/token.json$", row
     )
-    # It leaves nothing behind.
+    # No side effects.
     assert [path.name for path in place.iterdir()] == ["tokenadapter.toml"]
 
 
@@ -62,7 +62,7 @@ def test_the_states_of_a_token(
     assert server.stats.token_requests == 1
 
 
-def test_paths_and_times_are_as_people_write_them(
+def test_paths_and_times_are_readable(
     command: Command,
     profile: Path,
     server: TokenServer,
@@ -86,7 +86,7 @@ def test_paths_and_times_are_as_people_write_them(
     [("/home/ada/x/y", "~/x/y"), ("/home/adam/x", "/home/adam/x"), ("/x", "/x")],
 )
 def test_a_path_below_home_is_short(path: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokenadapter.cli.table import short
+    from tokenadapter.cli.output import short
 
     for home in ("/home/ada", "/home/ada/"):
         monkeypatch.setenv("HOME", home)
@@ -95,9 +95,7 @@ def test_a_path_below_home_is_short(path: str, said: str, monkeypatch: pytest.Mo
     assert short(path) == path
 
 
-def test_what_others_wrote_into_the_store_does_not_reach_the_terminal(
-    command: Command, profile: Path
-) -> None:
+def test_text_in_the_store_cannot_control_the_terminal(command: Command, profile: Path) -> None:
     of_billing = Profile(ConfigFile.read(str(profile)), "billing")
     slot = of_billing.store()
     backoff = Backoff(slot.load().now, 3000, 1, cause="busy \x1b]0;owned\x07")
@@ -118,7 +116,7 @@ def test_no_secret_is_shown(command: Command, rotating: TokenServer) -> None:
         assert stored["refresh_token"] not in out
 
 
-def test_a_failure_is_shown_with_how_long_nobody_asks_again(
+def test_a_failure_is_shown_with_the_time_of_the_next_attempt(
     command: Command, profile: Path, server: TokenServer
 ) -> None:
     server.fail_next(503, count=1, retry_after="100")
@@ -126,9 +124,9 @@ def test_a_failure_is_shown_with_how_long_nobody_asks_again(
     told = state(command)
     assert told["state"] == "no token"
     assert "503" in told["failure"]["cause"]  # type: ignore[index]
-    assert 90 < told["failure"]["held_for"] <= 100  # type: ignore[index]
+    assert 90 < told["failure"]["retry_in"] <= 100  # type: ignore[index]
     out = command("status")[1]
-    assert re.search(r"\n    \d s ago: .*503.* Nobody asks again for \d\d s\.\n", out)
+    assert re.search(r"\n    \d s ago: .*503.* Next attempt in \d\d s\.\n", out)
 
 
 def test_a_dead_grant_needs_a_login(command: Command, rotating: TokenServer, place: Path) -> None:
@@ -136,14 +134,14 @@ def test_a_dead_grant_needs_a_login(command: Command, rotating: TokenServer, pla
     rotating.revoke_all()
     command("refresh", "billing")
     told = state(command)
-    assert told["state"] == "fresh"  # by what is known: the API may take it still
+    assert told["state"] == "fresh"  # as far as is known: the API may still accept it
     assert "invalid_grant" in told["failure"]["cause"]  # type: ignore[index]
     aged(place, left=-5, lifetime=3600)
     assert state(command)["state"] == "login needed"
     assert "tokenadapter adopt billing" in command("status")[1]
 
 
-def test_a_refusal_is_over_with_a_new_login(
+def test_a_new_login_clears_a_refusal(
     command: Command, rotating: TokenServer, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command("header", "billing")
@@ -157,7 +155,7 @@ def test_a_refusal_is_over_with_a_new_login(
     assert (told["state"], told["failure"]) == ("expired", None)
 
 
-def test_a_refusal_is_over_when_a_password_was_corrected(
+def test_a_corrected_password_clears_a_refusal(
     command: Command, place: Path, server: TokenServer
 ) -> None:
     def configure(password: str) -> None:
@@ -190,22 +188,24 @@ def test_a_token_without_a_known_end(command: Command, profile: Path) -> None:
     change(lambda document: document["token"].pop("expires_in", None))
     told = state(command)
     assert (told["state"], told["expires_in"]) == ("fresh", None)
-    assert re.search(r"^billing +fresh +not known +\d s ago", command("status")[1], re.MULTILINE)
+    assert re.search(r"^billing +fresh +unknown +\d s ago", command("status")[1], re.MULTILINE)
 
 
-def test_a_renewal_that_was_not_ended(command: Command, rotating: TokenServer) -> None:
+def test_a_renewal_that_did_not_end_is_shown(command: Command, rotating: TokenServer) -> None:
     command("header", "billing")
     intent = {"credential": "x", "first_sent": time.time() - 5, "attempt": 1}
     change(lambda document: document.update(intent=intent))
     out = command("status")[1]
-    assert "5 s ago: A renewal began and was not ended: its answer may be lost." in out
-    # The lock of a file could be had, so whoever began has died.
+    assert "5 s ago: A renewal began and did not end: its response may be lost." in out
+    # The lock of the file is free, so the process that began has died.
     intent["awaited"] = [{"process": "web-2:4711:1:2:3", "until": time.time() + 99}]
     change(lambda document: document.update(intent=intent))
-    assert "its answer may be lost." in command("status")[1]
+    assert "its response may be lost." in command("status")[1]
 
 
-def test_a_renewal_whose_answer_is_awaited(command: Command, profile: Path, place: Path) -> None:
+def test_a_renewal_whose_response_may_still_arrive_is_shown(
+    command: Command, profile: Path, place: Path
+) -> None:
     url = f"sqlite:///{place}/tokens.sqlite3"
     write(place, re.sub("file:.*json", f"{url}#billing", profile.read_text()))
     store = SQLStore(url, "billing")
@@ -222,7 +222,7 @@ def test_a_renewal_whose_answer_is_awaited(command: Command, profile: Path, plac
     assert store.save(found.document, tag="next", expected=found.tag, ttl=None)
     told = state(command)["failure"]
     assert told["cause"].startswith("The lock of process 4711 on web-2 lapsed")  # type: ignore[index]
-    assert 50 < told["held_for"] < 60  # type: ignore[index]
+    assert 50 < told["retry_in"] < 60  # type: ignore[index]
 
 
 def test_a_record_of_a_later_format_is_left_alone(command: Command, profile: Path) -> None:
@@ -231,12 +231,12 @@ def test_a_record_of_a_later_format_is_left_alone(command: Command, profile: Pat
     told = state(command)
     assert told["state"] == "unusable"
     assert (
-        "What it holds cannot be used: a later version wrote it, for readers of format 99"
+        "The record in the store cannot be used: a later version wrote it, for readers of format 99"
         in told["failure"]["cause"]
     )  # type: ignore[index]
 
 
-def test_what_cannot_be_looked_at_does_not_hide_the_rest(
+def test_an_unusable_profile_does_not_hide_the_others(
     command: Command, profile: Path, server: TokenServer, place: Path
 ) -> None:
     command("header", "billing")
@@ -248,15 +248,24 @@ def test_what_cannot_be_looked_at_does_not_hide_the_rest(
     assert told["billing"]["state"] == "fresh"
     assert told["broken"]["state"] == told["other"]["state"] == "unusable"
     assert "broken.prefx" in told["broken"]["failure"]["cause"]
-    assert "It holds the token of another" in told["other"]["failure"]["cause"]
+    assert "The store contains the token of another source" in told["other"]["failure"]["cause"]
     Path("state/token.json").chmod(0o644)
     assert "chmod 600" in state(command)["failure"]["cause"]  # type: ignore[index]
     assert command("status")[0] == 0
     assert command("status", "broken")[0] == 3
 
 
+def test_each_mistake_of_a_profile_has_a_line_of_its_own(command: Command, place: Path) -> None:
+    write(place, '[broken]\nprefx = "x"\nheader = 5\n')
+    out = command("status")[1]
+    assert re.search(r"^    \S+: 3 problems:\n      line 2: broken\.prefx: ", out, re.MULTILINE)
+    assert "\n      line 3: broken.header: " in out
+
+
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="nothing lists locks here")
-def test_who_holds_the_lock_is_told_and_not_disturbed(command: Command, profile: Path) -> None:
+def test_the_process_that_has_the_lock_is_named_and_not_disturbed(
+    command: Command, profile: Path
+) -> None:
     command("header", "billing")
     assert state(command)["lock"] is None
     with Path("state/token.json.lock").open("w") as file:
@@ -264,14 +273,16 @@ def test_who_holds_the_lock_is_told_and_not_disturbed(command: Command, profile:
         assert state(command)["lock"] == f"process {os.getpid()} ({own_name()})"
         code, out, _ = command("check", "--offline")
         assert code == 0
-        assert f"the lock is held by process {os.getpid()}" in out
+        assert f"The lock is taken by process {os.getpid()}" in out
 
 
 def own_name() -> str:
     return Path("/proc/self/comm").read_text().strip()
 
 
-def test_who_holds_a_lease_is_told(command: Command, profile: Path, place: Path) -> None:
+def test_the_process_that_has_a_lease_is_named(
+    command: Command, profile: Path, place: Path
+) -> None:
     text = re.sub("file:.*json", f"sqlite:///{place}/tokens.sqlite3#billing", profile.read_text())
     write(place, text)
     store = SQLStore(f"sqlite:///{place}/tokens.sqlite3", "billing")
@@ -288,7 +299,7 @@ def test_who_holds_a_lease_is_told(command: Command, profile: Path, place: Path)
 
 def test_colour_is_for_terminals(profile: Path) -> None:
     assert "\x1b" not in spawn("status")[1]
-    # A pseudo-terminal, with and without the wish for no colour.
+    # A pseudo-terminal, with and without NO_COLOR.
     for wish, is_coloured in (("", True), ("1", False)):
         ours, theirs = os.openpty()
         process = start("status", env={"NO_COLOR": wish, "TERM": "xterm"}, stdout=theirs)
@@ -300,7 +311,7 @@ def test_colour_is_for_terminals(profile: Path) -> None:
         assert ("\x1b[33mno token" in text) is is_coloured
 
 
-def test_it_can_be_watched(profile: Path) -> None:
+def test_watch_repeats_the_table(profile: Path) -> None:
     process = start("status", "--watch", "0.1")
     assert process.stdout is not None
     seen = 0
@@ -325,6 +336,6 @@ def test_it_can_be_watched(profile: Path) -> None:
     ],
 )
 def test_spans(seconds: float, said: str) -> None:
-    from tokenadapter.cli.table import span
+    from tokenadapter.cli.output import span
 
     assert span(seconds) == said

@@ -1,4 +1,4 @@
-"""``header`` and ``token``: renewed when due, once for all, and cheap when it is not."""
+"""``header`` and ``token``: renew when due, once for all processes, and are cheap otherwise."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_header_and_scheme_are_those_of_the_profile(
         assert command("header", "billing")[1] == f"X-Key: {lead}{token}"
 
 
-def test_machines_get_json(command: Command, profile: Path) -> None:
+def test_json_has_the_header_and_the_end(command: Command, profile: Path) -> None:
     header = json.loads(command("header", "billing", "--json")[1])
     token = json.loads(command("token", "billing", "--json")[1])
     assert header["value"] == f"Bearer {token['access_token']}"
@@ -58,7 +58,7 @@ def test_an_expired_token_is_renewed(
 
 
 def outlive(place: Path) -> None:
-    """Let the stored token be one that has just expired."""
+    """Make the stored token one that has just expired."""
     path = place / "state" / "token.json"
     stored = json.loads(path.read_text())
     token = stored["document"]["token"]
@@ -67,12 +67,12 @@ def outlive(place: Path) -> None:
     path.write_text(json.dumps(stored))
 
 
-def test_many_that_wake_together_cost_one_renewal(rotating: TokenServer, place: Path) -> None:
+def test_processes_that_start_together_cost_one_renewal(rotating: TokenServer, place: Path) -> None:
     assert spawn("header", "billing")[0] == 0
     outlive(place)
     before = rotating.stats.renewals
     with rotating.hold(endpoint="token"):
-        # All of them meet an expired token: nobody gets another before the last has looked.
+        # All of them find an expired token: none is issued before the last process has looked.
         crowd = [start("header", "billing") for _ in range(CROWD)]
         rotating.wait_for(lambda stats: stats.token_requests > before)
     said = [process.communicate(timeout=60) for process in crowd]
@@ -116,7 +116,7 @@ def test_a_valid_token_needs_no_requests_no_errors_and_no_argparse(
             "tokenadapter.core.renewal",
             "urllib3",
         }
-        # What a .pth file of an editable installation imports is none of ours.
+        # Ignore the imports of a .pth file of an editable installation.
         assert not loaded & (dear - set(run_python("import sys; print(*sys.modules)").split()))
     assert server.stats.token_requests == 1
 
@@ -135,7 +135,7 @@ def run_python(program: str) -> str:
 
 
 def aged(place: Path, left: float, lifetime: float) -> None:
-    """Let the stored token have so many seconds left of its lifetime."""
+    """Give the stored token so many seconds of its lifetime."""
     path = place / "state" / "token.json"
     stored = json.loads(path.read_text())
     token = stored["document"]["token"]
@@ -155,19 +155,19 @@ def test_a_token_that_lives_long_enough_is_kept(
     assert server.stats.renewals == 2
 
 
-def test_more_than_any_token_has_does_not_renew_at_each_call(
+def test_a_min_validity_beyond_the_lifetime_does_not_renew_at_each_call(
     command: Command, profile: Path, server: TokenServer
 ) -> None:
     for _ in range(3):
         code, out, err = command("header", "billing", "--min-validity", "2h")
         assert code == 0
         assert out.startswith("Authorization: Bearer ")
-        assert "tokenadapter: billing: the token lives for 3" in err
-        assert err.endswith(" s more, not 7200 s\n")
+        assert "tokenadapter: billing: the token is valid for " in err
+        assert err.endswith(" min, less than 2 h\n")
     assert server.stats.renewals == 1
 
 
-def test_what_cannot_be_renewed_is_served_while_it_lives(
+def test_a_token_that_cannot_be_renewed_is_served_while_it_is_valid(
     command: Command, profile: Path, server: TokenServer, place: Path
 ) -> None:
     command("header", "billing")
@@ -177,14 +177,14 @@ def test_what_cannot_be_renewed_is_served_while_it_lives(
     assert code == 0
     assert out.startswith("Authorization: Bearer ")
     assert "renewal failed" in err
-    assert "not 1860 s" in err
+    assert "less than 31 min" in err
 
 
 @pytest.mark.parametrize("text", ["", "m", "-1", "5 minutes", "nan", "1e99"])
-def test_a_time_that_is_none(text: str, command: Command, profile: Path) -> None:
+def test_an_invalid_time_is_wrong_usage(text: str, command: Command, profile: Path) -> None:
     code, out, err = command("header", "billing", f"--min-validity={text}")
     assert (code, out) == (2, "")
-    assert f"{text!r} is no time such as 90s, 5m or 1h" in err
+    assert f"invalid time {text!r}: give one such as 90s, 5m or 1h" in err
 
 
 @pytest.mark.parametrize(("text", "meant"), [("90", 90), ("1.5m", 90), ("2h", 7200), ("1d", 86400)])
@@ -194,12 +194,12 @@ def test_times(text: str, meant: float) -> None:
     assert seconds(text) == meant
 
 
-def test_a_header_says_bearer_only_of_a_bearer_token(
+def test_a_header_names_bearer_only_for_a_bearer_token(
     command: Command, server: TokenServer, profile: Path
 ) -> None:
     server.fail_next(200, body={"access_token": "made-up", "token_type": "DPoP"})
     code, out, err = command("header", "billing")
     assert (code, out) == (3, "")
     assert "must not be sent as a Bearer token" in err
-    # How it is sent is up to who asks for the bare token.
+    # A caller that wants the bare token decides how to send it.
     assert command("token", "billing")[1] == "made-up\n"

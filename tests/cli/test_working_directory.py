@@ -1,4 +1,4 @@
-"""Nothing of the working directory is used: it may be a repository that somebody else wrote."""
+"""Nothing in the working directory is used: it may be a repository that somebody else wrote."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def repository(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def trap(directory: Path, name: str = "trap") -> Path:
-    """A program in *directory* that leaves a mark when it is run."""
+    """A program in *directory* that leaves a file when it is run."""
     path = directory / name
     path.write_text(f"#!/bin/sh\ntouch {directory}/was-run\necho secret\n")
     path.chmod(0o755)
@@ -53,7 +53,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_no_command_reads_a_configuration_there(
+def test_no_command_reads_a_configuration_from_it(
     line: str, repository: Path, server: TokenServer
 ) -> None:
     command = f'{{ command = ["{trap(repository)}"] }}'
@@ -62,12 +62,12 @@ def test_no_command_reads_a_configuration_there(
     code, out, err = spawn(*line.split())
     assert (code, out) == (COMMANDS[line], "")
     assert "There is no configuration file" in err
-    assert "The tokenadapter.toml in the working directory is not read unless you name it" in err
+    assert "The tokenadapter.toml in the working directory is not read, since somebody" in err
     assert not (repository / "was-run").exists()
     assert not server.requests
 
 
-def test_a_session_does_not_either(repository: Path, server: TokenServer) -> None:
+def test_a_session_reads_no_configuration_from_it(repository: Path, server: TokenServer) -> None:
     write(repository, billing(server, repository))
     program = "import tokenadapter; tokenadapter.session('billing')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -82,13 +82,13 @@ def users(repository: Path, text: str) -> Path:
     return write(directory, text)
 
 
-def test_to_name_it_is_enough(repository: Path, server: TokenServer) -> None:
+def test_a_configuration_in_it_is_read_if_named(repository: Path, server: TokenServer) -> None:
     write(repository, billing(server, repository))
     assert spawn("header", "billing", "--config", "tokenadapter.toml")[0] == 0
     assert spawn("header", "billing", env={"TOKENADAPTER_CONFIG": "tokenadapter.toml"})[0] == 0
 
 
-def test_a_relative_program_is_not_run_there(repository: Path, server: TokenServer) -> None:
+def test_a_relative_program_is_not_run_from_it(repository: Path, server: TokenServer) -> None:
     trap(repository)
     text = billing(server, repository).replace('"secret"', '{ command = ["./trap"] }')
     path = users(repository, text)
@@ -102,9 +102,7 @@ def test_a_relative_program_is_not_run_there(repository: Path, server: TokenServ
 
 
 @pytest.mark.parametrize("line", ["status", "status billing", "check --offline"])
-def test_to_look_runs_no_program_of_the_users_own_configuration_either(
-    line: str, repository: Path, server: TokenServer
-) -> None:
+def test_status_and_check_run_no_program(line: str, repository: Path, server: TokenServer) -> None:
     text = billing(server, repository).replace('"secret"', '{ command = ["./trap"] }')
     path = users(repository, text)
     trap(path.parent)
@@ -113,7 +111,7 @@ def test_to_look_runs_no_program_of_the_users_own_configuration_either(
 
 
 @pytest.mark.parametrize("line", ["header billing", "check --offline"])
-def test_no_function_is_imported_from_there(
+def test_no_function_is_imported_from_it(
     line: str, repository: Path, server: TokenServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)

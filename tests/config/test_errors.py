@@ -1,4 +1,4 @@
-"""Whatever is wrong in a profile: the message names the file, the line, the key, and what helps."""
+"""Mistakes in a profile: the message names the file, the line, the key and the remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from profiles import write
 
 from tokenadapter import ProfileError
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.config.schema import PROFILE, SOURCES, VERDICT, Kind
 
@@ -24,7 +24,7 @@ LOGIN = '[billing.source]\ntype = "login"\nurl = "https://id.example/login"\n'
 
 
 def error_of(directory: Path, text: str, name: str = "billing") -> ProfileError:
-    """What is raised for *text* somewhere on the way to working adapters."""
+    """The error that *text* raises before there are adapters."""
     path = write(directory, text)
     with pytest.raises(ProfileError) as caught:
         Profile(ConfigFile.read(str(path)), name).adapters()
@@ -33,29 +33,39 @@ def error_of(directory: Path, text: str, name: str = "billing") -> ProfileError:
     return caught.value
 
 
-# For each mistake: the file, the line and the key that are named, and what is said.
+# For each mistake: the text of the file; and the line, the key and the message in the error.
 MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
-    "a syntax error": ("[billing\n", None, None, r"It is not TOML: .*line 1"),
-    "a key twice": ('[billing]\nprefix = "a"\nprefix = "b"\n', None, None, "not TOML.*line 3"),
+    "a syntax error": ("[billing\n", None, None, r"The file is not valid TOML: .*line 1"),
+    "a key twice": (
+        '[billing]\nprefix = "a"\nprefix = "b"\n',
+        None,
+        None,
+        "not valid TOML.*line 3",
+    ),
     "no such profile": (
         START.replace("billing", "biling") + SOURCE.replace("billing", "biling"),
         None,
         None,
-        "There is no profile 'billing'. Did you mean 'biling'\\? There is biling.",
+        "There is no profile 'billing'. Did you mean 'biling'\\? Profiles in this file: biling.",
     ),
-    "no profile at all": ("", None, None, "There are none at all."),
+    "no profile at all": ("", None, None, "Profiles in this file: none."),
     "settings outside of a profile": (
         'prefix = "https://api.example/"\n',
         1,
         "prefix",
-        r"It stands outside of a profile: begin with one, such as \[billing\]",
+        r"The key is outside any profile: put it below the header of one, such as \[billing\]",
     ),
-    "a name that is no file name": ('["a/b"]\n', 1, "a/b", "A profile is named with letters"),
+    "a name that is no file name": (
+        '["a/b"]\n',
+        1,
+        "a/b",
+        "The name of a profile consists of letters",
+    ),
     "an unknown key": (
         START + 'stoer = "memory:x"\n' + SOURCE,
         3,
         "billing.stoer",
-        "There is no such key. Did you mean 'store'\\? Known here: prefix, prefixes, source",
+        "This key is unknown. Did you mean 'store'\\? Valid keys: prefix, prefixes, source",
     ),
     "an unknown key of a source": (
         START + SOURCE + 'client_secrt = "s3cret"\n',
@@ -67,13 +77,13 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         START + SOURCE + 'username = "ada"\n',
         7,
         "billing.source.username",
-        "There is no such key.* Known here: token_url, client_id",
+        "This key is unknown.* Valid keys: token_url, client_id",
     ),
     "no prefix": (
         "[billing]\n" + SOURCE,
         1,
         "billing.prefix",
-        "Give the API's base URL here, or several as 'prefixes', but not both",
+        "Give the API's base URL as 'prefix', or several as 'prefixes', but not both",
     ),
     "prefix and prefixes": (
         START + 'prefixes = ["https://api2.example/"]\n' + SOURCE,
@@ -85,7 +95,7 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         "[billing]\nprefixes = []\n" + SOURCE,
         2,
         "billing.prefixes",
-        "Expected is a list of texts, not a list",
+        "Expected a list of strings, not an empty list",
     ),
     "a prefix in clear": (
         START.replace("https", "http") + SOURCE,
@@ -111,30 +121,30 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         "billing.scheme",
         "scheme",
     ),
-    "no source": (START, 1, "billing.source", "It is missing: give a table"),
+    "no source": (START, 1, "billing.source", "This key is missing: give a table"),
     "a source without type": (
         START + '[billing.source]\ntoken_url = "https://id.example/"\n',
         3,
         "billing.source.type",
-        'It is missing: give one of "client_credentials", .*, or callable = "module:function"',
+        'missing: give one of "client_credentials", .*, or give callable = "module:function"',
     ),
     "a misspelt type": (
         START + '[billing.source]\ntype = "refresh-token"\n',
         4,
         "billing.source.type",
-        "Expected is one of .*Did you mean 'refresh_token'\\?",
+        "Expected one of .*Did you mean 'refresh_token'\\?",
     ),
     "a type that is no text": (
         START + "[billing.source]\ntype = 5\n",
         4,
         "billing.source.type",
-        'Expected is one of "client_credentials"',
+        'Expected one of "client_credentials"',
     ),
     "a type beside a callable": (
         START + '[billing.source]\ncallable = "a:b"\ntype = "login"\n',
         5,
         "billing.source.type",
-        "There is no such key",
+        "This key is unknown",
     ),
     "a token URL in clear": (
         START + SOURCE.replace("https", "http"),
@@ -170,49 +180,49 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         START + SOURCE + 'client_secret = { evn = "SECRET" }\n',
         7,
         "billing.source.client_secret",
-        "is kept by env, file, command or keyring, not a table of evn. Did you mean 'env'\\?",
+        "its place: env, file, command or keyring, not a table with evn. Did you mean 'env'\\?",
     ),
     "two places": (
         START + SOURCE + 'client_secret = { env = "A", file = "b" }\n',
         7,
         "billing.source.client_secret",
-        "not a table of env, file",
+        "not a table with env, file",
     ),
     "a command that is no list": (
         START + SOURCE + 'client_secret = { command = "pass show x" }\n',
         7,
         "billing.source.client_secret.command",
-        "Expected is a list of texts, the program and its arguments, not a text",
+        "Expected a list of strings: the program and its arguments, not a string",
     ),
     "a keyring entry without a user": (
         START + SOURCE + 'client_secret = { keyring = "billing" }\n',
         7,
         "billing.source.client_secret.keyring",
-        'Expected is a text such as "service/user"',
+        'Expected a string such as "service/user"',
     ),
     "a variable without a name": (
         START + SOURCE + "client_secret = { env = 5 }\n",
         7,
         "billing.source.client_secret.env",
-        "Expected is a text, not a number",
+        "Expected a string, not a number",
     ),
     "what is no secret, and not there": (
         START + SOURCE.replace('"app"', '{ env = "NO_SUCH_VARIABLE" }'),
         None,
         "billing.source.client_id",
-        "The environment variable NO_SUCH_VARIABLE is not set here",
+        "The environment variable NO_SUCH_VARIABLE is not set",
     ),
     "a program for what is no secret": (
         START + SOURCE.replace('"app"', '{ command = ["pass", "show", "id"] }'),
         6,
         "billing.source.client_id",
-        "Only a secret may be kept by command: reading a profile runs no program",
+        "Only a secret may come from command, because reading a profile runs no program",
     ),
     "a store in the keyring": (
         START + 'store = { keyring = "store/billing" }\n' + SOURCE,
         3,
         "billing.store",
-        "Only a secret may be kept by keyring.* by env or file",
+        "Only a secret may come from keyring.*: env or file",
     ),
     "a login with two bodies": (
         START + LOGIN + 'data = "x"\njson = { a = 1 }\n',
@@ -224,13 +234,13 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         START + LOGIN + 'auth = ["ada"]\n',
         6,
         "billing.source.auth",
-        "Expected is a list of user and password",
+        "Expected a list of user and password",
     ),
     "a function that has no name": (
         START + 'verdict = "verdicts.py"\n' + SOURCE,
         3,
         "billing.verdict",
-        'Expected is a table, or a text such as "module:function", not a text',
+        'Expected a table, or a string such as "module:function", not a string',
     ),
     "an empty verdict": (
         START + "[billing.verdict]\n" + SOURCE,
@@ -281,7 +291,7 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named(mistake: str, tmp_path: Path) -> None:
+def test_an_error_names_the_file_the_line_and_the_key(mistake: str, tmp_path: Path) -> None:
     text, line, key, said = MISTAKES[mistake]
     error = error_of(tmp_path, text)
     assert (error.line, error.key) == (line, key)
@@ -290,7 +300,7 @@ def test_a_mistake_is_named(mistake: str, tmp_path: Path) -> None:
     assert line is None or f", line {line}: " in str(error)
 
 
-def test_all_mistakes_of_a_profile_are_named_at_once(tmp_path: Path) -> None:
+def test_one_error_names_all_mistakes_of_a_profile(tmp_path: Path) -> None:
     error = error_of(
         tmp_path,
         '[billing]\nprefx = "https://api.example/"\nlock_timeout = "long"\n'
@@ -299,7 +309,7 @@ def test_all_mistakes_of_a_profile_are_named_at_once(tmp_path: Path) -> None:
     )
     first, *others = str(error).split("\n  ")
     assert first == f"{error.file}: 5 problems:"
-    assert [line.partition(": There")[0].partition(": Exp")[0] for line in others] == [
+    assert [line.partition(": This")[0].partition(": Exp")[0] for line in others] == [
         "line 2: billing.prefx",
         "line 3: billing.lock_timeout",
         "line 7: billing.source.cleint_id",
@@ -310,7 +320,7 @@ def test_all_mistakes_of_a_profile_are_named_at_once(tmp_path: Path) -> None:
     assert [part.line for part in error.parts] == [2, 3, 7, 8, 10]
 
 
-def test_a_key_that_was_misspelt_is_not_missing_besides(tmp_path: Path) -> None:
+def test_a_misspelt_key_is_not_reported_as_missing_too(tmp_path: Path) -> None:
     error = error_of(tmp_path, START + SOURCE.replace("client_id", "cleint_id"))
     assert "Did you mean 'client_id'?" in str(error)
     assert "missing" not in str(error)
@@ -327,7 +337,7 @@ def every_key() -> list[tuple[str, str, Kind]]:
 @pytest.mark.parametrize(
     ("table", "name", "kind"), every_key(), ids=lambda part: part if isinstance(part, str) else ""
 )
-def test_a_value_of_the_wrong_type_is_named_with_what_was_expected(
+def test_the_error_for_a_value_of_the_wrong_type_names_the_expected_type(
     table: str, name: str, kind: Kind, tmp_path: Path
 ) -> None:
     wrong = f"{name} = 2020-01-01\n"
@@ -346,14 +356,14 @@ def test_a_value_of_the_wrong_type_is_named_with_what_was_expected(
     assert error.key == key
     assert error.line is not None
     assert wrong.strip() in text.splitlines()[error.line - 1]
-    assert f"Expected is {kind.expected}, not a date or time." in str(error)
+    assert f"Expected {kind.expected}, not a date or time." in str(error)
 
 
 @pytest.mark.parametrize(
     ("source", "name"),
     [(source, name) for source in SOURCES for name in SOURCES[source][1] if source != "callable"],
 )
-def test_a_key_that_is_missing_is_named(source: str, name: str, tmp_path: Path) -> None:
+def test_the_error_for_a_missing_key_names_the_key(source: str, name: str, tmp_path: Path) -> None:
     given = {
         "type": source,
         "token_url": "https://id.example/",
@@ -370,7 +380,7 @@ def test_a_key_that_is_missing_is_named(source: str, name: str, tmp_path: Path) 
     ]
     error = error_of(tmp_path, "\n".join([START, "[billing.source]", *lines, ""]))
     assert error.key == f"billing.source.{name}"
-    assert "It is missing: give a text" in str(error)
+    assert "This key is missing: give a string" in str(error)
 
 
 def test_no_message_repeats_a_value_that_may_be_secret(tmp_path: Path) -> None:
@@ -379,12 +389,12 @@ def test_no_message_repeats_a_value_that_may_be_secret(tmp_path: Path) -> None:
         assert "'s3cret'" not in str(error)
 
 
-def test_what_is_wrong_in_one_profile_does_not_touch_another(tmp_path: Path) -> None:
+def test_a_mistake_in_one_profile_does_not_affect_another(tmp_path: Path) -> None:
     path = write(tmp_path, START + SOURCE + "[broken]\nprefx = 5\n")
     Profile(ConfigFile.read(str(path)), "billing")
 
 
-def test_it_survives_pickling(tmp_path: Path) -> None:
+def test_the_error_survives_pickling(tmp_path: Path) -> None:
     import pickle
 
     error = error_of(tmp_path, START + 'stoer = "x"\n' + SOURCE)

@@ -1,4 +1,4 @@
-"""Profiles in use: adapters and sessions that work, secrets that wait until they are needed."""
+"""Profiles in use: adapters, sessions, and secrets that are read only when needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from profiles import billing, write
 
 import tokenadapter
 from tokenadapter import ProfileError, ReauthRequired, RefreshConfigError
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.testing import TokenServer
 
@@ -61,9 +61,9 @@ def test_several_prefixes_share_the_token(server: TokenServer, tmp_path: Path) -
     assert server.stats.token_requests == 1
     one = tokenadapter.from_profile("billing", f"{server.api_url}two")
     assert one.prefix == f"{server.api_url}two"
-    with pytest.raises(ProfileError, match="There are several: name one"):
+    with pytest.raises(ProfileError, match="has several prefixes: pass one"):
         tokenadapter.from_profile("billing")
-    with pytest.raises(ProfileError, match="https://else/ is not among its prefixes"):
+    with pytest.raises(ProfileError, match="https://else/ is not one of its prefixes"):
         tokenadapter.from_profile("billing", "https://else/")
 
 
@@ -98,7 +98,9 @@ def test_a_verdict_may_be_a_table_or_a_function(server: TokenServer, tmp_path: P
             assert session.get(f"{server.api_url}x").status_code == 200
 
 
-def test_dots_in_the_json_of_a_verdict_lead_inwards(server: TokenServer, tmp_path: Path) -> None:
+def test_a_dotted_key_in_the_json_of_a_verdict_is_a_path(
+    server: TokenServer, tmp_path: Path
+) -> None:
     tables = "\n[billing.verdict.json]\nerror.code = [1, 2]\nok = false\n"
     one = profile(billing(server, tmp_path) + tables, tmp_path)
     assert one._verdict is not None
@@ -159,14 +161,14 @@ def test_a_fresh_token_needs_no_secret_and_a_renewal_does(
     assert requested.read_text() == ".."
 
 
-def test_a_secret_that_is_not_there_is_an_error_of_the_renewal_only(
+def test_a_missing_secret_is_an_error_only_when_a_renewal_needs_it(
     server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = billing(server, tmp_path).replace('"secret"', '{ env = "BILLING_SECRET" }')
     monkeypatch.delenv("BILLING_SECRET", raising=False)
     write(tmp_path, text)
     with tokenadapter.session("billing") as session:
-        # What callers of requests catch.
+        # Callers of requests catch this error.
         with pytest.raises(requests.RequestException) as caught:
             session.get(f"{server.api_url}x")
         assert isinstance(caught.value, RefreshConfigError)
@@ -177,7 +179,7 @@ def test_a_secret_that_is_not_there_is_an_error_of_the_renewal_only(
         assert session.get(f"{server.api_url}x").status_code == 200
 
 
-def test_a_changed_secret_is_found_by_a_program_that_goes_on_running(
+def test_a_running_program_notices_a_changed_secret(
     server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = billing(server, tmp_path).replace('"secret"', '{ file = "secret" }')
@@ -219,7 +221,7 @@ def test_a_first_refresh_token_may_be_deleted_after_its_use(
         profile(text, tmp_path).keeper().current()
 
 
-def test_a_login_can_keep_any_part_of_it_elsewhere(
+def test_any_part_of_a_login_may_be_kept_elsewhere(
     server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = billing(server, tmp_path)
@@ -247,7 +249,7 @@ def test_the_error_of_a_dead_grant_names_the_command_and_the_profile(
         profile(text, tmp_path).keeper().current()
 
 
-def test_an_adapter_can_be_pickled_and_takes_no_secret_along(
+def test_a_pickled_adapter_contains_no_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_OF_MINE", "hush-hush")
@@ -262,7 +264,7 @@ def test_an_adapter_can_be_pickled_and_takes_no_secret_along(
         assert session.get(f"{server.api_url}x").status_code == 200
 
 
-def test_to_make_a_session_runs_no_program_and_reads_no_secret(
+def test_making_a_session_runs_no_program_and_reads_no_secret(
     server: TokenServer, tmp_path: Path
 ) -> None:
     program = tmp_path / "program"
@@ -299,12 +301,12 @@ def test_a_function_is_a_source(server: TokenServer, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("no_such_module_here:f", "There is no module 'no_such_module_here' here: install it"),
+        ("no_such_module_here:f", "There is no module 'no_such_module_here' here. Install it"),
         ("json:dunps", "json has no 'dunps'. Did you mean 'dumps'?"),
-        ("sys:path", "sys:path is no function, but of type list"),
+        ("sys:path", "sys:path cannot be called: it is of type list"),
     ],
 )
-def test_a_function_that_is_not_there(
+def test_the_error_for_a_missing_function_names_the_key(
     name: str, said: str, server: TokenServer, tmp_path: Path
 ) -> None:
     made = profile(with_function(server, tmp_path, name), tmp_path)
@@ -313,12 +315,12 @@ def test_a_function_that_is_not_there(
     assert f"billing.source.callable: {said}" in str(caught.value)
 
 
-def test_a_function_whose_module_fails_is_named(server: TokenServer, tmp_path: Path) -> None:
+def test_the_error_names_a_module_that_fails_to_import(server: TokenServer, tmp_path: Path) -> None:
     (tmp_path / "failing_of_mine.py").write_text("s3cret +\n")
     made = profile(with_function(server, tmp_path, "failing_of_mine:f"), tmp_path)
     with pytest.raises(RefreshConfigError) as caught:
         made.keeper().current()
-    said = "billing.source.callable: failing_of_mine raised SyntaxError when it was imported."
+    said = "billing.source.callable: Importing failing_of_mine raised SyntaxError."
     assert said in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
@@ -328,7 +330,7 @@ def test_a_function_whose_module_fails_is_named(server: TokenServer, tmp_path: P
     [None, "import no_such_module_here\n", "def token(previous):\n    return previous.nothing\n"],
     ids=["no module", "no module in it", "a mistake in the function"],
 )
-def test_a_mistake_in_a_function_holds_nobody_once_it_is_corrected(
+def test_a_corrected_function_is_called_at_once(
     mistake: str | None, server: TokenServer, tmp_path: Path
 ) -> None:
     name = f"corrected_{len(mistake or '')}"
@@ -359,7 +361,7 @@ def test_callbacks_are_called(server: TokenServer, tmp_path: Path) -> None:
     assert {"token", "Renewed"} <= set(callbacks_of_mine.heard)
 
 
-def test_the_files_of_a_source_lie_beside_the_configuration(
+def test_paths_of_a_source_count_from_the_configuration(
     server: TokenServer, tmp_path: Path
 ) -> None:
     text = billing(server, tmp_path)
@@ -371,14 +373,12 @@ def test_the_files_of_a_source_lie_beside_the_configuration(
     assert told.grant.arguments["verify"] is False
 
 
-def test_a_session_of_no_profile_is_a_mistake() -> None:
-    with pytest.raises(TypeError, match="takes the name of a profile"):
+def test_a_session_needs_a_profile() -> None:
+    with pytest.raises(TypeError, match="needs the name of at least one profile"):
         tokenadapter.session()
 
 
-def test_what_it_is_made_of_is_named_and_holds_no_secret(
-    server: TokenServer, tmp_path: Path
-) -> None:
+def test_a_repr_names_the_parts_and_contains_no_secret(server: TokenServer, tmp_path: Path) -> None:
     made = profile(with_function(server, tmp_path, "json:dumps"), tmp_path)
     assert repr(made) == f"<Profile billing of {tmp_path}/tokenadapter.toml>"
     assert "json:dumps" in repr(made.grant.function)

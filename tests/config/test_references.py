@@ -1,4 +1,4 @@
-"""Secrets that are kept elsewhere: each place, and what can be wrong with it."""
+"""Secrets that are kept elsewhere: each kind of place, and its errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def prints(program: str) -> Reference:
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
-def test_the_line_end_behind_a_secret_is_not_part_of_it(
+def test_a_line_end_after_a_secret_is_not_part_of_it(
     end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", f" s3cret {end}")
@@ -46,7 +46,7 @@ def test_a_path_counts_from_the_configuration_or_from_home(
     assert reference("file", "~/secret", tmp_path / "etc").read() == "home"
 
 
-def test_a_mark_of_byte_order_is_not_part_of_a_secret(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_a_secret(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"\xef\xbb\xbfs3cret\r\n")
     assert reference("file", "secret", tmp_path).read() == "s3cret"
 
@@ -62,18 +62,18 @@ def test_the_keyring_is_asked_by_service_and_user(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (reference("env", "NO_SUCH"), "The environment variable NO_SUCH is not set here. cron"),
+        (reference("env", "NO_SUCH"), "The environment variable NO_SUCH is not set. cron"),
         (reference("env", "EMPTY"), "The environment variable EMPTY is empty"),
-        (reference("file", "/no/such"), "The file /no/such cannot be read: No such file"),
-        (prints(""), "python.* prints is empty"),
-        (prints("print('one\\ntwo')"), "prints has 2 lines: the secret alone should stand there"),
-        (prints("print('s3cret'); exit(3)"), "python.* ended with exit code 3"),
-        (prints("import os; os.write(1, b'\\xff')"), "python.* prints is not text in UTF-8"),
+        (reference("file", "/no/such"), "The file /no/such does not exist. Create it"),
+        (prints(""), "The output of .*python.* is empty"),
+        (prints("print('one\\ntwo')"), "has 2 lines: only the secret should be there"),
+        (prints("print('s3cret'); exit(3)"), "python.* failed with exit code 3"),
+        (prints("import os; os.write(1, b'\\xff')"), "The output of .*python.* is not UTF-8 text"),
         (reference("command", ["no-such-program"]), "no-such-program cannot be run: No such file"),
     ],
     ids=str,
 )
-def test_what_is_wrong_is_said_with_the_key_and_without_the_secret(
+def test_an_error_names_the_key_and_not_the_secret(
     made: Reference, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMPTY", "\n")
@@ -84,9 +84,9 @@ def test_what_is_wrong_is_said_with_the_key_and_without_the_secret(
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_program_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokenadapter.config.references._PATIENCE", 0.2)
-    with pytest.raises(ProfileError, match=r"has printed nothing within 0\.2 s"):
+def test_a_program_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenadapter.config.references._COMMAND_TIMEOUT", 0.2)
+    with pytest.raises(ProfileError, match=r"did not finish within 0\.2 s"):
         prints("import time; time.sleep(60)").read()
 
 
@@ -101,7 +101,7 @@ def script(path: Path, text: str) -> Path:
 def test_a_relative_program_counts_from_the_configuration(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the working directory, it could be another user's."""
+    """A program in the working directory could be another user's."""
     for directory in ("etc", "work"):
         (tmp_path / directory).mkdir()
         script(tmp_path / directory / name, f"echo {directory}")
@@ -119,7 +119,7 @@ def test_the_arguments_of_a_program_count_from_the_configuration_too(
 
 
 @pytest.mark.parametrize("path", [".:/bin:/usr/bin", ":/bin:/usr/bin"])
-def test_no_program_is_looked_for_in_the_working_directory(
+def test_the_working_directory_is_not_searched_for_programs(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "etc").mkdir()
@@ -154,15 +154,15 @@ def test_a_check_reads_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (reference("env", "NO_SUCH"), "The environment variable NO_SUCH is not set here"),
+        (reference("env", "NO_SUCH"), "The environment variable NO_SUCH is not set"),
         (reference("env", "EMPTY"), "The environment variable EMPTY is empty"),
-        (reference("file", "/no/such"), "The file /no/such cannot be read: No such file"),
-        (reference("command", ["./no-such"]), r"/etc/\./no-such is no program that can be run"),
+        (reference("file", "/no/such"), "The file /no/such does not exist. Create it"),
+        (reference("command", ["./no-such"]), r"/etc/\./no-such is not an executable program"),
         (reference("command", ["no-such"]), "There is no program no-such in PATH"),
     ],
     ids=str,
 )
-def test_a_check_says_what_is_missing(
+def test_a_check_names_what_is_missing(
     made: Reference, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMPTY", "\n")
@@ -180,14 +180,16 @@ def test_a_program_does_not_read_our_standard_input() -> None:
     assert prints("import sys; print(repr(sys.stdin.read()))").read() == "''"
 
 
-def test_an_entry_that_the_keyring_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_keyring_entry_names_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     keyring = pytest.importorskip("keyring")
     monkeypatch.setattr(keyring, "get_password", lambda *who: None)
     with pytest.raises(ProfileError, match="no entry for service 'b' and user 'u': run `keyring"):
         reference("keyring", "b/u").read()
 
 
-def test_a_keyring_that_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_locked_keyring_mentions_cron(monkeypatch: pytest.MonkeyPatch) -> None:
     keyring = pytest.importorskip("keyring")
 
     def locked(*who: str) -> str:
@@ -211,7 +213,7 @@ def test_only_a_table_with_one_known_key_is_a_reference() -> None:
     assert not is_reference("env")
 
 
-def test_references_are_replaced_wherever_they_stand() -> None:
+def test_references_are_replaced_at_any_depth() -> None:
     one = reference("env", "X")
     value = {"a": [one, 1], "b": {"c": one}, "d": "e"}
     read = resolved(value, lambda found: f"<{found.place}>")
@@ -222,18 +224,20 @@ def test_references_are_replaced_wherever_they_stand() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"one\ntwo\n", "The file .*secret has 2 lines: the secret alone should stand there"),
-        (b"\xff\xfe", "The file .*secret is not text in UTF-8"),
+        (b"one\ntwo\n", "The file .*secret has 2 lines: only the secret should be there"),
+        (b"\xff\xfe", "The file .*secret is not UTF-8 text"),
         (b"\n", "The file .*secret is empty"),
     ],
 )
-def test_a_file_that_holds_something_else(content: bytes, said: str, tmp_path: Path) -> None:
+def test_a_file_that_does_not_contain_one_secret_is_an_error(
+    content: bytes, said: str, tmp_path: Path
+) -> None:
     (tmp_path / "secret").write_bytes(content)
     with pytest.raises(ProfileError, match=said):
         reference("file", str(tmp_path / "secret")).read()
 
 
-def test_an_entry_of_the_keyring_that_holds_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_keyring_entry_of_several_lines_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     keyring = pytest.importorskip("keyring")
     monkeypatch.setattr(keyring, "get_password", lambda *who: "one\ntwo")
     with pytest.raises(ProfileError, match=r"The keyring's entry b/u has 2 lines"):

@@ -1,4 +1,4 @@
 """The ``tokenadapter`` command: access tokens for crontabs, shells and unmodified programs.
 
-Each command stands in a file of its own, and is imported when it is called.
+Each command has a module of its own, which is imported when the command is called.
 """

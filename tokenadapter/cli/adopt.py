@@ -1,12 +1,12 @@
-"""``tokenadapter adopt``: takes a token in.
+"""``tokenadapter adopt``: stores the token from a login.
 
   tokenadapter adopt billing < answer.json
 
-It reads from standard input, so that no secret is in a command line: either a token response (a
-JSON object with access_token, and perhaps refresh_token and expires_in), or a bare refresh token.
-A bare refresh token is presented to the server first, and replaces what is stored only if the
-server answers with a token. This is the first login, and the way back after "login needed"; every
-process that shares the store goes on by itself.
+The command reads standard input, so that no command line contains a secret: either a token response
+(a JSON object with access_token, and optionally refresh_token and expires_in), or a refresh token
+alone. A refresh token alone is presented to the server first, and replaces the stored token only if
+the server accepts it. Use this command for the first login, and after "login needed"; every process
+that shares the store picks up the new token by itself.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.cli.common import add_name, named_profile
-from tokenadapter.cli.table import span
-from tokenadapter.config.trouble import ProfileError
+from tokenadapter.cli.common import add_name, named_profile, validity
+from tokenadapter.config.problems import ProfileError
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
@@ -31,12 +29,12 @@ __all__ = ["add_arguments", "perform"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare what the command takes."""
+    """Declare the arguments of the command."""
     add_name(parser)
 
 
 def perform(options: Namespace) -> int:
-    """Put what is on standard input into the store."""
+    """Store the token on standard input."""
     profile = named_profile(options)
     given = _given()
     if "access_token" not in given:
@@ -44,16 +42,14 @@ def perform(options: Namespace) -> int:
     try:
         token = profile.keeper().adopt(given)
     except (TypeError, ValueError) as error:
-        raise _wrong(f"it is no token response: {error}") from None
-    end = token.expires_at
-    lives = "" if end is None else f", for {span(max(end - time.time(), 0))}"
-    keeps = "" if token.refresh_token else ", without a refresh token"
-    sys.stderr.write(f"tokenadapter: {profile.name}: adopted{lives}{keeps}\n")
+        raise _wrong(f"is not a token response: {error}") from None
+    lack = "" if token.refresh_token else ", without a refresh token"
+    sys.stderr.write(f"tokenadapter: {profile.name}: adopted{validity(token)}{lack}\n")
     return 0
 
 
 def _given() -> dict[str, Any]:
-    """A token response, perhaps of a refresh token alone."""
+    """The token response on standard input, which may be a refresh token alone."""
     if sys.stdin.isatty():
         from getpass import getpass
 
@@ -62,7 +58,7 @@ def _given() -> dict[str, Any]:
         text = sys.stdin.read()
     text = text.strip()
     if not text:
-        raise _wrong("it is empty")
+        raise _wrong("is empty")
     if not text.startswith(("{", "[")):
         mistaken = _mistaken(text)
         if mistaken:
@@ -71,20 +67,20 @@ def _given() -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        # The error has the text, and that the secrets.
+        # Not the error itself: it contains the input, and so the secrets.
         where = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "the end"
-        raise _wrong(f"it is no JSON object, as far as {where}") from None
+        raise _wrong(f"is not valid JSON (error at {where})") from None
     if not isinstance(found, dict):
-        raise _wrong(f"it is a JSON array. {_WANTED}")
+        raise _wrong(f"is a JSON array. {_WANTED}")
     if not found.keys() & {"access_token", "refresh_token"}:
-        told = "it is the answer to a failed request" if "error" in found else "it has neither"
-        raise _wrong(f"{told}: a token response has access_token or refresh_token. {_WANTED}")
+        what = "an error response" if "error" in found else "not a token response"
+        raise _wrong(f"is {what}: it has no access_token or refresh_token. {_WANTED}")
     return found
 
 
 _WANTED = (
-    "Paste the whole answer of the token endpoint, a JSON object, or of that answer the value of "
-    "refresh_token alone, without quotes"
+    "Paste the whole response of the token endpoint, a JSON object, or only the value of its "
+    "refresh_token, without quotes"
 )
 # A form, or a line of one, such as "refresh_token=..."; "=" at the end pads base64.
 _FORM = r"[A-Za-z_]+=[^=]"
@@ -92,30 +88,30 @@ _QUOTES = "\"'`\u00ab\u00bb\u2018\u2019\u201c\u201d\u201e"
 
 
 def _mistaken(text: str) -> str | None:
-    """What *text* is, if it cannot be a refresh token (RFC 6749 appendix A.17)."""
+    """Why *text* cannot be a refresh token (RFC 6749 appendix A.17); ``None`` if it can be one."""
     if text.startswith("<"):
-        return "it is HTML or XML"
+        return "is HTML or XML"
     if text[0] in _QUOTES or text[-1] in _QUOTES:
-        return "it is in quotes"
+        return "is in quotes"
     if "://" in text:
-        return "it is a URL, or has one in it; the code in the URL after a login is no token"
+        return "contains a URL; the code in the URL after a login is not a token"
     if re.match(_FORM, text):
-        return "it is a form, with a name before its value"
+        return "is a form, with a name before the value"
     if len(text.split()) > 1:
-        return "it is neither a JSON object nor one word, a refresh token"
+        return "is neither a JSON object nor a refresh token, which is one word"
     return None
 
 
 def _check_use(profile: Profile) -> None:
-    """A refresh token alone is of use only to a source that presents some."""
+    """Refuse a refresh token alone for a source that cannot present one."""
     probe = Token("none", refresh_token="none")
     kinds = [credential.kind for credential in profile.grant.credentials(probe)]
     if "refresh_token" not in kinds:
         raise profile.config.error(
             [profile.name, "source"],
-            "Such a source presents no refresh token: give adopt a token response, a JSON object.",
+            "A source of this type cannot use a refresh token alone: give a whole token response.",
         )
 
 
 def _wrong(why: str) -> ProfileError:
-    return ProfileError(f"What is on standard input cannot be adopted: {why}.")
+    return ProfileError(f"Nothing was adopted: the input {why}.")

@@ -1,12 +1,12 @@
-"""What several commands need: the profile that is named, a usable token of it, and output."""
+"""What several commands share: their arguments, the profile they name, and a usable token of it."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.cli.streams import say
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.cli.output import span, write_line
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 
 if TYPE_CHECKING:
@@ -23,38 +23,38 @@ __all__ = [
     "put",
     "seconds",
     "usable_token",
+    "validity",
 ]
 
-_WARNING = 30
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def add_config(parser: ArgumentParser) -> None:
-    """Let the configuration file be named."""
+    """Add the option ``--config``."""
     parser.add_argument(
-        "--config", metavar="FILE", help="the configuration file, if it is not where it belongs"
+        "--config", metavar="FILE", help="read this configuration file, not the default one"
     )
 
 
 def add_name(parser: ArgumentParser) -> None:
-    """Ask for the name of a profile."""
-    parser.add_argument("name", metavar="NAME", help="a profile of the configuration file")
+    """Add the name of a profile, and ``--config``."""
+    parser.add_argument("name", metavar="NAME", help="a profile in the configuration file")
     add_config(parser)
 
 
 def add_json(parser: ArgumentParser) -> None:
-    """Let the output be JSON."""
+    """Add the option ``--json``."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_min_validity(parser: ArgumentParser) -> None:
-    """Let a time be named for which the token is needed."""
+    """Add the option ``--min-validity``."""
     parser.add_argument(
         "--min-validity",
         metavar="TIME",
         type=seconds,
         default=0.0,
-        help="renew a token that lives for less: 90, 90s, 5m, 1h",
+        help="renew a token that is valid for less time: 90, 90s, 5m, 1h",
     )
 
 
@@ -68,28 +68,29 @@ def seconds(text: str) -> float:
     if not 0 <= value < 1e9:
         from argparse import ArgumentTypeError
 
-        raise ArgumentTypeError(f"{text!r} is no time such as 90s, 5m or 1h")
+        raise ArgumentTypeError(f"invalid time {text!r}: give one such as 90s, 5m or 1h")
     return value
 
 
 def named_profile(options: Namespace) -> Profile:
     """The profile that the arguments name.
 
-    :raises ProfileError: if it cannot be used.
+    :raises ProfileError: if there is none, or if it is invalid.
     """
     profile = Profile(ConfigFile.read(options.config), options.name)
-    from tokenadapter.cli.journal import StderrJournal
+    from tokenadapter.cli.reporting import StderrJournal
 
     keeper = profile.keeper()
     keeper.journal = StderrJournal(
-        profile.name, keeper.journal.listener, to_log=options.level < _WARNING
+        profile.name, keeper.journal.listener, to_log=options.level is not None
     )
     return profile
 
 
 def usable_token(profile: Profile, min_validity: float) -> Token:
-    """A token of the profile, renewed if it is due or lives for less than so many seconds.
+    """A token of the profile, renewed if that is due.
 
+    :param min_validity: in seconds; a token that is valid for less is renewed too.
     :raises TokenError: if there is none.
     """
     token = profile.keeper().obtain(min_validity=min_validity).token
@@ -99,16 +100,25 @@ def usable_token(profile: Profile, min_validity: float) -> Token:
         left = token.expires_at - time.time()
         if left < min_validity:
             sys.stderr.write(
-                f"tokenadapter: {profile.name}: the token lives for {max(left, 0):.0f} s more, "
-                f"not {min_validity:.0f} s\n"
+                f"tokenadapter: {profile.name}: the token is valid for {span(max(left, 0))}, less "
+                f"than {span(min_validity)}\n"
             )
     return token
 
 
+def validity(token: Token) -> str:
+    """How long *token* is valid, for the end of a message."""
+    if token.expires_at is None:
+        return ""
+    import time
+
+    return f", valid for {span(max(token.expires_at - time.time(), 0))}"
+
+
 def put(options: Namespace, text: str, fields: dict[str, Any]) -> None:
-    """Print *text*, or *fields* as JSON if that is asked for."""
+    """Print *text*, or with ``--json`` the *fields*."""
     if options.json:
         import json
 
         text = json.dumps(fields)
-    say(text)
+    write_line(text)

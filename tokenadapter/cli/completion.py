@@ -1,4 +1,4 @@
-"""``tokenadapter completion``: prints what makes a shell complete commands, options and profiles.
+"""``tokenadapter completion``: prints a script by which a shell completes commands and profiles.
 
 bash: source <(tokenadapter completion bash)     in ~/.bashrc
 zsh:  source <(tokenadapter completion zsh)      in ~/.zshrc, below compinit
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.main import COMMANDS, parser_of, takes_program
-from tokenadapter.cli.streams import say
+from tokenadapter.cli.output import write_line
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -27,7 +27,7 @@ _tokenadapter() {{
     fi
     for (( at = 2; at < COMP_CWORD; at++ )); do
         if [[ "${{COMP_WORDS[at]}}" == -- ]]; then
-            # What stands behind is another program's line.
+            # The rest is the line of another program.
             if declare -F _command_offset > /dev/null; then
                 _command_offset $((at + 1))
             else
@@ -57,27 +57,27 @@ _NAMES = "$(tokenadapter completion names 2> /dev/null)"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare what the command takes."""
+    """Declare the arguments of the command."""
     parser.add_argument(
-        "shell", choices=("bash", "zsh", "names"), help="for which shell; names: list the profiles"
+        "shell", choices=("bash", "zsh", "names"), help="the shell; names: list the profiles"
     )
 
 
 def perform(options: Namespace) -> int:
     """Print the script."""
     if options.shell == "names":
-        from tokenadapter.config.file import ConfigFile
+        from tokenadapter.config.config_file import ConfigFile
 
         text = "\n".join(ConfigFile.read().tables)
     else:
         script = _BASH.format(commands=" ".join(COMMANDS), cases=_cases())
         text = (_ZSH if options.shell == "zsh" else "") + script.strip("\n")
-    say(text.strip("\n"))
+    write_line(text.strip("\n"))
     return 0
 
 
 def _cases() -> str:
-    """For each command, the words that may follow it."""
+    """The words that may follow each command."""
     lines = []
     for command in COMMANDS:
         words = []

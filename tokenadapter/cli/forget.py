@@ -1,8 +1,9 @@
-"""``tokenadapter forget``: gives a token up.
+"""``tokenadapter forget``: revokes a token and deletes it.
 
-Where the profile's source has a revocation_url, the server is told first (RFC 7009). If it cannot
-be reached, nothing is forgotten; --local forgets without telling it. A process that is using the
-token goes on until it has to be renewed. Which refresh tokens were spent stays remembered.
+If the profile's source has a revocation_url, the token is revoked at the server first (RFC 7009).
+If the server cannot be reached, nothing is deleted; --local deletes the token without contacting
+the server. A process that uses the token goes on until it has to renew it. The store still
+remembers which refresh tokens were spent.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ __all__ = ["add_arguments", "perform"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare what the command takes."""
+    """Declare the arguments of the command."""
     add_name(parser)
     parser.add_argument(
-        "--local", action="store_true", help="do not have the server revoke the token"
+        "--local", action="store_true", help="do not revoke the token at the server"
     )
 
 
@@ -36,11 +37,11 @@ def perform(options: Namespace) -> int:
         revoke = grant.revoke
     token = profile.keeper().forget(revoke)
     if token is None:
-        told = "there was no token"
+        outcome = "there was no token"
     elif revoke is None:
         why = "--local" if options.local else "the source has no revocation_url"
-        told = f"forgotten, but not revoked ({why})"
+        outcome = f"forgotten, but not revoked ({why})"
     else:
-        told = "revoked and forgotten"
-    sys.stderr.write(f"tokenadapter: {profile.name}: {told}\n")
+        outcome = "revoked and forgotten"
+    sys.stderr.write(f"tokenadapter: {profile.name}: {outcome}\n")
     return 0

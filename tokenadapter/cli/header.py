@@ -1,9 +1,9 @@
-"""``tokenadapter header``: the token as a header line.
+"""``tokenadapter header``: prints the token as an HTTP header line.
 
   tokenadapter header billing | curl -fsS -H @- https://api.example.com/invoices
 
-The token is renewed if it is due: once, for all who ask at the same time and share its store. It
-is in no command line, and so in no list of processes.
+The token is renewed if it is due, once for all processes that share its store. The token appears in
+no command line, and so in no list of processes.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["PLAIN", "add_arguments", "perform"]
 
 PLAIN: dict[str, Any] = {"config": None, "json": False, "min_validity": 0.0}
-"""What is meant where nothing but a name is given."""
+"""The options of a command line that has only a name."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare what the command takes."""
+    """Declare the arguments of the command."""
     add_name(parser)
     add_min_validity(parser)
     add_json(parser)

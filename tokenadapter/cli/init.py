@@ -1,7 +1,7 @@
-"""``tokenadapter init``: a configuration file to begin with.
+"""``tokenadapter init``: creates a configuration file to start from.
 
-It has the smallest profile there is. Edit it, then let "tokenadapter check" look at it. It goes
-where the other commands look for it, readable for you alone; a file that is there is left as it is.
+The file contains one small profile. Edit it, then run "tokenadapter check". The other commands find
+the file where this command creates it; only you can read it. An existing file is never changed.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.common import add_config
-from tokenadapter.cli.streams import say
-from tokenadapter.config.file import EXAMPLE, named_file, users_file
-from tokenadapter.config.trouble import ProfileError
+from tokenadapter.cli.output import write_line
+from tokenadapter.config.config_file import EXAMPLE, named_file, users_file
+from tokenadapter.config.problems import ProfileError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -21,7 +21,7 @@ __all__ = ["add_arguments", "perform"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare what the command takes."""
+    """Declare the arguments of the command."""
     add_config(parser)
 
 
@@ -33,14 +33,14 @@ def perform(options: Namespace) -> int:
         path = os.path.abspath(os.path.expanduser(options.config))
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        # Also of a link that leads nowhere, this makes no file.
+        # This does not write through a broken link either.
         with open(path, "x", encoding="utf-8", opener=_opener) as file:
             file.write(EXAMPLE)
     except OSError as error:
         if os.path.lexists(path):
-            raise ProfileError("It is there already, and was left as it is.", file=path) from None
-        raise ProfileError(f"It cannot be written: {error.strerror}.", file=path) from None
-    say(f"{path}: edit it, and run `tokenadapter check`.")
+            raise ProfileError("The file exists already and was not changed.", file=path) from None
+        raise ProfileError(f"The file cannot be written: {error.strerror}.", file=path) from None
+    write_line(f"Created {path}. Edit it, then run `tokenadapter check`.")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Finds the command that is meant, has it done, and tells by the exit code what came of it."""
+"""The entry point: parses the arguments, performs the command, and returns its exit code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.cli.streams import make_ready, say
+from tokenadapter.cli.output import prepare_streams, write_line
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -16,46 +16,45 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "main", "parser_of", "takes_program"]
 
 COMMANDS = {
-    "header": "print a header line with the token, for curl -H @-",
+    "header": "print an HTTP header line with the token, for curl -H @-",
     "token": "print the token alone",
-    "request": "send one request with the token, and print the answer",
-    "run": "run a Python program whose requests are signed",
+    "request": "send one request with the token and print the response",
+    "run": "run a Python program and sign its requests",
     "exec": "run any program with the token in its environment",
-    "status": "show which tokens there are, without side effects",
-    "adopt": "put a token from a login into the store",
+    "status": "show the state of each token, without side effects",
+    "adopt": "store the token from a login",
     "refresh": "renew a token now",
     "forget": "revoke a token and empty its store",
-    "check": "look for what is wrong, and say what to do",
-    "init": "write the smallest configuration file, to begin with",
-    "demo": "show what this is about, on a server of its own",
-    "completion": "print what makes the shell complete all this",
+    "check": "find problems and say how to fix them",
+    "init": "create a small configuration file to start from",
+    "demo": "show processes sharing one token, on a local test server",
+    "completion": "print a script for completion in the shell",
 }
 
-_WARNING, _INFO, _DEBUG = 30, 20, 10  # logging's own: it would take its time to import
-
-# With these the line of a program begins that is a module or a text.
+# The line of a program may begin with one of these: a module, or code.
 _OF_PYTHON = ("-m", "-c")
 
 _EPILOG = """\
-"tokenadapter COMMAND --help" tells more.
+Start with "tokenadapter demo" or "tokenadapter init".
+"tokenadapter COMMAND --help" explains a command.
 
 exit codes:
-  0    done
-  1    "check" found something wrong; or an error of none of the other kinds
-  2    the arguments are wrong
-  3    the configuration is wrong
-  4    somebody has to log in again (then: tokenadapter adopt NAME)
-  5    it failed for now, later it may not
+  0    success
+  1    "check" found a problem; or an error of no kind below
+  2    wrong arguments
+  3    wrong configuration
+  4    a new login is needed (then: tokenadapter adopt NAME)
+  5    temporary failure: try again later
   6    the token store cannot be used
   22   the API answered "request" with a status of 400 or above
-  126, 127  the program of "run" or "exec" cannot be run, or is not there
+  126, 127  the program of "run" or "exec" cannot be run, or does not exist
   130  interrupted
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the *arguments* say, by default those of the process, and return the exit code."""
-    make_ready()
+    """Perform the command in *arguments*, by default those of the process; return the exit code."""
+    prepare_streams()
     given = sys.argv[1:] if arguments is None else [*arguments]
     if not given or given[0] not in COMMANDS:
         return _without_command(given)
@@ -63,31 +62,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options: Any = None
     try:
         options = _options(command, rest)
-        if options.level < _WARNING:
-            from tokenadapter.cli.table import harmless
+        if options.level is not None:
+            from tokenadapter.cli.output import printable_lines
             from tokenadapter.startup.log import begin_log
 
-            begin_log(options.level, harmless)
+            begin_log(options.level, printable_lines)
         code: int = _module(command).perform(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read this has gone: nothing is left to say, at the interpreter's end neither.
+        # The reader has gone.  Without this, the interpreter would write once more when it exits.
         sys.stdout = None
         return 141
     except Exception as error:
-        # Imported now: a command that succeeds needs none of the errors.
-        from tokenadapter.cli.exits import explained
+        # Imported here: a command that succeeds needs none of the errors.
+        from tokenadapter.cli.reporting import reported
 
-        code = explained(error, getattr(options, "name", None))
+        code = reported(error, getattr(options, "name", None))
         if not code:
             raise
     return code
 
 
 def parser_of(command: str) -> ArgumentParser:
-    """What reads the arguments of *command*."""
+    """The parser for the arguments of *command*."""
     from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
     module = _module(command)
@@ -105,36 +104,34 @@ def parser_of(command: str) -> ArgumentParser:
         "--verbose",
         dest="level",
         action="store_const",
-        const=_INFO,
-        default=_WARNING,
-        help="show what happens to the token, on standard error",
+        const="INFO",
+        help="log what happens to the token, to standard error",
     )
     parser.add_argument(
         "--debug",
         dest="level",
         action="store_const",
-        const=_DEBUG,
-        help="show it in detail, with the tracebacks of your own functions",
+        const="DEBUG",
+        help="log it in detail, with tracebacks of your own functions",
     )
     return parser
 
 
 def takes_program(command: str) -> bool:
-    """Whether a program and its arguments stand at the end of *command*."""
+    """Whether *command* ends with a program and its arguments."""
     return getattr(_module(command), "TAKES_PROGRAM", False)
 
 
 def _module(command: str) -> Any:
-    # "exec" is no name for a module.
-    return import_module(f"tokenadapter.cli.{'execute' if command == 'exec' else command}")
+    return import_module(f"tokenadapter.cli.{command}")
 
 
 def _options(command: str, rest: Sequence[str]) -> Any:
-    """What the arguments after the command mean."""
+    """Parse the arguments after the command."""
     plain = getattr(_module(command), "PLAIN", None)
     if plain is not None and len(rest) == 1 and rest[0][:1] not in ("-", ""):
-        # As most crontabs have it: argparse alone would take a tenth of the time that this takes.
-        return SimpleNamespace(name=rest[0], level=_WARNING, **plain)
+        # As in most crontabs.  Importing argparse would take a tenth of the time of the command.
+        return SimpleNamespace(name=rest[0], level=None, **plain)
     parser = parser_of(command)
     if not takes_program(command):
         return parser.parse_args(rest)
@@ -142,15 +139,15 @@ def _options(command: str, rest: Sequence[str]) -> Any:
     options = parser.parse_args(ours)
     options.program = program
     if not program:
-        parser.error("what is to be run is missing: it stands at the end")
+        parser.error("the program to run is missing: put it at the end of the line")
     return options
 
 
 def _parted(parser: ArgumentParser, rest: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments that are ours, and the program's line, with or without a ``--`` before it.
+    """Split the arguments into ours and the program's line, with or without a ``--`` before it.
 
-    Not left to argparse: it takes the program's options for ours, and what it makes of a second
-    ``--`` depends on its version.
+    argparse would take the program's options for ours, and its treatment of a second ``--`` depends
+    on its version.
     """
     takes_value = {
         option: action.nargs != 0 for action in parser._actions for option in action.option_strings
@@ -189,10 +186,16 @@ def _without_command(given: Sequence[str]) -> int:
         return 2
     options, rest = parser.parse_known_args(given)
     if not options.version or rest:
-        from tokenadapter.config.trouble import nearest
-
-        parser.error(f"{given[0]!r} is no command.{nearest(given[0], COMMANDS)}")
+        parser.error(_unknown(given[0]))
     from tokenadapter import __version__
 
-    say(f"tokenadapter {__version__}")
+    write_line(f"tokenadapter {__version__}")
     return 0
+
+
+def _unknown(word: str) -> str:
+    from tokenadapter.config.problems import nearest
+
+    if word.startswith("-"):
+        return f"unknown option {word!r}. Options of a command come after the command."
+    return f"unknown command {word!r}.{nearest(word, COMMANDS)} See `tokenadapter --help`."

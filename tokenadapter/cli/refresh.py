@@ -1,18 +1,16 @@
-"""``tokenadapter refresh``: renews a token although it is good.
+"""``tokenadapter refresh``: renews a token, even if it is fresh.
 
-It respects what the processes that share the store have told each other: nobody asks a server
-again that has just failed, or with a credential that was refused. --force says that it is worth
-another try, for all of them.
+While the processes that share the store back off after a failure, or after a credential was
+refused, this command does not contact the server either. --force ends the back-off and tries again,
+for all of them.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING
 
-from tokenadapter.cli.common import add_name, named_profile
-from tokenadapter.cli.table import span
+from tokenadapter.cli.common import add_name, named_profile, validity
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -21,10 +19,10 @@ __all__ = ["add_arguments", "perform"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare what the command takes."""
+    """Declare the arguments of the command."""
     add_name(parser)
     parser.add_argument(
-        "--force", action="store_true", help="in spite of what was refused or is held off"
+        "--force", action="store_true", help="renew despite a back-off or a refused credential"
     )
 
 
@@ -40,10 +38,8 @@ def perform(options: Namespace) -> int:
         if token.is_same(found.token) and not found.minted:
             sys.stderr.write(
                 f"tokenadapter: {profile.name}: not renewed: the API refused this token when it "
-                "was new, and would refuse the next one. --force renews it all the same.\n"
+                "was new, and would refuse the next one too. Pass --force to renew it anyway.\n"
             )
             return 5
-    end = token.expires_at
-    lives = "" if end is None else f", it lives for {span(max(end - time.time(), 0))}"
-    sys.stderr.write(f"tokenadapter: {profile.name}: renewed{lives}\n")
+    sys.stderr.write(f"tokenadapter: {profile.name}: renewed{validity(token)}\n")
     return 0

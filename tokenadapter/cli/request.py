@@ -1,15 +1,15 @@
-"""``tokenadapter request``: one request, renewed and replayed as a program's would be.
+"""``tokenadapter request``: sends one request, with renewal and replay.
 
   tokenadapter request billing https://api.example.com/invoices -o invoices.json
   tokenadapter request billing https://api.example.com/invoices --json '{"total": 5}'
   report | tokenadapter request billing https://api.example.com/reports -d @-
 
-Unlike "header" with curl, it sees the answer: if the API refuses the token, the token is renewed
-and the request sent again. The URL has to be under a prefix of the profile. Redirects are followed;
-the token goes with them only under a prefix. The body goes to standard output, whatever the
-status is.
+Unlike "header" with curl, this command sees the response: if the API refuses the token, the token
+is renewed and the request is sent again. The URL has to be under a prefix of the profile. Redirects
+are followed; the token goes along only under a prefix. The body of the response goes to standard
+output, whatever the status.
 
-It ends with 0 if the status is below 400, else with 22, as curl --fail does; and with 5 if the API
+The exit code is 0 for a status below 400, 22 for any other, as with curl --fail, and 5 if the API
 cannot be reached.
 """
 
@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from tokenadapter.cli.common import add_name, named_profile
-from tokenadapter.cli.streams import STDOUT, unwritable
-from tokenadapter.config.trouble import ProfileError
+from tokenadapter.cli.output import STDOUT, unwritable
+from tokenadapter.config.problems import ProfileError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -31,19 +31,22 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "perform"]
 
-# curl's own, with --fail.
-_FAILED = 22
-_LATER = 5
-# Seconds to connect.  The answer may take as long as it takes: a report, or a long poll.
+# The exit code of curl --fail.
+_STATUS_400 = 22
+_TEMPORARY = 5
+# Seconds to connect.  The response may take any time: a report, or a long poll.
 _TIMEOUT = (30.0, None)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare what the command takes."""
+    """Declare the arguments of the command."""
     add_name(parser)
-    parser.add_argument("url", metavar="URL", help="where the request goes, in full")
+    parser.add_argument("url", metavar="URL", help="the full URL of the request")
     parser.add_argument(
-        "-X", "--request", metavar="METHOD", help="the method: GET, or POST if there is a body"
+        "-X",
+        "--request",
+        metavar="METHOD",
+        help="the method; the default is GET, or POST with a body",
     )
     parser.add_argument(
         "-H",
@@ -52,7 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         type=_header,
-        help="a header, such as 'Accept: text/csv'",
+        help="add a header, such as 'Accept: text/csv'",
     )
     body = parser.add_mutually_exclusive_group()
     body.add_argument(
@@ -60,19 +63,25 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--data",
         metavar="DATA",
         action="append",
-        help="a form or whatever else to send; @FILE: what is in a file, @-: standard input; "
-        "of several, an & joins them",
+        help="the body to send, as a form unless -H says otherwise; @FILE reads a file, @- "
+        "standard input; several are joined by &",
     )
-    body.add_argument("--json", metavar="DATA", help="JSON to send, or @FILE, @-")
-    parser.add_argument("-o", "--output", metavar="FILE", help="write the body to this file")
-    parser.add_argument("-i", "--include", action="store_true", help="print status and headers too")
+    body.add_argument(
+        "--json", metavar="DATA", help="a body in JSON; @FILE reads a file, @- standard input"
+    )
     parser.add_argument(
-        "-f", "--fail", action="store_true", help="print nothing of an answer of 400 or above"
+        "-o", "--output", metavar="FILE", help="write the body of the response to this file"
+    )
+    parser.add_argument(
+        "-i", "--include", action="store_true", help="print the status and the headers too"
+    )
+    parser.add_argument(
+        "-f", "--fail", action="store_true", help="print no response with a status of 400 or above"
     )
 
 
 def perform(options: Namespace) -> int:
-    """Send the request, and print the answer."""
+    """Send the request and print the response."""
     profile = named_profile(options)
     adapters = profile.adapters()
     import requests
@@ -91,9 +100,9 @@ def perform(options: Namespace) -> int:
             url = request.url or ""
             if not any(adapter.covers(url) for adapter in adapters):
                 raise UnsafeTarget(
-                    f"The URL is not under {' or '.join(profile.prefixes)}, so the token of "
-                    f"{profile.name} must not go there. Nothing was sent: check the URL, or use "
-                    "curl for a request without a token."
+                    f"The URL is outside {' and '.join(profile.prefixes)}, so the token of "
+                    f"{profile.name} must not be sent there. Nothing was sent. Check the URL, or "
+                    "use curl for a request without a token."
                 )
             settings = session.merge_environment_settings(url, {}, True, None, None)
             with session.send(request, timeout=_TIMEOUT, **settings) as response:
@@ -102,17 +111,17 @@ def perform(options: Namespace) -> int:
             raise
         except requests.RequestException as error:
             sys.stderr.write(
-                f"tokenadapter: {profile.name}: no whole answer came from the API: "
+                f"tokenadapter: {profile.name}: the API sent no complete response: "
                 f"{_reason(error)}\n"
             )
-            return _LATER
+            return _TEMPORARY
 
 
 def _prepared(session: Session, request: Request) -> PreparedRequest:
     try:
         return session.prepare_request(request)
     except ValueError as error:
-        raise ProfileError(f"There is no such request: {error}") from None
+        raise ProfileError(f"The request is invalid: {error}") from None
 
 
 def _printed(response: Response, options: Namespace) -> int:
@@ -121,7 +130,7 @@ def _printed(response: Response, options: Namespace) -> int:
     has_failed = response.status_code >= 400
     if has_failed and options.fail:
         sys.stderr.write(f"tokenadapter: {options.name}: the API answered {response.status_code}\n")
-        return _FAILED
+        return _STATUS_400
     with _output(options.output) as output:
         try:
             if options.include:
@@ -130,10 +139,10 @@ def _printed(response: Response, options: Namespace) -> int:
                 output.write(piece)
             output.flush()
         except (BrokenPipeError, RequestException):
-            raise  # the answer broke off, which is an OSError too
+            raise  # the response broke off, which is an OSError too
         except OSError as error:
             raise unwritable(options.output or STDOUT, error) from None
-    return _FAILED if has_failed else 0
+    return _STATUS_400 if has_failed else 0
 
 
 def _headers_and_body(options: Namespace) -> tuple[list[tuple[str, str]], bytes | None]:
@@ -150,7 +159,7 @@ def _headers_and_body(options: Namespace) -> tuple[list[tuple[str, str]], bytes 
 
 
 def _content(text: str) -> bytes:
-    """What ``-d`` or ``--json`` means."""
+    """The body that ``-d`` or ``--json`` gives."""
     if not text.startswith("@"):
         return text.encode(errors="surrogateescape")
     if text == "@-":
@@ -168,7 +177,7 @@ def _header(text: str) -> tuple[str, str]:
         return name, value.strip()
     from argparse import ArgumentTypeError
 
-    raise ArgumentTypeError(f"{text!r} is no header such as 'Accept: text/csv'")
+    raise ArgumentTypeError(f"invalid header {text!r}: give one such as 'Accept: text/csv'")
 
 
 @contextlib.contextmanager
@@ -177,7 +186,7 @@ def _output(path: str | None) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         return
     try:
-        file = open(path, "wb")  # noqa: SIM115 - closed below, and what is written is its own error
+        file = open(path, "wb")  # noqa: SIM115 - closed below; errors of writing are handled elsewhere
     except OSError as error:
         raise unwritable(path, error) from None
     with file:
@@ -193,7 +202,7 @@ def _head(response: Response) -> bytes:
 
 
 def _reason(error: BaseException) -> str:
-    """The first cause of *error*, on one line: what is around it repeats the URL."""
+    """The root cause of *error*, on one line: the errors around it repeat the URL."""
     from tokenadapter.http.masking import masked
 
     while (inner := error.__cause__ or error.__context__) is not None:

@@ -1,15 +1,15 @@
-"""``tokenadapter run``: a Python program, as it is, with its requests signed.
+"""``tokenadapter run``: runs an unmodified Python program and signs its requests.
 
   tokenadapter run report.py --month 5
   tokenadapter run --profile billing -m reports.monthly
   tokenadapter run some-console-script
 
-Every requests session of the program signs what it sends under the prefixes of the profiles (all
-of them, or those that are named), renews, and replays; a header that the program sets itself is
-replaced. The program takes the place of this process. So that it is signed wherever requests is
-imported, it starts with a directory of ours at the head of PYTHONPATH, which it takes off again
-at once, and runs your own sitecustomize too. Pools of multiprocessing are signed as well; other
-programs that it starts are not, unless --inherit is given.
+Every requests session and urllib3 pool of the program signs requests under the prefixes of the
+profiles (all profiles, or those that --profile names), renews the token, and replays refused
+requests. A header that the program sets itself is replaced. The program replaces this process. It
+starts with a directory of tokenadapter first in PYTHONPATH, which it removes at once; your own
+sitecustomize still runs. Processes of multiprocessing sign their requests too; other programs that
+the program starts do so only with --inherit.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tokenadapter.cli.become import become
 from tokenadapter.cli.common import add_config
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.cli.exec import exec_program
+from tokenadapter.config.config_file import ConfigFile
+from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile
-from tokenadapter.config.trouble import ProfileError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -32,31 +32,37 @@ if TYPE_CHECKING:
 __all__ = ["TAKES_PROGRAM", "add_arguments", "perform"]
 
 TAKES_PROGRAM = True
-"""Whether a program and its arguments stand at the end."""
+"""The command ends with a program and its arguments."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare what the command takes."""
+    """Declare the arguments of the command."""
     parser.usage = (
-        "%(prog)s [--profile NAME]… [--inherit] [--] SCRIPT.py … | -m MODULE … | PROGRAM …"
+        "%(prog)s [--profile NAME]… [--inherit] [--config FILE] [--] "
+        "SCRIPT.py … | -m MODULE … | PROGRAM …"
     )
     parser.add_argument(
-        "--profile", metavar="NAME", action="append", help="one of the profiles; all if none is"
+        "--profile",
+        metavar="NAME",
+        action="append",
+        help="use this profile; the default is all of them",
     )
     parser.add_argument(
-        "--inherit", action="store_true", help="the Python programs that it starts are signed, too"
+        "--inherit",
+        action="store_true",
+        help="also sign the requests of Python programs that the program starts",
     )
     add_config(parser)
 
 
 def perform(options: Namespace) -> int:
-    """Become the program."""
+    """Run the program in place of this process."""
     config = ConfigFile.read(options.config)
     names = options.profile or [*config.tables]
     if not names:
-        raise ProfileError("There is no profile in it.", file=config.path)
+        raise ProfileError("The file has no profile: add one, such as [billing].", file=config.path)
     for name in names:
-        Profile(config, name)  # said now, rather than in the middle of the program
+        Profile(config, name)  # an error now is better than one in mid-program
     command = _command(options.program)
     from tokenadapter.startup import DIRECTORY, VARIABLE
 
@@ -72,14 +78,15 @@ def perform(options: Namespace) -> int:
         VARIABLE: json.dumps(orders),
         "PYTHONPATH": os.pathsep.join([DIRECTORY, *([paths] if paths else [])]),
     }
-    return become(command, {**os.environ, **ours})
+    return exec_program(command, {**os.environ, **ours})
 
 
 def _command(program: list[str]) -> list[str]:
     first = program[0]
     if first in ("-m", "-c"):
         if len(program) < 2:
-            raise ProfileError(f"Behind {first} something is missing: what is to be run?")
+            missing = "name of a module" if first == "-m" else "code to run"
+            raise ProfileError(f"After {first}, the {missing} is missing.")
         return [sys.executable, *program]
     if first.endswith((".py", ".pyz", ".pyc")) or os.path.isdir(first):
         return [sys.executable, *program]
@@ -90,7 +97,7 @@ def _command(program: list[str]) -> list[str]:
 
 
 def _check_interpreter(program: list[str]) -> None:
-    """Python that ignores its environment would not sign anything."""
+    """Refuse options by which Python ignores its environment: the program would sign nothing."""
     from shutil import which
 
     path = which(program[0])
@@ -100,29 +107,30 @@ def _check_interpreter(program: list[str]) -> None:
         words = program[1:]
     else:
         words = _first_line(path)
-        # Behind the interpreter: env may come before it, with options of its own.
+        # Skip env and its options, which may come before the interpreter.
         while words and not os.path.basename(words.pop(0)).startswith("python"):
             pass
     for word in _options(words):
         if set(word) & set("EIS"):
             raise ProfileError(
-                f"{word} has {path} ignore PYTHONPATH or sitecustomize, and so the program would "
-                "not be signed: run it without that, as -m MODULE or as SCRIPT.py."
+                f"With {word}, {path} ignores PYTHONPATH or sitecustomize, so the program's "
+                "requests would not be signed. Run it without that option, as -m MODULE or as "
+                "SCRIPT.py."
             )
 
 
 def _first_line(path: str) -> list[str]:
-    """The words behind the ``#!`` of a program, if it has such a line."""
+    """The words after the ``#!`` of a program, if it has such a line."""
     try:
         with open(path, "rb") as file:
             first = file.readline(256).decode("utf-8", "replace")
     except OSError:
-        return []  # what may be run need not be open to be read
+        return []  # a program may be executable without being readable
     return first[2:].split() if first.startswith("#!") else []
 
 
 def _options(words: list[str]) -> Iterator[str]:
-    """The options of an interpreter without their values; what follows is for the program."""
+    """The options of an interpreter, without their values and without the program's arguments."""
     left = iter(words)
     for word in left:
         if word[:1] != "-" or word[1:2] in ("-", ""):
@@ -136,7 +144,7 @@ def _options(words: list[str]) -> Iterator[str]:
 
 
 def _split(word: str) -> tuple[str, str, str]:
-    """The letters of *word*, that of them which takes a value, and the value."""
+    """Split the option *word*: up to the letter that takes a value, that letter, and the value."""
     for at, letter in enumerate(word):
         if letter in "cmWX":
             return word[: at + 1], letter, word[at + 1 :]

@@ -1,13 +1,13 @@
-"""``tokenadapter status``: how the tokens stand.
+"""``tokenadapter status``: shows the state of each token.
 
-It takes no lock, renews nothing and asks no server, so it can be called at any time. States:
+The command takes no lock, renews nothing and contacts no server, so it is always safe. States:
 
-  fresh         good
-  stale         good; the next use renews it in the background
+  fresh         usable
+  stale         usable; the next use renews it in the background
   expired       the next use waits for a renewal
-  login needed  the credentials are dead: log in, and tokenadapter adopt NAME
-  no token      none was needed yet, or it was forgotten
-  unusable      the profile or its store; what is below says why
+  login needed  the credentials were refused: log in, then run tokenadapter adopt NAME
+  no token      no token was needed yet, or it was forgotten
+  unusable      the profile or its store cannot be used, for the reason below
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.cli.standing import standing_of, unusable
-from tokenadapter.cli.streams import say
-from tokenadapter.cli.table import clock, short, span, table
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.cli.output import clock, short, span, table, write_line
+from tokenadapter.cli.token_state import token_state, unusable
+from tokenadapter.config.config_file import ConfigFile
+from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile
-from tokenadapter.config.trouble import ProfileError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["PLAIN", "add_arguments", "perform"]
 
 PLAIN: dict[str, Any] = {"config": None, "json": False, "watch": None}
-"""What is meant where nothing but a name is given."""
+"""The options of a command line that has only a name."""
 
 _COLUMNS = ("NAME", "STATE", "EXPIRES", "RENEWED", "LOCK", "API", "STORE")
 _COLOURS = {
@@ -44,42 +43,42 @@ _COLOURS = {
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare what the command takes."""
+    """Declare the arguments of the command."""
     from tokenadapter.cli.common import add_config, add_json, seconds
 
-    parser.add_argument("name", metavar="NAME", nargs="?", help="one profile alone")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="show this profile only")
     parser.add_argument(
         "--watch",
         metavar="TIME",
         nargs="?",
         type=seconds,
         const=2.0,
-        help="show it again every 2 seconds, or as often as said, until Ctrl-C",
+        help="refresh the display every 2 seconds, or at this interval, until Ctrl-C",
     )
     add_json(parser)
     add_config(parser)
 
 
 def perform(options: Namespace) -> int:
-    """Print how the tokens stand."""
+    """Print the states of the tokens."""
     config = ConfigFile.read(options.config)
     names = [*config.tables] if options.name is None else [options.name]
     if options.name is not None:
-        Profile(config, options.name)  # of one that is meant, an error is an error
+        Profile(config, options.name)  # an error in the profile that is named ends the command
     if options.watch is None:
-        _show([_standing(config, name) for name in names], as_json=options.json)
+        _show([_state(config, name) for name in names], as_json=options.json)
         return 0
     with suppress(KeyboardInterrupt):
         while True:
-            standings = [_standing(config, name) for name in names]
-            _show(standings, as_json=options.json, again=True)
+            states = [_state(config, name) for name in names]
+            _show(states, as_json=options.json, again=True)
             time.sleep(max(options.watch, 0.1))
     return 0
 
 
-def _standing(config: ConfigFile, name: str) -> dict[str, Any]:
+def _state(config: ConfigFile, name: str) -> dict[str, Any]:
     try:
-        return standing_of(Profile(config, name))
+        return token_state(Profile(config, name))
     except ProfileError as error:
         return unusable(name, str(error))
     except Exception as error:
@@ -90,43 +89,43 @@ def _standing(config: ConfigFile, name: str) -> dict[str, Any]:
         return unusable(name, str(error))
 
 
-def _show(standings: list[dict[str, Any]], *, as_json: bool, again: bool = False) -> None:
+def _show(states: list[dict[str, Any]], *, as_json: bool, again: bool = False) -> None:
     if as_json:
         import json
 
-        text = json.dumps(standings)
+        text = json.dumps(states)
     else:
-        text = table(_COLUMNS, [(_row(told), _remark(told)) for told in standings], _COLOURS)
+        text = table(_COLUMNS, [(_row(state), _remark(state)) for state in states], _COLOURS)
         if again:
             clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else "\n"
             text = f"{clear}{time.strftime('%H:%M:%S')}\n{text}"
-    say(text)
+    write_line(text)
 
 
-def _row(told: dict[str, Any]) -> tuple[str, ...]:
-    left, ago, api = told["expires_in"], told["renewed_ago"], told["api"]
+def _row(state: dict[str, Any]) -> tuple[str, ...]:
+    left, ago, api = state["expires_in"], state["renewed_ago"], state["api"]
     if left is None:
-        ends = "–" if ago is None else "not known"
+        ends = "–" if ago is None else "unknown"
     elif left > 0:
         ends = f"in {span(left)} ({clock(time.time() + left)})"
     else:
         ends = f"{span(-left)} ago"
     return (
-        told["name"],
-        told["state"],
+        state["name"],
+        state["state"],
         ends,
         "–" if ago is None else f"{span(ago)} ago",
-        told["lock"] or "free",
+        state["lock"] or "free",
         (api[0] if api else "–") + (f" and {len(api) - 1} more" if len(api) > 1 else ""),
-        short(told["path"]) if isinstance(told["path"], str) else told["store"] or "–",
+        short(state["path"]) if isinstance(state["path"], str) else state["store"] or "–",
     )
 
 
-def _remark(told: dict[str, Any]) -> str | None:
-    failure = told["failure"]
+def _remark(state: dict[str, Any]) -> str | None:
+    failure = state["failure"]
     if failure is None:
         return None
     when = "" if failure["ago"] is None else f"{span(failure['ago'])} ago: "
-    held = failure["held_for"]
-    until = "" if held is None else f" Nobody asks again for {span(held)}."
-    return f"{when}{failure['cause']}{until}"
+    wait = failure["retry_in"]
+    then = "" if wait is None else f" Next attempt in {span(wait)}."
+    return f"{when}{failure['cause']}{then}"

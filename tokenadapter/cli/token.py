@@ -1,9 +1,9 @@
-"""``tokenadapter token``: the token alone.
+"""``tokenadapter token``: prints the token alone.
 
   PGPASSWORD=$(tokenadapter token warehouse) psql …
 
-For a program that takes a header, "tokenadapter header" is the safer way; for one that takes an
-environment variable, "tokenadapter exec".
+For a program that reads a header, "tokenadapter header" is safer; for one that reads an environment
+variable, use "tokenadapter exec".
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Profiles: APIs and their tokens described in a file, ``tokenadapter.toml``, instead of in code.
 
-``tokenadapter header`` and its like start once for each line of a crontab, so nothing here
-imports requests before an adapter is asked for, and no secret is looked up before a renewal needs
-it.
+Commands such as ``tokenadapter header`` start once for each line of a crontab.  So nothing here
+imports requests before an adapter is needed, and no secret is read before a renewal needs it.
 """

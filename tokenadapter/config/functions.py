@@ -1,4 +1,4 @@
-"""A function of the user's that a profile names, as ``module:function``, imported when called."""
+"""A function that a profile names as ``module:function``, imported when it is first called."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from tokenadapter.config.trouble import ProfileError, nearest
+from tokenadapter.config.problems import ProfileError, nearest
 
 __all__ = ["NamedFunction", "is_function_name"]
 
@@ -23,11 +23,11 @@ def is_function_name(value: object) -> bool:
 
 
 class NamedFunction:
-    """Calls the function *name*, which is imported by the first call.
+    """Calls the function *name*, which the first call imports.
 
-    :param name: ``module:function``; the module has to be installed, or to lie where ``PYTHONPATH``
-        says.
-    :param key: the key that it was given for, for messages.
+    :param name: ``module:function``; the module has to be installed, or in a directory of
+        ``PYTHONPATH``.
+    :param key: the key that names it, for messages.
     :param file: the configuration file.
     """
 
@@ -55,25 +55,27 @@ class NamedFunction:
         """
         module_name, _, name = self.name.partition(":")
         try:
-            # Not under the guard of our own imports: it is the user's, and may take its time.
+            # Not under the guard of our own imports: the user's module may take its time.
             found: Any = import_module(module_name)
         except ModuleNotFoundError as error:
             raise self._error(
-                f"There is no module {error.name!r} here: install it, or have PYTHONPATH name its "
-                f"directory (now: {os.environ.get('PYTHONPATH') or 'not set'})."
+                f"There is no module {error.name!r} here. Install it, or add its directory to "
+                f"PYTHONPATH (now: {os.environ.get('PYTHONPATH') or 'not set'})."
             ) from error
         except Exception as error:
-            # What the error says may hold anything, secrets too.
+            # The text of the error may contain anything, secrets too.
             raise self._error(
-                f"{module_name} raised {type(error).__name__} when it was imported. To see where, "
-                f"run `{sys.executable} -c 'import {module_name}'`."
+                f"Importing {module_name} raised {type(error).__name__}. To see where, run "
+                f"`{sys.executable} -c 'import {module_name}'`."
             ) from error
         for part in name.split("."):
             if not hasattr(found, part):
                 raise self._error(f"{module_name} has no {name!r}.{nearest(part, dir(found))}")
             found = getattr(found, part)
         if not callable(found):
-            raise self._error(f"{self.name} is no function, but of type {type(found).__name__}.")
+            raise self._error(
+                f"{self.name} cannot be called: it is of type {type(found).__name__}."
+            )
         self._found = found
         return found
 

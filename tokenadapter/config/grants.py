@@ -1,19 +1,22 @@
-"""The source of a profile: a grant whose secrets are looked up when something is presented.
+"""The source of a profile: a grant that reads its secrets only when it presents something.
 
-A token that is fresh needs none of them: no password manager is asked, no key is unlocked.
+A fresh token needs no secret, so no password manager is asked and no keyring is unlocked.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.functions import NamedFunction
+from tokenadapter.config.problems import ProfileError, nearest
 from tokenadapter.config.references import Reference, resolved
-from tokenadapter.config.trouble import ProfileError
+from tokenadapter.config.schema import SOURCES, checked
 from tokenadapter.core.function_grant import FunctionGrant
-from tokenadapter.late_imports import late
+from tokenadapter.late_imports import imported, late
 from tokenadapter.token import Token
 from tokenadapter.values import Credential
 
@@ -25,19 +28,19 @@ else:
     errors = late("tokenadapter.errors")
     sources = late("tokenadapter.sources")
 
-__all__ = ["FunctionOfProfile", "ProfileGrant"]
+__all__ = ["FunctionOfProfile", "ProfileGrant", "grant_of"]
 
-# Seconds for which what was looked up is used: a renewal asks several times, and a program that
-# runs for months shall see that a secret was changed.
-_KEPT = 60.0
+# Seconds for which secrets that were read are used again: a renewal needs them several times, and a
+# program that runs for months has to notice that a secret was changed.
+_SECRETS_VALID = 60.0
 
 
 class ProfileGrant:
-    """A grant (:class:`~tokenadapter.protocols.Grant`) as a profile describes it.
+    """A grant (:class:`~tokenadapter.protocols.Grant`) that a profile describes.
 
-    :param profile: its name, for messages.
+    :param profile: the profile's name, for messages.
     :param make: makes the source that does the work.
-    :param arguments: for *make*, with references in place of secrets.
+    :param arguments: the arguments of *make*, with references in place of secrets.
     :raises TypeError: as *make* does, and so ``ValueError`` and ``UnsafeTarget``.
     """
 
@@ -47,7 +50,7 @@ class ProfileGrant:
         self._profile = profile
         self._make = make
         self.arguments = arguments
-        # It has everything but the secrets.
+        # The sample has everything but the secrets.
         sample = make(**resolved(arguments, lambda reference: "looked-up-later"))
         self.owner: Mapping[str, str] = sample.owner
         self.requested: Mapping[str, str] = sample.requested
@@ -68,9 +71,9 @@ class ProfileGrant:
     def seeds(self) -> Iterator[str]:
         """What identifies the first refresh token.
 
-        Of one that a program or a keyring gives, that is first the place where it is kept: for a
-        token that is good, no password manager is asked.  An environment variable or a file of the
-        same name may belong to somebody else.
+        For a refresh token from a command or the keyring, its place comes first: while the token is
+        good, no password manager is asked.  An environment variable or a file is read: the same
+        name may belong to somebody else.
         """
         given = self.arguments.get("refresh_token")
         if given is None:
@@ -87,9 +90,9 @@ class ProfileGrant:
         return self._looked_up().client_credential
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
-        """What could be presented now, the most welcome first.
+        """What could be presented now, the preferred one first.
 
-        :raises RefreshConfigError: if a secret cannot be looked up.
+        :raises RefreshConfigError: if a secret cannot be read.
         """
         found = self._looked_up().credentials(previous)
         if not found and self._missing is not None:
@@ -102,30 +105,30 @@ class ProfileGrant:
         :raises TokenError: as sources do.
         """
         try:
-            # What the credential was made from, even if that was a while ago.
+            # The source that the credential came from, even if that was a while ago.
             return (self._source or self._looked_up()).fetch(credential, previous)
         except errors.ReauthRequired as error:
-            told = str(error).replace("adopt NAME", f"adopt {self._profile}")
-            raise errors.ReauthRequired(told, reason=error.reason, error=error.error) from None
+            message = str(error).replace("adopt NAME", f"adopt {self._profile}")
+            raise errors.ReauthRequired(message, reason=error.reason, error=error.error) from None
 
     def revoke(self, token: Token) -> None:
-        """Have the server revoke *token* and what came with it (RFC 7009).
+        """Revoke *token*, and the refresh token that came with it, at the server (RFC 7009).
 
-        :raises TokenError: if that fails.
+        :raises TokenError: if the server does not.
         """
         self._looked_up().revoke(token)  # type: ignore[attr-defined]
 
     def references(self) -> list[Reference]:
-        """The places of its secrets."""
+        """Where its secrets are."""
         found: list[Reference] = []
         resolved(self.arguments, found.append)
         return found
 
     def inline_secrets(self) -> list[str]:
-        """The arguments that are secrets, and stand in the configuration as they are."""
+        """The arguments whose secrets the configuration file itself contains."""
         names = ["client_secret", "refresh_token", "password", "auth", "json", "data"]
         if self.arguments.keys().isdisjoint(names):
-            names.append("headers")  # something has to prove who logs in
+            names.append("headers")  # something has to authenticate the user
         return [
             name
             for name in names
@@ -149,7 +152,7 @@ class ProfileGrant:
                 source = self._make(**arguments)
             except (ProfileError, TypeError, ValueError) as error:
                 raise _unusable(self._profile, error) from None
-            self._source, self._until = source, time.monotonic() + _KEPT
+            self._source, self._until = source, time.monotonic() + _SECRETS_VALID
         return source
 
     def _argument(self, name: str, value: Any) -> Any:
@@ -158,23 +161,23 @@ class ProfileGrant:
         except ProfileError as error:
             if name != "refresh_token":
                 raise
-            # Perhaps it was deleted after its use, and the store has a newer one.
+            # It may have been deleted after its use, and the store has a newer one.
             self._missing = error
             return None
 
 
 def _is_elsewhere(value: Any) -> bool:
-    """Whether a secret, or one that is a part of *value*, is kept elsewhere: then the other parts,
-    such as the name of the user, are not secret."""
+    """Whether *value*, or a part of it, is a reference to a secret: then the other parts, such as
+    the user's name, are not secret."""
     found: list[Reference] = []
     resolved(value, found.append)
     return bool(found)
 
 
 class FunctionOfProfile(FunctionGrant):
-    """A function that a profile names, as a grant.
+    """A grant that calls a function which a profile names.
 
-    :param profile: its name, for messages.
+    :param profile: the profile's name, for messages.
     """
 
     def __init__(self, profile: str, function: NamedFunction, owner: Mapping[str, str]) -> None:
@@ -185,7 +188,7 @@ class FunctionOfProfile(FunctionGrant):
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:
         """Call the function.
 
-        :raises RefreshConfigError: if there is none.
+        :raises RefreshConfigError: if there is no such function.
         """
         try:
             self._named.find()
@@ -203,7 +206,76 @@ class FunctionOfProfile(FunctionGrant):
 
 def _unusable(profile: str, error: Exception) -> errors.RefreshConfigError:
     return errors.RefreshConfigError(
-        f"The profile {profile!r} cannot obtain a token. {error} Nothing was sent, and what the "
-        "store holds is kept.",
+        f"The profile {profile!r} cannot obtain a token. {error} Nothing was sent, and the stored "
+        "token is kept.",
         is_local=True,
     )
+
+
+# --- made from the table [NAME.source] ---------------------------------------------------
+
+_MAKERS = {
+    "client_credentials": ("tokenadapter.sources.client_credentials", "ClientCredentials"),
+    "refresh_token": ("tokenadapter.sources.refresh_token", "RefreshToken"),
+    "password": ("tokenadapter.sources.password", "Password"),
+    "login": ("tokenadapter.sources.login", "Login"),
+}
+
+
+def grant_of(
+    config: ConfigFile, name: str, table: Mapping[str, Any]
+) -> ProfileGrant | FunctionOfProfile:
+    """The grant that *table* describes.
+
+    :param name: the profile's name.
+    :raises ProfileError: if the table is invalid.
+    """
+    key = [name, "source"]
+    if "callable" in table:
+        return _of_function(config, name, checked(config, key, table, *SOURCES["callable"]))
+    kind = table.get("type")
+    if kind is None:
+        raise config.error(
+            [*key, "type"],
+            f"This key is missing: give one of {_quoted(_MAKERS)}, or give callable = "
+            '"module:function" instead.',
+        )
+    if kind not in _MAKERS:
+        hint = nearest(kind, _MAKERS) if isinstance(kind, str) else ""
+        raise config.error([*key, "type"], f"Expected one of {_quoted(_MAKERS)}.{hint}")
+    rest = {name: value for name, value in table.items() if name != "type"}
+    values = checked(config, key, rest, *SOURCES[kind])
+    for path in ("cert", "verify"):
+        if path in values:
+            values[path] = _from_here(config, values[path])
+    if "auth" in values:
+        values["auth"] = tuple(values["auth"])
+    module, maker = _MAKERS[kind]
+    try:
+        return ProfileGrant(name, getattr(imported(module), maker), values)
+    except (TypeError, ValueError) as error:
+        # The message begins with the name of the argument.
+        argument = str(error).partition(" ")[0].partition("=")[0]
+        where = [*key, argument] if argument in values else key
+        raise config.error(where, str(error)) from None
+
+
+def _of_function(config: ConfigFile, name: str, values: Mapping[str, Any]) -> FunctionOfProfile:
+    owner = {"function": values["callable"]}
+    if "account" in values:
+        owner["user"] = values["account"]
+    function = NamedFunction(values["callable"], f"{name}.source.callable", config.path)
+    return FunctionOfProfile(name, function, owner)
+
+
+def _from_here(config: ConfigFile, path: Any) -> Any:
+    """A path, or several, relative to the configuration file; any other value unchanged."""
+    if isinstance(path, list):
+        return tuple(_from_here(config, one) for one in path)
+    if isinstance(path, str):
+        return os.path.join(os.path.dirname(config.path), os.path.expanduser(path))
+    return path
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)

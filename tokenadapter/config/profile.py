@@ -1,4 +1,4 @@
-"""One profile: an API's prefixes and how its token is obtained and kept, as a file describes it."""
+"""One profile: the prefixes of an API, and how its token is obtained and stored."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.config.checks import checked
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile, xdg_directory
 from tokenadapter.config.functions import NamedFunction
-from tokenadapter.config.schema import PROFILE, VERDICT
-from tokenadapter.config.sources import grant_of
-from tokenadapter.config.trouble import Problems
+from tokenadapter.config.grants import FunctionOfProfile, ProfileGrant, grant_of
+from tokenadapter.config.problems import Problems
+from tokenadapter.config.schema import PROFILE, VERDICT, checked
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.late_imports import late
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from tokenadapter.clients import requests as requests_client
     from tokenadapter.clients.requests import TokenAdapter
-    from tokenadapter.config.grants import FunctionOfProfile, ProfileGrant
     from tokenadapter.http import verdicts
     from tokenadapter.protocols import TokenStore
     from tokenadapter.stores import urls
@@ -44,11 +42,11 @@ _KEEPER_SETTINGS = ("renew_early", "lock_timeout")
 
 
 class Profile:
-    """A profile that was checked as far as that is possible without requests.
+    """A profile, checked as far as that is possible without importing requests.
 
-    :param config: the file that it stands in.
-    :param name: which of its profiles it is.
-    :raises ProfileError: if it cannot be as it is written.
+    :param config: the file that contains it.
+    :param name: its name.
+    :raises ProfileError: if it is invalid.
     :ivar prefixes: the API's base URLs, which share the token.
     """
 
@@ -57,11 +55,11 @@ class Profile:
         self.name = name
         table, problems = config.table(name), Problems()
         with problems.collected():
-            self._says = checked(config, [name], table, PROFILE, ["source"])
+            self._settings = checked(config, [name], table, PROFILE, ["source"])
             if ("prefix" in table) == ("prefixes" in table):
                 raise config.error(
                     [name, "prefix"],
-                    "Give the API's base URL here, or several as 'prefixes', but not both.",
+                    "Give the API's base URL as 'prefix', or several as 'prefixes', but not both.",
                 )
         with problems.collected():
             source = table.get("source")
@@ -70,9 +68,9 @@ class Profile:
         with problems.collected():
             self._verdict = self._given_verdict(table.get("verdict"))
         problems.raise_any()
-        self.prefixes: list[str] = self._says.get("prefixes") or [self._says["prefix"]]
-        self.header: str = self._says.get("header", "Authorization")
-        self.scheme: str = self._says.get("scheme", "Bearer")
+        self.prefixes: list[str] = self._settings.get("prefixes") or [self._settings["prefix"]]
+        self.header: str = self._settings.get("header", "Authorization")
+        self.scheme: str = self._settings.get("scheme", "Bearer")
         self._keeper: TokenKeeper | None = None
 
     def __repr__(self) -> str:
@@ -80,17 +78,16 @@ class Profile:
 
     @property
     def store_url(self) -> str:
-        """Where its token lives: as the profile says, or else in the user's state directory."""
-        given: str | None = self._says.get("store")
+        """The URL of its store: the profile's, or else a file in the user's state directory."""
+        given: str | None = self._settings.get("store")
         if given is not None:
             return self._from_here(given)
-        state = os.environ.get("XDG_STATE_HOME", "")
-        state = state if os.path.isabs(state) else os.path.expanduser("~/.local/state")
+        state = xdg_directory("XDG_STATE_HOME", "~/.local/state")
         return f"file:{state}/tokenadapter/{self.name}.json"
 
     def _from_here(self, url: str) -> str:
-        """A relative path counts from the configuration file: from the working directory, two
-        programs would have two stores."""
+        """*url* with a relative path counted from the configuration file: counted from the working
+        directory, two programs would have two stores."""
         if urls.is_path(url):
             url = f"file:{parse.quote(url)}"
         scheme, _, path = url.partition(":")
@@ -102,37 +99,41 @@ class Profile:
     def store(self) -> TokenStore:
         """The store.
 
-        :raises ProfileError: if there is no such store.
+        :raises ProfileError: if its URL is invalid.
         """
         try:
             return urls.store_from_url(self.store_url)
         except (ImportError, ValueError) as error:
-            told = str(error).removeprefix("store: ")
-            raise self.config.error([self.name, "store"], told) from None
+            problem = str(error).removeprefix("store: ")
+            raise self.config.error([self.name, "store"], problem) from None
 
     def keeper(self) -> TokenKeeper:
         """The keeper that its adapters share.
 
-        :raises ProfileError: if a setting of it cannot be.
+        :raises ProfileError: if one of its settings is invalid.
         """
         if self._keeper is None:
-            settings = {name: self._says[name] for name in _KEEPER_SETTINGS if name in self._says}
+            settings = {
+                name: self._settings[name] for name in _KEEPER_SETTINGS if name in self._settings
+            }
             for name in ("on_refresh", "on_event"):
-                if name in self._says:
-                    settings[name] = self._function(name, self._says[name])
+                if name in self._settings:
+                    settings[name] = self._function(name, self._settings[name])
             store = self.store()
             try:
                 self._keeper = TokenKeeper(self.grant, store, **settings)
-            except ValueError as error:  # of the settings, all else is checked already
+            except ValueError as error:  # all other settings have been checked already
                 raise self.config.error([self.name, "source", "grace"], str(error)) from None
         return self._keeper
 
     def adapters(self) -> list[TokenAdapter]:
         """An adapter for each prefix.
 
-        :raises ProfileError: if one cannot be.
+        :raises ProfileError: if a prefix or a setting is invalid.
         """
-        settings = {name: self._says[name] for name in _ADAPTER_SETTINGS if name in self._says}
+        settings = {
+            name: self._settings[name] for name in _ADAPTER_SETTINGS if name in self._settings
+        }
         verdict = self._verdict and self._verdict()
         keeper = self.keeper()
         adapters = []
@@ -140,16 +141,16 @@ class Profile:
             try:
                 made = requests_client.TokenAdapter(prefix, keeper, verdict=verdict, **settings)
             except (TypeError, ValueError) as error:
-                # The message begins with the setting, if it is another than the prefix.
+                # The message begins with the setting, unless that is the prefix.
                 first = str(error).partition(" ")[0].partition("=")[0]
-                key = "prefix" if "prefix" in self._says else "prefixes"
+                key = "prefix" if "prefix" in self._settings else "prefixes"
                 key = first if first in settings else key
                 raise self.config.error([self.name, key], str(error)) from None
             adapters.append(made)
         return adapters
 
     def named_functions(self) -> list[NamedFunction]:
-        """The functions of the user's that it names."""
+        """The user's functions that it names."""
         keeper = self.keeper()
         given = [
             getattr(self.grant, "function", None),
@@ -159,25 +160,25 @@ class Profile:
         ]
         return [function for function in given if isinstance(function, NamedFunction)]
 
-    # --- what stands in the tables -------------------------------------------------------
+    # --- tables --------------------------------------------------------------------------
 
     def _function(self, key: str, name: str) -> NamedFunction:
         return NamedFunction(name, f"{self.name}.{key}", self.config.path)
 
     def _given_verdict(self, given: Any) -> Callable[[], Any] | None:
-        """What makes the verdict, if one is given."""
+        """Makes the verdict, if the profile has one."""
         if isinstance(given, str):
             function = self._function("verdict", given)
             return lambda: function
         if not isinstance(given, dict):
             return None
-        says = checked(self.config, [self.name, "verdict"], given, VERDICT)
-        if "json" in says:
-            says["json"] = dict(_paths(says["json"]))
+        values = checked(self.config, [self.name, "verdict"], given, VERDICT)
+        if "json" in values:
+            values["json"] = dict(_paths(values["json"]))
 
         def made() -> Any:
             try:
-                return verdicts.expired_on(**says)
+                return verdicts.expired_on(**values)
             except (TypeError, ValueError) as error:
                 raise self.config.error([self.name, "verdict"], str(error)) from None
 
@@ -185,7 +186,8 @@ class Profile:
 
 
 def _paths(table: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, Any]]:
-    """The members of a table and of those in it: TOML reads a dot in a key as one."""
+    """The values in a table and the tables within, by dotted path: TOML reads a dotted key as a
+    table within."""
     for name, value in table.items():
         if isinstance(value, Mapping):
             yield from _paths(value, f"{lead}{name}.")

@@ -1,19 +1,19 @@
-"""Where a secret is kept instead of in the file, and how it is read from there.
+"""References to secrets that are kept outside of the configuration file, and how they are read.
 
 =============================================  ==============================================
 ``{ env = "BILLING_SECRET" }``                 an environment variable
 ``{ file = "~/.config/billing/secret" }``      a file; a relative path counts from the
                                                configuration file
-``{ command = ["pass", "show", "billing"] }``  what a program prints, within 60 s; it runs in the
+``{ command = ["pass", "show", "billing"] }``  what a program prints within 60 s; it runs in the
                                                directory of the configuration file, and a relative
                                                path of the program counts from there
 ``{ keyring = "service/user" }``               the keyring of the system
 =============================================  ==============================================
 
-Line ends behind the secret are not part of it.  Errors name the key, and never the secret.
+Line ends after the secret are removed.  Errors name the key, never the secret.
 
-Only a secret may be kept by a command or in the keyring: whatever else a profile says is looked up
-when the profile is read, and reading a profile runs no program.
+Only a secret may come from a command or the keyring: all other values are read together with the
+profile, and reading a profile runs no program.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Mapping
-from errno import EACCES, EIO
+from errno import EACCES, EIO, ENOENT
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.config.trouble import ProfileError
+from tokenadapter.config.problems import ProfileError
 from tokenadapter.late_imports import late, load
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ __all__ = ["KINDS", "PLAIN_KINDS", "Reference", "is_reference", "resolved"]
 
 KINDS = ("env", "file", "command", "keyring")
 PLAIN_KINDS = ("env", "file")
-"""Where anything but a secret may be kept."""
+"""Where values may be kept that are not secret."""
 
-# Seconds: a person may have to enter a PIN.
-_PATIENCE = 60
+# Seconds that a command may take: a person may have to enter a PIN.
+_COMMAND_TIMEOUT = 60
 
 
 def is_reference(value: object) -> bool:
@@ -55,11 +55,11 @@ def is_reference(value: object) -> bool:
 
 
 class Reference:
-    """One secret's place.
+    """The place of one secret.
 
     :param kind: one of :data:`KINDS`.
-    :param place: what stands behind it.
-    :param key: the key that it was given for, for messages.
+    :param place: the variable, path, command or entry.
+    :param key: the key that the secret is for, for messages.
     :param file: the configuration file.
     """
 
@@ -85,7 +85,7 @@ class Reference:
         name = os.path.expanduser(self.place[0])
         if os.path.dirname(name):
             name = os.path.join(self._here, name)
-        # An empty or relative entry of PATH counts from where the program runs, too.
+        # An empty or relative entry of PATH counts from the directory in which the program runs.
         places = [os.path.join(self._here, place) for place in os.get_exec_path()]
         found: str | None = shutil.which(name, path=os.pathsep.join(places))
         return found
@@ -95,50 +95,50 @@ class Reference:
         return os.path.dirname(self.file)
 
     def expected(self) -> str | None:
-        """What should stand there, if something else does."""
+        """What *place* should be, if it is something else."""
         if self.kind == "command":
             is_list = isinstance(self.place, list) and self.place
             if not is_list or not all(isinstance(part, str) for part in self.place):
-                return "a list of texts, the program and its arguments"
+                return "a list of strings: the program and its arguments"
         elif not isinstance(self.place, str) or not self.place:
-            return "a text"
+            return "a string"
         elif self.kind == "keyring" and not all(self.place.rpartition("/")):
-            return 'a text such as "service/user"'
+            return 'a string such as "service/user"'
         return None
 
     def read(self) -> str:
-        """The secret.
+        """Read the secret.
 
-        :raises ProfileError: if it is not there.
+        :raises ProfileError: if it cannot be read.
         """
         secret = _READERS[self.kind](self).rstrip("\r\n")
         if not secret:
             raise self._empty()
         if "\n" in secret:
             raise self._error(
-                f"{self._told()} has {secret.count(chr(10)) + 1} lines: the secret alone should "
-                "stand there."
+                f"{self._described()} has {secret.count(chr(10)) + 1} lines: only the secret "
+                "should be there, on one line."
             )
         return secret
 
     def check(self) -> None:
-        """Look whether the secret can be there, without reading it and without running anything.
+        """Check whether the secret can be there, without reading it or running anything.
 
         :raises ProfileError: if it cannot.
         """
         _CHECKS[self.kind](self)
 
     def _empty(self) -> ProfileError:
-        return self._error(f"{self._told()} is empty.")
+        return self._error(f"{self._described()} is empty.")
 
-    def _told(self) -> str:
+    def _described(self) -> str:
         if self.kind == "env":
             return f"The environment variable {self.place}"
         if self.kind == "file":
             return f"The file {self.path}"
         if self.kind == "keyring":
             return f"The keyring's entry {self.place}"
-        return f"What {self.place[0]} prints"
+        return f"The output of {self.place[0]}"
 
     def _error(self, problem: str) -> ProfileError:
         return ProfileError(problem, file=self.file, key=self.key)
@@ -150,8 +150,8 @@ class Reference:
     def _check_variable(self) -> None:
         if self.place not in os.environ:
             raise self._error(
-                f"The environment variable {self.place} is not set here. cron and systemd set "
-                "none of those that a login sets: give it there, or keep the secret in a file."
+                f"The environment variable {self.place} is not set. cron and systemd do not set "
+                "the variables of a login shell: set it there, or keep the secret in a file."
             )
         if not os.environ[self.place].strip("\r\n"):
             raise self._empty()
@@ -163,7 +163,7 @@ class Reference:
         except OSError as error:
             raise self._unreadable(error.errno) from None
         except UnicodeDecodeError:
-            raise self._error(f"The file {self.path} is not text in UTF-8.") from None
+            raise self._error(f"The file {self.path} is not UTF-8 text.") from None
 
     def _check_file(self) -> None:
         try:
@@ -176,6 +176,11 @@ class Reference:
             raise self._empty()
 
     def _unreadable(self, reason: int | None) -> ProfileError:
+        if reason == ENOENT:
+            return self._error(
+                f"The file {self.path} does not exist. Create it, with the value of this key as "
+                "its only content."
+            )
         return self._error(f"The file {self.path} cannot be read: {os.strerror(reason or EIO)}.")
 
     def _check_program(self) -> None:
@@ -183,7 +188,7 @@ class Reference:
             return
         name = os.path.expanduser(self.place[0])
         if os.path.dirname(name):
-            raise self._error(f"{os.path.join(self._here, name)} is no program that can be run.")
+            raise self._error(f"{os.path.join(self._here, name)} is not an executable program.")
         raise self._error(
             f"There is no program {name} in PATH ({os.environ.get('PATH', 'not set')}): give the "
             "full path."
@@ -193,37 +198,37 @@ class Reference:
         program = self.place[0]
         command = [self.program or os.path.expanduser(program), *self.place[1:]]
         try:
-            # Its complaints go where ours go: they say more than an exit code does.
+            # Its standard error is ours: its messages say more than an exit code.
             done = subprocess.run(
                 command,
-                # The working directory may be another user's, and its arguments may be paths.
+                # The working directory may be another user's, and arguments may be paths.
                 cwd=self._here,
                 check=False,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                timeout=_PATIENCE,
+                timeout=_COMMAND_TIMEOUT,
             )
         except subprocess.TimeoutExpired:
-            raise self._error(f"{program} has printed nothing within {_PATIENCE} s.") from None
+            raise self._error(f"{program} did not finish within {_COMMAND_TIMEOUT} s.") from None
         except (OSError, subprocess.SubprocessError) as error:
             why = getattr(error, "strerror", None) or type(error).__name__
             raise self._error(
-                f"{program} cannot be run: {why}. cron's PATH is short: give the full path."
+                f"{program} cannot be run: {why}. cron sets a short PATH: give the full path."
             ) from None
         if done.returncode:
-            raise self._error(f"{program} ended with exit code {done.returncode}.")
+            raise self._error(f"{program} failed with exit code {done.returncode}.")
         try:
             return done.stdout.decode("utf-8-sig")
         except UnicodeDecodeError:
-            raise self._error(f"What {program} prints is not text in UTF-8.") from None
+            raise self._error(f"The output of {program} is not UTF-8 text.") from None
 
     def _check_keyring(self) -> None:
-        """Import the package.  To ask the keyring may unlock it, by asking a person."""
+        """Import the package only: a keyring that is read may ask a person to unlock it."""
         try:
             load(keyring, keyring_errors)
         except ImportError:
             raise self._error(
-                "The keyring needs a package: pip install 'tokenadapter[keyring]'."
+                "The keyring needs a package: run `pip install 'tokenadapter[keyring]'`."
             ) from None
 
     def _read_keyring(self) -> str:
@@ -233,8 +238,8 @@ class Reference:
             secret = keyring.get_password(service, user)
         except keyring_errors.KeyringError as error:
             raise self._error(
-                f"The keyring cannot be read ({type(error).__name__}): {error}. Where nobody is "
-                "logged in, as under cron, it is locked: keep the secret in a file there."
+                f"The keyring cannot be read ({type(error).__name__}): {error}. Without a login "
+                "session, as under cron, it is locked: keep the secret in a file there."
             ) from None
         if secret is None:
             raise self._error(
@@ -259,7 +264,7 @@ _CHECKS: Mapping[str, Callable[[Reference], None]] = {
 
 
 def resolved(value: Any, read: Callable[[Reference], Any]) -> Any:
-    """*value* with each reference in it replaced by what *read* makes of it."""
+    """*value* with each reference in it replaced by the result of *read*."""
     if isinstance(value, Reference):
         return read(value)
     if isinstance(value, Mapping):

@@ -1,26 +1,29 @@
-"""Which keys a profile may have, and what may stand behind each.
+"""The keys that a profile may have, and the type of each value.
 
-What a value means beyond its type (a URL that is one, an authentication method that exists) the
-sources, stores and the adapter check themselves.
+Sources, stores and the adapter check the rest: whether a URL is valid, whether an authentication
+method exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.functions import is_function_name
-from tokenadapter.config.references import KINDS
+from tokenadapter.config.problems import Problems, nearest
+from tokenadapter.config.references import KINDS, PLAIN_KINDS, Reference, is_reference, resolved
 
-__all__ = ["PROFILE", "SOURCES", "VERDICT", "Kind"]
+__all__ = ["PROFILE", "SOURCES", "VERDICT", "Kind", "checked"]
 
 
 class Kind:
-    """What may stand behind a key.
+    """The values that a key may have.
 
-    :param expected: that in words.
-    :param fits: whether a value is that.
-    :param is_late: whether it is a secret or holds some, not looked up before they are needed.
+    :param expected: these values in words.
+    :param fits: whether a value is one of them.
+    :param is_late: whether the value is or contains a secret, which is not read before a renewal
+        needs it.
     """
 
     __slots__ = ("expected", "fits", "is_late")
@@ -53,18 +56,20 @@ def _is_table_of_texts(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
 
 
-_TEXT = Kind("a text", _is_text)
-_TEXT_OR_EMPTY = Kind("a text", lambda value: isinstance(value, str))
-_TEXTS = Kind("a list of texts", _are_texts)
-_ONE_OR_MORE = Kind("a text or a list of texts", lambda value: _is_text(value) or _are_texts(value))
+_TEXT = Kind("a string", _is_text)
+_TEXT_OR_EMPTY = Kind("a string", lambda value: isinstance(value, str))
+_TEXTS = Kind("a list of strings", _are_texts)
+_ONE_OR_MORE = Kind(
+    "a string or a list of strings", lambda value: _is_text(value) or _are_texts(value)
+)
 _FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 _NUMBER = Kind("a number of seconds above 0", _is_number)
 _COUNT = Kind("a whole number, 0 or more", _is_count)
 _TABLE = Kind("a table", lambda value: isinstance(value, dict))
-_TEXT_TABLE = Kind("a table of texts", _is_table_of_texts)
-_FUNCTION = Kind('a text such as "module:function"', is_function_name)
+_TEXT_TABLE = Kind("a table of strings", _is_table_of_texts)
+_FUNCTION = Kind('a string such as "module:function"', is_function_name)
 _VERDICT = Kind(
-    'a table, or a text such as "module:function"',
+    'a table, or a string such as "module:function"',
     lambda value: isinstance(value, dict) or is_function_name(value),
 )
 _STATUS = Kind(
@@ -76,18 +81,18 @@ _CA = Kind(
     lambda value: isinstance(value, bool) or _is_text(value),
 )
 _CERT = Kind(
-    "the path of a certificate, or a list of those of certificate and key",
+    "the path of a certificate, or a list of two paths: certificate and key",
     lambda value: _is_text(value) or (_are_texts(value) and len(value) == 2),
 )
 _LIFETIME = Kind(
-    "a number of seconds, or where it stands in the answer",
+    "a number of seconds, or its path in the response",
     lambda value: _is_number(value) or _is_text(value),
 )
 
-_KEPT = ", ".join(KINDS[:-1]) + f" or {KINDS[-1]}"
-_SECRET = Kind(f"a text, or a table that says where it is kept by {_KEPT}", _is_text, is_late=True)
-_SECRETS = Kind("a table of texts", _is_table_of_texts, is_late=True)
-_BODY = Kind("a text or a table", lambda v: _is_text(v) or isinstance(v, dict), is_late=True)
+_PLACES = ", ".join(KINDS[:-1]) + f" or {KINDS[-1]}"
+_SECRET = Kind(f"a string, or a table with its place: {_PLACES}", _is_text, is_late=True)
+_SECRETS = Kind("a table of strings", _is_table_of_texts, is_late=True)
+_BODY = Kind("a string or a table", lambda v: _is_text(v) or isinstance(v, dict), is_late=True)
 _JSON = Kind(
     "a JSON value",
     lambda value: isinstance(value, (str, int, float, bool, list, dict)),
@@ -167,4 +172,99 @@ SOURCES: Mapping[str, tuple[Mapping[str, Kind], tuple[str, ...]]] = {
     "login": (_LOGIN, ("url",)),
     "callable": ({"callable": _FUNCTION, "account": _TEXT}, ("callable",)),
 }
-"""The keys of each type of source, and which of them it cannot do without."""
+"""The keys of each type of source, and those of them that are required."""
+
+
+# --- checking ----------------------------------------------------------------------------
+
+_WORDS = {bool: "true or false", int: "a number", float: "a number", list: "a list"}
+
+
+def checked(
+    config: ConfigFile,
+    key: Sequence[str],
+    table: Mapping[str, Any],
+    kinds: Mapping[str, Kind],
+    required: Sequence[str] = (),
+) -> dict[str, Any]:
+    """*table*, checked, with references in place of the tables that say where a value is kept.
+
+    Only secrets stay references; any other value that is kept elsewhere is read now.
+
+    :param key: the path of the table.
+    :raises ProfileError: if it has an unknown key or an invalid value, or if a key is missing.
+    """
+    problems, values, hints = Problems(), {}, ""
+    for name, value in table.items():
+        with problems.collected():
+            if name in kinds:
+                values[name] = _value(config, [*key, name], value, kinds[name])
+                continue
+            hint = nearest(name, kinds)
+            hints += hint
+            raise config.error(
+                [*key, name], f"This key is unknown.{hint} Valid keys: {', '.join(kinds)}."
+            )
+    for name in required:
+        if name not in table and repr(name) not in hints:
+            with problems.collected():
+                raise config.error(
+                    [*key, name], f"This key is missing: give {kinds[name].expected}."
+                )
+    problems.raise_any()
+    return values
+
+
+def _value(config: ConfigFile, key: Sequence[str], value: Any, kind: Kind) -> Any:
+    if kind.is_late or kind.fits("text"):
+        kinds = KINDS if kind.is_late else PLAIN_KINDS
+        value = _referring(config, key, value, kinds, is_table=kind.fits({}))
+    # A value that is kept elsewhere counts as a string.
+    if not kind.fits(resolved(value, lambda reference: "text")):
+        raise config.error(key, f"Expected {kind.expected}, not {_described(value)}.{_hint(value)}")
+    return value if kind.is_late else resolved(value, Reference.read)
+
+
+def _referring(
+    config: ConfigFile,
+    key: Sequence[str],
+    value: Any,
+    kinds: Sequence[str],
+    *,
+    is_table: bool = False,
+) -> Any:
+    if is_reference(value) and not is_table:
+        ((kind, place),) = value.items()
+        if kind not in kinds:
+            raise config.error(
+                key,
+                f"Only a secret may come from {kind}, because reading a profile runs no program. "
+                f"Give the value itself, or a table with its place: {' or '.join(kinds)}.",
+            )
+        reference = Reference(kind, place, ".".join(key), config.path)
+        expected = reference.expected()
+        if expected is not None:
+            raise config.error([*key, kind], f"Expected {expected}, not {_described(place)}.")
+        return reference
+    if isinstance(value, Mapping):
+        return {name: _referring(config, [*key, name], it, kinds) for name, it in value.items()}
+    if isinstance(value, list):
+        return [_referring(config, [*key, str(at)], it, kinds) for at, it in enumerate(value)]
+    return value
+
+
+def _described(value: object) -> str:
+    # Not the value itself: it may be a secret in the wrong place.
+    if isinstance(value, str):
+        return "a string" if value else "an empty string"
+    if isinstance(value, list) and not value:
+        return "an empty list"
+    if isinstance(value, Mapping):
+        return f"a table with {', '.join(value)}" if value else "an empty table"
+    return _WORDS.get(type(value), "a date or time")
+
+
+def _hint(value: object) -> str:
+    if isinstance(value, Mapping) and len(value) == 1:
+        return nearest(next(iter(value)), KINDS)
+    return ""

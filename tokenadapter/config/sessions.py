@@ -1,10 +1,10 @@
-"""Profiles as programs use them: as an adapter to mount, or as a session with all of it mounted."""
+"""How programs use profiles: as an adapter to mount, or as a session with adapters mounted."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokenadapter.config.file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.late_imports import late
 
@@ -23,32 +23,34 @@ def from_profile(
 ) -> TokenAdapter:
     """The adapter that the profile *name* describes.
 
-    :param prefix: which of its prefixes the adapter is for, as the profile spells it; needed
-        where it has several.
-    :param config: the configuration file, if it is not where :doc:`/howto/profiles` says.
-    :raises ProfileError: if there is no such profile, or it cannot be as it is written.
+    :param prefix: the prefix that the adapter is for, as the profile spells it; needed if the
+        profile has several.
+    :param config: the path of the configuration file, if it is not one that
+        :doc:`/howto/profiles` lists.
+    :raises ProfileError: if there is no such profile, or if it is invalid.
     """
     profile = Profile(ConfigFile.read(config), name)
     if prefix is None and len(profile.prefixes) > 1:
         raise profile.config.error(
-            [name, "prefixes"], "There are several: name one as from_profile(…, prefix=…)."
+            [name, "prefixes"],
+            "The profile has several prefixes: pass one of them as from_profile(…, prefix=…).",
         )
     prefix = profile.prefixes[0] if prefix is None else prefix
     for spelt, adapter in zip(profile.prefixes, profile.adapters(), strict=True):
         if spelt == prefix:
             return adapter
-    raise profile.config.error([name, "prefix"], f"{prefix} is not among its prefixes.")
+    raise profile.config.error([name, "prefix"], f"{prefix} is not one of its prefixes.")
 
 
 def session(*names: str, config: str | None = None) -> requests.Session:
     """A new session for the APIs of the profiles *names*.
 
     :param config: as for :func:`from_profile`.
-    :raises ProfileError: if one of them is not there, or cannot be as it is written.
+    :raises ProfileError: if there is no such profile, or if one is invalid.
     :raises TypeError: if no name is given.
     """
     if not names:
-        raise TypeError("session() takes the name of a profile, or of several")
+        raise TypeError("session() needs the name of at least one profile")
     found = ConfigFile.read(config)
     made = requests.Session()
     for name in names:

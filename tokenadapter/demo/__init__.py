@@ -1,4 +1,4 @@
-"""The main job, shown: processes that share one token, on a token server of their own.
+"""The demo: processes that share one token, on a local test server.
 
-``python -m tokenadapter.demo`` plays it; ``--help`` names what can be varied.
+``tokenadapter demo`` plays it; its ``--help`` lists the options.
 """

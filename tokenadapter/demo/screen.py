@@ -1,4 +1,4 @@
-"""The terminal: pictures that replace each other where it can, plain text where it cannot."""
+"""The screen: pictures that replace each other on a terminal, plain text elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CODES: Final = {
 
 
 class Style(NamedTuple):
-    """How text can look here."""
+    """How text can look on this stream."""
 
     colour: bool
     unicode: bool
@@ -41,8 +41,8 @@ class Style(NamedTuple):
 class Screen:
     """Shows pictures, each a list of lines.
 
-    Live on a terminal.  Elsewhere, and where ``NO_COLOR`` or ``TERM=dumb`` asks for it, only
-    what stays is printed.
+    On a terminal, each picture replaces the last one.  Elsewhere, and with ``NO_COLOR`` or
+    ``TERM=dumb``, only the pictures that stay are printed.
     """
 
     def __init__(self, stream: TextIO = sys.stdout) -> None:
@@ -57,7 +57,7 @@ class Screen:
 
     @property
     def width(self) -> int:
-        """How many columns there are."""
+        """The number of columns."""
         return shutil.get_terminal_size().columns
 
     def __enter__(self) -> Self:
@@ -76,7 +76,7 @@ class Screen:
             self._stream.flush()
 
     def show(self, lines: Sequence[str]) -> None:
-        """Show a picture in the place of the last one, if that can be done."""
+        """Show a picture in place of the last one, if the terminal can do that."""
         if self._live and len(lines) < shutil.get_terminal_size().lines:
             self._replace(lines)
             self._height = len(lines)

@@ -7,16 +7,16 @@ from itertools import groupby
 from math import ceil
 from typing import Final, NamedTuple
 
-from tokenadapter.demo.run import Moment, Run
+from tokenadapter.demo.recording import Moment, Run
 from tokenadapter.demo.screen import Style
 
-_CELL = 0.1  # seconds; in shorter ones a request would look like waiting
+_CELL = 0.1  # seconds; in a shorter cell, each request would look like waiting
 _LEAST_TICK = 5  # columns between two numbers of the ruler
 _TICKS = 1, 2, 5, 10, 20, 60, 300, 1800  # seconds between them
 
 
 class Mark(NamedTuple):
-    """How a cell looks, with Unicode and without, and what that means."""
+    """How a cell looks, with and without Unicode, and its meaning."""
 
     sign: str
     plain: str
@@ -24,16 +24,16 @@ class Mark(NamedTuple):
     meaning: str
 
     def text(self, style: Style) -> str:
-        """The sign, if the terminal has it."""
+        """The sign that the terminal can show."""
         return self.sign if style.unicode else self.plain
 
 
-# Where several things happened in one cell, the last of these is shown.
+# If several things happened in one cell, the last of these is shown.
 _MARKS: Final = {
     "nothing": Mark(" ", " ", "", ""),
-    "waiting": Mark("╌", "~", "wait", "waiting for an answer"),
+    "waiting": Mark("╌", "~", "wait", "waiting for a response"),
     "ok": Mark("━", "-", "good", "requests answered"),
-    "replayed": Mark("↻", "o", "replay", "refused, and sent again"),
+    "replayed": Mark("↻", "o", "replay", "refused, then replayed"),
     "failed": Mark("✗", "x", "bad", "failed"),
     "renewed": Mark("R", "R", "renewal", "renewed the token"),
 }
@@ -52,7 +52,7 @@ class _Axis(NamedTuple):
 def draw(run: Run, now: float, width: int, style: Style) -> list[str]:
     """The picture of a run at the age of *now* seconds.
 
-    :param width: of the terminal, in columns; 60 will do.
+    :param width: the width of the terminal in columns, at least 60.
     """
     labels = [f"process {number}" for number in range(1, len(run.lanes) + 1)]
     margin = len(labels[-1]) + 1
@@ -76,7 +76,7 @@ def draw(run: Run, now: float, width: int, style: Style) -> list[str]:
 
 
 def legend(width: int, style: Style) -> list[str]:
-    """What the marks mean."""
+    """The meaning of the marks."""
     lines: list[str] = []
     room = 0
     for mark in (*list(_MARKS.values())[1:], _DEMAND):
@@ -118,7 +118,9 @@ def _lane(lane: Sequence[Moment], axis: _Axis, now: float, style: Style) -> str:
             mark("waiting", returned, moment.at)
             returned = moment.at
     if lane:
-        mark("waiting", returned, now - axis.seconds / axis.columns)  # this cell is not over
+        mark(
+            "waiting", returned, now - axis.seconds / axis.columns
+        )  # the current cell has not ended
     return "".join(
         style.paint(_MARKS[kind].text(style) * len(list(same)), _MARKS[kind].role)
         for kind, same in groupby(cells)

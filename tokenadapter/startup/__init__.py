@@ -1,16 +1,16 @@
-"""How ``tokenadapter run`` gets into a program that knows nothing of it.
+"""How ``tokenadapter run`` signs the requests of an unmodified program.
 
-The program starts with :data:`DIRECTORY` at the head of ``PYTHONPATH``, so that the interpreter
-imports the ``sitecustomize`` that lies there, before anything of the program runs.
+The program starts with :data:`DIRECTORY` first in ``PYTHONPATH``, so that the interpreter imports
+the ``sitecustomize`` in that directory before the program runs.
 """
 
 import os
 
 __all__ = ["DIRECTORY", "VARIABLE"]
 
-# Absolute: the program may change its working directory.
+# Absolute, since the program may change its working directory.
 DIRECTORY = os.path.dirname(os.path.abspath(__file__))
-"""What stands at the head of ``PYTHONPATH``."""
+"""The first entry of ``PYTHONPATH``."""
 
 VARIABLE = "TOKENADAPTER_RUN"
-"""The environment variable that says, in JSON, what to do; nothing in it is secret."""
+"""The environment variable with the orders, in JSON; it contains no secret."""

@@ -8,10 +8,11 @@ from collections.abc import Callable
 __all__ = ["begin_log"]
 
 
-def begin_log(level: int, clean: Callable[[str], str] = str) -> None:
-    """Show what is logged under ``tokenadapter`` from *level* on, tracebacks included.
+def begin_log(level: str, clean: Callable[[str], str] = str) -> None:
+    """Write the log of ``tokenadapter`` from *level* on to standard error, tracebacks included.
 
-    :param clean: makes a text fit for where it is shown.
+    :param level: ``INFO`` or ``DEBUG``.
+    :param clean: makes a text fit for a terminal.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter(clean))

@@ -1,7 +1,6 @@
 """Imported by an interpreter that ``tokenadapter run`` started, before its program.
 
-It leaves no trace but what it is for: the search path and the environment are as they would be
-without it, and a ``sitecustomize`` that it hides is run.
+It restores the search path and the environment, and runs the ``sitecustomize`` that it hides.
 """
 
 import os
@@ -15,7 +14,7 @@ def _clear_the_way() -> None:
 
 
 def _watch() -> None:
-    # The package is where this file is, whatever the search path of the program says.
+    # The package is where this file is, whatever the search path of the program.
     from tokenadapter.startup import VARIABLE
     from tokenadapter.startup.watch import begin
 
@@ -25,7 +24,7 @@ def _watch() -> None:
 
 
 def _go_on() -> None:
-    """Run the ``sitecustomize`` that would have been run without us."""
+    """Run the ``sitecustomize`` that this one hides."""
     ours = sys.modules.pop(__name__)
     try:
         import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
@@ -33,7 +32,7 @@ def _go_on() -> None:
         if error.name != "sitecustomize":
             raise
     finally:
-        # The import of this one ends with looking it up.
+        # The import of this module ends by looking it up.
         sys.modules.setdefault(__name__, ours)
 
 
@@ -43,8 +42,8 @@ if __name__ == "sitecustomize":
         _watch()
     except ImportError as _error:
         sys.stderr.write(
-            f"tokenadapter: {sys.executable} cannot import tokenadapter ({_error}), so the program "
-            "would not be signed: install it for that interpreter too.\n"
+            f"tokenadapter: {sys.executable} cannot import tokenadapter ({_error}), so the "
+            "program's requests would not be signed. Install it for that interpreter too.\n"
         )
         os._exit(3)
     _go_on()

@@ -1,6 +1,6 @@
-"""Waits for a program to import requests or urllib3, and has the profiles installed then.
+"""Waits until the program imports requests or urllib3, and prepares them for the profiles.
 
-Nothing is imported before the program does it: one that uses neither pays for nothing.
+Nothing is imported before the program imports it: a program that uses neither pays nothing.
 """
 
 from __future__ import annotations
@@ -14,32 +14,30 @@ from types import ModuleType
 from typing import Any
 
 from tokenadapter.startup import VARIABLE
-from tokenadapter.startup.profiles import Profiles
+from tokenadapter.startup.deferred import DeferredProfiles
 
 __all__ = ["begin"]
-
-_WARNING = 30
 
 _has_begun = False
 
 
 def begin(text: str) -> None:
-    """Do what ``tokenadapter run`` said.
+    """Carry out the orders of ``tokenadapter run``.
 
-    :param text: that, as JSON.
+    :param text: the orders, in JSON.
     """
     global _has_begun  # noqa: PLW0603
     if _has_begun:
-        return  # a process of multiprocessing is told twice, if the environment is inherited
+        return  # a process of multiprocessing gets them twice if it inherits the environment
     _has_begun = True
     orders = json.loads(text)
     if not orders["inherit"]:
         _leave_environment(orders["pythonpath"])
-    if orders["level"] < _WARNING:
-        from tokenadapter.startup.log import begin_log  # noqa: PLC0415 - else nobody pays for it
+    if orders["level"] is not None:
+        from tokenadapter.startup.log import begin_log  # noqa: PLC0415 - rarely needed
 
         begin_log(orders["level"])
-    profiles = Profiles(orders["profiles"], orders["config"])
+    profiles = DeferredProfiles(orders["profiles"], orders["config"])
     Watch(
         {
             "requests.sessions": profiles.sign_sessions,
@@ -50,28 +48,28 @@ def begin(text: str) -> None:
 
 
 class Watch:
-    """Finds modules that somebody wants to know of, and leaves all others to others.
+    """Calls functions when certain modules have been loaded, and leaves all other modules alone.
 
     A finder (:class:`importlib.abc.MetaPathFinder`), the first in ``sys.meta_path``.
 
-    :param tell: whom to tell, once, when a module of a name has been loaded.
+    :param callbacks: by the name of the module; each is called once, with the module.
     """
 
-    def __init__(self, tell: Mapping[str, Callable[[Any], None]]) -> None:
-        self._tell = dict(tell)
+    def __init__(self, callbacks: Mapping[str, Callable[[Any], None]]) -> None:
+        self._callbacks = dict(callbacks)
 
     def begin(self) -> None:
         """Watch from now on."""
         sys.meta_path.insert(0, self)
-        for name in [*self._tell]:
-            if name in sys.modules:  # a .pth file was faster
+        for name in [*self._callbacks]:
+            if name in sys.modules:  # a .pth file has imported it
                 self.loaded(sys.modules[name])
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Where a module is, found by others, and loaded so that we hear of it."""
-        if name not in self._tell:
+        """The spec that another finder has for the module, with a loader that calls back."""
+        if name not in self._callbacks:
             return None
         for finder in sys.meta_path:
             find = getattr(finder, "find_spec", None)
@@ -86,17 +84,17 @@ class Watch:
 
     def loaded(self, module: ModuleType) -> None:
         """*module* has been loaded."""
-        tell = self._tell.pop(module.__name__, None)
-        if tell is not None:
-            tell(module)
+        callback = self._callbacks.pop(module.__name__, None)
+        if callback is not None:
+            callback(module)
 
 
 class _Loader:
-    """A module's own loader, and whom to tell when it has loaded the module."""
+    """Wraps the loader of a module, and calls back when the module has been loaded."""
 
-    def __init__(self, loader: Any, tell: Callable[[ModuleType], None]) -> None:
+    def __init__(self, loader: Any, callback: Callable[[ModuleType], None]) -> None:
         self._loader = loader
-        self._tell = tell
+        self._callback = callback
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -106,12 +104,12 @@ class _Loader:
         return made
 
     def exec_module(self, module: ModuleType) -> None:
-        # From now on it is as if it had been loaded without us.
+        # From now on, the module looks as if it had been loaded without us.
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        self._tell(module)
+        self._callback(module)
 
 
 # --- the environment and other processes -------------------------------------------------
@@ -126,22 +124,22 @@ def _leave_environment(pythonpath: str | None) -> None:
 
 
 def _send_along(spawn: Any, orders: Mapping[str, Any]) -> None:
-    """Let processes that multiprocessing starts anew begin as this one does.
+    """Make processes that multiprocessing spawns carry out the same orders.
 
-    They have neither its modules nor, by now, its environment; but they read what their parent
-    prepares for them.
+    They inherit neither the modules nor, by now, the environment variable; but they unpickle the
+    data that their parent prepares.
     """
     prepare = spawn.get_preparation_data
-    errand = _Errand(json.dumps({**orders, "inherit": True}))
+    orders_to_unpickle = _Orders(json.dumps({**orders, "inherit": True}))
 
     def get_preparation_data(name: str) -> dict[str, Any]:
-        return {**prepare(name), "tokenadapter": errand}
+        return {**prepare(name), "tokenadapter": orders_to_unpickle}
 
     spawn.get_preparation_data = get_preparation_data
 
 
-class _Errand:
-    """Has another process begin, when it is unpickled there."""
+class _Orders:
+    """Carries out orders in the process in which it is unpickled."""
 
     def __init__(self, text: str) -> None:
         self._text = text

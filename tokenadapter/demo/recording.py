@@ -1,4 +1,4 @@
-"""What happened in a run: the values that the stage fills and that timeline and report read."""
+"""What happened in a run: the scenario records it, timeline and summary read it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ Kind = Literal["ok", "failed", "renewed", "replayed"]
 
 
 class Setting(NamedTuple):
-    """What can be varied; ``seconds`` is the length of the run, ``lifetime`` a token's, in s."""
+    """The options of a run; ``seconds`` is its length, ``lifetime`` that of a token, in seconds."""
 
     processes: int
     seconds: float
     lifetime: float
 
 
+USUAL = Setting(processes=8, seconds=10.0, lifetime=2.0)
+QUICK = Setting(processes=4, seconds=3.0, lifetime=1.0)
+
+
 class Moment(NamedTuple):
     """Something that happened to one process.
 
-    :ivar at: when it was over, in seconds from the begin of the run.
+    :ivar at: when it ended, in seconds from the start of the run.
     :ivar seconds: how long it had taken.
     """
 
@@ -33,17 +37,17 @@ class Moment(NamedTuple):
 class Incident(NamedTuple):
     """Something that was done to the server.
 
-    :ivar at: when it began, in seconds from the begin of the run.
+    :ivar at: when it began, in seconds from the start of the run.
     :ivar seconds: how long it took.
     """
 
     at: float
-    what: Literal["revoked", "stalled"]
+    what: Literal["revoked", "delayed"]
     seconds: float = 0.0
 
 
 class Demand(NamedTuple):
-    """How many token requests reached the server since it was last looked at."""
+    """How many token requests reached the server since the last look."""
 
     at: float
     requests: int

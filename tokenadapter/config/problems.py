@@ -1,4 +1,4 @@
-"""The error of a configuration that cannot be used: where it is wrong, and what was expected."""
+"""The error for an invalid configuration: where the mistake is, and what was expected."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ __all__ = ["Problems", "ProfileError", "nearest"]
 
 
 class ProfileError(ValueError):
-    """A profile, or the file that it stands in, cannot be used as it is written.
+    """A profile, or the file that contains it, cannot be used as it is written.
 
     Nothing was sent and no store was touched.
 
-    :ivar file: the path of the configuration file, as far as there is one.
-    :ivar line: the number of the line, from 1, as far as it is known.
-    :ivar key: the path of the key in it, such as ``billing.source.token_url``.
-    :ivar parts: if several things are wrong, an error for each; *line* and *key* are of the first.
+    :ivar file: the path of the configuration file, if there is one.
+    :ivar line: the number of the line, from 1, if it is known.
+    :ivar key: the path of the key in the file, such as ``billing.source.token_url``.
+    :ivar parts: one error for each problem, if there are several; *line* and *key* are those of the
+        first.
     """
 
     parts: tuple[ProfileError, ...] = ()
@@ -47,7 +48,7 @@ class ProfileError(ValueError):
 
 
 class Problems:
-    """Everything that is wrong with a profile, to be said at once."""
+    """Collects all problems of a profile, so that one error can name them."""
 
     def __init__(self) -> None:
         self._found: list[ProfileError] = []
@@ -61,21 +62,21 @@ class Problems:
             self._found.extend(error.parts or [error])
 
     def raise_any(self) -> None:
-        """Raise what was collected, as one error.
+        """Raise the collected problems as one error.
 
-        :raises ProfileError: if there is any; with the line and the key of the first.
+        :raises ProfileError: if there are any; its line and key are those of the first.
         """
         if not self._found:
             return
         first = self._found[0]
         if len(self._found) == 1:
             raise first
-        told = [str(each).removeprefix(str(each.file)).lstrip(",: ") for each in self._found]
-        whole = ProfileError("\n  ".join([f"{len(told)} problems:", *told]), file=first.file)
+        lines = [str(each).removeprefix(str(each.file)).lstrip(",: ") for each in self._found]
+        whole = ProfileError("\n  ".join([f"{len(lines)} problems:", *lines]), file=first.file)
         whole.line, whole.key, whole.parts = first.line, first.key, tuple(self._found)
         raise whole
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A question after the valid name that was meant, or ``""`` if none is near."""
+    """A question that suggests the closest valid name; ``""`` if none is close."""
     return spelling.nearest(name, valid)

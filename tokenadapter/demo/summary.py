@@ -1,39 +1,41 @@
-"""What came of the runs: a table that sets them side by side, and whether the promise held."""
+"""The result of the runs: a table that compares them, and whether the promise held."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from tokenadapter.demo.run import Moment, Run
+from tokenadapter.demo.recording import Moment, Run
 from tokenadapter.demo.screen import Style
 
-# How much of a token's life is over when its renewal is due.  Processes that renew the same token
+# The part of a token's life after which its renewal is due.  Processes that renew the same token
 # twice do so within moments.
 _DUE: Final = 2 / 3
 
-EXPLANATION: Final = "An expiry: a token in the last third of its life, or revoked, is replaced."
+EXPLANATION: Final = (
+    "An expiry is the replacement of a token that is revoked or in the last third of its life."
+)
 
 
 def expiries(run: Run) -> int:
     """How many renewals were due: the token had lived its life, or had been revoked.
 
-    Processes tell when something was, and a busy machine lets them tell it late.  So a renewal is
-    not due only if it ended too early: it may have begun later than its process says.
+    On a busy machine, processes report late.  So a renewal counts as not due only if it ended too
+    early: it may have began later than its process reports.
     """
     count, issued = 0, 0.0
     revocations = [incident for incident in run.incidents if incident.what == "revoked"]
     renewals = [m for lane in run.lanes for m in lane if m.kind == "renewed"]
-    for begun, ended in sorted((m.at - m.seconds, m.at) for m in renewals):
+    for began, ended in sorted((m.at - m.seconds, m.at) for m in renewals):
         # The server may have issued the token while it revoked all that it had issued.
         was_revoked = any(r.at <= ended and issued <= r.at + r.seconds for r in revocations)
         count += was_revoked or ended - issued >= run.setting.lifetime * _DUE
-        issued = begun  # expiry counts from before the request
+        issued = began  # expiry counts from before the request
     return count
 
 
 def broken_promises(run: Run) -> list[str]:
-    """What was promised and did not come true; nothing, if all did."""
+    """The promises that were not kept."""
     failures, renewals, due = run.count("failed"), run.count("renewed"), expiries(run)
     # Even a busy machine renews a token within one and a half lives after its end.
     least = int(run.setting.seconds / run.setting.lifetime / 2.5)
@@ -41,7 +43,7 @@ def broken_promises(run: Run) -> list[str]:
         (failures == 0, f"requests failed: {failures}"),
         (run.crashed == 0, f"processes crashed: {run.crashed}"),
         (all(run.lanes), "a process made no request"),
-        (run.stats.reuse_detections == 0, "a refresh token was shown twice"),
+        (run.stats.reuse_detections == 0, "a refresh token was presented twice"),
         (run.stats.families_revoked == 0, "the user was logged out"),
         (
             run.stats.token_requests == due,
@@ -53,26 +55,26 @@ def broken_promises(run: Run) -> list[str]:
 
 
 def longest_wait(run: Run) -> str:
-    """What the longest wait of a request was for."""
+    """The cause of the longest wait of a request."""
     longest = _longest(run)
 
-    def was_meanwhile(begun: float, seconds: float) -> bool:
-        return begun <= longest.at and longest.at - longest.seconds <= begun + seconds
+    def was_meanwhile(began: float, seconds: float) -> bool:
+        return began <= longest.at and longest.at - longest.seconds <= began + seconds
 
-    stalls = (incident for incident in run.incidents if incident.what == "stalled")
-    delays = [stall.seconds for stall in stalls if was_meanwhile(stall.at, stall.seconds)]
+    delayed = (incident for incident in run.incidents if incident.what == "delayed")
+    delays = [each.seconds for each in delayed if was_meanwhile(each.at, each.seconds)]
     renewals = (m for lane in run.lanes for m in lane if m.kind == "renewed")
     if delays:
         cause = f"was for the renewal that the server delayed by {delays[0]:g} s on purpose"
     elif any(was_meanwhile(m.at - m.seconds, m.seconds) for m in renewals):
         cause = "was for a renewal"
     else:
-        cause = "was for the machine: no renewal was under way"
+        cause = "was caused by the machine: no renewal was under way"
     return f"The longest wait of a request {run.title}, {longest.seconds:.2f} s, {cause}."
 
 
 def was_starved(run: Run) -> bool:
-    """Whether the machine was too busy for such tokens: one may have ended on its way."""
+    """Whether the machine was too busy: a token may have expired on its way to the API."""
     return _longest(run).seconds >= run.setting.lifetime
 
 
@@ -82,7 +84,7 @@ def _longest(run: Run) -> Moment:
 
 
 def table(runs: Sequence[Run], style: Style) -> list[str]:
-    """The runs side by side."""
+    """A table that compares the runs."""
     columns = [_facts(run) for run in runs]
     widths = [max(len(run.title), *(len(fact.text) for fact in _facts(run))) for run in runs]
     margin = max(len(fact.name) for fact in columns[0])

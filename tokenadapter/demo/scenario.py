@@ -1,4 +1,4 @@
-"""A run: the server, the processes, and the trouble that is made for them."""
+"""Plays one run: the server, the processes, and trouble at the server."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tokenadapter.demo.clients import Place, Way
-from tokenadapter.demo.run import Demand, Incident, Run, Setting
-from tokenadapter.demo.worker import work
+from tokenadapter.demo.recording import Demand, Incident, Run, Setting
+from tokenadapter.demo.ways import Place, Way, work
 from tokenadapter.testing import TokenServer
 
 _LATENCY = 0.05  # seconds that the token endpoint takes
 _FRAME = 0.1  # from one picture to the next
 _LOOK = 0.02  # from one look at the server to the next
-_PATIENCE = 30.0  # for processes that work on when their time is over
+_OVERTIME = 30.0  # for processes that are still busy after the end of the run
 _EXIT = 30.0  # for the interpreters' exit
 
 
@@ -41,7 +40,7 @@ def play(way: Way, setting: Setting, show: Callable[[Run, float], object], *, tr
         place = Place(server.token_url, server.api_url, Path(folder, "token.json"))
         with _processes(way, place, setting.processes) as processes:
             for pipe in processes:
-                pipe.recv()  # it is ready
+                pipe.recv()  # the process is ready
             begin = time.time()
             way.log_in(place, server.issue())
             for pipe in processes:
@@ -55,11 +54,11 @@ def play(way: Way, setting: Setting, show: Callable[[Run, float], object], *, tr
 
 @contextmanager
 def _processes(way: Way, place: Place, count: int) -> Iterator[dict[Connection, SpawnProcess]]:
-    """Processes at work, by the pipes to them; none is left afterwards."""
+    """Running processes, by the pipes to them; all have ended afterwards."""
     context = multiprocessing.get_context("spawn")
     processes: dict[Connection, SpawnProcess] = {}
     try:
-        # Inherited: Ctrl-C is for this process alone, which then ends the others.
+        # Inherited, so that Ctrl-C reaches this process alone, which then ends the others.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             for _ in range(count):
@@ -87,17 +86,17 @@ def _watch(
     begin: float,
     show: Callable[[Run, float], object],
 ) -> None:
-    """Collect what the processes and the server tell, until the last process has ended."""
-    at_work = dict(zip(pipes, run.lanes, strict=True))
+    """Record what the processes and the server report, until the last process has ended."""
+    running = dict(zip(pipes, run.lanes, strict=True))
     seen = 0
-    while at_work and time.time() < begin + run.setting.seconds + _PATIENCE:
+    while running and time.time() < begin + run.setting.seconds + _OVERTIME:
         time.sleep(_FRAME)
-        for pipe, lane in list(at_work.items()):
+        for pipe, lane in list(running.items()):
             try:
                 while pipe.poll():
                     lane.append(pipe.recv())
             except (EOFError, ConnectionError):
-                del at_work[pipe]
+                del running[pipe]
         now, requested = time.time() - begin, server.stats.token_requests
         if requested > seen:
             run.demand.append(Demand(now, requested - seen))
@@ -107,11 +106,11 @@ def _watch(
 
 @contextmanager
 def _trouble(server: TokenServer, run: Run, begin: float) -> Iterator[None]:
-    """Meanwhile, the server has trouble."""
+    """Make trouble at the server while a block runs."""
     over = threading.Event()
     thread = threading.Thread(target=_make_trouble, args=(server, run, begin, over))
     try:
-        # Ctrl-C may come in the middle of this, too.
+        # Ctrl-C may arrive here too.
         thread.start()
         yield
     finally:
@@ -121,7 +120,7 @@ def _trouble(server: TokenServer, run: Run, begin: float) -> Iterator[None]:
 
 
 def _make_trouble(server: TokenServer, run: Run, begin: float, over: threading.Event) -> None:
-    """Revoke a token in the middle of its life, and later let a renewal hang for a while."""
+    """Revoke a token in the middle of its life, and later delay a renewal."""
     _, seconds, lifetime = run.setting
 
     def wait_until(reached: Callable[[], bool]) -> None:
@@ -140,5 +139,5 @@ def _make_trouble(server: TokenServer, run: Run, begin: float, over: threading.E
     with server.hold() as hold:
         wait_until(hold.arrived.is_set)
         if not over.is_set():
-            run.incidents.append(Incident(time.time() - begin, "stalled", delay))
+            run.incidents.append(Incident(time.time() - begin, "delayed", delay))
         over.wait(delay)

@@ -1,7 +1,7 @@
-"""Profiles that are installed at the first use of what they sign.
+"""Profiles that are installed when the program first uses requests or urllib3.
 
-Not when it is imported: a program may import tokenadapter itself, which imports requests, and is
-not ready then.
+They are not installed when requests is imported: a program may import tokenadapter itself, which
+imports requests before tokenadapter is ready.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from tokenadapter import errors
     from tokenadapter.clients import install, urllib3_pools
     from tokenadapter.clients.requests import TokenAdapter
-    from tokenadapter.config import file, profile, trouble
+    from tokenadapter.config import config_file, problems, profile
 else:
     errors = late("tokenadapter.errors")
-    file = late("tokenadapter.config.file")
+    config_file = late("tokenadapter.config.config_file")
     install = late("tokenadapter.clients.install")
     urllib3_pools = late("tokenadapter.clients.urllib3_pools")
     profile = late("tokenadapter.config.profile")
-    trouble = late("tokenadapter.config.trouble")
+    problems = late("tokenadapter.config.problems")
 
-__all__ = ["Profiles"]
+__all__ = ["DeferredProfiles"]
 
 
-class Profiles:
-    """The profiles *names* of the file *config*, on their way into a program.
+class DeferredProfiles:
+    """The profiles *names* of the file *config*, to be installed in this program.
 
-    If one of them cannot be, each request fails and says so: none goes out unsigned.
+    If a profile is invalid, each request fails and names the mistake: none is sent unsigned.
     """
 
     def __init__(self, names: Sequence[str], config: str) -> None:
@@ -49,30 +49,30 @@ class Profiles:
             os.register_at_fork(after_in_child=self._renew_lock)
 
     def adapters(self) -> list[TokenAdapter]:
-        """Their adapters.
+        """The adapters of the profiles.
 
-        :raises RefreshConfigError: if one cannot be.
+        :raises RefreshConfigError: if a profile is invalid.
         """
         if self._adapters is None:
             try:
-                config = file.ConfigFile.read(self._config)
+                config = config_file.ConfigFile.read(self._config)
                 self._adapters = [
                     adapter
                     for name in self._names
                     for adapter in profile.Profile(config, name).adapters()
                 ]
-            except trouble.ProfileError as error:
-                # What callers of requests catch.
+            except problems.ProfileError as error:
+                # Callers of requests catch this error.
                 raise errors.RefreshConfigError(f"{error} Nothing was sent.") from None
         return self._adapters
 
     def _renew_lock(self) -> None:
-        self._lock = RLock()  # whoever held it is not in a forked child
+        self._lock = RLock()  # the thread that has it may not exist in a forked child
 
     # --- requests ------------------------------------------------------------------------
 
     def sign_sessions(self, sessions: Any) -> None:
-        """Install the adapters when the first session sends or looks for an adapter.
+        """Install the adapters when a session first sends a request or looks for an adapter.
 
         :param sessions: the module ``requests.sessions``.
         """
@@ -86,9 +86,9 @@ class Profiles:
                     return
                 adapters = self.adapters()
                 load(install)
-                with importing():  # a child that is forked in between would sign nothing
+                with importing():  # a child forked halfway would sign nothing
                     for name, method in ours.items():
-                        if getattr(session, name) is method:  # else a tracer has come over it
+                        if getattr(session, name) is method:  # else a tracer has wrapped it
                             setattr(session, name, plain[name])
                     install.install(*adapters)
                     self._is_installed = True
@@ -98,7 +98,7 @@ class Profiles:
             def method(self: Any, *args: Any, **kwargs: Any) -> Any:
                 is_uncovered = getattr(session, name) is ours[name]
                 begin()
-                # What stands there now, or else what is below us.
+                # The method that is there now or, if a tracer wraps ours, the one below ours.
                 then = getattr(session, name) if is_uncovered else plain[name]
                 return then(self, *args, **kwargs)
 
@@ -111,14 +111,14 @@ class Profiles:
     # --- urllib3 -------------------------------------------------------------------------
 
     def sign_pools(self, urllib3: Any) -> None:
-        """Fit the pool managers and pools that are made from now on, but for those of requests.
+        """Fit pool managers and pools that are made from now on, except those of requests.
 
         :param urllib3: the module.
         """
         self._fit_new(urllib3.PoolManager, unless_within=_REQUESTS)
-        # Those of a manager are fitted by it.
+        # A manager fits its own pools.
         self._fit_new(urllib3.HTTPConnectionPool, unless_within=(*_REQUESTS, "urllib3.poolmanager"))
-        # It is there already: urllib3.request() uses it.
+        # This manager exists already; urllib3.request() uses it.
         default = getattr(urllib3, "_DEFAULT_POOL", None)
         if default is not None:
             self._fit_when_used(default)
@@ -153,7 +153,7 @@ _REQUESTS = ("requests.adapters", "requests.sessions")
 
 
 def _is_within(modules: Sequence[str]) -> bool:
-    """Whether one of our callers is in one of *modules*."""
+    """Whether one of the callers is in one of *modules*."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         if frame.f_globals.get("__name__") in modules:

@@ -1,4 +1,4 @@
-"""Where the configuration file is looked for, and when it is refused."""
+"""Where the configuration file is searched for, when it is refused, and the line of a key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from profiles import write
 
 from tokenadapter import ProfileError
-from tokenadapter.config.file import ConfigFile, locate
+from tokenadapter.config.config_file import ConfigFile, line_of, locate
 from tokenadapter.config.profile import Profile
 
 PROFILE = '[billing]\nprefix = "https://api.example/"\n'
@@ -50,13 +50,17 @@ def test_the_named_file_goes_first_then_the_variable_and_the_user(
 
 def test_the_working_directory_is_not_searched(here: Path) -> None:
     write(here / "work", PROFILE)
-    with pytest.raises(ProfileError, match="in the working directory is not read unless you name"):
+    with pytest.raises(
+        ProfileError, match="in the working directory is not read, since somebody else may"
+    ):
         ConfigFile.read()
     of_user = user_file(here / "home" / ".config")
     assert ConfigFile.read().path == str(of_user)
 
 
-def test_the_users_directory_can_be_moved(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_configuration_directory_follows_xdg_config_home(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(here / "etc"))
     moved = user_file(here / "etc")
     assert locate() == str(moved)
@@ -73,38 +77,40 @@ def test_paths_may_begin_with_the_home_directory(
     assert locate() == str(path)
 
 
-def test_without_a_file_all_places_are_named(here: Path) -> None:
+def test_without_a_file_the_error_names_all_places(here: Path) -> None:
     with pytest.raises(ProfileError) as caught:
         locate()
     told = str(caught.value)
     assert "There is no configuration file: TOKENADAPTER_CONFIG is not set" in told
-    assert f"there is no {here}/home/.config/tokenadapter/tokenadapter.toml." in told
+    assert f"{here}/home/.config/tokenadapter/tokenadapter.toml does not exist." in told
     assert "working directory" not in told
 
 
-def test_without_a_file_the_message_has_one_that_can_be_used(here: Path) -> None:
+def test_without_a_file_the_error_shows_one_that_works(here: Path) -> None:
     with pytest.raises(ProfileError) as caught:
         locate()
     told = str(caught.value)
-    assert "`tokenadapter init` writes" in told
+    assert "`tokenadapter init` to create" in told
     smallest = write(here, told.partition("\n\n")[2])
     (profile,) = (Profile(ConfigFile.read(str(smallest)), name) for name in ["billing"])
     assert profile.prefixes == ["https://api.example.com/"]
 
 
-def test_a_variable_that_names_nothing_is_an_error_although_there_is_another_file(
+def test_a_variable_that_names_a_missing_file_is_an_error_although_another_file_exists(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user_file(here / "home" / ".config")
     monkeypatch.setenv("TOKENADAPTER_CONFIG", str(here / "gone.toml"))
-    with pytest.raises(ProfileError, match="no such file, but TOKENADAPTER_CONFIG names it"):
+    with pytest.raises(ProfileError, match="does not exist, but TOKENADAPTER_CONFIG names it"):
         ConfigFile.read()
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_a_file_that_others_may_write_is_refused(here: Path, mode: int) -> None:
     write(here / "work", PROFILE).chmod(mode)
-    with pytest.raises(ProfileError, match=r"Others may write it \(mode 0.*run `chmod go-w /"):
+    with pytest.raises(
+        ProfileError, match=r"Other users can write to the file \(mode 0.*Run `chmod go-w /"
+    ):
         read(here)
 
 
@@ -112,58 +118,97 @@ def test_a_file_of_another_user_is_refused(here: Path, monkeypatch: pytest.Monke
     write(here / "work", PROFILE)
     uid = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
-    if uid == 0:  # what is root's is trusted by all
+    if uid == 0:  # every user trusts root
         os.chown(here / "work" / "tokenadapter.toml", 12345, -1)
-    with pytest.raises(ProfileError, match=r"It belongs to another user .* run any program"):
+    with pytest.raises(ProfileError, match=r"The file belongs to another user .* run any program"):
         read(here)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to root")
-def test_a_file_of_root_is_fine_for_all(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_root_is_accepted(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(here / "work", PROFILE).chmod(0o644)
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     assert "billing" in read(here).tables
 
 
-def test_a_link_is_judged_by_where_it_leads(here: Path) -> None:
+def test_a_link_is_judged_by_its_target(here: Path) -> None:
     target = write(here, PROFILE)
     (here / "work" / "tokenadapter.toml").symlink_to(target)
     assert "billing" in read(here).tables
     target.chmod(0o666)
-    with pytest.raises(ProfileError, match="Others may write it"):
+    with pytest.raises(ProfileError, match="Other users can write to the file"):
         read(here)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to somebody")
 def test_a_link_of_another_user_is_refused(here: Path) -> None:
-    """Certificates and stores that are named by relative paths would be theirs."""
+    """Relative paths of certificates and stores would lead to files of that user."""
     link = here / "work" / "tokenadapter.toml"
     link.symlink_to(write(here, PROFILE))
     os.chown(link, 12345, -1, follow_symlinks=False)
-    with pytest.raises(ProfileError, match="It belongs to another user"):
+    with pytest.raises(ProfileError, match="The file belongs to another user"):
         read(here)
 
 
-def test_what_is_no_file_is_refused(here: Path) -> None:
+def test_only_a_regular_file_is_read(here: Path) -> None:
     os.mkfifo(here / "work" / "tokenadapter.toml", 0o600)
-    with pytest.raises(ProfileError, match="It is not a regular file"):
+    with pytest.raises(ProfileError, match="This is not a regular file"):
         read(here)
-    with pytest.raises(ProfileError, match="There is no such file"):
+    with pytest.raises(ProfileError, match="The file does not exist"):
         ConfigFile.read(str(here / "gone.toml"))
-    with pytest.raises(ProfileError, match="It cannot be read: Is a directory"):
+    with pytest.raises(ProfileError, match="The file cannot be read: Is a directory"):
         ConfigFile.read(str(here))
 
 
-def test_a_link_that_leads_nowhere_is_not_passed_over(here: Path) -> None:
+def test_a_broken_link_is_an_error(here: Path) -> None:
     path = user_file(here / "home" / ".config")
     path.unlink()
     path.symlink_to(here / "gone")
-    with pytest.raises(ProfileError, match="There is no such file"):
+    with pytest.raises(ProfileError, match="The file does not exist"):
         ConfigFile.read()
 
 
-def test_what_is_not_utf_8_is_refused(here: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_refused(here: Path) -> None:
     path = write(here / "work", "")
     path.write_bytes(b'[billing]\nprefix = "\xff"\n')
-    with pytest.raises(ProfileError, match=r"It is not text in UTF-8 \(byte 20\)"):
+    with pytest.raises(ProfileError, match=r"The file is not UTF-8 text \(byte 20\)"):
         read(here)
+
+
+# --- the line of a key ---------------------------------------------------------------------
+
+TEXT = """\
+# a comment with [brackets] and a = sign
+[billing]
+prefix = "https://api.example/"  # [not.a.table]
+"quoted key" = 1
+
+  [ billing . source ]
+  type = "login"
+json.user = "ada"
+
+[other.source]
+type = "password"
+inline = { env = "X" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("billing", 2),
+        ("billing.prefix", 3),
+        ("billing.quoted key", 4),
+        ("billing.source", 6),
+        ("billing.source.type", 7),
+        ("billing.source.json.user", 8),
+        ("other.source.type", 11),
+        ("other.source.inline.env", 12),
+        ("other.source.missing", 10),
+        ("billing.missing", 2),
+        ("other", None),
+        ("nothing", None),
+    ],
+)
+def test_a_missing_key_has_the_line_of_its_table(key: str, line: int | None) -> None:
+    assert line_of(TEXT, key.split(".")) == line

@@ -1,0 +1,384 @@
+"""What ``tokenadapter check`` finds: in the configuration, in stores, and on the way to servers."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from shlex import quote
+from typing import Any, Final, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
+
+from tokenadapter.cli.reporting import named
+from tokenadapter.cli.token_state import lock_holder, token_state
+from tokenadapter.config.config_file import ConfigFile
+from tokenadapter.config.grants import ProfileGrant
+from tokenadapter.config.problems import ProfileError
+from tokenadapter.config.profile import Profile
+from tokenadapter.errors import TokenError
+from tokenadapter.http.masking import masked
+from tokenadapter.sources.endpoint import Endpoint
+from tokenadapter.sources.reply import NoReply
+from tokenadapter.stores._reading import check_directory
+from tokenadapter.stores._strangers import check_database
+
+__all__ = ["PROBLEM", "Finding", "findings"]
+
+GOOD: Final = "ok"
+NOTE: Final = "note"
+"""Worth a look, but everything works."""
+PROBLEM: Final = "problem"
+
+_MOUNTS = "/proc/self/mountinfo"
+# File systems that machines share, whose locks may work on each machine only.
+_SHARED = (
+    "nfs",
+    "cifs",
+    "smb",
+    "fuse",
+    "9p",
+    "virtiofs",
+    "ceph",
+    "gluster",
+    "lustre",
+    "afs",
+    "gpfs",
+)
+# Seconds for which a lease on the lock lasts.
+_LEASE = 5.0
+# Seconds that a server may take.
+_SERVER_TIMEOUT = 5.0
+# Seconds by which clocks may differ: a Date header has whole seconds, and the response takes time.
+_CLOCK_TOLERANCE = 10.0
+
+
+class Finding(NamedTuple):
+    """One thing that was found.
+
+    :ivar level: :data:`GOOD`, :data:`NOTE` or :data:`PROBLEM`.
+    :ivar about: the name of the profile, or ``configuration``.
+    :ivar text: what was found and, unless it is good, what to do.
+    """
+
+    level: str
+    about: str
+    text: str
+
+
+_Found: TypeAlias = tuple[str, str]  # a level and a text
+
+
+def _good(text: str) -> _Found:
+    return GOOD, text
+
+
+def _note(text: str) -> _Found:
+    return NOTE, text
+
+
+def _problem(text: str) -> _Found:
+    return PROBLEM, text
+
+
+def findings(config: ConfigFile, names: Sequence[str], *, offline: bool) -> Iterator[Finding]:
+    """Check *config* and its profiles *names*.
+
+    :param offline: whether to contact no server.
+    """
+    profiles, wrong = [], []
+    for name in names:
+        try:
+            profile = Profile(config, name)
+            profile.adapters()
+            profiles.append(profile)
+        except (ProfileError, ImportError) as error:
+            wrong.append(Finding(PROBLEM, name, str(error)))
+    for level, text in _check_configuration(config, profiles):
+        yield Finding(level, "configuration", text)
+    yield from wrong
+    for profile in profiles:
+        for level, text in _check_profile(profile, offline=offline):
+            yield Finding(level, profile.name, text)
+
+
+def _check_profile(profile: Profile, *, offline: bool) -> Iterator[_Found]:
+    about_store, has_refresh_token = _check_store(profile)
+    yield from _check_references(profile, has_refresh_token=has_refresh_token)
+    yield from _check_settings(profile)
+    yield from about_store
+    if not offline:
+        yield from _check_servers(profile)
+
+
+# --- the configuration -------------------------------------------------------------------
+
+
+def _check_configuration(config: ConfigFile, profiles: list[Profile]) -> Iterator[_Found]:
+    """Check the file as a whole."""
+    count = len(config.tables)
+    if not count:
+        yield _problem(f"{config.path}: The file has no profile: add one, such as [billing].")
+        return
+    yield _good(f"{config.path}: {count} {'profile' if count == 1 else 'profiles'}")
+    open_to_all = stat.S_IMODE(os.stat(config.path).st_mode) & 0o044
+    inline = [key for profile in profiles for key in _inline_secrets(profile)]
+    if inline and open_to_all and os.name != "nt":
+        yield _problem(
+            f"Other users can read {config.path}, and {', '.join(inline)} may be secret. Run "
+            f"`chmod 600 {quote(config.path)}`, or keep secrets elsewhere, as {{ env = … }} or "
+            "{ file = … }."
+        )
+
+
+def _inline_secrets(profile: Profile) -> Iterator[str]:
+    """The keys whose secrets the file itself contains."""
+    if isinstance(profile.grant, ProfileGrant):
+        for name in profile.grant.inline_secrets():
+            yield f"{profile.name}.source.{name}"
+    store = profile.config.table(profile.name).get("store")
+    if isinstance(store, str) and urlsplit(store).password:
+        yield f"{profile.name}.store"
+
+
+def _check_references(profile: Profile, *, has_refresh_token: bool) -> Iterator[_Found]:
+    """Check the functions and the places of secrets that a profile names.
+
+    No secret is read and no program is run: the program may ask a person for something, or count
+    its calls.
+
+    :param has_refresh_token: whether the store has one, so that the first is no longer needed.
+    """
+    for function in profile.named_functions():
+        try:
+            function.find()
+        except ProfileError as error:
+            yield _problem(str(error))
+    if not isinstance(profile.grant, ProfileGrant):
+        return
+    for reference in profile.grant.references():
+        try:
+            reference.check()
+        except ProfileError as error:
+            is_first = reference.key.endswith(".source.refresh_token")
+            if not (is_first and has_refresh_token):
+                yield _problem(str(error))
+            continue
+        if os.name == "nt":
+            continue
+        if reference.kind == "file":
+            yield from _readers(reference.key, reference.path)
+        elif reference.kind == "command" and reference.program is not None:
+            yield from _writers(reference.key, reference.program)
+
+
+def _check_settings(profile: Profile) -> Iterator[_Found]:
+    """Check for settings that turn off a protection."""
+    table = profile.config.table(profile.name)
+    source = table["source"]
+    if source.get("verify") is False:
+        yield _note(
+            f"{profile.name}.source.verify is false: anyone on the network path can impersonate "
+            'the server and read the secrets. Name the CA of the server: verify = "ca.pem".',
+        )
+    for place, key in ((table, "allow_http"), (source, "source.allow_http")):
+        if place.get("allow_http") is True:
+            yield _note(
+                f"{profile.name}.{key} is true: over plain http, anyone on the network path can "
+                "read the secrets. Use https, and remove this key."
+            )
+
+
+def _readers(key: str, path: str) -> Iterator[_Found]:
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & 0o044:
+        yield _note(
+            f"{key}: Other users can read {path} (mode {mode:04o}) unless its directory keeps "
+            f"them out. Run `chmod 600 {quote(path)}`."
+        )
+
+
+def _others_bits(found: os.stat_result) -> int:
+    """The mode bits by which others could replace a program."""
+    if not stat.S_ISDIR(found.st_mode):
+        return 0o022
+    if found.st_mode & stat.S_ISVTX:
+        return 0
+    # A group of administrators may write to directories of the system, as on Debian.
+    return 0o022 if found.st_uid else 0o002
+
+
+def _writers(key: str, program: str) -> Iterator[_Found]:
+    """Check who could change or replace a program, and so make its caller run anything."""
+    real = os.path.realpath(program)
+    for path in dict.fromkeys((real, os.path.dirname(program), os.path.dirname(real))):
+        found = os.stat(path)
+        mode = stat.S_IMODE(found.st_mode)
+        if found.st_uid not in (0, os.geteuid()):
+            problem = f"{path} belongs to another user (uid {found.st_uid}), who"
+            cure = "Use a program of your own"
+        elif mode & _others_bits(found):
+            problem = f"other users can write to {path} (mode {mode:04o}), and so"
+            cure = f"Run `chmod go-w {quote(path)}`"
+        else:
+            continue
+        yield _problem(f"{key}: {problem} could make you run any program. {cure}.")
+
+
+# --- the store ---------------------------------------------------------------------------
+
+
+def _check_store(profile: Profile) -> tuple[list[_Found], bool]:
+    """The findings about the store, and whether it has a refresh token."""
+    try:
+        state = token_state(profile)
+        document = profile.store().load().document or {}
+    except TokenError as error:
+        return [_problem(str(error))], False
+    token = document.get("token") or {}
+    has_refresh_token = isinstance(token, dict) and "refresh_token" in token
+    needs_login = not has_refresh_token and _begins_with_login(profile)
+    found = [*_token(profile, state, needs_login=needs_login), *_directory(profile)]
+    return [*found, *_lock(profile)], has_refresh_token
+
+
+def _begins_with_login(profile: Profile) -> bool:
+    """Whether the profile itself cannot obtain a first token."""
+    grant = profile.grant
+    return (
+        isinstance(grant, ProfileGrant)
+        and grant.owner.get("grant") == "refresh_token"
+        and "refresh_token" not in grant.arguments
+    )
+
+
+def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Iterator[_Found]:
+    state, failure, store = found["state"], found["failure"], found["store"]
+    if state in ("login needed", "unusable"):
+        yield _problem(f"{state}: {named(failure['cause'], profile.name)}")
+        return
+    if needs_login and state in ("no token", "expired"):
+        yield _problem(
+            f"{store}: {state}, and nothing to obtain one with. Log in, and pass the "
+            f"token response to `tokenadapter adopt {profile.name}`."
+        )
+        return
+    doubt = ""
+    if state in ("fresh", "stale"):
+        # The store cannot know whether the server has revoked the token.
+        doubt = f"; if the API refuses the token anyway, run `tokenadapter refresh {profile.name}`"
+    yield _good(f"{store}: {state}{doubt}")
+    if failure is not None:
+        yield _note(f"The last renewal failed: {failure['cause']}")
+    if store.startswith("MemoryStore"):
+        yield _note(
+            "The token is stored in memory, so each command and each program obtains its own. "
+            "Give the profile a store that they can share, such as file:~/.local/state/…."
+        )
+
+
+def _directory(profile: Profile) -> Iterator[_Found]:
+    path = getattr(profile.store(), "path", None)
+    if not isinstance(path, str) or os.name == "nt":
+        return
+    directory = os.path.dirname(path)
+    kind = _file_system(directory)
+    if kind.startswith(_SHARED):
+        yield _note(
+            f"{directory} is on a file system that machines may share ({kind}). Its locks may "
+            "work on each machine only, and then two machines would spend one refresh token. "
+            "Share the token through Redis or a database, or give each machine a local file and "
+            "a login of its own."
+        )
+    for check, place in ((check_directory, directory), (check_database, path)):
+        try:
+            check(place)
+        except OSError as error:
+            yield _problem(f"{path}: {error}.")
+
+
+def _file_system(directory: str) -> str:
+    """The type of the file system of a directory; empty if that cannot be found out."""
+    try:
+        with open(_MOUNTS, encoding="utf-8", errors="replace") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return ""
+    place, kind = os.path.realpath(directory), ""
+    longest = -1
+    for parts in lines:
+        # "36 35 98:0 /root /mount rw,noatime shared:1 - ext4 /dev/sda1 rw": spaces are "\\040".
+        mount = parts[4].replace("\\040", " ")
+        is_above = mount in ("/", place) or place.startswith(f"{mount}/")
+        # Of two at one place, the later one hides the other.
+        if is_above and len(mount) >= longest:
+            longest, kind = len(mount), parts[parts.index("-", 6) + 1]
+    return kind
+
+
+def _lock(profile: Profile) -> Iterator[_Found]:
+    """Take the lock and prepare to save, as a renewal does, then release the lock."""
+    slot = profile.store()
+    lock = slot.lock()
+    try:
+        if not lock.acquire(_LEASE):
+            by = lock_holder(slot)
+            yield _note(
+                f"The lock is taken{f' by {by}' if by else ''}: a renewal is under way, or hangs."
+            )
+            return
+        slot.prepare()
+    except TokenError as error:
+        yield _problem(str(error))
+    finally:
+        lock.release()
+
+
+# --- the servers -------------------------------------------------------------------------
+
+
+def _check_servers(profile: Profile) -> Iterator[_Found]:
+    """Send a HEAD request, without any secret, to each URL of the profile."""
+    grant = profile.grant
+    way: dict[str, Any] = {"verify": None, "cert": None, "proxies": None}
+    if isinstance(grant, ProfileGrant):
+        own = way | {name: value for name, value in grant.arguments.items() if name in way}
+        for url in grant.urls:
+            yield from _server(profile, url, own)
+    for prefix in profile.prefixes:
+        yield from _server(profile, prefix, way)
+
+
+def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[_Found]:
+    endpoint = Endpoint("url", url, timeout=_SERVER_TIMEOUT, allow_http=True, **way)
+    reply = endpoint.exchange("HEAD", {"Accept": "*/*"}, None)
+    now = time.time()
+    name = endpoint.name
+    if isinstance(reply, NoReply):
+        yield _problem(
+            f"{name} cannot be reached: {masked(reply.why, ())}. Check the URL, the network, and "
+            "the proxy variables of the environment, which cron does not take from your login."
+        )
+        return
+    if reply.status >= 500:
+        yield _note(f"{name} answers with status {reply.status}: try again later.")
+    elif url in profile.grant.urls and 300 <= reply.status < 400:
+        target = masked(reply.headers.get("Location") or "no address", ())
+        yield _problem(
+            f"{name} redirects to {target}. Redirects are not followed, since that would send the "
+            "secrets to another URL. Give the final URL."
+        )
+    else:
+        # A request without a token may well get 401, 404 or 405.
+        yield _good(f"{name} answers")
+    yield from _clock(name, reply.date, now)
+
+
+def _clock(name: str, theirs: float | None, now: float) -> Iterator[_Found]:
+    if theirs is not None and abs(theirs - now) > _CLOCK_TOLERANCE:
+        apart = abs(theirs - now)
+        found = _note if apart < 60 else _problem
+        yield found(
+            f"This machine's clock is {apart:.0f} s {'behind' if theirs > now else 'ahead of'} "
+            f"that of {name}. Lifetimes are counted by the clock: synchronize it with NTP."
+        )

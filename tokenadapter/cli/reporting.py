@@ -1,0 +1,78 @@
+"""What commands report on standard error: warnings as they work, and the error that ends them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tokenadapter.cli.output import printable_lines
+from tokenadapter.core.journal import Journal
+
+if TYPE_CHECKING:
+    from tokenadapter.events import Event
+
+__all__ = ["StderrJournal", "named", "reported"]
+
+_WARNING = 30  # logging.WARNING: importing logging would take its time
+
+
+def named(message: str, profile: str | None) -> str:
+    """*message*, fit for a terminal, with the profile's name in the command that it recommends."""
+    message = printable_lines(message)
+    return message if profile is None else message.replace("adopt NAME", f"adopt {profile}")
+
+
+class StderrJournal(Journal):
+    """Shows what a log would warn of.
+
+    A failure that ends the command is not shown here: :func:`reported` shows it.
+
+    :param profile: the name of the profile that the token belongs to.
+    :param to_log: whether a log is set up, which shows the events instead.
+    """
+
+    def __init__(
+        self,
+        profile: str,
+        listener: Callable[[Event], object] | None,
+        *,
+        to_log: bool,
+    ) -> None:
+        super().__init__(listener)
+        self._profile = profile
+        self._to_log = to_log
+
+    def write(self, event: Event, level: int) -> None:
+        """Write *event* to standard error."""
+        if self._to_log:
+            super().write(event, level)
+        elif level >= _WARNING:
+            sys.stderr.write(f"tokenadapter: {named(str(event), self._profile)}\n")
+
+
+def reported(error: Exception, profile: str | None) -> int:
+    """Report *error*, and return the exit code; 0 for an error that means a bug.
+
+    :param profile: the name of the profile that the command was about.
+    """
+    # Imported here, since they import requests: a command that succeeds does without them.
+    from tokenadapter import errors
+    from tokenadapter.config.problems import ProfileError
+
+    # The first that fits.
+    codes: tuple[tuple[type[Exception], int], ...] = (
+        (ProfileError, 3),
+        (errors.RefreshConfigError, 3),
+        (errors.UnsafeTarget, 3),
+        (errors.ReauthRequired, 4),
+        (errors.RefreshTemporarilyFailed, 5),
+        (errors.LockTimeout, 5),
+        (errors.StoreError, 6),
+        (errors.TokenError, 1),
+    )
+    for kind, code in codes:
+        if isinstance(error, kind):
+            sys.stderr.write(f"tokenadapter: {named(str(error), profile)}\n")
+            return code
+    return 0

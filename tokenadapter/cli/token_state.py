@@ -1,0 +1,195 @@
+"""The state of a profile's token, read from its store without a lock and without side effects."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from tokenadapter import process_names
+from tokenadapter.core.policy import windows
+from tokenadapter.core.record import Record, Tombstone, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tokenadapter.config.profile import Profile
+    from tokenadapter.protocols import TokenStore
+    from tokenadapter.token import Token
+
+__all__ = ["lock_holder", "token_state", "unusable"]
+
+_LOCKS = "/proc/locks"
+_NOTHING: dict[str, Any] = {
+    "api": [],
+    "store": "",
+    "path": None,
+    "expires_at": None,
+    "expires_in": None,
+    "renewed_ago": None,
+    "lock": None,
+}
+
+
+def token_state(profile: Profile) -> dict[str, Any]:
+    """The state of the token of *profile*, as JSON values.
+
+    ``state`` is ``fresh``, ``stale`` (the next use renews it in the background), ``expired`` (the
+    next use waits for a renewal), ``login needed``, ``no token``, or ``unusable``.
+
+    :raises TokenError: if the store cannot be read.
+    :raises ProfileError: if the URL of the store is invalid.
+    """
+    store = profile.store()
+    found = store.load()
+    state: dict[str, Any] = {
+        "name": profile.name,
+        "api": profile.prefixes,
+        "store": repr(store),
+        "path": getattr(store, "path", None),
+        "state": "no token",
+        "token": None,
+        "expires_at": None,
+        "expires_in": None,
+        "renewed_at": None,
+        "renewed_ago": None,
+        "failure": None,
+        "lock": lock_holder(store),
+    }
+    if found.document is None:
+        return state
+    try:
+        record = Record.from_document(found.document)
+    except ValueError as error:
+        return unusable(profile, f"The record in the store cannot be used: {error}.", state)
+    if dict(record.owner) != dict(profile.grant.owner) and not record.is_blank():
+        theirs = ", ".join(f"{name} {value!r}" for name, value in record.owner.items())
+        return unusable(
+            profile, f"The store contains the token of another source: {theirs}.", state
+        )
+    if record.token is not None:
+        state |= _of_token(record.token, found.now)
+    state["failure"] = _failure(record, found.now, store, is_locked=state["lock"] is not None)
+    if _refusal(record) is not None and state["state"] in ("no token", "expired"):
+        state["state"] = "login needed"
+    return state
+
+
+def unusable(
+    profile: Profile | str, why: str, state: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The state of a token that cannot be read, or must not be used."""
+    name = profile if isinstance(profile, str) else profile.name
+    return {
+        **(state or _NOTHING),
+        "name": name,
+        "state": "unusable",
+        "failure": {"cause": why, "ago": None, "retry_in": None},
+    }
+
+
+def _of_token(token: Token, now: float) -> dict[str, Any]:
+    state: dict[str, Any] = {
+        "state": "fresh",
+        "token": token.fingerprint,
+        "renewed_at": token.issued_at,
+        "renewed_ago": max(now - token.issued_at, 0.0),
+    }
+    if token.expires_at is None:
+        return state
+    left = token.expires_at - now
+    # In the middle of the range from which each process draws the start of its window.
+    soft, hard = windows(token.expires_at - token.issued_at, 0.5)
+    if left <= hard:
+        state["state"] = "expired"
+    elif left <= soft:
+        state["state"] = "stale"
+    return {**state, "expires_at": token.expires_at, "expires_in": left}
+
+
+def _refusal(record: Record) -> Tombstone | None:
+    """The refusal of the credential that would be presented next, if the record has one.
+
+    Refusals stay in the record, and do not apply to credentials that were adopted or have worked
+    since.
+    """
+    token, tombstones = record.token, record.tombstones
+    if not tombstones:
+        return None
+    grant = record.owner.get("grant")
+    if token is not None and token.refresh_token and grant != "password":
+        return record.tombstone(digest(record.salt, "refresh_token", token.refresh_token))
+    if token is not None and grant != "refresh_token":
+        # A token that a password or the like obtained after the refusal outdates it.
+        start = token.issued_at
+        tombstones = tuple(s for s in tombstones if s.kind != "refresh_token" and s.at >= start)
+    return tombstones[-1] if tombstones else None
+
+
+def _failure(
+    record: Record, now: float, store: TokenStore, *, is_locked: bool
+) -> dict[str, Any] | None:
+    """What went wrong last, when, and how long until the next attempt."""
+    tombstone = _refusal(record)
+    if tombstone is not None:
+        return {"cause": tombstone.cause, "ago": max(now - tombstone.at, 0.0), "retry_in": None}
+    backoff = record.backoff
+    if backoff is not None:
+        left = backoff.remaining(now)
+        return {
+            "cause": backoff.cause,
+            "ago": max(now - backoff.set_at, 0.0),
+            "retry_in": left or None,
+        }
+    intent = record.intent
+    if intent is None or is_locked:
+        return None
+    cause = "A renewal began and did not end: its response may be lost."
+    awaited: float | None = None
+    for waiter in () if getattr(store, "lock_ends_with_holder", False) else intent.awaited:
+        if now < waiter.until and not process_names.has_died(waiter.process):
+            who, awaited = process_names.described(waiter.process), waiter.until - now
+            cause = f"The lock of {who} lapsed during a renewal, whose response may still arrive."
+    return {"cause": cause, "ago": max(now - intent.first_sent, 0.0), "retry_in": awaited}
+
+
+# --- the lock ----------------------------------------------------------------------------
+
+
+def lock_holder(store: TokenStore) -> str | None:
+    """The process that has the lock of *store*, in words; ``None`` if the lock is free, or if that
+    cannot be found out.
+
+    The lock is not tried, since that would take it for a moment.  For a file, the kernel's list of
+    locks is read, where there is one; a lock that knows its holder has a method ``holder``.
+    """
+    lock = store.lock()
+    find = getattr(lock, "holder", None)
+    if find is None:
+        path = getattr(lock, "path", None)
+        return None if path is None else _holder_of_file(path)
+    process: str | None = find()
+    return None if process is None else process_names.described(process)
+
+
+def _holder_of_file(path: str) -> str | None:
+    try:
+        found = os.stat(path)
+        with open(_LOCKS, encoding="ascii") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return None
+    for parts in lines:
+        # "1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF"; "1: -> FLOCK …" for one that waits.
+        # The device differs from that of stat() on some file systems.
+        if parts[1:2] == ["FLOCK"] and parts[5].rpartition(":")[2] == str(found.st_ino):
+            return _process(parts[4])
+    return None
+
+
+def _process(pid: str) -> str:
+    try:
+        # Only the name: arguments may be private.
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return f"process {pid} ({file.read().strip()})"
+    except OSError:
+        return "a process that cannot be seen from here" if pid in ("0", "-1") else f"process {pid}"
