@@ -242,8 +242,9 @@ def _may_follow(
         ):
             return True
         case "refused" if earlier.recorded is None:
-            # What cannot be written binds its process, until there is another token.
-            return not is_own or earlier.ended_at <= witness.token_at
+            # What cannot be written binds its process, until there is another token; a child may
+            # have been forked before that was known.
+            return process is not earlier.process or earlier.ended_at <= witness.token_at
         case "minted" | "refused":
             return is_late or _is_forgotten(witness, process, earlier)
     return True
