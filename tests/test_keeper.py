@@ -1838,11 +1838,43 @@ def test_a_stored_token_of_the_same_account_with_another_first_token_is_logged(n
         source.owner = {**source.owner, "user": "ada"}
         return new_keeper(source)
 
-    of_ada("refresh-0").current()
+    token = of_ada("refresh-0").current()
     same, another = of_ada("refresh-0"), of_ada("refresh-of-a-later-login")
-    assert same.current() == another.current()
+    for keeper in (same, another):
+        keeper.grant.live = token.refresh_token
+        token = keeper.renew(token)
     assert "FirstTokenUnused" not in same.stats
     assert another.stats["FirstTokenUnused"] == 1
+
+
+def test_credentials_are_looked_up_only_when_a_renewal_is_due(new_keeper):
+    fresh = new_keeper().current()
+    late = Authority()
+    late.live = "refresh-1"
+    lookups = []
+    late.credentials = lambda previous: (
+        lookups.append(previous) or Authority.credentials(late, previous)
+    )
+    keeper = new_keeper(late)
+    assert keeper.current() == fresh
+    assert lookups == []
+    assert keeper.renew(fresh) != fresh
+    assert lookups
+
+
+def test_a_credential_that_cannot_be_looked_up_spends_nothing(new_keeper, authority):
+    def credentials(previous):
+        raise errors.RefreshConfigError("The password manager is locked.", is_local=True)
+
+    keeper = new_keeper()
+    fresh = keeper.current()
+    authority.credentials = credentials
+    assert keeper.current() == fresh
+    with pytest.raises(errors.RefreshConfigError, match="locked"):
+        keeper.renew(fresh)
+    del authority.credentials
+    assert keeper.renew(fresh) != fresh
+    assert authority.presented == ["refresh-0", "refresh-1"]
 
 
 # --- adopting, copying -----------------------------------------------------------------------
@@ -2178,12 +2210,38 @@ def test_a_token_found_in_the_store_is_logged_by_its_fingerprint(new_keeper):
     assert other.stats["Found"] == 1
 
 
-def test_an_unused_first_token_is_logged_once_with_the_store(new_keeper):
+def test_a_token_that_was_adopted_with_the_same_configuration_is_not_reported(new_keeper):
+    source = Authority()
+    source.owner = {**source.owner, "user": "ada"}
+    keeper = new_keeper(source)
+    keeper.adopt(Token("from-a-login", refresh_token="refresh-of-a-login"))
+    source.live = "refresh-of-a-login"
+    keeper.renew(keeper.current())
+    assert "FirstTokenUnused" not in keeper.stats
+
+
+def test_a_configured_token_that_replaces_a_refused_one_is_not_reported(new_keeper):
+    refused, source = Authority(), Authority(first="refresh-of-a-new-login")
+    refused.owner = source.owner = {**source.owner, "user": "ada"}
+    keeper = new_keeper(refused)
+    token = keeper.current()
+    refused.revoked = True
+    with pytest.raises(errors.ReauthRequired):
+        keeper.renew(token)
+    other = new_keeper(source)
+    source.count = 10
+    other.renew(token)
+    assert source.presented == ["refresh-of-a-new-login"]
+    assert "FirstTokenUnused" not in other.stats
+
+
+def test_an_unused_first_token_is_logged_once_with_the_store(new_keeper, authority):
+    authority.owner = owner = {**authority.owner, "user": "ada"}
     new_keeper().current()
     events: list[Any] = []
     authority = Authority(first="another")
     authority.live = "refresh-1"
-    authority.seeds = lambda: iter(())  # a foreign grant without seeds
+    authority.owner = owner
     keeper = new_keeper(authority, on_event=events.append)
     keeper.renew(keeper.current())
     told = [event for event in events if type(event).__name__ == "FirstTokenUnused"]

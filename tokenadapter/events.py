@@ -313,10 +313,9 @@ class ExtrasDropped(Event):
 
 @dataclass(frozen=True, slots=True)
 class FirstTokenUnused(Event):
-    """The stored token does not descend from the configured first refresh token.
+    """A renewal presents the stored refresh token, which did not begin with the configured one.
 
-    The stored token is used, because ``account=`` says that both belong to the same user.  Without
-    ``account=``, the stored token is refused.
+    ``account=`` says that both are of the same user.  Without it, the stored token is refused.
     """
 
     level: ClassVar[int] = logging.WARNING

@@ -11,7 +11,7 @@ not interpret, and a *tag* that is replaced with each write.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from tokenadapter.token import Token
@@ -19,6 +19,7 @@ from tokenadapter.values import Credential, Document, Snapshot
 
 __all__ = [
     "Answer",
+    "ClientAuth",
     "Credential",
     "Document",
     "Grant",
@@ -57,7 +58,8 @@ class Grant(Protocol):
 
     @property
     def client_credential(self) -> str:
-        """The secret that authenticates the client.  Its hash limits a backoff to this client."""
+        """What authenticates the client.  Its hash says which clients back off after a refusal.
+        Looked up as late as :meth:`credentials`."""
 
     @property
     def deadline(self) -> float:
@@ -73,7 +75,14 @@ class Grant(Protocol):
         """The URLs that the grant itself requests, which never get a token."""
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
-        """The credentials that could be presented now, in order of preference."""
+        """What can be presented now, in order of preference.
+
+        Called when a renewal is due or a refresh token is adopted, never for a token that is fresh.
+        So a grant may look its secrets up here (run a program, read a file).  A renewal calls this
+        several times: a grant whose secrets take time to look up caches them for a while.
+
+        :raises TokenError: if a secret cannot be looked up.  Nothing is presented then.
+        """
 
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:
         """Present *credential*, once.
@@ -102,7 +111,31 @@ class Seeded(Protocol):
         it is kept.  The cheapest to compute comes first.
 
         Two users of one client may share a slot by mistake.  A record contains hashes of the seeds
-        that its grant began with, and a program with other seeds is refused.
+        that its grant began with, and a program with other seeds is refused.  If
+        :attr:`Grant.owner` names the user, the program is not refused, and its next renewal reports
+        the difference.
+        """
+
+
+class ClientAuth(Protocol):
+    """How a client authenticates at the endpoints of its authorization server (RFC 6749 section
+    2.3).  Pass such an object as ``client_auth=`` where none of the names fits.
+    ``tokenadapter/sources/client_auth/basic.py`` is an example."""
+
+    @property
+    def credential(self) -> str:
+        """What proves the client's identity, or any text that changes with it.  Only its hash is
+        stored: it tells clients apart that were refused and clients that were not."""
+
+    def authenticate(
+        self, client_id: str, url: str, form: dict[str, Any], headers: dict[str, str]
+    ) -> Collection[str]:
+        """Add what proves the client's identity to one request.
+
+        :param url: the endpoint that the request is posted to.
+        :param form: its parameters, to be added to.
+        :param headers: its headers, to be added to.
+        :returns: the secrets that were added, as they are sent: messages mask them.
         """
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "Value",
     "always",
     "checked_store",
+    "is_loopback",
     "one_line",
     "parameters",
     "printable",
@@ -79,6 +80,16 @@ class Value:
 def always() -> bool:
     """Return ``True``."""
     return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host*, as it stands in a URL, is this machine (RFC 8252 section 8.3)."""
+    first, *others = host.split(".")
+    return host in ("localhost", "::1", "[::1]") or (
+        first == "127"
+        and len(others) == 3
+        and all(part.isascii() and part.isdigit() and len(part) <= 3 for part in others)
+    )
 
 
 def parameters(kind: type) -> set[str] | None:

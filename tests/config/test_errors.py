@@ -150,7 +150,7 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         START + SOURCE.replace("https", "http"),
         3,
         "billing.source",
-        "http://id.example/token would get the secrets in clear text",
+        "The secrets would be sent to http://id.example/token in clear text",
     ),
     "a token URL that is none": (
         START + SOURCE.replace("https://", ""),
@@ -174,7 +174,7 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         START + SOURCE + '[billing.source.extra]\nscope = "x"\n',
         7,
         "billing.source.extra",
-        "extra must not hold scope",
+        "extra must not contain scope",
     ),
     "a place of no known kind": (
         START + SOURCE + 'client_secret = { evn = "SECRET" }\n',
@@ -228,7 +228,7 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         START + LOGIN + 'data = "x"\njson = { a = 1 }\n',
         7,
         "billing.source.json",
-        "json and data are both a body",
+        "json and data are two bodies",
     ),
     "a login with half an auth": (
         START + LOGIN + 'auth = ["ada"]\n',

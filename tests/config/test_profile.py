@@ -192,6 +192,21 @@ def test_a_running_program_notices_a_changed_secret(
     assert keeper.refresh().access_token
 
 
+def test_a_first_refresh_token_that_is_not_used_is_reported_by_a_renewal(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    text = billing(server, tmp_path, "refresh_token")
+    text += 'account = "ada"\nrefresh_token = { file = "first" }\n'
+    (tmp_path / "first").write_text(server.issue()["refresh_token"])
+    profile(text, tmp_path).keeper().current()
+    (tmp_path / "first").write_text(server.issue()["refresh_token"])
+    keeper = profile(text, tmp_path).keeper()
+    token = keeper.current()
+    assert "FirstTokenUnused" not in keeper.stats
+    keeper.renew(token)
+    assert keeper.stats["FirstTokenUnused"] == 1
+
+
 def test_a_first_refresh_token_may_be_deleted_after_its_use(
     server: TokenServer, tmp_path: Path
 ) -> None:

@@ -1,1 +1,1 @@
-"""The tests of the token sources: each grant, and the one way in which all of them ask."""
+"""The tests of the token sources: each grant, and what all of them share."""

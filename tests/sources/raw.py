@@ -1,4 +1,4 @@
-"""Servers that answer in ways which no proper server can be told to."""
+"""Servers that answer in ways in which no proper server does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def answering(answer: Callable[[socket.socket], None]) -> Iterator[str]:
 
         def serve() -> None:
             connection, _ = listener.accept()
-            # The client goes when its time is up.
+            # The client closes the connection when its time is up.
             with connection, contextlib.suppress(OSError):
                 answer(connection)
 

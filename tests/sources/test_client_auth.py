@@ -2,34 +2,87 @@
 
 from __future__ import annotations
 
+import pickle
 from base64 import b64decode
+from collections.abc import Collection
+from typing import Any
 from urllib.parse import unquote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenadapter import ClientCredentials
-from tokenadapter.sources.client_auth import authenticate
-from tokenadapter.sources.oauth2 import checked_method
+from tokenadapter import ClientCredentials, RefreshConfigError, RefreshToken, Token
+from tokenadapter.protocols import ClientAuth
+from tokenadapter.sources import oauth2_client
+from tokenadapter.sources.client_auth import (
+    BY_NAME,
+    ClientSecretBasic,
+    ClientSecretPost,
+    PublicClient,
+)
 from tokenadapter.testing import TokenServer
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 ODD = {"client": "a:b%2F+é ~", "secret": "p:%+=& ü☃"}
+URL = "https://id.example/token"
+
+
+class Assertion:
+    """An authentication of the program's own."""
+
+    credential = "key-1"
+
+    def authenticate(
+        self, client_id: str, url: str, form: dict[str, Any], headers: dict[str, str]
+    ) -> Collection[str]:
+        form["client_assertion"] = assertion = f"s1gned.for.{client_id}"
+        headers["X-Endpoint"] = url
+        return [assertion]
+
+
+def added(auth: ClientAuth, client_id: str = "app") -> tuple[Any, Any, set[str]]:
+    """What *auth* adds to the form and to the headers, and what of that is secret."""
+    form: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+    secrets = auth.authenticate(client_id, URL, form, headers)
+    return form, headers, set(secrets)
+
+
+# What each adds
 
 
 @given(TEXTS, TEXTS)
-def test_basic_can_be_read_back_whatever_is_in_it(client_id: str, secret: str) -> None:
-    form: dict[str, str] = {}
-    headers: dict[str, str] = {}
-    authenticate("client_secret_basic", client_id, secret, form, headers)
-    pair = b64decode(headers["Authorization"].removeprefix("Basic ")).decode("ascii")
+def test_basic_can_be_decoded_whatever_the_identifier_and_the_secret_contain(
+    client_id: str, secret: str
+) -> None:
+    form, headers, secrets = added(ClientSecretBasic(secret), client_id)
+    encoded = headers["Authorization"].removeprefix("Basic ")
+    pair = b64decode(encoded).decode("ascii")
     assert [unquote_plus(part) for part in pair.split(":")] == [client_id, secret]
-    assert not form
+    assert form == {}
+    assert secrets == {secret, encoded}
+
+
+def test_basic_sends_an_empty_secret() -> None:
+    _, headers, _ = added(ClientSecretBasic(""))
+    assert b64decode(headers["Authorization"].removeprefix("Basic ")) == b"app:"
+
+
+def test_post_adds_the_secret_to_the_form() -> None:
+    form = {"client_id": "app", "client_secret": "s3cret"}
+    assert added(ClientSecretPost("s3cret")) == (form, {}, {"s3cret"})
+
+
+def test_a_public_client_sends_its_identifier_only() -> None:
+    assert added(PublicClient()) == ({"client_id": "app"}, {}, set())
+
+
+# At a server
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
-def test_odd_client_is_known_to_the_server(method: str) -> None:
+def test_a_server_recognises_an_odd_client(method: str) -> None:
     with TokenServer(clients={ODD["client"]: ODD["secret"]}) as server:
         source = ClientCredentials(
             server.token_url,
@@ -40,14 +93,14 @@ def test_odd_client_is_known_to_the_server(method: str) -> None:
         assert source().access_token
 
 
-def test_basic_puts_nothing_into_the_form(server: TokenServer) -> None:
+def test_basic_adds_nothing_to_the_form(server: TokenServer) -> None:
     ClientCredentials(server.token_url, client_id="client", client_secret="secret")()
     (request,) = server.requests
     assert request.form == {"grant_type": "client_credentials"}
     assert request.headers["authorization"] == "Basic Y2xpZW50OnNlY3JldA=="
 
 
-def test_post_puts_both_into_the_form(server: TokenServer) -> None:
+def test_post_sends_no_authorization_header(server: TokenServer) -> None:
     ClientCredentials(
         server.token_url,
         client_id="client",
@@ -55,13 +108,12 @@ def test_post_puts_both_into_the_form(server: TokenServer) -> None:
         client_auth="client_secret_post",
     )()
     (request,) = server.requests
-    assert request.form["client_id"] == "client"
     assert request.form["client_secret"] == "secret"
     assert "authorization" not in request.headers
 
 
 @pytest.mark.parametrize("method", ["none", "client_secret_basic"])
-def test_client_without_a_secret_just_names_itself(method: str) -> None:
+def test_a_client_without_a_secret_sends_only_its_identifier(method: str) -> None:
     with TokenServer(clients={"app": None}) as server:
         assert ClientCredentials(server.token_url, client_id="app", client_auth=method)()
         (request,) = server.requests
@@ -70,12 +122,69 @@ def test_client_without_a_secret_just_names_itself(method: str) -> None:
     assert "authorization" not in request.headers
 
 
-def test_an_empty_secret_is_a_secret() -> None:
-    form: dict[str, str] = {}
-    headers: dict[str, str] = {}
-    assert checked_method("client_secret_basic", "") == "client_secret_basic"
-    authenticate("client_secret_basic", "app", "", form, headers)
-    assert b64decode(headers["Authorization"].removeprefix("Basic ")) == b"app:"
+# An object of the program's own
+
+
+def test_an_object_authenticates_every_request_of_its_client(server: TokenServer) -> None:
+    server.fail_next(200, body={"access_token": "abc"})
+    server.fail_next(200, body={}, endpoint="revoke")
+    source = RefreshToken(
+        server.token_url,
+        "r3fresh",
+        client_id="app",
+        client_auth=Assertion(),
+        revocation_url=server.revocation_url,
+    )
+    source()
+    source.revoke(Token("abc"))
+    for request, url in zip(
+        server.requests, [server.token_url, server.revocation_url], strict=True
+    ):
+        assert request.form["client_assertion"] == "s1gned.for.app"
+        assert request.headers["x-endpoint"] == url
+        assert "authorization" not in request.headers
+
+
+def test_what_an_object_sends_is_masked_in_messages(server: TokenServer) -> None:
+    body = {"error": "invalid_client", "error_description": "bad: s1gned.for.app"}
+    server.fail_next(401, body=body)
+    source = ClientCredentials(server.token_url, client_id="app", client_auth=Assertion())
+    with pytest.raises(RefreshConfigError, match="repeats a secret"):
+        source()
+
+
+def test_a_single_secret_may_be_returned_as_a_text(server: TokenServer) -> None:
+    class Single(Assertion):
+        def authenticate(self, *request: Any) -> str:
+            (secret,) = super().authenticate(*request)
+            return secret
+
+    body = {"error": "invalid_client", "error_description": "bad: s1gned.for.app"}
+    server.fail_next(401, body=body)
+    with pytest.raises(RefreshConfigError, match="repeats a secret"):
+        ClientCredentials(server.token_url, client_id="app", client_auth=Single())()
+
+
+def test_objects_with_other_credentials_are_other_clients() -> None:
+    def credential(auth: ClientAuth) -> str:
+        return ClientCredentials(URL, client_id="app", client_auth=auth).client_credential
+
+    other = Assertion()
+    other.credential = "key-2"
+    assert credential(Assertion()) != credential(other)
+    assert credential(ClientSecretBasic("s")) != credential(ClientSecretPost("s"))
+
+
+def test_a_source_with_an_object_can_be_pickled() -> None:
+    source = ClientCredentials(URL, client_id="app", client_auth=Assertion())
+    assert pickle.loads(pickle.dumps(source)).client_credential == source.client_credential
+
+
+# What is refused
+
+
+def test_each_name_has_an_object() -> None:
+    assert tuple(BY_NAME) == oauth2_client._NAMES
 
 
 @pytest.mark.parametrize(
@@ -83,13 +192,22 @@ def test_an_empty_secret_is_a_secret() -> None:
     [
         ("basic", "secret", "client_secret_basic, client_secret_post, none, not 'basic'"),
         ("client_secret_post", None, "needs a client_secret"),
-        ("none", "secret", "leave one of them out"),
+        ("none", "secret", "remove one of the two"),
+        (Assertion(), "secret", "give it the client_secret, if it needs one"),
     ],
 )
-def test_methods_that_cannot_be_are_refused_at_once(
-    method: str, secret: str | None, message: str
+def test_a_method_that_does_not_fit_the_secret_is_refused_at_once(
+    method: Any, secret: str | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        ClientCredentials(
-            "https://id.example/token", client_id="a", client_secret=secret, client_auth=method
-        )
+        ClientCredentials(URL, client_id="a", client_secret=secret, client_auth=method)
+
+
+class WithoutCredential:
+    authenticate = Assertion.authenticate
+
+
+@pytest.mark.parametrize("auth", [None, ("app", "secret"), Assertion, WithoutCredential()])
+def test_an_object_that_cannot_authenticate_is_refused_at_once(auth: Any) -> None:
+    with pytest.raises(TypeError, match=r"client_auth must be one of .* method authenticate\(\)"):
+        ClientCredentials(URL, client_id="app", client_auth=auth)

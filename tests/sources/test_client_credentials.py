@@ -10,19 +10,19 @@ def source(url: str, secret: str = "secret") -> ClientCredentials:
     return ClientCredentials(url, client_id="client", client_secret=secret)
 
 
-def test_gives_a_token_each_time(server: TokenServer) -> None:
+def test_each_call_obtains_a_token(server: TokenServer) -> None:
     grant = source(server.token_url)
     first = grant()
     assert grant(first) != first
     assert [request.form["grant_type"] for request in server.requests] == ["client_credentials"] * 2
 
 
-def test_presents_the_client_whatever_came_before_and_spends_nothing() -> None:
+def test_the_client_is_presented_whatever_the_previous_token_and_spends_nothing() -> None:
     grant = source("https://id.example/token")
     (credential,) = grant.credentials(Token("a", refresh_token="b"))
     assert credential.kind == "client"
     assert not credential.single_use
-    # Whoever runs the server may allow the client at any time.
+    # An administrator of the server may allow the client at any time.
     assert not credential.refusal_is_final
     assert [credential] == grant.credentials(None)
 

@@ -1,7 +1,7 @@
-"""One total for a request: whatever server and proxy do, it ends, and sends nothing too late.
+"""A request ends in time whatever server and proxy do, and sends nothing too late.
 
-A server that drips keeps a client without a total for ever: then these tests end by the time limit
-for tests.  Time passes by a clock of their own wherever it is not the system that measures it.
+Without a total time-out, a server that drips would keep a client waiting until the time limit for
+tests.  The tests replace the clock, except where the system measures the time.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def failure(url: str, timeout: float = 10.0, **proxies: str) -> RefreshTemporari
 # What a deadline is
 
 
-def test_a_deadline_tells_what_is_left(clock: Clock) -> None:
+def test_a_deadline_knows_how_many_seconds_are_left(clock: Clock) -> None:
     limit = Deadline(10)
     clock.elapsed = 4
     assert limit.left() == 6
@@ -93,14 +93,14 @@ def test_an_answer_is_read_although_the_wall_clock_was_set(clock: Clock) -> None
 
 
 @pytest.mark.parametrize(
-    ("late", "may_be_sent", "told"),
+    ("late", "may_be_sent", "words"),
     [
-        (11, True, "connecting took too long for a timeout of 10 s in all"),
+        (11, True, "connecting took too long for the total timeout of 10 s"),
         (1, False, "the lock was lost while connecting"),
     ],
 )
-def test_a_connection_that_comes_too_late_sends_nothing(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, late: int, may_be_sent: bool, told: str
+def test_nothing_is_sent_if_connecting_takes_too_long(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, late: int, may_be_sent: bool, words: str
 ) -> None:
     connect = urllib3.util.connection.create_connection
 
@@ -117,10 +117,10 @@ def test_a_connection_that_comes_too_late_sends_nothing(
             source.fetch(credential._replace(may_be_sent=lambda: may_be_sent), None)
     assert received == [b""]
     assert caught.value.processed is False
-    assert told in str(caught.value)
+    assert words in str(caught.value)
 
 
-def test_a_tls_server_that_does_not_shake_hands() -> None:
+def test_a_tls_handshake_without_an_answer_ends_at_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/token"
         error = failure(url, timeout=0.2)
@@ -128,7 +128,7 @@ def test_a_tls_server_that_does_not_shake_hands() -> None:
     assert "connecting took too long" in str(error)
 
 
-def test_a_tls_server_that_drips_while_shaking_hands() -> None:
+def test_a_tls_handshake_that_drips_ends_at_the_timeout() -> None:
     def shake(connection: socket.socket) -> None:
         # The head of a record of 8 KiB, which then never gets complete.
         drip(connection, b"\x16\x03\x03\x20\x00", b"\0", lambda: time.sleep(0.02))
@@ -140,14 +140,16 @@ def test_a_tls_server_that_drips_while_shaking_hands() -> None:
 
 
 @pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 Connected\r\nX-Drip: "])
-def test_a_proxy_that_drips_while_it_opens_the_tunnel(clock: Clock, start: bytes) -> None:
+def test_a_proxy_that_drips_while_it_opens_the_tunnel_ends_at_the_deadline(
+    clock: Clock, start: bytes
+) -> None:
     with answering(lambda proxy: drip(proxy, start, b"x", clock.tick)) as address:
         error = failure("https://id.example/token", https=f"http://{address}")
     assert error.processed is False
     assert "connecting took too long" in str(error)
 
 
-def test_a_tls_server_behind_a_proxy_that_does_not_shake_hands() -> None:
+def test_a_tls_handshake_through_a_proxy_ends_at_the_timeout() -> None:
     def tunnel(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
@@ -161,11 +163,11 @@ def test_a_tls_server_behind_a_proxy_that_does_not_shake_hands() -> None:
 # After it was sent
 
 
-def test_a_server_that_does_not_answer(server: TokenServer) -> None:
+def test_a_request_without_an_answer_ends_at_the_deadline(server: TokenServer) -> None:
     server.fail_next(hang=True)
     error = failure(server.token_url, timeout=1.0)
     assert error.processed is None
-    assert "answering took too long for a timeout of 1 s in all" in str(error)
+    assert "answering took too long for the total timeout of 1 s" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,9 @@ def test_a_server_that_does_not_answer(server: TokenServer) -> None:
 )
 @pytest.mark.parametrize("over", ["http", "https"])
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-def test_an_answer_that_drips(clock: Clock, tls: ssl.SSLContext, over: str, head: bytes) -> None:
+def test_an_answer_that_drips_ends_at_the_deadline(
+    clock: Clock, tls: ssl.SSLContext, over: str, head: bytes
+) -> None:
     def answer(connection: socket.socket) -> None:
         if over == "https":
             connection = tls.wrap_socket(connection, server_side=True)
@@ -192,4 +196,4 @@ def test_an_answer_that_drips(clock: Clock, tls: ssl.SSLContext, over: str, head
     with answering(answer) as address:
         error = failure(f"{over}://{address}/token")
     assert error.processed is None
-    assert "answering took too long for a timeout of 10 s in all" in str(error)
+    assert "answering took too long for the total timeout of 10 s" in str(error)

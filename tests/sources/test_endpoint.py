@@ -27,7 +27,7 @@ def source(url: str, **options: Any) -> ClientCredentials:
     return ClientCredentials(url, client_id="client", client_secret="secret", **options)
 
 
-# What never happens
+# What a request never does
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -42,7 +42,7 @@ def test_a_redirect_is_not_followed(server: TokenServer, status: int) -> None:
     assert len(server.requests) == 1
 
 
-def test_a_redirect_to_nowhere_is_told_too(server: TokenServer) -> None:
+def test_a_redirect_to_an_invalid_address_is_reported(server: TokenServer) -> None:
     server.fail_next(redirect="http://[")
     with pytest.raises(RefreshConfigError, match="an address that cannot be read"):
         source(server.token_url)()
@@ -59,7 +59,7 @@ def test_netrc_is_not_read(
     assert "authorization" not in server.requests[0].headers
 
 
-def test_no_failure_is_tried_again(server: TokenServer) -> None:
+def test_a_failed_request_is_not_retried(server: TokenServer) -> None:
     server.fail_next(reset=True)
     with pytest.raises(RefreshTemporarilyFailed):
         source(server.token_url)()
@@ -74,17 +74,17 @@ def test_each_request_has_a_connection_of_its_own(server: TokenServer) -> None:
     assert first.peer != second.peer
 
 
-# What came, and in which form
+# Answers
 
 
-def test_an_answer_may_be_compressed(server: TokenServer) -> None:
+def test_a_compressed_answer_is_decoded(server: TokenServer) -> None:
     body = gzip.compress(b'{"access_token": "abc"}')
     server.fail_next(200, body=body, headers={"Content-Encoding": "gzip"})
     assert source(server.token_url)().access_token == "abc"
 
 
 @pytest.mark.parametrize("encoding", [None, "gzip"])
-def test_an_answer_without_end_is_not_read_to_its_end(
+def test_an_answer_longer_than_1_mib_is_not_read_to_its_end(
     server: TokenServer, encoding: str | None
 ) -> None:
     body = b'{"access_token": "abc", "x": "' + b"x" * (1 << 20) + b'"}'
@@ -98,7 +98,7 @@ def test_an_answer_without_end_is_not_read_to_its_end(
     assert caught.value.processed is None
 
 
-def test_what_is_not_http_is_no_answer() -> None:
+def test_bytes_that_are_not_http_are_no_answer() -> None:
     def banner(connection: socket.socket) -> None:
         connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
         wait_for_end(connection)
@@ -118,10 +118,10 @@ def test_an_answer_that_is_cut_off_is_no_answer() -> None:
     assert caught.value.processed is None
 
 
-# Where nobody can be asked
+# Servers that cannot be reached
 
 
-def test_nobody_listens() -> None:
+def test_a_refused_connection_spends_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(RefreshTemporarilyFailed, match="refused") as caught:
@@ -130,7 +130,7 @@ def test_nobody_listens() -> None:
     assert f"http://127.0.0.1:{port}/token gave no token" in str(caught.value)
 
 
-def test_the_host_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_an_address_spends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve(*args: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -142,15 +142,15 @@ def test_the_host_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ry again" not in str(caught.value)
 
 
-def test_the_port_does_not_speak_tls(server: TokenServer) -> None:
-    with pytest.raises(RefreshTemporarilyFailed, match="That port does not speak TLS") as caught:
+def test_a_port_that_does_not_speak_tls_is_named_as_the_reason(server: TokenServer) -> None:
+    with pytest.raises(RefreshTemporarilyFailed, match="The port does not speak TLS") as caught:
         source(server.token_url.replace("http://", "https://"))()
     assert "check the scheme and the port of the URL" in str(caught.value)
     assert "ry again" not in str(caught.value)
     assert caught.value.processed is False
 
 
-def test_the_reason_is_that_of_this_request_and_not_what_the_caller_handles() -> None:
+def test_the_reason_does_not_come_from_an_error_that_the_caller_is_handling() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/token"
     try:
@@ -163,13 +163,13 @@ def test_the_reason_is_that_of_this_request_and_not_what_the_caller_handles() ->
 # TLS
 
 
-def test_a_certificate_that_nobody_knows_is_not_trusted(https_server: TokenServer) -> None:
+def test_a_certificate_of_an_unknown_authority_is_not_trusted(https_server: TokenServer) -> None:
     with pytest.raises(RefreshConfigError, match=r"CERTIFICATE_VERIFY_FAILED.*verify"):
         source(https_server.token_url)()
     assert not https_server.requests
 
 
-def test_ca_certificates_can_be_given(https_server: TokenServer, ca_file: str) -> None:
+def test_ca_certificates_can_be_passed(https_server: TokenServer, ca_file: str) -> None:
     assert source(https_server.token_url, verify=ca_file)()
 
 
@@ -180,7 +180,7 @@ def test_ca_certificates_come_from_the_environment(
     assert source(https_server.token_url)()
 
 
-def test_a_client_certificate_is_shown(tls: ssl.SSLContext, ca_file: str, client_cert: str) -> None:
+def test_a_client_certificate_is_sent(tls: ssl.SSLContext, ca_file: str, client_cert: str) -> None:
     tls.load_verify_locations(ca_file)
     tls.verify_mode = ssl.CERT_REQUIRED
     with TokenServer(tls=tls) as server:
@@ -188,12 +188,12 @@ def test_a_client_certificate_is_shown(tls: ssl.SSLContext, ca_file: str, client
 
 
 @pytest.mark.parametrize("option", ["verify", "cert"])
-def test_a_file_that_is_not_there_has_to_be_corrected(option: str) -> None:
+def test_a_missing_file_of_certificates_is_a_configuration_error(option: str) -> None:
     with pytest.raises(RefreshConfigError, match=r"/nowhere.*Check the URL, verify, cert"):
         source("https://127.0.0.1:1/token", **{option: "/nowhere/a.pem"})()
 
 
-def test_a_file_that_was_not_there_keeps_nobody_waiting_once_it_is(
+def test_after_a_missing_file_was_added_the_next_call_succeeds_at_once(
     https_server: TokenServer, ca_file: str, tmp_path: Path
 ) -> None:
     store, later = f"file:{tmp_path}/token.json", tmp_path / "ca.pem"
@@ -215,7 +215,7 @@ def proxied(monkeypatch: pytest.MonkeyPatch, server: TokenServer) -> TokenServer
 
 
 def test_the_proxy_of_the_environment_is_used(proxied: TokenServer) -> None:
-    # That server does not know itself as http://id.example: the request came to it, that is all.
+    # The server does not know http://id.example.  What counts is that the request reached it.
     with pytest.raises(RefreshConfigError, match="404"):
         source("http://id.example/token", allow_http=True)()
     (request,) = proxied.requests
@@ -223,7 +223,9 @@ def test_the_proxy_of_the_environment_is_used(proxied: TokenServer) -> None:
     assert request.headers["host"] == "id.example"
 
 
-def test_no_proxy_is_heeded(proxied: TokenServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_in_the_environment_is_respected(
+    proxied: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with TokenServer() as other:
         assert source(other.token_url, allow_http=True)()
@@ -231,7 +233,7 @@ def test_no_proxy_is_heeded(proxied: TokenServer, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("scheme", ["http", "HTTP"])
-def test_what_goes_to_this_machine_in_clear_passes_no_proxy(
+def test_plain_http_to_this_machine_does_not_go_through_a_proxy(
     proxied: TokenServer, scheme: str
 ) -> None:
     # A proxy elsewhere would read the secrets.
@@ -242,7 +244,7 @@ def test_what_goes_to_this_machine_in_clear_passes_no_proxy(
     assert not proxied.requests
 
 
-def test_whoever_accepts_clear_text_anywhere_has_proxies_for_this_machine_too(
+def test_with_allow_http_requests_to_this_machine_may_go_through_a_proxy(
     proxied: TokenServer,
 ) -> None:
     with TokenServer() as other, pytest.raises(RefreshConfigError, match="404"):
@@ -250,19 +252,19 @@ def test_whoever_accepts_clear_text_anywhere_has_proxies_for_this_machine_too(
     assert len(proxied.requests) == 1
 
 
-def test_what_goes_to_this_machine_in_tls_may_pass_a_proxy(server: TokenServer) -> None:
+def test_https_to_this_machine_may_go_through_a_proxy(server: TokenServer) -> None:
     with pytest.raises(RefreshTemporarilyFailed, match="its proxy failed"):
         source("https://127.0.0.1:1/token", proxies={"https": server.url})()
     assert [request.method for request in server.requests] == ["CONNECT"]
 
 
-def test_a_given_proxy_goes_before_that_of_the_environment(proxied: TokenServer) -> None:
+def test_a_proxy_that_is_passed_takes_precedence_over_the_environment(proxied: TokenServer) -> None:
     with TokenServer() as other, pytest.raises(RefreshConfigError):
         source("http://id.example/token", allow_http=True, proxies={"http": other.url})()
     assert not proxied.requests
 
 
-def test_a_proxy_that_refuses_the_tunnel_has_not_passed_the_secret_on(server: TokenServer) -> None:
+def test_a_proxy_that_refuses_the_tunnel_spends_nothing(server: TokenServer) -> None:
     with pytest.raises(RefreshTemporarilyFailed, match="its proxy failed: Tunnel") as caught:
         source("https://id.example/token", proxies={"https": server.url})()
     assert caught.value.processed is False
@@ -270,13 +272,13 @@ def test_a_proxy_that_refuses_the_tunnel_has_not_passed_the_secret_on(server: To
     assert request.method == "CONNECT"
 
 
-def test_the_password_of_a_proxy_is_not_told() -> None:
+def test_no_message_contains_the_password_of_a_proxy() -> None:
     with pytest.raises((RefreshConfigError, RefreshTemporarilyFailed)) as caught:
         source("https://id.example/token", proxies={"https": "http://me:h1dden@[::1/"})()
     assert "h1dden" not in str(caught.value)
 
 
-def test_the_query_of_the_endpoint_is_not_told(server: TokenServer) -> None:
+def test_no_message_contains_the_query_of_the_endpoint(server: TokenServer) -> None:
     grant = RefreshToken(f"{server.token_url}?key=h1dden", "r", client_id="client")
     server.fail_next(400, body={"error": "invalid_request", "error_description": "key h1dden"})
     with pytest.raises(RefreshConfigError) as caught:

@@ -33,7 +33,7 @@ def logged_in(server: TokenServer, body: Any, *, headers: Any = None, **options:
 # What is sent
 
 
-def test_json(server: TokenServer) -> None:
+def test_a_body_is_sent_as_json(server: TokenServer) -> None:
     logged_in(server, {"access_token": "abc"})
     (request,) = server.requests
     assert request.method == "POST"
@@ -50,7 +50,7 @@ def test_json(server: TokenServer) -> None:
         (b"\x00\xff", b"\x00\xff", None),
     ],
 )
-def test_another_body(
+def test_a_form_a_text_and_bytes_are_sent(
     server: TokenServer, data: Any, body: bytes, content_type: str | None
 ) -> None:
     server.fail_next(200, body={"access_token": "abc"})
@@ -60,7 +60,7 @@ def test_another_body(
     assert request.headers.get("content-type") == content_type
 
 
-def test_headers_and_method_and_basic(server: TokenServer) -> None:
+def test_headers_method_and_basic_authentication_are_sent(server: TokenServer) -> None:
     server.fail_next(200, body={"access_token": "abc"})
     Login(
         server.token_url,
@@ -90,13 +90,13 @@ def test_headers_and_method_and_basic(server: TokenServer) -> None:
         ("abc", {}, "."),
     ],
 )
-def test_the_token_is_found(
+def test_the_token_is_found_at_its_path(
     server: TokenServer, body: Any, headers: dict[str, str], path: str
 ) -> None:
     assert logged_in(server, body, headers=headers, token=path).access_token == "abc"
 
 
-def test_a_login_form_answers_with_a_cookie_and_a_redirect(server: TokenServer) -> None:
+def test_the_token_may_be_a_cookie_of_a_redirect(server: TokenServer) -> None:
     headers = {"Set-Cookie": "session=abc", "Location": "/home"}
     token = logged_in(server, "", status=302, headers=headers, token="cookie:session")
     assert token.access_token == "abc"
@@ -104,7 +104,7 @@ def test_a_login_form_answers_with_a_cookie_and_a_redirect(server: TokenServer) 
 
 
 NOW = 1_800_000_000
-LOST_LIFETIME = "no lifetime at 'd.ttl'; it holds: access_token)"
+LOST_LIFETIME = "no lifetime at 'd.ttl'; the answer has: access_token)"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ LOST_LIFETIME = "no lifetime at 'd.ttl'; it holds: access_token)"
         ({"end": NOW + 60, "expires_in": 5}, {}, {"expires_at": "end"}, 5),
     ],
 )
-def test_the_lifetime_is_found(
+def test_the_lifetime_is_found_at_its_path(
     server: TokenServer,
     body: dict[str, Any],
     headers: dict[str, str],
@@ -134,21 +134,23 @@ def test_the_lifetime_is_found(
     assert logged_in(server, body, headers=headers, **options).lifetime == lifetime
 
 
-def test_an_end_without_a_date_is_by_our_clock(server: TokenServer) -> None:
+def test_without_a_date_the_expiry_counts_by_our_clock(server: TokenServer) -> None:
     end = time.time() + 1000
     token = logged_in(server, {"access_token": "abc", "end": end}, expires_at="end")
     assert token.expires_at == pytest.approx(end, abs=1e-3)
 
 
 @pytest.mark.parametrize("attribute", ["Max-Age", "Expires"])
-def test_a_cookie_knows_its_end(server: TokenServer, attribute: str) -> None:
+def test_a_token_in_a_cookie_expires_with_the_cookie(server: TokenServer, attribute: str) -> None:
     end = "1000" if attribute == "Max-Age" else formatdate(time.time() + 1000, usegmt=True)
     headers = {"Set-Cookie": f"session=abc; {attribute}={end}"}
     token = logged_in(server, "", headers=headers, token="cookie:session")
     assert token.lifetime == pytest.approx(1000, abs=120)
 
 
-def test_a_lifetime_in_the_answer_goes_before_that_of_the_cookie(server: TokenServer) -> None:
+def test_a_lifetime_in_the_answer_takes_precedence_over_that_of_the_cookie(
+    server: TokenServer,
+) -> None:
     headers = {"Set-Cookie": "session=abc; Max-Age=1000"}
     token = logged_in(server, {"expires_in": 60}, headers=headers, token="cookie:session")
     assert token.lifetime == 60
@@ -158,7 +160,7 @@ def test_a_lifetime_in_the_answer_goes_before_that_of_the_cookie(server: TokenSe
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 422])
-def test_refused_credentials_are_not_tried_again(server: TokenServer, status: int) -> None:
+def test_refused_credentials_require_a_new_login(server: TokenServer, status: int) -> None:
     with pytest.raises(ReauthRequired, match=rf"refused the login \({status}, JSON: \"Wrong\"\)"):
         logged_in(server, {"message": "Wrong"}, status=status)
 
@@ -169,25 +171,31 @@ def test_refused_credentials_are_not_tried_again(server: TokenServer, status: in
         (404, "<p>", {}, RefreshConfigError, "404, HTML"),
         (405, "", {}, RefreshConfigError, "Check the URL"),
         (302, "", {}, RefreshConfigError, "a redirect to"),
-        (200, {"b": 1, "a": 2}, {}, RefreshConfigError, "'access_token'; it holds: a, b)"),
+        (200, {"b": 1, "a": 2}, {}, RefreshConfigError, "'access_token'; the answer has: a, b)"),
         (200, {"access_token": 1}, {}, RefreshConfigError, "no text at 'access_token'"),
         (200, {"access_token": ""}, {}, RefreshConfigError, "no text at 'access_token'"),
-        (200, {"message": "Wrong"}, {}, RefreshConfigError, "'access_token': \"Wrong\"; it"),
+        (200, {"message": "Wrong"}, {}, RefreshConfigError, "'access_token': \"Wrong\"; the"),
         (200, {"access_token": "a"}, {"expires_in": "d.ttl"}, RefreshConfigError, LOST_LIFETIME),
         (
             200,
             {"access_token": "a", "d": {}},
             {"expires_in": "d"},
             RefreshConfigError,
-            "at 'd'; it",
+            "at 'd'; the",
         ),
-        (200, {"access_token": "a"}, {"expires_at": "e"}, RefreshConfigError, "Check expires_at;"),
+        (
+            200,
+            {"access_token": "a"},
+            {"expires_at": "e"},
+            RefreshConfigError,
+            "With expires_at=None",
+        ),
         (
             200,
             {"access_token": "a", "e": "x"},
             {"expires_at": "e"},
             RefreshConfigError,
-            "at 'e'; it",
+            "at 'e'; the",
         ),
         (200, "<p>", {"token": "cookie:s"}, RefreshConfigError, "no text at 'cookie:s'"),
         (200, [], {}, RefreshConfigError, "no text at 'access_token'"),
@@ -198,7 +206,7 @@ def test_refused_credentials_are_not_tried_again(server: TokenServer, status: in
         (500, "", {}, RefreshTemporarilyFailed, "Nothing was spent"),
     ],
 )
-def test_an_answer_without_a_token_is_told(
+def test_an_answer_without_a_token_or_lifetime_is_described(
     server: TokenServer,
     status: int,
     body: Any,
@@ -211,7 +219,7 @@ def test_an_answer_without_a_token_is_told(
     assert words in str(caught.value)
 
 
-def test_nobody_answers() -> None:
+def test_a_login_without_an_answer_can_be_retried() -> None:
     with pytest.raises(RefreshTemporarilyFailed) as caught:
         Login("http://127.0.0.1:1/login", json=BODY)()
     assert caught.value.processed is False
@@ -220,7 +228,7 @@ def test_nobody_answers() -> None:
 # As a grant
 
 
-def test_it_is_a_grant() -> None:
+def test_a_login_is_a_grant() -> None:
     grant = Login(URL, json=BODY)
     assert isinstance(grant, Grant)
     assert grant.owner == {"grant": "login", "endpoint": URL}
@@ -228,7 +236,7 @@ def test_it_is_a_grant() -> None:
     assert repr(grant) == f"<Login {URL}>"
 
 
-def test_the_user_is_known_by_name_only_if_told() -> None:
+def test_the_owner_names_the_user_only_if_an_account_is_passed() -> None:
     assert Login(URL, json=BODY, account="ada").owner["user"] == "ada"
     assert Login(URL, auth=("k3y", "x"), account="ada").owner["user"] == "ada"
     one, two = (Login(URL, auth=(user, "x")).owner["user"] for user in ("k3y", "other"))
@@ -249,13 +257,13 @@ def test_the_user_is_known_by_name_only_if_told() -> None:
         {"token": "other"},
     ],
 )
-def test_whatever_changes_makes_another_credential(changed: dict[str, Any]) -> None:
+def test_any_change_of_the_request_makes_another_credential(changed: dict[str, Any]) -> None:
     (before,) = Login(URL, json=BODY).credentials(None)
     (after,) = Login(URL, **{"json": BODY, **changed}).credentials(Token("a", refresh_token="b"))
     assert before != after
     assert not after.single_use
     assert after.kind == "login"
-    # It holds a password, perhaps: retries lock accounts.
+    # It may contain a password: retries lock accounts.
     assert after.refusal_is_final
 
 
@@ -290,9 +298,9 @@ def test_arguments_that_make_no_sense_are_refused_at_once(
         Login(**{"url": URL, **options})
 
 
-def test_a_number_may_be_a_secret_too(server: TokenServer) -> None:
-    told = {"error": "no user has the pin 4711"}
-    server.fail_next(400, body=told, endpoint="login")
+def test_a_number_may_be_a_secret(server: TokenServer) -> None:
+    body = {"error": "no user has the pin 4711"}
+    server.fail_next(400, body=body, endpoint="login")
     with pytest.raises(TokenError) as caught:
         Login(server.login_url, json={"pin": 4711, "remember": True, "device": None})()
     assert "no user has the pin" in str(caught.value)

@@ -1,4 +1,4 @@
-"""What the OAuth 2 grants have in common."""
+"""What the OAuth 2 grants share."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def every_source() -> list[OAuth2Source]:
 
 
 @pytest.mark.parametrize("grant", every_source(), ids=lambda grant: type(grant).__name__)
-def test_each_is_a_grant(grant: Grant) -> None:
+def test_each_source_is_a_grant(grant: Grant) -> None:
     assert isinstance(grant, Grant)
     assert grant.owner["endpoint"] == URL
     assert grant.owner["client"] == "app"
@@ -49,7 +49,7 @@ def test_each_is_a_grant(grant: Grant) -> None:
 
 
 @pytest.mark.parametrize("grant", every_source(), ids=lambda grant: type(grant).__name__)
-def test_repr_tells_endpoint_and_client_and_no_secret(grant: OAuth2Source) -> None:
+def test_the_repr_shows_endpoint_and_client_and_no_secret(grant: OAuth2Source) -> None:
     assert repr(grant) == f"<{type(grant).__name__} {URL} client_id='app'>"
 
 
@@ -64,7 +64,7 @@ def test_copies_and_pickles_are_the_same_source(grant: OAuth2Source, copied: Any
     assert twin.client_credential == grant.client_credential
 
 
-def test_what_is_asked_for_stands_in_the_form(server: TokenServer) -> None:
+def test_scope_resource_audience_and_extra_are_sent_in_the_form(server: TokenServer) -> None:
     ClientCredentials(
         server.token_url,
         client_id="client",
@@ -88,7 +88,7 @@ def test_what_is_asked_for_stands_in_the_form(server: TokenServer) -> None:
     ]
 
 
-def test_what_is_asked_for_is_told_in_one_order() -> None:
+def test_requested_does_not_depend_on_the_order_of_scopes_and_resources() -> None:
     requested = source(
         scope="write  read write", resource=["urn:b", "urn:a"], audience="x", extra={"k": "v"}
     ).requested
@@ -96,22 +96,22 @@ def test_what_is_asked_for_is_told_in_one_order() -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, "", []])
-def test_what_is_not_asked_for_is_not_told(nothing: Any) -> None:
+def test_requested_leaves_out_what_is_empty(nothing: Any) -> None:
     assert source(scope=nothing, resource=nothing or None).requested == {}
 
 
-def test_two_queries_of_the_same_url_are_two_endpoints_and_no_query_is_shown() -> None:
+def test_urls_with_different_queries_are_different_owners_and_no_query_is_shown() -> None:
     one, two = (ClientCredentials(f"{URL}?p={p}", client_id="app") for p in ("one", "two"))
     assert one.owner != two.owner
     assert "p=one" not in f"{one.owner} {one!r}"
 
 
-def test_the_record_of_another_kind_of_grant_is_anothers() -> None:
+def test_each_kind_of_grant_is_another_owner() -> None:
     kinds = [grant.owner["grant"] for grant in every_source()]
     assert kinds == ["client_credentials", "refresh_token", "password"]
 
 
-def test_a_hold_on_one_client_is_not_meant_for_others() -> None:
+def test_any_change_of_the_client_makes_another_credential() -> None:
     clients = [
         source(),
         source(client_secret="other"),
@@ -129,7 +129,7 @@ def test_a_hold_on_one_client_is_not_meant_for_others() -> None:
         ({"resource": "https://api.example/#part"}, ValueError, "fragment"),
         ({"resource": 1}, TypeError, "not iterable"),
         ({"scope": b"read"}, TypeError, "scope must be a str"),
-        ({"extra": {"grant_type": "x", "scope": "y"}}, ValueError, "hold grant_type, scope"),
+        ({"extra": {"grant_type": "x", "scope": "y"}}, ValueError, "contain grant_type, scope"),
         ({"extra": {"tenant": 1}}, TypeError, r"extra\['tenant'\] must be a str"),
         ({"client_id": None}, TypeError, "client_id must be a str"),
         ({"client_id": ""}, ValueError, "client_id is empty"),
@@ -165,11 +165,14 @@ def test_arguments_that_make_no_sense_are_refused_at_once(
         ("https:///token", "^token_url must begin with https://"),
         ("https://id.example:0/token", "^token_url must begin with https://"),
         ("https://id.example:port/token", "[Pp]ort"),
-        ("https://user:h1dden@id.example/token", "^token_url must not hold a user or password"),
+        ("https://user:h1dden@id.example/token", "^token_url must not contain a user or password"),
         ("https://id.example/token?k=h1dden#part", "^token_url must not have a fragment"),
         ("https://id.example/to ken?h1dden", "^token_url has a space"),
         ("https://id.example/to\nken", "^token_url .* control character"),
-        (r"https://id.example\@evil.example/token", "^token_url must not hold a user or password"),
+        (
+            r"https://id.example\@evil.example/token",
+            "^token_url must not contain a user or password",
+        ),
         (r"https://id.example\.evil.example/token", "^token_url .* backslash"),
     ],
 )
@@ -180,7 +183,7 @@ def test_urls_that_cannot_be_a_token_endpoint_are_refused_at_once(url: str, mess
 
 
 @pytest.mark.parametrize("url", [None, b"https://id.example/token", 1])
-def test_a_token_endpoint_is_given_as_a_text(url: Any) -> None:
+def test_a_token_endpoint_is_a_text(url: Any) -> None:
     with pytest.raises(TypeError, match=f"^token_url must be a str, not {type(url).__name__}$"):
         ClientCredentials(url, client_id="app")
 
@@ -188,25 +191,25 @@ def test_a_token_endpoint_is_given_as_a_text(url: Any) -> None:
 @pytest.mark.parametrize(
     "host", ["id.example", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", "[::2]"]
 )
-def test_secrets_do_not_go_to_other_machines_in_clear(host: str) -> None:
+def test_plain_http_to_another_machine_needs_allow_http(host: str) -> None:
     with pytest.raises(UnsafeTarget, match=r"clear text.*allow_http"):
         ClientCredentials(f"http://{host}/token", client_id="app")
     assert ClientCredentials(f"http://{host}/token", client_id="app", allow_http=True)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3:81", "[::1]"])
-def test_this_machine_may_be_asked_in_clear(host: str) -> None:
+def test_plain_http_to_this_machine_is_accepted(host: str) -> None:
     assert ClientCredentials(f"http://{host}/token", client_id="app")
 
 
-def test_a_token_tells_all_that_the_server_said(server: TokenServer) -> None:
+def test_a_token_has_every_field_of_the_answer(server: TokenServer) -> None:
     body = {"access_token": "abc", "expires_in": 60, "scope": "read", "tenant": "acme"}
     server.fail_next(200, body=body)
     token = ClientCredentials(server.token_url, client_id="client", client_secret="secret")()
     assert isinstance(token, Token)
     assert (token.access_token, token.scope, token.lifetime) == ("abc", "read", 60)
     assert token.extras == {"tenant": "acme"}
-    # From before the request was sent.
+    # The time before the request was sent.
     assert token.issued_at <= server.requests[0].time
 
 
@@ -225,7 +228,7 @@ def test_making_a_source_stays_cheap(name: str) -> None:
     assert not dear.intersection(loaded)
 
 
-def test_a_source_without_a_credential_says_so(server: TokenServer) -> None:
+def test_a_source_without_a_credential_raises(server: TokenServer) -> None:
     with pytest.raises(ReauthRequired, match="adopt") as caught:
         RefreshToken(server.token_url, client_id="client")(None)
     assert caught.value.reason == "no_credential"

@@ -16,7 +16,7 @@ def source(url: str, username: str = "user", password: str = "password") -> Pass
     return Password(url, username, password, client_id="client", client_secret="secret")
 
 
-def test_logs_in_and_then_uses_the_refresh_token(server: TokenServer) -> None:
+def test_after_the_password_the_refresh_token_is_presented(server: TokenServer) -> None:
     grant = source(server.token_url)
     first = grant()
     grant(first)
@@ -25,7 +25,7 @@ def test_logs_in_and_then_uses_the_refresh_token(server: TokenServer) -> None:
     assert refresh == {"grant_type": "refresh_token", "refresh_token": first.refresh_token}
 
 
-def test_falls_back_to_the_password(server: TokenServer) -> None:
+def test_the_password_is_presented_when_the_refresh_token_is_refused(server: TokenServer) -> None:
     grant = source(server.token_url)
     previous = grant()
     server.revoke_all()
@@ -33,7 +33,7 @@ def test_falls_back_to_the_password(server: TokenServer) -> None:
     assert refresh.single_use
     assert not login.single_use
     assert not refresh.first
-    # A dead refresh token stays dead, and retries of a wrong password lock accounts.
+    # A refused refresh token stays refused, and retries of a wrong password lock accounts.
     assert refresh.refusal_is_final
     assert login.refusal_is_final
     with pytest.raises(ReauthRequired):
@@ -41,13 +41,13 @@ def test_falls_back_to_the_password(server: TokenServer) -> None:
     assert grant.fetch(login, previous).access_token
 
 
-def test_logs_in_where_there_is_no_refresh_token() -> None:
+def test_the_password_is_presented_if_there_is_no_refresh_token() -> None:
     grant = source(URL)
     assert grant.credentials(None) == grant.credentials(Token("a"))
     assert [credential.kind for credential in grant.credentials(None)] == ["password"]
 
 
-def test_a_wrong_password_is_not_for_a_machine_to_correct(server: TokenServer) -> None:
+def test_a_wrong_password_requires_a_new_login(server: TokenServer) -> None:
     with pytest.raises(ReauthRequired, match="refused the user's name or password") as caught:
         source(server.token_url, password="wrong")()
     assert "wrong" not in str(caught.value).replace("wrong password", "")
@@ -61,7 +61,7 @@ def test_a_changed_password_is_another_credential_than_the_refused_one() -> None
     assert len(set(credentials)) == 3
 
 
-def test_tells_whose_tokens_these_are() -> None:
+def test_the_owner_names_the_user() -> None:
     assert source(URL).owner == {
         "grant": "password",
         "endpoint": URL,

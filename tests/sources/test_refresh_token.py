@@ -30,11 +30,11 @@ def source(url: str, refresh_token: str | None = None) -> RefreshToken:
         (None, "first", [FIRST]),
         ("stored", None, [STORED]),
         ("stored", "first", [STORED, FIRST]),
-        # What is stored is still what was configured: it begins the grant.
+        # The stored refresh token is still the configured one, which begins the grant.
         ("first", "first", [FIRST]),
     ],
 )
-def test_what_the_store_holds_goes_before_what_was_configured(
+def test_the_stored_refresh_token_is_presented_before_the_configured_one(
     stored: str | None, configured: str | None, expected: list[Credential]
 ) -> None:
     previous = Token("a", refresh_token=stored)
@@ -66,7 +66,7 @@ def test_an_answer_without_a_refresh_token_is_returned_as_it_is() -> None:
         assert source(server.token_url, server.issue()["refresh_token"])().refresh_token is None
 
 
-def test_a_revoked_refresh_token_asks_for_a_login(server: TokenServer) -> None:
+def test_a_revoked_refresh_token_requires_a_new_login(server: TokenServer) -> None:
     first = server.issue()["refresh_token"]
     server.revoke_all()
     with pytest.raises(ReauthRequired, match=r"refused the refresh token.*adopt") as caught:
@@ -74,7 +74,7 @@ def test_a_revoked_refresh_token_asks_for_a_login(server: TokenServer) -> None:
     assert caught.value.reason == caught.value.error == "invalid_grant"
 
 
-def test_an_account_tells_whose_grant_it_is() -> None:
+def test_the_owner_names_the_account() -> None:
     grant = RefreshToken(URL, client_id="client", account="ada", grace=30)
     assert grant.owner == {
         "grant": "refresh_token",

@@ -1,4 +1,4 @@
-"""Revocation (RFC 7009): what is sent, and what comes of each answer."""
+"""Revocation (RFC 7009): what is sent, and what each answer means."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def revocations(server: TokenServer) -> list[tuple[str, str]]:
     ]
 
 
-def test_the_refresh_token_goes_first(server: TokenServer) -> None:
+def test_the_refresh_token_is_revoked_before_the_access_token(server: TokenServer) -> None:
     source(server).revoke(BOTH)
     assert revocations(server) == [
         ("refresh_token", "the-refresh-token"),
@@ -46,7 +46,7 @@ def test_the_refresh_token_goes_first(server: TokenServer) -> None:
     ]
 
 
-def test_an_access_token_may_be_all_there_is(server: TokenServer) -> None:
+def test_an_access_token_alone_is_revoked(server: TokenServer) -> None:
     grant = ClientCredentials(
         server.token_url,
         client_id="client",
@@ -59,7 +59,9 @@ def test_an_access_token_may_be_all_there_is(server: TokenServer) -> None:
 
 
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
-def test_the_client_authenticates_as_for_a_token(method: str, server: TokenServer) -> None:
+def test_the_client_authenticates_in_the_same_way_as_for_a_token(
+    method: str, server: TokenServer
+) -> None:
     source(server, client_auth=method).revoke(BOTH)
     for request in server.requests:
         if method == "client_secret_post":
@@ -69,14 +71,14 @@ def test_the_client_authenticates_as_for_a_token(method: str, server: TokenServe
             assert request.headers["authorization"] == f"Basic {basic}"
 
 
-def test_without_a_url_there_is_no_revocation() -> None:
+def test_revoking_without_a_revocation_url_raises() -> None:
     grant = Password("https://id.example/token", "ada", "p4ssword", client_id="app")
     assert not grant.revokes
     with pytest.raises(ValueError, match="revocation_url is not given"):
         grant.revoke(BOTH)
 
 
-def test_the_url_is_one_of_the_sources_own() -> None:
+def test_the_revocation_url_is_one_of_the_sources_urls() -> None:
     """A request to it passes a mount on the same host untouched."""
     url = "https://api.example/revoke"
     grant = RefreshToken("https://api.example/token", client_id="app", revocation_url=url)
@@ -84,8 +86,8 @@ def test_the_url_is_one_of_the_sources_own() -> None:
     assert grant.urls == ("https://api.example/token", url)
 
 
-def test_a_url_in_clear_is_refused() -> None:
-    with pytest.raises(UnsafeTarget, match=r"http://id\.example/revoke would get the secrets"):
+def test_a_revocation_url_with_plain_http_is_refused() -> None:
+    with pytest.raises(UnsafeTarget, match=r"sent to http://id\.example/revoke in clear text"):
         RefreshToken(
             "https://id.example/token",
             client_id="app",
@@ -105,25 +107,25 @@ def test_a_url_in_clear_is_refused() -> None:
         ({"status": 400, "error": "unsupported_token_type"}, RefreshConfigError, "unsupported"),
     ],
 )
-def test_an_answer_that_is_no_success(
+def test_an_answer_other_than_success_raises(
     failure: dict[str, Any], kind: type[Exception], said: str, server: TokenServer
 ) -> None:
     server.fail_next(endpoint="revoke", **failure)
     with pytest.raises(kind, match=said) as caught:
         source(server).revoke(BOTH)
     assert f"{server.revocation_url} did not revoke the token (" in str(caught.value)
-    assert "What the store holds is kept" in str(caught.value)
+    assert "The stored token is kept" in str(caught.value)
     assert "the-refresh-token" not in str(caught.value)
-    # Nobody was asked elsewhere, and not for the second token.
+    # No other server got a request, and the second token was not sent.
     assert len(server.requests) == 1
 
 
-def test_an_access_token_that_cannot_be_revoked_dies_by_itself(server: TokenServer) -> None:
+def test_a_server_that_cannot_revoke_access_tokens_is_no_error(server: TokenServer) -> None:
     server.fail_next(endpoint="revoke", status=400, error="unsupported_token_type")
     source(server).revoke(Token("the-access-token"))
 
 
-def test_what_the_server_says_is_quoted_without_secrets(server: TokenServer) -> None:
+def test_the_quoted_explanation_contains_no_secret(server: TokenServer) -> None:
     server.fail_next(
         endpoint="revoke",
         status=400,
@@ -134,7 +136,7 @@ def test_what_the_server_says_is_quoted_without_secrets(server: TokenServer) -> 
         source(server).revoke(BOTH)
 
 
-def test_another_host_for_revocation_gets_no_token_of_before(
+def test_a_changed_revocation_host_does_not_get_tokens_stored_before(
     server: TokenServer, tmp_path: Path
 ) -> None:
     def keeper(revocation_url: str | None) -> TokenKeeper:
@@ -149,3 +151,12 @@ def test_another_host_for_revocation_gets_no_token_of_before(
         keeper(elsewhere).forget(source(server, revocation_url=elsewhere).revoke)
     assert revocations(server) == []
     assert keeper(None).current()
+
+
+def test_a_key_in_the_revocation_url_is_masked(server: TokenServer) -> None:
+    body = {"error": "invalid_request", "error_description": "bad key k3y-of-the-url"}
+    server.fail_next(endpoint="revoke", status=400, body=body)
+    grant = source(server, revocation_url=f"{server.revocation_url}?key=k3y-of-the-url")
+    with pytest.raises(RefreshConfigError, match="repeats a secret") as caught:
+        grant.revoke(BOTH)
+    assert "k3y-of-the-url" not in str(caught.value)

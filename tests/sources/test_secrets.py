@@ -18,7 +18,7 @@ from urllib.parse import quote, quote_plus, unquote_plus, urlencode
 import pytest
 
 from tokenadapter import FileStore, Login, Password, RefreshToken, TokenError, TokenKeeper
-from tokenadapter.sources.source import Source
+from tokenadapter.sources import Source
 from tokenadapter.testing import TokenServer
 
 from .raw import answering
@@ -86,12 +86,12 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 
 class Sent(NamedTuple):
-    """What a source sent that must not be told."""
+    """What a source sent that must not be shown."""
 
     secrets: list[str]
 
     def __repr__(self) -> str:
-        # The variables of the tests themselves are in their tracebacks.
+        # Tracebacks contain the variables of the tests.
         return "<Sent>"
 
     def echo(self) -> str:
@@ -115,10 +115,10 @@ def sent(server: TokenServer, make: Make) -> Sent:
 
 
 def everything_about(error: TokenError) -> str:
-    told = traceback.TracebackException.from_exception(error, capture_locals=True)
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
     return "\n".join(
         [
-            *told.format(),
+            *shown.format(),
             repr(error),
             repr(error.args),
             repr(vars(error)),
@@ -158,7 +158,7 @@ ANSWERS: dict[str, Callable[[Sent], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_no_error_and_no_log_tells_a_secret(
+def test_no_error_and_no_log_contains_a_secret(
     server: TokenServer,
     make: Make,
     sent: Sent,
@@ -173,7 +173,7 @@ def test_no_error_and_no_log_tells_a_secret(
     assert error.__cause__ is error.__context__ is None
     assert error.request is error.response is None
     assert_clean(everything_about(error), sent)
-    # The query of a URL is in what urllib3 logs.
+    # urllib3 logs the query of a URL.
     assert_clean("\n".join(re.sub(r"\?\S*", "", line) for line in caplog.messages), sent)
 
 
@@ -191,7 +191,7 @@ def test_no_error_and_no_log_tells_a_secret(
     ],
     ids=["HTML", "percent", "JSON", "JSON, escaped", "hex", "base64", "Basic", "upper"],
 )
-def test_nothing_is_stored_of_an_echo_in_whatever_encoding(
+def test_no_echo_is_stored_in_any_encoding(
     server: TokenServer, tmp_path: Path, encode: Callable[[str], str]
 ) -> None:
     path = tmp_path / "token.json"
@@ -206,11 +206,11 @@ def test_nothing_is_stored_of_an_echo_in_whatever_encoding(
                 keeper.refresh()
             stored = path.read_text()
             assert "repeats a secret" in stored
-            for told in (stored, json.dumps(json.loads(stored), ensure_ascii=False), caught.value):
-                assert echo not in str(told)
+            for shown in (stored, json.dumps(json.loads(stored), ensure_ascii=False), caught.value):
+                assert echo not in str(shown)
 
 
-def test_no_error_tells_a_secret_where_nobody_listens(make: Make, sent: Sent) -> None:
+def test_no_error_contains_a_secret_after_a_refused_connection(make: Make, sent: Sent) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/token"
     with pytest.raises(TokenError) as caught:
@@ -219,7 +219,7 @@ def test_no_error_tells_a_secret_where_nobody_listens(make: Make, sent: Sent) ->
     assert_clean(everything_about(caught.value), sent)
 
 
-def test_no_error_tells_what_a_broken_server_echoes(make: Make, sent: Sent) -> None:
+def test_no_error_contains_what_a_broken_server_echoes(make: Make, sent: Sent) -> None:
     def echo(connection: socket.socket) -> None:
         connection.sendall(connection.recv(65536))
 
@@ -228,7 +228,7 @@ def test_no_error_tells_what_a_broken_server_echoes(make: Make, sent: Sent) -> N
     assert_clean(everything_about(caught.value), sent)
 
 
-def test_an_error_has_no_other_context_than_what_its_caller_handles(
+def test_an_error_has_no_context_but_the_one_its_caller_is_handling(
     server: TokenServer, make: Make
 ) -> None:
     server.fail_next(reset=True)
@@ -242,7 +242,7 @@ def test_an_error_has_no_other_context_than_what_its_caller_handles(
     assert caught.value.__context__ is handled
 
 
-def test_no_source_shows_what_it_knows(make: Make, sent: Sent) -> None:
+def test_the_repr_of_a_source_and_its_parts_shows_no_secret(make: Make, sent: Sent) -> None:
     source = make("https://id.example/token")
     for thing in (
         source,

@@ -17,10 +17,9 @@ from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile
 from tokenadapter.errors import TokenError
+from tokenadapter.http.masking import masked
 from tokenadapter.sources.endpoint import Endpoint
-from tokenadapter.sources.moment import moment
 from tokenadapter.sources.reply import NoReply
-from tokenadapter.sources.wording import plain
 from tokenadapter.stores._reading import check_directory
 from tokenadapter.stores._strangers import check_database
 
@@ -357,14 +356,14 @@ def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[_Found]
     name = endpoint.name
     if isinstance(reply, NoReply):
         yield _problem(
-            f"{name} cannot be reached: {plain(reply.why, ())}. Check the URL, the network, and "
+            f"{name} cannot be reached: {masked(reply.why, ())}. Check the URL, the network, and "
             "the proxy variables of the environment, which cron does not take from your login."
         )
         return
     if reply.status >= 500:
         yield _note(f"{name} answers with status {reply.status}: try again later.")
     elif url in profile.grant.urls and 300 <= reply.status < 400:
-        target = plain(reply.headers.get("Location") or "no address", ())
+        target = masked(reply.headers.get("Location") or "no address", ())
         yield _problem(
             f"{name} redirects to {target}. Redirects are not followed, since that would send the "
             "secrets to another URL. Give the final URL."
@@ -372,7 +371,7 @@ def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[_Found]
     else:
         # A request without a token may well get 401, 404 or 405.
         yield _good(f"{name} answers")
-    yield from _clock(name, moment(reply.headers.get("Date")), now)
+    yield from _clock(name, reply.date, now)
 
 
 def _clock(name: str, theirs: float | None, now: float) -> Iterator[_Found]:

@@ -203,8 +203,8 @@ def _head(response: Response) -> bytes:
 
 def _reason(error: BaseException) -> str:
     """The root cause of *error*, on one line: the errors around it repeat the URL."""
-    from tokenadapter.sources.wording import plain
+    from tokenadapter.http.masking import masked
 
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return plain(str(error) or type(error).__name__, ())
+    return masked(str(error) or type(error).__name__, ())

@@ -25,6 +25,7 @@ from requests.models import PreparedRequest, Response
 from urllib3.util import parse_url
 
 from tokenadapter.late_imports import late
+from tokenadapter.values import is_loopback
 
 if TYPE_CHECKING:
     import unicodedata
@@ -145,7 +146,7 @@ class Prefix:
                 "The path of the prefix has a '.', '..' or empty segment, plain or encoded: write "
                 "it as it is without them."
             )
-        if scheme == "http" and not allow_http and not _is_loopback(host):
+        if scheme == "http" and not allow_http and not is_loopback(host):
             raise _unsafe(
                 f"http://{host} would carry the token in clear text: use https, or pass "
                 "allow_http=True if everyone on the way to that host may read it."
@@ -252,15 +253,6 @@ def _parts(url: str) -> tuple[str, str, str, str] | None:
     resource = rest.partition("#")[0].partition("?")[0]
     authority, slash, path = resource.partition("/")
     return scheme, authority, slash + path, rest[len(resource) :]
-
-
-def _is_loopback(host: str) -> bool:
-    first, *others = host.split(".")
-    return host in _LOOPBACK or (
-        first == "127"
-        and len(others) == 3
-        and all(part.isascii() and part.isdigit() and len(part) <= 3 for part in others)
-    )
 
 
 def _spellings(host: str) -> tuple[str, ...]:

@@ -45,11 +45,10 @@ if TYPE_CHECKING:
     from tokenadapter import spelling
     from tokenadapter.core import messages
     from tokenadapter.events import Event
-    from tokenadapter.http import bodies, exchange, responses, verdicts
+    from tokenadapter.http import bodies, exchange, masking, responses, verdicts
     from tokenadapter.http.bodies import Body
     from tokenadapter.http.exchange import Verdict
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
-    from tokenadapter.sources import wording
 else:
     messages = late("tokenadapter.core.messages")
     responses = late("tokenadapter.http.responses")
@@ -57,7 +56,7 @@ else:
     exchange = late("tokenadapter.http.exchange")
     spelling = late("tokenadapter.spelling")
     verdicts = late("tokenadapter.http.verdicts")
-    wording = late("tokenadapter.sources.wording")
+    masking = late("tokenadapter.http.masking")
 
 __all__ = ["TokenAdapter", "signed", "twin", "without_401"]
 
@@ -513,9 +512,9 @@ class TokenAdapter(HTTPAdapter):
         secrets = {token.access_token for token in sent}
 
         def fit(said: str | None) -> str | None:
-            if said is None or wording.reveals(said, secrets):
+            if said is None or masking.reveals(said, secrets):
                 return None
-            return wording.plain(said, ())
+            return masking.masked(said, ())
 
         self.keeper.journal.emit(
             "StepUpNeeded",

@@ -21,13 +21,12 @@ from tokenadapter.token import Token
 from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
-    from tokenadapter import errors
+    from tokenadapter import errors, sources
     from tokenadapter.protocols import Answer
-    from tokenadapter.sources import source
-    from tokenadapter.sources.source import Source
+    from tokenadapter.sources import Source
 else:
     errors = late("tokenadapter.errors")
-    source = late("tokenadapter.sources.source")
+    sources = late("tokenadapter.sources")
 
 __all__ = ["FunctionOfProfile", "ProfileGrant", "grant_of"]
 
@@ -44,8 +43,6 @@ class ProfileGrant:
     :param arguments: the arguments of *make*, with references in place of secrets.
     :raises TypeError: as *make* does, and so ``ValueError`` and ``UnsafeTarget``.
     """
-
-    is_late = True
 
     def __init__(
         self, profile: str, make: Callable[..., Source], arguments: Mapping[str, Any]
@@ -69,7 +66,7 @@ class ProfileGrant:
 
     def load(self) -> None:
         """Import what :meth:`fetch` needs."""
-        source.Source.load()
+        sources.Source.load()
 
     def seeds(self) -> Iterator[str]:
         """What identifies the first refresh token.
@@ -182,8 +179,6 @@ class FunctionOfProfile(FunctionGrant):
 
     :param profile: the profile's name, for messages.
     """
-
-    is_late = True
 
     def __init__(self, profile: str, function: NamedFunction, owner: Mapping[str, str]) -> None:
         super().__init__(function, owner)

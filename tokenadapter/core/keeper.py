@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from weakref import WeakSet
 
 from tokenadapter.core.held_token import HeldToken, Outcome, RenewalRequest, TokenHolder
-from tokenadapter.core.record import Record, spent_hash
 from tokenadapter.core.runtime import RUNTIME, Runtime
 from tokenadapter.core.slot import Slot, View
 from tokenadapter.late_imports import late
@@ -134,7 +133,7 @@ class TokenKeeper:
         self._slot = Slot(self.store, self.grant, runtime)
         # What only renewals need is made by the first of them: many programs end before that.
         self._made: dict[str, Any] = {}
-        self._has_glanced = self._has_compared = False
+        self._has_glanced = False
         #: The held token if it is fresh: no lock, no I/O, two looks at the clock.
         self.fresh: Callable[[], Token | None] = self._holder.fresh
         self._look_again = 0.0
@@ -458,25 +457,10 @@ class TokenKeeper:
         return self._made.setdefault(name, make()) if made is None else made
 
     def _take(self, view: View, minted: bool) -> None:
-        if not self._has_compared:
-            self._has_compared = True
-            self._compare_first(view.record)
         if self._holder.take(view) is not None:
             self._look_again = 0.0
             if not minted and view.record.token is not None:
                 self.journal.count("Found", token=view.record.token.fingerprint)
-
-    def _compare_first(self, record: Record) -> None:
-        """Report a configured first refresh token with which the stored grant did not begin."""
-        if getattr(self.grant, "is_late", False):
-            return  # it looks its secrets up when a renewal needs them
-        token = record.token
-        firsts = [item.secret for item in self.grant.credentials(token) if item.first]
-        if token is None or not firsts:
-            return
-        known = {spent_hash(token.refresh_token or ""), record.origin, *record.spent}
-        if any(spent_hash(secret) not in known for secret in firsts):
-            self.journal.emit("FirstTokenUnused", store=repr(self.store))
 
     # --- copies of this process ----------------------------------------------------------
 

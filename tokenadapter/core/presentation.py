@@ -85,6 +85,9 @@ class Presenter:
         :raises StoreError: if the intent cannot be written: nothing was sent.
         :raises TokenError: if there is no new token.
         """
+        # Before anything is sent: looking up the configured refresh token may fail.
+        if not credential.first and self._slot.began_otherwise(view.record):
+            self._journal.emit_once("FirstTokenUnused", store=repr(self._slot.store))
         if not credential.single_use:
             return self._present(lock, view, credential, previous, serve_unsaved)
         with self._runtime.presenting(self._grant.deadline) as may_begin:

@@ -78,11 +78,9 @@ class Slot:
         self.has_looked: bool = False
         self._glimpse: Callable[[], object] = getattr(store, "glimpse", lambda: None)
         # A grant that names its user is identified by the name.
-        named = "user" in grant.owner
-        self._seeds: Callable[[], Iterator[str]] = (
-            _no_seeds if named else getattr(grant, "seeds", _no_seeds)
-        )
-        # The last result of _is_foreign, and what it depends on.
+        self._names_user = "user" in grant.owner
+        self._seeds: Callable[[], Iterator[str]] = getattr(grant, "seeds", _no_seeds)
+        # The last result of began_otherwise(), and what it depends on.
         self._judged: tuple[object, bool] = (None, False)
         # The last record with a token that this process saw, to restore a slot that was reset.
         self._memory: Record | None = None
@@ -210,7 +208,11 @@ class Slot:
         return record.precedes(last) and record.written < last.written
 
     def _is_foreign(self, record: Record) -> bool:
-        """Whether the token of *record* descends from another refresh token than the configured."""
+        """Whether the token of *record* may be another user's."""
+        return not self._names_user and self.began_otherwise(record)
+
+    def began_otherwise(self, record: Record) -> bool:
+        """Whether the token of *record* did not begin with the configured refresh token."""
         token = record.token
         if token is None:
             return False

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from tokenadapter.http.challenges import Challenge
 
     Scalar = str | int | float | bool | None
-    from tokenadapter.http import challenges, responses
+    from tokenadapter.http import challenges, json_path, responses
 else:
     challenges = late("tokenadapter.http.challenges")
+    json_path = late("tokenadapter.http.json_path")
     responses = late("tokenadapter.http.responses")
 
 __all__ = ["StepUp", "default_verdict", "expired_on", "step_up"]
@@ -49,6 +50,7 @@ _FOREIGN = frozenset(
     }
 )
 
+# What stands where a JSON value has nothing: equal to no value.
 _ABSENT = object()
 
 
@@ -180,7 +182,9 @@ class _Expired:
         if self._json is None:
             return True
         body = responses.peek_json(response)
-        return all(_value_at(body, path) in values for path, values in self._json.items())
+        return all(
+            json_path.value_at(body, path, _ABSENT) in values for path, values in self._json.items()
+        )
 
 
 def _statuses(given: int | Collection[int]) -> tuple[int, ...]:
@@ -215,18 +219,6 @@ def _as_tuple(name: str, given: Any, kind: type | tuple[type, ...], word: str) -
         if not isinstance(value, kind):
             raise TypeError(f"{name} must be {word}, or a collection of them, not {value!r}")
     return values
-
-
-def _value_at(value: Any, path: str) -> Any:
-    """The value at a path; ``_ABSENT`` if there is none."""
-    if isinstance(value, dict) and path in value:  # a name may have dots in it
-        return value[path]
-    name, dot, rest = path.partition(".")
-    try:
-        inner = value[int(name) if isinstance(value, list) else name]
-    except (LookupError, TypeError, ValueError):
-        return _ABSENT
-    return _value_at(inner, rest) if dot else inner
 
 
 def _challenges(response: Response) -> list[Challenge]:

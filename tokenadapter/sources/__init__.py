@@ -1,1 +1,108 @@
-"""Token sources: how a token is obtained.  One grant a file; :mod:`tokenadapter` names them all."""
+"""Token sources: how a token is obtained, one grant a file.  This is what the grants share."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from tokenadapter.late_imports import importing, late, load
+from tokenadapter.sources.endpoint import Endpoint
+from tokenadapter.token import Token
+from tokenadapter.values import Credential, parameters
+
+if TYPE_CHECKING:
+    from tokenadapter import errors, spelling
+    from tokenadapter.errors import TokenError
+else:
+    errors = late("tokenadapter.errors")
+    spelling = late("tokenadapter.spelling")
+
+__all__ = ["Source", "checked_text"]
+
+_NEEDED_BY_FETCH = (
+    "requests",
+    "tokenadapter.sources.client_auth",
+    "tokenadapter.sources.deadline",
+    "tokenadapter.sources.outcome",
+)
+
+
+class Source:
+    """A grant (:class:`~tokenadapter.protocols.Grant`) that sends its requests to one endpoint.
+
+    A source is also a function of the previous token: it presents the first of its credentials.
+    """
+
+    owner: Mapping[str, str]
+    requested: Mapping[str, str]
+    client_credential: str
+    urls: Sequence[str]
+    grace: float = 0.0
+    spends: bool = True
+
+    def __new__(cls, *_: Any, **named: Any) -> Self:
+        """Check the names of the arguments here: only here is the class known that was called."""
+        known = parameters(cls) if named else None
+        if known is not None and not named.keys() <= known:
+            spelling.check_names(cls.__name__, named, known)
+        return super().__new__(cls)
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.deadline: float = endpoint.timeout
+        self.urls = (endpoint.url,)
+
+    @staticmethod
+    def load() -> None:
+        """Import what :meth:`fetch` needs."""
+        load(*map(late, _NEEDED_BY_FETCH))
+        with importing():
+            codecs.lookup("utf-8-sig")
+
+    def credentials(self, previous: Token | None) -> Sequence[Credential]:
+        """What can be presented now, in order of preference."""
+        raise NotImplementedError
+
+    def fetch(self, credential: Credential, previous: Token | None) -> Token:
+        """Present *credential*, in one request.
+
+        :raises ReauthRequired: if the server refused the credential.
+        :raises RefreshConfigError: if the server refused the request for another reason.
+        :raises RefreshTemporarilyFailed: if there was no answer, or the answer does not say.
+        """
+        outcome = self._present(credential)
+        if isinstance(outcome, Token):
+            return outcome
+        raise outcome
+
+    def __call__(self, previous: Token | None = None) -> Token:
+        for credential in self.credentials(previous):
+            return self.fetch(credential, previous)
+        raise errors.ReauthRequired(
+            f"There is no credential to obtain a token from {self._endpoint.name} with. "
+            f"{errors.NEW_LOGIN}",
+            reason="no_credential",
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._endpoint.name}>"
+
+    def _present(self, credential: Credential) -> Token | TokenError:
+        """Send the request.  Errors are returned, as :mod:`tokenadapter.sources.outcome` says."""
+        raise NotImplementedError
+
+
+def checked_text(name: str, value: str, *, may_be_empty: bool = False) -> str:
+    """*value* itself.
+
+    :raises TypeError: if it is not a text.
+    :raises ValueError: if it is empty and must not be, or begins or ends with a line end.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    if not value and not may_be_empty:
+        raise ValueError(f"{name} is empty")
+    if value != value.strip("\r\n"):
+        raise ValueError(f"{name} begins or ends with a line end, as read from a file: strip it")
+    return value

@@ -1,4 +1,4 @@
-"""The client credentials grant (RFC 6749 section 4.4): a program that acts for itself."""
+"""The client credentials grant (RFC 6749 section 4.4): a program that acts on its own behalf."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ __all__ = ["ClientCredentials"]
 
 
 class ClientCredentials(OAuth2Source):
-    """Tokens for the client itself, as often as it asks (RFC 6749 section 4.4).
+    """Tokens for the client itself (RFC 6749 section 4.4).
 
     :param token_url: the token endpoint: ``https``, or ``http`` on this machine.
     :param client_id: the client's identifier.
     :param client_secret: its secret; ``None`` for a public client.
-    :param client_auth: how the secret is sent: ``client_secret_basic`` (with the encoding of RFC
-        6749 section 2.3.1), ``client_secret_post``, or ``none`` for a public client.
-    :param scope: what to ask for (RFC 6749 section 3.3): a text separated by spaces, or several.
-    :param resource: for which API or APIs (RFC 8707): absolute URIs without a fragment.
-    :param audience: for whom the token shall be, with servers that ask this instead.
+    :param client_auth: how the client authenticates: ``client_secret_basic`` (with the encoding of
+        RFC 6749 section 2.3.1), ``client_secret_post``, ``none`` for a public client, or an object
+        of your own (:class:`~tokenadapter.protocols.ClientAuth`).
+    :param scope: the scope to request (RFC 6749 section 3.3): a text separated by spaces, or
+        several.
+    :param resource: the API or APIs that the token is for (RFC 8707): absolute URIs without a
+        fragment.
+    :param audience: the audience of the token, for servers that take this instead of *resource*.
     :param extra: more parameters of the form.
     :param revocation_url: where the server revokes tokens (RFC 7009), for ``revoke(token)``.
     :param timeout: seconds for the whole exchange, from connecting to the last byte.  Resolving
-        the host's name, and its third and further addresses if none answers, may take longer;
-        nothing is sent after the time.
+        the host's name may take longer, and so may a third or later address if none answers;
+        nothing is sent after that time.
     :param verify: whether to verify the server's certificate, or a path to CA certificates;
         by default what the environment says, as everywhere in requests.
     :param cert: a client certificate: a path, or those of certificate and key.
-    :param proxies: proxy URLs by scheme, before those of the environment.
+    :param proxies: proxy URLs by scheme, which take precedence over those in the environment.
     :param allow_http: accept plain ``http`` to another machine, although everyone on the way can
         then read the secrets.
     :raises UnsafeTarget: if the secrets would be sent in clear.

@@ -1,8 +1,8 @@
-"""A request that ends when its time is up, and tells whether any of it may have been sent.
+"""A request that ends when its time is up, and knows whether any of it may have been sent.
 
-requests takes a time-out for each step only: a server that sends a byte now and then keeps its
-client for as long as it likes.  Here each read gets what is left of one total, from servers and
-from proxies, and after the end of that time nothing is sent any more.
+The time-outs of requests bound each step, not the whole: a server that sends a byte now and then
+keeps its client waiting without end.  Here each read gets what is left of one total, from servers
+and from proxies, and nothing is sent after the end of that time.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tokenadapter.values import always
 if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection
 else:
-    # What records traffic in tests replaces that class for a while, and this module may be
-    # imported meanwhile: the connection that is added to brings the right one.
+    # Tools that record traffic in tests replace that class for a while, and this module may be
+    # imported meanwhile.  The class to which _Connection is added brings the right one.
     HTTPConnection = object
 
 __all__ = ["Deadline", "DeadlineAdapter"]
@@ -32,9 +32,9 @@ __all__ = ["Deadline", "DeadlineAdapter"]
 class Deadline:
     """The end of the time that one request may take.
 
-    :param seconds: how long that is, from now on.
-    :param may_be_sent: asked in the last moment before it is sent.
-    :ivar sending: whether the request may have been sent, in part at least.
+    :param seconds: its length, from now on.
+    :param may_be_sent: called at the last moment before the request is sent.
+    :ivar sending: whether the request may have been sent, at least in part.
     """
 
     def __init__(self, seconds: float, may_be_sent: Callable[[], bool] = always) -> None:
@@ -57,8 +57,8 @@ class Deadline:
     def begin_sending(self) -> float:
         """The seconds that are left, at the last moment before the request is sent.
 
-        :raises TimeoutError: if there are none: then it must not be sent.
-        :raises InterruptedError: if it must not be sent for another reason.
+        :raises TimeoutError: if there are none: the request must not be sent.
+        :raises InterruptedError: if the request must not be sent for another reason.
         """
         # The monotonic clock may stand still while the machine sleeps.
         if time.time() - self._wall >= self._seconds:
@@ -106,12 +106,12 @@ class DeadlineAdapter(HTTPAdapter):
 
 
 class _Connection(HTTPConnection):
-    """What is added to each kind of connection."""
+    """What each kind of connection gets in addition."""
 
     deadline: ClassVar[Deadline]
 
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
-        # All is composed and nothing is sent; what connecting sends is not yet the request.
+        # The headers are complete and nothing of them is sent.  Connecting sends no request.
         if self.sock is None:
             self.connect()
         self.sock.settimeout(self.deadline.begin_sending())
@@ -127,7 +127,7 @@ class _Connection(HTTPConnection):
 
 
 class _Incoming(io.RawIOBase):
-    """What comes in at a socket, until the deadline."""
+    """The bytes that a socket receives until the deadline."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
         self._raw = raw

@@ -1,9 +1,9 @@
-"""The URL that a token is asked of: one request, one answer, and no surprises on the way.
+"""A URL that secrets are sent to: one request, one answer, and no surprises on the way.
 
-No redirect is followed, because a 307 or 308 would send the secret on.  Nothing is taken from a
-netrc, which may have another account for that host.  Proxies and CA bundles come from the
-environment as everywhere in requests.  Each request has a connection of its own: one that is
-shared across a fork crosses answers.
+No redirect is followed, because a 307 or 308 would send the secrets on.  No netrc is read, because
+it may have another account for that host.  Proxies and CA bundles come from the environment, as
+everywhere in requests.  Each request has a connection of its own: after a fork, two processes that
+share one get each other's answers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
 from tokenadapter.token import fingerprint
-from tokenadapter.values import always
+from tokenadapter.values import always, is_loopback
 
 if TYPE_CHECKING:
     import socket
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     import urllib3
 
     from tokenadapter import errors
+    from tokenadapter.http import masking
     from tokenadapter.sources import deadline, reply
 else:
     deadline = late("tokenadapter.sources.deadline")
     errors = late("tokenadapter.errors")
+    masking = late("tokenadapter.http.masking")
     reply = late("tokenadapter.sources.reply")
     requests = late("requests")
     socket = late("socket")
@@ -38,9 +40,9 @@ else:
 
 __all__ = ["Endpoint"]
 
-# Bytes: no token response is longer.
+# In bytes.  No token response is longer.
 _LONGEST_ANSWER = 1 << 20
-# How versions of OpenSSL name what they get from a server that answers in clear.
+# The reasons that versions of OpenSSL give where a server answers without TLS.
 _NO_TLS = frozenset(
     {"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "WRONG_VERSION_NUMBER"}
 )
@@ -49,7 +51,7 @@ _NO_TLS = frozenset(
 class Endpoint:
     """A URL and how to reach it.
 
-    :param argument: what the URL is called where it was given, for messages.
+    :param argument: the argument that the URL was passed as, for messages.
     :param url: ``https``, or ``http`` on this machine.
     :param timeout: seconds for the whole exchange.
     :param verify: whether to verify the server's certificate, or a path to CA certificates.
@@ -58,8 +60,8 @@ class Endpoint:
     :param allow_http: accept plain ``http`` to other machines.
     :raises UnsafeTarget: the secrets would be sent in clear.
     :raises ValueError: an argument makes no sense.
-    :ivar name: the URL without its query, which may hold a secret: for messages.
-    :ivar identity: the URL with the fingerprint of its query: to tell two apart.
+    :ivar name: the URL without its query, which may contain a secret: for messages.
+    :ivar identity: the URL with the fingerprint of its query: it tells two endpoints apart.
     """
 
     __slots__ = ("_stays_here", "cert", "identity", "name", "proxies", "timeout", "url", "verify")
@@ -69,11 +71,11 @@ class Endpoint:
         argument: str,
         url: str,
         *,
-        timeout: float,
-        verify: bool | str | None,
-        cert: str | tuple[str, str] | None,
-        proxies: Mapping[str, str] | None,
-        allow_http: bool,
+        timeout: float = 10.0,
+        verify: bool | str | None = None,
+        cert: str | tuple[str, str] | None = None,
+        proxies: Mapping[str, str] | None = None,
+        allow_http: bool = False,
     ) -> None:
         name, query = _checked(argument, url, allow_http)
         self.name: str = name
@@ -81,12 +83,17 @@ class Endpoint:
         if not _is_time(timeout):
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
         self.url: str = url
-        # In clear to this machine: a proxy elsewhere would read the secrets.
+        # Without TLS to this machine: a proxy elsewhere would read the secrets.
         self._stays_here = self.name.startswith("http:") and not allow_http
         self.timeout: float = timeout
         self.verify: bool | str | None = verify
         self.cert: str | tuple[str, str] | None = cert
         self.proxies: dict[str, str] = dict(proxies or {})
+
+    @property
+    def secrets(self) -> set[str]:
+        """What may be secret in the URL."""
+        return masking.query_secrets(urlsplit(self.url).query)
 
     def exchange(
         self,
@@ -97,11 +104,12 @@ class Endpoint:
     ) -> reply.Reply | reply.NoReply:
         """Send one request and read the answer, within the time-out.
 
-        :param may_be_sent: asked in the last moment before it is sent.
+        :param may_be_sent: called at the last moment before the request is sent; if it returns
+            ``False``, the request is not sent.
         """
         outside = sys.exception()
         limit = deadline.Deadline(self.timeout, may_be_sent)
-        # A host may have an address that does not answer: half of the time is for the others.
+        # The first address of a host may not answer: half of the time is left for the others.
         timeouts = self.timeout / 2, self.timeout
         adapter = deadline.DeadlineAdapter(limit)
         try:
@@ -124,7 +132,7 @@ class Endpoint:
                     response.status_code, response.headers, response.cookies, bytes(answer)
                 )
         except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
-            # The text alone goes on: the error has the request, and that the secrets.
+            # Only the text is kept: the error has the request, and the request the secrets.
             return self._no_reply(error, outside, limit.sending)
         finally:
             adapter.close()
@@ -136,10 +144,10 @@ class Endpoint:
         why = str(root) or type(root).__name__
         if isinstance(root, TimeoutError):
             doing = "answering" if sent else "connecting"
-            why = f"{doing} took too long for a timeout of {self.timeout:g} s in all"
+            why = f"{doing} took too long for the total timeout of {self.timeout:g} s"
         elif isinstance(error, requests.exceptions.ProxyError):
             why = f"its proxy failed: {why}"
-        # A file of certificates that is not there, a URL that is none, a proxy of unknown kind.
+        # A missing file of certificates, an invalid URL, a proxy of an unknown kind.
         impossible = isinstance(error, ValueError) or not isinstance(
             error, (requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
         )
@@ -154,13 +162,13 @@ class Endpoint:
 
 
 def _advice(error: BaseException, root: BaseException) -> str:
-    """What to do about a failure that may pass by itself, but mostly does not."""
+    """What to do about a failure: some may pass by themselves, but mostly do not."""
     if isinstance(error, requests.exceptions.ProxyError):
-        return "Check proxies, and those of the environment; if they are right, try again later."
+        return "Check proxies, and those in the environment. If they are right, try again later."
     if isinstance(root, socket.gaierror):
         return "Check the host in the URL, and whether this machine can resolve names (DNS)."
     if isinstance(root, ssl.SSLError) and root.reason in _NO_TLS:
-        return "That port does not speak TLS: check the scheme and the port of the URL."
+        return "The port does not speak TLS: check the scheme and the port of the URL."
     return "Try again later."
 
 
@@ -170,18 +178,18 @@ def _checked(argument: str, url: str, allow_http: bool) -> tuple[str, str]:
         raise TypeError(f"{argument} must be a str, not {type(url).__name__}")
     parts = urlsplit(url)
     if not parts.hostname or parts.port == 0 or parts.scheme not in ("http", "https"):
-        raise ValueError(f"{argument} must begin with https:// and a host: give it in full")
+        raise ValueError(f"{argument} must begin with https:// and a host")
     if "@" in parts.netloc:
-        raise ValueError(f"{argument} must not hold a user or password: give them as arguments")
+        raise ValueError(f"{argument} must not contain a user or password: pass them as arguments")
     if parts.fragment:
-        raise ValueError(f"{argument} must not have a fragment: end it before the '#'")
+        raise ValueError(f"{argument} must not have a fragment: remove it from the '#' on")
     if not url.isprintable() or " " in url or "\\" in url:
         raise ValueError(f"{argument} has a space, backslash or control character: remove it")
     name = f"{parts.scheme}://{parts.netloc}{parts.path}"
-    if parts.scheme == "http" and not allow_http and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
         raise errors.UnsafeTarget(
-            f"{name} would get the secrets in clear text: use https, or pass allow_http=True if "
-            "everyone on the way to that host may read them."
+            f"The secrets would be sent to {name} in clear text: use https, or pass "
+            "allow_http=True if everyone on the way to that host may read them."
         )
     return name, parts.query
 
@@ -190,17 +198,8 @@ def _is_time(value: object) -> bool:
     return isinstance(value, (int, float)) and isfinite(value) and value > 0
 
 
-def _is_loopback(host: str) -> bool:
-    first, *others = host.split(".")
-    return host in ("localhost", "::1") or (
-        first == "127"
-        and len(others) == 3
-        and all(part.isascii() and part.isdigit() and len(part) <= 3 for part in others)
-    )
-
-
 def _root(error: BaseException, outside: BaseException | None) -> BaseException:
-    """The first cause of *error*; not what the caller may have been handling before."""
+    """The first cause of *error*, but not *outside*, which the caller was handling before."""
     while (inner := error.__cause__ or error.__context__) not in (None, outside):
         error = inner
     return error

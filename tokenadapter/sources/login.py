@@ -1,21 +1,20 @@
-"""A login that is not OAuth: a request that is answered with a token for a while."""
+"""A login that is not OAuth: one request whose answer has a token."""
 
 from __future__ import annotations
 
 import time
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from json import dumps
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
+from tokenadapter.http.masking import secrets_in
 from tokenadapter.late_imports import late
+from tokenadapter.sources import Source, checked_text
 from tokenadapter.sources.endpoint import Endpoint
-from tokenadapter.sources.moment import moment
 from tokenadapter.sources.places import USUAL_LIFETIME, Places
-from tokenadapter.sources.reply import NoReply
-from tokenadapter.sources.source import Source, checked_text
-from tokenadapter.sources.wording import query_secrets
+from tokenadapter.sources.reply import NoReply, moment
 from tokenadapter.token import Token, fingerprint
 from tokenadapter.values import Credential
 
@@ -27,7 +26,7 @@ else:
 
 __all__ = ["Login"]
 
-# How APIs say that they do not know this user and password.
+# How APIs refuse a user and password.
 _REFUSED = frozenset({400, 401, 403, 422})
 
 
@@ -40,29 +39,28 @@ class Login(Source):
               json={"user": "ada", "password": secret},
               token="data.session.token", expires_in="data.session.ttl")
 
-    Where the token and its lifetime stand in the answer is told by paths:
-    ``data.sessions.0.token`` in the JSON, ``header:X-Auth-Token``, ``cookie:session``, or ``.``
-    for the whole answer.  The word ``Bearer`` before a token in a header is not taken for a part
-    of it.
+    Paths say where the token and its lifetime stand in the answer: ``data.sessions.0.token`` in
+    the JSON, ``header:X-Auth-Token``, ``cookie:session``, or ``.`` for the whole answer.  The word
+    ``Bearer`` before a token in a header is removed.
 
     :param url: the URL to log in at: ``https``, or ``http`` on this machine.
-    :param json: what to send as JSON.
-    :param data: what to send instead: a form as a mapping, or a body as it is.
+    :param json: a body to send as JSON.
+    :param data: another body: a mapping is sent as a form, a text or bytes as they are.
     :param auth: user and password for HTTP Basic (RFC 7617).
     :param headers: more request headers.
     :param method: the HTTP method.
     :param token: where the token stands.
-    :param expires_in: where its lifetime stands, in seconds; or the lifetime itself, if only the
-        API's documentation tells.  An answer that has nothing at a path of yours is an error.
-    :param expires_at: where the time of its end stands: a POSIX timestamp in seconds or
-        milliseconds, ISO 8601 (UTC if it does not say), or an HTTP date.  The end of a token that
-        is a cookie is also known from the cookie.
-    :param account: a name for the user, so that the record of another user's is refused; by
-        default the fingerprint of the user in *auth*.
+    :param expires_in: where its lifetime in seconds stands; or the lifetime itself, if the answer
+        does not have it.  An answer that has nothing at a path that you pass is an error.
+    :param expires_at: where the time of its expiry stands: a POSIX timestamp in seconds or
+        milliseconds, ISO 8601 (UTC if it names no zone), or an HTTP date.  Of a token in a cookie,
+        the expiry of the cookie is used if there is nothing else.
+    :param account: a name for the user: a record of another user is refused.  By default the
+        fingerprint of the user in *auth*.
     :param timeout: seconds for the whole exchange, as for :class:`~tokenadapter.ClientCredentials`.
     :param verify: whether to verify the server's certificate, or a path to CA certificates.
     :param cert: a client certificate: a path, or those of certificate and key.
-    :param proxies: proxy URLs by scheme, before those of the environment.
+    :param proxies: proxy URLs by scheme, which take precedence over those in the environment.
     :param allow_http: accept plain ``http`` to another machine, although everyone on the way can
         then read the secrets.
     :raises UnsafeTarget: if the secrets would be sent in clear.
@@ -106,16 +104,16 @@ class Login(Source):
         self._method = method.upper()
         self._headers, self._body = _composed(json, data)
         self._headers |= headers or {}
-        self._secrets = {*_texts([json, data, headers]), *query_secrets(urlsplit(url).query)}
+        self._secrets = {*secrets_in([json, data, headers]), *self._endpoint.secrets}
         if auth is not None:
             user = checked_text("the user of auth", auth[0])
             password = checked_text("the password of auth", auth[1], may_be_empty=True)
             basic = b64encode(f"{user}:{password}".encode()).decode()
             self._headers["Authorization"] = f"Basic {basic}"
             self._secrets |= {user, password, basic}
-            # Some APIs take a key in its place.
+            # Instead of a user, some APIs take a key, which must not be stored.
             account = account or fingerprint(user)
-        # All that is sent: a changed password makes another credential than the refused one.
+        # All that is sent: after a refusal, a changed password is another credential.
         self.client_credential: str = repr(
             (self._method, url, sorted(self._headers.items()), self._body, self._places)
         )
@@ -133,16 +131,16 @@ class Login(Source):
         reply = self._endpoint.exchange(self._method, self._headers, self._body)
         if isinstance(reply, NoReply):
             return outcome.no_answer(attempt, reply)
-        # A login form answers with a cookie, and a redirect to the next page.
+        # A login page answers with a cookie and a redirect to the next page.
         token = self._places.token_in(reply) if reply.status < 400 else None
         if token is None and reply.status >= 300:
             return outcome.no_token(attempt, reply, _REFUSED)
         if token is None:
             return outcome.misplaced(attempt, reply, self._places.token)
         lifetime = self._places.lifetime_in(reply, requested_at)
-        named = self._places.named_lifetime()
-        if named is not None and moment(lifetime) is None:
-            return outcome.without_lifetime(attempt, reply, *named)
+        required = self._places.required_lifetime()
+        if required is not None and moment(lifetime) is None:
+            return outcome.without_lifetime(attempt, reply, *required)
         try:
             return Token.from_response(
                 {"access_token": token, "expires_in": lifetime}, requested_at=requested_at
@@ -157,25 +155,10 @@ def _composed(
     """The headers and the body of the request."""
     headers = {"Accept": "application/json"}
     if json is not None and data is not None:
-        raise ValueError("json and data are both a body: give one of them")
+        raise ValueError("json and data are two bodies: pass one of them")
     if json is not None:
         return headers | {"Content-Type": "application/json"}, dumps(json).encode()
     if isinstance(data, Mapping):
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         return headers | form, urlencode(data, doseq=True).encode()
     return headers, data.encode() if isinstance(data, str) else data
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text and number in *value*: any of them may be a secret."""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, str):
-        yield from query_secrets(value)
-        # A key after the name of its scheme, in a header.
-        yield value.rpartition(" ")[2]
-    elif isinstance(value, Iterable):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(item)
-    elif not isinstance(value, bool | None):
-        yield str(value)

@@ -1,6 +1,6 @@
 """What it means that there is no token: which error, what was kept, and what to do next.
 
-Whoever presented something wants to know one thing first: may it have been spent?
+The keeper needs to know one thing first: may the credential that was presented be spent?
 
 ===========================================  ==================================================
 what came back                               the error
@@ -12,11 +12,11 @@ nothing, although it was sent; another 5xx;  ``RefreshTemporarilyFailed(processe
 ``server_error``; a 2xx without a token
 ``invalid_grant`` and the like               ``ReauthRequired``
 another OAuth error, 3xx or 4xx;             ``RefreshConfigError``: it was not spent
-a server that cannot be asked as configured
+a request that cannot be sent as configured
 ===========================================  ==================================================
 
 The errors are returned, not raised: a traceback keeps the variables of its frames, and here they
-hold secrets.
+contain secrets.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
+from tokenadapter.http.masking import masked
 from tokenadapter.late_imports import late
-from tokenadapter.sources.moment import retry_after
-from tokenadapter.sources.reply import NoReply, Reply
-from tokenadapter.sources.wording import plain
+from tokenadapter.sources.reply import NoReply, Reply, retry_after
 
 if TYPE_CHECKING:
     from tokenadapter import errors
@@ -46,13 +45,13 @@ _REFUSALS = frozenset(
 )
 # Not Found, Method Not Allowed, Gone.
 _NOT_HERE = frozenset({404, 405, 410})
-# Request Timeout, Too Early, Too Many Requests: the server did not get to it.
+# Request Timeout, Too Early, Too Many Requests: the server did not process the request.
 _NOT_NOW = frozenset({408, 425, 429})
 
 _ADVICE = {
     "invalid_client": "Check client_id, client_secret and client_auth.",
-    "unauthorized_client": "Ask for this grant to be allowed to the client, or use another.",
-    "unsupported_grant_type": "Use another kind of source: this server does not know that grant.",
+    "unauthorized_client": "Have this grant allowed for the client, or use another grant.",
+    "unsupported_grant_type": "Use another kind of source: the server does not support this grant.",
     "invalid_scope": "Check scope.",
     "invalid_target": "Check resource and audience.",
 }
@@ -66,11 +65,20 @@ class Attempt(NamedTuple):
     kind: str
     """That of the :class:`~tokenadapter.protocols.Credential`."""
     secrets: Collection[str]
-    """What was sent and must not be told."""
+    """What was sent and must not be shown."""
 
-    def plain(self, text: str, limit: int = 200) -> str:
-        """*text*, which comes from elsewhere, without secrets."""
-        return plain(text, self.secrets, limit)
+    def masked(self, text: str, limit: int = 200) -> str:
+        """*text*, which a server or a library wrote, without secrets."""
+        return masked(text, self.secrets, limit)
+
+    def quoted(self, reply: Reply) -> str:
+        """The server's explanation, and where it says more."""
+        quoted = ""
+        if reply.explanation is not None:
+            quoted += f': "{self.masked(reply.explanation)}"'
+        if reply.error_uri is not None:
+            quoted += f", see {self.masked(reply.error_uri)}"
+        return quoted
 
     def __repr__(self) -> str:
         return f"<Attempt {self.kind}>"
@@ -78,7 +86,7 @@ class Attempt(NamedTuple):
 
 def no_answer(attempt: Attempt, lost: NoReply) -> RefreshTemporarilyFailed | RefreshConfigError:
     """The error where no answer came."""
-    why = attempt.plain(lost.why)
+    why = attempt.masked(lost.why)
     if lost.lasting:
         return _unusable(
             attempt,
@@ -94,12 +102,12 @@ def no_token(
 ) -> ReauthRequired | RefreshTemporarilyFailed | RefreshConfigError:
     """The error where the server answered something else than a token.
 
-    :param refused_with: what other statuses than an OAuth error mean that the credential was
-        refused.
+    :param refused_with: the statuses which mean that the credential was refused, apart from OAuth
+        errors.
     """
     status = reply.status
-    code = reply.error and attempt.plain(reply.error, 80)
-    why = f"{status}, {code or attempt.plain(reply.shape)}{_said(attempt, reply)}"
+    code = reply.error and attempt.masked(reply.error, 80)
+    why = f"{status}, {code or attempt.masked(reply.shape)}{attempt.quoted(reply)}"
     wait = retry_after(reply.headers.get("Retry-After"), time.time())
     if (
         status in _NOT_NOW
@@ -112,29 +120,28 @@ def no_token(
     if code in _REFUSALS or status in refused_with:
         return _refused(attempt, why, code)
     if 300 <= status < 400:
-        target = attempt.plain(_target(attempt.endpoint, reply))
-        why = f"{why}: a redirect to {target}"
+        target = attempt.masked(_target(attempt.endpoint, reply))
         return _unusable(
             attempt,
-            why,
-            "It was not followed, since that would send the secrets on: check the URL.",
+            f"{why}: a redirect to {target}",
+            "The redirect was not followed because it would send the secrets on. Check the URL.",
         )
     advice = "Check the URL." if code is None else _ADVICE.get(code, "Check the configuration.")
     if code is None and status == 401:
         advice = _ADVICE["invalid_client"]
     elif code not in _ADVICE and status in _NOT_HERE:
-        advice = "Check the URL: nothing there gives tokens."
+        advice = "Check the URL: there is no token endpoint at it."
     return _unusable(attempt, why, advice, code)
 
 
 def unreadable(attempt: Attempt, reply: Reply, problem: str) -> RefreshTemporarilyFailed:
-    """The error where an answer that means success holds no token."""
+    """The error where an answer that means success has no token."""
     problem = problem if reply.fields else f"{reply.shape} instead of a token"
     return _temporary(
         attempt,
-        f"{reply.status}: {attempt.plain(problem)}",
+        f"{reply.status}: {attempt.masked(problem)}",
         processed=None,
-        advice="Check the URL: a token endpoint answers with a JSON object that holds the token.",
+        advice="Check the URL: a token endpoint answers with a JSON object that has the token.",
     )
 
 
@@ -144,17 +151,19 @@ def misplaced(
     """The error where an answer that means success has no token at *path*."""
     if reply.content is None and ":" not in path:
         return unreadable(attempt, reply, "")
-    why = f"{reply.status}, no text at {path!r}{_said(attempt, reply)}{_held(attempt, reply)}"
-    return _unusable(attempt, why, "Check token, and what is sent to log in.")
+    why = f"{reply.status}, no text at {path!r}{attempt.quoted(reply)}{_names(attempt, reply)}"
+    return _unusable(attempt, why, "Check the path in token, and what is sent to log in.")
 
 
 def without_lifetime(
     attempt: Attempt, reply: Reply, argument: str, path: str
 ) -> RefreshConfigError:
     """The error where an answer with a token has no lifetime at *path*, given as *argument*."""
-    why = f"{reply.status}, no lifetime at {path!r}{_held(attempt, reply)}"
     return _unusable(
-        attempt, why, f"Check {argument}; {argument}=None trusts a token until the API refuses it."
+        attempt,
+        f"{reply.status}, no lifetime at {path!r}{_names(attempt, reply)}",
+        f"Check the path in {argument}. With {argument}=None, a token is used until the API "
+        "refuses it.",
     )
 
 
@@ -166,10 +175,10 @@ def _unusable(
     *,
     is_local: bool = False,
 ) -> errors.RefreshConfigError:
-    """The error where the server has to be asked in another way."""
+    """The error where the same request cannot succeed."""
     return errors.RefreshConfigError(
-        f"{attempt.endpoint} cannot give a token as it was asked ({why}). Nothing was spent, and "
-        f"what the store holds is kept. {advice}",
+        f"The token request to {attempt.endpoint} cannot succeed as configured ({why}). Nothing "
+        f"was spent, and the stored token is kept. {advice}",
         error=code,
         is_local=is_local,
     )
@@ -182,7 +191,7 @@ def _refused(attempt: Attempt, why: str, code: str | None) -> errors.ReauthRequi
         "client": ("the client", _ADVICE["invalid_client"]),
     }.get(attempt.kind, ("the login", "Correct what is sent to log in."))
     return errors.ReauthRequired(
-        f"{attempt.endpoint} refused {what} ({why}). What the store holds is kept. {advice}",
+        f"{attempt.endpoint} refused {what} ({why}). The stored token is kept. {advice}",
         error=code,
     )
 
@@ -197,9 +206,9 @@ def _temporary(
     advice: str = "Try again later.",
 ) -> errors.RefreshTemporarilyFailed:
     if processed is None and attempt.kind == "refresh_token":
-        fate = "It may have spent the refresh token, which is kept all the same."
+        fate = "The refresh token may be spent; it is kept all the same."
     else:
-        fate = "Nothing was spent, and what the store holds is kept."
+        fate = "Nothing was spent, and the stored token is kept."
     return errors.RefreshTemporarilyFailed(
         f"{attempt.endpoint} gave no token ({why}). {fate} {advice}",
         error=code,
@@ -208,21 +217,11 @@ def _temporary(
     )
 
 
-def _said(attempt: Attempt, reply: Reply) -> str:
-    """What the server wants people to know."""
-    said = ""
-    if reply.explanation is not None:
-        said += f': "{attempt.plain(reply.explanation)}"'
-    if reply.error_uri is not None:
-        said += f", see {attempt.plain(reply.error_uri)}"
-    return said
-
-
-def _held(attempt: Attempt, reply: Reply) -> str:
-    """What the answer holds, by name."""
+def _names(attempt: Attempt, reply: Reply) -> str:
+    """The names that the answer has, without their values."""
     if not reply.fields:
         return ""
-    return f"; it holds: {attempt.plain(', '.join(sorted(reply.fields)))}"
+    return f"; the answer has: {attempt.masked(', '.join(sorted(reply.fields)))}"
 
 
 def _target(endpoint: str, reply: Reply) -> str:

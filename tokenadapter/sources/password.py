@@ -1,17 +1,17 @@
-"""The resource owner password credentials grant (RFC 6749 section 4.3), where it still lives."""
+"""The resource owner password credentials grant (RFC 6749 section 4.3), for old servers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 
+from tokenadapter.sources import checked_text
 from tokenadapter.sources.oauth2 import OAuth2Source
-from tokenadapter.sources.source import checked_text
 from tokenadapter.token import Token
 from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
-    from tokenadapter.sources.options import OAuth2Options
+    from tokenadapter.sources.oauth2 import OAuth2Options
 
 __all__ = ["Password"]
 
@@ -19,13 +19,13 @@ __all__ = ["Password"]
 class Password(OAuth2Source):
     """Tokens for a user whose password the program knows (RFC 6749 section 4.3).
 
-    RFC 9700 section 2.4 forbids it where there is a choice.  The refresh token is used while the
-    server gives one, and the password when that one is refused.
+    RFC 9700 section 2.4 forbids this grant: use it only where the server has no other.  The refresh
+    token is presented first, and the password if there is none or the server refused it.
 
     :param token_url: the token endpoint.
     :param username: the user's name.
     :param password: the user's password.
-    :param grace: for how many seconds the server takes a refresh token once more after it was
+    :param grace: for how many seconds the server accepts a refresh token once more after it was
         replaced.
     :param options: as for :class:`~tokenadapter.ClientCredentials`.
     """

@@ -1,34 +1,33 @@
-"""The refresh token grant (RFC 6749 section 6): a user who has logged in some time."""
+"""The refresh token grant (RFC 6749 section 6): a user who has logged in before."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 
+from tokenadapter.sources import checked_text
 from tokenadapter.sources.oauth2 import OAuth2Source
-from tokenadapter.sources.source import checked_text
 from tokenadapter.token import Token
 from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
-    from tokenadapter.sources.options import OAuth2Options
+    from tokenadapter.sources.oauth2 import OAuth2Options
 
 __all__ = ["RefreshToken"]
 
 
 class RefreshToken(OAuth2Source):
-    """Tokens that continue a grant which a user once gave (RFC 6749 section 6).
+    """Tokens for a user who has logged in elsewhere (RFC 6749 section 6).
 
-    The refresh token in the store goes first, then the given one, which is presented only once if
-    the server replaces it.  Without either, hand a token to ``TokenKeeper.adopt()``.
+    The refresh token in the store is presented first, then *refresh_token*, which is presented only
+    once if the server replaces it.  Without either, pass a token to ``TokenKeeper.adopt()``.
 
     :param token_url: the token endpoint.
     :param refresh_token: the first refresh token, from a login somewhere else.
-    :param account: a name for the user whose grant it is, so that the record of another user's is
-        refused.  Without it, a record is refused that began with another refresh token than the
-        given one, unless its grant is dead.
-    :param grace: for how many seconds the server takes a refresh token once more after it was
-        replaced, if it declares that: then an answer that was lost is no loss.
+    :param account: a name for the user: a record of another user is refused.  Without it, a record
+        is refused that began with another refresh token, unless its grant is dead.
+    :param grace: for how many seconds the server accepts a refresh token once more after it was
+        replaced, if the server documents that: then a lost answer does no harm.
     :param options: as for :class:`~tokenadapter.ClientCredentials`.
     """
 
@@ -52,7 +51,7 @@ class RefreshToken(OAuth2Source):
             self.owner: Mapping[str, str] = {**self.owner, "user": account}
 
     def seeds(self) -> Iterator[str]:
-        """What identifies the first refresh token: itself."""
+        """The configured first refresh token."""
         if self._refresh_token is not None:
             yield self._refresh_token
 

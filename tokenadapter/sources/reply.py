@@ -1,16 +1,27 @@
-"""What came back, apart from the request: that holds secrets, and is let go of."""
+"""What came back, without the request: the request contains secrets, and is dropped."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl
 
-if TYPE_CHECKING:
-    from http.cookiejar import CookieJar
+from tokenadapter.late_imports import late
 
-__all__ = ["NoReply", "Reply"]
+if TYPE_CHECKING:
+    import datetime
+    from email import utils as email_utils
+    from http.cookiejar import CookieJar
+else:
+    datetime = late("datetime")
+    email_utils = late("email.utils")
+
+__all__ = ["NoReply", "Reply", "moment", "retry_after"]
+
+# As seconds this is the year 5138, as milliseconds 1973.
+_MILLISECONDS_FROM = 1e11
 
 
 class NoReply(NamedTuple):
@@ -20,11 +31,11 @@ class NoReply(NamedTuple):
     sent: bool
     """Whether the request may have been sent."""
     lasting: bool = False
-    """Whether that does not change until somebody changes something."""
+    """Whether retrying is useless until the configuration changes."""
     local: bool = False
-    """Whether it failed here, before any server was asked."""
+    """Whether it failed here, before a server could answer."""
     advice: str = "Try again later."
-    """What to do where it may change."""
+    """What to do if it is not lasting."""
 
 
 class Reply:
@@ -48,7 +59,7 @@ class Reply:
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """The members of the body, where it has any."""
+        """The members of the JSON object or form; empty if the body is neither."""
         return self.content if isinstance(self.content, dict) else {}
 
     @property
@@ -58,14 +69,19 @@ class Reply:
 
     @property
     def explanation(self) -> str | None:
-        """What the server says for people to read: ``error_description``, or what APIs beyond
-        OAuth call it."""
+        """The server's message for people: ``error_description``, or the names that APIs beyond
+        OAuth use."""
         return self._text("error_description") or self._text("message") or self._text("detail")
 
     @property
     def error_uri(self) -> str | None:
-        """Where the server says more."""
+        """The address of a page about the error."""
         return self._text("error_uri")
+
+    @property
+    def date(self) -> float | None:
+        """The server's time (POSIX timestamp in seconds), if the answer has a date."""
+        return moment(self.headers.get("Date"))
 
     @property
     def shape(self) -> str:
@@ -95,9 +111,55 @@ class Reply:
         try:
             text = self.body.decode("utf-8-sig")
         except UnicodeDecodeError:
-            # What matters is ASCII; a description in another encoding does no harm.
+            # All that matters is ASCII; a description in another encoding does no harm.
             text = self.body.decode("latin-1")
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
             return None
+
+
+def moment(value: object) -> float | None:
+    """A POSIX timestamp in seconds, or ``None`` if *value* is no point in time.
+
+    :param value: a number or numeric text, of seconds or milliseconds; ISO 8601, in UTC if it
+        names no zone; or an HTTP date (RFC 9110 section 5.6.7).
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        seconds = float(value)
+    except OverflowError:
+        return None
+    except ValueError:
+        parsers = datetime.datetime.fromisoformat, email_utils.parsedate_to_datetime
+        return _date(str(value), *parsers)
+    if not isfinite(seconds):
+        return None
+    return seconds / 1000 if seconds >= _MILLISECONDS_FROM else seconds
+
+
+def retry_after(header: str | None, now: float) -> float | None:
+    """The wait that a ``Retry-After`` header asks for (RFC 9110 section 10.2.3), in seconds.
+
+    :param header: a number of seconds or an HTTP date.
+    :param now: the time that a date is counted from (POSIX timestamp in seconds).
+    :returns: 0 or more, or ``None`` if the header is absent or means nothing.
+    """
+    header = (header or "").strip()
+    if header.isascii() and header.isdigit():
+        # int() would take long for absurd numbers of digits.
+        return float(header[:12])
+    end = _date(header, email_utils.parsedate_to_datetime)
+    return None if end is None else max(end - now, 0.0)
+
+
+def _date(text: str, *parsers: Callable[[str], datetime.datetime]) -> float | None:
+    for parse in parsers:
+        try:
+            date = parse(text)
+            # Without a zone, an HTTP date is GMT, not local time (RFC 9110 section 5.6.7).
+            return (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp()
+        except (ValueError, OverflowError):  # the latter: a year or an offset beyond all dates
+            continue
+    return None

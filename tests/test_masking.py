@@ -1,4 +1,4 @@
-"""Texts of others, made fit for our messages."""
+"""Masking secrets in texts that servers and libraries wrote."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenadapter.sources.wording import WITHHELD, plain, query_secrets, reveals
+from tokenadapter.http.masking import WITHHELD, masked, query_secrets, reveals, secrets_in
 
 SECRET = 'p4ss:%+ /é"<&>\\n\U0001f511?~'
 LONG = st.text(st.characters(exclude_categories=["Cs"]), min_size=16)
@@ -20,12 +20,12 @@ ANY = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(LONG, ANY, ANY)
-def test_a_text_with_a_secret_is_withheld_whatever_stands_beside_it(
+def test_a_text_with_a_secret_is_withheld_whatever_surrounds_the_secret(
     secret: str, before: str, after: str
 ) -> None:
-    shown = plain(secret, [], limit=10_000)
+    shown = masked(secret, [], limit=10_000)
     if len(shown.replace(" ", "").replace("+", "")) >= 16:
-        assert plain(f"{before}{secret}{after}", [secret]) == WITHHELD
+        assert masked(f"{before}{secret}{after}", [secret]) == WITHHELD
 
 
 def spelled(template: str, base: int) -> Callable[[str], str]:
@@ -67,32 +67,32 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("password", ["p4ss", "p4/ss", "p/4?s#s", "p@4/ss"])
 def test_the_user_and_the_password_of_a_url_are_hidden(password: str) -> None:
-    told = f"Failed to parse: http://me:{password}@proxy.example:3128/, proxy"
-    assert plain(told, []) == "Failed to parse: http://***@proxy.example:3128/, proxy"
+    shown = f"Failed to parse: http://me:{password}@proxy.example:3128/, proxy"
+    assert masked(shown, []) == "Failed to parse: http://***@proxy.example:3128/, proxy"
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_secret_is_found_in_whatever_encoding_it_is_echoed(encoding: str) -> None:
+def test_a_secret_is_found_in_every_encoding(encoding: str) -> None:
     # A backslash and a line end are an escape themselves, and so is a byte beyond ASCII.
     secret = "p4ss w/rd & more" if encoding in ("bytes", "line ends") else SECRET
     echo = ENCODINGS[encoding](secret)
-    assert plain(f"You sent {echo}, did you not?", ["other-secret", secret]) == WITHHELD
+    assert masked(f"You sent {echo}, did you not?", ["other-secret", secret]) == WITHHELD
     assert reveals(echo, [secret])
 
 
-def test_a_secret_at_the_cut_is_found_too() -> None:
+def test_a_secret_at_the_cut_is_found() -> None:
     secret = "h1dden-secret"
     for echo in (secret, html.escape(json.dumps(secret)), spelled("&#x%04X;", 16)(secret)):
         for start in range(180, 202):
-            told = plain("x" * start + echo, [secret])
-            assert told == (WITHHELD if start < 200 else "x" * 199 + "…") or start >= 200
+            shown = masked("x" * start + echo, [secret])
+            assert shown == (WITHHELD if start < 200 else "x" * 199 + "…") or start >= 200
 
 
 @pytest.mark.parametrize("secret", ["1234", "s3c", "Ada", "a-b?c", "hunter", "correct"])
 def test_of_a_short_secret_only_whole_words_are_hidden(secret: str) -> None:
     text = f"no user {secret} or x{secret} or {secret}5, {secret}!"
-    assert plain(text, [secret]) == f"no user *** or x{secret} or {secret}5, ***!"
-    assert plain(f"<{secret.swapcase()}>", [secret]) == "<***>"
+    assert masked(text, [secret]) == f"no user *** or x{secret} or {secret}5, ***!"
+    assert masked(f"<{secret.swapcase()}>", [secret]) == "<***>"
 
 
 @pytest.mark.parametrize(
@@ -100,42 +100,45 @@ def test_of_a_short_secret_only_whole_words_are_hidden(secret: str) -> None:
     ["%31234", "&#49;234", r"\u0031234", b"1234".hex(), b64encode(b"1234").decode().rstrip("=")],
 )
 def test_a_short_secret_that_is_echoed_in_an_encoding_withholds_the_text(echo: str) -> None:
-    assert plain(f"no user {echo} here", ["1234"]) == WITHHELD
+    assert masked(f"no user {echo} here", ["1234"]) == WITHHELD
 
 
-def test_a_word_is_no_echo_of_a_longer_one() -> None:
-    assert plain("The mountains are forbidden.", ["forbid", "mountain"]) == (
+def test_a_short_secret_within_a_longer_word_is_no_echo() -> None:
+    assert masked("The mountains are forbidden.", ["forbid", "mountain"]) == (
         "The mountains are forbidden."
     )
 
 
 @pytest.mark.parametrize("secret", ["wrong", "Wrong", "client", "secret", "password", "", " + "])
-def test_a_secret_that_is_a_word_of_every_refusal_hides_none_of_them(secret: str) -> None:
+def test_a_secret_that_is_a_usual_word_of_refusals_is_not_hidden(secret: str) -> None:
     text = "wrong client credentials: invalid_client, no such client secret or password"
-    assert plain(text, [secret]) == text
+    assert masked(text, [secret]) == text
 
 
-def test_a_secret_of_several_such_words_is_one_like_any_other() -> None:
-    assert plain("no such client: the-client-secret", ["the-client-secret"]) == WITHHELD
+def test_a_secret_of_several_usual_words_is_masked() -> None:
+    assert masked("no such client: the-client-secret", ["the-client-secret"]) == WITHHELD
 
 
-def test_a_long_text_without_a_secret_is_shown_although_it_is_searched() -> None:
+def test_a_long_text_without_a_secret_is_shown() -> None:
     text = "The request is missing a required parameter, includes an invalid parameter value."
-    assert plain(text, ["client-secret-of-this-test", "r3fresh", "ada", "1"]) == text
+    assert masked(text, ["client-secret-of-this-test", "r3fresh", "ada", "1"]) == text
 
 
 @given(st.text())
-def test_the_text_is_one_short_printable_line(text: str) -> None:
-    line = plain(text, [])
+def test_a_masked_text_is_one_short_printable_line(text: str) -> None:
+    line = masked(text, [])
     assert line.isprintable()
     assert line == line.strip()
     assert len(line) <= 200
 
 
-def test_user_and_password_of_a_url_are_hidden() -> None:
-    assert plain("see https://me:pass@proxy.example/", []) == "see https://***@proxy.example/"
-
-
 def test_a_query_is_secret_as_a_whole_and_in_its_values() -> None:
     assert query_secrets("key=a%2Fb&user=ada") == {"key=a%2Fb&user=ada", "a/b", "ada"}
     assert query_secrets("") == {""}
+
+
+def test_each_text_and_number_of_a_body_or_header_may_be_secret() -> None:
+    body = {"user": {"pin": 1234, "name": "ada", "new": True}, "keys": ["k-1", b"k=2"], "x": None}
+    assert {*secrets_in(body), *secrets_in({"X-Key": "Key k-3"})} == {
+        *("1234", "ada", "k-1", "k=2", "2", "Key k-3", "k-3")
+    }

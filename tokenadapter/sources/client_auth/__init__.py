@@ -1,0 +1,25 @@
+"""Client authentication: how a client proves its identity (RFC 6749 section 2.3), one way a file.
+
+A program can pass an object of its own: see :class:`~tokenadapter.protocols.ClientAuth`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from tokenadapter.sources.client_auth.basic import ClientSecretBasic
+from tokenadapter.sources.client_auth.none import PublicClient
+from tokenadapter.sources.client_auth.post import ClientSecretPost
+
+if TYPE_CHECKING:
+    from tokenadapter.protocols import ClientAuth
+
+__all__ = ["BY_NAME", "ClientSecretBasic", "ClientSecretPost", "PublicClient"]
+
+BY_NAME: Mapping[str, Callable[[Any], ClientAuth]] = {
+    "client_secret_basic": ClientSecretBasic,
+    "client_secret_post": ClientSecretPost,
+    "none": lambda client_secret: PublicClient(),
+}
+"""What makes each of them from a client secret, by its registered name (RFC 7591 section 2)."""

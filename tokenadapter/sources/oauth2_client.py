@@ -1,0 +1,164 @@
+"""An OAuth client: it posts forms to the endpoints of its server, and authenticates each time.
+
+The grants and revocation use it, and so can whatever else posts a form as a client: device
+authorization (RFC 8628), pushed authorization requests (RFC 9126).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from tokenadapter.late_imports import late
+from tokenadapter.sources import checked_text
+from tokenadapter.sources.endpoint import Endpoint
+from tokenadapter.token import Token
+from tokenadapter.values import always
+
+if TYPE_CHECKING:
+    from tokenadapter import spelling
+    from tokenadapter.errors import TokenError
+    from tokenadapter.protocols import ClientAuth
+    from tokenadapter.sources import client_auth, outcome, reply
+else:
+    client_auth = late("tokenadapter.sources.client_auth")
+    outcome = late("tokenadapter.sources.outcome")
+    reply = late("tokenadapter.sources.reply")
+    spelling = late("tokenadapter.spelling")
+
+__all__ = ["OAuth2Client"]
+
+# The names in client_auth.BY_NAME.  Making a source does not import the objects behind them.
+_NAMES = ("client_secret_basic", "client_secret_post", "none")
+# Parameters of a form whose values are masked in messages.
+_SECRET = frozenset({"password", "refresh_token", "token"})
+
+
+class OAuth2Client:
+    """A client (RFC 6749 section 2), and how it reaches its authorization server.
+
+    :param client_id: the client's identifier.
+    :param client_secret: its secret; ``None`` if it has none.
+    :param auth: how the client authenticates: ``client_secret_basic``, ``client_secret_post``,
+        ``none``, or an object (:class:`~tokenadapter.protocols.ClientAuth`).
+    :param connection: as for :class:`~tokenadapter.sources.endpoint.Endpoint`.
+    :raises TypeError: if an argument has the wrong type.
+    :raises ValueError: if an argument makes no sense.
+    :ivar credential: what authenticates the client: it changes with the identifier, the secret and
+        the way.
+    """
+
+    def __init__(
+        self,
+        client_id: str,
+        client_secret: str | None = None,
+        auth: str | ClientAuth = "client_secret_basic",
+        **connection: Any,
+    ) -> None:
+        self.client_id: str = checked_text("client_id", client_id)
+        if client_secret is not None:
+            checked_text("client_secret", client_secret, may_be_empty=True)
+        self._secret = client_secret
+        self._auth = _checked_auth(auth, client_secret)
+        self._connection = connection
+        if isinstance(self._auth, str):
+            way, proof = self._auth, client_secret or ""
+        else:
+            way, proof = type(self._auth).__qualname__, self._auth.credential
+        self.credential: str = "\0".join((way, client_id, proof))
+
+    def __repr__(self) -> str:
+        return f"<OAuth2Client {self.client_id!r}>"
+
+    def endpoint(self, argument: str, url: str) -> Endpoint:
+        """An endpoint of the client's server.
+
+        :param argument: the argument that the URL was passed as, for messages.
+        :raises UnsafeTarget: if the secrets would be sent in clear.
+        :raises ValueError: if it is no URL of an endpoint.
+        """
+        return Endpoint(argument, url, **self._connection)
+
+    def request_token(
+        self, endpoint: Endpoint, form: Mapping[str, str | list[str]], presents: str, **sending: Any
+    ) -> Token | TokenError:
+        """Post a token request (RFC 6749 section 3.2), and read its answer.
+
+        The parameters are those of :meth:`post`.
+
+        :returns: the token, or the error where there is none, as in
+            :mod:`tokenadapter.sources.outcome`.
+        """
+        requested_at = time.time()
+        attempt, answer = self.post(endpoint, form, presents, **sending)
+        if isinstance(answer, reply.NoReply):
+            return outcome.no_answer(attempt, answer)
+        # Some servers answer 200 with an error.
+        if not 200 <= answer.status < 300 or (answer.error and "access_token" not in answer.fields):
+            return outcome.no_token(attempt, answer)
+        try:
+            return Token.from_response(answer.fields, requested_at=requested_at)
+        except ValueError as error:
+            return outcome.unreadable(attempt, answer, str(error))
+
+    def post(
+        self,
+        endpoint: Endpoint,
+        form: Mapping[str, str | list[str]],
+        presents: str,
+        *,
+        secrets: Collection[str] = (),
+        may_be_sent: Callable[[], bool] = always,
+    ) -> tuple[outcome.Attempt, reply.Reply | reply.NoReply]:
+        """Post *form* as this client, in one request.
+
+        :param form: the parameters; one with a list is sent several times.
+        :param presents: the kind of credential that the form presents, for messages.
+        :param secrets: values to mask in messages, beyond those that are secret by their name.
+        :param may_be_sent: called at the last moment before the request is sent.
+        """
+        filled = dict(form)
+        headers = {
+            "Accept": "application/json",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        way = self._auth
+        auth = client_auth.BY_NAME[way](self._secret) if isinstance(way, str) else way
+        proofs = auth.authenticate(self.client_id, endpoint.url, filled, headers)
+        if isinstance(proofs, str):
+            proofs = [proofs]
+        named = [str(value) for name, value in form.items() if name in _SECRET]
+        attempt = outcome.Attempt(
+            endpoint.name, presents, {*endpoint.secrets, *secrets, *named, *proofs}
+        )
+        body = urlencode(filled, doseq=True).encode()
+        return attempt, endpoint.exchange("POST", headers, body, may_be_sent)
+
+
+def _checked_auth(auth: str | ClientAuth, client_secret: str | None) -> str | ClientAuth:
+    """How to authenticate: ``none`` for a client without a secret, unless *auth* differs.
+
+    :raises TypeError: if *auth* cannot authenticate.
+    :raises ValueError: if there is no such way, or the secret and the way contradict each other.
+    """
+    if not isinstance(auth, str):
+        is_usable = callable(getattr(auth, "authenticate", None)) and not isinstance(auth, type)
+        if not is_usable or not isinstance(getattr(auth, "credential", None), str):
+            raise TypeError(
+                f"client_auth must be one of {', '.join(_NAMES)}, or an object with a text "
+                f"credential and a method authenticate(), not {spelling.kind_of(auth)}"
+            )
+        if client_secret is not None:
+            raise ValueError("client_auth is an object: give it the client_secret, if it needs one")
+        return auth
+    if auth not in _NAMES:
+        raise ValueError(f"client_auth must be one of {', '.join(_NAMES)}, not {auth!r}")
+    if client_secret is None:
+        if auth == "client_secret_post":
+            raise ValueError(f"client_auth={auth!r} needs a client_secret")
+        return "none"
+    if auth == "none":
+        raise ValueError("client_auth='none' sends no client_secret: remove one of the two")
+    return auth
