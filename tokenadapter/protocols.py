@@ -1,17 +1,20 @@
-"""What the keeper asks of a token source and of a token store.
+"""What a token source and a token store must have, and what they may have.
 
-A *token source* obtains tokens.  The simplest is a function of the previous token.  A *grant* is
-a source that tells beforehand what it is about to present, so that the keeper can see to it that
-nothing is presented twice and that nothing that was refused is tried again.
+A *token source* obtains tokens.  The simplest one is a function of the previous token.  A *grant*
+is a source that says beforehand what it is about to present, so that the keeper presents nothing
+twice, and nothing again that was refused.
 
-A *token store* is where the token lives: one slot, shared by all who name it.  It stores,
-compares and locks, and decides nothing.  What it holds is a *document*, a JSON object that means
-nothing to it, beside a *tag* that is replaced with each write.
+A *token store* is where the token lives: one slot, shared by all programs that name it.  A store
+stores, compares and locks, and decides nothing.  Its slot contains a *document*, a JSON object that
+the store does not interpret, beside a *tag* that each write replaces.
+
+The protocols with one member are optional: a source, store or lock has that member if it can.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from tokenadapter.token import Token
@@ -21,7 +24,15 @@ __all__ = [
     "Answer",
     "Credential",
     "Document",
+    "Glimpsed",
     "Grant",
+    "HolderBound",
+    "HolderKnowing",
+    "InFile",
+    "Lapsing",
+    "Leased",
+    "Preloading",
+    "Reserving",
     "Seeded",
     "Snapshot",
     "Spender",
@@ -40,11 +51,7 @@ TokenSource: TypeAlias = Callable[[Token | None], Answer]
 
 @runtime_checkable
 class Grant(Protocol):
-    """A token source that says what it presents.
-
-    One that imports what it needs late may have a method ``load()`` besides that does so: it is
-    called in good time, and not while the process forks.
-    """
+    """A token source that says what it presents."""
 
     @property
     def owner(self) -> Mapping[str, str]:
@@ -86,90 +93,101 @@ class Grant(Protocol):
 
 
 class Spender(Protocol):
-    """What a :class:`Grant` may say besides: whether it spends anything.  Without this, it may."""
+    """Optional, of a :class:`Grant`: whether it spends anything.  Without it, a grant may."""
 
     @property
     def spends(self) -> bool:
-        """``False`` if none of its credentials is ever ``single_use``: then no end of a process has
-        to wait for a renewal."""
+        """``False`` if none of its credentials is ever ``single_use``: then a process that ends
+        does not wait for a renewal."""
 
 
 class Seeded(Protocol):
-    """What a :class:`Grant` may say besides, if it is configured with a first refresh token."""
+    """Optional, of a :class:`Grant` that is configured with a first refresh token."""
 
     def seeds(self) -> Iterator[str]:
-        """What identifies the configured first refresh token: itself, or the place where it is
+        """What identifies the configured first refresh token: the token, or the place where it is
         kept.  What costs least to find out comes first.
 
-        Two users of one client may share a slot by mistake.  A record remembers which of these it
-        began with, as hashes, and a program with another one is refused.
+        Two users of one client may share a slot by mistake.  A record remembers, as hashes, which
+        refresh token it began with, and a program with another one is refused.
         """
 
 
-class StoreLock(Protocol):
-    """The right to renew, for one holder at a time.  Made anew for each attempt, and taken,
-    confirmed and released by one thread.
+class Preloading(Protocol):
+    """Optional, of a :class:`Grant` and a :class:`StoreLock`.
 
-    One that may lapse while its holder lives may have a method ``is_certain()`` besides: whether it
-    cannot have lapsed yet, without asking the store.  It is asked just before a refresh token is
-    sent for which the server declares a grace.
-
-    Like a :class:`Grant`, it may have a method ``load()``.
+    The keeper calls it before the first renewal, and never while the process forks.
     """
+
+    def load(self) -> None:
+        """Import what the grant or lock imports late."""
+
+
+@runtime_checkable
+class StoreLock(Protocol):
+    """The right to renew, for one holder at a time.  A lock is made for each attempt, and one
+    thread takes, confirms and releases it."""
 
     def acquire(self, hold_for: float) -> bool:
         """Take the lock now, or return ``False`` at once.
 
-        :param hold_for: seconds after which the holder has given up of itself, unless it confirms:
-            a store whose lock is a lease keeps it alive for no longer than that.
-        :raises StoreError: if the lock cannot be had for another reason than a holder.
+        :param hold_for: seconds after which the holder gives up unless it confirms the lock: a
+            store whose lock is a lease extends it for no longer than that.
+        :raises StoreError: if the lock cannot be taken for another reason than a holder.
         """
 
     def confirm(self) -> bool:
-        """Whether the lock is still held, asked of the store itself; if so, *hold_for* begins
-        anew."""
+        """Ask the store whether the lock is still held; if so, *hold_for* starts again."""
 
     def release(self) -> None:
-        """Let others take it.  Never raises; never frees a lock that others hold by now."""
+        """Release the lock.  Never raises; never releases a lock that another holder has by now."""
+
+
+@runtime_checkable
+class Lapsing(Protocol):
+    """Optional, of a :class:`StoreLock` that can lapse while its holder lives.
+
+    The keeper calls it just before it sends a refresh token for which the server declares a grace.
+    """
+
+    def is_certain(self) -> bool:
+        """Whether the lock cannot have lapsed yet, without asking the store."""
+
+
+class HolderKnowing(Protocol):
+    """Optional, of a :class:`StoreLock` that knows its holder.
+
+    The command ``tokenadapter status`` calls it, on a lock that is not taken.
+    """
+
+    def holder(self) -> str | None:
+        """The process that holds the lock now, as
+        :func:`tokenadapter.process_names.this_process` names it, with or without ``:`` and more
+        after it; ``None`` if the lock is free, or the store cannot tell.
+
+        :raises StoreError: if the store cannot be asked.
+        """
 
 
 class TokenStore(Protocol):
-    """One slot for one document.
-
-    A store whose lock is a lease has an attribute ``lease`` besides: for how many seconds the lock
-    outlives a holder that died.  It has to be shorter than the grant's ``grace``, if there is one.
-
-    A store whose lock ends with its holder, and no sooner, because the kernel keeps it, has an
-    attribute ``lock_ends_with_holder`` that is true.  Of any other lock, a holder that was stopped
-    may go on after others have taken it: so what its intent says is believed for a while.
-
-    A store that can tell for much less than a :meth:`load` whether it was written has a method
-    ``glimpse()`` besides, for those who wait for that: what it returns differs then; ``None`` if it
-    cannot tell.
-
-    One that has such and keeps many processes of one machine apart may have a method ``claim()``
-    as well.  It says that the caller is about to renew what the slot holds now, for much less than
-    the lock takes, and returns a context manager, for as long as that lasts; or ``None`` if another
-    process has said so and is alive, or has the lock.  A claim keeps nobody from anything: those
-    who find one wait for a while before they try the lock.  They look at the slot again and again,
-    so a keeper refuses (:class:`TypeError`) a store that has ``claim()`` without ``glimpse()``.
-    """
+    """One slot for one document."""
 
     @property
     def is_copy(self) -> bool:
-        """Whether what it holds is another process' too, with no lock between the two: it was
-        copied from that process, by a fork or by pickle, or both use one place.  A store that
-        processes share never is."""
+        """Whether another process has the content of the slot as well, with no lock between the
+        two: it was copied by a fork or by pickle, or both use one place.  ``False`` for a store
+        that processes share."""
 
     @property
     def poll(self) -> tuple[float, float]:
-        """How often a waiter may look: seconds between the first two looks, and at most."""
+        """How often a waiting process may load: the seconds between its first two loads, and the
+        most seconds between any two."""
 
     def load(self) -> Snapshot:
-        """What the slot holds now, without any lock.
+        """The content of the slot now, without a lock.
 
-        A slot whose content cannot be read back (torn, or written by something else) counts as
-        empty; the content is put aside by the next :meth:`save`, never overwritten.
+        A slot whose content is not a record (torn, or written by something else) counts as empty.
+        The next :meth:`save` puts such content aside, and never overwrites it.
 
         :raises StoreError: if the store cannot be read.
         """
@@ -179,17 +197,17 @@ class TokenStore(Protocol):
     ) -> bool:
         """Replace the document and its tag if the slot's tag is still *expected*.
 
-        A slot whose tag is *tag* already is written again: a write whose answer was lost is
-        repeated with the same tag.  When it returns ``True`` the write is durable: it survives a
-        crash right after.
+        A slot that has the tag *tag* already is written again: a write whose answer was lost is
+        repeated with the same tag.  A write is durable when this method returns ``True``: it
+        survives a crash right after.
 
         :param ttl: seconds after which the document is worth nothing; ``None``: keep it.
-        :returns: ``False``, and nothing was written, if the tag has moved on.
-        :raises StoreError: if it cannot be written, or nobody knows whether it was.
+        :returns: ``False``, with nothing written, if the tag is another one.
+        :raises StoreError: if the document cannot be written, or it is unknown whether it was.
         """
 
     def prepare(self) -> None:
-        """Do beforehand whatever could keep the next :meth:`save` from succeeding.
+        """Do beforehand what could make the next :meth:`save` fail.
 
         :raises StoreError: if a save would fail now.
         """
@@ -197,15 +215,79 @@ class TokenStore(Protocol):
     def lock(self) -> StoreLock:
         """A lock on this slot, not yet taken."""
 
-    def remember_spent(self, note: str, *, for_good: bool) -> None:
-        """Remember *note* even if the slot is emptied, where the store has a place for that.
+    def remember_spent(self, digest: str, *, for_good: bool) -> None:
+        """Remember the hash of a spent token, also if the slot is emptied, where the store has a
+        place for that.
 
-        :param for_good: else it may be forgotten when some dozens have come after it.
+        :param for_good: otherwise, *digest* may be forgotten after some dozens of others.
         :raises StoreError: if the place cannot be written.
         """
 
-    def was_spent(self, note: str) -> bool:
-        """Whether *note* is remembered.
+    def was_spent(self, digest: str) -> bool:
+        """Whether *digest* is remembered.
 
         :raises StoreError: if the place cannot be read.
         """
+
+
+class Leased(Protocol):
+    """Optional, of a :class:`TokenStore` whose lock is a lease.
+
+    A keeper refuses a store whose lease is not shorter than its grant's ``grace``.
+    """
+
+    @property
+    def lease(self) -> float | None:
+        """For how many seconds the lock outlives a holder that died; ``None`` if it does not."""
+
+
+class HolderBound(Protocol):
+    """Optional, of a :class:`TokenStore` whose lock the kernel keeps.
+
+    With any other lock, a holder that was stopped may go on after another process has taken the
+    lock.  So the keeper believes for a while that such a holder still awaits its answer.
+    """
+
+    @property
+    def lock_ends_with_holder(self) -> bool:
+        """Whether the lock ends with its holder, and no sooner."""
+
+
+class Glimpsed(Protocol):
+    """Optional, of a :class:`TokenStore` that can tell at little cost whether it was written.
+
+    The keeper calls it while it waits for another process' renewal, and loads only after a change.
+    """
+
+    def glimpse(self) -> object:
+        """A value that differs after each write; ``None`` if the store cannot tell now."""
+
+
+class Reserving(Glimpsed, Protocol):
+    """Optional, of a :class:`TokenStore` that many processes of one machine share.
+
+    The keeper calls it before it imports what a renewal needs.  A process that does not get the
+    reservation waits for a while before it tries the lock, and meanwhile calls
+    :meth:`~Glimpsed.glimpse` again and again.  So a keeper refuses (:class:`TypeError`) a store
+    that has ``reserve()`` without ``glimpse()``.
+    """
+
+    def reserve(self) -> AbstractContextManager[object] | None:
+        """Announce that the caller is about to renew, at much less cost than the lock.
+
+        :returns: the reservation, to be entered and left; ``None`` if another living process has
+            the reservation or the lock.  A reservation excludes no process from the lock.
+        """
+
+
+class InFile(Protocol):
+    """Optional, of a :class:`TokenStore` in a file, and of a :class:`StoreLock` that is the
+    kernel's lock on a file.
+
+    The command ``tokenadapter check`` examines the file and its directory; ``status`` finds the
+    lock's holder by the file.
+    """
+
+    @property
+    def path(self) -> str | None:
+        """The path of the file; ``None`` if there is none."""

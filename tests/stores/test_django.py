@@ -206,9 +206,9 @@ def test_what_cannot_be_is_refused(key: str, lease: float) -> None:
 @pytest.mark.parametrize(
     ("alias", "advice"),
     [
-        ("local", "each process has one of its own: MemoryStore is the store for one process"),
-        ("files", "two processes can both add one key: FileStore is the store for files"),
-        ("none", "it keeps nothing"),
+        ("local", "each process has a cache of its own: use MemoryStore"),
+        ("files", "two processes can both add one key: use FileStore"),
+        ("none", "it stores nothing"),
         ("unknown", "doesn't exist"),
     ],
 )
@@ -233,7 +233,7 @@ def test_manage_py_check_looks_at_the_caches_in_use(monkeypatch: pytest.MonkeyPa
     for alias in ("default", "database", "small"):
         DjangoCacheStore(alias)
     told = [message for message in checks.run_checks() if str(message.id).startswith("tokena")]
-    assert [(message.id, "'small' holds 300 entries" in message.msg) for message in told] == [
+    assert [(message.id, "'small' has at most 300 entries" in message.msg) for message in told] == [
         ("tokenadapter.W001", True)
     ]
     _django.watch("local")

@@ -46,7 +46,7 @@ class TestOverFunctions(StoreContract):
         # Old and new programs beside each other: all have both keys, in either order.
         orders = [[KEY, OTHER], [OTHER, KEY]] * 1000
         return lambda: EncryptedStore(
-            CallbackStore(load, held.append), orders.pop(), slot="billing"
+            CallbackStore(load, held.append, None), orders.pop(), slot="billing"
         )
 
 
@@ -146,7 +146,7 @@ def test_a_new_key_is_32_random_bytes_as_text(inner: FileStore) -> None:
     ],
 )
 def test_what_is_no_key_is_refused_and_not_shown(inner: FileStore, keys: Any) -> None:
-    with pytest.raises(ValueError, match=r"no key: .*generate_key\(\) makes one; a pass") as told:
+    with pytest.raises(ValueError, match=r"not a key: .*generate_key\(\) makes one") as told:
         encrypted(inner, [KEY, keys])
     assert not keys or str(keys) not in str(told.value)
 
@@ -176,10 +176,10 @@ def test_a_wrong_key_is_an_error_that_says_so_and_destroys_nothing(
     assert written.document is not None
     name = written.document["key"]
     wrong = encrypted(inner, OTHER)
-    with pytest.raises(StoreError, match=f"encrypted with the key {name}, and those at hand are "):
+    with pytest.raises(StoreError, match=f"encrypted with the key {name}, and the keys here are "):
         wrong.load()
     keeper = TokenKeeper(authority, wrong)
-    with pytest.raises(StoreError, match="Nothing was changed: add that key behind the first one"):
+    with pytest.raises(StoreError, match="Nothing was changed: add that key after the first one"):
         keeper.current()
     with pytest.raises(TokenNotPersisted, match="add that key"):
         keeper.adopt({"access_token": "x", "refresh_token": "y"})
@@ -212,10 +212,10 @@ def test_another_slot_s_document_is_refused(inner: FileStore, tmp_path: Path) ->
     theirs = other.load().document
     assert theirs is not None
     put(inner, **theirs)
-    with pytest.raises(StoreError, match=r"encrypted for the slot 'customers'.* give slot='custom"):
+    with pytest.raises(StoreError, match=r"encrypted for the slot 'customers'.* pass slot='custom"):
         encrypted(inner).load()
     put(inner, slot="billing")
-    with pytest.raises(StoreError, match="changed since it was encrypted, or stands in the place"):
+    with pytest.raises(StoreError, match="changed since it was encrypted, or replaces"):
         encrypted(inner).load()
 
 
@@ -226,7 +226,7 @@ def test_an_earlier_document_is_refused(inner: FileStore) -> None:
     assert earlier is not None
     save(store, 2, expected="tag 1")
     put(inner, **earlier)
-    with pytest.raises(StoreError, match="find out who writes there"):
+    with pytest.raises(StoreError, match="find out which program writes there"):
         store.load()
 
 
@@ -259,7 +259,7 @@ def test_what_a_later_version_encrypted_is_left_alone(inner: FileStore) -> None:
 def test_what_is_not_encrypted_is_refused_and_can_be_taken_over(inner: FileStore) -> None:
     save(inner)
     store = encrypted(inner)
-    with pytest.raises(StoreError, match=r"it is not encrypted\. Nothing was changed: read"):
+    with pytest.raises(StoreError, match=r"it is not encrypted\. Nothing was changed: load"):
         store.load()
     document, tag = content_of(inner)
     assert document is not None
@@ -282,7 +282,7 @@ def test_the_slot_is_called_what_the_inner_store_calls_it(inner: Any, name: str)
 
 def test_a_slot_without_a_name_wants_one(inner: FileStore) -> None:
     for nameless in (inner, MemoryStore()):
-        with pytest.raises(ValueError, match="no name for its slot: give slot='billing'"):
+        with pytest.raises(ValueError, match="no name for its slot: pass one, such as"):
             EncryptedStore(nameless, KEY)
 
 

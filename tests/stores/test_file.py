@@ -136,7 +136,7 @@ def test_notes_outlive_the_record(store: FileStore, path: Path) -> None:
 def test_notes_are_lines_for_people_too(store: FileStore, path: Path) -> None:
     for note, for_good in [("a", True), ("b", False), ("c", False), ("b", False), ("a", True)]:
         store.remember_spent(note, for_good=for_good)
-    assert path.with_name("token.json.notes").read_text() == "c\nb\na for good\n"
+    assert path.with_name("token.json.spent").read_text() == "c\nb\na for good\n"
 
 
 def test_of_the_notes_that_are_not_for_good_the_last_32_are_remembered(
@@ -151,7 +151,7 @@ def test_of_the_notes_that_are_not_for_good_the_last_32_are_remembered(
     twin = FileStore(path)
     assert all(twin.was_spent(f"kept {number}") for number in range(40))
     assert [twin.was_spent(f"other {number}") for number in range(40)] == [False] * 8 + [True] * 32
-    assert len(path.with_name("token.json.notes").read_text().splitlines()) == 72
+    assert len(path.with_name("token.json.spent").read_text().splitlines()) == 72
 
 
 def test_a_note_that_cannot_be_written_leaves_the_earlier_ones(
@@ -168,8 +168,8 @@ def test_a_note_that_cannot_be_written_leaves_the_earlier_ones(
 
 def test_notes_that_others_can_write_are_refused(store: FileStore, path: Path) -> None:
     store.remember_spent("note", for_good=False)
-    path.with_name("token.json.notes").chmod(0o622)
-    with pytest.raises(StoreError, match=r"chmod 600 .*/token\.json\.notes"):
+    path.with_name("token.json.spent").chmod(0o622)
+    with pytest.raises(StoreError, match=r"chmod 600 .*/token\.json\.spent"):
         store.was_spent("note")
-    with pytest.raises(StoreError, match=r"chmod 600 .*/token\.json\.notes"):
+    with pytest.raises(StoreError, match=r"chmod 600 .*/token\.json\.spent"):
         store.remember_spent("another", for_good=True)

@@ -16,15 +16,11 @@ import pytest
 from doubles import Authority
 
 # A child that is another user may not be able to import them.
-import tokenadapter.stores._lockfile
-import tokenadapter.stores._notes
-import tokenadapter.stores._strangers
-import tokenadapter.stores._trouble  # noqa: F401
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.errors import StoreError
 from tokenadapter.stores import _strangers
-from tokenadapter.stores._lockfile import LockFile
 from tokenadapter.stores.file import FileStore
+from tokenadapter.stores.lockfile import LockFile
 from tokenadapter.testing.workers import succeeds_in_child
 
 from .helpers import mode, save
@@ -107,7 +103,7 @@ def test_no_refresh_token_is_spent_where_others_can_move_the_record_away(
         with pytest.raises(StoreError, match="others can write to"):
             TokenKeeper(source, store).current()
     assert source.presented == []
-    assert {entry.name for entry in path.parent.iterdir()} <= {"token.json.claim"}
+    assert {entry.name for entry in path.parent.iterdir()} <= {"token.json.reserve"}
 
 
 def test_nothing_is_created_below_a_directory_that_others_can_write_to(tmp_path: Path) -> None:
@@ -194,11 +190,11 @@ def test_the_owner_of_the_file_system_is_trusted_where_root_has_another_number(
 
 
 @needs_root
-@pytest.mark.parametrize("name", ["token.json.lock", "token.json.notes", "token.json"])
+@pytest.mark.parametrize("name", ["token.json.lock", "token.json.spent", "token.json"])
 def test_a_file_of_another_user_that_cannot_be_opened_is_named_with_its_owner(
     public: Path, name: str
 ) -> None:
-    for file in ("token.json.lock", "token.json.notes", "token.json"):
+    for file in ("token.json.lock", "token.json.spent", "token.json"):
         (public / file).touch(0o600)
         os.chown(public / file, ALICE, ALICE)
     os.chown(public, ALICE, ALICE)
@@ -208,7 +204,7 @@ def test_a_file_of_another_user_that_cannot_be_opened_is_named_with_its_owner(
     attempt: dict[str, Callable[[], object]] = {
         "token.json": store.load,
         "token.json.lock": lambda: store.lock().acquire(60),
-        "token.json.notes": lambda: store.was_spent("note"),
+        "token.json.spent": lambda: store.was_spent("note"),
     }
 
     def work() -> bool:
@@ -237,7 +233,7 @@ def test_a_lock_that_another_user_holds_is_an_error_at_once(store: FileStore, pa
 def test_the_owner_of_a_lock_that_may_be_anothers_is_named(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenadapter.stores._lockfile._PATIENCE", 0.05)
+    monkeypatch.setattr("tokenadapter.stores._tenure.PATIENCE", 0.05)
     save(store)
     file = path.with_name("token.json.lock")
     os.chown(file, MALLORY, MALLORY)

@@ -268,9 +268,8 @@ def test_a_directory_that_cannot_be_written_is_an_error() -> None:
             import filelock, os
             from tokenadapter.errors import StoreError
             from tokenadapter.stores.file import FileStore
-            import tokenadapter.stores._lockfile
-            import tokenadapter.stores._notes
-            import tokenadapter.stores._trouble
+            import tokenadapter.stores.lockfile
+            import tokenadapter.stores._tenure
             if os.geteuid() == 0:
                 for entry in os.scandir({name!r}):
                     os.chown(entry, 65534, 65534)

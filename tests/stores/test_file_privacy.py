@@ -35,9 +35,9 @@ def test_files_and_directories_are_for_their_owner_alone(tmp_path: Path) -> None
     store.prepare()
     assert {entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")} == {
         "token.json",
-        "token.json.claim",
+        "token.json.reserve",
         "token.json.lock",
-        "token.json.notes",
+        "token.json.spent",
     }
     assert {mode(entry) for entry in path.parent.iterdir()} == {0o600}
     assert mode(path.parent) == mode(path.parent.parent) == 0o700

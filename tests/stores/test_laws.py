@@ -66,7 +66,7 @@ def test_notes_are_forgotten_in_the_order_of_their_last_marks_but_those_for_good
 ) -> None:
     with (
         tempfile.TemporaryDirectory() as directory,
-        patch("tokenadapter.stores._notes._KEPT", 2),
+        patch("tokenadapter.stores.toolkit._OTHERS", 2),
     ):
         store = FileStore(Path(directory) / "token.json")
         kept: set[str] = set()

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tokenadapter.errors import StoreError
-from tokenadapter.stores._files import Tenure
-from tokenadapter.stores._system import is_locked
+from tokenadapter.stores._flock import is_locked
+from tokenadapter.stores._tenure import Tenure
 from tokenadapter.stores.file import FileStore
 from tokenadapter.testing.workers import in_threads, succeeds_in_child
 
@@ -59,7 +59,7 @@ def test_a_lock_on_a_file_that_is_gone_is_not_confirmed(
 def test_a_save_without_the_lock_does_not_wait_for_ever(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenadapter.stores._lockfile._PATIENCE", 0.05)
+    monkeypatch.setattr("tokenadapter.stores._tenure.PATIENCE", 0.05)
     lock = FileStore(store.path).lock()
     assert lock.acquire(60)
     with pytest.raises(StoreError, match="try again"):
@@ -72,7 +72,7 @@ def test_a_save_without_the_lock_does_not_wait_for_ever(
 def test_a_lock_file_that_cannot_be_looked_at_once_makes_its_holder_wait_for_nobody(
     store: FileStore, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    monkeypatch.setattr("tokenadapter.stores._lockfile._PATIENCE", 0.05)
+    monkeypatch.setattr("tokenadapter.stores._tenure.PATIENCE", 0.05)
     lock = store.lock()
     assert lock.acquire(60)
     monkeypatch.setattr(os, call, failing(getattr(os, call), errno.EIO, times=1))
@@ -91,8 +91,8 @@ def test_a_thread_that_holds_the_lock_does_not_wait_for_itself_however_many_came
             time.sleep(0)
             super().__init__()
 
-    monkeypatch.setattr("tokenadapter.stores._files.Tenure", Slow)
-    monkeypatch.setattr("tokenadapter.stores._lockfile._PATIENCE", 0.05)
+    monkeypatch.setattr("tokenadapter.stores._tenure.Tenure", Slow)
+    monkeypatch.setattr("tokenadapter.stores._tenure.PATIENCE", 0.05)
     barrier = threading.Barrier(8)
 
     def use(store: FileStore, _: int) -> None:

@@ -126,7 +126,7 @@ def test_all_keys_begin_with_the_slot(store: RedisStore, client: redis.Redis, ke
     assert lock.acquire(30)
     keys = {name.decode() for name in client.keys(f"*{key}*")}
     lock.release()
-    assert keys == {f"{{{key}}}", f"{{{key}}}:lock", f"{{{key}}}:notes"}
+    assert keys == {f"{{{key}}}", f"{{{key}}}:lock", f"{{{key}}}:spent"}
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_all_keys_begin_with_the_slot(store: RedisStore, client: redis.Redis, ke
 )
 def test_all_keys_are_on_one_node(name: str) -> None:
     record = RedisStore("redis://", name)._record
-    names = [record, f"{record}:lock", f"{record}:notes", f"{record}:damaged-1"]
+    names = [record, f"{record}:lock", f"{record}:spent", f"{record}:damaged-1"]
     assert len({redis.cluster.key_slot(name.encode()) for name in names}) == 1
     assert name in record
 
@@ -231,7 +231,7 @@ def test_it_is_pickled_with_its_settings(redis_server: RedisServer) -> None:
 def test_with_a_client_it_is_copied_but_not_pickled(client: redis.Redis) -> None:
     store = RedisStore(client, "key")
     assert copy.deepcopy([store])[0] is store
-    with pytest.raises(pickle.PicklingError, match="make it with a URL"):
+    with pytest.raises(pickle.PicklingError, match="make the store with a URL"):
         pickle.dumps(store)
 
 
@@ -381,6 +381,6 @@ def test_a_newer_format_is_refused_and_left_alone(
 ) -> None:
     client.hset(f"{{{key}}}", mapping={"format": "tokenadapter/2", "tag": "t", "document": "?"})
     for attempt in (store.load, lambda: save(store)):
-        with pytest.raises(StoreError, match="Upgrade"):
+        with pytest.raises(StoreError, match="upgrade, or use another key"):
             attempt()
     assert client.hget(f"{{{key}}}", "document") == b"?"

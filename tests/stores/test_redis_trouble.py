@@ -109,7 +109,7 @@ def test_notes_whose_answers_are_lost_are_kept_once(
         proxy.lose(1)
         store.remember_spent(note, for_good=for_good)
     assert store.was_spent("a")
-    assert client.zcard("{billing}:notes") == 2
+    assert client.zcard("{billing}:spent") == 2
 
 
 @pytest.mark.parametrize("number", range(1, 11))
@@ -241,13 +241,13 @@ def test_memory_that_ends_between_intent_and_save_loses_no_token(
     assert len(authority.presented) == 2
 
 
-@pytest.mark.parametrize("name", ["lock", "notes"])
+@pytest.mark.parametrize("name", ["lock", "spent"])
 def test_a_key_that_holds_something_else_is_left_alone(
     client: redis.Redis, store: RedisStore, name: str
 ) -> None:
     client.hset(f"{{billing}}:{name}", "some", "hash")
     attempts: list[Callable[[], object]] = [lambda: store.lock().acquire(30)]
-    if name == "notes":
+    if name == "spent":
         attempts = [lambda: store.remember_spent("a", for_good=True), lambda: store.was_spent("a")]
         attempts.append(lambda: store.remember_spent("a", for_good=False))
     for attempt in attempts:

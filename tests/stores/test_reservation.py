@@ -131,14 +131,14 @@ def test_where_nothing_can_be_locked_so_everybody_has_it(
 def test_a_link_is_not_followed(store: FileStore, path: Path) -> None:
     save(store)
     target = path.with_name("target")
-    path.with_name("token.json.claim").symlink_to(target)
+    path.with_name("token.json.reserve").symlink_to(target)
     assert not is_claimed(store)
     assert not target.exists()
 
 
 def test_it_is_for_its_owner_alone_and_stays(store: FileStore, path: Path) -> None:
     save(store)
-    file = path.with_name("token.json.claim")
+    file = path.with_name("token.json.reserve")
     for _ in range(2):
         assert not is_claimed(store)
         assert (file.stat().st_mode & 0o777, file.stat().st_size) == (0o600, 0)
@@ -150,5 +150,5 @@ def test_it_keeps_nobody_from_reading_or_writing(store: FileStore) -> None:
     reservation = store.reserve()
     assert isinstance(reservation, io.FileIO)
     with reservation:
-        assert reservation.name not in (store.path, f"{store.path}.lock", f"{store.path}.notes")
+        assert reservation.name not in (store.path, f"{store.path}.lock", f"{store.path}.spent")
         save(store, 2, expected="tag 1")

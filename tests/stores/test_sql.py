@@ -188,7 +188,7 @@ def test_it_says_which_slot_it_is_and_no_secret(tmp_path: Path) -> None:
     assert repr(SQLStore(sqlalchemy.create_engine(url), "billing")) == shown
 
 
-@pytest.mark.parametrize("name", ["", " a", "a\n", "a\0b", "a.notes", "a.damaged-b", "x" * 216])
+@pytest.mark.parametrize("name", ["", " a", "a\n", "a\0b", "a.spent", "a.damaged-b", "x" * 216])
 def test_what_cannot_be_a_name_is_none(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="slot"):
         SQLStore(f"sqlite:///{tmp_path / 'tokens.sqlite3'}", name)
@@ -238,7 +238,7 @@ def test_a_missing_table_is_an_error_that_says_how_to_get_it(
         lambda: store.was_spent("note"),
     ]
     for step in steps:
-        with pytest.raises(StoreError, match=r"no table tokens\. Call create_table\(\)"):
+        with pytest.raises(StoreError, match=r"no table tokens\. .* Call create_table\(\)"):
             step()
     store.create_table()
     store.create_table()

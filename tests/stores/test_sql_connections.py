@@ -20,7 +20,7 @@ from databases import Server, rows, with_table
 
 from tokenadapter.errors import StoreError
 from tokenadapter.stores import _sql_database
-from tokenadapter.stores._sql_table import database_time
+from tokenadapter.stores._sql_rows import database_time
 from tokenadapter.stores.sql import SQLStore
 from tokenadapter.testing.workers import in_threads
 
@@ -87,10 +87,10 @@ def test_an_engine_that_turns_autocommit_off_again_loses_nothing(url: str, slot:
 def test_a_row_that_an_application_has_locked_is_not_waited_for_without_end(
     url: str, slot: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(_sql_database._PATIENCE, "postgresql", "SET lock_timeout = 50")
+    monkeypatch.setitem(_sql_database._LOCK_TIMEOUT, "postgresql", "SET lock_timeout = 50")
     # Its least.
     monkeypatch.setitem(
-        _sql_database._PATIENCE, "mysql", "SET SESSION innodb_lock_wait_timeout = 1"
+        _sql_database._LOCK_TIMEOUT, "mysql", "SET SESSION innodb_lock_wait_timeout = 1"
     )
     store = SQLStore(url, slot)
     save(store)
@@ -202,7 +202,7 @@ def test_sqlalchemy_that_is_not_installed_is_named() -> None:
 
 
 def test_a_database_that_it_does_not_know_is_refused() -> None:
-    with pytest.raises(ValueError, match="postgresql, and does not know how oracle tells"):
+    with pytest.raises(ValueError, match="postgresql, and not with oracle: it does not know"):
         database_time("oracle")
 
 
