@@ -152,8 +152,8 @@ def one_line(text: str, limit: int) -> str:
 def checked_store(name: str, store: T) -> T:
     """*store* itself.
 
-    :param name: what it was given as.
-    :raises TypeError: if it is no store, or lacks what another of its methods needs.
+    :param name: of the argument.
+    :raises TypeError: if *store* is not a store, or has ``reserve()`` without ``glimpse()``.
     """
     methods = ("load", "save", "lock")
     if isinstance(store, type):
@@ -162,14 +162,14 @@ def checked_store(name: str, store: T) -> T:
             f"{store.__name__}: call the class"
         )
     if not all(callable(getattr(store, method, None)) for method in methods):
-        # Not what it is: bytes may be a URL with a password.
+        # Do not show the value: bytes may be a URL with a password.
         raise TypeError(
             f"{name} is a store such as FileStore('~/token.json'), not {type(store).__name__}"
         )
     if hasattr(store, "reserve") and not hasattr(store, "glimpse"):
         raise TypeError(
-            f"{type(store).__name__} has claim() but no glimpse(): processes that wait for a claim "
-            "would load the whole record at each look. Add a method glimpse() that tells at little "
-            "cost whether the slot was written, or remove claim()."
+            f"{type(store).__name__} has reserve() but no glimpse(): processes that wait for a "
+            "reservation would load the whole record again and again. Add a method glimpse() that "
+            "tells at little cost whether the slot was written, or remove reserve()."
         )
     return store

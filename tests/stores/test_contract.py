@@ -78,8 +78,8 @@ class IsACopy(MemoryStore):
     is_copy = True
 '''
 # Those that find something out, and one of each other kind.
-SOME = "empty_slot or expectation or tried_again or large or remembered or exclude or nothing or "
-SOME += "secret or waits_looks or copy"
+SOME = "empty or expects or repeated or large or remembered or exclude or nothing or "
+SOME += "secret or polls or copy"
 NAMES = re.findall(r"class (\w+)\(MemoryStore\)", STORES)
 
 
@@ -114,7 +114,7 @@ def test_what_is_wrong_with_a_store_is_found(name: str, report: str) -> None:
 
 def test_it_is_told_what_was_found(report: str) -> None:
     assert "At index 1 diff: 'zero' != None" in report
-    assert "the fixture 'corrupt' does not say how to break the content" in report
+    assert "the fixture 'corrupt' does not say how to damage the content" in report
 
 
 def test_the_test_kit_needs_no_pytest_but_the_contract_does() -> None:

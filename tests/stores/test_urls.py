@@ -139,7 +139,7 @@ def test_other_kinds(
         ("flie:~/token.json", "Did you mean file:?"),
         ("postgres://host/database#x", "Did you mean postgresql:?"),
         ("redis+cluster://host#x", "Did you mean redis:?"),
-        (f"abc://me:{SECRET}@host/x", "no kind of store called abc:. Known are django:, file:"),
+        (f"abc://me:{SECRET}@host/x", "unknown kind of store abc:. The kinds are django:, file:"),
         (f"vault+x@{SECRET}:x", "file:~/path/token.json"),
     ],
 )
