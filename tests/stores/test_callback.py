@@ -120,7 +120,7 @@ def test_it_says_which_functions_it_has(place: Place) -> None:
         (print, print, threading.Lock()),
     ],
 )
-def test_what_is_no_function_is_refused(arguments: Any) -> None:
+def test_arguments_that_are_not_functions_are_refused(arguments: Any) -> None:
     with pytest.raises(TypeError, match=r"(load|save|lock) is a function, not "):
         CallbackStore(*arguments)
 
@@ -138,7 +138,9 @@ def test_what_is_saved_is_one_json_object(place: Place) -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, "", b"", {}])
-def test_what_is_empty_holds_nothing(nothing: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_empty_value_counts_as_an_empty_slot(
+    nothing: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     assert content_of(CallbackStore(lambda: nothing, print, None)) == (None, None)
     assert not caplog.records
 
@@ -153,7 +155,7 @@ def test_what_is_empty_holds_nothing(nothing: Any, caplog: pytest.LogCaptureFixt
         ("[" * 100_000, "[" * 100_000),
     ],
 )
-def test_what_it_did_not_write_is_put_aside(
+def test_content_that_is_not_a_record_is_put_aside(
     there: Any, aside: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     held = [there]
@@ -170,13 +172,13 @@ def test_what_it_did_not_write_is_put_aside(
     assert held[-1]["aside"] == aside
 
 
-def test_what_a_later_version_wrote_is_named_on_one_line() -> None:
+def test_the_error_about_a_later_format_is_on_one_line() -> None:
     store = CallbackStore(lambda: {"format": "tokenadapter/2\nx" + "x" * 5000}, pytest.fail, None)
     with pytest.raises(StoreError, match=r"wrote it, as tokenadapter/2\\nx+…: upgrade"):
         store.load()
 
 
-def test_what_a_later_version_wrote_is_left_alone() -> None:
+def test_a_record_of_a_later_version_is_left_alone() -> None:
     store = CallbackStore(lambda: {"format": "tokenadapter/2"}, pytest.fail, None)
     with pytest.raises(StoreError, match=r"newer tokenadapter wrote it, .* left as it was"):
         store.load()
@@ -198,7 +200,7 @@ def raising(*_: object) -> Any:
         ((dict, raising), lambda store: store.remember_spent("note", for_good=True)),
     ],
 )
-def test_what_a_function_raises_is_told_by_its_kind(
+def test_the_error_names_the_class_of_what_a_function_raises(
     functions: tuple[Any, Any], task: Callable[[CallbackStore], object]
 ) -> None:
     store = CallbackStore(*functions, None)
@@ -211,7 +213,7 @@ def test_what_a_function_raises_is_told_by_its_kind(
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
-def test_a_store_error_of_a_function_goes_on_as_it_is() -> None:
+def test_a_store_error_of_a_function_is_raised_unchanged() -> None:
     def load() -> None:
         raise StoreError("the vault is sealed")
 
@@ -222,7 +224,7 @@ def test_a_store_error_of_a_function_goes_on_as_it_is() -> None:
 # Without a lock: threads of one process
 
 
-def test_other_functions_are_other_slots(place: Place, tmp_path: Path) -> None:
+def test_different_functions_are_different_slots(place: Place, tmp_path: Path) -> None:
     other = Place(tmp_path / "other.json")
     first, second = (CallbackStore(it.load, it.save, None) for it in (place, other))
     held = first.lock()
@@ -232,7 +234,7 @@ def test_other_functions_are_other_slots(place: Place, tmp_path: Path) -> None:
     held.release()
 
 
-def test_functions_without_a_hash_are_a_slot_of_their_own() -> None:
+def test_functions_without_a_hash_have_a_slot_of_their_own() -> None:
     class Function:
         __hash__ = None  # type: ignore[assignment]
 
@@ -277,7 +279,7 @@ def test_a_slot_ends_with_its_last_store(place: Place) -> None:
     assert slot() is None
 
 
-def test_who_does_not_hold_the_lock_waits_for_who_does(
+def test_a_save_without_the_lock_waits_for_its_holder(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tokenadapter.stores.callback.PATIENCE", 0.02)
@@ -300,7 +302,7 @@ def test_who_does_not_hold_the_lock_waits_for_who_does(
     held.release()
 
 
-def test_in_a_forked_child_it_is_a_copy_and_the_turn_is_free(place: Place) -> None:
+def test_in_a_forked_child_the_store_is_a_copy_and_its_lock_is_free(place: Place) -> None:
     store = CallbackStore(place.load, place.save, None)
     save(store)
     held = store.lock()
@@ -318,7 +320,7 @@ def test_in_a_forked_child_it_is_a_copy_and_the_turn_is_free(place: Place) -> No
     held.release()
 
 
-def test_what_came_into_being_in_a_child_is_no_copy_there(place: Place) -> None:
+def test_a_slot_that_a_child_creates_is_no_copy_there(place: Place) -> None:
     assert succeeds_in_child(lambda: not CallbackStore(place.load, place.save, None).is_copy)
 
 
@@ -326,7 +328,7 @@ def load_nothing() -> None:
     return None
 
 
-def test_a_store_that_arrives_in_another_process_is_a_copy() -> None:
+def test_a_store_that_is_unpickled_in_another_process_is_a_copy() -> None:
     store = CallbackStore(load_nothing, print, None)
     for duplicate in (copy.copy, copy.deepcopy, lambda store: pickle.loads(pickle.dumps(store))):
         assert not duplicate(store).is_copy
@@ -445,7 +447,7 @@ def test_context_managers_are_entered_and_left(place: Place) -> None:
 
 
 @pytest.mark.parametrize("by", ["False", "TimeoutError", "BlockingIOError"])
-def test_context_managers_may_say_that_others_hold_it(by: str) -> None:
+def test_a_context_manager_can_say_that_the_lock_is_taken(by: str) -> None:
     is_left = []
 
     @contextlib.contextmanager
@@ -475,7 +477,7 @@ def test_what_is_not_a_lock_is_an_error(lock: Any) -> None:
             store.lock().acquire(60)
 
 
-def test_an_early_end_leaves_no_turn_behind(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_interrupt_leaves_no_lock_behind(caplog: pytest.LogCaptureFixture) -> None:
     def lock() -> Any:
         raise KeyboardInterrupt
 

@@ -107,12 +107,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_wrong_with_a_store_is_found(name: str, report: str) -> None:
+def test_the_contract_finds_what_is_wrong_with_a_store(name: str, report: str) -> None:
     failed = f"FAILED test_theirs.py::Test{name}::" in report
     assert failed == (name != "Whole"), report
 
 
-def test_it_is_told_what_was_found(report: str) -> None:
+def test_the_report_says_what_was_found(report: str) -> None:
     assert "At index 1 diff: 'zero' != None" in report
     assert "the fixture 'corrupt' does not say how to damage the content" in report
 

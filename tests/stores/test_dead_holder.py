@@ -22,7 +22,7 @@ LEASE = HOLD = 1000.0
 
 
 class DeadHolder:
-    def test_the_lock_of_a_process_that_was_killed_is_had_at_once(self, store: TokenStore) -> None:
+    def test_the_lock_of_a_killed_process_can_be_taken_at_once(self, store: TokenStore) -> None:
         with process(take_when_told, store) as (child, pipe):
             pipe.send(HOLD)
             assert pipe.recv() is True
@@ -37,7 +37,7 @@ class DeadHolder:
             assert second.acquire(HOLD)
             second.release()
 
-    def test_a_process_that_does_not_know_that_it_is_replaced_frees_nothing(
+    def test_a_replaced_holder_does_not_release_the_lock_of_the_next(
         self, store: TokenStore
     ) -> None:
         """The other was wrong: it counts as dead, and yet it goes on."""

@@ -97,7 +97,7 @@ class Undone(Exception):
 
 
 @pytest.mark.usefixtures("on_postgresql")
-def test_a_request_that_is_rolled_back_takes_no_token_with_it(store: DjangoCacheStore) -> None:
+def test_a_request_that_is_rolled_back_does_not_undo_a_token(store: DjangoCacheStore) -> None:
     def view() -> None:
         with transaction.atomic(), connections["default"].cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -131,7 +131,7 @@ def test_in_sqlite_a_request_that_only_reads_is_rolled_back_alone(store: DjangoC
     assert store.load().tag == "tag 1"
 
 
-def test_in_sqlite_a_request_that_has_written_keeps_others_from_it(
+def test_in_sqlite_a_request_that_has_written_blocks_other_writers(
     store: DjangoCacheStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(connections["default"].settings_dict["OPTIONS"], "timeout", 0.01)
@@ -163,7 +163,7 @@ class ToTheReplica:
         return "default"
 
 
-def test_what_is_read_comes_from_where_it_is_written(store: DjangoCacheStore) -> None:
+def test_reads_go_to_the_database_that_is_written(store: DjangoCacheStore) -> None:
     with override_settings(DATABASE_ROUTERS=[f"{__name__}.ToTheReplica"]):
         save(store)
         assert store.load().tag == "tag 1"
@@ -172,7 +172,7 @@ def test_what_is_read_comes_from_where_it_is_written(store: DjangoCacheStore) ->
 
 
 @pytest.mark.usefixtures("on_postgresql")
-def test_a_project_without_autocommit_saves_all_the_same(
+def test_a_project_without_autocommit_can_save(
     store: DjangoCacheStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(connections["default"].settings_dict, "AUTOCOMMIT", False)
@@ -196,7 +196,7 @@ def lapse(key: str) -> None:
     ("late", "looks"),
     [("add", 'SELECT "cache_key", "expires"'), ("get", 'SELECT "cache_key", "value"')],
 )
-def test_a_lock_that_has_lapsed_goes_to_one(
+def test_one_process_gets_a_lock_that_has_expired(
     key: str, late: str, looks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Django's cache looks at an entry, and then overwrites or deletes whatever is there."""

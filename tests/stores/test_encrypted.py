@@ -76,7 +76,7 @@ def test_only_the_tag_and_the_slot_are_in_clear(inner: FileStore, path: Path) ->
         assert KEY not in text
 
 
-def test_the_same_document_never_looks_the_same(inner: FileStore) -> None:
+def test_a_document_is_encrypted_differently_each_time(inner: FileStore) -> None:
     store, seen = encrypted(inner), set()
     for _ in range(3):
         save(store)
@@ -86,13 +86,13 @@ def test_the_same_document_never_looks_the_same(inner: FileStore) -> None:
     assert len(seen) == 3
 
 
-def test_notes_are_the_inner_store_s(inner: FileStore) -> None:
+def test_the_inner_store_remembers_spent_tokens(inner: FileStore) -> None:
     encrypted(inner).remember_spent("a hash", for_good=True)
     assert inner.was_spent("a hash")
     assert encrypted(inner).was_spent("a hash")
 
 
-def test_what_the_inner_store_says_of_itself_goes_for_both(inner: FileStore, path: Path) -> None:
+def test_the_optional_members_are_those_of_the_inner_store(inner: FileStore, path: Path) -> None:
     memory = MemoryStore()
     assert encrypted(inner).poll == inner.poll
     assert encrypted(inner).glimpse() == inner.glimpse()
@@ -145,20 +145,20 @@ def test_a_new_key_is_32_random_bytes_as_text(inner: FileStore) -> None:
         "",
     ],
 )
-def test_what_is_no_key_is_refused_and_not_shown(inner: FileStore, keys: Any) -> None:
+def test_an_invalid_key_is_refused_and_not_shown(inner: FileStore, keys: Any) -> None:
     with pytest.raises(ValueError, match=r"not a key: .*generate_key\(\) makes one") as told:
         encrypted(inner, [KEY, keys])
     assert not keys or str(keys) not in str(told.value)
 
 
-def test_there_is_a_key(inner: FileStore) -> None:
+def test_at_least_one_key_is_required(inner: FileStore) -> None:
     with pytest.raises(ValueError, match="keys is empty"):
         encrypted(inner, [])
     with pytest.raises(TypeError, match="a key is text or bytes, not int"):
         encrypted(inner, [1])
 
 
-def test_the_first_key_writes_and_all_read(inner: FileStore) -> None:
+def test_the_first_key_encrypts_and_all_decrypt(inner: FileStore) -> None:
     save(encrypted(inner, KEY))
     changed = encrypted(inner, [OTHER, KEY])
     assert changed.load().document == {"n": 1}
@@ -231,7 +231,7 @@ def test_an_earlier_document_is_refused(inner: FileStore) -> None:
 
 
 @pytest.mark.parametrize("data", ["", "AAAA", "!", "ż", "A" * 100, None])
-def test_what_was_changed_is_refused(inner: FileStore, data: str | None) -> None:
+def test_a_changed_document_is_refused(inner: FileStore, data: str | None) -> None:
     store = encrypted(inner)
     save(store)
     if data is None:
@@ -245,7 +245,7 @@ def test_what_was_changed_is_refused(inner: FileStore, data: str | None) -> None
         store.load()
 
 
-def test_what_a_later_version_encrypted_is_left_alone(inner: FileStore) -> None:
+def test_a_document_that_a_later_version_encrypted_is_left_alone(inner: FileStore) -> None:
     store = encrypted(inner)
     save(store)
     put(inner, encrypted="aes-256-gcm/2\n" + "x" * 5000)
@@ -256,7 +256,7 @@ def test_what_a_later_version_encrypted_is_left_alone(inner: FileStore) -> None:
         store.load()
 
 
-def test_what_is_not_encrypted_is_refused_and_can_be_taken_over(inner: FileStore) -> None:
+def test_a_document_that_is_not_encrypted_is_refused_and_can_be_encrypted(inner: FileStore) -> None:
     save(inner)
     store = encrypted(inner)
     with pytest.raises(StoreError, match=r"it is not encrypted\. Nothing was changed: load"):
@@ -275,19 +275,19 @@ def test_what_is_not_encrypted_is_refused_and_can_be_taken_over(inner: FileStore
         (KeyringStore("billing", "me"), "billing/me"),
     ],
 )
-def test_the_slot_is_called_what_the_inner_store_calls_it(inner: Any, name: str) -> None:
+def test_the_slot_has_the_name_that_the_inner_store_has_for_it(inner: Any, name: str) -> None:
     assert EncryptedStore(inner, KEY).slot == name
     assert EncryptedStore(inner, KEY, slot="x").slot == "x"
 
 
-def test_a_slot_without_a_name_wants_one(inner: FileStore) -> None:
+def test_a_slot_without_a_name_is_refused(inner: FileStore) -> None:
     for nameless in (inner, MemoryStore()):
         with pytest.raises(ValueError, match="no name for its slot: pass one, such as"):
             EncryptedStore(nameless, KEY)
 
 
 @pytest.mark.parametrize("inner", [None, {}, json])
-def test_what_is_no_store_is_refused(inner: Any) -> None:
+def test_an_inner_object_that_is_not_a_store_is_refused(inner: Any) -> None:
     with pytest.raises(TypeError, match="inner is a store such as FileStore"):
         encrypted(inner)
 

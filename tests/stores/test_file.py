@@ -113,7 +113,7 @@ def test_loading_imports_only_what_it_needs(store: FileStore, path: Path) -> Non
 # Notes
 
 
-def test_a_glimpse_of_what_cannot_be_seen_tells_nothing(
+def test_a_glimpse_of_a_file_that_cannot_be_inspected_is_none(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing = store.glimpse()
@@ -124,7 +124,7 @@ def test_a_glimpse_of_what_cannot_be_seen_tells_nothing(
     assert store.glimpse() is None
 
 
-def test_notes_outlive_the_record(store: FileStore, path: Path) -> None:
+def test_spent_tokens_are_remembered_without_the_record(store: FileStore, path: Path) -> None:
     save(store)
     for for_good in (True, False):
         store.remember_spent(f"note {for_good}", for_good=for_good)
@@ -133,13 +133,13 @@ def test_notes_outlive_the_record(store: FileStore, path: Path) -> None:
     assert FileStore(path).was_spent("note False")
 
 
-def test_notes_are_lines_for_people_too(store: FileStore, path: Path) -> None:
+def test_spent_tokens_are_lines_of_text(store: FileStore, path: Path) -> None:
     for note, for_good in [("a", True), ("b", False), ("c", False), ("b", False), ("a", True)]:
         store.remember_spent(note, for_good=for_good)
     assert path.with_name("token.json.spent").read_text() == "c\nb\na for good\n"
 
 
-def test_of_the_notes_that_are_not_for_good_the_last_32_are_remembered(
+def test_of_the_spent_tokens_that_may_be_forgotten_the_last_32_are_remembered(
     store: FileStore, path: Path
 ) -> None:
     lock = store.lock()
@@ -154,7 +154,7 @@ def test_of_the_notes_that_are_not_for_good_the_last_32_are_remembered(
     assert len(path.with_name("token.json.spent").read_text().splitlines()) == 72
 
 
-def test_a_note_that_cannot_be_written_leaves_the_earlier_ones(
+def test_a_failure_to_remember_a_spent_token_keeps_the_earlier_ones(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.remember_spent("note", for_good=False)
@@ -166,7 +166,9 @@ def test_a_note_that_cannot_be_written_leaves_the_earlier_ones(
     assert [entry.name for entry in path.parent.glob(".*")] == []
 
 
-def test_notes_that_others_can_write_are_refused(store: FileStore, path: Path) -> None:
+def test_a_file_of_spent_tokens_that_others_can_write_is_refused(
+    store: FileStore, path: Path
+) -> None:
     store.remember_spent("note", for_good=False)
     path.with_name("token.json.spent").chmod(0o622)
     with pytest.raises(StoreError, match=r"chmod 600 .*/token\.json\.spent"):

@@ -67,7 +67,7 @@ def test_a_save_puts_a_damaged_file_aside(
     assert "s3cr3t" not in caplog.text
 
 
-def test_what_is_put_aside_is_for_its_owner_alone(path: Path) -> None:
+def test_a_file_that_was_put_aside_is_for_its_owner_alone(path: Path) -> None:
     store = FileStore(path, private=False)
     save(store)
     path.write_text("damage")

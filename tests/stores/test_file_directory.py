@@ -116,7 +116,7 @@ def test_nothing_is_created_below_a_directory_that_others_can_write_to(tmp_path:
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_sticky_directory_may_stand_above_and_must_not_hold_the_record(tmp_path: Path) -> None:
+def test_a_sticky_directory_may_be_above_the_records_directory_only(tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
     with pytest.raises(StoreError, match=f"such as {tmp_path}/tokenadapter\\."):
         FileStore(tmp_path / "token.json").load()
@@ -126,7 +126,7 @@ def test_a_sticky_directory_may_stand_above_and_must_not_hold_the_record(tmp_pat
     assert mode(tmp_path / "tokenadapter") == 0o700
 
 
-def test_where_a_link_leads_is_looked_at_too(tmp_path: Path) -> None:
+def test_the_target_of_a_link_is_checked_too(tmp_path: Path) -> None:
     (tmp_path / "shared" / "state").mkdir(0o700, parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "shared")
     store = FileStore(tmp_path / "link" / "state" / "token.json")
@@ -151,7 +151,7 @@ def test_a_link_of_another_user_is_refused(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_a_group_that_this_user_has_to_itself_may_write(public: Path) -> None:
+def test_a_group_whose_only_member_is_this_user_may_write(public: Path) -> None:
     os.chown(public, ALICE, ALICE)
     public.chmod(0o775)
 

@@ -102,7 +102,9 @@ def test_a_link_that_may_be_followed_stays_a_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
-def test_what_is_no_regular_file_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_a_path_that_is_not_a_regular_file_is_refused(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
     make(tmp_path / "thing")
     for private in (True, False):
         with pytest.raises(StoreError, match="not a regular file"):

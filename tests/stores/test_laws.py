@@ -29,7 +29,7 @@ STORES = pytest.mark.parametrize(
 @STORES
 @settings(max_examples=40)
 @given(document=st.dictionaries(st.text(), JSON))
-def test_any_document_comes_back_as_it_was(
+def test_any_document_is_loaded_as_it_was_saved(
     make: Callable[[Path], TokenStore], document: Document
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -41,7 +41,7 @@ def test_any_document_comes_back_as_it_was(
 @STORES
 @settings(max_examples=40)
 @given(writes=st.lists(st.tuples(TAGS, st.none() | TAGS), max_size=8))
-def test_writes_are_those_that_expected_what_was_there(
+def test_a_save_succeeds_if_it_expects_the_current_tag(
     make: Callable[[Path], TokenStore], writes: list[tuple[str, str | None]]
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -61,7 +61,7 @@ def test_writes_are_those_that_expected_what_was_there(
 
 @settings(max_examples=40)
 @given(marks=st.lists(st.tuples(NOTES, st.booleans()), max_size=8))
-def test_notes_are_forgotten_in_the_order_of_their_last_marks_but_those_for_good(
+def test_spent_tokens_are_forgotten_in_the_order_in_which_they_were_last_remembered(
     marks: list[tuple[str, bool]],
 ) -> None:
     with (

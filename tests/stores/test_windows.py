@@ -14,7 +14,7 @@ from tokenadapter.stores.file import FileStore
 from .helpers import failing, save
 
 
-def test_it_waits_while_another_process_has_the_file_open(
+def test_the_store_waits_while_another_process_has_the_file_open(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_reading, "_PAUSES", (0, 0, 0))
@@ -26,7 +26,7 @@ def test_it_waits_while_another_process_has_the_file_open(
     assert store.load().document == {"n": 1}
 
 
-def test_it_does_without_modes_and_directory_syncs(
+def test_the_store_works_without_modes_and_directory_syncs(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (_files, _reading):

@@ -142,12 +142,12 @@ def make_directory_of(path: str) -> None:
 def advice(error: Exception) -> str:
     """What to do about an error of the file system."""
     number = getattr(error, "errno", None)
-    told = _ADVICE.get(number or 0, "Check its path and its file system.")
+    cure = _ADVICE.get(number or 0, "Check its path and its file system.")
     name = getattr(error, "filename", None)
     owner = isinstance(name, str) and _strangers.owner(name)
     if owner and number in (errno.EACCES, errno.EPERM):
-        return f"{name} belongs to another user ({owner}). {told}"
-    return told
+        return f"{name} belongs to another user ({owner}). {cure}"
+    return cure
 
 
 def _sync_directory(path: str) -> None:

@@ -152,8 +152,8 @@ class CallbackStore:
             warn_once(
                 self,
                 "%r: load() returned something that save() was never given. It counts as empty, "
-                "and the next save keeps it under the key 'aside'. A token of another library "
-                "goes into TokenKeeper.adopt().",
+                "and the next save keeps it under the key 'aside'. Pass a token of another library "
+                "to TokenKeeper.adopt().",
                 self,
             )
         return content

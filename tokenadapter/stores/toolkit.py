@@ -82,9 +82,9 @@ def explained(
 
 def failure(store: object, task: str, cause: str, advice: str = "") -> errors.StoreError:
     """The error that says that *store* could not do its *task*, why, and what to do."""
-    told = f" {advice}" if advice else ""
+    end = f" {advice}" if advice else ""
     return errors.StoreError(
-        f"{store!r} cannot {task}: {cause.rstrip('.')}. Nothing stored was lost.{told}"
+        f"{store!r} cannot {task}: {cause.rstrip('.')}. Nothing stored was lost.{end}"
     )
 
 
@@ -96,8 +96,8 @@ def warn_of_damage(store: object) -> None:
     that once, although every :meth:`~tokenadapter.protocols.TokenStore.load` finds it again."""
     warn_once(
         store,
-        "%r is torn or holds something else: it counts as empty until it is saved, and then is put "
-        "aside. A token of another library goes into TokenKeeper.adopt().",
+        "%r contains something that is not a record: it counts as empty, and the next save puts it "
+        "aside. Pass a token of another library to TokenKeeper.adopt().",
         store,
     )
 
@@ -110,7 +110,7 @@ def damaged_name() -> str:
 
 def warn_put_aside(store: object, place: str) -> None:
     """Log where content that was not a record is now."""
-    warn("%r was torn or held something else: that is in %s now", store, place)
+    warn("%r contained something that was not a record: that is in %s now", store, place)
 
 
 def warn_once(store: object, message: str, *args: object) -> None:

@@ -93,7 +93,7 @@ class Locks(Terms):
         lock = store.lock()
         assert lock.acquire(self.HOLD)
         store.prepare()
-        store.remember_spent("note", for_good=True)
+        store.remember_spent("hash", for_good=True)
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
         assert store.save({"n": 2}, tag="two", expected="one", ttl=None)
         assert lock.confirm()
@@ -105,7 +105,7 @@ class Locks(Terms):
         lock = connect().lock()
         assert lock.acquire(self.HOLD)
         assert connect().load().tag == "one"
-        assert not connect().was_spent("note")
+        assert not connect().was_spent("hash")
         lock.release()
 
     def test_a_prepared_save_may_be_left_out(self, store: TokenStore) -> None:
