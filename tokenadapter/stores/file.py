@@ -209,4 +209,8 @@ class FileStore:
         return self._tenure.locked(self.lock, self._explained)
 
     def _explained(self, task: str) -> AbstractContextManager[None]:
-        return toolkit.explained(self, task, _files.advice, OSError)
+        return toolkit.explained(self, task, _advice, OSError)
+
+
+def _advice(error: Exception) -> str:
+    return _files.advice(error)  # imports _files only if something fails

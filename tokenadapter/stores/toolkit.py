@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +18,12 @@ from tokenadapter.stores._lease import LEASE, Lease, checked_lease
 from tokenadapter.stores._text import FORMAT, LIMIT, Refused, decode, encode
 
 if TYPE_CHECKING:
+    import logging
+
     from tokenadapter import errors
 else:
     errors = late("tokenadapter.errors")
+    logging = late("logging")
 
 __all__ = [
     "FORMAT",
