@@ -162,7 +162,7 @@ class HolderKnowing(Protocol):
 
     def holder(self) -> str | None:
         """The process that holds the lock now, as
-        :func:`tokenadapter.process_names.this_process` names it, with or without ``:`` and more
+        ``tokenadapter.process_names.this_process()`` names it, with or without ``:`` and more
         after it; ``None`` if the lock is free, or the store cannot tell.
 
         :raises StoreError: if the store cannot be asked.

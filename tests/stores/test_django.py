@@ -363,15 +363,15 @@ def locked(key: str, store: DjangoCacheStore) -> Iterator[Any]:
 def test_a_lock_lasts_whole_seconds(key: str, locked: Any, redis_server: RedisServer) -> None:
     with redis_server.client() as client:
         assert 3_000 < client.pttl(f":1:{key}:lock") <= 4_000
-        assert locked._extend(caches["default"].get(f"{key}:lock"), 3.9)
+        assert locked.extend(caches["default"].get(f"{key}:lock"), 3.9)
         assert 2_000 < client.pttl(f":1:{key}:lock") <= 3_000
         # Django takes less than 1 for nothing at all.
-        assert locked._extend(caches["default"].get(f"{key}:lock"), 0.1)
+        assert locked.extend(caches["default"].get(f"{key}:lock"), 0.1)
         assert 1_000 < client.pttl(f":1:{key}:lock") <= 2_000
 
 
 def test_a_lock_whose_first_answer_was_lost_is_taken(key: str, locked: Any) -> None:
-    assert locked._take(caches["default"].get(f"{key}:lock"), 5)
+    assert locked.take(caches["default"].get(f"{key}:lock"), 5)
 
 
 @pytest.mark.parametrize("other", ["another", None])

@@ -56,14 +56,14 @@ class TableLease(Lease):
         super().__init__(seconds)
         self.table = table
 
-    def _take(self, owner: str, seconds: float, dead: str | None = None) -> str:
+    def take(self, owner: str, seconds: float, dead: str | None = None) -> str:
         if self.table.owner in (None, owner, dead):
             self.table.owner = owner
             self.table.seconds.append(seconds)
         self.table.answer("take")
         return self.table.owner or owner
 
-    def _extend(self, owner: str, seconds: float) -> bool:
+    def extend(self, owner: str, seconds: float) -> bool:
         is_mine = self.table.owner == owner
         if is_mine:
             self.table.seconds.append(seconds)
@@ -71,7 +71,7 @@ class TableLease(Lease):
         self.table.answer("extend")
         return is_mine
 
-    def _free(self, owner: str) -> None:
+    def free(self, owner: str) -> None:
         if self.table.owner == owner:
             self.table.owner = None
         self.table.answer("free")
@@ -341,15 +341,15 @@ def test_in_a_subinterpreter_one_long_lease_is_taken() -> None:
         from tokenadapter.stores._lease import Lease
 
         class Told(Lease):
-            def _take(self, owner, seconds, dead=None):
+            def take(self, owner, seconds, dead=None):
                 print("taken", seconds)
                 return owner
 
-            def _extend(self, owner, seconds):
+            def extend(self, owner, seconds):
                 print("extended", seconds)
                 return True
 
-            def _free(self, owner):
+            def free(self, owner):
                 print("free")
 
         lease = Told(5.0)

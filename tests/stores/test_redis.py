@@ -273,7 +273,7 @@ def test_a_lock_lapses_unless_it_is_extended(
     assert lock.confirm()
     assert 10_000 < client.pttl(f"{{{key}}}:lock") <= 20_000
     # Who takes it once more, because an answer got lost, has it.
-    assert lock._take(client.get(f"{{{key}}}:lock").decode(), 15)
+    assert lock.take(client.get(f"{{{key}}}:lock").decode(), 15)
     assert 10_000 < client.pttl(f"{{{key}}}:lock") <= 15_000
     client.set(f"{{{key}}}:lock", "another")
     assert not lock.confirm()

@@ -64,7 +64,7 @@ class Lease(ABC):
         self._extending = threading.Lock()
 
     @abstractmethod
-    def _take(self, owner: str, seconds: float, dead: str | None = None) -> str | None:
+    def take(self, owner: str, seconds: float, dead: str | None = None) -> str | None:
         """Take the lease for *seconds* if it is free or *owner* has it: a request that is repeated
         because its answer got lost succeeds again.
 
@@ -74,7 +74,7 @@ class Lease(ABC):
         """
 
     @abstractmethod
-    def _extend(self, owner: str, seconds: float) -> bool:
+    def extend(self, owner: str, seconds: float) -> bool:
         """Let the lease end *seconds* from now, and return whether *owner* still has it.  Called by
         any thread.
 
@@ -82,12 +82,12 @@ class Lease(ABC):
         """
 
     @abstractmethod
-    def _free(self, owner: str) -> None:
+    def free(self, owner: str) -> None:
         """End the lease if *owner* has it.  May raise anything."""
 
     def holder(self) -> str | None:
         """The owner of the lease now: the name of its process
-        (:func:`tokenadapter.process_names.this_process`) and a nonce.  ``None`` if the lease is
+        (``tokenadapter.process_names.this_process()``) and a nonce.  ``None`` if the lease is
         free, or the store cannot tell.
 
         :raises StoreError: if it cannot be asked.
@@ -108,9 +108,9 @@ class Lease(ABC):
         self._end = time.monotonic() + hold_for
         seconds = min(self._seconds, hold_for)
         self._given = (time.monotonic(), time.time(), seconds)
-        holder = self._take(self._owner, seconds)
+        holder = self.take(self._owner, seconds)
         if holder not in (None, self._owner) and has_died(holder):
-            holder = self._take(self._owner, seconds, holder)
+            holder = self.take(self._owner, seconds, holder)
         if holder != self._owner:
             self._owner = ""
             return False
@@ -158,7 +158,7 @@ class Lease(ABC):
         self._released.set()
         # Also after a failed request to take the lease: the store may have processed it.
         with suppress(Exception):  # the lease lapses anyway
-            self._free(owner)
+            self.free(owner)
 
     def _beat(self, owner: str, released: threading.Event) -> None:
         while not released.wait(self._seconds / 3):
@@ -170,7 +170,7 @@ class Lease(ABC):
 
     def _prolong(self, owner: str, seconds: float) -> bool:
         requested = (time.monotonic(), time.time(), seconds)
-        is_held = self._extend(owner, seconds)
+        is_held = self.extend(owner, seconds)
         if is_held:
             self._given = requested
         return is_held

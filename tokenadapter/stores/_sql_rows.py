@@ -315,15 +315,15 @@ class RowLease(Lease):
         self._slot = slot
         self._explained = explained
 
-    def _take(self, owner: str, seconds: float, dead: str | None = None) -> str | None:
+    def take(self, owner: str, seconds: float, dead: str | None = None) -> str | None:
         with self._explained("take the lock"):
             return self._rows.take(self._slot, owner, seconds, dead)
 
-    def _extend(self, owner: str, seconds: float) -> bool:
+    def extend(self, owner: str, seconds: float) -> bool:
         with self._explained("keep the lock"):
             return self._rows.extend(self._slot, owner, seconds)
 
-    def _free(self, owner: str) -> None:
+    def free(self, owner: str) -> None:
         self._rows.free(self._slot, owner)
 
     def holder(self) -> str | None:

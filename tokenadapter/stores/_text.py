@@ -22,7 +22,7 @@ class Refused(OSError):
 def encode(document: Document, tag: str) -> bytes:
     """The text of a record.
 
-    :raises Refused: if the text is longer than :data:`LIMIT`.
+    :raises Refused: if the text is longer than ``LIMIT``.
     """
     record = {"format": FORMAT, "tag": tag, "document": document}
     content = json.dumps(record, indent=2).encode() + b"\n"

@@ -173,7 +173,7 @@ class _DjangoLease(Lease):
         # Until when it has certainly not expired, less some time for what arrives late.
         self._safe_until = 0.0
 
-    def _take(self, owner: str, seconds: float, dead: str | None = None) -> str:
+    def take(self, owner: str, seconds: float, dead: str | None = None) -> str:
         began, timeout = time.monotonic(), _whole(seconds)
         with self._cache() as cache:
             if dead is not None and cache.get(self._key) == dead:
@@ -195,7 +195,7 @@ class _DjangoLease(Lease):
             self._know(began, timeout)
         return str(holder)
 
-    def _extend(self, owner: str, seconds: float) -> bool:
+    def extend(self, owner: str, seconds: float) -> bool:
         began, timeout = time.monotonic(), _whole(seconds)
         with self._cache() as cache:
             is_touched = cache.touch(self._key, timeout)
@@ -206,7 +206,7 @@ class _DjangoLease(Lease):
         self._know(began, timeout)
         return True
 
-    def _free(self, owner: str) -> None:
+    def free(self, owner: str) -> None:
         with self._cache() as cache:
             if cache.get(self._key) == owner and time.monotonic() < self._safe_until:
                 cache.delete(self._key)

@@ -196,14 +196,14 @@ class _RedisLease(Lease):
         self._store = store
         self._key = f"{store._record}:lock"
 
-    def _take(self, owner: str, seconds: float, dead: str | None = None) -> str:
+    def take(self, owner: str, seconds: float, dead: str | None = None) -> str:
         holder: bytes = self._ask(scripts.TAKE, owner, _milliseconds(seconds), dead or "")
         return holder.decode("utf-8", "replace")
 
-    def _extend(self, owner: str, seconds: float) -> bool:
+    def extend(self, owner: str, seconds: float) -> bool:
         return bool(self._ask(scripts.EXTEND, owner, _milliseconds(seconds)))
 
-    def _free(self, owner: str) -> None:
+    def free(self, owner: str) -> None:
         self._ask(scripts.FREE, owner)
 
     def holder(self) -> str | None:
