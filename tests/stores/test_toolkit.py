@@ -36,11 +36,10 @@ def cure(error: Exception) -> str:
     [
         (KeyError("x."), "Store() cannot save: 'x.'. Nothing stored was lost. Cure KeyError."),
         (OSError(), "Store() cannot save: OSError. Nothing stored was lost. Cure OSError."),
-        (Refused("it is shut: open it"), "Store() cannot save: it is shut: open it. Nothing stored "
-         "was lost."),
+        (Refused("shut: open it"), "Store() cannot save: shut: open it. Nothing stored was lost."),
         (StoreError("the vault is sealed"), "the vault is sealed"),
     ],
-)  # fmt: skip
+)
 def test_an_error_says_what_failed_and_what_to_do(error: Exception, text: str) -> None:
     with pytest.raises(StoreError) as caught, explained(Store(), "save", cure):
         raise error
