@@ -64,7 +64,7 @@ class Grant(Protocol):
 
     @property
     def client_credential(self) -> str:
-        """What authenticates the client, hashed to tell for whom a hold is meant."""
+        """What authenticates the client.  Its hash tells which programs a back-off is meant for."""
 
     @property
     def deadline(self) -> float:
@@ -72,8 +72,8 @@ class Grant(Protocol):
 
     @property
     def grace(self) -> float:
-        """For how many seconds the server takes a rotated refresh token once more; 0 if it does
-        not, or nobody knows."""
+        """For how many seconds the server accepts a rotated refresh token once more; 0 if it does
+        not, or that is unknown."""
 
     @property
     def urls(self) -> Sequence[str]:

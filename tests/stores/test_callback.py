@@ -194,10 +194,10 @@ def raising(*_: object) -> Any:
     ("functions", "task"),
     [
         ((raising, print), lambda store: store.load()),
-        ((raising, print), lambda store: store.was_spent("note")),
+        ((raising, print), lambda store: store.was_spent("hash")),
         ((raising, print), save),
         ((dict, raising), save),
-        ((dict, raising), lambda store: store.remember_spent("note", for_good=True)),
+        ((dict, raising), lambda store: store.remember_spent("hash", for_good=True)),
     ],
 )
 def test_the_error_names_the_class_of_what_a_function_raises(

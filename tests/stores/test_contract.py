@@ -45,7 +45,7 @@ class CutsOff(MemoryStore):
 
 
 class Forgets(MemoryStore):
-    def was_spent(self, note):
+    def was_spent(self, digest):
         return False
 
 

@@ -1,4 +1,4 @@
-"""A holder of a lease that died on this machine is replaced at once, whatever the store."""
+"""A holder of a lease that died on this machine is replaced at once, in every store."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DeadHolder:
     def test_a_replaced_holder_does_not_release_the_lock_of_the_next(
         self, store: TokenStore
     ) -> None:
-        """The other was wrong: it counts as dead, and yet it goes on."""
+        """A living holder counts as dead by mistake, and continues."""
         first, second = store.lock(), store.lock()
         with pytest.MonkeyPatch.context() as patch:
             assert first.acquire(HOLD)

@@ -257,8 +257,8 @@ def test_an_error_of_the_cache_becomes_a_store_error(alias: str, advice: str, ke
         store.load,
         lambda: save(store),
         lambda: store.lock().acquire(5),
-        lambda: store.remember_spent("note", for_good=True),
-        lambda: store.was_spent("note"),
+        lambda: store.remember_spent("hash", for_good=True),
+        lambda: store.was_spent("hash"),
     ]
     for attempt in attempts:
         with pytest.raises(StoreError, match=advice):
@@ -341,7 +341,7 @@ def test_a_process_writes_its_token_back_to_an_emptied_cache(
     keeper, other = TokenKeeper(authority, store), TokenKeeper(authority, store)
     token = keeper.renew(keeper.current())
     assert other.current().is_same(token)
-    for name in ("record", "notes", "lock"):
+    for name in ("record", "spent", "lock"):
         caches["default"].delete(f"{key}:{name}")
     renewed = keeper.renew(token)
     assert not renewed.is_same(token)
@@ -409,4 +409,4 @@ def test_a_silent_failure_of_the_cache_is_found(
         store.lock().acquire(60)
     monkeypatch.setattr(cache, "set", lambda *arguments: None)
     with pytest.raises(StoreError, match="does not hold"):
-        store.remember_spent("note", for_good=True)
+        store.remember_spent("hash", for_good=True)

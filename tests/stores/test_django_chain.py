@@ -1,4 +1,4 @@
-"""Chain: of all who replace one record one succeeds, whatever comes in between."""
+"""Chain: of all writers that replace one record one succeeds, at every interleaving."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Cache:
         self._do("delete", lambda: self.entries.pop(key, None))
 
     def calm(self) -> None:
-        """Nothing comes in between any more."""
+        """From now on, no other writer interferes."""
         self.before = self.after = lambda step: None
 
     def forget_what_may_be_forgotten(self) -> None:
@@ -160,7 +160,7 @@ def test_a_writer_that_dies_at_any_step_has_written_or_not_and_can_be_repeated(
         cache.calm()
         found = tag_in(cache)
         assert found in (start, "killed")
-        # It stays, however long it takes until somebody comes.
+        # It stays until the next writer comes, however late.
         cache.forget_what_may_be_forgotten()
         assert tag_in(cache) == found
         assert swap(cache, "next", found)
@@ -325,7 +325,7 @@ def test_writers_in_any_order_make_one_chain() -> None:
 
 
 def _play(dice: random.Random) -> None:
-    """Three writers and a reader, each of whom may be stopped before any step."""
+    """Three writers and a reader, each of which may be stopped before any step."""
     cache = Cache()
     won: list[tuple[str | None, str]] = []
     seen: list[str | None] = []

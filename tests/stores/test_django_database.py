@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("project")
 
 @pytest.fixture(scope="module")
 def database(project: None, postgresql: PostgreSQL) -> dict[str, Any]:
-    """A database in PostgreSQL with the table of the cache, as Django wants to be told of it."""
+    """A database in PostgreSQL with the table of the cache, in the form of Django's settings."""
     url = sqlalchemy.make_url(postgresql.new_database())
     database = {
         "ENGINE": "django.db.backends.postgresql",
@@ -105,7 +105,7 @@ def test_a_request_that_is_rolled_back_does_not_undo_a_token(store: DjangoCacheS
             lock = store.lock()
             assert lock.acquire(60)
             save(store)
-            store.remember_spent("note", for_good=True)
+            store.remember_spent("hash", for_good=True)
             assert store.load().tag == "tag 1"
             lock.release()
             raise Undone
@@ -116,7 +116,7 @@ def test_a_request_that_is_rolled_back_does_not_undo_a_token(store: DjangoCacheS
         cursor.execute("SELECT count(*) FROM cached WHERE cache_key = 'of the request'")
         assert cursor.fetchone() == (0,)
     assert store.load().tag == "tag 1"
-    assert store.was_spent("note")
+    assert store.was_spent("hash")
 
 
 def test_in_sqlite_a_request_that_only_reads_is_rolled_back_alone(store: DjangoCacheStore) -> None:
@@ -149,7 +149,7 @@ def test_the_connection_of_the_request_is_left_alone(store: DjangoCacheStore) ->
     with pytest.raises(StoreError):
         DjangoCacheStore("no table").load()
     assert connections["default"] is before
-    # Nobody has opened it.
+    # No test has opened it.
     assert before.connection is None
 
 
@@ -182,7 +182,7 @@ def test_a_project_without_autocommit_can_save(
 
 
 def lapse(key: str) -> None:
-    """The holder of the lock has died a while ago."""
+    """The holder of the lock died a while ago."""
     with connections["default"].cursor() as cursor:
         cursor.execute(
             "UPDATE cached SET expires = now() - interval '9 s' WHERE cache_key = %s",

@@ -199,7 +199,7 @@ def test_without_the_package_the_error_names_the_extra(
 
 
 def put(inner: FileStore, **changes: Any) -> None:
-    """Change what is there, as somebody might who can write to the store."""
+    """Change the document, as a user might who can write to the store."""
     document, tag = content_of(inner)
     assert document is not None
     assert inner.save(document | changes, tag=tag or "", expected=tag, ttl=None)

@@ -1,4 +1,4 @@
-"""What FileStore does with a file that holds no record."""
+"""FileStore and a file that is not a record."""
 
 from __future__ import annotations
 

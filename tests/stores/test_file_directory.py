@@ -27,9 +27,9 @@ from .helpers import mode, save
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
-# Users whom nobody knows.
+# Users without a name.
 ALICE, MALLORY = 54321, 54322
-# A group that nobody knows.
+# A group without a name.
 TEAM = 54323
 
 
@@ -56,8 +56,8 @@ def attempts(store: FileStore) -> list[Callable[[], object]]:
     return [
         store.load,
         lambda: save(store, 2, expected="tag 1"),
-        lambda: store.remember_spent("note", for_good=True),
-        lambda: store.was_spent("note"),
+        lambda: store.remember_spent("hash", for_good=True),
+        lambda: store.was_spent("hash"),
     ]
 
 
@@ -204,7 +204,7 @@ def test_a_file_of_another_user_that_cannot_be_opened_is_named_with_its_owner(
     attempt: dict[str, Callable[[], object]] = {
         "token.json": store.load,
         "token.json.lock": lambda: store.lock().acquire(60),
-        "token.json.spent": lambda: store.was_spent("note"),
+        "token.json.spent": lambda: store.was_spent("hash"),
     }
 
     def work() -> bool:
@@ -258,12 +258,12 @@ def test_the_members_of_a_group_share_a_file_in_a_directory_of_the_group(public:
         assert lock.acquire(60)
         save(store)
         lock.release()
-        store.remember_spent("note", for_good=True)
+        store.remember_spent("hash", for_good=True)
         return True
 
     def as_bob() -> bool:
         assert store.load().document == {"n": 1}
-        assert store.was_spent("note")
+        assert store.was_spent("hash")
         lock = store.lock()
         assert lock.acquire(60)
         store.prepare()

@@ -245,8 +245,8 @@ def test_a_parent_that_is_a_file_is_an_error(tmp_path: Path) -> None:
         store.prepare,
         lambda: save(store),
         lambda: store.lock().acquire(60),
-        lambda: store.remember_spent("note", for_good=True),
-        lambda: store.was_spent("note"),
+        lambda: store.remember_spent("hash", for_good=True),
+        lambda: store.was_spent("hash"),
     ):
         with pytest.raises(StoreError, match="Not a directory") as caught:
             attempt()
@@ -282,7 +282,7 @@ def test_a_directory_that_cannot_be_written_is_an_error() -> None:
             assert lock.acquire(60)
             for attempt in (
                 store.prepare,
-                lambda: store.remember_spent("note", for_good=True),
+                lambda: store.remember_spent("hash", for_good=True),
                 lambda: store.save({{}}, tag="tag 2", expected="tag 1", ttl=None),
                 lambda: FileStore({name!r} + "/new/token.json").lock().acquire(60),
                 lambda: FileStore({name!r} + "/new.json").lock().acquire(60),

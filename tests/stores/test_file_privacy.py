@@ -27,7 +27,7 @@ def test_files_and_directories_are_for_their_owner_alone(tmp_path: Path) -> None
     path = tmp_path / "a" / "b" / "token.json"
     store = FileStore(path)
     save(store)
-    store.remember_spent("note", for_good=True)
+    store.remember_spent("hash", for_good=True)
     with store.reserve():
         pass
     lock = store.lock()
@@ -94,10 +94,10 @@ def test_a_link_that_may_be_followed_stays_a_link(tmp_path: Path) -> None:
     link.symlink_to(target)
     store = FileStore(link, private=False)
     save(store)
-    store.remember_spent("note", for_good=True)
+    store.remember_spent("hash", for_good=True)
     assert link.is_symlink()
     assert FileStore(target).load().document == {"n": 1}
-    assert FileStore(target).was_spent("note")
+    assert FileStore(target).was_spent("hash")
     assert [entry.name for entry in tmp_path.iterdir() if entry.name != "real"] == ["link.json"]
 
 

@@ -158,18 +158,31 @@ def test_a_key_is_read_once(store: KeyringStore, monkeypatch: pytest.MonkeyPatch
 def test_a_key_that_was_replaced_in_the_keyring_is_read_again(store: KeyringStore) -> None:
     save(store)
     keyring.delete_password("billing", "me")
-    save(KeyringStore("billing", "me"), 2, expected="tag 1")
+    Path(store.inner.path).unlink()
+    save(KeyringStore("billing", "me"), 2)
     assert store.load().document == {"n": 2}
     save(store, 3, expected="tag 2")
     assert KeyringStore("billing", "me").load().document == {"n": 3}
+
+
+def test_a_key_that_vanished_is_put_back_by_a_process_that_knows_it(store: KeyringStore) -> None:
+    save(store)
+    key = keyring.get_password("billing", "me")
+    keyring.delete_password("billing", "me")
+    assert not store.save({"n": 2}, tag="tag 2", expected="another tag", ttl=None)
+    assert keyring.get_password("billing", "me") == key
+    assert KeyringStore("billing", "me").load().document == {"n": 1}
 
 
 def test_a_record_whose_key_is_gone_is_an_error_and_is_kept(store: KeyringStore) -> None:
     save(store)
     keyring.delete_password("billing", "me")
     late = KeyringStore("billing", "me")
-    with pytest.raises(StoreError, match=r"does not have its key any more: .* delete .*\.json and"):
-        late.load()
+    for task in (late.load, lambda: save(late, 2, expected="tag 1")):
+        with pytest.raises(
+            StoreError, match=r"not have its key any more: .*\.json and log in"
+        ):
+            task()
     assert count() == 0
     assert store.load().document == {"n": 1}
 

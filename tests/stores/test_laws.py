@@ -1,4 +1,4 @@
-"""Laws that hold for every document and every order of writes."""
+"""Rules for every document and every order of saves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JSON = st.recursive(
     lambda some: st.lists(some, max_size=4) | st.dictionaries(st.text(), some, max_size=4),
 )
 TAGS = st.sampled_from(["a", "b", "c"])
-NOTES = st.sampled_from(["a", "b", "c", "d", "e"])
+DIGESTS = st.sampled_from(["a", "b", "c", "d", "e"])
 STORES = pytest.mark.parametrize(
     "make", [lambda _: MemoryStore(), FileStore], ids=["memory", "file"]
 )
@@ -60,9 +60,9 @@ def test_a_save_succeeds_if_it_expects_the_current_tag(
 
 
 @settings(max_examples=40)
-@given(marks=st.lists(st.tuples(NOTES, st.booleans()), max_size=8))
+@given(calls=st.lists(st.tuples(DIGESTS, st.booleans()), max_size=8))
 def test_spent_tokens_are_forgotten_in_the_order_in_which_they_were_last_remembered(
-    marks: list[tuple[str, bool]],
+    calls: list[tuple[str, bool]],
 ) -> None:
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -71,12 +71,12 @@ def test_spent_tokens_are_forgotten_in_the_order_in_which_they_were_last_remembe
         store = FileStore(Path(directory) / "token.json")
         kept: set[str] = set()
         passing: list[str] = []
-        for note, for_good in marks:
-            passing = [other for other in passing if other != note]
-            if for_good or note in kept:
-                kept.add(note)
+        for digest, for_good in calls:
+            passing = [other for other in passing if other != digest]
+            if for_good or digest in kept:
+                kept.add(digest)
             else:
-                passing = [*passing, note][-2:]
-            store.remember_spent(note, for_good=for_good)
+                passing = [*passing, digest][-2:]
+            store.remember_spent(digest, for_good=for_good)
             remembered = {other for other in "abcde" if store.was_spent(other)}
             assert remembered == {*kept, *passing}

@@ -1,4 +1,4 @@
-"""Lease: what its holder may rely on, whatever the store does."""
+"""Lease: what its holder can rely on if the store fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Clock:
         self.asleep = 0.0
         """For how many seconds the monotonic clock stood still."""
         self.looks = threading.Semaphore(0)
-        """One for each time that somebody looked at it."""
+        """The owner at each request."""
 
     def monotonic(self) -> float:
         self.looks.release()
@@ -104,7 +104,7 @@ def test_a_lease_has_one_owner_and_its_duration(table: Table) -> None:
     assert first.acquire(LONG)
     assert not second.acquire(LONG)
     assert (first.confirm(), second.confirm()) == (True, False)
-    # Sooner: whoever waits has yet to come by, and to renew.
+    # Sooner: a waiting process has yet to try the lock, and to renew.
     assert table.seconds == [LAPSE, LAPSE]
     assert LAPSE + RedisStore.poll[1] < LEASE
     second.release()
@@ -157,7 +157,7 @@ def test_heartbeats_end_when_the_holder_should_have_given_up(table: Table, clock
     clock.now += 0.003
     while min(table.seconds) == SHORT * 0.85:
         assert table.beats.acquire(timeout=30)
-    # The last one lets it end when the holder gives up ...
+    # The last heartbeat lets the lease end when the holder gives up ...
     assert min(table.seconds) == pytest.approx(0.0015)
     clock.now += 0.002
     while clock.looks.acquire(blocking=False):
@@ -294,7 +294,7 @@ def test_a_forked_child_neither_holds_nor_releases_the_lease(table: Table) -> No
         lease.release()
         return not is_held and table.owner is not None
 
-    # A heartbeat under way may keep a lock, which nobody opens in the child.
+    # A heartbeat under way may have a lock that no thread releases in the child.
     with lease._extending, lease._released._cond:
         assert succeeds_in_child(check)
     assert lease.confirm()

@@ -1,4 +1,4 @@
-"""The lock of FileStore: whose it is, across kills, forks and lost files."""
+"""The lock of FileStore and its holder, across kills, forks and lost files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_lock_on_a_file_that_is_gone_is_not_confirmed(
         path.parent.mkdir(0o700)
         path.with_name("token.json.lock").touch(0o600)
     assert not lock.confirm()
-    # What its holder has is saved all the same, under the lock that counts now.
+    # The holder can still save, under the lock file that is there now.
     save(store, 2)
     assert store.load().document == {"n": 2}
     lock.release()
@@ -109,13 +109,13 @@ def test_a_thread_that_holds_the_lock_does_not_wait_for_itself_however_many_came
 def test_the_kernel_alone_is_asked_whether_the_lock_is_taken(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many who wait ask often, and whoever renews needs the processor."""
+    """Many waiting processes ask often, and the process that renews needs the processor."""
     lock_path = f"{path}.lock"
     assert not is_locked(lock_path)
     holder, other = store.lock(), FileStore(store.path).lock()
     assert holder.acquire(60)
     assert is_locked(lock_path)
-    # Whoever has it does not take itself for another.
+    # The holder does not mistake itself for another.
     assert holder.acquire(60)
     monkeypatch.setattr(other, "acquire_within", lambda seconds: pytest.fail("it was tried"))
     assert not other.acquire(60)

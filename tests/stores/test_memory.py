@@ -44,12 +44,12 @@ def test_it_says_which_slot_it_is() -> None:
 def test_different_names_are_different_slots() -> None:
     first, second, private = MemoryStore("first"), MemoryStore("second"), MemoryStore()
     assert first.save({"n": 1}, tag="one", expected=None, ttl=None)
-    first.remember_spent("note", for_good=True)
+    first.remember_spent("hash", for_good=True)
     lock = first.lock()
     assert lock.acquire(60)
     for other in (second, private, MemoryStore()):
         assert other.load().document is None
-        assert not other.was_spent("note")
+        assert not other.was_spent("hash")
         assert other.lock().acquire(60)
     lock.release()
 
@@ -106,11 +106,11 @@ def test_an_unpickled_private_store_is_empty(
 ) -> None:
     store = MemoryStore()
     assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
-    store.remember_spent("note", for_good=True)
+    store.remember_spent("hash", for_good=True)
     twin = duplicate(store)
     assert twin.load().document is None
-    assert not twin.was_spent("note")
-    # What the first had, a refresh token perhaps, goes on there.
+    assert not twin.was_spent("hash")
+    # The token of the first process may still be in use there.
     assert twin.is_copy
     assert duplicate(twin).is_copy
     assert not store.is_copy
@@ -121,12 +121,12 @@ def test_an_unpickled_private_store_is_empty(
 @pytest.mark.parametrize("name", [None, "born before the fork"])
 def test_in_a_forked_child_a_slot_is_a_copy(name: str | None) -> None:
     store = MemoryStore(name)
-    store.remember_spent("note", for_good=True)
+    store.remember_spent("hash", for_good=True)
 
     def in_child() -> bool:
         grandchild = succeeds_in_child(lambda: store.is_copy)
         pickled = pickle.loads(pickle.dumps(store))
-        return store.is_copy and pickled.is_copy and store.was_spent("note") and grandchild
+        return store.is_copy and pickled.is_copy and store.was_spent("hash") and grandchild
 
     assert succeeds_in_child(in_child)
     assert not store.is_copy
@@ -165,7 +165,7 @@ def test_a_slot_that_exists_already_in_the_unpickling_process_is_no_copy() -> No
     """)
 
 
-# The store of whoever names none
+# The store of a keeper that was given none
 
 
 def test_keepers_of_one_source_without_a_store_share_one() -> None:

@@ -121,7 +121,7 @@ def test_the_lock_names_its_holder(store: RedisStore) -> None:
 
 def test_all_keys_begin_with_the_slot(store: RedisStore, client: redis.Redis, key: str) -> None:
     save(store)
-    store.remember_spent("note", for_good=False)
+    store.remember_spent("hash", for_good=False)
     lock = store.lock()
     assert lock.acquire(30)
     keys = {name.decode() for name in client.keys(f"*{key}*")}
@@ -272,7 +272,7 @@ def test_a_lock_lapses_unless_it_is_extended(
     client.pexpire(f"{{{key}}}:lock", 5_000)
     assert lock.confirm()
     assert 10_000 < client.pttl(f"{{{key}}}:lock") <= 20_000
-    # Who takes it once more, because an answer got lost, has it.
+    # An owner that repeats its request because an answer got lost has the lock.
     assert lock.take(client.get(f"{{{key}}}:lock").decode(), 15)
     assert 10_000 < client.pttl(f"{{{key}}}:lock") <= 15_000
     client.set(f"{{{key}}}:lock", "another")

@@ -105,9 +105,9 @@ def test_a_lock_whose_answers_are_all_lost_is_an_error_and_is_released(
 def test_spent_tokens_whose_answers_are_lost_are_remembered_once(
     store: RedisStore, proxy: Proxy, client: redis.Redis
 ) -> None:
-    for note, for_good in (("a", False), ("b", True), ("b", False)):
+    for digest, for_good in (("a", False), ("b", True), ("b", False)):
         proxy.lose(1)
-        store.remember_spent(note, for_good=for_good)
+        store.remember_spent(digest, for_good=for_good)
     assert store.was_spent("a")
     assert client.zcard("{billing}:spent") == 2
 
@@ -147,7 +147,7 @@ def test_the_store_works_again_when_the_server_is_back(
         store.load,
         lambda: save(store, 2, expected="tag 1"),
         lambda: store.lock().acquire(30),
-        lambda: store.was_spent("note"),
+        lambda: store.was_spent("hash"),
     ]
     for attempt in attempts:
         with pytest.raises(StoreError, match="Check its address, and that it runs"):
@@ -185,7 +185,7 @@ def test_a_process_writes_its_token_back_to_an_emptied_server(
     assert other.current().is_same(token)
     with server.client() as client:
         client.flushall()
-    # Who has the newest token goes on with it ...
+    # A process with the newest token continues to use it ...
     renewed = keeper.renew(token)
     assert not renewed.is_same(token)
     # ... and for all.

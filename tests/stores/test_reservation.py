@@ -1,4 +1,4 @@
-"""A claim on a file is had by one process, and ends with it, however that ends."""
+"""FileStore.reserve(): one process gets a reservation, which ends with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tokenadapter.testing.workers import process
 from .helpers import failing, save
 
 
-def is_claimed(store: FileStore) -> bool:
+def is_reserved(store: FileStore) -> bool:
     reservation = FileStore(store.path).reserve()
     if reservation is None:
         return True
@@ -39,10 +39,10 @@ def test_a_reservation_ends_with_its_process(store: FileStore) -> None:
     save(store)
     with process(_reserve, store) as (child, pipe):
         assert pipe.recv() is True
-        assert is_claimed(store)
+        assert is_reserved(store)
         child.kill()
         child.join()
-        assert not is_claimed(store)
+        assert not is_reserved(store)
 
 
 def _reserve(pipe: Connection, store: FileStore) -> None:
@@ -55,16 +55,16 @@ def _reserve(pipe: Connection, store: FileStore) -> None:
 
 def test_a_reservation_ends_with_its_process_although_that_has_forked(store: FileStore) -> None:
     save(store)
-    with process(_claim_and_fork, store) as (child, pipe):
+    with process(_reserve_and_fork, store) as (child, pipe):
         grandchild = pipe.recv()
-        assert is_claimed(store)
+        assert is_reserved(store)
         child.kill()
         child.join()
-        assert not is_claimed(store)
+        assert not is_reserved(store)
         os.kill(grandchild, signal.SIGKILL)
 
 
-def _claim_and_fork(pipe: Connection, store: FileStore) -> None:
+def _reserve_and_fork(pipe: Connection, store: FileStore) -> None:
     reservation = store.reserve()
     assert reservation is not None
     with reservation:
@@ -85,7 +85,7 @@ def test_a_reservation_ends_with_its_block_although_a_child_has_the_file_open(
     with reservation:
         twin = os.dup(reservation.fileno())
     try:
-        assert not is_claimed(store)
+        assert not is_reserved(store)
     finally:
         os.close(twin)
 
@@ -95,7 +95,7 @@ def test_a_reservation_that_is_not_entered_ends(store: FileStore) -> None:
     save(store)
     with pytest.warns(ResourceWarning):
         assert [store.reserve()] != [None]
-    assert not is_claimed(store)
+    assert not is_reserved(store)
 
 
 def test_while_the_lock_is_taken_there_is_no_reservation(store: FileStore) -> None:
@@ -112,10 +112,10 @@ def test_while_the_lock_is_taken_there_is_no_reservation(store: FileStore) -> No
     thread = threading.Thread(target=hold)
     thread.start()
     assert locked.wait(60)
-    assert is_claimed(store)
+    assert is_reserved(store)
     over.set()
     thread.join()
-    assert not is_claimed(store)
+    assert not is_reserved(store)
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF])
@@ -126,15 +126,15 @@ def test_where_files_cannot_be_locked_every_caller_gets_a_reservation(
     save(store)
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", failing(fcntl.flock, number))
-        assert not is_claimed(store)
-        assert not is_claimed(store)
+        assert not is_reserved(store)
+        assert not is_reserved(store)
 
 
 def test_a_link_is_not_followed(store: FileStore, path: Path) -> None:
     save(store)
     target = path.with_name("target")
     path.with_name("token.json.reserve").symlink_to(target)
-    assert not is_claimed(store)
+    assert not is_reserved(store)
     assert not target.exists()
 
 
@@ -142,7 +142,7 @@ def test_the_file_is_for_its_owner_alone_and_stays(store: FileStore, path: Path)
     save(store)
     file = path.with_name("token.json.reserve")
     for _ in range(2):
-        assert not is_claimed(store)
+        assert not is_reserved(store)
         assert (file.stat().st_mode & 0o777, file.stat().st_size) == (0o600, 0)
 
 

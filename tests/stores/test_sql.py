@@ -34,7 +34,7 @@ from .helpers import save
 
 
 class Everywhere:
-    """What holds on every database, besides the contract."""
+    """What is true on every database, in addition to the contract."""
 
     def test_names_that_differ_in_anything_are_different_slots(self, url: str, slot: str) -> None:
         names = [
@@ -234,8 +234,8 @@ def test_a_missing_table_is_an_error_that_says_how_to_get_it(
         store.load,
         lambda: save(store),
         lambda: store.lock().acquire(10),
-        lambda: store.remember_spent("note", for_good=True),
-        lambda: store.was_spent("note"),
+        lambda: store.remember_spent("hash", for_good=True),
+        lambda: store.was_spent("hash"),
     ]
     for step in steps:
         with pytest.raises(StoreError, match=r"no table tokens\. .* Call create_table\(\)"):
@@ -267,8 +267,8 @@ def test_a_store_creates_its_table_if_create_is_set(new_database: Callable[[], s
         lambda store: store.load(),
         save,
         take,
-        lambda store: store.remember_spent("note", for_good=True),
-        lambda store: store.was_spent("note"),
+        lambda store: store.remember_spent("hash", for_good=True),
+        lambda store: store.was_spent("hash"),
     ]
     for number, step in enumerate(steps):
         store = SQLStore(new_database(), "billing", table=f"tokens{number}", create=True)

@@ -323,8 +323,8 @@ def test_no_log_quotes_the_record(sqlite: str, caplog: pytest.LogCaptureFixture)
 
 
 def test_spent_tokens_of_several_processes_are_all_remembered(url: str, slot: str) -> None:
-    def note(number: int) -> None:
-        SQLStore(url, slot).remember_spent(f"note {number}", for_good=True)
+    def remember(number: int) -> None:
+        SQLStore(url, slot).remember_spent(f"hash {number}", for_good=True)
 
-    in_threads(note, range(8))
-    assert all(SQLStore(url, slot).was_spent(f"note {number}") for number in range(8))
+    in_threads(remember, range(8))
+    assert all(SQLStore(url, slot).was_spent(f"hash {number}") for number in range(8))

@@ -63,8 +63,8 @@ class Draft:
     def publish(self, content: bytes, path: str) -> None:
         """Replace the content of the file *path* durably.  Afterwards the draft does not exist.
 
-        :raises OSError: if that fails.  *path* is whole all the same: it has its earlier content,
-            or *content* if only durability is in doubt.
+        :raises OSError: if that fails.  *path* is never torn: it has its earlier content, or
+            *content* if only durability is in doubt.
         """
         try:
             rest = memoryview(content)

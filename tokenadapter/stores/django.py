@@ -1,13 +1,13 @@
 """The store for a Django project: one of its caches, through the cache API alone.
 
 The lock is a key that expires.  The API cannot extend or delete a key on the condition that it has
-a certain value.  Two processes do not present one credential all the same:
+a certain value.  This is why two processes still do not present one credential:
 
 * A holder that extends the lock touches the key and *then* reads it.  An owner's name is used once,
   so if the name is still there, the holder extended its own lock.  If not, the lock of another
   process may last a little longer.
 * A holder deletes the key only well before it could have expired.  Otherwise it lets it expire.
-* A deletion that arrives late all the same frees the lock of another process.  That process finds
+* A deletion that arrives late nevertheless frees the lock of another process.  That process finds
   out when it confirms the lock, just before it presents anything; and each write is a swap.
 """
 

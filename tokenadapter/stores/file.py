@@ -114,7 +114,7 @@ class FileStore:
 
         :param ttl: not used: a file is kept until it is replaced.
         :returns: ``False``, with nothing written, if the tag is another one.
-        :raises StoreError: if the file cannot be written.  It is whole all the same, with the
+        :raises StoreError: if the file cannot be written.  It is never torn: it has the
             earlier record or the new one.
         """
         with self._locked(), self._explained("save the token"):

@@ -82,7 +82,7 @@ class KeyringStore(EncryptedStore):
         self.username = username
         self.allow: tuple[str, ...] = (allow,) if isinstance(allow, str) else tuple(allow)
         self.directory = directory
-        self._has_key = False
+        self._known: str | None = None
         name = hashlib.sha256(f"{service}\0{username}".encode()).hexdigest()[:32]
         file = FileStore(os.path.join(directory, f"keyring-{name}.json"))
         # This key encrypts nothing: the one in the keyring replaces it before a save.
@@ -94,7 +94,7 @@ class KeyringStore(EncryptedStore):
         :raises StoreError: if the file or the keyring cannot be used, the keyring is locked, or it
             does not have the key any more.
         """
-        if not self._has_key:
+        if self._known is None:
             # Also if there is nothing to decrypt yet: a keyring that cannot be used is an error.
             with self._explained("read the token"):
                 self._backend()
@@ -112,7 +112,7 @@ class KeyringStore(EncryptedStore):
         # Under the lock: two processes that each create a key would lose one of them.
         with self.inner._locked():
             with self._explained("save the token"):
-                self._use(self._key() or self._new_key())
+                self._use(self._key() or self._put_key())
             return super().save(document, tag=tag, expected=expected, ttl=ttl)
 
     def __repr__(self) -> str:
@@ -127,15 +127,18 @@ class KeyringStore(EncryptedStore):
             with self._explained("read the token"):
                 key = self._key()
                 if key is None:
-                    raise Refused(
-                        "the keyring does not have its key any more: restore that entry, or delete "
-                        f"{self.inner.path} and log in again"
-                    )
+                    raise self._lost()
                 self._use(key)
         return self._cipher
 
     def _use(self, key: str) -> None:
-        self._cipher, self._has_key = Cipher([key]), True
+        self._known, self._cipher = key, Cipher([key])
+
+    def _lost(self) -> Refused:
+        return Refused(
+            "the keyring does not have its key any more: restore that entry, or delete "
+            f"{self.inner.path} and log in again"
+        )
 
     def _key(self) -> str | None:
         """The key in the keyring, if there is one.
@@ -153,9 +156,17 @@ class KeyringStore(EncryptedStore):
                 ) from None
         return key
 
-    def _new_key(self) -> str:
-        """Put a new key into the keyring.  The caller has the lock."""
-        key = new_key()
+    def _put_key(self) -> str:
+        """Put the key that this process knows, or a new one, into the keyring, which has none.
+
+        The caller has the lock.
+
+        :raises Refused: if there is a record that needs another key: a new key must not take the
+            place of one that the keyring may have again later.
+        """
+        if self._known is None and self.inner.load().document is not None:
+            raise self._lost()
+        key = self._known or new_key()
         self._backend().set_password(self.service, self.username, key)
         if self._key() != key:
             raise Refused("the keyring does not keep what is put into it: use another store")
