@@ -1,4 +1,4 @@
-"""A proxy that loses answers: the server executes a request, and the client does not learn of it."""
+"""A proxy that loses answers: the server executes a request, and the client never knows."""
 
 from __future__ import annotations
 
