@@ -19,7 +19,6 @@ from tokenadapter.stores.file import FileStore
 from tokenadapter.stores.keyring import KeyringStore
 from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract
 from tokenadapter.testing.contract.terms import content_of
-from tokenadapter.testing.workers import in_threads
 
 from .helpers import save
 from .keyring_backend import Discouraged, Recommended
@@ -133,19 +132,35 @@ def count() -> int:
     return Recommended().entries()
 
 
-def test_one_key_is_created_by_several_stores_that_save_at_once() -> None:
-    barrier, saved = threading.Barrier(8), []
+def test_two_stores_that_save_at_once_create_one_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_password, get_password = Recommended.set_password, Recommended.get_password
+    created: list[str] = []
+    other_asks = threading.Event()
 
-    def write(number: int) -> None:
-        store = KeyringStore("billing", "me")
-        barrier.wait()
-        if store.save({"n": number}, tag=f"tag {number}", expected=None, ttl=None):
-            saved.append(number)
+    def get(self: Recommended, *entry: str) -> str | None:
+        if threading.current_thread() is other:
+            other_asks.set()
+        return get_password(self, *entry)
 
-    in_threads(write, range(barrier.parties))
-    [number] = saved
-    assert content_of(KeyringStore("billing", "me")) == ({"n": number}, f"tag {number}")
-    assert count() == 1
+    def set_late(self: Recommended, *entry: str) -> None:
+        if not created:
+            other.start()
+            # The other store waits for the lock.  Without the lock, it would find no key either.
+            assert not other_asks.wait(0.2)
+        created.append(entry[2])
+        set_password(self, *entry)
+
+    other = threading.Thread(
+        target=lambda: KeyringStore("billing", "me").save(
+            {"n": 2}, tag="tag 2", expected=None, ttl=None
+        )
+    )
+    monkeypatch.setattr(Recommended, "get_password", get)
+    monkeypatch.setattr(Recommended, "set_password", set_late)
+    save(KeyringStore("billing", "me"))
+    other.join()
+    assert created == [keyring.get_password("billing", "me")]
+    assert KeyringStore("billing", "me").load().document == {"n": 1}
 
 
 def test_a_key_is_read_once(store: KeyringStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,9 +194,7 @@ def test_a_record_whose_key_is_gone_is_an_error_and_is_kept(store: KeyringStore)
     keyring.delete_password("billing", "me")
     late = KeyringStore("billing", "me")
     for task in (late.load, lambda: save(late, 2, expected="tag 1")):
-        with pytest.raises(
-            StoreError, match=r"not have its key any more: .*\.json and log in"
-        ):
+        with pytest.raises(StoreError, match=r"not have its key any more: .*\.json and log in"):
             task()
     assert count() == 0
     assert store.load().document == {"n": 1}
