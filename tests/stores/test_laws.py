@@ -66,7 +66,7 @@ def test_spent_tokens_are_forgotten_in_the_order_in_which_they_were_last_remembe
 ) -> None:
     with (
         tempfile.TemporaryDirectory() as directory,
-        patch("tokenadapter.stores.toolkit._OTHERS", 2),
+        patch("tokenadapter.stores.toolkit.REMEMBERED", 2),
     ):
         store = FileStore(Path(directory) / "token.json")
         kept: set[str] = set()

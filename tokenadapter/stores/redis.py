@@ -15,6 +15,7 @@ from tokenadapter.stores import _redis_scripts as scripts
 from tokenadapter.stores.toolkit import (
     FORMAT,
     LEASE,
+    REMEMBERED,
     Lease,
     checked_lease,
     damaged_name,
@@ -31,8 +32,6 @@ else:
 
 __all__ = ["RedisStore"]
 
-# How many hashes of spent tokens are remembered that may be forgotten.
-_OTHERS = 32
 # The most seconds that Redis keeps a document that expires.
 _LONGEST = 1e10
 
@@ -132,7 +131,7 @@ class RedisStore:
         :raises StoreError: if the key cannot be written.
         """
         task, keys = "remember a spent refresh token", [f"{self._record}:spent"]
-        self._run(task, scripts.REMEMBER, keys, digest, "good" if for_good else "", _OTHERS)
+        self._run(task, scripts.REMEMBER, keys, digest, "good" if for_good else "", REMEMBERED)
 
     def was_spent(self, digest: str) -> bool:
         """Whether *digest* is remembered.

@@ -30,6 +30,7 @@ __all__ = [
     "LEASE",
     "LIMIT",
     "PATIENCE",
+    "REMEMBERED",
     "Lease",
     "Refused",
     "checked_lease",
@@ -49,9 +50,11 @@ __all__ = [
 PATIENCE: Final = 10.0
 """Seconds that a write by a thread without the lock waits for the thread or process that has it."""
 
-# What follows a hash that is never forgotten, and how many others are remembered.
+REMEMBERED: Final = 32
+"""How many hashes of spent tokens are remembered, in addition to those that are never forgotten."""
+
+# What follows a hash that is never forgotten.
 _FOR_GOOD: Final = " for good"
-_OTHERS: Final = 32
 # The store objects that have logged a warning.
 _WARNED: WeakSet[object] = WeakSet()
 
@@ -135,13 +138,14 @@ def remembering(lines: Sequence[str], digest: str, *, for_good: bool) -> list[st
     """*lines* with the hash of a spent token added, for
     :meth:`~tokenadapter.protocols.TokenStore.remember_spent`.
 
-    :param for_good: never forget the hash.  Of the others, the last 32 are remembered.
+    :param for_good: never forget the hash.  Of the others, the last ``REMEMBERED`` are
+        remembered.
     """
     kept = [line for line in lines if line.removesuffix(_FOR_GOOD) != digest]
     is_for_good = for_good or digest + _FOR_GOOD in lines
     kept.append(digest + _FOR_GOOD if is_for_good else digest)
     others = [line for line in kept if not line.endswith(_FOR_GOOD)]
-    forgotten = set(others[:-_OTHERS])
+    forgotten = set(others[:-REMEMBERED])
     return [line for line in kept if line not in forgotten]
 
 
