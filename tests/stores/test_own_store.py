@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tokenadapter import protocols
+
 PAGE = Path(__file__).parent.parent.parent / "docs" / "howto" / "own-store.md"
 
 
@@ -24,6 +26,13 @@ def example() -> str:
 def test_it_imports_public_modules_only(example: str) -> None:
     assert "from tokenadapter" in example
     assert re.search(r"tokenadapter\S*\._|\bimport _", example) is None
+
+
+@pytest.mark.parametrize("name", protocols.__all__)
+def test_the_page_lists_each_optional_member(name: str) -> None:
+    text = getattr(protocols, name).__doc__ or ""
+    if text.startswith("Optional, of a") and ("TokenStore" in text or "StoreLock" in text):
+        assert f"{{class}}`~tokenadapter.protocols.{name}`" in PAGE.read_text(encoding="utf-8")
 
 
 def test_it_passes_the_contract(example: str, tmp_path: Path) -> None:
