@@ -282,7 +282,7 @@ def test_a_slot_ends_with_its_last_store(place: Place) -> None:
 def test_a_save_without_the_lock_waits_for_its_holder(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenadapter.stores.callback.PATIENCE", 0.02)
+    monkeypatch.setattr("tokenadapter.stores.callback.WRITE_TIMEOUT", 0.02)
     store = CallbackStore(place.load, place.save, None)
     held = store.lock()
     assert held.acquire(60)

@@ -233,7 +233,7 @@ def test_a_lock_that_another_user_holds_is_an_error_at_once(store: FileStore, pa
 def test_the_owner_of_a_lock_that_may_be_anothers_is_named(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenadapter.stores._tenure.PATIENCE", 0.05)
+    monkeypatch.setattr("tokenadapter.stores._tenure.WRITE_TIMEOUT", 0.05)
     save(store)
     file = path.with_name("token.json.lock")
     os.chown(file, MALLORY, MALLORY)

@@ -117,7 +117,7 @@ def test_loading_creates_nothing(store: KeyringStore, tmp_path: Path) -> None:
 def test_a_save_waits_for_the_lock_for_a_while(
     store: KeyringStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenadapter.stores._tenure.PATIENCE", 0.02)
+    monkeypatch.setattr("tokenadapter.stores._tenure.WRITE_TIMEOUT", 0.02)
     held = KeyringStore("billing", "me").lock()
     assert held.acquire(60)
     with pytest.raises(StoreError, match=r"others held .* for 0.02 s: try again\. Nothing stored"):

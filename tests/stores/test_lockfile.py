@@ -59,7 +59,7 @@ def test_a_lock_on_a_file_that_is_gone_is_not_confirmed(
 def test_a_save_without_the_lock_does_not_wait_forever(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenadapter.stores._tenure.PATIENCE", 0.05)
+    monkeypatch.setattr("tokenadapter.stores._tenure.WRITE_TIMEOUT", 0.05)
     lock = FileStore(store.path).lock()
     assert lock.acquire(60)
     with pytest.raises(StoreError, match="try again"):
@@ -72,7 +72,7 @@ def test_a_save_without_the_lock_does_not_wait_forever(
 def test_a_holder_whose_lock_file_cannot_be_inspected_once_does_not_wait_for_itself(
     store: FileStore, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    monkeypatch.setattr("tokenadapter.stores._tenure.PATIENCE", 0.05)
+    monkeypatch.setattr("tokenadapter.stores._tenure.WRITE_TIMEOUT", 0.05)
     lock = store.lock()
     assert lock.acquire(60)
     monkeypatch.setattr(os, call, failing(getattr(os, call), errno.EIO, times=1))
@@ -92,7 +92,7 @@ def test_a_thread_that_holds_the_lock_does_not_wait_for_itself_however_many_came
             super().__init__()
 
     monkeypatch.setattr("tokenadapter.stores._tenure.Tenure", Slow)
-    monkeypatch.setattr("tokenadapter.stores._tenure.PATIENCE", 0.05)
+    monkeypatch.setattr("tokenadapter.stores._tenure.WRITE_TIMEOUT", 0.05)
     barrier = threading.Barrier(8)
 
     def use(store: FileStore, _: int) -> None:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from tokenadapter.stores import _strangers
 from tokenadapter.stores._files import Draft
 from tokenadapter.stores.lockfile import LockFile
-from tokenadapter.stores.toolkit import PATIENCE, Refused
+from tokenadapter.stores.toolkit import WRITE_TIMEOUT, Refused
 
 __all__ = ["Tenure", "TenureLock"]
 
@@ -39,11 +39,13 @@ class Tenure:
             # Check again before waiting: if only the first check failed, this thread would wait for
             # itself.
             is_ours = is_held() or lock.acquire_within(0) or is_held()
-            if not (is_ours or lock.acquire_within(PATIENCE)):
+            if not (is_ours or lock.acquire_within(WRITE_TIMEOUT)):
                 with explained("be written"):
                     owner = _strangers.owner(lock.path)
                     owner = f" (which belongs to another user, {owner})" if owner else ""
-                    raise Refused(f"others held {lock.path}{owner} for {PATIENCE:g} s: try again")
+                    raise Refused(
+                        f"others held {lock.path}{owner} for {WRITE_TIMEOUT:g} s: try again"
+                    )
             yield
         finally:
             lock.release()

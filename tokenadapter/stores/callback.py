@@ -18,7 +18,7 @@ from tokenadapter.stores._text import understood
 from tokenadapter.stores._turns import Lend, Turn, place_of
 from tokenadapter.stores.toolkit import (
     FORMAT,
-    PATIENCE,
+    WRITE_TIMEOUT,
     Refused,
     is_remembered,
     remembering,
@@ -184,21 +184,21 @@ class CallbackStore:
         if current is not None and current.is_mine():
             # A token that must not be lost is written although the lent lock has lapsed: under
             # a new lock.
-            end = time.monotonic() + PATIENCE
-            if not current.confirm() and not current.borrow(end, PATIENCE):
+            end = time.monotonic() + WRITE_TIMEOUT
+            if not current.confirm() and not current.borrow(end, WRITE_TIMEOUT):
                 raise self._busy()
             yield
             return
         turn = self.lock()
         try:
-            if not turn.acquire_within(PATIENCE, PATIENCE):
+            if not turn.acquire_within(WRITE_TIMEOUT, WRITE_TIMEOUT):
                 raise self._busy()
             yield
         finally:
             turn.release()
 
     def _busy(self) -> errors.StoreError:
-        return self._failure(f"others held its lock for {PATIENCE:g} s")
+        return self._failure(f"others held its lock for {WRITE_TIMEOUT:g} s")
 
 
 class _Content(NamedTuple):

@@ -29,8 +29,8 @@ __all__ = [
     "FORMAT",
     "LEASE",
     "LIMIT",
-    "PATIENCE",
     "REMEMBERED",
+    "WRITE_TIMEOUT",
     "Lease",
     "Refused",
     "checked_lease",
@@ -47,7 +47,7 @@ __all__ = [
     "warn_put_aside",
 ]
 
-PATIENCE: Final = 10.0
+WRITE_TIMEOUT: Final = 10.0
 """Seconds that a write by a thread without the lock waits for the thread or process that has it."""
 
 REMEMBERED: Final = 32
