@@ -26,7 +26,8 @@ EXTRAS = {
     "sql": ["sqlalchemy>=2.0.30"],
     # Older ones get no corrections of security any more.
     "django": ["django>=5.1"],
-    "keyring": ["keyring>=25"],
+    # KeyringStore encrypts a file with a key in the keyring.
+    "keyring": ["keyring>=25", "cryptography>=43"],
     "crypto": ["cryptography>=43"],
     # For proxies at socks5:// and socks5h://, to the API and to the token endpoint.
     "socks": ["requests[socks]>=2.32.2"],

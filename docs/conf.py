@@ -44,7 +44,7 @@ _bare |= {"HTTPConnectionPool", "PoolManager", "Session"}
 _bare |= {"Runtime", "OAuth2Options", "Scalar"}
 _bare |= {"Engine", "URL"}  # of SQLAlchemy
 _bare |= {"ImproperlyConfigured"}  # of Django
-_bare |= {"Key", "Loaded", "LockLike"}
+_bare |= {"Key", "Lend", "_Loaded"}
 nitpick_ignore_regex = [("py:.*", rf"({'|'.join(_others)})(\..*)?|{'|'.join(_bare)}")]
 
 html_theme = "furo"

@@ -26,8 +26,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(PACKAGE, tree / "tokenadapter")
     files = list(FILE.finditer((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
     assert [file["path"] for file in files] == [
-        "tokenadapter/stores/sqlite.py",
-        "tests/stores/test_sqlite.py",
         "tokenadapter/sources/command.py",
         "tests/sources/test_command.py",
     ]
@@ -37,11 +35,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
-@pytest.mark.parametrize("test", ["stores/test_sqlite.py", "sources/test_command.py"])
-def test_what_it_teaches_passes(tree: Path, test: str) -> None:
+def test_what_it_teaches_passes(tree: Path) -> None:
     done = subprocess.run(
         # Without -P the tree comes first in the search path.
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", test],
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"),
+            "sources/test_command.py",
+        ],
         cwd=tree / "tests",
         env={"PYTHONPATH": str(tree), "PATH": "/usr/bin:/bin"},
         capture_output=True,

@@ -1,17 +1,20 @@
-"""The interfaces of token sources and token stores.
+"""What a token source and a token store must have, and what they may have.
 
 A *token source* obtains tokens.  The simplest one is a function of the previous token.  A *grant*
-is a source that names the credentials that it can present, so that the keeper can make sure that no
-credential is presented twice or after a refusal.
+is a source that says beforehand what it is about to present, so that the keeper presents nothing
+twice, and nothing again that was refused.
 
-A *token store* keeps the token: one slot, shared by all processes that use it.  It stores, compares
-and locks, and makes no decisions.  The slot holds a *document*, a JSON object that the store does
-not interpret, and a *tag* that is replaced with each write.
+A *token store* is where the token lives: one slot, shared by all programs that name it.  A store
+stores, compares and locks, and decides nothing.  Its slot contains a *document*, a JSON object that
+the store does not interpret, beside a *tag* that each write replaces.
+
+The protocols with one member are optional: a source, store or lock has that member if it can.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from tokenadapter.token import Token
@@ -22,7 +25,15 @@ __all__ = [
     "ClientAuth",
     "Credential",
     "Document",
+    "Glimpsed",
     "Grant",
+    "HolderBound",
+    "HolderKnowing",
+    "InFile",
+    "Lapsing",
+    "Leased",
+    "Preloading",
+    "Reserving",
     "Seeded",
     "Snapshot",
     "Spender",
@@ -32,20 +43,16 @@ __all__ = [
 ]
 
 Answer: TypeAlias = Token | Mapping[str, Any] | str
-"""The result of a source: a token, a token response (RFC 6749 section 5.1), or an access token as
-text."""
+"""What a source may return: a token, a token response (RFC 6749 section 5.1), or the bare text of
+an access token."""
 
 TokenSource: TypeAlias = Callable[[Token | None], Answer]
-"""A function of the previous token, if there is one, that returns the next."""
+"""A function from the previous token, if there is one, to the next."""
 
 
 @runtime_checkable
 class Grant(Protocol):
-    """A token source that names what it presents.
-
-    A grant that imports modules late may have a method ``load()`` that imports them.  It is called
-    before they are needed, and not while the process forks.
-    """
+    """A token source that names what it presents."""
 
     @property
     def owner(self) -> Mapping[str, str]:
@@ -95,7 +102,7 @@ class Grant(Protocol):
 
 
 class Spender(Protocol):
-    """An optional part of a :class:`Grant`: whether it spends credentials.  By default it may."""
+    """Optional, of a :class:`Grant`: whether it spends credentials.  By default it may."""
 
     @property
     def spends(self) -> bool:
@@ -104,7 +111,7 @@ class Spender(Protocol):
 
 
 class Seeded(Protocol):
-    """An optional part of a :class:`Grant` that is configured with a first refresh token."""
+    """Optional, of a :class:`Grant` that is configured with a first refresh token."""
 
     def seeds(self) -> Iterator[str]:
         """What identifies the configured first refresh token: the token itself, or the place where
@@ -139,69 +146,81 @@ class ClientAuth(Protocol):
         """
 
 
-class StoreLock(Protocol):
-    """The right to renew, for one holder at a time.  A new object is used for each attempt, and one
-    thread acquires, confirms and releases it.
+class Preloading(Protocol):
+    """Optional, of a :class:`Grant` and a :class:`StoreLock`.
 
-    A lock that may lapse while its holder lives may have a method ``is_certain()``: whether the
-    lock certainly has not lapsed, without asking the store.  It is called right before a refresh
-    token with a declared grace is sent.
-
-    Like a :class:`Grant`, a lock may have a method ``load()``.
+    The keeper calls it before the first renewal, and never while the process forks.
     """
+
+    def load(self) -> None:
+        """Import what the grant or lock imports late."""
+
+
+@runtime_checkable
+class StoreLock(Protocol):
+    """The right to renew, for one holder at a time.  A lock is made for each attempt, and one
+    thread takes, confirms and releases it."""
 
     def acquire(self, hold_for: float) -> bool:
         """Take the lock now, or return ``False`` at once.
 
-        :param hold_for: seconds after which the holder gives up, unless it confirms.  A store whose
-            lock is a lease keeps the lease alive for no longer than that.
+        :param hold_for: seconds after which the holder gives up unless it confirms the lock: a
+            store whose lock is a lease extends it for no longer than that.
         :raises StoreError: if the lock cannot be taken for another reason than a holder.
         """
 
     def confirm(self) -> bool:
-        """Whether the store says that the lock is still held.  If so, *hold_for* starts again."""
+        """Ask the store whether the lock is still held; if so, *hold_for* starts again."""
 
     def release(self) -> None:
-        """Release the lock.  Never raises, and never releases the lock of another holder."""
+        """Release the lock.  Never raises; never releases a lock that another holder has by now."""
+
+
+@runtime_checkable
+class Lapsing(Protocol):
+    """Optional, of a :class:`StoreLock` that can lapse while its holder lives.
+
+    The keeper calls it just before it sends a refresh token for which the server declares a grace.
+    """
+
+    def is_certain(self) -> bool:
+        """Whether the lock cannot have lapsed yet, without asking the store."""
+
+
+class HolderKnowing(Protocol):
+    """Optional, of a :class:`StoreLock` that knows its holder.
+
+    The command ``tokenadapter status`` calls it, on a lock that is not taken.
+    """
+
+    def holder(self) -> str | None:
+        """The process that holds the lock now, as
+        ``tokenadapter.process_names.this_process()`` names it, with or without ``:`` and more
+        after it; ``None`` if the lock is free, or the store cannot tell.
+
+        :raises StoreError: if the store cannot be asked.
+        """
 
 
 class TokenStore(Protocol):
-    """One slot for one document.
-
-    A store whose lock is a lease has an attribute ``lease``: the seconds for which the lock
-    outlives a holder that died.  They must be fewer than the grant's ``grace``, if there is one.
-
-    A store whose lock ends exactly with its holder, because the kernel keeps it, has a true
-    attribute ``lock_ends_with_holder``.  With any other lock, a holder that was stopped may
-    continue after another process has taken the lock, so its intent is respected for a while.
-
-    A store that can detect a write much more cheaply than by :meth:`load` may have a method
-    ``glimpse()`` for waiting processes.  Its result changes with each write; ``None`` means
-    unknown.
-
-    A store with ``glimpse()`` may also have a method ``reserve()``.  It announces, much more
-    cheaply than the lock, that the caller is about to renew the current content.  It returns a
-    context manager for the duration of the renewal, or ``None`` if another living process has a
-    reservation or the lock.  A reservation excludes no one: a process that finds one waits for a
-    while before it tries the lock.  It reads the slot repeatedly meanwhile, so a keeper refuses
-    (:class:`TypeError`) a store that has ``reserve()`` without ``glimpse()``.
-    """
+    """One slot for one document."""
 
     @property
     def is_copy(self) -> bool:
-        """Whether another process has the same content without a common lock: because the store was
-        copied by a fork or by pickle, or because both use one place.  ``False`` for a store that
-        processes share."""
+        """Whether another process has the content of the slot as well, with no lock between the
+        two: it was copied by a fork or by pickle, or both use one place.  ``False`` for a store
+        that processes share."""
 
     @property
     def poll(self) -> tuple[float, float]:
-        """The first and the longest pause of a waiting process between two reads, in seconds."""
+        """How often a waiting process may load: the seconds between its first two loads, and the
+        most seconds between any two."""
 
     def load(self) -> Snapshot:
-        """Read the slot, without any lock.
+        """The content of the slot now, without a lock.
 
-        A slot with unreadable content (torn, or written by another program) counts as empty.  The
-        next :meth:`save` moves that content aside and never overwrites it.
+        A slot whose content is not a record (torn, or written by something else) counts as empty.
+        The next :meth:`save` puts such content aside, and never overwrites it.
 
         :raises StoreError: if the store cannot be read.
         """
@@ -211,17 +230,17 @@ class TokenStore(Protocol):
     ) -> bool:
         """Replace the document and its tag if the slot's tag is still *expected*.
 
-        A slot whose tag is already *tag* is written again: a write whose answer was lost is
-        repeated with the same tag.  On ``True`` the write is durable: it survives an immediate
-        crash.
+        A slot that has the tag *tag* already is written again: a write whose answer was lost is
+        repeated with the same tag.  A write is durable when this method returns ``True``: it
+        survives a crash right after.
 
-        :param ttl: seconds after which the document may be dropped; ``None``: keep it.
-        :returns: ``False``, and nothing was written, if the slot has another tag.
-        :raises StoreError: if the document cannot be written, or if that is unknown.
+        :param ttl: seconds after which the document is worth nothing; ``None``: keep it.
+        :returns: ``False``, with nothing written, if the tag is another one.
+        :raises StoreError: if the document cannot be written, or it is unknown whether it was.
         """
 
     def prepare(self) -> None:
-        """Do in advance whatever could make the next :meth:`save` fail.
+        """Do beforehand what could make the next :meth:`save` fail.
 
         :raises StoreError: if a save would fail now.
         """
@@ -229,16 +248,79 @@ class TokenStore(Protocol):
     def lock(self) -> StoreLock:
         """A lock on this slot, not yet taken."""
 
-    def remember_spent(self, note: str, *, for_good: bool) -> None:
-        """Remember the hash *note*, even if the slot is emptied, if the store has a place for that.
+    def remember_spent(self, digest: str, *, for_good: bool) -> None:
+        """Remember the hash of a spent token, also if the slot is emptied, where the store has a
+        place for that.
 
-        :param for_good: whether to remember the hash for ever; otherwise the store may forget it
-            after some dozens of others.
-        :raises StoreError: if the hash cannot be written.
+        :param for_good: otherwise, *digest* may be forgotten after some dozens of others.
+        :raises StoreError: if the place cannot be written.
         """
 
-    def was_spent(self, note: str) -> bool:
-        """Whether the hash *note* is remembered.
+    def was_spent(self, digest: str) -> bool:
+        """Whether *digest* is remembered.
 
-        :raises StoreError: if the hashes cannot be read.
+        :raises StoreError: if the place cannot be read.
         """
+
+
+class Leased(Protocol):
+    """Optional, of a :class:`TokenStore` whose lock is a lease.
+
+    A keeper refuses a store whose lease is not shorter than its grant's ``grace``.
+    """
+
+    @property
+    def lease(self) -> float | None:
+        """For how many seconds the lock outlives a holder that died; ``None`` if it does not."""
+
+
+class HolderBound(Protocol):
+    """Optional, of a :class:`TokenStore` whose lock the kernel keeps.
+
+    With any other lock, a holder that was stopped may go on after another process has taken the
+    lock.  So the keeper believes for a while that such a holder still awaits its answer.
+    """
+
+    @property
+    def lock_ends_with_holder(self) -> bool:
+        """Whether the lock ends with its holder, and no sooner."""
+
+
+class Glimpsed(Protocol):
+    """Optional, of a :class:`TokenStore` that can tell at little cost whether it was written.
+
+    The keeper calls it while it waits for another process' renewal, and loads only after a change.
+    """
+
+    def glimpse(self) -> object:
+        """A value that differs after each write; ``None`` if the store cannot tell now."""
+
+
+class Reserving(Glimpsed, Protocol):
+    """Optional, of a :class:`TokenStore` that many processes of one machine share.
+
+    The keeper calls it before it imports what a renewal needs.  A process that does not get the
+    reservation waits for a while before it tries the lock, and meanwhile calls
+    :meth:`~Glimpsed.glimpse` again and again.  So a keeper refuses (:class:`TypeError`) a store
+    that has ``reserve()`` without ``glimpse()``.
+    """
+
+    def reserve(self) -> AbstractContextManager[object] | None:
+        """Announce that the caller is about to renew, at much less cost than the lock.
+
+        :returns: the reservation, to be entered and left; ``None`` if another living process has
+            the reservation or the lock.  A reservation excludes no process from the lock.
+        """
+
+
+class InFile(Protocol):
+    """Optional, of a :class:`TokenStore` in a file, and of a :class:`StoreLock` that is the
+    kernel's lock on a file.
+
+    The command ``tokenadapter check`` examines the file and its directory; ``status`` finds the
+    lock's holder by the file.
+    """
+
+    @property
+    def path(self) -> str | None:
+        """The path of the file; ``None`` if there is none."""

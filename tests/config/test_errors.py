@@ -264,13 +264,13 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         START + 'store = "rediss5://localhost"\n' + SOURCE,
         3,
         "billing.store",
-        "there is no kind of store called rediss5:",
+        "unknown kind of store rediss5:",
     ),
     "a store without a kind": (
         START + 'store = "token"\n' + SOURCE,
         3,
         "billing.store",
-        "this names no kind of store. A file is written file:~/path/token.json",
+        "this names no kind of store. A file is file:~/path/token.json",
     ),
     "a lease that outlasts the grace": (
         START
@@ -285,7 +285,7 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         START + 'store = "file:"\n' + SOURCE,
         3,
         "billing.store",
-        "after file: was expected the path of a file",
+        "after file: expected the path of a file",
     ),
 }
 

@@ -13,7 +13,7 @@ from django.db import connections
 from tokenadapter.stores.django import DjangoCacheStore
 
 _BACKENDS = "django.core.cache.backends"
-# Else whoever reads keeps all from writing.
+# Otherwise a reader blocks all writers.
 _PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF"
 _PLACE: list[str] = []
 

@@ -10,13 +10,9 @@ import os
 import threading
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from keyring.backend import KeyringBackend
 from keyring.errors import PasswordDeleteError
-
-from tokenadapter.stores import _keyring
-from tokenadapter.stores.keyring import KeyringStore
 
 
 class Recommended(KeyringBackend):
@@ -52,27 +48,10 @@ class Recommended(KeyringBackend):
         return _directory() / f"{name}.entry"
 
 
-class Short(Recommended):
-    """Takes what the Credential Manager of Windows takes."""
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        if len(password.encode("utf-16-le")) > 2560:
-            raise ValueError("CredWrite: the stub received bad data")
-        super().set_password(service, username, password)
-
-
 class Discouraged(Recommended):
     """Keeps secrets in the clear, and says so."""
 
     priority = 0.5
-
-
-class ShortStore(KeyringStore):
-    """Knows how long the entries of the keyring above may be, in other processes too."""
-
-    def __init__(self, service: str = "billing", username: str = "me", **settings: Any) -> None:
-        _keyring._SIZES.setdefault(f"{__name__}.Short", 1280)
-        super().__init__(service, username, **settings)
 
 
 def _directory() -> Path:

@@ -1,4 +1,4 @@
-"""A line to a server that loses answers: what was asked is done, and nobody hears of it."""
+"""A proxy that loses answers: the server executes a request, and the client never knows."""
 
 from __future__ import annotations
 

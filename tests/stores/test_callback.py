@@ -1,5 +1,4 @@
-"""CallbackStore: the contract with a lock and without, and what concerns a program's own functions
-only."""
+"""CallbackStore: the contract, with a lock and without, and what concerns functions only."""
 
 from __future__ import annotations
 
@@ -7,7 +6,6 @@ import contextlib
 import copy
 import json
 import logging
-import multiprocessing
 import os
 import pickle
 import threading
@@ -20,12 +18,12 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from doubles import Authority, Machinist
 from filelock import FileLock
 
-from tokenadapter import ReauthRequired, StoreError, TokenKeeper
+from tokenadapter import FileStore, StoreError
 from tokenadapter.protocols import StoreLock
 from tokenadapter.stores.callback import CallbackStore
+from tokenadapter.stores.lockfile import LockFile
 from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract, StoreContract
 from tokenadapter.testing.contract.terms import content_of
 from tokenadapter.testing.workers import in_threads, succeeds_in_child
@@ -59,8 +57,8 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.fixture
-def lock(tmp_path: Path) -> partial[FileLock]:
-    return partial(FileLock, str(tmp_path / "place.lock"))
+def lock(tmp_path: Path) -> partial[LockFile]:
+    return partial(LockFile, str(tmp_path / "place.lock"), "the place")
 
 
 class TestWithoutALock(StoreContract):
@@ -68,13 +66,13 @@ class TestWithoutALock(StoreContract):
     def connect(self) -> Connect:
         held: list[dict[str, Any]] = []
         load = lambda: held[-1] if held else None  # noqa: E731
-        return lambda: CallbackStore(load, held.append)
+        return lambda: CallbackStore(load, held.append, None)
 
 
 class TestAsText(StoreContract):
     @pytest.fixture
     def connect(self, place: Place) -> Connect:
-        return lambda: CallbackStore(place.load_bytes, place.save)
+        return lambda: CallbackStore(place.load_bytes, place.save, None)
 
     @pytest.fixture
     def corrupt(self, place: Place) -> Corrupt:
@@ -85,45 +83,65 @@ class TestWithALock(SharedStoreContract):
     LAPSES_WITHIN = 5.0
 
     @pytest.fixture
-    def connect(self, place: Place, lock: partial[FileLock]) -> Connect:
+    def connect(self, place: Place, lock: partial[LockFile]) -> Connect:
         return lambda: CallbackStore(place.load, place.save, lock)
 
 
-class TestWithOneLockObject(StoreContract):
+class TestWithAContextManager(SharedStoreContract):
+    LAPSES_WITHIN = 5.0
+
     @pytest.fixture
-    def connect(self, place: Place, lock: partial[FileLock]) -> Connect:
-        one = lock()
-        return lambda: CallbackStore(place.load, place.save, one)
+    def connect(self, place: Place, tmp_path: Path) -> Connect:
+        lock = partial(FileLock, str(tmp_path / "place.lock"), timeout=0)
+        return lambda: CallbackStore(place.load, place.save, lock)
+
+
+class TestWithTheLockOfAnotherStore(SharedStoreContract):
+    LAPSES_WITHIN = 5.0
+
+    @pytest.fixture
+    def connect(self, place: Place, tmp_path: Path) -> Connect:
+        lock = FileStore(tmp_path / "lent" / "token.json").lock
+        return lambda: CallbackStore(place.load, place.save, lock)
 
 
 def test_it_says_which_functions_it_has(place: Place) -> None:
-    assert repr(CallbackStore(place.load, print)) == "CallbackStore(Place.load, print)"
-    assert repr(CallbackStore(partial(place.load), print)) == "CallbackStore(partial, print)"
+    assert repr(CallbackStore(place.load, print, None)) == "CallbackStore(Place.load, print)"
+    assert repr(CallbackStore(partial(place.load), print, None)) == "CallbackStore(partial, print)"
 
 
 @pytest.mark.parametrize(
-    "arguments", [(None, print), ({}, print), (print, None), (print, print, 5)]
+    "arguments",
+    [
+        (None, print, None),
+        ({}, print, None),
+        (print, None, None),
+        (print, print, 5),
+        (print, print, threading.Lock()),
+    ],
 )
-def test_what_is_no_function_is_refused(arguments: Any) -> None:
-    with pytest.raises(TypeError, match=r"(load|save|lock) is a"):
+def test_arguments_that_are_not_functions_are_refused(arguments: Any) -> None:
+    with pytest.raises(TypeError, match=r"(load|save|lock) is a function, not "):
         CallbackStore(*arguments)
 
 
 def test_what_is_saved_is_one_json_object(place: Place) -> None:
-    store = CallbackStore(place.load, place.save, threading.Lock())
+    store = CallbackStore(place.load, place.save, None)
     save(store)
     store.remember_spent("a", for_good=True)
     assert place.load() == {
         "format": "tokenadapter/1",
         "tag": "tag 1",
         "document": {"n": 1},
-        "notes": ["a for good"],
+        "spent": ["a for good"],
     }
 
 
 @pytest.mark.parametrize("nothing", [None, "", b"", {}])
-def test_what_is_empty_holds_nothing(nothing: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert content_of(CallbackStore(lambda: nothing, print)) == (None, None)
+def test_an_empty_value_counts_as_an_empty_slot(
+    nothing: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert content_of(CallbackStore(lambda: nothing, print, None)) == (None, None)
     assert not caplog.records
 
 
@@ -137,11 +155,11 @@ def test_what_is_empty_holds_nothing(nothing: Any, caplog: pytest.LogCaptureFixt
         ("[" * 100_000, "[" * 100_000),
     ],
 )
-def test_what_it_did_not_write_is_put_aside(
+def test_content_that_is_not_a_record_is_put_aside(
     there: Any, aside: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     held = [there]
-    store = CallbackStore(lambda: held[-1], held.append)
+    store = CallbackStore(lambda: held[-1], held.append, None)
     for _ in range(2):
         assert content_of(store) == (None, None)
     [told] = caplog.messages
@@ -154,14 +172,14 @@ def test_what_it_did_not_write_is_put_aside(
     assert held[-1]["aside"] == aside
 
 
-def test_what_a_later_version_wrote_is_named_on_one_line() -> None:
-    store = CallbackStore(lambda: {"format": "tokenadapter/2\nx" + "x" * 5000}, pytest.fail)
+def test_the_error_about_a_later_format_is_on_one_line() -> None:
+    store = CallbackStore(lambda: {"format": "tokenadapter/2\nx" + "x" * 5000}, pytest.fail, None)
     with pytest.raises(StoreError, match=r"wrote it, as tokenadapter/2\\nx+…: upgrade"):
         store.load()
 
 
-def test_what_a_later_version_wrote_is_left_alone() -> None:
-    store = CallbackStore(lambda: {"format": "tokenadapter/2"}, pytest.fail)
+def test_a_record_of_a_later_version_is_left_alone() -> None:
+    store = CallbackStore(lambda: {"format": "tokenadapter/2"}, pytest.fail, None)
     with pytest.raises(StoreError, match=r"newer tokenadapter wrote it, .* left as it was"):
         store.load()
     with pytest.raises(StoreError, match="upgrade"):
@@ -176,16 +194,16 @@ def raising(*_: object) -> Any:
     ("functions", "task"),
     [
         ((raising, print), lambda store: store.load()),
-        ((raising, print), lambda store: store.was_spent("note")),
+        ((raising, print), lambda store: store.was_spent("hash")),
         ((raising, print), save),
         ((dict, raising), save),
-        ((dict, raising), lambda store: store.remember_spent("note", for_good=True)),
+        ((dict, raising), lambda store: store.remember_spent("hash", for_good=True)),
     ],
 )
-def test_what_a_function_raises_is_told_by_its_kind(
+def test_the_error_names_the_class_of_what_a_function_raises(
     functions: tuple[Any, Any], task: Callable[[CallbackStore], object]
 ) -> None:
-    store = CallbackStore(*functions)
+    store = CallbackStore(*functions, None)
     with pytest.raises(
         StoreError, match=r"CallbackStore\((raising, print|dict, raising)"
     ) as caught:
@@ -195,35 +213,35 @@ def test_what_a_function_raises_is_told_by_its_kind(
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
-def test_a_store_error_of_a_function_goes_on_as_it_is() -> None:
+def test_a_store_error_of_a_function_is_raised_unchanged() -> None:
     def load() -> None:
         raise StoreError("the vault is sealed")
 
     with pytest.raises(StoreError, match=r"^the vault is sealed$"):
-        CallbackStore(load, print).load()
+        CallbackStore(load, print, None).load()
 
 
 # Without a lock: threads of one process
 
 
-def test_other_functions_are_other_slots(place: Place, tmp_path: Path) -> None:
+def test_different_functions_are_different_slots(place: Place, tmp_path: Path) -> None:
     other = Place(tmp_path / "other.json")
-    first, second = (CallbackStore(it.load, it.save) for it in (place, other))
+    first, second = (CallbackStore(it.load, it.save, None) for it in (place, other))
     held = first.lock()
     assert held.acquire(60)
     assert second.lock().acquire(60)
-    assert not CallbackStore(place.load, place.save).lock().acquire(60)
+    assert not CallbackStore(place.load, place.save, None).lock().acquire(60)
     held.release()
 
 
-def test_functions_without_a_hash_are_a_slot_of_their_own() -> None:
+def test_functions_without_a_hash_have_a_slot_of_their_own() -> None:
     class Function:
         __hash__ = None  # type: ignore[assignment]
 
         def __call__(self, *_: object) -> None:
             return None
 
-    store = CallbackStore(Function(), Function())
+    store = CallbackStore(Function(), Function(), None)
     save(store)
     assert not store.is_copy
 
@@ -246,7 +264,7 @@ def test_threads_that_make_their_first_stores_at_once_share_one_lock() -> None:
     def take(_: int) -> None:
         for load, holding in zip(loads, holders, strict=True):
             barrier.wait()
-            lock = CallbackStore(load, print).lock()
+            lock = CallbackStore(load, print, None).lock()
             if lock.acquire(60):
                 holding.append(lock)
 
@@ -255,17 +273,17 @@ def test_threads_that_make_their_first_stores_at_once_share_one_lock() -> None:
 
 
 def test_a_slot_ends_with_its_last_store(place: Place) -> None:
-    store = CallbackStore(place.load, place.save)
+    store = CallbackStore(place.load, place.save, None)
     slot = weakref.ref(store._place)
     del store
     assert slot() is None
 
 
-def test_who_does_not_hold_the_lock_waits_for_who_does(
+def test_a_save_without_the_lock_waits_for_its_holder(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenadapter.stores.callback._PATIENCE", 0.02)
-    store = CallbackStore(place.load, place.save)
+    monkeypatch.setattr("tokenadapter.stores.callback.WRITE_TIMEOUT", 0.02)
+    store = CallbackStore(place.load, place.save, None)
     held = store.lock()
     assert held.acquire(60)
     raised: list[StoreError] = []
@@ -284,8 +302,8 @@ def test_who_does_not_hold_the_lock_waits_for_who_does(
     held.release()
 
 
-def test_in_a_forked_child_it_is_a_copy_and_the_turn_is_free(place: Place) -> None:
-    store = CallbackStore(place.load, place.save)
+def test_in_a_forked_child_the_store_is_a_copy_and_its_lock_is_free(place: Place) -> None:
+    store = CallbackStore(place.load, place.save, None)
     save(store)
     held = store.lock()
     assert held.acquire(60)
@@ -302,16 +320,16 @@ def test_in_a_forked_child_it_is_a_copy_and_the_turn_is_free(place: Place) -> No
     held.release()
 
 
-def test_what_came_into_being_in_a_child_is_no_copy_there(place: Place) -> None:
-    assert succeeds_in_child(lambda: not CallbackStore(place.load, place.save).is_copy)
+def test_a_slot_that_a_child_creates_is_no_copy_there(place: Place) -> None:
+    assert succeeds_in_child(lambda: not CallbackStore(place.load, place.save, None).is_copy)
 
 
 def load_nothing() -> None:
     return None
 
 
-def test_a_store_that_arrives_in_another_process_is_a_copy() -> None:
-    store = CallbackStore(load_nothing, print)
+def test_a_store_that_is_unpickled_in_another_process_is_a_copy() -> None:
+    store = CallbackStore(load_nothing, print, None)
     for duplicate in (copy.copy, copy.deepcopy, lambda store: pickle.loads(pickle.dumps(store))):
         assert not duplicate(store).is_copy
     run(f"""
@@ -323,68 +341,14 @@ def test_a_store_that_arrives_in_another_process_is_a_copy() -> None:
     """)
 
 
-def second_store(place: Place) -> CallbackStore:
-    """A store that this process would not know for the same."""
-    return CallbackStore(partial(place.load), place.save)
-
-
-@contextlib.contextmanager
-def another_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patch:
-        for module in ("_turns", "callback"):
-            patch.setattr(f"tokenadapter.stores.{module}.this_process", lambda: "other:1:abc")
-        yield
-
-
-def test_who_sees_that_another_process_writes_spends_nothing_any_more(
-    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    authority = Authority(lifetime=None)
-    keeper = TokenKeeper(authority, CallbackStore(place.load, place.save))
-    first = keeper.current()
-    with another_process(monkeypatch):
-        # It begins later, so it takes over.
-        other = TokenKeeper(authority, second_store(place))
-        second = other.renew(other.current())
-    assert keeper.renew(first) == second
-    with pytest.raises(ReauthRequired) as caught:
-        keeper.renew(second)
-    assert caught.value.reason == "private_copy"
-    assert authority.presented == ["refresh-0", "refresh-1"]
-    [told] = [message for message in caplog.messages if "writes here too" in message]
-    assert "other:1:abc" in told
-    assert "give the store a lock" in told
-    # What it may still write does not make the slot its own.
-    keeper.store.remember_spent("note", for_good=False)
-    with another_process(monkeypatch):
-        assert other.renew(second) != second
-
-
-def test_who_spends_nothing_goes_on_beside_another_process(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keeper = TokenKeeper(Machinist(), CallbackStore(place.load, place.save))
-    keeper.current()
-    with another_process(monkeypatch):
-        other = TokenKeeper(keeper.grant, second_store(place))
-        token = other.renew(other.current())
-    assert keeper.renew(keeper.current()) == token
-    assert keeper.renew(token) != token
-
-
-def test_with_a_lock_it_is_never_a_copy(place: Place, lock: partial[FileLock]) -> None:
+def test_with_a_lock_it_is_never_a_copy(place: Place, lock: partial[LockFile]) -> None:
     store = CallbackStore(place.load, place.save, lock)
     save(store)
-    assert "writer" not in place.load()
-    place.save(place.load() | {"writer": "other:1:abc"})
-    store.load()
-    place.save(place.load() | {"writer": "third:1:abc"})
-    store.load()
     assert not store.is_copy
     assert succeeds_in_child(lambda: not store.is_copy)
 
 
-# Locks of all kinds
+# Locks
 
 
 def anywhere(lock: Any) -> CallbackStore:
@@ -392,93 +356,73 @@ def anywhere(lock: Any) -> CallbackStore:
     return CallbackStore(lambda: None, lambda record: None, lock)
 
 
-class RedisLikeLock:
-    """Expires unless it is extended; says whether it is its taker's."""
-
-    timeout = 5.0
+class Expiring:
+    """A lock that can lapse: what the store passes on to it is in *asked*."""
 
     def __init__(self) -> None:
-        self.extended = 0
+        self.asked: list[object] = []
         self.is_lost = False
 
-    def acquire(self, sleep: Any = None, blocking: bool = True) -> bool:
-        assert not blocking
+    def acquire(self, hold_for: float) -> bool:
+        self.asked.append(hold_for)
         return True
 
-    def reacquire(self) -> bool:
-        self.extended += 1
-        if self.is_lost:
-            raise RuntimeError("not owned")
-        return True
+    def confirm(self) -> bool:
+        return not self.is_lost
 
-    def owned(self) -> bool:
-        return False
+    def is_certain(self) -> bool:
+        return not self.is_lost
 
     def release(self) -> None:
-        if self.is_lost:
-            raise RuntimeError("not owned")
+        self.asked.append("release")
 
 
-@pytest.mark.parametrize(
-    "made",
-    [threading.Lock, threading.RLock, multiprocessing.Lock, threading.BoundedSemaphore],
-    ids=["threading", "reentrant", "multiprocessing", "semaphore"],
-)
-@pytest.mark.parametrize("as_function", [True, False])
-def test_the_locks_of_the_standard_library(made: Callable[[], Any], as_function: bool) -> None:
-    lent = made()
-    store = anywhere((lambda: lent) if as_function else lent)
-    first, second = store.lock(), store.lock()
-    assert first.acquire(60)
-    assert first.confirm()
-    assert not second.acquire(60)
-    assert not second.confirm()
-    first.release()
-    assert second.acquire(60)
-    second.release()
-    assert lent.acquire()
-    lent.release()
-
-
-def test_a_lock_that_others_hold_is_not_taken(tmp_path: Path) -> None:
-    path = str(tmp_path / "x.lock")
-    store = anywhere(lambda: FileLock(path))
-    with FileLock(path):
-        assert not store.lock().acquire(60)
+def test_a_lock_that_others_hold_is_not_taken(place: Place, lock: partial[LockFile]) -> None:
+    store, held = CallbackStore(place.load, place.save, lock), lock()
+    assert held.acquire(60)
+    assert not store.lock().acquire(60)
+    held.release()
     own = store.lock()
     assert own.acquire(60)
+    assert not lock().acquire(60)
     own.release()
 
 
-def test_a_lock_that_expires_is_extended_and_may_be_lost(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[RedisLikeLock] = []
+def test_a_lent_lock_is_asked_whether_it_is_held() -> None:
+    lent = Expiring()
+    own = anywhere(lambda: lent).lock()
+    assert own.acquire(45)
+    assert own.confirm()
+    assert own.is_certain()
+    lent.is_lost = True
+    assert not own.confirm()
+    assert not own.is_certain()
+    own.release()
+    assert lent.asked == [45, "release"]
 
-    def lock() -> RedisLikeLock:
-        made.append(RedisLikeLock())
+
+def test_after_the_lock_has_lapsed_its_holder_saves_under_a_new_one(place: Place) -> None:
+    made: list[Expiring] = []
+
+    def lock() -> Expiring:
+        made.append(Expiring())
         return made[-1]
 
     store = CallbackStore(place.load, place.save, lock)
     own = store.lock()
     assert own.acquire(60)
-    assert own.confirm()
-    assert made[0].extended == 1
     made[0].is_lost = True
-    assert not own.confirm()
-    # What cannot be lost is written all the same, with the lock taken once more.
     save(store)
-    assert len(made) == 2
     own.release()
+    assert [lock.asked for lock in made] == [[60, "release"], [10, "release"]]
 
 
-def test_a_lock_that_tells_whose_it_is_is_asked() -> None:
-    lent = RedisLikeLock()
-    lent.timeout = None  # type: ignore[assignment]
-    own = anywhere(lent).lock()
-    assert own.acquire(60)
-    assert not own.confirm()
-    assert lent.extended == 0
+def test_a_store_error_of_a_lock_is_raised_unchanged() -> None:
+    def lock() -> Any:
+        raise StoreError("the server is down")
+
+    with pytest.raises(StoreError, match=r"^the server is down$"):
+        anywhere(lock).lock().acquire(60)
 
 
 def test_context_managers_are_entered_and_left(place: Place) -> None:
@@ -503,7 +447,7 @@ def test_context_managers_are_entered_and_left(place: Place) -> None:
 
 
 @pytest.mark.parametrize("by", ["False", "TimeoutError", "BlockingIOError"])
-def test_context_managers_may_say_that_others_hold_it(by: str) -> None:
+def test_a_context_manager_can_say_that_the_lock_is_taken(by: str) -> None:
     is_left = []
 
     @contextlib.contextmanager
@@ -519,23 +463,21 @@ def test_context_managers_may_say_that_others_hold_it(by: str) -> None:
     assert is_left == [True] * (by == "False")
 
 
-@pytest.mark.parametrize("lock", [raising, lambda: 5], ids=["raises", "returns no lock"])
-def test_a_lock_that_fails_is_no_lock(lock: Any) -> None:
+@pytest.mark.parametrize(
+    "lock",
+    [raising, lambda: 5, lambda: redis.asyncio.Redis().lock("billing")],
+    ids=["raises", "returns a number", "has to be awaited"],
+)
+def test_what_is_not_a_lock_is_an_error(lock: Any) -> None:
     store = anywhere(lock)
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"lock\(\) (raised RuntimeError|returned no lock)"):
+        with pytest.raises(
+            StoreError, match=r"lock\(\) (raised RuntimeError|returned neither a StoreLock nor a)"
+        ):
             store.lock().acquire(60)
 
 
-def test_a_lock_that_has_to_be_awaited_is_no_lock() -> None:
-    """What its acquire() returns is true, and nobody is kept out."""
-    store = anywhere(lambda: redis.asyncio.Redis().lock("billing"))
-    for _ in range(2):
-        with pytest.raises(StoreError, match=r"Lock\.acquire\(\) has to be awaited"):
-            store.lock().acquire(60)
-
-
-def test_an_early_end_leaves_no_turn_behind(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_interrupt_leaves_no_lock_behind(caplog: pytest.LogCaptureFixture) -> None:
     def lock() -> Any:
         raise KeyboardInterrupt
 

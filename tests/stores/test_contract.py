@@ -45,7 +45,7 @@ class CutsOff(MemoryStore):
 
 
 class Forgets(MemoryStore):
-    def was_spent(self, note):
+    def was_spent(self, digest):
         return False
 
 
@@ -78,8 +78,8 @@ class IsACopy(MemoryStore):
     is_copy = True
 '''
 # Those that find something out, and one of each other kind.
-SOME = "empty_slot or expectation or tried_again or large or remembered or exclude or nothing or "
-SOME += "secret or waits_looks or copy"
+SOME = "empty or expects or repeated or large or remembered or exclude or nothing or "
+SOME += "secret or polls or copy"
 NAMES = re.findall(r"class (\w+)\(MemoryStore\)", STORES)
 
 
@@ -107,14 +107,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_wrong_with_a_store_is_found(name: str, report: str) -> None:
+def test_the_contract_finds_what_is_wrong_with_a_store(name: str, report: str) -> None:
     failed = f"FAILED test_theirs.py::Test{name}::" in report
     assert failed == (name != "Whole"), report
 
 
-def test_it_is_told_what_was_found(report: str) -> None:
+def test_the_report_says_what_was_found(report: str) -> None:
     assert "At index 1 diff: 'zero' != None" in report
-    assert "the fixture 'corrupt' does not say how to break the content" in report
+    assert "the fixture 'corrupt' does not say how to damage the content" in report
 
 
 def test_the_test_kit_needs_no_pytest_but_the_contract_does() -> None:

@@ -117,10 +117,10 @@ def connect(
 
 def test_a_lock_that_several_threads_take_at_once_is_found(connect: Connect) -> None:
     with found():
-        CONTRACT.test_of_many_threads_that_try_at_once_one_takes_the_lock(connect)
+        CONTRACT.test_one_of_many_threads_that_try_at_once_takes_the_lock(connect)
 
 
 @pytest.mark.parametrize("connect", ["file"], indirect=True)
 def test_a_lock_that_several_processes_take_at_once_is_found(connect: Connect) -> None:
     with found():
-        CONTRACT.test_of_many_processes_that_try_at_once_one_takes_the_lock(connect())
+        CONTRACT.test_one_of_many_processes_that_try_at_once_takes_the_lock(connect())

@@ -1,4 +1,4 @@
-"""A holder of a lease that died on this machine is replaced at once, whatever the store."""
+"""A holder of a lease that died on this machine is replaced at once, in every store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEASE = HOLD = 1000.0
 
 
 class DeadHolder:
-    def test_the_lock_of_a_process_that_was_killed_is_had_at_once(self, store: TokenStore) -> None:
+    def test_the_lock_of_a_killed_process_can_be_taken_at_once(self, store: TokenStore) -> None:
         with process(take_when_told, store) as (child, pipe):
             pipe.send(HOLD)
             assert pipe.recv() is True
@@ -37,10 +37,10 @@ class DeadHolder:
             assert second.acquire(HOLD)
             second.release()
 
-    def test_a_process_that_does_not_know_that_it_is_replaced_frees_nothing(
+    def test_a_replaced_holder_does_not_release_the_lock_of_the_next(
         self, store: TokenStore
     ) -> None:
-        """The other was wrong: it counts as dead, and yet it goes on."""
+        """A living holder counts as dead by mistake, and continues."""
         first, second = store.lock(), store.lock()
         with pytest.MonkeyPatch.context() as patch:
             assert first.acquire(HOLD)

@@ -88,7 +88,7 @@ class TestOnMemcached(OnCache):
     # Its clock ticks once a second: a lock of 3 s lasts for 2 at least, one of 2 s for 1.
     LEASE = 4.0
 
-    def test_a_record_that_the_server_does_not_take_leaves_the_last_one(
+    def test_a_record_that_the_server_refuses_leaves_the_last_one(
         self, store: DjangoCacheStore
     ) -> None:
         save(store)
@@ -98,7 +98,7 @@ class TestOnMemcached(OnCache):
             store.save(large, tag="tag 2", expected="tag 1", ttl=None)
         assert store.load().tag == "tag 1"
 
-    def test_while_the_server_is_down_each_call_says_so_and_then_all_goes_on(
+    def test_while_the_server_is_down_each_call_is_an_error_and_later_calls_succeed(
         self, key: str
     ) -> None:
         """The client that Django keeps takes a server that failed for empty, and then for dead."""
@@ -113,7 +113,7 @@ class TestOnMemcached(OnCache):
             assert content_of(store) == (None, None)
             save(store)
 
-    def test_of_several_servers_none_takes_the_place_of_one_that_is_down(self, key: str) -> None:
+    def test_no_key_moves_to_another_server_while_one_is_down(self, key: str) -> None:
         with (
             Memcached() as one,
             Memcached() as other,
@@ -131,7 +131,7 @@ class TestOnMemcached(OnCache):
                     found["StoreError"] += 1
         assert set(found) == {"tag 1", "StoreError"}
 
-    def test_a_forked_child_and_its_parent_get_no_answers_of_each_other(self, key: str) -> None:
+    def test_a_forked_child_and_its_parent_do_not_read_each_others_answers(self, key: str) -> None:
         stores = {name: Store(self.ALIAS, f"{key}-{name}") for name in ("parent", "child")}
         for name, store in stores.items():
             assert store.save({}, tag=name, expected=None, ttl=None)
@@ -190,14 +190,14 @@ def test_it_says_which_slot_it_is_and_is_pickled_with_its_settings() -> None:
     assert twin.lease == 3
 
 
-def test_without_arguments_it_is_the_usual_cache() -> None:
+def test_without_arguments_the_store_uses_the_default_cache() -> None:
     assert repr(DjangoCacheStore()) == "DjangoCacheStore('default', 'tokenadapter')"
 
 
 @pytest.mark.parametrize(
     ("key", "lease"), [("", 5), ("two words", 5), ("line\n", 5), ("x" * 101, 5), ("key", 0)]
 )
-def test_what_cannot_be_is_refused(key: str, lease: float) -> None:
+def test_invalid_arguments_are_refused(key: str, lease: float) -> None:
     with pytest.raises(ValueError, match=r"key is a name|lease must be above 0"):
         DjangoCacheStore("default", key, lease=lease)
 
@@ -205,18 +205,18 @@ def test_what_cannot_be_is_refused(key: str, lease: float) -> None:
 @pytest.mark.parametrize(
     ("alias", "advice"),
     [
-        ("local", "each process has one of its own: MemoryStore is the store for one process"),
-        ("files", "two processes can both add one key: FileStore is the store for files"),
-        ("none", "it keeps nothing"),
+        ("local", "each process has a cache of its own: use MemoryStore"),
+        ("files", "two processes can both add one key: use FileStore"),
+        ("none", "it stores nothing"),
         ("unknown", "doesn't exist"),
     ],
 )
-def test_a_cache_that_cannot_hold_a_token_is_refused(alias: str, advice: str) -> None:
+def test_a_cache_that_cannot_store_a_token_is_refused(alias: str, advice: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=advice):
         DjangoCacheStore(alias)
 
 
-def test_without_django_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_django_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "django.core.exceptions", None)
     with pytest.raises(ImportError, match=r"pip install 'tokenadapter\[django\]'"):
         DjangoCacheStore()
@@ -227,12 +227,12 @@ def test_the_module_imports_no_django() -> None:
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-def test_manage_py_check_looks_at_the_caches_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manage_py_check_examines_the_caches_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_django, "_WATCHED", set())
     for alias in ("default", "database", "small"):
         DjangoCacheStore(alias)
     told = [message for message in checks.run_checks() if str(message.id).startswith("tokena")]
-    assert [(message.id, "'small' holds 300 entries" in message.msg) for message in told] == [
+    assert [(message.id, "'small' has at most 300 entries" in message.msg) for message in told] == [
         ("tokenadapter.W001", True)
     ]
     _django.watch("local")
@@ -250,14 +250,14 @@ def test_manage_py_check_looks_at_the_caches_in_use(monkeypatch: pytest.MonkeyPa
         ("no table", "manage.py createcachetable"),
     ],
 )
-def test_what_fails_is_told(alias: str, advice: str, key: str) -> None:
+def test_an_error_of_the_cache_becomes_a_store_error(alias: str, advice: str, key: str) -> None:
     store = DjangoCacheStore(alias, key)
     attempts: list[Callable[[], object]] = [
         store.load,
         lambda: save(store),
         lambda: store.lock().acquire(5),
-        lambda: store.remember_spent("note", for_good=True),
-        lambda: store.was_spent("note"),
+        lambda: store.remember_spent("hash", for_good=True),
+        lambda: store.was_spent("hash"),
     ]
     for attempt in attempts:
         with pytest.raises(StoreError, match=advice):
@@ -275,7 +275,7 @@ def test_a_record_of_a_newer_format_is_refused_and_left_alone(
     assert caches["default"].get(f"{key}:record") == newer
 
 
-def test_something_else_is_put_aside_and_reported(
+def test_content_that_is_not_a_record_is_put_aside_and_reported(
     store: DjangoCacheStore, key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caches["default"].set(f"{key}:record", ["some", "list"], 1000)
@@ -289,7 +289,7 @@ def test_something_else_is_put_aside_and_reported(
     assert store.load().tag == "tag 1"
 
 
-def test_a_record_that_is_too_long_is_told(store: DjangoCacheStore) -> None:
+def test_a_record_that_is_too_long_is_an_error(store: DjangoCacheStore) -> None:
     with pytest.raises(StoreError, match="bytes"):
         store.save({"token": "x" * (1 << 20)}, tag="one", expected=None, ttl=None)
 
@@ -333,12 +333,14 @@ def renew_without_answers(alias: str, key: str, proxy: Proxy, *numbers: int) -> 
     assert authority.presented == ["refresh-0", "refresh-1"]
 
 
-def test_a_cache_that_was_emptied_is_told_again(store: DjangoCacheStore, key: str) -> None:
+def test_a_process_writes_its_token_back_to_an_emptied_cache(
+    store: DjangoCacheStore, key: str
+) -> None:
     authority = Authority()
     keeper, other = TokenKeeper(authority, store), TokenKeeper(authority, store)
     token = keeper.renew(keeper.current())
     assert other.current().is_same(token)
-    for name in ("record", "notes", "lock"):
+    for name in ("record", "spent", "lock"):
         caches["default"].delete(f"{key}:{name}")
     renewed = keeper.renew(token)
     assert not renewed.is_same(token)
@@ -360,19 +362,19 @@ def locked(key: str, store: DjangoCacheStore) -> Iterator[Any]:
 def test_a_lock_lasts_whole_seconds(key: str, locked: Any, redis_server: RedisServer) -> None:
     with redis_server.client() as client:
         assert 3_000 < client.pttl(f":1:{key}:lock") <= 4_000
-        assert locked._extend(caches["default"].get(f"{key}:lock"), 3.9)
+        assert locked.extend(caches["default"].get(f"{key}:lock"), 3.9)
         assert 2_000 < client.pttl(f":1:{key}:lock") <= 3_000
         # Django takes less than 1 for nothing at all.
-        assert locked._extend(caches["default"].get(f"{key}:lock"), 0.1)
+        assert locked.extend(caches["default"].get(f"{key}:lock"), 0.1)
         assert 1_000 < client.pttl(f":1:{key}:lock") <= 2_000
 
 
 def test_a_lock_whose_first_answer_was_lost_is_taken(key: str, locked: Any) -> None:
-    assert locked._take(caches["default"].get(f"{key}:lock"), 5)
+    assert locked.take(caches["default"].get(f"{key}:lock"), 5)
 
 
 @pytest.mark.parametrize("other", ["another", None])
-def test_a_lock_that_was_lost_is_not_held_and_not_freed(
+def test_a_lost_lock_is_neither_confirmed_nor_released(
     key: str, locked: Any, other: str | None
 ) -> None:
     caches["default"].delete(f"{key}:lock")
@@ -383,13 +385,13 @@ def test_a_lock_that_was_lost_is_not_held_and_not_freed(
     assert caches["default"].get(f"{key}:lock") == other
 
 
-def test_a_lock_that_may_lapse_at_any_moment_is_left_to_lapse(key: str, locked: Any) -> None:
+def test_a_lock_that_may_expire_at_any_moment_is_not_deleted(key: str, locked: Any) -> None:
     locked._safe_until = 0.0
     locked.release()
     assert caches["default"].get(f"{key}:lock") is not None
 
 
-def test_a_cache_that_fails_silently_is_not_believed(
+def test_a_silent_failure_of_the_cache_is_found(
     store: DjangoCacheStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = store.lock()
@@ -406,4 +408,4 @@ def test_a_cache_that_fails_silently_is_not_believed(
         store.lock().acquire(60)
     monkeypatch.setattr(cache, "set", lambda *arguments: None)
     with pytest.raises(StoreError, match="does not hold"):
-        store.remember_spent("note", for_good=True)
+        store.remember_spent("hash", for_good=True)

@@ -1,4 +1,4 @@
-"""Chain: of all who replace one record one succeeds, whatever comes in between."""
+"""Chain: of all writers that replace one record one succeeds, at every interleaving."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Cache:
         self._do("delete", lambda: self.entries.pop(key, None))
 
     def calm(self) -> None:
-        """Nothing comes in between any more."""
+        """From now on, no other writer interferes."""
         self.before = self.after = lambda step: None
 
     def forget_what_may_be_forgotten(self) -> None:
@@ -107,7 +107,7 @@ def at(cache: Cache, number: int, act: Callable[[], object]) -> Callable[[str], 
 
 
 @pytest.mark.parametrize("number", STEPS)
-def test_who_is_overtaken_at_any_step_has_lost_or_had_won(
+def test_a_writer_that_is_overtaken_at_any_step_has_lost_or_had_won(
     cache: Cache, start: str | None, number: int
 ) -> None:
     overtaken: list[bool] = []
@@ -120,7 +120,7 @@ def test_who_is_overtaken_at_any_step_has_lost_or_had_won(
 
 
 @pytest.mark.parametrize("number", STEPS)
-def test_who_is_followed_has_won_and_who_finds_others_first_has_lost(
+def test_a_writer_that_is_followed_has_won_and_one_that_comes_late_has_lost(
     cache: Cache, start: str | None, number: int
 ) -> None:
     followed: list[str | None] = []
@@ -144,7 +144,7 @@ def test_who_is_followed_has_won_and_who_finds_others_first_has_lost(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("number", STEPS)
-def test_who_dies_at_any_step_has_written_or_not_and_can_be_repeated(
+def test_a_writer_that_dies_at_any_step_has_written_or_not_and_can_be_repeated(
     cache: Cache, start: str | None, number: int, when: str
 ) -> None:
     class Killed(Exception):
@@ -160,7 +160,7 @@ def test_who_dies_at_any_step_has_written_or_not_and_can_be_repeated(
         cache.calm()
         found = tag_in(cache)
         assert found in (start, "killed")
-        # It stays, however long it takes until somebody comes.
+        # It stays until the next writer comes, however late.
         cache.forget_what_may_be_forgotten()
         assert tag_in(cache) == found
         assert swap(cache, "next", found)
@@ -191,9 +191,7 @@ def test_a_write_that_was_cut_short_can_be_repeated(
 
 
 @pytest.mark.parametrize("step", ["add", "set", "touch"])
-def test_a_cache_that_fails_silently_is_not_believed(
-    cache: Cache, start: str | None, step: str
-) -> None:
+def test_a_silent_failure_of_the_cache_is_found(cache: Cache, start: str | None, step: str) -> None:
     cache.fails = lambda done: done == step
     try:
         assert swap(cache, "one", start)
@@ -204,7 +202,7 @@ def test_a_cache_that_fails_silently_is_not_believed(
     assert tag_in(cache) == "one"
 
 
-def test_a_second_try_that_fails_silently_is_not_believed() -> None:
+def test_a_silent_failure_of_a_second_try_is_found() -> None:
     cache = Cache()
     assert swap(cache, "one", None)
     cache.fails = lambda step: step == "set"
@@ -225,7 +223,7 @@ def test_damage_that_was_repaired_meanwhile_is_not_put_aside() -> None:
     assert tag_in(cache) == "fast"
 
 
-def test_an_answer_that_is_lost_to_who_asks_twice_is_found(cache: Cache, start: str | None) -> None:
+def test_a_client_that_repeats_an_add_finds_its_own_record(cache: Cache, start: str | None) -> None:
     add = cache.add
 
     def ask_twice(key: str, value: Any, timeout: int | None) -> bool:
@@ -237,7 +235,7 @@ def test_an_answer_that_is_lost_to_who_asks_twice_is_found(cache: Cache, start: 
     assert tag_in(cache) == "one"
 
 
-def test_who_comes_after_the_way_is_forgotten_has_lost() -> None:
+def test_a_writer_that_comes_after_the_link_expired_has_lost() -> None:
     cache = Cache()
     assert swap(cache, "zero", None)
 
@@ -253,7 +251,9 @@ def test_who_comes_after_the_way_is_forgotten_has_lost() -> None:
     assert "late" not in str(cache.entries)
 
 
-def test_who_takes_too_long_does_not_set_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_takes_too_long_does_not_set_the_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cache = Cache()
     assert swap(cache, "zero", None)
     times = iter([0.0, 16.0])
@@ -265,7 +265,7 @@ def test_who_takes_too_long_does_not_set_the_head(monkeypatch: pytest.MonkeyPatc
     assert "one" in cache.entries["slot:record"]
 
 
-def test_the_head_lasts_as_long_as_the_record_is_worth_something() -> None:
+def test_the_head_expires_with_the_record() -> None:
     cache = Cache()
     for tag, expected, ttl, timeout in [
         ("one", None, 4.5, 6),
@@ -276,7 +276,7 @@ def test_the_head_lasts_as_long_as_the_record_is_worth_something() -> None:
         assert cache.timeouts["slot:record"] == timeout
 
 
-def test_what_is_left_is_forgotten() -> None:
+def test_links_that_are_left_over_expire() -> None:
     cache = Cache()
     tag = None
     for number in range(20):
@@ -286,7 +286,7 @@ def test_what_is_left_is_forgotten() -> None:
     assert [*cache.entries] == ["slot:record"]
 
 
-def test_the_way_is_kept_for_as_long_as_a_network_may_hold_back_what_was_sent() -> None:
+def test_a_link_is_kept_for_as_long_as_a_network_may_delay_a_write() -> None:
     """Else a head that arrives late would be the last word, and its refresh token spent."""
     cache = Cache()
     for tag, expected in [("one", None), ("two", "one"), ("three", "two")]:
@@ -296,7 +296,7 @@ def test_the_way_is_kept_for_as_long_as_a_network_may_hold_back_what_was_sent() 
     assert all(timeout is not None and timeout >= 20 * 60 for timeout in ways)
 
 
-def test_who_sets_the_head_back_does_no_harm() -> None:
+def test_a_writer_that_sets_the_head_back_does_no_harm() -> None:
     cache = Cache()
     assert swap(cache, "zero", None)
     old = cache.entries["slot:record"]
@@ -308,7 +308,7 @@ def test_who_sets_the_head_back_does_no_harm() -> None:
     assert swap(cache, "three", "two")
 
 
-def test_what_stands_in_the_way_of_the_next_record_is_an_error() -> None:
+def test_something_else_at_the_key_of_the_next_record_is_an_error() -> None:
     cache = Cache()
     assert swap(cache, "zero", None)
     key = chain_on(cache)._key_after("zero")
@@ -325,7 +325,7 @@ def test_writers_in_any_order_make_one_chain() -> None:
 
 
 def _play(dice: random.Random) -> None:
-    """Three writers and a reader, each of whom may be stopped before any step."""
+    """Three writers and a reader, each of which may be stopped before any step."""
     cache = Cache()
     won: list[tuple[str | None, str]] = []
     seen: list[str | None] = []

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("project")
 
 @pytest.fixture(scope="module")
 def database(project: None, postgresql: PostgreSQL) -> dict[str, Any]:
-    """A database in PostgreSQL with the table of the cache, as Django wants to be told of it."""
+    """A database in PostgreSQL with the table of the cache, in the form of Django's settings."""
     url = sqlalchemy.make_url(postgresql.new_database())
     database = {
         "ENGINE": "django.db.backends.postgresql",
@@ -97,7 +97,7 @@ class Undone(Exception):
 
 
 @pytest.mark.usefixtures("on_postgresql")
-def test_a_request_that_is_rolled_back_takes_no_token_with_it(store: DjangoCacheStore) -> None:
+def test_a_request_that_is_rolled_back_does_not_undo_a_token(store: DjangoCacheStore) -> None:
     def view() -> None:
         with transaction.atomic(), connections["default"].cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -105,7 +105,7 @@ def test_a_request_that_is_rolled_back_takes_no_token_with_it(store: DjangoCache
             lock = store.lock()
             assert lock.acquire(60)
             save(store)
-            store.remember_spent("note", for_good=True)
+            store.remember_spent("hash", for_good=True)
             assert store.load().tag == "tag 1"
             lock.release()
             raise Undone
@@ -116,7 +116,7 @@ def test_a_request_that_is_rolled_back_takes_no_token_with_it(store: DjangoCache
         cursor.execute("SELECT count(*) FROM cached WHERE cache_key = 'of the request'")
         assert cursor.fetchone() == (0,)
     assert store.load().tag == "tag 1"
-    assert store.was_spent("note")
+    assert store.was_spent("hash")
 
 
 def test_in_sqlite_a_request_that_only_reads_is_rolled_back_alone(store: DjangoCacheStore) -> None:
@@ -131,7 +131,7 @@ def test_in_sqlite_a_request_that_only_reads_is_rolled_back_alone(store: DjangoC
     assert store.load().tag == "tag 1"
 
 
-def test_in_sqlite_a_request_that_has_written_keeps_others_from_it(
+def test_in_sqlite_a_request_that_has_written_blocks_other_writers(
     store: DjangoCacheStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(connections["default"].settings_dict["OPTIONS"], "timeout", 0.01)
@@ -149,7 +149,7 @@ def test_the_connection_of_the_request_is_left_alone(store: DjangoCacheStore) ->
     with pytest.raises(StoreError):
         DjangoCacheStore("no table").load()
     assert connections["default"] is before
-    # Nobody has opened it.
+    # No test has opened it.
     assert before.connection is None
 
 
@@ -163,7 +163,7 @@ class ToTheReplica:
         return "default"
 
 
-def test_what_is_read_comes_from_where_it_is_written(store: DjangoCacheStore) -> None:
+def test_reads_go_to_the_database_that_is_written(store: DjangoCacheStore) -> None:
     with override_settings(DATABASE_ROUTERS=[f"{__name__}.ToTheReplica"]):
         save(store)
         assert store.load().tag == "tag 1"
@@ -172,7 +172,7 @@ def test_what_is_read_comes_from_where_it_is_written(store: DjangoCacheStore) ->
 
 
 @pytest.mark.usefixtures("on_postgresql")
-def test_a_project_without_autocommit_saves_all_the_same(
+def test_a_project_without_autocommit_can_save(
     store: DjangoCacheStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(connections["default"].settings_dict, "AUTOCOMMIT", False)
@@ -182,7 +182,7 @@ def test_a_project_without_autocommit_saves_all_the_same(
 
 
 def lapse(key: str) -> None:
-    """The holder of the lock has died a while ago."""
+    """The holder of the lock died a while ago."""
     with connections["default"].cursor() as cursor:
         cursor.execute(
             "UPDATE cached SET expires = now() - interval '9 s' WHERE cache_key = %s",
@@ -196,7 +196,7 @@ def lapse(key: str) -> None:
     ("late", "looks"),
     [("add", 'SELECT "cache_key", "expires"'), ("get", 'SELECT "cache_key", "value"')],
 )
-def test_a_lock_that_has_lapsed_goes_to_one(
+def test_one_process_gets_a_lock_that_has_expired(
     key: str, late: str, looks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Django's cache looks at an entry, and then overwrites or deletes whatever is there."""

@@ -46,7 +46,7 @@ class TestOverFunctions(StoreContract):
         # Old and new programs beside each other: all have both keys, in either order.
         orders = [[KEY, OTHER], [OTHER, KEY]] * 1000
         return lambda: EncryptedStore(
-            CallbackStore(load, held.append), orders.pop(), slot="billing"
+            CallbackStore(load, held.append, None), orders.pop(), slot="billing"
         )
 
 
@@ -76,7 +76,7 @@ def test_only_the_tag_and_the_slot_are_in_clear(inner: FileStore, path: Path) ->
         assert KEY not in text
 
 
-def test_the_same_document_never_looks_the_same(inner: FileStore) -> None:
+def test_a_document_is_encrypted_differently_each_time(inner: FileStore) -> None:
     store, seen = encrypted(inner), set()
     for _ in range(3):
         save(store)
@@ -86,13 +86,13 @@ def test_the_same_document_never_looks_the_same(inner: FileStore) -> None:
     assert len(seen) == 3
 
 
-def test_notes_are_the_inner_store_s(inner: FileStore) -> None:
+def test_the_inner_store_remembers_spent_tokens(inner: FileStore) -> None:
     encrypted(inner).remember_spent("a hash", for_good=True)
     assert inner.was_spent("a hash")
     assert encrypted(inner).was_spent("a hash")
 
 
-def test_what_the_inner_store_says_of_itself_goes_for_both(inner: FileStore, path: Path) -> None:
+def test_the_optional_members_are_those_of_the_inner_store(inner: FileStore, path: Path) -> None:
     memory = MemoryStore()
     assert encrypted(inner).poll == inner.poll
     assert encrypted(inner).glimpse() == inner.glimpse()
@@ -145,20 +145,20 @@ def test_a_new_key_is_32_random_bytes_as_text(inner: FileStore) -> None:
         "",
     ],
 )
-def test_what_is_no_key_is_refused_and_not_shown(inner: FileStore, keys: Any) -> None:
-    with pytest.raises(ValueError, match=r"no key: .*generate_key\(\) makes one; a pass") as told:
+def test_an_invalid_key_is_refused_and_not_shown(inner: FileStore, keys: Any) -> None:
+    with pytest.raises(ValueError, match=r"not a key: .*generate_key\(\) makes one") as told:
         encrypted(inner, [KEY, keys])
     assert not keys or str(keys) not in str(told.value)
 
 
-def test_there_is_a_key(inner: FileStore) -> None:
+def test_at_least_one_key_is_required(inner: FileStore) -> None:
     with pytest.raises(ValueError, match="keys is empty"):
         encrypted(inner, [])
     with pytest.raises(TypeError, match="a key is text or bytes, not int"):
         encrypted(inner, [1])
 
 
-def test_the_first_key_writes_and_all_read(inner: FileStore) -> None:
+def test_the_first_key_encrypts_and_all_decrypt(inner: FileStore) -> None:
     save(encrypted(inner, KEY))
     changed = encrypted(inner, [OTHER, KEY])
     assert changed.load().document == {"n": 1}
@@ -176,10 +176,10 @@ def test_a_wrong_key_is_an_error_that_says_so_and_destroys_nothing(
     assert written.document is not None
     name = written.document["key"]
     wrong = encrypted(inner, OTHER)
-    with pytest.raises(StoreError, match=f"encrypted with the key {name}, and those at hand are "):
+    with pytest.raises(StoreError, match=f"encrypted with the key {name}, and the keys here are "):
         wrong.load()
     keeper = TokenKeeper(authority, wrong)
-    with pytest.raises(StoreError, match="Nothing was changed: add that key behind the first one"):
+    with pytest.raises(StoreError, match="Nothing was changed: add that key after the first one"):
         keeper.current()
     with pytest.raises(TokenNotPersisted, match="add that key"):
         keeper.adopt({"access_token": "x", "refresh_token": "y"})
@@ -199,7 +199,7 @@ def test_without_the_package_the_error_names_the_extra(
 
 
 def put(inner: FileStore, **changes: Any) -> None:
-    """Change what is there, as somebody might who can write to the store."""
+    """Change the document, as a user might who can write to the store."""
     document, tag = content_of(inner)
     assert document is not None
     assert inner.save(document | changes, tag=tag or "", expected=tag, ttl=None)
@@ -212,10 +212,10 @@ def test_another_slot_s_document_is_refused(inner: FileStore, tmp_path: Path) ->
     theirs = other.load().document
     assert theirs is not None
     put(inner, **theirs)
-    with pytest.raises(StoreError, match=r"encrypted for the slot 'customers'.* give slot='custom"):
+    with pytest.raises(StoreError, match=r"encrypted for the slot 'customers'.* pass slot='custom"):
         encrypted(inner).load()
     put(inner, slot="billing")
-    with pytest.raises(StoreError, match="changed since it was encrypted, or stands in the place"):
+    with pytest.raises(StoreError, match="changed since it was encrypted, or replaces"):
         encrypted(inner).load()
 
 
@@ -226,12 +226,12 @@ def test_an_earlier_document_is_refused(inner: FileStore) -> None:
     assert earlier is not None
     save(store, 2, expected="tag 1")
     put(inner, **earlier)
-    with pytest.raises(StoreError, match="find out who writes there"):
+    with pytest.raises(StoreError, match="find out which program writes there"):
         store.load()
 
 
 @pytest.mark.parametrize("data", ["", "AAAA", "!", "ż", "A" * 100, None])
-def test_what_was_changed_is_refused(inner: FileStore, data: str | None) -> None:
+def test_a_changed_document_is_refused(inner: FileStore, data: str | None) -> None:
     store = encrypted(inner)
     save(store)
     if data is None:
@@ -245,7 +245,7 @@ def test_what_was_changed_is_refused(inner: FileStore, data: str | None) -> None
         store.load()
 
 
-def test_what_a_later_version_encrypted_is_left_alone(inner: FileStore) -> None:
+def test_a_document_that_a_later_version_encrypted_is_left_alone(inner: FileStore) -> None:
     store = encrypted(inner)
     save(store)
     put(inner, encrypted="aes-256-gcm/2\n" + "x" * 5000)
@@ -256,10 +256,10 @@ def test_what_a_later_version_encrypted_is_left_alone(inner: FileStore) -> None:
         store.load()
 
 
-def test_what_is_not_encrypted_is_refused_and_can_be_taken_over(inner: FileStore) -> None:
+def test_a_document_that_is_not_encrypted_is_refused_and_can_be_encrypted(inner: FileStore) -> None:
     save(inner)
     store = encrypted(inner)
-    with pytest.raises(StoreError, match=r"it is not encrypted\. Nothing was changed: read"):
+    with pytest.raises(StoreError, match=r"it is not encrypted\. Nothing was changed: load"):
         store.load()
     document, tag = content_of(inner)
     assert document is not None
@@ -275,19 +275,19 @@ def test_what_is_not_encrypted_is_refused_and_can_be_taken_over(inner: FileStore
         (KeyringStore("billing", "me"), "billing/me"),
     ],
 )
-def test_the_slot_is_called_what_the_inner_store_calls_it(inner: Any, name: str) -> None:
+def test_the_slot_has_the_name_that_the_inner_store_has_for_it(inner: Any, name: str) -> None:
     assert EncryptedStore(inner, KEY).slot == name
     assert EncryptedStore(inner, KEY, slot="x").slot == "x"
 
 
-def test_a_slot_without_a_name_wants_one(inner: FileStore) -> None:
+def test_a_slot_without_a_name_is_refused(inner: FileStore) -> None:
     for nameless in (inner, MemoryStore()):
-        with pytest.raises(ValueError, match="no name for its slot: give slot='billing'"):
+        with pytest.raises(ValueError, match="no name for its slot: pass one, such as"):
             EncryptedStore(nameless, KEY)
 
 
 @pytest.mark.parametrize("inner", [None, {}, json])
-def test_what_is_no_store_is_refused(inner: Any) -> None:
+def test_an_inner_object_that_is_not_a_store_is_refused(inner: Any) -> None:
     with pytest.raises(TypeError, match="inner must be a store such as FileStore"):
         encrypted(inner)
 

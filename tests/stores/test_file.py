@@ -30,7 +30,7 @@ class TestFileStore(SharedStoreContract):
 
 
 class TestFileStoreBehindALink(SharedStoreContract):
-    """Whoever follows the link and whoever names the file itself share one slot."""
+    """A store that follows the link and a store that names the file share one slot."""
 
     LAPSES_WITHIN = 5.0
 
@@ -92,7 +92,7 @@ def test_a_person_can_read_the_file(store: FileStore, path: Path) -> None:
 
 def test_loading_creates_nothing(store: FileStore, path: Path) -> None:
     assert store.load().document is None
-    assert not store.was_spent("note")
+    assert not store.was_spent("hash")
     assert not path.parent.exists()
 
 
@@ -110,10 +110,10 @@ def test_loading_imports_only_what_it_needs(store: FileStore, path: Path) -> Non
     """)
 
 
-# Notes
+# Spent tokens
 
 
-def test_a_glimpse_of_what_cannot_be_seen_tells_nothing(
+def test_a_glimpse_of_a_file_that_cannot_be_inspected_is_none(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing = store.glimpse()
@@ -124,22 +124,22 @@ def test_a_glimpse_of_what_cannot_be_seen_tells_nothing(
     assert store.glimpse() is None
 
 
-def test_notes_outlive_the_record(store: FileStore, path: Path) -> None:
+def test_spent_tokens_are_remembered_without_the_record(store: FileStore, path: Path) -> None:
     save(store)
     for for_good in (True, False):
-        store.remember_spent(f"note {for_good}", for_good=for_good)
+        store.remember_spent(f"hash {for_good}", for_good=for_good)
     path.unlink()
-    assert FileStore(path).was_spent("note True")
-    assert FileStore(path).was_spent("note False")
+    assert FileStore(path).was_spent("hash True")
+    assert FileStore(path).was_spent("hash False")
 
 
-def test_notes_are_lines_for_people_too(store: FileStore, path: Path) -> None:
-    for note, for_good in [("a", True), ("b", False), ("c", False), ("b", False), ("a", True)]:
-        store.remember_spent(note, for_good=for_good)
-    assert path.with_name("token.json.notes").read_text() == "c\nb\na for good\n"
+def test_spent_tokens_are_lines_of_text(store: FileStore, path: Path) -> None:
+    for digest, for_good in [("a", True), ("b", False), ("c", False), ("b", False), ("a", True)]:
+        store.remember_spent(digest, for_good=for_good)
+    assert path.with_name("token.json.spent").read_text() == "c\nb\na for good\n"
 
 
-def test_of_the_notes_that_are_not_for_good_the_last_32_are_remembered(
+def test_of_the_spent_tokens_that_may_be_forgotten_the_last_32_are_remembered(
     store: FileStore, path: Path
 ) -> None:
     lock = store.lock()
@@ -151,25 +151,27 @@ def test_of_the_notes_that_are_not_for_good_the_last_32_are_remembered(
     twin = FileStore(path)
     assert all(twin.was_spent(f"kept {number}") for number in range(40))
     assert [twin.was_spent(f"other {number}") for number in range(40)] == [False] * 8 + [True] * 32
-    assert len(path.with_name("token.json.notes").read_text().splitlines()) == 72
+    assert len(path.with_name("token.json.spent").read_text().splitlines()) == 72
 
 
-def test_a_note_that_cannot_be_written_leaves_the_earlier_ones(
+def test_a_failure_to_remember_a_spent_token_keeps_the_earlier_ones(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.remember_spent("note", for_good=False)
+    store.remember_spent("hash", for_good=False)
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", failing(os.replace, errno.EIO))
         with pytest.raises(StoreError, match=r"cannot remember .* refresh token: .*Input/output"):
             store.remember_spent("another", for_good=True)
-    assert [store.was_spent("note"), store.was_spent("another")] == [True, False]
+    assert [store.was_spent("hash"), store.was_spent("another")] == [True, False]
     assert [entry.name for entry in path.parent.glob(".*")] == []
 
 
-def test_notes_that_others_can_write_are_refused(store: FileStore, path: Path) -> None:
-    store.remember_spent("note", for_good=False)
-    path.with_name("token.json.notes").chmod(0o622)
-    with pytest.raises(StoreError, match=r"chmod 600 .*/token\.json\.notes"):
-        store.was_spent("note")
-    with pytest.raises(StoreError, match=r"chmod 600 .*/token\.json\.notes"):
+def test_a_file_of_spent_tokens_that_others_can_write_is_refused(
+    store: FileStore, path: Path
+) -> None:
+    store.remember_spent("hash", for_good=False)
+    path.with_name("token.json.spent").chmod(0o622)
+    with pytest.raises(StoreError, match=r"chmod 600 .*/token\.json\.spent"):
+        store.was_spent("hash")
+    with pytest.raises(StoreError, match=r"chmod 600 .*/token\.json\.spent"):
         store.remember_spent("another", for_good=True)

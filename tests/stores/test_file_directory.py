@@ -16,24 +16,20 @@ import pytest
 from doubles import Authority
 
 # A child that is another user may not be able to import them.
-import tokenadapter.stores._lockfile
-import tokenadapter.stores._notes
-import tokenadapter.stores._strangers
-import tokenadapter.stores._trouble  # noqa: F401
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.errors import StoreError
 from tokenadapter.stores import _strangers
-from tokenadapter.stores._lockfile import LockFile
 from tokenadapter.stores.file import FileStore
+from tokenadapter.stores.lockfile import LockFile
 from tokenadapter.testing.workers import succeeds_in_child
 
 from .helpers import mode, save
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
-# Users whom nobody knows.
+# Users without a name.
 ALICE, MALLORY = 54321, 54322
-# A group that nobody knows.
+# A group without a name.
 TEAM = 54323
 
 
@@ -60,8 +56,8 @@ def attempts(store: FileStore) -> list[Callable[[], object]]:
     return [
         store.load,
         lambda: save(store, 2, expected="tag 1"),
-        lambda: store.remember_spent("note", for_good=True),
-        lambda: store.was_spent("note"),
+        lambda: store.remember_spent("hash", for_good=True),
+        lambda: store.was_spent("hash"),
     ]
 
 
@@ -107,7 +103,7 @@ def test_no_refresh_token_is_spent_where_others_can_move_the_record_away(
         with pytest.raises(StoreError, match="others can write to"):
             TokenKeeper(source, store).current()
     assert source.presented == []
-    assert {entry.name for entry in path.parent.iterdir()} <= {"token.json.claim"}
+    assert {entry.name for entry in path.parent.iterdir()} <= {"token.json.reserve"}
 
 
 def test_nothing_is_created_below_a_directory_that_others_can_write_to(tmp_path: Path) -> None:
@@ -120,7 +116,7 @@ def test_nothing_is_created_below_a_directory_that_others_can_write_to(tmp_path:
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_sticky_directory_may_stand_above_and_must_not_hold_the_record(tmp_path: Path) -> None:
+def test_a_sticky_directory_may_be_above_the_records_directory_only(tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
     with pytest.raises(StoreError, match=f"such as {tmp_path}/tokenadapter\\."):
         FileStore(tmp_path / "token.json").load()
@@ -130,7 +126,7 @@ def test_a_sticky_directory_may_stand_above_and_must_not_hold_the_record(tmp_pat
     assert mode(tmp_path / "tokenadapter") == 0o700
 
 
-def test_where_a_link_leads_is_looked_at_too(tmp_path: Path) -> None:
+def test_the_target_of_a_link_is_checked_too(tmp_path: Path) -> None:
     (tmp_path / "shared" / "state").mkdir(0o700, parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "shared")
     store = FileStore(tmp_path / "link" / "state" / "token.json")
@@ -155,7 +151,7 @@ def test_a_link_of_another_user_is_refused(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_a_group_that_this_user_has_to_itself_may_write(public: Path) -> None:
+def test_a_group_whose_only_member_is_this_user_may_write(public: Path) -> None:
     os.chown(public, ALICE, ALICE)
     public.chmod(0o775)
 
@@ -194,11 +190,11 @@ def test_the_owner_of_the_file_system_is_trusted_where_root_has_another_number(
 
 
 @needs_root
-@pytest.mark.parametrize("name", ["token.json.lock", "token.json.notes", "token.json"])
+@pytest.mark.parametrize("name", ["token.json.lock", "token.json.spent", "token.json"])
 def test_a_file_of_another_user_that_cannot_be_opened_is_named_with_its_owner(
     public: Path, name: str
 ) -> None:
-    for file in ("token.json.lock", "token.json.notes", "token.json"):
+    for file in ("token.json.lock", "token.json.spent", "token.json"):
         (public / file).touch(0o600)
         os.chown(public / file, ALICE, ALICE)
     os.chown(public, ALICE, ALICE)
@@ -208,7 +204,7 @@ def test_a_file_of_another_user_that_cannot_be_opened_is_named_with_its_owner(
     attempt: dict[str, Callable[[], object]] = {
         "token.json": store.load,
         "token.json.lock": lambda: store.lock().acquire(60),
-        "token.json.notes": lambda: store.was_spent("note"),
+        "token.json.spent": lambda: store.was_spent("hash"),
     }
 
     def work() -> bool:
@@ -237,7 +233,7 @@ def test_a_lock_that_another_user_holds_is_an_error_at_once(store: FileStore, pa
 def test_the_owner_of_a_lock_that_may_be_anothers_is_named(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenadapter.stores._lockfile._PATIENCE", 0.05)
+    monkeypatch.setattr("tokenadapter.stores._tenure.WRITE_TIMEOUT", 0.05)
     save(store)
     file = path.with_name("token.json.lock")
     os.chown(file, MALLORY, MALLORY)
@@ -262,12 +258,12 @@ def test_the_members_of_a_group_share_a_file_in_a_directory_of_the_group(public:
         assert lock.acquire(60)
         save(store)
         lock.release()
-        store.remember_spent("note", for_good=True)
+        store.remember_spent("hash", for_good=True)
         return True
 
     def as_bob() -> bool:
         assert store.load().document == {"n": 1}
-        assert store.was_spent("note")
+        assert store.was_spent("hash")
         lock = store.lock()
         assert lock.acquire(60)
         store.prepare()

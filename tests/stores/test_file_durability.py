@@ -58,7 +58,7 @@ def test_new_directories_are_synced(path: Path, monkeypatch: pytest.MonkeyPatch)
     assert {parent.stat().st_ino for parent in list(deeper.parents)[:3]} <= synced
 
 
-def test_a_directory_that_cannot_be_synced_is_no_failure_where_that_is_unknown(
+def test_a_file_system_that_cannot_sync_directories_is_accepted(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", failing(os.fsync, errno.EINVAL, only=os.path.isdir))
@@ -66,7 +66,7 @@ def test_a_directory_that_cannot_be_synced_is_no_failure_where_that_is_unknown(
     assert store.load().document == {"n": 1}
 
 
-def test_a_write_whose_durability_is_in_doubt_is_tried_again(
+def test_a_save_whose_durability_is_in_doubt_can_be_repeated(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(store)
@@ -132,7 +132,7 @@ def _save_on_and_on(pipe: Connection, store: FileStore) -> None:
 # Prepared
 
 
-def test_what_is_prepared_is_what_is_written(store: FileStore, path: Path) -> None:
+def test_a_save_writes_the_prepared_file(store: FileStore, path: Path) -> None:
     save(store)
     lock = store.lock()
     assert lock.acquire(60)
@@ -149,7 +149,7 @@ def test_what_is_prepared_is_what_is_written(store: FileStore, path: Path) -> No
     assert {entry.name for entry in path.parent.iterdir()} == {"token.json", "token.json.lock"}
 
 
-def test_a_save_that_writes_nothing_keeps_what_is_prepared(store: FileStore, path: Path) -> None:
+def test_a_save_that_writes_nothing_keeps_the_prepared_file(store: FileStore, path: Path) -> None:
     save(store)
     lock = store.lock()
     assert lock.acquire(60)
@@ -165,7 +165,7 @@ def test_preparing_without_the_lock_leaves_nothing(store: FileStore, path: Path)
     assert [entry.name for entry in path.parent.iterdir()] == ["token.json.lock"]
 
 
-def test_preparing_fails_where_a_save_would(
+def test_preparing_fails_if_a_save_would_fail(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(store)
@@ -179,7 +179,7 @@ def test_preparing_fails_where_a_save_would(
 
 
 @pytest.mark.parametrize("unknown", [errno.EOPNOTSUPP, errno.EINVAL, None])
-def test_preparing_succeeds_where_space_cannot_be_claimed(
+def test_preparing_succeeds_where_space_cannot_be_allocated(
     store: FileStore, monkeypatch: pytest.MonkeyPatch, unknown: int | None
 ) -> None:
     if unknown is None:
@@ -245,8 +245,8 @@ def test_a_parent_that_is_a_file_is_an_error(tmp_path: Path) -> None:
         store.prepare,
         lambda: save(store),
         lambda: store.lock().acquire(60),
-        lambda: store.remember_spent("note", for_good=True),
-        lambda: store.was_spent("note"),
+        lambda: store.remember_spent("hash", for_good=True),
+        lambda: store.was_spent("hash"),
     ):
         with pytest.raises(StoreError, match="Not a directory") as caught:
             attempt()
@@ -268,9 +268,8 @@ def test_a_directory_that_cannot_be_written_is_an_error() -> None:
             import filelock, os
             from tokenadapter.errors import StoreError
             from tokenadapter.stores.file import FileStore
-            import tokenadapter.stores._lockfile
-            import tokenadapter.stores._notes
-            import tokenadapter.stores._trouble
+            import tokenadapter.stores.lockfile
+            import tokenadapter.stores._tenure
             if os.geteuid() == 0:
                 for entry in os.scandir({name!r}):
                     os.chown(entry, 65534, 65534)
@@ -283,7 +282,7 @@ def test_a_directory_that_cannot_be_written_is_an_error() -> None:
             assert lock.acquire(60)
             for attempt in (
                 store.prepare,
-                lambda: store.remember_spent("note", for_good=True),
+                lambda: store.remember_spent("hash", for_good=True),
                 lambda: store.save({{}}, tag="tag 2", expected="tag 1", ttl=None),
                 lambda: FileStore({name!r} + "/new/token.json").lock().acquire(60),
                 lambda: FileStore({name!r} + "/new.json").lock().acquire(60),

@@ -27,7 +27,7 @@ def test_files_and_directories_are_for_their_owner_alone(tmp_path: Path) -> None
     path = tmp_path / "a" / "b" / "token.json"
     store = FileStore(path)
     save(store)
-    store.remember_spent("note", for_good=True)
+    store.remember_spent("hash", for_good=True)
     with store.reserve():
         pass
     lock = store.lock()
@@ -35,9 +35,9 @@ def test_files_and_directories_are_for_their_owner_alone(tmp_path: Path) -> None
     store.prepare()
     assert {entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")} == {
         "token.json",
-        "token.json.claim",
+        "token.json.reserve",
         "token.json.lock",
-        "token.json.notes",
+        "token.json.spent",
     }
     assert {mode(entry) for entry in path.parent.iterdir()} == {0o600}
     assert mode(path.parent) == mode(path.parent.parent) == 0o700
@@ -94,15 +94,17 @@ def test_a_link_that_may_be_followed_stays_a_link(tmp_path: Path) -> None:
     link.symlink_to(target)
     store = FileStore(link, private=False)
     save(store)
-    store.remember_spent("note", for_good=True)
+    store.remember_spent("hash", for_good=True)
     assert link.is_symlink()
     assert FileStore(target).load().document == {"n": 1}
-    assert FileStore(target).was_spent("note")
+    assert FileStore(target).was_spent("hash")
     assert [entry.name for entry in tmp_path.iterdir() if entry.name != "real"] == ["link.json"]
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
-def test_what_is_no_regular_file_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_a_path_that_is_not_a_regular_file_is_refused(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
     make(tmp_path / "thing")
     for private in (True, False):
         with pytest.raises(StoreError, match="not a regular file"):

@@ -1,11 +1,10 @@
-"""KeyringStore: the contract, and what concerns keyrings only."""
+"""KeyringStore: the contract, the key in the keyring, and which keyrings are used."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import pickle
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ import pytest
 from keyring.backends import chainer, fail, null
 
 from tokenadapter.errors import StoreError
-from tokenadapter.stores import _keyring
-from tokenadapter.stores._entries import Entries
+from tokenadapter.stores.encrypted import EncryptedStore
+from tokenadapter.stores.file import FileStore
 from tokenadapter.stores.keyring import KeyringStore
 from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract
 from tokenadapter.testing.contract.terms import content_of
 
 from .helpers import save
-from .keyring_backend import Discouraged, Recommended, Short, ShortStore
+from .keyring_backend import Discouraged, Recommended
 
 SECRET = "s3cr3t"
 
@@ -59,20 +58,7 @@ class TestKeyringStore(SharedStoreContract):
 
     @pytest.fixture
     def corrupt(self) -> Corrupt:
-        return lambda content: keyring.set_password("billing", "me", content.decode())
-
-
-class TestWithShortEntries(SharedStoreContract):
-    LAPSES_WITHIN = 5.0
-    LARGE = 6_000
-
-    @pytest.fixture(autouse=True)
-    def _short(self, use: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
-        use(Short)
-
-    @pytest.fixture
-    def connect(self) -> Connect:
-        return ShortStore
+        return Path(KeyringStore("billing", "me").inner.path).write_bytes
 
 
 def test_it_says_which_slot_it_is(store: KeyringStore) -> None:
@@ -91,52 +77,47 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.Monke
         KeyringStore("billing", "me")
 
 
-def test_it_is_pickled_with_its_settings(tmp_path: Path) -> None:
-    twin = pickle.loads(pickle.dumps(KeyringStore("a", "b", allow="x.Y", directory=tmp_path)))
-    assert (twin.service, twin.username, twin.allow) == ("a", "b", ("x.Y",))
-    assert twin.directory == str(tmp_path)
-
-
-def test_a_person_finds_the_record(store: KeyringStore) -> None:
+def test_it_is_pickled_with_its_settings_and_without_its_key(tmp_path: Path) -> None:
+    store = KeyringStore("a", "b", allow="x.Y", directory=tmp_path)
     save(store)
-    assert json.loads(keyring.get_password("billing", "me") or "") == {
-        "format": "tokenadapter/1",
-        "tag": "tag 1",
-        "document": {"n": 1},
-    }
+    pickled = pickle.dumps(store)
+    twin = pickle.loads(pickled)
+    assert (twin.service, twin.username, twin.allow) == ("a", "b", ("x.Y",))
+    assert content_of(twin) == ({"n": 1}, "tag 1")
+    assert (keyring.get_password("a", "b") or "").encode() not in pickled
 
 
-def test_the_lock_and_the_notes_are_in_the_state_directory(
+# The file
+
+
+def test_the_record_is_an_encrypted_file_in_the_state_directory(
     store: KeyringStore, tmp_path: Path
 ) -> None:
-    save(store)
-    store.remember_spent("note", for_good=True)
-    store.remember_spent("note", for_good=False)
+    assert store.save({"token": SECRET}, tag="one", expected=None, ttl=None)
     other = KeyringStore("billin", "gme")
-    assert not other.was_spent("note")
+    assert other.load().document is None
     directory = tmp_path / "home" / ".local" / "state" / "tokenadapter"
     assert directory.stat().st_mode & 0o777 == 0o700
-    [lock, notes] = sorted(directory.iterdir())
-    assert lock.name == f"{notes.stem}.lock"
-    assert notes.read_text() == "note for good\n"
-    held = store.lock()
-    assert held.acquire(60)
-    lock_of_other = other.lock()
-    assert lock_of_other.acquire(60)
-    for it in (held, lock_of_other):
-        it.release()
+    [record, lock] = sorted(directory.iterdir())
+    assert lock.name == f"{record.name}.lock"
+    assert SECRET not in record.read_text()
+    key = keyring.get_password("billing", "me")
+    assert key is not None
+    encrypted = EncryptedStore(FileStore(record), key, slot="billing/me")
+    assert encrypted.load().document == {"token": SECRET}
 
 
 def test_loading_creates_nothing(store: KeyringStore, tmp_path: Path) -> None:
     assert store.load().document is None
-    assert not store.was_spent("note")
+    assert not store.was_spent("hash")
     assert not (tmp_path / "home").exists()
+    assert count() == 0
 
 
-def test_who_does_not_hold_the_lock_waits_for_who_does(
+def test_a_save_waits_for_the_lock_for_a_while(
     store: KeyringStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenadapter.stores._lockfile._PATIENCE", 0.02)
+    monkeypatch.setattr("tokenadapter.stores._tenure.WRITE_TIMEOUT", 0.02)
     held = KeyringStore("billing", "me").lock()
     assert held.acquire(60)
     with pytest.raises(StoreError, match=r"others held .* for 0.02 s: try again\. Nothing stored"):
@@ -144,160 +125,102 @@ def test_who_does_not_hold_the_lock_waits_for_who_does(
     held.release()
 
 
-# What is in the entry
-
-
-@pytest.mark.parametrize("there", [SECRET, '{"access_token": "s3cr3t"}', "", "\ud800"])
-def test_what_it_did_not_write_is_put_aside(
-    store: KeyringStore, there: str, caplog: pytest.LogCaptureFixture, monkeypatch: Any
-) -> None:
-    held = {("billing", "me"): there}
-    monkeypatch.setattr(Recommended, "get_password", lambda self, *name: held.get(name))
-    monkeypatch.setattr(
-        Recommended, "set_password", lambda self, *name: held.__setitem__(name[:2], name[2])
-    )
-    for _ in range(2):
-        assert content_of(store) == (None, None)
-    save(store)
-    assert store.load().document == {"n": 1}
-    [aside] = held.keys() - {("billing", "me")}
-    assert aside[0].startswith("billing damaged 2")
-    assert held[aside] == there
-    assert len(caplog.messages) == 2
-    assert "adopt()" in caplog.messages[0]
-    assert SECRET not in caplog.text
-
-
-def test_what_a_later_version_wrote_is_left_alone(store: KeyringStore) -> None:
-    later = '{"format": "tokenadapter/2"}'
-    keyring.set_password("billing", "me", later)
-    for task in (store.load, lambda: save(store)):
-        with pytest.raises(StoreError, match="newer tokenadapter wrote it"):
-            task()
-    assert keyring.get_password("billing", "me") == later
-
-
-# Entries that are too short
-
-
-@pytest.fixture
-def entries(use: Callable[[Any], None]) -> Entries:
-    use(Short)
-    return Entries(keyring.get_keyring(), "billing", "me", 100)
+# The key
 
 
 def count() -> int:
     return Recommended().entries()
 
 
-def test_what_is_no_longer_needed_is_deleted(entries: Entries) -> None:
-    for length, parts in [(950, 10), (250, 3), (251, 3), (100, 0), (101, 2), (1, 0), (950, 10)]:
-        text = "x" * length
-        entries.write(text, "tag")
-        assert entries.read() == text
-        assert count() == 1 + parts
+def test_two_stores_that_save_at_once_create_one_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_password, get_password = Recommended.set_password, Recommended.get_password
+    created: list[str] = []
+    other_asks = threading.Event()
+
+    def get(self: Recommended, *entry: str) -> str | None:
+        if threading.current_thread() is other:
+            other_asks.set()
+        return get_password(self, *entry)
+
+    def set_late(self: Recommended, *entry: str) -> None:
+        if not created:
+            other.start()
+            # The other store waits for the lock.  Without the lock, it would find no key either.
+            assert not other_asks.wait(0.2)
+        created.append(entry[2])
+        set_password(self, *entry)
+
+    other = threading.Thread(
+        target=lambda: KeyringStore("billing", "me").save(
+            {"n": 2}, tag="tag 2", expected=None, ttl=None
+        )
+    )
+    monkeypatch.setattr(Recommended, "get_password", get)
+    monkeypatch.setattr(Recommended, "set_password", set_late)
+    save(KeyringStore("billing", "me"))
+    other.join()
+    assert created == [keyring.get_password("billing", "me")]
+    assert KeyringStore("billing", "me").load().document == {"n": 1}
 
 
-@pytest.mark.parametrize("step", range(60))
-def test_a_writer_that_is_killed_leaves_the_earlier_text_or_the_next(
-    entries: Entries, monkeypatch: pytest.MonkeyPatch, step: int
+def test_a_key_is_read_once(store: KeyringStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(KeyringStore("billing", "me"))
+    assert store.load().document == {"n": 1}
+    monkeypatch.setattr(Recommended, "get_password", lambda *_: pytest.fail("the key is known"))
+    assert store.load().document == {"n": 1}
+
+
+def test_a_key_that_was_replaced_in_the_keyring_is_read_again(store: KeyringStore) -> None:
+    save(store)
+    keyring.delete_password("billing", "me")
+    Path(store.inner.path).unlink()
+    save(KeyringStore("billing", "me"), 2)
+    assert store.load().document == {"n": 2}
+    save(store, 3, expected="tag 2")
+    assert KeyringStore("billing", "me").load().document == {"n": 3}
+
+
+def test_a_key_that_vanished_is_put_back_by_a_process_that_knows_it(store: KeyringStore) -> None:
+    save(store)
+    key = keyring.get_password("billing", "me")
+    keyring.delete_password("billing", "me")
+    assert not store.save({"n": 2}, tag="tag 2", expected="another tag", ttl=None)
+    assert keyring.get_password("billing", "me") == key
+    assert KeyringStore("billing", "me").load().document == {"n": 1}
+
+
+def test_a_record_whose_key_is_gone_is_an_error_and_is_kept(store: KeyringStore) -> None:
+    save(store)
+    keyring.delete_password("billing", "me")
+    late = KeyringStore("billing", "me")
+    for task in (late.load, lambda: save(late, 2, expected="tag 1")):
+        with pytest.raises(StoreError, match=r"not have its key any more: .*\.json and log in"):
+            task()
+    assert count() == 0
+    assert store.load().document == {"n": 1}
+
+
+@pytest.mark.parametrize("there", [SECRET, "", "\ud800"])
+def test_an_entry_that_is_not_a_key_is_an_error_and_is_kept(
+    store: KeyringStore, there: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Killed(BaseException):
-        pass
-
-    left = step
-
-    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
-        def die(*args: Any) -> Any:
-            nonlocal left
-            if left == 0:
-                raise Killed
-            left -= 1
-            return call(*args)
-
-        return die
-
-    first, second, third = "a" * 1050, "b" * 730, "c" * 450
-    entries.write(first, "one")
-    with monkeypatch.context() as patch:
-        for name in ("set_password", "delete_password"):
-            patch.setattr(Recommended, name, dying(getattr(Recommended, name)))
-        with contextlib.suppress(Killed):
-            entries.write(second, "two")
-    assert entries.read() in (first, second)
-    entries.write(third, "three")
-    assert entries.read() == third
-    assert count() == 1 + 5
+    monkeypatch.setattr(Recommended, "get_password", lambda self, *name: there)
+    monkeypatch.setattr(Recommended, "set_password", lambda *_: pytest.fail("it was replaced"))
+    with pytest.raises(StoreError, match="contains something other than a key: choose") as caught:
+        save(store)
+    assert SECRET not in str(caught.value)
 
 
-def test_who_reads_while_others_write_begins_again(
-    entries: Entries, monkeypatch: pytest.MonkeyPatch
+def test_a_keyring_that_forgets_the_new_key_is_an_error(
+    store: KeyringStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entries.write("a" * 1050, "one")
-    get_password, looks = Recommended.get_password, []
-
-    def get_late(self: Recommended, service: str, username: str) -> str | None:
-        looks.append(service)
-        if len(looks) == 5:
-            entries.write("b" * 1050, "two")
-        return get_password(self, service, username)
-
-    monkeypatch.setattr(Recommended, "get_password", get_late)
-    assert entries.read() == "b" * 1050
-
-
-def test_who_never_reads_anything_whole_says_so(
-    entries: Entries, monkeypatch: pytest.MonkeyPatch, store: KeyringStore
-) -> None:
-    entries.write("a" * 1050, "one")
-    get_password, looks = Recommended.get_password, []
-
-    def get_changing(self: Recommended, service: str, username: str) -> str | None:
-        looks.append(service)
-        if service == "billing":
-            head = json.loads(get_password(self, service, username) or "")
-            head["parts"]["sha256"] = str(len(looks))
-            return json.dumps(head)
-        return get_password(self, service, username)
-
-    monkeypatch.setattr(Recommended, "get_password", get_changing)
-    with pytest.raises(StoreError, match="others write to it all the time: try again"):
-        store.load()
-
-
-def test_a_record_whose_parts_are_lost_counts_as_none(
-    entries: Entries, store: KeyringStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    entries.write("a" * 1050, "one")
-    keyring.delete_password("billing part a3", "me")
+    monkeypatch.setattr(Recommended, "set_password", lambda *_: None)
+    with pytest.raises(StoreError, match="lost the key right after it was stored"):
+        save(store)
     assert content_of(store) == (None, None)
-    assert "is torn or holds something else" in caplog.text
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        '{"format": "tokenadapter/1", "parts": {"set": "c", "sha256": ""}}',
-        '{"format": "other/1", "parts": {"set": "a", "sha256": ""}}',
-        '{"format": "tokenadapter/1", "parts": {"set": "a", "sha256": 1}}',
-        "[" * 100_000,
-    ],
-)
-def test_what_only_looks_like_a_head_is_text(head: str, use: Callable[[Any], None]) -> None:
-    keyring.set_password("billing", "me", head)
-    assert Entries(keyring.get_keyring(), "billing", "me", None).read() == head
 
 
 # Which keyrings are used
-
-
-def test_the_keyring_of_windows_is_known_to_be_short() -> None:
-    class WinVaultKeyring(Recommended):
-        __module__ = "keyring.backends.Windows"
-
-    WinVaultKeyring.__qualname__ = "WinVaultKeyring"
-    assert _keyring.entry_size(WinVaultKeyring()) == 1280
-    assert _keyring.entry_size(Recommended()) is None
 
 
 def test_a_keyring_that_is_not_recommended_is_refused_unless_it_is_named(
@@ -331,7 +254,7 @@ def test_a_keyring_that_keeps_nothing_is_refused(backend: Any) -> None:
         KeyringStore("billing", "me", allow=name).load()
 
 
-def test_of_several_the_best_is_used_and_no_other(
+def test_of_several_keyrings_only_the_best_is_used(
     store: KeyringStore, use: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain: list[Any] = [Recommended(), Discouraged()]
@@ -344,18 +267,20 @@ def test_of_several_the_best_is_used_and_no_other(
 
     monkeypatch.setattr(Recommended, "set_password", not_today)
     with pytest.raises(StoreError, match="the keyring failed with NotImplementedError"):
-        save(store, 2, expected="tag 1")
+        save(KeyringStore("billing", "other"))
     del chain[0]
     with pytest.raises(StoreError, match="not recommended"):
-        store.load()
+        save(store, 2, expected="tag 1")
     del chain[0]
     with pytest.raises(StoreError, match=r"there is no keyring here|not recommended"):
-        store.load()
+        save(store, 2, expected="tag 1")
 
 
-def test_what_a_keyring_raises_is_told_by_its_kind(
+def test_the_error_names_the_class_of_what_a_keyring_raises(
     store: KeyringStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    save(KeyringStore("billing", "me"))
+
     def locked(self: Any, *args: Any) -> None:
         raise keyring.errors.KeyringLocked(SECRET)
 

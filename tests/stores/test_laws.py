@@ -1,4 +1,4 @@
-"""Laws that hold for every document and every order of writes."""
+"""Rules for every document and every order of saves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JSON = st.recursive(
     lambda some: st.lists(some, max_size=4) | st.dictionaries(st.text(), some, max_size=4),
 )
 TAGS = st.sampled_from(["a", "b", "c"])
-NOTES = st.sampled_from(["a", "b", "c", "d", "e"])
+DIGESTS = st.sampled_from(["a", "b", "c", "d", "e"])
 STORES = pytest.mark.parametrize(
     "make", [lambda _: MemoryStore(), FileStore], ids=["memory", "file"]
 )
@@ -29,7 +29,7 @@ STORES = pytest.mark.parametrize(
 @STORES
 @settings(max_examples=40)
 @given(document=st.dictionaries(st.text(), JSON))
-def test_any_document_comes_back_as_it_was(
+def test_any_document_is_loaded_as_it_was_saved(
     make: Callable[[Path], TokenStore], document: Document
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -41,7 +41,7 @@ def test_any_document_comes_back_as_it_was(
 @STORES
 @settings(max_examples=40)
 @given(writes=st.lists(st.tuples(TAGS, st.none() | TAGS), max_size=8))
-def test_writes_are_those_that_expected_what_was_there(
+def test_a_save_succeeds_if_it_expects_the_current_tag(
     make: Callable[[Path], TokenStore], writes: list[tuple[str, str | None]]
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -60,23 +60,23 @@ def test_writes_are_those_that_expected_what_was_there(
 
 
 @settings(max_examples=40)
-@given(marks=st.lists(st.tuples(NOTES, st.booleans()), max_size=8))
-def test_notes_are_forgotten_in_the_order_of_their_last_marks_but_those_for_good(
-    marks: list[tuple[str, bool]],
+@given(calls=st.lists(st.tuples(DIGESTS, st.booleans()), max_size=8))
+def test_spent_tokens_are_forgotten_in_the_order_in_which_they_were_last_remembered(
+    calls: list[tuple[str, bool]],
 ) -> None:
     with (
         tempfile.TemporaryDirectory() as directory,
-        patch("tokenadapter.stores._notes._KEPT", 2),
+        patch("tokenadapter.stores.toolkit.REMEMBERED", 2),
     ):
         store = FileStore(Path(directory) / "token.json")
         kept: set[str] = set()
         passing: list[str] = []
-        for note, for_good in marks:
-            passing = [other for other in passing if other != note]
-            if for_good or note in kept:
-                kept.add(note)
+        for digest, for_good in calls:
+            passing = [other for other in passing if other != digest]
+            if for_good or digest in kept:
+                kept.add(digest)
             else:
-                passing = [*passing, note][-2:]
-            store.remember_spent(note, for_good=for_good)
+                passing = [*passing, digest][-2:]
+            store.remember_spent(digest, for_good=for_good)
             remembered = {other for other in "abcde" if store.was_spent(other)}
             assert remembered == {*kept, *passing}

@@ -1,4 +1,4 @@
-"""Lease: what its holder may rely on, whatever the store does."""
+"""Lease: what its holder can rely on if the store fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Clock:
         self.asleep = 0.0
         """For how many seconds the monotonic clock stood still."""
         self.looks = threading.Semaphore(0)
-        """One for each time that somebody looked at it."""
+        """The owner at each request."""
 
     def monotonic(self) -> float:
         self.looks.release()
@@ -56,14 +56,14 @@ class TableLease(Lease):
         super().__init__(seconds)
         self.table = table
 
-    def _take(self, owner: str, seconds: float, dead: str | None = None) -> str:
+    def take(self, owner: str, seconds: float, dead: str | None = None) -> str:
         if self.table.owner in (None, owner, dead):
             self.table.owner = owner
             self.table.seconds.append(seconds)
         self.table.answer("take")
         return self.table.owner or owner
 
-    def _extend(self, owner: str, seconds: float) -> bool:
+    def extend(self, owner: str, seconds: float) -> bool:
         is_mine = self.table.owner == owner
         if is_mine:
             self.table.seconds.append(seconds)
@@ -71,7 +71,7 @@ class TableLease(Lease):
         self.table.answer("extend")
         return is_mine
 
-    def _free(self, owner: str) -> None:
+    def free(self, owner: str) -> None:
         if self.table.owner == owner:
             self.table.owner = None
         self.table.answer("free")
@@ -99,12 +99,12 @@ def losing(*steps: str) -> Callable[[str], None]:
     return answer
 
 
-def test_it_is_taken_for_one_lease_and_owned_by_one(table: Table) -> None:
+def test_a_lease_has_one_owner_and_its_duration(table: Table) -> None:
     first, second = TableLease(table), TableLease(table)
     assert first.acquire(LONG)
     assert not second.acquire(LONG)
     assert (first.confirm(), second.confirm()) == (True, False)
-    # Sooner: whoever waits has yet to come by, and to renew.
+    # Sooner: a waiting process has yet to try the lock, and to renew.
     assert table.seconds == [LAPSE, LAPSE]
     assert LAPSE + RedisStore.poll[1] < LEASE
     second.release()
@@ -114,7 +114,7 @@ def test_it_is_taken_for_one_lease_and_owned_by_one(table: Table) -> None:
     assert not first.confirm()
 
 
-def test_it_is_never_longer_than_its_holder_goes_on(table: Table) -> None:
+def test_a_lease_is_not_longer_than_its_holder_asked_for(table: Table) -> None:
     lease = TableLease(table)
     assert lease.acquire(1.5)
     assert lease.confirm()
@@ -132,7 +132,7 @@ def test_owners_differ_by_lease_and_time(table: Table) -> None:
     assert len(owners) == 4
 
 
-def test_heartbeats_keep_it_for_many_leases(table: Table) -> None:
+def test_heartbeats_extend_a_lease_many_times(table: Table) -> None:
     lease = TableLease(table, SHORT)
     assert lease.acquire(LONG)
     for _ in range(20):
@@ -141,7 +141,7 @@ def test_heartbeats_keep_it_for_many_leases(table: Table) -> None:
     assert set(table.seconds) == {SHORT * 0.85}
 
 
-def test_heartbeats_go_on_after_some_were_not_heard(table: Table) -> None:
+def test_heartbeats_go_on_after_some_failed(table: Table) -> None:
     table.answer = losing("extend")
     lease = TableLease(table, SHORT)
     assert lease.acquire(LONG)
@@ -151,13 +151,13 @@ def test_heartbeats_go_on_after_some_were_not_heard(table: Table) -> None:
     lease.release()
 
 
-def test_heartbeats_end_with_the_time_that_it_is_held_for(table: Table, clock: Clock) -> None:
+def test_heartbeats_end_when_the_holder_should_have_given_up(table: Table, clock: Clock) -> None:
     lease = TableLease(table, SHORT)
     assert lease.acquire(0.0045)
     clock.now += 0.003
     while min(table.seconds) == SHORT * 0.85:
         assert table.beats.acquire(timeout=30)
-    # The last one lets it end when the holder gives up ...
+    # The last heartbeat lets the lease end when the holder gives up ...
     assert min(table.seconds) == pytest.approx(0.0015)
     clock.now += 0.002
     while clock.looks.acquire(blocking=False):
@@ -176,7 +176,7 @@ def test_heartbeats_end_with_the_time_that_it_is_held_for(table: Table, clock: C
     lease.release()
 
 
-def test_heartbeats_end_when_it_is_lost(table: Table) -> None:
+def test_heartbeats_end_when_the_lease_is_lost(table: Table) -> None:
     lease = TableLease(table, SHORT)
     assert lease.acquire(LONG)
     (beating,) = [one for one in threading.enumerate() if one.name == "tokenadapter lease"]
@@ -188,7 +188,7 @@ def test_heartbeats_end_when_it_is_lost(table: Table) -> None:
     assert table.owner == "another"
 
 
-def test_no_late_heartbeat_shortens_what_was_confirmed(table: Table) -> None:
+def test_a_late_heartbeat_does_not_shorten_a_confirmed_lease(table: Table) -> None:
     lease = TableLease(table, SHORT)
     goes_on = threading.Event()
     is_held_up = threading.Event()
@@ -213,7 +213,7 @@ def test_no_late_heartbeat_shortens_what_was_confirmed(table: Table) -> None:
     lease.release()
 
 
-def test_an_answer_that_is_lost_when_it_is_taken_is_an_error_and_frees_it(table: Table) -> None:
+def test_a_lost_answer_to_taking_a_lease_is_an_error_and_frees_it(table: Table) -> None:
     table.answer = losing("take")
     lease = TableLease(table)
     with pytest.raises(StoreError):
@@ -223,7 +223,7 @@ def test_an_answer_that_is_lost_when_it_is_taken_is_an_error_and_frees_it(table:
     assert table.owner is None
 
 
-def test_who_cannot_tell_does_not_hold_it(table: Table) -> None:
+def test_a_lease_that_cannot_be_confirmed_is_not_held(table: Table) -> None:
     lease = TableLease(table)
     assert lease.acquire(LONG)
     table.answer = losing("extend")
@@ -233,7 +233,7 @@ def test_who_cannot_tell_does_not_hold_it(table: Table) -> None:
     lease.release()
 
 
-def test_a_release_that_fails_says_nothing(table: Table) -> None:
+def test_a_release_that_fails_raises_nothing(table: Table) -> None:
     lease = TableLease(table)
     assert lease.acquire(LONG)
     table.answer = losing("free")
@@ -242,7 +242,7 @@ def test_a_release_that_fails_says_nothing(table: Table) -> None:
     assert not lease.confirm()
 
 
-def test_it_is_certain_for_half_of_its_time_since_the_store_was_asked(
+def test_a_lease_is_certain_for_half_of_its_time_since_the_store_was_asked(
     table: Table, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threading.Thread, "start", lambda thread: None)  # it would extend it, too
@@ -259,7 +259,7 @@ def test_it_is_certain_for_half_of_its_time_since_the_store_was_asked(
     assert not lease.is_certain()
 
 
-def test_heartbeats_make_it_certain(table: Table, clock: Clock) -> None:
+def test_heartbeats_make_a_lease_certain(table: Table, clock: Clock) -> None:
     lease = TableLease(table, SHORT)
     assert lease.acquire(LONG)
     clock.now += 1.0
@@ -275,7 +275,7 @@ def test_heartbeats_make_it_certain(table: Table, clock: Clock) -> None:
     lease.release()
 
 
-def test_it_can_be_taken_once_more(table: Table) -> None:
+def test_a_lease_can_be_taken_again(table: Table) -> None:
     lease = TableLease(table, SHORT)
     for _ in range(2):
         lease.release()
@@ -285,7 +285,7 @@ def test_it_can_be_taken_once_more(table: Table) -> None:
     lease.release()
 
 
-def test_a_forked_child_does_not_hold_it_and_frees_nothing(table: Table) -> None:
+def test_a_forked_child_neither_holds_nor_releases_the_lease(table: Table) -> None:
     lease = TableLease(table, SHORT)
     assert lease.acquire(LONG)
 
@@ -294,7 +294,7 @@ def test_a_forked_child_does_not_hold_it_and_frees_nothing(table: Table) -> None
         lease.release()
         return not is_held and table.owner is not None
 
-    # A heartbeat under way may keep a lock, which nobody opens in the child.
+    # A heartbeat under way may have a lock that no thread releases in the child.
     with lease._extending, lease._released._cond:
         assert succeeds_in_child(check)
     assert lease.confirm()
@@ -302,7 +302,7 @@ def test_a_forked_child_does_not_hold_it_and_frees_nothing(table: Table) -> None
 
 
 @pytest.mark.parametrize(("took", "is_held"), [(LAPSE / 2 - 0.1, True), (LAPSE / 2, False)])
-def test_what_was_said_too_long_ago_confirms_nothing(
+def test_a_late_answer_does_not_confirm_a_lease(
     table: Table, clock: Clock, monkeypatch: pytest.MonkeyPatch, took: float, is_held: bool
 ) -> None:
     """A network, or this process, may have stood still: meanwhile it lapses."""
@@ -321,7 +321,7 @@ def test_what_was_said_too_long_ago_confirms_nothing(
     lease.release()
 
 
-def test_where_no_thread_can_start_one_lease_lasts(
+def test_without_a_thread_one_long_lease_is_taken(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(self: threading.Thread) -> None:
@@ -335,21 +335,21 @@ def test_where_no_thread_can_start_one_lease_lasts(
     lease.release()
 
 
-def test_in_another_interpreter_one_lease_lasts() -> None:
+def test_in_a_subinterpreter_one_long_lease_is_taken() -> None:
     """It may start no daemon threads."""
     lines = in_another_interpreter("""
         from tokenadapter.stores._lease import Lease
 
         class Told(Lease):
-            def _take(self, owner, seconds, dead=None):
+            def take(self, owner, seconds, dead=None):
                 print("taken", seconds)
                 return owner
 
-            def _extend(self, owner, seconds):
+            def extend(self, owner, seconds):
                 print("extended", seconds)
                 return True
 
-            def _free(self, owner):
+            def free(self, owner):
                 print("free")
 
         lease = Told(5.0)
@@ -359,7 +359,7 @@ def test_in_another_interpreter_one_lease_lasts() -> None:
     assert lines == ["taken 4.25", "extended 1000.0", "True", "free"]
 
 
-def test_where_no_thread_can_start_and_the_lease_is_gone_it_is_not_held(
+def test_without_a_thread_a_lost_lease_is_not_held(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(self: threading.Thread) -> None:
@@ -373,7 +373,7 @@ def test_where_no_thread_can_start_and_the_lease_is_gone_it_is_not_held(
     assert table.owner == "another"
 
 
-def test_its_holder_is_told_by_machine_and_process(table: Table) -> None:
+def test_the_holder_is_named_by_machine_and_process(table: Table) -> None:
     import os
     import socket
 

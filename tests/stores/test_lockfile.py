@@ -1,4 +1,4 @@
-"""The lock of FileStore: whose it is, across kills, forks and lost files."""
+"""The lock of FileStore and its holder, across kills, forks and lost files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tokenadapter.errors import StoreError
-from tokenadapter.stores._files import Tenure
-from tokenadapter.stores._system import is_locked
+from tokenadapter.stores._flock import is_locked
+from tokenadapter.stores._tenure import Tenure
 from tokenadapter.stores.file import FileStore
 from tokenadapter.testing.workers import in_threads, succeeds_in_child
 
@@ -47,7 +47,7 @@ def test_a_lock_on_a_file_that_is_gone_is_not_confirmed(
         path.parent.mkdir(0o700)
         path.with_name("token.json.lock").touch(0o600)
     assert not lock.confirm()
-    # What its holder has is saved all the same, under the lock that counts now.
+    # The holder can still save, under the lock file that is there now.
     save(store, 2)
     assert store.load().document == {"n": 2}
     lock.release()
@@ -56,10 +56,10 @@ def test_a_lock_on_a_file_that_is_gone_is_not_confirmed(
     other.release()
 
 
-def test_a_save_without_the_lock_does_not_wait_for_ever(
+def test_a_save_without_the_lock_does_not_wait_forever(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenadapter.stores._lockfile._PATIENCE", 0.05)
+    monkeypatch.setattr("tokenadapter.stores._tenure.WRITE_TIMEOUT", 0.05)
     lock = FileStore(store.path).lock()
     assert lock.acquire(60)
     with pytest.raises(StoreError, match="try again"):
@@ -69,10 +69,10 @@ def test_a_save_without_the_lock_does_not_wait_for_ever(
 
 
 @pytest.mark.parametrize("call", ["fstat", "lstat"])
-def test_a_lock_file_that_cannot_be_looked_at_once_makes_its_holder_wait_for_nobody(
+def test_a_holder_whose_lock_file_cannot_be_inspected_once_does_not_wait_for_itself(
     store: FileStore, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    monkeypatch.setattr("tokenadapter.stores._lockfile._PATIENCE", 0.05)
+    monkeypatch.setattr("tokenadapter.stores._tenure.WRITE_TIMEOUT", 0.05)
     lock = store.lock()
     assert lock.acquire(60)
     monkeypatch.setattr(os, call, failing(getattr(os, call), errno.EIO, times=1))
@@ -91,8 +91,8 @@ def test_a_thread_that_holds_the_lock_does_not_wait_for_itself_however_many_came
             time.sleep(0)
             super().__init__()
 
-    monkeypatch.setattr("tokenadapter.stores._files.Tenure", Slow)
-    monkeypatch.setattr("tokenadapter.stores._lockfile._PATIENCE", 0.05)
+    monkeypatch.setattr("tokenadapter.stores._tenure.Tenure", Slow)
+    monkeypatch.setattr("tokenadapter.stores._tenure.WRITE_TIMEOUT", 0.05)
     barrier = threading.Barrier(8)
 
     def use(store: FileStore, _: int) -> None:
@@ -106,16 +106,16 @@ def test_a_thread_that_holds_the_lock_does_not_wait_for_itself_however_many_came
         in_threads(partial(use, FileStore(tmp_path / f"{number}.json")), range(barrier.parties))
 
 
-def test_whether_others_have_it_is_asked_of_the_kernel_alone(
+def test_the_kernel_alone_is_asked_whether_the_lock_is_taken(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many who wait ask often, and whoever renews needs the processor."""
+    """Many waiting processes ask often, and the process that renews needs the processor."""
     lock_path = f"{path}.lock"
     assert not is_locked(lock_path)
     holder, other = store.lock(), FileStore(store.path).lock()
     assert holder.acquire(60)
     assert is_locked(lock_path)
-    # Whoever has it does not take itself for another.
+    # The holder does not mistake itself for another.
     assert holder.acquire(60)
     monkeypatch.setattr(other, "acquire_within", lambda seconds: pytest.fail("it was tried"))
     assert not other.acquire(60)
@@ -123,7 +123,7 @@ def test_whether_others_have_it_is_asked_of_the_kernel_alone(
     assert not is_locked(lock_path)
 
 
-def test_who_asks_at_the_same_time_is_not_taken_for_the_holder(
+def test_processes_that_ask_at_the_same_time_do_not_see_each_others_locks(
     store: FileStore, path: Path
 ) -> None:
     save(store)
@@ -136,7 +136,7 @@ def test_who_asks_at_the_same_time_is_not_taken_for_the_holder(
         os.close(fd)
 
 
-def test_where_the_kernel_cannot_be_asked_the_lock_is_tried(
+def test_if_the_kernel_cannot_be_asked_the_lock_is_tried(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(store)
@@ -145,7 +145,7 @@ def test_where_the_kernel_cannot_be_asked_the_lock_is_tried(
 
 
 @pytest.mark.parametrize("is_held", [True, False])
-def test_a_look_at_the_lock_whose_file_cannot_be_closed_still_tells(
+def test_the_kernels_answer_counts_if_the_lock_file_cannot_be_closed(
     store: FileStore, monkeypatch: pytest.MonkeyPatch, is_held: bool
 ) -> None:
     lock = store.lock()
@@ -164,7 +164,7 @@ def closing_badly(fd: int, close: Callable[[int], None] = os.close) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def test_no_makeshift_lock_where_the_file_system_has_none(
+def test_no_other_lock_is_used_where_the_file_system_has_none(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fcntl.flock", failing(fcntl.flock, errno.ENOSYS))
@@ -174,7 +174,7 @@ def test_no_makeshift_lock_where_the_file_system_has_none(
     assert store.lock().acquire(60)
 
 
-def test_a_lock_that_cannot_be_had_is_an_error(store: FileStore, path: Path) -> None:
+def test_a_lock_that_cannot_be_taken_is_an_error(store: FileStore, path: Path) -> None:
     path.with_name("token.json.lock").mkdir(parents=True)
     with pytest.raises(StoreError, match=r"cannot lock .*/token\.json\.lock") as caught:
         store.lock().acquire(60)
@@ -183,7 +183,7 @@ def test_a_lock_that_cannot_be_had_is_an_error(store: FileStore, path: Path) -> 
         save(store)
 
 
-def test_closed_descriptors_hold_no_lock(store: FileStore) -> None:
+def test_a_closed_descriptor_has_no_lock(store: FileStore) -> None:
     lock = store.lock()
     assert lock.acquire(60)
     os.close(lock._descriptors[-1])  # as daemons do with all that they inherit
@@ -197,7 +197,7 @@ def test_closed_descriptors_hold_no_lock(store: FileStore) -> None:
 # Forks
 
 
-def test_a_child_that_is_forked_while_somebody_asks_keeps_no_lock(
+def test_a_child_that_is_forked_during_a_probe_keeps_no_lock(
     store: FileStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(store)
@@ -224,9 +224,7 @@ def test_a_child_that_is_forked_while_somebody_asks_keeps_no_lock(
         os.waitpid(children[0], 0)
 
 
-def test_a_child_forked_meanwhile_neither_holds_nor_frees_the_lock(
-    store: FileStore, path: Path
-) -> None:
+def test_a_forked_child_neither_holds_nor_releases_the_lock(store: FileStore, path: Path) -> None:
     lock = store.lock()
     assert lock.acquire(60)
     store.prepare()
@@ -244,7 +242,7 @@ def test_a_child_forked_meanwhile_neither_holds_nor_frees_the_lock(
     assert succeeds_in_child(lambda: store.lock().acquire(60))
 
 
-def test_a_child_that_ends_does_not_free_the_lock_of_its_parent(path: Path) -> None:
+def test_a_child_that_ends_does_not_release_the_lock_of_its_parent(path: Path) -> None:
     run(f"""
         import os, subprocess, sys
         from tokenadapter.stores.file import FileStore

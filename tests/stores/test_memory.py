@@ -41,20 +41,20 @@ def test_it_says_which_slot_it_is() -> None:
     assert repr(MemoryStore()) == "MemoryStore()"
 
 
-def test_other_names_are_other_slots() -> None:
+def test_different_names_are_different_slots() -> None:
     first, second, private = MemoryStore("first"), MemoryStore("second"), MemoryStore()
     assert first.save({"n": 1}, tag="one", expected=None, ttl=None)
-    first.remember_spent("note", for_good=True)
+    first.remember_spent("hash", for_good=True)
     lock = first.lock()
     assert lock.acquire(60)
     for other in (second, private, MemoryStore()):
         assert other.load().document is None
-        assert not other.was_spent("note")
+        assert not other.was_spent("hash")
         assert other.lock().acquire(60)
     lock.release()
 
 
-def test_a_document_is_dropped_when_its_time_has_come() -> None:
+def test_a_document_is_dropped_when_it_expires() -> None:
     store = MemoryStore()
     assert store.save({"n": 1}, tag="one", expected=None, ttl=0.05)
     while store.load().document is not None:
@@ -65,14 +65,14 @@ def test_a_document_is_dropped_when_its_time_has_come() -> None:
 
 
 @pytest.mark.parametrize("ttl", [0.0, -5.0])
-def test_a_document_that_is_worth_nothing_leaves_the_slot_empty(ttl: float) -> None:
+def test_a_document_that_has_expired_already_leaves_the_slot_empty(ttl: float) -> None:
     store = MemoryStore()
     assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
     assert store.save({"n": 2}, tag="two", expected="one", ttl=ttl)
     assert content_of(store) == (None, None)
 
 
-def test_many_slots_push_none_out() -> None:
+def test_no_slot_is_dropped_for_others() -> None:
     stores = [MemoryStore(f"crowd {number}") for number in range(500)]
     for store in stores:
         assert store.save({"slot": repr(store)}, tag="one", expected=None, ttl=None)
@@ -101,14 +101,16 @@ def test_a_named_store_is_pickled_by_its_name() -> None:
 @pytest.mark.parametrize(
     "duplicate", [lambda store: pickle.loads(pickle.dumps(store)), copy.copy, copy.deepcopy]
 )
-def test_a_private_store_arrives_empty(duplicate: Callable[[MemoryStore], MemoryStore]) -> None:
+def test_an_unpickled_private_store_is_empty(
+    duplicate: Callable[[MemoryStore], MemoryStore],
+) -> None:
     store = MemoryStore()
     assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
-    store.remember_spent("note", for_good=True)
+    store.remember_spent("hash", for_good=True)
     twin = duplicate(store)
     assert twin.load().document is None
-    assert not twin.was_spent("note")
-    # What the first had, a refresh token perhaps, goes on there.
+    assert not twin.was_spent("hash")
+    # The token of the first process may still be in use there.
     assert twin.is_copy
     assert duplicate(twin).is_copy
     assert not store.is_copy
@@ -119,19 +121,19 @@ def test_a_private_store_arrives_empty(duplicate: Callable[[MemoryStore], Memory
 @pytest.mark.parametrize("name", [None, "born before the fork"])
 def test_in_a_forked_child_a_slot_is_a_copy(name: str | None) -> None:
     store = MemoryStore(name)
-    store.remember_spent("note", for_good=True)
+    store.remember_spent("hash", for_good=True)
 
     def in_child() -> bool:
         grandchild = succeeds_in_child(lambda: store.is_copy)
         pickled = pickle.loads(pickle.dumps(store))
-        return store.is_copy and pickled.is_copy and store.was_spent("note") and grandchild
+        return store.is_copy and pickled.is_copy and store.was_spent("hash") and grandchild
 
     assert succeeds_in_child(in_child)
     assert not store.is_copy
 
 
 @pytest.mark.parametrize("name", [None, "born after the fork"])
-def test_a_slot_that_came_into_being_in_a_child_is_no_copy_there(name: str | None) -> None:
+def test_a_slot_that_a_child_creates_is_no_copy_there(name: str | None) -> None:
     def in_child() -> bool:
         store = MemoryStore(name)
         grandchild = succeeds_in_child(lambda: store.is_copy)
@@ -141,7 +143,7 @@ def test_a_slot_that_came_into_being_in_a_child_is_no_copy_there(name: str | Non
 
 
 @pytest.mark.parametrize("name", [None, "sent"])
-def test_a_store_that_arrives_in_another_process_is_a_copy(name: str | None) -> None:
+def test_a_store_that_is_unpickled_in_another_process_is_a_copy(name: str | None) -> None:
     with process(_tell_of, MemoryStore(name)) as (_, pipe):
         assert pipe.recv() == (None, True, True, False)
 
@@ -153,7 +155,7 @@ def _tell_of(pipe: Connection, store: MemoryStore) -> None:
     pipe.send((store.load().document, is_copy, arrived.is_copy, other.is_copy))
 
 
-def test_a_name_that_is_at_home_where_it_arrives_is_no_copy() -> None:
+def test_a_slot_that_exists_already_in_the_unpickling_process_is_no_copy() -> None:
     pickled = pickle.dumps(MemoryStore("at home in both"))
     run(f"""
         import pickle
@@ -163,10 +165,10 @@ def test_a_name_that_is_at_home_where_it_arrives_is_no_copy() -> None:
     """)
 
 
-# The store of whoever names none
+# The store of a keeper that was given none
 
 
-def test_who_names_no_store_shares_one_with_all_who_use_the_same_source() -> None:
+def test_keepers_of_one_source_without_a_store_share_one() -> None:
     source, other = object_with_weak_references(), object_with_weak_references()
     store = own_store(source)
     assert own_store(source) is store
@@ -175,7 +177,7 @@ def test_who_names_no_store_shares_one_with_all_who_use_the_same_source() -> Non
     assert store.name is None
 
 
-def test_threads_that_use_a_source_at_once_without_a_store_share_one() -> None:
+def test_threads_that_use_one_source_at_once_without_a_store_share_one() -> None:
     class Source:
         """One whose hash takes a while, in which other threads run."""
 
@@ -206,7 +208,7 @@ def test_the_store_of_a_source_ends_with_it() -> None:
 
 
 @pytest.mark.parametrize("source", [object(), {}], ids=["no weak references", "no hash"])
-def test_a_source_that_nothing_can_be_remembered_of_gets_a_new_store_each_time(
+def test_a_source_without_weak_references_gets_a_new_store_each_time(
     source: object,
 ) -> None:
     assert own_store(source) is not own_store(source)
@@ -223,7 +225,7 @@ def object_with_weak_references() -> object:
 
 
 @pytest.mark.parametrize("name", [None, "forked"])
-def test_a_child_has_a_copy_and_no_lock_of_its_parent(name: str | None) -> None:
+def test_a_child_has_a_copy_of_the_slot_and_not_its_parents_lock(name: str | None) -> None:
     store = MemoryStore(name)
     tag = store.load().tag
     assert store.save({"n": 1}, tag="parent", expected=tag, ttl=None)
@@ -285,7 +287,7 @@ def test_a_fork_in_the_middle_of_a_change_leaves_no_guard_behind() -> None:
             writer.join()
 
 
-def test_what_a_thread_compares_no_other_swaps_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_and_swap_is_atomic_among_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     store, won, taken = MemoryStore(), [], []
     find, getpid = memory._Slots.find, os.getpid
 
@@ -310,7 +312,7 @@ def test_what_a_thread_compares_no_other_swaps_meanwhile(monkeypatch: pytest.Mon
     assert (len(won), len(taken)) == (1, 1)
 
 
-def test_its_guard_may_be_taken_again_by_a_signal_handler() -> None:
+def test_a_signal_handler_can_use_the_store() -> None:
     store = MemoryStore()
     with memory._GUARD:
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)

@@ -110,7 +110,7 @@ class TestRedisStoreInACluster(StoreContract):
 # Names
 
 
-def test_the_lock_tells_who_holds_it(store: RedisStore) -> None:
+def test_the_lock_names_its_holder(store: RedisStore) -> None:
     lock = store.lock()
     assert lock.holder() is None
     assert lock.acquire(5.0)
@@ -121,12 +121,12 @@ def test_the_lock_tells_who_holds_it(store: RedisStore) -> None:
 
 def test_all_keys_begin_with_the_slot(store: RedisStore, client: redis.Redis, key: str) -> None:
     save(store)
-    store.remember_spent("note", for_good=False)
+    store.remember_spent("hash", for_good=False)
     lock = store.lock()
     assert lock.acquire(30)
     keys = {name.decode() for name in client.keys(f"*{key}*")}
     lock.release()
-    assert keys == {f"{{{key}}}", f"{{{key}}}:lock", f"{{{key}}}:notes"}
+    assert keys == {f"{{{key}}}", f"{{{key}}}:lock", f"{{{key}}}:spent"}
 
 
 @pytest.mark.parametrize(
@@ -135,18 +135,16 @@ def test_all_keys_begin_with_the_slot(store: RedisStore, client: redis.Redis, ke
 )
 def test_all_keys_are_on_one_node(name: str) -> None:
     record = RedisStore("redis://", name)._record
-    names = [record, f"{record}:lock", f"{record}:notes", f"{record}:damaged-1"]
+    names = [record, f"{record}:lock", f"{record}:spent", f"{record}:damaged-1"]
     assert len({redis.cluster.key_slot(name.encode()) for name in names}) == 1
     assert name in record
 
 
-def test_a_hash_tag_of_ones_own_is_kept() -> None:
+def test_a_hash_tag_in_the_key_is_kept() -> None:
     assert RedisStore("redis://", "{app}:token")._record == "{app}:token"
 
 
-def test_what_is_stored_can_be_read_by_people(
-    store: RedisStore, client: redis.Redis, key: str
-) -> None:
+def test_a_person_can_read_the_keys(store: RedisStore, client: redis.Redis, key: str) -> None:
     save(store)
     held = client.hgetall(f"{{{key}}}")
     assert held[b"tag"] == b"tag 1"
@@ -162,7 +160,7 @@ def test_a_password_with_a_slash_is_an_error_that_does_not_show_it(password: str
 
 
 @pytest.mark.parametrize("password", ["12/s3cr3t", "12?s3cr3t", "12#s3cr3t", "12@s3cr3t"])
-def test_no_text_of_a_url_shows_a_password_that_was_not_encoded(password: str) -> None:
+def test_no_message_shows_a_password_that_was_not_encoded(password: str) -> None:
     shown = without_secrets(f"redis://me:{password}@host:6379/0?password=s3cr3t")
     assert shown == "redis://host:6379/0"
 
@@ -186,7 +184,7 @@ def test_it_says_which_slot_it_is_and_no_secret() -> None:
         (redis.asyncio.Redis(), "key", {}, TypeError),
     ],
 )
-def test_what_cannot_be_is_refused(
+def test_invalid_arguments_are_refused(
     place: Any, name: Any, options: Any, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -207,7 +205,7 @@ def test_a_url_that_cannot_be_read_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("kind", ["redis", "valkey"])
-def test_a_client_that_is_not_installed_is_named(
+def test_the_error_names_a_client_that_is_not_installed(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setitem(sys.modules, kind, None)
@@ -231,7 +229,7 @@ def test_it_is_pickled_with_its_settings(redis_server: RedisServer) -> None:
 def test_with_a_client_it_is_copied_but_not_pickled(client: redis.Redis) -> None:
     store = RedisStore(client, "key")
     assert copy.deepcopy([store])[0] is store
-    with pytest.raises(pickle.PicklingError, match="make it with a URL"):
+    with pytest.raises(pickle.PicklingError, match="make the store with a URL"):
         pickle.dumps(store)
 
 
@@ -254,7 +252,7 @@ def test_the_time_is_that_of_redis(redis_server: RedisServer, client: redis.Redi
     assert seconds + microseconds / 1e6 <= now <= later + 1
 
 
-def test_redis_deletes_what_is_worth_nothing(
+def test_redis_deletes_an_expired_document(
     store: RedisStore, client: redis.Redis, key: str
 ) -> None:
     assert store.save({}, tag="one", expected=None, ttl=50.0)
@@ -265,7 +263,7 @@ def test_redis_deletes_what_is_worth_nothing(
     assert client.pttl(f"{{{key}}}") == -1
 
 
-def test_a_lock_lapses_by_itself_and_is_extended(
+def test_a_lock_lapses_unless_it_is_extended(
     redis_server: RedisServer, client: redis.Redis, key: str
 ) -> None:
     lock = RedisStore(redis_server.url, key, lease=20).lock()
@@ -274,8 +272,8 @@ def test_a_lock_lapses_by_itself_and_is_extended(
     client.pexpire(f"{{{key}}}:lock", 5_000)
     assert lock.confirm()
     assert 10_000 < client.pttl(f"{{{key}}}:lock") <= 20_000
-    # Who takes it once more, because an answer got lost, has it.
-    assert lock._take(client.get(f"{{{key}}}:lock").decode(), 15)
+    # An owner that repeats its request because an answer got lost has the lock.
+    assert lock.take(client.get(f"{{{key}}}:lock").decode(), 15)
     assert 10_000 < client.pttl(f"{{{key}}}:lock") <= 15_000
     client.set(f"{{{key}}}:lock", "another")
     assert not lock.confirm()
@@ -286,7 +284,7 @@ def test_a_lock_lapses_by_itself_and_is_extended(
 # Damage
 
 
-def test_something_else_is_put_aside_and_reported(
+def test_content_that_is_not_a_record_is_put_aside_and_reported(
     store: RedisStore, client: redis.Redis, key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     client.rpush(f"{{{key}}}", "some", "list")
@@ -381,6 +379,6 @@ def test_a_newer_format_is_refused_and_left_alone(
 ) -> None:
     client.hset(f"{{{key}}}", mapping={"format": "tokenadapter/2", "tag": "t", "document": "?"})
     for attempt in (store.load, lambda: save(store)):
-        with pytest.raises(StoreError, match="Upgrade"):
+        with pytest.raises(StoreError, match="upgrade, or use another key"):
             attempt()
     assert client.hget(f"{{{key}}}", "document") == b"?"

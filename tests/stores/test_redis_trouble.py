@@ -65,7 +65,7 @@ def test_a_save_whose_answer_is_lost_is_repeated(store: RedisStore, proxy: Proxy
     assert store.load().tag == "tag 2"
 
 
-def test_nobody_knows_of_a_save_whose_answers_are_lost_and_it_can_be_repeated(
+def test_a_save_whose_answers_are_all_lost_is_an_error_and_can_be_repeated(
     store: RedisStore, proxy: Proxy
 ) -> None:
     save(store)
@@ -76,7 +76,7 @@ def test_nobody_knows_of_a_save_whose_answers_are_lost_and_it_can_be_repeated(
     assert content_of(store) == ({"n": 3}, "tag 2")
 
 
-def test_a_lock_whose_answer_is_lost_is_taken_all_the_same(store: RedisStore, proxy: Proxy) -> None:
+def test_a_lock_whose_answer_is_lost_is_taken(store: RedisStore, proxy: Proxy) -> None:
     lock, other = store.lock(), store.lock()
     proxy.lose(1)
     assert lock.acquire(30)
@@ -89,7 +89,7 @@ def test_a_lock_whose_answer_is_lost_is_taken_all_the_same(store: RedisStore, pr
     other.release()
 
 
-def test_nobody_knows_of_a_lock_whose_answers_are_lost_and_it_is_freed(
+def test_a_lock_whose_answers_are_all_lost_is_an_error_and_is_released(
     store: RedisStore, proxy: Proxy
 ) -> None:
     lock, other = store.lock(), store.lock()
@@ -102,14 +102,14 @@ def test_nobody_knows_of_a_lock_whose_answers_are_lost_and_it_is_freed(
     other.release()
 
 
-def test_notes_whose_answers_are_lost_are_kept_once(
+def test_spent_tokens_whose_answers_are_lost_are_remembered_once(
     store: RedisStore, proxy: Proxy, client: redis.Redis
 ) -> None:
-    for note, for_good in (("a", False), ("b", True), ("b", False)):
+    for digest, for_good in (("a", False), ("b", True), ("b", False)):
         proxy.lose(1)
-        store.remember_spent(note, for_good=for_good)
+        store.remember_spent(digest, for_good=for_good)
     assert store.was_spent("a")
-    assert client.zcard("{billing}:notes") == 2
+    assert client.zcard("{billing}:spent") == 2
 
 
 @pytest.mark.parametrize("number", range(1, 11))
@@ -136,7 +136,7 @@ def test_no_refresh_token_is_spent_twice_whichever_answers_are_lost(
 # The server
 
 
-def test_it_comes_back_with_the_server(
+def test_the_store_works_again_when_the_server_is_back(
     server: RedisServer, proxy: Proxy, store: RedisStore
 ) -> None:
     save(store)
@@ -147,7 +147,7 @@ def test_it_comes_back_with_the_server(
         store.load,
         lambda: save(store, 2, expected="tag 1"),
         lambda: store.lock().acquire(30),
-        lambda: store.was_spent("note"),
+        lambda: store.was_spent("hash"),
     ]
     for attempt in attempts:
         with pytest.raises(StoreError, match="Check its address, and that it runs"):
@@ -160,7 +160,7 @@ def test_it_comes_back_with_the_server(
     lock.release()
 
 
-def test_a_token_goes_on_while_the_server_is_away_and_is_renewed_afterwards(
+def test_a_token_is_used_while_the_server_is_down_and_renewed_afterwards(
     server: RedisServer, store: RedisStore
 ) -> None:
     authority = Authority(lifetime=600)
@@ -176,7 +176,7 @@ def test_a_token_goes_on_while_the_server_is_away_and_is_renewed_afterwards(
     assert authority.presented == ["refresh-0", "refresh-1"]
 
 
-def test_a_server_that_lost_everything_is_told_again(
+def test_a_process_writes_its_token_back_to_an_emptied_server(
     store: RedisStore, server: RedisServer
 ) -> None:
     authority = Authority()
@@ -185,7 +185,7 @@ def test_a_server_that_lost_everything_is_told_again(
     assert other.current().is_same(token)
     with server.client() as client:
         client.flushall()
-    # Who has the newest token goes on with it ...
+    # A process with the newest token continues to use it ...
     renewed = keeper.renew(token)
     assert not renewed.is_same(token)
     # ... and for all.
@@ -193,7 +193,7 @@ def test_a_server_that_lost_everything_is_told_again(
     assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
 
 
-def test_a_replica_is_not_written_and_the_primary_is_looked_for(
+def test_a_store_that_reaches_a_replica_finds_the_primary(
     client: redis.Redis, store: RedisStore, proxy: Proxy
 ) -> None:
     save(store)
@@ -222,7 +222,7 @@ def test_without_memory_nothing_is_spent(client: redis.Redis, store: RedisStore)
     assert not keeper.renew(token).is_same(token)
 
 
-def test_memory_that_ends_between_intent_and_save_loses_no_token(
+def test_a_server_without_memory_for_the_save_loses_no_token(
     client: redis.Redis, store: RedisStore
 ) -> None:
     authority = Authority()
@@ -241,13 +241,13 @@ def test_memory_that_ends_between_intent_and_save_loses_no_token(
     assert len(authority.presented) == 2
 
 
-@pytest.mark.parametrize("name", ["lock", "notes"])
+@pytest.mark.parametrize("name", ["lock", "spent"])
 def test_a_key_that_holds_something_else_is_left_alone(
     client: redis.Redis, store: RedisStore, name: str
 ) -> None:
     client.hset(f"{{billing}}:{name}", "some", "hash")
     attempts: list[Callable[[], object]] = [lambda: store.lock().acquire(30)]
-    if name == "notes":
+    if name == "spent":
         attempts = [lambda: store.remember_spent("a", for_good=True), lambda: store.was_spent("a")]
         attempts.append(lambda: store.remember_spent("a", for_good=False))
     for attempt in attempts:
@@ -290,7 +290,7 @@ def test_a_user_needs_no_more_rights_than_documented(
         ("~* +@all", "wr0ng", "Check the user and the password"),
     ],
 )
-def test_missing_rights_are_told_without_the_password(
+def test_the_error_about_missing_rights_shows_no_password(
     server: RedisServer, client: redis.Redis, rights: str, password: str, advice: str
 ) -> None:
     client.execute_command("ACL SETUSER app on >s3cr3t", *rights.split())
@@ -300,7 +300,7 @@ def test_missing_rights_are_told_without_the_password(
     assert password not in str(caught.value)
 
 
-def test_a_missing_password_is_told(client: redis.Redis, store: RedisStore) -> None:
+def test_a_missing_password_is_an_error(client: redis.Redis, store: RedisStore) -> None:
     client.config_set("requirepass", "s3cr3t")
     with pytest.raises(StoreError, match="Check the user and the password"):
         store.load()
@@ -309,7 +309,7 @@ def test_a_missing_password_is_told(client: redis.Redis, store: RedisStore) -> N
 # Other ways to a server
 
 
-def test_it_works_through_tls(server: RedisServer, tmp_path_factory: Any) -> None:
+def test_the_store_works_through_tls(server: RedisServer, tmp_path_factory: Any) -> None:
     authority = trustme.CA()
     file = tmp_path_factory.mktemp("ca") / "ca.pem"
     authority.cert_pem.write_to_path(file)
@@ -343,7 +343,7 @@ def test_sentinel_finds_the_primary() -> None:
                 client.close()
 
 
-def test_a_client_for_one_node_is_told_of_the_cluster() -> None:
+def test_the_error_names_the_client_for_a_cluster() -> None:
     options = ("--cluster-enabled", "yes")
     with RedisServer(*options) as server, pytest.raises(StoreError, match="the cluster is down"):
         RedisStore(server.url, "billing").load()

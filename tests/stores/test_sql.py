@@ -34,7 +34,7 @@ from .helpers import save
 
 
 class Everywhere:
-    """What holds on every database, besides the contract."""
+    """What is true on every database, in addition to the contract."""
 
     def test_names_that_differ_in_anything_are_different_slots(self, url: str, slot: str) -> None:
         names = [
@@ -51,14 +51,14 @@ class Everywhere:
         for name in names:
             assert SQLStore(url, name).load().document == {"of": name}
 
-    def test_a_row_says_from_when_on_it_may_be_deleted(self, url: str, store: SQLStore) -> None:
+    def test_a_row_says_when_it_may_be_deleted(self, url: str, store: SQLStore) -> None:
         assert store.save({"n": 1}, tag="one", expected=None, ttl=100)
         query = f"SELECT expires_at FROM tokenadapter WHERE slot = '{store.slot}'"
         assert store.load().now + 90 < rows(url, query)[0][0] < store.load().now + 100
         assert store.save({"n": 1}, tag="two", expected="one", ttl=None)
         assert rows(url, query) == [(None,)]
 
-    def test_notes_outlast_the_row(self, url: str, store: SQLStore) -> None:
+    def test_spent_tokens_are_remembered_without_the_row(self, url: str, store: SQLStore) -> None:
         save(store)
         store.remember_spent("spent", for_good=True)
         rows(url, f"DELETE FROM tokenadapter WHERE slot = '{store.slot}'")
@@ -66,7 +66,7 @@ class Everywhere:
         assert store.was_spent("spent")
 
     @pytest.mark.parametrize("damage", ["document = 'garbage'", "tag = NULL", "document = '[1]'"])
-    def test_what_it_did_not_write_is_put_aside(
+    def test_content_that_is_not_a_record_is_put_aside(
         self, url: str, store: SQLStore, damage: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         save(store)
@@ -84,7 +84,7 @@ class Everywhere:
         assert rows(url, f"{columns} WHERE slot LIKE '{store.slot}.damaged-%%'") == damaged
         assert [record.getMessage().count(repr(store)) for record in caplog.records] == [1, 1]
 
-    def test_no_connection_is_held_while_the_token_endpoint_is_asked(
+    def test_no_connection_is_kept_during_the_token_request(
         self, url: str, store: SQLStore
     ) -> None:
         source = Authority()
@@ -110,7 +110,7 @@ class Everywhere:
         assert store.load().document == {"n": 2}
         assert connects == []
 
-    def test_time_is_the_databases(
+    def test_the_time_is_that_of_the_database(
         self, url: str, store: SQLStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = time.time()
@@ -188,8 +188,8 @@ def test_it_says_which_slot_it_is_and_no_secret(tmp_path: Path) -> None:
     assert repr(SQLStore(sqlalchemy.create_engine(url), "billing")) == shown
 
 
-@pytest.mark.parametrize("name", ["", " a", "a\n", "a\0b", "a.notes", "a.damaged-b", "x" * 216])
-def test_what_cannot_be_a_name_is_none(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["", " a", "a\n", "a\0b", "a.spent", "a.damaged-b", "x" * 216])
+def test_an_invalid_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="slot"):
         SQLStore(f"sqlite:///{tmp_path / 'tokens.sqlite3'}", name)
 
@@ -207,7 +207,7 @@ def test_a_table_may_have_another_name_and_schema(postgresql: PostgreSQL) -> Non
     assert repr(twin) == repr(store)
 
 
-def test_the_table_has_to_have_a_name_and_a_lease_some_time(sqlite: str) -> None:
+def test_an_empty_table_name_and_an_empty_lease_are_refused(sqlite: str) -> None:
     with pytest.raises(ValueError, match="table is empty"):
         SQLStore(sqlite, "billing", table="")
     with pytest.raises(ValueError, match="lease must be above 0"):
@@ -234,18 +234,18 @@ def test_a_missing_table_is_an_error_that_says_how_to_get_it(
         store.load,
         lambda: save(store),
         lambda: store.lock().acquire(10),
-        lambda: store.remember_spent("note", for_good=True),
-        lambda: store.was_spent("note"),
+        lambda: store.remember_spent("hash", for_good=True),
+        lambda: store.was_spent("hash"),
     ]
     for step in steps:
-        with pytest.raises(StoreError, match=r"no table tokens\. Call create_table\(\)"):
+        with pytest.raises(StoreError, match=r"no table tokens\. .* Call create_table\(\)"):
             step()
     store.create_table()
     store.create_table()
     save(store)
 
 
-def test_many_may_create_the_table_at_once(new_database: Callable[[], str]) -> None:
+def test_many_processes_can_create_the_table_at_once(new_database: Callable[[], str]) -> None:
     barrier, url = threading.Barrier(8), new_database()
 
     def create(number: int) -> None:
@@ -257,7 +257,7 @@ def test_many_may_create_the_table_at_once(new_database: Callable[[], str]) -> N
     in_threads(create, range(barrier.parties))
 
 
-def test_a_store_that_is_told_to_creates_its_table(new_database: Callable[[], str]) -> None:
+def test_a_store_creates_its_table_if_create_is_set(new_database: Callable[[], str]) -> None:
     def take(store: SQLStore) -> None:
         lock = store.lock()
         assert lock.acquire(10)
@@ -267,8 +267,8 @@ def test_a_store_that_is_told_to_creates_its_table(new_database: Callable[[], st
         lambda store: store.load(),
         save,
         take,
-        lambda store: store.remember_spent("note", for_good=True),
-        lambda store: store.was_spent("note"),
+        lambda store: store.remember_spent("hash", for_good=True),
+        lambda store: store.was_spent("hash"),
     ]
     for number, step in enumerate(steps):
         store = SQLStore(new_database(), "billing", table=f"tokens{number}", create=True)
@@ -294,12 +294,12 @@ def create_at_once(pipe: Connection, store: SQLStore, barrier: Any, number: int)
     pipe.send(mine.load().document)
 
 
-def test_who_may_not_create_the_table_is_told(tmp_path: Path) -> None:
+def test_without_the_right_to_create_the_table_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot create its table: OperationalError"):
         SQLStore(f"sqlite:///{tmp_path}/no/such/directory/db", "billing").create_table()
 
 
-def test_where_the_table_is_another_programs_nothing_is_written(sqlite: str) -> None:
+def test_nothing_is_written_to_a_table_of_another_program(sqlite: str) -> None:
     rows(sqlite, "DROP TABLE tokenadapter")
     rows(sqlite, "CREATE TABLE tokenadapter (slot TEXT, note TEXT)")
     with pytest.raises(StoreError, match="OperationalError: no such column"):
@@ -320,13 +320,13 @@ def ddl(table: sqlalchemy.Table, url: str) -> str:
     ("number", "url"),
     [(0, "postgresql://"), (1, "mysql+pymysql://"), (1, "mariadb+pymysql://"), (2, "sqlite://")],
 )
-def test_the_ddl_of_the_documentation_is_what_is_created(number: int, url: str) -> None:
+def test_the_table_is_that_of_the_documentation(number: int, url: str) -> None:
     told = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)[number]
     assert " ".join(told.split()) == ddl(token_table(sqlalchemy.MetaData()), url)
 
 
 @pytest.mark.parametrize("url", ["postgresql://", "mysql+pymysql://", "sqlite://"])
-def test_the_migration_of_the_documentation_creates_the_same(url: str) -> None:
+def test_the_migration_of_the_documentation_creates_the_same_table(url: str) -> None:
     (told,) = re.findall(r"```python\n([^`]*alembic.*?)```", PAGE, re.DOTALL)
     tables = []
 

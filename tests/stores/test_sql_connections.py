@@ -20,7 +20,7 @@ from databases import Server, rows, with_table
 
 from tokenadapter.errors import StoreError
 from tokenadapter.stores import _sql_database
-from tokenadapter.stores._sql_table import database_time
+from tokenadapter.stores._sql_rows import database_time
 from tokenadapter.stores.sql import SQLStore
 from tokenadapter.testing.workers import in_threads
 
@@ -39,7 +39,7 @@ def url(server: Server) -> str:
     return with_table(server.new_database())
 
 
-def test_what_the_application_rolls_back_is_not_the_token(url: str, slot: str) -> None:
+def test_a_rollback_of_the_application_does_not_undo_a_token(url: str, slot: str) -> None:
     engine = sqlalchemy.create_engine(url)
     store = SQLStore(engine, slot)
     with engine.connect() as connection:
@@ -84,13 +84,13 @@ def test_an_engine_that_turns_autocommit_off_again_loses_nothing(url: str, slot:
     engine.dispose()
 
 
-def test_a_row_that_an_application_has_locked_is_not_waited_for_without_end(
+def test_the_wait_for_a_row_that_an_application_has_locked_is_bounded(
     url: str, slot: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(_sql_database._PATIENCE, "postgresql", "SET lock_timeout = 50")
+    monkeypatch.setitem(_sql_database._LOCK_TIMEOUT, "postgresql", "SET lock_timeout = 50")
     # Its least.
     monkeypatch.setitem(
-        _sql_database._PATIENCE, "mysql", "SET SESSION innodb_lock_wait_timeout = 1"
+        _sql_database._LOCK_TIMEOUT, "mysql", "SET SESSION innodb_lock_wait_timeout = 1"
     )
     store = SQLStore(url, slot)
     save(store)
@@ -115,7 +115,7 @@ def test_an_engine_of_sqlite_shares_no_transaction(sqlite: str) -> None:
     assert SQLStore(sqlite, "billing").load().document == {"n": 1}
 
 
-def test_how_an_engine_connects_is_how_the_store_does(sqlite: str) -> None:
+def test_the_store_connects_as_its_engine_does(sqlite: str) -> None:
     told = []
     engine = sqlalchemy.create_engine(
         "sqlite:///elsewhere",
@@ -129,7 +129,7 @@ def test_how_an_engine_connects_is_how_the_store_does(sqlite: str) -> None:
     assert SQLStore(sqlite, "billing").load().document == {"n": 1}
 
 
-def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     file = f"sqlite:///{tmp_path / 'tokens.sqlite3'}"
     for url in ("sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"):
         for given in (url, sqlalchemy.create_engine(url, poolclass=sqlalchemy.QueuePool)):
@@ -152,7 +152,7 @@ def test_a_url_that_cannot_be_read_is_not_shown() -> None:
         assert "s3cr3t" not in f"{caught.value} {caught.value.__cause__}"
 
 
-def test_a_server_that_does_not_answer_is_given_up() -> None:
+def test_the_wait_for_a_server_that_does_not_answer_is_bounded() -> None:
     url = "postgresql+psycopg://app@db.example.com/app"
     assert arguments(url)["connect_timeout"] == 5
     assert arguments(f"{url}?connect_timeout=2")["connect_timeout"] == "2"
@@ -182,13 +182,13 @@ def test_asynchronous_drivers_and_other_things_are_refused() -> None:
         SQLStore(None, "billing")  # type: ignore[arg-type]
 
 
-def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg2", None)
     with pytest.raises(ImportError, match=r"psycopg2.* install the driver of postgresql\+psycopg2"):
         SQLStore("postgresql+psycopg2://db.example.com/app", "billing")
 
 
-def test_sqlalchemy_that_is_not_installed_is_named() -> None:
+def test_without_sqlalchemy_the_error_names_the_extra() -> None:
     run("""
         import sys
         sys.modules["sqlalchemy"] = None
@@ -202,8 +202,8 @@ def test_sqlalchemy_that_is_not_installed_is_named() -> None:
     """)
 
 
-def test_a_database_that_it_does_not_know_is_refused() -> None:
-    with pytest.raises(ValueError, match="postgresql, and does not know how oracle tells"):
+def test_a_database_that_is_not_supported_is_refused() -> None:
+    with pytest.raises(ValueError, match="postgresql, and not with oracle: it does not know"):
         database_time("oracle")
 
 
@@ -224,7 +224,7 @@ def test_a_connection_that_was_lost_is_replaced(server: Server, url: str, slot: 
     lock.release()
 
 
-def test_a_write_whose_answer_got_lost_is_the_same_write(url: str, slot: str) -> None:
+def test_a_save_whose_answer_got_lost_is_repeated(url: str, slot: str) -> None:
     store = SQLStore(url, slot)
     dbapi: Any = store._database.engine.dialect.dbapi
     lost: list[str] = []
@@ -260,9 +260,7 @@ def test_a_write_whose_answer_got_lost_is_the_same_write(url: str, slot: str) ->
     assert store.load().document == {"n": 2}
 
 
-def test_a_statement_that_others_are_in_the_way_of_is_tried_again(
-    serializable_url: str, slot: str
-) -> None:
+def test_a_statement_that_collides_with_others_is_retried(serializable_url: str, slot: str) -> None:
     store = SQLStore(serializable_url, slot)
     save(store)
     engine = sqlalchemy.create_engine(serializable_url)
@@ -278,7 +276,7 @@ def test_a_statement_that_others_are_in_the_way_of_is_tried_again(
     assert store.load().document == {"n": 2}
 
 
-def test_while_the_server_is_down_the_error_says_so_and_afterwards_all_goes_on(
+def test_while_the_server_is_down_there_is_an_error_and_later_calls_succeed(
     server: Server,
 ) -> None:
     with type(server)() as own:
@@ -296,7 +294,7 @@ def test_while_the_server_is_down_the_error_says_so_and_afterwards_all_goes_on(
         assert store.load().document == {"n": 1}
 
 
-def test_who_waits_too_long_for_sqlite_is_told(sqlite: str) -> None:
+def test_a_store_that_waits_too_long_for_sqlite_raises_an_error(sqlite: str) -> None:
     store = SQLStore(f"{sqlite}?timeout=0.01", "billing")
     other = sqlite3.connect(sqlite.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -307,7 +305,7 @@ def test_who_waits_too_long_for_sqlite_is_told(sqlite: str) -> None:
     save(store)
 
 
-def test_no_error_quotes_what_was_to_be_written(url: str) -> None:
+def test_no_error_quotes_the_record(url: str) -> None:
     rows(url, "ALTER TABLE tokenadapter ADD CHECK (document = 'nothing')")
     secret = "-".join("secret")
     store = SQLStore(url, "billing")
@@ -316,7 +314,7 @@ def test_no_error_quotes_what_was_to_be_written(url: str) -> None:
     assert secret not in "".join(traceback.format_exception(caught.value))
 
 
-def test_no_log_quotes_what_is_written(sqlite: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_log_quotes_the_record(sqlite: str, caplog: pytest.LogCaptureFixture) -> None:
     engine = sqlalchemy.create_engine(sqlite, hide_parameters=False)
     with caplog.at_level("INFO", logger="sqlalchemy.engine.Engine"):
         for store in (SQLStore(sqlite, "billing"), SQLStore(engine, "shipping")):
@@ -325,9 +323,9 @@ def test_no_log_quotes_what_is_written(sqlite: str, caplog: pytest.LogCaptureFix
     assert "s3cr3t" not in caplog.text
 
 
-def test_notes_that_others_write_too_are_all_kept(url: str, slot: str) -> None:
-    def note(number: int) -> None:
-        SQLStore(url, slot).remember_spent(f"note {number}", for_good=True)
+def test_spent_tokens_of_several_processes_are_all_remembered(url: str, slot: str) -> None:
+    def remember(number: int) -> None:
+        SQLStore(url, slot).remember_spent(f"hash {number}", for_good=True)
 
-    in_threads(note, range(8))
-    assert all(SQLStore(url, slot).was_spent(f"note {number}") for number in range(8))
+    in_threads(remember, range(8))
+    assert all(SQLStore(url, slot).was_spent(f"hash {number}") for number in range(8))

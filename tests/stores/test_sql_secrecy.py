@@ -75,7 +75,7 @@ def test_a_file_that_others_can_read_already_is_used_with_a_warning(
     assert f"others can read the tokens in {file}: run `chmod go-rwx {file}" in message
 
 
-def test_a_file_that_is_there_keeps_the_locks_of_this_process(file: Path) -> None:
+def test_an_existing_file_keeps_the_locks_of_this_process(file: Path) -> None:
     save(SQLStore(f"sqlite:///{file}", "billing", create=True))
     # A POSIX lock ends when its process closes any descriptor of the file.
     with closing(sqlite3.connect(file, isolation_level=None)) as ours:
@@ -103,7 +103,7 @@ def test_a_file_that_sqlite_must_not_create_is_not_created(file: Path) -> None:
 
 
 @pytest.mark.parametrize("is_echoed", [True, False])
-def test_no_log_of_sqlalchemy_shows_what_is_stored(
+def test_no_log_of_sqlalchemy_shows_the_record(
     sqlite: str, is_echoed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "sqlalchemy")
@@ -117,7 +117,7 @@ def test_no_log_of_sqlalchemy_shows_what_is_stored(
     assert SECRET not in caplog.text
 
 
-def test_no_error_leads_to_what_was_to_be_written(sqlite: str) -> None:
+def test_no_error_leads_to_the_record(sqlite: str) -> None:
     store = SQLStore(sqlite, "billing")
     rows(
         sqlite,

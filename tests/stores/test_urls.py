@@ -139,19 +139,17 @@ def test_other_kinds(
         ("flie:~/token.json", "Did you mean file:?"),
         ("postgres://host/database#x", "Did you mean postgresql:?"),
         ("redis+cluster://host#x", "Did you mean redis:?"),
-        (f"abc://me:{SECRET}@host/x", "no kind of store called abc:. Known are django:, file:"),
+        (f"abc://me:{SECRET}@host/x", "unknown kind of store abc:. The kinds are django:, file:"),
         (f"vault+x@{SECRET}:x", "file:~/path/token.json"),
     ],
 )
-def test_what_names_no_store_is_an_error_that_says_what_was_expected(
-    url: str, expected: str
-) -> None:
+def test_an_invalid_url_is_an_error_that_says_what_was_expected(url: str, expected: str) -> None:
     with pytest.raises(ValueError, match=re.escape(expected)) as caught:
         store_from_url(url)
     assert SECRET not in f"{caught.value!r} {caught.value.__cause__} {caught.value.__context__}"
 
 
-def test_what_a_library_does_not_know_is_such_an_error_too() -> None:
+def test_a_name_that_a_library_does_not_know_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"Can't load plugin: .*postgresql\.made_up"):
         store_from_url(f"postgresql+made_up://me:{SECRET}@host/database#billing")
     with pytest.raises(ValueError, match=r"no-such-cache|DJANGO_SETTINGS_MODULE"):
@@ -159,7 +157,7 @@ def test_what_a_library_does_not_know_is_such_an_error_too() -> None:
 
 
 @pytest.mark.parametrize("url", [None, b"memory:x"])
-def test_what_is_not_text_is_an_error(url: Any) -> None:
+def test_a_url_that_is_not_text_is_an_error(url: Any) -> None:
     with pytest.raises(TypeError, match="the URL of a store is text, not"):
         store_from_url(url)
 
@@ -179,7 +177,7 @@ def test_keepers_and_adapters_take_a_url() -> None:
 
 
 @pytest.mark.parametrize("store", [FileStore, EncryptedStore])
-def test_a_class_in_the_place_of_a_store_is_an_error_that_says_so(store: Any) -> None:
+def test_a_class_instead_of_a_store_is_an_error_that_says_so(store: Any) -> None:
     told = f"not the class {store.__name__}: call the class"
     with pytest.raises(TypeError, match=f"^store must be a store such as .*{told}"):
         TokenAdapter("https://a.example/", lambda previous: "x", store=store)
@@ -227,12 +225,12 @@ def test_another_package_registers_a_scheme() -> None:
 
 
 @pytest.mark.usefixtures("package")
-def test_no_package_takes_the_place_of_a_scheme_of_ours() -> None:
+def test_no_package_can_replace_a_built_in_scheme() -> None:
     assert isinstance(store_from_url("file:/x"), FileStore)
 
 
 @pytest.mark.usefixtures("package")
-def test_what_another_package_makes_has_to_be_a_store() -> None:
+def test_the_object_that_another_package_makes_must_be_a_store() -> None:
     with pytest.raises(
         ValueError, match=r"what their_stores:no_store returns must be a store .* not str"
     ):

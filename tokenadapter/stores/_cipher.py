@@ -1,8 +1,8 @@
-"""Authenticated encryption with several keys: the first one writes, all of them read.
+"""Authenticated encryption with several keys: the first one encrypts, all of them decrypt.
 
-AES-256 in Galois/Counter Mode (NIST SP 800-38D): it authenticates a context beside the text, which
-Fernet does not, and every processor and every certified library has it.  Each text gets 96 random
-bits as its nonce; a key is good for some billions of texts.
+AES-256 in Galois/Counter Mode (NIST SP 800-38D) also authenticates a context, which Fernet does
+not, and processors and certified libraries support it.  Each text gets a random nonce of 96 bits; a
+key is good for some billions of texts.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _NONCE: Final = 12
 
 
 class UnknownKey(ValueError):
-    """The key with which it was encrypted is not at hand."""
+    """The text was encrypted with another key."""
 
 
 class Forged(ValueError):
-    """It was changed since it was encrypted, or its context is another."""
+    """The text was changed since it was encrypted, or was encrypted for another context."""
 
 
 class Cipher:
     """Encrypts and decrypts texts.
 
     :param keys: the first one encrypts.
-    :ivar names: by which keys are known without being told.
+    :ivar names: of the keys: the first digits of their hashes.
     :raises TypeError: if a key is neither text nor bytes.
-    :raises ValueError: if there is none, or one of them is no key.
+    :raises ValueError: if there is no key, or one of them cannot be a key.
     :raises ImportError: if the package cryptography is not installed.
     """
 
@@ -75,8 +75,8 @@ class Cipher:
     def decrypt(self, name: str, sealed: str, context: bytes) -> bytes:
         """The text.
 
-        :raises UnknownKey: if none of the keys is that one.
-        :raises Forged: if text or context are not what was encrypted.
+        :raises UnknownKey: if none of the keys has that name.
+        :raises Forged: if the text or the context differs from what was encrypted.
         """
         cipher = self._ciphers.get(name)
         if cipher is None:
@@ -99,14 +99,14 @@ def _decoded(key: Key) -> bytes:
     if isinstance(key, bytes) and len(key) == _BYTES:
         return key
     try:
-        # No key is a text of such a length by accident: the padding may be missing.
+        # The padding may be missing: no other text has this length by accident.
         text = key.encode("ascii") if isinstance(key, str) else key
         raw = base64.b64decode(text.strip() + b"=" * (-len(text.strip()) % 4), b"-_", validate=True)
     except (UnicodeEncodeError, binascii.Error):
         raw = b""
     if len(raw) != _BYTES:
         raise ValueError(
-            f"this is no key: a key is {_BYTES} random bytes, as they are or in URL-safe Base64. "
-            "EncryptedStore.generate_key() makes one; a password is none"
+            f"this is not a key: a key is {_BYTES} random bytes, as they are or in URL-safe "
+            "Base64. EncryptedStore.generate_key() makes one; a password cannot be one"
         )
     return raw

@@ -1,20 +1,15 @@
-"""Which of Django's caches can hold a token, how they are called, and what their errors mean."""
+"""Django's caches: which of them can store a token, how to call them, and what to do about their
+errors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tokenadapter.late_imports import importing, late
-from tokenadapter.stores._system import Refused
+from tokenadapter.late_imports import importing
 
-if TYPE_CHECKING:
-    from tokenadapter import errors
-else:
-    errors = late("tokenadapter.errors")
-
-__all__ = ["call", "failure", "objection", "watch"]
+__all__ = ["advice", "call", "objection", "watch"]
 
 _ADVICE = {
     "no such table": "Create its table: manage.py createcachetable.",
@@ -30,7 +25,7 @@ _WATCHED: set[str] = set()
 
 
 def objection(alias: str) -> str | None:
-    """Why the cache *alias* cannot hold a token for many processes; ``None`` if it may.
+    """Why the cache *alias* cannot store a token for many processes; ``None`` if it can.
 
     :raises ImproperlyConfigured: if there is no such cache.
     """
@@ -41,13 +36,13 @@ def objection(alias: str) -> str | None:
         from django.core.cache.backends.locmem import LocMemCache
 
     reasons = {
-        DummyCache: "it keeps nothing",
-        FileBasedCache: "two processes can both add one key: FileStore is the store for files",
-        LocMemCache: "each process has one of its own: MemoryStore is the store for one process",
+        DummyCache: "it stores nothing",
+        FileBasedCache: "two processes can both add one key: use FileStore for a file",
+        LocMemCache: "each process has a cache of its own: use MemoryStore for one process",
     }
     for kind, reason in reasons.items():
         if isinstance(caches[alias], kind):
-            return f"the cache {alias!r} ({kind.__name__}) cannot hold a token: {reason}"
+            return f"the cache {alias!r} ({kind.__name__}) cannot store a token: {reason}"
     return None
 
 
@@ -55,18 +50,20 @@ def objection(alias: str) -> str | None:
 def call(alias: str, keys: Sequence[str]) -> Iterator[Any]:
     """The cache *alias* for this thread.
 
-    A Memcached is called by a client of this call alone.  One that is kept reports each key as
-    missing for a second after it has failed to reach the server, takes the server for dead for a
-    minute after it has failed three times, and in a forked child reads its parent's answers.
+    For Memcached, each call makes a client of its own.  A client that is kept reports every key as
+    missing for a second after it failed to reach the server, treats the server as dead for a minute
+    after three failures, and in a forked child reads its parent's answers.
 
-    A cache in a database is called on a connection of its own, without a transaction around it: a
-    request that is rolled back would take a rotated token with it, and the lock would be seen by
-    others only after its end.  What is read comes from where it is written, not from a replica.
+    For a cache in a database, each call opens a connection of its own, without a transaction: a
+    request that is rolled back would undo a rotated token, and other processes would see the lock
+    only after the end of the transaction.  Reads go to the database that is written, not to a
+    replica.
 
-    Entries that have lapsed are deleted there beforehand.  Two who add a key at the same time both
-    succeed if a lapsed entry is at that key, and who reads one deletes whatever is there by then.
+    Expired entries are deleted there beforehand.  Otherwise two processes that add a key at the
+    same time would both succeed if the key has an expired entry, and a process that reads an
+    expired entry would delete whatever has replaced it.
 
-    :param keys: those of which that matters.
+    :param keys: the keys for which that matters.
     """
     with importing():
         from django.core.cache import caches
@@ -88,17 +85,17 @@ def call(alias: str, keys: Sequence[str]) -> Iterator[Any]:
     database = router.db_for_write(model)
     own = connections[database].copy()
     own.settings_dict["AUTOCOMMIT"] = True
-    # With DEBUG, Django logs each statement with what it writes: here, tokens.
+    # With DEBUG, Django logs each statement and what it writes: here, tokens.
     own.make_debug_cursor = own.make_cursor
     if own.vendor == "sqlite":
-        # Else it fails at once, and silently, where another writes at the same time.
+        # Otherwise it fails at once, and silently, if another process writes at the same time.
         own.settings_dict["OPTIONS"].setdefault("transaction_mode", "IMMEDIATE")
-    # Both are this thread's alone.
+    # Django's connections are per thread.
     usual = {name: connections[name] for name in {database, router.db_for_read(model)}}
     try:
         for name in usual:
             connections[name] = own
-        _delete_lapsed(own, cache, keys)
+        _delete_expired(own, cache, keys)
         yield cache
     finally:
         for name, connection in usual.items():
@@ -106,14 +103,14 @@ def call(alias: str, keys: Sequence[str]) -> Iterator[Any]:
         own.close()
 
 
-def _delete_lapsed(connection: Any, cache: Any, keys: Sequence[str]) -> None:
-    """Delete those of *keys* that have lapsed, but nothing that was put in their place since."""
+def _delete_expired(connection: Any, cache: Any, keys: Sequence[str]) -> None:
+    """Delete those of *keys* that have expired, but no entry that has replaced one since."""
     with importing():
         from django.utils.timezone import now
 
     quote = connection.ops.quote_name
     places = ", ".join(["%s"] * len(keys))
-    lapsed = (
+    expired = (
         f"FROM {quote(cache._table)} WHERE {quote('cache_key')} IN ({places}) "
         f"AND {quote('expires')} < %s"
     )
@@ -122,14 +119,14 @@ def _delete_lapsed(connection: Any, cache: Any, keys: Sequence[str]) -> None:
         connection.ops.adapt_datetimefield_value(now()),
     ]
     with connection.cursor() as cursor:
-        # Asked first: in SQLite, who deletes has to wait for others that write.
-        cursor.execute(f"SELECT count(*) {lapsed}", values)
+        # Count first: in SQLite, a statement that deletes waits for other writers.
+        cursor.execute(f"SELECT count(*) {expired}", values)
         if cursor.fetchone()[0]:
-            cursor.execute(f"DELETE {lapsed}", values)
+            cursor.execute(f"DELETE {expired}", values)
 
 
 def watch(alias: str) -> None:
-    """Let ``manage.py check`` look at the cache *alias*."""
+    """Make ``manage.py check`` examine the cache *alias*."""
     with importing():
         from django.core import checks
 
@@ -151,12 +148,12 @@ def _check(app_configs: object, **options: object) -> list[Any]:
             hint = "Use Django's RedisCache, DatabaseCache or a Memcached backend."
             found.append(checks.Error(f"{reason}.", hint=hint, id="tokenadapter.E001"))
         cache: Any = caches[alias]
-        # Django's own number, unless it was set.
+        # 300 is Django's default.
         if isinstance(cache, BaseDatabaseCache) and cache._max_entries <= 300:
             found.append(
                 checks.Warning(
-                    f"The cache {alias!r} holds {cache._max_entries} entries, and deletes some "
-                    "when it has more, a token included.",
+                    f"The cache {alias!r} has at most {cache._max_entries} entries, and deletes "
+                    "some when it has more, which may include a token.",
                     hint="Give tokens a cache of their own, with MAX_ENTRIES of 10000 in OPTIONS.",
                     id="tokenadapter.W001",
                 )
@@ -164,10 +161,6 @@ def _check(app_configs: object, **options: object) -> list[Any]:
     return found
 
 
-def failure(slot: object, task: str, error: Exception) -> errors.StoreError:
-    """The :class:`StoreError` for *error*, which kept *slot* from doing its *task*."""
-    kind, text = type(error).__name__, str(error).rstrip(".")
-    message = f"{slot!r} cannot {task}: {text or kind}. Nothing stored was lost."
-    if not isinstance(error, Refused):
-        message += " " + next((_ADVICE[sign] for sign in _ADVICE if sign in text), _OTHERWISE)
-    return errors.StoreError(message)
+def advice(error: Exception) -> str:
+    """What to do about an error of a cache."""
+    return next((_ADVICE[sign] for sign in _ADVICE if sign in str(error)), _OTHERWISE)

@@ -1,44 +1,43 @@
-"""Compare-and-swap on a cache that has none: every record names the one that came after it.
+"""Compare-and-swap on a cache that has none: a chain, in which each record leads to the next.
 
-``head`` holds the record.  To replace the record with tag T, a writer *adds* the next one under a
-key that follows from T, ``after:T``.  ``add`` is atomic, and of all writers who saw T one
-succeeds: that was the swap.  Only then it brings the head up to date.  A reader begins at the head
-and goes on as long as there is a record after the one that it has.  So
+``head`` contains the record.  To replace the record with tag T, a writer *adds* the next record
+under a key that is derived from T, ``after:T``.  ``add`` is atomic, so that of all writers that saw
+T one succeeds: that is the swap.  Only then does the writer update the head.  A reader starts at
+the head and follows the chain to its last record.  So
 
-* a writer that dies in between has written: its record is after the head;
-* a writer that is late sets the head back for a moment, from where the way still leads on; it
-  looks at once, and brings the head forward again.
+* a writer that dies in between has written: its record comes after the head;
+* a writer that is late sets the head back for a moment, to a record from which the chain still
+  leads on; it reads the chain at once, and brings the head forward again.
 
 An empty slot is filled by adding the head itself.
 
-What leads on from old heads is forgotten a while after the head has been set: no writer is so late
-as to need it.  One that is all the same has lost: it finds that its record cannot be reached from
-the head, and takes it back.  Tags are not used twice, so nothing old is ever taken for new.
+The links after old heads expire a while after the head was set, when no writer should need them any
+more.  A writer that is even later has lost: it finds that its record cannot be reached from the
+head, and deletes it.  Tags are not used twice, so an old record is never mistaken for a new one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from math import ceil
 from typing import Any, NamedTuple
 
-from tokenadapter.stores import _text
+from tokenadapter.stores.toolkit import damaged_name, decode, encode
 from tokenadapter.values import Document
 
 __all__ = ["Chain", "Unsure"]
 
-# Seconds for which the way from an old head is kept, and within which a writer sets the head.  What
-# it has sent may arrive much later: TCP goes on trying for a quarter of an hour.
+# Seconds for which a link after an old head is kept, and within which a writer must set the head.
+# What it has sent may arrive much later: TCP retries for a quarter of an hour.
 _KEPT = 3600
 _SOON = 15.0
-# How often the head is set in vain.
+# How often to try to set the head.
 _TRIES = 3
 
 
 class Unsure(Exception):
-    """Nobody knows whether the cache has done what it was asked for."""
+    """It is unknown whether the cache did what it was asked to."""
 
 
 class _Link(NamedTuple):
@@ -53,22 +52,22 @@ class _Link(NamedTuple):
 class Chain:
     """The record at the key *slot* of a cache.
 
-    :param cache: what Django calls one, for this thread.
+    :param cache: a cache object of Django's, for this thread.
     """
 
     def __init__(self, cache: Any, slot: str) -> None:
         self._cache = cache
-        # Caches in a database delete what comes first in the alphabet when they are full.
+        # A full cache in a database deletes what comes first in the alphabet.
         self._head = f"{slot}:record"
         self._after = f"{slot}:after:"
-        self._aside = f"{slot}:damaged:"
+        self._slot = slot
         self.damage: str | None = None
-        """The key of what is no record, if the last look came upon it."""
+        """The key of content that is not a record, if :meth:`last` found some."""
 
     def last(self) -> _Link | None:
         """The record, or ``None`` if there is none, or something else.
 
-        :raises Refused: if it is one that this version cannot read.
+        :raises Refused: if a newer version wrote the record.
         """
         self.damage = None
         link = self._read(self._head)
@@ -82,12 +81,12 @@ class Chain:
     def swap(self, document: Document, tag: str, expected: str | None, ttl: float | None) -> bool:
         """Replace the record if its tag is *expected*, or *tag* itself.
 
-        :returns: ``False`` if it is neither: nothing was written.
-        :raises Unsure: if it may be written or not: the same again will tell.
-        :raises Refused: if the record is too long, or the one there cannot be read.
+        :returns: ``False``, with nothing written, if it is neither.
+        :raises Unsure: if it is unknown whether the record was written: a repetition will tell.
+        :raises Refused: if the record is too long, or a newer version wrote the one in the cache.
         """
         began = time.monotonic()
-        value = _text.encode(document, tag).decode()
+        value = encode(document, tag).decode()
         timeout = None if ttl is None else ceil(ttl) + 1
         link = self.last()
         if (None if link is None else link.tag) not in (expected, tag):
@@ -109,13 +108,13 @@ class Chain:
         return True
 
     def put_aside(self) -> str | None:
-        """Move what is no record to another key, and tell which; ``None`` if there is nothing."""
+        """Move content that is not a record to another key, and return that key; ``None`` if there
+        is no such content."""
         if self.damage is None or self._read(self.damage) is not None:
             return None
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        aside = f"{self._aside}{stamp}-{os.urandom(4).hex()}"
+        aside = f"{self._slot}:{damaged_name()}"
         if not self._cache.add(aside, self._cache.get(self.damage), None):
-            raise Unsure("what is no record could not be put aside")
+            raise Unsure("content that is not a record could not be put aside")
         self._cache.delete(self.damage)
         return aside
 
@@ -123,11 +122,11 @@ class Chain:
         """Whether the record with that tag is the last one, or was."""
         link = self.last()
         is_last = link is not None and link.tag == tag
-        # Others are faster: they have seen it.
+        # A record that another one follows was the last one.
         return is_last or self._read(self._key_after(tag)) is not None
 
     def _bring_forward(self, link: _Link, timeout: int | None) -> None:
-        """Let the head hold *link*, or whatever came after it."""
+        """Set the head to *link*, or to the last record after it."""
         failures = 0
         while failures < _TRIES:
             self._cache.set(self._head, link.value, timeout)
@@ -137,14 +136,14 @@ class Chain:
             elif last.key == self._head:
                 return
             else:
-                link, timeout = last, None  # others went on meanwhile
+                link, timeout = last, None  # other processes have written meanwhile
         raise Unsure("the cache does not hold what was written")
 
     def _add(self, key: str, value: str, tag: str, timeout: int | None) -> bool:
-        """Whether *value* is at *key*, and nothing was there before."""
+        """Add *value* at *key*, and return whether *key* was free."""
         if self._cache.add(key, value, timeout):
             return True
-        # A client that lost an answer may have asked twice.
+        # A client whose answer got lost may have added it before.
         link = self._read(key)
         if link is None and not key == self.damage == self._head:
             raise Unsure(f"the cache did not take {key}")
@@ -154,7 +153,7 @@ class Chain:
         value = self._cache.get(key)
         if value is None:
             return None
-        record = _text.decode(value.encode()) if isinstance(value, str) else None
+        record = decode(value.encode()) if isinstance(value, str) else None
         if record is None:
             self.damage = key
             return None

@@ -1,27 +1,44 @@
-"""Files as a store writes them: private, replaced in one step, and durable."""
+"""Writing files: private, replaced in one step, and durable."""
 
 from __future__ import annotations
 
 import errno
 import os
-import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-from tokenadapter.stores._system import create, replace, reserve, sync_directory
+from tokenadapter.stores import _strangers
+from tokenadapter.stores._reading import WINDOWS, patiently
+from tokenadapter.stores.toolkit import damaged_name
 
-if TYPE_CHECKING:
-    from tokenadapter.stores._lockfile import LockFile
+__all__ = ["Draft", "advice", "create", "make_directory_of", "set_aside", "sweep"]
 
-__all__ = ["Draft", "Tenure", "make_directory_of", "set_aside", "sweep"]
+_CREATE: int = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+# What file systems answer that do not support a call, some network file systems among them.
+_UNKNOWN = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+
+_NO_SPACE = "Free space on its file system."
+_NO_ACCESS = "Give this user access to its directory, or choose another path."
+_NO_LOCKS = "Its file system has no locks: choose a path on another one."
+_ADVICE = {
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f).",
+    errno.EROFS: "Choose a path on a file system that can be written.",
+    errno.EACCES: _NO_ACCESS,
+    errno.EPERM: _NO_ACCESS,
+    errno.ENOTDIR: "Choose a path whose parents are directories.",
+    errno.ENOSYS: _NO_LOCKS,
+    errno.ENOLCK: _NO_LOCKS,
+    errno.EOPNOTSUPP: _NO_LOCKS,
+}
 
 
 class Draft:
-    """A file in the making: written out of sight, put in its place in one step.
+    """A file in the making: written under a hidden name, moved to its place in one step.
 
-    :param record: the file beside which, and after which, the draft is named.
-    :param for_group: whether its group may read and write it, too.
-    :raises OSError: if it cannot be created.
+    :param record: the file that the draft will stand beside; its name begins the draft's name.
+    :param for_group: whether the group may read and write the file.
+    :raises OSError: if the draft cannot be created.
     """
 
     def __init__(self, record: str, *, for_group: bool = False) -> None:
@@ -30,21 +47,24 @@ class Draft:
         self._fd = create(self.path, for_group=for_group)
 
     def reserve(self, size: int) -> None:
-        """Claim *size* bytes of the file system, where that is possible.
+        """Allocate *size* bytes on the file system, where it supports that.
 
-        :raises OSError: if it has no such space.  The draft is gone then.
+        :raises OSError: if there is not enough space.  The draft is deleted then.
         """
+        if not hasattr(os, "posix_fallocate"):
+            return
         try:
-            reserve(self._fd, size)
-        except OSError:
-            self.discard()
-            raise
+            os.posix_fallocate(self._fd, 0, size)
+        except OSError as error:
+            if error.errno not in _UNKNOWN:
+                self.discard()
+                raise
 
     def publish(self, content: bytes, path: str) -> None:
-        """Make *content* what the file *path* holds, durably.  The draft is gone afterwards.
+        """Replace the content of the file *path* durably.  Afterwards the draft does not exist.
 
-        :raises OSError: if that fails.  *path* is whole all the same: it holds what it held, or
-            *content*, if only its durability is in doubt.
+        :raises OSError: if that fails.  *path* is never torn: it has its earlier content, or
+            *content* if only durability is in doubt.
         """
         try:
             rest = memoryview(content)
@@ -52,15 +72,15 @@ class Draft:
                 rest = rest[os.write(self._fd, rest) :]
             os.ftruncate(self._fd, len(content))
             os.fsync(self._fd)
-            self._close()  # Windows renames no open file
-            replace(self.path, path)
+            self._close()  # Windows cannot rename an open file
+            patiently(lambda: os.replace(self.path, path))
         except BaseException:
             self.discard()
             raise
-        sync_directory(os.path.dirname(path))
+        _sync_directory(os.path.dirname(path))
 
     def discard(self) -> None:
-        """Remove the draft.  Never raises."""
+        """Delete the draft.  Never raises."""
         with suppress(OSError):
             self._close()
         with suppress(OSError):
@@ -72,16 +92,16 @@ class Draft:
             os.close(fd)
 
 
-class Tenure:
-    """Who holds a store's lock in this process, and what was prepared since it was taken."""
-
-    def __init__(self) -> None:
-        self.lock: LockFile | None = None
-        self.draft: Draft | None = None
+def create(path: str, *, for_group: bool = False) -> int:
+    """A descriptor of a new file with mode 0600, or 0660, whatever the umask is."""
+    fd = os.open(path, _CREATE, 0o600)
+    if for_group:
+        os.fchmod(fd, 0o660)
+    return fd
 
 
 def sweep(record: str) -> None:
-    """Remove the drafts that killed processes left.  Only for who holds the record's lock."""
+    """Delete the drafts that killed processes left.  The caller holds the record's lock."""
     directory, name = os.path.split(record)
     length = len(f".{name}.0123456789abcdef.tmp")
     with suppress(OSError):
@@ -91,10 +111,11 @@ def sweep(record: str) -> None:
 
 
 def set_aside(path: str) -> str:
-    """Give a file another name, one that no file has, and say which."""
-    aside = _new_name(f"{path}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    """Rename a file that is no record, so that it is kept, and return the new path."""
+    aside = f"{path}.{damaged_name()}"
+    os.close(create(aside))  # fails rather than replace a file
     try:
-        replace(path, aside)
+        patiently(lambda: os.replace(path, aside))
     except BaseException:
         os.unlink(aside)
         raise
@@ -103,20 +124,8 @@ def set_aside(path: str) -> str:
     return aside
 
 
-def _new_name(path: str) -> str:
-    name, number = path, 1
-    while True:
-        try:
-            os.close(create(name))
-        except FileExistsError:
-            number += 1
-            name = f"{path}-{number}"
-        else:
-            return name
-
-
 def make_directory_of(path: str) -> None:
-    """Make the directory of a file, and the parents it lacks, for this user alone."""
+    """Create the directory of a file, and missing parents, with mode 0700."""
     directory = os.path.dirname(path)
     if os.path.isdir(directory):
         return
@@ -127,4 +136,29 @@ def make_directory_of(path: str) -> None:
         if os.path.isdir(directory):  # another process was faster
             return
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory) from None
-    sync_directory(os.path.dirname(directory))
+    _sync_directory(os.path.dirname(directory))
+
+
+def advice(error: Exception) -> str:
+    """What to do about an error of the file system."""
+    number = getattr(error, "errno", None)
+    cure = _ADVICE.get(number or 0, "Check its path and its file system.")
+    name = getattr(error, "filename", None)
+    owner = isinstance(name, str) and _strangers.owner(name)
+    if owner and number in (errno.EACCES, errno.EPERM):
+        return f"{name} belongs to another user ({owner}). {cure}"
+    return cure
+
+
+def _sync_directory(path: str) -> None:
+    """Make the names in a directory survive a crash.  Windows does that by itself."""
+    if WINDOWS:
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+    finally:
+        os.close(fd)

@@ -1,14 +1,16 @@
-"""Files as a store reads them: this user's alone."""
+"""Reading files: a store uses only those that no other user can read or replace."""
 
 from __future__ import annotations
 
 import os
 import stat
+import time
+from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tokenadapter.late_imports import late
-from tokenadapter.stores._system import Refused, is_guarded, is_own, is_private, open_to_read
+from tokenadapter.stores._text import Refused
 
 if TYPE_CHECKING:
     import shlex
@@ -18,13 +20,31 @@ else:
     _strangers = late("tokenadapter.stores._strangers")
     shlex = late("shlex")
 
-__all__ = ["absolute", "check_directory", "read"]
+__all__ = [
+    "WINDOWS",
+    "absolute",
+    "check_directory",
+    "is_for_group",
+    "is_private",
+    "patiently",
+    "read",
+]
+
+T = TypeVar("T")
+
+WINDOWS: bool = os.name == "nt"
+# Seconds between attempts: Windows cannot open or replace a file that another process has open.
+_PAUSES = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4) if WINDOWS else ()
+
+# Without O_NONBLOCK, opening a named pipe would block.
+_READ: int = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """*path* with its ``~`` expanded, and independent of the working directory.
+    """*path* as an absolute path, with ``~`` expanded.
 
-    :raises ValueError: if nobody has such a home directory.
+    :raises ValueError: if the home directory is unknown.
     """
     expanded = os.path.expanduser(os.fspath(path))
     if expanded.startswith("~"):
@@ -33,16 +53,17 @@ def absolute(path: str | os.PathLike[str]) -> str:
 
 
 def read(path: str, *, private: bool, enough: float = inf) -> bytes | None:
-    """What a file holds, or ``None`` if there is none.
+    """The content of a file, or ``None`` if the file does not exist.
 
-    :param private: refuse a symbolic link, and a file or directory that is not this user's alone.
-    :param enough: the number of bytes after which the rest is not read.
+    :param private: refuse a symbolic link, and a file or directory that another user could read or
+        replace.
+    :param enough: stop reading after so many bytes.
     :raises Refused: if the file must not be used.
     """
     if private:
         check_directory(os.path.dirname(path))
     try:
-        fd = open_to_read(path, follow=not private)
+        fd = patiently(lambda: os.open(path, _READ | _NOFOLLOW if private else _READ))
     except FileNotFoundError:
         return None
     except OSError:
@@ -69,12 +90,12 @@ def read(path: str, *, private: bool, enough: float = inf) -> bytes | None:
 def check_directory(directory: str) -> None:
     """Refuse a directory in which another user could replace a file.
 
-    A user who may write to a directory can rename what it holds, whoever owns that.  So each
-    directory above has to be this user's or root's, too, and one that others may write to has to
-    have the sticky bit, as ``/tmp`` has.  The directory itself must not even have that: the files
-    that are created in it would be open to whoever creates them first.
+    A user who can write to a directory can rename every file in it.  So this user or root must own
+    the directory and each directory above it.  A directory above that others can write to must have
+    the sticky bit, as ``/tmp`` has.  The directory itself must not be one that others can write to,
+    with or without the sticky bit: another user could create the lock file first.
 
-    :raises Refused: if another user owns it, or one above it, or may write there.
+    :raises Refused: if another user owns the directory or one above it, or can write to it.
     """
     is_linked = False
     place, below = directory, ""
@@ -82,10 +103,10 @@ def check_directory(directory: str) -> None:
         try:
             found = os.lstat(place)
         except (FileNotFoundError, NotADirectoryError):
-            pass  # it is created for this user alone
+            pass  # it will be created with mode 0700
         else:
             is_linked |= stat.S_ISLNK(found.st_mode)
-            if not is_guarded(found, is_above=place != directory):
+            if not _is_guarded(found, is_above=place != directory):
                 _strangers.check(place, found, directory)
         place, below = os.path.dirname(place), place
     if is_linked:
@@ -93,7 +114,7 @@ def check_directory(directory: str) -> None:
 
 
 def _check_privacy(path: str, found: os.stat_result) -> None:
-    if not is_own(found):
+    if not (WINDOWS or found.st_uid == os.geteuid()):
         raise Refused(
             f"{path} belongs to another user ({_strangers.name(found.st_uid)}): "
             "run this as that user, choose another path, or give private=False if it is intended"
@@ -103,3 +124,42 @@ def _check_privacy(path: str, found: os.stat_result) -> None:
             f"others may read or write {path} (mode {stat.S_IMODE(found.st_mode):04o}): "
             f"run `chmod 600 {shlex.quote(path)}`, or give private=False if it is intended"
         )
+
+
+def is_private(found: os.stat_result) -> bool:
+    """Whether only its owner may read or write a file.  On Windows, trust the directory's access
+    list."""
+    return WINDOWS or not found.st_mode & 0o077
+
+
+def is_for_group(directory: str) -> bool:
+    """Whether the group of a directory may write to it."""
+    try:
+        return not WINDOWS and bool(os.stat(directory).st_mode & stat.S_IWGRP)
+    except OSError:
+        return False
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """What *call* returns.  On Windows, retry for a while if another process has the file open."""
+    for pause in _PAUSES:
+        try:
+            return call()
+        except PermissionError:
+            time.sleep(pause)
+    return call()
+
+
+def _is_guarded(found: os.stat_result, *, is_above: bool) -> bool:
+    """Whether it is plain, without looking up groups, that only this user and root can replace what
+    a directory contains.
+
+    :param found: of the directory, or of a symbolic link to it.
+    :param is_above: whether this user or root owns what the directory contains: then the sticky bit
+        protects it.
+    """
+    if WINDOWS:
+        return True
+    is_open = found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode)
+    is_sticky = found.st_mode & stat.S_ISVTX
+    return found.st_uid in (0, os.geteuid()) and (not is_open or bool(is_above and is_sticky))

@@ -1,35 +1,30 @@
-"""How Redis is reached, what a record is there, and what its errors mean."""
+"""Connecting to Redis, reading a record there, and what to do about an error of Redis."""
 
 from __future__ import annotations
 
 import json
 import re
 from hashlib import sha1
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from tokenadapter.late_imports import imported, late
-from tokenadapter.stores._text import FORMAT
+from tokenadapter.late_imports import imported
+from tokenadapter.stores.toolkit import FORMAT, Refused
 from tokenadapter.values import Document, one_line
 
-if TYPE_CHECKING:
-    from tokenadapter import errors
-else:
-    errors = late("tokenadapter.errors")
+__all__ = ["advice", "checked", "connect", "decode", "leave_replica", "tagged", "without_secrets"]
 
-__all__ = ["checked", "connect", "decode", "failure", "leave_replica", "tagged", "without_secrets"]
 # Seconds until an answer counts as lost.  A server answers in less than a thousandth of that.
 _TIMEOUT = 5.0
 
 _LOGIN = "Check the user and the password that the URL or the client gives."
 _RIGHTS = "Allow this user EVAL, and the keys and the commands that the documentation names."
 _REPLICA = "It is a replica: name the primary, or let Sentinel or the cluster client find it."
-_MEMORY = "Give it more memory (maxmemory), or let it hold less."
-_CLUSTER = "It is a cluster: give a RedisCluster client."
+_MEMORY = "Give it more memory (maxmemory), or store less in it."
+_CLUSTER = "It is a cluster: pass a RedisCluster client."
 _PART = "A part of the cluster is down: it serves again when that is back."
-# By what Redis says, or by the client's name for it.  In a script, Redis says more than that.
+# By a part of Redis' message, or of the client's name for the error.
 _ADVICE = {
-    "NewerFormat": "Upgrade, or use another key.",
     "Authentication": _LOGIN,
     "authenticated": _LOGIN,
     "NoPermission": _RIGHTS,
@@ -47,7 +42,7 @@ _ADVICE = {
     "ClusterDown": _PART,
     "SlotNotCovered": _PART,
     "BusyLoading": "It is starting: try again.",
-    "BUSY": "A script of somebody else keeps it busy: try again.",
+    "BUSY": "Another program's script keeps it busy: try again.",
     "unknown command": "It needs EVAL (Lua scripts), which some proxies do not pass on.",
 }
 _OTHERWISE = "Check its address, and that it runs: try again."
@@ -74,13 +69,13 @@ def connect(url: str) -> Any:
             url,
             socket_timeout=_TIMEOUT,
             socket_connect_timeout=_TIMEOUT,
-            # A connection that has died while nobody used it is replaced; the keeper does the rest.
+            # A connection that has died while it was idle is replaced; the keeper does the rest.
             retry=retry.Retry(backoff.NoBackoff(), 1),
-            # For redis-py before 6, which else would not try again for them.
+            # For redis-py before 6, which would not retry these errors otherwise.
             retry_on_error=[package.exceptions.ConnectionError, package.exceptions.TimeoutError],
         )
     except ValueError:
-        # What it says may show a part of a password.
+        # The text of the error may show a part of a password.
         raise _unreadable() from None
 
 
@@ -94,34 +89,37 @@ def _unreadable() -> ValueError:
 def checked(client: Any) -> Any:
     """*client* itself.
 
-    :raises TypeError: if it is none that can be used.
+    :raises TypeError: if it is not a client that can be used.
     """
     is_async = "asyncio" in type(client).__module__
     if is_async or isinstance(client, type) or not hasattr(client, "execute_command"):
         # Not the object itself: a URL of another type shows its password.
         kind = f"{type(client).__module__}.{type(client).__qualname__}"
-        raise TypeError(f"give a redis-py client, not one of asyncio, or a URL, not {kind}")
+        raise TypeError(
+            f"client_or_url is a URL or a synchronous client of redis-py or valkey-py, not {kind}"
+        )
     return client
 
 
 def without_secrets(url: str) -> str:
-    """*url* as it may be shown."""
+    """*url* without what must not be shown."""
     scheme, _, rest = url.partition("://")
-    # The password may hold what ends a host or a path: it ends at the last @.
+    # The password may contain characters that end a host or a path: it ends at the last @.
     place = re.split("[?#]", rest.rpartition("@")[2])[0]
     return f"{scheme}://{place}"
 
 
 def tagged(key: str) -> str:
-    """*key* with a hash tag, so that all keys that begin with it are on one node of a cluster."""
+    """*key* with a hash tag, so that all keys that begin with the result are on one node of a
+    cluster."""
     _, opened, rest = key.partition("{")
     return key if opened and rest.find("}") > 0 else f"{{{key}}}"
 
 
 def decode(held: list[bytes | None]) -> tuple[Document, str] | None:
-    """The document and the tag from what a record holds, or ``None`` if it is no record.
+    """The document and the tag in the fields of a hash, or ``None`` if they are not a record.
 
-    :raises NewerFormat: if it is one that this version cannot read.
+    :raises Refused: if a newer version wrote the record.
     """
     form, tag, content, total = held
     if form is None or tag is None or content is None:
@@ -129,7 +127,7 @@ def decode(held: list[bytes | None]) -> tuple[Document, str] | None:
     if form != FORMAT.encode():
         if form.startswith(b"tokenadapter/"):
             name = one_line(form.decode(errors="replace"), 50)
-            raise NewerFormat(f"a newer tokenadapter wrote it, as {name}")
+            raise Refused(f"a newer tokenadapter wrote it, as {name}: upgrade, or use another key")
         return None
     if total != sha1(content, usedforsecurity=False).hexdigest().encode():
         return None
@@ -140,26 +138,15 @@ def decode(held: list[bytes | None]) -> tuple[Document, str] | None:
     return (document, text) if isinstance(document, dict) else None
 
 
-class NewerFormat(Exception):
-    """The record is of a format that this version does not know."""
-
-
 def leave_replica(client: Any, error: Exception) -> None:
-    """Let *client* look for the primary anew if *error* says that it has reached a replica: a
-    primary that became one may keep its connections."""
+    """Make *client* find the primary again if *error* says that it has reached a replica: a primary
+    that became a replica may keep its connections."""
     pool = getattr(client, "connection_pool", None)
-    if pool is not None and _advice(error) == _REPLICA:
+    if pool is not None and advice(error) == _REPLICA:
         pool.disconnect(inuse_connections=False)
 
 
-def failure(slot: object, task: str, error: Exception) -> errors.StoreError:
-    """The :class:`StoreError` for *error*, which kept *slot* from doing its *task*."""
-    text = str(error).rstrip(".") or type(error).__name__
-    return errors.StoreError(
-        f"{slot!r} cannot {task}: {text}. Nothing stored was lost. {_advice(error)}"
-    )
-
-
-def _advice(error: Exception) -> str:
-    told = f"{type(error).__name__}: {error}"
-    return next((_ADVICE[sign] for sign in _ADVICE if sign in told), _OTHERWISE)
+def advice(error: Exception) -> str:
+    """What to do about an error of Redis."""
+    text = f"{type(error).__name__}: {error}"
+    return next((_ADVICE[sign] for sign in _ADVICE if sign in text), _OTHERWISE)

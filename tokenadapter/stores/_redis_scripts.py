@@ -1,12 +1,12 @@
-"""What Redis is asked: one script for each step, so that each is one round trip and atomic.
+"""The scripts that Redis runs: one for each step, so that each step is atomic and one round trip.
 
-A client that has lost an answer asks again by itself.  So each script, run twice, does what it
-does once.
+A client whose answer got lost runs a script again by itself.  So each script, run twice, has the
+effect of one run.
 """
 
-__all__ = ["ASIDE", "EXTEND", "FREE", "LOOK", "MARK", "MARKED", "SAVE", "TAKE"]
+__all__ = ["ASIDE", "EXTEND", "FREE", "HOLDER", "LOOK", "REMEMBER", "REMEMBERS", "SAVE", "TAKE"]
 
-# The sum tells that a document is whole: whatever else is there is no record.
+# The checksum proves that a document is whole: anything else is not a record.
 LOOK = """
 local kind, held = redis.call('TYPE', KEYS[1]).ok, {false, false, false, false}
 if kind == 'hash' then
@@ -15,7 +15,7 @@ end
 local now = redis.call('TIME')
 return {kind, held[1], held[2], held[3], held[4], now[1], now[2]}
 """
-"""record -> its type, format, tag, document and sum, and the server's time in two parts."""
+"""record -> its type, format, tag, document and checksum, and the server's time in two parts."""
 
 SAVE = """
 local kind, found = redis.call('TYPE', KEYS[1]).ok, 'damaged'
@@ -35,7 +35,7 @@ else
 end
 return 1
 """
-"""record; what is expected, format, tag, document, milliseconds or '' -> whether it is written."""
+"""record; the expected state, format, tag, document, milliseconds or '' -> whether it was saved."""
 
 ASIDE = """
 if redis.call('TYPE', KEYS[1]).ok ~= ARGV[1] then return 0 end
@@ -48,7 +48,7 @@ end
 redis.call('PERSIST', KEYS[1])
 return redis.call('RENAMENX', KEYS[1], KEYS[2])
 """
-"""record, another key; type, format, tag, document, sum -> whether that was there, and is moved."""
+"""record, another key; type, format, tag, document, checksum -> whether this content was moved."""
 
 TAKE = """
 local holder = redis.call('GET', KEYS[1])
@@ -56,13 +56,13 @@ if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then return holder end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return ARGV[1]
 """
-"""lock; owner, milliseconds, an owner that is dead or '' -> whose it is now."""
+"""lock; owner, milliseconds, an owner that is dead or '' -> the owner now."""
 
 EXTEND = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
-"""lock; owner, milliseconds -> whether it is the owner's still."""
+"""lock; owner, milliseconds -> whether the owner still has it."""
 
 FREE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -73,8 +73,8 @@ return redis.call('DEL', KEYS[1])
 HOLDER = "return redis.call('GET', KEYS[1])"
 """lock -> its owner, if it has one."""
 
-# One sorted set: notes for good at the end without end, the others in the order of their coming.
-MARK = """
+# One sorted set: hashes that are never forgotten at infinity, the others in the order of arrival.
+REMEMBER = """
 if ARGV[2] == 'good' then return redis.call('ZADD', KEYS[1], '+inf', ARGV[1]) end
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) == 'inf' then return 0 end
 local last = redis.call('ZREVRANGEBYSCORE', KEYS[1], '(+inf', 0, 'WITHSCORES', 'LIMIT', 0, 1)
@@ -83,9 +83,9 @@ local forgotten = redis.call('ZCOUNT', KEYS[1], 0, '(+inf') - ARGV[3]
 if forgotten > 0 then redis.call('ZREMRANGEBYRANK', KEYS[1], 0, forgotten - 1) end
 return 1
 """
-"""notes; note, 'good' or '', how many others are kept."""
+"""hashes; a hash, 'good' or '', how many others are remembered."""
 
-MARKED = """
+REMEMBERS = """
 return redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
 """
-"""notes; note -> whether it is there."""
+"""hashes; a hash -> whether it is among them."""

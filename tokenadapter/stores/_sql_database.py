@@ -1,7 +1,8 @@
-"""Connections of a store's own to a database, on which every statement is a transaction.
+"""A store's own connections to a database, on which every statement is a transaction; and what to
+do about an error of the database.
 
-They are nobody else's: what an application rolls back is not ours, and a pool that its requests
-have emptied does not keep a token from being saved.
+The application does not share these connections: a rollback of the application cannot undo a save,
+and a save does not wait for a pool that the application's requests have emptied.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 from weakref import WeakSet, finalize
 
@@ -31,39 +32,47 @@ from sqlalchemy import (
     make_url,
 )
 from sqlalchemy.event import listen
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
-from tokenadapter.stores import _damage, _strangers
-from tokenadapter.stores._system import Refused, create
+from tokenadapter.stores import _strangers
+from tokenadapter.stores._files import create
+from tokenadapter.stores.toolkit import Refused, failure, warn
 
-__all__ = ["Database"]
+if TYPE_CHECKING:
+    from tokenadapter import errors
+
+__all__ = ["TROUBLE", "Database"]
 
 T = TypeVar("T")
 
-# Seconds after which a connection is not used again: what stands between may have dropped it
-# without a word.
+TROUBLE = (SQLAlchemyError, OSError)
+"""The errors by which a database cannot be reached, or does not do what it should."""
+
+# The most characters of a driver's message that are repeated.
+_WORDS = 200
+# Seconds after which an idle connection is not used again: a firewall may have dropped it silently.
 _RECYCLE = 30
-# By their names: seconds after which drivers give up what they would wait for, some for ever.
+# Options of drivers: seconds after which they give up waiting, which some would do for ever.
 _NETWORK = 5
 _LIBPQ = {"connect_timeout": _NETWORK, "tcp_user_timeout": _NETWORK * 1000}
 _MYSQL = dict.fromkeys(["connect_timeout", "read_timeout", "write_timeout"], _NETWORK)
 _TIMEOUTS = {"psycopg": _LIBPQ, "psycopg2": _LIBPQ, "pymysql": _MYSQL, "mysqldb": _MYSQL}
-# How long a statement waits for others' locks, where the database would do so for long.
-_PATIENCE = dict.fromkeys(["mysql", "mariadb"], "SET SESSION innodb_lock_wait_timeout = 5")
-_PATIENCE["postgresql"] = "SET lock_timeout = 5000"
-# How often a statement is tried that the database could not do beside those of others.
+# How to make a statement wait for the locks of others for 5 seconds only.
+_LOCK_TIMEOUT = dict.fromkeys(["mysql", "mariadb"], "SET SESSION innodb_lock_wait_timeout = 5")
+_LOCK_TIMEOUT["postgresql"] = "SET lock_timeout = 5000"
+# How often a statement is tried that collides with those of others.
 _TRIES = 10
-# What databases call that: serialization failures and deadlocks (SQLSTATE), and MySQL's numbers
-# for a deadlock and, in MariaDB, for a row that has changed since it was read.
+# Serialization failures and deadlocks (SQLSTATE), MySQL's number for a deadlock, and MariaDB's for
+# a row that has changed since it was read.
 _COLLISIONS = {"40001", "40P01", 1213, 1020}
 
 
 class Database:
-    """A database, and how to talk to it.
+    """A database.
 
-    :param engine_or_url: an engine shows how to connect; its connections are not touched.
-    :raises TypeError: if it is neither, or asynchronous.
+    :param engine_or_url: an engine shows how to connect; its connections are not used.
+    :raises TypeError: if it is neither an engine nor a URL, or is asynchronous.
     :raises ValueError: if no other process or connection could see what is written.
     :raises ModuleNotFoundError: if the driver is not installed.
     """
@@ -71,8 +80,8 @@ class Database:
     def __init__(self, engine_or_url: str | URL | Engine) -> None:
         self.engine: Engine = _engine(engine_or_url)
         self.dialect: str = self.engine.dialect.name
-        if self.dialect in _PATIENCE:
-            listen(self.engine, "connect", partial(_lose_patience, _PATIENCE[self.dialect]))
+        if self.dialect in _LOCK_TIMEOUT:
+            listen(self.engine, "connect", partial(_limit_waits, _LOCK_TIMEOUT[self.dialect]))
         #: The file of an SQLite database.
         self.file: str | None = _file(self.engine)
         self._has_checked = False
@@ -80,14 +89,14 @@ class Database:
         finalize(self, self.engine.dispose)
 
     def __str__(self) -> str:
-        # Options may hold secrets, too.
+        # Options may contain secrets, too.
         return self.engine.url.set(password=None, query={}).render_as_string()
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """What *work* returns when it is given a connection.
+        """What *work* returns when it is called with a connection.
 
-        It is done again if the connection was lost, once, on a new one, and if others were in its
-        way: so it consists of statements that may be repeated.
+        It is called again on a new connection if the connection was lost, once, and if its
+        statements collide with those of others: so all of its statements can be repeated.
         """
         tries, was_lost = 1, False
         while True:
@@ -119,35 +128,61 @@ class Database:
         try:
             self.run(lambda connection: connection.execute(creation))
         except DBAPIError:
-            # PostgreSQL says so to all but the first of those who do it at the same time.
+            # Of several that create it at the same time, PostgreSQL lets all but one fail.
             if not self.has(table):
                 raise
 
+    def failure(self, slot: object, task: str, error: Exception, table: Table) -> errors.StoreError:
+        """The error that says that *slot* could not do its *task*."""
+        if self._is_for_lack_of(table, error):
+            return failure(
+                slot,
+                task,
+                f"there is no table {table.fullname}",
+                "Call create_table() once, let the store create it (create=True, or ?create=1 in a "
+                "URL), or create it by the DDL in the documentation (Keep the token in a "
+                "database).",
+            )
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+        # The first line only: in the next ones, a driver may quote the row that it did not accept.
+        words = next(iter(str(cause).splitlines()), "")[:_WORDS]
+        advice = "See that the database can be reached and written."
+        return failure(slot, task, f"{type(cause).__name__}: {words}", advice)
+
+    def _is_for_lack_of(self, table: Table, error: Exception) -> bool:
+        if not isinstance(error, DBAPIError) or error.connection_invalidated:
+            return False
+        try:
+            return not self.has(table)
+        except TROUBLE:
+            return False
+
     def _create_file(self) -> None:
-        """Create the file of an SQLite database for this user alone: SQLite itself would let all
-        read it.  Its journals get the mode of the file."""
+        """Create the file of an SQLite database with mode 0600: SQLite would let every user read
+        it.  The journals get the mode of the file."""
         if self.file is None:
             return
         try:
-            # A file that is there must not be opened: to close it would free all locks on it that
-            # SQLite has in this process.
+            # Do not open a file that exists: closing it would release all locks on it that SQLite
+            # has in this process.
             os.close(create(self.file))
         except FileExistsError:
-            # It may be an application's, which shares it on purpose.
+            # The file may belong to an application that shares it on purpose.
             if not self._has_checked:
                 self._has_checked = True
                 self._warn_of_readers(self.file)
         except OSError:
-            return  # SQLite says more
+            return  # SQLite's own error will say more
 
     def _warn_of_readers(self, file: str) -> None:
         try:
             _strangers.check_database(file)
         except Refused as error:
-            _damage.warn("%s", error)
+            warn("%s", error)
 
     def _after_fork(self) -> None:
-        # The connections are the parent's.  Some drivers would end them when they are collected.
+        # The connections are the parent's.  Some drivers would end them when they are garbage
+        # collected.
         _INHERITED.append(self.engine.pool)
         self.engine.dispose(close=False)
 
@@ -162,7 +197,7 @@ def _engine(engine_or_url: object) -> Engine:
         settings: dict[str, Any] = {
             "connect_args": {key: timeouts[key] for key in timeouts.keys() - url.query.keys()},
             "poolclass": QueuePool,
-            # One connection is kept; nobody waits for another.
+            # One connection stays open; no thread waits for another.
             "pool_size": 1,
             "max_overflow": -1,
             "pool_recycle": _RECYCLE,
@@ -173,7 +208,7 @@ def _engine(engine_or_url: object) -> Engine:
         options.pop("isolation_level", None)
         settings = {"pool": _separate(engine_or_url.pool), "execution_options": options}
     else:
-        # The asynchronous engine has a synchronous one inside, which works for it alone.
+        # An asynchronous engine has a synchronous one inside, which cannot be used by itself.
         is_async = hasattr(engine_or_url, "sync_engine")
         if not is_async:
             kind = type(engine_or_url).__name__
@@ -181,11 +216,11 @@ def _engine(engine_or_url: object) -> Engine:
     if is_async:
         raise TypeError(
             "SQLStore needs a synchronous driver: the thread that renews waits for the database. "
-            "Give it a URL for one, such as postgresql+psycopg://, mysql+pymysql:// or sqlite://."
+            "Pass a URL of one, such as postgresql+psycopg://, mysql+pymysql:// or sqlite://."
         )
     _check_shared(url)
     try:
-        # Parameters hold tokens, which are for no log and no error.
+        # Parameters contain tokens, which must not appear in a log or an error.
         return create_engine(url, isolation_level="AUTOCOMMIT", hide_parameters=True, **settings)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
@@ -200,19 +235,19 @@ def _url(text: str | URL) -> URL:
         url: URL | None = make_url(text)
     except (ArgumentError, ValueError):
         url = None
-    # An @ in the host's place is the end of a password.
+    # An @ in the host is the end of a password.
     if url is None or "@" in (url.host or ""):
-        # Without the text, and what the error took for a port: it may be a password.
+        # Do not show the URL, or what the error took for a port: it may be part of a password.
         raise ValueError(
             "engine_or_url cannot be read as a URL: it is written "
-            "driver://user:password@host:port/database, and every sign in the password but "
-            "letters and digits as %XX"
+            "driver://user:password@host:port/database, with every character of the password "
+            "except letters and digits as %XX"
         )
     return url
 
 
-def _lose_patience(statement: str, connection: Any, record: object) -> None:
-    """Let no statement wait for long for a row that an application has locked."""
+def _limit_waits(statement: str, connection: Any, record: object) -> None:
+    """Make no statement wait for long for a row that an application has locked."""
     with closing(connection.cursor()) as cursor:
         cursor.execute(statement)
     connection.commit()
@@ -224,8 +259,7 @@ def _separate(pool: Pool) -> Pool:
     if isinstance(pool, single):
         raise ValueError(
             f"The engine has a {type(pool).__name__}, which has one connection for all: SQLStore "
-            "needs its own, beside those of the application. Give it a URL, or an engine with "
-            "another pool."
+            "needs connections of its own. Pass a URL, or an engine with another pool."
         )
     return pool.recreate()
 
@@ -248,7 +282,7 @@ def _file(engine: Engine) -> str | None:
         return None
     (name, *_), options = engine.dialect.create_connect_args(engine.url)
     if not options.get("uri"):
-        # With "file:", an engine of the user's may say elsewhere that it is a URI.
+        # A user's engine may say elsewhere that a name with "file:" is a URI.
         return None if (engine.url.database or "").startswith("file:") else name
     parts = urlsplit(name)
     may_create = dict(parse_qsl(parts.query)).get("mode", "rwc") == "rwc"
@@ -262,7 +296,7 @@ def _is_collision(error: DBAPIError) -> bool:
 
 
 _DATABASES: WeakSet[Database] = WeakSet()
-# Pools of the process that this one was forked from, kept so that nobody closes what is in them.
+# Pools of the process that this one was forked from, kept so that their connections stay open.
 _INHERITED: list[Pool] = []
 
 

@@ -1,31 +1,139 @@
-"""What a database store does with the rows of its table.
+"""The rows of a database store's table.
 
-A row is a slot: a text, the tag of its last write, and a lease.  Each change is one ``UPDATE``
-that says in its ``WHERE`` what it expects, so it happens as a whole or not at all, and a repeated
-one finds what it did before.  All times are the database's.
+A row is a slot: a text, the tag of its last write, and a lease.  Each change is one ``UPDATE`` that
+says in its ``WHERE`` what it expects, so the change happens as a whole or not at all, and repeating
+it does no harm.  All times are the database's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, literal, or_, select, type_coerce
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Double,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    and_,
+    literal,
+    literal_column,
+    or_,
+    select,
+    type_coerce,
+)
+from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from tokenadapter.stores._sql_database import Database
-from tokenadapter.stores._sql_table import Unseen, database_time
+from tokenadapter.stores.toolkit import Lease
 
-__all__ = ["Row", "Rows"]
+__all__ = ["SPENT", "Row", "RowLease", "Rows", "check_name", "database_time", "token_table"]
+
+SPENT = ".spent"
+"""The end of the name of the row that remembers a slot's spent tokens."""
 
 T = TypeVar("T")
 
-# How often a row may come or go between two statements.
+_NAME_LENGTH = 255
+# How many characters of a row's name are left for what follows the slot's name.
+_SPARE = 40
+
+_SQLITE_NOW = "(julianday('now') - 2440587.5) * 86400.0"
+_MYSQL_NOW = "timestampdiff(microsecond, '1970-01-01 00:00:00', utc_timestamp(6)) / 1e6"
+_POSTGRESQL_NOW = "cast(extract(epoch from clock_timestamp()) as double precision)"
+# POSIX timestamps with fractions: SQLite's unixepoch() has them from 3.42 on only, and MySQL's
+# unix_timestamp() goes by the time zone of the session.
+_NOW = {
+    "sqlite": _SQLITE_NOW,
+    "mysql": _MYSQL_NOW,
+    "mariadb": _MYSQL_NOW,
+    "postgresql": _POSTGRESQL_NOW,
+}
+
+
+def token_table(metadata: MetaData, name: str = "tokenadapter", schema: str | None = None) -> Table:
+    """The table of :class:`~tokenadapter.SQLStore`, for programs that create their tables from a
+    ``MetaData`` of their own."""
+    return Table(
+        name,
+        metadata,
+        Column("slot", String(_NAME_LENGTH), primary_key=True),
+        Column("tag", String(255)),
+        # MySQL's Text has at most 64 kB.
+        Column("document", Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")),
+        Column("expires_at", Double),
+        Column("lease_owner", String(320)),
+        Column("lease_end", Double),
+        schema=schema,
+        # By default, MySQL compares without regard to case.
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mariadb_engine="InnoDB",
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_bin",
+    )
+
+
+class Unseen(TypeDecorator[str]):
+    """A text with a ``repr`` that does not show it.
+
+    At level DEBUG, or with ``echo="debug"``, SQLAlchemy logs the ``repr`` of each row, with
+    ``hide_parameters`` too.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: object) -> str | None:
+        return None if value is None else _UnseenText(value)
+
+
+class _UnseenText(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def database_time(dialect: str) -> ColumnElement[float]:
+    """An expression for the database's time (POSIX timestamp in seconds).
+
+    :raises ValueError: if this class does not support *dialect*.
+    """
+    if dialect not in _NOW:
+        raise ValueError(
+            f"SQLStore works with {', '.join(_NOW)}, and not with {dialect}: it does not know how "
+            "to ask that database for the time"
+        )
+    return literal_column(f"({_NOW[dialect]})", Double)
+
+
+def check_name(slot: str) -> None:
+    """Raise :class:`ValueError` if *slot* cannot be the name of a slot."""
+    if not slot or slot != slot.strip() or not slot.isprintable():
+        raise ValueError(f"slot is a name without spaces around it, not {slot!r}")
+    if len(slot) > _NAME_LENGTH - _SPARE:
+        raise ValueError(f"slot has {len(slot)} characters, more than {_NAME_LENGTH - _SPARE}")
+    if slot.endswith(SPENT) or ".damaged-" in slot:
+        raise ValueError(
+            f"slot {slot!r} is reserved for a row of another slot: choose another name"
+        )
+
+
+# How often to try again if another process creates or deletes the row between two statements.
 _TRIES = 10
 
 
 class Row(NamedTuple):
-    """What a row held at one moment."""
+    """The content of a row at one moment."""
 
     tag: str | None
     text: str | None
@@ -39,7 +147,7 @@ class Row(NamedTuple):
 class Rows:
     """The rows of one table.
 
-    :param create: create the table when it is found missing.
+    :param create: create the table when it turns out to be missing.
     """
 
     def __init__(self, database: Database, table: Table, *, create: bool = False) -> None:
@@ -56,13 +164,13 @@ class Rows:
                 raise
         if not self.database.has(self.table):
             self.database.create(self.table)
-        # Also if another process has created it since.
+        # Also if another process has created the table since.
         return self.database.run(work)
 
     # --- the text ------------------------------------------------------------------------
 
     def read(self, slot: str) -> Row:
-        """What is there, and the time in any case."""
+        """The content of a row, and the time, even if there is no such row."""
         table = self.table
         here = select(literal(1).label("here")).subquery()
         document = type_coerce(table.c.document, Unseen)
@@ -108,7 +216,7 @@ class Rows:
         return self._run(work)
 
     def put_aside(self, slot: str, name: str, row: Row) -> None:
-        """Move what *row* held to a row of another name, if it is still there."""
+        """Move the content of *row* to a row called *name*, if it did not change since."""
         table = self.table
         is_there = and_(
             table.c.slot == slot,
@@ -124,8 +232,10 @@ class Rows:
     # --- the lease -----------------------------------------------------------------------
 
     def take(self, slot: str, owner: str, seconds: float, dead: str | None) -> str | None:
-        """Let *owner* have the lease, if nobody else has but *dead*: who has it now, if that can be
-        told."""
+        """Give *owner* the lease if it is free, or *dead* has it.
+
+        :returns: the owner now; ``None`` if it is another one that is not known.
+        """
         table = self.table
         is_free = or_(
             table.c.lease_owner.is_(None),
@@ -135,7 +245,7 @@ class Rows:
         )
         values = {"lease_owner": owner, "lease_end": self._now + seconds}
         change = table.update().where(table.c.slot == slot, is_free).values(values)
-        # Reading comes first: those who wait read only, and are in nobody's way.
+        # Read first: waiting processes then write nothing and block no other process.
         query = select(is_free, table.c.lease_owner).where(table.c.slot == slot)
 
         def work(connection: Connection) -> str | None:
@@ -152,7 +262,7 @@ class Rows:
         return self._run(work)
 
     def holder(self, slot: str) -> str | None:
-        """Who has the lease now."""
+        """The owner of the lease now."""
         table = self.table
         is_held = and_(table.c.slot == slot, table.c.lease_end > self._now)
         query = select(table.c.lease_owner).where(is_held)
@@ -160,7 +270,7 @@ class Rows:
         return owner
 
     def extend(self, slot: str, owner: str, seconds: float) -> bool:
-        """Let the lease end so many *seconds* from now, if *owner* has it."""
+        """Let the lease end *seconds* from now, and return whether *owner* has it."""
         return self._change_lease(slot, owner, lease_end=self._now + seconds)
 
     def free(self, slot: str, owner: str) -> None:
@@ -175,7 +285,7 @@ class Rows:
         return self._run(lambda connection: connection.execute(change).rowcount == 1)
 
     def _insert(self, connection: Connection, slot: str, values: dict[str, Any]) -> bool:
-        """Add a row, unless there is one."""
+        """Add a row unless it exists, and return whether it was added."""
         table = self.table
         try:
             connection.execute(table.insert().values(slot=slot, **values))
@@ -185,3 +295,38 @@ class Rows:
                 raise
             return False
         return True
+
+
+class RowLease(Lease):
+    """A lease on the row of *slot*.
+
+    :param explained: turns errors in its block into a :class:`StoreError` that names the task.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        slot: str,
+        seconds: float,
+        explained: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
+        super().__init__(seconds)
+        self._rows = rows
+        self._slot = slot
+        self._explained = explained
+
+    def take(self, owner: str, seconds: float, dead: str | None = None) -> str | None:
+        with self._explained("take the lock"):
+            return self._rows.take(self._slot, owner, seconds, dead)
+
+    def extend(self, owner: str, seconds: float) -> bool:
+        with self._explained("keep the lock"):
+            return self._rows.extend(self._slot, owner, seconds)
+
+    def free(self, owner: str) -> None:
+        self._rows.free(self._slot, owner)
+
+    def holder(self) -> str | None:
+        """The owner of the lease now; ``None`` if the lease is free."""
+        with self._explained("look at the lock"):
+            return self._rows.holder(self._slot)

@@ -1,6 +1,6 @@
-"""Which other users of the machine could replace a file, and who they are.
+"""Which other users of the machine could read or replace a file, and their names.
 
-The members of a group are looked up only here: most directories are plainly their owner's alone.
+This module looks up the members of groups.  Most directories do not need that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import stat
 from typing import TYPE_CHECKING
 
 from tokenadapter.late_imports import late
-from tokenadapter.stores._system import Refused, is_private
+from tokenadapter.stores._reading import is_private
+from tokenadapter.stores._text import Refused
 
 if TYPE_CHECKING:
     import grp
@@ -28,13 +29,13 @@ _BESIDE = ("", "-wal", "-shm", "-journal")
 
 
 def check(place: str, found: os.stat_result, directory: str) -> None:
-    """Look closely at a directory that is not plainly guarded.
+    """Check a directory that is not plainly this user's alone.
 
     :param place: *directory* itself, one above it, or a symbolic link on the way to it.
-    :raises Refused: if another user could replace what it holds.
+    :raises Refused: if another user could replace what it contains.
     """
     above = "" if place == directory else f", which is above {directory},"
-    # In a user namespace root may have another number, as have all that are unknown there.
+    # In a user namespace, root may have another number, which unknown users have as well.
     if found.st_uid not in (0, os.geteuid(), os.stat(os.sep).st_uid):
         raise Refused(
             f"{place}{above} belongs to another user ({name(found.st_uid)}), who can replace the "
@@ -58,7 +59,7 @@ def check(place: str, found: os.stat_result, directory: str) -> None:
 
 
 def check_database(database: str) -> None:
-    """Look whether others can read a file of SQLite, or one of those beside it.
+    """Check whether others can read an SQLite database or one of its journals.
 
     :raises Refused: if they can.
     """
@@ -72,7 +73,8 @@ def check_database(database: str) -> None:
 
 
 def owner(path: str) -> str | None:
-    """The other user whom a file belongs to; ``None`` if it is this user's, or cannot be seen."""
+    """The name of the other user who owns a file; ``None`` if this user does, or the file cannot be
+    inspected."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -81,7 +83,7 @@ def owner(path: str) -> str | None:
 
 
 def name(uid: int) -> str:
-    """A user, for people."""
+    """The name and number of a user, for messages."""
     try:
         return f"{pwd.getpwuid(uid).pw_name}, uid {uid}"
     except (ImportError, KeyError):
@@ -96,7 +98,7 @@ def _is_exposed(path: str) -> bool:
 
 
 def _is_alone_in(gid: int) -> bool:
-    """Whether this user has a group to itself, as each has on systems with user private groups,
+    """Whether this user is the only member of a group, as on systems with user private groups,
     where the usual umask (002) lets the group write."""
     if gid != os.getegid() and gid not in os.getgroups():
         return False

@@ -1,25 +1,28 @@
-"""A record as text: JSON that a person can read, and that says what it is."""
+"""A record as text: JSON that a person can read, with a format and a tag."""
 
 from __future__ import annotations
 
 import json
 
-from tokenadapter.stores._system import Refused
 from tokenadapter.values import Document, one_line
 
-__all__ = ["FORMAT", "LIMIT", "decode", "encode", "understood"]
+__all__ = ["FORMAT", "LIMIT", "Refused", "decode", "encode", "understood"]
 
 LIMIT = 1 << 20
 """The most bytes that a record may have."""
 
 FORMAT = "tokenadapter/1"
-"""What says of a text that it is a record, and of which kind."""
+"""The value of ``format`` in a record's text: it identifies a record and its version."""
+
+
+class Refused(OSError):
+    """Something that a store must not use or write.  The text says why, and what to do."""
 
 
 def encode(document: Document, tag: str) -> bytes:
     """The text of a record.
 
-    :raises Refused: if it is too long.
+    :raises Refused: if the text is longer than ``LIMIT``.
     """
     record = {"format": FORMAT, "tag": tag, "document": document}
     content = json.dumps(record, indent=2).encode() + b"\n"
@@ -29,9 +32,9 @@ def encode(document: Document, tag: str) -> bytes:
 
 
 def decode(content: bytes) -> tuple[Document, str] | None:
-    """The document and the tag, or ``None`` if *content* is no record.
+    """The document and the tag, or ``None`` if *content* is not a record.
 
-    :raises Refused: if it is one that this version cannot read.
+    :raises Refused: if a newer version wrote the record.
     """
     if len(content) > LIMIT:
         return None
@@ -43,9 +46,9 @@ def decode(content: bytes) -> tuple[Document, str] | None:
 
 
 def understood(data: object) -> tuple[Document, str] | None:
-    """The document and the tag in what a record's text says.
+    """The document and the tag in the parsed text of a record; ``None`` if it is not a record.
 
-    :raises Refused: if it is a record that this version cannot read.
+    :raises Refused: if a newer version wrote the record.
     """
     match data:
         case {"format": str(form), "tag": str(tag), "document": dict(document)} if form == FORMAT:

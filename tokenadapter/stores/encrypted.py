@@ -1,8 +1,8 @@
-"""What another store holds, encrypted: whoever reads or writes there learns and forges nothing.
+"""The store that encrypts what another store keeps.
 
-The tag stays in clear, since the other store compares it; so do the notes, which are hashes.  The
-encryption is bound to the slot and to the tag: what belongs to another slot, or was written
-earlier, cannot be put in the place of what is there.
+The tag stays in clear, since the other store compares it, and so do the hashes of spent tokens.
+The encryption is bound to the slot and to the tag: the document of another slot, or an earlier one,
+is not accepted in place of the current one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from tokenadapter.late_imports import late
-from tokenadapter.protocols import Document, Snapshot, StoreLock, TokenStore
+from tokenadapter.protocols import Document, Glimpsed, Reserving, Snapshot, StoreLock, TokenStore
 from tokenadapter.stores._cipher import Cipher, Forged, Key, UnknownKey, new_key
 from tokenadapter.values import checked_store, one_line
 
@@ -28,26 +28,27 @@ else:
 __all__ = ["EncryptedStore"]
 
 _KIND: Final = "aes-256-gcm/1"
-# How stores call their slots.
+# The attributes in which stores have the names of their slots.
 _NAMES: Final = ("slot", "key", "name")
 
 
 class EncryptedStore:
-    """One slot of *inner*, whose documents are encrypted by AES-256-GCM before they get there.
+    """One slot of *inner*, whose documents are encrypted with AES-256-GCM before they get there.
 
-    Who can write to *inner* can still empty it, or bring back all of an earlier state at once,
-    tag and notes included: only a process that saw a later one notices.
+    A user who can write to *inner* can still empty it, or restore an earlier state of it as a
+    whole: only a process that has seen a later state notices that.
 
-    A pickled store holds its keys: what can read the pickle can decrypt the token.
+    A pickled store contains its keys: a program that can read the pickle can decrypt the token.
 
-    :param inner: where it is kept: any store, the path of a file, or the URL of a store.
-    :param keys: a key, or several: the first one writes, all of them read.  To change the key, put
-        the new one first, everywhere; the next renewal writes with it.
-    :param slot: what the slot is called, for the encryption to be bound to; by default what
-        *inner* calls it.  A file and functions have no such name: give one, and the same in all
-        programs that share it.
-    :raises TypeError: if *inner* is no store, or a key is neither text nor bytes.
-    :raises ValueError: if a key is none, or the slot has no name.
+    :param inner: where the encrypted document is kept: any store, the path of a file, or the URL of
+        a store.
+    :param keys: a key, or several: the first one encrypts, all of them decrypt.  To change the key,
+        put the new one first, everywhere; the next renewal encrypts with it.
+    :param slot: the name of the slot, to which the encryption is bound; by default the name that
+        *inner* has for it.  A file and functions have no such name: pass one, the same in all
+        programs that share the slot.
+    :raises TypeError: if *inner* is not a store, or a key is neither text nor bytes.
+    :raises ValueError: if a key cannot be one, or the slot has no name.
     :raises ImportError: if the package cryptography is not installed.
     """
 
@@ -67,47 +68,43 @@ class EncryptedStore:
 
     @staticmethod
     def generate_key() -> str:
-        """A new key: 32 random bytes in URL-safe Base64.  Keep it where secrets are kept."""
+        """A new key: 32 random bytes in URL-safe Base64.  Keep it where you keep secrets."""
         return new_key()
 
     @property
     def is_copy(self) -> bool:
-        """What the inner store says."""
+        """As in the inner store."""
         return self.inner.is_copy
 
     @property
     def poll(self) -> tuple[float, float]:
-        """What the inner store says."""
+        """As in the inner store."""
         return self.inner.poll
 
     @property
     def lease(self) -> float | None:
-        """The inner store's, if its lock is one."""
+        """As in the inner store; ``None`` if its lock is not a lease."""
         return getattr(self.inner, "lease", None)
 
     @property
     def lock_ends_with_holder(self) -> bool:
-        """What the inner store says, if it does."""
+        """As in the inner store."""
         return getattr(self.inner, "lock_ends_with_holder", False)
 
     @property
     def glimpse(self) -> Callable[[], object]:
-        """The inner store's, if it tells of writes at a glimpse."""
-        glimpse: Callable[[], object] = cast(Any, self.inner).glimpse
-        return glimpse
+        """The inner store's method, if it has one."""
+        return cast("Glimpsed", self.inner).glimpse
 
     @property
     def reserve(self) -> Callable[[], AbstractContextManager[object] | None]:
-        """The inner store's, if renewals can be claimed there."""
-        reservation: Callable[[], AbstractContextManager[object] | None] = cast(
-            Any, self.inner
-        ).reserve
-        return reservation
+        """The inner store's method, if it has one."""
+        return cast("Reserving", self.inner).reserve
 
     def load(self) -> Snapshot:
-        """What the inner store holds, decrypted.
+        """The document in the inner store, decrypted.
 
-        :raises StoreError: if that fails: none of the keys is that of the document, or it was
+        :raises StoreError: if the document cannot be decrypted: none of the keys fits, it was
             changed, or it is not encrypted.  It is left as it is, and does not count as empty.
         """
         snapshot = self.inner.load()
@@ -125,26 +122,33 @@ class EncryptedStore:
         return self.inner.save(envelope, tag=tag, expected=expected, ttl=ttl)
 
     def prepare(self) -> None:
-        """What the inner store does."""
+        """Prepare the inner store."""
         self.inner.prepare()
 
     def lock(self) -> StoreLock:
         """The inner store's lock, not yet taken."""
         return self.inner.lock()
 
-    def remember_spent(self, note: str, *, for_good: bool) -> None:
-        """Let the inner store remember *note*, a hash."""
-        self.inner.remember_spent(note, for_good=for_good)
+    def remember_spent(self, digest: str, *, for_good: bool) -> None:
+        """Let the inner store remember *digest*."""
+        self.inner.remember_spent(digest, for_good=for_good)
 
-    def was_spent(self, note: str) -> bool:
-        """Whether the inner store remembers *note*."""
-        return self.inner.was_spent(note)
+    def was_spent(self, digest: str) -> bool:
+        """Whether the inner store remembers *digest*."""
+        return self.inner.was_spent(digest)
 
     def __repr__(self) -> str:
         return f"EncryptedStore({self.inner!r}, slot={self.slot!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self.inner, self._keys, self.slot)
+
+    def _cipher_with(self, name: str) -> Cipher:
+        """The cipher to decrypt with.
+
+        :param name: of the key that the cipher should have.
+        """
+        return self._cipher
 
     def _context(self, tag: str) -> bytes:
         return json.dumps([_KIND, self.slot, tag]).encode()
@@ -155,28 +159,29 @@ class EncryptedStore:
                 name = one_line(kind, 50)
                 raise self._failure(f"a newer tokenadapter encrypted it, as {name}", "upgrade")
             case {"encrypted": _, "slot": str(slot), "key": str(key), "data": str(sealed)}:
+                cipher = self._cipher_with(key)
                 try:
-                    document = json.loads(self._cipher.decrypt(key, sealed, self._context(tag)))
+                    document = json.loads(cipher.decrypt(key, sealed, self._context(tag)))
                 except UnknownKey:
-                    used, at_hand = one_line(key, 50), ", ".join(self._cipher.names)
+                    used, at_hand = one_line(key, 50), ", ".join(cipher.names)
                     raise self._failure(
-                        f"it was encrypted with the key {used}, and those at hand are {at_hand}",
-                        "add that key behind the first one",
+                        f"it was encrypted with the key {used}, and the keys here are {at_hand}",
+                        "add that key after the first one",
                     ) from None
                 except Forged:
                     if slot != self.slot:
                         raise self._failure(
                             f"it was encrypted for the slot {slot!r:.300}",
-                            f"give slot={slot!r:.300} if that is the same one by another name",
+                            f"pass slot={slot!r:.300} if that is another name of the same slot",
                         ) from None
                     raise self._failure(
-                        "it was changed since it was encrypted, or stands in the place of another",
-                        "find out who writes there, move it away, and log in again",
+                        "it was changed since it was encrypted, or replaces another version of it",
+                        "find out which program writes there, move it away, and log in again",
                     ) from None
                 assert isinstance(document, dict)
                 return document
         raise self._failure(
-            "it is not encrypted", "read it with the inner store, and save it here with its tag"
+            "it is not encrypted", "load it from the inner store, and save it here with its tag"
         )
 
     def _failure(self, what: str, advice: str) -> errors.StoreError:
@@ -188,7 +193,7 @@ def _name(inner: TokenStore) -> str:
         name = getattr(inner, attribute, None)
         if isinstance(name, str) and name:
             return name
-    raise ValueError(f"{inner!r} has no name for its slot: give slot='billing', or what you like")
+    raise ValueError(f"{inner!r} has no name for its slot: pass one, such as slot='billing'")
 
 
 def _rebuilt(inner: TokenStore, keys: Sequence[Key], slot: str) -> EncryptedStore:

@@ -1,63 +1,60 @@
-"""The store for one machine: a JSON file, a lock file beside it.
+"""The store for one machine: a JSON file, with a lock file beside it.
 
-A record is replaced whole, by a durable rename, so a reader needs no lock and sees either the
-earlier record or the next.
+A record is replaced as a whole, by a durable rename.  So a reader needs no lock, and sees either
+the earlier record or the next.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.late_imports import late
-from tokenadapter.stores._reading import absolute, read
-from tokenadapter.stores._system import is_for_group
+from tokenadapter.stores._reading import absolute, is_for_group, read
 from tokenadapter.stores._text import LIMIT, decode, encode
 from tokenadapter.values import Document, Snapshot
 
 if TYPE_CHECKING:
-    from tokenadapter.stores import _damage, _files, _lockfile, _notes, _reservation, _trouble
-    from tokenadapter.stores._files import Draft, Tenure
-    from tokenadapter.stores._lockfile import TenureLock
+    from tokenadapter.stores import _files, _flock, _tenure, toolkit
+    from tokenadapter.stores._files import Draft
+    from tokenadapter.stores._tenure import Tenure, TenureLock
 else:
-    _reservation = late("tokenadapter.stores._reservation")
-    _damage = late("tokenadapter.stores._damage")
     _files = late("tokenadapter.stores._files")
-    _lockfile = late("tokenadapter.stores._lockfile")
-    _notes = late("tokenadapter.stores._notes")
-    _trouble = late("tokenadapter.stores._trouble")
+    _flock = late("tokenadapter.stores._flock")
+    _tenure = late("tokenadapter.stores._tenure")
+    toolkit = late("tokenadapter.stores.toolkit")
 
 __all__ = ["FileStore"]
 
-# What a save claims of the file system beforehand: more than the records of most servers need.
+# What a save allocates on the file system beforehand: more than the records of most servers need.
 _RESERVE = 64 << 10
 
 
 class FileStore:
     """One slot in a file, for all processes of one machine.
 
-    Beside the record *path* there are ``path.lock`` and ``path.claim``, both empty, and, where
-    refresh tokens were spent, ``path.notes``, which remembers them by their hashes if the record
-    is deleted.  They are created with mode 0600; their directory, if it is not there, with mode
-    0700.
+    Beside the record *path* there are ``path.lock`` and ``path.reserve``, both empty, and, where
+    refresh tokens were spent, ``path.spent``, which remembers them by their hashes in case the
+    record is deleted.  The files are created with mode 0600; their directory, if it does not exist,
+    with mode 0700.
 
     :param path: of the record; a leading ``~`` is the user's home directory.
     :param private: refuse to use a file that others can read or write, that belongs to another
-        user, or that is a symbolic link; and a directory in which another user could replace it,
-        because that user owns the directory or one above it, or may write there.  With ``False``
-        every user who can write there is trusted, and a link is followed: the record, its lock
-        and its notes stand where it leads.  Where the group may write to the directory, it may
-        then read and write these files, too: its members share the token.
-    :raises ValueError: if *path* is empty, or begins with the home directory of nobody.
+        user, or that is a symbolic link; and a directory in which another user could replace the
+        file, because that user owns the directory or one above it, or can write to it.  With
+        ``False``, every user who can write to the directory is trusted, and a link is followed: the
+        record and the files beside it stand where the link leads.  If the group can write to the
+        directory, the group can then read and write these files as well: its members share the
+        token.
+    :raises ValueError: if *path* is empty, or its home directory is unknown.
     """
 
     is_copy = False
     lock_ends_with_holder = True
-    # A herd that looks more often is done later: each look takes time from whoever renews.
+    # Looking more often makes a herd slower: each look takes time from the process that renews.
     poll: tuple[float, float] = (0.02, 0.05)
 
     def __init__(self, path: str | os.PathLike[str], *, private: bool = True) -> None:
@@ -67,28 +64,29 @@ class FileStore:
         self.private = private
         self._made: dict[str, Tenure] = {}
         self._swept = False
-        self._warned = False
 
     def load(self) -> Snapshot:
-        """What the file holds, without a lock.
+        """The content of the file, read without a lock.
 
-        A file that is no record (torn, empty, or something else altogether) counts as none; the
-        log (``tokenadapter.store``) says so once, and the next save puts it aside.
+        A file that is not a record (torn, empty, or something else altogether) counts as empty; the
+        log (``tokenadapter.store``) says so once, and the next save puts the file aside.
 
-        :raises StoreError: if it cannot be read, or must not be used.
+        :raises StoreError: if the file cannot be read, or must not be used.
         """
-        with self._explained("read the token"):
+        try:
             content = self._read()
             record = None if content is None else decode(content)
+        except OSError:
+            with self._explained("read the token"):
+                raise
         if record is not None:
             return Snapshot(*record, time.time())
-        if content is not None and not self._warned:
-            self._warned = True
-            _damage.found(self)
+        if content is not None:
+            toolkit.warn_of_damage(self)
         return Snapshot(None, None, time.time())
 
     def glimpse(self) -> object:
-        """What differs when the record was replaced meanwhile: much less than a look."""
+        """A value that changes when the record is replaced.  Costs much less than a load."""
         try:
             found = os.stat(self._file)
         except FileNotFoundError:
@@ -98,26 +96,26 @@ class FileStore:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
     def reserve(self) -> AbstractContextManager[object] | None:
-        """Say that one is about to renew the token: much less than the lock takes.
+        """Reserve the renewal of the token.  Costs much less than the lock.
 
-        :returns: the claim, to be entered and left; ``None`` if another has it, or the lock.
-            Where there is no directory yet or a file cannot be locked, and on Windows, everybody
-            has it.
+        :returns: the reservation, to be entered and left; ``None`` if another process has the
+            reservation or the lock.  If the directory does not exist, files cannot be locked, or on
+            Windows, every caller gets a reservation.
         """
-        return _reservation.reserve(f"{self._file}.claim", f"{self._file}.lock")
+        return _flock.reserve(f"{self._file}.reserve", f"{self._file}.lock")
 
     def save(
         self, document: Document, *, tag: str, expected: str | None, ttl: float | None
     ) -> bool:
-        """Replace the record if its tag is still *expected*, durably.
+        """Replace the record durably if its tag is still *expected*.
 
-        A file that is no record is put aside, under a name that ends in ``.damaged-`` and the
-        time, and never overwritten.
+        A file that is not a record is renamed, to a name that ends in ``.damaged-``, the time and a
+        nonce.  It is never overwritten.
 
-        :param ttl: of no account: a file is kept until it is replaced.
-        :returns: ``False``, and nothing was written, if the tag has moved on.
-        :raises StoreError: if it cannot be written.  The file is whole all the same, with the
-            earlier record or with this one.
+        :param ttl: not used: a file is kept until it is replaced.
+        :returns: ``False``, with nothing written, if the tag is another one.
+        :raises StoreError: if the file cannot be written.  It is never torn: it has the
+            earlier record or the new one.
         """
         with self._locked(), self._explained("save the token"):
             content = encode(document, tag)
@@ -127,15 +125,15 @@ class FileStore:
             if (None if known is None else known[1]) not in (expected, tag):
                 return False
             if stored is not None and known is None:
-                _damage.put_aside(self, _files.set_aside(self._file))
+                toolkit.warn_put_aside(self, _files.set_aside(self._file))
             draft, self._tenure.draft = self._tenure.draft or self._draft(), None
             draft.publish(content, self._file)
         return True
 
     def prepare(self) -> None:
-        """Create the file that the next save writes, and claim space for it.
+        """Create the file that the next save writes, and allocate space for it.
 
-        It is kept as long as this thread holds the lock.
+        The file is kept as long as this thread holds the lock.
 
         :raises StoreError: if a save would fail now.
         """
@@ -146,31 +144,34 @@ class FileStore:
                 self._tenure.draft = draft
 
     def lock(self) -> TenureLock:
-        """A lock on ``path.lock``, not yet taken.  It excludes all others, those of other
-        ``FileStore`` objects of the same process and thread included."""
-        path = f"{self._file}.lock"
-        return _lockfile.TenureLock(
-            path, self, self._tenure, private=self.private, for_group=self._is_for_group
+        """A lock on ``path.lock``, not yet taken.  It excludes all others, also those of other
+        ``FileStore`` objects in the same process and thread."""
+        return _tenure.TenureLock(
+            f"{self._file}.lock",
+            self,
+            self._tenure,
+            private=self.private,
+            for_group=self._is_for_group,
         )
 
-    def remember_spent(self, note: str, *, for_good: bool) -> None:
-        """Remember *note*, a line of text, in ``path.notes``.
+    def remember_spent(self, digest: str, *, for_good: bool) -> None:
+        """Remember *digest* in ``path.spent``.
 
-        :param for_good: else it is forgotten when 32 others have come after it.
-        :raises StoreError: if that cannot be written.
+        :param for_good: otherwise, *digest* is forgotten after 32 others.
+        :raises StoreError: if the file cannot be written.
         """
         with self._locked(), self._explained("remember a spent refresh token"):
-            lines = _notes.noted(self._notes(), note, for_good=for_good)
+            lines = toolkit.remembering(self._spent(), digest, for_good=for_good)
             content = "".join(f"{line}\n" for line in lines)
-            self._draft().publish(content.encode(), f"{self._file}.notes")
+            self._draft().publish(content.encode(), f"{self._file}.spent")
 
-    def was_spent(self, note: str) -> bool:
-        """Whether *note* is remembered.
+    def was_spent(self, digest: str) -> bool:
+        """Whether *digest* is remembered.
 
-        :raises StoreError: if that cannot be read.
+        :raises StoreError: if the file cannot be read.
         """
         with self._explained("read which refresh tokens were spent"):
-            return _notes.is_noted(self._notes(), note)
+            return toolkit.is_remembered(self._spent(), digest)
 
     def __repr__(self) -> str:
         return f"FileStore({self.path!r})"
@@ -181,7 +182,7 @@ class FileStore:
     @property
     def _tenure(self) -> Tenure:
         # Atomic, unlike functools.cached_property, whose lock in Python 3.11 a fork may leave shut.
-        return self._made.setdefault("tenure", _files.Tenure())
+        return self._made.setdefault("tenure", _tenure.Tenure())
 
     @property
     def _file(self) -> str:
@@ -194,8 +195,8 @@ class FileStore:
     def _read(self) -> bytes | None:
         return read(self._file, private=self.private, enough=LIMIT + 1)
 
-    def _notes(self) -> list[str]:
-        content = read(f"{self._file}.notes", private=self.private)
+    def _spent(self) -> list[str]:
+        content = read(f"{self._file}.spent", private=self.private)
         return [] if content is None else content.decode(errors="replace").splitlines()
 
     def _draft(self) -> Draft:
@@ -205,11 +206,11 @@ class FileStore:
         return _files.Draft(self._file, for_group=self._is_for_group)
 
     def _locked(self) -> AbstractContextManager[None]:
-        return _lockfile.under_lock(self._tenure, self.lock, self._explained)
+        return self._tenure.locked(self.lock, self._explained)
 
-    @contextmanager
-    def _explained(self, task: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise _trouble.failure(self, task, error) from error
+    def _explained(self, task: str) -> AbstractContextManager[None]:
+        return toolkit.explained(self, task, _advice, OSError)
+
+
+def _advice(error: Exception) -> str:
+    return _files.advice(error)  # imports _files only if something fails

@@ -1,73 +1,66 @@
-"""The store in the keyring of the system: encrypted by it, for the user who is logged in.
-
-A keyring has neither a lock nor a compare-and-swap.  So there is a lock file, and a write is a
-look, a comparison and a write under it.
-"""
+"""The store for one user's machine: a file, encrypted with a key in the system's keyring."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from tokenadapter.late_imports import late
-from tokenadapter.stores import _damage, _keyring
-from tokenadapter.stores._entries import Entries
-from tokenadapter.stores._files import Draft, Tenure
-from tokenadapter.stores._lockfile import TenureLock, under_lock
-from tokenadapter.stores._notes import is_noted, noted
-from tokenadapter.stores._reading import absolute, read
-from tokenadapter.stores._system import Refused
-from tokenadapter.stores._text import decode, encode
+from tokenadapter.late_imports import late, load
+from tokenadapter.stores._cipher import Cipher, new_key
+from tokenadapter.stores.encrypted import EncryptedStore
+from tokenadapter.stores.file import FileStore
+from tokenadapter.stores.toolkit import Refused, failure
 from tokenadapter.values import Document, Snapshot
 
 if TYPE_CHECKING:
     import hashlib
 
-    from tokenadapter import errors
+    import keyring
+    from keyring.backend import KeyringBackend
+    from keyring.backends import chainer
 else:
-    errors = late("tokenadapter.errors")
+    chainer = late("keyring.backends.chainer")
     hashlib = late("hashlib")
+    keyring = late("keyring")
 
 __all__ = ["KeyringStore"]
 
-# The same for all programs of a user: two that named the lock by different environment variables
-# would not exclude each other.
+# Not from environment variables: programs that differ in these would not share the token.
 _DIRECTORY = {
     "win32": "~/AppData/Local/tokenadapter",
     "darwin": "~/Library/Application Support/tokenadapter",
 }.get(sys.platform, "~/.local/state/tokenadapter")
 
+# Backends that keep nothing: `allow` cannot admit them.
+_KEEP_NOTHING: Final = ("keyring.backends.fail.", "keyring.backends.null.")
 
-class KeyringStore:
-    """One slot in the system's keyring, for all processes of one user on one machine.
 
-    The keyring is that of the package ``keyring``: Keychain, Secret Service, KWallet, the
-    Credential Manager of Windows.  A text that is too long for an entry there (1280 characters) is
-    spread over several, named ``service part a1`` and so on.
+class KeyringStore(EncryptedStore):
+    """One slot for all processes of one user on one machine: an :class:`EncryptedStore` around a
+    :class:`FileStore`, with the key in the system's keyring.
 
-    Beside it, in ``~/.local/state/tokenadapter`` (Windows: ``~/AppData/Local/tokenadapter``; macOS:
-    ``~/Library/Application Support/tokenadapter``), stand a lock file, and a file that remembers
-    spent refresh tokens by their hashes; both are named by a hash of *service* and *username*.
+    The keyring is that of the package ``keyring``: Keychain, Secret Service, KWallet, or the
+    Credential Manager of Windows.  The first save creates the key.
 
-    :param service: what the entry is called, such as the name of the program.
-    :param username: whose token it is.
-    :param allow: the full name of the class of a backend, or several such names, to be used
-        although keyring does not recommend them.  Without it a keyring that may keep secrets in
-        the clear is refused.
-    :param directory: where the lock file is, if not there.
-    :raises ImportError: if the package keyring is not installed.
+    The file stands in ``~/.local/state/tokenadapter`` (Windows: ``~/AppData/Local/tokenadapter``;
+    macOS: ``~/Library/Application Support/tokenadapter``).  Its name is ``keyring-`` and a hash of
+    *service* and *username*.
+
+    :param service: the service of the key's entry in the keyring, such as the name of the program.
+    :param username: the user name of that entry: whose token it is.
+    :param allow: the full name of a backend's class, or several names: use the backend although
+        keyring does not recommend it.  Otherwise, a keyring that may keep secrets in the clear is
+        refused.
+    :param directory: where to put the file instead.
+    :raises ImportError: if the package keyring or cryptography is not installed.
     :raises ValueError: if *service* or *username* is empty.
     """
 
-    is_copy = False
-    lock_ends_with_holder = True
-    poll: tuple[float, float] = (0.01, 0.2)
+    inner: FileStore
 
     def __init__(
         self,
@@ -79,84 +72,48 @@ class KeyringStore:
     ) -> None:
         if not service or not username:
             raise ValueError("service and username must not be empty: name an entry of the keyring")
-        _keyring.imported()
+        try:
+            load(keyring)
+        except ImportError as error:
+            raise ImportError(
+                "KeyringStore needs the package keyring: run `pip install 'tokenadapter[keyring]'`."
+            ) from error
         self.service = service
         self.username = username
-        self.slot: str = f"{service}/{username}"
         self.allow: tuple[str, ...] = (allow,) if isinstance(allow, str) else tuple(allow)
-        self.directory: str = absolute(directory)
-        self._tenure = Tenure()
-        self._warned = False
+        self.directory = directory
+        self._known: str | None = None
+        name = hashlib.sha256(f"{service}\0{username}".encode()).hexdigest()[:32]
+        file = FileStore(os.path.join(directory, f"keyring-{name}.json"))
+        # This key encrypts nothing: the one in the keyring replaces it before a save.
+        super().__init__(file, new_key(), slot=f"{service}/{username}")
 
     def load(self) -> Snapshot:
-        """What the keyring holds, without a lock, and this machine's time.
+        """The record in the file, decrypted, and this machine's time.
 
-        An entry that is no record counts as none; the log (``tokenadapter.store``) says so once,
-        and the next save puts it aside.
-
-        :raises StoreError: if the keyring cannot be used, or is locked.
+        :raises StoreError: if the file or the keyring cannot be used, the keyring is locked, or it
+            does not have the key any more.
         """
-        with self._explained("read the token"):
-            text = self._entries().read()
-            record = None if text is None else decode(text.encode(errors="replace"))
-        if record is not None:
-            return Snapshot(*record, time.time())
-        if text is not None and not self._warned:
-            self._warned = True
-            _damage.found(self)
-        return Snapshot(None, None, time.time())
+        if self._known is None:
+            # Also if there is nothing to decrypt yet: a keyring that cannot be used is an error.
+            with self._explained("read the token"):
+                self._backend()
+        return super().load()
 
     def save(
         self, document: Document, *, tag: str, expected: str | None, ttl: float | None
     ) -> bool:
-        """Replace the record if its tag is still *expected*.
+        """Encrypt and replace the record durably if its tag is still *expected*.
 
-        What is no record is put aside, as an entry of the same user and a service whose name ends
-        in ``damaged`` and the time.
-
-        :param ttl: of no account: an entry is kept until it is replaced.
-        :returns: ``False``, and nothing was written, if the tag has moved on.
-        :raises StoreError: if it cannot be written.
+        :param ttl: not used: a file is kept until it is replaced.
+        :returns: ``False``, with nothing written, if the tag is another one.
+        :raises StoreError: if the file or the keyring cannot be written.
         """
-        with self._locked(), self._explained("save the token"):
-            content = encode(document, tag)
-            entries = self._entries()
-            stored = entries.read()
-            known = None if stored is None else decode(stored.encode(errors="replace"))
-            if (None if known is None else known[1]) not in (expected, tag):
-                return False
-            if stored is not None and known is None:
-                name = f"{self.service} damaged {time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-                entries.set_aside(name)
-                _damage.put_aside(self, f"the service {name!r}")
-            entries.write(json.dumps(json.loads(content), separators=(",", ":")), tag)
-        return True
-
-    def prepare(self) -> None:
-        """Nothing: the intent that was saved just before has shown that saving works."""
-
-    def lock(self) -> TenureLock:
-        """A lock on the lock file, not yet taken."""
-        return TenureLock(f"{self._file}.lock", self, self._tenure)
-
-    def remember_spent(self, note: str, *, for_good: bool) -> None:
-        """Remember *note*, a line of text, in the file beside the lock file.
-
-        :param for_good: else it is forgotten when 32 others have come after it.
-        :raises StoreError: if that cannot be written.
-        """
-        with self._locked(), self._explained("remember a spent refresh token"):
-            lines = noted(self._notes(), note, for_good=for_good)
-            content = "".join(f"{line}\n" for line in lines)
-            Draft(self._file).publish(content.encode(), f"{self._file}.notes")
-
-    def was_spent(self, note: str) -> bool:
-        """Whether *note* is remembered.
-
-        :raises StoreError: if that cannot be read.
-        """
-        with self._explained("read which refresh tokens were spent"):
-            return is_noted(self._notes(), note)
+        # Under the lock: two processes that each create a key would lose one of them.
+        with self.inner._locked():
+            with self._explained("save the token"):
+                self._use(self._key() or self._put_key())
+            return super().save(document, tag=tag, expected=expected, ttl=ttl)
 
     def __repr__(self) -> str:
         return f"KeyringStore({self.service!r}, {self.username!r})"
@@ -165,34 +122,99 @@ class KeyringStore:
         make = partial(type(self), allow=self.allow, directory=self.directory)
         return make, (self.service, self.username)
 
-    @property
-    def _file(self) -> str:
-        name = hashlib.sha256(f"{self.service}\0{self.username}".encode()).hexdigest()[:32]
-        return os.path.join(self.directory, f"keyring-{name}")
+    def _cipher_with(self, name: str) -> Cipher:
+        if name not in self._cipher.names:
+            with self._explained("read the token"):
+                key = self._key()
+                if key is None:
+                    raise self._lost()
+                self._use(key)
+        return self._cipher
 
-    def _entries(self) -> Entries:
-        backend = _keyring.system_keyring(self.allow)
-        return Entries(backend, self.service, self.username, _keyring.entry_size(backend))
+    def _use(self, key: str) -> None:
+        self._known, self._cipher = key, Cipher([key])
 
-    def _notes(self) -> list[str]:
-        content = read(f"{self._file}.notes", private=True)
-        return [] if content is None else content.decode(errors="replace").splitlines()
+    def _lost(self) -> Refused:
+        return Refused(
+            "the keyring no longer has its key: restore that entry, or delete "
+            f"{self.inner.path} and log in again"
+        )
 
-    def _locked(self) -> AbstractContextManager[None]:
-        return under_lock(self._tenure, self.lock, self._explained)
+    def _key(self) -> str | None:
+        """The key in the keyring, if there is one.
+
+        :raises Refused: if the keyring or the entry cannot be used.
+        """
+        key = self._backend().get_password(self.service, self.username)
+        if key is not None:
+            try:
+                Cipher([key])
+            except ValueError:
+                raise Refused(
+                    "the keyring entry contains something other than a key: choose another "
+                    "service or username"
+                ) from None
+        return key
+
+    def _put_key(self) -> str:
+        """Put the key that this process knows, or a new one, into the keyring, which has none.
+
+        The caller has the lock.
+
+        :raises Refused: if there is a record that needs another key: a new key must not take the
+            place of one that the keyring may have again later.
+        """
+        if self._known is None and self.inner.load().document is not None:
+            raise self._lost()
+        key = self._known or new_key()
+        self._backend().set_password(self.service, self.username, key)
+        if self._key() != key:
+            raise Refused("the keyring lost the key right after it was stored: use another store")
+        return key
+
+    def _backend(self) -> KeyringBackend:
+        return _recommended(self.allow)
 
     @contextmanager
     def _explained(self, task: str) -> Iterator[None]:
         try:
             yield
         except Refused as error:
-            raise errors.StoreError(
-                f"{self!r} cannot {task}: {error}. Nothing stored was lost."
-            ) from None
+            raise failure(self, task, str(error)) from None
         except Exception as error:
-            # Each keyring has errors of its own, and what they say is not ours to repeat.
-            raise errors.StoreError(
-                f"{self!r} cannot {task}: the keyring failed with {type(error).__name__}. Nothing "
-                "stored was lost. See that the keyring is unlocked, and that this process can "
-                "reach it."
+            # Each keyring has its own errors, and their texts may contain secrets.
+            raise failure(
+                self,
+                task,
+                f"the keyring failed with {type(error).__name__}",
+                "See that the keyring is unlocked, and that this process can reach it.",
             ) from error
+
+
+def _recommended(allowed: Collection[str]) -> KeyringBackend:
+    """The backend that keyring is set to, or chooses.
+
+    If keyring chains several, the best one: a chain falls back to the next one silently.
+
+    :param allowed: the full names of the backends' classes that are used although keyring does not
+        recommend them.
+    :raises Refused: if secrets would not be safe in the backend.
+    """
+    backend = keyring.get_keyring()
+    if isinstance(backend, chainer.ChainerBackend):
+        backend = next(iter(backend.backends), backend)
+    kind = type(backend)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if name.startswith(_KEEP_NOTHING):
+        raise Refused(
+            "there is no keyring here: start the keyring of the desktop (for a service, see the "
+            "documentation of the package keyring), or use another store"
+        )
+    # What keyring itself calls recommended.
+    if backend.priority >= 1 or name in allowed:
+        return backend
+    raise Refused(
+        f"the configured keyring, {name}, is not recommended: it may keep secrets where others can "
+        f"read them. Install a better one, use another store, or pass allow={name!r} if it is "
+        "intended"
+    )

@@ -26,12 +26,12 @@ __all__ = ["MemoryStore"]
 class MemoryStore:
     """One slot in the memory of this process.
 
-    The document is dropped when its ``ttl`` has passed, and by nothing else.  A forked child gets
-    a copy of its own.
+    The document is dropped when its ``ttl`` has passed, and not before.  A forked child gets a copy
+    of its own.
 
-    :param name: shares the slot with every other ``MemoryStore`` of that name in this process,
-        so that each of many short-lived sessions finds the same token.  Without a name the slot
-        is this object's own: it ends with it, and is empty in a pickled copy.
+    :param name: share the slot with every other ``MemoryStore`` of that name in this process, so
+        that each of many short-lived sessions finds the same token.  Without a name, the slot
+        belongs to this object: it ends with the object, and is empty in a pickled copy.
     """
 
     lock_ends_with_holder = True
@@ -44,12 +44,12 @@ class MemoryStore:
 
     @property
     def is_copy(self) -> bool:
-        """Whether the slot came into being in another process: this one was forked from it, or
-        the store arrived here by pickle."""
+        """Whether the slot was created in another process: this process was forked from it, or the
+        store was unpickled here."""
         return self._slots.born[self.name] != os.getpid()
 
     def load(self) -> Snapshot:
-        """What the slot holds now."""
+        """The document in the slot, and this machine's time."""
         with _GUARD:
             item = self._slots.find(self.name)
         if item is None:
@@ -61,11 +61,11 @@ class MemoryStore:
     ) -> bool:
         """Replace the document if its tag is still *expected*.
 
-        :param ttl: seconds after which it is dropped; ``None``: never.
-        :returns: ``False``, and nothing was replaced, if the tag has moved on.
+        :param ttl: seconds after which the document is dropped; ``None``: never.
+        :returns: ``False``, with nothing replaced, if the tag is another one.
         """
         item = _Item(json.dumps(document), tag, inf if ttl is None else ttl)
-        load(cachetools)  # not under _GUARD: a fork takes both that and the guard of imports
+        load(cachetools)  # not under _GUARD: a fork takes both _GUARD and the guard of imports
         with _GUARD:
             stored = self._slots.find(self.name)
             if (None if stored is None else stored.tag) not in (expected, tag):
@@ -74,22 +74,22 @@ class MemoryStore:
         return True
 
     def prepare(self) -> None:
-        """Nothing: memory needs no preparation."""
+        """Do nothing: memory needs no preparation."""
 
     def lock(self) -> _Lock:
         """A lock among the threads of this process, not yet taken."""
         return _Lock(self._slots, self.name)
 
-    def remember_spent(self, note: str, *, for_good: bool) -> None:
-        """Remember *note* for as long as the slot exists.
+    def remember_spent(self, digest: str, *, for_good: bool) -> None:
+        """Remember *digest* for as long as the slot exists.
 
-        :param for_good: of no account.
+        :param for_good: not used.
         """
-        self._slots.notes.setdefault(self.name, set()).add(note)
+        self._slots.spent.setdefault(self.name, set()).add(digest)
 
-    def was_spent(self, note: str) -> bool:
-        """Whether *note* is remembered."""
-        return note in self._slots.notes.get(self.name, ())
+    def was_spent(self, digest: str) -> bool:
+        """Whether *digest* is remembered."""
+        return digest in self._slots.spent.get(self.name, ())
 
     def __repr__(self) -> str:
         return f"MemoryStore({'' if self.name is None else repr(self.name)})"
@@ -99,16 +99,16 @@ class MemoryStore:
 
 
 def own_store(source: object) -> MemoryStore:
-    """The store of whoever has not named one: the same for all who use the very same source."""
+    """The store of a keeper that was given none: the same for all keepers of one source object."""
     try:
-        # Atomic, unlike that of a WeakValueDictionary: threads that come first get the same one.
+        # Atomic, unlike that of a WeakValueDictionary: concurrent threads get the same store.
         return _OWN.setdefault(source, MemoryStore())
     except TypeError:  # it has no hash, or no weak references
         return MemoryStore()
 
 
 def _arrived(name: str | None, born: int) -> MemoryStore:
-    # A private slot is empty here, but what it was made for goes on where it came from.
+    # A private slot is empty here, but its token may be in use in the process that it came from.
     if name is None:
         store = MemoryStore()
         store._slots.born[None] = 0
@@ -120,23 +120,23 @@ def _arrived(name: str | None, born: int) -> MemoryStore:
 
 class _Item(NamedTuple):
     text: str
-    """The document as JSON, so that nobody changes it from outside."""
+    """The document as JSON, so that callers cannot change it."""
     tag: str
     ttl: float
 
 
 class _Slots:
-    """What slots hold, who holds their locks, where they came into being, and what is noted of
-    them, by their names.
+    """By their names: the slots' contents, the holders of their locks, the processes that created
+    them, and the hashes of their spent tokens.
 
-    :data:`_GUARD` guards it.
+    :data:`_GUARD` protects it.
     """
 
     def __init__(self) -> None:
         self._items: TLRUCache[str | None, _Item] | None = None
         self.holders: dict[str | None, _Lock] = {}
         self.born: dict[str | None, int] = {}
-        self.notes: dict[str | None, set[str]] = {}
+        self.spent: dict[str | None, set[str]] = {}
 
     def find(self, name: str | None) -> _Item | None:
         if self._items is None:
@@ -149,12 +149,12 @@ class _Slots:
     def put(self, name: str | None, item: _Item) -> None:
         if self._items is None:
             self._items = cachetools.TLRUCache(inf, lambda name, item, now: now + item.ttl)
-        self._items.pop(name, None)  # an item that expires at once would leave the earlier one
+        self._items.pop(name, None)  # an item that expires at once would keep the earlier one
         self._items[name] = item
 
 
 class _Lock:
-    """A lock on one slot.  One that was taken in another process, before a fork, is free."""
+    """A lock on one slot.  A lock that another process took before it forked this one is free."""
 
     def __init__(self, slots: _Slots, name: str | None) -> None:
         self._slots = slots
@@ -164,7 +164,7 @@ class _Lock:
     def acquire(self, hold_for: float) -> bool:
         """Take the lock now, or return ``False`` at once.
 
-        :param hold_for: of no account: the lock is held until it is released.
+        :param hold_for: not used: the lock is held until it is released.
         """
         with _GUARD:
             holder = self._slots.holders.get(self._name)
@@ -179,20 +179,20 @@ class _Lock:
         return self._slots.holders.get(self._name) is self and self._process == os.getpid()
 
     def release(self) -> None:
-        """Let others take it."""
+        """Release the lock."""
         with _GUARD:
             if self._slots.holders.get(self._name) is self:
                 del self._slots.holders[self._name]
 
 
-# Guards every _Slots.  Reentrant: a signal handler may use a session, too.
+# Protects every _Slots.  Reentrant: a signal handler may use a session, too.
 _GUARD = threading.RLock()
 _NAMED = _Slots()
 _OWN: WeakKeyDictionary[object, MemoryStore] = WeakKeyDictionary()
 
 
 def _before_fork() -> None:
-    # Not in the middle of a change: the child would keep half of it.
+    # Do not fork in the middle of a change: the child would keep half of it.
     _GUARD.acquire()
 
 

@@ -1,34 +1,43 @@
-"""The store for whoever shares a database: a row for each slot, by SQLAlchemy.
+"""The store for programs that share a database: a row for each slot, with SQLAlchemy.
 
-It writes on connections of its own, so that a request that is rolled back cannot undo a rotated
-token, and holds neither connection nor transaction while the token endpoint is asked: the lock is
-a lease in the row, by the database's clock.
+The store writes on its own connections, so that a request that is rolled back cannot undo a rotated
+token.  It keeps neither a connection nor a transaction while it waits for the token endpoint: the
+lock is a lease in the row, by the database's clock.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pickle import PicklingError
 from typing import Any
 
-from tokenadapter.stores import _damage
-from tokenadapter.stores._lease import LEASE
-from tokenadapter.stores._notes import is_noted, noted
+from tokenadapter.stores.toolkit import (
+    LEASE,
+    checked_lease,
+    damaged_name,
+    is_remembered,
+    remembering,
+    warn_of_damage,
+    warn_put_aside,
+)
 from tokenadapter.values import Document, Snapshot
 
 try:
     from sqlalchemy import URL, Engine, MetaData
 
-    from tokenadapter.stores._sql_database import Database
-    from tokenadapter.stores._sql_lease import RowLease
-    from tokenadapter.stores._sql_rows import Row, Rows
-    from tokenadapter.stores._sql_table import ASIDE, NOTES, check_name, token_table
-    from tokenadapter.stores._sql_trouble import TROUBLE, failure
+    from tokenadapter.stores._sql_database import TROUBLE, Database
+    from tokenadapter.stores._sql_rows import (
+        SPENT,
+        Row,
+        RowLease,
+        Rows,
+        check_name,
+        token_table,
+    )
 except ImportError as _error:
     from tokenadapter.extras import ExtraMissing
 
@@ -38,31 +47,32 @@ except ImportError as _error:
 
 __all__ = ["SQLStore", "token_table"]
 
-# How often a note is written anew because somebody else has written one.
+# How often to try again to remember a hash because another process has written one meanwhile.
 _TRIES = 100
 
 
 class SQLStore:
     """One slot in a database, for all processes and machines that share it.
 
-    PostgreSQL, MySQL, MariaDB and SQLite.  The table has to be there (see :meth:`create_table`),
-    unless *create* is set.  A file of SQLite that is not there is created with mode 0600.
-    The row has the slot's name; where refresh tokens were spent, a second one, ``NAME.notes``,
-    remembers them by their hashes if the record is deleted.
+    PostgreSQL, MySQL, MariaDB and SQLite.  The table must exist (see :meth:`create_table`), unless
+    *create* is set.  An SQLite file that does not exist is created with mode 0600.  The row has the
+    slot's name; where refresh tokens were spent, a second row, ``NAME.spent``, remembers them by
+    their hashes in case the record is deleted.
 
-    The store connects anew, on connections of its own that commit each statement, and keeps one
-    of them open for a short while.  A forked child connects for itself.
+    The store opens its own connections, which commit each statement, and keeps one of them open for
+    a short while.  A forked child opens its own.
 
-    :param engine_or_url: a URL for a synchronous driver, or an engine, which shows how to connect
-        and lends its kind of pool, but none of its connections.
+    :param engine_or_url: a URL for a synchronous driver; or an engine, whose settings and kind of
+        pool are used, but none of its connections.
     :param slot: the name of the slot, up to 215 characters.
     :param table: the name of the table, which all slots can share.
-    :param schema: the name of the table's schema, if it is not the usual one.
-    :param lease: for how many seconds a holder of the lock that died keeps others waiting at most:
+    :param schema: the name of the table's schema, if it is not the default.
+    :param lease: for how many seconds at most a holder of the lock that died keeps others waiting:
         fewer than the source's ``grace``, if it has one.
-    :param create: create the table when it is found missing, also if many processes do so at once.
-    :raises TypeError: if *engine_or_url* is neither, or is asynchronous.
-    :raises ValueError: if nobody else could see what is stored (SQLite in memory), or a name
+    :param create: create the table when it turns out to be missing.  Many processes can do so at
+        once.
+    :raises TypeError: if *engine_or_url* is neither a URL nor an engine, or is asynchronous.
+    :raises ValueError: if no other process could see what is stored (SQLite in memory), or a name
         cannot be one.
     :raises ImportError: if SQLAlchemy or the driver is not installed.
     """
@@ -83,47 +93,43 @@ class SQLStore:
         check_name(slot)
         if not table:
             raise ValueError("table is empty: name a table")
-        if not lease > 0:
-            raise ValueError(f"lease must be above 0 seconds, not {lease!r}")
         self.slot = slot
         self.table = table
         self.schema = schema
-        self.lease = lease
+        self.lease: float = checked_lease(lease)
         self.create = create
         self._origin = engine_or_url
         self._database = Database(engine_or_url)
         self._table = token_table(MetaData(), table, schema)
         self._rows = Rows(self._database, self._table, create=create)
-        self._warned = False
 
     @property
     def path(self) -> str | None:
-        """The file of an SQLite database; ``None`` for another database."""
+        """The file of an SQLite database; ``None`` for any other database."""
         return self._database.file
 
     def create_table(self) -> None:
-        """Create the table unless it is there, whoever else does so at the same time.
+        """Create the table unless it exists.  Several processes can do so at the same time.
 
-        :raises StoreError: if it cannot be created.
+        :raises StoreError: if the table cannot be created.
         """
         with self._explained("create its table"):
             self._database.create(self._table)
 
     def load(self) -> Snapshot:
-        """What the slot holds now, and the database's time.
+        """The document in the slot, and the database's time.
 
-        A row that holds no record counts as empty; the log (``tokenadapter.store``) says so once,
-        and the next save puts it aside.
+        A row with something else counts as empty; the log (``tokenadapter.store``) says so once,
+        and the next save puts the content aside.
 
-        :raises StoreError: if it cannot be read.
+        :raises StoreError: if the row cannot be read.
         """
         with self._explained("read the token"):
             row = self._rows.read(self.slot)
         document = _decoded(row)
         if document is None:
-            if row.text is not None and not self._warned:
-                self._warned = True
-                _damage.found(self)
+            if row.text is not None:
+                warn_of_damage(self)
             return Snapshot(None, None, row.now)
         return Snapshot(document, row.tag, row.now)
 
@@ -132,44 +138,44 @@ class SQLStore:
     ) -> bool:
         """Replace the record if its tag is still *expected*.
 
-        A row that holds no record is moved to another name, which ends in ``.damaged-`` and the
-        time, and never overwritten.
+        The content of a row that is not a record is moved to another row, whose name ends in
+        ``.damaged-``, the time and a nonce, and never overwritten.
 
-        :param ttl: seconds after which the row's ``expires_at`` says that it may be deleted.
-        :returns: ``False``, and nothing was written, if the tag has moved on.
-        :raises StoreError: if it cannot be written, or nobody knows whether it was.
+        :param ttl: seconds after which the row may be deleted; its ``expires_at`` says when.
+        :returns: ``False``, with nothing written, if the tag is another one.
+        :raises StoreError: if the row cannot be written, or it is unknown whether it was.
         """
         with self._explained("save the token"):
             return self._write(self.slot, document, tag, expected, ttl)
 
     def prepare(self) -> None:
-        """Nothing: what kept a save from succeeding kept the announcement before it, too."""
+        """Do nothing: saving the intent just before has shown that a save works."""
 
     def lock(self) -> RowLease:
         """A lease on the row, not yet taken."""
         return RowLease(self._rows, self.slot, self.lease, self._explained)
 
-    def remember_spent(self, note: str, *, for_good: bool) -> None:
-        """Remember *note*, in a row of its own.
+    def remember_spent(self, digest: str, *, for_good: bool) -> None:
+        """Remember *digest* in the row ``NAME.spent``.
 
-        :param for_good: else it is forgotten when 32 others have come after it.
-        :raises StoreError: if that cannot be written.
+        :param for_good: otherwise, *digest* is forgotten after 32 others.
+        :raises StoreError: if the row cannot be written.
         """
         with self._explained("remember a spent refresh token"):
             for _ in range(_TRIES):
-                notes, tag = self._notes()
-                document = {"notes": noted(notes, note, for_good=for_good)}
-                if self._write(self.slot + NOTES, document, os.urandom(8).hex(), tag, None):
+                spent, tag = self._spent()
+                document = {"spent": remembering(spent, digest, for_good=for_good)}
+                if self._write(self.slot + SPENT, document, os.urandom(8).hex(), tag, None):
                     return
-            raise TimeoutError("others write notes all the time")
+            raise TimeoutError("others write to its row all the time")
 
-    def was_spent(self, note: str) -> bool:
-        """Whether *note* is remembered.
+    def was_spent(self, digest: str) -> bool:
+        """Whether *digest* is remembered.
 
-        :raises StoreError: if that cannot be read.
+        :raises StoreError: if the row cannot be read.
         """
         with self._explained("read which refresh tokens were spent"):
-            return is_noted(self._notes()[0], note)
+            return is_remembered(self._spent()[0], digest)
 
     def __repr__(self) -> str:
         return f"SQLStore({str(self._database)!r}, {self.slot!r})"
@@ -178,7 +184,7 @@ class SQLStore:
         if isinstance(self._origin, Engine):
             raise PicklingError(
                 f"{self!r} was made from an engine, which belongs to its process: make the store "
-                "anew in the other process, or give it a URL."
+                "again in the other process, or pass a URL."
             )
         make = partial(
             type(self),
@@ -190,9 +196,7 @@ class SQLStore:
         return make, (self._origin, self.slot)
 
     def __deepcopy__(self, memo: object) -> SQLStore:
-        return self  # a copy would be the same slot, by the same connections
-
-    # --- how it is done ------------------------------------------------------------------
+        return self  # a copy would be the same slot, on the same connections
 
     def _write(
         self, slot: str, document: Document, tag: str, expected: str | None, ttl: float | None
@@ -201,33 +205,33 @@ class SQLStore:
         if row.text is not None and _decoded(row) is None:
             if expected is not None:
                 return False
-            aside = f"{slot}{ASIDE}{time.strftime('%Y%m%dT%H%M%S')}-{os.urandom(4).hex()}"
+            aside = f"{slot}.{damaged_name()}"
             self._rows.put_aside(slot, aside, row)
-            _damage.put_aside(self, f"the row {aside!r}")
+            warn_put_aside(self, f"the row {aside!r}")
         text = json.dumps(document)
         return self._rows.write(slot, text, tag=tag, expected=expected, ttl=ttl)
 
-    def _notes(self) -> tuple[list[str], str | None]:
-        """What is remembered, and the tag of that."""
-        row = self._rows.read(self.slot + NOTES)
+    def _spent(self) -> tuple[list[str], str | None]:
+        """The hashes of spent tokens, and the tag of their row."""
+        row = self._rows.read(self.slot + SPENT)
         document = _decoded(row)
-        return ([], None) if document is None else (document.get("notes", []), row.tag)
+        return ([], None) if document is None else (document.get("spent", []), row.tag)
 
     @contextmanager
     def _explained(self, task: str) -> Iterator[None]:
         try:
             yield
         except TROUBLE as error:
-            told = failure(self, task, error, self._database, self._table)
+            failure = self._database.failure(self, task, error, self._table)
             try:
-                raise told from None
+                raise failure from None
             finally:
-                # Its context, too, may quote what was to be written.
-                told.__context__ = None
+                # The context, too, may quote what was to be written.
+                failure.__context__ = None
 
 
 def _decoded(row: Row) -> Document | None:
-    """The document of a row, or ``None`` if it has none."""
+    """The document in a row, or ``None`` if there is none."""
     if row.tag is None or row.text is None:
         return None
     try:

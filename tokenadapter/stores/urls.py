@@ -1,9 +1,9 @@
-"""Stores by a line of text, for settings and command lines: ``file:~/.local/state/x/token.json``.
+"""Stores by their URLs, for settings and command lines: ``file:~/.local/state/x/token.json``.
 
 A path without a scheme is a file.
 
-A scheme is either known here or registered by another package, as an entry point of the group
-``tokenadapter.stores`` whose name is the scheme and which leads to a function of the whole URL::
+This module knows some schemes.  Other packages register more, each as an entry point of the group
+``tokenadapter.stores`` whose name is the scheme and whose object is a function of the whole URL::
 
     [project.entry-points."tokenadapter.stores"]
     vault = "my_package:store_from_vault_url"
@@ -41,9 +41,9 @@ else:
 __all__ = ["is_path", "schemes", "store_from_url"]
 
 _GROUP: Final = "tokenadapter.stores"
-# One letter is a drive of Windows.
+# A single letter would be a drive of Windows.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.-]+)((?:\+[A-Za-z0-9_.-]+)?):", re.ASCII)
-# Where in a network URL the server stands: user and password, host, port.
+# The server in a network URL: user and password, host, port.
 _SERVER = re.compile(r"[^/?#]*://(?:[^/?#]*@)?(?:\[[^\]/]*\]|[^:/?#@]*)(?::\d*)?(?:[/?]|$)")
 
 
@@ -60,18 +60,18 @@ def store_from_url(url: str | os.PathLike[str]) -> TokenStore:
     ``redis://host:6379/0#key``,            ``RedisStore``
     ``rediss://…``, ``unix:///…``,
     ``valkey://…``, ``valkeys://…``
-    ``postgresql+psycopg://…/db#slot``,     ``SQLStore``; what stands before the ``#`` is
-    ``mysql+pymysql://…``,                  SQLAlchemy's
-    ``sqlite:///path?create=1#slot``, …     SQLAlchemy's, but for ``create=1``: create the table
+    ``postgresql+psycopg://…/db#slot``,     ``SQLStore``; the part before the ``#`` is a URL of
+    ``mysql+pymysql://…``,                  SQLAlchemy, except for ``create=1``: create the table
+    ``sqlite:///path?create=1#slot``, …
     ``django:alias#key``                    ``DjangoCacheStore``
     ``keyring:service/user``                ``KeyringStore``
     ======================================  =====================================================
 
-    A character that would end a part early is written as ``%`` and two hexadecimal digits.
+    Write a character that would end a part early as ``%`` and two hexadecimal digits.
 
-    :raises ValueError: if it names none.  The message says what was expected, and shows no
+    :raises ValueError: if *url* names no store.  The message says what was expected, and shows no
         password.
-    :raises TypeError: if it is not text.
+    :raises TypeError: if *url* is not text.
     :raises ImportError: if a package that the store needs is not installed.
     """
     if isinstance(url, os.PathLike):
@@ -83,8 +83,8 @@ def store_from_url(url: str | os.PathLike[str]) -> TokenStore:
     match = _SCHEME.match(url)
     if match is None:
         raise ValueError(
-            "store: this names no kind of store. A file is written file:~/path/token.json; other "
-            f"kinds are {_listed(schemes())}"
+            "store: this names no kind of store. A file is file:~/path/token.json; the kinds are "
+            f"{_listed(schemes())}"
         )
     scheme = match[1].lower()
     make = _KNOWN.get(scheme)
@@ -97,7 +97,7 @@ def store_from_url(url: str | os.PathLike[str]) -> TokenStore:
     near = difflib.get_close_matches(scheme, schemes(), 1, 0.5)
     hint = f"Did you mean {near[0]}:? " if near else ""
     raise ValueError(
-        f"store: there is no kind of store called {scheme + match[2]}:. {hint}Known are "
+        f"store: unknown kind of store {scheme + match[2]}:. {hint}The kinds are "
         f"{_listed(schemes())}; other packages can register more"
     )
 
@@ -105,7 +105,7 @@ def store_from_url(url: str | os.PathLike[str]) -> TokenStore:
 def is_path(text: str) -> bool:
     """Whether *text* is the path of a file, without a scheme.
 
-    A single word without a suffix is none: ``redis`` and a pasted secret would become files.
+    A single word without a suffix is not a path: ``redis`` or a pasted secret would become a file.
     """
     name = re.split(r"[/\\]", text)[-1]
     has_scheme = _SCHEME.match(text) is not None or "://" in text
@@ -113,7 +113,7 @@ def is_path(text: str) -> bool:
 
 
 def schemes() -> list[str]:
-    """The schemes that :func:`store_from_url` knows, registered ones included."""
+    """The schemes that :func:`store_from_url` knows, including registered ones."""
     return sorted({*_KNOWN, *(entry_point.name.lower() for entry_point in _registered())})
 
 
@@ -201,17 +201,17 @@ _KNOWN: dict[str, Callable[[str, str], TokenStore]] = {
 
 
 def _server_and_slot(url: str, rest: str, what: str, example: str) -> tuple[str, str]:
-    """What stands before and after the ``#``."""
+    """The parts before and after the ``#``."""
     server, _, slot = url.rpartition("#")
     if not slot or not server:
         _refuse(url, what, example)
-    # The errors of the libraries to which it goes would show the piece of a password that they
-    # took for a port.
+    # An error of the library that parses the URL could show a part of a password that it took for a
+    # port.
     if "#" in server or not _SERVER.match(server):
         _refuse(
             url,
-            "//host, perhaps with user:password@ before it, in which every sign but letters and "
-            "digits is written as %XX, and :port after it",
+            "//host, optionally with :port after it and user:password@ before it, with every "
+            "character of these except letters and digits as %XX",
             example,
         )
     return server, unquote(slot)
@@ -219,7 +219,7 @@ def _server_and_slot(url: str, rest: str, what: str, example: str) -> tuple[str,
 
 @contextmanager
 def _as_value_error(library: str) -> Iterator[None]:
-    """What a library raises of its own to say that there is no such thing."""
+    """Turn an error class of a library, which says that a name is unknown, into ``ValueError``."""
     try:
         yield
     except Exception as error:
@@ -229,9 +229,9 @@ def _as_value_error(library: str) -> Iterator[None]:
 
 
 def _refuse(url: str, expected: str, example: str) -> NoReturn:
-    # A password may be anywhere, if the URL cannot be read: only the scheme is shown.
+    # In a URL that cannot be parsed, a password may be anywhere: show only the scheme.
     scheme = url.partition(":")[0].lower()
-    raise ValueError(f"store: after {scheme}: was expected {expected}, as in {example}")
+    raise ValueError(f"store: after {scheme}: expected {expected}, as in {example}")
 
 
 def _registered() -> list[EntryPoint]:

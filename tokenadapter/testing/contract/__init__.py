@@ -1,7 +1,7 @@
-"""The contract that every token store keeps, as pytest classes to inherit.
+"""The contract of every token store, as pytest classes to inherit.
 
-Your own store is correct if these pass.  A test class says where the slot of a test is, with a
-fixture that returns a function::
+Your own store is correct if its tests pass.  Your test class overrides a fixture that returns a
+function::
 
     import pytest
     from tokenadapter.testing import SharedStoreContract
@@ -11,20 +11,20 @@ fixture that returns a function::
         def connect(self, tmp_path):
             return lambda: MyStore(tmp_path / "slot")
 
-Each call makes one more store object for the same slot, which is empty when a test begins.  What
-else can be told, such as for how long a lease lasts and how the content can be broken, is in
-:class:`~tokenadapter.testing.contract.terms.Terms`.
+Each call of the function makes one more store object for the same slot, which is empty when a test
+begins.  :class:`~tokenadapter.testing.contract.terms.Terms` has the other settings, such as how
+long a lease lasts and how to damage the content.
 """
 
 from __future__ import annotations
 
 try:
-    import pytest  # noqa: F401 - asked for here, to say what is missing
+    import pytest  # noqa: F401 - imported here, to say what is missing
 except ImportError as _error:
     from tokenadapter.extras import ExtraMissing
 
     raise ExtraMissing(
-        "The contract of token stores is a pytest suite, and there is no pytest here: "
+        "The contract of token stores is a pytest suite, and pytest is not installed: "
         "run `pip install 'tokenadapter[testing]'`."
     ) from _error
 
@@ -42,6 +42,5 @@ class StoreContract(Contents, Swaps, Locks):
 
 
 class SharedStoreContract(StoreContract, Processes):
-    """What a store promises to the threads of many processes: its objects can be pickled, and a
-    lock that is not released ends with the process that had it, at the latest after
-    ``LAPSES_WITHIN`` seconds."""
+    """What a store promises to many processes: its objects can be pickled, and a lock that is not
+    released ends with its process, at the latest after ``LAPSES_WITHIN`` seconds."""

@@ -1,4 +1,4 @@
-"""What is saved is loaded: whole, unchanged, and also after something broke it."""
+"""A saved document is loaded: in full, unchanged, and also after the content was damaged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Contents"]
 
 
 class Contents(Terms):
-    """Documents, notes, and what becomes of content that is none."""
+    """Documents, hashes of spent tokens, and content that is not a record."""
 
     def test_an_empty_slot_has_neither_document_nor_tag(self, store: TokenStore) -> None:
         snapshot = store.load()
@@ -26,7 +26,7 @@ class Contents(Terms):
         times = [store.load().now for _ in range(5)]
         assert times == sorted(times)
 
-    def test_what_was_saved_is_loaded(self, connect: Connect) -> None:
+    def test_a_saved_document_is_loaded(self, connect: Connect) -> None:
         document = {
             "text": 'ASCII, "quotes", \\ and \n',
             "unicode": "żółć – 東京 – 🗝️ – \u202e",
@@ -40,7 +40,7 @@ class Contents(Terms):
         assert snapshot.document == document
         assert snapshot.tag == "one"
 
-    def test_large_documents_are_kept_whole(self, connect: Connect) -> None:
+    def test_large_documents_are_saved_in_full(self, connect: Connect) -> None:
         tag = None
         for size in (self.LARGE, 10, self.LARGE // 2):
             document = {"token": "x" * size, "unicode": "🗝" * (size // 10)}
@@ -58,13 +58,13 @@ class Contents(Terms):
         assert store.load().document == {"list": [1]}
 
     @pytest.mark.parametrize("ttl", [None, 3600.0])
-    def test_a_document_is_kept_while_it_is_worth_something(
+    def test_a_document_is_kept_until_it_expires(
         self, store: TokenStore, ttl: float | None
     ) -> None:
         assert store.save({"n": 1}, tag="one", expected=None, ttl=ttl)
         assert store.load().document == {"n": 1}
 
-    def test_a_longer_life_replaces_a_shorter_one(self, store: TokenStore) -> None:
+    def test_a_later_save_replaces_the_expiry(self, store: TokenStore) -> None:
         assert store.save({"n": 1}, tag="one", expected=None, ttl=0.05)
         while not store.save({"n": 2}, tag="two", expected=store.load().tag, ttl=None):
             pass
@@ -76,11 +76,11 @@ class Contents(Terms):
         assert "s3cr3t" not in f"{store!r} {store} {store.load()!r} {store.load()}"
 
     @pytest.mark.parametrize("size", [0, 7])
-    def test_what_it_did_not_write_counts_as_nothing(
+    def test_content_that_is_not_a_record_counts_as_empty(
         self, connect: Connect, corrupt: Corrupt | None, size: int
     ) -> None:
         if corrupt is None:
-            pytest.skip("the fixture 'corrupt' does not say how to break the content")
+            pytest.skip("the fixture 'corrupt' does not say how to damage the content")
         assert connect().save({"n": 1}, tag="one", expected=None, ttl=None)
         corrupt(b"garbage"[:size])
         assert content_of(connect()) == (None, None)
@@ -88,38 +88,33 @@ class Contents(Terms):
         assert connect().save({"n": 2}, tag="two", expected=None, ttl=None)
         assert content_of(connect()) == ({"n": 2}, "two")
 
-    # Notes
+    # Spent tokens
 
     @pytest.mark.parametrize("for_good", [True, False])
-    def test_notes_are_remembered(self, connect: Connect, for_good: bool) -> None:
+    def test_spent_tokens_are_remembered(self, connect: Connect, for_good: bool) -> None:
         store = connect()
-        for note in ("first", "second", "first"):
+        for digest in ("first", "second", "first"):
             lock = store.lock()
             assert lock.acquire(self.HOLD)
-            store.remember_spent(note, for_good=for_good)
+            store.remember_spent(digest, for_good=for_good)
             lock.release()
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
-        assert [connect().was_spent(note) for note in ("first", "second", "fir", "third", "")] == [
-            True,
-            True,
-            False,
-            False,
-            False,
-        ]
+        asked = ("first", "second", "fir", "third", "")
+        assert [digest for digest in asked if connect().was_spent(digest)] == ["first", "second"]
 
-    def test_notes_for_good_outlast_all_others_and_of_those_some_dozens_are_remembered(
+    def test_some_spent_tokens_are_never_forgotten_and_of_the_others_the_last_dozens_are_remembered(
         self, connect: Connect
     ) -> None:
         store = connect()
         lock = store.lock()
         assert lock.acquire(self.HOLD)
         store.remember_spent("raised", for_good=False)
-        for note in ("kept", "raised"):
-            store.remember_spent(note, for_good=True)
+        for digest in ("kept", "raised"):
+            store.remember_spent(digest, for_good=True)
         store.remember_spent("kept", for_good=False)
         others = [f"other {number}" for number in range(40)]
-        for note in others:
-            store.remember_spent(note, for_good=False)
+        for digest in others:
+            store.remember_spent(digest, for_good=False)
         lock.release()
-        for note in ("kept", "raised", *others[-24:]):
-            assert connect().was_spent(note), note
+        for digest in ("kept", "raised", *others[-24:]):
+            assert connect().was_spent(digest), digest

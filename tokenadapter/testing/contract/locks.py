@@ -1,12 +1,13 @@
-"""One holder at a time, of whom the others need not know more than what the slot holds."""
+"""One holder at a time; waiting processes learn what it does from the slot alone."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -20,13 +21,13 @@ from tokenadapter.testing.workers import (
 )
 
 if TYPE_CHECKING:
-    from tokenadapter.protocols import StoreLock, TokenStore
+    from tokenadapter.protocols import Glimpsed, Reserving, StoreLock, TokenStore
 
 __all__ = ["Locks", "check_holders", "take_within"]
 
 
 class Locks(Terms):
-    """The lock, the lease that it may be, and those who wait for it."""
+    """The lock, which may be a lease, and the processes that wait for it."""
 
     def test_one_lock_excludes_every_other(self, connect: Connect) -> None:
         first, second = connect().lock(), connect().lock()
@@ -60,7 +61,7 @@ class Locks(Terms):
         assert taken == [False] * 4
         lock.release()
 
-    def test_release_frees_no_lock_of_another(self, connect: Connect) -> None:
+    def test_release_does_not_release_the_lock_of_another(self, connect: Connect) -> None:
         early, holder, late = connect().lock(), connect().lock(), connect().lock()
         assert early.acquire(self.HOLD)
         early.release()
@@ -75,7 +76,7 @@ class Locks(Terms):
         assert late.acquire(self.HOLD)
         late.release()
 
-    def test_of_many_threads_that_try_at_once_one_takes_the_lock(self, connect: Connect) -> None:
+    def test_one_of_many_threads_that_try_at_once_takes_the_lock(self, connect: Connect) -> None:
         barrier = threading.Barrier(4, timeout=self.HOLD)
         takes: list[list[Take | None]] = []
 
@@ -92,22 +93,22 @@ class Locks(Terms):
         lock = store.lock()
         assert lock.acquire(self.HOLD)
         store.prepare()
-        store.remember_spent("note", for_good=True)
+        store.remember_spent("hash", for_good=True)
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
         assert store.save({"n": 2}, tag="two", expected="one", ttl=None)
         assert lock.confirm()
         lock.release()
         assert content_of(store) == ({"n": 2}, "two")
 
-    def test_loading_waits_for_no_lock(self, connect: Connect) -> None:
+    def test_loading_does_not_wait_for_the_lock(self, connect: Connect) -> None:
         assert connect().save({"n": 1}, tag="one", expected=None, ttl=None)
         lock = connect().lock()
         assert lock.acquire(self.HOLD)
         assert connect().load().tag == "one"
-        assert not connect().was_spent("note")
+        assert not connect().was_spent("hash")
         lock.release()
 
-    def test_what_was_prepared_need_not_be_saved(self, store: TokenStore) -> None:
+    def test_a_prepared_save_may_be_left_out(self, store: TokenStore) -> None:
         lock = store.lock()
         assert lock.acquire(self.HOLD)
         store.prepare()
@@ -118,7 +119,7 @@ class Locks(Terms):
 
     # Leases
 
-    def test_the_lock_of_who_lives_does_not_lapse(self, connect: Connect) -> None:
+    def test_the_lock_of_a_living_holder_does_not_lapse(self, connect: Connect) -> None:
         lock = connect().lock()
         assert lock.acquire(self.HOLD)
         end = time.monotonic() + 2.5 * (self.LEASE or 0.0)
@@ -128,9 +129,9 @@ class Locks(Terms):
         assert lock.confirm()
         lock.release()
 
-    def test_the_lease_of_who_has_given_up_lapses(self, connect: Connect) -> None:
+    def test_the_lease_of_a_holder_that_has_given_up_lapses(self, connect: Connect) -> None:
         if self.LEASE is None:
-            pytest.skip("a lock of this store is no lease: it ends with its holder")
+            pytest.skip("the lock of this store is no lease: it ends with its holder")
         store, other = connect(), connect()
         first, second = store.lock(), other.lock()
         assert first.acquire(2 * self.LEASE)
@@ -138,18 +139,18 @@ class Locks(Terms):
         assert not first.confirm()
         first.release()
         assert second.confirm()
-        # Who has lost the lock does not write over who has it.
+        # A holder that has lost the lock does not overwrite what the next holder saves.
         assert other.save({"n": 2}, tag="two", expected=None, ttl=None)
         assert not store.save({"n": 1}, tag="one", expected=None, ttl=None)
         second.release()
 
-    # Waiters
+    # Waiting processes
 
-    def test_who_waits_looks_soon_and_then_less_often(self, store: TokenStore) -> None:
+    def test_a_waiting_process_polls_soon_and_then_less_often(self, store: TokenStore) -> None:
         first, longest = store.poll
         assert 0 < first <= longest <= 5
 
-    def test_who_waits_sees_what_the_holder_writes(self, connect: Connect) -> None:
+    def test_a_waiting_process_sees_what_the_holder_writes(self, connect: Connect) -> None:
         locked, waits, seen, over = (threading.Event() for _ in range(4))
 
         def hold() -> None:
@@ -160,7 +161,7 @@ class Locks(Terms):
                 locked.set()
                 assert waits.wait(self.HOLD)
                 assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
-                # It keeps the lock: who waits watches the slot.
+                # The holder keeps the lock: a waiting process watches the slot.
                 assert seen.wait(self.HOLD)
                 assert lock.confirm()
             finally:
@@ -185,10 +186,11 @@ class Locks(Terms):
         roles = [hold, wait]
         in_threads(lambda number: roles[number](), range(2))
 
-    def test_a_glimpse_tells_of_each_write(self, connect: Connect) -> None:
-        glimpse = getattr(connect(), "glimpse", lambda: None)
-        if glimpse() is None:
-            pytest.skip("this store gives no glimpse: who waits for it looks")
+    def test_a_glimpse_changes_with_each_write(self, connect: Connect) -> None:
+        store = connect()
+        if not hasattr(store, "glimpse") or cast("Glimpsed", store).glimpse() is None:
+            pytest.skip("this store has no glimpse(): waiting processes load the record")
+        glimpse = cast("Glimpsed", store).glimpse
         expected = None
         for tag in ("one", "two", "three"):
             before = glimpse()
@@ -197,30 +199,38 @@ class Locks(Terms):
             assert glimpse() != before
             expected = tag
 
-    def test_a_reservation_is_had_by_one_and_keeps_nobody_from_the_lock(
+    def test_one_process_gets_the_reservation_and_all_can_take_the_lock(
         self, connect: Connect
     ) -> None:
-        reserve = getattr(connect(), "reserve", None)
-        if reserve is None:
-            pytest.skip("renewals of this store cannot be reserved: all try the lock at once")
+        if not hasattr(connect(), "reserve"):
+            pytest.skip("this store has no reserve(): waiting processes try the lock")
         assert hasattr(connect(), "glimpse"), "a keeper refuses reserve() without glimpse()"
+
+        def reserve() -> AbstractContextManager[object] | None:
+            return cast("Reserving", connect()).reserve()
+
+        def reserved() -> AbstractContextManager[object]:
+            reservation = reserve()
+            assert reservation is not None, "another process has the reservation or the lock"
+            return reservation
+
         assert connect().save({"n": 1}, tag="one", expected=None, ttl=None)
-        with reserve():
-            if connect().reserve() is not None:  # type: ignore[attr-defined]
-                pytest.skip("this place knows no reservations: everybody gets one")
+        with reserved():
+            if reserve() is not None:
+                pytest.skip("files cannot be locked here: every caller gets a reservation")
             lock = connect().lock()
             assert lock.acquire(self.HOLD)
             lock.release()
-        with connect().reserve():  # type: ignore[attr-defined]
+        with reserved():
             assert reserve() is None
         lock = connect().lock()
         assert lock.acquire(self.HOLD)
         assert reserve() is None
         lock.release()
-        with reserve():
+        with reserved():
             pass
 
-    def test_of_many_threads_that_find_it_empty_one_fills_it(self, connect: Connect) -> None:
+    def test_one_of_many_threads_fills_an_empty_slot(self, connect: Connect) -> None:
         barrier = threading.Barrier(8)
         told: list[tuple[str, bool]] = []
 
@@ -235,30 +245,31 @@ class Locks(Terms):
 
     # Copies
 
-    def test_no_slot_is_a_copy_where_it_came_into_being(self, connect: Connect) -> None:
+    def test_a_slot_is_no_copy_in_the_process_that_created_it(self, connect: Connect) -> None:
         assert not connect().is_copy
         assert connect().save({"n": 1}, tag="one", expected=None, ttl=None)
         assert not connect().is_copy
 
 
 def check_holders(store: TokenStore, takes: Sequence[Sequence[Take | None]]) -> None:
-    """Check that no two held the lock at the same time.
+    """Check that at most one had the lock at any time.
 
-    :param takes: for each who tried, when it took the lock in each round.
+    :param takes: for each thread or process that tried, when it took the lock in each round.
     """
     assert any(any(tries) for tries in takes), "the lock was free, and was never taken"
     lease = getattr(store, "lease", None) or inf
     for number, tries in enumerate(zip(*takes, strict=True)):
         taken = [take for take in tries if take is not None]
         for first, _ in taken:
-            # No lease lapses within half of its time: what is taken meanwhile is taken twice.
+            # A lease does not lapse within half of its time: a lock that is taken in that time is
+            # taken twice.
             end = first + lease / 2
             holders = sum(first <= began and ended < end for began, ended in taken)
             assert holders <= 1, f"round {number}: {holders} hold the lock at the same time"
 
 
 def take_within(seconds: float, lock: StoreLock, hold_for: float) -> None:
-    """Take a lock that will be free within so many *seconds*."""
+    """Take a lock that will be free in at most *seconds*."""
     deadline = time.monotonic() + seconds
     while not lock.acquire(hold_for):
         assert time.monotonic() < deadline, f"the lock is not free after {seconds:g} s"

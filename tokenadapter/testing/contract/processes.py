@@ -1,4 +1,4 @@
-"""What a store promises beyond one process."""
+"""What a store promises to many processes."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Processes"]
 
-# How many processes do something at once.
+# How many processes use the slot at once.
 _CHILDREN = 4
 
 
 class Processes(Terms):
-    """One slot for many processes, which may be killed."""
+    """One slot for many processes, some of which are killed."""
 
     def test_a_pickled_store_names_the_same_slot(self, store: TokenStore) -> None:
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
@@ -42,7 +42,7 @@ class Processes(Terms):
         assert content_of(twin) == ({"n": 1}, "one")
         assert not twin.is_copy
 
-    def test_it_is_no_copy_in_other_processes(self, store: TokenStore) -> None:
+    def test_it_is_no_copy_in_another_process(self, store: TokenStore) -> None:
         with process(tell_whether_it_is_a_copy, store) as (_, pipe):
             assert pipe.recv() is False
 
@@ -75,7 +75,7 @@ class Processes(Terms):
             assert pipe.recv() is True
             assert not store.lock().acquire(self.HOLD)
 
-    def test_of_many_processes_that_try_at_once_one_takes_the_lock(self, store: TokenStore) -> None:
+    def test_one_of_many_processes_that_try_at_once_takes_the_lock(self, store: TokenStore) -> None:
         barrier = SPAWN.Barrier(_CHILDREN, timeout=self.HOLD)
         with ExitStack() as stack:
             pipes = [
@@ -95,7 +95,7 @@ class Processes(Terms):
             assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
             lock.release()
 
-    def test_of_the_writes_of_many_processes_one_wins(self, store: TokenStore) -> None:
+    def test_one_of_many_processes_that_save_at_once_succeeds(self, store: TokenStore) -> None:
         barrier = SPAWN.Barrier(_CHILDREN)
         with ExitStack() as stack:
             pipes = [
@@ -106,7 +106,7 @@ class Processes(Terms):
         assert [sum(won) for won in rounds] == [1] * ROUNDS
         assert store.load().tag == f"{rounds[-1].index(True)}-{ROUNDS - 1}"
 
-    def test_of_many_processes_that_find_it_empty_one_fills_it(self, store: TokenStore) -> None:
+    def test_one_of_many_processes_fills_an_empty_slot(self, store: TokenStore) -> None:
         barrier = SPAWN.Barrier(_CHILDREN)
         with ExitStack() as stack:
             pipes = [

@@ -1,4 +1,4 @@
-"""A write replaces what its writer saw, or nothing."""
+"""A save replaces the document that its writer saw, or nothing."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ __all__ = ["Swaps"]
 
 
 class Swaps(Terms):
-    """Compare and swap, on the tag."""
+    """The compare-and-swap on the tag."""
 
-    def test_the_tag_that_is_there_may_be_replaced(self, store: TokenStore) -> None:
+    def test_a_save_that_expects_the_current_tag_succeeds(self, store: TokenStore) -> None:
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
         assert store.save({"n": 2}, tag="two", expected="one", ttl=None)
         assert content_of(store) == ({"n": 2}, "two")
 
     @pytest.mark.parametrize("expected", [None, "zero"])
-    def test_any_other_expectation_writes_nothing(
+    def test_a_save_that_expects_another_tag_writes_nothing(
         self, store: TokenStore, expected: str | None
     ) -> None:
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
         assert not store.save({"n": 2}, tag="two", expected=expected, ttl=None)
         assert content_of(store) == ({"n": 1}, "one")
 
-    def test_an_empty_slot_has_no_tag_that_could_be_expected(self, store: TokenStore) -> None:
+    def test_a_save_that_expects_a_tag_does_not_fill_an_empty_slot(self, store: TokenStore) -> None:
         assert not store.save({"n": 1}, tag="one", expected="zero", ttl=None)
         assert store.load().document is None
 
-    def test_a_write_that_is_tried_again_succeeds_again(self, store: TokenStore) -> None:
+    def test_a_repeated_save_succeeds_again(self, store: TokenStore) -> None:
         for _ in range(2):
             assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
         for _ in range(2):
             assert store.save({"n": 2}, tag="two", expected="one", ttl=None)
         assert content_of(store) == ({"n": 2}, "two")
 
-    def test_what_a_write_that_is_tried_again_writes_is_the_latest(self, store: TokenStore) -> None:
-        # Time has passed meanwhile: a record may say so.
+    def test_a_repeated_save_writes_the_newest_document(self, store: TokenStore) -> None:
+        # The repeated document may differ, such as in a time.
         for number in range(3):
             assert store.save({"n": number}, tag="one", expected=None, ttl=None)
             assert content_of(store) == ({"n": number}, "one")
 
-    def test_a_write_that_is_tried_again_after_another_one_fails(self, store: TokenStore) -> None:
+    def test_a_save_that_is_repeated_after_another_one_fails(self, store: TokenStore) -> None:
         assert store.save({"n": 1}, tag="one", expected=None, ttl=None)
         assert store.save({"n": 2}, tag="two", expected="one", ttl=None)
         assert not store.save({"n": 1}, tag="one", expected=None, ttl=None)
         assert content_of(store) == ({"n": 2}, "two")
 
-    def test_of_the_writes_of_many_threads_one_wins(self, connect: Connect) -> None:
+    def test_one_of_many_threads_that_save_at_once_succeeds(self, connect: Connect) -> None:
         barrier = threading.Barrier(12)
         won: list[list[str]] = [[], [], []]
 

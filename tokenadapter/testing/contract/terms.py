@@ -1,4 +1,4 @@
-"""What a test class tells the contract about its store."""
+"""The settings and fixtures by which a test class describes its store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Connect: TypeAlias = "Callable[[], TokenStore]"
 """A function that makes one more store object for the slot of the test."""
 
 Corrupt: TypeAlias = Callable[[bytes], object]
-"""A function that puts bytes in the place of what the slot of the test holds."""
+"""A function that replaces the content of the test's slot with bytes."""
 
 
 class Terms:
@@ -27,26 +27,25 @@ class Terms:
     """For how many seconds the locks of the tests are taken: longer than any test runs."""
 
     LEASE: float | None = None
-    """For how many seconds a lock lasts that no heartbeat extends; ``None`` if locks end with
-    their holders and with nothing else.  Tests wait that long: give them a store whose leases are
-    short, such as half a second."""
+    """For how many seconds a lock lasts without a heartbeat; ``None`` if a lock ends only with its
+    holder.  Tests wait that long: give them a store whose leases are short, such as half a
+    second."""
 
     LAPSES_WITHIN = 30.0
-    """How many seconds after its holder was killed, or has given up, a lock is free at the
-    latest."""
+    """After how many seconds at most a lock is free whose holder was killed or has given up."""
 
     LARGE = 100_000
     """How many characters a document may have at least.  Some servers' tokens have thousands."""
 
     @pytest.fixture
     def connect(self) -> Connect:
-        """Where the slot of a test is: a function that makes one more store object for it.  The
-        slot is empty when the test begins.  A test class has to say this."""
-        raise NotImplementedError("override the fixture 'connect': say where the slot is")
+        """A function that makes one more store object for the slot of the test.  The slot is empty
+        when the test begins.  A test class must override this fixture."""
+        raise NotImplementedError("override the fixture 'connect': return a function")
 
     @pytest.fixture
     def corrupt(self) -> Corrupt | None:
-        """How the content of the slot can be replaced behind the store's back; ``None`` if that
+        """A function that replaces the content of the slot without the store; ``None`` if that
         cannot be tested."""
         return None
 
@@ -57,6 +56,6 @@ class Terms:
 
 
 def content_of(store: TokenStore) -> tuple[Document | None, str | None]:
-    """What *store* holds: a document and its tag."""
+    """The document in *store*, and its tag."""
     found = store.load()
     return found.document, found.tag
