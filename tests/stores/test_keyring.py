@@ -194,7 +194,7 @@ def test_a_record_whose_key_is_gone_is_an_error_and_is_kept(store: KeyringStore)
     keyring.delete_password("billing", "me")
     late = KeyringStore("billing", "me")
     for task in (late.load, lambda: save(late, 2, expected="tag 1")):
-        with pytest.raises(StoreError, match=r"not have its key any more: .*\.json and log in"):
+        with pytest.raises(StoreError, match=r"no longer has its key: .*\.json and log in"):
             task()
     assert count() == 0
     assert store.load().document == {"n": 1}
