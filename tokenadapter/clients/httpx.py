@@ -275,25 +275,32 @@ class _Flow:
         self._parts = _parts_for(request)
         self._past: list[Any] = []
         self._refusals = 0
+        self._bodies: list[Body] = []
         self._timeouts: dict[str, Any] | None = None
 
     def steps(self) -> Generator[Any, Any, None]:
         """The requests to send, and the work to do in between."""
+        try:
+            hops = yield from self._first()
+            while len(hops) > 1:
+                at = self._next_under_the_prefix(hops)
+                if at is None:
+                    break
+                request = hops[at].request
+                yield from self._dispose(hops)
+                hops = yield from self._exchange(request)
+            if self._past:
+                hops[-1].history = [*self._past, *hops[:-1]]
+        finally:
+            for body in self._bodies:
+                body.close()
+
+    def _first(self) -> Generator[Any, Any, list[Any]]:
+        """The answers to the caller's request."""
         request = self._request
-        is_signed = self._rules.signs(request)
-        if is_signed:
-            hops = yield from self._exchange(request)
-        else:
-            hops = self._hops((yield self._as_without_us(request)))
-        while len(hops) > 1:
-            at = self._next_under_the_prefix(hops)
-            if at is None:
-                break
-            request = hops[at].request
-            yield from self._dispose(hops)
-            hops = yield from self._exchange(request)
-        if self._past:
-            hops[-1].history = [*self._past, *hops[:-1]]
+        if self._rules.signs(request):
+            return (yield from self._exchange(request))
+        return self._hops((yield self._as_without_us(request)))
 
     def _as_without_us(self, request: Any) -> Any:
         """*request* as httpx sends it where a client has no ``Auth``."""
@@ -322,27 +329,25 @@ class _Flow:
         """The answers to *request*, which is sent with a token, and again if that is refused."""
         rules, keeper = self._rules, self._keeper
         stream, body = self._parts.body(request, rules.replay_limit, is_async=self._is_async)
-        try:
-            token, is_new = keeper.fresh(), False
-            if token is None:
-                one_shot = body is not None and body.one_shot
-                token, is_new = yield from self._obtain(request, None, patient=one_shot)
-            hops = yield from self._send(request, token, stream)
-            answer = hops[0]
-            if answer.status_code < 400 and not rules.has_own_verdict:
-                return hops
-            sent = [token]
-            verdict = yield from self._judge(answer)
-            if verdict:
-                hops = yield from self._replay(
-                    request, hops, verdict, sent, is_new=is_new, stream=stream, body=body
-                )
-            if hops[0].status_code in (401, 403):
-                rules.tell_step_up(hops[0], request.method, _shown(request), sent)
+        if body is not None:
+            self._bodies.append(body)  # the next hop of a redirect may need it, too
+        token, is_new = keeper.fresh(), False
+        if token is None:
+            one_shot = body is not None and body.one_shot
+            token, is_new = yield from self._obtain(request, None, patient=one_shot)
+        hops = yield from self._send(request, token, stream)
+        answer = hops[0]
+        if answer.status_code < 400 and not rules.has_own_verdict:
             return hops
-        finally:
-            if body is not None:
-                body.close()
+        sent = [token]
+        verdict = yield from self._judge(answer)
+        if verdict:
+            hops = yield from self._replay(
+                request, hops, verdict, sent, is_new=is_new, stream=stream, body=body
+            )
+        if hops[0].status_code in (401, 403):
+            rules.tell_step_up(hops[0], request.method, _shown(request), sent)
+        return hops
 
     def _replay(
         self,
