@@ -211,6 +211,11 @@ class _Rules(TokenAdapter):
     The adapter itself sends nothing.
     """
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._raw = self._header.encode()
+        self._lower = self._raw.lower()
+
     @property
     def has_own_verdict(self) -> bool:
         return self._verdict is not None
@@ -221,10 +226,12 @@ class _Rules(TokenAdapter):
         if self._guard.matches(url) is None and not self._guard.covers_when_parsed(url):
             self.tell_outside(url)
             return False
-        named = request.headers.get("Host")
-        if named is not None and not names_its_host(url, named):
-            self.tell_outside(url, named)
-            return False
+        hosts = [value for _, name, value in request.headers._list if name == b"host"]
+        if hosts and hosts != [request.url.netloc]:
+            named = ", ".join(host.decode("latin-1") for host in hosts)
+            if not names_its_host(url, named):
+                self.tell_outside(url, named)
+                return False
         if "target" in request.extensions:
             return False  # the path that is sent is another one
         if self._own_urls and resource(url) in self._own_urls:
@@ -235,7 +242,11 @@ class _Rules(TokenAdapter):
         """*request*, or a copy that was changed, and its headers with the token."""
         full = parts.library.Headers(request.headers)
         if self._attach is None:
-            full[self._header] = self._value(request, token)
+            value = self._value(request, token)
+            if self._lower in [name for _, name, _ in full._list]:
+                full[self._header] = value
+            else:  # the same, at a fraction of the cost
+                full._list.append((self._raw, self._lower, value.encode()))
             return request, full
         twin = copy_of(request, full)
         self._attach(twin, token)
