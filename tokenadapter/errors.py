@@ -25,7 +25,6 @@ __all__ = [
     "TokenError",
     "TokenNotPersisted",
     "UnsafeTarget",
-    "also",
 ]
 
 NEW_LOGIN = (
