@@ -764,6 +764,21 @@ def test_a_transport_that_puts_copied_headers_in_place_keeps_the_token(
     assert "authorization" not in echo["headers"]
 
 
+def test_a_mock_that_keeps_its_requests_shows_what_was_sent(library: Any) -> None:
+    sent: list[Any] = []
+
+    def answer(request: Any) -> Any:
+        sent.append(request)
+        return library.Response(200 if len(sent) > 1 else 401)
+
+    auth = TokenAuth("https://api.example.com/", lambda previous: {"access_token": SECRET})
+    auth.keeper.current()
+    with library.Client(auth=auth, transport=library.MockTransport(answer)) as client:
+        client.get("https://api.example.com/x")
+    assert [one.headers["Authorization"] for one in sent] == [f"Bearer {SECRET}"] * 2
+    assert SECRET not in str([repr(one.headers) for one in sent])
+
+
 def test_no_log_shows_the_token(
     face: Face, server: TokenServer, caplog: pytest.LogCaptureFixture
 ) -> None:

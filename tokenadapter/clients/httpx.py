@@ -211,8 +211,11 @@ class _Rules(TokenAdapter):
     The adapter itself sends nothing.
     """
 
+    __attrs__: list[str] = [*TokenAdapter.__attrs__, "_raw", "_lower"]  # noqa: RUF012
+
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
+        # The name of the header, as httpx keeps it.
         self._raw = self._header.encode()
         self._lower = self._raw.lower()
 
@@ -453,9 +456,10 @@ class _Flow:
         outgoing: Outgoing = self._parts.outgoing(changed, full, stream)
         try:
             response = yield outgoing
-        finally:
-            self._timeouts = outgoing.__dict__["extensions"].get("timeout")
-            outgoing.drop_token(of)
+        except BaseException:
+            outgoing.drop_token(of)  # the error on its way to the caller refers to it
+            raise
+        self._timeouts = outgoing.__dict__["extensions"].get("timeout")
         hops = self._hops(response)
         for answer in hops:
             if answer.request is outgoing:

@@ -145,11 +145,8 @@ class Outgoing:
         self.__dict__["headers"] = headers
 
     def drop_token(self, request: Any) -> None:
-        """Become what *request*, the caller's own, is: errors and logs may show this copy."""
-        fields = self.__dict__
-        extensions = fields["extensions"]
-        fields.update(request.__dict__)
-        fields["extensions"] = extensions  # the time-outs of what is still to be read
+        """Become what *request*, the caller's own, is."""
+        self.__dict__.update(request.__dict__)
 
 
 class _Sent:
