@@ -323,6 +323,52 @@ def test_a_verdict_looks_into_json_that_the_caller_can_still_read(
     assert server.stats.renewals == 2
 
 
+def stalling(library: Any, begun: bytes) -> Any:
+    """A body that stops after it has begun."""
+
+    class Stalling(library.SyncByteStream, library.AsyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield begun
+            raise library.ReadTimeout("it stalls")
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for chunk in self:
+                yield chunk
+
+    return Stalling()
+
+
+@pytest.mark.parametrize("size", [1, 70_000])
+def test_an_answer_that_stalls_while_a_verdict_looks_into_it_fails_as_without_us(
+    face: Face, size: int
+) -> None:
+    def answer(request: Any) -> Any:
+        headers = {"Content-Type": "application/json"}
+        body = stalling(face.library, b"x" * size)
+        return face.library.Response(403, headers=headers, stream=body)
+
+    verdict = expired_on(status=403, json={"error": "expired"})
+    auth = TokenAuth("https://api.example.com/", fixed, verdict=verdict)
+    request = face.client(auth, transport=face.library.MockTransport(answer))
+    with pytest.raises(face.library.ReadTimeout, match="it stalls"):
+        request("GET", "https://api.example.com/x")
+
+
+def test_a_refusal_that_stalls_is_replayed_all_the_same(face: Face) -> None:
+    statuses = iter([401, 200])
+
+    def answer(request: Any) -> Any:
+        status = next(statuses)
+        body = {"stream": stalling(face.library, b"x")} if status == 401 else {"content": b"good"}
+        return face.library.Response(status, **body)
+
+    auth = TokenAuth("https://api.example.com/", lambda previous: {"access_token": "made-up"})
+    auth.keeper.current()
+    request = face.client(auth, transport=face.library.MockTransport(answer))
+    got = request("GET", "https://api.example.com/x")
+    assert (got.content, [past.content for past in got.history]) == (b"good", [b""])
+
+
 def test_a_proof_that_was_refused_is_sent_again_once(face: Face, server: TokenServer) -> None:
     verdict = lambda response: Verdict.SEND_AGAIN if response.status_code == 401 else False  # noqa: E731
     request = face.client(TokenAuth(server.api_url, source(server), verdict=verdict))
@@ -629,6 +675,18 @@ def test_a_redirect_under_the_prefix_is_signed(
     assert server.stats.renewals == 1
 
 
+@pytest.mark.parametrize("limit", [0, 1000])
+def test_a_redirect_of_a_body_that_was_not_recorded_fails_as_without_us(
+    face: Face, server: TokenServer, limit: int
+) -> None:
+    auth = TokenAuth(server.api_url, fixed, replay_limit=limit)
+    request = face.client(auth, follow_redirects=True)
+    server.fail_next(307, endpoint="api", redirect=f"{server.public_url}x")
+    content = async_generator() if face.is_async else generator()
+    with pytest.raises(face.library.StreamConsumed):
+        request("POST", f"{server.api_url}x", content=content)
+
+
 def test_a_redirect_into_the_prefix_is_signed(
     face: Face, server: TokenServer, other: TokenServer
 ) -> None:
@@ -727,6 +785,8 @@ def test_an_event_hook_sees_the_token_and_may_change_the_headers(
         assert ("x-api-key", SECRET) in request.headers.multi_items()
         assert request.headers.get_list("X-Api-Key") == [SECRET]
         assert request.headers.get("nothing") is None
+        assert request.headers.encoding == "ascii"
+        request.headers.encoding = "utf-8"
         assert request.headers == library.Headers(request.headers.raw)
         assert len(request.headers) == len([*request.headers])
         assert "x-api-key" not in request.headers.copy()
@@ -1244,7 +1304,7 @@ def test_a_task_that_came_later_waits_for_its_own_time() -> None:
 
     async def main() -> list[Any]:
         tasks = [asyncio.create_task(first())]
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1.7)
         tasks.append(asyncio.create_task(first()))
         told = await tasks[0]
         release.set()
