@@ -767,6 +767,7 @@ def test_the_request_that_was_sent_is_the_callers_own(library: Any, server: Toke
             answer = client.send(mine)
             assert answer.request is mine
             assert all(past.request is mine for past in answer.history)
+            assert mine.extensions["timeout"]["read"] == 5.0
             server.expire_now()
 
 
