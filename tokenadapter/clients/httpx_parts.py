@@ -100,8 +100,6 @@ class SignedHeaders:
     def __eq__(self, other: object) -> Any:
         return self._full == other
 
-    __hash__ = None  # type: ignore[assignment]  # as those of httpx
-
     def __repr__(self) -> str:
         return repr(self._bare)
 
@@ -189,7 +187,7 @@ class Held:
     def __init__(self, stream: Any) -> None:
         self.stream = stream
         self.chunks: list[bytes] = []
-        self.is_whole = False
+        self.is_whole: bool = False
         self._rest: Any = None
         self._failure: Exception | None = None
 
