@@ -212,6 +212,8 @@ class _Rules(TokenAdapter):
     """
 
     __attrs__: list[str] = [*TokenAdapter.__attrs__, "_raw", "_lower"]  # noqa: RUF012
+    # The ``Host`` headers that were last found to name the host of the prefix.
+    _known_hosts: list[bytes] | None = None
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -230,11 +232,12 @@ class _Rules(TokenAdapter):
             self.tell_outside(url)
             return False
         hosts = [value for _, name, value in request.headers._list if name == b"host"]
-        if hosts and hosts != [request.url.netloc]:
+        if hosts != self._known_hosts:
             named = ", ".join(host.decode("latin-1") for host in hosts)
-            if not names_its_host(url, named):
+            if hosts and not names_its_host(url, named):
                 self.tell_outside(url, named)
                 return False
+            self._known_hosts = hosts  # all URLs under the prefix have one host
         if "target" in request.extensions:
             return False  # the path that is sent is another one
         if self._own_urls and resource(url) in self._own_urls:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
 from time import monotonic
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from tokenadapter.http import bodies, responses
 from tokenadapter.http.bodies import Body, NotReplayable
@@ -99,6 +99,8 @@ class SignedHeaders:
 
     def __eq__(self, other: object) -> Any:
         return self._full == other
+
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return repr(self._bare)
