@@ -73,7 +73,7 @@ EXTRAS = {
         "requests-toolbelt>=1.0",
         "responses>=0.25",
         "time-machine>=2.16",
-        "trio>=0.26",
+        "trio>=0.35",
         "uvicorn>=0.30",
         "vcrpy>=8",
     ],
@@ -104,7 +104,7 @@ EXTRAS = {
 _MET = ("redis", "valkey", "sql", "django", "keyring", "crypto", "httpx")
 for extra in ("test", "types", "docs"):
     EXTRAS[extra] += [requirement for name in _MET for requirement in EXTRAS[name]]
-    EXTRAS[extra] += ["httpx2>=2"]
+    EXTRAS[extra] += ["httpx2>=2.16"]
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 
 setup(

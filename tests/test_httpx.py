@@ -1332,3 +1332,35 @@ def test_a_task_whose_time_is_over_gets_the_token_that_still_lives(server: Token
 
     assert not asyncio.run(main()).is_same(token)
     assert server.stats.token_requests == 2
+
+
+WORKER = """
+import asyncio, sys
+import httpx
+from tokenadapter import RefreshToken, TokenAuth
+
+api, token_url, first, store = sys.argv[1:]
+source = RefreshToken(token_url, first, client_id="client", client_secret="secret")
+auth = TokenAuth(api, source, store=store)
+
+
+async def main():
+    async with httpx.AsyncClient(auth=auth, timeout=30) as client:
+        answers = await asyncio.gather(*(client.get(f"{api}x") for _ in range(10)))
+        print({answer.status_code for answer in answers})
+
+
+asyncio.run(main())
+"""
+
+
+def test_processes_of_async_workers_share_one_renewal(server: TokenServer, tmp_path: Path) -> None:
+    args = [server.api_url, server.token_url, server.issue()["refresh_token"]]
+    args.append(str(tmp_path / "token.json"))
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, *args], stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    assert [worker.communicate(timeout=60)[0] for worker in workers] == ["{200}\n"] * 4
+    assert server.stats.token_requests == 1
+    assert server.stats.api_refused == 0

@@ -12,7 +12,6 @@ and a hop that leads to a URL under the prefix is sent again from here, with the
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import suppress
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -56,8 +55,11 @@ def _libraries() -> list[ModuleType]:
     """
     found = []
     for name in ("httpx", "httpx2"):
-        with suppress(ModuleNotFoundError):
+        try:
             found.append(imported(name))
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise  # it is installed, and something that it needs is not
     if not found:
         raise ExtraMissing(
             "TokenAuth needs httpx or httpx2, and neither is installed: "
