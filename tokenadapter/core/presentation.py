@@ -254,19 +254,20 @@ class Presenter:
     def _withdraw_intent(self, announced: View, before: Record) -> None:
         """Record that nothing was sent.
 
-        If another process held the lock in the meantime and changed something else, its change
-        stays.
+        If another process held the lock in the meantime, its changes stay, its intent included.
         """
-        view, record = announced, before
+        view, record, mine = announced, before, announced.record.intent
         with suppress(errors.StoreError):
             for _ in range(_WITHDRAWALS):
                 try:
                     self._slot.write(view, record)
                 except Conflict as conflict:
                     view = conflict.view
-                    if view.record.intent != announced.record.intent:
+                    found = view.record.intent
+                    if found is None or mine is None or mine.awaited[-1] not in found.awaited:
                         return
-                    record = view.record._replace(intent=before.intent)
+                    left = before.intent if found == mine else found.without(mine.awaited[-1])
+                    record = view.record._replace(intent=left)
                 else:
                     return
 

@@ -176,7 +176,10 @@ def test_after_losing_the_lock_a_process_keeps_the_intent_of_the_new_holder(desk
     desk.shelf.prepare = lose_lock  # type: ignore[method-assign]
     assert desk.present() is None
     assert desk.grant.presented == []
-    assert desk.stored["intent"]["attempt"] == 2
+    intent = desk.stored["intent"]
+    assert intent["attempt"] == 1
+    assert len(intent["awaited"]) == 1
+    assert intent["awaited"][0]["until"] == desk.clock.wall() + 60
 
 
 # --- saving ----------------------------------------------------------------------------------
