@@ -41,6 +41,16 @@ def test_a_session_is_signed_and_renews(server: TokenServer, tmp_path: Path) -> 
     assert (tmp_path / "state" / "token.json").exists()
 
 
+def test_a_profile_may_name_the_issuer(server: TokenServer, tmp_path: Path) -> None:
+    text = billing(server, tmp_path)
+    text = text.replace(f'token_url = "{server.token_url}"', f'issuer = "{server.issuer}"')
+    profile = Profile(ConfigFile.read(write(tmp_path, text)), "billing")
+    urls = profile.grant.urls
+    assert profile.keeper().current().access_token
+    assert server.token_url in profile.grant.urls
+    assert server.token_url not in urls
+
+
 def test_an_adapter_can_be_mounted_by_hand(server: TokenServer, tmp_path: Path) -> None:
     path = write(tmp_path, billing(server, tmp_path))
     path = path.rename(tmp_path / "other.toml")

@@ -60,6 +60,10 @@ class Source:
         with importing():
             codecs.lookup("utf-8-sig")
 
+    def discover(self) -> object:
+        """Complete :attr:`urls` with those that the server's metadata names, if it has metadata."""
+        return None
+
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         """What can be presented now, in order of preference."""
         raise NotImplementedError
