@@ -15,7 +15,6 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from tokenadapter.http.masking import masked
 from tokenadapter.late_imports import late
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.values import Value
@@ -23,10 +22,12 @@ from tokenadapter.values import Value
 if TYPE_CHECKING:
     from tokenadapter import errors
     from tokenadapter.errors import TokenError
+    from tokenadapter.http import masking
     from tokenadapter.sources import reply
     from tokenadapter.sources.reply import Reply
 else:
     errors = late("tokenadapter.errors")
+    masking = late("tokenadapter.http.masking")
     reply = late("tokenadapter.sources.reply")
 
 __all__ = ["Issuer", "ServerMetadata"]
@@ -143,13 +144,15 @@ class Issuer:
             )
             if isinstance(answer, reply.NoReply):
                 # The other URL is on the same server.
-                failures.append(f"{url}: {masked(answer.why, secrets)}")
+                failures.append(f"{url}: {masking.masked(answer.why, secrets)}")
                 is_temporary = not answer.lasting
                 break
             try:
                 return self._checked(url, answer)
             except ValueError as problem:
-                failures.append(f"{url}: {answer.status}, {masked(str(problem), secrets, 300)}")
+                failures.append(
+                    f"{url}: {answer.status}, {masking.masked(str(problem), secrets, 300)}"
+                )
             if answer.status >= 500 or answer.status in _NOT_NOW:
                 is_temporary = True
                 wait = reply.retry_after(answer.headers.get("Retry-After"), time.time())

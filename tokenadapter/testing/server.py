@@ -34,7 +34,8 @@ class TokenServer(Faults):
     The token endpoint supports the grants ``client_credentials``, ``password`` and
     ``refresh_token``, and the client authentications ``client_secret_basic``,
     ``client_secret_post`` and ``none``.  There is also a login that is not OAuth, which takes
-    ``username`` and ``password`` as JSON, as a form or by HTTP Basic.
+    ``username`` and ``password`` as JSON, as a form or by HTTP Basic.  :attr:`issuer` has metadata
+    (RFC 8414 and OpenID Connect Discovery), and so has every URL below it.
 
     The API answers every method and every path under :attr:`api_url` with a JSON echo of the
     request: ``method``, ``path``, ``query`` (its text), ``headers`` (names in lower case; in place
