@@ -126,11 +126,14 @@ class Seeded(Protocol):
 
 
 class Discovering(Protocol):
-    """Optional, of a :class:`Grant` whose server names its endpoints in metadata."""
+    """Optional, of a :class:`Grant` whose server may name its endpoints in metadata."""
+
+    @property
+    def discovers(self) -> bool:
+        """Whether it does."""
 
     def discover(self) -> object:
-        """Complete :attr:`Grant.urls` with these endpoints, and return what names them; ``None``
-        if there is no metadata.
+        """Replace :attr:`Grant.urls` by a sequence that has these endpoints too.
 
         Called when a request looks like a token request of the program's own: only then can it
         matter which URLs these are.

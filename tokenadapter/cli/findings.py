@@ -345,7 +345,8 @@ def _check_servers(profile: Profile) -> Iterator[_Found]:
     if isinstance(grant, ProfileGrant):
         own = way | {name: value for name, value in grant.arguments.items() if name in way}
         try:
-            if grant.discover() is not None:
+            if grant.discovers:
+                grant.discover()
                 yield _good(f"{grant.arguments['issuer']} names its endpoints")
         except TokenError as error:
             yield _problem(str(error))

@@ -34,7 +34,8 @@ def perform(options: Namespace) -> int:
     grant = profile.grant
     revoke = None
     if isinstance(grant, ProfileGrant) and not options.local:
-        grant.discover()
+        if grant.discovers:
+            grant.discover()
         if grant.revokes:
             revoke = grant.revoke
     token = profile.keeper().forget(revoke)

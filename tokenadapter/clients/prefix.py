@@ -351,23 +351,27 @@ class OwnUrls:
     another sequence of URLs.
 
     :param covers: which of them matter: those under a prefix.  By default all.
+    :ivar may_match: ``False`` if no URL is or will be one of them.
     """
 
-    __slots__ = ("_covers", "_grant", "_spelt", "_urls")
+    __slots__ = ("_covers", "_grant", "_spelt", "_urls", "may_match")
 
     def __init__(self, grant: Grant, covers: Callable[[str], bool] | None = None) -> None:
         self._grant = grant
         self._covers = covers
-        self._urls: Sequence[str] = ()
+        self._urls: Sequence[str] = grant.urls
         # As resource() spells them.
-        self._spelt: frozenset[str] = frozenset()
+        self._spelt: frozenset[str] = frozenset(self._spell(grant.urls))
+        self.may_match: bool = getattr(grant, "discovers", False) or bool(self._spelt)
 
     def __contains__(self, url: str) -> bool:
+        if not self.may_match:
+            return False
         urls = self._grant.urls
         if urls is not self._urls:
             self._spelt = frozenset(self._spell(urls))
             self._urls = urls
-        return bool(self._spelt) and resource(url) in self._spelt
+        return resource(url) in self._spelt
 
     def _spell(self, urls: Sequence[str]) -> Iterator[str]:
         for url in urls:
@@ -387,13 +391,18 @@ class OwnUrls:
         url = request.url or ""
         if url in self:
             return True
-        if request.method != "POST" or not _is_token_request(request.body):
+        grant: Any = self._grant
+        if not (
+            getattr(grant, "discovers", False)
+            and request.method == "POST"
+            and _is_token_request(request.body)
+        ):
             return False
         try:
-            discover = getattr(self._grant, "discover", None)
-            return discover is not None and discover() is not None and url in self
+            grant.discover()
         except errors.TokenError:
             return True
+        return url in self
 
 
 def _is_token_request(body: object) -> bool:

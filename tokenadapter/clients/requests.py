@@ -343,7 +343,7 @@ class TokenAdapter(HTTPAdapter):
         if named is not None and not names_its_host(url, named):
             self.log_outside(url, named)
             return False
-        if self._own_urls.includes(request):
+        if self._own_urls.may_match and self._own_urls.includes(request):
             return False
         return self.override_auth or self._header not in request.headers
 

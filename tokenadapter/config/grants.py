@@ -54,6 +54,7 @@ class ProfileGrant:
         sample = make(**resolved(arguments, lambda reference: "looked-up-later"))
         self.owner: Mapping[str, str] = sample.owner
         self.requested: Mapping[str, str] = sample.requested
+        self.discovers: bool = sample.discovers
         self._sample = sample
         self.deadline: float = sample.deadline
         self.grace: float = sample.grace
@@ -78,9 +79,9 @@ class ProfileGrant:
 
         :raises TokenError: as sources do.
         """
-        found = self._sample.discover()
+        found = self._sample.discover()  # type: ignore[attr-defined]
         if self._source is not None:
-            self._source.discover()  # it takes what was read
+            self._source.discover()  # type: ignore[attr-defined]  # it takes what was read
         return found
 
     def load(self) -> None:

@@ -40,6 +40,7 @@ class Source:
     urls: Sequence[str]
     grace: float = 0.0
     spends: bool = True
+    discovers: bool = False
 
     def __new__(cls, *_: Any, **named: Any) -> Self:
         """Check the names of the arguments here: only here is the class known that was called."""
@@ -59,10 +60,6 @@ class Source:
         load(*map(late, _NEEDED_BY_FETCH))
         with importing():
             codecs.lookup("utf-8-sig")
-
-    def discover(self) -> object:
-        """Complete :attr:`urls` with those that the server's metadata names, if it has metadata."""
-        return None
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         """What can be presented now, in order of preference."""

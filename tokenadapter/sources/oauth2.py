@@ -105,6 +105,7 @@ class OAuth2Source(Source):
             self._issuer = discovery.Issuer(issuer, **connection)
             super().__init__(self._issuer.endpoint)
             self.urls: Sequence[str] = self._issuer.locations
+            self.discovers = True
         elif token_url is not None and issuer is None:
             super().__init__(self._client.endpoint("token_url", token_url))
         else:
