@@ -337,6 +337,9 @@ def test_a_server_that_takes_no_client_secret_is_a_configuration_error(
 ) -> None:
     server.metadata["token_endpoint_auth_methods_supported"] = ["private_key_jwt"]
     assert "only private_key_jwt" in refused(server)
+    with pytest.raises(RefreshConfigError, match="only private_key_jwt"):
+        source(server).revoke(Token("some-token"))
+    assert "/revoke" not in paths(server)
 
 
 def test_tokens_are_revoked_where_the_metadata_says(server: TokenServer) -> None:

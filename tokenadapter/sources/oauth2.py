@@ -12,13 +12,14 @@ from tokenadapter.sources import Source, checked_text
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.oauth2_client import OAuth2Client
 from tokenadapter.token import Token
-from tokenadapter.values import Credential, one_line
+from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
     from typing import Required, TypedDict
 
     from tokenadapter import errors
-    from tokenadapter.errors import TokenError
+    from tokenadapter.errors import RefreshConfigError, TokenError
+    from tokenadapter.http import masking
     from tokenadapter.protocols import ClientAuth
     from tokenadapter.sources import discovery, revocation
     from tokenadapter.sources.discovery import Issuer, ServerMetadata
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 else:
     discovery = late("tokenadapter.sources.discovery")
     errors = late("tokenadapter.errors")
+    masking = late("tokenadapter.http.masking")
     revocation = late("tokenadapter.sources.revocation")
 
 __all__ = ["OAuth2Source"]
@@ -166,7 +168,7 @@ class OAuth2Source(Source):
         """
         if self._issuer is None:
             return None
-        found = self._issuer.metadata()
+        found = self._issuer.metadata(self._client.secrets_in({}))
         if isinstance(found, discovery.ServerMetadata):
             self._learn(found)
             return found
@@ -183,10 +185,12 @@ class OAuth2Source(Source):
         endpoint, auth = self._revocation, None
         server = self.discover()
         if server is not None:
-            auth = self._client.auth_for(
+            auth = self._auth_for(
                 server.revocation_endpoint_auth_methods_supported
                 or server.token_endpoint_auth_methods_supported
             )
+            if isinstance(auth, errors.RefreshConfigError):
+                raise auth
             if endpoint is None and server.revocation_endpoint is not None:
                 endpoint = self._client.endpoint("revocation_endpoint", server.revocation_endpoint)
         if endpoint is None:
@@ -204,6 +208,16 @@ class OAuth2Source(Source):
         if urls != self.urls:
             self.urls = urls
 
+    def _auth_for(self, supported: Sequence[str]) -> str | ClientAuth | RefreshConfigError:
+        """How the client authenticates at a server that supports the ways named in *supported*."""
+        auth = self._client.auth_for(supported)
+        return auth or errors.RefreshConfigError(
+            f"The issuer {self._endpoint.name} accepts a client secret in no known way (only "
+            f"{masking.masked(', '.join(supported), self._client.secrets_in({}))}). Nothing was "
+            "spent, and the stored token is kept. Pass client_auth, an object that authenticates "
+            "in one of these ways."
+        )
+
     def _token_endpoint(
         self, presented: Mapping[str, str]
     ) -> tuple[Endpoint, dict[str, Any]] | TokenError:
@@ -215,14 +229,9 @@ class OAuth2Source(Source):
         if not isinstance(server, discovery.ServerMetadata):
             return server
         self._learn(server)
-        supported = server.token_endpoint_auth_methods_supported
-        auth = self._client.auth_for(supported)
-        if auth is None:
-            return errors.RefreshConfigError(
-                f"The issuer {self._endpoint.name} accepts a client secret in no known way (only "
-                f"{one_line(', '.join(supported), 200)}). Nothing was spent, and the stored token "
-                "is kept. Pass client_auth, an object that authenticates in one of these ways."
-            )
+        auth = self._auth_for(server.token_endpoint_auth_methods_supported)
+        if isinstance(auth, errors.RefreshConfigError):
+            return auth
         endpoint = self._client.endpoint("token_endpoint", server.token_endpoint)
         return endpoint, {"auth": auth, "seconds": end - time.monotonic()}
 
