@@ -109,7 +109,7 @@ def server(kind: str) -> Iterator[tuple[tuple[str, ...], Callable[[], Counter[st
 
             yield (url,), transactions
             return
-        from stores.servers import RedisServer
+        from unit.stores.servers import RedisServer
 
         redis = stack.enter_context(RedisServer())
         client = redis.client()
@@ -134,7 +134,7 @@ def store(kind: str, place: tuple[str, ...], slot: str) -> Any:
         return SQLStore(place[0], slot)
     if kind == REDIS:
         return RedisStore(place[0], slot)
-    from stores import django_project
+    from unit.stores import django_project
 
     django_project.configure(place[1], place[0])
     return DjangoCacheStore(key=slot)

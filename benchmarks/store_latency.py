@@ -53,8 +53,8 @@ def stores(folder: Path, stack: ExitStack, *, quick: bool) -> Iterator[tuple[str
     if quick:
         return
     from databases import PostgreSQL, with_table
-    from stores import django_project
-    from stores.servers import RedisServer
+    from unit.stores import django_project
+    from unit.stores.servers import RedisServer
 
     postgresql = with_table(stack.enter_context(PostgreSQL()).new_database())
     yield "PostgreSQL", SQLStore(postgresql, "1"), SQLStore(postgresql, "2")

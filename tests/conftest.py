@@ -18,7 +18,7 @@ from databases import MariaDB, PostgreSQL
 from doubles import Authority, Clockwork, Shelf
 from hypothesis import settings
 from imports import Unguarded
-from stores.servers import Memcached, RedisServer, free_port
+from unit.stores.servers import Memcached, RedisServer, free_port
 
 from tokenadapter.testing import TokenServer
 
@@ -116,7 +116,7 @@ def project(
     redis_server: RedisServer, memcached: Memcached, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """This process is one of a Django project, with caches in Redis, Memcached and a database."""
-    from stores import django_project
+    from unit.stores import django_project
 
     folder = str(tmp_path_factory.mktemp("project"))
     django_project.configure(folder, redis_server.url, memcached.location)

@@ -142,7 +142,7 @@ class TokenKeeper:
     def __repr__(self) -> str:
         return f"<TokenKeeper of {self.store!r}>"
 
-    # --- what faces and programs call ----------------------------------------------------
+    # --- what clients and programs call --------------------------------------------------
 
     def current(self, *, timeout: float | None = None) -> Token:
         """A token that can be used now; renewed first if it has expired.

@@ -185,12 +185,13 @@ class OAuth2Source(Source):
         endpoint, auth = self._revocation, None
         server = self.discover()
         if server is not None:
-            auth = self._auth_for(
+            supported = (
                 server.revocation_endpoint_auth_methods_supported
                 or server.token_endpoint_auth_methods_supported
             )
-            if isinstance(auth, errors.RefreshConfigError):
-                raise auth
+            auth = self._client.auth_for(supported)
+            if auth is None:
+                raise self._without_auth(supported)
             if endpoint is None and server.revocation_endpoint is not None:
                 endpoint = self._client.endpoint("revocation_endpoint", server.revocation_endpoint)
         if endpoint is None:
@@ -208,10 +209,9 @@ class OAuth2Source(Source):
         if urls != self.urls:
             self.urls = urls
 
-    def _auth_for(self, supported: Sequence[str]) -> str | ClientAuth | RefreshConfigError:
-        """How the client authenticates at a server that supports the ways named in *supported*."""
-        auth = self._client.auth_for(supported)
-        return auth or errors.RefreshConfigError(
+    def _without_auth(self, supported: Sequence[str]) -> RefreshConfigError:
+        """The error where the client can authenticate in none of the *supported* ways."""
+        return errors.RefreshConfigError(
             f"The issuer {self._endpoint.name} accepts a client secret in no known way (only "
             f"{masking.masked(', '.join(supported), self._client.secrets_in({}))}). Nothing was "
             "spent, and the stored token is kept. Pass client_auth, an object that authenticates "
@@ -229,9 +229,10 @@ class OAuth2Source(Source):
         if not isinstance(server, discovery.ServerMetadata):
             return server
         self._learn(server)
-        auth = self._auth_for(server.token_endpoint_auth_methods_supported)
-        if isinstance(auth, errors.RefreshConfigError):
-            return auth
+        supported = server.token_endpoint_auth_methods_supported
+        auth = self._client.auth_for(supported)
+        if auth is None:
+            return self._without_auth(supported)
         endpoint = self._client.endpoint("token_endpoint", server.token_endpoint)
         return endpoint, {"auth": auth, "seconds": end - time.monotonic()}
 

@@ -1,0 +1,1 @@
+"""What users see, whichever modules it takes."""

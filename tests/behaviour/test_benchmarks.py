@@ -1,0 +1,73 @@
+"""Each measurement runs, and what the documentation shows is what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pictures import assert_words_are_within
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+CHARTS = sorted((ROOT / "docs" / "_static").glob("bench-*.svg"))
+SCRIPTS = [
+    path
+    for path in sorted(BENCHMARKS.glob("*.py"))
+    if "alone(measure)" in path.read_text() and path.stem != "scale"
+]
+
+
+def run(script: Path, option: str) -> str:
+    done = subprocess.run(
+        [sys.executable, script, option],
+        # What is installed is compiled already.
+        env=os.environ | {"PYTHONPATH": str(BENCHMARKS), "PYTHONPYCACHEPREFIX": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_it_runs(script: Path) -> None:
+    told = run(script, "--quick")
+    ours = [line for line in told.splitlines() if "tokenadapter" in line]
+    assert ours or script.stem == "store_latency", told
+    assert re.search(r"\d", told), told
+
+
+def test_a_small_fleet_keeps_what_is_promised_of_a_large_one() -> None:
+    """All of it is counted, so that it holds however busy the machine is."""
+    told = run(BENCHMARKS / "scale.py", "--quick")
+    kept = [line[:3] for line in told.splitlines() if line.startswith(("yes", "NO"))]
+    assert kept == ["yes"] * 6, told
+
+
+def test_the_page_shows_what_was_measured() -> None:
+    run(BENCHMARKS / "run.py", "--check")
+
+
+@pytest.mark.parametrize("picture", CHARTS, ids=lambda picture: picture.stem)
+def test_all_words_are_within_the_chart(picture: Path) -> None:
+    assert_words_are_within(picture.read_text("utf-8"))
+
+
+def test_the_readme_shows_what_was_measured() -> None:
+    results = json.loads((BENCHMARKS / "results.json").read_text("utf-8"))
+    versions = results["machine"]["versions"]
+    [table] = results["measured"]["thread_herd"]["finding"]["tables"]
+    expected = {}
+    for name, *figures in table["rows"]:
+        if "valid token" not in name:
+            is_other = name in versions and name != "tokenadapter"
+            expected[f"{name} {versions[name]}" if is_other else name] = figures[:3]
+    section = (ROOT / "README.md").read_text("utf-8").split("| token requests |")[1]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip("*") for cell in row] for row in rows]
+    assert {name: figures for name, *figures in cells} == expected

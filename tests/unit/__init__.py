@@ -1,0 +1,1 @@
+"""The tests of each module, folder by folder as the library."""
