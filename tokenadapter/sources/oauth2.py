@@ -219,7 +219,7 @@ class OAuth2Source(Source):
         )
 
     def _token_endpoint(
-        self, presented: Mapping[str, str]
+        self, presented: Mapping[str, str | list[str]]
     ) -> tuple[Endpoint, dict[str, Any]] | TokenError:
         """The token endpoint, and what the issuer's metadata means for a request to it."""
         if self._issuer is None:
@@ -237,24 +237,43 @@ class OAuth2Source(Source):
         return endpoint, {"auth": auth, "seconds": end - time.monotonic()}
 
     def _present(self, credential: Credential) -> Token | TokenError:
-        presented = self._grant(credential)
-        reached = self._token_endpoint(presented)
+        form = {**self._grant(credential), **self.asked}
+        return self.redeem(credential.kind, form, may_be_sent=credential.may_be_sent)
+
+    @property
+    def client(self) -> OAuth2Client:
+        """The client that makes its requests.
+
+        :meta private:
+        """
+        return self._client
+
+    @property
+    def asked(self) -> dict[str, str | list[str]]:
+        """The parameters that say what the token is for.
+
+        :meta private:
+        """
+        asked = {"scope": self._scope, "audience": self._audience, "resource": self._resource}
+        return {name: value for name, value in asked.items() if value}
+
+    def redeem(
+        self, kind: str, form: Mapping[str, str | list[str]], **sending: Any
+    ) -> Token | TokenError:
+        """Post a token request that presents a credential of *kind*.
+
+        :meta private:
+        """
+        reached = self._token_endpoint(form)
         if not isinstance(reached, tuple):
             return reached
         endpoint, how = reached
-        form: dict[str, str | list[str]] = {**self._extra, **presented}
-        if self._scope:
-            form["scope"] = self._scope
-        if self._audience:
-            form["audience"] = self._audience
-        if self._resource:
-            form["resource"] = self._resource
         outcome = self._client.request_token(
             endpoint,
-            form,
-            credential.kind,
+            {**self._extra, **form},
+            kind,
             secrets=self._extra.values(),
-            may_be_sent=credential.may_be_sent,
+            **sending,
             **how,
         )
         if self._issuer is not None and isinstance(outcome, errors.RefreshConfigError):

@@ -35,12 +35,12 @@ class Endpoints:
     """
 
     def __init__(
-        self, authority: Authority, header: str, scheme: str, url: Callable[[], str]
+        self, authority: Authority, header: str, scheme: str, issuer: Callable[[], str]
     ) -> None:
         self._authority = authority
+        self._issuer = issuer
         self._header = header.lower()
         self._scheme = scheme.lower()
-        self._url = url
         self.metadata: dict[str, Any] = {}
         self.token_requests: int = 0
         self.refusals: int = 0
@@ -74,7 +74,7 @@ class Endpoints:
 
     def _metadata(self, request: Request) -> Answer:
         """Every path of the server is an issuer."""
-        url = self._url()
+        url = self._issuer()
         usual = {
             "issuer": url + request.path.removeprefix(_METADATA).removesuffix(_OPENID),
             "token_endpoint": f"{url}/token",
