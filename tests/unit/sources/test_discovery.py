@@ -24,7 +24,9 @@ from tokenadapter import (
     TokenAdapter,
     TokenError,
     TokenKeeper,
+    TokenPoolManager,
     UnsafeTarget,
+    installed,
 )
 from tokenadapter.sources import discovery
 from tokenadapter.testing import TokenServer
@@ -497,3 +499,18 @@ def test_an_api_may_have_forms_with_such_names(server: TokenServer, tmp_path: Pa
     session = requests.Session()
     TokenAdapter(server.api_url, source(server)).mount(session)
     assert session.post(server.api_url, data={"token": "x"}).status_code == 200
+
+
+def test_every_client_leaves_a_token_request_unsigned(server: TokenServer, tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "token.json")
+    TokenKeeper(source(server), store).current()
+    prefix, form = f"{server.url}/", {"grant_type": "password", "username": "x"}
+    discovery._known.clear()
+    with installed(TokenAdapter(prefix, source(server), store=store)):
+        requests.post(server.token_url, data=form, timeout=10)
+    discovery._known.clear()
+    with TokenPoolManager(prefix, source(server), store=store) as pool:
+        pool.request("POST", server.token_url, fields=form, encode_multipart=False)
+    sent = [request for request in server.requests if request.form.get("grant_type") == "password"]
+    assert len(sent) == 2
+    assert not any("authorization" in request.headers for request in sent)
