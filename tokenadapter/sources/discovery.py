@@ -48,15 +48,17 @@ class ServerMetadata(Value):
     issuer: str
     token_endpoint: str
     authorization_endpoint: str | None = None
+    """Where a browser starts a login (RFC 6749 section 3.1)."""
     device_authorization_endpoint: str | None = None
     """Where a device starts a login (RFC 8628 section 4)."""
     revocation_endpoint: str | None = None
     registration_endpoint: str | None = None
+    """Where clients register (RFC 7591)."""
     token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
-    """How a client may authenticate."""
+    """How a client may authenticate to obtain a token."""
     revocation_endpoint_auth_methods_supported: tuple[str, ...] = ()
-    """The same for revocation.  Empty if the server does not say, which mostly means that it is as
-    for tokens."""
+    """How a client may authenticate to revoke a token.  Empty if the server does not say: then most
+    servers accept what they accept for tokens."""
     code_challenge_methods_supported: tuple[str, ...] = ()
     """The methods of PKCE (RFC 7636)."""
     authorization_response_iss_parameter_supported: bool = False
@@ -86,7 +88,7 @@ class Issuer:
     """
 
     def __init__(self, url: str, **connection: Any) -> None:
-        self.endpoint = Endpoint("issuer", url, **connection)
+        self.endpoint: Endpoint = Endpoint("issuer", url, **connection)
         parts = urlsplit(url)
         if "?" in url:
             raise ValueError("issuer must not have a query: remove it from the '?' on")
@@ -96,7 +98,7 @@ class Issuer:
             f"{origin}/.well-known/oauth-authorization-server{path}",
             f"{origin}{path}/.well-known/openid-configuration",
         )
-        # What was read without verification, or through a proxy, is not for a source that differs.
+        # Metadata that was read without verification is not for a source that verifies.
         way = {name: value for name, value in connection.items() if name != "timeout"}
         self._key = repr((url, sorted(way.items())))
 
@@ -107,13 +109,13 @@ class Issuer:
         return None if known is None else known[0]
 
     def forget(self) -> None:
-        """Read the metadata again when it is needed next."""
+        """Forget the metadata, so that the next request reads it."""
         _known.pop(self._key, None)
 
     def metadata(self, secrets: Collection[str] = ()) -> ServerMetadata | TokenError:
         """The metadata, read within half of the time-out if this process has not read it today.
 
-        While the server does not give it, that of an earlier day is used.
+        During an outage of the server, metadata of an earlier day stays in use.
 
         :param secrets: what the error must not show, even if the server says it.
         :returns: the error where there is none.  It is returned, not raised, for the same reason as
@@ -175,7 +177,7 @@ class Issuer:
     def _checked(self, location: str, answer: Reply) -> ServerMetadata:
         """The metadata in *answer*.
 
-        :raises ValueError: if there is none, or if it must not be believed.
+        :raises ValueError: if there is none, or if it must not be used.
         """
         if 300 <= answer.status < 400:
             target = urljoin(location, answer.headers.get("Location", ""))

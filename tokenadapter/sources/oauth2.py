@@ -163,7 +163,7 @@ class OAuth2Source(Source):
 
         Afterwards :attr:`urls` has the endpoints.
 
-        :raises RefreshConfigError: if there is none, or if it must not be believed.
+        :raises RefreshConfigError: if there is none, or if it must not be used.
         :raises RefreshTemporarilyFailed: if it could not be read.
         """
         if self._issuer is None:
