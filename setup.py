@@ -29,6 +29,8 @@ EXTRAS = {
     # KeyringStore encrypts a file with a key in the keyring.
     "keyring": ["keyring>=25", "cryptography>=43"],
     "crypto": ["cryptography>=43"],
+    # For TokenAuth.  httpx2 does as well, without this extra.
+    "httpx": ["httpx>=0.27"],
     # For proxies at socks5:// and socks5h://, to the API and to the token endpoint.
     "socks": ["requests[socks]>=2.32.2"],
     # For those who test their own code: the fixtures, and a token server that speaks HTTPS.
@@ -75,6 +77,7 @@ EXTRAS = {
         "requests-toolbelt>=1.0",
         "responses>=0.25",
         "time-machine>=2.16",
+        "trio>=0.35",
         "uvicorn>=0.30",
         "vcrpy>=8",
     ],
@@ -102,10 +105,11 @@ EXTRAS = {
         "sphinx-copybutton>=0.5.2",
     ],
 }
-# The tests, the type checker and the documentation meet every store.
-_STORES = ("redis", "valkey", "sql", "django", "keyring", "crypto")
+# The tests, the type checker and the documentation meet every store and client.
+_MET = ("redis", "valkey", "sql", "django", "keyring", "crypto", "httpx")
 for extra in ("test", "types", "docs"):
-    EXTRAS[extra] += [requirement for store in _STORES for requirement in EXTRAS[store]]
+    EXTRAS[extra] += [requirement for name in _MET for requirement in EXTRAS[name]]
+    EXTRAS[extra] += ["httpx2>=2.16"]
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 
 setup(

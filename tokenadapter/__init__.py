@@ -29,6 +29,7 @@ __all__ = [
     "StoreError",
     "Token",
     "TokenAdapter",
+    "TokenAuth",
     "TokenError",
     "TokenKeeper",
     "TokenNotPersisted",
@@ -66,6 +67,7 @@ _HOMES = {
     "StoreError": "tokenadapter.errors",
     "Token": "tokenadapter.token",
     "TokenAdapter": "tokenadapter.clients.requests",
+    "TokenAuth": "tokenadapter.clients.httpx",
     "TokenError": "tokenadapter.errors",
     "TokenKeeper": "tokenadapter.core.keeper",
     "TokenNotPersisted": "tokenadapter.errors",
@@ -85,6 +87,7 @@ _HOMES = {
 # Type checkers take a variable of this name to be true; importing it would load ``typing``.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from tokenadapter.clients.httpx import TokenAuth
     from tokenadapter.clients.install import install, installed, uninstall
     from tokenadapter.clients.requests import TokenAdapter
     from tokenadapter.clients.retrofit import retrofit

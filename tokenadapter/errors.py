@@ -11,6 +11,7 @@ pickle to other processes, so everything it knows is in its attributes.
 from __future__ import annotations
 
 import copy
+from functools import cache
 from typing import Any, Self
 
 from requests.exceptions import RequestException
@@ -126,3 +127,25 @@ def _rebuild(kind: type[TokenError], args: tuple[Any, ...], state: dict[str, Any
     error.args = args
     error.__dict__.update(state)
     return error
+
+
+def also(error: TokenError, base: Any) -> TokenError:
+    """*error* again, as a *base* too: the error that callers of another HTTP library catch."""
+    rebuild, (kind, *state) = TokenError.__reduce__(error)
+    both: Any = _of_both(kind, base)
+    twin: TokenError = rebuild(both, *state)
+    return twin.with_traceback(error.__traceback__)
+
+
+@cache
+def _of_both(kind: Any, base: Any) -> Any:
+    if issubclass(kind, base):
+        return kind
+
+    def __reduce__(self: TokenError) -> tuple[Any, ...]:  # noqa: N807
+        rebuild, (_, *state) = TokenError.__reduce__(self)
+        return also, (rebuild(kind, *state), base)
+
+    # To people it has the same name, and pickle finds it by the way that it was made.
+    names = {"__module__": kind.__module__, "__doc__": kind.__doc__, "__reduce__": __reduce__}
+    return type(kind.__name__, (kind, base), names)

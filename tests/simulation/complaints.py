@@ -149,8 +149,11 @@ class Call:
         )
 
     def _is_misconfigured(self) -> bool:
-        is_refused = self.complaints.account.client in self.complaints.witness.misconfigured
-        return is_refused and self._is_server_failing()
+        """A client that was refused backs off, whatever another client obtains meanwhile."""
+        witness = self.complaints.witness
+        is_refused = self.complaints.account.client in witness.misconfigured
+        is_recent = self.since < witness.failed_at + LONGEST_HOLD + _SLACK
+        return is_refused and (is_recent or self._is_server_failing())
 
     def _is_quarrel(self) -> bool:
         """Another process has used another request."""
@@ -216,6 +219,8 @@ class Call:
             or witness.requested[stored] != self.complaints.account.requested
             or (rejected is not None and rejected.access_token == stored)
             or is_behind(witness, self.complaints.process, witness.disk.document)
+            # It restores the record of a program with another request, which it saw before that.
+            or (witness.emptied and self.complaints.plan.requested > 1)
             # Of two that went on from what each remembered, either may seem to be the later one.
             or (witness.disk.changed_at > 0 and witness.disk.clocks_differ > 0)
             or stored in witness.authority.refused

@@ -381,23 +381,23 @@ class OwnUrls:
             if self._covers is None or self._covers(spelt):
                 yield resource(spelt)
 
-    def includes(self, request: PreparedRequest) -> bool:
-        """Whether *request* goes to one of them.
+    def may_include(self, method: str | None, body: object) -> bool:
+        """Whether a request may go to an endpoint that only the issuer's metadata names.
 
-        A form that looks like a request for a token, or for its revocation, may go to an endpoint
-        that only the issuer's metadata names.  So the grant reads the metadata, unless it has done
-        so.  If it cannot, the request counts as one to such an endpoint.
+        It is a form that looks like a request for a token, or for its revocation.
         """
-        url = request.url or ""
-        if url in self:
-            return True
+        return (
+            getattr(self._grant, "discovers", False)
+            and method == "POST"
+            and _is_token_request(body)
+        )
+
+    def include(self, url: str) -> bool:
+        """Whether *url* is one of them.  The grant reads the metadata, unless it has done so.
+
+        If it cannot, the URL counts as one of them.
+        """
         grant: Any = self._grant
-        if not (
-            getattr(grant, "discovers", False)
-            and request.method == "POST"
-            and _is_token_request(request.body)
-        ):
-            return False
         try:
             grant.discover()
         except errors.TokenError:

@@ -319,7 +319,7 @@ class TokenAdapter(HTTPAdapter):
                 if verdict:
                     response = self._replay(request, response, verdict, sent, is_new, body, how)
             if response.status_code in (401, 403):
-                self._tell_step_up(response, sent)
+                self.log_step_up(response, request.method, without_query(request), sent)
             return response
         finally:
             if body is not None:
@@ -343,9 +343,14 @@ class TokenAdapter(HTTPAdapter):
         if named is not None and not names_its_host(url, named):
             self.log_outside(url, named)
             return False
-        if self._own_urls.may_match and self._own_urls.includes(request):
+        if self._own_urls.may_match and self._is_own(request):
             return False
         return self.override_auth or self._header not in request.headers
+
+    def _is_own(self, request: PreparedRequest) -> bool:
+        """Whether *request* goes to a URL of the token source."""
+        own, url = self._own_urls, request.url or ""
+        return url in own or (own.may_include(request.method, request.body) and own.include(url))
 
     def _prepared(self, request: PreparedRequest) -> Body | None:
         """The body, made ready to be sent again; ``None`` if it is as it is."""
@@ -463,7 +468,10 @@ class TokenAdapter(HTTPAdapter):
                     response = self._repeat(request, outgoing, response, token, body, how)
                     step = flow.send(self._judge(response))
                 case exchange.HandOn(reason):
-                    return response if reason is None else self._handed_on(response, reason)
+                    if reason is not None:
+                        url = without_query(request)
+                        self.log_handed_on(response, request.method, url, reason)
+                    return response
 
     def _renewed(
         self, request: PreparedRequest, refusal: Response, rejected: Token, timeout: Any
@@ -501,7 +509,15 @@ class TokenAdapter(HTTPAdapter):
         self.keeper.journal.count("Replayed", **replay, answer=response.status_code)
         return response
 
-    def _tell_step_up(self, response: Response, sent: list[Token]) -> None:
+    def log_step_up(
+        self, response: Response, method: str | None, url: str, sent: list[Token]
+    ) -> None:
+        """Say what *response* asks for beyond a valid token, if it does.
+
+        :param sent: the tokens that the request was sent with.
+
+        :meta private:
+        """
         wanted = verdicts.step_up(response)
         if wanted is None:
             return
@@ -515,8 +531,8 @@ class TokenAdapter(HTTPAdapter):
 
         self.keeper.journal.emit(
             "StepUpNeeded",
-            method=response.request.method,
-            url=without_query(response.request),
+            method=method,
+            url=url,
             status=response.status_code,
             error=wanted.error,
             scope=fit(wanted.scope),
@@ -524,15 +540,14 @@ class TokenAdapter(HTTPAdapter):
             max_age=wanted.max_age,
         )
 
-    def _handed_on(self, response: Response, reason: str) -> Response:
+    def log_handed_on(self, response: Response, method: str | None, url: str, reason: str) -> None:
+        """Say why a refusal goes to the caller.
+
+        :meta private:
+        """
         self.keeper.journal.emit(
-            "HandedOn",
-            method=response.request.method,
-            url=without_query(response.request),
-            status=response.status_code,
-            reason=reason,
+            "HandedOn", method=method, url=url, status=response.status_code, reason=reason
         )
-        return response
 
 
 def _rewound(body: Body | None) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from requests.adapters import BaseAdapter, HTTPAdapter
@@ -25,7 +25,7 @@ from urllib3.util.request import set_file_position
 from tokenadapter.clients.prefix import names_its_host
 from tokenadapter.clients.requests import without_401
 from tokenadapter.clients.signers import Signer, choose, log_near_miss
-from tokenadapter.errors import TokenError, UnsafeTarget
+from tokenadapter.errors import TokenError, UnsafeTarget, also
 from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
@@ -287,20 +287,4 @@ def _followed(
 
 def for_urllib3(error: TokenError) -> TokenError:
     """A copy of *error* that is also a :class:`urllib3.exceptions.HTTPError`."""
-    rebuild, (kind, *state) = TokenError.__reduce__(error)
-    twin: TokenError = rebuild(_of_both(kind), *state)
-    return twin.with_traceback(error.__traceback__)
-
-
-@cache
-def _of_both(kind: Any) -> Any:
-    if issubclass(kind, HTTPError):
-        return kind
-
-    def __reduce__(self: TokenError) -> tuple[Any, ...]:  # noqa: N807
-        rebuild, (_, *state) = TokenError.__reduce__(self)
-        return for_urllib3, (rebuild(kind, *state),)
-
-    # The class has the same name, and pickle rebuilds it by the same steps.
-    names = {"__module__": kind.__module__, "__doc__": kind.__doc__, "__reduce__": __reduce__}
-    return type(kind.__name__, (kind, HTTPError), names)
+    return also(error, HTTPError)

@@ -24,14 +24,18 @@ from tokenadapter.values import checked_store
 if TYPE_CHECKING:
     import copy
 
+    from tokenadapter import errors
     from tokenadapter.core import (
+        async_wait,
         function_grant,
         journal,
+        messages,
         pickling,
         renewal,
         reservation,
     )
     from tokenadapter.core import worker as workers
+    from tokenadapter.core.async_wait import SharedCalls
     from tokenadapter.core.journal import Journal
     from tokenadapter.core.renewal import Renewal
     from tokenadapter.core.reservation import Reservations
@@ -40,6 +44,9 @@ if TYPE_CHECKING:
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.stores import memory, urls
 else:
+    async_wait = late("tokenadapter.core.async_wait")
+    errors = late("tokenadapter.errors")
+    messages = late("tokenadapter.core.messages")
     reservation = late("tokenadapter.core.reservation")
     copy = late("copy")
     workers = late("tokenadapter.core.worker")
@@ -166,6 +173,26 @@ class TokenKeeper:
         """
         return self.obtain(rejected, timeout=timeout).token
 
+    async def acurrent(self, *, timeout: float | None = None) -> Token:
+        """:meth:`current` for a task of asyncio or trio, whose event loop goes on meanwhile.
+
+        A token that is fresh is returned at once.  The tasks that need a renewal wait for one
+        helper thread; a task that is cancelled leaves the renewal as it is.  A keeper that is
+        *inline* has no helper threads: then the event loop waits too.
+
+        :param timeout: as for :meth:`current`.
+        :raises TokenError: as :meth:`current` does.
+        """
+        return self.fresh() or (await self.aobtain(timeout=timeout)).token
+
+    async def arenew(self, rejected: Token, *, timeout: float | None = None) -> Token:
+        """:meth:`renew` for a task of asyncio or trio, whose event loop goes on meanwhile.
+
+        :param timeout: as for :meth:`current`.
+        :raises TokenError: as :meth:`renew` does.
+        """
+        return (await self.aobtain(rejected, timeout=timeout)).token
+
     def obtain(
         self,
         rejected: Token | None = None,
@@ -208,6 +235,64 @@ class TokenKeeper:
         if outcome.is_new:
             self.journal.count("Waited", seconds=self._runtime.monotonic() - started)
         return outcome
+
+    async def aobtain(
+        self,
+        rejected: Token | None = None,
+        *,
+        timeout: float | None = None,
+        patient: bool = False,
+    ) -> Outcome:
+        """What :meth:`acurrent` and :meth:`arenew` return, and how it was obtained.
+
+        :param patient: as for :meth:`obtain`.
+        """
+        outcome = self._outcome_at_hand(rejected, patient)
+        if outcome is not None:
+            return outcome
+        if self.inline or self._is_renewed_here():
+            return self.obtain(rejected, timeout=timeout, patient=patient)
+        if self._spends:
+            self._runtime.guard()  # here, and not in a helper: this may be the main thread
+        key = None if rejected is None else (rejected.access_token, rejected.issued_at), patient
+        work = partial(self.obtain, rejected, patient=patient)
+        patience = inf if timeout is None else timeout
+        began = self._runtime.monotonic()
+        end = began + min(self.lock_timeout, patience)
+        slack = min(2 * _LATENESS, max(patience - self.lock_timeout, 0.0))
+        is_first = True
+        while True:
+            left = end + slack - self._runtime.monotonic()
+            try:
+                return await self._calls.wait_for(key, work, left)
+            except TimeoutError:
+                held = self._holder.held
+                if held is None or self._holder.left() <= 0 or held.token.is_same(rejected):
+                    waited = self._runtime.monotonic() - began
+                    raise messages.renewal_timed_out(self.store, waited) from None
+                return Outcome(held.token, is_new=False)
+            except errors.LockTimeout:
+                # Perhaps only the time of a task that began to wait earlier was over.
+                if not is_first or self._runtime.monotonic() >= end:
+                    raise
+                is_first = False
+
+    async def adistrust(self, token: Token) -> Token | None:
+        """:meth:`distrust` for a task of asyncio or trio.
+
+        :meta private:
+        """
+        if self.inline:
+            return self.distrust(token)
+        key = "distrust", token.access_token, token.issued_at
+        return await self._calls.wait_for(key, partial(self.distrust, token), inf)
+
+    async def arun(self, work: Callable[[], T]) -> T:
+        """Run *work* in a helper thread while a task of asyncio or trio waits.
+
+        :meta private:
+        """
+        return work() if self.inline else await self._calls.wait_for(object(), work, inf)
 
     def refresh(self, *, timeout: float | None = None) -> Token:
         """Renew now, and forget earlier refusals and back-offs first.
@@ -346,6 +431,22 @@ class TokenKeeper:
             held = self._renew_in_background(held, left, min_validity)
         return Outcome(held.token, is_new=False)
 
+    def _outcome_at_hand(self, rejected: Token | None, patient: bool) -> Outcome | None:
+        """The same without I/O: where there is something to do in the background, a helper thread
+        looks at it first."""
+        held = self._holder.held
+        if held is None or held.token.is_same(rejected):
+            return None
+        left = self._holder.left()
+        if left <= held.hard:
+            return None
+        if rejected is None and left <= held.soft:
+            if patient or self.inline:
+                return None
+            if self._runtime.monotonic() >= self._look_again and not self._is_renewing():
+                self._calls.begin("look", self.obtain)
+        return Outcome(held.token, is_new=False)
+
     def _glance(self) -> View | None:
         """Look into the store, and hold its token if no renewal has to decide about it.
 
@@ -418,6 +519,16 @@ class TokenKeeper:
     def _is_renewing(self) -> bool:
         worker: RenewalWorker | None = self._made.get("worker")
         return worker is not None and worker.flight.under_way() is not None
+
+    def _is_renewed_here(self) -> bool:
+        """Whether the calling thread does the renewal that is under way: it must not wait."""
+        worker: RenewalWorker | None = self._made.get("worker")
+        run = None if worker is None else worker.flight.under_way()
+        return run is not None and run.is_mine()
+
+    @property
+    def _calls(self) -> SharedCalls:
+        return self._once("calls", lambda: async_wait.SharedCalls(self._runtime.start))
 
     @property
     def _worker(self) -> RenewalWorker:
@@ -495,6 +606,9 @@ class TokenKeeper:
         journal = self._made.get("journal")
         if journal is not None:
             journal.reset()
+        calls = self._made.get("calls")
+        if calls is not None:
+            calls.reset()
         self._holder.redraw()
 
 

@@ -340,10 +340,12 @@ class Presenter:
                     self._remember_spent(spent, for_good)
                     intent = view.record.intent
                     if waiter is not None and intent is not None and waiter in intent.awaited:
-                        # Other processes kept the intent beside their token only for us.
-                        self._try_to_write(
-                            view, view.record.with_unknown_outcome(view.record.backoff, waiter)
-                        )
+                        # Other processes kept the intent beside their token for us.
+                        record = view.record.with_unknown_outcome(view.record.backoff, waiter)
+                        if not minted.rotated:  # then this answer spent nothing
+                            left = self._remaining_intent(view, credential)
+                            record = record._replace(intent=left)
+                        self._try_to_write(view, record)
                     return None
                 tag = self._slot.new_tag(view)
             except Exception as error:  # noqa: BLE001 - no error may lose a token that cost one

@@ -21,7 +21,7 @@ chunks at the same times.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from io import BytesIO, UnsupportedOperation
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 else:
     tempfile = late("tempfile")
 
-__all__ = ["Body", "NotReplayable", "Recorder", "prepare", "record"]
+__all__ = ["AsyncRecorder", "Body", "NotReplayable", "Recorder", "prepare", "record", "recorded"]
 
 
 class Body:
@@ -97,6 +97,11 @@ def prepare(body: Any, *, limit: int) -> Body:
     start = _position(body)
     if start is not None:
         return Body(body, rewind=partial(_go_back, body, start, _file_size(body)))
+    return recorded(body, record, limit)
+
+
+def recorded(body: Any, record: Callable[[Any, int], Recorder], limit: int) -> Body:
+    """A body that can be drawn but once, recorded by *record*; unless the limit is 0."""
     if limit <= 0:
         return Body(body, one_shot=True, rewind=_refuse)
     recorder = record(body, limit)
@@ -223,22 +228,31 @@ class Recorder:
         return self._source.len
 
     def _next(self, size: int) -> Any:
+        known = self._known(size)
+        if known is not None:
+            return known
+        try:
+            return self._took(self._draw(size))
+        except BaseException as failure:
+            self._failure = failure
+            raise
+
+    def _known(self, size: int) -> Any:
+        """What is known without drawing: recorded bytes, or the end; ``None`` if nothing is."""
         if self._recording is not None and self._position < self._size:
             again = self._recording.read(size)
             self._position += len(again)
             return again
         if self._failure is not None:
             raise self._failure
-        if self._ended:
-            return b""
-        try:
-            data = self._draw(size) or b""
-            if isinstance(data, str):
-                data = data.encode()  # as urllib3 does
-            self._record(data)
-        except BaseException as failure:
-            self._failure = failure
-            raise
+        return b"" if self._ended else None
+
+    def _took(self, data: Any) -> Any:
+        """Record what was drawn, and return it as bytes."""
+        data = data or b""
+        if isinstance(data, str):
+            data = data.encode()  # as urllib3 does
+        self._record(data)
         self._ended = not data
         return data
 
@@ -273,6 +287,32 @@ class Recorder:
                 self._recording.close()
             self._recording = None
             self._drop_reason = reason
+
+
+class AsyncRecorder(Recorder):
+    """The same for an asynchronous iterable."""
+
+    def __init__(self, source: AsyncIterable[Any], limit: int) -> None:
+        super().__init__(source, limit)
+        self._parts: AsyncIterator[Any] | None = None
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while chunk := await self._anext():
+            yield chunk
+
+    async def _anext(self) -> Any:
+        known = self._known(BLOCK)
+        if known is not None:
+            return known
+        if self._parts is None:
+            self._parts = aiter(self._source)
+        try:
+            while not (chunk := await anext(self._parts, None)) and chunk is not None:
+                pass  # as _chunks() skips what is empty
+            return self._took(chunk)
+        except BaseException as failure:
+            self._failure = failure
+            raise
 
 
 class _Reader(Recorder):

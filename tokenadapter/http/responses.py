@@ -21,14 +21,25 @@ import urllib3
 from requests.exceptions import RequestException
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from requests import Response
 
-__all__ = ["body_of", "bounded_content", "drain", "peek_json", "set_aside"]
+__all__ = [
+    "body_of",
+    "bounded_content",
+    "drain",
+    "json_of",
+    "peek_json",
+    "says_json",
+    "set_aside",
+]
 
 LIMIT = 65536
 """Bytes of a body that are read before its caller asks for it."""
+
+DECODERS: Collection[str] = urllib3.HTTPResponse.CONTENT_DECODERS
+"""The encodings that can be decoded up to a limit here."""
 
 
 def peek_json(response: Response, limit: int = LIMIT) -> Any:
@@ -42,12 +53,21 @@ def peek_json(response: Response, limit: int = LIMIT) -> Any:
     :return: the value, or ``None`` without one: no JSON content type, no body, a body that is too
         long or too slow, or a broken body (the caller gets the error when reading it).
     """
-    if not _says_json(response.headers.get("Content-Type", "")):
+    if not says_json(response.headers.get("Content-Type", "")):
         return None
     try:
         body = _content(response, limit)
         return _parsed(body) if body and len(body) <= limit else None
     except (ValueError, RecursionError, urllib3.exceptions.DecodeError):
+        return None
+
+
+def json_of(body: bytes | None, headers: Mapping[str, str], limit: int = LIMIT) -> Any:
+    """The JSON value in an encoded body, ``None`` if there is none: as :func:`peek_json`."""
+    content = None if body is None else bounded_content(body, headers, limit)
+    try:
+        return _parsed(content) if content else None
+    except (ValueError, RecursionError):
         return None
 
 
@@ -121,7 +141,8 @@ class _Whole(io.BytesIO):
     read1 = read
 
 
-def _says_json(content_type: str) -> bool:
+def says_json(content_type: str) -> bool:
+    """Whether a ``Content-Type`` is one of JSON."""
     kind = content_type.partition(";")[0].strip().lower()
     # Some APIs that began with JSONP label their JSON as a script.
     return kind in ("application/json", "text/json", "text/javascript") or kind.endswith("+json")

@@ -26,7 +26,7 @@ else:
     json_path = late("tokenadapter.http.json_path")
     responses = late("tokenadapter.http.responses")
 
-__all__ = ["StepUp", "default_verdict", "expired_on", "step_up"]
+__all__ = ["Expired", "StepUp", "default_verdict", "expired_on", "step_up"]
 
 # Errors that require a wider authorization (RFC 6750 section 3.1, RFC 9470 section 3).
 _STEP_UPS = frozenset({"insufficient_scope", "insufficient_user_authentication"})
@@ -111,7 +111,7 @@ def expired_on(
     """
     if status is None and json is None:
         raise TypeError("expired_on() needs a status, JSON, or both")
-    return _Expired(status, json, default)
+    return Expired(status, json, default)
 
 
 class StepUp(NamedTuple):
@@ -155,8 +155,8 @@ def step_up(response: Response) -> StepUp | None:
     return None
 
 
-class _Expired:
-    """A class rather than a closure, so that an adapter with such a verdict can be pickled."""
+class Expired:
+    """The verdict of :func:`expired_on`: a class, not a closure, so that it can be pickled."""
 
     __slots__ = ("_default", "_json", "_status")
 
@@ -170,18 +170,25 @@ class _Expired:
         self._json = None if json is None else _members(json)
         self._default = default
 
-    def __call__(self, response: Response) -> bool:
-        return self._matches(response) or (self._default and default_verdict(response))
+    def __call__(self, response: Response, peek: Callable[[Response], Any] | None = None) -> bool:
+        return self._matches(response, peek) or (self._default and default_verdict(response))
 
     def __repr__(self) -> str:
         return f"expired_on(status={self._status}, json={self._json}, default={self._default})"
 
-    def _matches(self, response: Response) -> bool:
-        if self._status is not None and response.status_code not in self._status:
+    def looks_into(self, response: Response) -> bool:
+        """Whether the body of *response* decides."""
+        return self._json is not None and self._has_status(response)
+
+    def _has_status(self, response: Response) -> bool:
+        return self._status is None or response.status_code in self._status
+
+    def _matches(self, response: Response, peek: Callable[[Response], Any] | None) -> bool:
+        if not self._has_status(response):
             return False
         if self._json is None:
             return True
-        body = responses.peek_json(response)
+        body = (peek or responses.peek_json)(response)
         return all(
             json_path.value_at(body, path, _ABSENT) in values for path, values in self._json.items()
         )

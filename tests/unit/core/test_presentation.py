@@ -422,13 +422,28 @@ def answered_first(view: View) -> Record:
     return view.record.with_new_token(theirs, {}, view.read_at, intent=view.record.intent)
 
 
-def test_a_late_answer_removes_its_own_waiter_from_the_record(desk: Desk) -> None:
+def test_after_the_last_answer_that_spent_nothing_no_intent_is_left(desk: Desk) -> None:
+    desk.presenter._slot.lock_ends_with_holder = False
     desk.present()
     keep_refresh_token(desk)
     desk.intrude(answered_first, takes_lock=True)
     assert desk.present() is None
     assert desk.stored["token"]["access_token"] == "theirs"
-    assert desk.stored["intent"]["awaited"] == []
+    assert "intent" not in desk.stored
+
+
+def test_a_late_answer_keeps_the_intent_while_another_process_waits(desk: Desk) -> None:
+    def announced_and_answered(view: View) -> Record:
+        return answered_first(view._replace(record=announced_again(view)))
+
+    desk.presenter._slot.lock_ends_with_holder = False
+    desk.present()
+    keep_refresh_token(desk)
+    desk.intrude(announced_and_answered, takes_lock=True)
+    assert desk.present() is None
+    intent = desk.stored["intent"]
+    assert [waiter["process"] for waiter in intent["awaited"]] == ["other"]
+    assert intent["attempt"] == 1
 
 
 def test_the_successor_of_the_stored_refresh_token_is_saved_however_late(

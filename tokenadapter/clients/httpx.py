@@ -1,0 +1,549 @@
+"""The client for httpx and httpx2, sync and async: an ``Auth`` that signs, renews and replays.
+
+The way of a request is that of :mod:`tokenadapter.clients.requests`, and
+:mod:`tokenadapter.http.exchange` decides what follows a refusal.  One generator tells the steps;
+``sync_auth_flow`` and ``async_auth_flow`` carry them out.
+
+httpx asks an ``Auth`` once for each request, and follows redirects below it.  So the token must not
+be among the headers that httpx copies for the next hop (:mod:`tokenadapter.clients.httpx_parts`),
+and a hop that leads to a URL under the prefix is sent again from here, with the token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tokenadapter.clients.httpx_parts import Outgoing, Parts, copy_of, is_bounded, parts_of
+from tokenadapter.clients.prefix import names_its_host
+from tokenadapter.clients.requests import TokenAdapter
+from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.extras import ExtraMissing
+from tokenadapter.http import bodies, exchange, responses, verdicts
+from tokenadapter.http.bodies import Body
+from tokenadapter.http.exchange import Verdict
+from tokenadapter.late_imports import imported, late
+from tokenadapter.token import Token
+
+if TYPE_CHECKING:
+    import os
+
+    import httpx
+    import httpx2
+
+    from tokenadapter import errors
+    from tokenadapter.errors import TokenError
+    from tokenadapter.events import Event
+    from tokenadapter.protocols import Grant, TokenSource, TokenStore
+
+    class _Auth(httpx.Auth, httpx2.Auth):  # type: ignore[misc]
+        """What both libraries take for an ``Auth``."""
+
+    Request = httpx.Request | httpx2.Request
+    Response = httpx.Response | httpx2.Response
+
+else:
+    errors = late("tokenadapter.errors")
+
+
+def _libraries() -> list[ModuleType]:
+    """httpx and httpx2, as far as they are installed.
+
+    :raises ExtraMissing: if neither is.
+    """
+    found = []
+    for name in ("httpx", "httpx2"):
+        try:
+            found.append(imported(name))
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise  # it is installed, and something that it needs is not
+    if not found:
+        raise ExtraMissing(
+            "TokenAuth needs httpx or httpx2, and neither is installed: "
+            "pip install 'tokenadapter[httpx]'"
+        )
+    return list(dict.fromkeys(found))  # httpx2 can stand in for httpx
+
+
+_LIBRARIES = _libraries()
+if not TYPE_CHECKING:
+    _Auth = type("_Auth", tuple(library.Auth for library in _LIBRARIES), {})
+
+__all__ = ["TokenAuth"]
+
+# Seconds that the body of a refusal may take which no caller will read, and that of an answer into
+# which a verdict looks.
+_DRAINED_FOR = 1.0
+_PEEKED_FOR = 30.0
+# Methods that may be sent twice (RFC 9110 section 9.2.1), and statuses that say that a request was
+# not processed where it went, or not for want of a token.
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_UNPROCESSED = frozenset({307, 308, 401, 403, 404})
+
+
+class TokenAuth(_Auth):
+    """Signs requests under one URL prefix, renews the token, and replays what was refused for it.
+
+    ::
+
+        client = httpx.AsyncClient(auth=TokenAuth("https://api.example.com/", source, store=store))
+
+    It is an ``Auth`` for clients of httpx and of httpx2, for ``Client`` and ``AsyncClient``, and
+    for several of them at once.  Its settings are those of :class:`~tokenadapter.TokenAdapter`.
+    Requests outside the prefix are sent as they are.
+
+    A renewal never blocks the event loop: the tasks that need one wait for one helper thread.  A
+    task that is cancelled leaves the renewal as it is.
+
+    :param prefix: as for :class:`~tokenadapter.TokenAdapter`, and so are *source* and all others
+        but these:
+    :param verdict: it is given the response of httpx, whose body has not been read.  Of its body,
+        only :func:`~tokenadapter.expired_on` can ask.
+    :param attach: it is called with a copy of the request of httpx, and the token.
+    :raises UnsafeTarget: if a token must not go to *prefix*.
+    :raises TypeError: if settings contradict each other or have the wrong type.
+    :raises ValueError: if *header* or *scheme* cannot be part of a request.
+    :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
+    """
+
+    keeper: TokenKeeper
+
+    def __init__(
+        self,
+        prefix: str,
+        source: Grant | TokenSource | TokenKeeper,
+        *,
+        store: TokenStore | str | os.PathLike[str] | None = None,
+        verdict: Callable[[Any], object] | None = None,
+        max_replays: int = 1,
+        replay_limit: int = 64 * 1024 * 1024,
+        attach: Callable[[Any, Token], object] | None = None,
+        header: str = "Authorization",
+        scheme: str = "Bearer",
+        override_auth: bool = True,
+        on_refresh: Callable[[Token], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        renew_early: bool = True,
+        lock_timeout: float = 30.0,
+        inline: bool = False,
+        allow_http: bool = False,
+    ) -> None:
+        self._rules = _Rules(
+            prefix,
+            source,
+            store=store,
+            verdict=verdict,
+            max_replays=max_replays,
+            replay_limit=replay_limit,
+            attach=attach,
+            header=header,
+            scheme=scheme,
+            override_auth=override_auth,
+            on_refresh=on_refresh,
+            on_event=on_event,
+            renew_early=renew_early,
+            lock_timeout=lock_timeout,
+            inline=inline,
+            allow_http=allow_http,
+        )
+        self.keeper = self._rules.keeper
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.prefix} of {self.keeper.store!r}>"
+
+    @property
+    def prefix(self) -> str:
+        """The base URL under which requests are signed."""
+        return self._rules.prefix
+
+    def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
+        """The flow of a request, as ``httpx.Client`` asks for it."""
+        steps = _Flow(self._rules, request, is_async=False).steps()
+        try:
+            step = next(steps)
+            while True:
+                if type(step) is not _Work:
+                    step = steps.send((yield step))
+                    continue
+                try:
+                    result = step.now()
+                except Exception as error:  # noqa: BLE001 - the flow has the last word
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(result)
+        except StopIteration:
+            return
+        finally:
+            steps.close()
+
+    async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
+        """The flow of a request, as ``httpx.AsyncClient`` asks for it."""
+        steps = _Flow(self._rules, request, is_async=True).steps()
+        try:
+            step = next(steps)
+            while True:
+                if type(step) is not _Work:
+                    step = steps.send((yield step))
+                    continue
+                try:
+                    result = await step.soon()
+                except Exception as error:  # noqa: BLE001 - the flow has the last word
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(result)
+        except StopIteration:
+            return
+        finally:
+            steps.close()
+
+
+class _Work(NamedTuple):
+    """A step that may take its time, in two ways to do it."""
+
+    now: Callable[[], Any]
+    soon: Callable[[], Awaitable[Any]]
+
+
+class _Rules(TokenAdapter):
+    """The settings of a token adapter, and what they say about requests of httpx.
+
+    The adapter itself sends nothing.
+    """
+
+    __attrs__: list[str] = [*TokenAdapter.__attrs__, "_raw", "_lower"]  # noqa: RUF012
+    # The ``Host`` headers that were last found to name the host of the prefix.
+    _known_hosts: list[bytes] | None = None
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        # The name of the header, as httpx keeps it.
+        self._raw = self._header.encode()
+        self._lower = self._raw.lower()
+
+    @property
+    def has_own_verdict(self) -> bool:
+        return self._verdict is not None
+
+    def signs(self, request: Any) -> bool:
+        """Whether *request* gets a token."""
+        url = str(request.url)
+        if self._guard.matches(url) is None and not self._guard.covers_when_parsed(url):
+            self.log_outside(url)
+            return False
+        hosts = [value for _, name, value in request.headers._list if name == b"host"]
+        if hosts != self._known_hosts:
+            named = ", ".join(host.decode("latin-1") for host in hosts)
+            if hosts and not names_its_host(url, named):
+                self.log_outside(url, named)
+                return False
+            self._known_hosts = hosts  # all URLs under the prefix have one host
+        if "target" in request.extensions:
+            return False  # the path that is sent is another one
+        if url in self._own_urls:
+            return False
+        return self.override_auth or self._header not in request.headers
+
+    def may_be_own(self, request: Any) -> bool:
+        """Whether :meth:`is_own` has to decide whether *request* gets a token."""
+        own = self._own_urls
+        return own.may_match and own.may_include(request.method, getattr(request, "_content", None))
+
+    def is_own(self, request: Any) -> bool:
+        """Whether *request* goes to a URL of the token source, which may have to find that out."""
+        return self._own_urls.include(str(request.url))
+
+    def headers_of(self, request: Any, token: Token, parts: Parts) -> tuple[Any, Any]:
+        """*request*, or a copy that was changed, and its headers with the token."""
+        full = parts.library.Headers(request.headers)
+        if self._attach is None:
+            value = self._value(request, token)
+            if self._lower in [name for _, name, _ in full._list]:
+                full[self._header] = value
+            else:  # the same, at a fraction of the cost
+                full._list.append((self._raw, self._lower, value.encode()))
+            return request, full
+        twin = copy_of(request, full)
+        self._attach(twin, token)
+        full = twin.headers
+        twin.headers = request.headers
+        return twin, full
+
+    def judge(self, response: Any, body: bytes | None) -> Verdict:
+        """What *response* means for the token that its request was sent with."""
+        own = self._verdict
+        if isinstance(own, verdicts.Expired):
+            return Verdict.of(own(response, lambda _: responses.json_of(body, response.headers)))
+        return self._judge(response)
+
+    def looks_into(self, response: Any) -> bool:
+        """Whether the verdict on *response* depends on its body."""
+        own = self._verdict
+        kind = response.headers.get("Content-Type", "")
+        return (
+            isinstance(own, verdicts.Expired)
+            and own.looks_into(response)
+            and responses.says_json(kind)
+        )
+
+
+class _Flow:
+    """The flow of one request: what it has met so far.
+
+    :ivar past: the answers so far, in their order, but for those to the last sending.
+    """
+
+    def __init__(self, rules: _Rules, request: Any, *, is_async: bool) -> None:
+        self._rules = rules
+        self._keeper = rules.keeper
+        self._request = request
+        self._is_async = is_async
+        self._parts = _parts_for(request)
+        self._past: list[Any] = []
+        self._refusals = 0
+        self._bodies: list[Body] = []
+        self._timeouts: dict[str, Any] | None = None
+
+    def steps(self) -> Generator[Any, Any, None]:
+        """The requests to send, and the work to do in between."""
+        try:
+            hops = yield from self._first()
+            while len(hops) > 1:
+                at = self._next_under_the_prefix(hops)
+                if at is None:
+                    break
+                request = hops[at].request
+                yield from self._dispose(hops)
+                hops = yield from self._exchange(request)
+            if self._past:
+                hops[-1].history = [*self._past, *hops[:-1]]
+        finally:
+            for body in self._bodies:
+                body.close()
+
+    def _first(self) -> Generator[Any, Any, list[Any]]:
+        """The answers to the caller's request."""
+        request = self._request
+        rules = self._rules
+        is_signed = rules.signs(request)
+        if is_signed and rules.may_be_own(request):
+            ask = partial(rules.is_own, request)
+            is_signed = not (yield _Work(ask, partial(self._keeper.arun, ask)))
+        if is_signed:
+            return (yield from self._exchange(request))
+        return self._hops((yield self._as_without_us(request)))
+
+    def _as_without_us(self, request: Any) -> Any:
+        """*request* as httpx sends it where a client has no ``Auth``."""
+        url = request.url
+        if url.userinfo:
+            basic = self._parts.library.BasicAuth(url.username, url.password)
+            return next(basic.auth_flow(request))
+        return request
+
+    def _hops(self, response: Any) -> list[Any]:
+        """The answers to the last sending: those of its redirects, too."""
+        # httpx tells of the redirects after the answers that it was given back by this flow.
+        history = response.history
+        return [*history[self._refusals :], response] if history else [response]
+
+    def _next_under_the_prefix(self, hops: list[Any]) -> int | None:
+        """Which hop of a redirect has to be sent again, with the token that it had not."""
+        for at, answer in enumerate(hops[1:], 1):
+            request = answer.request
+            if self._rules.signs(request):
+                may_repeat = request.method in _SAFE or answer.status_code in _UNPROCESSED
+                return at if may_repeat else None
+        return None
+
+    def _exchange(self, request: Any) -> Generator[Any, Any, list[Any]]:
+        """The answers to *request*, which is sent with a token, and again if that is refused."""
+        rules, keeper = self._rules, self._keeper
+        stream, body = self._parts.body(request, rules.replay_limit, is_async=self._is_async)
+        if body is not None:
+            self._bodies.append(body)  # the next hop of a redirect may need it, too
+        token, is_new = keeper.fresh(), False
+        if token is None:
+            one_shot = body is not None and body.one_shot
+            token, is_new = yield from self._obtain(request, None, patient=one_shot)
+        hops = yield from self._send(request, token, stream)
+        answer = hops[0]
+        if answer.status_code < 400 and not rules.has_own_verdict:
+            return hops
+        sent = [token]
+        verdict = yield from self._judge(answer)
+        if verdict:
+            hops = yield from self._replay(
+                request, hops, verdict, sent, is_new=is_new, stream=stream, body=body
+            )
+        if hops[0].status_code in (401, 403):
+            rules.log_step_up(hops[0], request.method, _shown(request), sent)
+        return hops
+
+    def _replay(
+        self,
+        request: Any,
+        hops: list[Any],
+        verdict: Verdict,
+        sent: list[Token],
+        *,
+        is_new: bool,
+        stream: Any,
+        body: Body | None,
+    ) -> Generator[Any, Any, list[Any]]:
+        """The answers to *request* after *verdict* on the last ones."""
+        rules, keeper = self._rules, self._keeper
+        flow = exchange.after_refusal(
+            sent[-1],
+            verdict,
+            is_new=is_new,
+            max_replays=rules.max_replays,
+            is_own=rules.has_own_verdict,
+        )
+        outgoing = request
+        step = next(flow)
+        while True:
+            match step:
+                case exchange.Obtain(rejected):
+                    step = flow.send((yield from self._obtain(request, rejected, answer=hops[0])))
+                case exchange.Distrust(token):
+                    newer = yield _Work(
+                        partial(keeper.distrust, token), partial(keeper.adistrust, token)
+                    )
+                    step = flow.send(newer)
+                case exchange.Rewind():
+                    step = flow.send(_rewound(body))
+                case exchange.Send(token):
+                    sent.append(token)
+                    refusal = hops[0]
+                    yield from self._dispose(hops)
+                    outgoing = self._parts.add_cookies(outgoing, refusal)
+                    replay = {
+                        "method": request.method,
+                        "url": _shown(request),
+                        "status": refusal.status_code,
+                        "token": token.fingerprint,
+                    }
+                    keeper.journal.count("ReplayStarted", **replay)
+                    hops = yield from self._send(outgoing, token, stream, of=request)
+                    keeper.journal.count("Replayed", **replay, answer=hops[0].status_code)
+                    step = flow.send((yield from self._judge(hops[0])))
+                case exchange.HandOn(reason):
+                    if reason is not None:
+                        rules.log_handed_on(hops[0], request.method, _shown(request), reason)
+                    return hops
+
+    def _obtain(
+        self,
+        request: Any,
+        rejected: Token | None,
+        *,
+        patient: bool = False,
+        answer: Any = None,
+    ) -> Generator[Any, Any, tuple[Token, bool]]:
+        """A token from the keeper, and whether it was minted since it was asked."""
+        timeout = request.extensions.get("timeout", {}).get("read")
+        how = {"timeout": timeout, "patient": patient}
+        keeper = self._keeper
+        try:
+            outcome = yield _Work(
+                partial(keeper.obtain, rejected, **how), partial(keeper.aobtain, rejected, **how)
+            )
+        except errors.TokenError as error:
+            raise self._for_httpx(error, request, answer) from error.__cause__
+        return outcome.token, outcome.is_new
+
+    def _for_httpx(self, error: TokenError, request: Any, answer: Any) -> TokenError:
+        """*error* again, as an error of the library too, which refers to the caller's request."""
+        twin: Any = errors.also(error, self._parts.library.RequestError)
+        twin._request = request
+        twin.response = answer
+        return twin  # type: ignore[no-any-return]
+
+    def _send(
+        self, request: Any, token: Token, stream: Any, of: Any = None
+    ) -> Generator[Any, Any, list[Any]]:
+        """The answers to a signed copy of *request*; they refer to the request that it is made
+        of."""
+        of = request if of is None else of
+        try:
+            changed, full = self._rules.headers_of(request, token, self._parts)
+        except errors.TokenError as error:
+            raise self._for_httpx(error, of, None) from error.__cause__
+        outgoing: Outgoing = self._parts.outgoing(changed, full, stream)
+        try:
+            response = yield outgoing
+        except BaseException:
+            outgoing.drop_token(of)  # the error on its way to the caller refers to it
+            raise
+        self._timeouts = outgoing.__dict__["extensions"].get("timeout")
+        hops = self._hops(response)
+        for answer in hops:
+            if answer.request is outgoing:
+                answer.request = of
+        return hops
+
+    def _judge(self, answer: Any) -> Generator[Any, Any, Verdict]:
+        """What *answer* means for the token that its request was sent with."""
+        rules = self._rules
+        if not rules.has_own_verdict and answer.status_code != 401:
+            return Verdict.HAND_ON
+        body = None
+        if rules.looks_into(answer):
+            if answer.is_stream_consumed:  # that of a redirect, which httpx has followed
+                return rules.judge(answer, None)
+            held = yield from self._read_ahead(answer, _PEEKED_FOR)
+            body = held.content
+        return rules.judge(answer, body)
+
+    def _read_ahead(self, answer: Any, seconds: float) -> Generator[Any, Any, Any]:
+        """The beginning of the body of *answer*, or all of it."""
+        held = self._parts.held(answer, is_async=self._is_async)
+        if not held.is_begun:
+            read = partial(held.read, responses.LIMIT, seconds, self._parts.errors)
+            yield _Work(read, read)
+        return held
+
+    def _dispose(self, hops: list[Any]) -> Generator[Any, Any, None]:
+        """Finish the answers *hops*, which no caller will read: they become part of the past.
+
+        A body that is too long, too slow, or broken is not worth it: its connection is closed.
+        """
+        answer = hops[-1]
+        self._past += hops
+        self._refusals += 1
+        if answer.is_stream_consumed or answer.is_closed:
+            return  # an event hook has read it
+        if self._timeouts is not None:
+            read = self._timeouts.get("read")
+            self._timeouts["read"] = _DRAINED_FOR if read is None else min(read, _DRAINED_FOR)
+        held = yield from self._read_ahead(answer, _DRAINED_FOR)
+        content = held.content
+        if content is None or not is_bounded(answer, content):
+            close = held.aclose if self._is_async else held.close
+            yield _Work(close, close)
+            held.empty()
+
+
+def _parts_for(request: Any) -> Parts:
+    for library in _LIBRARIES:
+        if isinstance(request, library.Request):
+            return parts_of(library)
+    raise TypeError(f"TokenAuth signs requests of httpx and httpx2, not {type(request).__name__}")
+
+
+def _rewound(body: Body | None) -> str | None:
+    """Make *body* ready to be sent again; returns why that is impossible, if it is."""
+    try:
+        if body is not None:
+            body.rewind()
+    except bodies.NotReplayable as error:
+        return f"{error}"
+    return None
+
+
+def _shown(request: Any) -> str:
+    """The URL of a request as it may be told to people."""
+    return str(request.url).partition("?")[0]
