@@ -28,7 +28,7 @@ import httpx
 import httpx2
 import pytest
 import trio
-from test_faces import DOTS, SLASHES
+from behaviour.test_prefix_attacks import DOTS, SLASHES
 
 from tokenadapter import (
     ClientCredentials,
