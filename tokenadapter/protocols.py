@@ -24,6 +24,7 @@ __all__ = [
     "Answer",
     "ClientAuth",
     "Credential",
+    "Discovering",
     "Document",
     "Glimpsed",
     "Grant",
@@ -121,6 +122,23 @@ class Seeded(Protocol):
         that its grant began with, and a program with other seeds is refused.  If
         :attr:`Grant.owner` names the user, the program is not refused, and its next renewal reports
         the difference.
+        """
+
+
+class Discovering(Protocol):
+    """Optional, of a :class:`Grant` whose server may name its endpoints in metadata."""
+
+    @property
+    def discovers(self) -> bool:
+        """Whether it does."""
+
+    def discover(self) -> object:
+        """Replace :attr:`Grant.urls` by a sequence that has these endpoints too.
+
+        Called when a request looks like a token request of the program's own: only then can it
+        matter which URLs these are.
+
+        :raises TokenError: if the metadata cannot be read.
         """
 
 

@@ -1,9 +1,10 @@
 """``tokenadapter check``: finds problems.
 
 The command reads the configuration, checks that the files, variables, programs and functions in it
-exist, takes each lock for a moment, and sends each server a HEAD request. It reads and sends no
-secret, runs no program, and renews nothing; it imports the functions that a profile names. To check
-a cron job, run this command from cron, whose environment differs from yours.
+exist, takes each lock for a moment, reads the metadata of issuers, and sends each server a HEAD
+request. It reads and sends no secret, runs no program, and renews nothing; it imports the functions
+that a profile names. To check a cron job, run this command from cron, whose environment differs
+from yours.
 """
 
 from __future__ import annotations

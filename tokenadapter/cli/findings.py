@@ -338,13 +338,21 @@ def _lock(profile: Profile) -> Iterator[_Found]:
 
 
 def _check_servers(profile: Profile) -> Iterator[_Found]:
-    """Send a HEAD request, without any secret, to each URL of the profile."""
+    """Send a HEAD request, without any secret, to each URL of the profile, and read the metadata of
+    its issuer."""
     grant = profile.grant
     way: dict[str, Any] = {"verify": None, "cert": None, "proxies": None}
     if isinstance(grant, ProfileGrant):
         own = way | {name: value for name, value in grant.arguments.items() if name in way}
+        try:
+            if grant.discovers:
+                grant.discover()
+                yield _good(f"{grant.arguments['issuer']} names its endpoints")
+        except TokenError as error:
+            yield _problem(str(error))
         for url in grant.urls:
-            yield from _server(profile, url, own)
+            if "/.well-known/" not in url:  # one of these URLs has the metadata
+                yield from _server(profile, url, own)
     for prefix in profile.prefixes:
         yield from _server(profile, prefix, way)
 

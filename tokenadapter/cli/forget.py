@@ -33,8 +33,11 @@ def perform(options: Namespace) -> int:
     profile = named_profile(options)
     grant = profile.grant
     revoke = None
-    if isinstance(grant, ProfileGrant) and grant.revokes and not options.local:
-        revoke = grant.revoke
+    if isinstance(grant, ProfileGrant) and not options.local:
+        if grant.discovers:
+            grant.discover()
+        if grant.revokes:
+            revoke = grant.revoke
     token = profile.keeper().forget(revoke)
     if token is None:
         outcome = "there was no token"

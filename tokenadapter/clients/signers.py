@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from threading import Lock, get_ident
 from typing import Any
 
-from tokenadapter.clients.prefix import own_urls, resource
+from tokenadapter.clients.prefix import OwnUrls
 from tokenadapter.clients.requests import TokenAdapter
 
 __all__ = ["Signer", "adapter_settings", "change_lock", "choose", "log_near_miss", "split_settings"]
@@ -26,7 +26,7 @@ class Signer:
         self.adapter: TokenAdapter = adapter
         self.is_off: bool = False
         # Including URLs outside its prefix, which must not get the token of another adapter.
-        self.own_urls: frozenset[str] = own_urls(adapter.keeper.grant.urls, lambda url: True)
+        self.own_urls: OwnUrls = OwnUrls(adapter.keeper.grant)
 
 
 def choose(signers: Iterable[Signer], url: str) -> TokenAdapter | None:
@@ -41,7 +41,7 @@ def choose(signers: Iterable[Signer], url: str) -> TokenAdapter | None:
         if signer.is_off:
             continue
         adapter = signer.adapter
-        if signer.own_urls and resource(url) in signer.own_urls:
+        if url in signer.own_urls:
             return None
         if adapter.covers(url):
             if _is_asked(adapter):

@@ -54,15 +54,35 @@ class ProfileGrant:
         sample = make(**resolved(arguments, lambda reference: "looked-up-later"))
         self.owner: Mapping[str, str] = sample.owner
         self.requested: Mapping[str, str] = sample.requested
-        self.urls: Sequence[str] = sample.urls
+        self.discovers: bool = sample.discovers
+        self._sample = sample
         self.deadline: float = sample.deadline
         self.grace: float = sample.grace
         self.spends: bool = sample.spends
-        self.revokes: bool = getattr(sample, "revokes", False)
         self._name = repr(sample)
         self._source: Source | None = None
         self._until = 0.0
         self._missing: ProfileError | None = None
+
+    @property
+    def urls(self) -> Sequence[str]:
+        """The URLs that the grant itself requests."""
+        return (self._source or self._sample).urls
+
+    @property
+    def revokes(self) -> bool:
+        """Whether the source can revoke a token."""
+        return getattr(self._sample, "revokes", False)
+
+    def discover(self) -> object:
+        """Read the issuer's metadata, as sources do.  No secret is needed.
+
+        :raises TokenError: as sources do.
+        """
+        found = self._sample.discover()  # type: ignore[attr-defined]
+        if self._source is not None:
+            self._source.discover()  # type: ignore[attr-defined]  # it takes what was read
+        return found
 
     def load(self) -> None:
         """Import what :meth:`fetch` needs."""

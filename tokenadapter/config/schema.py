@@ -134,6 +134,7 @@ _WAY: Mapping[str, Kind] = {
 
 _OAUTH2: Mapping[str, Kind] = {
     "token_url": _TEXT,
+    "issuer": _TEXT,
     "client_id": _TEXT,
     "client_secret": _SECRET,
     "client_auth": _TEXT,
@@ -160,14 +161,14 @@ _LOGIN: Mapping[str, Kind] = {
 }
 
 SOURCES: Mapping[str, tuple[Mapping[str, Kind], tuple[str, ...]]] = {
-    "client_credentials": (_OAUTH2, ("token_url", "client_id")),
+    "client_credentials": (_OAUTH2, ("client_id",)),
     "refresh_token": (
         {**_OAUTH2, "refresh_token": _SECRET, "account": _TEXT, "grace": _NUMBER},
-        ("token_url", "client_id"),
+        ("client_id",),
     ),
     "password": (
         {**_OAUTH2, "username": _TEXT, "password": _SECRET, "grace": _NUMBER},
-        ("token_url", "client_id", "username", "password"),
+        ("client_id", "username", "password"),
     ),
     "login": (_LOGIN, ("url",)),
     "callable": ({"callable": _FUNCTION, "account": _TEXT}, ("callable",)),

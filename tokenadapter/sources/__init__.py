@@ -40,6 +40,7 @@ class Source:
     urls: Sequence[str]
     grace: float = 0.0
     spends: bool = True
+    discovers: bool = False
 
     def __new__(cls, *_: Any, **named: Any) -> Self:
         """Check the names of the arguments here: only here is the class known that was called."""

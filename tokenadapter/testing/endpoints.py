@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qs
 
 from .authority import Authority, Refused, basic
 from .report import Request
 from .wire import Answer, json_answer
 
+_METADATA = "/.well-known/oauth-authorization-server"  # RFC 8414 section 3
+_OPENID = "/.well-known/openid-configuration"
 _NOT_CACHED = {"Cache-Control": "no-store"}  # RFC 6749 section 5.1
 
 
@@ -19,6 +23,8 @@ def endpoint_of(path: str) -> str:
         return "api"
     if path.startswith("/public/"):
         return "public"
+    if path.startswith(_METADATA) or path.endswith(_OPENID):
+        return "metadata"
     return path[1:] if path in ("/token", "/login", "/revoke") else ""
 
 
@@ -28,10 +34,14 @@ class Endpoints:
     Without locks: the server calls it from one thread at a time.
     """
 
-    def __init__(self, authority: Authority, header: str, scheme: str) -> None:
+    def __init__(
+        self, authority: Authority, header: str, scheme: str, issuer: Callable[[], str]
+    ) -> None:
         self._authority = authority
+        self._issuer = issuer
         self._header = header.lower()
         self._scheme = scheme.lower()
+        self.metadata: dict[str, Any] = {}
         self.token_requests: int = 0
         self.refusals: int = 0
         self.api_requests: int = 0
@@ -49,6 +59,8 @@ class Endpoints:
                 return self._api(request)
             case "public":
                 return self._echo(request)
+            case "metadata":
+                return self._metadata(request)
             case "token" | "login" | "revoke" if request.method != "POST":
                 return json_answer(405, {"error": "invalid_request"}, {"Allow": "POST"})
             case "token":
@@ -59,6 +71,23 @@ class Endpoints:
                 return self._revoke(request)
             case _:
                 return json_answer(404, {"error": "not_found"})
+
+    def _metadata(self, request: Request) -> Answer:
+        """Every path of the server is an issuer."""
+        url = self._issuer()
+        usual = {
+            "issuer": url + request.path.removeprefix(_METADATA).removesuffix(_OPENID),
+            "token_endpoint": f"{url}/token",
+            "revocation_endpoint": f"{url}/revoke",
+            "response_types_supported": ["code"],
+            "token_endpoint_auth_methods_supported": [
+                "client_secret_basic",
+                "client_secret_post",
+                "none",
+            ],
+        }
+        said = {**usual, **self.metadata}
+        return json_answer(200, {name: it for name, it in said.items() if it is not None})
 
     def _token(self, request: Request) -> Answer:
         try:

@@ -34,7 +34,8 @@ class TokenServer(Faults):
     The token endpoint supports the grants ``client_credentials``, ``password`` and
     ``refresh_token``, and the client authentications ``client_secret_basic``,
     ``client_secret_post`` and ``none``.  There is also a login that is not OAuth, which takes
-    ``username`` and ``password`` as JSON, as a form or by HTTP Basic.
+    ``username`` and ``password`` as JSON, as a form or by HTTP Basic.  :attr:`issuer` has metadata
+    (RFC 8414 and OpenID Connect Discovery), and so has every URL below it.
 
     The API answers every method and every path under :attr:`api_url` with a JSON echo of the
     request: ``method``, ``path``, ``query`` (its text), ``headers`` (names in lower case; in place
@@ -105,7 +106,7 @@ class TokenServer(Faults):
             reuse_detection=reuse_detection,
             clock=clock,
         )
-        self._endpoints = Endpoints(self._authority, header, scheme)
+        self._endpoints = Endpoints(self._authority, header, scheme, lambda: self.url)
         self._service = Service(self._endpoints, self._script, clock)
         self._state = self._service.state
         self._port = port  # a free one is chosen at the first start, and kept
@@ -153,6 +154,11 @@ class TokenServer(Faults):
         return f"{'https' if self._tls else 'http'}://{HOST}:{self._port}"
 
     @property
+    def issuer(self) -> str:
+        """The issuer: the server has metadata, by RFC 8414 and by OpenID Connect Discovery."""
+        return self.url
+
+    @property
     def token_url(self) -> str:
         """The token endpoint."""
         return f"{self.url}/token"
@@ -190,6 +196,12 @@ class TokenServer(Faults):
         return self._certificate.ca_file
 
     # What a test changes
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Members of the metadata that differ from the usual ones; ``None`` removes one.  May be
+        changed."""
+        return self._endpoints.metadata
 
     @property
     def latency(self) -> float:
