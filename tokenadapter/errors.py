@@ -27,8 +27,8 @@ __all__ = [
 ]
 
 NEW_LOGIN = (
-    "Log in again and pass the new token to TokenKeeper.adopt(), or to the command "
-    "`tokenadapter adopt NAME`."
+    "Log in again with `tokenadapter login NAME` or tokenadapter.login(). Pass a token from "
+    "elsewhere to `tokenadapter adopt NAME` or TokenKeeper.adopt()."
 )
 """What to do when no credential is left."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
@@ -149,19 +149,39 @@ class OAuth2Source(Source):
         raise NotImplementedError
 
     def _present(self, credential: Credential) -> Token | TokenError:
-        form: dict[str, str | list[str]] = {**self._extra, **self._grant(credential)}
-        if self._scope:
-            form["scope"] = self._scope
-        if self._audience:
-            form["audience"] = self._audience
-        if self._resource:
-            form["resource"] = self._resource
+        form = {**self._grant(credential), **self.asked}
+        return self.redeem(credential.kind, form, may_be_sent=credential.may_be_sent)
+
+    @property
+    def client(self) -> OAuth2Client:
+        """The client that makes its requests.
+
+        :meta private:
+        """
+        return self._client
+
+    @property
+    def asked(self) -> dict[str, str | list[str]]:
+        """The parameters that say what the token is for.
+
+        :meta private:
+        """
+        asked = {"scope": self._scope, "audience": self._audience, "resource": self._resource}
+        return {name: value for name, value in asked.items() if value}
+
+    def redeem(
+        self, kind: str, form: Mapping[str, str | list[str]], **sending: Any
+    ) -> Token | TokenError:
+        """Post a token request that presents a credential of *kind*.
+
+        :meta private:
+        """
         return self._client.request_token(
             self._endpoint,
-            form,
-            credential.kind,
+            {**self._extra, **form},
+            kind,
             secrets=self._extra.values(),
-            may_be_sent=credential.may_be_sent,
+            **sending,
         )
 
 
