@@ -305,6 +305,36 @@ def test_a_port_that_is_in_use_is_an_error(
         )
 
 
+def test_a_browser_that_cannot_be_opened_leaves_the_address_to_the_person(
+    source: RefreshToken, store: FileStore, server: TokenServer
+) -> None:
+    shown: list[str] = []
+
+    def broken(url: str) -> None:
+        raise OSError("no browser")
+
+    def show(text: str) -> None:
+        shown.append(text)
+        Browser()(next(line for line in text.splitlines() if line.startswith("http")))
+
+    url = server.authorization_url
+    assert login(source, store, authorization_url=url, browser=broken, show=show).refresh_token
+    assert "If it does not open, open this address" in shown[0]
+
+
+def test_the_port_may_be_one_of_ipv6(begin: Callable[..., Login]) -> None:
+    import socket
+
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    login = begin(redirect_uri="http://[::1]/callback")
+    assert login.redirect_uri.startswith("http://[::1]:")
+    assert requests.get(login.approved(), timeout=10).ok
+    assert isinstance(login.end(), Token)
+
+
 @pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "javascript:alert(1)", "data:text/html,x", "calc.exe", "https://"]
 )

@@ -9,8 +9,10 @@ from __future__ import annotations
 import threading
 import webbrowser
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
 from socket import AF_INET, AF_INET6
+from socketserver import ThreadingTCPServer
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -69,7 +71,7 @@ def log_in(
         show(f"Log in with the browser. If it does not open, open this address:\n\n{request.url}\n")
         # Some browsers, such as those in a terminal, return when the person closes them.
         opener = threading.Thread(
-            target=open_url or webbrowser.open, args=[request.url], daemon=True
+            target=_open, args=[open_url or webbrowser.open, request.url], daemon=True
         )
         opener.start()
         answer = port.wait(timeout)
@@ -83,6 +85,11 @@ def log_in(
         token = adopt(request.token(answer))
         port.succeeded = True
         return token
+
+
+def _open(open_url: Callable[[str], object], url: str) -> None:
+    with suppress(Exception):  # the person has the address
+        open_url(url)
 
 
 class _Port:
@@ -192,9 +199,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Write nothing: the first line of the request contains the code."""
 
 
-class _Server(ThreadingHTTPServer):
-    # On Windows, it would let another program take the port.
-    allow_reuse_address = False
+class _Server(ThreadingTCPServer):
+    # Not HTTPServer, which looks up the name of the host: that may take seconds.
+    daemon_threads = True
 
     def handle_error(self, *_: Any) -> None:
         """Write nothing: a client of the port that went away is no error of the login."""
