@@ -50,6 +50,12 @@ def test_an_error_names_the_command_that_logs_in(
     assert "The stored token is kept. Run `tokenadapter login billing`." in err
 
 
+def test_check_names_the_command_that_logs_in(login_profile: Path, command: Command) -> None:
+    code, out, err = command("check", "billing", "--offline")
+    assert code == 1
+    assert "Run `tokenadapter login billing`." in out + err
+
+
 def test_a_device_login_shows_its_code(login_profile: Path, server: TokenServer) -> None:
     process = start("login", "billing", "--device")
     assert process.stderr is not None

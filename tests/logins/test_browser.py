@@ -285,10 +285,11 @@ def test_a_closed_tab_ends_the_login_after_the_timeout(
 
 def test_the_port_of_the_redirect_uri_is_used(begin: Callable[..., Login]) -> None:
     port = free_port()
-    login = begin(redirect_uri=f"http://localhost:{port}/callback")
-    assert login.redirect_uri == f"http://localhost:{port}/callback"
-    assert requests.get(login.approved(), timeout=10).ok
-    assert isinstance(login.end(), Token)
+    for _ in range(2):  # the second one at once, whatever the kernel remembers of the first
+        login = begin(redirect_uri=f"http://localhost:{port}/callback")
+        assert login.redirect_uri == f"http://localhost:{port}/callback"
+        assert requests.get(login.approved(), timeout=10).ok
+        assert isinstance(login.end(), Token)
 
 
 def test_a_port_that_is_in_use_is_an_error(

@@ -6,6 +6,7 @@ the right path and host with the state of this login counts, and only the first 
 
 from __future__ import annotations
 
+import os
 import threading
 import webbrowser
 from collections.abc import Callable, Mapping
@@ -202,6 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingTCPServer):
     # Not HTTPServer, which looks up the name of the host: that may take seconds.
     daemon_threads = True
+    # The next login may use the port at once; but on Windows, another program could take it too.
+    allow_reuse_address = os.name != "nt"
 
     def handle_error(self, *_: Any) -> None:
         """Write nothing: a client of the port that went away is no error of the login."""
