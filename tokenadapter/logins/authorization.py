@@ -82,9 +82,12 @@ class Authorization:
 
         :raises TokenError: if there is none.
         """
-        if self._iss is not None and answer.get("iss", "") != self._iss:
+        issuer = answer.get("iss")
+        # Some servers name no issuer in errors, which have no code that could be abused.
+        is_bare_error = issuer is None and "error" in answer
+        if self._iss is not None and issuer != self._iss and not is_bare_error:
             raise errors.RefreshConfigError(
-                f"The answer to the login names the issuer {masked(answer.get('iss', ''), ())!r}, "
+                f"The answer to the login names the issuer {masked(issuer or '', ())!r}, "
                 f"not {self._iss!r} (RFC 9207). Its code was not sent anywhere, and the stored "
                 "token is kept. Check authorization_url and iss."
             )

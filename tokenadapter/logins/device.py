@@ -47,6 +47,11 @@ def log_in(
     end = began + min(lifetime, timeout)
     show(_invitation(fields, end - began))
     reminds = end - began > 2 * _REMINDER
+    form = {
+        "grant_type": _GRANT_TYPE,
+        "device_code": fields["device_code"],
+        "client_id": source.client.client_id,
+    }
     while True:
         left = end - time.monotonic()
         if left <= 0:
@@ -55,9 +60,7 @@ def log_in(
             show("The code is valid for one more minute.")
             reminds = False
         time.sleep(min(interval, left))
-        answer = source.redeem(
-            "device_code", {"grant_type": _GRANT_TYPE, "device_code": fields["device_code"]}
-        )
+        answer = source.redeem("device_code", form)
         if isinstance(answer, Token):
             return adopt(answer)
         code = getattr(answer, "error", None)
@@ -74,7 +77,9 @@ def log_in(
 def _begun(source: OAuth2Source, url: str) -> dict[str, Any]:
     """The device authorization response (RFC 8628 section 3.2)."""
     endpoint = source.client.endpoint("device_authorization_url", url)
-    attempt, reply = source.client.post(endpoint, source.asked, "device_code")
+    # Some servers want the identifier in the form, even of a client that authenticates.
+    form = {**source.asked, "client_id": source.client.client_id}
+    attempt, reply = source.client.post(endpoint, form, "device_code")
     if isinstance(reply, NoReply):
         raise outcome.no_answer(attempt, reply)
     if not 200 <= reply.status < 300 or reply.error:
