@@ -37,6 +37,7 @@ settings.configure(
         "ROTATE_REFRESH_TOKEN": True,
         "REFRESH_TOKEN_REUSE_PROTECTION": True,
         "PKCE_REQUIRED": True,
+        "OAUTH2_VALIDATOR_CLASS": f"{__name__}.Validator",
         "SCOPES": {"read": "Read"},
         "OIDC_ISS_ENDPOINT": f"{URL}/o",
         "COMPLIANT_BCP_RFC9700_AUTHZ_RESPONSE_ISS": True,
@@ -73,10 +74,25 @@ from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.http import HttpRequest, HttpResponse  # noqa: E402
 from django.urls import include, path  # noqa: E402
 from oauth2_provider.decorators import protected_resource  # noqa: E402
-from oauth2_provider.models import Application  # noqa: E402
+from oauth2_provider.models import Application, DeviceCodeResponse, DeviceGrant  # noqa: E402
+from oauth2_provider.oauth2_validators import OAuth2Validator  # noqa: E402
+from oauth2_provider.views import device  # noqa: E402
+from oauthlib.oauth2.rfc8628.grant_types.device_code import DeviceCodeGrant  # noqa: E402
+
+# What it lacks for version 4 of oauthlib: a field, and the look-up of a device code.
+device.DeviceCodeResponse = lambda scope="", **fields: DeviceCodeResponse(**fields)
 
 
-@protected_resource(["read"], advertise_metadata=True)
+class Validator(OAuth2Validator):
+    def validate_device_code(self, client_id, code, request, *args, **kwargs):
+        grant = DeviceGrant.objects.filter(client_id=client_id, device_code=code).first()
+        if grant is None or grant.status != grant.AUTHORIZED:
+            return None
+        request.user, request.scopes = grant.user, grant.scope.split()
+        return DeviceCodeGrant.DEVICE_CODE_AUTHORIZED
+
+
+@protected_resource(["read"], Validator, advertise_metadata=True)
 def api(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"Hello, {request.resource_owner.username}")
 

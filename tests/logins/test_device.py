@@ -107,6 +107,13 @@ def test_an_outage_does_not_end_the_login(
     assert server.stats.token_requests == 2
 
 
+def test_an_outage_that_lasts_is_named_at_the_end(
+    log_in: Callable[..., Token], server: TokenServer
+) -> None:
+    with server.outage(), pytest.raises(RefreshTemporarilyFailed, match="503"):
+        log_in(timeout=0.3)
+
+
 def test_a_person_who_denies_ends_the_login(
     log_in: Callable[..., Token], server: TokenServer
 ) -> None:

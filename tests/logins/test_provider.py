@@ -30,11 +30,11 @@ class Provider(NamedTuple):
     url: str
     ca: str
 
-    def source(self, client: str, scope: str | None = "read") -> RefreshToken:
+    def source(self, client: str) -> RefreshToken:
         return RefreshToken(
             f"{self.url}/o/token/",
             client_id=client,
-            scope=scope,
+            scope="read",
             revocation_url=f"{self.url}/o/revoke_token/",
             verify=self.ca,
         )
@@ -138,9 +138,7 @@ def test_a_user_who_denies_is_an_error(provider: Provider, tmp_path: Path) -> No
 
 
 def test_a_device_code_logs_in(provider: Provider, tmp_path: Path) -> None:
-    store = FileStore(tmp_path / "token.json")
-    # This server cannot read a scope here, and grants the default one.
-    source = provider.source("device", scope=None)
+    store, source = FileStore(tmp_path / "token.json"), provider.source("device")
 
     def enter(text: str) -> None:
         lines = [line.strip() for line in text.splitlines()]

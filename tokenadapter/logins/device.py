@@ -52,10 +52,11 @@ def log_in(
         "device_code": fields["device_code"],
         "client_id": source.client.client_id,
     }
+    outage: errors.TokenError | None = None
     while True:
         left = end - time.monotonic()
         if left <= 0:
-            raise failed("expired_token", f"no approval within {end - began:.0f} s")
+            raise outage or failed("expired_token", f"no approval within {end - began:.0f} s")
         if reminds and left <= _REMINDER:
             show("The code is valid for one more minute.")
             reminds = False
@@ -63,13 +64,13 @@ def log_in(
         answer = source.redeem("device_code", form)
         if isinstance(answer, Token):
             return adopt(answer)
-        code = getattr(answer, "error", None)
+        code, outage = getattr(answer, "error", None), None
         if code == "slow_down":
             interval += _SLOWER
         elif code in ("access_denied", "expired_token"):
             raise failed(code, None)
         elif isinstance(answer, errors.RefreshTemporarilyFailed):
-            interval = min(max(interval, 1.0) * 2, _LONGEST_INTERVAL)
+            interval, outage = min(max(interval, 1.0) * 2, _LONGEST_INTERVAL), answer
         elif code != "authorization_pending":
             raise answer
 
