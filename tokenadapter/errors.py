@@ -59,8 +59,9 @@ class ReauthRequired(TokenError):
     :ivar reason: ``"invalid_grant"`` (the server refused the credential), ``"uncertain_rotation"``
         (the answer to an earlier renewal was lost, and the server refused the old refresh token),
         ``"store_lost"`` (the record is gone and the configured first refresh token was already
-        spent), ``"no_credential"`` (there never was one) or ``"private_copy"`` (the refresh token
-        may also belong to another process, and no lock keeps the two apart).
+        spent), ``"no_credential"`` (there never was one), ``"private_copy"`` (the refresh token
+        may also belong to another process, and no lock keeps the two apart) or ``"login_failed"``
+        (a login was denied, or nobody finished it in time).
     :ivar error: the server's ``error`` code (RFC 6749 section 5.2), if it sent one.
     """
 

@@ -406,6 +406,26 @@ login(source, sys.argv[3], flow="browser", authorization_url=sys.argv[2],
 """
 
 
+def test_a_program_that_ends_after_the_login_leaves_the_browser_a_whole_page(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    program = PROGRAM.replace('print("open"', "print(url") + "import os\nos._exit(0)\n"
+    arguments = [server.token_url, server.authorization_url, str(tmp_path / "token.json")]
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert process.stdout is not None
+        status, text = Browser().visit(process.stdout.readline().strip())
+        assert status == 200
+        assert text.rstrip().endswith("</html>")
+        process.communicate(timeout=10)
+        assert process.returncode == 0
+
+
 def test_ctrl_c_ends_the_login_at_once(server: TokenServer, tmp_path: Path) -> None:
     arguments = [server.token_url, server.authorization_url, str(tmp_path / "token.json")]
     process = subprocess.Popen(

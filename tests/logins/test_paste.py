@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -104,7 +103,10 @@ print("logged in", token.fingerprint)
 """
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals are others there")
 def test_a_terminal_does_not_show_what_is_pasted(server: TokenServer, tmp_path: Path) -> None:
+    import pty
+
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [

@@ -19,7 +19,11 @@ from tokenadapter.http.masking import masked
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
 
-__all__ = ["Authorization", "failed", "single_values"]
+__all__ = ["DEFAULT_REDIRECT", "Authorization", "failed", "single_values"]
+
+DEFAULT_REDIRECT = "http://127.0.0.1/"
+"""Where the answer goes: a login by browser adds its port.  For one by pasted text nothing listens
+there, and the address line of the browser shows the answer."""
 
 # The user, or the server on the user's behalf, did not consent: only another login helps.
 _REFUSALS = frozenset(

@@ -19,14 +19,13 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tokenadapter import errors
-from tokenadapter.logins.authorization import Authorization, single_values
+from tokenadapter.logins.authorization import DEFAULT_REDIRECT, Authorization, single_values
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
 from tokenadapter.values import is_loopback
 
 __all__ = ["log_in"]
 
-_DEFAULT_REDIRECT = "http://127.0.0.1/"
 # Seconds: for a client of the port to send its request, and for the last page to be written.
 _PATIENCE = 5.0
 
@@ -66,7 +65,7 @@ def log_in(
     :raises TokenError: if the login did not succeed.
     :raises ValueError: if a URL makes no sense.
     """
-    with _Port(settings.get("redirect_uri", _DEFAULT_REDIRECT)) as port:
+    with _Port(settings.get("redirect_uri", DEFAULT_REDIRECT)) as port:
         request = Authorization(source, settings, port.redirect_uri)
         port.expect(request)
         show(f"Log in with the browser. If it does not open, open this address:\n\n{request.url}\n")

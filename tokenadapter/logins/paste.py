@@ -8,14 +8,11 @@ from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from tokenadapter import errors
-from tokenadapter.logins.authorization import Authorization, single_values
+from tokenadapter.logins.authorization import DEFAULT_REDIRECT, Authorization, single_values
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
 
 __all__ = ["log_in"]
-
-# Nothing listens there: the browser shows an error, and the answer in its address line.
-_DEFAULT_REDIRECT = "http://127.0.0.1/"
 
 
 def log_in(
@@ -31,7 +28,7 @@ def log_in(
     :raises TokenError: if the login did not succeed.
     :raises ValueError: if a URL makes no sense.
     """
-    redirect_uri = settings.get("redirect_uri", _DEFAULT_REDIRECT)
+    redirect_uri = settings.get("redirect_uri", DEFAULT_REDIRECT)
     request = Authorization(source, settings, redirect_uri)
     show(
         f"Open this address in a browser on any machine, and log in:\n\n{request.url}\n\n"
