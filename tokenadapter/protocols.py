@@ -32,6 +32,7 @@ __all__ = [
     "InFile",
     "Lapsing",
     "Leased",
+    "LoggingIn",
     "Preloading",
     "Reserving",
     "Seeded",
@@ -122,6 +123,17 @@ class Seeded(Protocol):
         :attr:`Grant.owner` names the user, the program is not refused, and its next renewal reports
         the difference.
         """
+
+
+class LoggingIn(Protocol):
+    """Optional, of a :class:`Grant` that stands for an OAuth source, as that of a profile does."""
+
+    @property
+    def login_settings(self) -> Mapping[str, str]:
+        """How a person logs in, as arguments of :func:`tokenadapter.login`."""
+
+    def looked_up(self) -> Grant:
+        """The source itself, with its secrets."""
 
 
 class ClientAuth(Protocol):

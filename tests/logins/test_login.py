@@ -17,6 +17,7 @@ from tokenadapter import (
     LockTimeout,
     MemoryStore,
     ReauthRequired,
+    RefreshConfigError,
     RefreshToken,
     TokenKeeper,
     login,
@@ -108,6 +109,22 @@ def test_a_login_revives_a_grant_that_was_refused(
         keeper.refresh()
     log_in()
     assert keeper.refresh().refresh_token
+
+
+def test_nobody_logs_in_for_a_store_that_cannot_take_the_token(
+    store: FileStore, server: TokenServer
+) -> None:
+    url, opened = server.authorization_url, Browser()
+    ada, bob = (
+        RefreshToken(server.token_url, client_id="client", client_secret="secret", account=name)
+        for name in ("ada", "bob")
+    )
+    login(ada, store, authorization_url=url, browser=opened, show=lambda text: None)
+    opened.join()
+    asked: list[str] = []
+    with pytest.raises(RefreshConfigError, match="holds the token of"):
+        login(bob, store, authorization_url=url, browser=asked.append, show=asked.append)
+    assert asked == []
 
 
 def test_the_lock_of_the_slot_is_free_while_a_person_types(

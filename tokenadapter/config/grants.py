@@ -55,7 +55,7 @@ class ProfileGrant:
         self._profile = profile
         self._make = make
         self.arguments = arguments
-        self.login = login
+        self.login_settings = login
         # The sample has everything but the secrets.
         sample = make(**resolved(arguments, lambda reference: "looked-up-later"))
         self.owner: Mapping[str, str] = sample.owner
@@ -118,7 +118,7 @@ class ProfileGrant:
             return (self._source or self.looked_up()).fetch(credential, previous)
         except errors.ReauthRequired as error:
             message = str(error)
-            if self.login:
+            if self.login_settings:
                 message = message.replace(errors.NEW_LOGIN, "Run `tokenadapter login NAME`.")
             message = message.replace(" NAME`", f" {self._profile}`")
             raise errors.ReauthRequired(message, reason=error.reason, error=error.error) from None

@@ -11,7 +11,8 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.core.keeper import TokenKeeper
-from tokenadapter.core.record import Record
+from tokenadapter.core.runtime import RUNTIME
+from tokenadapter.core.slot import Slot
 from tokenadapter.late_imports import late
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
@@ -84,6 +85,7 @@ def login(
     :raises RefreshConfigError: if the server refused the request, or if an answer is not from this
         login's server.
     :raises RefreshTemporarilyFailed: if the server did not answer.
+    :raises StoreError: if the store cannot be used.
     :raises LockTimeout: if another login took longer than *timeout*.
     """
     if isinstance(source, TokenKeeper):
@@ -98,14 +100,14 @@ def login(
         "redirect_uri": redirect_uri,
         "iss": iss,
     }
-    settings: dict[str, str] = {**getattr(keeper.grant, "login", {})}
+    settings: dict[str, str] = {**getattr(keeper.grant, "login_settings", {})}
     settings |= {name: value for name, value in given.items() if value is not None}
     if not isfinite(timeout) or timeout <= 0:
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
     chosen = _chosen(flow, settings, browser is not None)
     oauth = _oauth_source(keeper.grant)
     show = show or _to_stderr
-    with _turn(keeper.store, show, timeout) as others:
+    with _turn(keeper, show, timeout) as others:
         if others is not None:
             return others
         return _flow(chosen, oauth, settings, show, browser, timeout, keeper.adopt)
@@ -179,7 +181,7 @@ def _to_stderr(text: str) -> None:
 
 @contextmanager
 def _turn(
-    store: TokenStore, show: Callable[[str], object], timeout: float
+    keeper: TokenKeeper, show: Callable[[str], object], timeout: float
 ) -> Iterator[Token | None]:
     """Exclude other logins for the same file while the block runs.
 
@@ -188,12 +190,13 @@ def _turn(
 
     :returns: the token of another login for which this call waited; ``None`` if there was none.
     """
+    # Now, since the person would log in for nothing if the store could not take the token.
+    before, store = _stored(keeper), keeper.store
     path = getattr(store, "path", None)
     if path is None:
         yield None
         return
     lock = lockfile.LockFile(f"{path}.login", store)
-    before = _stored(store)
     if lock.acquire(0.0):
         try:
             yield None
@@ -212,16 +215,16 @@ def _turn(
             )
         time.sleep(_LOOK_EVERY)
     try:
-        token = _stored(store)
+        token = _stored(keeper)
         # That of a renewal is as good: the grant lives, and the other login came to nothing.
         yield None if token is None or token.is_same(before) else token
     finally:
         lock.release()
 
 
-def _stored(store: TokenStore) -> Token | None:
-    document = store.load().document
-    try:
-        return None if document is None else Record.from_document(document).token
-    except ValueError:  # adopt() says what is wrong with it
-        return None
+def _stored(keeper: TokenKeeper) -> Token | None:
+    """The stored token.
+
+    :raises TokenError: if the store cannot be used, or has the token of another owner.
+    """
+    return Slot(keeper.store, keeper.grant, RUNTIME).look().record.token
