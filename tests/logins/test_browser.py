@@ -236,6 +236,15 @@ def test_an_answer_without_the_issuer_that_is_expected_is_refused(
     assert server.stats.token_requests == 0
 
 
+def test_an_answer_without_a_code_sends_nothing(
+    begin: Callable[..., Login], server: TokenServer
+) -> None:
+    login = begin()
+    login.answer(state=login.asked["state"])
+    assert isinstance(login.end(), RefreshConfigError)
+    assert server.stats.token_requests == 0
+
+
 def test_a_repeated_parameter_makes_the_answer_void(begin: Callable[..., Login]) -> None:
     login = begin()
     address = login.approved()

@@ -133,6 +133,25 @@ def test_an_expired_code_ends_the_login(
     assert server.stats.token_requests == 1
 
 
+def test_another_error_ends_the_login_at_once(
+    log_in: Callable[..., Token], server: TokenServer
+) -> None:
+    server.fail_next(401, error="invalid_client")
+    with pytest.raises(RefreshConfigError, match="invalid_client"):
+        log_in()
+    assert server.stats.token_requests == 1
+
+
+def test_the_person_is_reminded_before_the_code_expires(
+    log_in: Callable[..., Token], server: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "_REMINDER", 0.2)
+    shown: list[str] = []
+    with pytest.raises(ReauthRequired):
+        log_in(shown.append, timeout=0.6)
+    assert shown[1:] == ["The code is valid for one more minute."]
+
+
 def test_polling_ends_with_the_time(log_in: Callable[..., Token], server: TokenServer) -> None:
     with pytest.raises(ReauthRequired, match="no approval within"):
         log_in(timeout=0.3)
@@ -145,6 +164,7 @@ def test_polling_ends_with_the_time(log_in: Callable[..., Token], server: TokenS
         {"device_code": "d", "user_code": "u"},
         {"device_code": "d", "user_code": "u", "verification_uri": "javascript:alert(1)"},
         {"device_code": "d", "user_code": "u", "verification_uri": "file:///etc/passwd"},
+        {"device_code": "d", "user_code": "u", "verification_uri": "https://["},
     ],
 )
 def test_an_answer_without_code_or_address_is_a_configuration_error(
