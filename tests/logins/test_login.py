@@ -111,7 +111,7 @@ def test_a_login_revives_a_grant_that_was_refused(
     assert keeper.refresh().refresh_token
 
 
-def test_nobody_logs_in_for_a_store_that_cannot_take_the_token(
+def test_a_store_that_cannot_take_the_token_is_an_error_before_the_login(
     store: FileStore, server: TokenServer
 ) -> None:
     url, opened = server.authorization_url, Browser()

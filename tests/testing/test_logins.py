@@ -98,7 +98,9 @@ def test_errors_go_back_to_the_client(
 @pytest.mark.parametrize(
     "change", [{"client_id": "other"}, {"redirect_uri": "http://evil.example/"}]
 )
-def test_nobody_is_sent_to_an_unknown_client(server: TokenServer, change: dict[str, str]) -> None:
+def test_a_user_is_not_sent_to_an_unknown_client(
+    server: TokenServer, change: dict[str, str]
+) -> None:
     assert authorize(server, **change).status_code == 400
 
 

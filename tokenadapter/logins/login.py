@@ -43,7 +43,7 @@ _LOOK_EVERY = 0.1
 
 
 def login(
-    source: OAuth2Source | TokenKeeper | Grant,
+    source: Grant | TokenKeeper,
     store: TokenStore | str | os.PathLike[str] | None = None,
     *,
     flow: str | None = None,
@@ -190,7 +190,7 @@ def _turn(
 
     :returns: the token of another login for which this call waited; ``None`` if there was none.
     """
-    # Now, since the person would log in for nothing if the store could not take the token.
+    # Before the person logs in: the store must be able to take the token.
     before, store = _stored(keeper), keeper.store
     path = getattr(store, "path", None)
     if path is None:
