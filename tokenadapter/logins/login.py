@@ -77,7 +77,8 @@ def login(
     :param show: called with each text for the person; by default the texts are written to standard
         error.
     :param browser: opens a URL; by default :func:`webbrowser.open`.
-    :param timeout: seconds to wait at most for the person.
+    :param timeout: seconds to wait at most for the person, or for another login.  Reading a pasted
+        text has no limit.
     :returns: the token as it is stored.
     :raises TypeError: if *source* cannot use a refresh token, or if *store* is given twice.
     :raises ValueError: if an argument makes no sense, or a URL that the flow needs is missing.
