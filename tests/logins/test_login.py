@@ -19,6 +19,7 @@ from tokenadapter import (
     ReauthRequired,
     RefreshConfigError,
     RefreshToken,
+    Token,
     TokenKeeper,
     login,
 )
@@ -166,6 +167,47 @@ def test_a_login_waits_for_another_one_no_longer_than_its_timeout(
     finally:
         other.release()
     assert shown[0].startswith("Another process is logging in for FileStore(")
+
+
+def test_a_login_that_comes_to_nothing_ends_those_that_wait_for_it(
+    source: RefreshToken, store: FileStore, server: TokenServer
+) -> None:
+    other, opened = LockFile(f"{store.path}.login", store), []
+    assert other.acquire(0)
+    with pytest.raises(ReauthRequired, match="ended without a token") as caught:
+        login(
+            source,
+            store,
+            authorization_url=server.authorization_url,
+            browser=opened.append,
+            show=lambda text: other.release(),
+        )
+    assert caught.value.reason == "login_failed"
+    assert opened == []
+
+
+@pytest.mark.parametrize(("age", "is_taken"), [(2.0, True), (60.0, False)])
+def test_a_token_from_the_moment_before_the_wait_counts_as_that_of_the_other_login(
+    source: RefreshToken, store: FileStore, server: TokenServer, age: float, is_taken: bool
+) -> None:
+    answer = {**server.issue(), "issued_at": time.time() - age, "expires_at": time.time() + 600}
+    stored = TokenKeeper(source, store).adopt(answer)
+    other = LockFile(f"{store.path}.login", store)
+    assert other.acquire(0)
+
+    def wait() -> Token:
+        return login(
+            source,
+            store,
+            authorization_url=server.authorization_url,
+            show=lambda text: other.release(),
+        )
+
+    if is_taken:
+        assert wait() == stored
+    else:
+        with pytest.raises(ReauthRequired, match="ended without a token"):
+            wait()
 
 
 PROGRAM = """

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tokenadapter.logins import authorization, browser, device, paste
     from tokenadapter.protocols import Grant, TokenStore
     from tokenadapter.stores import lockfile
+    from tokenadapter.stores.lockfile import LockFile
 else:
     authorization = late("tokenadapter.logins.authorization")
     browser = late("tokenadapter.logins.browser")
@@ -40,6 +41,8 @@ _NEEDS = {
 """The flows, and the setting that each needs."""
 # How often a login looks whether another one has ended, in seconds.
 _LOOK_EVERY = 0.1
+# The token of a login that was about to end when another began is this old at most, in seconds.
+_JUST_NOW = 10.0
 
 
 def login(
@@ -82,7 +85,8 @@ def login(
     :returns: the token as it is stored.
     :raises TypeError: if *source* cannot use a refresh token, or if *store* is given twice.
     :raises ValueError: if an argument makes no sense, or a URL that the flow needs is missing.
-    :raises ReauthRequired: if the person or the server refused, or the time is over.
+    :raises ReauthRequired: if the person or the server refused, or the time is over, here or in the
+        login that this one waited for.
     :raises RefreshConfigError: if the server refused the request, or if an answer is not from this
         login's server.
     :raises RefreshTemporarilyFailed: if the server did not answer.
@@ -192,22 +196,36 @@ def _turn(
     :returns: the token of another login for which this call waited; ``None`` if there was none.
     """
     # Before the person logs in: the store must be able to take the token.
-    before, store = _stored(keeper), keeper.store
-    path = getattr(store, "path", None)
+    before = _stored(keeper)
+    path = getattr(keeper.store, "path", None)
     if path is None:
         yield None
         return
-    lock = lockfile.LockFile(f"{path}.login", store)
-    if lock.acquire(0.0):
-        try:
-            yield None
-        finally:
-            lock.release()
-        return
+    lock = lockfile.LockFile(f"{path}.login", keeper.store)
+    others = None if lock.acquire(0.0) else _awaited(keeper, lock, before, show, timeout)
+    try:
+        yield others
+    finally:
+        lock.release()
+
+
+def _awaited(
+    keeper: TokenKeeper,
+    lock: LockFile,
+    before: Token | None,
+    show: Callable[[str], object],
+    timeout: float,
+) -> Token:
+    """The token of the login that holds *lock*.
+
+    A login that comes to nothing ends those that wait for it, too: otherwise a person who denies
+    would be asked once for each waiting process.
+    """
+    store, began = keeper.store, time.time()
+    end = time.monotonic() + timeout
     show(
         f"Another process is logging in for {store!r}. Waiting for its token; Ctrl-C stops waiting."
     )
-    end = time.monotonic() + timeout
     while not lock.acquire(0.0):
         if time.monotonic() >= end:
             raise errors.LockTimeout(
@@ -215,12 +233,15 @@ def _turn(
                 "was sent and nothing changed. Finish or end that login, and try again."
             )
         time.sleep(_LOOK_EVERY)
-    try:
-        token = _stored(keeper)
-        # That of a renewal is as good: the grant lives, and the other login came to nothing.
-        yield None if token is None or token.is_same(before) else token
-    finally:
-        lock.release()
+    lock.release()
+    token = _stored(keeper)
+    if token is None or (token.is_same(before) and token.issued_at < began - _JUST_NOW):
+        raise errors.ReauthRequired(
+            f"The login of another process for {store!r} ended without a token. What is stored is "
+            "kept. Start the login again.",
+            reason="login_failed",
+        )
+    return token
 
 
 def _stored(keeper: TokenKeeper) -> Token | None:
