@@ -33,6 +33,7 @@ __all__ = [
     "InFile",
     "Lapsing",
     "Leased",
+    "LoggingIn",
     "Preloading",
     "Reserving",
     "Seeded",
@@ -140,6 +141,17 @@ class Discovering(Protocol):
 
         :raises TokenError: if the metadata cannot be read.
         """
+
+
+class LoggingIn(Protocol):
+    """Optional, of a :class:`Grant` that stands for an OAuth source, as that of a profile does."""
+
+    @property
+    def login_settings(self) -> Mapping[str, str]:
+        """How a person logs in, as arguments of :func:`tokenadapter.login`."""
+
+    def looked_up(self) -> Grant:
+        """The source itself, with its secrets."""
 
 
 class ClientAuth(Protocol):

@@ -258,10 +258,10 @@ def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Ite
         yield _problem(f"{state}: {named(failure['cause'], profile.name)}")
         return
     if needs_login and state in ("no token", "expired"):
-        yield _problem(
-            f"{store}: {state}, and nothing to obtain one with. Log in, and pass the "
-            f"token response to `tokenadapter adopt {profile.name}`."
-        )
+        advice = f"Log in, and pass the token response to `tokenadapter adopt {profile.name}`."
+        if isinstance(profile.grant, ProfileGrant) and profile.grant.login_settings:
+            advice = f"Run `tokenadapter login {profile.name}`."
+        yield _problem(f"{store}: {state}, and nothing to obtain one with. {advice}")
         return
     doubt = ""
     if state in ("fresh", "stale"):

@@ -14,7 +14,7 @@ from tokenadapter.config.functions import is_function_name
 from tokenadapter.config.problems import Problems, nearest
 from tokenadapter.config.references import KINDS, PLAIN_KINDS, Reference, is_reference, resolved
 
-__all__ = ["PROFILE", "SOURCES", "VERDICT", "Kind", "checked"]
+__all__ = ["LOGIN", "PROFILE", "SOURCES", "VERDICT", "Kind", "checked"]
 
 
 class Kind:
@@ -146,6 +146,14 @@ _OAUTH2: Mapping[str, Kind] = {
     **_WAY,
 }
 
+LOGIN: Mapping[str, Kind] = {
+    "authorization_url": _TEXT,
+    "device_authorization_url": _TEXT,
+    "redirect_uri": _TEXT,
+    "iss": _TEXT,
+}
+"""How a person logs in: not an argument of the source, but of :func:`tokenadapter.login`."""
+
 _LOGIN: Mapping[str, Kind] = {
     "url": _TEXT,
     "json": _JSON,
@@ -163,7 +171,7 @@ _LOGIN: Mapping[str, Kind] = {
 SOURCES: Mapping[str, tuple[Mapping[str, Kind], tuple[str, ...]]] = {
     "client_credentials": (_OAUTH2, ("client_id",)),
     "refresh_token": (
-        {**_OAUTH2, "refresh_token": _SECRET, "account": _TEXT, "grace": _NUMBER},
+        {**_OAUTH2, **LOGIN, "refresh_token": _SECRET, "account": _TEXT, "grace": _NUMBER},
         ("client_id",),
     ),
     "password": (

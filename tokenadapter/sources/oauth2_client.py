@@ -33,7 +33,7 @@ __all__ = ["OAuth2Client"]
 # The names in client_auth.BY_NAME.  Making a source does not import the objects behind them.
 _NAMES = ("client_secret_basic", "client_secret_post", "none")
 # Parameters of a form whose values are masked in messages.
-_SECRET = frozenset({"password", "refresh_token", "token"})
+_SECRET = frozenset({"code", "code_verifier", "device_code", "password", "refresh_token", "token"})
 
 
 class OAuth2Client:

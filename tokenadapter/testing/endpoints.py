@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl
 
 from .authority import Authority, Refused, basic
 from .report import Request
@@ -14,6 +14,7 @@ from .wire import Answer, json_answer
 
 _METADATA = "/.well-known/oauth-authorization-server"  # RFC 8414 section 3
 _OPENID = "/.well-known/openid-configuration"
+_PATHS = ("/token", "/login", "/revoke", "/authorize", "/device", "/device_authorization")
 _NOT_CACHED = {"Cache-Control": "no-store"}  # RFC 6749 section 5.1
 
 
@@ -25,7 +26,7 @@ def endpoint_of(path: str) -> str:
         return "public"
     if path.startswith(_METADATA) or path.endswith(_OPENID):
         return "metadata"
-    return path[1:] if path in ("/token", "/login", "/revoke") else ""
+    return path[1:] if path in _PATHS else ""
 
 
 class Endpoints:
@@ -61,7 +62,7 @@ class Endpoints:
                 return self._echo(request)
             case "metadata":
                 return self._metadata(request)
-            case "token" | "login" | "revoke" if request.method != "POST":
+            case "token" | "login" | "revoke" | "device_authorization" if request.method != "POST":
                 return json_answer(405, {"error": "invalid_request"}, {"Allow": "POST"})
             case "token":
                 return self._token(request)
@@ -69,6 +70,13 @@ class Endpoints:
                 return self._login(request)
             case "revoke":
                 return self._revoke(request)
+            case "authorize":
+                asked = dict(parse_qsl(request.query))
+                return self._authority.logins.authorize(asked, self._issuer())
+            case "device":
+                return self._authority.logins.device_page(dict(parse_qsl(request.query)))
+            case "device_authorization":
+                return self._device_authorization(request)
             case _:
                 return json_answer(404, {"error": "not_found"})
 
@@ -79,7 +87,11 @@ class Endpoints:
             "issuer": url + request.path.removeprefix(_METADATA).removesuffix(_OPENID),
             "token_endpoint": f"{url}/token",
             "revocation_endpoint": f"{url}/revoke",
+            "authorization_endpoint": f"{url}/authorize",
+            "device_authorization_endpoint": f"{url}/device_authorization",
             "response_types_supported": ["code"],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,
             "token_endpoint_auth_methods_supported": [
                 "client_secret_basic",
                 "client_secret_post",
@@ -113,6 +125,16 @@ class Endpoints:
             return Answer(200)
         except Refused as refusal:
             return _refusal(refusal)
+
+    def _device_authorization(self, request: Request) -> Answer:
+        try:
+            client = self._client(request)
+        except Refused as refusal:
+            return _refusal(refusal)
+        response = self._authority.logins.begin_device(
+            client, request.form.get("scope"), f"{self._issuer()}/device"
+        )
+        return json_answer(200, response, _NOT_CACHED)
 
     def _client(self, request: Request) -> str:
         return self._authority.authenticate(request.headers.get("authorization"), request.form)
