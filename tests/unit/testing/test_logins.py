@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 import requests
-from testing.helpers import CLIENT, TIMEOUT, Clock, ask, call, refresh
 
 from tokenadapter.testing import Browser, TokenServer
+from unit.testing.helpers import CLIENT, TIMEOUT, Clock, ask, call, refresh
 
 VERIFIER = "v" * 43
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode()

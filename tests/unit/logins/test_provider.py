@@ -12,7 +12,6 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import requests
-from stores.servers import free_port
 
 from tokenadapter import (
     FileStore,
@@ -22,6 +21,7 @@ from tokenadapter import (
     TokenKeeper,
     login,
 )
+from unit.stores.servers import free_port
 
 HERE = Path(__file__).parent
 

@@ -13,7 +13,6 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import requests
-from stores.servers import free_port
 
 from tokenadapter import (
     FileStore,
@@ -27,6 +26,7 @@ from tokenadapter import (
     login,
 )
 from tokenadapter.testing import Browser, TokenServer
+from unit.stores.servers import free_port
 
 
 class Login:
