@@ -259,7 +259,7 @@ def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Ite
         return
     if needs_login and state in ("no token", "expired"):
         advice = f"Log in, and pass the token response to `tokenadapter adopt {profile.name}`."
-        if isinstance(profile.grant, ProfileGrant) and profile.grant.login_settings:
+        if isinstance(profile.grant, ProfileGrant) and profile.grant.can_log_in:
             advice = f"Run `tokenadapter login {profile.name}`."
         yield _problem(f"{store}: {state}, and nothing to obtain one with. {advice}")
         return

@@ -65,6 +65,10 @@ class ProfileGrant:
         self.deadline: float = sample.deadline
         self.grace: float = sample.grace
         self.spends: bool = sample.spends
+        #: Whether a person can log in: at the URLs that are given, or at those of the issuer.
+        self.can_log_in: bool = bool(login) or (
+            sample.discovers and self.owner.get("grant") == "refresh_token"
+        )
         for name, url in login.items():
             if name in ("authorization_url", "device_authorization_url"):
                 sample.client.endpoint(name, url)  # type: ignore[attr-defined]
@@ -138,7 +142,7 @@ class ProfileGrant:
             return (self._source or self.looked_up()).fetch(credential, previous)
         except errors.ReauthRequired as error:
             message = str(error)
-            if self.login_settings:
+            if self.can_log_in:
                 message = message.replace(errors.NEW_LOGIN, "Run `tokenadapter login NAME`.")
             message = message.replace(" NAME`", f" {self._profile}`")
             raise errors.ReauthRequired(message, reason=error.reason, error=error.error) from None

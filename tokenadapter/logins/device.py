@@ -80,7 +80,7 @@ def _begun(source: OAuth2Source, url: str) -> dict[str, Any]:
     endpoint = source.client.endpoint("device_authorization_url", url)
     # Some servers want the identifier in the form, even of a client that authenticates.
     form = {**source.asked, "client_id": source.client.client_id}
-    attempt, reply = source.client.post(endpoint, form, "device_code")
+    attempt, reply = source.client.post(endpoint, form, "device_code", auth=source.client_auth())
     if isinstance(reply, NoReply):
         raise outcome.no_answer(attempt, reply)
     if not 200 <= reply.status < 300 or reply.error:

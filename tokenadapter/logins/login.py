@@ -71,12 +71,14 @@ def login(
         browser.  By default ``browser`` where there is a display, else ``device`` where its URL is
         given, else ``paste``.
     :param authorization_url: the authorization endpoint (RFC 6749 section 3.1).  Its query is
-        kept: add parameters that your server needs, such as ``?access_type=offline``.
+        kept: add parameters that your server needs, such as ``?access_type=offline``.  By default
+        the one in the metadata of the source's ``issuer``; so are *device_authorization_url* and
+        *iss*.
     :param device_authorization_url: the device authorization endpoint (RFC 8628 section 3.1).
     :param redirect_uri: the address to which the browser returns, as the server knows it.  On
         loopback without a port, a free port is used.  By default ``http://127.0.0.1/``.
-    :param iss: the issuer that the answer in the browser must name (RFC 9207).  By default the
-        answer need not name one.
+    :param iss: the issuer that the answer in the browser must name (RFC 9207).  Without it, and
+        if the metadata does not say that answers name one, the answer need not do so.
     :param show: called with each text for the person; by default the texts are written to standard
         error.
     :param browser: opens a URL; by default :func:`webbrowser.open`.
@@ -109,13 +111,27 @@ def login(
     settings |= {name: value for name, value in given.items() if value is not None}
     if not isfinite(timeout) or timeout <= 0:
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
-    chosen = _chosen(flow, settings, browser is not None)
     oauth = _oauth_source(keeper.grant)
+    settings = {**_discovered(oauth), **settings}
+    chosen = _chosen(flow, settings, browser is not None)
     show = show or _to_stderr
     with _turn(keeper, show, timeout) as others:
         if others is not None:
             return others
         return _flow(chosen, oauth, settings, show, browser, timeout, keeper.adopt)
+
+
+def _discovered(source: OAuth2Source) -> dict[str, str]:
+    """What the metadata of the source's issuer says of logins, if it has one (RFC 8414)."""
+    server = source.discover()
+    if server is None:
+        return {}
+    found = {
+        "authorization_url": server.authorization_endpoint,
+        "device_authorization_url": server.device_authorization_endpoint,
+        "iss": server.issuer if server.authorization_response_iss_parameter_supported else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _flow(

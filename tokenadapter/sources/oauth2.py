@@ -174,6 +174,19 @@ class OAuth2Source(Source):
             return found
         raise found
 
+    def client_auth(self) -> str | ClientAuth | None:
+        """How the client authenticates beyond the token endpoint; ``None`` for its usual way.
+
+        :raises RefreshConfigError: if the issuer supports none of its ways.
+
+        :meta private:
+        """
+        server = self.discover()
+        auth = None if server is None else self._auth_at(server)
+        if isinstance(auth, errors.RefreshConfigError):
+            raise auth
+        return auth
+
     def revoke(self, token: Token) -> None:
         """Have the server revoke *token* (RFC 7009): the refresh token, then the access token.
 
@@ -209,6 +222,11 @@ class OAuth2Source(Source):
         if urls != self.urls:
             self.urls = urls
 
+    def _auth_at(self, server: ServerMetadata) -> str | ClientAuth | RefreshConfigError:
+        """How the client authenticates at *server*."""
+        supported = server.token_endpoint_auth_methods_supported
+        return self._client.auth_for(supported) or self._without_auth(supported)
+
     def _without_auth(self, supported: Sequence[str]) -> RefreshConfigError:
         """The error where the client can authenticate in none of the *supported* ways."""
         return errors.RefreshConfigError(
@@ -229,10 +247,9 @@ class OAuth2Source(Source):
         if not isinstance(server, discovery.ServerMetadata):
             return server
         self._learn(server)
-        supported = server.token_endpoint_auth_methods_supported
-        auth = self._client.auth_for(supported)
-        if auth is None:
-            return self._without_auth(supported)
+        auth = self._auth_at(server)
+        if isinstance(auth, errors.RefreshConfigError):
+            return auth
         endpoint = self._client.endpoint("token_endpoint", server.token_endpoint)
         return endpoint, {"auth": auth, "seconds": end - time.monotonic()}
 

@@ -264,3 +264,37 @@ def test_the_function_is_public_and_loaded_late() -> None:
     program = "import sys, tokenadapter; print('tokenadapter.logins' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "False\n"
+
+
+# --- endpoints from metadata -----------------------------------------------------------------
+
+
+def test_an_issuer_tells_where_to_log_in(server: TokenServer) -> None:
+    source = RefreshToken(issuer=server.issuer, client_id="client", client_secret="secret")
+    store = MemoryStore("issuer-browser")
+    token = login(source, store, flow="browser", browser=Browser(), show=lambda text: None)
+    assert token.refresh_token is not None
+    assert TokenKeeper(source, store).current() == token
+
+
+def test_an_issuer_tells_where_a_device_logs_in(server: TokenServer) -> None:
+    server.metadata["token_endpoint_auth_methods_supported"] = ["client_secret_post"]
+    source = RefreshToken(issuer=server.issuer, client_id="client", client_secret="secret")
+    store = MemoryStore("issuer-device")
+    approved = []
+
+    def show(text: str) -> None:
+        if not approved:
+            approved.append(text)
+            server.approve_device()
+
+    assert login(source, store, flow="device", show=show).refresh_token is not None
+    assert not any("authorization" in request.headers for request in server.requests)
+
+
+def test_an_issuer_that_supports_no_way_of_the_client_is_an_error(server: TokenServer) -> None:
+    server.metadata["token_endpoint_auth_methods_supported"] = ["private_key_jwt"]
+    source = RefreshToken(issuer=server.issuer, client_id="client", client_secret="secret")
+    with pytest.raises(RefreshConfigError, match="accepts a client secret in no known way"):
+        login(source, flow="device")
+    assert server.stats.token_requests == 0
