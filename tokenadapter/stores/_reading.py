@@ -25,7 +25,6 @@ __all__ = [
     "absolute",
     "check_directory",
     "is_for_group",
-    "is_private",
     "patiently",
     "read",
 ]
@@ -119,14 +118,14 @@ def _check_privacy(path: str, found: os.stat_result) -> None:
             f"{path} belongs to another user ({_strangers.name(found.st_uid)}): "
             "run this as that user, choose another path, or give private=False if it is intended"
         )
-    if not is_private(found):
+    if not _is_private(found):
         raise Refused(
             f"others may read or write {path} (mode {stat.S_IMODE(found.st_mode):04o}): "
             f"run `chmod 600 {shlex.quote(path)}`, or give private=False if it is intended"
         )
 
 
-def is_private(found: os.stat_result) -> bool:
+def _is_private(found: os.stat_result) -> bool:
     """Whether only its owner may read or write a file.  On Windows, trust the directory's access
     list."""
     return WINDOWS or not found.st_mode & 0o077

@@ -10,7 +10,6 @@ import stat
 from typing import TYPE_CHECKING
 
 from tokenadapter.late_imports import late
-from tokenadapter.stores._reading import is_private
 from tokenadapter.stores._text import Refused
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def name(uid: int) -> str:
 
 def _is_exposed(path: str) -> bool:
     try:
-        return not is_private(os.stat(path))
+        return os.name != "nt" and bool(os.stat(path).st_mode & 0o077)
     except OSError:
         return False  # SQLite removes some of them
 

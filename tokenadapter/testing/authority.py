@@ -23,18 +23,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
+from .refusals import Refused, required
+
 if TYPE_CHECKING:
     from .logins import Logins
-
-
-class Refused(Exception):
-    """An error answer of the token endpoint (RFC 6749 section 5.2)."""
-
-    def __init__(self, error: str, description: str, status: int = 400) -> None:
-        super().__init__(error, description)
-        self.error = error
-        self.description = description
-        self.status = status
 
 
 class Grant:
@@ -216,10 +208,3 @@ def basic(authorization: str) -> tuple[str, str]:
     if scheme.lower() != "basic" or not colon:
         raise Refused("invalid_client", "unreadable Authorization header", 401)
     return name, password
-
-
-def required(form: Mapping[str, str], name: str) -> str:
-    """The parameter *name*."""
-    if name not in form:
-        raise Refused("invalid_request", f"{name} is missing")
-    return form[name]

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl
 
-from .authority import Authority, Refused, basic
+from .authority import Authority, basic
+from .refusals import Refused
 from .report import Request
 from .wire import Answer, json_answer
 

@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urlsplit
 
 from tokenadapter.values import is_loopback
 
-from .authority import Refused, required
+from .refusals import Refused, required
 from .wire import Answer
 
 # How long a code is valid, in seconds (RFC 6749 section 4.1.2 has at most 10 minutes).

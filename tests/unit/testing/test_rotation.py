@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenadapter.testing import TokenServer
-from tokenadapter.testing.authority import Authority, Refused
+from tokenadapter.testing.authority import Authority
 from tokenadapter.testing.logins import Logins
+from tokenadapter.testing.refusals import Refused
 from unit.testing.helpers import TIMEOUT, Clock, call, refresh
 
 
