@@ -32,6 +32,8 @@ NEW_LOGIN = (
     "`tokenadapter adopt NAME`."
 )
 """What to do when no credential is left."""
+FIRST_LOGIN = NEW_LOGIN.replace("Log in again", "Log in").replace("new token", "token response")
+"""What to do when there has been no login."""
 
 
 class TokenError(RequestException):

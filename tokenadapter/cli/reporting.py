@@ -18,9 +18,13 @@ _WARNING = 30  # logging.WARNING: importing logging would take its time
 
 
 def named(message: str, profile: str | None) -> str:
-    """*message*, fit for a terminal, with the profile's name in the command that it recommends."""
+    """*message*, fit for a terminal, with the profile's name in the commands that it recommends."""
     message = printable_lines(message)
-    return message if profile is None else message.replace("adopt NAME", f"adopt {profile}")
+    if profile is None:
+        return message
+    for command in ("adopt", "forget"):
+        message = message.replace(f"{command} NAME", f"{command} {profile}")
+    return message
 
 
 class StderrJournal(Journal):

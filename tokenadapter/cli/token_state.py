@@ -64,7 +64,10 @@ def token_state(profile: Profile) -> dict[str, Any]:
     if dict(record.owner) != dict(profile.grant.owner) and not record.is_blank():
         theirs = ", ".join(f"{name} {value!r}" for name, value in record.owner.items())
         return unusable(
-            profile, f"The store contains the token of another source: {theirs}.", state
+            profile,
+            f"The store contains the token of another source: {theirs}. If that token is no longer "
+            f"needed, run `tokenadapter forget {profile.name} --force`.",
+            state,
         )
     if record.token is not None:
         state |= _of_token(record.token, found.now)

@@ -20,6 +20,7 @@ from requests.adapters import BaseAdapter
 from tokenadapter.clients.prefix import Lookout
 from tokenadapter.clients.requests import TokenAdapter
 from tokenadapter.clients.signers import Signer, change_lock, choose, log_near_miss
+from tokenadapter.spelling import kind_of
 
 __all__ = ["install", "installed", "uninstall"]
 
@@ -186,7 +187,7 @@ def _fitted(found: BaseAdapter, url: str) -> BaseAdapter:
 def _signers(adapters: Sequence[TokenAdapter]) -> tuple[Signer, ...]:
     for adapter in adapters:
         if not isinstance(adapter, TokenAdapter):
-            raise TypeError(f"only a TokenAdapter can be installed, not {adapter!r}")
+            raise TypeError(f"only a TokenAdapter can be installed, not {kind_of(adapter)}")
         if adapter.inner is not None:
             raise TypeError(
                 f"{adapter!r} has an inner adapter: omit inner=, because each session sends with "

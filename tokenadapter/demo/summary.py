@@ -13,7 +13,8 @@ from tokenadapter.demo.screen import Style
 _DUE: Final = 2 / 3
 
 EXPLANATION: Final = (
-    "The table counts one expiry each time a token is revoked or reaches the last third of its life."
+    "The table counts one expiry each time a token is revoked or reaches the last third of its "
+    "life."
 )
 
 

@@ -131,7 +131,10 @@ class OAuth2Client:
             proofs = [proofs]
         named = [str(value) for name, value in form.items() if name in _SECRET]
         attempt = outcome.Attempt(
-            endpoint.name, presents, {*endpoint.secrets, *secrets, *named, *proofs}
+            endpoint.name,
+            presents,
+            {*endpoint.secrets, *secrets, *named, *proofs},
+            has_proof=bool(self._secret) or not isinstance(way, str),
         )
         body = urlencode(filled, doseq=True).encode()
         return attempt, endpoint.exchange("POST", headers, body, may_be_sent)
