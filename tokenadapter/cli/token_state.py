@@ -69,6 +69,12 @@ def token_state(profile: Profile) -> dict[str, Any]:
             f"needed, run `tokenadapter forget {profile.name} --force`.",
             state,
         )
+    ours = profile.grant.requested
+    if dict(record.requested) != dict(ours) and record.was_replaced_lately(ours, found.now):
+        from tokenadapter.core import messages
+
+        why = str(messages.requests_differ(store, record.requested, ours))
+        return unusable(profile, why.replace("forget NAME", f"forget {profile.name}"), state)
     if record.token is not None:
         state |= _of_token(record.token, found.now)
     state["failure"] = _failure(record, found.now, store, is_locked=state["lock"] is not None)
