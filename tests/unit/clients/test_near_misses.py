@@ -279,11 +279,14 @@ def test_a_request_beside_the_path_is_not_logged_if_it_is_meant_to_get_no_token(
     way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with TokenServer() as server, requests.Session() as session:
-        adapter = TokenAdapter(f"{server.api_url}v1", source)
+        adapter = TokenAdapter(f"{server.api_url}v1", source, header="X-Key", scheme="")
         if way == "mounted":
             adapter.mount(session)
         with installed(*([adapter] if way == "installed" else [])):
             assert session.get(f"{server.public_url}x").ok
+            server.fail_next(401, endpoint="public", count=2)
+            for headers in ({"Authorization": "Bearer mine"}, {"X-Key": "mine"}):
+                assert session.get(f"{server.public_url}x", headers=headers).status_code == 401
             challenge = {"WWW-Authenticate": 'Digest realm="x", nonce="y"'}
             server.fail_next(401, endpoint="public", headers=challenge)
             assert session.get(f"{server.public_url}x").status_code == 401
