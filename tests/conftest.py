@@ -55,6 +55,14 @@ def server() -> Iterator[TokenServer]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def no_metadata() -> None:
+    """Forget the metadata of issuers: a later server may have the port of an earlier one."""
+    discovery = sys.modules.get("tokenadapter.sources.discovery")
+    if discovery is not None:
+        discovery._known.clear()
+
+
 @pytest.fixture
 def clock() -> Clockwork:
     """The clocks of a machine, which stand still until they are told to go on."""

@@ -118,6 +118,8 @@ def ended_well(child: int, deadline: float) -> bool:
             os.waitpid(child, 0)
             return False
         time.sleep(0.01)
+    if ended[1] != 0:
+        sys.stderr.write(f"a child ended with the wait status {ended[1]}\n")
     return ended[1] == 0
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "from_profile",
     "install",
     "installed",
+    "login",
     "retrofit",
     "session",
     "store_from_url",
@@ -78,6 +79,7 @@ _HOMES = {
     "from_profile": "tokenadapter.config.sessions",
     "install": "tokenadapter.clients.install",
     "installed": "tokenadapter.clients.install",
+    "login": "tokenadapter.logins.login",
     "retrofit": "tokenadapter.clients.retrofit",
     "session": "tokenadapter.config.sessions",
     "store_from_url": "tokenadapter.stores.urls",
@@ -106,6 +108,7 @@ if TYPE_CHECKING:
         UnsafeTarget,
     )
     from tokenadapter.http.verdicts import default_verdict, expired_on
+    from tokenadapter.logins.login import login
     from tokenadapter.sources.client_credentials import ClientCredentials
     from tokenadapter.sources.login import Login
     from tokenadapter.sources.password import Password

@@ -28,11 +28,11 @@ __all__ = [
 ]
 
 NEW_LOGIN = (
-    "Log in again and pass the new token to TokenKeeper.adopt(), or to the command "
-    "`tokenadapter adopt NAME`."
+    "Log in again with `tokenadapter login NAME` or tokenadapter.login(). Pass a token from "
+    "elsewhere to `tokenadapter adopt NAME` or TokenKeeper.adopt()."
 )
 """What to do when no credential is left."""
-FIRST_LOGIN = NEW_LOGIN.replace("Log in again", "Log in").replace("new token", "token response")
+FIRST_LOGIN = NEW_LOGIN.replace("Log in again", "Log in")
 """What to do when there has been no login."""
 
 
@@ -62,8 +62,9 @@ class ReauthRequired(TokenError):
     :ivar reason: ``"invalid_grant"`` (the server refused the credential), ``"uncertain_rotation"``
         (the answer to an earlier renewal was lost, and the server refused the old refresh token),
         ``"store_lost"`` (the record is gone and the configured first refresh token was already
-        spent), ``"no_credential"`` (there never was one) or ``"private_copy"`` (the refresh token
-        may also belong to another process, and no lock keeps the two apart).
+        spent), ``"no_credential"`` (there never was one), ``"private_copy"`` (the refresh token
+        may also belong to another process, and no lock keeps the two apart) or ``"login_failed"``
+        (a login was denied, or not finished in time).
     :ivar error: the server's ``error`` code (RFC 6749 section 5.2), if it sent one.
     """
 

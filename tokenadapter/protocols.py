@@ -24,6 +24,7 @@ __all__ = [
     "Answer",
     "ClientAuth",
     "Credential",
+    "Discovering",
     "Document",
     "Glimpsed",
     "Grant",
@@ -32,6 +33,7 @@ __all__ = [
     "InFile",
     "Lapsing",
     "Leased",
+    "LoggingIn",
     "Preloading",
     "Reserving",
     "Seeded",
@@ -122,6 +124,34 @@ class Seeded(Protocol):
         :attr:`Grant.owner` names the user, the program is not refused, and its next renewal reports
         the difference.
         """
+
+
+class Discovering(Protocol):
+    """Optional, of a :class:`Grant` whose server may name its endpoints in metadata."""
+
+    @property
+    def discovers(self) -> bool:
+        """Whether it does."""
+
+    def discover(self) -> object:
+        """Replace :attr:`Grant.urls` by a sequence that has these endpoints too.
+
+        Called when a request looks like a token request of the program's own: only then can it
+        matter which URLs these are.
+
+        :raises TokenError: if the metadata cannot be read.
+        """
+
+
+class LoggingIn(Protocol):
+    """Optional, of a :class:`Grant` that stands for an OAuth source, as that of a profile does."""
+
+    @property
+    def login_settings(self) -> Mapping[str, str]:
+        """How a person logs in, as arguments of :func:`tokenadapter.login`."""
+
+    def looked_up(self) -> Grant:
+        """The source itself, with its secrets."""
 
 
 class ClientAuth(Protocol):

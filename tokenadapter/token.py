@@ -186,6 +186,8 @@ class Token:
             keys = ", ".join(sorted(map(str, data))) or "nothing"
             keys = "".join(char if char.isprintable() else " " for char in keys[:200])
             raise ValueError(f"the token response has no text as access_token; it holds: {keys}")
+        # HTTP would strip them, and the answer may have cost a refresh token.
+        access_token = access_token.strip(" ")
         return cls(
             access_token,
             token_type=_text(data.get("token_type")) or "Bearer",

@@ -192,6 +192,14 @@ def test_an_access_token_must_not_be_empty() -> None:
         Token("")
 
 
+def test_spaces_around_the_access_token_of_a_response_cost_no_refresh_token() -> None:
+    fields = {"access_token": " abc ", "refresh_token": "next"}
+    token = Token.from_response(fields, requested_at=NOW)
+    assert (token.access_token, token.refresh_token) == ("abc", "next")
+    with pytest.raises(ValueError, match="access_token is empty"):
+        Token.from_response({"access_token": " "}, requested_at=NOW)
+
+
 @pytest.mark.parametrize("secret", [" ", " s3cr3t", "s3cr3t "])
 def test_an_access_token_must_not_begin_or_end_with_a_space(secret: str) -> None:
     with pytest.raises(ValueError, match=r"^access_token begins or ends with a space$"):

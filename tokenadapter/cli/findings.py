@@ -303,10 +303,10 @@ def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Ite
         yield _problem(f"{state}: {named(failure['cause'], profile.name)}")
         return
     if needs_login and state in ("no token", "expired"):
-        yield _problem(
-            f"{store}: {state}, and nothing to obtain one with. Log in, and pass the "
-            f"token response to `tokenadapter adopt {profile.name}`."
-        )
+        advice = f"Log in, and pass the token response to `tokenadapter adopt {profile.name}`."
+        if isinstance(profile.grant, ProfileGrant) and profile.grant.can_log_in:
+            advice = f"Run `tokenadapter login {profile.name}`."
+        yield _problem(f"{store}: {state}, and nothing to obtain one with. {advice}")
         return
     doubt = ""
     if state in ("fresh", "stale"):
@@ -386,13 +386,21 @@ def _lock(profile: Profile) -> Iterator[_Found]:
 
 
 def _check_servers(profile: Profile) -> Iterator[_Found]:
-    """Send a HEAD request, without any secret, to each URL of the profile."""
+    """Send a HEAD request, without any secret, to each URL of the profile, and read the metadata of
+    its issuer."""
     grant = profile.grant
     way: dict[str, Any] = {"verify": None, "cert": None, "proxies": None}
     if isinstance(grant, ProfileGrant):
         own = way | {name: value for name, value in grant.arguments.items() if name in way}
+        try:
+            if grant.discovers:
+                grant.discover()
+                yield _good(f"{grant.arguments['issuer']} names its endpoints")
+        except TokenError as error:
+            yield _problem(str(error))
         for url in grant.urls:
-            yield from _server(profile, url, own)
+            if "/.well-known/" not in url:  # one of these URLs has the metadata
+                yield from _server(profile, url, own)
         if "token_url" in grant.arguments:
             yield from _token_endpoint(grant.arguments["token_url"], own)
     for prefix in profile.prefixes:

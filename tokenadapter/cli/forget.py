@@ -50,8 +50,11 @@ def perform(options: Namespace) -> int:
     profile = named_profile(options)
     grant = profile.grant
     revoke = None
-    if isinstance(grant, ProfileGrant) and grant.revokes and not (options.local or options.force):
-        revoke = grant.revoke
+    if isinstance(grant, ProfileGrant) and not (options.local or options.force):
+        if grant.discovers:
+            grant.discover()
+        if grant.revokes:
+            revoke = grant.revoke
     token = _taken_over(profile) if options.force else profile.keeper().forget(revoke)
     if token is None:
         outcome = "there was no token"

@@ -22,7 +22,8 @@ COMMANDS = {
     "run": "run a Python program and sign its requests",
     "exec": "run any program with the token in its environment",
     "status": "show the state of each token, without side effects",
-    "adopt": "store the token from a login",
+    "login": "log in with a browser, and store the token",
+    "adopt": "store a token from elsewhere",
     "refresh": "renew a token now",
     "forget": "revoke a token and empty its store",
     "check": "find problems and say how to fix them",
@@ -43,7 +44,7 @@ exit codes:
   1    "check" found a problem; or an error of no kind below
   2    wrong arguments
   3    wrong configuration
-  4    a new login is needed (then: tokenadapter adopt NAME)
+  4    a new login is needed (then: tokenadapter login NAME)
   5    temporary failure: try again later
   6    the token store cannot be used
   22   the API answered "request" with a status of 400 or above

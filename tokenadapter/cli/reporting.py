@@ -22,9 +22,7 @@ def named(message: str, profile: str | None) -> str:
     message = printable_lines(message)
     if profile is None:
         return message
-    for command in ("adopt", "forget"):
-        message = message.replace(f"{command} NAME", f"{command} {profile}")
-    return message
+    return message.replace(" NAME`", f" {profile}`").replace(" NAME --", f" {profile} --")
 
 
 class StderrJournal(Journal):

@@ -5,7 +5,7 @@ The command takes no lock, renews nothing and contacts no server, so it is alway
   fresh         usable
   stale         usable; the next use renews it in the background
   expired       the next use waits for a renewal
-  login needed  the credentials were refused: log in, then run tokenadapter adopt NAME
+  login needed  the credentials were refused: run tokenadapter login NAME, or adopt NAME
   no token      no token was needed yet, or it was forgotten
   unusable      the profile or its store cannot be used, for the reason below
 """

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenadapter.clients.httpx_parts import Outgoing, Parts, copy_of, is_bounded, parts_of
-from tokenadapter.clients.prefix import names_its_host, resource
+from tokenadapter.clients.prefix import names_its_host
 from tokenadapter.clients.requests import TokenAdapter
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.extras import ExtraMissing
@@ -242,9 +242,18 @@ class _Rules(TokenAdapter):
             self._known_hosts = hosts  # all URLs under the prefix have one host
         if "target" in request.extensions:
             return False  # the path that is sent is another one
-        if self._own_urls and resource(url) in self._own_urls:
+        if url in self._own_urls:
             return False
         return self.override_auth or self._header not in request.headers
+
+    def may_be_own(self, request: Any) -> bool:
+        """Whether :meth:`is_own` has to decide whether *request* gets a token."""
+        own = self._own_urls
+        return own.may_match and own.may_include(request.method, getattr(request, "_content", None))
+
+    def is_own(self, request: Any) -> bool:
+        """Whether *request* goes to a URL of the token source, which may have to find that out."""
+        return self._own_urls.include(str(request.url))
 
     def headers_of(self, request: Any, token: Token, parts: Parts) -> tuple[Any, Any]:
         """*request*, or a copy that was changed, and its headers with the token."""
@@ -317,7 +326,12 @@ class _Flow:
     def _first(self) -> Generator[Any, Any, list[Any]]:
         """The answers to the caller's request."""
         request = self._request
-        if self._rules.signs(request):
+        rules = self._rules
+        is_signed = rules.signs(request)
+        if is_signed and rules.may_be_own(request):
+            ask = partial(rules.is_own, request)
+            is_signed = not (yield _Work(ask, partial(self._keeper.arun, ask)))
+        if is_signed:
             return (yield from self._exchange(request))
         return self._hops((yield self._as_without_us(request)))
 

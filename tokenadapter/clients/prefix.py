@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from tokenadapter import errors
+    from tokenadapter.protocols import Grant
 
     class Signing(Protocol):
         """The members of a signing adapter that this module uses."""
@@ -54,10 +55,10 @@ else:
 
 __all__ = [
     "Lookout",
+    "OwnUrls",
     "Prefix",
     "longest_first",
     "names_its_host",
-    "own_urls",
     "plain",
     "resource",
     "shown",
@@ -78,6 +79,8 @@ _TRICKS = "[\x00-\x1f\x7f]|[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]
 _MOST_DECODINGS = 8
 # Characters of a URL that are shown in a message.
 _LONGEST_SHOWN = 200
+# Bytes of a body that are searched for a token request.
+_LONGEST_FORM = 65536
 # Slashes, backslashes and a full stop that look like the ASCII ones.  Lenient servers take them for
 # those, although no normal form of Unicode does.
 _LOOK_ALIKES = str.maketrans("\u2044\u2215\u29f8\u2216\u29f5\u29f9\u3002", "///\\\\\\.")
@@ -344,15 +347,75 @@ def without_query(request: PreparedRequest) -> str:
     return (request.url or "").partition("?")[0]
 
 
-def own_urls(urls: Sequence[str], covers: Callable[[str], bool]) -> frozenset[str]:
-    """The URLs of a token source that a prefix covers, as :func:`resource` spells them."""
-    own = set()
-    for url in urls:
-        prepared = PreparedRequest()
-        prepared.prepare_url(url, None)
-        if covers(prepared.url or ""):
-            own.add(resource(prepared.url or ""))
-    return frozenset(own)
+class OwnUrls:
+    """The URLs that a grant itself requests.  No request to them gets a token.
+
+    A grant with an issuer learns some of them when it reads the issuer's metadata, and then has
+    another sequence of URLs.
+
+    :param covers: which of them matter: those under a prefix.  By default all.
+    :ivar may_match: ``False`` if no URL is or will be one of them.
+    """
+
+    __slots__ = ("_covers", "_grant", "_spelt", "_urls", "may_match")
+
+    def __init__(self, grant: Grant, covers: Callable[[str], bool] | None = None) -> None:
+        self._grant = grant
+        self._covers = covers
+        self._urls: Sequence[str] = grant.urls
+        # As resource() spells them.
+        self._spelt: frozenset[str] = frozenset(self._spell(grant.urls))
+        self.may_match: bool = getattr(grant, "discovers", False) or bool(self._spelt)
+
+    def __contains__(self, url: str) -> bool:
+        if not self.may_match:
+            return False
+        urls = self._grant.urls
+        if urls is not self._urls:
+            self._spelt = frozenset(self._spell(urls))
+            self._urls = urls
+        return resource(url) in self._spelt
+
+    def _spell(self, urls: Sequence[str]) -> Iterator[str]:
+        for url in urls:
+            prepared = PreparedRequest()
+            prepared.prepare_url(url, None)
+            spelt = prepared.url or ""
+            if self._covers is None or self._covers(spelt):
+                yield resource(spelt)
+
+    def may_include(self, method: str | None, body: object) -> bool:
+        """Whether a request may go to an endpoint that only the issuer's metadata names.
+
+        It is a form that looks like a request for a token, or for its revocation.
+        """
+        return (
+            getattr(self._grant, "discovers", False)
+            and method == "POST"
+            and _is_token_request(body)
+        )
+
+    def include(self, url: str) -> bool:
+        """Whether *url* is one of them.  The grant reads the metadata, unless it has done so.
+
+        If it cannot, the URL counts as one of them.
+        """
+        grant: Any = self._grant
+        try:
+            grant.discover()
+        except errors.TokenError:
+            return True
+        return url in self
+
+
+def _is_token_request(body: object) -> bool:
+    """Whether *body* is a form that asks for a token, or revokes one (RFC 6749 section 4, RFC 7009
+    section 2.1)."""
+    if isinstance(body, str):
+        body = body.encode("utf-8", "replace")
+    return isinstance(body, bytes) and any(
+        piece.startswith((b"grant_type=", b"token=")) for piece in body[:_LONGEST_FORM].split(b"&")
+    )
 
 
 # --- the adapters of a session -----------------------------------------------------------

@@ -22,12 +22,11 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.util import Retry, Timeout
 
 from tokenadapter.clients.prefix import (
+    OwnUrls,
     Prefix,
     longest_first,
     names_its_host,
-    own_urls,
     plain,
-    resource,
     shown,
     watched,
     without_query,
@@ -196,7 +195,7 @@ class TokenAdapter(HTTPAdapter):
         self._attach = attach
         self._header = header
         self._lead = scheme
-        self._own_urls = own_urls(self.keeper.grant.urls, self._guard.covers_when_parsed)
+        self._own_urls = OwnUrls(self.keeper.grant, self._guard.covers_when_parsed)
         super().__init__(**http_adapter_kwargs)
         self.max_retries: Retry = without_401(self.max_retries)
         if isinstance(inner, HTTPAdapter):
@@ -262,10 +261,8 @@ class TokenAdapter(HTTPAdapter):
 
         :meta private:
         """
-        if self._guard.is_near_miss(url):
-            own = own_urls(self.keeper.grant.urls, lambda url: True)
-            if resource(url) not in own:
-                self.log_outside(url)
+        if self._guard.is_near_miss(url) and url not in OwnUrls(self.keeper.grant):
+            self.log_outside(url)
 
     def log_unsigned(self, request: PreparedRequest, response: Any) -> None:
         """Say once that a request got no token, if its path alone may be why it was refused.
@@ -282,7 +279,7 @@ class TokenAdapter(HTTPAdapter):
             and self._header not in headers
             and not challenge.startswith(("basic", "digest", "negotiate", "ntlm"))
             and self.has_same_origin(url)
-            and resource(url) not in own_urls(self.keeper.grant.urls, lambda url: True)
+            and url not in OwnUrls(self.keeper.grant)
         ):
             self.log_outside(url)
 
@@ -303,7 +300,7 @@ class TokenAdapter(HTTPAdapter):
 
     def covers(self, url: str) -> bool:
         """Whether *url* is under the prefix, and none of the token source's own URLs."""
-        return self._guard.covers(url) and resource(url) not in self._own_urls
+        return self._guard.covers(url) and url not in self._own_urls
 
     def send(
         self,
@@ -365,9 +362,14 @@ class TokenAdapter(HTTPAdapter):
         if named is not None and not names_its_host(url, named):
             self.log_outside(url, named)
             return False
-        if self._own_urls and resource(url) in self._own_urls:
+        if self._own_urls.may_match and self._is_own(request):
             return False
         return self.override_auth or self._header not in request.headers
+
+    def _is_own(self, request: PreparedRequest) -> bool:
+        """Whether *request* goes to a URL of the token source."""
+        own, url = self._own_urls, request.url or ""
+        return url in own or (own.may_include(request.method, request.body) and own.include(url))
 
     def _prepared(self, request: PreparedRequest) -> Body | None:
         """The body, made ready to be sent again; ``None`` if it is as it is."""

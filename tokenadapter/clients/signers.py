@@ -9,7 +9,7 @@ from typing import Any
 
 from requests import PreparedRequest
 
-from tokenadapter.clients.prefix import own_urls, resource
+from tokenadapter.clients.prefix import OwnUrls
 from tokenadapter.clients.requests import TokenAdapter
 
 __all__ = [
@@ -36,7 +36,7 @@ class Signer:
         self.adapter: TokenAdapter = adapter
         self.is_off: bool = False
         # Including URLs outside its prefix, which must not get the token of another adapter.
-        self.own_urls: frozenset[str] = own_urls(adapter.keeper.grant.urls, lambda url: True)
+        self.own_urls: OwnUrls = OwnUrls(adapter.keeper.grant)
 
 
 def choose(signers: Iterable[Signer], url: str) -> TokenAdapter | None:
@@ -51,7 +51,7 @@ def choose(signers: Iterable[Signer], url: str) -> TokenAdapter | None:
         if signer.is_off:
             continue
         adapter = signer.adapter
-        if signer.own_urls and resource(url) in signer.own_urls:
+        if url in signer.own_urls:
             return None
         if adapter.covers(url):
             if _is_asked(adapter):
@@ -77,8 +77,7 @@ def log_unsigned(signers: Iterable[Signer], request: PreparedRequest, response: 
     url = request.url or ""
     near = [one for one in signers if not one.is_off and one.adapter.has_same_origin(url)]
     if near and not any(
-        resource(url) in one.own_urls or one.adapter.covers(url) or _is_asked(one.adapter)
-        for one in signers
+        url in one.own_urls or one.adapter.covers(url) or _is_asked(one.adapter) for one in signers
     ):
         near[0].adapter.log_unsigned(request, response)
 

@@ -14,7 +14,7 @@ from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.functions import NamedFunction
 from tokenadapter.config.problems import ProfileError, nearest
 from tokenadapter.config.references import Reference, resolved
-from tokenadapter.config.schema import SOURCES, checked
+from tokenadapter.config.schema import LOGIN, SOURCES, checked
 from tokenadapter.core.function_grant import FunctionGrant
 from tokenadapter.late_imports import imported, late
 from tokenadapter.token import Token
@@ -41,28 +41,61 @@ class ProfileGrant:
     :param profile: the profile's name, for messages.
     :param make: makes the source that does the work.
     :param arguments: the arguments of *make*, with references in place of secrets.
+    :param login: how a person logs in, as arguments of :func:`tokenadapter.login`.
     :raises TypeError: as *make* does, and so ``ValueError`` and ``UnsafeTarget``.
     """
 
     def __init__(
-        self, profile: str, make: Callable[..., Source], arguments: Mapping[str, Any]
+        self,
+        profile: str,
+        make: Callable[..., Source],
+        arguments: Mapping[str, Any],
+        login: Mapping[str, str],
     ) -> None:
         self._profile = profile
         self._make = make
         self.arguments = arguments
+        self.login_settings = login
         # The sample has everything but the secrets.
         sample = make(**resolved(arguments, lambda reference: "looked-up-later"))
         self.owner: Mapping[str, str] = sample.owner
         self.requested: Mapping[str, str] = sample.requested
-        self.urls: Sequence[str] = sample.urls
+        self.discovers: bool = sample.discovers
+        self._sample = sample
         self.deadline: float = sample.deadline
         self.grace: float = sample.grace
         self.spends: bool = sample.spends
-        self.revokes: bool = getattr(sample, "revokes", False)
+        #: Whether a person can log in: at the URLs that are given, or at those of the issuer.
+        self.can_log_in: bool = bool(login) or (
+            sample.discovers and self.owner.get("grant") == "refresh_token"
+        )
+        for name, url in login.items():
+            if name in ("authorization_url", "device_authorization_url"):
+                sample.client.endpoint(name, url)  # type: ignore[attr-defined]
         self._name = repr(sample)
         self._source: Source | None = None
         self._until = 0.0
         self._missing: ProfileError | None = None
+
+    @property
+    def urls(self) -> Sequence[str]:
+        """The URLs that the grant itself requests."""
+        return (self._source or self._sample).urls
+
+    @property
+    def revokes(self) -> bool:
+        """Whether the source can revoke a token."""
+        return getattr(self._sample, "revokes", False)
+
+    def discover(self) -> object:
+        """Read the issuer's metadata, as sources do.  No secret is needed.
+
+        :raises TokenError: as sources do.
+        """
+        found = self._sample.discover()  # type: ignore[attr-defined]
+        if self._source is not None:
+            self._source.discover()  # type: ignore[attr-defined]  # it takes what was read
+        return found
 
     def load(self) -> None:
         """Import what :meth:`fetch` needs."""
@@ -87,14 +120,14 @@ class ProfileGrant:
     @property
     def client_credential(self) -> str:
         """What authenticates the client."""
-        return self._looked_up().client_credential
+        return self.looked_up().client_credential
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         """What could be presented now, the preferred one first.
 
         :raises RefreshConfigError: if a secret cannot be read.
         """
-        found = self._looked_up().credentials(previous)
+        found = self.looked_up().credentials(previous)
         if not found and self._missing is not None:
             raise _unusable(self._profile, self._missing)
         return found
@@ -106,9 +139,12 @@ class ProfileGrant:
         """
         try:
             # The source that the credential came from, even if that was a while ago.
-            return (self._source or self._looked_up()).fetch(credential, previous)
+            return (self._source or self.looked_up()).fetch(credential, previous)
         except errors.ReauthRequired as error:
-            message = str(error).replace("adopt NAME", f"adopt {self._profile}")
+            message = str(error)
+            if self.can_log_in:
+                message = message.replace(errors.NEW_LOGIN, "Run `tokenadapter login NAME`.")
+            message = message.replace(" NAME`", f" {self._profile}`")
             raise errors.ReauthRequired(message, reason=error.reason, error=error.error) from None
 
     def revoke(self, token: Token) -> None:
@@ -116,7 +152,7 @@ class ProfileGrant:
 
         :raises TokenError: if the server does not.
         """
-        self._looked_up().revoke(token)  # type: ignore[attr-defined]
+        self.looked_up().revoke(token)  # type: ignore[attr-defined]
 
     def references(self) -> list[Reference]:
         """Where its secrets are."""
@@ -141,7 +177,11 @@ class ProfileGrant:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_source": None, "_until": 0.0}
 
-    def _looked_up(self) -> Source:
+    def looked_up(self) -> Source:
+        """The source, with its secrets.
+
+        :raises RefreshConfigError: if a secret cannot be read.
+        """
         source = self._source
         if source is None or time.monotonic() > self._until:
             self._missing = None
@@ -251,12 +291,13 @@ def grant_of(
     if "auth" in values:
         values["auth"] = tuple(values["auth"])
     module, maker = _MAKERS[kind]
+    login = {name: values.pop(name) for name in LOGIN if name in values}
     try:
-        return ProfileGrant(name, getattr(imported(module), maker), values)
+        return ProfileGrant(name, getattr(imported(module), maker), values, login)
     except (TypeError, ValueError) as error:
         # The message begins with the name of the argument.
         argument = str(error).partition(" ")[0].partition("=")[0]
-        where = [*key, argument] if argument in values else key
+        where = [*key, argument] if argument in {**values, **login} else key
         raise config.error(where, str(error)) from None
 
 

@@ -14,7 +14,7 @@ from tokenadapter.config.functions import is_function_name
 from tokenadapter.config.problems import Problems, nearest
 from tokenadapter.config.references import KINDS, PLAIN_KINDS, Reference, is_reference, resolved
 
-__all__ = ["PROFILE", "SOURCES", "VERDICT", "Kind", "checked"]
+__all__ = ["LOGIN", "PROFILE", "SOURCES", "VERDICT", "Kind", "checked"]
 
 
 class Kind:
@@ -134,6 +134,7 @@ _WAY: Mapping[str, Kind] = {
 
 _OAUTH2: Mapping[str, Kind] = {
     "token_url": _TEXT,
+    "issuer": _TEXT,
     "client_id": _TEXT,
     "client_secret": _SECRET,
     "client_auth": _TEXT,
@@ -144,6 +145,14 @@ _OAUTH2: Mapping[str, Kind] = {
     "revocation_url": _TEXT,
     **_WAY,
 }
+
+LOGIN: Mapping[str, Kind] = {
+    "authorization_url": _TEXT,
+    "device_authorization_url": _TEXT,
+    "redirect_uri": _TEXT,
+    "iss": _TEXT,
+}
+"""How a person logs in: not an argument of the source, but of :func:`tokenadapter.login`."""
 
 _LOGIN: Mapping[str, Kind] = {
     "url": _TEXT,
@@ -160,14 +169,14 @@ _LOGIN: Mapping[str, Kind] = {
 }
 
 SOURCES: Mapping[str, tuple[Mapping[str, Kind], tuple[str, ...]]] = {
-    "client_credentials": (_OAUTH2, ("token_url", "client_id")),
+    "client_credentials": (_OAUTH2, ("client_id",)),
     "refresh_token": (
-        {**_OAUTH2, "refresh_token": _SECRET, "account": _TEXT, "grace": _NUMBER},
-        ("token_url", "client_id"),
+        {**_OAUTH2, **LOGIN, "refresh_token": _SECRET, "account": _TEXT, "grace": _NUMBER},
+        ("client_id",),
     ),
     "password": (
         {**_OAUTH2, "username": _TEXT, "password": _SECRET, "grace": _NUMBER},
-        ("token_url", "client_id", "username", "password"),
+        ("client_id", "username", "password"),
     ),
     "login": (_LOGIN, ("url",)),
     "callable": ({"callable": _FUNCTION, "account": _TEXT}, ("callable",)),

@@ -8,7 +8,7 @@ laptop sleeps, the other can be set back.
 from __future__ import annotations
 
 from math import inf
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from tokenadapter.core.policy import windows
 from tokenadapter.core.record import Record
@@ -16,6 +16,9 @@ from tokenadapter.core.runtime import Runtime
 from tokenadapter.core.slot import View
 from tokenadapter.token import Token
 from tokenadapter.values import Value
+
+if TYPE_CHECKING:
+    from contextvars import Context
 
 __all__ = ["HeldToken", "Outcome", "RenewalRequest", "TokenHolder"]
 
@@ -85,6 +88,9 @@ class RenewalRequest(Value):
     them."""
     since: float | None = None
     """Since when the caller waits, by the monotonic clock, if that was before the renewal."""
+    context: Context | None = None
+    """The context of the caller that waits: the source is called in it, so that traces and
+    structured logs of the token request belong to the request that needs the token."""
 
 
 class Outcome(Value):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import threading
 import time
 from collections.abc import Callable
@@ -51,12 +50,7 @@ class Latch:
 
 
 class Helper(threading.Thread):
-    """A thread that renews.  An exiting interpreter waits for it.
-
-    It runs in a copy of the context of the thread that starts it: traces and structured logs of the
-    token request belong to the request that needed the token.
-    """
+    """A thread that renews.  An exiting interpreter waits for it."""
 
     def __init__(self, work: Callable[[], None]) -> None:
-        run = contextvars.copy_context().run
-        super().__init__(target=run, args=(work,), name="tokenadapter renewal", daemon=False)
+        super().__init__(target=work, name="tokenadapter renewal", daemon=False)

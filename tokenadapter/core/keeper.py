@@ -287,6 +287,13 @@ class TokenKeeper:
         key = "distrust", token.access_token, token.issued_at
         return await self._calls.wait_for(key, partial(self.distrust, token), inf)
 
+    async def arun(self, work: Callable[[], T]) -> T:
+        """Run *work* in a helper thread while a task of asyncio or trio waits.
+
+        :meta private:
+        """
+        return work() if self.inline else await self._calls.wait_for(object(), work, inf)
+
     def refresh(self, *, timeout: float | None = None) -> Token:
         """Renew now, and forget earlier refusals and back-offs first.
 

@@ -23,6 +23,8 @@ from tokenadapter.token import Token
 from tokenadapter.values import always
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from tokenadapter import errors
     from tokenadapter.core import messages
     from tokenadapter.errors import TokenError
@@ -45,6 +47,8 @@ _SAVE_ATTEMPTS_FOR: Final = 5.0
 _LARGEST_TOKEN: Final = 1 << 18
 # Characters of the scope and the type of a token whose JSON is too large.
 _LONGEST_FIELD: Final = 4096
+# How often a withdrawal is tried while other processes write.
+_WITHDRAWALS: Final = 3
 # Characters of an error that are saved in the record.
 _LONGEST_CAUSE: Final = 2000
 
@@ -75,11 +79,13 @@ class Presenter:
         credential: Credential,
         previous: Token | None,
         serve_unsaved: Callable[[View], None],
+        context: Context | None = None,
     ) -> View | None:
         """Present *credential* once and save the outcome.
 
         :param previous: the previous token, for the grant.
         :param serve_unsaved: lets this process use a new token that cannot be saved yet.
+        :param context: the context in which to call the grant.
         :returns: the record with the new token, or ``None`` if the caller must read the slot again:
             the credential was refused, or another process wrote.
         :raises StoreError: if the intent cannot be written: nothing was sent.
@@ -88,12 +94,14 @@ class Presenter:
         # Before anything is sent: looking up the configured refresh token may fail.
         if not credential.first and self._slot.began_otherwise(view.record):
             self._journal.emit_once("FirstTokenUnused", store=repr(self._slot.store))
+        # Before the lock is confirmed: a listener may take its time.
+        self._journal.count("RenewalStarted", presented=credential.kind)
         if not credential.single_use:
-            return self._present(lock, view, credential, previous, serve_unsaved)
+            return self._present(lock, view, credential, previous, serve_unsaved, context)
         with self._runtime.presenting(self._grant.deadline) as may_begin:
             if not may_begin:
                 raise messages.process_ending()
-            return self._present(lock, view, credential, previous, serve_unsaved)
+            return self._present(lock, view, credential, previous, serve_unsaved, context)
 
     def _present(
         self,
@@ -102,6 +110,7 @@ class Presenter:
         credential: Credential,
         previous: Token | None,
         serve_unsaved: Callable[[View], None],
+        context: Context | None,
     ) -> View | None:
         found, waiter, sent = view, None, credential
         before = view.record
@@ -114,9 +123,8 @@ class Presenter:
             sent = credential._replace(may_be_sent=self._may_be_sent(lock, view))
         elif not lock.confirm():
             return None
-        self._journal.count("RenewalStarted", presented=credential.kind)
         started = self._runtime.monotonic()
-        answer = self._fetch(view, sent, previous)
+        answer = self._fetch(view, sent, previous, context)
         if waiter is not None:
             self._eligibility.end_wait(waiter)
         if not isinstance(answer, _Minted):
@@ -246,19 +254,20 @@ class Presenter:
     def _withdraw_intent(self, announced: View, before: Record) -> None:
         """Record that nothing was sent.
 
-        If another process held the lock in the meantime and changed something else, its change
-        stays.
+        If another process held the lock in the meantime, its changes stay, its intent included.
         """
-        view, record = announced, before
+        view, record, mine = announced, before, announced.record.intent
         with suppress(errors.StoreError):
-            while True:
+            for _ in range(_WITHDRAWALS):
                 try:
                     self._slot.write(view, record)
                 except Conflict as conflict:
                     view = conflict.view
-                    if view.record.intent != announced.record.intent:
+                    found = view.record.intent
+                    if found is None or mine is None or mine.awaited[-1] not in found.awaited:
                         return
-                    record = view.record._replace(intent=before.intent)
+                    left = before.intent if found == mine else found.without(mine.awaited[-1])
+                    record = view.record._replace(intent=left)
                 else:
                     return
 
@@ -267,7 +276,11 @@ class Presenter:
             self._slot.write(view, record)
 
     def _fetch(
-        self, view: View, credential: Credential, previous: Token | None
+        self,
+        view: View,
+        credential: Credential,
+        previous: Token | None,
+        context: Context | None = None,
     ) -> _Minted | TokenError:
         """Present *credential*, and return the new token or the error."""
         sent_at, wall = self._slot.stamp(view), self._runtime.wall()
@@ -277,7 +290,10 @@ class Presenter:
             # expires_in says.
             sent_at = min(sent_at, intent.first_sent)
         try:
-            answer = self._grant.fetch(credential, previous)
+            if context is None:
+                answer = self._grant.fetch(credential, previous)
+            else:
+                answer = context.run(self._grant.fetch, credential, previous)
         except Exception as error:  # noqa: BLE001 - a source may raise anything
             if isinstance(error, _known_errors()):
                 return error

@@ -105,6 +105,11 @@ class Intent(Value):
     """The processes that may still get an answer: several if the credential was presented again
     within the grace period."""
 
+    def without(self, waiter: Waiter) -> Self | None:
+        """The intent of the other processes, after the request of *waiter* was not processed."""
+        others = tuple(one for one in self.awaited if one != waiter)
+        return self._replace(attempt=self.attempt - 1, awaited=others) if self.attempt > 1 else None
+
 
 class Tombstone(Value):
     """A credential that the server refused."""

@@ -288,6 +288,7 @@ class Renewal:
                 credential,
                 view.record.token,
                 lambda unsaved: serve(self._taken(unsaved, is_new=True, minted=True)),
+                request.context,
             )
             if saved is not None:
                 return self._taken(saved, is_new=True, minted=True)

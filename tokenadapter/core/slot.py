@@ -11,6 +11,8 @@ process remembers replaces it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tokenadapter.core.record import Record, spent_hash
@@ -79,7 +81,8 @@ class Slot:
         self._glimpse: Callable[[], object] = getattr(store, "glimpse", lambda: None)
         # A grant that names its user is identified by the name.
         self._names_user = "user" in grant.owner
-        self._seeds: Callable[[], Iterator[str]] = getattr(grant, "seeds", _no_seeds)
+        seeds: Callable[[], Iterator[str]] = getattr(grant, "seeds", _no_seeds)
+        self._seeds = partial(_known_seeds, seeds) if self._names_user else seeds
         # The last result of began_otherwise(), and what it depends on.
         self._judged: tuple[object, bool] = (None, False)
         # The last record with a token that this process saw, to restore a slot that was reset.
@@ -221,7 +224,11 @@ class Slot:
         if beginning != judged:
             is_foreign = False
             for seed in self._seeds():
-                is_foreign = seed != token.refresh_token and not record.began_with(spent_hash(seed))
+                hashed = spent_hash(seed)
+                is_known = record.began_with(hashed) or (
+                    self._names_user and hashed in record.spent
+                )
+                is_foreign = seed != token.refresh_token and not is_known
                 if not is_foreign:
                     break
             self._judged = beginning, is_foreign
@@ -233,3 +240,9 @@ class Slot:
 
 def _no_seeds() -> Iterator[str]:
     return iter(())
+
+
+def _known_seeds(seeds: Callable[[], Iterator[str]]) -> Iterator[str]:
+    """The seeds that can be looked up: for a grant that names its user, they are only reported."""
+    with suppress(errors.TokenError):
+        yield from seeds()

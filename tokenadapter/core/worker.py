@@ -6,6 +6,7 @@ helper as well, so that no interrupt stops them between taking the lock and rele
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
@@ -110,6 +111,7 @@ class RenewalWorker:
         :raises TokenError: if there is no token that meets *request*.
         """
         began = self._runtime.monotonic() if request.since is None else request.since
+        request = request._replace(context=contextvars.copy_context())
         while True:
             run = self.flight.join(partial(self._work, request, seen))
             seen = None  # out of date for the next run

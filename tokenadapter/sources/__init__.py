@@ -40,6 +40,7 @@ class Source:
     urls: Sequence[str]
     grace: float = 0.0
     spends: bool = True
+    discovers: bool = False
 
     def __new__(cls, *unnamed: Any, **named: Any) -> Self:
         """Check the arguments here: only here is the class known that was called."""

@@ -16,17 +16,23 @@ class ClientCredentials(OAuth2Source):
 
     :param token_url: the token endpoint: ``https``, or ``http`` on this machine.
     :param client_id: the client's identifier.
+    :param issuer: in place of *token_url*, the issuer of the authorization server: ``https``, or
+        ``http`` on this machine.  Its metadata (RFC 8414, or OpenID Connect Discovery) names the
+        endpoints.  It is read when a token is obtained, at most once a day in a process, and must
+        name this very issuer, to the last slash.
     :param client_secret: its secret; ``None`` for a public client.
     :param client_auth: how the client authenticates: ``client_secret_basic`` (with the encoding of
         RFC 6749 section 2.3.1), ``client_secret_post``, ``none`` for a public client, or an object
-        of your own (:class:`~tokenadapter.protocols.ClientAuth`).
+        of your own (:class:`~tokenadapter.protocols.ClientAuth`).  By default the first of these
+        that the issuer supports, and ``client_secret_basic`` without an issuer.
     :param scope: the scope to request (RFC 6749 section 3.3): a text separated by spaces, or
         several.
     :param resource: the API or APIs that the token is for (RFC 8707): absolute URIs without a
         fragment.
     :param audience: the audience of the token, for servers that take this instead of *resource*.
     :param extra: more parameters of the form.
-    :param revocation_url: where the server revokes tokens (RFC 7009), for ``revoke(token)``.
+    :param revocation_url: where the server revokes tokens (RFC 7009), for ``revoke(token)``; by
+        default what the metadata of the issuer names.
     :param timeout: seconds for the whole exchange, from connecting to the last byte.  Resolving
         the host's name may take longer, and so may a third or later address if none answers;
         nothing is sent after that time.

@@ -101,16 +101,19 @@ class Endpoint:
         headers: Mapping[str, str],
         body: bytes | None,
         may_be_sent: Callable[[], bool] = always,
+        seconds: float | None = None,
     ) -> reply.Reply | reply.NoReply:
         """Send one request and read the answer, within the time-out.
 
         :param may_be_sent: called at the last moment before the request is sent; if it returns
             ``False``, the request is not sent.
+        :param seconds: what is left of the time-out, if another request has used a part of it.
         """
         outside = sys.exception()
-        limit = deadline.Deadline(self.timeout, may_be_sent)
+        seconds = self.timeout if seconds is None else max(min(seconds, self.timeout), 0.001)
+        limit = deadline.Deadline(seconds, may_be_sent)
         # The first address of a host may not answer: half of the time is left for the others.
-        timeouts = self.timeout / 2, self.timeout
+        timeouts = seconds / 2, seconds
         adapter = deadline.DeadlineAdapter(limit)
         try:
             request = requests.Request(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
@@ -16,16 +17,20 @@ from tokenadapter.values import Credential
 if TYPE_CHECKING:
     from typing import Required, TypedDict
 
-    from tokenadapter.errors import TokenError
+    from tokenadapter import errors
+    from tokenadapter.errors import RefreshConfigError, TokenError
+    from tokenadapter.http import masking
     from tokenadapter.protocols import ClientAuth
-    from tokenadapter.sources import revocation
+    from tokenadapter.sources import discovery, revocation
+    from tokenadapter.sources.discovery import Issuer, ServerMetadata
 
     class OAuth2Options(TypedDict, total=False):
         """The keyword arguments of :class:`OAuth2Source`."""
 
         client_id: Required[str]
+        issuer: str | None
         client_secret: str | None
-        client_auth: str | ClientAuth
+        client_auth: str | ClientAuth | None
         scope: str | Iterable[str] | None
         resource: str | Iterable[str] | None
         audience: str | None
@@ -38,6 +43,9 @@ if TYPE_CHECKING:
         allow_http: bool
 
 else:
+    discovery = late("tokenadapter.sources.discovery")
+    errors = late("tokenadapter.errors")
+    masking = late("tokenadapter.http.masking")
     revocation = late("tokenadapter.sources.revocation")
 
 __all__ = ["OAuth2Source"]
@@ -69,11 +77,12 @@ class OAuth2Source(Source):
 
     def __init__(
         self,
-        token_url: str,
+        token_url: str | None = None,
         *,
         client_id: str,
+        issuer: str | None = None,
         client_secret: str | None = None,
-        client_auth: str | ClientAuth = "client_secret_basic",
+        client_auth: str | ClientAuth | None = None,
         scope: str | Iterable[str] | None = None,
         resource: str | Iterable[str] | None = None,
         audience: str | None = None,
@@ -85,21 +94,32 @@ class OAuth2Source(Source):
         proxies: Mapping[str, str] | None = None,
         allow_http: bool = False,
     ) -> None:
-        self._client = OAuth2Client(
-            client_id,
-            client_secret,
-            client_auth,
-            timeout=timeout,
-            verify=verify,
-            cert=cert,
-            proxies=proxies,
-            allow_http=allow_http,
-        )
-        super().__init__(self._client.endpoint("token_url", token_url))
+        connection: dict[str, Any] = {
+            "timeout": timeout,
+            "verify": verify,
+            "cert": cert,
+            "proxies": proxies,
+            "allow_http": allow_http,
+        }
+        self._client = OAuth2Client(client_id, client_secret, client_auth, **connection)
+        self._issuer: Issuer | None = None
+        if issuer is not None and token_url is None:
+            self._issuer = discovery.Issuer(issuer, **connection)
+            super().__init__(self._issuer.endpoint)
+            self.urls: Sequence[str] = self._issuer.locations
+            self.discovers = True
+        elif token_url is not None and issuer is None:
+            super().__init__(self._client.endpoint("token_url", token_url))
+        else:
+            both = "are both given" if issuer is not None else "are both missing"
+            raise TypeError(f"token_url and issuer {both}: pass one of them")
         self._revocation: Endpoint | None = None
         if revocation_url is not None:
             self._revocation = self._client.endpoint("revocation_url", revocation_url)
-            self.urls: Sequence[str] = (*self.urls, self._revocation.url)
+            self.urls = (*self.urls, self._revocation.url)
+        self._configured_urls = self.urls
+        if self._issuer is not None and self._issuer.known is not None:
+            self._learn(self._issuer.known)
         self._scope = " ".join(_several("scope", scope))
         self._resource = [_checked_resource(uri) for uri in _several("resource", resource)]
         self._audience = audience and checked_text("audience", audience)
@@ -107,10 +127,12 @@ class OAuth2Source(Source):
         self.client_credential: str = self._client.credential
         self.owner: Mapping[str, str] = {
             "grant": self.grant_type,
-            "endpoint": self._endpoint.identity,
+            "endpoint" if self._issuer is None else "issuer": self._endpoint.identity,
             "client": client_id,
         }
-        if self._revocation is not None and not _is_one_host(token_url, self._revocation.url):
+        if self._revocation is not None and not _is_one_host(
+            self._endpoint.url, self._revocation.url
+        ):
             # Both tokens are sent there.  A configuration that names another host must not send it
             # the tokens that were stored before.
             self.owner = {**self.owner, "revocation": self._revocation.identity}
@@ -128,19 +150,66 @@ class OAuth2Source(Source):
 
     @property
     def revokes(self) -> bool:
-        """Whether the source has a ``revocation_url``."""
-        return self._revocation is not None
+        """Whether the source has a ``revocation_url``, or the issuer's metadata has one.
+
+        Metadata that was not read counts as having none: call :meth:`discover` before.
+        """
+        server = self._issuer and self._issuer.known
+        return self._revocation is not None or bool(server and server.revocation_endpoint)
+
+    def discover(self) -> ServerMetadata | None:
+        """The issuer's metadata, read unless this process has read it today; ``None`` if the source
+        has no ``issuer``.
+
+        Afterwards :attr:`urls` has the endpoints.
+
+        :raises RefreshConfigError: if there is none, or if it must not be used.
+        :raises RefreshTemporarilyFailed: if it could not be read.
+        """
+        if self._issuer is None:
+            return None
+        found = self._issuer.metadata(self._client.secrets_in({}))
+        if isinstance(found, discovery.ServerMetadata):
+            self._learn(found)
+            return found
+        raise found
+
+    def client_auth(self) -> str | ClientAuth | None:
+        """How the client authenticates beyond the token endpoint; ``None`` for its usual way.
+
+        :raises RefreshConfigError: if the issuer supports none of its ways.
+
+        :meta private:
+        """
+        server = self.discover()
+        auth = None if server is None else self._auth_at(server)
+        if isinstance(auth, errors.RefreshConfigError):
+            raise auth
+        return auth
 
     def revoke(self, token: Token) -> None:
         """Have the server revoke *token* (RFC 7009): the refresh token, then the access token.
 
-        :raises ValueError: if the source has no ``revocation_url``.
+        :raises ValueError: if the source has no ``revocation_url``, and neither has the metadata of
+            its issuer.
         :raises RefreshConfigError: if the server refused the request.
         :raises RefreshTemporarilyFailed: if there was no answer, or the answer does not say.
         """
-        if self._revocation is None:
+        endpoint, auth = self._revocation, None
+        server = self.discover()
+        if server is not None:
+            supported = (
+                server.revocation_endpoint_auth_methods_supported
+                or server.token_endpoint_auth_methods_supported
+            )
+            auth = self._client.auth_for(supported)
+            if auth is None:
+                raise self._without_auth(supported)
+            if endpoint is None and server.revocation_endpoint is not None:
+                endpoint = self._client.endpoint("revocation_endpoint", server.revocation_endpoint)
+        if endpoint is None:
             raise ValueError("revocation_url is not given: pass the URL that revokes tokens")
-        error = revocation.revoke(self._client, self._revocation, token)
+        error = revocation.revoke(self._client, endpoint, token, auth)
         if error is not None:
             raise error
 
@@ -148,21 +217,86 @@ class OAuth2Source(Source):
         """The parameters that present *credential*."""
         raise NotImplementedError
 
-    def _present(self, credential: Credential) -> Token | TokenError:
-        form: dict[str, str | list[str]] = {**self._extra, **self._grant(credential)}
-        if self._scope:
-            form["scope"] = self._scope
-        if self._audience:
-            form["audience"] = self._audience
-        if self._resource:
-            form["resource"] = self._resource
-        return self._client.request_token(
-            self._endpoint,
-            form,
-            credential.kind,
-            secrets=self._extra.values(),
-            may_be_sent=credential.may_be_sent,
+    def _learn(self, server: ServerMetadata) -> None:
+        urls = (*self._configured_urls, *server.endpoints)
+        if urls != self.urls:
+            self.urls = urls
+
+    def _auth_at(self, server: ServerMetadata) -> str | ClientAuth | RefreshConfigError:
+        """How the client authenticates at *server*."""
+        supported = server.token_endpoint_auth_methods_supported
+        return self._client.auth_for(supported) or self._without_auth(supported)
+
+    def _without_auth(self, supported: Sequence[str]) -> RefreshConfigError:
+        """The error where the client can authenticate in none of the *supported* ways."""
+        return errors.RefreshConfigError(
+            f"The issuer {self._endpoint.name} accepts a client secret in no known way (only "
+            f"{masking.masked(', '.join(supported), self._client.secrets_in({}))}). Nothing was "
+            "spent, and the stored token is kept. Pass client_auth, an object that authenticates "
+            "in one of these ways."
         )
+
+    def _token_endpoint(
+        self, presented: Mapping[str, str | list[str]]
+    ) -> tuple[Endpoint, dict[str, Any]] | TokenError:
+        """The token endpoint, and what the issuer's metadata means for a request to it."""
+        if self._issuer is None:
+            return self._endpoint, {}
+        end = time.monotonic() + self.deadline
+        server = self._issuer.metadata(self._client.secrets_in(presented))
+        if not isinstance(server, discovery.ServerMetadata):
+            return server
+        self._learn(server)
+        auth = self._auth_at(server)
+        if isinstance(auth, errors.RefreshConfigError):
+            return auth
+        endpoint = self._client.endpoint("token_endpoint", server.token_endpoint)
+        return endpoint, {"auth": auth, "seconds": end - time.monotonic()}
+
+    def _present(self, credential: Credential) -> Token | TokenError:
+        form = {**self._grant(credential), **self.asked}
+        return self.redeem(credential.kind, form, may_be_sent=credential.may_be_sent)
+
+    @property
+    def client(self) -> OAuth2Client:
+        """The client that makes its requests.
+
+        :meta private:
+        """
+        return self._client
+
+    @property
+    def asked(self) -> dict[str, str | list[str]]:
+        """The parameters that say what the token is for.
+
+        :meta private:
+        """
+        asked = {"scope": self._scope, "audience": self._audience, "resource": self._resource}
+        return {name: value for name, value in asked.items() if value}
+
+    def redeem(
+        self, kind: str, form: Mapping[str, str | list[str]], **sending: Any
+    ) -> Token | TokenError:
+        """Post a token request that presents a credential of *kind*.
+
+        :meta private:
+        """
+        reached = self._token_endpoint(form)
+        if not isinstance(reached, tuple):
+            return reached
+        endpoint, how = reached
+        outcome = self._client.request_token(
+            endpoint,
+            {**self._extra, **form},
+            kind,
+            secrets=self._extra.values(),
+            **sending,
+            **how,
+        )
+        if self._issuer is not None and isinstance(outcome, errors.RefreshConfigError):
+            # The endpoint may have moved, or wants the client to authenticate in another way.
+            self._issuer.forget()
+        return outcome
 
 
 def _is_one_host(url: str, other: str) -> bool:

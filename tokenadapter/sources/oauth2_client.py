@@ -33,7 +33,7 @@ __all__ = ["OAuth2Client"]
 # The names in client_auth.BY_NAME.  Making a source does not import the objects behind them.
 _NAMES = ("client_secret_basic", "client_secret_post", "none")
 # Parameters of a form whose values are masked in messages.
-_SECRET = frozenset({"password", "refresh_token", "token"})
+_SECRET = frozenset({"code", "code_verifier", "device_code", "password", "refresh_token", "token"})
 
 
 class OAuth2Client:
@@ -42,7 +42,8 @@ class OAuth2Client:
     :param client_id: the client's identifier.
     :param client_secret: its secret; ``None`` if it has none.
     :param auth: how the client authenticates: ``client_secret_basic``, ``client_secret_post``,
-        ``none``, or an object (:class:`~tokenadapter.protocols.ClientAuth`).
+        ``none``, or an object (:class:`~tokenadapter.protocols.ClientAuth`).  By default
+        ``client_secret_basic`` with a secret, unless the server's metadata says otherwise.
     :param connection: as for :class:`~tokenadapter.sources.endpoint.Endpoint`.
     :raises TypeError: if an argument has the wrong type.
     :raises ValueError: if an argument makes no sense.
@@ -54,14 +55,15 @@ class OAuth2Client:
         self,
         client_id: str,
         client_secret: str | None = None,
-        auth: str | ClientAuth = "client_secret_basic",
+        auth: str | ClientAuth | None = None,
         **connection: Any,
     ) -> None:
         self.client_id: str = checked_text("client_id", client_id)
         if client_secret is not None:
             checked_text("client_secret", client_secret, may_be_empty=True)
         self._secret = client_secret
-        self._auth = _checked_auth(auth, client_secret)
+        self._is_chosen = auth is not None
+        self._auth = _checked_auth("client_secret_basic" if auth is None else auth, client_secret)
         self._connection = connection
         if isinstance(self._auth, str):
             way, proof = self._auth, client_secret or ""
@@ -80,6 +82,22 @@ class OAuth2Client:
         :raises ValueError: if it is no URL of an endpoint.
         """
         return Endpoint(argument, url, **self._connection)
+
+    def secrets_in(self, form: Mapping[str, str | list[str]]) -> list[str]:
+        """What must not be shown: the secrets in *form*, and the client's."""
+        named = [str(value) for name, value in form.items() if name in _SECRET]
+        return [*named, self._secret] if self._secret else named
+
+    def auth_for(self, supported: Collection[str]) -> str | ClientAuth | None:
+        """How to authenticate at a server that supports the ways named in *supported*.
+
+        :returns: ``None`` if the client has a secret that none of these ways sends, and was not
+            told another way.
+        """
+        if self._is_chosen or self._secret is None:
+            return self._auth
+        ways = ("client_secret_basic", "client_secret_post")
+        return next((way for way in ways if way in supported), None)
 
     def request_token(
         self, endpoint: Endpoint, form: Mapping[str, str | list[str]], presents: str, **sending: Any
@@ -111,6 +129,8 @@ class OAuth2Client:
         *,
         secrets: Collection[str] = (),
         may_be_sent: Callable[[], bool] = always,
+        auth: str | ClientAuth | None = None,
+        seconds: float | None = None,
     ) -> tuple[outcome.Attempt, reply.Reply | reply.NoReply]:
         """Post *form* as this client, in one request.
 
@@ -118,26 +138,27 @@ class OAuth2Client:
         :param presents: the kind of credential that the form presents, for messages.
         :param secrets: values to mask in messages, beyond those that are secret by their name.
         :param may_be_sent: called at the last moment before the request is sent.
+        :param auth: how to authenticate, as :meth:`auth_for` says.
+        :param seconds: what is left of the time-out.
         """
         filled = dict(form)
         headers = {
             "Accept": "application/json",
             "Content-Type": "application/x-www-form-urlencoded",
         }
-        way = self._auth
-        auth = client_auth.BY_NAME[way](self._secret) if isinstance(way, str) else way
-        proofs = auth.authenticate(self.client_id, endpoint.url, filled, headers)
+        way = self._auth if auth is None else auth
+        prover = client_auth.BY_NAME[way](self._secret) if isinstance(way, str) else way
+        proofs = prover.authenticate(self.client_id, endpoint.url, filled, headers)
         if isinstance(proofs, str):
             proofs = [proofs]
-        named = [str(value) for name, value in form.items() if name in _SECRET]
         attempt = outcome.Attempt(
             endpoint.name,
             presents,
-            {*endpoint.secrets, *secrets, *named, *proofs},
+            {*endpoint.secrets, *secrets, *self.secrets_in(form), *proofs},
             has_proof=bool(self._secret) or not isinstance(way, str),
         )
         body = urlencode(filled, doseq=True).encode()
-        return attempt, endpoint.exchange("POST", headers, body, may_be_sent)
+        return attempt, endpoint.exchange("POST", headers, body, may_be_sent, seconds)
 
 
 def _checked_auth(auth: str | ClientAuth, client_secret: str | None) -> str | ClientAuth:

@@ -197,6 +197,8 @@ def _refused(attempt: Attempt, why: str, code: str | None) -> errors.ReauthRequi
     what, advice = {
         "refresh_token": ("the refresh token", errors.NEW_LOGIN),
         "password": ("the user's name or password", "Correct them."),
+        "authorization_code": ("the code of the login", "Start the login again."),
+        "device_code": ("the code of the login", "Start the login again."),
         "client": ("the client", _ADVICE["invalid_client"]),
     }.get(attempt.kind, ("the login", "Correct what is sent to log in."))
     return errors.ReauthRequired(

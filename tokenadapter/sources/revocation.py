@@ -11,6 +11,7 @@ from tokenadapter.token import Token
 if TYPE_CHECKING:
     from tokenadapter import errors
     from tokenadapter.errors import TokenError
+    from tokenadapter.protocols import ClientAuth
     from tokenadapter.sources.endpoint import Endpoint
     from tokenadapter.sources.oauth2_client import OAuth2Client
     from tokenadapter.sources.outcome import Attempt
@@ -23,12 +24,18 @@ __all__ = ["revoke"]
 _NOT_OF_THIS_TYPE = "unsupported_token_type"
 
 
-def revoke(client: OAuth2Client, endpoint: Endpoint, token: Token) -> TokenError | None:
+def revoke(
+    client: OAuth2Client,
+    endpoint: Endpoint,
+    token: Token,
+    auth: str | ClientAuth | None = None,
+) -> TokenError | None:
     """Revoke *token*: first the refresh token, then the access token.
 
     In this order no process can renew in between, and a server should revoke both with the first
     (RFC 7009 section 2.1).
 
+    :param auth: how the client authenticates, if the server's metadata says so.
     :returns: the error of the first answer that is none of success.  It is returned, not raised,
         for the same reason as those of :mod:`tokenadapter.sources.outcome`.
     """
@@ -36,7 +43,7 @@ def revoke(client: OAuth2Client, endpoint: Endpoint, token: Token) -> TokenError
         secret = getattr(token, kind)
         if secret is not None:
             form = {"token": secret, "token_type_hint": kind}
-            error = _not_revoked(*client.post(endpoint, form, kind))
+            error = _not_revoked(*client.post(endpoint, form, kind, auth=auth))
             if error is not None:
                 return error
     return None

@@ -36,7 +36,7 @@ _ADVICE = {
     "MISCONF": "It cannot write to its disk: its own log says why.",
     "NOREPLICAS": "It waits for its replicas to come back (min-replicas-to-write).",
     "WRONGTYPE": "Something else uses that key: choose another one.",
-    "Conflict": _CLUSTER,
+    "Moved": _CLUSTER,
     "MOVED": _CLUSTER,
     "CLUSTERDOWN": _PART,
     "ClusterDown": _PART,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tokenadapter.late_imports import late, load
 from tokenadapter.stores._cipher import Cipher, new_key
+from tokenadapter.stores._reading import absolute
 from tokenadapter.stores.encrypted import EncryptedStore
 from tokenadapter.stores.file import FileStore
 from tokenadapter.stores.toolkit import Refused, failure
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
     import keyring
     from keyring.backend import KeyringBackend
     from keyring.backends import chainer
+
+    from tokenadapter import errors
 else:
     chainer = late("keyring.backends.chainer")
+    errors = late("tokenadapter.errors")
     hashlib = late("hashlib")
     keyring = late("keyring")
 
@@ -81,10 +85,11 @@ class KeyringStore(EncryptedStore):
         self.service = service
         self.username = username
         self.allow: tuple[str, ...] = (allow,) if isinstance(allow, str) else tuple(allow)
-        self.directory = directory
+        # As it is now: a copy of this store must use the same lock, also in another directory.
+        self.directory = absolute(directory)
         self._known: str | None = None
         name = hashlib.sha256(f"{service}\0{username}".encode()).hexdigest()[:32]
-        file = FileStore(os.path.join(directory, f"keyring-{name}.json"))
+        file = FileStore(os.path.join(self.directory, f"keyring-{name}.json"))
         # This key encrypts nothing: the one in the keyring replaces it before a save.
         super().__init__(file, new_key(), slot=f"{service}/{username}")
 
@@ -179,6 +184,8 @@ class KeyringStore(EncryptedStore):
     def _explained(self, task: str) -> Iterator[None]:
         try:
             yield
+        except errors.StoreError:
+            raise  # it is about the file
         except Refused as error:
             raise failure(self, task, str(error)) from None
         except Exception as error:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import sys
 
 __all__ = [
+    "Browser",
     "FrozenClock",
     "Hold",
     "Request",
@@ -36,6 +37,7 @@ __all__ = [
 # Loaded when first used (PEP 562): pytest loads the plugin of this package at each start, even if
 # no test uses it.
 _HOMES = {
+    "Browser": "browser",
     "FrozenClock": "clock",
     "Hold": "script",
     "Request": "report",
@@ -53,6 +55,7 @@ if "pytest" in sys.modules:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .browser import Browser
     from .clock import FrozenClock
     from .contract import SharedStoreContract, StoreContract
     from .report import Request, Stats

@@ -23,6 +23,8 @@ token server on {url} (Ctrl-C stops it)
 
 API               {api_url}
 token endpoint    {token_url}
+authorization     {authorization_url}
+device login      {device_authorization_url}
 revocation        {revocation_url}
 login, not OAuth  {login_url}
 client            {client_id}, secret: {client_secret}
@@ -85,6 +87,8 @@ def _facts(server: TokenServer, lifetime: float) -> str:
         "url": server.url,
         "api_url": server.api_url,
         "token_url": server.token_url,
+        "authorization_url": server.authorization_url,
+        "device_authorization_url": server.device_authorization_url,
         "revocation_url": server.revocation_url,
         "login_url": server.login_url,
         "client_id": CLIENT_ID,

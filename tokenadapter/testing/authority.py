@@ -20,8 +20,11 @@ import base64
 import binascii
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
+
+if TYPE_CHECKING:
+    from .logins import Logins
 
 
 class Refused(Exception):
@@ -61,7 +64,9 @@ class Authority:
         grace: float,
         reuse_detection: bool,
         clock: Callable[[], float],
+        logins: Logins,
     ) -> None:
+        self.logins = logins
         self._clients = dict(clients)
         self._users = dict(users)
         self._lifetime = lifetime
@@ -98,18 +103,24 @@ class Authority:
 
     def token(self, client: str, form: Mapping[str, str]) -> dict[str, Any]:
         """The token response to an authenticated client's request (RFC 6749 section 5.1)."""
-        match _required(form, "grant_type"):
+        match required(form, "grant_type"):
             case "client_credentials":
                 grant = Grant(client, None, form.get("scope"))
                 response = self._response(grant, grant.scope, refreshable=False)
             case "password":
-                user = _required(form, "username")
-                if self._users.get(user) != _required(form, "password"):
+                user = required(form, "username")
+                if self._users.get(user) != required(form, "password"):
                     raise Refused("invalid_grant", "unknown user or wrong password")
                 response = self.issue(client, user, form.get("scope"))
             case "refresh_token":
                 response = self._refreshed(client, form)
                 self.refreshes += 1
+            case "authorization_code":
+                scope = self.logins.spend_code(client, form)
+                response = self.issue(client, next(iter(self._users)), scope)
+            case "urn:ietf:params:oauth:grant-type:device_code":
+                scope = self.logins.poll(client, form)
+                response = self.issue(client, next(iter(self._users)), scope)
             case other:
                 raise Refused("unsupported_grant_type", f"no such grant type: {other}")
         self.renewals += 1
@@ -152,7 +163,7 @@ class Authority:
             self._revoke_family(grant)
 
     def _refreshed(self, client: str, form: Mapping[str, str]) -> dict[str, Any]:
-        grant, generation = self._refresh.get(_required(form, "refresh_token"), (None, 0))
+        grant, generation = self._refresh.get(required(form, "refresh_token"), (None, 0))
         if grant is None or grant.client != client or grant.revoked:
             raise Refused("invalid_grant", "unknown or revoked refresh token")
         scope = form.get("scope", grant.scope)
@@ -207,7 +218,8 @@ def basic(authorization: str) -> tuple[str, str]:
     return name, password
 
 
-def _required(form: Mapping[str, str], name: str) -> str:
+def required(form: Mapping[str, str], name: str) -> str:
+    """The parameter *name*."""
     if name not in form:
         raise Refused("invalid_request", f"{name} is missing")
     return form[name]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from urllib.parse import parse_qs
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl
 
 from .authority import Authority, Refused, basic
 from .report import Request
 from .wire import Answer, json_answer
 
+_METADATA = "/.well-known/oauth-authorization-server"  # RFC 8414 section 3
+_OPENID = "/.well-known/openid-configuration"
+_PATHS = ("/token", "/login", "/revoke", "/authorize", "/device", "/device_authorization")
 _NOT_CACHED = {"Cache-Control": "no-store"}  # RFC 6749 section 5.1
 
 
@@ -19,7 +24,9 @@ def endpoint_of(path: str) -> str:
         return "api"
     if path.startswith("/public/"):
         return "public"
-    return path[1:] if path in ("/token", "/login", "/revoke") else ""
+    if path.startswith(_METADATA) or path.endswith(_OPENID):
+        return "metadata"
+    return path[1:] if path in _PATHS else ""
 
 
 class Endpoints:
@@ -28,10 +35,14 @@ class Endpoints:
     Without locks: the server calls it from one thread at a time.
     """
 
-    def __init__(self, authority: Authority, header: str, scheme: str) -> None:
+    def __init__(
+        self, authority: Authority, header: str, scheme: str, issuer: Callable[[], str]
+    ) -> None:
         self._authority = authority
+        self._issuer = issuer
         self._header = header.lower()
         self._scheme = scheme.lower()
+        self.metadata: dict[str, Any] = {}
         self.token_requests: int = 0
         self.refusals: int = 0
         self.api_requests: int = 0
@@ -49,7 +60,9 @@ class Endpoints:
                 return self._api(request)
             case "public":
                 return self._echo(request)
-            case "token" | "login" | "revoke" if request.method != "POST":
+            case "metadata":
+                return self._metadata(request)
+            case "token" | "login" | "revoke" | "device_authorization" if request.method != "POST":
                 return json_answer(405, {"error": "invalid_request"}, {"Allow": "POST"})
             case "token":
                 return self._token(request)
@@ -57,8 +70,36 @@ class Endpoints:
                 return self._login(request)
             case "revoke":
                 return self._revoke(request)
+            case "authorize":
+                asked = dict(parse_qsl(request.query))
+                return self._authority.logins.authorize(asked, self._issuer())
+            case "device":
+                return self._authority.logins.device_page(dict(parse_qsl(request.query)))
+            case "device_authorization":
+                return self._device_authorization(request)
             case _:
                 return json_answer(404, {"error": "not_found"})
+
+    def _metadata(self, request: Request) -> Answer:
+        """Every path of the server is an issuer."""
+        url = self._issuer()
+        usual = {
+            "issuer": url + request.path.removeprefix(_METADATA).removesuffix(_OPENID),
+            "token_endpoint": f"{url}/token",
+            "revocation_endpoint": f"{url}/revoke",
+            "authorization_endpoint": f"{url}/authorize",
+            "device_authorization_endpoint": f"{url}/device_authorization",
+            "response_types_supported": ["code"],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,
+            "token_endpoint_auth_methods_supported": [
+                "client_secret_basic",
+                "client_secret_post",
+                "none",
+            ],
+        }
+        said = {**usual, **self.metadata}
+        return json_answer(200, {name: it for name, it in said.items() if it is not None})
 
     def _token(self, request: Request) -> Answer:
         try:
@@ -84,6 +125,16 @@ class Endpoints:
             return Answer(200)
         except Refused as refusal:
             return _refusal(refusal)
+
+    def _device_authorization(self, request: Request) -> Answer:
+        try:
+            client = self._client(request)
+        except Refused as refusal:
+            return _refusal(refusal)
+        response = self._authority.logins.begin_device(
+            client, request.form.get("scope"), f"{self._issuer()}/device"
+        )
+        return json_answer(200, response, _NOT_CACHED)
 
     def _client(self, request: Request) -> str:
         return self._authority.authenticate(request.headers.get("authorization"), request.form)

@@ -45,7 +45,8 @@ class Faults:
         :param status: the HTTP status of the answer.  By default 307 with ``redirect``, 400 with
             ``error``, else 503.
         :param count: how many requests; ``None``: all, until :meth:`recover`.
-        :param endpoint: ``"token"``, ``"login"``, ``"revoke"``, ``"api"`` or ``"public"``.
+        :param endpoint: ``"token"``, ``"login"``, ``"revoke"``, ``"metadata"``, ``"authorize"``,
+            ``"device_authorization"``, ``"api"`` or ``"public"``.
         :param error: the OAuth error code of a JSON answer; by default one that suits the status.
             At the API it is in ``WWW-Authenticate`` as well.
         :param body: another body: text or bytes unchanged (as HTML unless ``content_type`` is

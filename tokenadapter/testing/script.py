@@ -10,7 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 from .wire import Answer, json_answer
 
-Endpoint = Literal["token", "login", "revoke", "api", "public"]
+Endpoint = Literal[
+    "token", "login", "revoke", "metadata", "authorize", "device_authorization", "api", "public"
+]
 Ending = Literal["answer", "hang", "drop", "reset"]
 Body = str | bytes | dict[str, Any] | list[Any]
 

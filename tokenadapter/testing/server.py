@@ -12,6 +12,7 @@ from .authority import Authority
 from .endpoints import Endpoints
 from .faults import Faults
 from .listener import HOST, Listener
+from .logins import Logins
 from .report import Request, Stats
 from .service import Service
 
@@ -31,10 +32,14 @@ class TokenServer(Faults):
     thread may use the object.  Pass other processes its URLs; a process that is forked while the
     server runs must not use the object.
 
-    The token endpoint supports the grants ``client_credentials``, ``password`` and
-    ``refresh_token``, and the client authentications ``client_secret_basic``,
-    ``client_secret_post`` and ``none``.  There is also a login that is not OAuth, which takes
-    ``username`` and ``password`` as JSON, as a form or by HTTP Basic.
+    The token endpoint supports the grants ``client_credentials``, ``password``,
+    ``refresh_token``, ``authorization_code`` (with PKCE) and ``device_code``, and the client
+    authentications ``client_secret_basic``, ``client_secret_post`` and ``none``.
+    :class:`~tokenadapter.testing.Browser` is the user who approves.
+
+    :attr:`issuer` has metadata (RFC 8414 and OpenID Connect Discovery), and so has every URL below
+    it.  There is also a login that is not OAuth, which takes ``username`` and ``password`` as JSON,
+    as a form or by HTTP Basic.
 
     The API answers every method and every path under :attr:`api_url` with a JSON echo of the
     request: ``method``, ``path``, ``query`` (its text), ``headers`` (names in lower case; in place
@@ -59,6 +64,9 @@ class TokenServer(Faults):
     :param https: use HTTPS, with a generated certificate that clients verify with
         :attr:`ca_file`.  Requires ``pip install 'tokenadapter[testing]'``.
     :param tls: use HTTPS with this server-side context.
+    :param device_interval: how long a client has to wait between two polls for a device code, in
+        seconds.
+    :param device_lifetime: how long a device code is valid, in seconds.
     :param port: the port to listen on; 0 takes a free one.
     :param clock: returns the time in seconds, for expiry and the log; by default that of
         :func:`time.time`, which :class:`~tokenadapter.testing.FrozenClock` and the package
@@ -81,6 +89,8 @@ class TokenServer(Faults):
         https: bool = False,
         tls: ssl.SSLContext | None = None,
         port: int = 0,
+        device_interval: float = 5.0,
+        device_lifetime: float = 600.0,
         clock: Callable[[], float] | None = None,
     ) -> None:
         super().__init__()
@@ -96,6 +106,7 @@ class TokenServer(Faults):
         self._tls = tls
         self._clients = clients or {"client": "secret"}
         self._users = users or {"user": "password"}
+        self._logins = Logins(self._clients, clock, device_interval, device_lifetime)
         self._authority = Authority(
             clients=self._clients,
             users=self._users,
@@ -104,8 +115,9 @@ class TokenServer(Faults):
             grace=grace,
             reuse_detection=reuse_detection,
             clock=clock,
+            logins=self._logins,
         )
-        self._endpoints = Endpoints(self._authority, header, scheme)
+        self._endpoints = Endpoints(self._authority, header, scheme, lambda: self.url)
         self._service = Service(self._endpoints, self._script, clock)
         self._state = self._service.state
         self._port = port  # a free one is chosen at the first start, and kept
@@ -153,9 +165,25 @@ class TokenServer(Faults):
         return f"{'https' if self._tls else 'http'}://{HOST}:{self._port}"
 
     @property
+    def issuer(self) -> str:
+        """The issuer: the server has metadata, by RFC 8414 and by OpenID Connect Discovery."""
+        return self.url
+
+    @property
     def token_url(self) -> str:
         """The token endpoint."""
         return f"{self.url}/token"
+
+    @property
+    def authorization_url(self) -> str:
+        """The authorization endpoint (RFC 6749 section 3.1).  It requires PKCE with S256, and its
+        answer has ``iss``, which is :attr:`url` (RFC 9207)."""
+        return f"{self.url}/authorize"
+
+    @property
+    def device_authorization_url(self) -> str:
+        """The device authorization endpoint (RFC 8628)."""
+        return f"{self.url}/device_authorization"
 
     @property
     def login_url(self) -> str:
@@ -192,6 +220,12 @@ class TokenServer(Faults):
     # What a test changes
 
     @property
+    def metadata(self) -> dict[str, Any]:
+        """Members of the metadata that differ from the usual ones; ``None`` removes one.  May be
+        changed."""
+        return self._endpoints.metadata
+
+    @property
     def latency(self) -> float:
         """How long token endpoint and login wait before they answer, after processing the request,
         in seconds.  May be set."""
@@ -223,6 +257,20 @@ class TokenServer(Faults):
             return self._authority.issue(
                 client or next(iter(self._clients)), user or next(iter(self._users)), scope
             )
+
+    def approve_device(self, user_code: str | None = None) -> None:
+        """Approve a login with a device code, as the first of the users.
+
+        :param user_code: the code that the client shows; by default the latest one.
+        :raises LookupError: if there is no such login.
+        """
+        with self._state:
+            self._logins.decide(user_code, approved=True)
+
+    def deny_device(self, user_code: str | None = None) -> None:
+        """Deny a login with a device code.  The arguments are those of :meth:`approve_device`."""
+        with self._state:
+            self._logins.decide(user_code, approved=False)
 
     def expire_now(self) -> None:
         """Expire every access token; refresh tokens stay valid."""

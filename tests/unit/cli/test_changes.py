@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from profiles import billing, write
 
+from tokenadapter.sources import discovery
 from tokenadapter.testing import TokenServer
 
 from .conftest import Command, spawn, start
@@ -394,6 +395,23 @@ def test_forget_with_force_waits_for_the_process_that_renews(
             assert process.wait(30) == 0
             assert forgetting.wait(30) == 0
     assert stored() is None
+
+
+@pytest.mark.parametrize("endpoint", ["named", "absent"])
+def test_forget_revokes_where_the_issuer_says(
+    command: Command, place: Path, server: TokenServer, endpoint: str
+) -> None:
+    text = billing(server, place)
+    write(place, text.replace(f'token_url = "{server.token_url}"', f'issuer = "{server.issuer}"'))
+    command("header", "billing")
+    if endpoint == "absent":
+        server.metadata["revocation_endpoint"] = None
+    discovery._known.clear()  # as in another process
+    code, _, err = command("forget", "billing")
+    assert code == 0
+    revoked = [request.path for request in server.requests].count("/revoke")
+    assert revoked == (endpoint == "named")
+    assert ("not revoked" in err) == (endpoint == "absent")
 
 
 def test_the_token_of_a_function_can_be_forgotten(

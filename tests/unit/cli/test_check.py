@@ -495,3 +495,45 @@ def test_a_wrong_clock_is_found(
     said = rf"This machine's clock is \d+ s {where} that of {server.token_url}. Lifetimes"
     found = [one for one in findings(command) if re.match("This machine's clock", one[1])]
     assert [told for told, text in found if re.match(said, text)] == ([level] if level else [])
+
+
+@pytest.fixture
+def with_issuer(server: TokenServer, place: Path) -> Path:
+    text = billing(server, place).replace(
+        f'token_url = "{server.token_url}"', f'issuer = "{server.issuer}"'
+    )
+    return write(place, text)
+
+
+def test_the_endpoints_that_an_issuer_names_are_checked(
+    command: Command, with_issuer: Path, server: TokenServer
+) -> None:
+    found = [text for _, text in findings(command)]
+    assert f"{server.issuer} names its endpoints" in found
+    assert f"{server.token_url} answers" in found
+    assert f"{server.revocation_url} answers" in found
+    assert {request.method for request in server.requests} == {"GET", "HEAD"}
+    assert server.stats.renewals == 0
+
+
+def test_wrong_metadata_of_an_issuer_is_a_problem(
+    command: Command, with_issuer: Path, server: TokenServer
+) -> None:
+    server.metadata["issuer"] = f"{server.issuer}/"
+    (problem,) = problems(command)
+    assert "the metadata of another issuer" in problem
+
+
+def test_an_issuer_that_cannot_be_reached_is_a_problem(
+    command: Command, with_issuer: Path, server: TokenServer
+) -> None:
+    server.stop()
+    assert "could not be read" in problems(command)[0]
+
+
+def test_offline_no_metadata_is_read(
+    command: Command, with_issuer: Path, server: TokenServer
+) -> None:
+    server.metadata["issuer"] = "https://elsewhere.example"
+    assert problems(command, "--offline") == []
+    assert server.requests == ()

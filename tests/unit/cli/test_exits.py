@@ -46,7 +46,7 @@ def test_the_version(command: Command) -> None:
     ("arguments", "said"),
     [
         (["haeder"], "unknown command 'haeder'. Did you mean 'header'? See `tokenadapter --help`."),
-        (["login"], "unknown command 'login'. See `tokenadapter --help`."),
+        (["sync"], "unknown command 'sync'. See `tokenadapter --help`."),
         (["--colour"], "unknown option '--colour'. Options of a command come after the command."),
         (["header"], "the following arguments are required: NAME"),
         (["header", "a", "b"], "unrecognized arguments: b"),

@@ -105,8 +105,31 @@ def test_a_source_runs_in_the_context_of_the_caller_that_needs_the_token():
 
     keeper = TokenKeeper(source)
     request_id.set("request 7")
-    keeper.current()
+    token = keeper.current()
     assert seen == ["request 7"]
+    request_id.set("request 8")
+    keeper.renew(token)
+    assert seen == ["request 7", "request 8"]
+
+
+def test_a_store_and_a_callback_are_called_outside_the_context_of_the_caller():
+    """A database session of the caller's context would commit the caller's transaction."""
+    request_id = ContextVar("request_id", default="none")
+    seen = set()
+
+    class Store(MemoryStore):
+        def save(self, *args, **kwargs):
+            seen.add(request_id.get())
+            return super().save(*args, **kwargs)
+
+    keeper = TokenKeeper(
+        lambda previous: "made-up",
+        Store("context"),
+        on_refresh=lambda token: seen.add(request_id.get()),
+    )
+    request_id.set("request 7")
+    keeper.current()
+    assert seen == {"none"}
 
 
 def test_32_threads_with_an_expired_token_make_one_token_request(adapter, session, server):

@@ -77,7 +77,7 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         START + SOURCE + 'username = "ada"\n',
         7,
         "billing.source.username",
-        "This key is unknown.* Valid keys: token_url, client_id",
+        "This key is unknown.* Valid keys: token_url, issuer, client_id",
     ),
     "no prefix": (
         "[billing]\n" + SOURCE,
@@ -280,6 +280,12 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         6,
         "billing.source.grace",
         "grace is 5 s, and the lease on the lock of RedisStore.* is 5 s: .*shorter than the grace",
+    ),
+    "neither a token endpoint nor an issuer": (
+        START + '[billing.source]\ntype = "client_credentials"\nclient_id = "app"\n',
+        3,
+        "billing.source",
+        "token_url and issuer are both missing: pass one of them",
     ),
     "a file store without a path": (
         START + 'store = "file:"\n' + SOURCE,

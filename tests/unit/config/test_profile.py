@@ -14,9 +14,16 @@ import requests
 from profiles import billing, write
 
 import tokenadapter
-from tokenadapter import ProfileError, ReauthRequired, RefreshConfigError
+from tokenadapter import (
+    ClientCredentials,
+    ProfileError,
+    ReauthRequired,
+    RefreshConfigError,
+    TokenKeeper,
+)
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
+from tokenadapter.sources import discovery
 from tokenadapter.testing import TokenServer
 
 
@@ -39,6 +46,36 @@ def test_a_session_is_signed_and_renews(server: TokenServer, tmp_path: Path) -> 
         assert session.get(f"{server.api_url}two").status_code == 200
     assert server.stats.renewals == 2
     assert (tmp_path / "state" / "token.json").exists()
+
+
+def test_a_profile_may_name_the_issuer(server: TokenServer, tmp_path: Path) -> None:
+    text = billing(server, tmp_path)
+    text = text.replace(f'token_url = "{server.token_url}"', f'issuer = "{server.issuer}"')
+    profile = Profile(ConfigFile.read(write(tmp_path, text)), "billing")
+    urls = profile.grant.urls
+    assert profile.keeper().current().access_token
+    assert server.token_url in profile.grant.urls
+    assert server.token_url not in urls
+
+
+def test_a_token_request_to_the_issuer_of_a_profile_is_not_signed(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    text = billing(server, tmp_path).replace(server.api_url, f"{server.url}/")
+    text = text.replace(f'token_url = "{server.token_url}"', f'issuer = "{server.issuer}"')
+    # The secret is not needed to find the endpoints.
+    text = text.replace('"secret"', '{ env = "SECRET_OF_BILLING" }')
+    config = write(tmp_path, text)
+    store = Profile(ConfigFile.read(config), "billing").store()
+    keeper = TokenKeeper(
+        ClientCredentials(issuer=server.issuer, client_id="client", client_secret="secret"), store
+    )
+    keeper.current()
+    discovery._known.clear()  # as in another process
+    with tokenadapter.session("billing", config=config) as session:
+        session.post(server.token_url, data={"grant_type": "password"})
+        assert "authorization" not in server.requests[-1].headers
+        assert session.get(server.api_url).status_code == 200
 
 
 def test_an_adapter_can_be_mounted_by_hand(server: TokenServer, tmp_path: Path) -> None:

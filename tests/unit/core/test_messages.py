@@ -129,7 +129,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             ReauthRequired,
             "The record in Shelf() is missing or unreadable, and the refresh token that is left",
             "Nothing was sent",
-            "pass the new token to TokenKeeper.adopt(), or to the command `tokenadapter adopt",
+            "Log in again with `tokenadapter login NAME` or tokenadapter.login(). Pass a token",
         )
     ],
     "function_may_repeat": [
@@ -174,7 +174,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             ReauthRequired,
             "there is no credential to obtain one with",
             "Shelf() holds no token",
-            "Log in and pass the token response to TokenKeeper.adopt(), or to the command `token",
+            "Log in with `tokenadapter login NAME` or tokenadapter.login(). Pass a token",
         )
     ],
     "not_bearer": [

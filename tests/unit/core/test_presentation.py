@@ -143,6 +143,28 @@ def test_after_losing_the_lock_a_process_sends_nothing_and_overwrites_nothing(
     assert ("backoff" in desk.stored, "intent" in desk.stored) == (is_overtaken, False)
 
 
+def test_a_listener_that_takes_its_time_is_called_before_the_lock_is_confirmed(desk: Desk) -> None:
+    """Else its lease may lapse, and another process presents the refresh token meanwhile."""
+
+    def take_time(event: Event) -> None:
+        if type(event).__name__ == "RenewalStarted":
+            desk.shelf.holder = None
+
+    desk.presenter._journal.listener = take_time
+    assert desk.present() is None
+    assert desk.grant.presented == []
+
+
+def test_a_withdrawal_ends_even_if_the_store_refuses_every_write(desk: Desk) -> None:
+    def refuse() -> None:
+        desk.shelf.save = lambda *_, **__: False  # type: ignore[method-assign]
+        raise errors.StoreError("No space.")
+
+    desk.shelf.prepare = refuse  # type: ignore[method-assign]
+    with pytest.raises(errors.StoreError, match="No space"):
+        desk.present()
+
+
 def test_after_losing_the_lock_a_process_keeps_the_intent_of_the_new_holder(desk: Desk) -> None:
     def lose_lock() -> None:
         desk.shelf.holder = None
@@ -154,7 +176,10 @@ def test_after_losing_the_lock_a_process_keeps_the_intent_of_the_new_holder(desk
     desk.shelf.prepare = lose_lock  # type: ignore[method-assign]
     assert desk.present() is None
     assert desk.grant.presented == []
-    assert desk.stored["intent"]["attempt"] == 2
+    intent = desk.stored["intent"]
+    assert intent["attempt"] == 1
+    assert len(intent["awaited"]) == 1
+    assert intent["awaited"][0]["until"] == desk.clock.wall() + 60
 
 
 # --- saving ----------------------------------------------------------------------------------

@@ -207,7 +207,7 @@ class WithoutCredential:
     authenticate = Assertion.authenticate
 
 
-@pytest.mark.parametrize("auth", [None, ("app", "secret"), Assertion, WithoutCredential()])
+@pytest.mark.parametrize("auth", [("app", "secret"), Assertion, WithoutCredential()])
 def test_an_object_that_cannot_authenticate_is_refused_at_once(auth: Any) -> None:
     with pytest.raises(TypeError, match=r"client_auth must be one of .* method authenticate\(\)"):
         ClientCredentials(URL, client_id="app", client_auth=auth)

@@ -87,6 +87,34 @@ def test_it_is_pickled_with_its_settings_and_without_its_key(tmp_path: Path) -> 
     assert (keyring.get_password("a", "b") or "").encode() not in pickled
 
 
+def test_a_copy_in_another_directory_uses_the_same_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = KeyringStore("a", "b", directory="state")
+    pickled = pickle.dumps(store)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    twin = pickle.loads(pickled)
+    first, second = store.lock(), twin.lock()
+    try:
+        assert first.acquire(10)
+        assert not second.acquire(10)
+    finally:
+        first.release()
+        second.release()
+
+
+def test_an_error_of_the_file_is_not_blamed_on_the_keyring(tmp_path: Path) -> None:
+    store = KeyringStore("a", "b", directory=tmp_path)
+    save(store)
+    Path(store.inner.path).chmod(0o666)
+    keyring.delete_password("a", "b")
+    with pytest.raises(StoreError, match="chmod") as caught:
+        save(KeyringStore("a", "b", directory=tmp_path))
+    assert "keyring is unlocked" not in str(caught.value)
+
+
 # The file
 
 

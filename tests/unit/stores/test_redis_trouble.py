@@ -343,6 +343,17 @@ def test_sentinel_finds_the_primary() -> None:
                 client.close()
 
 
+def test_a_redirection_of_a_cluster_names_the_client_for_it(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def moved(*_: object, **__: object) -> None:
+        raise redis.exceptions.MovedError("1234 127.0.0.1:7001")
+
+    monkeypatch.setattr(type(store._client), "execute_command", moved)
+    with pytest.raises(StoreError, match="pass a RedisCluster client"):
+        store.load()
+
+
 def test_the_error_names_the_client_for_a_cluster() -> None:
     options = ("--cluster-enabled", "yes")
     with RedisServer(*options) as server, pytest.raises(StoreError, match="the cluster is down"):

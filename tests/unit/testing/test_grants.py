@@ -197,3 +197,25 @@ def test_the_json_of_a_login_is_not_parsed_as_a_form(server: TokenServer) -> Non
     requests.post(server.login_url, json={"password": "a=b"}, timeout=TIMEOUT)
     assert server.requests[0].form == {}
     assert server.requests[0].body == b'{"password": "a=b"}'
+
+
+@pytest.mark.parametrize("issuer_path", ["", "/tenant"])
+def test_each_url_of_the_server_is_an_issuer_with_metadata(
+    server: TokenServer, issuer_path: str
+) -> None:
+    inserted = f"{server.issuer}/.well-known/oauth-authorization-server{issuer_path}"
+    appended = f"{server.issuer}{issuer_path}/.well-known/openid-configuration"
+    for url in (inserted, appended):
+        metadata = requests.get(url, timeout=10).json()
+        assert metadata["issuer"] == server.issuer + issuer_path
+        assert metadata["token_endpoint"] == server.token_url
+        assert metadata["revocation_endpoint"] == server.revocation_url
+
+
+def test_a_test_changes_members_of_the_metadata(server: TokenServer) -> None:
+    server.metadata["issuer"] = "https://elsewhere.example"
+    server.metadata["revocation_endpoint"] = None
+    url = f"{server.issuer}/.well-known/oauth-authorization-server"
+    metadata = requests.get(url, timeout=10).json()
+    assert metadata["issuer"] == "https://elsewhere.example"
+    assert "revocation_endpoint" not in metadata

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tokenadapter.testing import TokenServer
 from tokenadapter.testing.authority import Authority, Refused
+from tokenadapter.testing.logins import Logins
 from unit.testing.helpers import TIMEOUT, Clock, call, refresh
 
 
@@ -93,7 +94,8 @@ def test_without_a_grace_only_the_latest_refresh_token_is_valid(picks: list[int]
         rotate=True,
         grace=0,
         reuse_detection=True,
-        clock=Clock(),
+        clock=(clock := Clock()),
+        logins=Logins({}, clock, 5.0, 600.0),
     )
     family = [authority.issue("client", "user", None)["refresh_token"]]
     broken = False

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -28,10 +29,11 @@ import httpx
 import httpx2
 import pytest
 import trio
-from test_faces import DOTS, SLASHES
+from behaviour.test_prefix_attacks import DOTS, SLASHES
 
 from tokenadapter import (
     ClientCredentials,
+    FileStore,
     LockTimeout,
     ReauthRequired,
     RefreshTemporarilyFailed,
@@ -44,6 +46,7 @@ from tokenadapter import (
     expired_on,
 )
 from tokenadapter.http.exchange import Verdict
+from tokenadapter.sources import discovery
 from tokenadapter.testing import TokenServer
 
 DATA = bytes(range(256)) * 1000
@@ -616,6 +619,24 @@ def test_the_sources_own_urls_get_no_token(face: Face, server: TokenServer) -> N
     request("GET", f"{server.api_url}x")
     request("POST", server.token_url)
     assert "bearer" not in str(server.requests[-1].headers).lower()
+
+
+def test_a_token_request_to_an_issuer_is_not_signed(
+    each: Face, server: TokenServer, tmp_path: Path
+) -> None:
+    client: dict[str, Any] = {"client_id": "client", "client_secret": "secret"}
+    store = FileStore(tmp_path / "token.json")
+    token = (
+        TokenKeeper(ClientCredentials(issuer=server.issuer, **client), store).current().access_token
+    )
+    discovery._known.clear()  # as in another process, which has read no metadata
+    later = ClientCredentials(issuer=server.issuer, **client)
+    request = each.client(TokenAuth(server.url, later, store=store))
+    request("POST", server.token_url, data={"grant_type": "password"})
+    assert server.requests[-1].path == "/token"
+    assert "authorization" not in server.requests[-1].headers
+    request("POST", f"{server.api_url}x", data={"token": "x"})
+    assert tokens_sent(server) == [f"Bearer {token}"]
 
 
 def test_outside_the_prefix_a_request_is_sent_as_without_us(
@@ -1234,14 +1255,17 @@ def test_nothing_of_a_request_is_kept(library: Any, server: TokenServer) -> None
             yield b"x"
 
     auth = TokenAuth(server.api_url, source(server))
+    bodies = []
     with library.Client(auth=auth) as client:
         for _ in range(2):
             body = Body()
+            bodies.append(weakref.ref(body))
             client.post(f"{server.api_url}x", content=body)
             del body
             server.expire_now()
+    assert auth.keeper.wait(10)  # a helper may still be about to end
     gc.collect()
-    assert not any(isinstance(thing, Body) for thing in gc.get_objects())
+    assert [body() for body in bodies] == [None, None]
 
 
 def test_users_of_requests_import_neither_library() -> None:

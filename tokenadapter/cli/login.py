@@ -1,0 +1,62 @@
+"""``tokenadapter login``: logs in with a person present, and stores the token.
+
+The source of the profile names authorization_url, device_authorization_url, or both. Without an
+option, the login opens a browser where there is a display; else it shows a code to enter on another
+device, if the server supports that; else it shows an address, and reads what the browser answered.
+Every process that shares the store picks up the new token by itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from tokenadapter.cli.common import add_name, named_profile, seconds, validity
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+__all__ = ["add_arguments", "perform"]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    add_name(parser)
+    flows = parser.add_mutually_exclusive_group()
+    for flow, does in (
+        ("browser", "open a browser on this machine"),
+        ("device", "show a code to enter on another device"),
+        ("paste", "show an address, and read the address at which the browser ends"),
+    ):
+        flows.add_argument(
+            f"--{flow}", dest="flow", action="store_const", const=flow, default=None, help=does
+        )
+    parser.add_argument(
+        "--timeout",
+        metavar="TIME",
+        type=seconds,
+        default=600.0,
+        help="wait for the person for so long at most: 90, 90s, 5m, 1h (10m)",
+    )
+
+
+def perform(options: Namespace) -> int:
+    """Log in."""
+    from tokenadapter.errors import TokenError
+    from tokenadapter.logins.login import login
+
+    profile = named_profile(options)
+    try:
+        token = login(profile.keeper(), flow=options.flow, timeout=options.timeout)
+    except TokenError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise profile.config.error([profile.name, "source"], f"{error}.") from None
+    lack = ""
+    if not token.refresh_token:
+        lack = (
+            ", without a refresh token: it cannot be renewed. Many servers issue one only for the "
+            "scope offline_access, or with access_type=offline in authorization_url"
+        )
+    sys.stderr.write(f"tokenadapter: {profile.name}: logged in{validity(token)}{lack}\n")
+    return 0

@@ -1,0 +1,160 @@
+"""An authorization request (RFC 6749 section 4.1) with PKCE (RFC 7636), and its answer.
+
+What a login in a browser and one by pasted text share.  Errors of the token request are returned by
+the source, and raised here; the secrets of a login are of no use once it has ended.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from tokenadapter import errors
+from tokenadapter.http.masking import masked
+from tokenadapter.sources.oauth2 import OAuth2Source
+from tokenadapter.token import Token
+
+__all__ = ["DEFAULT_REDIRECT", "Authorization", "failed", "single_values"]
+
+DEFAULT_REDIRECT = "http://127.0.0.1/"
+"""Where the answer goes: a login by browser adds its port.  For one by pasted text nothing listens
+there, and the address line of the browser shows the answer."""
+
+# The user, or the server on the user's behalf, did not consent: only another login helps.
+_REFUSALS = frozenset(
+    {
+        "access_denied",
+        "account_selection_required",
+        "consent_required",
+        "expired_token",
+        "interaction_required",
+        "login_required",
+    }
+)
+
+
+class Authorization:
+    """One authorization request: its address, and what its answer is checked against.
+
+    :param source: what the token is for.
+    :param settings: ``authorization_url``, and perhaps ``iss``.
+    :param redirect_uri: where the answer goes.
+    :raises UnsafeTarget: if the answer would travel in clear.
+    :raises ValueError: if ``authorization_url`` is no such URL; then nothing opens it.
+    """
+
+    def __init__(
+        self, source: OAuth2Source, settings: Mapping[str, str], redirect_uri: str
+    ) -> None:
+        self._source = source
+        self._iss = settings.get("iss")
+        self._redirect_uri = redirect_uri
+        self._state = secrets.token_urlsafe(24)
+        self._verifier = secrets.token_urlsafe(48)
+        endpoint = source.client.endpoint("authorization_url", settings["authorization_url"])
+        digest = hashlib.sha256(self._verifier.encode()).digest()
+        asked: dict[str, str | list[str]] = {
+            **source.asked,
+            "response_type": "code",
+            "client_id": source.client.client_id,
+            "redirect_uri": redirect_uri,
+            "state": self._state,
+            "code_challenge": base64.urlsafe_b64encode(digest).decode().rstrip("="),
+            "code_challenge_method": "S256",
+        }
+        self._nonce: str | None = None
+        if "openid" in str(source.asked.get("scope", "")).split():
+            self._nonce = asked["nonce"] = secrets.token_urlsafe(24)
+        separator = "&" if urlsplit(endpoint.url).query else "?"
+        #: The address to open in a browser.  It contains no secret of the client.
+        self.url: str = f"{endpoint.url}{separator}{urlencode(asked, doseq=True)}"
+
+    def __repr__(self) -> str:
+        return "<Authorization>"
+
+    def is_answered_by(self, answer: Mapping[str, str]) -> bool:
+        """Whether *answer* belongs to this request, and to no other (RFC 6749 section 10.12)."""
+        return hmac.compare_digest(answer.get("state", "").encode(), self._state.encode())
+
+    def token(self, answer: Mapping[str, str]) -> Token:
+        """The token for the code in *answer*.
+
+        :raises TokenError: if there is none.
+        """
+        issuer = answer.get("iss")
+        # Some servers name no issuer in errors, which have no code that could be abused.
+        is_bare_error = issuer is None and "error" in answer
+        if self._iss is not None and issuer != self._iss and not is_bare_error:
+            raise errors.RefreshConfigError(
+                f"The answer to the login names the issuer {masked(issuer or '', ())!r}, "
+                f"not {self._iss!r} (RFC 9207). Its code was not sent anywhere, and the stored "
+                "token is kept. Check authorization_url and iss."
+            )
+        if "error" in answer:
+            raise failed(answer["error"], answer.get("error_description"))
+        if not answer.get("code"):
+            raise failed("no code in the answer", None)
+        outcome = self._source.redeem(
+            "authorization_code",
+            {
+                **{k: v for k, v in self._source.asked.items() if k == "resource"},
+                "grant_type": "authorization_code",
+                "code": answer["code"],
+                "redirect_uri": self._redirect_uri,
+                "code_verifier": self._verifier,
+            },
+        )
+        if not isinstance(outcome, Token):
+            raise outcome
+        if self._nonce is not None and _nonce_of(outcome) not in (None, self._nonce):
+            raise errors.RefreshConfigError(
+                "The ID token of the login belongs to another login: its nonce differs (OpenID "
+                "Connect Core section 3.1.3.7). The token is not used, and the stored one is "
+                "kept. Start the login again, in a browser that you trust."
+            )
+        return outcome
+
+
+def failed(code: str, explanation: str | None) -> errors.TokenError:
+    """The error for an error answer to a login (RFC 6749 section 4.1.2.1)."""
+    shown = masked(code, (), 80)
+    why = shown if explanation is None else f'{shown}: "{masked(explanation, ())}"'
+    if code in ("server_error", "temporarily_unavailable"):
+        return errors.RefreshTemporarilyFailed(
+            f"The server could not carry out the login ({why}). The stored token is kept. Try "
+            "again later.",
+            error=shown,
+        )
+    if code in _REFUSALS:
+        return errors.ReauthRequired(
+            f"The login was not approved ({why}). The stored token is kept. Start the login again.",
+            reason="login_failed",
+            error=shown,
+        )
+    return errors.RefreshConfigError(
+        f"The server refused the login as configured ({why}). The stored token is kept. Check "
+        "client_id, scope and redirect_uri, and what the client may do at the server.",
+        error=shown,
+    )
+
+
+def single_values(query: str) -> dict[str, str]:
+    """The parameters of *query*; empty if one is repeated (RFC 6749 section 3.1)."""
+    pairs = parse_qsl(query, keep_blank_values=True)
+    values = dict(pairs)
+    return values if len(values) == len(pairs) else {}
+
+
+def _nonce_of(token: Token) -> str | None:
+    """The nonce in the ID token, if there is one that can be read."""
+    try:
+        _, payload, _ = token.extras["id_token"].split(".")
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return str(claims["nonce"])
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        return None

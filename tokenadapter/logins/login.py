@@ -1,0 +1,268 @@
+"""The function ``login()``: it chooses a flow, and stores the token that the flow obtains."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.core.runtime import RUNTIME
+from tokenadapter.core.slot import Slot
+from tokenadapter.late_imports import late
+from tokenadapter.sources.oauth2 import OAuth2Source
+from tokenadapter.token import Token
+
+if TYPE_CHECKING:
+    from tokenadapter import errors
+    from tokenadapter.logins import authorization, browser, device, paste
+    from tokenadapter.protocols import Grant, TokenStore
+    from tokenadapter.stores import lockfile
+    from tokenadapter.stores.lockfile import LockFile
+else:
+    authorization = late("tokenadapter.logins.authorization")
+    browser = late("tokenadapter.logins.browser")
+    device = late("tokenadapter.logins.device")
+    errors = late("tokenadapter.errors")
+    lockfile = late("tokenadapter.stores.lockfile")
+    paste = late("tokenadapter.logins.paste")
+
+__all__ = ["login"]
+
+_NEEDS = {
+    "browser": "authorization_url",
+    "device": "device_authorization_url",
+    "paste": "authorization_url",
+}
+"""The flows, and the setting that each needs."""
+# How often a login looks whether another one has ended, in seconds.
+_LOOK_EVERY = 0.1
+# The token of a login that was about to end when another began is this old at most, in seconds.
+_JUST_NOW = 10.0
+
+
+def login(
+    source: Grant | TokenKeeper,
+    store: TokenStore | str | os.PathLike[str] | None = None,
+    *,
+    flow: str | None = None,
+    authorization_url: str | None = None,
+    device_authorization_url: str | None = None,
+    redirect_uri: str | None = None,
+    iss: str | None = None,
+    show: Callable[[str], object] | None = None,
+    browser: Callable[[str], object] | None = None,
+    timeout: float = 600.0,
+) -> Token:
+    """Log in with a person present, and store the token for all that share the store.
+
+    While the person types, the store is not locked: other processes go on with the token that they
+    have.  If another process is logging in for the same file already, this one says so, waits, and
+    returns that process's token.
+
+    :param source: what the token is for, such as :class:`~tokenadapter.RefreshToken`; or the
+        :class:`~tokenadapter.TokenKeeper` of one, without *store*.
+    :param store: where the token is stored, as for :class:`~tokenadapter.TokenKeeper`.
+    :param flow: ``browser`` (RFC 8252), ``device`` (RFC 8628), or ``paste``, for a shell without a
+        browser.  By default ``browser`` where there is a display, else ``device`` where its URL is
+        given, else ``paste``.
+    :param authorization_url: the authorization endpoint (RFC 6749 section 3.1).  Its query is
+        kept: add parameters that your server needs, such as ``?access_type=offline``.  By default
+        the one in the metadata of the source's ``issuer``; so are *device_authorization_url* and
+        *iss*.
+    :param device_authorization_url: the device authorization endpoint (RFC 8628 section 3.1).
+    :param redirect_uri: the address to which the browser returns, as the server knows it.  On
+        loopback without a port, a free port is used.  By default ``http://127.0.0.1/``.
+    :param iss: the issuer that the answer in the browser must name (RFC 9207).  Without it, and
+        if the metadata does not say that answers name one, the answer need not do so.
+    :param show: called with each text for the person; by default the texts are written to standard
+        error.
+    :param browser: opens a URL; by default :func:`webbrowser.open`.
+    :param timeout: seconds to wait at most for the person, or for another login.  Reading a pasted
+        text has no limit.
+    :returns: the token as it is stored.
+    :raises TypeError: if *source* cannot use a refresh token, or if *store* is given twice.
+    :raises ValueError: if an argument makes no sense, or a URL that the flow needs is missing.
+    :raises ReauthRequired: if the person or the server refused, or the time is over, here or in the
+        login that this one waited for.
+    :raises RefreshConfigError: if the server refused the request, or if an answer is not from this
+        login's server.
+    :raises RefreshTemporarilyFailed: if the server did not answer.
+    :raises StoreError: if the store cannot be used.
+    :raises LockTimeout: if another login took longer than *timeout*.
+    """
+    if isinstance(source, TokenKeeper):
+        if store is not None:
+            raise TypeError("store is given twice: a TokenKeeper has its own")
+        keeper = source
+    else:
+        keeper = TokenKeeper(source, store)
+    given = {
+        "authorization_url": authorization_url,
+        "device_authorization_url": device_authorization_url,
+        "redirect_uri": redirect_uri,
+        "iss": iss,
+    }
+    settings: dict[str, str] = {**getattr(keeper.grant, "login_settings", {})}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    if not isfinite(timeout) or timeout <= 0:
+        raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+    oauth = _oauth_source(keeper.grant)
+    settings = {**_discovered(oauth), **settings}
+    chosen = _chosen(flow, settings, browser is not None)
+    show = show or _to_stderr
+    with _turn(keeper, show, timeout) as others:
+        if others is not None:
+            return others
+        return _flow(chosen, oauth, settings, show, browser, timeout, keeper.adopt)
+
+
+def _discovered(source: OAuth2Source) -> dict[str, str]:
+    """What the metadata of the source's issuer says of logins, if it has one (RFC 8414)."""
+    server = source.discover()
+    if server is None:
+        return {}
+    found = {
+        "authorization_url": server.authorization_endpoint,
+        "device_authorization_url": server.device_authorization_endpoint,
+        "iss": server.issuer if server.authorization_response_iss_parameter_supported else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _flow(
+    chosen: str,
+    source: OAuth2Source,
+    settings: Mapping[str, str],
+    show: Callable[[str], object],
+    open_url: Callable[[str], object] | None,
+    timeout: float,
+    adopt: Callable[[Token], Token],
+) -> Token:
+    if chosen == "device":
+        return device.log_in(source, settings[_NEEDS[chosen]], show, timeout, adopt)
+    if chosen == "paste":
+        return paste.log_in(source, settings, show, adopt)
+    return browser.log_in(source, settings, show, open_url, timeout, adopt)
+
+
+def _chosen(flow: str | None, settings: Mapping[str, str], has_browser: bool) -> str:
+    """The flow to use."""
+    if flow is None:
+        with_display = ["browser"] if has_browser or _has_display() else []
+        for candidate in [*with_display, "device", "paste"]:
+            if _NEEDS[candidate] in settings:
+                return candidate
+        raise ValueError(
+            "authorization_url and device_authorization_url are missing: a login needs one of "
+            "them. The documentation of the server has their values"
+        )
+    if flow not in _NEEDS:
+        raise ValueError(f"flow must be one of {', '.join(_NEEDS)}, not {flow!r}")
+    if _NEEDS[flow] not in settings:
+        raise ValueError(f"{_NEEDS[flow]} is missing: a login by {flow} needs it")
+    return flow
+
+
+def _has_display() -> bool:
+    """Whether a browser that is opened here appears before the person."""
+    if os.environ.get("BROWSER"):
+        return True
+    if os.name == "nt" or sys.platform == "darwin":
+        return "SSH_CONNECTION" not in os.environ
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _oauth_source(grant: Any) -> OAuth2Source:
+    """The source behind *grant*, with its secrets."""
+    look_up = getattr(grant, "looked_up", None)
+    source = grant if look_up is None else look_up()
+    probe = Token("none", refresh_token="none")
+    if not isinstance(source, OAuth2Source) or "refresh_token" not in {
+        credential.kind for credential in source.credentials(probe)
+    }:
+        raise TypeError(
+            f"source must be a source that can renew the token of a login, such as RefreshToken, "
+            f"not {source!r}"
+        )
+    return source
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+# --- one login at a time -----------------------------------------------------------------
+
+
+@contextmanager
+def _turn(
+    keeper: TokenKeeper, show: Callable[[str], object], timeout: float
+) -> Iterator[Token | None]:
+    """Exclude other logins for the same file while the block runs.
+
+    The lock is not that of the slot, which stays free for renewals.  Stores that are no file have
+    none: of two logins, the later one counts.
+
+    :returns: the token of another login for which this call waited; ``None`` if there was none.
+    """
+    # Before the person logs in: the store must be able to take the token.
+    before = _stored(keeper)
+    path = getattr(keeper.store, "path", None)
+    if path is None:
+        yield None
+        return
+    lock = lockfile.LockFile(f"{path}.login", keeper.store)
+    others = None if lock.acquire(0.0) else _awaited(keeper, lock, before, show, timeout)
+    try:
+        yield others
+    finally:
+        lock.release()
+
+
+def _awaited(
+    keeper: TokenKeeper,
+    lock: LockFile,
+    before: Token | None,
+    show: Callable[[str], object],
+    timeout: float,
+) -> Token:
+    """The token of the login that holds *lock*.
+
+    A login that comes to nothing ends those that wait for it, too: otherwise a person who denies
+    would be asked once for each waiting process.
+    """
+    store, began = keeper.store, time.time()
+    end = time.monotonic() + timeout
+    show(
+        f"Another process is logging in for {store!r}. Waiting for its token; Ctrl-C stops waiting."
+    )
+    while not lock.acquire(0.0):
+        if time.monotonic() >= end:
+            raise errors.LockTimeout(
+                f"Another process has been logging in for {store!r} for {timeout:.0f} s. Nothing "
+                "was sent and nothing changed. Finish or end that login, and try again."
+            )
+        time.sleep(_LOOK_EVERY)
+    lock.release()
+    token = _stored(keeper)
+    if token is None or (token.is_same(before) and token.issued_at < began - _JUST_NOW):
+        raise errors.ReauthRequired(
+            f"The login of another process for {store!r} ended without a token. What is stored is "
+            "kept. Start the login again.",
+            reason="login_failed",
+        )
+    return token
+
+
+def _stored(keeper: TokenKeeper) -> Token | None:
+    """The stored token.
+
+    :raises TokenError: if the store cannot be used, or has the token of another owner.
+    """
+    return Slot(keeper.store, keeper.grant, RUNTIME).look().record.token
