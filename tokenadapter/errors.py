@@ -32,6 +32,8 @@ NEW_LOGIN = (
     "elsewhere to `tokenadapter adopt NAME` or TokenKeeper.adopt()."
 )
 """What to do when no credential is left."""
+FIRST_LOGIN = NEW_LOGIN.replace("Log in again", "Log in")
+"""What to do when there has been no login."""
 
 
 class TokenError(RequestException):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 else:
     difflib = late("difflib")
 
-__all__ = ["check_names", "kind_of", "nearest", "takes_argument"]
+__all__ = ["check_names", "check_unnamed", "kind_of", "nearest", "takes_argument"]
 
 # The flag of a function that takes any number of arguments (inspect.CO_VARARGS).
 _ANY_NUMBER = 0x04
@@ -35,6 +35,21 @@ def check_names(called: str, given: Iterable[str], known: Iterable[str]) -> None
     for name in given:
         if name not in valid:
             raise TypeError(f"{called}() takes no argument {name!r}.{nearest(name, valid)}")
+
+
+def check_unnamed(called: type, count: int) -> None:
+    """Check how many arguments a class is given by position.
+
+    :raises TypeError: if there are too many; the error names those that may have no name.
+    """
+    code = getattr(called.__init__, "__code__", None)  # type: ignore[misc]
+    if code is None or code.co_flags & _ANY_NUMBER or count < code.co_argcount:
+        return
+    names = ", ".join(code.co_varnames[1 : code.co_argcount])
+    raise TypeError(
+        f"{called.__name__}() takes only {names} by position: pass the others by name, such as "
+        "client_id=..., client_secret=..."
+    )
 
 
 def takes_argument(function: Callable[..., Any]) -> bool:

@@ -6,6 +6,13 @@ path of a user's configuration file is that file.  The addresses in them lead to
 block that cannot run stands below a comment that says why::
 
     <!-- not run: needs a Celery worker -->
+
+What an example finds on the reader's machine, such as a file, is made in a comment, which no reader
+copies::
+
+    <!-- set-up of the test:
+    Path("token.json").write_text("{}")
+    -->
 """
 
 from __future__ import annotations
@@ -35,7 +42,8 @@ CONFIGURATION = ".config/tokenadapter/tokenadapter.toml"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 BLOCK = re.compile(
-    r"(?P<skip>^<!-- not run: [^\n]+ -->\n+)?^```(?P<kind>python|pycon|toml)\n(?P<code>.*?)^```$",
+    r"(?P<skip>^<!-- not run: [^\n]+ -->\n+)?"
+    r"^(?:```(?P<kind>python|pycon|toml)|<!-- set-up of the test:)\n(?P<code>.*?)^(?:```|-->)$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -105,7 +113,7 @@ def test_examples_work(page: Path, server: TokenServer, request: pytest.FixtureR
                 (Path.home() / CONFIGURATION).write_text(code, encoding="utf-8")
                 (Path.home() / CONFIGURATION).chmod(0o600)
             continue
-        if block["kind"] == "python":
+        if block["kind"] in ("python", None):
             # Empty lines before it make tracebacks show the lines of the page.
             exec(compile("\n" * line + code, page, "exec"), program)
             if code.startswith("# settings.py\n"):
@@ -117,6 +125,14 @@ def test_examples_work(page: Path, server: TokenServer, request: pytest.FixtureR
             runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
             runner.run(session, out=differences.append, clear_globs=False)
             assert not differences, "".join(differences)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_example_overwrites_a_file_of_the_reader(page: Path) -> None:
+    for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        if block["kind"] and not block["skip"]:
+            assert not re.search(r'Path\(".*\.write_(text|bytes)\(', block["code"])
+            assert not re.search(r"""open\(.*["'][wa]b?["']""", block["code"])
 
 
 # --- what the pages say of other packages ------------------------------------------------------

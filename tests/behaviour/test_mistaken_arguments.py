@@ -22,6 +22,7 @@ from tokenadapter import (
     TokenAdapter,
     TokenKeeper,
     TokenPoolManager,
+    install,
     retrofit,
 )
 from tokenadapter.config.config_file import ConfigFile
@@ -47,6 +48,28 @@ def test_a_class_in_place_of_a_source_is_named(kind: type) -> None:
         TokenAdapter(API, kind)
     with pytest.raises(TypeError, match=told):
         TokenKeeper(kind)
+
+
+def test_a_class_in_place_of_an_adapter_to_install_is_named() -> None:
+    told = r"not the class TokenAdapter: pass an instance, TokenAdapter\(\.\.\.\)$"
+    with pytest.raises(TypeError, match=told):
+        install(TokenAdapter)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "names"),
+    [
+        (partial(ClientCredentials, ID, "client", "s3cret"), "token_url"),
+        (partial(RefreshToken, ID, "s3cret", "client"), "token_url, refresh_token"),
+    ],
+)
+def test_a_source_with_too_many_arguments_by_position_names_the_source(
+    call: partial[Any], names: str
+) -> None:
+    told = rf"^{call.func.__name__}\(\) takes only {names} by position: pass the others by name"
+    with pytest.raises(TypeError, match=told) as caught:
+        call()
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_class_in_place_of_an_inner_adapter_is_named() -> None:

@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from shlex import quote
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
@@ -97,6 +98,7 @@ def findings(config: ConfigFile, names: Sequence[str], *, offline: bool) -> Iter
     for level, text in _check_configuration(config, profiles):
         yield Finding(level, "configuration", text)
     yield from wrong
+    yield from _check_sharing(config, profiles)
     for profile in profiles:
         for level, text in _check_profile(profile, offline=offline):
             yield Finding(level, profile.name, text)
@@ -139,6 +141,49 @@ def _inline_secrets(profile: Profile) -> Iterator[str]:
     store = profile.config.table(profile.name).get("store")
     if isinstance(store, str) and urlsplit(store).password:
         yield f"{profile.name}.store"
+
+
+def _check_sharing(config: ConfigFile, profiles: list[Profile]) -> Iterator[Finding]:
+    """Check for profiles that share a store, and whose tokens cannot be told apart in it."""
+    mine = {profile.name for profile in profiles}
+    places: dict[str, list[Profile]] = {}
+    for profile in _valid(config):
+        try:
+            store = profile.store()
+        except ProfileError:
+            continue
+        path = getattr(store, "path", None)
+        place = os.path.realpath(path) if isinstance(path, str) else repr(store)
+        places.setdefault(place, []).append(profile)
+    for sharing in places.values():
+        first, *others = sharing
+        for other in others:
+            if not mine.isdisjoint((first.name, other.name)) and _is_ambiguous(first, other):
+                about = other if other.name in mine else first
+                yield Finding(
+                    PROBLEM,
+                    about.name,
+                    f"The profiles {first.name} and {other.name} share {about.store()!r}, and "
+                    "nothing tells their users apart: each would use the token of the other. Give "
+                    "each user a profile with its own store, and name the user: "
+                    '`account = "…"` in its source. If both are for one user, name that user in '
+                    "both.",
+                )
+
+
+def _valid(config: ConfigFile) -> Iterator[Profile]:
+    for name in config.tables:
+        with suppress(ProfileError, ImportError):
+            yield Profile(config, name)
+
+
+def _is_ambiguous(one: Profile, other: Profile) -> bool:
+    """Whether either would use the token of the other without noticing."""
+    owner = dict(one.grant.owner)
+    if owner != dict(other.grant.owner) or owner.get("grant") != "refresh_token":
+        return False
+    # A user is known by a name, or by a first refresh token.
+    return "user" not in owner and (_begins_with_login(one) or _begins_with_login(other))
 
 
 def _check_references(profile: Profile, *, has_refresh_token: bool) -> Iterator[_Found]:
@@ -269,7 +314,10 @@ def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Ite
         doubt = f"; if the API refuses the token anyway, run `tokenadapter refresh {profile.name}`"
     yield _good(f"{store}: {state}{doubt}")
     if failure is not None:
-        yield _note(f"The last renewal failed: {failure['cause']}")
+        # An earlier failure affects nothing while the token is good.
+        is_failing = failure["retry_in"] is not None or state in ("no token", "expired")
+        found_so = _problem if is_failing else _note
+        yield found_so(f"The last renewal failed: {failure['cause']}")
     if store.startswith("MemoryStore"):
         yield _note(
             "The token is stored in memory, so each command and each program obtains its own. "
@@ -353,6 +401,8 @@ def _check_servers(profile: Profile) -> Iterator[_Found]:
         for url in grant.urls:
             if "/.well-known/" not in url:  # one of these URLs has the metadata
                 yield from _server(profile, url, own)
+        if "token_url" in grant.arguments:
+            yield from _token_endpoint(grant.arguments["token_url"], own)
     for prefix in profile.prefixes:
         yield from _server(profile, prefix, way)
 
@@ -380,6 +430,33 @@ def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[_Found]
         # A request without a token may well get 401, 404 or 405.
         yield _good(f"{name} answers")
     yield from _clock(name, reply.date, now)
+
+
+def _token_endpoint(url: str, way: dict[str, Any]) -> Iterator[_Found]:
+    """Check that a token endpoint is at *url*, by an empty token request.
+
+    The response to a HEAD request does not say that: an endpoint that takes only POST may answer
+    with any status.  A token endpoint answers an empty request with an error (RFC 6749 section
+    5.2).
+    """
+    endpoint = Endpoint("url", url, timeout=_SERVER_TIMEOUT, allow_http=True, **way)
+    headers = {
+        "Accept": "application/json",
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+    reply = endpoint.exchange("POST", headers, b"")
+    if isinstance(reply, NoReply):
+        return  # reported already
+    if reply.status in (404, 405, 410) and reply.error is None:
+        why = f"answers a token request with status {reply.status}"
+    elif 200 <= reply.status < 300 and reply.shape == "HTML":
+        why = "answers a token request with an HTML page"
+    else:
+        return
+    yield _problem(
+        f"{endpoint.name} {why}: there is no token endpoint at it. Correct token_url; the server's "
+        "documentation has the URL."
+    )
 
 
 def _clock(name: str, theirs: float | None, now: float) -> Iterator[_Found]:

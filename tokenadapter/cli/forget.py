@@ -4,11 +4,15 @@ If the profile's source has a revocation_url, the token is revoked at the server
 If the server cannot be reached, nothing is deleted; --local deletes the token without contacting
 the server. A process that uses the token goes on until it has to renew it. The store still
 remembers which refresh tokens were spent.
+
+--force deletes the token of another source or user too, as after a change of the profile's
+token_url or client_id. Such a token is not revoked: this profile's server must not see it.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.common import add_name, named_profile
@@ -17,7 +21,15 @@ from tokenadapter.config.grants import ProfileGrant
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from tokenadapter.config.profile import Profile
+    from tokenadapter.protocols import TokenStore
+    from tokenadapter.token import Token
+
 __all__ = ["add_arguments", "perform"]
+
+# Seconds to wait for the lock, and for which the lock is leased.
+_PATIENCE = 10.0
+_LEASE = 10.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -26,6 +38,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--local", action="store_true", help="do not revoke the token at the server"
     )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="delete the token of another source or user too, without revoking it",
+    )
 
 
 def perform(options: Namespace) -> int:
@@ -33,18 +50,67 @@ def perform(options: Namespace) -> int:
     profile = named_profile(options)
     grant = profile.grant
     revoke = None
-    if isinstance(grant, ProfileGrant) and not options.local:
+    if isinstance(grant, ProfileGrant) and not (options.local or options.force):
         if grant.discovers:
             grant.discover()
         if grant.revokes:
             revoke = grant.revoke
-    token = profile.keeper().forget(revoke)
+    token = _taken_over(profile) if options.force else profile.keeper().forget(revoke)
     if token is None:
         outcome = "there was no token"
     elif revoke is None:
-        why = "--local" if options.local else "the source has no revocation_url"
+        why = "the source has no revocation_url"
+        why = "--force" if options.force else "--local" if options.local else why
         outcome = f"forgotten, but not revoked ({why})"
     else:
         outcome = "revoked and forgotten"
     sys.stderr.write(f"tokenadapter: {profile.name}: {outcome}\n")
     return 0
+
+
+def _taken_over(profile: Profile) -> Token | None:
+    """Make the profile the owner of its slot, and remove the token that is there.
+
+    Spent refresh tokens stay recorded: the profile may still be configured with one of them.
+
+    :raises LockTimeout: if another process holds the lock for too long.
+    :raises StoreError: if the slot cannot be read or written.
+    """
+    from tokenadapter.core import messages
+    from tokenadapter.core.slot import Conflict
+
+    store = profile.store()
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        lock = store.lock()
+        try:
+            if lock.acquire(_LEASE):
+                return _emptied(profile, store)
+        except Conflict:
+            pass
+        finally:
+            lock.release()
+        time.sleep(store.poll[1])
+    raise messages.lock_timed_out(store, _PATIENCE)
+
+
+def _emptied(profile: Profile, store: TokenStore) -> Token | None:
+    from tokenadapter.core import messages
+    from tokenadapter.core.record import Record
+    from tokenadapter.core.runtime import Runtime
+    from tokenadapter.core.slot import Slot, View
+
+    runtime, grant = Runtime(), profile.grant
+    found = store.load()
+    if found.document is None:
+        return None
+    try:
+        record = Record.from_document(found.document)
+    except ValueError as error:
+        raise messages.unreadable_record(store, str(error)) from None
+    left = record.without_token(found.now)
+    if dict(record.owner) != dict(grant.owner):
+        left = left._replace(owner=grant.owner, requested=grant.requested, tombstones=())
+    view = View(record, found.tag, found.now, runtime.monotonic(), runtime.wall())
+    Slot(store, grant, runtime).write(view, left)
+    return record.token

@@ -7,6 +7,7 @@ the file where this command creates it; only you can read it. An existing file i
 from __future__ import annotations
 
 import os
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.common import add_config
@@ -40,7 +41,10 @@ def perform(options: Namespace) -> int:
         if os.path.lexists(path):
             raise ProfileError("The file exists already and was not changed.", file=path) from None
         raise ProfileError(f"The file cannot be written: {error.strerror}.", file=path) from None
-    write_line(f"Created {path}. Edit it, then run `tokenadapter check`.")
+    check = "tokenadapter check"
+    if options.config is not None:
+        check += f" --config {quote(options.config)}"
+    write_line(f"Created {path}. Edit it, then run `{check}`.")
     return 0
 
 

@@ -24,6 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="renew despite a back-off or a refused credential"
     )
+    parser.add_argument("--quiet", action="store_true", help="do not confirm the renewal")
 
 
 def perform(options: Namespace) -> int:
@@ -41,5 +42,6 @@ def perform(options: Namespace) -> int:
                 "was new, and would refuse the next one too. Pass --force to renew it anyway.\n"
             )
             return 5
-    sys.stderr.write(f"tokenadapter: {profile.name}: renewed{validity(token)}\n")
+    if not options.quiet:
+        sys.stderr.write(f"tokenadapter: {profile.name}: renewed{validity(token)}\n")
     return 0

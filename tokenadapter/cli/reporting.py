@@ -20,7 +20,9 @@ _WARNING = 30  # logging.WARNING: importing logging would take its time
 def named(message: str, profile: str | None) -> str:
     """*message*, fit for a terminal, with the profile's name in the commands that it recommends."""
     message = printable_lines(message)
-    return message if profile is None else message.replace(" NAME`", f" {profile}`")
+    if profile is None:
+        return message
+    return message.replace(" NAME`", f" {profile}`").replace(" NAME --", f" {profile} --")
 
 
 class StderrJournal(Journal):

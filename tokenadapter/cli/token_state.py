@@ -64,8 +64,17 @@ def token_state(profile: Profile) -> dict[str, Any]:
     if dict(record.owner) != dict(profile.grant.owner) and not record.is_blank():
         theirs = ", ".join(f"{name} {value!r}" for name, value in record.owner.items())
         return unusable(
-            profile, f"The store contains the token of another source: {theirs}.", state
+            profile,
+            f"The store contains the token of another source: {theirs}. If that token is no longer "
+            f"needed, run `tokenadapter forget {profile.name} --force`.",
+            state,
         )
+    ours = profile.grant.requested
+    if dict(record.requested) != dict(ours) and record.was_replaced_lately(ours, found.now):
+        from tokenadapter.core import messages
+
+        why = str(messages.requests_differ(store, record.requested, ours))
+        return unusable(profile, why.replace("forget NAME", f"forget {profile.name}"), state)
     if record.token is not None:
         state |= _of_token(record.token, found.now)
     state["failure"] = _failure(record, found.now, store, is_locked=state["lock"] is not None)

@@ -19,7 +19,8 @@ from requests.adapters import BaseAdapter
 
 from tokenadapter.clients.prefix import Lookout
 from tokenadapter.clients.requests import TokenAdapter
-from tokenadapter.clients.signers import Signer, change_lock, choose, log_near_miss
+from tokenadapter.clients.signers import Signer, change_lock, choose, log_near_miss, log_unsigned
+from tokenadapter.spelling import kind_of
 
 __all__ = ["install", "installed", "uninstall"]
 
@@ -165,10 +166,20 @@ def _send(plain: Callable[..., Response]) -> Callable[..., Response]:
         # A class may override get_adapter, and a mock may have left one on the object.
         looks_up = getattr(self.get_adapter, "__func__", None)
         if _installation.signers and looks_up is not Session.get_adapter:
-            return plain(_WithOurLookup(self), request, **kwargs)
-        return plain(self, request, **kwargs)
+            self = _WithOurLookup(self)
+        response = plain(self, request, **kwargs)
+        if getattr(response, "status_code", None) == 401:
+            _log_unsigned(self, response)
+        return response
 
     return send
+
+
+def _log_unsigned(session: Any, response: Response) -> None:
+    request: PreparedRequest | None = getattr(response, "request", None)
+    if request is None or isinstance(session.get_adapter(url=request.url), TokenAdapter):
+        return
+    log_unsigned(_installation.signers, request, response)
 
 
 def _fitted(found: BaseAdapter, url: str) -> BaseAdapter:
@@ -186,7 +197,7 @@ def _fitted(found: BaseAdapter, url: str) -> BaseAdapter:
 def _signers(adapters: Sequence[TokenAdapter]) -> tuple[Signer, ...]:
     for adapter in adapters:
         if not isinstance(adapter, TokenAdapter):
-            raise TypeError(f"only a TokenAdapter can be installed, not {adapter!r}")
+            raise TypeError(f"only a TokenAdapter can be installed, not {kind_of(adapter)}")
         if adapter.inner is not None:
             raise TypeError(
                 f"{adapter!r} has an inner adapter: omit inner=, because each session sends with "

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
         def log_near_miss(self, url: str) -> None:
             """Log once that a request gets no token, if it misses the prefix narrowly."""
 
+        def log_unsigned(self, request: PreparedRequest, response: Response) -> None:
+            """Log once that a request got no token, if its path may be why it was refused."""
+
 else:
     errors = late("tokenadapter.errors")
     unicodedata = late("unicodedata")
@@ -419,7 +422,8 @@ def _is_token_request(body: object) -> bool:
 
 
 class Lookout(BaseAdapter):
-    """Mounted for other spellings of a prefix's host, to log once that a request used one.
+    """Mounted for the host of a prefix and its other spellings, to log once that a request missed
+    the prefix.
 
     The session's own adapter for the URL sends the request.
     """
@@ -437,7 +441,10 @@ class Lookout(BaseAdapter):
         others = _signing(plain(self._adapters() or {}).values())
         if not any(other.has_same_origin(url) for other in others):
             self._adapter.log_near_miss(url)
-        return self.behind(url).send(request, *args, **kwargs)
+        response = self.behind(url).send(request, *args, **kwargs)
+        if response.status_code == 401:
+            self._adapter.log_unsigned(request, response)
+        return response
 
     def behind(self, url: str) -> BaseAdapter:
         """The adapter with which the session would send a request to *url*."""

@@ -264,6 +264,25 @@ class TokenAdapter(HTTPAdapter):
         if self._guard.is_near_miss(url) and url not in OwnUrls(self.keeper.grant):
             self.log_outside(url)
 
+    def log_unsigned(self, request: PreparedRequest, response: Any) -> None:
+        """Say once that a request got no token, if its path alone may be why it was refused.
+
+        A request that carries a credential, or that is refused for want of another kind of
+        credential, may be meant to get no token.
+
+        :meta private:
+        """
+        url, headers = request.url or "", request.headers
+        challenge = response.headers.get("WWW-Authenticate", "").lower()
+        if (
+            "Authorization" not in headers
+            and self._header not in headers
+            and not challenge.startswith(("basic", "digest", "negotiate", "ntlm"))
+            and self.has_same_origin(url)
+            and url not in OwnUrls(self.keeper.grant)
+        ):
+            self.log_outside(url)
+
     def log_outside(self, url: str, host: object = None) -> None:
         """Say once that a request gets no token.
 

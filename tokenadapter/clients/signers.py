@@ -7,10 +7,20 @@ from collections.abc import Iterable, Mapping
 from threading import Lock, get_ident
 from typing import Any
 
+from requests import PreparedRequest
+
 from tokenadapter.clients.prefix import OwnUrls
 from tokenadapter.clients.requests import TokenAdapter
 
-__all__ = ["Signer", "adapter_settings", "change_lock", "choose", "log_near_miss", "split_settings"]
+__all__ = [
+    "Signer",
+    "adapter_settings",
+    "change_lock",
+    "choose",
+    "log_near_miss",
+    "log_unsigned",
+    "split_settings",
+]
 
 
 class Signer:
@@ -57,6 +67,19 @@ def log_near_miss(signers: Iterable[Signer], url: str) -> None:
     near = [adapter for adapter in adapters if url.lower().startswith(adapter.near_misses)]
     if near and not any(adapter.has_same_origin(url) or _is_asked(adapter) for adapter in adapters):
         near[0].log_near_miss(url)
+
+
+def log_unsigned(signers: Iterable[Signer], request: PreparedRequest, response: Any) -> None:
+    """Log once if an unsigned request was refused, and only its path is outside a prefix.
+
+    :param response: the response, with the status 401.
+    """
+    url = request.url or ""
+    near = [one for one in signers if not one.is_off and one.adapter.has_same_origin(url)]
+    if near and not any(
+        url in one.own_urls or one.adapter.covers(url) or _is_asked(one.adapter) for one in signers
+    ):
+        near[0].adapter.log_unsigned(request, response)
 
 
 def _is_asked(adapter: TokenAdapter) -> bool:

@@ -24,7 +24,7 @@ from urllib3.util.request import set_file_position
 
 from tokenadapter.clients.prefix import names_its_host
 from tokenadapter.clients.requests import without_401
-from tokenadapter.clients.signers import Signer, choose, log_near_miss
+from tokenadapter.clients.signers import Signer, choose, log_near_miss, log_unsigned
 from tokenadapter.errors import TokenError, UnsafeTarget, also
 from tokenadapter.late_imports import late
 
@@ -212,7 +212,10 @@ def with_token(
         if adapter is None:
             log_near_miss(signers, request.url or "")
     if request is None or adapter is None:
-        return plain(method, url, body, headers, retries, redirect, assert_same_host, **how)
+        unsigned = plain(method, url, body, headers, retries, redirect, assert_same_host, **how)
+        if request is not None and unsigned.status == 401:
+            log_unsigned(signers, request, unsigned)
+        return unsigned
     if not isinstance(retries, Retry):
         retries = Retry.from_int(retries, redirect=redirect, default=pool.retries)
     how["body_pos"] = set_file_position(body, how.get("body_pos"))

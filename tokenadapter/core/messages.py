@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tokenadapter import process_names
 from tokenadapter.core.record import Backoff, Tombstone
 from tokenadapter.errors import (
+    FIRST_LOGIN,
     NEW_LOGIN,
     LockTimeout,
     ReauthRequired,
@@ -40,7 +41,7 @@ def wrong_owner(
         f"{store!r} holds the token of {_described(theirs)}, not of {_described(ours)}. The "
         "stored token was neither used nor overwritten. Give each its own store, or share one "
         "TokenKeeper if they are meant to share the token. If the stored token is no longer "
-        "needed, move its record away."
+        "needed, run `tokenadapter forget NAME --force`, or move its record away."
     )
 
 
@@ -51,7 +52,8 @@ def requests_differ(
         f"Programs that share {store!r} request different tokens: "
         f"{dict(ours) or 'nothing in particular'!s:.500} here, "
         f"{dict(theirs) or 'nothing in particular'!s:.500} there. The stored token is kept. Have "
-        "all programs request everything that any of them needs, or give each its own store."
+        "all programs request everything that any of them needs, or give each its own store. If no "
+        "other program requests the other token any more, run `tokenadapter forget NAME`."
     )
 
 
@@ -139,7 +141,7 @@ def private_copy() -> ReauthRequired:
 
 def no_credential(store: TokenStore) -> ReauthRequired:
     return ReauthRequired(
-        f"{store!r} holds no token, and there is no credential to obtain one with. {NEW_LOGIN}",
+        f"{store!r} holds no token, and there is no credential to obtain one with. {FIRST_LOGIN}",
         reason="no_credential",
     )
 

@@ -13,7 +13,8 @@ from tokenadapter.demo.screen import Style
 _DUE: Final = 2 / 3
 
 EXPLANATION: Final = (
-    "An expiry is the replacement of a token that is revoked or in the last third of its life."
+    "The table counts one expiry each time a token is revoked or reaches the last third of its "
+    "life."
 )
 
 

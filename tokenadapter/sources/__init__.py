@@ -42,8 +42,10 @@ class Source:
     spends: bool = True
     discovers: bool = False
 
-    def __new__(cls, *_: Any, **named: Any) -> Self:
-        """Check the names of the arguments here: only here is the class known that was called."""
+    def __new__(cls, *unnamed: Any, **named: Any) -> Self:
+        """Check the arguments here: only here is the class known that was called."""
+        if len(unnamed) > 1:
+            spelling.check_unnamed(cls, len(unnamed))
         known = parameters(cls) if named else None
         if known is not None and not named.keys() <= known:
             spelling.check_names(cls.__name__, named, known)
@@ -82,7 +84,7 @@ class Source:
             return self.fetch(credential, previous)
         raise errors.ReauthRequired(
             f"There is no credential to obtain a token from {self._endpoint.name} with. "
-            f"{errors.NEW_LOGIN}",
+            f"{errors.FIRST_LOGIN}",
             reason="no_credential",
         )
 

@@ -152,7 +152,10 @@ class OAuth2Client:
         if isinstance(proofs, str):
             proofs = [proofs]
         attempt = outcome.Attempt(
-            endpoint.name, presents, {*endpoint.secrets, *secrets, *self.secrets_in(form), *proofs}
+            endpoint.name,
+            presents,
+            {*endpoint.secrets, *secrets, *self.secrets_in(form), *proofs},
+            has_proof=bool(self._secret) or not isinstance(way, str),
         )
         body = urlencode(filled, doseq=True).encode()
         return attempt, endpoint.exchange("POST", headers, body, may_be_sent, seconds)

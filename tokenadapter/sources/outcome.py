@@ -66,6 +66,8 @@ class Attempt(NamedTuple):
     """That of the :class:`~tokenadapter.protocols.Credential`."""
     secrets: Collection[str]
     """What was sent and must not be shown."""
+    has_proof: bool = True
+    """Whether something that authenticates the client was sent."""
 
     def masked(self, text: str, limit: int = 200) -> str:
         """*text*, which a server or a library wrote, without secrets."""
@@ -131,6 +133,13 @@ def no_token(
         advice = _ADVICE["invalid_client"]
     elif code not in _ADVICE and status in _NOT_HERE:
         advice = "Check the URL: there is no token endpoint at it."
+    if not attempt.has_proof and (
+        status == 401 or code in ("invalid_client", "unauthorized_client")
+    ):
+        advice = (
+            "No client_secret was sent: it is missing or empty. If the client has one, check where "
+            f"it is read from, such as an environment variable. {advice}"
+        )
     return _unusable(attempt, why, advice, code)
 
 

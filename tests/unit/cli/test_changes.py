@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -286,6 +287,10 @@ def test_a_token_that_was_refused_when_new_takes_force(
     assert server.stats.renewals == 2
 
 
+def test_a_quiet_refresh_confirms_nothing(command: Command, profile: Path) -> None:
+    assert command("refresh", "--quiet", "billing") == (0, "", "")
+
+
 # --- forget ------------------------------------------------------------------------------
 
 
@@ -325,6 +330,71 @@ def test_without_a_revocation_url_forget_reports_that_nothing_was_revoked(
     told = "forgotten, but not revoked (the source has no revocation_url)"
     assert command("forget", "billing") == (0, "", f"tokenadapter: billing: {told}\n")
     assert command("header", "billing")[0] == 0
+
+
+@pytest.mark.parametrize("change", ["token_url", "client_id"])
+def test_forget_with_force_frees_a_store_for_a_changed_profile(
+    command: Command, place: Path, rotating: TokenServer, change: str
+) -> None:
+    command("header", "billing")
+    path = place / "tokenadapter.toml"
+    before, spent = path.read_text(), rotating.stats.renewals
+    changed = {
+        "token_url": before.replace('/token"', '/other"'),
+        "client_id": before.replace('client_id = "client"', 'client_id = "other"'),
+    }
+    path.write_text(changed[change])
+    for arguments in (("header",), ("refresh",), ("forget",), ("forget", "--local")):
+        code, _, err = command(arguments[0], "billing", *arguments[1:])
+        assert code == 3
+        assert "run `tokenadapter forget billing --force`" in err
+    assert "run `tokenadapter forget billing --force`" in command("check", "--offline")[1]
+    code, _, err = command("forget", "billing", "--force")
+    assert (code, err) == (0, "tokenadapter: billing: forgotten, but not revoked (--force)\n")
+    assert stored() is None
+    assert not any(request.path == "/revoke" for request in rotating.requests)
+    # The configured refresh token is still known to be spent, and is not presented again.
+    assert command("header", "billing")[0] == 4
+    assert rotating.stats.renewals == spent
+
+
+def test_forget_with_force_removes_the_token_of_another_user(
+    command: Command, place: Path, rotating: TokenServer
+) -> None:
+    command("header", "billing")
+    path, another = place / "tokenadapter.toml", rotating.issue()["refresh_token"]
+    path.write_text(
+        re.sub('refresh_token = ".*"', f'refresh_token = "{another}"', path.read_text())
+    )
+    assert command("forget", "billing")[0] == 3
+    assert command("forget", "billing", "--force")[0] == 0
+    assert command("header", "billing")[0] == 0
+
+
+def test_after_two_changes_of_scope_the_command_that_the_error_names_helps(
+    command: Command, profile: Path
+) -> None:
+    text = profile.read_text()
+    for scope, code in (("a", 0), ("b", 0), ("a", 3)):
+        profile.write_text(f'{text}scope = "{scope}"\n')
+        found, _, err = command("header", "billing")
+        assert found == code
+    assert "run `tokenadapter forget billing`." in err
+    assert "run `tokenadapter forget billing`." in command("check", "--offline")[1]
+    assert command("forget", "billing")[0] == 0
+    assert command("header", "billing")[0] == 0
+
+
+def test_forget_with_force_waits_for_the_process_that_renews(
+    command: Command, rotating: TokenServer
+) -> None:
+    with rotating.hold() as held, start("header", "billing") as process:
+        assert held.arrived.wait(30)
+        with start("forget", "billing", "--force") as forgetting:
+            held.release()
+            assert process.wait(30) == 0
+            assert forgetting.wait(30) == 0
+    assert stored() is None
 
 
 @pytest.mark.parametrize("endpoint", ["named", "absent"])

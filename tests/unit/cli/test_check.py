@@ -42,8 +42,8 @@ def test_a_good_profile_has_no_findings_but_ok(
     assert f"configuration: {profile}: 1 profile\n" in out
     assert f"billing: {server.token_url} answers\n" in out
     assert f"billing: {server.api_url} answers\n" in out
-    # No token was requested, and no secret was sent.
-    assert server.stats.token_requests == 0 or {r.method for r in server.requests} == {"HEAD"}
+    # No token was issued, and no secret was sent.
+    assert {(r.method, r.body) for r in server.requests} == {("HEAD", b""), ("POST", b"")}
     assert not any("authorization" in request.headers for request in server.requests)
 
 
@@ -346,15 +346,93 @@ def test_a_file_without_profiles_is_a_problem(command: Command, place: Path) -> 
     assert "The file has no profile" in problem
 
 
-def test_a_failure_with_a_back_off_is_a_note(
+def test_a_failing_renewal_is_a_problem(
     command: Command, profile: Path, server: TokenServer
 ) -> None:
     server.fail_next(503)
     command("header", "billing")
-    assert any(
-        level == "note" and text.startswith("The last renewal failed: ")
-        for level, text in findings(command, "--offline")
-    )
+    (problem,) = problems(command, "--offline")
+    assert problem.startswith("The last renewal failed: ")
+
+
+def test_an_earlier_failure_is_a_note_while_the_token_is_fresh(
+    command: Command, profile: Path, server: TokenServer
+) -> None:
+    command("header", "billing")
+    server.fail_next(503)
+    assert command("refresh", "billing")[0] == 5
+    (problem,) = problems(command, "--offline")
+    assert problem.startswith("The last renewal failed: ")
+    path = Path("state/token.json")
+    stored = json.loads(path.read_text())
+    stored["document"]["backoff"]["set_at"] -= 3600
+    path.write_text(json.dumps(stored))
+    found = findings(command, "--offline")
+    assert any(level == "note" and text.startswith("The last ren") for level, text in found)
+    assert problems(command, "--offline") == []
+
+
+TWO = """
+[alice]
+prefix = "https://api.example.com/"
+store = "file:users.json"
+source = {{ type = "refresh_token", token_url = "{url}", client_id = "client"{alice} }}
+[bob]
+prefix = "https://api.example.com/"
+store = "{store}"
+source = {{ type = "refresh_token", token_url = "{url}", client_id = "client"{bob} }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("alice", "bob", "store", "is_problem"),
+    [
+        ("", "", "file:users.json", True),
+        ("", "", "file:./users.json", True),
+        ("", "", "file:another.json", False),
+        ("", ', refresh_token = "first"', "file:users.json", True),
+        (', refresh_token = "her"', ', refresh_token = "his"', "file:users.json", False),
+        (', account = "ada"', ', account = "ada"', "file:users.json", False),
+    ],
+)
+def test_profiles_that_share_a_store_and_do_not_name_their_users_are_a_problem(
+    command: Command,
+    place: Path,
+    server: TokenServer,
+    alice: str,
+    bob: str,
+    store: str,
+    is_problem: bool,
+) -> None:
+    write(place, TWO.format(url=server.token_url, alice=alice, bob=bob, store=store))
+    told = "profiles alice and bob share "
+    for names in ((), ("alice",), ("bob",)):
+        found = [text for text in problems(command, "--offline", *names) if told in text]
+        assert len(found) == is_problem
+        assert not is_problem or "`account = " in found[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_problem"),
+    [
+        ({"status": 404, "body": "<html>"}, True),
+        ({"status": 405, "body": ""}, True),
+        ({"status": 200, "body": "<html>Welcome</html>"}, True),
+        ({"status": 400, "error": "invalid_request"}, False),
+        ({"status": 401, "error": "invalid_client"}, False),
+        ({"status": 400, "body": "<html>"}, False),
+    ],
+)
+def test_a_url_that_is_no_token_endpoint_is_a_problem(
+    command: Command,
+    profile: Path,
+    server: TokenServer,
+    answer: dict[str, object],
+    is_problem: bool,
+) -> None:
+    server.fail_next(count=None, **answer)  # type: ignore[arg-type]
+    found = [text for text in problems(command) if "there is no token endpoint at it" in text]
+    assert len(found) == is_problem
 
 
 def test_servers_that_cannot_be_reached_are_problems(command: Command, place: Path) -> None:

@@ -63,10 +63,8 @@ def test_each_line_works(place: Path, server: TokenServer) -> None:
             text=True,
             timeout=60,
         )
-        said = "tokenadapter: billing: renewed" if "refresh" in line else ""
         assert (done.returncode, done.stdout) == (0, ""), (line, done.stderr)
-        assert done.stderr.startswith(said), line
-        assert said or not done.stderr, (line, done.stderr)
+        assert not done.stderr, (line, done.stderr)
     assert (var / "invoices.json").exists()
     assert (var / "report.json").exists()
     assert server.stats.api_refused == 0

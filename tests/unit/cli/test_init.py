@@ -33,7 +33,9 @@ def test_init_creates_a_file_that_the_other_commands_find(
 
 
 def test_init_creates_the_file_that_is_named(command: Command, place: Path) -> None:
-    assert command("init", "--config", "other/mine.toml")[0] == 0
+    code, out, _ = command("init", "--config", "other/mine.toml")
+    assert code == 0
+    assert out.endswith("Edit it, then run `tokenadapter check --config other/mine.toml`.\n")
     assert (place / "other" / "mine.toml").exists()
     assert not (place / "tokenadapter.toml").exists()
     # The fixture sets the variable.

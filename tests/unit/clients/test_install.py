@@ -465,8 +465,8 @@ assert requests.get(api).ok
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ("adapter", "a TokenAdapter can be installed, not 'adapter'"),
-        (HTTPAdapter(), "a TokenAdapter can be installed, not <requests"),
+        ("adapter", "a TokenAdapter can be installed, not of type str"),
+        (HTTPAdapter(), "a TokenAdapter can be installed, not of type HTTPAdapter"),
         (
             TokenAdapter("https://api.example.com/", fixed("x"), inner=HTTPAdapter()),
             "has an inner adapter: omit inner=, because each session sends with its own adapter",

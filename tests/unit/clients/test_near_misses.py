@@ -243,5 +243,55 @@ def test_tokenadapter_run_logs_a_near_miss(tmp_path: Any) -> None:
     )
 
 
+REFUSED: list[tuple[str, dict[str, Any], int]] = [
+    ("other/x", {}, 1),
+    ("other/x", {"headers": {"Authorization": "Bearer mine"}}, 0),
+    ("other/x", {"headers": {"X-Key": "mine"}}, 1),
+]
+
+
+@pytest.mark.parametrize("way", ["mounted", "installed", "urllib3"])
+@pytest.mark.parametrize(("path", "how", "count"), REFUSED)
+def test_a_refused_request_beside_the_path_of_the_prefix_is_logged_once(
+    way: str, path: str, how: dict[str, Any], count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with TokenServer() as server, requests.Session() as session:
+        server.fail_next(401, endpoint="public", count=None)
+        adapter, url = TokenAdapter(f"{server.api_url}v1", source), f"{server.public_url}{path}"
+        for _ in range(3):
+            if way == "mounted":
+                adapter.mount(session)
+                session.get(url, **how)
+            elif way == "installed":
+                with installed(adapter):
+                    session.get(url, **how)
+            else:
+                with urllib3.PoolManager() as pools:
+                    retrofit(pools, adapter.prefix, adapter.keeper)
+                    pools.request("GET", url, **how)
+        told = warnings(caplog)
+        assert len(told) == count
+        assert all(f"{url} is outside the prefix {adapter.prefix}" in one for one in told)
+
+
+@pytest.mark.parametrize("way", ["mounted", "installed"])
+def test_a_request_beside_the_path_is_not_logged_if_it_is_meant_to_get_no_token(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with TokenServer() as server, requests.Session() as session:
+        adapter = TokenAdapter(f"{server.api_url}v1", source, header="X-Key", scheme="")
+        if way == "mounted":
+            adapter.mount(session)
+        with installed(*([adapter] if way == "installed" else [])):
+            assert session.get(f"{server.public_url}x").ok
+            server.fail_next(401, endpoint="public", count=2)
+            for headers in ({"Authorization": "Bearer mine"}, {"X-Key": "mine"}):
+                assert session.get(f"{server.public_url}x", headers=headers).status_code == 401
+            challenge = {"WWW-Authenticate": 'Digest realm="x", nonce="y"'}
+            server.fail_next(401, endpoint="public", headers=challenge)
+            assert session.get(f"{server.public_url}x").status_code == 401
+    assert warnings(caplog) == []
+
+
 def port(server: TokenServer) -> str:
     return server.url.rpartition(":")[2]

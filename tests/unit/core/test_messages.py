@@ -54,7 +54,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             RefreshConfigError,
             "Shelf() holds the token of an unnamed source, not of endpoint",
             "The stored token was neither used nor overwritten",
-            "move its record away",
+            "run `tokenadapter forget NAME --force`, or move its record away",
         ),
     ],
     "requests_differ": [
@@ -70,7 +70,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             RefreshConfigError,
             "Programs that share Shelf() request different tokens: {'scope': 'read'} here, nothing",
             "The stored token is kept",
-            "give each its own store",
+            "If no other program requests the other token any more, run `tokenadapter forget NAME`",
         ),
     ],
     "other_first_token": [
@@ -174,7 +174,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             ReauthRequired,
             "there is no credential to obtain one with",
             "Shelf() holds no token",
-            "Log in again with `tokenadapter login NAME` or tokenadapter.login(). Pass a token",
+            "Log in with `tokenadapter login NAME` or tokenadapter.login(). Pass a token",
         )
     ],
     "not_bearer": [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tokenadapter import ClientCredentials, Token
+import pytest
+
+from tokenadapter import ClientCredentials, RefreshConfigError, Token
 from tokenadapter.testing import TokenServer
 
 
@@ -25,6 +27,17 @@ def test_the_client_is_presented_whatever_the_previous_token_and_spends_nothing(
     # An administrator of the server may allow the client at any time.
     assert not credential.refusal_is_final
     assert [credential] == grant.credentials(None)
+
+
+@pytest.mark.parametrize("secret", [None, ""])
+def test_a_refusal_says_that_no_secret_was_sent(server: TokenServer, secret: str | None) -> None:
+    grant = ClientCredentials(server.token_url, client_id="client", client_secret=secret)
+    with pytest.raises(RefreshConfigError, match="No client_secret was sent: it is missing or em"):
+        grant()
+    grant = ClientCredentials(server.token_url, client_id="client", client_secret="wrong")
+    with pytest.raises(RefreshConfigError) as caught:
+        grant()
+    assert "was sent:" not in str(caught.value)
 
 
 def test_a_changed_client_is_another_credential_than_the_refused_one() -> None:
