@@ -71,7 +71,7 @@ class ProfileGrant:
         )
         for name, url in login.items():
             if name in ("authorization_url", "device_authorization_url"):
-                sample.client.endpoint(name, url)  # type: ignore[attr-defined]
+                sample.oauth2_client.endpoint(name, url)  # type: ignore[attr-defined]
         self._name = repr(sample)
         self._source: Source | None = None
         self._until = 0.0

@@ -56,12 +56,12 @@ class Authorization:
         self._redirect_uri = redirect_uri
         self._state = secrets.token_urlsafe(24)
         self._verifier = secrets.token_urlsafe(48)
-        endpoint = source.client.endpoint("authorization_url", settings["authorization_url"])
+        endpoint = source.oauth2_client.endpoint("authorization_url", settings["authorization_url"])
         digest = hashlib.sha256(self._verifier.encode()).digest()
         asked: dict[str, str | list[str]] = {
             **source.asked,
             "response_type": "code",
-            "client_id": source.client.client_id,
+            "client_id": source.oauth2_client.client_id,
             "redirect_uri": redirect_uri,
             "state": self._state,
             "code_challenge": base64.urlsafe_b64encode(digest).decode().rstrip("="),

@@ -50,7 +50,7 @@ def log_in(
     form = {
         "grant_type": _GRANT_TYPE,
         "device_code": fields["device_code"],
-        "client_id": source.client.client_id,
+        "client_id": source.oauth2_client.client_id,
     }
     outage: errors.TokenError | None = None
     while True:
@@ -77,10 +77,12 @@ def log_in(
 
 def _begun(source: OAuth2Source, url: str) -> dict[str, Any]:
     """The device authorization response (RFC 8628 section 3.2)."""
-    endpoint = source.client.endpoint("device_authorization_url", url)
+    endpoint = source.oauth2_client.endpoint("device_authorization_url", url)
     # Some servers want the identifier in the form, even of a client that authenticates.
-    form = {**source.asked, "client_id": source.client.client_id}
-    attempt, reply = source.client.post(endpoint, form, "device_code", auth=source.client_auth())
+    form = {**source.asked, "client_id": source.oauth2_client.client_id}
+    attempt, reply = source.oauth2_client.post(
+        endpoint, form, "device_code", auth=source.client_auth()
+    )
     if isinstance(reply, NoReply):
         raise outcome.no_answer(attempt, reply)
     if not 200 <= reply.status < 300 or reply.error:

@@ -258,7 +258,7 @@ class OAuth2Source(Source):
         return self.redeem(credential.kind, form, may_be_sent=credential.may_be_sent)
 
     @property
-    def client(self) -> OAuth2Client:
+    def oauth2_client(self) -> OAuth2Client:
         """The client that makes its requests.
 
         :meta private:
