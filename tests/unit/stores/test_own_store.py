@@ -32,7 +32,7 @@ def test_it_imports_public_modules_only(example: str) -> None:
 def test_the_page_lists_each_optional_member(name: str) -> None:
     text = getattr(protocols, name).__doc__ or ""
     if text.startswith("Optional, of a") and ("TokenStore" in text or "StoreLock" in text):
-        assert f"{{class}}`~tokenadapter.protocols.{name}`" in PAGE.read_text(encoding="utf-8")
+        assert f"| `{name}` |" in PAGE.read_text(encoding="utf-8")
 
 
 def test_it_passes_the_contract(example: str, tmp_path: Path) -> None:
