@@ -86,7 +86,7 @@ class KeyringStore(EncryptedStore):
         self.username = username
         self.allow: tuple[str, ...] = (allow,) if isinstance(allow, str) else tuple(allow)
         # As it is now: a copy of this store must use the same lock, also in another directory.
-        self.directory = absolute(directory)
+        self.directory: str = absolute(directory)
         self._known: str | None = None
         name = hashlib.sha256(f"{service}\0{username}".encode()).hexdigest()[:32]
         file = FileStore(os.path.join(self.directory, f"keyring-{name}.json"))

@@ -29,7 +29,7 @@ class DeviceLogin:
     def __init__(self, client: str, scope: str | None, now: float, lifetime: float) -> None:
         self.client = client
         self.scope = scope
-        self.expires_at = now + lifetime
+        self.expires_at: float = now + lifetime
         self.polled_at: float | None = None
         self.approved: bool | None = None
 
