@@ -2210,6 +2210,35 @@ def test_a_token_found_in_the_store_is_logged_by_its_fingerprint(new_keeper):
     assert other.stats["Found"] == 1
 
 
+def test_a_seed_that_cannot_be_looked_up_stops_no_grant_that_names_its_user(new_keeper):
+    def seeds():
+        raise errors.RefreshConfigError("The vault is down.", is_local=True)
+        yield
+
+    source = Authority()
+    source.owner = {**source.owner, "user": "ada"}
+    source.seeds = seeds
+    keeper = new_keeper(source)
+    keeper.adopt(Token("from-a-login", refresh_token="refresh-of-a-login"))
+    source.live = "refresh-of-a-login"
+    assert keeper.renew(keeper.current()).access_token == "access-1"
+
+
+def test_a_first_token_that_was_used_before_is_not_reported(new_keeper):
+    source = Authority()
+    source.owner = {**source.owner, "user": "ada"}
+    keeper = new_keeper(source)
+    keeper.current()
+    keeper.forget()
+    other = Authority(first="refresh-of-a-login")
+    other.owner = source.owner
+    new_keeper(other).adopt(Token("from-a-login", refresh_token="refresh-of-a-login"))
+    source.live = "refresh-of-a-login"
+    again = new_keeper(source)
+    again.renew(again.current())
+    assert "FirstTokenUnused" not in again.stats
+
+
 def test_a_token_that_was_adopted_with_the_same_configuration_is_not_reported(new_keeper):
     source = Authority()
     source.owner = {**source.owner, "user": "ada"}
