@@ -1,7 +1,8 @@
 """Stand-ins for public classes whose extra is not installed.
 
 A program that only looks at the package (``from tokenadapter import *``, ``inspect.getmembers``,
-``pydoc``) needs no extra.  A program that uses such a class is told which extra to install.
+``pydoc``) needs no extra.  A program that uses such a class gets an error that names
+the extra to install.
 """
 
 from __future__ import annotations

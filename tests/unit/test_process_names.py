@@ -164,4 +164,4 @@ def test_a_process_is_elsewhere_if_host_and_boot_differ() -> None:
 
 def test_the_display_name_has_process_id_and_host() -> None:
     assert process_names.display_name("web-2:4711:1:2:3:nonce") == "process 4711 on web-2"
-    assert process_names.display_name("whoever") == "whoever"
+    assert process_names.display_name("somebody") == "somebody"

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenadapter.clients.httpx_parts import Outgoing, Parts, copy_of, is_bounded, parts_of
-from tokenadapter.clients.prefix import names_its_host
+from tokenadapter.clients.prefix import names_its_host, without_query
 from tokenadapter.clients.requests import TokenAdapter
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.extras import ExtraMissing
@@ -379,7 +379,7 @@ class _Flow:
                 request, hops, verdict, sent, is_new=is_new, stream=stream, body=body
             )
         if hops[0].status_code in (401, 403):
-            rules.log_step_up(hops[0], request.method, _shown(request), sent)
+            rules.log_step_up(hops[0], request.method, without_query(request.url), sent)
         return hops
 
     def _replay(
@@ -414,7 +414,7 @@ class _Flow:
                     )
                     step = flow.send(newer)
                 case exchange.Rewind():
-                    step = flow.send(_rewound(body))
+                    step = flow.send(bodies.rewound(body))
                 case exchange.Send(token):
                     sent.append(token)
                     refusal = hops[0]
@@ -422,7 +422,7 @@ class _Flow:
                     outgoing = self._parts.add_cookies(outgoing, refusal)
                     replay = {
                         "method": request.method,
-                        "url": _shown(request),
+                        "url": without_query(request.url),
                         "status": refusal.status_code,
                         "token": token.fingerprint,
                     }
@@ -432,7 +432,9 @@ class _Flow:
                     step = flow.send((yield from self._judge(hops[0])))
                 case exchange.HandOn(reason):
                     if reason is not None:
-                        rules.log_handed_on(hops[0], request.method, _shown(request), reason)
+                        rules.log_handed_on(
+                            hops[0], request.method, without_query(request.url), reason
+                        )
                     return hops
 
     def _obtain(
@@ -532,18 +534,3 @@ def _parts_for(request: Any) -> Parts:
         if isinstance(request, library.Request):
             return parts_of(library)
     raise TypeError(f"TokenAuth signs requests of httpx and httpx2, not {type(request).__name__}")
-
-
-def _rewound(body: Body | None) -> str | None:
-    """Make *body* ready to be sent again; returns why that is impossible, if it is."""
-    try:
-        if body is not None:
-            body.rewind()
-    except bodies.NotReplayable as error:
-        return f"{error}"
-    return None
-
-
-def _shown(request: Any) -> str:
-    """The URL of a request as it may be told to people."""
-    return str(request.url).partition("?")[0]

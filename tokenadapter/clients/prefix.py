@@ -342,9 +342,9 @@ def shown(url: str) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
-def without_query(request: PreparedRequest) -> str:
-    """The URL of a request for messages."""
-    return (request.url or "").partition("?")[0]
+def without_query(url: object) -> str:
+    """The URL of a request, a text or an object of its library, for messages."""
+    return f"{url or ''}".partition("?")[0]
 
 
 class OwnUrls:

@@ -338,7 +338,7 @@ class TokenAdapter(HTTPAdapter):
                 if verdict:
                     response = self._replay(request, response, verdict, sent, is_new, body, how)
             if response.status_code in (401, 403):
-                self.log_step_up(response, request.method, without_query(request), sent)
+                self.log_step_up(response, request.method, without_query(request.url), sent)
             return response
         finally:
             if body is not None:
@@ -479,7 +479,7 @@ class TokenAdapter(HTTPAdapter):
                 case exchange.Distrust(token):
                     step = flow.send(self.keeper.distrust(token))
                 case exchange.Rewind():
-                    step = flow.send(_rewound(body))
+                    step = flow.send(bodies.rewound(body))
                 case exchange.Send(token):
                     sent.append(token)
                     responses.drain(response)
@@ -488,7 +488,7 @@ class TokenAdapter(HTTPAdapter):
                     step = flow.send(self._judge(response))
                 case exchange.HandOn(reason):
                     if reason is not None:
-                        url = without_query(request)
+                        url = without_query(request.url)
                         self.log_handed_on(response, request.method, url, reason)
                     return response
 
@@ -518,7 +518,7 @@ class TokenAdapter(HTTPAdapter):
         """The answer to *outgoing*, sent after *refusal*, which is part of its history."""
         replay = {
             "method": request.method,
-            "url": without_query(request),
+            "url": without_query(request.url),
             "status": refusal.status_code,
             "token": token.fingerprint,
         }
@@ -567,16 +567,6 @@ class TokenAdapter(HTTPAdapter):
         self.keeper.journal.emit(
             "HandedOn", method=method, url=url, status=response.status_code, reason=reason
         )
-
-
-def _rewound(body: Body | None) -> str | None:
-    """Make *body* ready to be sent again; returns why that is impossible, if it is."""
-    try:
-        if body is not None:
-            body.rewind()
-    except bodies.NotReplayable as error:
-        return f"{error}"
-    return None
 
 
 def _check(

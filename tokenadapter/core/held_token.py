@@ -144,6 +144,12 @@ class TokenHolder:
         """How many more seconds the token of *held* lives."""
         return held.left(self._monotonic(), self._wall())
 
+    def alive(self, rejected: Token | None) -> HeldToken | None:
+        """The held token, if it lives and is not *rejected*: a caller may do without a new one."""
+        held = self._held
+        is_alive = held is not None and self.left_of(held) > 0 and not held.token.is_same(rejected)
+        return held if is_alive else None
+
     def weigh(self, view: View) -> HeldToken:
         """The token of a view as a held token."""
         token, mine = view.record.token, self._held

@@ -227,8 +227,8 @@ class TokenKeeper:
                 seen, outcome = found
                 outcome = outcome or self._worker.join(need, seen, end, slack)
         except Exception:
-            held = self._holder.held
-            if held is None or self._holder.left() <= 0 or held.token.is_same(rejected):
+            held = self._holder.alive(rejected)
+            if held is None:
                 raise
             # It is old, but it lives: this caller need not notice the failure.
             return Outcome(held.token, is_new=False)
@@ -266,8 +266,8 @@ class TokenKeeper:
             try:
                 return await self._calls.wait_for(key, work, left)
             except TimeoutError:
-                held = self._holder.held
-                if held is None or self._holder.left() <= 0 or held.token.is_same(rejected):
+                held = self._holder.alive(rejected)
+                if held is None:
                     waited = self._runtime.monotonic() - began
                     raise messages.renewal_timed_out(self.store, waited) from None
                 return Outcome(held.token, is_new=False)

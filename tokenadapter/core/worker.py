@@ -183,7 +183,9 @@ class RenewalWorker:
                 self.load()
                 outcome = self._renewal().perform(request, run.settle, seen)
         except Exception as error:
-            self._emit_failure(error, is_raised=request.waits and not self._can_do_without(request))
+            self._emit_failure(
+                error, is_raised=request.waits and self._holder.alive(request.rejected) is None
+            )
             if request.waits:
                 raise
             return None
@@ -195,12 +197,6 @@ class RenewalWorker:
                 self._journal.emit("RefreshCallbackFailed", error=type(error).__name__)
                 self._journal.trace("on_refresh raised", error)
         return outcome
-
-    def _can_do_without(self, request: RenewalRequest) -> bool:
-        """Whether the caller can use the current token, so that no error is raised."""
-        held = self._holder.held
-        is_good = held is not None and not held.token.is_same(request.rejected)
-        return is_good and self._holder.left() > 0
 
     def _emit_failure(self, error: Exception, *, is_raised: bool) -> None:
         kind = type(error), is_raised

@@ -34,7 +34,16 @@ if TYPE_CHECKING:
 else:
     tempfile = late("tempfile")
 
-__all__ = ["AsyncRecorder", "Body", "NotReplayable", "Recorder", "prepare", "record", "recorded"]
+__all__ = [
+    "AsyncRecorder",
+    "Body",
+    "NotReplayable",
+    "Recorder",
+    "prepare",
+    "record",
+    "recorded",
+    "rewound",
+]
 
 
 class Body:
@@ -106,6 +115,19 @@ def recorded(body: Any, record: Callable[[Any, int], Recorder], limit: int) -> B
         return Body(body, one_shot=True, rewind=_refuse)
     recorder = record(body, limit)
     return Body(recorder, one_shot=True, rewind=partial(recorder.seek, 0), close=recorder.close)
+
+
+def rewound(body: Body | None) -> str | None:
+    """Make *body* ready to be sent again.
+
+    :returns: why that is impossible, if it is.
+    """
+    try:
+        if body is not None:
+            body.rewind()
+    except NotReplayable as error:
+        return f"{error}"
+    return None
 
 
 def _is_buffer(body: Any) -> bool:

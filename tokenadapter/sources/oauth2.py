@@ -182,7 +182,9 @@ class OAuth2Source(Source):
         :meta private:
         """
         server = self.discover()
-        auth = None if server is None else self._auth_at(server)
+        if server is None:
+            return None
+        auth = self._auth_by(server.token_endpoint_auth_methods_supported)
         if isinstance(auth, errors.RefreshConfigError):
             raise auth
         return auth
@@ -195,16 +197,18 @@ class OAuth2Source(Source):
         :raises RefreshConfigError: if the server refused the request.
         :raises RefreshTemporarilyFailed: if there was no answer, or the answer does not say.
         """
-        endpoint, auth = self._revocation, None
+        endpoint = self._revocation
+        auth: str | ClientAuth | None = None
         server = self.discover()
         if server is not None:
             supported = (
                 server.revocation_endpoint_auth_methods_supported
                 or server.token_endpoint_auth_methods_supported
             )
-            auth = self._client.auth_for(supported)
-            if auth is None:
-                raise self._without_auth(supported)
+            way = self._auth_by(supported)
+            if isinstance(way, errors.RefreshConfigError):
+                raise way
+            auth = way
             if endpoint is None and server.revocation_endpoint is not None:
                 endpoint = self._client.endpoint("revocation_endpoint", server.revocation_endpoint)
         if endpoint is None:
@@ -222,13 +226,11 @@ class OAuth2Source(Source):
         if urls != self.urls:
             self.urls = urls
 
-    def _auth_at(self, server: ServerMetadata) -> str | ClientAuth | RefreshConfigError:
-        """How the client authenticates at *server*."""
-        supported = server.token_endpoint_auth_methods_supported
-        return self._client.auth_for(supported) or self._without_auth(supported)
-
-    def _without_auth(self, supported: Sequence[str]) -> RefreshConfigError:
-        """The error where the client can authenticate in none of the *supported* ways."""
+    def _auth_by(self, supported: Sequence[str]) -> str | ClientAuth | RefreshConfigError:
+        """How the client authenticates in one of the *supported* ways, or why it cannot."""
+        auth = self._client.auth_for(supported)
+        if auth is not None:
+            return auth
         return errors.RefreshConfigError(
             f"The issuer {self._endpoint.name} accepts a client secret in no known way (only "
             f"{masking.masked(', '.join(supported), self._client.secrets_in({}))}). Nothing was "
@@ -247,7 +249,7 @@ class OAuth2Source(Source):
         if not isinstance(server, discovery.ServerMetadata):
             return server
         self._learn(server)
-        auth = self._auth_at(server)
+        auth = self._auth_by(server.token_endpoint_auth_methods_supported)
         if isinstance(auth, errors.RefreshConfigError):
             return auth
         endpoint = self._client.endpoint("token_endpoint", server.token_endpoint)

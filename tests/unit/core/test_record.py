@@ -320,8 +320,8 @@ def test_an_unprocessed_presentation_changes_only_the_backoff(
 
 def test_the_intent_of_a_deleted_record_is_not_restored_into_a_new_one() -> None:
     before = present(EMPTY, "one")
-    anew = present(EMPTY._replace(salt="other"), "two")
-    assert anew.with_intent_withdrawn(before, HOLD).intent is None
+    new = present(EMPTY._replace(salt="other"), "two")
+    assert new.with_intent_withdrawn(before, HOLD).intent is None
 
 
 @given(records, hashes)
