@@ -428,7 +428,7 @@ class TokenKeeper:
         if rejected is None and left <= held.soft:
             if patient:
                 return None
-            held = self._renew_in_background(held, left, min_validity)
+            held = self._renew_in_background(held, min_validity)
         return Outcome(held.token, is_new=False)
 
     def _outcome_at_hand(self, rejected: Token | None, patient: bool) -> Outcome | None:
@@ -477,10 +477,9 @@ class TokenKeeper:
         # Another process renewed meanwhile: its token counts, since clocks differ.
         return Outcome(token, is_new=True)
 
-    def _renew_in_background(self, held: HeldToken, left: float, min_validity: float) -> HeldToken:
-        """Renew the stale token that is held, unless another process does or did.
+    def _renew_in_background(self, held: HeldToken, min_validity: float) -> HeldToken:
+        """Renew the stale token that is held, unless another process did.
 
-        :param left: how many more seconds it lives.
         :param min_validity: how many more seconds the caller needs.
         :returns: the token to go on with.
         """
@@ -490,17 +489,11 @@ class TokenKeeper:
         self._look_again = now + (held.soft - held.hard) / _LOOKS_PER_WINDOW
         if self._runtime.exiting() or (self._spends and not self._runtime.guard()):
             return held  # the process may end before the answer comes
-        reservations = self._reservations
-        # For half of the time: the process that has the reservation may have been stopped.
-        is_believed = left > (held.soft + held.hard) / 2
-        if is_believed and reservations.are_taken():
-            return held
-        # If the store has reservations, a look costs less than a helper thread.
-        seen = self._glance() if reservations.exist else None
+        # If the store has glimpses, a look costs less than a helper thread.
+        seen = self._glance() if hasattr(self.store, "glimpse") else None
         found = self._holder.held or held
         if found.token.is_same(held.token):
-            reservation = reservations.take if is_believed else reservations.take_anyhow
-            self._worker.begin(RenewalRequest(fresh=True, waits=False), seen, reservation)
+            self._worker.begin(RenewalRequest(fresh=True, waits=False), seen)
             if not self.inline:
                 return held
             found = self._holder.held or held

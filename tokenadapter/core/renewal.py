@@ -303,16 +303,16 @@ class Renewal:
         token = self._matching_token(view)
         if token is None:
             return None
+        held = self._weigh(view)
+        # Taken in any case: if there is no better token, this one is used until it expires, also by
+        # callers that did not reject it.
+        outcome = self._taken(view, is_new=not token.is_same(first.record.token))
         if token.is_same(request.rejected):
             is_distrusted = self._is_distrusted(view, token)
             return Outcome(token, is_new=False, distrusted=True) if is_distrusted else None
-        is_new = not token.is_same(first.record.token)
-        held = self._weigh(view)
         least = held.least(fresh=request.fresh, min_validity=request.min_validity)
         is_good = held.left(self._runtime.monotonic(), self._runtime.wall()) > least
-        # Taken in any case: if there is no better token, this one is used until it expires.
-        outcome = self._taken(view, is_new)
-        return outcome if is_new or is_good else None
+        return outcome if outcome.is_new or is_good else None
 
     def _is_distrusted(self, view: View, token: Token) -> bool:
         distrust = view.record.distrust

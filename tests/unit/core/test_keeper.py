@@ -1207,6 +1207,25 @@ def test_refresh_ends_refusals_and_backoffs(new_keeper, authority, clock):
     assert keeper.refresh().access_token == "access-3"
 
 
+def test_a_failed_refresh_leaves_the_stored_token_to_callers_that_did_not_reject_it(
+    new_keeper, shelf, authority
+):
+    keeper = new_keeper()
+    authority.script = [errors.RefreshTemporarilyFailed("down", processed=False)]
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.current()
+    stored = new_keeper().refresh()
+    results: list[Token] = []
+    caller = threading.Thread(target=lambda: results.append(keeper.current()))
+    authority.asking = caller.start
+    authority.script = [errors.RefreshConfigError("invalid_client")]
+    with pytest.raises(errors.RefreshConfigError):
+        keeper.refresh()
+    caller.join()
+    shelf.failing = lambda step: True
+    assert [*results, keeper.current()] == [stored, stored]
+
+
 def test_a_refusal_that_is_not_final_is_retried_after_a_backoff(new_keeper, clock):
     source = Machinist()
     source.script = [errors.ReauthRequired("not today")]
