@@ -42,6 +42,8 @@ __all__ = ["Renewal"]
 _MARGIN: Final = 10.0
 # Seconds between two glimpses, if the store has them.  A glimpse costs the renewing process little.
 _GLIMPSE: Final = 0.005
+# Seconds between two checks whether the renewing process is alive, if the store has no glimpses.
+_CHECK: Final = 0.05
 
 
 class Renewal:
@@ -255,7 +257,11 @@ class Renewal:
             # Pause for at least as long as the store took to answer, so that a busy store has time
             # for the process that renews.
             took = view.took + self._runtime.monotonic() - tried
-            if is_news := self._wait_for_news(max(next(pauses), took), view):
+            renewing = len(self._eligibility.pending_waiters(view))
+            is_news = self._wait_for_news(max(next(pauses), took), view, renewing)
+            if self._has_lost(view, renewing):
+                pauses = self._pauses(request.since)  # another process takes over now
+            if is_news:
                 known, view = view, self._slot.look()
                 is_news = view.tag != known.tag
 
@@ -436,13 +442,23 @@ class Renewal:
             pause = min(pause * 1.5, longest)
         raise messages.lock_timed_out(self._slot.store, runtime.monotonic() - began)
 
-    def _wait_for_news(self, seconds: float, view: View) -> bool:
+    def _wait_for_news(self, seconds: float, view: View, renewing: int) -> bool:
         """Sleep, and return whether the slot may have been written since *view*; at once, if the
-        store has glimpses."""
-        runtime = self._runtime
+        store has glimpses, or if one of the processes that renew has died.
+
+        :param renewing: how many processes renewed when the sleep began.
+        """
+        runtime, has_glimpses = self._runtime, view.glimpse is not None
+        if not (has_glimpses or renewing):
+            runtime.sleep(seconds)
+            return True
         end = runtime.monotonic() + seconds
         while (left := end - runtime.monotonic()) > 0:
-            runtime.sleep(left if view.glimpse is None else min(left, _GLIMPSE))
-            if self._slot.has_changed(view):
+            runtime.sleep(min(left, _GLIMPSE if has_glimpses else _CHECK))
+            if self._slot.has_changed(view) if has_glimpses else self._has_lost(view, renewing):
                 return True
-        return False
+        return not has_glimpses
+
+    def _has_lost(self, view: View, renewing: int) -> bool:
+        """Whether one of that many processes that renewed does so no longer."""
+        return len(self._eligibility.pending_waiters(view)) < renewing

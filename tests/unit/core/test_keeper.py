@@ -844,6 +844,24 @@ def test_after_a_declared_grace_a_dead_holder_delays_no_request(
     assert clock.now == began
 
 
+def test_the_death_of_a_renewing_process_ends_a_long_pause(new_keeper, authority, lapsing, clock):
+    lapsing.poll = (10.0, 10.0)
+    first = new_keeper().current()
+    record = Record.from_document(document(lapsing))
+    key = digest(record.salt, "refresh_token", "refresh-1")
+    renewing = Waiter("renewing", clock.now + BELIEVED)
+    lapsing.slot = (record.with_intent(key, clock.now, renewing).to_document(), "9-renewing")
+    sleep, began = clock.sleep, clock.now
+
+    def die_meanwhile(seconds: float) -> None:
+        sleep(seconds)
+        clock.dead.add("renewing")
+
+    clock.sleep = die_meanwhile
+    assert new_keeper().renew(first).access_token == "access-2"
+    assert clock.now - began < 0.1
+
+
 def test_a_clock_that_is_behind_does_not_extend_the_grace(new_keeper, authority, lapsing, clock):
     """The intent of another process seems to come from the future."""
     one, other = new_keeper(), new_keeper(lock_timeout=1.0)
