@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Unpack
 
+from tokenadapter.sources import checked_text
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
 from tokenadapter.values import Credential
+
+if TYPE_CHECKING:
+    from tokenadapter.sources.oauth2 import OAuth2Options
+    from tokenadapter.sources.providers import Provider
 
 __all__ = ["ClientCredentials"]
 
@@ -15,11 +21,17 @@ class ClientCredentials(OAuth2Source):
     """Tokens for the client itself (RFC 6749 section 4.4).
 
     :param token_url: the token endpoint: ``https``, or ``http`` on this machine.
+    :param grant_type: what the server calls this grant, if it is not ``client_credentials``.
     :param client_id: the client's identifier.
     :param issuer: in place of *token_url*, the issuer of the authorization server: ``https``, or
         ``http`` on this machine.  Its metadata (RFC 8414, or OpenID Connect Discovery) names the
         endpoints.  It is read when a token is obtained, at most once a day in a process, and must
         name this very issuer, to the last slash.
+    :param provider: in place of *token_url*, the name of a known provider, such as ``google``
+        (:doc:`/providers/index`).  It brings the endpoints, the client authentication and other
+        facts; an argument that you pass yourself takes precedence.
+    :param domain: the host of the provider's server, for providers with several.
+    :param tenant: the tenant or realm there.
     :param client_secret: its secret; ``None`` for a public client.
     :param client_auth: how the client authenticates: ``client_secret_basic`` (with the encoding of
         RFC 6749 section 2.3.1), ``client_secret_post``, ``none`` for a public client, or an object
@@ -49,6 +61,23 @@ class ClientCredentials(OAuth2Source):
 
     grant_type = "client_credentials"
     spends = False
+
+    def __init__(
+        self,
+        token_url: str | None = None,
+        *,
+        grant_type: str | None = None,
+        **options: Unpack[OAuth2Options],
+    ) -> None:
+        self._is_renamed = grant_type is not None
+        if grant_type is not None:
+            self.grant_type = checked_text("grant_type", grant_type)
+        super().__init__(token_url, **options)
+
+    def _take(self, known: Provider) -> None:
+        super()._take(known)
+        if not self._is_renamed:
+            self.grant_type = known.get("grant_type", self.grant_type)
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("client", self.client_credential)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
@@ -21,14 +21,18 @@ if TYPE_CHECKING:
     from tokenadapter.errors import RefreshConfigError, TokenError
     from tokenadapter.http import masking
     from tokenadapter.protocols import ClientAuth
-    from tokenadapter.sources import discovery, revocation
+    from tokenadapter.sources import discovery, providers, revocation
     from tokenadapter.sources.discovery import Issuer, ServerMetadata
+    from tokenadapter.sources.providers import Provider
 
     class OAuth2Options(TypedDict, total=False):
         """The keyword arguments of :class:`OAuth2Source`."""
 
         client_id: Required[str]
         issuer: str | None
+        provider: str | None
+        domain: str | None
+        tenant: str | None
         client_secret: str | None
         client_auth: str | ClientAuth | None
         scope: str | Iterable[str] | None
@@ -46,6 +50,7 @@ else:
     discovery = late("tokenadapter.sources.discovery")
     errors = late("tokenadapter.errors")
     masking = late("tokenadapter.http.masking")
+    providers = late("tokenadapter.sources.providers")
     revocation = late("tokenadapter.sources.revocation")
 
 __all__ = ["OAuth2Source"]
@@ -72,7 +77,7 @@ class OAuth2Source(Source):
     The parameters are those of :class:`~tokenadapter.ClientCredentials`.
     """
 
-    grant_type: ClassVar[str]
+    grant_type: str
     """The ``grant_type`` of the first token request (RFC 6749 section 4)."""
 
     def __init__(
@@ -81,6 +86,9 @@ class OAuth2Source(Source):
         *,
         client_id: str,
         issuer: str | None = None,
+        provider: str | None = None,
+        domain: str | None = None,
+        tenant: str | None = None,
         client_secret: str | None = None,
         client_auth: str | ClientAuth | None = None,
         scope: str | Iterable[str] | None = None,
@@ -101,6 +109,20 @@ class OAuth2Source(Source):
             "proxies": proxies,
             "allow_http": allow_http,
         }
+        scopes = _several("scope", scope)
+        if provider is not None:
+            if token_url is not None or issuer is not None:
+                raise TypeError("provider has its own token_url or issuer: pass one of them")
+            known = providers.Provider(provider, domain=domain, tenant=tenant)
+            token_url, issuer = known.get("token_url"), known.get("issuer")
+            revocation_url = revocation_url or known.get("revocation_url")
+            if client_auth is None and client_secret is not None:
+                client_auth = known.get("client_auth")
+            self._take(known)
+            if self.spends:
+                scopes = [known.scope(scopes)]
+        elif domain is not None or tenant is not None:
+            raise TypeError("domain and tenant belong to a provider: pass provider, too")
         self._client = OAuth2Client(client_id, client_secret, client_auth, **connection)
         self._issuer: Issuer | None = None
         if issuer is not None and token_url is None:
@@ -112,7 +134,7 @@ class OAuth2Source(Source):
             super().__init__(self._client.endpoint("token_url", token_url))
         else:
             both = "are both given" if issuer is not None else "are both missing"
-            raise TypeError(f"token_url and issuer {both}: pass one of them")
+            raise TypeError(f"token_url and issuer {both}: pass one of them, or a provider")
         self._revocation: Endpoint | None = None
         if revocation_url is not None:
             self._revocation = self._client.endpoint("revocation_url", revocation_url)
@@ -120,7 +142,7 @@ class OAuth2Source(Source):
         self._configured_urls = self.urls
         if self._issuer is not None and self._issuer.known is not None:
             self._learn(self._issuer.known)
-        self._scope = " ".join(_several("scope", scope))
+        self._scope = " ".join(scopes)
         self._resource = [_checked_resource(uri) for uri in _several("resource", resource)]
         self._audience = audience and checked_text("audience", audience)
         self._extra = _checked_extra(extra or {})
@@ -220,6 +242,11 @@ class OAuth2Source(Source):
     def _grant(self, credential: Credential) -> dict[str, str]:
         """The parameters that present *credential*."""
         raise NotImplementedError
+
+    def _take(self, known: Provider) -> None:
+        """Take what is known of the provider, where no argument says otherwise."""
+        self.renew_early = known.get("renew_early", True)
+        self.verdict = known.get("verdict")
 
     def _learn(self, server: ServerMetadata) -> None:
         urls = (*self._configured_urls, *server.endpoints)
@@ -324,7 +351,7 @@ def _checked_extra(extra: Mapping[str, str]) -> dict[str, str]:
     if reserved:
         raise ValueError(
             f"extra must not contain {', '.join(reserved)}: pass them as arguments of "
-            "these names; grant_type is set by the class"
+            "these names; grant_type is one of ClientCredentials only"
         )
     for name, value in extra.items():
         if not isinstance(value, str):
