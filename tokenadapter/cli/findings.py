@@ -397,7 +397,8 @@ def _check_servers(profile: Profile) -> Iterator[_Found]:
         try:
             if grant.discovers:
                 grant.discover()
-                yield _good(f"{grant.owner['issuer']} names its endpoints")
+                server = grant.arguments.get("issuer") or grant.arguments["provider"]
+                yield _good(f"{server} names its endpoints")
         except TokenError as error:
             yield _problem(str(error))
         for url in grant.urls:

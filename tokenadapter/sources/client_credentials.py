@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
-from tokenadapter.sources import checked_text
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
 from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
-    from tokenadapter.sources.oauth2 import OAuth2Options
     from tokenadapter.sources.providers import Provider
 
 __all__ = ["ClientCredentials"]
@@ -21,7 +19,6 @@ class ClientCredentials(OAuth2Source):
     """Tokens for the client itself (RFC 6749 section 4.4).
 
     :param token_url: the token endpoint: ``https``, or ``http`` on this machine.
-    :param grant_type: what the server calls this grant, if it is not ``client_credentials``.
     :param client_id: the client's identifier.
     :param issuer: in place of *token_url*, the issuer of the authorization server: ``https``, or
         ``http`` on this machine.  Its metadata (RFC 8414, or OpenID Connect Discovery) names the
@@ -43,6 +40,7 @@ class ClientCredentials(OAuth2Source):
         fragment.
     :param audience: the audience of the token, for servers that take this instead of *resource*.
     :param extra: more parameters of the form.
+    :param grant_type: what the server calls this grant, if not ``client_credentials``.
     :param revocation_url: where the server revokes tokens (RFC 7009), for ``revoke(token)``; by
         default what the metadata of the issuer names.
     :param timeout: seconds for the whole exchange, from connecting to the last byte.  Resolving
@@ -62,22 +60,9 @@ class ClientCredentials(OAuth2Source):
     grant_type = "client_credentials"
     spends = False
 
-    def __init__(
-        self,
-        token_url: str | None = None,
-        *,
-        grant_type: str | None = None,
-        **options: Unpack[OAuth2Options],
-    ) -> None:
-        self._is_renamed = grant_type is not None
-        if grant_type is not None:
-            self.grant_type = checked_text("grant_type", grant_type)
-        super().__init__(token_url, **options)
-
     def _take(self, known: Provider) -> None:
         super()._take(known)
-        if not self._is_renamed:
-            self.grant_type = known.get("grant_type", self.grant_type)
+        self.grant_type = known.get("grant_type", self.grant_type)
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("client", self.client_credential)]

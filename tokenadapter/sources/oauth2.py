@@ -95,6 +95,7 @@ class OAuth2Source(Source):
         resource: str | Iterable[str] | None = None,
         audience: str | None = None,
         extra: Mapping[str, str] | None = None,
+        grant_type: str | None = None,
         revocation_url: str | None = None,
         timeout: float = 10.0,
         verify: bool | str | None = None,
@@ -110,19 +111,25 @@ class OAuth2Source(Source):
             "allow_http": allow_http,
         }
         scopes = _several("scope", scope)
+        revokes_at = revocation_url
+        known: Provider | None = None
         if provider is not None:
             if token_url is not None or issuer is not None:
                 raise TypeError("provider has its own token_url or issuer: pass one of them")
             known = providers.Provider(provider, domain=domain, tenant=tenant)
             token_url, issuer = known.get("token_url"), known.get("issuer")
-            revocation_url = revocation_url or known.get("revocation_url")
+            revokes_at = revocation_url or known.get("revocation_url")
             if client_auth is None and client_secret is not None:
                 client_auth = known.get("client_auth")
-            self._take(known)
             if self.spends:
                 scopes = [known.scope(scopes)]
+            self._take(known)
         elif domain is not None or tenant is not None:
             raise TypeError("domain and tenant belong to a provider: pass provider, too")
+        if grant_type is not None:
+            if self.spends:
+                raise TypeError("grant_type is an argument of ClientCredentials only: remove it")
+            self.grant_type = checked_text("grant_type", grant_type)
         self._client = OAuth2Client(client_id, client_secret, client_auth, **connection)
         self._issuer: Issuer | None = None
         if issuer is not None and token_url is None:
@@ -136,8 +143,8 @@ class OAuth2Source(Source):
             both = "are both given" if issuer is not None else "are both missing"
             raise TypeError(f"token_url and issuer {both}: pass one of them, or a provider")
         self._revocation: Endpoint | None = None
-        if revocation_url is not None:
-            self._revocation = self._client.endpoint("revocation_url", revocation_url)
+        if revokes_at is not None:
+            self._revocation = self._client.endpoint("revocation_url", revokes_at)
             self.urls = (*self.urls, self._revocation.url)
         self._configured_urls = self.urls
         if self._issuer is not None and self._issuer.known is not None:
@@ -147,13 +154,16 @@ class OAuth2Source(Source):
         self._audience = audience and checked_text("audience", audience)
         self._extra = _checked_extra(extra or {})
         self.client_credential: str = self._client.credential
-        self.owner: Mapping[str, str] = {
-            "grant": self.grant_type,
-            "endpoint" if self._issuer is None else "issuer": self._endpoint.identity,
-            "client": client_id,
-        }
-        if self._revocation is not None and not _is_one_host(
-            self._endpoint.url, self._revocation.url
+        if known is not None:
+            server = {"provider": known.identity}
+        else:
+            kind = "endpoint" if self._issuer is None else "issuer"
+            server = {kind: self._endpoint.identity}
+        self.owner: Mapping[str, str] = {"grant": self.grant_type, **server, "client": client_id}
+        if (
+            revocation_url is not None
+            and self._revocation is not None
+            and not _is_one_host(self._endpoint.url, self._revocation.url)
         ):
             # Both tokens are sent there.  A configuration that names another host must not send it
             # the tokens that were stored before.

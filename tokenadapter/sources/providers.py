@@ -18,7 +18,7 @@ from tokenadapter.sources import checked_text
 
 __all__ = ["DEFAULT_REDIRECT", "PATH", "Provider", "example", "known_names"]
 
-PATH = os.path.join(os.path.dirname(__file__), "providers.toml")  # noqa: PTH118, PTH120
+PATH: str = os.path.join(os.path.dirname(__file__), "providers.toml")  # noqa: PTH118, PTH120
 DEFAULT_REDIRECT = "http://localhost:8400/"
 """Where the browser goes after a login: most providers accept only the port that is registered."""
 
@@ -65,19 +65,22 @@ class Provider:
     :param name: its name in ``providers.toml``.
     :param domain: the host of the server, where the provider has several.
     :param tenant: the name of a tenant or realm there.
+    :ivar identity: the name and the parameters: what owns the tokens.  A correction of the facts
+        does not change it.
     :raises TypeError: if an argument is no text.
     :raises ValueError: if there is no such provider, or a parameter is missing or makes no sense.
     """
 
     def __init__(self, name: str, *, domain: str | None = None, tenant: str | None = None) -> None:
         table = _table(name)
-        self.name = name
+        self.name: str = name
         self._facts = {key: fact for group in table["facts"] for key, fact in group.items()}
         known = table.get("parameters", {})
         self._values = {
             key: _parameter(name, key, value, known.get(key))
             for key, value in (("domain", domain), ("tenant", tenant))
         }
+        self.identity: str = " ".join([name, *filter(None, self._values.values())])
 
     def __repr__(self) -> str:
         return f"<Provider {self.name}>"

@@ -453,7 +453,8 @@ redirect_uri = "http://127.0.0.1:9000/"
     assert chat.grant.requested == {"scope": "channels:read,chat:write"}
     (adapter,) = chat.adapters()
     assert "token_expired" in repr(adapter._verdict)
-    assert code.grant.owner["endpoint"] == "https://gitlab.example.com/oauth/token"
+    assert code.grant.owner["provider"] == "gitlab gitlab.example.com"
+    assert "https://gitlab.example.com/oauth/token" in code.grant.urls
     assert code.grant.renew_early is False
     assert code.keeper().renew_early is True
     assert code.grant.can_log_in

@@ -99,11 +99,11 @@ def test_a_provider_with_tenants_is_found_by_its_issuer(
         tenant="main",
         verify=realms.ca_file,
     )
-    assert source.owner["issuer"] == f"{realms.url}/realms/main"
     realms.metadata["authorization_response_iss_parameter_supported"] = False
     browser = Browser(ca_file=realms.ca_file)
     settings = {"browser": browser, "redirect_uri": "http://127.0.0.1/"}
     assert login(source, tmp_path / "token.json", **settings).refresh_token
+    assert source.owner["provider"] == f"keycloak {urlsplit(realms.url).netloc} main"
 
 
 def test_a_renewal_that_ends_the_old_token_comes_no_earlier_than_it_must(odd: TokenServer) -> None:
@@ -178,6 +178,22 @@ def test_what_a_refresh_token_takes_is_added_to_a_scope(
     assert user(provider="odd", scope=given).asked.get("scope", "") == requested
 
 
+def test_a_corrected_fact_costs_no_login(odd: TokenServer, tmp_path: Path) -> None:
+    path, before = Path(providers.PATH), user(provider="odd")
+    text = path.read_text("utf-8").replace("/token", "/login")
+    path.write_text(
+        f"{text}\n[[odd_too.facts]]\n".replace(
+            "client_auth", 'revocation_url = "https://elsewhere.example/"\nclient_auth'
+        ),
+        "utf-8",
+    )
+    after = user(provider="odd")
+    assert after.urls != before.urls
+    assert after.owner == before.owner
+    mine = user(provider="odd", revocation_url="https://evil.example/")
+    assert mine.owner != before.owner
+
+
 def test_a_public_client_needs_no_secret(odd: TokenServer) -> None:
     assert RefreshToken(provider="odd", client_id="app").client_credential.startswith("none")
 
@@ -203,6 +219,7 @@ def test_a_source_with_a_provider_can_be_pickled(odd: TokenServer) -> None:
         ({"provider": "auth0"}, ValueError, "domain is missing: the provider 'auth0' needs the"),
         ({"provider": "google", "issuer": "https://a.example"}, TypeError, "pass one of them"),
         ({"token_url": "https://a.example/", "domain": "a"}, TypeError, "belong to a provider"),
+        ({"token_url": "https://a.example/", "grant_type": "a"}, TypeError, "remove it"),
         ({"token_url": "https://a.example/", "login_lifetime": 0}, ValueError, "above 0"),
     ],
 )
