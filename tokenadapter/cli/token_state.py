@@ -28,6 +28,7 @@ _NOTHING: dict[str, Any] = {
     "expires_at": None,
     "expires_in": None,
     "renewed_ago": None,
+    "login_at": None,
     "login_ends_at": None,
     "login_ends_in": None,
     "advice": None,
@@ -129,16 +130,18 @@ def _of_token(token: Token, now: float) -> dict[str, Any]:
 
 
 def _of_login(profile: Profile, record: Record, now: float) -> dict[str, Any]:
-    """When the login ends, if the server ends it at a known time.
+    """When a user logged in, and when that ends, if the server ends it at a known time.
 
     The record knows when its grant began.  A refresh token that was configured may come from an
     earlier login.
     """
-    lifetime = getattr(profile.grant, "login_lifetime", None)
-    if lifetime is None or not record.begun:
+    began, lifetime = record.begun, getattr(profile.grant, "login_lifetime", None)
+    if not began or profile.grant.owner.get("grant") != "refresh_token":
         return {}
-    end = record.begun + lifetime
-    return {"login_ends_at": end, "login_ends_in": end - now}
+    if lifetime is None:
+        return {"login_at": began}
+    end = began + lifetime
+    return {"login_at": began, "login_ends_at": end, "login_ends_in": end - now}
 
 
 def _advice(profile: Profile, state: Mapping[str, Any]) -> str | None:
@@ -146,9 +149,10 @@ def _advice(profile: Profile, state: Mapping[str, Any]) -> str | None:
     lifetime, left = getattr(profile.grant, "login_lifetime", None), state["login_ends_in"]
     if lifetime is None or left is None or left > min(lifetime * _NEAR_PART, _NEAR_LONGEST):
         return None
+    day = time.strftime("%Y-%m-%d", time.localtime(state["login_at"]))
     when = f"in {span(left)} ({clock(time.time() + left)})" if left > 0 else "about now"
     return (
-        f"The server ends the login {when}, however often the token is renewed. Run "
+        f"The login of {day} ends {when}, however often the token is renewed. Run "
         f"`tokenadapter login {profile.name}` before that."
     )
 

@@ -26,10 +26,10 @@ DEFAULT_REDIRECT = "http://localhost:8400/"
 _SEGMENT = r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*"
 _PARAMETERS = {
     "domain": (
-        re.compile(rf"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?(/{_SEGMENT})*"),
+        rf"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?(/{_SEGMENT})*",
         "a host, with a port or a path if it has one, such as id.example.com",
     ),
-    "tenant": (re.compile(_SEGMENT), "a name of letters, digits, '.', '-', '_' and '~'"),
+    "tenant": (_SEGMENT, "a name of letters, digits, '.', '-', '_' and '~'"),
 }
 
 
@@ -125,7 +125,7 @@ def _parameter(
             raise ValueError(f"{key} is missing: the provider {provider!r} needs {known['about']}")
         return known["default"]
     pattern, expected = _PARAMETERS[key]
-    if pattern.fullmatch(checked_text(key, value)) is None:
+    if re.fullmatch(pattern, checked_text(key, value)) is None:
         raise ValueError(f"{key} must be {expected}, not {value!r}")
     return value
 
@@ -136,17 +136,14 @@ def _text() -> str:
 
 
 def _table(name: str) -> dict[str, Any]:
-    checked_text("provider", name)
-    text = _text()
-    # The whole file would take many times as long, in each process that names a provider.
-    found = re.search(
-        rf"^\[{re.escape(name)}\]$.*?(?=^\[\w+\]$|\Z)", text, re.MULTILINE | re.DOTALL
-    )
-    if found is None:
+    _, header, rest = _text().partition(f"\n[{checked_text('provider', name)}]\n")
+    if not header or not name.isidentifier():
         names = known_names()
         raise ValueError(
             f"provider {name!r} is not known.{spelling.nearest(name, names)} Known providers: "
             f"{', '.join(names)}. For any other, pass token_url or issuer"
         )
-    table: dict[str, Any] = tomllib.loads(found[0])[name]
+    # To parse the whole file would take many times as long, in each process that names a provider.
+    mine = re.split(r"^\[\w+\]$", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    table: dict[str, Any] = tomllib.loads(header + mine)[name]
     return table

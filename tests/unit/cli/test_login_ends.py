@@ -50,10 +50,12 @@ def test_the_end_of_a_login_is_told_before_it_comes(
 ) -> None:
     logged_in(server, place, days_ago=355)
     state, status, check = shown(command)
+    assert state["login_at"] == pytest.approx(time.time() - 355 * DAY, abs=60)
     assert state["login_ends_at"] == pytest.approx(time.time() + 10 * DAY, abs=60)
     assert state["login_ends_in"] == pytest.approx(10 * DAY, abs=60)
     for text in (status, check):
-        assert "The server ends the login in 9 d 23 h (" in text
+        day = time.strftime("%Y-%m-%d", time.localtime(state["login_at"]))
+        assert f"The login of {day} ends in 9 d 23 h (" in text
         assert ADVICE in text
     assert "note" in check
 
@@ -72,7 +74,7 @@ def test_a_new_login_puts_the_end_off(
     logged_in(server, place, days_ago=355).adopt(server.issue())
     state, status, check = shown(command)
     assert state["login_ends_in"] == pytest.approx(365 * DAY, abs=60)
-    assert "ends the login" not in status + check
+    assert "The login of" not in status + check
 
 
 @pytest.mark.parametrize(("days_ago", "is_near"), [(330, False), (336, True), (366, True)])
@@ -91,8 +93,9 @@ def test_a_login_without_a_known_end_has_none(
     write(place, billing(server, place, "refresh_token"))
     logged_in(server, place, days_ago=1000)
     state, status, check = shown(command)
+    assert state["login_at"] == pytest.approx(time.time() - 1000 * DAY, abs=60)
     assert state["login_ends_at"] is None
-    assert "ends the login" not in status + check
+    assert "The login of" not in status + check
 
 
 def test_the_provider_says_how_long_a_login_lasts(
@@ -106,4 +109,4 @@ def test_the_provider_says_how_long_a_login_lasts(
     TokenKeeper(source, place / "state" / "token.json").adopt(server.issue())
     state, status, _ = shown(command)
     assert state["login_ends_in"] == pytest.approx(181 * DAY, abs=60)
-    assert "ends the login" not in status
+    assert "The login of" not in status

@@ -213,6 +213,7 @@ def test_a_source_with_a_provider_can_be_pickled(odd: TokenServer) -> None:
             r"'gogle' is not known\. Did you mean 'google'\? Known",
         ),
         ({"provider": "go.gle"}, ValueError, "is not known"),
+        ({"provider": "gitlab.parameters.domain"}, ValueError, "is not known"),
         ({"provider": ""}, ValueError, "provider is empty"),
         ({"provider": 1}, TypeError, "provider must be a str"),
         ({"provider": "google", "domain": "a.example"}, ValueError, "domain has no meaning"),
