@@ -86,7 +86,8 @@ _PAGE = """\
 ```toml
 {profile}```
 
-`tokenadapter init --provider {name}` writes this profile. In code:
+`tokenadapter init --provider {name}` writes this profile. A public client has no secret: omit
+`client_secret`. In code:
 
 ```python
 from tokenadapter import RefreshToken
@@ -121,6 +122,9 @@ _UNITS = (
     (3600, "hour"),
     (60, "minute"),
 )
+# Where a fact is from, and how a page calls facts that are no settings.
+_ORIGIN = ("source", "date")
+_HEADINGS = {"register": "how to register", "know": "what to know"}
 # What a page says of a setting.
 _WORDS = {
     "scope": "`{}` is added to your scope: without it, there is no refresh token.",
@@ -229,7 +233,7 @@ def _arguments(name: str, table: Mapping[str, Any]) -> str:
 def _sources(table: Mapping[str, Any]) -> str:
     lines = []
     for group in table["facts"]:
-        keys = ", ".join(f"`{key}`" for key in group if key not in ("source", "date"))
+        keys = ", ".join(_HEADINGS.get(key, f"`{key}`") for key in group if key not in _ORIGIN)
         site = group["source"].split("/")[2]
         lines.append(f"| {keys} | [{site}]({group['source']}) | {group['date']} |")
     return "\n".join(lines)

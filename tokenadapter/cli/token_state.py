@@ -151,10 +151,13 @@ def _advice(profile: Profile, state: Mapping[str, Any]) -> str | None:
         return None
     day = time.strftime("%Y-%m-%d", time.localtime(state["login_at"]))
     when = f"in {span(left)} ({clock(time.time() + left)})" if left > 0 else "about now"
-    return (
-        f"The login of {day} ends {when}, however often the token is renewed. Run "
-        f"`tokenadapter login {profile.name}` before that."
-    )
+    how = f"Run `tokenadapter login {profile.name}` before that."
+    if not getattr(profile.grant, "can_log_in", False):
+        how = (
+            "Log in again before that, and pass the token response to "
+            f"`tokenadapter adopt {profile.name}`."
+        )
+    return f"The login of {day} ends {when}, however often the token is renewed. {how}"
 
 
 def _refusal(record: Record) -> Tombstone | None:

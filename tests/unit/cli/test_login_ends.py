@@ -23,7 +23,8 @@ ADVICE = "however often the token is renewed. Run `tokenadapter login billing` b
 def yearly(server: TokenServer, place: Path) -> Path:
     """The profile ``billing`` of a user whose logins last a year."""
     text = billing(server, place, "refresh_token")
-    return write(place, f"{text}login_lifetime = {365 * DAY:.0f}\n")
+    login = f'authorization_url = "{server.authorization_url}"\n'
+    return write(place, f"{text}{login}login_lifetime = {365 * DAY:.0f}\n")
 
 
 def logged_in(server: TokenServer, place: Path, days_ago: float) -> TokenKeeper:
@@ -85,6 +86,14 @@ def test_only_an_end_that_is_near_is_told(
     _, status, check = shown(command)
     assert (ADVICE in status, ADVICE in check) == (is_near, is_near)
     assert ("about now" in status) is (days_ago > 365)
+
+
+def test_a_profile_that_cannot_log_in_is_told_to_adopt(
+    command: Command, server: TokenServer, place: Path
+) -> None:
+    write(place, f"{billing(server, place, 'refresh_token')}login_lifetime = {DAY:.0f}\n")
+    logged_in(server, place, days_ago=0.99)
+    assert "pass the token response to `tokenadapter adopt billing`." in shown(command)[1]
 
 
 def test_a_login_without_a_known_end_has_none(
