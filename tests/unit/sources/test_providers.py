@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 import requests
 
@@ -20,7 +21,10 @@ from tokenadapter import (
     RefreshConfigError,
     RefreshToken,
     TokenAdapter,
+    TokenAuth,
     TokenKeeper,
+    TokenPoolManager,
+    installed,
     login,
 )
 from tokenadapter.logins.authorization import Authorization
@@ -276,3 +280,19 @@ def test_the_facts_are_read_only_where_a_provider_is_named() -> None:
         "assert 'requests' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("client", ["httpx", "urllib3", "installed"])
+def test_every_client_takes_the_verdict_of_a_provider(odd: TokenServer, client: str) -> None:
+    source = user(provider="odd")
+    TokenKeeper(source).adopt(odd.issue())
+    if client == "httpx":
+        with httpx.Client(auth=TokenAuth(odd.api_url, source), trust_env=False) as http:
+            assert len(http.get(odd.api_url).history) == 1
+    elif client == "urllib3":
+        with TokenPoolManager(odd.api_url, source) as pool:
+            assert pool.request("GET", odd.api_url).status == 200
+    else:
+        with installed(TokenAdapter(odd.api_url, source)):
+            assert requests.get(odd.api_url, timeout=10).ok
+    assert odd.stats.api_requests == 2
