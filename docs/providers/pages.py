@@ -197,6 +197,8 @@ def _known(facts: Mapping[str, Any]) -> Iterator[str]:
         grace = facts.get("grace")
         again = "" if grace is None else f", and accepts the old one for {span(grace)} more"
         yield f"A renewal replaces the refresh token{again}."
+    elif "rotates" in facts:
+        yield "A renewal keeps the refresh token."
     if "unused_lifetime" in facts:
         yield f"A refresh token that is not used for {span(facts['unused_lifetime'])} expires."
     if "login_lifetime" in facts:
