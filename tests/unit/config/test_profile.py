@@ -474,8 +474,20 @@ provider = "zoom"
 client_id = "app"
 client_secret = "made-up"
 extra = { account_id = "made-up" }
+
+[company]
+prefix = "https://api.example.com/"
+
+[company.source]
+type = "client_credentials"
+provider = "keycloak"
+domain = "id.example.com"
+tenant = "main"
+client_id = "app"
+client_secret = "made-up"
 """,
     )
-    grant = Profile(ConfigFile.read(str(path)), "meetings").grant
-    assert grant.owner["grant"] == "account_credentials"
-    assert not grant.can_log_in
+    config = ConfigFile.read(str(path))
+    meetings, company = Profile(config, "meetings").grant, Profile(config, "company").grant
+    assert meetings.owner["grant"] == "account_credentials"
+    assert (meetings.can_log_in, company.can_log_in) == (False, False)
