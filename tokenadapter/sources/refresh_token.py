@@ -23,7 +23,7 @@ class RefreshToken(OAuth2Source):
     The refresh token in the store is presented first, then *refresh_token*, which is presented only
     once if the server replaces it.  Without either, pass a token to ``TokenKeeper.adopt()``.
 
-    :param token_url: the token endpoint; or pass *issuer*.
+    :param token_url: the token endpoint; or pass *issuer* or *provider*.
     :param refresh_token: the first refresh token, from a login somewhere else.
     :param account: a name for the user: a record of another user is refused.  Without it, a record
         is refused that began with another refresh token, unless its grant is dead.
