@@ -75,7 +75,9 @@ class Login:
         self.process = process
         self.url = ""
         while not self.url.startswith("http"):
-            self.url = process.stderr.readline().strip()
+            line = process.stderr.readline()
+            assert line, "the command has ended"
+            self.url = line.strip()
         asked = {name: values[0] for name, values in parse_qs(urlsplit(self.url).query).items()}
         self.redirect_uri: str = asked["redirect_uri"]
         self.secrets = [asked["state"], asked["code_challenge"]]
