@@ -53,12 +53,12 @@ source = RefreshToken(
 precedence: `client_auth`, `revocation_url`, `grace`, `login_lifetime`, `renew_early`, `verdict`,
 and the addresses of a login.
 
+A provider with a server for each customer takes `domain`, `tenant`, or both. For a provider that is
+not in the table, pass `issuer` or `token_url` ([Obtain a token](../howto/sources.md)).
+
 The columns of the table say how long an access token lives, whether a renewal replaces the refresh
 token, after what time an unused refresh token expires, and after what time a login ends, however
 often the token is renewed.
-
-A provider with a server for each customer takes `domain`, `tenant`, or both. For a provider that is
-not in the table, pass `issuer` or `token_url` ([Obtain a token](../howto/sources.md)).
 
 {table}
 
@@ -260,7 +260,7 @@ def page(name: str, table: Mapping[str, Any]) -> str:
 def index(tables: Mapping[str, Mapping[str, Any]]) -> str:
     """The page that lists all providers."""
     lines = [
-        "| provider | name | access token | new refresh token | unused | login |",
+        "| provider | name | access token | new refresh token | unused for | login lasts |",
         "|---|---|---|---|---|---|",
     ]
     for name, table in by_title(tables):
