@@ -135,7 +135,7 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["tokenadapter", "tokenadapter.*"]),
-    package_data={"tokenadapter": ["py.typed"]},
+    package_data={"tokenadapter": ["py.typed", "sources/providers.toml"]},
     python_requires=">=3.11",
     install_requires=[
         "cachetools>=5.3",

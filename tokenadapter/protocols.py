@@ -35,6 +35,7 @@ __all__ = [
     "Leased",
     "LoggingIn",
     "Preloading",
+    "ProviderKnowing",
     "Reserving",
     "Seeded",
     "Snapshot",
@@ -152,6 +153,26 @@ class LoggingIn(Protocol):
 
     def looked_up(self) -> Grant:
         """The source itself, with its secrets."""
+
+
+class ProviderKnowing(Protocol):
+    """Optional, of a :class:`Grant`: what is known of its server beyond the protocol.  A grant may
+    have any of these members."""
+
+    @property
+    def renew_early(self) -> bool:
+        """``False`` if a renewal ends the old access token: see
+        :class:`~tokenadapter.TokenKeeper`."""
+
+    @property
+    def verdict(self) -> Mapping[str, Any] | None:
+        """How the API says that a token has expired, as arguments of
+        :func:`~tokenadapter.expired_on`, if it does not answer 401."""
+
+    @property
+    def login_lifetime(self) -> float | None:
+        """The seconds from a login until its end, whatever one does; ``None`` if there is no such
+        end, or if it is unknown."""
 
 
 class ClientAuth(Protocol):

@@ -111,6 +111,7 @@ def test_every_extra_that_is_spoken_of_exists(ours: Distribution) -> None:
 
 def test_the_files_that_are_no_modules_are_there() -> None:
     assert (PACKAGE / "py.typed").is_file()
+    assert (PACKAGE / "sources" / "providers.toml").is_file()
     # Imported by its path, not as a part of the package.
     assert (PACKAGE / "startup" / "sitecustomize.py").is_file()
 

@@ -318,6 +318,8 @@ def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Ite
         is_failing = failure["retry_in"] is not None or state in ("no token", "expired")
         found_so = _problem if is_failing else _note
         yield found_so(f"The last renewal failed: {failure['cause']}")
+    if found["advice"] is not None:
+        yield _note(found["advice"])
     if store.startswith("MemoryStore"):
         yield _note(
             "The token is stored in memory, so each command and each program obtains its own. "
@@ -395,7 +397,8 @@ def _check_servers(profile: Profile) -> Iterator[_Found]:
         try:
             if grant.discovers:
                 grant.discover()
-                yield _good(f"{grant.arguments['issuer']} names its endpoints")
+                server = grant.arguments.get("issuer") or grant.arguments["provider"]
+                yield _good(f"{server} names its endpoints")
         except TokenError as error:
             yield _problem(str(error))
         for url in grant.urls:

@@ -124,7 +124,8 @@ def _row(state: dict[str, Any]) -> tuple[str, ...]:
 def _remark(state: dict[str, Any]) -> str | None:
     failure = state["failure"]
     if failure is None:
-        return None
+        advice: str | None = state["advice"]
+        return advice
     when = "" if failure["ago"] is None else f"{span(failure['ago'])} ago: "
     wait = failure["retry_in"]
     then = "" if wait is None else f" Next attempt in {span(wait)}."

@@ -126,7 +126,7 @@ class TokenAuth(_Auth):
         override_auth: bool = True,
         on_refresh: Callable[[Token], object] | None = None,
         on_event: Callable[[Event], object] | None = None,
-        renew_early: bool = True,
+        renew_early: bool | None = None,
         lock_timeout: float = 30.0,
         inline: bool = False,
         allow_http: bool = False,

@@ -55,7 +55,6 @@ class ProfileGrant:
         self._profile = profile
         self._make = make
         self.arguments = arguments
-        self.login_settings = login
         # The sample has everything but the secrets.
         sample = make(**resolved(arguments, lambda reference: "looked-up-later"))
         self.owner: Mapping[str, str] = sample.owner
@@ -65,9 +64,14 @@ class ProfileGrant:
         self.deadline: float = sample.deadline
         self.grace: float = sample.grace
         self.spends: bool = sample.spends
-        #: Whether a person can log in: at the URLs that are given, or at those of the issuer.
-        self.can_log_in: bool = bool(login) or (
-            sample.discovers and self.owner.get("grant") == "refresh_token"
+        self.renew_early: bool = sample.renew_early
+        self.verdict: Mapping[str, Any] | None = sample.verdict
+        self.login_lifetime: float | None = sample.login_lifetime
+        self.login_settings: Mapping[str, str] = {**sample.login_settings, **login}
+        #: Whether a person can log in: at the URLs that are given, or at those of the issuer or
+        #: the provider.
+        self.can_log_in: bool = self.owner.get("grant") == "refresh_token" and bool(
+            self.login_settings or sample.discovers
         )
         for name, url in login.items():
             if name in ("authorization_url", "device_authorization_url"):

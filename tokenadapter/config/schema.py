@@ -135,6 +135,9 @@ _WAY: Mapping[str, Kind] = {
 _OAUTH2: Mapping[str, Kind] = {
     "token_url": _TEXT,
     "issuer": _TEXT,
+    "provider": _TEXT,
+    "domain": _TEXT,
+    "tenant": _TEXT,
     "client_id": _TEXT,
     "client_secret": _SECRET,
     "client_auth": _TEXT,
@@ -169,9 +172,16 @@ _LOGIN: Mapping[str, Kind] = {
 }
 
 SOURCES: Mapping[str, tuple[Mapping[str, Kind], tuple[str, ...]]] = {
-    "client_credentials": (_OAUTH2, ("client_id",)),
+    "client_credentials": ({**_OAUTH2, "grant_type": _TEXT}, ("client_id",)),
     "refresh_token": (
-        {**_OAUTH2, **LOGIN, "refresh_token": _SECRET, "account": _TEXT, "grace": _NUMBER},
+        {
+            **_OAUTH2,
+            **LOGIN,
+            "refresh_token": _SECRET,
+            "account": _TEXT,
+            "grace": _NUMBER,
+            "login_lifetime": _NUMBER,
+        },
         ("client_id",),
     ),
     "password": (

@@ -82,7 +82,8 @@ class TokenKeeper:
     :param on_event: called with each event of :mod:`tokenadapter.events`, in the thread in which
         it happens; a request may wait for it.
     :param renew_early: whether to renew in the background before the token expires.  Turn it off
-        for a server that kills the old token when it issues a new one.
+        for a server that kills the old token when it issues a new one.  By default on, unless the
+        source knows better of its provider.
     :param lock_timeout: for how many seconds to wait for a renewal that another thread or process
         has under way.
     :param inline: whether the thread that needs a renewal performs it, because helper threads are
@@ -102,7 +103,7 @@ class TokenKeeper:
         *,
         on_refresh: Callable[[Token], object] | None = None,
         on_event: Callable[[Event], object] | None = None,
-        renew_early: bool = True,
+        renew_early: bool | None = None,
         lock_timeout: float = 30.0,
         inline: bool = False,
         owner: Mapping[str, str] | None = None,
@@ -128,7 +129,9 @@ class TokenKeeper:
             raise ValueError(f"lock_timeout must be greater than 0 seconds, not {lock_timeout!r}")
         self.on_refresh = on_refresh
         self._on_event = on_event
-        self.renew_early = renew_early
+        if renew_early is None:
+            renew_early = getattr(self.grant, "renew_early", True)
+        self.renew_early: bool = renew_early
         self.lock_timeout = lock_timeout
         self.inline = inline
         self._owner = owner

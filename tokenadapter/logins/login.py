@@ -72,11 +72,12 @@ def login(
         given, else ``paste``.
     :param authorization_url: the authorization endpoint (RFC 6749 section 3.1).  Its query is
         kept: add parameters that your server needs, such as ``?access_type=offline``.  By default
-        the one in the metadata of the source's ``issuer``; so are *device_authorization_url* and
-        *iss*.
+        the one in the metadata of the source's ``issuer``, or that of its ``provider``; so are
+        *device_authorization_url* and *iss*.
     :param device_authorization_url: the device authorization endpoint (RFC 8628 section 3.1).
     :param redirect_uri: the address to which the browser returns, as the server knows it.  On
-        loopback without a port, a free port is used.  By default ``http://127.0.0.1/``.
+        loopback without a port, a free port is used.  By default that of the source's
+        ``provider``, or ``http://127.0.0.1/``.
     :param iss: the issuer that the answer in the browser must name (RFC 9207).  Without it, and
         if the metadata does not say that answers name one, the answer need not do so.
     :param show: called with each text for the person; by default the texts are written to standard

@@ -420,3 +420,74 @@ def test_a_repr_names_the_parts_and_contains_no_secret(server: TokenServer, tmp_
     assert repr(made) == f"<Profile billing of {tmp_path}/tokenadapter.toml>"
     assert "json:dumps" in repr(made.grant.function)
     assert "secret" not in repr(profile(billing(server, tmp_path), tmp_path).grant)
+
+
+def test_a_provider_brings_the_endpoints_and_the_peculiarities(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+[chat]
+prefix = "https://slack.com/api/"
+
+[chat.source]
+type = "refresh_token"
+provider = "slack"
+client_id = "app"
+client_secret = { env = "NOT_READ_BEFORE_A_RENEWAL" }
+scope = ["channels:read", "chat:write"]
+
+[code]
+prefix = "https://gitlab.example.com/api/v4/"
+renew_early = true
+
+[code.source]
+type = "refresh_token"
+provider = "gitlab"
+domain = "gitlab.example.com"
+client_id = "app"
+redirect_uri = "http://127.0.0.1:9000/"
+""",
+    )
+    config = ConfigFile.read(str(path))
+    chat, code = Profile(config, "chat"), Profile(config, "code")
+    assert chat.grant.requested == {"scope": "channels:read,chat:write"}
+    (adapter,) = chat.adapters()
+    assert "token_expired" in repr(adapter._verdict)
+    assert code.grant.owner["provider"] == "gitlab gitlab.example.com"
+    assert "https://gitlab.example.com/oauth/token" in code.grant.urls
+    assert code.grant.renew_early is False
+    assert code.keeper().renew_early is True
+    assert code.grant.can_log_in
+    assert code.grant.login_settings["redirect_uri"] == "http://127.0.0.1:9000/"
+
+
+def test_a_client_that_acts_for_itself_cannot_log_in_at_a_provider(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+[meetings]
+prefix = "https://api.zoom.us/v2/"
+
+[meetings.source]
+type = "client_credentials"
+provider = "zoom"
+client_id = "app"
+client_secret = "made-up"
+extra = { account_id = "made-up" }
+
+[company]
+prefix = "https://api.example.com/"
+
+[company.source]
+type = "client_credentials"
+provider = "keycloak"
+domain = "id.example.com"
+tenant = "main"
+client_id = "app"
+client_secret = "made-up"
+""",
+    )
+    config = ConfigFile.read(str(path))
+    meetings, company = Profile(config, "meetings").grant, Profile(config, "company").grant
+    assert meetings.owner["grant"] == "account_credentials"
+    assert (meetings.can_log_in, company.can_log_in) == (False, False)

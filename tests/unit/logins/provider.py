@@ -44,6 +44,8 @@ settings.configure(
         "OAUTH_DEVICE_VERIFICATION_URI": f"{URL}/o/device/",
         "DEVICE_FLOW_INTERVAL": 1,
     },
+    # The page on which a person in a browser consents.
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
     MIDDLEWARE=["django.middleware.common.CommonMiddleware", f"{__name__}.users"],
     LOGGING={
         "version": 1,
