@@ -1,0 +1,384 @@
+"""Programs that are not Python get tokens from ``tokenadapter helper``: the real programs, called
+as docs/howto/programs.md says, and servers on loopback that want a token.
+
+A program that the machine does not have is skipped; "tox -e programs" installs those that PyPI has.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shlex
+import shutil
+import ssl
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from profiles import write
+from unit.cli.test_tokens import aged
+
+from tokenadapter.testing import TokenServer
+
+COMMAND = f"{shlex.quote(sys.executable)} -m tokenadapter"
+
+
+def found(program: str) -> str | None:
+    """The path of a program, from this environment or from the machine."""
+    ours = str(Path(sys.executable).parent)
+    return shutil.which(program, path=os.pathsep.join([ours, os.environ.get("PATH", "")]))
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(found(program) is None, reason=f"there is no {program}")
+
+
+class Guarded(SimpleHTTPRequestHandler):
+    """Serves files to those who bring a token that the token server has issued."""
+
+    def __init__(self, *args: Any, tokens: TokenServer, challenge: str, **more: Any) -> None:
+        self.tokens, self.challenge = tokens, challenge
+        super().__init__(*args, **more)
+
+    def do_GET(self) -> None:
+        given = self.headers.get("Authorization", "")
+        self.server.given.append(given)  # type: ignore[attr-defined]
+        scheme, _, value = given.partition(" ")
+        if scheme == "Basic":
+            value = base64.b64decode(value).decode().partition(":")[2]
+        headers = {"Authorization": f"Bearer {value}"}
+        if scheme == self.challenge and requests.get(self.tokens.api_url, headers=headers).ok:
+            super().do_GET()
+            return
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", f'{self.challenge} realm="test"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[TokenServer]:
+    with TokenServer() as server:
+        yield server
+
+
+@pytest.fixture
+def serve(server: TokenServer) -> Iterator[Callable[..., Any]]:
+    """Starts a server of files."""
+    started = []
+
+    def start(
+        directory: Path, challenge: str = "Basic", context: ssl.SSLContext | None = None
+    ) -> Any:
+        handler = partial(Guarded, tokens=server, challenge=challenge, directory=str(directory))
+        made: Any = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        if context is not None:
+            made.socket = context.wrap_socket(made.socket, server_side=True)
+        made.given = []
+        made.url = f"http{'' if context is None else 's'}://127.0.0.1:{made.server_port}"
+        thread = threading.Thread(target=made.serve_forever, args=[0.01])
+        thread.start()
+        started.append((made, thread))
+        return made
+
+    yield start
+    for made, thread in started:
+        made.shutdown()
+        made.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def configured(tmp_path: Path, server: TokenServer) -> Callable[[str], dict[str, str]]:
+    """Writes the profile ``code`` with a prefix, and returns the environment of its programs."""
+
+    def configure(prefix: str, more: str = "") -> dict[str, str]:
+        config = write(
+            tmp_path,
+            f"""
+[code]
+prefix = "{prefix}"
+store = "file:{tmp_path}/state/token.json"
+{more}
+[code.source]
+type = "client_credentials"
+token_url = "{server.token_url}"
+client_id = "client"
+client_secret = "secret"
+""",
+        )
+        home = tmp_path / "home"
+        home.mkdir()
+        return {
+            "PATH": f"{home}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(home),
+            "TOKENADAPTER_CONFIG": str(config),
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    return configure
+
+
+def run(*command: str | Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+
+
+def wrapper(directory: str, name: str, helper: str) -> Path:
+    """The script of two lines by which a program finds a helper."""
+    path = Path(directory) / name
+    path.write_text(f'#!/bin/sh\nexec {COMMAND} helper {helper} code "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+# --- git ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository that any web server can serve."""
+    place = tmp_path / "served" / "team" / "code.git"
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}
+    author = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
+    for words in (
+        ["init", "-q", "--bare", place],
+        ["init", "-q", tmp_path / "work"],
+        ["-C", tmp_path / "work", *author, "commit", "-q", "--allow-empty", "-m", "First"],
+        ["-C", tmp_path / "work", "push", "-q", place, "HEAD"],
+        ["-C", place, "update-server-info"],
+    ):
+        done = run("git", *words, env=env)
+        assert done.returncode == 0, done.stderr
+    return tmp_path / "served"
+
+
+def git_environment(env: dict[str, str], url: str) -> dict[str, str]:
+    settings = Path(env["HOME"]) / "gitconfig"
+    settings.write_text(
+        f'[credential "{url}"]\n\thelper =\n\thelper = "!{COMMAND} helper git code"\n'
+    )
+    return {
+        **env,
+        "GIT_CONFIG_GLOBAL": str(settings),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+
+
+@needs("git")
+def test_git_reads_a_repository_and_recovers_from_a_revoked_token(
+    server: TokenServer,
+    serve: Callable[..., Any],
+    repository: Path,
+    configured: Callable[..., dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    files = serve(repository)
+    env = git_environment(configured(files.url), files.url)
+    url = f"{files.url}/team/code.git"
+    done = run("git", "clone", "-q", url, tmp_path / "clone", env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert server.stats.renewals == 1
+    server.expire_now()
+    refused = run("git", "ls-remote", url, env=env)
+    assert refused.returncode != 0
+    assert "Authentication failed" in refused.stderr
+    assert server.stats.renewals == 2
+    again = run("git", "ls-remote", url, env=env)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "refs/heads/" in again.stdout
+    assert server.stats.renewals == 2
+
+
+@needs("git")
+def test_git_gets_no_token_for_another_server(
+    serve: Callable[..., Any], repository: Path, configured: Callable[..., dict[str, str]]
+) -> None:
+    files, other = serve(repository), serve(repository)
+    env = git_environment(configured(files.url), other.url)
+    done = run("git", "ls-remote", f"{other.url}/team/code.git", env=env)
+    assert done.returncode != 0
+    assert set(other.given) == {""}
+
+
+# --- kubectl -----------------------------------------------------------------------------
+
+
+@needs("kubectl")
+def test_kubectl_calls_its_cluster(
+    server: TokenServer,
+    serve: Callable[..., Any],
+    configured: Callable[..., dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "version").write_text('{"major": "1"}')
+    cluster = serve(served, "Bearer", context)
+    env = configured(cluster.url)
+    kubeconfig = tmp_path / "kubeconfig"
+    # JSON is YAML.
+    kubeconfig.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "test",
+                "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+                "clusters": [
+                    {
+                        "name": "test",
+                        "cluster": {
+                            "server": cluster.url,
+                            "certificate-authority": str(tmp_path / "ca.pem"),
+                        },
+                    }
+                ],
+                "users": [
+                    {
+                        "name": "test",
+                        "user": {
+                            "exec": {
+                                "apiVersion": "client.authentication.k8s.io/v1",
+                                "command": sys.executable,
+                                "args": ["-m", "tokenadapter", "helper", "kubectl", "code"],
+                                "interactiveMode": "Never",
+                                "provideClusterInfo": True,
+                            }
+                        },
+                    }
+                ],
+            }
+        )
+    )
+    words = ["kubectl", "--kubeconfig", kubeconfig, "get", "--raw", "/version"]
+    done = run(*words, env=env)
+    assert (done.returncode, done.stdout) == (0, '{"major": "1"}'), done.stderr
+    assert server.stats.renewals == 1
+    kubeconfig.write_text(kubeconfig.read_text().replace(cluster.url, f"{cluster.url}/other"))
+    config = Path(env["TOKENADAPTER_CONFIG"])
+    config.write_text(config.read_text().replace(cluster.url, f"{cluster.url}/this"))
+    before = len(cluster.given)
+    done = run(*words, env=env)
+    assert done.returncode != 0
+    assert f"The URL is outside {cluster.url}/this" in done.stderr
+    assert not any(cluster.given[before:])
+
+
+# --- pip and uv --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """A package index with one wheel."""
+    place = tmp_path / "index" / "simple" / "made-up"
+    place.mkdir(parents=True)
+    name = "made_up-1.0"
+    info = f"{name}.dist-info"
+    with zipfile.ZipFile(place / f"{name}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("made_up.py", "")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: made-up\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        wheel.writestr(
+            f"{info}/RECORD", f"made_up.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"
+        )
+    link = f'<a href="{name}-py3-none-any.whl">{name}-py3-none-any.whl</a>'
+    (place / "index.html").write_text(f"<html><body>{link}</body></html>")
+    return tmp_path / "index"
+
+
+PIP = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-input"]
+PIP += ["--no-cache-dir", "--keyring-provider", "subprocess"]
+UV = ["uv", "pip", "install", "-q", "--no-cache", "--python", sys.executable]
+UV += ["--keyring-provider", "subprocess"]
+
+
+def needs_pip(*least: int) -> pytest.MarkDecorator:
+    version = metadata.version("pip") if find_spec("pip") else "0"
+    lacks = [int(number) for number in version.split(".")[:2]] < [*least]
+    return pytest.mark.skipif(lacks, reason=f"there is no pip {least[0]}")
+
+
+@pytest.mark.parametrize(
+    ("installer", "user"),
+    [
+        pytest.param(PIP, "ada@", id="pip", marks=needs_pip(23)),
+        pytest.param(PIP, "", id="pip without a user", marks=needs_pip(26, 2)),
+        pytest.param(UV, "ada@", id="uv", marks=needs("uv")),
+    ],
+)
+def test_pip_and_uv_install_from_an_index(
+    installer: list[str],
+    user: str,
+    server: TokenServer,
+    serve: Callable[..., Any],
+    index: Path,
+    configured: Callable[..., dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    files = serve(index)
+    env = configured(files.url)
+    wrapper(env["HOME"], "keyring", "keyring")
+    url = f"{files.url}/simple/".replace("://", f"://{user}")
+    program, *words = installer
+    words += ["--target", str(tmp_path / "target"), "--index-url", url, "made-up"]
+    done = run(found(program) or program, *words, env=env)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "target" / "made_up.py").exists()
+    assert server.stats.renewals == 1
+    users = {base64.b64decode(each[6:]).partition(b":")[0] for each in files.given if each}
+    assert users == {user.rstrip("@").encode() or b"oauth2"}
+
+
+# --- google ------------------------------------------------------------------------------
+
+
+def test_googles_library_gets_the_token_for_its_provider(
+    server: TokenServer, configured: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pluggable = pytest.importorskip("google.auth.pluggable")
+    provider = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers"
+    env = configured(f"https:{provider}")
+    for name, value in {**env, "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+    def credentials(audience: str) -> Any:
+        return pluggable.Credentials(
+            audience=audience,
+            subject_token_type="urn:ietf:params:oauth:token-type:jwt",
+            token_url="https://sts.googleapis.com/v1/token",
+            credential_source={"executable": {"command": f"{COMMAND} helper google code"}},
+        )
+
+    token = credentials(f"{provider}/o").retrieve_subject_token(None)
+    headers = {"Authorization": f"Bearer {token}"}
+    assert requests.get(server.api_url, headers=headers, timeout=30).ok
+    # A warning beside the answer would make it unreadable.
+    aged(Path(env["TOKENADAPTER_CONFIG"]).parent, left=50, lifetime=3600)
+    server.fail_next(503)
+    assert credentials(f"{provider}/o").retrieve_subject_token(None) == token
+    exceptions = pytest.importorskip("google.auth.exceptions")
+    with pytest.raises(exceptions.RefreshError, match="The URL is outside"):
+        credentials("//iam.googleapis.com/projects/2").retrieve_subject_token(None)
