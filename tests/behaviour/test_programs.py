@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shlex
 import shutil
 import ssl
@@ -26,11 +27,13 @@ from typing import Any
 
 import pytest
 import requests
+import yaml
 from profiles import write
 from unit.cli.test_tokens import aged
 
 from tokenadapter.testing import TokenServer
 
+PAGE = (Path(__file__).parents[2] / "docs/howto/programs.md").read_text(encoding="utf-8")
 COMMAND = f"{shlex.quote(sys.executable)} -m tokenadapter"
 
 
@@ -137,12 +140,18 @@ def run(*command: str | Path, env: dict[str, str]) -> subprocess.CompletedProces
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
 
 
-def wrapper(directory: str, name: str, helper: str) -> Path:
-    """The script of two lines by which a program finds a helper."""
+def example(kind: str, helper: str) -> str:
+    """The block of the page that calls *helper*, for the profile ``code``."""
+    blocks = re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    (found,) = [block for block in blocks if re.search(rf"helper,? {helper}\b", block)]
+    return re.sub(rf"(helper,? {helper},?) [a-z]+", r"\1 code", found)
+
+
+def script(directory: str, name: str, helper: str) -> None:
+    """Write the script of the page by which a program finds *helper*."""
     path = Path(directory) / name
-    path.write_text(f'#!/bin/sh\nexec {COMMAND} helper {helper} code "$@"\n')
+    path.write_text(example("sh", helper).replace("exec tokenadapter", f"exec {COMMAND}"))
     path.chmod(0o755)
-    return path
 
 
 # --- git ---------------------------------------------------------------------------------
@@ -168,9 +177,8 @@ def repository(tmp_path: Path) -> Path:
 
 def git_environment(env: dict[str, str], url: str) -> dict[str, str]:
     settings = Path(env["HOME"]) / "gitconfig"
-    settings.write_text(
-        f'[credential "{url}"]\n\thelper =\n\thelper = "!{COMMAND} helper git code"\n'
-    )
+    text = example("ini", "git").replace("!tokenadapter", f"!{COMMAND}")
+    settings.write_text(text.replace("https://git.example.com", url))
     return {
         **env,
         "GIT_CONFIG_GLOBAL": str(settings),
@@ -236,40 +244,20 @@ def test_kubectl_calls_its_cluster(
     cluster = serve(served, "Bearer", context)
     env = configured(cluster.url)
     kubeconfig = tmp_path / "kubeconfig"
-    # JSON is YAML.
-    kubeconfig.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "test",
-                "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-                "clusters": [
-                    {
-                        "name": "test",
-                        "cluster": {
-                            "server": cluster.url,
-                            "certificate-authority": str(tmp_path / "ca.pem"),
-                        },
-                    }
-                ],
-                "users": [
-                    {
-                        "name": "test",
-                        "user": {
-                            "exec": {
-                                "apiVersion": "client.authentication.k8s.io/v1",
-                                "command": sys.executable,
-                                "args": ["-m", "tokenadapter", "helper", "kubectl", "code"],
-                                "interactiveMode": "Never",
-                                "provideClusterInfo": True,
-                            }
-                        },
-                    }
-                ],
-            }
-        )
-    )
+    settings = yaml.safe_load(example("yaml", "kubectl"))
+    command = settings["users"][0]["user"]["exec"]
+    command["args"] = ["-m", command["command"], *command["args"]]
+    command["command"] = sys.executable
+    names = {"name": "test", "context": {"cluster": "test", "user": "ada"}}
+    authority_file = {"certificate-authority": str(tmp_path / "ca.pem")}
+    settings |= {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "contexts": [names],
+        "clusters": [{"name": "test", "cluster": {"server": cluster.url, **authority_file}}],
+    }
+    kubeconfig.write_text(yaml.safe_dump(settings))
     words = ["kubectl", "--kubeconfig", kubeconfig, "get", "--raw", "/version"]
     done = run(*words, env=env)
     assert (done.returncode, done.stdout) == (0, '{"major": "1"}'), done.stderr
@@ -340,7 +328,7 @@ def test_pip_and_uv_install_from_an_index(
 ) -> None:
     files = serve(index)
     env = configured(files.url)
-    wrapper(env["HOME"], "keyring", "keyring")
+    script(env["HOME"], "keyring", "keyring")
     url = f"{files.url}/simple/".replace("://", f"://{user}")
     program, *words = installer
     words += ["--target", str(tmp_path / "target"), "--index-url", url, "made-up"]
@@ -359,26 +347,23 @@ def test_googles_library_gets_the_token_for_its_provider(
     server: TokenServer, configured: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pluggable = pytest.importorskip("google.auth.pluggable")
-    provider = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers"
+    provider = json.loads(example("json", "google"))["audience"]
     env = configured(f"https:{provider}")
     for name, value in {**env, "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES": "1"}.items():
         monkeypatch.setenv(name, value)
 
-    def credentials(audience: str) -> Any:
-        return pluggable.Credentials(
-            audience=audience,
-            subject_token_type="urn:ietf:params:oauth:token-type:jwt",
-            token_url="https://sts.googleapis.com/v1/token",
-            credential_source={"executable": {"command": f"{COMMAND} helper google code"}},
-        )
+    text = example("json", "google").replace("/opt/billing/bin/tokenadapter", COMMAND)
 
-    token = credentials(f"{provider}/o").retrieve_subject_token(None)
+    def credentials(audience: str) -> Any:
+        return pluggable.Credentials.from_info({**json.loads(text), "audience": audience})
+
+    token = credentials(provider).retrieve_subject_token(None)
     headers = {"Authorization": f"Bearer {token}"}
     assert requests.get(server.api_url, headers=headers, timeout=30).ok
     # A warning beside the answer would make it unreadable.
     aged(Path(env["TOKENADAPTER_CONFIG"]).parent, left=50, lifetime=3600)
     server.fail_next(503)
-    assert credentials(f"{provider}/o").retrieve_subject_token(None) == token
+    assert credentials(provider).retrieve_subject_token(None) == token
     exceptions = pytest.importorskip("google.auth.exceptions")
     with pytest.raises(exceptions.RefreshError, match="The URL is outside"):
         credentials("//iam.googleapis.com/projects/2").retrieve_subject_token(None)
