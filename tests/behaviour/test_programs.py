@@ -7,6 +7,7 @@ A program that the machine does not have is skipped; "tox -e programs" installs 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -27,6 +28,7 @@ from typing import Any
 
 import pytest
 import requests
+import trustme
 import yaml
 from profiles import write
 from unit.cli.test_tokens import aged
@@ -69,6 +71,9 @@ class Guarded(SimpleHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def guess_type(self, path: Any) -> str:
+        return MANIFEST if "manifests" in str(path) else super().guess_type(path)
+
     def log_message(self, *_: Any) -> None:
         pass
 
@@ -106,6 +111,16 @@ def serve(server: TokenServer) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
+def context(tmp_path: Path) -> ssl.SSLContext:
+    """The server side of TLS; ``ca.pem`` vouches for it."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture
 def configured(tmp_path: Path, server: TokenServer) -> Callable[[str], dict[str, str]]:
     """Writes the profile ``code`` with a prefix, and returns the environment of its programs."""
 
@@ -140,11 +155,11 @@ def run(*command: str | Path, env: dict[str, str]) -> subprocess.CompletedProces
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
 
 
-def example(kind: str, helper: str) -> str:
-    """The block of the page that calls *helper*, for the profile ``code``."""
+def example(kind: str, word: str) -> str:
+    """The block of the page that contains *word*, with ``code`` for the name of the profile."""
     blocks = re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    (found,) = [block for block in blocks if re.search(rf"helper,? {helper}\b", block)]
-    return re.sub(rf"(helper,? {helper},?) [a-z]+", r"\1 code", found)
+    (found,) = [block for block in blocks if re.search(rf"\b{word}\b", block)]
+    return re.sub(r"(helper,? [a-z]+,?) [a-z]+", r"\1 code", found)
 
 
 def script(directory: str, name: str, helper: str) -> None:
@@ -231,13 +246,9 @@ def test_kubectl_calls_its_cluster(
     server: TokenServer,
     serve: Callable[..., Any],
     configured: Callable[..., dict[str, str]],
+    context: ssl.SSLContext,
     tmp_path: Path,
 ) -> None:
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
     served = tmp_path / "served"
     served.mkdir()
     (served / "version").write_text('{"major": "1"}')
@@ -270,6 +281,56 @@ def test_kubectl_calls_its_cluster(
     assert done.returncode != 0
     assert f"The URL is outside {cluster.url}/this" in done.stderr
     assert not any(cluster.given[before:])
+
+
+# --- docker ------------------------------------------------------------------------------
+
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+@needs("docker")
+def test_docker_reads_a_manifest(
+    server: TokenServer,
+    serve: Callable[..., Any],
+    configured: Callable[..., dict[str, str]],
+    context: ssl.SSLContext,
+    tmp_path: Path,
+) -> None:
+    """Without a daemon: docker calls the registry itself."""
+    image = tmp_path / "served" / "v2" / "made-up"
+    digest = f"sha256:{hashlib.sha256(b'{}').hexdigest()}"
+    for name, content in (
+        (f"blobs/{digest}", "{}"),
+        (
+            "manifests/1.0",
+            json.dumps(
+                {
+                    "schemaVersion": 2,
+                    "mediaType": MANIFEST,
+                    "config": {
+                        "mediaType": "application/vnd.docker.container.image.v1+json",
+                        "size": 2,
+                        "digest": digest,
+                    },
+                    "layers": [],
+                }
+            ),
+        ),
+    ):
+        (image / name).parent.mkdir(parents=True)
+        (image / name).write_text(content)
+    registry = serve(tmp_path / "served", context=context)
+    env = configured(registry.url)
+    script(env["HOME"], "docker-credential-tokenadapter", "docker")
+    host = registry.url.partition("://")[2]
+    settings = Path(env["HOME"]) / ".docker" / "config.json"
+    settings.parent.mkdir()
+    settings.write_text(example("json", "credHelpers").replace("registry.example.com", host))
+    words = ["manifest", "inspect", "--insecure", f"{host}/made-up:1.0"]
+    done = run("docker", *words, env=env)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["config"]["digest"] == digest
+    assert server.stats.renewals == 1
 
 
 # --- pip and uv --------------------------------------------------------------------------
