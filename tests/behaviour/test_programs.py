@@ -217,6 +217,7 @@ def test_git_reads_a_repository_and_recovers_from_a_revoked_token(
     assert (done.returncode, done.stderr) == (0, "")
     assert server.stats.renewals == 1
     server.expire_now()
+    aged(tmp_path, left=3000, lifetime=3600)
     refused = run("git", "ls-remote", url, env=env)
     assert refused.returncode != 0
     assert "Authentication failed" in refused.stderr

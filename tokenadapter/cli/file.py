@@ -75,7 +75,7 @@ def _watch(options: Namespace, profile: Profile, file: _TokenFile, token: Token)
         time.sleep(_pause(token, options.watch))
         try:
             keeper.look()
-            token = keeper.obtain(patient=True, min_validity=options.min_validity).token
+            token = keeper.obtain(min_validity=options.min_validity).token
             file.write(token)
         except Exception as error:
             if type(error) is not reported_kind:

@@ -24,6 +24,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.cli.common import add_name, authorization, named_profile
+from tokenadapter.cli.output import write_line
 from tokenadapter.core.policy import windows
 from tokenadapter.values import Value
 
@@ -39,6 +40,9 @@ HELPERS = ("git", "kubectl", "bazel", "docker", "google", "keyring")
 
 # More than any of these programs writes.
 _LONGEST_INPUT = 1 << 20
+# Seconds after its issue within which a token is new: a program that was given it may just have
+# been refused.
+_NEW = 10.0
 # The user of a token that is sent as a password, for servers that accept any.
 _ANY_USER = "oauth2"
 
@@ -51,6 +55,9 @@ class Call(Value):
     read: Callable[[], str]
     """Reads what it wrote to standard input.  Some programs leave the terminal there."""
     environment: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return "<Call>"
 
 
 class Issued(Value):
@@ -119,6 +126,8 @@ class Guard:
     def renew(self, url: str, rejected: str) -> None:
         """Renew the token if the server at *url* refused it.
 
+        A token that was refused when it was new is not renewed for a while.
+
         :param rejected: the access token that was refused.  If another process has renewed it
             since, nothing happens.
         :raises TokenError: if that fails.
@@ -126,8 +135,11 @@ class Guard:
         if self._profile.covers(url):
             keeper = self._profile.keeper()
             token = keeper.current()
-            if token.access_token == rejected:
-                keeper.renew(token)
+            if token.access_token != rejected:
+                return
+            if time.time() - token.issued_at < _NEW:
+                keeper.distrust(token)  # the next one would be refused too
+            keeper.renew(token)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -151,7 +163,8 @@ def perform(options: Namespace) -> int:
 
         mute(profile.keeper())
     text, code = module.answer(Call(options.words, _read, os.environ), Guard(profile))
-    sys.stdout.write(text)
+    if text:
+        write_line(text)
     return int(code)
 
 

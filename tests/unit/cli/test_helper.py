@@ -95,9 +95,10 @@ def test_the_user_is_that_of_the_profile(
 
 
 def test_only_the_token_that_was_refused_is_renewed(
-    command: Command, profile: Path, server: TokenServer, write_to
+    command: Command, profile: Path, server: TokenServer, place: Path, write_to
 ) -> None:
     first = command("token", "billing")[1].strip()
+    aged(place, left=3000, lifetime=3600)
     for rejected, renewals in (("another", 1), (first, 2), (first, 2)):
         write_to(ask(server, f"password={rejected}"))
         assert command("helper", "git", "billing", "erase") == (0, "", "")
@@ -105,6 +106,17 @@ def test_only_the_token_that_was_refused_is_renewed(
     write_to(ask(server, f"password={command('token', 'billing')[1].strip()}").replace("api", "x"))
     command("helper", "git", "billing", "erase")
     assert server.stats.renewals == 2
+
+
+def test_a_token_that_is_refused_when_it_is_new_is_not_renewed(
+    command: Command, profile: Path, server: TokenServer, write_to
+) -> None:
+    """As where the user has no access to a repository: each call would renew the token."""
+    token = command("token", "billing")[1].strip()
+    for _ in range(3):
+        write_to(ask(server, f"password={token}"))
+        assert command("helper", "git", "billing", "erase") == (0, "", "")
+    assert server.stats.renewals == 1
 
 
 def test_a_token_that_could_not_be_renewed_is_offered_to_its_end(

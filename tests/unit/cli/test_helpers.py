@@ -46,17 +46,18 @@ def unread() -> str:
     raise AssertionError("standard input is the terminal")
 
 
-def test_a_call_for_a_token_shows_none() -> None:
+def test_no_secret_is_shown() -> None:
     assert TOKEN not in repr(Desk().token("https://git.example.com/"))
+    assert TOKEN not in repr(call(TOKEN, SECRET=TOKEN))
 
 
 # --- git ---------------------------------------------------------------------------------
 
 URL = "protocol=https\nhost=git.example.com\n"
-BASIC = f"username=oauth2\npassword={TOKEN}\npassword_expiry_utc=1800000000\n"
+BASIC = f"username=oauth2\npassword={TOKEN}\npassword_expiry_utc=1800000000"
 BEARER = (
     f"capability[]=authtype\nauthtype=Bearer\ncredential={TOKEN}\nephemeral=1\n"
-    "password_expiry_utc=1800000000\n"
+    "password_expiry_utc=1800000000"
 )
 NEWER = "capability[]=authtype\ncapability[]=state\n"
 
@@ -89,7 +90,7 @@ def test_git_gets_a_password_if_the_header_has_no_scheme() -> None:
     desk = Desk(until=None)
     desk.scheme = ""
     assert git.answer(call("get", text=f"{NEWER}{URL}"), desk)[0] == (
-        f"username=oauth2\npassword={TOKEN}\n"
+        f"username=oauth2\npassword={TOKEN}"
     )
 
 
@@ -223,7 +224,7 @@ def test_docker_gets_the_token_as_a_password(server: str) -> None:
 @pytest.mark.parametrize("server", ["", "evil.example", "http://git.example.com/", "a@evil"])
 def test_docker_gets_nothing_for_another_registry(server: str) -> None:
     text, code = docker.answer(call("get", text=server), Desk())
-    assert (text, code) == ("credentials not found in native keychain\n", 1)
+    assert (text, code) == ("credentials not found in native keychain", 1)
 
 
 def test_docker_lists_the_prefixes_and_no_token() -> None:
@@ -286,15 +287,15 @@ INDEX = "https://git.example.com/simple/"
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["get", INDEX, "ada"], f"{TOKEN}\n"),
-        (["get", INDEX, "--mode", "creds"], f"oauth2\n{TOKEN}\n"),
+        (["get", INDEX, "ada"], TOKEN),
+        (["get", INDEX, "--mode", "creds"], f"oauth2\n{TOKEN}"),
         (
             ["--mode=creds", "--output=json", "get", INDEX],
-            f'{{"username": "oauth2", "password": "{TOKEN}"}}\n',
+            f'{{"username": "oauth2", "password": "{TOKEN}"}}',
         ),
         (
             ["--mode=creds", "--output=json", "get", INDEX, "ada"],
-            f'{{"username": "ada", "password": "{TOKEN}"}}\n',
+            f'{{"username": "ada", "password": "{TOKEN}"}}',
         ),
     ],
 )

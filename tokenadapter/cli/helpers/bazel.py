@@ -29,4 +29,4 @@ def answer(call: Call, guard: Guard) -> tuple[str, int]:
     found: dict[str, Any] = {"headers": {issued.header: [issued.value]}}
     if issued.rfc3339 is not None:
         found["expires"] = issued.rfc3339
-    return json.dumps(found) + "\n", 0
+    return json.dumps(found), 0

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["answer"]
 
 # By this very text, docker knows that it has to ask the user.
-_NOTHING = "credentials not found in native keychain\n", 1
+_NOTHING = "credentials not found in native keychain", 1
 
 
 def answer(call: Call, guard: Guard) -> tuple[str, int]:
@@ -22,11 +22,11 @@ def answer(call: Call, guard: Guard) -> tuple[str, int]:
     operation = call.words[0] if call.words else ""
     username = guard.username or guard.any_username
     if operation == "list":
-        return json.dumps(dict.fromkeys(guard.prefixes, username)) + "\n", 0
+        return json.dumps(dict.fromkeys(guard.prefixes, username)), 0
     if operation != "get":
         return (
             f"tokenadapter does not {operation or 'answer without an operation'}: use the commands "
-            "tokenadapter login, adopt and forget\n"
+            "tokenadapter login, adopt and forget"
         ), 1
     server = call.read().strip()
     # docker names a registry by its host.
@@ -34,4 +34,4 @@ def answer(call: Call, guard: Guard) -> tuple[str, int]:
     if issued is None:
         return _NOTHING
     found = {"ServerURL": server, "Username": username, "Secret": issued.access_token}
-    return json.dumps(found) + "\n", 0
+    return json.dumps(found), 0

@@ -61,7 +61,7 @@ def answer(call: Call, guard: Guard) -> tuple[str, int]:
         lines = [f"username={username}", f"password={issued.access_token}"]
     if issued.until is not None:
         lines.append(f"password_expiry_utc={int(issued.until)}")
-    return "".join(f"{line}\n" for line in lines), 0
+    return "\n".join(lines), 0
 
 
 def _url(fields: dict[str, str]) -> str | None:

@@ -43,4 +43,4 @@ def answer(call: Call, guard: Guard) -> tuple[str, int]:
     found["id_token"] = issued.access_token
     if issued.until is not None:
         found["expiration_time"] = int(issued.until)
-    return json.dumps(found) + "\n", 0
+    return json.dumps(found), 0

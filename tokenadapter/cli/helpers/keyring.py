@@ -36,4 +36,4 @@ def answer(call: Call, guard: Guard) -> tuple[str, int]:
         username = options.username or guard.username or guard.any_username
         found = {"username": username, **found}
     text = json.dumps(found) if options.output == "json" else "\n".join(found.values())
-    return f"{text}\n", 0
+    return text, 0

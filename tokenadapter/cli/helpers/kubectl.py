@@ -32,7 +32,7 @@ def answer(call: Call, guard: Guard) -> tuple[str, int]:
     if issued.rfc3339 is not None:
         status["expirationTimestamp"] = issued.rfc3339
     credential = {"apiVersion": version, "kind": "ExecCredential", "status": status}
-    return json.dumps(credential) + "\n", 0
+    return json.dumps(credential), 0
 
 
 def _asked(text: str) -> tuple[str, str | None]:
