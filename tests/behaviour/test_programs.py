@@ -35,6 +35,8 @@ from unit.cli.test_tokens import aged
 
 from tokenadapter.testing import TokenServer
 
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the scripts are for a shell of Unix")
+
 PAGE = (Path(__file__).parents[2] / "docs/howto/programs.md").read_text(encoding="utf-8")
 COMMAND = f"{shlex.quote(sys.executable)} -m tokenadapter"
 
@@ -145,7 +147,8 @@ client_secret = "secret"
             "PATH": f"{home}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(home),
             "TOKENADAPTER_CONFIG": str(config),
-            "NO_PROXY": "127.0.0.1",
+            "PIP_CONFIG_FILE": os.devnull,
+            "UV_NO_CONFIG": "1",
         }
 
     return configure
