@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from inspect import isawaitable
@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 from requests.structures import CaseInsensitiveDict
 
 from tokenadapter.clients.prefix import without_query
-from tokenadapter.clients.rules import Answer, Rules
-from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.clients.rules import Answer, Face, Rules
 from tokenadapter.extras import ExtraMissing
 from tokenadapter.http import bodies, exchange, responses, verdicts
 from tokenadapter.http.bodies import Body
@@ -32,15 +31,11 @@ from tokenadapter.late_imports import imported, late
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
-    import os
-
     import aiohttp
     from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, StreamReader
 
     from tokenadapter import errors
     from tokenadapter.clients import aiohttp_bodies
-    from tokenadapter.events import Event
-    from tokenadapter.protocols import Grant, TokenSource, TokenStore
 else:
     errors = late("tokenadapter.errors")
     try:
@@ -57,7 +52,7 @@ else:
 __all__ = ["TokenMiddleware"]
 
 
-class TokenMiddleware:
+class TokenMiddleware(Face):
     """Signs requests under one URL prefix, renews the token, and replays what was refused for it.
 
     ::
@@ -84,55 +79,11 @@ class TokenMiddleware:
     :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
     """
 
-    keeper: TokenKeeper
+    _rules: _Rules
 
-    def __init__(
-        self,
-        prefix: str,
-        source: Grant | TokenSource | TokenKeeper,
-        *,
-        store: TokenStore | str | os.PathLike[str] | None = None,
-        verdict: Callable[[Any], object] | None = None,
-        max_replays: int = 1,
-        replay_limit: int = 64 * 1024 * 1024,
-        attach: Callable[[Any, Token], object] | None = None,
-        header: str = "Authorization",
-        scheme: str = "Bearer",
-        override_auth: bool = True,
-        on_refresh: Callable[[Token], object] | None = None,
-        on_event: Callable[[Event], object] | None = None,
-        renew_early: bool = True,
-        lock_timeout: float = 30.0,
-        inline: bool = False,
-        allow_http: bool = False,
-    ) -> None:
-        self._rules = _Rules(
-            prefix,
-            source,
-            store=store,
-            verdict=verdict,
-            max_replays=max_replays,
-            replay_limit=replay_limit,
-            attach=attach,
-            header=header,
-            scheme=scheme,
-            override_auth=override_auth,
-            on_refresh=on_refresh,
-            on_event=on_event,
-            renew_early=renew_early,
-            lock_timeout=lock_timeout,
-            inline=inline,
-            allow_http=allow_http,
-        )
-        self.keeper = self._rules.keeper
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.prefix} of {self.keeper.store!r}>"
-
-    @property
-    def prefix(self) -> str:
-        """The base URL under which requests are signed."""
-        return self._rules.prefix
+    @staticmethod
+    def _made_from(**settings: Any) -> Rules:
+        return _Rules(**settings)
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """Send *request* by *handler*, signed if its URL is under the prefix.

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenadapter.clients.httpx_parts import Outgoing, Parts, copy_of, is_bounded, parts_of
 from tokenadapter.clients.prefix import without_query
-from tokenadapter.clients.rules import Rules
-from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.clients.rules import Face, Rules
 from tokenadapter.extras import ExtraMissing
 from tokenadapter.http import bodies, exchange, responses
 from tokenadapter.http.bodies import Body
@@ -28,17 +27,13 @@ from tokenadapter.late_imports import imported, late
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
-    import os
-
     import httpx
     import httpx2
 
     from tokenadapter import errors
     from tokenadapter.errors import TokenError
-    from tokenadapter.events import Event
-    from tokenadapter.protocols import Grant, TokenSource, TokenStore
 
-    class _Auth(httpx.Auth, httpx2.Auth):  # type: ignore[misc]
+    class _Auth(Face, httpx.Auth, httpx2.Auth):  # type: ignore[misc]
         """What both libraries take for an ``Auth``."""
 
     Request = httpx.Request | httpx2.Request
@@ -70,7 +65,7 @@ def _libraries() -> list[ModuleType]:
 
 _LIBRARIES = _libraries()
 if not TYPE_CHECKING:
-    _Auth = type("_Auth", tuple(library.Auth for library in _LIBRARIES), {})
+    _Auth = type("_Auth", (Face, *(library.Auth for library in _LIBRARIES)), {})
 
 __all__ = ["TokenAuth"]
 
@@ -105,55 +100,11 @@ class TokenAuth(_Auth):
     :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
     """
 
-    keeper: TokenKeeper
+    _rules: _Rules
 
-    def __init__(
-        self,
-        prefix: str,
-        source: Grant | TokenSource | TokenKeeper,
-        *,
-        store: TokenStore | str | os.PathLike[str] | None = None,
-        verdict: Callable[[Any], object] | None = None,
-        max_replays: int = 1,
-        replay_limit: int = 64 * 1024 * 1024,
-        attach: Callable[[Any, Token], object] | None = None,
-        header: str = "Authorization",
-        scheme: str = "Bearer",
-        override_auth: bool = True,
-        on_refresh: Callable[[Token], object] | None = None,
-        on_event: Callable[[Event], object] | None = None,
-        renew_early: bool = True,
-        lock_timeout: float = 30.0,
-        inline: bool = False,
-        allow_http: bool = False,
-    ) -> None:
-        self._rules = _Rules(
-            prefix,
-            source,
-            store=store,
-            verdict=verdict,
-            max_replays=max_replays,
-            replay_limit=replay_limit,
-            attach=attach,
-            header=header,
-            scheme=scheme,
-            override_auth=override_auth,
-            on_refresh=on_refresh,
-            on_event=on_event,
-            renew_early=renew_early,
-            lock_timeout=lock_timeout,
-            inline=inline,
-            allow_http=allow_http,
-        )
-        self.keeper = self._rules.keeper
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.prefix} of {self.keeper.store!r}>"
-
-    @property
-    def prefix(self) -> str:
-        """The base URL under which requests are signed."""
-        return self._rules.prefix
+    @staticmethod
+    def _made_from(**settings: Any) -> Rules:
+        return _Rules(**settings)
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """The flow of a request, as ``httpx.Client`` asks for it."""

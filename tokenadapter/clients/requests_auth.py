@@ -10,30 +10,22 @@ refused request is sent again through the connection of the refusal, by a
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import ref
 
 from requests import PreparedRequest, Response
 from requests.auth import AuthBase
 
 from tokenadapter.clients.prefix import without_query
-from tokenadapter.clients.requests import TokenAdapter
-from tokenadapter.clients.signers import adapter_settings
-from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.clients.rules import Face, Rules
 from tokenadapter.http import bodies, responses
 from tokenadapter.http.bodies import Body
-from tokenadapter.spelling import check_names
 from tokenadapter.token import Token
-
-if TYPE_CHECKING:
-    import os
-
-    from tokenadapter.protocols import Grant, TokenSource, TokenStore
 
 __all__ = ["RequestsAuth"]
 
 
-class RequestsAuth(AuthBase):
+class RequestsAuth(Face, AuthBase):
     """Signs requests under one URL prefix, renews the token, and replays what was refused for it.
 
     ::
@@ -45,36 +37,19 @@ class RequestsAuth(AuthBase):
     Requests outside the prefix are sent as they are.  Mount a :class:`~tokenadapter.TokenAdapter`
     where you have the session.
 
-    :param prefix: see :class:`~tokenadapter.TokenAdapter`, as for *source* and *store*.
-    :param settings: the other settings of a :class:`~tokenadapter.TokenAdapter`, without those of
-        the transport.  A request waits for a renewal for *lock_timeout*, whatever its own time-out.
+    :param prefix: as for :class:`~tokenadapter.TokenAdapter`, and so are all others.  A request
+        waits for a renewal for *lock_timeout*, whatever its own time-out.
     :raises UnsafeTarget: if a token must not go to *prefix*.
     :raises TypeError: if settings contradict each other or have the wrong type.
     :raises ValueError: if *header* or *scheme* cannot be part of a request.
     :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
     """
 
-    keeper: TokenKeeper
+    _rules: _Rules
 
-    def __init__(
-        self,
-        prefix: str,
-        source: Grant | TokenSource | TokenKeeper,
-        *,
-        store: TokenStore | str | os.PathLike[str] | None = None,
-        **settings: Any,
-    ) -> None:
-        check_names(type(self).__name__, settings, adapter_settings())
-        self._rules = _Rules(prefix, source, store=store, **settings)
-        self.keeper = self._rules.keeper
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.prefix} of {self.keeper.store!r}>"
-
-    @property
-    def prefix(self) -> str:
-        """The base URL under which requests are signed."""
-        return self._rules.prefix
+    @staticmethod
+    def _made_from(**settings: Any) -> Rules:
+        return _Rules(**settings)
 
     def __call__(self, r: PreparedRequest) -> PreparedRequest:
         """Sign *r*, if its URL is under the prefix.
@@ -85,7 +60,7 @@ class RequestsAuth(AuthBase):
         return r
 
 
-class _Rules(TokenAdapter):
+class _Rules(Rules):
     """The settings of a token adapter, for requests that something else sends."""
 
     def sign(self, request: PreparedRequest) -> None:

