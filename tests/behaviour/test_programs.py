@@ -17,6 +17,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -432,3 +433,31 @@ def test_googles_library_gets_the_token_for_its_provider(
     exceptions = pytest.importorskip("google.auth.exceptions")
     with pytest.raises(exceptions.RefreshError, match="The URL is outside"):
         credentials("//iam.googleapis.com/projects/2").retrieve_subject_token(None)
+
+
+# --- a file ------------------------------------------------------------------------------
+
+
+def test_the_service_writes_the_file_before_it_starts_and_ends_when_it_is_stopped(
+    server: TokenServer, configured: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    env = configured(server.api_url)
+    unit = example("ini", "ExecStartPre").replace("/opt/warehouse/bin/tokenadapter", COMMAND)
+    unit = unit.replace("file warehouse", "file code").replace("/run/warehouse", str(tmp_path))
+    lines = dict(re.findall(r"^(Exec\w+)=(.*)$", unit, re.MULTILINE))
+    done = run(*shlex.split(lines["ExecStartPre"]), env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    file = tmp_path / "token"
+    first = file.stat()
+    service = subprocess.Popen(
+        shlex.split(lines["ExecStart"]), env=env, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while file.stat().st_ino == first.st_ino:  # it has not written its first file yet
+            assert service.poll() is None
+            time.sleep(0.01)
+    finally:
+        service.terminate()
+        _, err = service.communicate(timeout=30)
+    assert (service.returncode, err) == (0, "")
+    assert server.stats.renewals == 1

@@ -14,8 +14,8 @@ from profiles import billing, write
 
 from tokenadapter.testing import TokenServer
 
-from .conftest import Command, spawn
-from .test_tokens import aged
+from .conftest import Command, spawn, start
+from .test_tokens import aged, outlive
 
 
 def ask(server: TokenServer, *more: str, path: str = "") -> str:
@@ -117,6 +117,27 @@ def test_a_token_that_is_refused_when_it_is_new_is_not_renewed(
         write_to(ask(server, f"password={token}"))
         assert command("helper", "git", "billing", "erase") == (0, "", "")
     assert server.stats.renewals == 1
+
+
+def test_programs_that_ask_together_cost_one_renewal(rotating: TokenServer, place: Path) -> None:
+    assert spawn("token", "billing")[0] == 0
+    outlive(place)
+    before = rotating.stats.renewals
+    with rotating.hold(endpoint="token"):
+        crowd = [start("helper", "git", "billing", "get", stdin=subprocess.PIPE) for _ in range(4)]
+        for process in crowd:
+            assert process.stdin is not None
+            process.stdin.write(ask(rotating))
+            process.stdin.flush()
+            process.stdin.close()
+            process.stdin = None
+        rotating.wait_for(lambda stats: stats.token_requests > before)
+    said = [process.communicate(timeout=60) for process in crowd]
+    assert {err for _, err in said} == {""}
+    (answer,) = {out for out, _ in said}
+    assert "password=" in answer
+    assert rotating.stats.renewals == before + 1
+    assert rotating.stats.reuse_detections == 0
 
 
 def test_a_token_that_could_not_be_renewed_is_offered_to_its_end(
