@@ -87,12 +87,12 @@ class Guard:
     :ivar username: the user that servers expect with it, if the profile names one.
     """
 
-    any_username = _ANY_USER
+    any_username: str = _ANY_USER
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
-        self.prefixes = profile.prefixes
-        self.username = profile.username
+        self.prefixes: list[str] = profile.prefixes
+        self.username: str | None = profile.username
 
     def token(self, url: str) -> Issued | None:
         """The token for *url*; ``None`` if the URL is outside the prefixes.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MERGES_STDERR", "answer"]
 
-MERGES_STDERR = True
+MERGES_STDERR: bool = True
 """What the command writes to standard error would be read as a part of the answer."""
 
 _LEAD = "GOOGLE_EXTERNAL_ACCOUNT_"
