@@ -6,8 +6,8 @@
 For a program that reads its token from a file. The file contains the token alone, without a line
 end. It is replaced in one step, and only this user can read it. With --watch, the command stays and
 replaces the file whenever the token was renewed, by itself or by another process. If the token
-cannot be renewed, the command says so once, leaves the file as it is, and goes on trying. SIGTERM
-ends it with the exit code 0.
+cannot be renewed, the command reports that once, leaves the file as it is, and keeps trying.
+SIGTERM ends it with the exit code 0.
 """
 
 from __future__ import annotations
