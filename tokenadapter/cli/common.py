@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tokenadapter.cli.output import span, write_line
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
+from tokenadapter.token import header_value
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -19,6 +20,7 @@ __all__ = [
     "add_json",
     "add_min_validity",
     "add_name",
+    "authorization",
     "named_profile",
     "put",
     "seconds",
@@ -104,6 +106,18 @@ def usable_token(profile: Profile, min_validity: float) -> Token:
                 f"than {span(min_validity)}\n"
             )
     return token
+
+
+def authorization(profile: Profile, token: Token) -> str:
+    """The value of the header that carries *token*.
+
+    :raises RefreshConfigError: if the profile sends Bearer tokens, and *token* is none.
+    """
+    if profile.scheme.lower() == "bearer" and not token.is_bearer:
+        from tokenadapter.core import messages
+
+        raise messages.not_bearer(profile.store(), token)
+    return header_value(token.access_token, profile.scheme)
 
 
 def validity(token: Token) -> str:

@@ -21,6 +21,8 @@ COMMANDS = {
     "request": "send one request with the token and print the response",
     "run": "run a Python program and sign its requests",
     "exec": "run any program with the token in its environment",
+    "file": "write the token to a file, and keep it fresh there",
+    "helper": "answer git, kubectl, docker and others that ask for a token",
     "status": "show the state of each token, without side effects",
     "login": "log in with a browser, and store the token",
     "adopt": "store a token from elsewhere",

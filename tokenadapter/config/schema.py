@@ -111,6 +111,7 @@ PROFILE: Mapping[str, Kind] = {
     "store": _TEXT,
     "header": _TEXT,
     "scheme": _TEXT_OR_EMPTY,
+    "username": _TEXT,
     "verdict": _VERDICT,
     "renew_early": _FLAG,
     "lock_timeout": _NUMBER,

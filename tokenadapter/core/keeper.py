@@ -381,6 +381,15 @@ class TokenKeeper:
             self.journal.trace("the refusal of a new token could not be recorded", error)
             return None
 
+    def look(self) -> None:
+        """Take a newer token from the store, if another process has put one there.
+
+        Callers that must follow the store do this; others look when their token is stale.
+
+        :meta private:
+        """
+        self._glance()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no renewal of this process is under way, the save included.
 

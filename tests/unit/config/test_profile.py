@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import requests
+from hypothesis import given as given_each
+from hypothesis import settings
+from hypothesis import strategies as st
 from profiles import billing, write
 
 import tokenadapter
@@ -21,8 +24,9 @@ from tokenadapter import (
     RefreshConfigError,
     TokenKeeper,
 )
+from tokenadapter.clients.prefix import Prefix
 from tokenadapter.config.config_file import ConfigFile
-from tokenadapter.config.profile import Profile
+from tokenadapter.config.profile import Profile, _is_plainly_under
 from tokenadapter.sources import discovery
 from tokenadapter.testing import TokenServer
 
@@ -491,3 +495,49 @@ client_secret = "made-up"
     meetings, company = Profile(config, "meetings").grant, Profile(config, "company").grant
     assert meetings.owner["grant"] == "account_credentials"
     assert (meetings.can_log_in, company.can_log_in) == (False, False)
+
+
+# --- which URLs are covered --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://api.example.com/v1", True),
+        ("https://api.example.com/v1/x?y=%2e%2e", True),
+        ("https://API.example.com/v1/x", True),
+        ("https://api.example.com:443/v1/x", True),
+        ("https://two.example.com", True),
+        ("https://two.example.com/", True),
+        ("http://api.example.com/v1/x", False),
+        ("https://api.example.com/v10", False),
+        ("https://api.example.com/v1/../x", False),
+        ("https://api.example.com/v1/%2e%2e/x", False),
+        ("https://two.example.com.evil.example/", False),
+        ("https://two.example.com@evil.example/", False),
+        ("https://two.example.com:8443/", False),
+        ("https://two.example.com\\@evil.example/", False),
+        ("two.example.com", False),
+        ("", False),
+    ],
+)
+def test_a_url_is_covered_if_it_is_under_one_of_the_prefixes(
+    url: str, expected: bool, tmp_path: Path
+) -> None:
+    text = """
+[billing]
+prefixes = ["https://api.example.com/v1/", "https://two.example.com"]
+source = { type = "client_credentials", token_url = "https://id.example.com/t", client_id = "b" }
+"""
+    assert profile(text, tmp_path).covers(url) is expected
+
+
+@settings(max_examples=500, deadline=None)
+@given_each(
+    st.text("/.:@;?#%2e\\ \n\tA8v1é*~", max_size=12),
+    st.sampled_from(["https://api.example.com", "https://api.example.com:8443/v1"]),
+)
+def test_a_url_that_is_plainly_under_a_prefix_is_under_it(end: str, base: str) -> None:
+    url = f"{base}{end}"
+    if _is_plainly_under(url, base):
+        assert Prefix(base).covers(url)
