@@ -1351,7 +1351,7 @@ def test_a_task_whose_time_is_over_gets_the_token_that_still_lives(server: Token
                 await asyncio.sleep(0.001)
             with pytest.raises(LockTimeout):
                 await waiting
-            assert await keeper.acurrent(timeout=0.1) is token
+            assert (await keeper.acurrent(timeout=0.1)).is_same(token)
         return await keeper.arenew(token)
 
     assert not asyncio.run(main()).is_same(token)
