@@ -22,7 +22,9 @@ from tokenadapter.token import Token
 from tokenadapter.values import checked_store
 
 if TYPE_CHECKING:
+    import contextvars
     import copy
+    from contextvars import Context
 
     from tokenadapter import errors
     from tokenadapter.core import (
@@ -48,6 +50,7 @@ else:
     errors = late("tokenadapter.errors")
     messages = late("tokenadapter.core.messages")
     reservation = late("tokenadapter.core.reservation")
+    contextvars = late("contextvars")
     copy = late("copy")
     workers = late("tokenadapter.core.worker")
     function_grant = late("tokenadapter.core.function_grant")
@@ -203,12 +206,15 @@ class TokenKeeper:
         timeout: float | None = None,
         patient: bool = False,
         min_validity: float = 0.0,
+        context: Context | None = None,
     ) -> Outcome:
         """What :meth:`current` and :meth:`renew` return, and how it was obtained.
 
         :param patient: wait for the renewal of a stale token, too.
         :param min_validity: renew a token that lives for fewer seconds than this.  If even a new
             token does, it is renewed when it is stale.
+        :param context: the context (``contextvars``) in which to call the source, in place of the
+            caller's.
         """
         outcome, seen = self._held_outcome(rejected, patient, min_validity), None
         if outcome is None and not self._has_glanced:
@@ -222,7 +228,7 @@ class TokenKeeper:
         slack = min(_LATENESS, max(patience - self.lock_timeout, 0.0))
         if self._spends:
             self._runtime.guard()  # the program may have reset its signals
-        need = RenewalRequest(rejected, patient, min_validity, since=started)
+        need = RenewalRequest(rejected, patient, min_validity, since=started, context=context)
         try:
             with self._reservations.before_renewing(
                 seen, end, partial(self._settle, need)
@@ -258,7 +264,8 @@ class TokenKeeper:
         if self._spends:
             self._runtime.guard()  # here, and not in a helper: this may be the main thread
         key = None if rejected is None else (rejected.access_token, rejected.issued_at), patient
-        work = partial(self.obtain, rejected, patient=patient)
+        context = contextvars.copy_context()
+        work = partial(self.obtain, rejected, patient=patient, context=context)
         patience = inf if timeout is None else timeout
         began = self._runtime.monotonic()
         end = began + min(self.lock_timeout, patience)

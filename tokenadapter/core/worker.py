@@ -109,7 +109,8 @@ class RenewalWorker:
         :raises TokenError: if there is no token that meets *request*.
         """
         began = self._runtime.monotonic() if request.since is None else request.since
-        request = request._replace(context=contextvars.copy_context())
+        if request.context is None:
+            request = request._replace(context=contextvars.copy_context())
         while True:
             run = self.flight.join(partial(self._work, request, seen))
             seen = None  # out of date for the next run
