@@ -41,6 +41,7 @@ __all__ = [
     "install",
     "installed",
     "login",
+    "logout",
     "retrofit",
     "session",
     "store_from_url",
@@ -80,6 +81,7 @@ _HOMES = {
     "install": "tokenadapter.clients.install",
     "installed": "tokenadapter.clients.install",
     "login": "tokenadapter.logins.login",
+    "logout": "tokenadapter.logins.logout",
     "retrofit": "tokenadapter.clients.retrofit",
     "session": "tokenadapter.config.sessions",
     "store_from_url": "tokenadapter.stores.urls",
@@ -109,6 +111,7 @@ if TYPE_CHECKING:
     )
     from tokenadapter.http.verdicts import default_verdict, expired_on
     from tokenadapter.logins.login import login
+    from tokenadapter.logins.logout import logout
     from tokenadapter.sources.client_credentials import ClientCredentials
     from tokenadapter.sources.login import Login
     from tokenadapter.sources.password import Password

@@ -36,6 +36,7 @@ __all__ = [
     "LoggingIn",
     "Preloading",
     "Reserving",
+    "Revoking",
     "Seeded",
     "Snapshot",
     "Spender",
@@ -140,6 +141,20 @@ class Discovering(Protocol):
         matter which URLs these are.
 
         :raises TokenError: if the metadata cannot be read.
+        """
+
+
+class Revoking(Protocol):
+    """Optional, of a :class:`Grant` whose server may revoke tokens (RFC 7009)."""
+
+    @property
+    def revokes(self) -> bool:
+        """Whether it does.  A :class:`Discovering` grant knows after its ``discover()``."""
+
+    def revoke(self, token: Token) -> None:
+        """Have the server revoke *token*: the refresh token, then the access token.
+
+        :raises TokenError: if the server did not say that it has.
         """
 
 

@@ -4,6 +4,9 @@ The source of the profile names authorization_url, device_authorization_url, or 
 option, the login opens a browser where there is a display; else it shows a code to enter on another
 device, if the server supports that; else it shows an address, and reads what the browser answered.
 Every process that shares the store picks up the new token by itself.
+
+If the scope contains openid, the store remembers who logged in. The login of another user is
+refused, and the stored token stays in use; --switch replaces it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.common import add_name, named_profile, seconds, validity
+from tokenadapter.cli.token_state import token_state
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -32,6 +36,9 @@ def add_arguments(parser: ArgumentParser) -> None:
             f"--{flow}", dest="flow", action="store_const", const=flow, default=None, help=does
         )
     parser.add_argument(
+        "--switch", action="store_true", help="replace the token of another user who logged in"
+    )
+    parser.add_argument(
         "--timeout",
         metavar="TIME",
         type=seconds,
@@ -47,7 +54,9 @@ def perform(options: Namespace) -> int:
 
     profile = named_profile(options)
     try:
-        token = login(profile.keeper(), flow=options.flow, timeout=options.timeout)
+        token = login(
+            profile.keeper(), flow=options.flow, timeout=options.timeout, switch=options.switch
+        )
     except TokenError:
         raise
     except (TypeError, ValueError) as error:
@@ -58,5 +67,7 @@ def perform(options: Namespace) -> int:
             ", without a refresh token: it cannot be renewed. Many servers issue one only for the "
             "scope offline_access, or with access_type=offline in authorization_url"
         )
-    sys.stderr.write(f"tokenadapter: {profile.name}: logged in{validity(token)}{lack}\n")
+    account = token_state(profile)["account"]
+    who = "" if account is None else f" as {account}"
+    sys.stderr.write(f"tokenadapter: {profile.name}: logged in{who}{validity(token)}{lack}\n")
     return 0

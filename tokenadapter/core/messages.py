@@ -25,6 +25,7 @@ from tokenadapter.errors import (
 if TYPE_CHECKING:
     from tokenadapter.protocols import TokenStore
     from tokenadapter.token import Token
+    from tokenadapter.values import Account
 
 
 def unreadable_record(store: TokenStore, why: str) -> StoreError:
@@ -74,6 +75,19 @@ def other_first_token(store: TokenStore) -> RefreshConfigError:
         "overwritten, and nothing was sent. Give each user a separate store. If the configured "
         "refresh token comes from a new login of the same user, pass it to `tokenadapter adopt "
         "NAME` or TokenKeeper.adopt(): it then replaces the stored token."
+    )
+
+
+def another_account(store: TokenStore, theirs: Account, ours: Account) -> ReauthRequired:
+    shown = str(ours), str(theirs)
+    if shown[0] == shown[1]:  # two users of one name, or one of two issuers
+        shown = ours.subject, theirs.subject
+    return ReauthRequired(
+        f"The login was made as {shown[0]!r:.250}, but {store!r} holds the token of "
+        f"{shown[1]!r:.250}. The new token was not stored, and the stored one stays in use. Log in "
+        "as the same user. To replace the stored token, log in with `tokenadapter login NAME "
+        "--switch` or tokenadapter.login(switch=True).",
+        reason="login_failed",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from pathlib import Path
@@ -124,3 +125,71 @@ def test_a_token_without_a_refresh_token_is_reported(
     code, _, err = spawn("login", "billing", env=BROWSER)
     assert code == 0
     assert "without a refresh token: it cannot be renewed" in err
+
+
+# --- whose login it is, and its end ----------------------------------------------------------
+
+
+@pytest.fixture
+def openid_profile(server: TokenServer, place: Path) -> Path:
+    """The profile ``billing`` at an issuer whose logins have ID tokens."""
+    text = billing(server, place, "refresh_token")
+    text = text.replace(f'token_url = "{server.token_url}"', f'issuer = "{server.issuer}"')
+    return write(place, text + 'scope = "openid"\n')
+
+
+def as_user(name: str) -> dict[str, str]:
+    return {"BROWSER": f"{BROWSER['BROWSER']} {name}"}
+
+
+def test_the_command_and_status_name_the_user(openid_profile: Path, command: Command) -> None:
+    err = spawn("login", "billing", env=as_user("ada"))[2]
+    assert err.endswith("tokenadapter: billing: logged in as ada, valid for 59 min\n")
+    header, row = command("status")[1].splitlines()
+    assert header.split()[:3] == ["NAME", "STATE", "ACCOUNT"]
+    assert row.split()[:3] == ["billing", "fresh", "ada"]
+    (state,) = json.loads(command("status", "--json")[1])
+    assert state["account"] == "ada"
+
+
+def test_status_has_no_column_for_accounts_that_nobody_has(profile: Path, command: Command) -> None:
+    assert command("header", "billing")[0] == 0
+    assert "ACCOUNT" not in command("status")[1]
+
+
+def test_another_user_needs_the_option_switch(openid_profile: Path, command: Command) -> None:
+    spawn("login", "billing", env=as_user("ada"))
+    kept = command("token", "billing")
+    code, _, err = spawn("login", "billing", env=as_user("bob"))
+    assert code == 4
+    assert "made as 'bob'" in err
+    assert "`tokenadapter login billing --switch`" in err
+    assert command("token", "billing") == kept
+    assert spawn("login", "billing", "--switch", env=as_user("bob"))[0] == 0
+    assert " bob " in command("status")[1]
+
+
+def test_logout_revokes_and_forgets(
+    openid_profile: Path, command: Command, server: TokenServer
+) -> None:
+    spawn("login", "billing", env=BROWSER)
+    said = "tokenadapter: billing: logged out: revoked and forgotten\n"
+    assert command("logout", "billing") == (0, "", said)
+    assert [request.path for request in server.requests].count("/revoke") == 2
+    assert command("token", "billing")[0] == 4
+    said = "tokenadapter: billing: logged out: there was no token\n"
+    assert command("logout", "billing") == (0, "", said)
+
+
+def test_a_logout_that_the_server_does_not_carry_out_keeps_the_token(
+    openid_profile: Path, command: Command, server: TokenServer
+) -> None:
+    spawn("login", "billing", env=BROWSER)
+    server.fail_next(503, endpoint="revoke")
+    code, _, err = command("logout", "billing")
+    assert code == 5
+    assert "run `tokenadapter logout billing --local`" in err
+    assert command("token", "billing")[0] == 0
+    code, _, err = command("logout", "billing", "--local")
+    assert (code, "not revoked (--local)" in err) == (0, True)
+    assert command("token", "billing")[0] == 4
