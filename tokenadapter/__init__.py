@@ -9,6 +9,7 @@ from tokenadapter.late_imports import imported as _imported
 __version__ = "0.1.0"
 
 __all__ = [
+    "ApiUser",
     "CallbackStore",
     "ClientCredentials",
     "DjangoCacheStore",
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ApiUser": "tokenadapter.sources.api_user",
     "CallbackStore": "tokenadapter.stores.callback",
     "ClientCredentials": "tokenadapter.sources.client_credentials",
     "DjangoCacheStore": "tokenadapter.stores.django",
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
     from tokenadapter.http.verdicts import default_verdict, expired_on
     from tokenadapter.logins.login import login
     from tokenadapter.logins.logout import logout
+    from tokenadapter.sources.api_user import ApiUser
     from tokenadapter.sources.client_credentials import ClientCredentials
     from tokenadapter.sources.login import Login
     from tokenadapter.sources.password import Password

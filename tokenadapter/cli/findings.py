@@ -395,7 +395,8 @@ def _check_servers(profile: Profile) -> Iterator[_Found]:
         try:
             if grant.discovers:
                 grant.discover()
-                yield _good(f"{grant.arguments['issuer']} names its endpoints")
+                name = grant.arguments.get("issuer") or grant.arguments["url"]
+                yield _good(f"{name} names its endpoints")
         except TokenError as error:
             yield _problem(str(error))
         for url in grant.urls:

@@ -258,6 +258,7 @@ _MAKERS = {
     "client_credentials": ("tokenadapter.sources.client_credentials", "ClientCredentials"),
     "refresh_token": ("tokenadapter.sources.refresh_token", "RefreshToken"),
     "password": ("tokenadapter.sources.password", "Password"),
+    "api_user": ("tokenadapter.sources.api_user", "ApiUser"),
     "login": ("tokenadapter.sources.login", "Login"),
 }
 

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from tokenadapter import errors
     from tokenadapter.logins import authorization, browser, device, id_token, paste
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
+    from tokenadapter.sources import api_user
+    from tokenadapter.sources.api_user import ApiUser
     from tokenadapter.sources.discovery import ServerMetadata
     from tokenadapter.stores import lockfile
     from tokenadapter.stores.lockfile import LockFile
 else:
+    api_user = late("tokenadapter.sources.api_user")
     authorization = late("tokenadapter.logins.authorization")
     browser = late("tokenadapter.logins.browser")
     device = late("tokenadapter.logins.device")
@@ -111,20 +114,23 @@ def login(
     settings |= {name: value for name, value in given.items() if value is not None}
     if not isfinite(timeout) or timeout <= 0:
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
-    oauth = _oauth_source(keeper.grant)
-    server = oauth.discover()
-    settings = {**_endpoints(server), **settings}
-    chosen = _chosen(flow, settings, browser is not None)
+    source = _login_source(keeper.grant)
     show = show or _to_stderr
-    issuer = settings.get("iss", None if server is None else server.issuer)
-
-    def adopt(token: Token, nonce: str | None) -> Token:
-        account = id_token.account_of(token, oauth, issuer, nonce)
-        return keeper.adopt(token, account=account, switch=switch)
-
     with _turn(keeper, show, timeout) as others:
         if others is not None:
             return others
+        if not isinstance(source, OAuth2Source):
+            source = source.for_login(_stored(keeper), settings.get("redirect_uri"))
+            settings = {**source.login_settings, **settings}
+        oauth, server = source, source.discover()
+        settings = {**_endpoints(server), **settings}
+        issuer = settings.get("iss", None if server is None else server.issuer)
+
+        def adopt(token: Token, nonce: str | None) -> Token:
+            account = id_token.account_of(token, oauth, issuer, nonce)
+            return keeper.adopt(token, account=account, switch=switch)
+
+        chosen = _chosen(flow, settings, browser is not None)
         return _flow(chosen, oauth, settings, show, browser, timeout, adopt)
 
 
@@ -197,12 +203,13 @@ def _has_display() -> bool:
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _oauth_source(grant: Any) -> OAuth2Source:
+def _login_source(grant: Any) -> OAuth2Source | ApiUser:
     """The source behind *grant*, with its secrets."""
     look_up = getattr(grant, "looked_up", None)
     source = grant if look_up is None else look_up()
     probe = Token("none", refresh_token="none")
-    if not isinstance(source, OAuth2Source) or "refresh_token" not in {
+    kinds = OAuth2Source, api_user.ApiUser
+    if not isinstance(source, kinds) or "refresh_token" not in {
         credential.kind for credential in source.credentials(probe)
     }:
         raise TypeError(

@@ -50,7 +50,7 @@ class Authority:
     def __init__(
         self,
         *,
-        clients: Mapping[str, str | None],
+        clients: dict[str, str | None],
         users: Mapping[str, str],
         lifetime: float | None,
         rotate: bool,
@@ -63,7 +63,7 @@ class Authority:
         self.logins = logins
         self.claims: dict[str, Any] = {}
         self._issuer = issuer
-        self._clients = dict(clients)
+        self._clients = clients
         self._users = dict(users)
         self._lifetime = lifetime
         self._rotate = rotate
@@ -96,6 +96,20 @@ class Authority:
         if client not in self._clients or self._clients[client] != secret:
             raise Refused("invalid_client", "wrong client credentials", 401)
         return client
+
+    def register(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """The client information response (RFC 7591 section 3.2.1) for a new client."""
+        redirect_uris, auth = said.get("redirect_uris"), said.get("token_endpoint_auth_method")
+        if not isinstance(redirect_uris, list) or not redirect_uris:
+            raise Refused("invalid_redirect_uri", "redirect_uris is missing")
+        client = f"client-{secrets.token_urlsafe(8)}"
+        secret = None if auth == "none" else f"secret-{secrets.token_urlsafe(24)}"
+        self._clients[client] = secret
+        self.logins.redirect_uris[client] = redirect_uris
+        response = {**said, "client_id": client, "client_id_issued_at": int(self._clock())}
+        if secret is not None:
+            response |= {"client_secret": secret, "client_secret_expires_at": 0}
+        return response
 
     def token(self, client: str, form: Mapping[str, str]) -> dict[str, Any]:
         """The token response to an authenticated client's request (RFC 6749 section 5.1)."""

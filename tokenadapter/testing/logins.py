@@ -66,13 +66,16 @@ class Logins:
         self._codes: dict[str, tuple[dict[str, str], float]] = {}  # with the time it expires
         self._devices: dict[str, DeviceLogin] = {}
         self._user_codes: dict[str, DeviceLogin] = {}
+        #: Those of clients that registered themselves; others may use any on loopback or https.
+        self.redirect_uris: dict[str, list[str]] = {}
 
     # The authorization endpoint (RFC 6749 section 3.1)
 
     def authorize(self, asked: Mapping[str, str], issuer: str) -> Answer:
         """The page that asks the user, or the answer after the decision."""
-        redirect_uri = asked.get("redirect_uri", "")
-        if asked.get("client_id") not in self._clients or not _is_redirect_uri(redirect_uri):
+        redirect_uri, client = asked.get("redirect_uri", ""), asked.get("client_id", "")
+        is_allowed = redirect_uri in self.redirect_uris.get(client, [redirect_uri])
+        if client not in self._clients or not (is_allowed and _is_redirect_uri(redirect_uri)):
             # The user is not sent to an address that belongs to no known client.
             return _page("The client is unknown, or its redirect_uri is not allowed.", 400)
         if asked.get("response_type") != "code":

@@ -39,8 +39,11 @@ class TokenServer(Faults):
     ID token (OpenID Connect) if the scope contains ``openid``.
 
     :attr:`issuer` has metadata (RFC 8414 and OpenID Connect Discovery), and so has every URL below
-    it.  There is also a login that is not OAuth, which takes ``username`` and ``password`` as JSON,
-    as a form or by HTTP Basic.
+    it.  The API names its own metadata in each 401 (RFC 9728), which leads to the issuer, and
+    clients may register themselves there (RFC 7591).
+
+    There is also a login that is not OAuth, which takes ``username`` and ``password`` as JSON, as a
+    form or by HTTP Basic.
 
     The API answers every method and every path under :attr:`api_url` with a JSON echo of the
     request: ``method``, ``path``, ``query`` (its text), ``headers`` (names in lower case; in place
@@ -105,7 +108,7 @@ class TokenServer(Faults):
             self._certificate = Certificate()
             tls = self._certificate.context
         self._tls = tls
-        self._clients = clients or {"client": "secret"}
+        self._clients = dict(clients or {"client": "secret"})
         self._users = users or {"user": "password"}
         self._logins = Logins(self._clients, clock, device_interval, device_lifetime)
         self._authority = Authority(
@@ -226,6 +229,12 @@ class TokenServer(Faults):
         """Members of the metadata that differ from the usual ones; ``None`` removes one.  May be
         changed."""
         return self._endpoints.metadata
+
+    @property
+    def resource_metadata(self) -> dict[str, Any]:
+        """Members of the metadata of the API that differ from the usual ones; ``None`` removes one.
+        May be changed."""
+        return self._endpoints.resource_metadata
 
     @property
     def claims(self) -> dict[str, Any]:
