@@ -132,7 +132,7 @@ class ApiUser(Source):
     def discover(self) -> ServerMetadata:
         """The metadata of the authorization server, which the API names.
 
-        Both are read unless this process has read them today.  Afterwards :attr:`urls` has the
+        Both are read unless this process has read them today.  Afterwards ``urls`` has the
         endpoints.
 
         :raises RefreshConfigError: if there is none, or if it must not be used.

@@ -93,7 +93,7 @@ class Published(Generic[T]):
     """
 
     kind: ClassVar[str]
-    """What it is, for messages."""
+    """What it is."""
     advice: ClassVar[str]
     """What to do if it has no metadata that can be used."""
 
@@ -181,14 +181,14 @@ class Published(Generic[T]):
     def _error(self, why: str, wait: float | None, *, is_temporary: bool) -> TokenError:
         if is_temporary:
             return errors.RefreshTemporarilyFailed(
-                f"The metadata of the {self.kind} {self.endpoint.name} could not be read ({why}). "
-                "Nothing was spent, and the stored token is kept. Try again later.",
+                f"The metadata of {self.endpoint.name} could not be read ({why}). Nothing was "
+                "spent, and the stored token is kept. Try again later.",
                 processed=False,
                 retry_after=wait,
             )
         return errors.RefreshConfigError(
-            f"The metadata of the {self.kind} {self.endpoint.name} cannot be used ({why}). Nothing "
-            f"was spent, and the stored token is kept. {self.advice}"
+            f"The metadata of {self.endpoint.name} cannot be used ({why}). Nothing was spent, and "
+            f"the stored token is kept. {self.advice}"
         )
 
     def _check_endpoint(self, name: str, url: object) -> None:

@@ -370,7 +370,7 @@ def test_an_outage_of_the_api_is_temporary(server: TokenServer, store: FileStore
     log_in(source, store)
     restarted()
     server.fail_next(503, endpoint="resource_metadata", count=None)
-    with pytest.raises(RefreshTemporarilyFailed, match=r"metadata of the API .* could not be read"):
+    with pytest.raises(RefreshTemporarilyFailed, match=r"The metadata of .* could not be read"):
         TokenKeeper(source, store).refresh()
     assert server.stats.refreshes == 0
 

@@ -96,7 +96,7 @@ def test_an_api_that_does_not_answer_a_get_may_have_metadata_all_the_same(
 def test_an_api_without_metadata_is_a_configuration_error(server: TokenServer) -> None:
     server.fail_next(404, endpoint="resource_metadata", count=None)
     message = refused(server)
-    assert "The metadata of the API" in message
+    assert "The metadata of http" in message
     assert "use RefreshToken with the issuer" in message
 
 
@@ -199,7 +199,7 @@ def test_an_authorization_server_that_is_none_is_refused(
 ) -> None:
     server.resource_metadata["authorization_servers"] = servers
     server.fail_next(404, endpoint="metadata", count=None)
-    assert "The metadata of the API" in refused(server)
+    assert f"The metadata of {server.api_url}" in refused(server)
     assert "/.well-known/oauth-authorization-server" not in paths(server)
 
 
