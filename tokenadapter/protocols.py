@@ -21,6 +21,7 @@ from tokenadapter.token import Token
 from tokenadapter.values import Credential, Document, Snapshot
 
 __all__ = [
+    "Advising",
     "Answer",
     "ClientAuth",
     "Credential",
@@ -156,6 +157,14 @@ class Revoking(Protocol):
 
         :raises TokenError: if the server did not say that it has.
         """
+
+
+class Advising(Protocol):
+    """Optional, of a :class:`Grant` that knows how a person logs in."""
+
+    @property
+    def how_to_log_in(self) -> str:
+        """What to do, in a sentence for :class:`~tokenadapter.ReauthRequired`."""
 
 
 class LoggingIn(Protocol):

@@ -156,7 +156,7 @@ class Account(Value):
         return (self.issuer, self.subject) == (other.issuer, other.subject)
 
     def __str__(self) -> str:
-        return one_line(self.name or self.subject, 200)
+        return one_line(str(self.name or self.subject), 200)
 
 
 class Snapshot(Value):

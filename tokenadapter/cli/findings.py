@@ -303,9 +303,9 @@ def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Ite
         yield _problem(f"{state}: {named(failure['cause'], profile.name)}")
         return
     if needs_login and state in ("no token", "expired"):
-        advice = f"Log in, and pass the token response to `tokenadapter adopt {profile.name}`."
-        if isinstance(profile.grant, ProfileGrant) and profile.grant.can_log_in:
-            advice = f"Run `tokenadapter login {profile.name}`."
+        advice = f"Pass a token to `tokenadapter adopt {profile.name}`."
+        if isinstance(profile.grant, ProfileGrant):
+            advice = profile.grant.how_to_log_in
         yield _problem(f"{store}: {state}, and nothing to obtain one with. {advice}")
         return
     doubt = ""

@@ -113,11 +113,12 @@ def refused(stone: Tombstone) -> ReauthRequired:
     return ReauthRequired(stone.cause, reason=stone.reason, error=stone.error)
 
 
-def record_lost(store: TokenStore) -> ReauthRequired:
+def record_lost(store: TokenStore, advice: str | None = None) -> ReauthRequired:
     return ReauthRequired(
         f"The record in {store!r} is missing or unreadable, and the refresh token that is left was "
         "already spent by an earlier renewal. If it were presented again, the server could revoke "
-        f"the grant. Nothing was sent. {NEW_LOGIN} Or configure a new first refresh token.",
+        f"the grant. Nothing was sent. {advice or NEW_LOGIN} Or configure a new first refresh "
+        "token.",
         reason="store_lost",
     )
 
@@ -153,9 +154,10 @@ def private_copy() -> ReauthRequired:
     )
 
 
-def no_credential(store: TokenStore) -> ReauthRequired:
+def no_credential(store: TokenStore, advice: str | None = None) -> ReauthRequired:
     return ReauthRequired(
-        f"{store!r} holds no token, and there is no credential to obtain one with. {FIRST_LOGIN}",
+        f"{store!r} holds no token, and there is no credential to obtain one with. "
+        f"{advice or FIRST_LOGIN}",
         reason="no_credential",
     )
 
