@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
 from tokenadapter.sources import Source
@@ -31,6 +32,7 @@ else:
 
 __all__ = ["ApiUser"]
 
+_HOST = "127.0.0.1"
 _DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 
 
@@ -177,6 +179,7 @@ class ApiUser(Source):
             or known.issuer != server.issuer
             or known.has_expired
             or redirect_uri not in (None, known.redirect_uri)
+            or not _can_listen(known.redirect_uri)
         ):
             client = self._registered(server, redirect_uri)
         assert client is not None
@@ -293,5 +296,17 @@ class _LoggedIn(RefreshToken):
 
 def _free_redirect_uri() -> str:
     """A port on loopback that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"http://127.0.0.1:{server.getsockname()[1]}/callback"
+    with socket.create_server((_HOST, 0)) as server:
+        return f"http://{_HOST}:{server.getsockname()[1]}/callback"
+
+
+def _can_listen(redirect_uri: str | None) -> bool:
+    """Whether the port of an earlier login is free again."""
+    parts = urlsplit(redirect_uri or "")
+    if parts.hostname != _HOST:
+        return True  # it was given
+    try:
+        socket.create_server((_HOST, parts.port or 0)).close()
+    except OSError:
+        return False
+    return True

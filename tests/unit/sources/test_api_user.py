@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
@@ -203,6 +205,16 @@ def test_a_secret_that_has_expired_is_replaced_by_the_next_login(
     assert len(registered(server)) == 2
 
 
+def test_a_port_that_another_program_uses_by_now_is_replaced(
+    server: TokenServer, store: FileStore
+) -> None:
+    log_in(ApiUser(server.api_url), store)
+    (first,) = registered(server)[0]["redirect_uris"]
+    with socket.create_server(("127.0.0.1", urlsplit(first).port or 0)):
+        log_in(ApiUser(server.api_url), store)
+    assert registered(server)[1]["redirect_uris"] != [first]
+
+
 def test_after_a_logout_the_client_is_forgotten(server: TokenServer, store: FileStore) -> None:
     source = ApiUser(server.api_url)
     token = log_in(source, store)
@@ -218,8 +230,6 @@ def test_after_a_logout_the_client_is_forgotten(server: TokenServer, store: File
 
 
 def asked_scope(server: TokenServer) -> str | None:
-    from urllib.parse import parse_qs
-
     request = next(each for each in server.requests if each.path == "/authorize")
     return parse_qs(request.query).get("scope", [None])[0]
 
@@ -395,3 +405,31 @@ def test_arguments_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(kind, match=told):
         ApiUser(**arguments)
+
+
+# --- attacks on the way to a login -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "javascript:alert(1)", "data:text/html,x", "http://id.example/"]
+)
+def test_nothing_but_a_web_page_is_opened(server: TokenServer, store: FileStore, url: str) -> None:
+    server.metadata["authorization_endpoint"] = url
+    opened: list[str] = []
+    with pytest.raises(RefreshConfigError, match="authorization_endpoint"):
+        log_in(ApiUser(server.api_url), store, browser=opened.append)
+    assert opened == []
+    assert registered(server) == []
+
+
+def test_an_answer_of_another_issuer_is_refused_before_its_code_is_sent(
+    server: TokenServer, store: FileStore
+) -> None:
+    def mix_up(url: str) -> None:
+        asked = {name: value for name, (value,) in parse_qs(urlsplit(url).query).items()}
+        answer = {"code": "x", "state": asked["state"], "iss": "https://evil.example"}
+        requests.get(asked["redirect_uri"], answer, timeout=30)
+
+    with pytest.raises(RefreshConfigError, match=r"names the issuer 'https://evil\.example'"):
+        log_in(ApiUser(server.api_url), store, browser=mix_up)
+    assert server.stats.token_requests == 0
