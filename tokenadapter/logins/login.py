@@ -44,6 +44,11 @@ _NEEDS = {
     "paste": "authorization_url",
 }
 """The flows, and the setting that each needs."""
+_GRANT_TYPES = {
+    "browser": "authorization_code",
+    "device": "urn:ietf:params:oauth:grant-type:device_code",
+    "paste": "authorization_code",
+}
 # How often a login looks whether another one has ended, in seconds.
 _LOOK_EVERY = 0.1
 # The token of a login that was about to end when another began is this old at most, in seconds.
@@ -119,18 +124,20 @@ def login(
     with _turn(keeper, show, timeout) as others:
         if others is not None:
             return others
-        if not isinstance(source, OAuth2Source):
-            source = source.for_login(_stored(keeper), settings.get("redirect_uri"))
-            settings = {**source.login_settings, **settings}
-        oauth, server = source, source.discover()
+        server = source.discover()
         settings = {**_endpoints(server), **settings}
+        chosen = _chosen(flow, settings, browser is not None)
+        oauth = source
+        if not isinstance(oauth, OAuth2Source):
+            grant_type, redirect_uri = _GRANT_TYPES[chosen], settings.get("redirect_uri")
+            oauth = oauth.for_login(_stored(keeper), grant_type, redirect_uri)
+            settings = {**oauth.login_settings, **settings}
         issuer = settings.get("iss", None if server is None else server.issuer)
 
         def adopt(token: Token, nonce: str | None) -> Token:
             account = id_token.account_of(token, oauth, issuer, nonce)
             return keeper.adopt(token, account=account, switch=switch)
 
-        chosen = _chosen(flow, settings, browser is not None)
         return _flow(chosen, oauth, settings, show, browser, timeout, adopt)
 
 

@@ -33,7 +33,6 @@ else:
 __all__ = ["ApiUser"]
 
 _HOST = "127.0.0.1"
-_DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 class ApiUser(Source):
@@ -140,7 +139,7 @@ class ApiUser(Source):
         :raises RefreshConfigError: if there is none, or if it must not be used.
         :raises RefreshTemporarilyFailed: if it could not be read.
         """
-        return self._discovered(None)[1]
+        return self._discovered()[1]
 
     @property
     def revokes(self) -> bool:
@@ -160,29 +159,30 @@ class ApiUser(Source):
             raise found
         found.revoke(token)
 
-    def for_login(self, previous: Token | None, redirect_uri: str | None) -> _LoggedIn:
+    def for_login(
+        self, previous: Token | None, grant_type: str, redirect_uri: str | None
+    ) -> _LoggedIn:
         """The source for a login: with the client of *previous*, or else with a new one.
 
+        :param grant_type: that of the login's token request.
         :param redirect_uri: where the answer goes; by default a port on loopback, which stays the
             same for later logins, since some servers compare it.
         :raises TokenError: if the server cannot be found, or registers no client.
 
         :meta private:
         """
-        known = Registration.of(previous)
-        resource, server = self._discovered(known)
-        client = known
+        resource, server = self._discovered()
+        client = Registration.of(previous)
         if self._client:
             client = Registration(server.issuer, self._client["client_id"], redirect_uri)
         elif (
-            known is None
-            or known.issuer != server.issuer
-            or known.has_expired
-            or redirect_uri not in (None, known.redirect_uri)
-            or not _can_listen(known.redirect_uri)
+            client is None
+            or client.has_expired
+            or (client.issuer, client.grant_type) != (server.issuer, grant_type)
+            or redirect_uri not in (None, client.redirect_uri)
+            or not _can_listen(client.redirect_uri)
         ):
-            client = self._registered(server, redirect_uri)
-        assert client is not None
+            client = self._registered(server, grant_type, redirect_uri)
         scope = self._scope or resource.scope or " ".join(resource.scopes_supported)
         if self._scope is None and "offline_access" in server.scopes_supported:
             scope = " ".join(dict.fromkeys([*scope.split(), "offline_access"]))
@@ -211,14 +211,12 @@ class ApiUser(Source):
             )
         return _LoggedIn(known, resource.resource, self._scope, self._client, self._connection)
 
-    def _discovered(self, known: Registration | None) -> tuple[ResourceMetadata, ServerMetadata]:
-        """What the API says, and its authorization server: that of *known* if it is one still."""
+    def _discovered(self) -> tuple[ResourceMetadata, ServerMetadata]:
+        """What the API says, and its authorization server: the first one, if it names several."""
         resource = self._api.metadata()
         if isinstance(resource, errors.TokenError):
             raise resource
-        servers = resource.authorization_servers
-        url = known.issuer if known is not None and known.issuer in servers else servers[0]
-        issuer = Issuer(url, **self._connection)
+        issuer = Issuer(resource.authorization_servers[0], **self._connection)
         server = issuer.metadata()
         if isinstance(server, errors.TokenError):
             raise server
@@ -226,7 +224,9 @@ class ApiUser(Source):
         self.urls = (*self._api.locations, *issuer.locations, *server.endpoints)
         return resource, server
 
-    def _registered(self, server: ServerMetadata, redirect_uri: str | None) -> Registration:
+    def _registered(
+        self, server: ServerMetadata, grant_type: str, redirect_uri: str | None
+    ) -> Registration:
         if server.registration_endpoint is None:
             raise errors.RefreshConfigError(
                 f"{server.issuer} registers no clients (RFC 7591). Nothing was sent, and the "
@@ -238,14 +238,11 @@ class ApiUser(Source):
                 "that, a login as a client without a secret is not safe. Nothing was sent, and the "
                 "stored token is kept. Register a client at the server, and pass its client_id."
             )
-        grant_types = ["authorization_code", "refresh_token"]
-        if server.device_authorization_endpoint is not None:
-            grant_types.append(_DEVICE_CODE)
         described = {
             "client_name": self._client_name,
             "application_type": "native",
             "redirect_uris": [redirect_uri or _free_redirect_uri()],
-            "grant_types": grant_types,
+            "grant_types": [grant_type, "refresh_token"],
             "response_types": ["code"],
             "token_endpoint_auth_method": "none",
         }

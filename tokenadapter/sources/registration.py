@@ -37,6 +37,8 @@ class Registration(Value):
     issuer: str
     client_id: str
     redirect_uri: str | None = None
+    grant_type: str | None = None
+    """What the client was registered for, beside ``refresh_token``."""
     client_secret: str | None = None
     client_auth: str | None = None
     """How the client authenticates; ``None``: as the server's metadata says."""
@@ -78,7 +80,8 @@ def register(
     """Register a client.
 
     :param endpoint: the registration endpoint of *issuer*.
-    :param described: the client's metadata (RFC 7591 section 2), with one redirect URI.
+    :param described: the client's metadata (RFC 7591 section 2), with one redirect URI, and with
+        the grant type of the login first.
     :returns: the error where the server registered none, as in
         :mod:`tokenadapter.sources.outcome`.
     """
@@ -106,7 +109,15 @@ def register(
         expires_at = 0.0
     # The server may have changed what was asked for (RFC 7591 section 3.2.1), but not where the
     # answer to the login goes.
-    return Registration(issuer, client_id, described["redirect_uris"][0], secret, auth, expires_at)
+    return Registration(
+        issuer,
+        client_id,
+        described["redirect_uris"][0],
+        described["grant_types"][0],
+        secret,
+        auth,
+        expires_at,
+    )
 
 
 def _not_registered(

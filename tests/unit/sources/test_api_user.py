@@ -101,11 +101,7 @@ def test_a_client_registers_itself_without_a_secret(server: TokenServer, store: 
     assert described == {
         "client_name": "Notes",
         "application_type": "native",
-        "grant_types": [
-            "authorization_code",
-            "refresh_token",
-            "urn:ietf:params:oauth:grant-type:device_code",
-        ],
+        "grant_types": ["authorization_code", "refresh_token"],
         "response_types": ["code"],
         "token_endpoint_auth_method": "none",
     }
@@ -145,7 +141,12 @@ def test_a_device_login_registers_too(server: TokenServer, store: FileStore) -> 
     source = ApiUser(server.api_url)
     login(source, store, flow="device", show=show)
     assert TokenKeeper(source, store).refresh().refresh_token
-    assert len(registered(server)) == 1
+    # Some servers allow a client one grant only, so a login by browser is another client.
+    log_in(source, store)
+    assert [described["grant_types"][0] for described in registered(server)] == [
+        "urn:ietf:params:oauth:grant-type:device_code",
+        "authorization_code",
+    ]
 
 
 def test_a_given_client_is_not_registered(server: TokenServer, store: FileStore) -> None:
@@ -299,9 +300,7 @@ def test_the_server_of_the_login_may_be_one_of_several(
     restarted()
     others = ["https://id.example", server.issuer]
     server.resource_metadata["authorization_servers"] = others
-    TokenKeeper(source, store).refresh()
-    log_in(source, store)
-    assert len(registered(server)) == 1
+    assert TokenKeeper(source, store).refresh().refresh_token
 
 
 def test_a_new_authorization_server_gets_a_new_client(
