@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
-from tokenadapter.sources import Source
+from tokenadapter.sources import Source, checked_text
 from tokenadapter.sources.discovery import Issuer
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.oauth2_client import OAuth2Client
-from tokenadapter.sources.protected_resource import ProtectedResource
+from tokenadapter.sources.protected_resource import ProtectedResource, without_slash
 from tokenadapter.sources.refresh_token import RefreshToken
 from tokenadapter.sources.registration import Registration, register
 from tokenadapter.token import Token
@@ -96,7 +96,7 @@ class ApiUser(Source):
         self.urls: Sequence[str] = self._api.locations
         self.grace = grace
         self._client: dict[str, Any] = {}
-        self._client_name = client_name
+        self._client_name = checked_text("client_name", client_name)
         self.owner: Mapping[str, str] = {"grant": "refresh_token", "api": self._endpoint.identity}
         self.client_credential: str = f"api {url}"
         if client_id is not None:
@@ -190,10 +190,13 @@ class ApiUser(Source):
 
     def _login_of(self, token: Token | None) -> RefreshToken | TokenError:
         """The source that *token* came from."""
+        known = Registration.of(token)
+        cached = self._api.known
+        if cached is not None and known is not None and not _accepts(cached, known.issuer):
+            self._api.forget()  # perhaps the user has logged in at another server since
         resource = self._api.metadata()
         if isinstance(resource, errors.TokenError):
             return resource
-        known = Registration.of(token)
         if known is None and self._client:
             known = Registration(resource.authorization_servers[0], self._client["client_id"])
         if known is None:
@@ -202,7 +205,7 @@ class ApiUser(Source):
                 "client is unknown. Nothing was sent, and the stored token is kept. "
                 f"{errors.FIRST_LOGIN}"
             )
-        if known.issuer not in resource.authorization_servers:
+        if not _accepts(resource, known.issuer):
             # A program that can change what the API says must not get the refresh token.
             return errors.RefreshConfigError(
                 f"The API {self._endpoint.name} no longer names {known.issuer}, where the user "
@@ -216,10 +219,15 @@ class ApiUser(Source):
         resource = self._api.metadata()
         if isinstance(resource, errors.TokenError):
             raise resource
-        issuer = Issuer(resource.authorization_servers[0], **self._connection)
-        server = issuer.metadata()
-        if isinstance(server, errors.TokenError):
-            raise server
+        failures: list[TokenError] = []
+        for url in _spellings(resource.authorization_servers[0]):
+            issuer = Issuer(url, **self._connection)
+            server = issuer.metadata()
+            if not isinstance(server, errors.TokenError):
+                break
+            failures.append(server)
+        else:
+            raise failures[0]
         self._server = server
         self.urls = (*self._api.locations, *issuer.locations, *server.endpoints)
         return resource, server
@@ -289,6 +297,19 @@ class _LoggedIn(RefreshToken):
         """
         outcome = super().redeem(kind, form, **sending)
         return self._issued_to.kept_in(outcome) if isinstance(outcome, Token) else outcome
+
+
+def _accepts(resource: ResourceMetadata, issuer: str) -> bool:
+    """Whether *issuer* is one of the authorization servers of *resource*."""
+    return without_slash(issuer) in map(without_slash, resource.authorization_servers)
+
+
+def _spellings(issuer: str) -> Iterator[str]:
+    """*issuer* as the API spells it, and as the server itself may do: some APIs add a slash to a
+    host, or drop one, and the metadata of the server must name its issuer exactly."""
+    yield issuer
+    if urlsplit(issuer).path in ("", "/"):
+        yield issuer[:-1] if issuer.endswith("/") else f"{issuer}/"
 
 
 def _free_redirect_uri() -> str:

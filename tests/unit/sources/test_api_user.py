@@ -287,7 +287,7 @@ def test_a_refresh_token_is_never_presented_to_another_authorization_server(
         with pytest.raises(RefreshConfigError, match="no longer names"):
             logout(source, store)
         assert not {"/token", "/revoke"} & set(paths(other))
-        restarted()
+        # What the API says is read again, without a restart.
         server.resource_metadata.clear()
         assert keeper.refresh().refresh_token
 
@@ -301,6 +301,20 @@ def test_the_server_of_the_login_may_be_one_of_several(
     others = ["https://id.example", server.issuer]
     server.resource_metadata["authorization_servers"] = others
     assert TokenKeeper(source, store).refresh().refresh_token
+
+
+@pytest.mark.parametrize(("of_api", "of_server"), [("/", ""), ("", "/")])
+def test_an_api_may_add_or_drop_the_slash_after_the_host_of_its_server(
+    server: TokenServer, store: FileStore, of_api: str, of_server: str
+) -> None:
+    server.resource_metadata["authorization_servers"] = [server.issuer + of_api]
+    server.metadata["issuer"] = server.issuer + of_server
+    server.metadata["authorization_response_iss_parameter_supported"] = None
+    source = ApiUser(server.api_url)
+    log_in(source, store)
+    restarted()
+    assert TokenKeeper(source, store).refresh().refresh_token
+    assert source.discover().issuer == server.issuer + of_server
 
 
 def test_a_new_authorization_server_gets_a_new_client(
@@ -397,6 +411,7 @@ def test_the_source_is_copied_with_its_settings(server: TokenServer) -> None:
         ({"url": "file:///etc/passwd"}, ValueError, "url must begin with https://"),
         ({"url": "https://x/", "client_secret": "s"}, ValueError, "client_id is missing"),
         ({"url": "https://x/", "client_id": ""}, ValueError, "client_id is empty"),
+        ({"url": "https://x/", "client_name": ""}, ValueError, "client_name is empty"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(

@@ -213,8 +213,8 @@ def test_an_api_on_https_has_no_authorization_server_on_plain_http(
 
 
 def test_an_authorization_server_must_be_the_one_that_the_api_names(server: TokenServer) -> None:
-    server.resource_metadata["authorization_servers"] = [f"{server.issuer}/"]
-    server.metadata["issuer"] = server.issuer
+    server.resource_metadata["authorization_servers"] = [f"{server.issuer}/tenant/"]
+    server.metadata["issuer"] = f"{server.issuer}/tenant"
     assert "the metadata of another issuer" in refused(server)
 
 
