@@ -132,7 +132,7 @@ def login(
             grant_type, redirect_uri = _GRANT_TYPES[chosen], settings.get("redirect_uri")
             oauth = oauth.for_login(_stored(keeper), grant_type, redirect_uri)
             settings = {**oauth.login_settings, **settings}
-        issuer = settings.get("iss", None if server is None else server.issuer)
+        issuer = settings.get("iss", settings.get("issuer"))
 
         def adopt(token: Token, nonce: str | None) -> Token:
             account = id_token.account_of(token, oauth, issuer, nonce)
@@ -162,6 +162,7 @@ def _endpoints(server: ServerMetadata | None) -> dict[str, str]:
     found = {
         "authorization_url": server.authorization_endpoint,
         "device_authorization_url": server.device_authorization_endpoint,
+        "issuer": server.issuer,
         "iss": server.issuer if server.authorization_response_iss_parameter_supported else None,
     }
     return {name: value for name, value in found.items() if value is not None}

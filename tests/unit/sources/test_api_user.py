@@ -309,9 +309,9 @@ def test_an_api_may_add_or_drop_the_slash_after_the_host_of_its_server(
 ) -> None:
     server.resource_metadata["authorization_servers"] = [server.issuer + of_api]
     server.metadata["issuer"] = server.issuer + of_server
-    server.metadata["authorization_response_iss_parameter_supported"] = None
     source = ApiUser(server.api_url)
-    log_in(source, store)
+    # The other logins compare the issuer that the test server names in its answer.
+    log_in(source, store, flow="device", show=lambda text: server.approve_device())
     restarted()
     assert TokenKeeper(source, store).refresh().refresh_token
     assert source.discover().issuer == server.issuer + of_server
@@ -436,9 +436,13 @@ def test_nothing_but_a_web_page_is_opened(server: TokenServer, store: FileStore,
     assert registered(server) == []
 
 
+@pytest.mark.parametrize("is_promised", [True, False])
 def test_an_answer_of_another_issuer_is_refused_before_its_code_is_sent(
-    server: TokenServer, store: FileStore
+    server: TokenServer, store: FileStore, is_promised: bool
 ) -> None:
+    # A server that others control promises none, and sends the user to the server of its victim.
+    server.metadata["authorization_response_iss_parameter_supported"] = is_promised
+
     def mix_up(url: str) -> None:
         asked = {name: value for name, (value,) in parse_qs(urlsplit(url).query).items()}
         answer = {"code": "x", "state": asked["state"], "iss": "https://evil.example"}
