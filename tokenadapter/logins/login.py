@@ -75,8 +75,9 @@ def login(
     have.  If another process is logging in for the same file already, this one says so, waits, and
     returns that process's token.
 
-    :param source: what the token is for, such as :class:`~tokenadapter.RefreshToken`; or the
-        :class:`~tokenadapter.TokenKeeper` of one, without *store*.
+    :param source: what the token is for: a :class:`~tokenadapter.RefreshToken` or an
+        :class:`~tokenadapter.ApiUser`; or the :class:`~tokenadapter.TokenKeeper` of one, without
+        *store*.
     :param store: where the token is stored, as for :class:`~tokenadapter.TokenKeeper`.
     :param flow: ``browser`` (RFC 8252), ``device`` (RFC 8628), or ``paste``, for a shell without a
         browser.  By default ``browser`` where there is a display, else ``device`` where its URL is
@@ -87,7 +88,8 @@ def login(
         *iss*.
     :param device_authorization_url: the device authorization endpoint (RFC 8628 section 3.1).
     :param redirect_uri: the address to which the browser returns, as the server knows it.  On
-        loopback without a port, a free port is used.  By default ``http://127.0.0.1/``.
+        loopback without a port, a free port is used.  By default ``http://127.0.0.1/``, or the
+        one that an ``ApiUser`` has registered.
     :param iss: the issuer that the answer in the browser must name (RFC 9207).  Without it, and
         if the metadata does not say that answers name one, the answer need not do so.
     :param show: called with each text for the person; by default the texts are written to standard

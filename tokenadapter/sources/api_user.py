@@ -33,6 +33,10 @@ else:
 __all__ = ["ApiUser"]
 
 _HOST = "127.0.0.1"
+_FORGOTTEN = (
+    "If the server has forgotten the client that this program registered, run `tokenadapter logout "
+    "NAME --local` or call logout() with local=True, and log in again."
+)
 
 
 class ApiUser(Source):
@@ -284,6 +288,7 @@ class _LoggedIn(RefreshToken):
         }
         super().__init__(issuer=client.issuer, scope=scope, resource=resource, **way, **connection)
         self._issued_to = client
+        self._is_registered = not given
         self.login_settings: Mapping[str, str] = {}
         if client.redirect_uri is not None:
             self.login_settings = {"redirect_uri": client.redirect_uri}
@@ -296,7 +301,11 @@ class _LoggedIn(RefreshToken):
         :meta private:
         """
         outcome = super().redeem(kind, form, **sending)
-        return self._issued_to.kept_in(outcome) if isinstance(outcome, Token) else outcome
+        if isinstance(outcome, Token):
+            return self._issued_to.kept_in(outcome)
+        if self._is_registered and getattr(outcome, "error", None) == "invalid_client":
+            outcome.args = (f"{outcome} {_FORGOTTEN}",)
+        return outcome
 
 
 def _accepts(resource: ResourceMetadata, issuer: str) -> bool:

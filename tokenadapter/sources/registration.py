@@ -98,15 +98,12 @@ def register(
         return _not_registered(attempt, why, code, is_lasting=is_lasting)
     client_id, secret = said["client_id"], said.get("client_secret")
     auth = said.get("token_endpoint_auth_method", "client_secret_basic" if secret else "none")
-    expires_at = said.get("client_secret_expires_at", 0)
     if not _is_text(client_id) or not (secret is None or _is_text(secret)) or auth not in _WAYS:
         return _not_registered(attempt, "its answer has no client that can be used")
     if auth == "none":
         secret = None
     elif secret is None:
         return _not_registered(attempt, "its answer has no client_secret")
-    if isinstance(expires_at, bool) or not isinstance(expires_at, (int, float)):
-        expires_at = 0.0
     # The server may have changed what was asked for (RFC 7591 section 3.2.1), but not where the
     # answer to the login goes.
     return Registration(
@@ -116,7 +113,7 @@ def register(
         described["grant_types"][0],
         secret,
         auth,
-        expires_at,
+        reply.moment(said.get("client_secret_expires_at")) or 0.0,
     )
 
 

@@ -216,6 +216,19 @@ def test_a_port_that_another_program_uses_by_now_is_replaced(
     assert registered(server)[1]["redirect_uris"] != [first]
 
 
+def test_a_client_that_the_server_has_forgotten_is_replaced_after_a_local_logout(
+    server: TokenServer, store: FileStore
+) -> None:
+    source = ApiUser(server.api_url)
+    log_in(source, store)
+    server.fail_next(401, error="invalid_client")
+    with pytest.raises(RefreshConfigError, match=r"`tokenadapter logout NAME --local`"):
+        TokenKeeper(source, store).refresh()
+    logout(source, store, local=True)
+    log_in(source, store)
+    assert len(registered(server)) == 2
+
+
 def test_after_a_logout_the_client_is_forgotten(server: TokenServer, store: FileStore) -> None:
     source = ApiUser(server.api_url)
     token = log_in(source, store)
