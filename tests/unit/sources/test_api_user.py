@@ -464,3 +464,38 @@ def test_an_answer_of_another_issuer_is_refused_before_its_code_is_sent(
     with pytest.raises(RefreshConfigError, match=r"names the issuer 'https://evil\.example'"):
         log_in(ApiUser(server.api_url), store, browser=mix_up)
     assert server.stats.token_requests == 0
+
+
+LOGIN = """
+import sys
+from tokenadapter import ApiUser, login
+token = login(ApiUser(sys.argv[1]), sys.argv[2], flow="browser",
+              browser=lambda url: print(url, flush=True),
+              show=lambda text: print("waits" if "Another process" in text else "asks", flush=True))
+print(token.fingerprint)
+"""
+
+
+def test_processes_that_log_in_at_once_register_one_client(
+    server: TokenServer, store: FileStore
+) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOGIN, server.api_url, store.path],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    outputs = [process.stdout for process in processes if process.stdout is not None]
+    try:
+        said = [output.readline().strip() for output in outputs]
+        assert sorted(said) == ["asks", "waits", "waits"]
+        Browser().visit(outputs[said.index("asks")].readline().strip())
+        assert len({output.readline() for output in outputs}) == 1
+        assert [process.wait(10) for process in processes] == [0, 0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert len(registered(server)) == 1
