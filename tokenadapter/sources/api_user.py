@@ -13,7 +13,7 @@ from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.oauth2_client import OAuth2Client
 from tokenadapter.sources.protected_resource import ProtectedResource, without_slash
 from tokenadapter.sources.refresh_token import RefreshToken
-from tokenadapter.sources.registration import Registration, register
+from tokenadapter.sources.registration import WAYS, Registration, register
 from tokenadapter.token import Token
 from tokenadapter.values import Credential
 
@@ -176,6 +176,9 @@ class ApiUser(Source):
         :meta private:
         """
         resource, server = self._discovered()
+        scope = self._scope or resource.scope or " ".join(resource.scopes_supported) or None
+        if self._scope is None and "offline_access" in server.scopes_supported:
+            scope = " ".join(dict.fromkeys([*(scope or "").split(), "offline_access"]))
         client = Registration.of(previous)
         if self._client:
             client = Registration(server.issuer, self._client["client_id"], redirect_uri)
@@ -183,14 +186,12 @@ class ApiUser(Source):
             client is None
             or client.has_expired
             or (client.issuer, client.grant_type) != (server.issuer, grant_type)
+            or client.scope != scope
             or redirect_uri not in (None, client.redirect_uri)
             or not _can_listen(client.redirect_uri)
         ):
-            client = self._registered(server, grant_type, redirect_uri)
-        scope = self._scope or resource.scope or " ".join(resource.scopes_supported)
-        if self._scope is None and "offline_access" in server.scopes_supported:
-            scope = " ".join(dict.fromkeys([*scope.split(), "offline_access"]))
-        return _LoggedIn(client, resource.resource, scope or None, self._client, self._connection)
+            client = self._registered(server, grant_type, scope, redirect_uri)
+        return _LoggedIn(client, resource.resource, scope, self._client, self._connection)
 
     def _login_of(self, token: Token | None) -> RefreshToken | TokenError:
         """The source that *token* came from."""
@@ -237,7 +238,7 @@ class ApiUser(Source):
         return resource, server
 
     def _registered(
-        self, server: ServerMetadata, grant_type: str, redirect_uri: str | None
+        self, server: ServerMetadata, grant_type: str, scope: str | None, redirect_uri: str | None
     ) -> Registration:
         if server.registration_endpoint is None:
             raise errors.RefreshConfigError(
@@ -247,17 +248,21 @@ class ApiUser(Source):
         if "S256" not in server.code_challenge_methods_supported:
             raise errors.RefreshConfigError(
                 f"{server.issuer} does not say that it supports PKCE with S256 (RFC 7636). Without "
-                "that, a login as a client without a secret is not safe. Nothing was sent, and the "
-                "stored token is kept. Register a client at the server, and pass its client_id."
+                "that, a login as a client that registers itself is not safe. Nothing was sent, "
+                "and the stored token is kept. Register a client at the server, and pass its "
+                "client_id."
             )
-        described = {
+        supported = server.token_endpoint_auth_methods_supported
+        described: dict[str, Any] = {
             "client_name": self._client_name,
             "application_type": "native",
             "redirect_uris": [redirect_uri or _free_redirect_uri()],
             "grant_types": [grant_type, "refresh_token"],
             "response_types": ["code"],
-            "token_endpoint_auth_method": "none",
+            "token_endpoint_auth_method": next((way for way in WAYS if way in supported), WAYS[0]),
         }
+        if scope is not None:
+            described["scope"] = scope
         endpoint = Endpoint(
             "registration_endpoint", server.registration_endpoint, **self._connection
         )

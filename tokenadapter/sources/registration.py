@@ -24,11 +24,13 @@ else:
     outcome = late("tokenadapter.sources.outcome")
     reply = late("tokenadapter.sources.reply")
 
-__all__ = ["Registration", "register"]
+__all__ = ["WAYS", "Registration", "register"]
 
 # In the extras of a token, whatever the server says under this name is replaced.
 _KEY = "tokenadapter_client"
-_WAYS = ("none", "client_secret_basic", "client_secret_post")
+WAYS = ("none", "client_secret_post", "client_secret_basic")
+"""How a client that registered itself can authenticate, in order of preference: without a secret,
+or else in the way that servers of this kind read most reliably."""
 
 
 class Registration(Value):
@@ -39,6 +41,8 @@ class Registration(Value):
     redirect_uri: str | None = None
     grant_type: str | None = None
     """What the client was registered for, beside ``refresh_token``."""
+    scope: str | None = None
+    """The scope that the client was registered for."""
     client_secret: str | None = None
     client_auth: str | None = None
     """How the client authenticates; ``None``: as the server's metadata says."""
@@ -98,7 +102,7 @@ def register(
         return _not_registered(attempt, why, code, is_lasting=is_lasting)
     client_id, secret = said["client_id"], said.get("client_secret")
     auth = said.get("token_endpoint_auth_method", "client_secret_basic" if secret else "none")
-    if not _is_text(client_id) or not (secret is None or _is_text(secret)) or auth not in _WAYS:
+    if not _is_text(client_id) or not (secret is None or _is_text(secret)) or auth not in WAYS:
         return _not_registered(attempt, "its answer has no client that can be used")
     if auth == "none":
         secret = None
@@ -111,6 +115,7 @@ def register(
         client_id,
         described["redirect_uris"][0],
         described["grant_types"][0],
+        described.get("scope"),
         secret,
         auth,
         reply.moment(said.get("client_secret_expires_at")) or 0.0,

@@ -206,6 +206,37 @@ def test_a_secret_that_has_expired_is_replaced_by_the_next_login(
     assert len(registered(server)) == 2
 
 
+@pytest.mark.parametrize(
+    ("supported", "way"),
+    [
+        (["client_secret_basic", "client_secret_post"], "client_secret_post"),
+        (["client_secret_basic"], "client_secret_basic"),
+        (["private_key_jwt"], "none"),
+        (["client_secret_basic", "none"], "none"),
+    ],
+)
+def test_a_client_registers_for_a_way_to_authenticate_that_the_server_supports(
+    server: TokenServer, store: FileStore, supported: list[str], way: str
+) -> None:
+    server.metadata["token_endpoint_auth_methods_supported"] = supported
+    source = ApiUser(server.api_url)
+    log_in(source, store)
+    assert registered(server)[0]["token_endpoint_auth_method"] == way
+    TokenKeeper(source, store).refresh()
+    logout(source, store)
+
+
+def test_another_scope_is_registered_for_another_client(
+    server: TokenServer, store: FileStore
+) -> None:
+    log_in(ApiUser(server.api_url), store)
+    server.resource_metadata["scopes_supported"] = ["read", "write"]
+    restarted()
+    for _ in range(2):
+        log_in(ApiUser(server.api_url), store)
+    assert [described.get("scope") for described in registered(server)] == [None, "read write"]
+
+
 def test_a_port_that_another_program_uses_by_now_is_replaced(
     server: TokenServer, store: FileStore
 ) -> None:
