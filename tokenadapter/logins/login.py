@@ -138,6 +138,8 @@ def login(
 
         def adopt(token: Token, nonce: str | None) -> Token:
             account = id_token.account_of(token, oauth, issuer, nonce)
+            if isinstance(account, errors.RefreshConfigError):
+                raise account
             return keeper.adopt(token, account=account, switch=switch)
 
         return _flow(chosen, oauth, settings, show, browser, timeout, adopt)
