@@ -32,6 +32,7 @@ from tokenadapter import (
 from tokenadapter.sources import discovery
 from tokenadapter.sources.registration import Registration
 from tokenadapter.testing import Browser, TokenServer
+from unit.stores.servers import free_port
 
 
 @pytest.fixture
@@ -235,6 +236,15 @@ def test_another_scope_is_registered_for_another_client(
     for _ in range(2):
         log_in(ApiUser(server.api_url), store)
     assert [described.get("scope") for described in registered(server)] == [None, "read write"]
+
+
+def test_a_client_is_registered_for_the_address_that_is_given(
+    server: TokenServer, store: FileStore
+) -> None:
+    uri = f"http://localhost:{free_port()}/done"
+    for _ in range(2):
+        log_in(ApiUser(server.api_url), store, redirect_uri=uri)
+    assert [described["redirect_uris"] for described in registered(server)] == [[uri]]
 
 
 def test_a_port_that_another_program_uses_by_now_is_replaced(
