@@ -19,7 +19,7 @@ from tokenadapter.config.problems import ProfileError
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-__all__ = ["add_arguments", "perform"]
+__all__ = ["add_arguments", "config_path", "create", "perform"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -33,15 +33,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def perform(options: Namespace) -> int:
     """Write the file."""
     text = EXAMPLE if options.provider is None else _profile_for(options.provider)
-    if options.config is None:
-        path = named_file() or users_file()
-    else:
-        path = os.path.abspath(os.path.expanduser(options.config))
+    path = config_path(options.config)
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        # This does not write through a broken link either.
-        with open(path, "x", encoding="utf-8", opener=_opener) as file:
-            file.write(text)
+        create(path, text)
     except OSError as error:
         if os.path.lexists(path):
             problem = "The file exists already and was not changed."
@@ -56,6 +50,27 @@ def perform(options: Namespace) -> int:
     then = "" if options.provider is None else f" and `{login}`"
     write_line(f"Created {path}. Edit it, then run `{check}`{then}.")
     return 0
+
+
+def config_path(named: str | None) -> str:
+    """The path of the configuration file, whether or not it exists.
+
+    :param named: the path in the arguments, if there is one.
+    """
+    if named is None:
+        return named_file() or users_file()
+    return os.path.abspath(os.path.expanduser(named))
+
+
+def create(path: str, text: str) -> None:
+    """Write the new file *path*, which only its owner can read.
+
+    :raises OSError: if it exists, or cannot be written.
+    """
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    # This does not write through a broken link either.
+    with open(path, "x", encoding="utf-8", opener=_opener) as file:
+        file.write(text)
 
 
 def _profile_for(name: str) -> str:

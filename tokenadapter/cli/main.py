@@ -25,6 +25,7 @@ COMMANDS = {
     "helper": "answer git, kubectl, docker and others that ask for a token",
     "status": "show the state of each token, without side effects",
     "login": "log in with a browser, and store the token",
+    "logout": "revoke the token of a login and empty its store",
     "adopt": "store a token from elsewhere",
     "refresh": "renew a token now",
     "forget": "revoke a token and empty its store",

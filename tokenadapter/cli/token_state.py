@@ -25,6 +25,7 @@ _NOTHING: dict[str, Any] = {
     "api": [],
     "store": "",
     "path": None,
+    "account": None,
     "expires_at": None,
     "expires_in": None,
     "renewed_ago": None,
@@ -56,6 +57,7 @@ def token_state(profile: Profile) -> dict[str, Any]:
         "store": repr(store),
         "path": getattr(store, "path", None),
         "state": "no token",
+        "account": None,
         "token": None,
         "expires_at": None,
         "expires_in": None,
@@ -87,6 +89,8 @@ def token_state(profile: Profile) -> dict[str, Any]:
 
         why = str(messages.requests_differ(store, record.requested, ours))
         return unusable(profile, why.replace("forget NAME", f"forget {profile.name}"), state)
+    if record.account is not None:
+        state["account"] = str(record.account)
     if record.token is not None:
         state |= _of_token(record.token, found.now)
         state |= _of_login(profile, record, found.now)

@@ -26,6 +26,7 @@ from tokenadapter import (
 )
 from tokenadapter.clients.prefix import Prefix
 from tokenadapter.config.config_file import ConfigFile
+from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.profile import Profile, _is_plainly_under
 from tokenadapter.sources import discovery
 from tokenadapter.testing import TokenServer
@@ -146,6 +147,41 @@ def test_a_dotted_key_in_the_json_of_a_verdict_is_a_path(
     one = profile(billing(server, tmp_path) + tables, tmp_path)
     assert one._verdict is not None
     assert "{'error.code': (1, 2), 'ok': (False,)}" in repr(one._verdict())
+
+
+def test_a_profile_of_an_api_that_names_its_server(server: TokenServer, tmp_path: Path) -> None:
+    text = billing(server, tmp_path)
+    text = text[: text.index("[billing.source]")] + (
+        f'[billing.source]\ntype = "api_user"\nurl = "{server.api_url}"\nclient_name = "Billing"\n'
+        'scope = ["a", "b"]\nredirect_uri = "http://localhost:8400/done"\naccount = "ada"\n'
+    )
+    grant = profile(text, tmp_path).grant
+    assert isinstance(grant, ProfileGrant)
+    assert grant.owner == {"grant": "refresh_token", "api": server.api_url, "user": "ada"}
+    assert grant.requested == {"scope": "a b"}
+    assert grant.login_settings == {"redirect_uri": "http://localhost:8400/done"}
+    assert grant.can_log_in
+    assert server.requests == ()
+
+
+@pytest.mark.parametrize("can_log_in", [True, False])
+def test_an_error_in_a_program_names_the_command_for_its_profile(
+    server: TokenServer, tmp_path: Path, can_log_in: bool
+) -> None:
+    text = billing(server, tmp_path, "refresh_token")
+    advice = "Log in elsewhere, and pass the token response to `tokenadapter adopt billing`."
+    if can_log_in:
+        text += f'authorization_url = "{server.authorization_url}"\n'
+        advice = "Run `tokenadapter login billing`."
+    keeper = profile(text, tmp_path).keeper()
+    with pytest.raises(ReauthRequired) as caught:
+        keeper.current()
+    assert str(caught.value).endswith(advice)
+    keeper.adopt(server.issue())
+    server.revoke_all()
+    with pytest.raises(ReauthRequired) as caught:
+        keeper.refresh()
+    assert str(caught.value).endswith(advice)
 
 
 def test_without_a_store_the_token_is_in_the_state_directory(
