@@ -103,9 +103,9 @@ def test_a_provider_with_tenants_is_found_by_its_issuer(
         tenant="main",
         verify=realms.ca_file,
     )
-    realms.metadata["authorization_response_iss_parameter_supported"] = False
     browser = Browser(ca_file=realms.ca_file)
-    settings = {"browser": browser, "redirect_uri": "http://127.0.0.1/"}
+    # The test server names itself in answers, and not the realm.
+    settings = {"browser": browser, "redirect_uri": "http://127.0.0.1/", "iss": realms.issuer}
     assert login(source, tmp_path / "token.json", **settings).refresh_token
     assert source.owner["provider"] == f"keycloak {urlsplit(realms.url).netloc} main"
 
