@@ -1,0 +1,185 @@
+"""Clients of MCP with tokens that live for 2 seconds: the real package, server and client.
+
+``tox -e sdks`` installs it; elsewhere, these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+import uvicorn
+from unit.stores.servers import free_port
+
+from tokenadapter.testing import TokenServer
+
+pytest.importorskip("mcp", reason="it is installed by tox -e sdks")
+
+from mcp.server import MCPServer
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+
+EXPIRIES = 3
+
+
+class Verifier:
+    """Asks the API of the token server whether it accepts a token."""
+
+    def __init__(self, server: TokenServer) -> None:
+        self._server = server
+        self.asked: set[str] = set()
+        self.accepted: set[str] = set()
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        self.asked.add(token)
+        async with httpx2.AsyncClient() as client:
+            headers = {"Authorization": f"Bearer {token}"}
+            answer = await client.get(self._server.api_url, headers=headers)
+        if answer.status_code != 200:
+            return None
+        self.accepted.add(token)
+        return AccessToken(token=token, client_id="client", scopes=[])
+
+
+@contextmanager
+def shop(server: TokenServer, verifier: Verifier) -> Iterator[str]:
+    """An MCP server whose tools need a token; its URL."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/mcp"
+    settings = AuthSettings(
+        issuer_url=server.issuer, resource_server_url=url, validate_token_resource=False
+    )
+    mcp = MCPServer("shop", token_verifier=verifier, auth=settings)
+
+    @mcp.tool()
+    def price(item: str) -> str:
+        """What an item costs."""
+        return f"{len(item)} coins"
+
+    config = uvicorn.Config(mcp.streamable_http_app(), port=port, log_level="error", ws="none")
+    runner = uvicorn.Server(config)
+    thread = threading.Thread(target=runner.run)
+    thread.start()
+    try:
+        while not runner.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield url
+    finally:
+        runner.should_exit = True
+        thread.join()
+
+
+# Reads lines: after each, it calls a tool four times at once, on one connection.
+CLIENT = """
+import asyncio, sys
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from tokenadapter import FileStore, RefreshToken, TokenAuth
+
+url, token_url, store, first = sys.argv[1:]
+source = RefreshToken(token_url, first, client_id="client", client_secret="secret")
+auth = TokenAuth(url, source, store=FileStore(store))
+
+async def main():
+    timeout = httpx2.Timeout(30, read=300)
+    async with httpx2.AsyncClient(auth=auth, timeout=timeout) as http:
+        async with Client(streamable_http_client(url, http_client=http)) as client:
+            while await asyncio.to_thread(sys.stdin.readline):
+                calls = [client.call_tool("price", {"item": "x" * n}) for n in range(4)]
+                results = await asyncio.gather(*calls)
+                print([result.content[0].text for result in results], flush=True)
+
+asyncio.run(main())
+"""
+PRICES = f"{[f'{n} coins' for n in range(4)]}\n"
+
+
+@contextmanager
+def client(url: str, server: TokenServer, store: Path, first: str) -> Iterator[subprocess.Popen]:
+    with subprocess.Popen(
+        [sys.executable, "-c", CLIENT, url, server.token_url, str(store), first],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        try:
+            yield program
+        finally:
+            program.communicate(timeout=30)
+        assert program.returncode == 0
+
+
+def ask(*programs: subprocess.Popen) -> None:
+    """Each program calls its tools, all at the same time."""
+    for program in programs:
+        program.stdin.write("\n")
+        program.stdin.flush()
+    assert [program.stdout.readline() for program in programs] == [PRICES] * len(programs)
+
+
+def test_processes_and_parallel_calls_renew_once_per_expiry_and_a_restart_needs_no_login(
+    tmp_path: Path,
+) -> None:
+    with TokenServer(lifetime=2) as server:
+        verifier = Verifier(server)
+        first = server.issue()["refresh_token"]
+        arguments = server, tmp_path / "token.json", first
+        with shop(server, verifier) as url:
+            with (
+                client(url, *arguments) as one,
+                client(url, *arguments) as two,
+                client(url, *arguments) as three,
+            ):
+                while server.stats.refreshes <= EXPIRIES:
+                    ask(one, two, three)
+            stats = server.stats
+            # Each renewal brought the token that all of them used next.
+            assert stats.refreshes - 1 <= len(verifier.accepted) <= stats.refreshes
+            time.sleep(2)  # the stored token has expired
+            earlier, verifier.asked = verifier.asked, set()
+            with client(url, *arguments) as again:
+                ask(again)
+    # No expired token was sent, and no browser was needed.
+    assert not earlier & verifier.asked
+    assert server.stats.refreshes > stats.refreshes
+    assert (server.stats.refusals, server.stats.reuse_detections) == (0, 0)
+
+
+def test_the_program_of_the_page_works(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "mcp.md").read_text(encoding="utf-8")
+    block = re.search(r"^```python\n(# agent.py\n.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert block is not None
+    with TokenServer(clients={"agent": None}) as server, shop(server, Verifier(server)) as url:
+        code = block[1].replace("https://mcp.example.com/mcp", url)
+        code = code.replace("https://id.example.com", server.issuer)
+        path = tmp_path / "agent.py"
+        path.write_text(code)
+        login = """
+from tokenadapter import login
+from tokenadapter.testing import Browser
+import agent
+login(agent.source, agent.store, browser=Browser(), show=lambda text: None)
+"""
+        for program in (login, code):
+            done = subprocess.run(
+                [sys.executable, "-c", program],
+                env={**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)},
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.stderr == ""
+        assert done.stdout == "3 coins\n4 coins\n"
+        (spent,) = [one for one in server.requests if one.path == "/token"]
+        assert spent.form["resource"] == url
