@@ -29,6 +29,8 @@ EXTRAS = {
     # KeyringStore encrypts a file with a key in the keyring.
     "keyring": ["keyring>=25", "cryptography>=43"],
     "crypto": ["cryptography>=43"],
+    # For TokenMiddleware.  Older ones have no middlewares, or keep the body of a request elsewhere.
+    "aiohttp": ["aiohttp>=3.12.6"],
     # For TokenAuth.  httpx2 does as well, without this extra.
     "httpx": ["httpx>=0.27"],
     # One for each SDK that gets tokens through tokenadapter/bridges, by the name of the file.
@@ -109,7 +111,18 @@ EXTRAS = {
     ],
 }
 # The tests, the type checker and the documentation meet every store and client.
-_MET = ("redis", "valkey", "sql", "django", "keyring", "crypto", "httpx", "azure", "google")
+_MET = (
+    "redis",
+    "valkey",
+    "sql",
+    "django",
+    "keyring",
+    "crypto",
+    "aiohttp",
+    "httpx",
+    "azure",
+    "google",
+)
 for extra in ("test", "types", "docs"):
     EXTRAS[extra] += [requirement for name in _MET for requirement in EXTRAS[name]]
     EXTRAS[extra] += ["httpx2>=2.16"]

@@ -25,6 +25,7 @@ __all__ = [
     "RefreshConfigError",
     "RefreshTemporarilyFailed",
     "RefreshToken",
+    "RequestsAuth",
     "SQLStore",
     "StoreError",
     "Token",
@@ -32,6 +33,7 @@ __all__ = [
     "TokenAuth",
     "TokenError",
     "TokenKeeper",
+    "TokenMiddleware",
     "TokenNotPersisted",
     "TokenPoolManager",
     "UnsafeTarget",
@@ -64,6 +66,7 @@ _HOMES = {
     "RefreshConfigError": "tokenadapter.errors",
     "RefreshTemporarilyFailed": "tokenadapter.errors",
     "RefreshToken": "tokenadapter.sources.refresh_token",
+    "RequestsAuth": "tokenadapter.clients.requests_auth",
     "SQLStore": "tokenadapter.stores.sql",
     "StoreError": "tokenadapter.errors",
     "Token": "tokenadapter.token",
@@ -71,6 +74,7 @@ _HOMES = {
     "TokenAuth": "tokenadapter.clients.httpx",
     "TokenError": "tokenadapter.errors",
     "TokenKeeper": "tokenadapter.core.keeper",
+    "TokenMiddleware": "tokenadapter.clients.aiohttp",
     "TokenNotPersisted": "tokenadapter.errors",
     "TokenPoolManager": "tokenadapter.clients.urllib3_pools",
     "UnsafeTarget": "tokenadapter.errors",
@@ -89,9 +93,11 @@ _HOMES = {
 # Type checkers take a variable of this name to be true; importing it would load ``typing``.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from tokenadapter.clients.aiohttp import TokenMiddleware
     from tokenadapter.clients.httpx import TokenAuth
     from tokenadapter.clients.install import install, installed, uninstall
     from tokenadapter.clients.requests import TokenAdapter
+    from tokenadapter.clients.requests_auth import RequestsAuth
     from tokenadapter.clients.retrofit import retrofit
     from tokenadapter.clients.urllib3_pools import TokenPoolManager
     from tokenadapter.config.problems import ProfileError

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*(?:;.*\bextra == [\"'](?P<extra>\w+)[\"'])?")
 # Where each package may be imported that "import tokenadapter" and a stored token do without.
 ROOMS = {
+    "aiohttp": "clients/aiohttp",
     "azure": "bridges/azure",
     "botocore": "bridges/botocore",
     "cachetools": "stores/memory",
