@@ -20,6 +20,7 @@ from tokenadapter.token import Token
 if TYPE_CHECKING:
     from tokenadapter import errors, spelling
     from tokenadapter.core import messages
+    from tokenadapter.core.held_token import Outcome
 else:
     errors = late("tokenadapter.errors")
     messages = late("tokenadapter.core.messages")
@@ -33,10 +34,10 @@ class _Given(NamedTuple):
 
     token: Token
     is_replacement: bool = False
-    """Whether it was minted because the API refused the token before it: if the same request is
-    refused again, no renewal helps."""
-    will_be_asked_for: bool = False
-    """Whether the replay of the refused request asks for it."""
+    """Whether it was minted because the API refused the token before it."""
+    is_replay: bool = False
+    """Whether it was then given once more, for the replay: if that is refused too, no renewal
+    helps."""
 
 
 class GivenTokens:
@@ -76,43 +77,40 @@ class GivenTokens:
         """
         refused = self._refused(claims)
         with self._errors():
-            if refused is None:
-                return self._give(self.keeper.current())
-            if refused.is_replacement:
-                newer = self.keeper.distrust(refused.token)
-                return self._replace(newer or refused.token, newer is None, claims)
-            outcome = self.keeper.obtain(refused.token)
-            return self._replace(outcome.token, outcome.is_new, claims)
+            if refused is not None and not refused.is_replay:
+                return self._replace(self.keeper.obtain(refused.token), claims)
+            if refused is not None:
+                self.keeper.distrust(refused.token)
+            return self._give(self.keeper.current())
 
     async def areplacement(self, claims: str | None = None) -> Token:
         """:meth:`replacement` for a task of asyncio or trio."""
         refused = self._refused(claims)
         with self._errors():
-            if refused is None:
-                return self._give(await self.keeper.acurrent())
-            if refused.is_replacement:
-                newer = await self.keeper.adistrust(refused.token)
-                return self._replace(newer or refused.token, newer is None, claims)
-            outcome = await self.keeper.aobtain(refused.token)
-            return self._replace(outcome.token, outcome.is_new, claims)
+            if refused is not None and not refused.is_replay:
+                return self._replace(await self.keeper.aobtain(refused.token), claims)
+            if refused is not None:
+                await self.keeper.adistrust(refused.token)
+            return self._give(await self.keeper.acurrent())
 
     def _refused(self, claims: str | None) -> _Given | None:
         """The token that was refused, unless none was given yet."""
         # Some programs ask in another thread than the one that sent the request.
         refused = self._here.get() or self._last
         if refused is not None and self._answered == (claims, refused.token):
-            return refused._replace(is_replacement=True)
+            return refused._replace(is_replay=True)
         return refused
 
     def _give(self, token: Token) -> Token:
         last = self._here.get()
-        is_replay = last is not None and last.will_be_asked_for and last.token.is_same(token)
-        return self._keep(_Given(token, is_replacement=is_replay))
+        is_replay = last is not None and last.is_replacement and last.token.is_same(token)
+        return self._keep(_Given(token, is_replay=is_replay))
 
-    def _replace(self, token: Token, is_new: bool, claims: str | None) -> Token:
-        if claims is not None:
-            self._answered = claims, token
-        return self._keep(_Given(token, is_new, will_be_asked_for=is_new and claims is None))
+    def _replace(self, outcome: Outcome, claims: str | None) -> Token:
+        if claims is None:
+            return self._keep(_Given(outcome.token, is_replacement=outcome.is_new))
+        self._answered = claims, outcome.token
+        return self._keep(_Given(outcome.token))
 
     def _keep(self, given: _Given) -> Token:
         if not given.token.is_bearer:

@@ -96,6 +96,13 @@ def test_a_replacement_that_was_good_for_a_request_is_renewed_when_it_is_refused
     assert given.replacement().access_token == "token 3"
 
 
+def test_a_program_that_asks_for_replacements_only_gets_another_each_time(
+    given: GivenTokens,
+) -> None:
+    asked = [given.replacement().access_token for _ in range(4)]
+    assert asked == ["token 1", "token 2", "token 3", "token 4"]
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_the_same_claims_again_cause_no_second_renewal(
     given: GivenTokens, source: Numbered, is_async: bool
