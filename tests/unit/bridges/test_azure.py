@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from azure.core import AsyncPipelineClient, PipelineClient
 from azure.core.credentials import SupportsTokenInfo, TokenCredential
 from azure.core.credentials_async import AsyncSupportsTokenInfo, AsyncTokenCredential
@@ -20,10 +21,10 @@ from azure.core.pipeline.policies import (
     BearerTokenCredentialPolicy,
     RetryPolicy,
 )
-from azure.core.pipeline.transport import AsyncioRequestsTransport
+from azure.core.pipeline.transport import AsyncioRequestsTransport, RequestsTransport
 from azure.core.rest import HttpRequest
 
-from tokenadapter import ClientCredentials, FileStore, ReauthRequired, TokenKeeper
+from tokenadapter import ClientCredentials, FileStore, ReauthRequired, TokenAdapter, TokenKeeper
 from tokenadapter.bridges.azure import AsyncKeeperCredential, KeeperCredential
 from tokenadapter.testing import TokenServer
 
@@ -78,6 +79,19 @@ def test_a_token_that_another_process_renewed_is_used_at_once(
     keeper.renew(keeper.current())
     server.revoke(next(iter(server._authority._access)))  # the first token
     assert get(client, server) == 200
+
+
+def test_a_session_with_an_adapter_below_the_sdk_renews_after_any_refusal(
+    server: TokenServer, keeper: TokenKeeper
+) -> None:
+    session = requests.Session()
+    TokenAdapter(server.api_url, keeper).mount(session)
+    transport = RequestsTransport(session=session, session_owner=False)
+    policies = [BearerTokenCredentialPolicy(KeeperCredential(keeper), SCOPE)]
+    with PipelineClient(server.api_url, policies=policies, transport=transport) as client, session:
+        assert get(client, server) == 200
+        server.revoke_all()
+        assert get(client, server) == 200
 
 
 def test_an_asynchronous_client_does_the_same(server: TokenServer, keeper: TokenKeeper) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -36,32 +35,31 @@ def given(source: Numbered) -> GivenTokens:
 
 
 def test_the_refused_token_is_the_one_that_the_thread_was_given(given: GivenTokens) -> None:
-    old = given.token()
-    barrier = threading.Barrier(8)
-
-    def request() -> str:
-        assert given.token().is_same(old)
-        barrier.wait(10)  # all of them were refused
-        return given.replacement().access_token
-
-    with ThreadPoolExecutor(8) as pool:
-        futures = [pool.submit(request) for _ in range(8)]
-        assert {future.result() for future in futures} == {"token 2"}
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two:
+        old = [pool.submit(given.token).result() for pool in (one, two)]
+        new = [pool.submit(given.replacement).result() for pool in (one, two)]
+    assert [token.access_token for token in old] == ["token 1"] * 2
+    assert [token.access_token for token in new] == ["token 2"] * 2
 
 
-def test_the_refused_token_is_the_one_that_the_task_was_given(given: GivenTokens) -> None:
-    async def request(claims: str | None) -> str:
-        old = await given.atoken()
-        await asyncio.sleep(0)
-        assert old.access_token == "token 1"
-        return (await given.areplacement(claims)).access_token
+@pytest.mark.parametrize("claims", [None, "claims"])
+def test_the_refused_token_is_the_one_that_the_task_was_given(
+    given: GivenTokens, claims: str | None
+) -> None:
+    async def main() -> list[str]:
+        turn = asyncio.Event()
 
-    async def main() -> None:
-        tasks = [request(claims) for claims in (None, "a", "b", "a")]
-        assert {*await asyncio.gather(*tasks)} == {"token 2"}
+        async def request(*, is_first: bool) -> str:
+            await given.atoken()
+            if not is_first:
+                await turn.wait()
+            new = await given.areplacement(claims)
+            turn.set()
+            return new.access_token
 
-    given.token()
-    asyncio.run(main())
+        return await asyncio.gather(request(is_first=False), request(is_first=True))
+
+    assert asyncio.run(main()) == ["token 2"] * 2
 
 
 def test_a_refusal_in_another_thread_is_one_of_the_last_token(given: GivenTokens) -> None:
