@@ -9,6 +9,7 @@ from tokenadapter.late_imports import imported as _imported
 __version__ = "0.1.0"
 
 __all__ = [
+    "ApiUser",
     "CallbackStore",
     "ClientCredentials",
     "DjangoCacheStore",
@@ -43,6 +44,7 @@ __all__ = [
     "install",
     "installed",
     "login",
+    "logout",
     "retrofit",
     "session",
     "store_from_url",
@@ -50,6 +52,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ApiUser": "tokenadapter.sources.api_user",
     "CallbackStore": "tokenadapter.stores.callback",
     "ClientCredentials": "tokenadapter.sources.client_credentials",
     "DjangoCacheStore": "tokenadapter.stores.django",
@@ -84,6 +87,7 @@ _HOMES = {
     "install": "tokenadapter.clients.install",
     "installed": "tokenadapter.clients.install",
     "login": "tokenadapter.logins.login",
+    "logout": "tokenadapter.logins.logout",
     "retrofit": "tokenadapter.clients.retrofit",
     "session": "tokenadapter.config.sessions",
     "store_from_url": "tokenadapter.stores.urls",
@@ -115,6 +119,8 @@ if TYPE_CHECKING:
     )
     from tokenadapter.http.verdicts import default_verdict, expired_on
     from tokenadapter.logins.login import login
+    from tokenadapter.logins.logout import logout
+    from tokenadapter.sources.api_user import ApiUser
     from tokenadapter.sources.client_credentials import ClientCredentials
     from tokenadapter.sources.login import Login
     from tokenadapter.sources.password import Password

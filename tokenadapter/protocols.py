@@ -21,6 +21,7 @@ from tokenadapter.token import Token
 from tokenadapter.values import Credential, Document, Snapshot
 
 __all__ = [
+    "Advising",
     "Answer",
     "ClientAuth",
     "Credential",
@@ -36,6 +37,7 @@ __all__ = [
     "LoggingIn",
     "Preloading",
     "Reserving",
+    "Revoking",
     "Seeded",
     "Snapshot",
     "Spender",
@@ -141,6 +143,28 @@ class Discovering(Protocol):
 
         :raises TokenError: if the metadata cannot be read.
         """
+
+
+class Revoking(Protocol):
+    """Optional, of a :class:`Grant` whose server may revoke tokens (RFC 7009)."""
+
+    @property
+    def revokes(self) -> bool:
+        """Whether it does.  A :class:`Discovering` grant knows after its ``discover()``."""
+
+    def revoke(self, token: Token) -> None:
+        """Have the server revoke *token*: the refresh token, then the access token.
+
+        :raises TokenError: if the server did not say that it has.
+        """
+
+
+class Advising(Protocol):
+    """Optional, of a :class:`Grant` that knows how a person logs in."""
+
+    @property
+    def how_to_log_in(self) -> str:
+        """What to do, in a sentence for :class:`~tokenadapter.ReauthRequired`."""
 
 
 class LoggingIn(Protocol):

@@ -21,6 +21,7 @@ __all__ = [
     "add_name",
     "named_profile",
     "put",
+    "reporting",
     "seconds",
     "usable_token",
     "validity",
@@ -77,7 +78,14 @@ def named_profile(options: Namespace) -> Profile:
 
     :raises ProfileError: if there is none, or if it is invalid.
     """
-    profile = Profile(ConfigFile.read(options.config), options.name)
+    return reporting(Profile(ConfigFile.read(options.config), options.name), options)
+
+
+def reporting(profile: Profile, options: Namespace) -> Profile:
+    """*profile*, whose events are reported on standard error.
+
+    :raises ProfileError: if it is invalid.
+    """
     from tokenadapter.cli.reporting import StderrJournal
 
     keeper = profile.keeper()

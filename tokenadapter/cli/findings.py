@@ -303,9 +303,9 @@ def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Ite
         yield _problem(f"{state}: {named(failure['cause'], profile.name)}")
         return
     if needs_login and state in ("no token", "expired"):
-        advice = f"Log in, and pass the token response to `tokenadapter adopt {profile.name}`."
-        if isinstance(profile.grant, ProfileGrant) and profile.grant.can_log_in:
-            advice = f"Run `tokenadapter login {profile.name}`."
+        advice = f"Pass a token to `tokenadapter adopt {profile.name}`."
+        if isinstance(profile.grant, ProfileGrant):
+            advice = profile.grant.how_to_log_in
         yield _problem(f"{store}: {state}, and nothing to obtain one with. {advice}")
         return
     doubt = ""
@@ -395,7 +395,8 @@ def _check_servers(profile: Profile) -> Iterator[_Found]:
         try:
             if grant.discovers:
                 grant.discover()
-                yield _good(f"{grant.arguments['issuer']} names its endpoints")
+                name = grant.arguments.get("issuer") or grant.arguments["url"]
+                yield _good(f"{name} names its endpoints")
         except TokenError as error:
             yield _problem(str(error))
         for url in grant.urls:

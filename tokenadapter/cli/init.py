@@ -18,7 +18,7 @@ from tokenadapter.config.problems import ProfileError
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-__all__ = ["add_arguments", "perform"]
+__all__ = ["add_arguments", "config_path", "create", "perform"]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -28,15 +28,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def perform(options: Namespace) -> int:
     """Write the file."""
-    if options.config is None:
-        path = named_file() or users_file()
-    else:
-        path = os.path.abspath(os.path.expanduser(options.config))
+    path = config_path(options.config)
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        # This does not write through a broken link either.
-        with open(path, "x", encoding="utf-8", opener=_opener) as file:
-            file.write(EXAMPLE)
+        create(path, EXAMPLE)
     except OSError as error:
         if os.path.lexists(path):
             raise ProfileError("The file exists already and was not changed.", file=path) from None
@@ -46,6 +40,27 @@ def perform(options: Namespace) -> int:
         check += f" --config {quote(options.config)}"
     write_line(f"Created {path}. Edit it, then run `{check}`.")
     return 0
+
+
+def config_path(named: str | None) -> str:
+    """The path of the configuration file, whether or not it exists.
+
+    :param named: the path in the arguments, if there is one.
+    """
+    if named is None:
+        return named_file() or users_file()
+    return os.path.abspath(os.path.expanduser(named))
+
+
+def create(path: str, text: str) -> None:
+    """Write the new file *path*, which only its owner can read.
+
+    :raises OSError: if it exists, or cannot be written.
+    """
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    # This does not write through a broken link either.
+    with open(path, "x", encoding="utf-8", opener=_opener) as file:
+        file.write(text)
 
 
 def _opener(path: str, flags: int) -> int:

@@ -23,6 +23,7 @@ COMMANDS = {
     "exec": "run any program with the token in its environment",
     "status": "show the state of each token, without side effects",
     "login": "log in with a browser, and store the token",
+    "logout": "revoke the token of a login and empty its store",
     "adopt": "store a token from elsewhere",
     "refresh": "renew a token now",
     "forget": "revoke a token and empty its store",

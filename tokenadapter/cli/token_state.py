@@ -23,6 +23,7 @@ _NOTHING: dict[str, Any] = {
     "api": [],
     "store": "",
     "path": None,
+    "account": None,
     "expires_at": None,
     "expires_in": None,
     "renewed_ago": None,
@@ -47,6 +48,7 @@ def token_state(profile: Profile) -> dict[str, Any]:
         "store": repr(store),
         "path": getattr(store, "path", None),
         "state": "no token",
+        "account": None,
         "token": None,
         "expires_at": None,
         "expires_in": None,
@@ -75,6 +77,8 @@ def token_state(profile: Profile) -> dict[str, Any]:
 
         why = str(messages.requests_differ(store, record.requested, ours))
         return unusable(profile, why.replace("forget NAME", f"forget {profile.name}"), state)
+    if record.account is not None:
+        state["account"] = str(record.account)
     if record.token is not None:
         state |= _of_token(record.token, found.now)
     state["failure"] = _failure(record, found.now, store, is_locked=state["lock"] is not None)

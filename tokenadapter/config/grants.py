@@ -97,6 +97,14 @@ class ProfileGrant:
             self._source.discover()  # type: ignore[attr-defined]  # it takes what was read
         return found
 
+    @property
+    def how_to_log_in(self) -> str:
+        """What to do if no credential is left."""
+        if self.can_log_in:
+            return f"Run `tokenadapter login {self._profile}`."
+        command = f"`tokenadapter adopt {self._profile}`"
+        return f"Log in elsewhere, and pass the token response to {command}."
+
     def load(self) -> None:
         """Import what :meth:`fetch` needs."""
         sources.Source.load()
@@ -141,10 +149,7 @@ class ProfileGrant:
             # The source that the credential came from, even if that was a while ago.
             return (self._source or self.looked_up()).fetch(credential, previous)
         except errors.ReauthRequired as error:
-            message = str(error)
-            if self.can_log_in:
-                message = message.replace(errors.NEW_LOGIN, "Run `tokenadapter login NAME`.")
-            message = message.replace(" NAME`", f" {self._profile}`")
+            message = str(error).replace(errors.NEW_LOGIN, self.how_to_log_in)
             raise errors.ReauthRequired(message, reason=error.reason, error=error.error) from None
 
     def revoke(self, token: Token) -> None:
@@ -258,6 +263,7 @@ _MAKERS = {
     "client_credentials": ("tokenadapter.sources.client_credentials", "ClientCredentials"),
     "refresh_token": ("tokenadapter.sources.refresh_token", "RefreshToken"),
     "password": ("tokenadapter.sources.password", "Password"),
+    "api_user": ("tokenadapter.sources.api_user", "ApiUser"),
     "login": ("tokenadapter.sources.login", "Login"),
 }
 

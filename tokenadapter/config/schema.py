@@ -168,6 +168,19 @@ _LOGIN: Mapping[str, Kind] = {
     **_WAY,
 }
 
+_API_USER: Mapping[str, Kind] = {
+    "url": _TEXT,
+    "client_id": _TEXT,
+    "client_secret": _SECRET,
+    "client_auth": _TEXT,
+    "client_name": _TEXT,
+    "redirect_uri": _TEXT,
+    "scope": _ONE_OR_MORE,
+    "account": _TEXT,
+    "grace": _NUMBER,
+    **_WAY,
+}
+
 SOURCES: Mapping[str, tuple[Mapping[str, Kind], tuple[str, ...]]] = {
     "client_credentials": (_OAUTH2, ("client_id",)),
     "refresh_token": (
@@ -178,6 +191,7 @@ SOURCES: Mapping[str, tuple[Mapping[str, Kind], tuple[str, ...]]] = {
         {**_OAUTH2, "username": _TEXT, "password": _SECRET, "grace": _NUMBER},
         ("client_id", "username", "password"),
     ),
+    "api_user": (_API_USER, ("url",)),
     "login": (_LOGIN, ("url",)),
     "callable": ({"callable": _FUNCTION, "account": _TEXT}, ("callable",)),
 }

@@ -19,7 +19,7 @@ from tokenadapter.core.runtime import RUNTIME, Runtime
 from tokenadapter.core.slot import Slot, View
 from tokenadapter.late_imports import late
 from tokenadapter.token import Token
-from tokenadapter.values import checked_store
+from tokenadapter.values import Account, checked_store
 
 if TYPE_CHECKING:
     import copy
@@ -304,7 +304,13 @@ class TokenKeeper:
         held = self._holder.held
         return self.obtain(stored if held is None else held.token, timeout=timeout).token
 
-    def adopt(self, token: Token | Mapping[str, Any]) -> Token:
+    def adopt(
+        self,
+        token: Token | Mapping[str, Any],
+        *,
+        account: Account | None = None,
+        switch: bool = False,
+    ) -> Token:
         """Put a token that was obtained elsewhere into the store.
 
         Call it after a new login, once :class:`~tokenadapter.ReauthRequired` was raised: every
@@ -318,10 +324,14 @@ class TokenKeeper:
         :param token: a token, or a mapping with the keys of a token response, and perhaps
             ``expires_at`` (POSIX timestamp in seconds).  ``access_token`` may be missing if there
             is a ``refresh_token``.
+        :param account: whose token it is, if a login has just shown that.
+        :param switch: whether the token may replace one that is known to be of another account.
         :returns: the token as it is stored.
         :raises TypeError: if it is neither.
         :raises ValueError: if the mapping has neither a usable ``access_token`` nor a
             ``refresh_token`` that the source can present.
+        :raises ReauthRequired: if the stored token is of another account than *account*: nothing is
+            changed.
         :raises RefreshConfigError: if its refresh token was spent by a renewal since: nothing is
             changed.
         :raises TokenError: if the refresh token was presented, and the server did not answer with
@@ -335,7 +345,7 @@ class TokenKeeper:
             token = Token.from_dict(token, now=self._runtime.wall())
         elif not isinstance(token, Token):
             raise TypeError(f"adopt() takes a Token or a mapping, not {type(token).__name__}")
-        return self._adopted(lambda renewal: renewal.adopt(token))
+        return self._adopted(lambda renewal: renewal.adopt(token, account, switch=switch))
 
     def _adopted(self, work: Callable[[Renewal], Outcome]) -> Token:
         adopted = self._worker.aside(work).token

@@ -26,7 +26,7 @@ from tokenadapter.core.runtime import Runtime
 from tokenadapter.core.slot import Conflict, Slot, View
 from tokenadapter.late_imports import late
 from tokenadapter.token import Token
-from tokenadapter.values import Credential
+from tokenadapter.values import Account, Credential
 
 if TYPE_CHECKING:
     from tokenadapter import errors
@@ -92,16 +92,21 @@ class Renewal:
                 raise
             return self._taken(view, is_new=True, minted=True)
 
-    def adopt(self, token: Token) -> Outcome:
-        """Save *token* to the slot, whatever its content is.
+    def adopt(
+        self, token: Token, account: Account | None = None, *, switch: bool = False
+    ) -> Outcome:
+        """Save *token* to the slot.
 
+        :param account: whose token it is, if that is known.
+        :param switch: whether it may replace the token of another account.
+        :raises ReauthRequired: if the stored token is that of another account.
         :raises RefreshConfigError: if the refresh token was already spent.
         :raises TokenNotPersisted: if the token cannot be saved.
         :raises LockTimeout: if another thread or process holds the lock for too long.
         """
         token = self._presenter.fit_for_record(token)
         try:
-            view = self._write_locked(lambda view: self._adopted(view, token))
+            view = self._write_locked(lambda view: self._adopted(view, token, account, switch))
         except errors.StoreError as error:
             raise messages.not_adopted(error) from error
         if token.refresh_token is None:
@@ -352,7 +357,10 @@ class Renewal:
         self._take(view, minted)
         return Outcome(token, is_new, minted)
 
-    def _adopted(self, view: View, token: Token) -> Record:
+    def _adopted(self, view: View, token: Token, account: Account | None, switch: bool) -> Record:
+        theirs = view.record.account
+        if theirs and account and not (switch or account.is_same(theirs)):
+            raise messages.another_account(self._slot.store, theirs, account)
         refresh = token.refresh_token
         if refresh is not None and self._eligibility.is_spent(view, refresh):
             raise messages.already_spent(self._slot.store)
@@ -361,7 +369,7 @@ class Renewal:
         expires_at = None if token.expires_at is None else token.expires_at + offset
         token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
         now, seeds = self._slot.stamp(view), self._slot.seeds(view)
-        return view.record.with_adopted_token(token, self._grant.requested, now, seeds)
+        return view.record.with_adopted_token(token, self._grant.requested, now, seeds, account)
 
     def _write_locked(
         self,

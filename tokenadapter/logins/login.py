@@ -19,19 +19,24 @@ from tokenadapter.token import Token
 
 if TYPE_CHECKING:
     from tokenadapter import errors
-    from tokenadapter.logins import authorization, browser, device, paste
-    from tokenadapter.protocols import Grant, TokenStore
+    from tokenadapter.logins import authorization, browser, device, id_token, paste
+    from tokenadapter.protocols import Grant, TokenSource, TokenStore
+    from tokenadapter.sources import api_user
+    from tokenadapter.sources.api_user import ApiUser
+    from tokenadapter.sources.discovery import ServerMetadata
     from tokenadapter.stores import lockfile
     from tokenadapter.stores.lockfile import LockFile
 else:
+    api_user = late("tokenadapter.sources.api_user")
     authorization = late("tokenadapter.logins.authorization")
     browser = late("tokenadapter.logins.browser")
     device = late("tokenadapter.logins.device")
     errors = late("tokenadapter.errors")
+    id_token = late("tokenadapter.logins.id_token")
     lockfile = late("tokenadapter.stores.lockfile")
     paste = late("tokenadapter.logins.paste")
 
-__all__ = ["login"]
+__all__ = ["keeper_of", "login"]
 
 _NEEDS = {
     "browser": "authorization_url",
@@ -57,6 +62,7 @@ def login(
     show: Callable[[str], object] | None = None,
     browser: Callable[[str], object] | None = None,
     timeout: float = 600.0,
+    switch: bool = False,
 ) -> Token:
     """Log in with a person present, and store the token for all that share the store.
 
@@ -84,23 +90,20 @@ def login(
     :param browser: opens a URL; by default :func:`webbrowser.open`.
     :param timeout: seconds to wait at most for the person, or for another login.  Reading a pasted
         text has no limit.
+    :param switch: replace the stored token even if somebody else logs in.  The accounts are known
+        if both logins asked for the scope ``openid``.
     :returns: the token as it is stored.
     :raises TypeError: if *source* cannot use a refresh token, or if *store* is given twice.
     :raises ValueError: if an argument makes no sense, or a URL that the flow needs is missing.
     :raises ReauthRequired: if the person or the server refused, or the time is over, here or in the
-        login that this one waited for.
+        login that this one waited for; or if somebody else logged in, without *switch*.
     :raises RefreshConfigError: if the server refused the request, or if an answer is not from this
         login's server.
     :raises RefreshTemporarilyFailed: if the server did not answer.
     :raises StoreError: if the store cannot be used.
     :raises LockTimeout: if another login took longer than *timeout*.
     """
-    if isinstance(source, TokenKeeper):
-        if store is not None:
-            raise TypeError("store is given twice: a TokenKeeper has its own")
-        keeper = source
-    else:
-        keeper = TokenKeeper(source, store)
+    keeper = keeper_of(source, store)
     given = {
         "authorization_url": authorization_url,
         "device_authorization_url": device_authorization_url,
@@ -111,19 +114,42 @@ def login(
     settings |= {name: value for name, value in given.items() if value is not None}
     if not isfinite(timeout) or timeout <= 0:
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
-    oauth = _oauth_source(keeper.grant)
-    settings = {**_discovered(oauth), **settings}
-    chosen = _chosen(flow, settings, browser is not None)
+    source = _login_source(keeper.grant)
     show = show or _to_stderr
     with _turn(keeper, show, timeout) as others:
         if others is not None:
             return others
-        return _flow(chosen, oauth, settings, show, browser, timeout, keeper.adopt)
+        if not isinstance(source, OAuth2Source):
+            source = source.for_login(_stored(keeper), settings.get("redirect_uri"))
+            settings = {**source.login_settings, **settings}
+        oauth, server = source, source.discover()
+        settings = {**_endpoints(server), **settings}
+        issuer = settings.get("iss", None if server is None else server.issuer)
+
+        def adopt(token: Token, nonce: str | None) -> Token:
+            account = id_token.account_of(token, oauth, issuer, nonce)
+            return keeper.adopt(token, account=account, switch=switch)
+
+        chosen = _chosen(flow, settings, browser is not None)
+        return _flow(chosen, oauth, settings, show, browser, timeout, adopt)
 
 
-def _discovered(source: OAuth2Source) -> dict[str, str]:
+def keeper_of(
+    source: Grant | TokenSource | TokenKeeper, store: TokenStore | str | os.PathLike[str] | None
+) -> TokenKeeper:
+    """The keeper of *source*, which may be one.
+
+    :raises TypeError: if there are two stores.
+    """
+    if not isinstance(source, TokenKeeper):
+        return TokenKeeper(source, store)
+    if store is not None:
+        raise TypeError("store is given twice: a TokenKeeper has its own")
+    return source
+
+
+def _endpoints(server: ServerMetadata | None) -> dict[str, str]:
     """What the metadata of the source's issuer says of logins, if it has one (RFC 8414)."""
-    server = source.discover()
     if server is None:
         return {}
     found = {
@@ -141,7 +167,7 @@ def _flow(
     show: Callable[[str], object],
     open_url: Callable[[str], object] | None,
     timeout: float,
-    adopt: Callable[[Token], Token],
+    adopt: Callable[[Token, str | None], Token],
 ) -> Token:
     if chosen == "device":
         return device.log_in(source, settings[_NEEDS[chosen]], show, timeout, adopt)
@@ -177,12 +203,13 @@ def _has_display() -> bool:
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _oauth_source(grant: Any) -> OAuth2Source:
+def _login_source(grant: Any) -> OAuth2Source | ApiUser:
     """The source behind *grant*, with its secrets."""
     look_up = getattr(grant, "looked_up", None)
     source = grant if look_up is None else look_up()
     probe = Token("none", refresh_token="none")
-    if not isinstance(source, OAuth2Source) or "refresh_token" not in {
+    kinds = OAuth2Source, api_user.ApiUser
+    if not isinstance(source, kinds) or "refresh_token" not in {
         credential.kind for credential in source.credentials(probe)
     }:
         raise TypeError(

@@ -144,6 +144,26 @@ def test_a_dotted_key_in_the_json_of_a_verdict_is_a_path(
     assert "{'error.code': (1, 2), 'ok': (False,)}" in repr(one._verdict())
 
 
+@pytest.mark.parametrize("can_log_in", [True, False])
+def test_an_error_in_a_program_names_the_command_for_its_profile(
+    server: TokenServer, tmp_path: Path, can_log_in: bool
+) -> None:
+    text = billing(server, tmp_path, "refresh_token")
+    advice = "Log in elsewhere, and pass the token response to `tokenadapter adopt billing`."
+    if can_log_in:
+        text += f'authorization_url = "{server.authorization_url}"\n'
+        advice = "Run `tokenadapter login billing`."
+    keeper = profile(text, tmp_path).keeper()
+    with pytest.raises(ReauthRequired) as caught:
+        keeper.current()
+    assert str(caught.value).endswith(advice)
+    keeper.adopt(server.issue())
+    server.revoke_all()
+    with pytest.raises(ReauthRequired) as caught:
+        keeper.refresh()
+    assert str(caught.value).endswith(advice)
+
+
 def test_without_a_store_the_token_is_in_the_state_directory(
     server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
