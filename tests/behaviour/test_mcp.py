@@ -20,7 +20,8 @@ import pytest
 import uvicorn
 from unit.stores.servers import free_port
 
-from tokenadapter.testing import TokenServer
+from tokenadapter import ApiUser, FileStore, login
+from tokenadapter.testing import Browser, TokenServer
 
 pytest.importorskip("mcp", reason="it is installed by tox -e sdks")
 
@@ -85,11 +86,10 @@ import asyncio, sys
 import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from tokenadapter import FileStore, RefreshToken, TokenAuth
+from tokenadapter import ApiUser, FileStore, TokenAuth
 
-url, token_url, store, first = sys.argv[1:]
-source = RefreshToken(token_url, first, client_id="client", client_secret="secret")
-auth = TokenAuth(url, source, store=FileStore(store))
+url, store = sys.argv[1:]
+auth = TokenAuth(url, ApiUser(url), store=FileStore(store))
 
 async def main():
     timeout = httpx2.Timeout(30, read=300)
@@ -106,9 +106,9 @@ PRICES = f"{[f'{n} coins' for n in range(4)]}\n"
 
 
 @contextmanager
-def client(url: str, server: TokenServer, store: Path, first: str) -> Iterator[subprocess.Popen]:
+def client(url: str, store: Path) -> Iterator[subprocess.Popen]:
     with subprocess.Popen(
-        [sys.executable, "-c", CLIENT, url, server.token_url, str(store), first],
+        [sys.executable, "-c", CLIENT, url, str(store)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -133,22 +133,19 @@ def test_processes_and_parallel_calls_renew_once_per_expiry_and_a_restart_needs_
 ) -> None:
     with TokenServer(lifetime=2) as server:
         verifier = Verifier(server)
-        first = server.issue()["refresh_token"]
-        arguments = server, tmp_path / "token.json", first
+        store = tmp_path / "token.json"
         with shop(server, verifier) as url:
-            with (
-                client(url, *arguments) as one,
-                client(url, *arguments) as two,
-                client(url, *arguments) as three,
-            ):
+            first = login(ApiUser(url), FileStore(store), browser=Browser(), show=lambda text: None)
+            with client(url, store) as one, client(url, store) as two, client(url, store) as three:
                 while server.stats.refreshes <= EXPIRIES:
                     ask(one, two, three)
             stats = server.stats
             # Each renewal brought the token that all of them used next.
-            assert stats.refreshes - 1 <= len(verifier.accepted) <= stats.refreshes
+            renewed = verifier.accepted - {first.access_token}
+            assert stats.refreshes - 1 <= len(renewed) <= stats.refreshes
             time.sleep(2)  # the stored token has expired
             earlier, verifier.asked = verifier.asked, set()
-            with client(url, *arguments) as again:
+            with client(url, store) as again:
                 ask(again)
     # No expired token was sent, and no browser was needed.
     assert not earlier & verifier.asked
@@ -160,18 +157,17 @@ def test_the_program_of_the_page_works(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "howto" / "mcp.md").read_text(encoding="utf-8")
     block = re.search(r"^```python\n(# agent.py\n.*?)^```$", page, re.DOTALL | re.MULTILINE)
     assert block is not None
-    with TokenServer(clients={"agent": None}) as server, shop(server, Verifier(server)) as url:
+    with TokenServer() as server, shop(server, Verifier(server)) as url:
         code = block[1].replace("https://mcp.example.com/mcp", url)
-        code = code.replace("https://id.example.com", server.issuer)
         path = tmp_path / "agent.py"
         path.write_text(code)
-        login = """
+        first = """
 from tokenadapter import login
 from tokenadapter.testing import Browser
 import agent
 login(agent.source, agent.store, browser=Browser(), show=lambda text: None)
 """
-        for program in (login, code):
+        for program in (first, code):
             done = subprocess.run(
                 [sys.executable, "-c", program],
                 env={**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)},
@@ -181,5 +177,6 @@ login(agent.source, agent.store, browser=Browser(), show=lambda text: None)
             )
             assert done.stderr == ""
         assert done.stdout == "3 coins\n4 coins\n"
-        (spent,) = [one for one in server.requests if one.path == "/token"]
-        assert spent.form["resource"] == url
+        (asked,) = [one for one in server.requests if one.path == "/token"]
+        assert asked.form["resource"] == url
+        assert "code_verifier" in asked.form
