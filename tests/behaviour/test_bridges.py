@@ -147,6 +147,7 @@ def test_databricks_asks_the_keeper_before_each_request(brief: TokenServer) -> N
     over_expiries(brief, ask)
     token = client.config.oauth_token()
     assert token.access_token == keeper.current().access_token
+    assert strategy()() == {"Authorization": f"Bearer {token.access_token}"}  # the SQL connector's
     assert token.expiry.timestamp() == pytest.approx(keeper.current().expires_at)
 
 
@@ -302,4 +303,6 @@ def test_dlt_sends_through_a_session_with_an_adapter(brief: TokenServer) -> None
     over_expiries(brief, lambda: client.get("invoices").raise_for_status())
     brief.revoke_all()
     assert client.get("invoices").ok
+    brief.fail_next(503, endpoint="api")
+    assert client.get("invoices").ok  # dlt repeats it
     session.close()

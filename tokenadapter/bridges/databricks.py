@@ -39,8 +39,11 @@ class KeeperCredentialsStrategy(Bridge, CredentialsStrategy):
         """Its name in messages of the SDK."""
         return "tokenadapter"
 
-    def __call__(self, config: Config) -> OAuthCredentialsProvider:
-        """What the SDK asks for headers, and some of its clients for the token itself."""
+    def __call__(self, config: Config | None = None) -> OAuthCredentialsProvider:
+        """What the SDK asks for headers, and some of its clients for the token itself.
+
+        :param config: it is not used, and the SQL connector passes none.
+        """
         return OAuthCredentialsProvider(self._headers, self._oauth_token)
 
     def _headers(self) -> dict[str, str]:

@@ -6,11 +6,14 @@ a 401, the transports of google-auth call ``refresh()``, and send the request ag
 
 from __future__ import annotations
 
+import time
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.bridges import Bridge
+from tokenadapter.core.policy import windows
 
 try:
     from google.auth.credentials import Credentials
@@ -45,6 +48,17 @@ class KeeperCredentials(Bridge, Credentials):
     """
 
     _raises = _Failed
+    _ends = inf  # a POSIX timestamp
+
+    @property
+    def expired(self) -> bool:
+        """Whether the token that was asked for last is too old for another request.
+
+        google-auth calls a token expired 225 seconds before its end, which would be always for a
+        token that lives for three minutes: programs that refresh expired credentials would renew
+        each time.
+        """
+        return time.time() >= self._ends
 
     def before_request(
         self, request: Any, method: str, url: str, headers: MutableMapping[str, str]
@@ -67,7 +81,8 @@ class KeeperCredentials(Bridge, Credentials):
         self._shown(self._given.replacement())
 
     def _shown(self, token: Token) -> str:
-        at = token.expires_at
+        at, lifetime = token.expires_at, token.lifetime
+        self._ends = inf if at is None or lifetime is None else at - windows(lifetime, 0)[1]
         self.expiry = None if at is None else datetime.fromtimestamp(at, UTC).replace(tzinfo=None)
         self.token = token.access_token
         return token.access_token

@@ -18,7 +18,7 @@ from google.auth.transport.urllib3 import AuthorizedHttp
 
 from tokenadapter import ClientCredentials, FileStore, ReauthRequired, TokenKeeper
 from tokenadapter.bridges.google import KeeperCredentials
-from tokenadapter.testing import TokenServer
+from tokenadapter.testing import FrozenClock, TokenServer
 
 
 @pytest.fixture
@@ -97,6 +97,24 @@ def test_the_attributes_describe_the_token(server: TokenServer, keeper: TokenKee
     credentials.refresh(Request())
     assert credentials.token != first
     assert server.stats.renewals == 2
+
+
+def test_a_short_token_is_valid_until_shortly_before_its_end(frozen_clock: FrozenClock) -> None:
+    credentials = KeeperCredentials(
+        TokenKeeper(lambda: {"access_token": "text", "expires_in": 100}, renew_early=False)
+    )
+    credentials.refresh(Request())
+    frozen_clock.move(85)
+    assert credentials.valid
+    frozen_clock.move(10)
+    assert not credentials.valid
+
+
+def test_a_token_of_unknown_lifetime_is_valid() -> None:
+    credentials = KeeperCredentials(TokenKeeper(lambda: "text"))
+    credentials.refresh(Request())
+    assert credentials.valid
+    assert credentials.expiry is None
 
 
 def test_a_failure_is_one_of_google_auth(server: TokenServer, session: AuthorizedSession) -> None:
