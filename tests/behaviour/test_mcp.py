@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -25,9 +26,11 @@ from tokenadapter.testing import Browser, TokenServer
 
 pytest.importorskip("mcp", reason="it is installed by tox -e sdks")
 
+from mcp.client.auth import OAuthClientProvider
 from mcp.server import MCPServer
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
+from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 
 EXPIRIES = 3
 
@@ -180,3 +183,43 @@ login(agent.source, agent.store, browser=Browser(), show=lambda text: None)
         (asked,) = [one for one in server.requests if one.path == "/token"]
         assert asked.form["resource"] == url
         assert "code_verifier" in asked.form
+
+
+class Storage:
+    """The storage of mcp's own provider, after an earlier process has logged in."""
+
+    def __init__(self, server: TokenServer) -> None:
+        self._tokens = OAuthToken(**server.issue())
+        self._client = OAuthClientInformationFull(
+            client_id="client", client_secret="secret", redirect_uris=["http://127.0.0.1/"]
+        )
+
+    async def get_tokens(self) -> OAuthToken:
+        return self._tokens
+
+    async def get_client_info(self) -> OAuthClientInformationFull:
+        return self._client
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        raise AssertionError("it renewed: see what docs/howto/mcp.md says of it")
+
+
+def test_the_provider_of_mcp_asks_a_person_again_despite_its_refresh_token() -> None:
+    class Asked(Exception):
+        pass
+
+    async def open_browser(url: str) -> None:
+        raise Asked
+
+    async def main(url: str) -> None:
+        metadata = OAuthClientMetadata(redirect_uris=["http://127.0.0.1/"])
+        provider = OAuthClientProvider(url, metadata, storage, open_browser, open_browser)
+        async with httpx2.AsyncClient(auth=provider) as http:
+            await http.post(url)
+
+    with TokenServer() as server, shop(server, Verifier(server)) as url:
+        storage = Storage(server)
+        server.expire_now()
+        with pytest.raises(Asked):
+            asyncio.run(main(url))
+    assert server.stats.refreshes == 0
