@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC
+from functools import partial
 from json import dumps
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tokenadapter.late_imports import late
+from tokenadapter.late_imports import late, load
 from tokenadapter.token import Token
 from tokenadapter.values import Credential
 
@@ -23,6 +25,10 @@ else:
     google_requests = late("google.auth.transport.requests")
 
 __all__ = ["AzureCredential", "GoogleCredentials"]
+
+
+# Seconds for one request of google-auth, which sends up to three.
+_TIMEOUT = 15
 
 
 class SdkCredential:
@@ -94,6 +100,8 @@ class AzureCredential(SdkCredential):
     ) -> None:
         if not callable(getattr(credential, "get_token", None)):
             raise TypeError(f"credential must have get_token(), not {type(credential).__name__}")
+        if hasattr(credential, "__aenter__"):
+            raise TypeError("credential must not be one of azure.identity.aio")
         if not scopes:
             raise ValueError("AzureCredential needs at least one scope")
         super().__init__("azure credential", account, scopes)
@@ -103,11 +111,13 @@ class AzureCredential(SdkCredential):
     def _token(self, previous: Token | None) -> Token:
         found = self._credential.get_token(*self._scopes)
         if previous is not None and found.token == previous.access_token:
-            # It is from the cache of the credential, which claims circumvent: with these, Azure
-            # revokes the tokens that were issued earlier (Continuous Access Evaluation).
+            # It is from the cache of the credential, which claims circumvent.  These are the ones
+            # of an API that accepts no earlier token (Continuous Access Evaluation).
             now = {"essential": True, "value": str(int(time.time()))}
             claims = dumps({"access_token": {"nbf": now}})
-            found = self._credential.get_token(*self._scopes, claims=claims)
+            # Some credentials take no claims, such as that of the Azure CLI.
+            with suppress(Exception):
+                found = self._credential.get_token(*self._scopes, claims=claims)
         return Token(found.token, expires_at=found.expires_on)
 
 
@@ -129,11 +139,11 @@ class GoogleCredentials(SdkCredential):
 
     def load(self) -> None:
         """Import what :meth:`fetch` needs."""
-        google_requests.Request  # noqa: B018 - that imports it
+        load(google_requests)
 
     def _token(self, previous: Token | None) -> Token:
         theirs = self._credentials
-        theirs.refresh(google_requests.Request())
+        theirs.refresh(partial(google_requests.Request(), timeout=_TIMEOUT))
         at = theirs.expiry
         return Token(
             theirs.token, expires_at=None if at is None else at.replace(tzinfo=UTC).timestamp()

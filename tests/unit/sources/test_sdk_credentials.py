@@ -18,11 +18,16 @@ from tokenadapter import (
     TokenKeeper,
     installed,
 )
+from tokenadapter.bridges.azure import AsyncKeeperCredential
 from tokenadapter.protocols import Grant
 from tokenadapter.sources.sdk_credentials import AzureCredential, GoogleCredentials
 from tokenadapter.testing import TokenServer
 
 SCOPE = "https://api.example.com/.default"
+
+
+class CredentialUnavailable(Exception):
+    pass
 
 
 class Caching:
@@ -86,6 +91,18 @@ def test_a_refused_token_of_azure_is_not_taken_from_its_cache_again(server: Toke
     assert '"nbf"' in credential.asked[-1]["claims"]
 
 
+def test_a_credential_that_refuses_claims_gives_its_token_again(server: TokenServer) -> None:
+    class Refusing(Caching):
+        def get_token(self, *scopes: str, claims: str | None = None, **options: Any) -> AccessToken:
+            if claims:
+                raise CredentialUnavailable
+            return super().get_token(*scopes)
+
+    keeper = TokenKeeper(AzureCredential(Refusing(server), SCOPE))
+    old = keeper.current()
+    assert keeper.renew(old).access_token == old.access_token
+
+
 def test_processes_with_credentials_of_google_share_one_renewal(
     server: TokenServer, theirs: Credentials, tmp_path: Path
 ) -> None:
@@ -132,6 +149,8 @@ def test_requests_of_the_object_are_not_signed(server: TokenServer, theirs: Cred
 def test_another_object_is_refused() -> None:
     with pytest.raises(TypeError, match=r"credential must have get_token\(\), not str"):
         AzureCredential("text", SCOPE)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"must not be one of azure\.identity\.aio"):
+        AzureCredential(AsyncKeeperCredential(TokenKeeper(lambda: "text")), SCOPE)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"credentials must have refresh\(\), not str"):
         GoogleCredentials("text")
     with pytest.raises(ValueError, match="at least one scope"):
