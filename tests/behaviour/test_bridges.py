@@ -25,10 +25,17 @@ from tokenadapter import (
 )
 from tokenadapter.testing import TokenServer
 
-pytest.importorskip("botocore", reason="it is installed by tox -e sdks")
-pytest.importorskip("databricks.sdk", reason="it is installed by tox -e sdks")
-pytest.importorskip("kiota_http", reason="it is installed by tox -e sdks")
-pytest.importorskip("pyiceberg", reason="it is installed by tox -e sdks")
+for name in (
+    "anthropic",
+    "azure.identity",
+    "botocore",
+    "databricks.sdk",
+    "dlt",
+    "kiota_http",
+    "openai",
+    "pyiceberg",
+):
+    pytest.importorskip(name, reason="it is installed by tox -e sdks")
 
 import anthropic
 import botocore.session
