@@ -25,7 +25,8 @@ from unit.stores.servers import free_port
 from tokenadapter import ApiUser, FileStore, login
 from tokenadapter.testing import Browser, TokenServer
 
-pytest.importorskip("mcp", reason="it is installed by tox -e sdks")
+if "SDKS" not in os.environ:
+    pytest.skip("tox -e sdks installs what it needs", allow_module_level=True)
 
 from mcp.client.auth import OAuthClientProvider
 from mcp.server import MCPServer
