@@ -22,12 +22,15 @@ import urllib3
 import uvicorn
 from unit.stores.servers import free_port
 
-from tokenadapter import ApiUser, FileStore, login
+from tokenadapter import ApiUser, FileStore, TokenAuth, login
 from tokenadapter.testing import Browser, TokenServer
 
 if "SDKS" not in os.environ:
     pytest.skip("tox -e sdks installs what it needs", allow_module_level=True)
 
+import agents.mcp
+import fastmcp
+from fastmcp.client.transports import StreamableHttpTransport
 from mcp.client.auth import OAuthClientProvider
 from mcp.server import MCPServer
 from mcp.server.auth.provider import AccessToken
@@ -138,6 +141,7 @@ def ask(*programs: subprocess.Popen) -> None:
     assert [program.stdout.readline() for program in programs] == [PRICES] * len(programs)
 
 
+@pytest.mark.timeout(300)
 def test_processes_and_parallel_calls_renew_once_per_expiry_and_a_restart_needs_no_login(
     tmp_path: Path,
 ) -> None:
@@ -190,6 +194,25 @@ login(agent.source, agent.store, browser=Browser(), show=lambda text: None)
         (asked,) = [one for one in server.requests if one.path == "/token"]
         assert asked.form["resource"] == url
         assert "code_verifier" in asked.form
+
+
+def test_clients_of_other_packages_take_the_same_auth(tmp_path: Path) -> None:
+    async def by_fastmcp(url: str, auth: TokenAuth) -> str:
+        async with fastmcp.Client(StreamableHttpTransport(url, auth=auth)) as client:
+            return str((await client.call_tool("price", {"item": "tea"})).content[0].text)
+
+    async def by_agents(url: str, auth: TokenAuth) -> str:
+        async with agents.mcp.MCPServerStreamableHttp({"url": url, "auth": auth}) as client:
+            return str((await client.call_tool("price", {"item": "tea"})).content[0].text)
+
+    with TokenServer() as server, shop(server, Verifier(server)) as url:
+        source, store = ApiUser(url), FileStore(tmp_path / "token.json")
+        login(source, store, browser=Browser(), show=lambda text: None)
+        for call in (by_fastmcp, by_agents):
+            server.expire_now()
+            auth = TokenAuth(url, source, store=store)
+            assert asyncio.run(call(url, auth)) == "3 coins"
+        assert server.stats.refreshes == 2
 
 
 class Storage:
