@@ -127,8 +127,9 @@ def function_may_repeat(store: TokenStore) -> ReauthRequired:
     return ReauthRequired(
         f"The token source, a function, has returned a refresh token before, and {store!r} holds "
         "none now. Called without one, the function might present a spent refresh token, and the "
-        f"server might revoke the grant. The function was not called. {NEW_LOGIN} If the function "
-        "can log in by itself, call TokenKeeper.refresh().",
+        "server might revoke the grant. The function was not called. Log in again, and pass the "
+        "token response to `tokenadapter adopt NAME` or TokenKeeper.adopt(). If the function can "
+        "log in by itself, call TokenKeeper.refresh().",
         reason="store_lost",
     )
 

@@ -42,7 +42,8 @@ class Authorization:
     """One authorization request: its address, and what its answer is checked against.
 
     :param source: what the token is for.
-    :param settings: ``authorization_url``, and perhaps ``iss``.
+    :param settings: ``authorization_url``, and perhaps ``iss``, which the answer must name, or
+        ``issuer``, the only one that it may name.
     :param redirect_uri: where the answer goes.
     :raises UnsafeTarget: if the answer would travel in clear.
     :raises ValueError: if ``authorization_url`` is no such URL; then nothing opens it.
@@ -52,7 +53,8 @@ class Authorization:
         self, source: OAuth2Source, settings: Mapping[str, str], redirect_uri: str
     ) -> None:
         self._source = source
-        self._iss = settings.get("iss")
+        self._must_name_issuer = "iss" in settings
+        self._issuer = settings.get("iss", settings.get("issuer"))
         self._redirect_uri = redirect_uri
         self._state = secrets.token_urlsafe(24)
         self._verifier = secrets.token_urlsafe(48)
@@ -88,12 +90,15 @@ class Authorization:
         :raises TokenError: if there is none.
         """
         issuer = answer.get("iss")
-        # Some servers name no issuer in errors, which have no code that could be abused.
-        is_bare_error = issuer is None and "error" in answer
-        if self._iss is not None and issuer != self._iss and not is_bare_error:
+        if issuer is None:
+            # Some servers name no issuer in errors, which have no code that could be abused.
+            is_mixed_up = self._must_name_issuer and "error" not in answer
+        else:
+            is_mixed_up = self._issuer not in (None, issuer)
+        if is_mixed_up:
             raise errors.RefreshConfigError(
                 f"The answer to the login names the issuer {masked(issuer or '', ())!r}, "
-                f"not {self._iss!r} (RFC 9207). Its code was not sent anywhere, and the stored "
+                f"not {self._issuer!r} (RFC 9207). Its code was not sent anywhere, and the stored "
                 "token is kept. Check authorization_url and iss."
             )
         if "error" in answer:

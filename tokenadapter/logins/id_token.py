@@ -35,12 +35,13 @@ def is_asked_for(source: OAuth2Source) -> bool:
 
 def account_of(
     token: Token, source: OAuth2Source, issuer: str | None, nonce: str | None
-) -> Account | None:
+) -> Account | errors.RefreshConfigError | None:
     """The user who logged in; ``None`` if no ID token was asked for, or none came.
 
     :param issuer: the issuer that the ID token must name, if it is known.
     :param nonce: the nonce of the authorization request, if it had one.
-    :raises RefreshConfigError: if there is an ID token that is not for this login.
+    :returns: the error if there is an ID token that is not for this login.  It is returned, not
+        raised, for the same reason as those of :mod:`tokenadapter.sources.outcome`.
     """
     given = token.extras.get("id_token")
     if given is None or not is_asked_for(source):
@@ -48,34 +49,34 @@ def account_of(
     client = source.oauth2_client
     secrets = [token.access_token, token.refresh_token or "", *client.secrets_in({})]
     claims = _claims(given)
+    if claims is None:
+        return _refused("it cannot be read")
     subject, theirs = claims.get("sub"), claims.get("iss")
     if not _is_subject(subject) or reveals(subject, secrets):
-        raise _refused("it names no user")
+        return _refused("it names no user")
     if not isinstance(theirs, str) or theirs != (issuer or theirs):
-        raise _refused("it is of another issuer")
+        return _refused("it is of another issuer")
     audience = claims.get("aud")
     if client.client_id not in (audience if isinstance(audience, list) else [audience]):
-        raise _refused("it is for another client")
+        return _refused("it is for another client")
     if nonce is not None and claims.get("nonce") != nonce:
-        raise _refused("its nonce differs, so it belongs to another login")
+        return _refused("its nonce differs, so it belongs to another login")
     end = claims.get("exp")
     if isinstance(end, bool) or not isinstance(end, (int, float)):
-        raise _refused("it does not say when it expires")
+        return _refused("it does not say when it expires")
     if not time.time() - _LEEWAY < end:
-        raise _refused("it has expired, by the clock of this machine")
+        return _refused("it has expired, by the clock of this machine")
     return Account(theirs, subject, _name(claims, secrets))
 
 
-def _claims(id_token: object) -> Mapping[str, Any]:
-    """The claims of a JWT (RFC 7519 section 3)."""
+def _claims(id_token: object) -> Mapping[str, Any] | None:
+    """The claims of a JWT (RFC 7519 section 3); ``None`` if it is none."""
     try:
         _, payload, _ = str(id_token).split(".")
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     except (RecursionError, ValueError):
-        claims = None
-    if not isinstance(claims, dict):
-        raise _refused("it cannot be read")
-    return claims
+        return None
+    return claims if isinstance(claims, dict) else None
 
 
 def _is_subject(value: Any) -> TypeGuard[str]:

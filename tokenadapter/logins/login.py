@@ -44,6 +44,11 @@ _NEEDS = {
     "paste": "authorization_url",
 }
 """The flows, and the setting that each needs."""
+_GRANT_TYPES = {
+    "browser": "authorization_code",
+    "device": "urn:ietf:params:oauth:grant-type:device_code",
+    "paste": "authorization_code",
+}
 # How often a login looks whether another one has ended, in seconds.
 _LOOK_EVERY = 0.1
 # The token of a login that was about to end when another began is this old at most, in seconds.
@@ -70,8 +75,9 @@ def login(
     have.  If another process is logging in for the same file already, this one says so, waits, and
     returns that process's token.
 
-    :param source: what the token is for, such as :class:`~tokenadapter.RefreshToken`; or the
-        :class:`~tokenadapter.TokenKeeper` of one, without *store*.
+    :param source: what the token is for: a :class:`~tokenadapter.RefreshToken` or an
+        :class:`~tokenadapter.ApiUser`; or the :class:`~tokenadapter.TokenKeeper` of one, without
+        *store*.
     :param store: where the token is stored, as for :class:`~tokenadapter.TokenKeeper`.
     :param flow: ``browser`` (RFC 8252), ``device`` (RFC 8628), or ``paste``, for a shell without a
         browser.  By default ``browser`` where there is a display, else ``device`` where its URL is
@@ -82,7 +88,8 @@ def login(
         *iss*.
     :param device_authorization_url: the device authorization endpoint (RFC 8628 section 3.1).
     :param redirect_uri: the address to which the browser returns, as the server knows it.  On
-        loopback without a port, a free port is used.  By default ``http://127.0.0.1/``.
+        loopback without a port, a free port is used.  By default ``http://127.0.0.1/``, or the
+        one that an ``ApiUser`` has registered.
     :param iss: the issuer that the answer in the browser must name (RFC 9207).  Without it, and
         if the metadata does not say that answers name one, the answer need not do so.
     :param show: called with each text for the person; by default the texts are written to standard
@@ -119,18 +126,22 @@ def login(
     with _turn(keeper, show, timeout) as others:
         if others is not None:
             return others
-        if not isinstance(source, OAuth2Source):
-            source = source.for_login(_stored(keeper), settings.get("redirect_uri"))
-            settings = {**source.login_settings, **settings}
-        oauth, server = source, source.discover()
+        server = source.discover()
         settings = {**_endpoints(server), **settings}
-        issuer = settings.get("iss", None if server is None else server.issuer)
+        chosen = _chosen(flow, settings, browser is not None)
+        oauth = source
+        if not isinstance(oauth, OAuth2Source):
+            grant_type, redirect_uri = _GRANT_TYPES[chosen], settings.get("redirect_uri")
+            oauth = oauth.for_login(_stored(keeper), grant_type, redirect_uri)
+            settings = {**oauth.login_settings, **settings}
+        issuer = settings.get("iss", settings.get("issuer"))
 
         def adopt(token: Token, nonce: str | None) -> Token:
             account = id_token.account_of(token, oauth, issuer, nonce)
+            if isinstance(account, errors.RefreshConfigError):
+                raise account
             return keeper.adopt(token, account=account, switch=switch)
 
-        chosen = _chosen(flow, settings, browser is not None)
         return _flow(chosen, oauth, settings, show, browser, timeout, adopt)
 
 
@@ -155,6 +166,7 @@ def _endpoints(server: ServerMetadata | None) -> dict[str, str]:
     found = {
         "authorization_url": server.authorization_endpoint,
         "device_authorization_url": server.device_authorization_endpoint,
+        "issuer": server.issuer,
         "iss": server.issuer if server.authorization_response_iss_parameter_supported else None,
     }
     return {name: value for name, value in found.items() if value is not None}

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
-from tokenadapter.sources import Source
+from tokenadapter.sources import Source, checked_text
 from tokenadapter.sources.discovery import Issuer
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.oauth2_client import OAuth2Client
-from tokenadapter.sources.protected_resource import ProtectedResource
+from tokenadapter.sources.protected_resource import ProtectedResource, without_slash
 from tokenadapter.sources.refresh_token import RefreshToken
-from tokenadapter.sources.registration import Registration, register
+from tokenadapter.sources.registration import WAYS, Registration, register
 from tokenadapter.token import Token
 from tokenadapter.values import Credential
 
@@ -33,7 +33,10 @@ else:
 __all__ = ["ApiUser"]
 
 _HOST = "127.0.0.1"
-_DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+_FORGOTTEN = (
+    "If the server has forgotten the client that this program registered, run `tokenadapter logout "
+    "NAME --local` or call logout() with local=True, and log in again."
+)
 
 
 class ApiUser(Source):
@@ -97,7 +100,7 @@ class ApiUser(Source):
         self.urls: Sequence[str] = self._api.locations
         self.grace = grace
         self._client: dict[str, Any] = {}
-        self._client_name = client_name
+        self._client_name = checked_text("client_name", client_name)
         self.owner: Mapping[str, str] = {"grant": "refresh_token", "api": self._endpoint.identity}
         self.client_credential: str = f"api {url}"
         if client_id is not None:
@@ -140,7 +143,7 @@ class ApiUser(Source):
         :raises RefreshConfigError: if there is none, or if it must not be used.
         :raises RefreshTemporarilyFailed: if it could not be read.
         """
-        return self._discovered(None)[1]
+        return self._discovered()[1]
 
     @property
     def revokes(self) -> bool:
@@ -160,40 +163,45 @@ class ApiUser(Source):
             raise found
         found.revoke(token)
 
-    def for_login(self, previous: Token | None, redirect_uri: str | None) -> _LoggedIn:
+    def for_login(
+        self, previous: Token | None, grant_type: str, redirect_uri: str | None
+    ) -> _LoggedIn:
         """The source for a login: with the client of *previous*, or else with a new one.
 
+        :param grant_type: that of the login's token request.
         :param redirect_uri: where the answer goes; by default a port on loopback, which stays the
             same for later logins, since some servers compare it.
         :raises TokenError: if the server cannot be found, or registers no client.
 
         :meta private:
         """
-        known = Registration.of(previous)
-        resource, server = self._discovered(known)
-        client = known
+        resource, server = self._discovered()
+        scope = self._scope or resource.scope or " ".join(resource.scopes_supported) or None
+        if self._scope is None and "offline_access" in server.scopes_supported:
+            scope = " ".join(dict.fromkeys([*(scope or "").split(), "offline_access"]))
+        client = Registration.of(previous)
         if self._client:
             client = Registration(server.issuer, self._client["client_id"], redirect_uri)
         elif (
-            known is None
-            or known.issuer != server.issuer
-            or known.has_expired
-            or redirect_uri not in (None, known.redirect_uri)
-            or not _can_listen(known.redirect_uri)
+            client is None
+            or client.has_expired
+            or (client.issuer, client.grant_type) != (server.issuer, grant_type)
+            or client.scope != scope
+            or redirect_uri not in (None, client.redirect_uri)
+            or not _can_listen(client.redirect_uri)
         ):
-            client = self._registered(server, redirect_uri)
-        assert client is not None
-        scope = self._scope or resource.scope or " ".join(resource.scopes_supported)
-        if self._scope is None and "offline_access" in server.scopes_supported:
-            scope = " ".join(dict.fromkeys([*scope.split(), "offline_access"]))
-        return _LoggedIn(client, resource.resource, scope or None, self._client, self._connection)
+            client = self._registered(server, grant_type, scope, redirect_uri)
+        return _LoggedIn(client, resource.resource, scope, self._client, self._connection)
 
     def _login_of(self, token: Token | None) -> RefreshToken | TokenError:
         """The source that *token* came from."""
+        known = Registration.of(token)
+        cached = self._api.known
+        if cached is not None and known is not None and not _accepts(cached, known.issuer):
+            self._api.forget()  # perhaps the user has logged in at another server since
         resource = self._api.metadata()
         if isinstance(resource, errors.TokenError):
             return resource
-        known = Registration.of(token)
         if known is None and self._client:
             known = Registration(resource.authorization_servers[0], self._client["client_id"])
         if known is None:
@@ -202,7 +210,7 @@ class ApiUser(Source):
                 "client is unknown. Nothing was sent, and the stored token is kept. "
                 f"{errors.FIRST_LOGIN}"
             )
-        if known.issuer not in resource.authorization_servers:
+        if not _accepts(resource, known.issuer):
             # A program that can change what the API says must not get the refresh token.
             return errors.RefreshConfigError(
                 f"The API {self._endpoint.name} no longer names {known.issuer}, where the user "
@@ -211,22 +219,27 @@ class ApiUser(Source):
             )
         return _LoggedIn(known, resource.resource, self._scope, self._client, self._connection)
 
-    def _discovered(self, known: Registration | None) -> tuple[ResourceMetadata, ServerMetadata]:
-        """What the API says, and its authorization server: that of *known* if it is one still."""
+    def _discovered(self) -> tuple[ResourceMetadata, ServerMetadata]:
+        """What the API says, and its authorization server: the first one, if it names several."""
         resource = self._api.metadata()
         if isinstance(resource, errors.TokenError):
             raise resource
-        servers = resource.authorization_servers
-        url = known.issuer if known is not None and known.issuer in servers else servers[0]
-        issuer = Issuer(url, **self._connection)
-        server = issuer.metadata()
-        if isinstance(server, errors.TokenError):
-            raise server
+        failures: list[TokenError] = []
+        for url in _spellings(resource.authorization_servers[0]):
+            issuer = Issuer(url, **self._connection)
+            server = issuer.metadata()
+            if not isinstance(server, errors.TokenError):
+                break
+            failures.append(server)
+        else:
+            raise failures[0]
         self._server = server
         self.urls = (*self._api.locations, *issuer.locations, *server.endpoints)
         return resource, server
 
-    def _registered(self, server: ServerMetadata, redirect_uri: str | None) -> Registration:
+    def _registered(
+        self, server: ServerMetadata, grant_type: str, scope: str | None, redirect_uri: str | None
+    ) -> Registration:
         if server.registration_endpoint is None:
             raise errors.RefreshConfigError(
                 f"{server.issuer} registers no clients (RFC 7591). Nothing was sent, and the "
@@ -235,20 +248,21 @@ class ApiUser(Source):
         if "S256" not in server.code_challenge_methods_supported:
             raise errors.RefreshConfigError(
                 f"{server.issuer} does not say that it supports PKCE with S256 (RFC 7636). Without "
-                "that, a login as a client without a secret is not safe. Nothing was sent, and the "
-                "stored token is kept. Register a client at the server, and pass its client_id."
+                "that, a login as a client that registers itself is not safe. Nothing was sent, "
+                "and the stored token is kept. Register a client at the server, and pass its "
+                "client_id."
             )
-        grant_types = ["authorization_code", "refresh_token"]
-        if server.device_authorization_endpoint is not None:
-            grant_types.append(_DEVICE_CODE)
-        described = {
+        supported = server.token_endpoint_auth_methods_supported
+        described: dict[str, Any] = {
             "client_name": self._client_name,
             "application_type": "native",
             "redirect_uris": [redirect_uri or _free_redirect_uri()],
-            "grant_types": grant_types,
+            "grant_types": [grant_type, "refresh_token"],
             "response_types": ["code"],
-            "token_endpoint_auth_method": "none",
+            "token_endpoint_auth_method": next((way for way in WAYS if way in supported), WAYS[0]),
         }
+        if scope is not None:
+            described["scope"] = scope
         endpoint = Endpoint(
             "registration_endpoint", server.registration_endpoint, **self._connection
         )
@@ -279,6 +293,7 @@ class _LoggedIn(RefreshToken):
         }
         super().__init__(issuer=client.issuer, scope=scope, resource=resource, **way, **connection)
         self._issued_to = client
+        self._is_registered = not given
         self.login_settings: Mapping[str, str] = {}
         if client.redirect_uri is not None:
             self.login_settings = {"redirect_uri": client.redirect_uri}
@@ -291,7 +306,24 @@ class _LoggedIn(RefreshToken):
         :meta private:
         """
         outcome = super().redeem(kind, form, **sending)
-        return self._issued_to.kept_in(outcome) if isinstance(outcome, Token) else outcome
+        if isinstance(outcome, Token):
+            return self._issued_to.kept_in(outcome)
+        if self._is_registered and getattr(outcome, "error", None) == "invalid_client":
+            outcome.args = (f"{outcome} {_FORGOTTEN}",)
+        return outcome
+
+
+def _accepts(resource: ResourceMetadata, issuer: str) -> bool:
+    """Whether *issuer* is one of the authorization servers of *resource*."""
+    return without_slash(issuer) in map(without_slash, resource.authorization_servers)
+
+
+def _spellings(issuer: str) -> Iterator[str]:
+    """*issuer* as the API spells it, and as the server itself may do: some APIs add a slash to a
+    host, or drop one, and the metadata of the server must name its issuer exactly."""
+    yield issuer
+    if urlsplit(issuer).path in ("", "/"):
+        yield issuer[:-1] if issuer.endswith("/") else f"{issuer}/"
 
 
 def _free_redirect_uri() -> str:

@@ -23,7 +23,7 @@ else:
     challenges = late("tokenadapter.http.challenges")
     reply = late("tokenadapter.sources.reply")
 
-__all__ = ["ProtectedResource", "ResourceMetadata", "well_known"]
+__all__ = ["ProtectedResource", "ResourceMetadata", "well_known", "without_slash"]
 
 _WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
@@ -105,7 +105,7 @@ class ProtectedResource(Published[ResourceMetadata]):
         of a whole host or a part of it, of which only its own well-known URL may speak.
         """
         url = self.endpoint.url
-        if _bare(resource) == _bare(url):
+        if without_slash(resource) == without_slash(url):
             return True
         ours, theirs = urlsplit(url), urlsplit(resource)
         is_above = f"{ours.path}/".startswith(f"{theirs.path.rstrip('/')}/")
@@ -121,7 +121,7 @@ def well_known(resource: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{_WELL_KNOWN}{path}{query}"
 
 
-def _bare(url: str) -> str:
-    """*url* without the slash after a host, which changes nothing (RFC 3986 section 6.2.3)."""
+def without_slash(url: str) -> str:
+    """*url* without a slash after the host, which changes nothing (RFC 3986 section 6.2.3)."""
     parts = urlsplit(url)
     return url.removesuffix("/") if parts.path == "/" else url

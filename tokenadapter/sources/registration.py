@@ -24,11 +24,13 @@ else:
     outcome = late("tokenadapter.sources.outcome")
     reply = late("tokenadapter.sources.reply")
 
-__all__ = ["Registration", "register"]
+__all__ = ["WAYS", "Registration", "register"]
 
 # In the extras of a token, whatever the server says under this name is replaced.
 _KEY = "tokenadapter_client"
-_WAYS = ("none", "client_secret_basic", "client_secret_post")
+WAYS = ("none", "client_secret_post", "client_secret_basic")
+"""How a client that registered itself can authenticate, in order of preference: without a secret,
+or else in the way that servers of this kind read most reliably."""
 
 
 class Registration(Value):
@@ -37,6 +39,10 @@ class Registration(Value):
     issuer: str
     client_id: str
     redirect_uri: str | None = None
+    grant_type: str | None = None
+    """What the client was registered for, beside ``refresh_token``."""
+    scope: str | None = None
+    """The scope that the client was registered for."""
     client_secret: str | None = None
     client_auth: str | None = None
     """How the client authenticates; ``None``: as the server's metadata says."""
@@ -78,7 +84,8 @@ def register(
     """Register a client.
 
     :param endpoint: the registration endpoint of *issuer*.
-    :param described: the client's metadata (RFC 7591 section 2), with one redirect URI.
+    :param described: the client's metadata (RFC 7591 section 2), with one redirect URI, and with
+        the grant type of the login first.
     :returns: the error where the server registered none, as in
         :mod:`tokenadapter.sources.outcome`.
     """
@@ -95,18 +102,24 @@ def register(
         return _not_registered(attempt, why, code, is_lasting=is_lasting)
     client_id, secret = said["client_id"], said.get("client_secret")
     auth = said.get("token_endpoint_auth_method", "client_secret_basic" if secret else "none")
-    expires_at = said.get("client_secret_expires_at", 0)
-    if not _is_text(client_id) or not (secret is None or _is_text(secret)) or auth not in _WAYS:
+    if not _is_text(client_id) or not (secret is None or _is_text(secret)) or auth not in WAYS:
         return _not_registered(attempt, "its answer has no client that can be used")
     if auth == "none":
         secret = None
     elif secret is None:
         return _not_registered(attempt, "its answer has no client_secret")
-    if isinstance(expires_at, bool) or not isinstance(expires_at, (int, float)):
-        expires_at = 0.0
     # The server may have changed what was asked for (RFC 7591 section 3.2.1), but not where the
     # answer to the login goes.
-    return Registration(issuer, client_id, described["redirect_uris"][0], secret, auth, expires_at)
+    return Registration(
+        issuer,
+        client_id,
+        described["redirect_uris"][0],
+        described["grant_types"][0],
+        described.get("scope"),
+        secret,
+        auth,
+        reply.moment(said.get("client_secret_expires_at")) or 0.0,
+    )
 
 
 def _not_registered(

@@ -148,10 +148,7 @@ class Endpoints:
     def _register(self, request: Request) -> Answer:
         """RFC 7591 section 3."""
         try:
-            said = json.loads(request.body)
-        except ValueError:
-            return _refusal(Refused("invalid_client_metadata", "no JSON"))
-        try:
+            said = _json(request, "invalid_client_metadata")
             return json_answer(201, self._authority.register(said), _NOT_CACHED)
         except Refused as refusal:
             return _refusal(refusal)
@@ -211,16 +208,24 @@ class Endpoints:
         return f"{scheme} {fingerprint}".lstrip()
 
 
+def _json(request: Request, error: str) -> dict[str, Any]:
+    """The JSON object in the body of a request."""
+    try:
+        said = json.loads(request.body)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise Refused(error, "no JSON object")
+    return said
+
+
 def _who_logs_in(request: Request) -> tuple[str, str]:
     """The user and the password, by HTTP Basic, in a JSON body or in a form."""
     if "authorization" in request.headers:
         return basic(request.headers["authorization"])
     fields = request.form
     if "json" in request.headers.get("content-type", ""):
-        try:
-            fields = json.loads(request.body)
-        except ValueError:
-            raise Refused("invalid_request", "no JSON") from None
+        fields = _json(request, "invalid_request")
     try:
         return fields["username"], fields["password"]
     except (KeyError, TypeError):

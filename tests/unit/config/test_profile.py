@@ -22,6 +22,7 @@ from tokenadapter import (
     TokenKeeper,
 )
 from tokenadapter.config.config_file import ConfigFile
+from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.profile import Profile
 from tokenadapter.sources import discovery
 from tokenadapter.testing import TokenServer
@@ -142,6 +143,21 @@ def test_a_dotted_key_in_the_json_of_a_verdict_is_a_path(
     one = profile(billing(server, tmp_path) + tables, tmp_path)
     assert one._verdict is not None
     assert "{'error.code': (1, 2), 'ok': (False,)}" in repr(one._verdict())
+
+
+def test_a_profile_of_an_api_that_names_its_server(server: TokenServer, tmp_path: Path) -> None:
+    text = billing(server, tmp_path)
+    text = text[: text.index("[billing.source]")] + (
+        f'[billing.source]\ntype = "api_user"\nurl = "{server.api_url}"\nclient_name = "Billing"\n'
+        'scope = ["a", "b"]\nredirect_uri = "http://localhost:8400/done"\naccount = "ada"\n'
+    )
+    grant = profile(text, tmp_path).grant
+    assert isinstance(grant, ProfileGrant)
+    assert grant.owner == {"grant": "refresh_token", "api": server.api_url, "user": "ada"}
+    assert grant.requested == {"scope": "a b"}
+    assert grant.login_settings == {"redirect_uri": "http://localhost:8400/done"}
+    assert grant.can_log_in
+    assert server.requests == ()
 
 
 @pytest.mark.parametrize("can_log_in", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tokenadapter import (
     RefreshConfigError,
     RefreshToken,
     Token,
+    TokenError,
     TokenKeeper,
     login,
     logout,
@@ -226,3 +228,16 @@ def test_without_metadata_iss_names_the_issuer_of_the_id_token(
     assert log_in("ada", **options).refresh_token
     with pytest.raises(RefreshConfigError, match="it is of another issuer"):
         log_in("ada", iss=server.url, **options)
+
+
+@pytest.mark.parametrize("claims", [{"aud": "other"}, {"sub": "bob"}])
+def test_no_traceback_of_a_refused_login_contains_a_secret(
+    log_in: LogIn, server: TokenServer, claims: dict[str, Any]
+) -> None:
+    log_in("ada")
+    server.claims.update(claims)
+    with pytest.raises(TokenError) as caught:
+        log_in("ada")
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    text = "".join(shown.format())
+    assert not [secret for secret in ("access-", "refresh-", "a-secret") if secret in text]

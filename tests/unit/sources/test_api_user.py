@@ -32,6 +32,7 @@ from tokenadapter import (
 from tokenadapter.sources import discovery
 from tokenadapter.sources.registration import Registration
 from tokenadapter.testing import Browser, TokenServer
+from unit.stores.servers import free_port
 
 
 @pytest.fixture
@@ -101,11 +102,7 @@ def test_a_client_registers_itself_without_a_secret(server: TokenServer, store: 
     assert described == {
         "client_name": "Notes",
         "application_type": "native",
-        "grant_types": [
-            "authorization_code",
-            "refresh_token",
-            "urn:ietf:params:oauth:grant-type:device_code",
-        ],
+        "grant_types": ["authorization_code", "refresh_token"],
         "response_types": ["code"],
         "token_endpoint_auth_method": "none",
     }
@@ -145,7 +142,12 @@ def test_a_device_login_registers_too(server: TokenServer, store: FileStore) -> 
     source = ApiUser(server.api_url)
     login(source, store, flow="device", show=show)
     assert TokenKeeper(source, store).refresh().refresh_token
-    assert len(registered(server)) == 1
+    # Some servers allow a client one grant only, so a login by browser is another client.
+    log_in(source, store)
+    assert [described["grant_types"][0] for described in registered(server)] == [
+        "urn:ietf:params:oauth:grant-type:device_code",
+        "authorization_code",
+    ]
 
 
 def test_a_given_client_is_not_registered(server: TokenServer, store: FileStore) -> None:
@@ -205,6 +207,46 @@ def test_a_secret_that_has_expired_is_replaced_by_the_next_login(
     assert len(registered(server)) == 2
 
 
+@pytest.mark.parametrize(
+    ("supported", "way"),
+    [
+        (["client_secret_basic", "client_secret_post"], "client_secret_post"),
+        (["client_secret_basic"], "client_secret_basic"),
+        (["private_key_jwt"], "none"),
+        (["client_secret_basic", "none"], "none"),
+    ],
+)
+def test_a_client_registers_for_a_way_to_authenticate_that_the_server_supports(
+    server: TokenServer, store: FileStore, supported: list[str], way: str
+) -> None:
+    server.metadata["token_endpoint_auth_methods_supported"] = supported
+    source = ApiUser(server.api_url)
+    log_in(source, store)
+    assert registered(server)[0]["token_endpoint_auth_method"] == way
+    TokenKeeper(source, store).refresh()
+    logout(source, store)
+
+
+def test_another_scope_is_registered_for_another_client(
+    server: TokenServer, store: FileStore
+) -> None:
+    log_in(ApiUser(server.api_url), store)
+    server.resource_metadata["scopes_supported"] = ["read", "write"]
+    restarted()
+    for _ in range(2):
+        log_in(ApiUser(server.api_url), store)
+    assert [described.get("scope") for described in registered(server)] == [None, "read write"]
+
+
+def test_a_client_is_registered_for_the_address_that_is_given(
+    server: TokenServer, store: FileStore
+) -> None:
+    uri = f"http://localhost:{free_port()}/done"
+    for _ in range(2):
+        log_in(ApiUser(server.api_url), store, redirect_uri=uri)
+    assert [described["redirect_uris"] for described in registered(server)] == [[uri]]
+
+
 def test_a_port_that_another_program_uses_by_now_is_replaced(
     server: TokenServer, store: FileStore
 ) -> None:
@@ -213,6 +255,19 @@ def test_a_port_that_another_program_uses_by_now_is_replaced(
     with socket.create_server(("127.0.0.1", urlsplit(first).port or 0)):
         log_in(ApiUser(server.api_url), store)
     assert registered(server)[1]["redirect_uris"] != [first]
+
+
+def test_a_client_that_the_server_has_forgotten_is_replaced_after_a_local_logout(
+    server: TokenServer, store: FileStore
+) -> None:
+    source = ApiUser(server.api_url)
+    log_in(source, store)
+    server.fail_next(401, error="invalid_client")
+    with pytest.raises(RefreshConfigError, match=r"`tokenadapter logout NAME --local`"):
+        TokenKeeper(source, store).refresh()
+    logout(source, store, local=True)
+    log_in(source, store)
+    assert len(registered(server)) == 2
 
 
 def test_after_a_logout_the_client_is_forgotten(server: TokenServer, store: FileStore) -> None:
@@ -286,7 +341,7 @@ def test_a_refresh_token_is_never_presented_to_another_authorization_server(
         with pytest.raises(RefreshConfigError, match="no longer names"):
             logout(source, store)
         assert not {"/token", "/revoke"} & set(paths(other))
-        restarted()
+        # What the API says is read again, without a restart.
         server.resource_metadata.clear()
         assert keeper.refresh().refresh_token
 
@@ -299,9 +354,21 @@ def test_the_server_of_the_login_may_be_one_of_several(
     restarted()
     others = ["https://id.example", server.issuer]
     server.resource_metadata["authorization_servers"] = others
-    TokenKeeper(source, store).refresh()
-    log_in(source, store)
-    assert len(registered(server)) == 1
+    assert TokenKeeper(source, store).refresh().refresh_token
+
+
+@pytest.mark.parametrize(("of_api", "of_server"), [("/", ""), ("", "/")])
+def test_an_api_may_add_or_drop_the_slash_after_the_host_of_its_server(
+    server: TokenServer, store: FileStore, of_api: str, of_server: str
+) -> None:
+    server.resource_metadata["authorization_servers"] = [server.issuer + of_api]
+    server.metadata["issuer"] = server.issuer + of_server
+    source = ApiUser(server.api_url)
+    # The other logins compare the issuer that the test server names in its answer.
+    log_in(source, store, flow="device", show=lambda text: server.approve_device())
+    restarted()
+    assert TokenKeeper(source, store).refresh().refresh_token
+    assert source.discover().issuer == server.issuer + of_server
 
 
 def test_a_new_authorization_server_gets_a_new_client(
@@ -398,6 +465,7 @@ def test_the_source_is_copied_with_its_settings(server: TokenServer) -> None:
         ({"url": "file:///etc/passwd"}, ValueError, "url must begin with https://"),
         ({"url": "https://x/", "client_secret": "s"}, ValueError, "client_id is missing"),
         ({"url": "https://x/", "client_id": ""}, ValueError, "client_id is empty"),
+        ({"url": "https://x/", "client_name": ""}, ValueError, "client_name is empty"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(
@@ -422,9 +490,13 @@ def test_nothing_but_a_web_page_is_opened(server: TokenServer, store: FileStore,
     assert registered(server) == []
 
 
+@pytest.mark.parametrize("is_promised", [True, False])
 def test_an_answer_of_another_issuer_is_refused_before_its_code_is_sent(
-    server: TokenServer, store: FileStore
+    server: TokenServer, store: FileStore, is_promised: bool
 ) -> None:
+    # A server that others control promises none, and sends the user to the server of its victim.
+    server.metadata["authorization_response_iss_parameter_supported"] = is_promised
+
     def mix_up(url: str) -> None:
         asked = {name: value for name, (value,) in parse_qs(urlsplit(url).query).items()}
         answer = {"code": "x", "state": asked["state"], "iss": "https://evil.example"}
@@ -433,3 +505,38 @@ def test_an_answer_of_another_issuer_is_refused_before_its_code_is_sent(
     with pytest.raises(RefreshConfigError, match=r"names the issuer 'https://evil\.example'"):
         log_in(ApiUser(server.api_url), store, browser=mix_up)
     assert server.stats.token_requests == 0
+
+
+LOGIN = """
+import sys
+from tokenadapter import ApiUser, login
+token = login(ApiUser(sys.argv[1]), sys.argv[2], flow="browser",
+              browser=lambda url: print(url, flush=True),
+              show=lambda text: print("waits" if "Another process" in text else "asks", flush=True))
+print(token.fingerprint)
+"""
+
+
+def test_processes_that_log_in_at_once_register_one_client(
+    server: TokenServer, store: FileStore
+) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOGIN, server.api_url, store.path],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    outputs = [process.stdout for process in processes if process.stdout is not None]
+    try:
+        said = [output.readline().strip() for output in outputs]
+        assert sorted(said) == ["asks", "waits", "waits"]
+        Browser().visit(outputs[said.index("asks")].readline().strip())
+        assert len({output.readline() for output in outputs}) == 1
+        assert [process.wait(10) for process in processes] == [0, 0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert len(registered(server)) == 1

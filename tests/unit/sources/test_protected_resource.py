@@ -139,6 +139,14 @@ def challenge(server: TokenServer, named: str) -> None:
     server.fail_next(401, endpoint="api", headers={"WWW-Authenticate": value})
 
 
+def test_an_api_cannot_have_users_log_in_for_another_host(server: TokenServer) -> None:
+    # The metadata is genuine: it is that of the API which the token would be stolen from.
+    with TokenServer() as bank:
+        challenge(server, f"{bank.url}{WELL_KNOWN}")
+        assert read(server.api_url).authorization_servers == (server.issuer,)
+        assert [*paths(bank)] == [WELL_KNOWN]
+
+
 def test_an_api_may_be_a_part_of_one_that_speaks_for_itself(server: TokenServer) -> None:
     found = read(f"{server.api_url}v1/notes")
     assert found.resource == server.api_url
@@ -213,8 +221,8 @@ def test_an_api_on_https_has_no_authorization_server_on_plain_http(
 
 
 def test_an_authorization_server_must_be_the_one_that_the_api_names(server: TokenServer) -> None:
-    server.resource_metadata["authorization_servers"] = [f"{server.issuer}/"]
-    server.metadata["issuer"] = server.issuer
+    server.resource_metadata["authorization_servers"] = [f"{server.issuer}/tenant/"]
+    server.metadata["issuer"] = f"{server.issuer}/tenant"
     assert "the metadata of another issuer" in refused(server)
 
 

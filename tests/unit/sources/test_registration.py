@@ -17,7 +17,7 @@ from tokenadapter.testing import TokenServer
 def refused(server: TokenServer, **options: Any) -> TokenError:
     """The error of a registration that failed, after which nothing else was sent."""
     with pytest.raises(TokenError) as caught:
-        ApiUser(server.api_url, **options).for_login(None, None)
+        ApiUser(server.api_url, **options).for_login(None, "authorization_code", None)
     assert server.requests[-1].path != "/token"
     return caught.value
 
@@ -103,7 +103,7 @@ def test_the_server_decides_how_the_client_authenticates(
 ) -> None:
     body = {"client_id": "c", "registration_access_token": "not-kept", **answer}
     server.fail_next(201, body=body, endpoint="register")
-    client = ApiUser(server.api_url).for_login(None, None)._issued_to
+    client = ApiUser(server.api_url).for_login(None, "authorization_code", None)._issued_to
     assert (client.client_id, client.client_secret, client.client_auth) == ("c", secret, auth)
     assert "not-kept" not in str(client._asdict())
 
@@ -111,7 +111,7 @@ def test_the_server_decides_how_the_client_authenticates(
 def test_the_answer_does_not_change_where_a_login_ends(server: TokenServer) -> None:
     body = {"client_id": "c", "redirect_uris": ["https://evil.example/"]}
     server.fail_next(201, body=body, endpoint="register")
-    source = ApiUser(server.api_url).for_login(None, None)
+    source = ApiUser(server.api_url).for_login(None, "authorization_code", None)
     assert source.login_settings["redirect_uri"].startswith("http://127.0.0.1:")
 
 
