@@ -49,6 +49,8 @@ class KeeperCredentials(Bridge, Credentials):
 
     _raises = _Failed
     _ends = inf  # a POSIX timestamp
+    token: str | None
+    expiry: datetime | None
 
     @property
     def expired(self) -> bool:

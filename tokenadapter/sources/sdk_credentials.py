@@ -38,11 +38,11 @@ class SdkCredential:
         requests, those of the object are left unsigned.
     """
 
-    spends = False
-    client_credential = ""
-    grace = 0.0
+    spends: bool = False
+    client_credential: str = ""
+    grace: float = 0.0
     # An SDK may retry for longer, but a renewal that takes longer has failed for its callers.
-    deadline = 60.0
+    deadline: float = 60.0
     urls: Sequence[str] = ()
     asked_by: int | None = None
 
