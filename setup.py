@@ -33,6 +33,9 @@ EXTRAS = {
     "aiohttp": ["aiohttp>=3.12.6"],
     # For TokenAuth.  httpx2 does as well, without this extra.
     "httpx": ["httpx>=0.27"],
+    # One for each SDK that gets tokens through tokenadapter/bridges, by the name of the file.
+    "azure": ["azure-core>=1.32"],
+    "google": ["google-auth>=2.30"],
     # For proxies at socks5:// and socks5h://, to the API and to the token endpoint.
     "socks": ["requests[socks]>=2.32.2"],
     # For those who test their own code: the fixtures, and a token server that speaks HTTPS.
@@ -108,11 +111,29 @@ EXTRAS = {
     ],
 }
 # The tests, the type checker and the documentation meet every store and client.
-_MET = ("redis", "valkey", "sql", "django", "keyring", "crypto", "aiohttp", "httpx")
+_MET = (
+    "redis",
+    "valkey",
+    "sql",
+    "django",
+    "keyring",
+    "crypto",
+    "aiohttp",
+    "httpx",
+    "azure",
+    "google",
+)
 for extra in ("test", "types", "docs"):
     EXTRAS[extra] += [requirement for name in _MET for requirement in EXTRAS[name]]
     EXTRAS[extra] += ["httpx2>=2.16"]
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+# The other bridges.  These packages are large, and "tox -e sdks" alone has them.
+EXTRAS |= {
+    "botocore": ["botocore>=1.39"],
+    "databricks": ["databricks-sdk>=0.40"],
+    "kiota": ["microsoft-kiota-abstractions>=1.9"],
+    "pyiceberg": ["pyiceberg>=0.10"],
+}
 
 setup(
     name="tokenadapter",

@@ -28,6 +28,8 @@ myst_heading_anchors = 3
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
+# SDKs that are too large for this: their classes are documented without them.
+autodoc_mock_imports = ["botocore", "databricks", "kiota_abstractions", "pyiceberg"]
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 autodoc_typehints = "description"
@@ -37,6 +39,7 @@ autodoc_typehints_description_target = "documented"
 # build does not use the network; references to our own names can.
 nitpicky = True
 _others = {*dir(builtins), *sys.stdlib_module_names, "requests", "sqlalchemy", "urllib3"}
+_others |= {"azure", "botocore", "google"}
 # Bare names in signatures: names of requests, and names for types that are explained where they
 # are used.
 _bare = {"BaseAdapter", "PreparedRequest", "RequestException", "Response"}
@@ -45,6 +48,7 @@ _bare |= {"Runtime", "OAuth2Options", "Scalar"}
 _bare |= {"Engine", "URL"}  # of SQLAlchemy
 _bare |= {"ImproperlyConfigured"}  # of Django
 _bare |= {"Key", "Lend", "_Loaded"}
+_bare |= {"_AzureTokenCredential"}
 nitpick_ignore_regex = [("py:.*", rf"({'|'.join(_others)})(\..*)?|{'|'.join(_bare)}")]
 
 html_theme = "furo"

@@ -7,6 +7,10 @@ block that cannot run stands below a comment that says why::
 
     <!-- not run: needs a Celery worker -->
 
+or one that says where it is run all the same::
+
+    <!-- run by tox -e sdks: needs botocore -->
+
 What an example finds on the reader's machine, such as a file, is made in a comment, which no reader
 copies::
 
@@ -19,6 +23,7 @@ from __future__ import annotations
 
 import doctest
 import gc
+import os
 import re
 import sys
 import warnings
@@ -45,6 +50,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 BLOCK = re.compile(
     r"(?P<skip>^<!-- not run: [^\n]+ -->\n+)?"
+    r"(?P<sdk>^<!-- run by tox -e sdks: [^\n]+ -->\n+)?"
     r"^(?:```(?P<kind>python|pycon|toml)|<!-- set-up of the test:)\n(?P<code>.*?)^(?:```|-->)$",
     re.MULTILINE | re.DOTALL,
 )
@@ -106,7 +112,7 @@ def test_examples_work(page: Path, server: TokenServer, request: pytest.FixtureR
     program: dict[str, Any] = {"__name__": "__main__"}
     request.addfinalizer(partial(drop, program))
     for block in BLOCK.finditer(text):
-        if block["skip"]:
+        if block["skip"] or (block["sdk"] and "SDKS" not in os.environ):
             continue
         code = block["code"]
         code = code.replace("https://api.example.com/", server.api_url)

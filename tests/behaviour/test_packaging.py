@@ -22,17 +22,29 @@ REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*(?:;.*\bextra == [\"'](?P<extra
 # Where each package may be imported that "import tokenadapter" and a stored token do without.
 ROOMS = {
     "aiohttp": "clients/aiohttp",
+    "azure": "bridges/azure",
+    "botocore": "bridges/botocore",
     "cachetools": "stores/memory",
     "cryptography": "stores/_cipher",
+    "databricks": "bridges/databricks",
     "django": "stores/_?django",
     "filelock": "stores/lockfile",
+    "google": "bridges/google",
     "keyring": "stores/keyring|config/references",
+    "kiota_abstractions": "bridges/kiota",
+    "pyiceberg": "bridges/pyiceberg",
     "pytest": "testing/",
     "sqlalchemy": "stores/_?sql",
     "trustme": "testing/certificate",
 }
 # A requirement whose package has another name.
-NAMES = {"pysocks": "socks"}
+NAMES = {
+    "azure_core": "azure",
+    "databricks_sdk": "databricks",
+    "google_auth": "google",
+    "microsoft_kiota_abstractions": "kiota_abstractions",
+    "pysocks": "socks",
+}
 
 
 @pytest.fixture(scope="module")

@@ -215,13 +215,15 @@ class _Flow:
         """The requests to send, and the work to do in between."""
         try:
             hops = yield from self._first()
+            depends = True  # whether redirects may lead elsewhere with a token
             while len(hops) > 1:
-                at = self._next_under_the_prefix(hops)
+                at = self._next_under_the_prefix(hops, depends)
                 if at is None:
                     break
-                request = hops[at].request
+                unsigned = hops[at]
                 yield from self._dispose(hops)
-                hops = yield from self._exchange(request)
+                hops = yield from self._exchange(unsigned.request)
+                depends = depends and _target(hops[0]) != _target(unsigned)
             if self._past:
                 hops[-1].history = [*self._past, *hops[:-1]]
         finally:
@@ -254,11 +256,15 @@ class _Flow:
         history = response.history
         return [*history[self._refusals :], response] if history else [response]
 
-    def _next_under_the_prefix(self, hops: list[Any]) -> int | None:
-        """Which hop of a redirect has to be sent again, with the token that it had not."""
+    def _next_under_the_prefix(self, hops: list[Any], depends: bool) -> int | None:
+        """Which hop of a redirect has to be sent again, with the token that it had not.
+
+        :param depends: whether to try a hop that leads to another one under the prefix.
+        """
+        signed = [self._rules.signs(answer.request) for answer in hops]
         for at, answer in enumerate(hops[1:], 1):
             request = answer.request
-            if self._rules.signs(request):
+            if signed[at] and (depends or not any(signed[at + 1 : at + 2])):
                 may_repeat = request.method in _SAFE or answer.status_code in _UNPROCESSED
                 return at if may_repeat else None
         return None
@@ -433,6 +439,11 @@ class _Flow:
             close = held.aclose if self._is_async else held.close
             yield _Work(close, close)
             held.empty()
+
+
+def _target(answer: Any) -> tuple[int, str | None]:
+    """Where *answer* leads."""
+    return answer.status_code, answer.headers.get("Location")
 
 
 def _parts_for(request: Any) -> Parts:

@@ -1,31 +1,24 @@
 """The tests of requests itself, with a token adapter under every session.
 
-They come from the source distribution of the version that is installed, are run with plain requests
-and then with this very file as a plugin, and the two results are compared: what passed has to pass.
+    tox -e requests-suite
 
-    python tests/behaviour/fidelity/requests_suite.py
-
-The exit code is 0 if it does, but for what stands in ``KNOWN``.
+The exit code is 0 if what passes with plain requests passes with this file as a plugin, but for
+what stands in ``KNOWN``.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import tarfile
-import tempfile
 from collections.abc import Mapping
 from contextvars import ContextVar
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
-from xml.etree import ElementTree
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
+from their_suite import compare
 
 from tokenadapter import TokenAdapter, UnsafeTarget
 
@@ -40,9 +33,6 @@ KNOWN: Mapping[str, str] = {
     f"{_TLS}verify_bundle_unexpired_cert": _POOLS,
 }
 """Tests that pass with plain requests only, and why."""
-
-
-# --- the plugin --------------------------------------------------------------------------------
 
 
 def pytest_configure() -> None:
@@ -94,55 +84,5 @@ def pytest_configure() -> None:
         setattr(kind, replaced.__name__, replaced)
 
 
-# --- the script --------------------------------------------------------------------------------
-
-
-def main() -> int:
-    name = f"requests-{version('requests')}"
-    with tempfile.TemporaryDirectory() as folder:
-        download = ["download", "-q", "--no-deps", "--no-binary", ":all:", "-d", folder]
-        wanted = name.replace("-", "==")
-        subprocess.run([sys.executable, "-m", "pip", *download, wanted], check=True)
-        with tarfile.open(Path(folder, f"{name}.tar.gz")) as archive:
-            archive.extractall(folder, filter="data")
-        plain = run(Path(folder, name))
-        ours = run(Path(folder, name), "-p", Path(__file__).stem)
-    broken = sorted(test for test in plain if plain[test] and not ours.get(test))
-    unknown = [test for test in broken if test not in KNOWN]
-    say(f"{name}: {len(plain)} tests")
-    say(f"  pass with plain requests:     {sum(plain.values())}")
-    say(f"  pass with a token adapter:    {sum(ours.values())}")
-    say(f"  pass with plain requests only: {len(broken)}, of which {len(unknown)} unexplained")
-    for test in broken:
-        say(f"  {test}: {KNOWN.get(test, 'UNEXPLAINED')}")
-    return 1 if unknown or not any(plain.values()) else 0
-
-
-def run(folder: Path, *arguments: str) -> dict[str, bool]:
-    """Run the tests in a folder: of each, whether it passed; those that were skipped left out."""
-    report = folder / "report.xml"
-    report.unlink(missing_ok=True)
-    options = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--tb=short"]
-    # A server of theirs whose thread has failed an assertion never answers.
-    options += ["--timeout=20", "--timeout-method=signal", *sys.argv[1:]]
-    path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *arguments, f"--junitxml={report}", "tests"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
-        check=False,
-    )
-    return {
-        f"{case.get('classname')}::{case.get('name')}": not case.findall("failure")
-        and not case.findall("error")
-        for case in ElementTree.parse(report).iter("testcase")
-        if case.find("skipped") is None
-    }
-
-
-def say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(compare("requests", Path(__file__).stem, KNOWN))

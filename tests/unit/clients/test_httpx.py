@@ -998,6 +998,36 @@ def test_settings_are_checked_as_those_of_an_adapter() -> None:
     assert auth.prefix == "https://api.example.com/v1"
 
 
+def test_a_chain_of_redirects_under_the_prefix_is_not_followed_from_each_hop(face: Face) -> None:
+    sent = []
+
+    def answer(request: Any) -> Any:
+        at = int(request.url.path[1:])
+        sent.append(at)
+        status = 302 if at < 20 else 200 if "authorization" in request.headers else 401
+        return face.library.Response(status, headers={"Location": f"/{at + 1}"})
+
+    auth = TokenAuth("https://api.example.com/", fixed)
+    request = face.client(auth, transport=face.library.MockTransport(answer), follow_redirects=True)
+    assert request("GET", "https://api.example.com/0").status_code == 200
+    assert (sent.count(20), len(sent)) == (3, 21 + 20 + 1)
+
+
+def test_a_login_page_under_the_prefix_is_not_the_answer_to_a_hop(face: Face) -> None:
+    def answer(request: Any) -> Any:
+        leads = {"/a": "/b"}
+        if "authorization" not in request.headers and request.url.path == "/b":
+            leads["/b"] = "/login"
+        to = leads.get(request.url.path)
+        headers = {} if to is None else {"Location": to}
+        return face.library.Response(200 if to is None else 302, headers=headers)
+
+    auth = TokenAuth("https://api.example.com/", fixed)
+    request = face.client(auth, transport=face.library.MockTransport(answer), follow_redirects=True)
+    got = request("GET", "https://api.example.com/a")
+    assert (got.status_code, got.url.path) == (200, "/b")
+
+
 def test_an_auth_survives_pickle(server: TokenServer, tmp_path: Path) -> None:
     auth = TokenAuth(server.api_url, client_credentials(server), store=str(tmp_path / "token.json"))
     twin = pickle.loads(pickle.dumps(auth))

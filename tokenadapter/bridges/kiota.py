@@ -1,0 +1,73 @@
+"""Tokens for clients that Kiota generated, such as Microsoft Graph's.
+
+::
+
+    provider = BaseBearerTokenAuthenticationProvider(KeeperAccessTokenProvider(keeper, [host]))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tokenadapter.bridges import Bridge
+from tokenadapter.values import is_loopback
+
+try:
+    from kiota_abstractions.authentication import AccessTokenProvider, AllowedHostsValidator
+except ImportError as _error:
+    from tokenadapter.extras import ExtraMissing
+
+    raise ExtraMissing(
+        "KeeperAccessTokenProvider needs microsoft-kiota-abstractions: "
+        "pip install 'tokenadapter[kiota]'"
+    ) from _error
+
+if TYPE_CHECKING:
+    from tokenadapter.core.keeper import TokenKeeper
+
+__all__ = ["KeeperAccessTokenProvider"]
+
+
+class KeeperAccessTokenProvider(Bridge, AccessTokenProvider):
+    """An ``AccessTokenProvider`` of Kiota whose tokens come from a keeper.
+
+    :param keeper: a :class:`~tokenadapter.TokenKeeper`.
+    :param hosts: the hosts that get a token; no other host does.
+    :raises TypeError: if *keeper* is no keeper.
+    :raises ValueError: if there is no host.
+    """
+
+    def __init__(self, keeper: TokenKeeper, hosts: Iterable[str]) -> None:
+        super().__init__(keeper)
+        self._hosts = [hosts] if isinstance(hosts, str) else [*hosts]
+        if not self._hosts:
+            raise ValueError("hosts is empty: no request would get a token")  # Kiota's "all"
+        self._validator = AllowedHostsValidator(self._hosts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._given.keeper, self._hosts)
+
+    async def get_authorization_token(
+        self, uri: str, additional_authentication_context: dict[str, Any] | None = None
+    ) -> str:
+        """A token for a request to *uri*; ``""`` if it gets none: to another host, or in clear to
+        another machine.
+
+        :param additional_authentication_context: with the ``claims`` of a challenge, the token is
+            another one.
+        :raises TokenError: if there is none.
+        """
+        parts = urlsplit(uri)
+        is_safe = parts.scheme == "https" or is_loopback(parts.hostname or "")
+        if not is_safe or not self._validator.is_url_host_valid(uri):
+            return ""
+        claims = (additional_authentication_context or {}).get("claims")
+        given = self._given
+        token = await (given.areplacement(claims) if claims else given.atoken())
+        return token.access_token
+
+    def get_allowed_hosts_validator(self) -> AllowedHostsValidator:
+        """What knows the hosts that get a token."""
+        return self._validator
