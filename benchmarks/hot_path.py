@@ -143,14 +143,25 @@ def seconds(names: list[str], folder: str, rounds: int, count: int) -> dict[str,
 
 
 def instructions(
-    names: list[str], folder: str, layouts: int, few: int = 20, many: int = 120
+    names: list[str],
+    folder: str,
+    layouts: int,
+    few: int = 20,
+    many: int = 120,
+    script: str = __file__,
 ) -> dict[str, float]:
-    """The instructions that one request takes, the mean of several layouts of memory."""
+    """The instructions that one request takes, the mean of several layouts of memory.
+
+    :param script: what valgrind runs, with the names and counts as this one.
+    """
 
     def count(name: str) -> float:
-        valgrind(name, folder, 1, layout=0)  # now all that is imported is compiled
+        valgrind(script, name, folder, 1, layout=0)  # now all that is imported is compiled
         return mean(
-            (valgrind(name, folder, many, layout) - valgrind(name, folder, few, layout))
+            (
+                valgrind(script, name, folder, many, layout)
+                - valgrind(script, name, folder, few, layout)
+            )
             / (many - few)
             for layout in range(layouts)
         )
@@ -159,9 +170,9 @@ def instructions(
         return dict(zip(names, pool.map(count, names), strict=True))
 
 
-def valgrind(name: str, folder: str, count: int, layout: int) -> int:
+def valgrind(script: str, name: str, folder: str, count: int, layout: int) -> int:
     done = subprocess.run(
-        [*VALGRIND, sys.executable, "-c", LAYOUT, __file__, "--run", name, folder, str(count)],
+        [*VALGRIND, sys.executable, "-c", LAYOUT, script, "--run", name, folder, str(count)],
         # Few variables, always the same: requests reads them all with each request.
         env={
             "HOME": "/nonexistent",

@@ -35,9 +35,11 @@ PAGE = ROOT / "docs" / "measurements.md"
 PICTURES = ROOT / "docs" / "_static"
 MEASUREMENTS = [
     "hot_path",
+    "async_path",
     "cold_start",
     "command",
     "thread_herd",
+    "async_herd",
     "cron_herd",
     "process_herd",
     "revocation",
@@ -58,7 +60,8 @@ def measure(name: str, load: float) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """On what, and with which versions."""
-    distributions = {NAMES[name].distribution for name in installed()} | {"urllib3", "filelock"}
+    distributions = {NAMES[name].distribution for name in installed()}
+    distributions |= {"aiohttp", "filelock", "httpcore", "httpx", "httpx-auth", "mcp", "urllib3"}
     model = "unknown processor"
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
