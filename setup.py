@@ -70,6 +70,8 @@ EXTRAS = {
         "gevent>=24.11.1",
         "gunicorn>=23",
         "jira>=3.8",
+        # Whether it verifies what a key signs.
+        "joserfc>=1.1",
         "python-gitlab>=4.9",
         "requests-mock>=1.12",
         "requests-oauthlib>=2",

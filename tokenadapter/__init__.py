@@ -14,6 +14,7 @@ __all__ = [
     "DjangoCacheStore",
     "EncryptedStore",
     "FileStore",
+    "Key",
     "KeyringStore",
     "LockTimeout",
     "Login",
@@ -53,6 +54,7 @@ _HOMES = {
     "DjangoCacheStore": "tokenadapter.stores.django",
     "EncryptedStore": "tokenadapter.stores.encrypted",
     "FileStore": "tokenadapter.stores.file",
+    "Key": "tokenadapter.keys.key",
     "KeyringStore": "tokenadapter.stores.keyring",
     "LockTimeout": "tokenadapter.errors",
     "Login": "tokenadapter.sources.login",
@@ -108,6 +110,7 @@ if TYPE_CHECKING:
         UnsafeTarget,
     )
     from tokenadapter.http.verdicts import default_verdict, expired_on
+    from tokenadapter.keys.key import Key
     from tokenadapter.logins.login import login
     from tokenadapter.sources.client_credentials import ClientCredentials
     from tokenadapter.sources.login import Login

@@ -22,7 +22,7 @@ REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*(?:;.*\bextra == [\"'](?P<extra
 # Where each package may be imported that "import tokenadapter" and a stored token do without.
 ROOMS = {
     "cachetools": "stores/memory",
-    "cryptography": "stores/_cipher",
+    "cryptography": "keys/algorithms|stores/_cipher",
     "django": "stores/_?django",
     "filelock": "stores/lockfile",
     "keyring": "stores/keyring|config/references",
