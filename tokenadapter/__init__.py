@@ -10,7 +10,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CallbackStore",
+    "ClientAssertion",
     "ClientCredentials",
+    "ClientSecretJWT",
     "DjangoCacheStore",
     "EncryptedStore",
     "FileStore",
@@ -20,6 +22,7 @@ __all__ = [
     "Login",
     "MemoryStore",
     "Password",
+    "PrivateKeyJWT",
     "ProfileError",
     "ReauthRequired",
     "RedisStore",
@@ -50,7 +53,9 @@ __all__ = [
 
 _HOMES = {
     "CallbackStore": "tokenadapter.stores.callback",
+    "ClientAssertion": "tokenadapter.sources.client_auth.client_assertion",
     "ClientCredentials": "tokenadapter.sources.client_credentials",
+    "ClientSecretJWT": "tokenadapter.sources.client_auth.client_secret_jwt",
     "DjangoCacheStore": "tokenadapter.stores.django",
     "EncryptedStore": "tokenadapter.stores.encrypted",
     "FileStore": "tokenadapter.stores.file",
@@ -60,6 +65,7 @@ _HOMES = {
     "Login": "tokenadapter.sources.login",
     "MemoryStore": "tokenadapter.stores.memory",
     "Password": "tokenadapter.sources.password",
+    "PrivateKeyJWT": "tokenadapter.sources.client_auth.private_key_jwt",
     "ProfileError": "tokenadapter.config.problems",
     "ReauthRequired": "tokenadapter.errors",
     "RedisStore": "tokenadapter.stores.redis",
@@ -112,6 +118,9 @@ if TYPE_CHECKING:
     from tokenadapter.http.verdicts import default_verdict, expired_on
     from tokenadapter.keys.key import Key
     from tokenadapter.logins.login import login
+    from tokenadapter.sources.client_auth.client_assertion import ClientAssertion
+    from tokenadapter.sources.client_auth.client_secret_jwt import ClientSecretJWT
+    from tokenadapter.sources.client_auth.private_key_jwt import PrivateKeyJWT
     from tokenadapter.sources.client_credentials import ClientCredentials
     from tokenadapter.sources.login import Login
     from tokenadapter.sources.password import Password

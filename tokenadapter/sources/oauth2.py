@@ -54,6 +54,8 @@ __all__ = ["OAuth2Source"]
 _RESERVED = frozenset(
     {
         "audience",
+        "client_assertion",
+        "client_assertion_type",
         "client_id",
         "client_secret",
         "grant_type",

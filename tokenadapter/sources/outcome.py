@@ -26,8 +26,11 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
+from tokenadapter.extras import ExtraMissing
 from tokenadapter.http.masking import masked
+from tokenadapter.keys.key import UnusableKey
 from tokenadapter.late_imports import late
+from tokenadapter.sources.given_token import Unavailable
 from tokenadapter.sources.reply import NoReply, Reply, retry_after
 
 if TYPE_CHECKING:
@@ -36,13 +39,23 @@ if TYPE_CHECKING:
 else:
     errors = late("tokenadapter.errors")
 
-__all__ = ["Attempt", "misplaced", "no_answer", "no_token", "unreadable", "without_lifetime"]
+__all__ = [
+    "Attempt",
+    "misplaced",
+    "no_answer",
+    "no_token",
+    "unproven",
+    "unreadable",
+    "without_lifetime",
+]
 
 # Besides the code of RFC 6749 section 5.2: that of Microsoft where the user has to come in person,
 # of GitHub, and of Slack.
 _REFUSALS = frozenset(
     {"invalid_grant", "interaction_required", "bad_refresh_token", "invalid_refresh_token"}
 )
+# What Python raises for a mistake in a program.
+_MISTAKES = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
 # Not Found, Method Not Allowed, Gone.
 _NOT_HERE = frozenset({404, 405, 410})
 # Request Timeout, Too Early, Too Many Requests: the server did not process the request.
@@ -64,7 +77,7 @@ class Attempt(NamedTuple):
     """The URL without its query."""
     kind: str
     """That of the :class:`~tokenadapter.protocols.Credential`."""
-    secrets: Collection[str]
+    secrets: set[str]
     """What was sent and must not be shown."""
     has_proof: bool = True
     """Whether something that authenticates the client was sent."""
@@ -86,17 +99,43 @@ class Attempt(NamedTuple):
         return f"<Attempt {self.kind}>"
 
 
+def unproven(error: Exception) -> NoReply:
+    """No answer, because nothing was sent: what authenticates the client raised *error*."""
+    if isinstance(error, (errors.TokenError, UnusableKey, Unavailable, ExtraMissing)):
+        is_lasting = not isinstance(error, errors.RefreshTemporarilyFailed)
+        is_local = not isinstance(error, errors.TokenError)
+        return NoReply(
+            str(error),
+            sent=False,
+            lasting=is_lasting,
+            local=is_local,
+            advice="Correct client_auth.",
+        )
+    is_mistake = isinstance(error, _MISTAKES)
+    # The text of the error may contain secrets, so only its class is named.  The first frame of its
+    # traceback has the form that was to be sent.
+    trace = error.__traceback__ and error.__traceback__.tb_next
+    return NoReply(
+        f"what authenticates the client raised {type(error).__name__}",
+        sent=False,
+        lasting=is_mistake,
+        local=is_mistake,
+        advice="Correct client_auth." if is_mistake else "Try again later.",
+        cause=error.with_traceback(trace),
+    )
+
+
 def no_answer(attempt: Attempt, lost: NoReply) -> RefreshTemporarilyFailed | RefreshConfigError:
     """The error where no answer came."""
-    why = attempt.masked(lost.why)
+    why = attempt.masked(lost.why, 600 if lost.local else 200)
+    error: RefreshTemporarilyFailed | RefreshConfigError
     if lost.lasting:
-        return _unusable(
-            attempt,
-            why,
-            "Check the URL, verify, cert and proxies, and those of the environment.",
-            is_local=lost.local,
-        )
-    return _temporary(attempt, why, processed=None if lost.sent else False, advice=lost.advice)
+        error = _unusable(attempt, why, lost.advice, is_local=lost.local)
+    else:
+        processed = None if lost.sent else False
+        error = _temporary(attempt, why, processed=processed, advice=lost.advice)
+    error.__cause__ = lost.cause
+    return error
 
 
 def no_token(

@@ -18,11 +18,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import secrets
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
+from tokenadapter.keys.jws import compact
+
+from .assertions import TYPE, Assertions, Proof
 from .refusals import Refused, required
 
 if TYPE_CHECKING:
@@ -49,7 +53,7 @@ class Authority:
     def __init__(
         self,
         *,
-        clients: Mapping[str, str | None],
+        clients: Mapping[str, Proof],
         users: Mapping[str, str],
         lifetime: float | None,
         rotate: bool,
@@ -57,8 +61,10 @@ class Authority:
         reuse_detection: bool,
         clock: Callable[[], float],
         logins: Logins,
+        assertions: Assertions,
     ) -> None:
         self.logins = logins
+        self._assertions = assertions
         self._clients = dict(clients)
         self._users = dict(users)
         self._lifetime = lifetime
@@ -73,13 +79,18 @@ class Authority:
         self.reuse_detections: int = 0
         self.families_revoked: int = 0
 
-    def authenticate(self, authorization: str | None, form: Mapping[str, str]) -> str:
-        """The client that makes a request, by either way of client authentication.
+    def authenticate(
+        self, authorization: str | None, form: Mapping[str, str], certificate: str | None = None
+    ) -> str:
+        """The client that makes a request, by any way of client authentication.
 
         :param authorization: the ``Authorization`` header: ``client_secret_basic``.
-        :param form: the parameters: ``client_secret_post``, or ``client_id`` alone for a client
-            that has no secret.
+        :param form: the parameters: an assertion, ``client_secret_post``, or ``client_id`` alone
+            for a client that has no secret, or a certificate.
+        :param certificate: the thumbprint of the certificate of the connection.
         """
+        if "client_assertion" in form:
+            return self._by_assertion(authorization, form)
         secret: str | None
         if authorization is not None:
             if "client_secret" in form:
@@ -89,8 +100,24 @@ class Authority:
             secret = secret or None
         else:
             client, secret = form.get("client_id", ""), form.get("client_secret")
-        if client not in self._clients or self._clients[client] != secret:
+        proof = self._clients.get(client)
+        if isinstance(proof, Mapping):
+            is_genuine = certificate is not None and proof.get("x5t#S256") == certificate
+        else:
+            is_genuine = client in self._clients and proof == secret
+        if not is_genuine:
             raise Refused("invalid_client", "wrong client credentials", 401)
+        return client
+
+    def _by_assertion(self, authorization: str | None, form: Mapping[str, str]) -> str:
+        if authorization is not None or "client_secret" in form:
+            raise Refused("invalid_request", "two ways of client authentication at once")
+        if form.get("client_assertion_type") != TYPE:
+            raise Refused("invalid_client", "unknown client_assertion_type", 401)
+        claims = self._assertions.verified(form["client_assertion"], "invalid_client", 401)
+        client: str = claims["iss"]
+        if not client == claims["sub"] == form.get("client_id", client) or "jti" not in claims:
+            raise Refused("invalid_client", "the assertion is not of this client", 401)
         return client
 
     def token(self, client: str, form: Mapping[str, str]) -> dict[str, Any]:
@@ -130,11 +157,16 @@ class Authority:
         """The token response after a user has authorized a client."""
         return self._response(Grant(client, user, scope), scope, refreshable=True)
 
-    def accepts(self, access_token: str) -> bool:
-        """Whether the API accepts this token."""
+    def accepts(self, access_token: str, certificate: str | None = None) -> bool:
+        """Whether the API accepts this token.
+
+        :param certificate: the thumbprint of the certificate of the connection.
+        """
         if access_token not in self._access:
             return False
         grant, expires_at = self._access[access_token]
+        if self._binding(grant.client) not in (None, certificate):
+            return False
         return not grant.revoked and (expires_at is None or self._clock() < expires_at)
 
     def expire_all(self) -> None:
@@ -178,6 +210,11 @@ class Authority:
 
     def _response(self, grant: Grant, scope: str | None, *, refreshable: bool) -> dict[str, Any]:
         access_token = f"access-{secrets.token_urlsafe(24)}"
+        binding = self._binding(grant.client)
+        if binding is not None:
+            # As a JWT tells its confirmation key (RFC 8705 section 3.1).
+            claims = json.dumps({"cnf": {"x5t#S256": binding}, "jti": access_token})
+            access_token = compact({"alg": "none"}, claims.encode(), lambda data: b"")
         response: dict[str, Any] = {"access_token": access_token, "token_type": "Bearer"}
         expires_at = None
         if self._lifetime is not None:
@@ -190,6 +227,11 @@ class Authority:
         if scope is not None:
             response["scope"] = scope
         return response
+
+    def _binding(self, client: str) -> str | None:
+        """The thumbprint of the certificate to which the tokens of *client* are bound."""
+        proof = self._clients.get(client)
+        return proof.get("x5t#S256") if isinstance(proof, Mapping) else None
 
     def _revoke_family(self, grant: Grant) -> None:
         if not grant.revoked:
