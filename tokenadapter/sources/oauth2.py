@@ -21,19 +21,18 @@ if TYPE_CHECKING:
     from tokenadapter.errors import RefreshConfigError, TokenError
     from tokenadapter.http import masking
     from tokenadapter.protocols import ClientAuth
-    from tokenadapter.sources import discovery, revocation
+    from tokenadapter.sources import discovery, outcome, revocation
     from tokenadapter.sources.discovery import Issuer, ServerMetadata
+    from tokenadapter.sources.given_token import GivenToken
 
-    class OAuth2Options(TypedDict, total=False):
-        """The keyword arguments of :class:`OAuth2Source`."""
+    class CommonOptions(TypedDict, total=False):
+        """The keyword arguments of :class:`OAuth2Source` that mean the same in each grant."""
 
-        client_id: Required[str]
         issuer: str | None
         client_secret: str | None
         client_auth: str | ClientAuth | None
         scope: str | Iterable[str] | None
         resource: str | Iterable[str] | None
-        audience: str | None
         extra: Mapping[str, str] | None
         revocation_url: str | None
         timeout: float
@@ -42,10 +41,17 @@ if TYPE_CHECKING:
         proxies: Mapping[str, str] | None
         allow_http: bool
 
+    class OAuth2Options(CommonOptions, total=False):
+        """The keyword arguments of :class:`OAuth2Source`."""
+
+        client_id: Required[str]
+        audience: str | None
+
 else:
     discovery = late("tokenadapter.sources.discovery")
     errors = late("tokenadapter.errors")
     masking = late("tokenadapter.http.masking")
+    outcome = late("tokenadapter.sources.outcome")
     revocation = late("tokenadapter.sources.revocation")
 
 __all__ = ["OAuth2Source"]
@@ -53,6 +59,9 @@ __all__ = ["OAuth2Source"]
 # Parameters that have an argument of their own, or that the grant sets.
 _RESERVED = frozenset(
     {
+        "actor_token",
+        "actor_token_type",
+        "assertion",
         "audience",
         "client_assertion",
         "client_assertion_type",
@@ -63,6 +72,8 @@ _RESERVED = frozenset(
         "refresh_token",
         "resource",
         "scope",
+        "subject_token",
+        "subject_token_type",
         "username",
     }
 )
@@ -258,8 +269,26 @@ class OAuth2Source(Source):
         return endpoint, {"auth": auth, "seconds": end - time.monotonic()}
 
     def _present(self, credential: Credential) -> Token | TokenError:
-        form = {**self._grant(credential), **self.asked}
+        try:
+            grant = self._grant(credential)
+        except Exception as error:  # noqa: BLE001 - a key that is elsewhere may raise anything
+            attempt = outcome.Attempt(self._endpoint.name, credential.kind, set())
+            return outcome.no_answer(attempt, outcome.unproven(error, "key"))
+        form = {**grant, **self.asked}
         return self.redeem(credential.kind, form, may_be_sent=credential.may_be_sent)
+
+    def _read(self, given: GivenToken) -> str:
+        """The token that something else keeps.
+
+        :raises TokenError: if there is none.
+        """
+        try:
+            return given.read()
+        except Exception as error:  # noqa: BLE001 - a function may raise anything
+            missing = outcome.unproven(error, given.argument)
+        raise outcome.no_answer(
+            outcome.Attempt(self._endpoint.name, given.argument, set()), missing
+        )
 
     @property
     def oauth2_client(self) -> OAuth2Client:
