@@ -64,6 +64,8 @@ class TokenExchange(OAuth2Source):
         account: str | None = None,
         **options: Unpack[CommonOptions],
     ) -> None:
+        if client_id is None and options.get("client_secret") is not None:
+            raise TypeError("client_id is missing: the client_secret belongs to a client")
         if client_id is None and options.get("client_auth") is None:
             options["client_auth"] = Unnamed()
         super().__init__(token_url, client_id=client_id or _NO_CLIENT, audience=audience, **options)
