@@ -22,6 +22,7 @@ from tokenadapter.values import Credential, Document, Snapshot
 
 __all__ = [
     "Answer",
+    "CertificateBound",
     "ClientAuth",
     "Credential",
     "Discovering",
@@ -141,6 +142,18 @@ class Discovering(Protocol):
 
         :raises TokenError: if the metadata cannot be read.
         """
+
+
+class CertificateBound(Protocol):
+    """Optional, of a :class:`Grant` whose tokens may be bound to a client certificate (RFC 8705
+    section 3).
+
+    A :class:`~tokenadapter.TokenAdapter` presents the certificate to the API, too.
+    """
+
+    @property
+    def cert(self) -> str | tuple[str, str] | None:
+        """The certificate of the token requests: a path, or those of certificate and key."""
 
 
 class LoggingIn(Protocol):
