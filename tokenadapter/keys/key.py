@@ -163,12 +163,14 @@ class Key:
     @property
     def identity(self) -> str:
         """A text that changes with the key, and from which nobody can compute the key."""
-        if self._signer is not None:
-            return f"{type(self._signer).__qualname__} {self._alg} {self._kid}"
         try:
-            return hashlib.sha256(self._read()).hexdigest()
+            if self._signer is None:
+                return hashlib.sha256(self._read()).hexdigest()
+            if _is_of_cryptography(self._signer):
+                return self.thumbprint
         except UnusableKey:
-            return str(self._path)
+            return self._name
+        return f"{self._name} {self._alg} {self._kid} {self._public}"
 
     def private_jwk(self) -> dict[str, str]:
         """The private key as a JWK, with its algorithm.  It contains the secret.
