@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tokenadapter.late_imports import late
+
+if TYPE_CHECKING:
+    import secrets
+else:
+    secrets = late("secrets")
 
 __all__ = ["LIFETIME", "claims", "with_client_assertion"]
 

@@ -239,6 +239,14 @@ def test_check_signs_and_verifies(server: TokenServer, tmp_path: Path) -> None:
     assert f"chmod 600 {path}" in problem
 
 
+def test_check_notes_a_key_of_a_certificate_that_others_can_read(tmp_path: Path) -> None:
+    source = 'type = "client_credentials"\ntoken_url = "https://id.example/"\nclient_id = "app"\n'
+    (tmp_path / "tls.key").touch(0o644)
+    for cert in ('["tls.pem", "tls.key"]', '"tls.key"'):
+        one = profile(tmp_path, f"{source}cert = {cert}")
+        assert f"one.source.cert: Other users can read {tmp_path / 'tls.key'}" in str(found(one))
+
+
 def test_check_compares_the_algorithm_with_the_metadata(
     server: TokenServer, tmp_path: Path
 ) -> None:
