@@ -89,7 +89,7 @@ class Command(Source):
         self._name = f"the command {os.path.basename(command[0])}"
         # Arguments may be secrets.
         arguments = fingerprint("\0".join(self._command))
-        self.client_credential = arguments
+        self._arguments = arguments
         self.owner = {"grant": "command", "command": f"{os.path.basename(command[0])} {arguments}"}
         if account is not None:
             self.owner = {**self.owner, "user": account}
@@ -98,6 +98,11 @@ class Command(Source):
     def load() -> None:
         """Import what running the program needs."""
         load(outcome, programs)
+
+    @property
+    def client_credential(self) -> str:
+        """The fingerprint of the program and its arguments."""
+        return self._arguments
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("command", self.client_credential)]

@@ -77,7 +77,6 @@ class GitHubApp(Login):
         )
         self._key = Key.of(key)
         self._app = app
-        self.client_credential = f"{app}\0{self._key.identity}"
         self.owner: Mapping[str, str] = {
             "grant": "github_app",
             "endpoint": self._endpoint.identity,
@@ -88,6 +87,11 @@ class GitHubApp(Login):
             name: repr(sorted(value.items() if isinstance(value, dict) else value))
             for name, value in asked.items()
         }
+
+    @property
+    def client_credential(self) -> str:
+        """The app, and a text that changes with its key."""
+        return f"{self._app}\0{self._key.identity}"
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("app", self.client_credential)]

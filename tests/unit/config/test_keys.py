@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from profiles import write
 
-from tokenadapter import Key, ProfileError, RefreshConfigError, TokenError
+from tokenadapter import Key, ProfileError, RefreshConfigError, Token, TokenError
 from tokenadapter.cli.findings import findings
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
+from tokenadapter.keys import private_file
 from tokenadapter.testing import TokenServer
 
 KEY = Key.generate("RS256")
@@ -84,6 +86,22 @@ def test_a_key_may_be_in_a_file_or_elsewhere(
     auth = f'{{ type = "private_key_jwt", key = {place}, kid = "k", alg = "PS256", lifetime = 9 }}'
     assert profile(tmp_path, client(server, auth)).keeper().current().access_token
     assert "client_assertion" in server.requests[-1].form
+
+
+def test_a_key_file_is_not_read_before_it_signs(
+    server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = profile(tmp_path, client(server, '{ type = "private_key_jwt", key = "key.json" }'))
+    (tmp_path / "subject").write_text("t0ken")
+    source = 'type = "jwt_bearer"\ntoken_url = "https://id.example/"\nclient_id = "app"\n'
+    profile(tmp_path, f'{source}key = "key.json"').keeper()
+    profile(tmp_path, f'{source}assertion = "subject"').keeper()
+    monkeypatch.setattr(private_file, "read_private", lambda path: 1 / 0)
+    keeper = one.keeper()
+    keeper.adopt(Token("t0ken", expires_at=time.time() + 3600))
+    assert keeper.current().access_token == "t0ken"
+    with pytest.raises(ZeroDivisionError):
+        _ = one.grant.client_credential
 
 
 def test_a_key_elsewhere_is_not_read_before_it_signs(server: TokenServer, tmp_path: Path) -> None:
