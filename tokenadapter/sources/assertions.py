@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.late_imports import late
@@ -12,12 +13,22 @@ if TYPE_CHECKING:
 else:
     secrets = late("secrets")
 
-__all__ = ["LIFETIME", "claims", "with_client_assertion"]
+__all__ = ["LIFETIME", "checked_lifetime", "claims", "with_client_assertion"]
 
 LIFETIME = 60.0
 """Seconds for which an assertion is valid: it is used at once, and once."""
 
 _TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+def checked_lifetime(lifetime: Any) -> float:
+    """*lifetime* itself.
+
+    :raises ValueError: unless it is a number of seconds of 1 or more.
+    """
+    if not (isinstance(lifetime, (int, float)) and isfinite(lifetime) and lifetime >= 1):
+        raise ValueError(f"lifetime must be 1 s or more, not {lifetime!r}")
+    return float(lifetime)
 
 
 def claims(

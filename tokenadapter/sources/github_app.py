@@ -25,6 +25,8 @@ __all__ = ["GitHubApp"]
 # In seconds.  GitHub allows 600, and asks for a start in the past, since clocks differ.
 _LIFETIME = 540
 _BEFORE = 60
+# How GitHub refuses an app.
+_REFUSED = frozenset({401, 403, 404, 422})
 
 
 class GitHubApp(Login):
@@ -104,4 +106,4 @@ class GitHubApp(Login):
             attempt = outcome.Attempt(self._endpoint.name, credential.kind, set())
             return outcome.no_answer(attempt, outcome.unproven(error, "key"))
         headers = {**self._headers, "Authorization": f"Bearer {proof}"}
-        return self._log_in(credential.kind, headers, {proof}, frozenset({401, 403, 404, 422}))
+        return self._log_in(credential.kind, headers, {proof}, _REFUSED, is_timed=True)

@@ -139,8 +139,10 @@ class Login(Source):
         headers: Mapping[str, str],
         secrets: set[str],
         refused_with: Collection[int],
+        *,
+        is_timed: bool = False,
     ) -> Token | TokenError:
-        attempt = outcome.Attempt(self._endpoint.name, kind, secrets)
+        attempt = outcome.Attempt(self._endpoint.name, kind, secrets, is_timed=is_timed)
         requested_at = time.time()
         reply = self._endpoint.exchange(self._method, headers, self._body)
         if isinstance(reply, NoReply):

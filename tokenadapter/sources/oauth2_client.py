@@ -181,6 +181,8 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
             proofs = prover.authenticate(self.client_id, endpoint.url, filled, headers)
         except Exception as error:  # noqa: BLE001 - a signer or a function may raise anything
             return attempt, outcome.unproven(error, "client_auth")
+        is_timed = not filled.keys().isdisjoint(("assertion", "client_assertion"))
+        attempt = attempt._replace(is_timed=is_timed)
         attempt.secrets.update([proofs] if isinstance(proofs, str) else proofs)
         body = urlencode(filled, doseq=True).encode()
         return attempt, endpoint.exchange("POST", headers, body, may_be_sent, seconds)

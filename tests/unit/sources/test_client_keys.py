@@ -8,6 +8,8 @@ import ssl
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from tokenadapter import (
     ClientAssertion,
     ClientCredentials,
     ClientSecretJWT,
+    JWTBearer,
     Key,
     MemoryStore,
     PrivateKeyJWT,
@@ -33,11 +36,12 @@ from tokenadapter import (
     RefreshToken,
     Token,
     TokenKeeper,
+    login,
 )
 from tokenadapter.keys import certificates
 from tokenadapter.keys.jws import ALGORITHMS, unb64
 from tokenadapter.sources.client_auth import BY_NAME
-from tokenadapter.testing import TokenServer
+from tokenadapter.testing import Browser, TokenServer
 from tokenadapter.testing.assertions import Assertions
 from tokenadapter.testing.refusals import Refused
 
@@ -385,6 +389,47 @@ def test_a_refresh_token_is_not_spent_if_the_client_cannot_prove_itself(
     # As after a repair: the same refresh token is presented without further ado.
     keeper.source._client._auth = PrivateKeyJWT(KEY)
     assert keeper.refresh().access_token
+
+
+@pytest.mark.parametrize(("shift", "where"), [(-300, "behind"), (300, "ahead of")])
+def test_a_wrong_clock_is_told_where_an_assertion_was_refused(
+    server: TokenServer, shift: int, where: str
+) -> None:
+    body, date = {"error": "invalid_client"}, formatdate(time.time() - shift, usegmt=True)
+    sources = [of(server, PrivateKeyJWT(KEY)), JWTBearer(server.token_url, KEY, client_id="app")]
+    for source in sources:
+        server.fail_next(401, body=body, headers={"Date": date})
+        with pytest.raises(RefreshConfigError, match=f"clock is (299|30.) s {where} the server's"):
+            source()
+    server.fail_next(400, body={"error": "invalid_grant"}, headers={"Date": date})
+    with pytest.raises(ReauthRequired, match="synchronize it with NTP"):
+        sources[1]()
+    # Nothing else that is sent depends on the clock.
+    server.fail_next(401, body=body, headers={"Date": date})
+    with pytest.raises(RefreshConfigError) as caught:
+        of(server, None, "old", client_secret=SECRET)()
+    assert "clock" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lifetime", [0, -1, float("nan"), "60"])
+def test_an_assertion_lives_for_a_second_at_least(lifetime: Any) -> None:
+    for make in (partial(PrivateKeyJWT, KEY), partial(ClientSecretJWT, SECRET)):
+        with pytest.raises(ValueError, match="lifetime must be 1 s or more"):
+            make(lifetime=lifetime)
+
+
+def test_a_login_is_authenticated_by_a_key(server: TokenServer) -> None:
+    browser = Browser()
+    token = login(
+        RefreshToken(server.token_url, client_id="app", client_auth=PrivateKeyJWT(KEY)),
+        MemoryStore(),
+        authorization_url=server.authorization_url,
+        browser=browser,
+        show=lambda text: None,
+    )
+    browser.join()
+    assert token.refresh_token is not None
+    assert "client_assertion" in server.requests[-1].form
 
 
 def test_the_traceback_of_a_signer_is_kept_without_the_form(server: TokenServer) -> None:
