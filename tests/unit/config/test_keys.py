@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -193,6 +195,42 @@ audience = "orders"
     assert server.requests[-1].form["audience"] == "orders"
 
 
+def test_the_token_of_another_profile_is_exchanged(server: TokenServer, tmp_path: Path) -> None:
+    text = f"""
+[users]
+prefix = "http://127.0.0.1/"
+store = "file:users/token.json"
+
+[users.source]
+type = "client_credentials"
+token_url = "{server.token_url}"
+client_id = "client"
+client_secret = "secret"
+
+[orders]
+prefix = "http://127.0.0.1/"
+store = "file:orders/token.json"
+
+[orders.source]
+type = "token_exchange"
+token_url = "{server.token_url}"
+client_id = "client"
+client_secret = "secret"
+subject_token = {{ profile = "users" }}
+"""
+    config = ConfigFile.read(str(write(tmp_path, text)))
+    users, orders = Profile(config, "users"), Profile(config, "orders")
+    grant = pickle.loads(pickle.dumps(orders.grant))
+    assert orders.keeper().current().access_token
+    assert server.requests[-1].form["subject_token"] == users.keeper().current().access_token
+    assert grant.credentials(None)[0].secret == users.keeper().current().access_token
+    for wrong, problem in (("usres", "Did you mean 'users'?"), ("orders", "its own token")):
+        changed = text.replace('profile = "users"', f'profile = "{wrong}"')
+        config = ConfigFile.read(str(write(tmp_path, changed)))
+        with pytest.raises(ProfileError, match=re.escape(problem)):
+            Profile(config, "orders")
+
+
 def test_a_command_runs_in_the_directory_of_the_configuration(tmp_path: Path) -> None:
     program = tmp_path / "helper"
     program.write_text('#!/bin/sh\necho "$1-$(basename "$PWD")"\n')
@@ -286,6 +324,16 @@ def test_check_finds_the_keys_of_sources_and_the_functions_of_tokens(tmp_path: P
     assert "one.source.key: the key " in str(found(profile(tmp_path, source)))
     source = 'type = "token_exchange"\ntoken_url = "http://127.0.0.1:9/"\nsubject_token = "nil:it"'
     assert "There is no module 'nil' here" in str(found(profile(tmp_path, source)))
+
+
+def test_check_looks_at_the_program_of_a_command_without_running_it(tmp_path: Path) -> None:
+    source = 'type = "command"\ncommand = ["./helper"]'
+    assert "helper is not an executable program" in str(found(profile(tmp_path, source)))
+    program = tmp_path / "helper"
+    program.write_text("#!/bin/sh\ntouch ran\n")
+    program.chmod(0o777)
+    assert "could make you run any program" in str(found(profile(tmp_path, source)))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_check_reads_no_key_that_is_elsewhere(
