@@ -252,8 +252,8 @@ class OAuth2Source(Source):
         return errors.RefreshConfigError(
             f"The issuer {self._endpoint.name} accepts a client secret in no known way (only "
             f"{masking.masked(', '.join(supported), self._client.secrets_in({}))}). Nothing was "
-            "spent, and the stored token is kept. Pass client_auth, an object that authenticates "
-            "in one of these ways."
+            "spent, and the stored token is kept. Pass client_auth, such as PrivateKeyJWT(key), an "
+            "object that authenticates in one of these ways."
         )
 
     def _token_endpoint(
