@@ -28,6 +28,7 @@ EXTRAS = {
     "django": ["django>=5.1"],
     # KeyringStore encrypts a file with a key in the keyring.
     "keyring": ["keyring>=25", "cryptography>=43"],
+    # For EncryptedStore, and for keys that sign.
     "crypto": ["cryptography>=43"],
     # For TokenMiddleware.  Older ones have no middlewares, or keep the body of a request elsewhere.
     "aiohttp": ["aiohttp>=3.12.6"],
@@ -75,6 +76,8 @@ EXTRAS = {
         "gevent>=24.11.1",
         "gunicorn>=23",
         "jira>=3.8",
+        # Whether it verifies what a key signs.  The first that knows Ed25519 by this name.
+        "joserfc>=1.5",
         "python-gitlab>=4.9",
         "requests-mock>=1.12",
         "requests-oauthlib>=2",

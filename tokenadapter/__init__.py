@@ -11,15 +11,22 @@ __version__ = "0.1.0"
 __all__ = [
     "ApiUser",
     "CallbackStore",
+    "ClientAssertion",
     "ClientCredentials",
+    "ClientSecretJWT",
+    "Command",
     "DjangoCacheStore",
     "EncryptedStore",
     "FileStore",
+    "GitHubApp",
+    "JWTBearer",
+    "Key",
     "KeyringStore",
     "LockTimeout",
     "Login",
     "MemoryStore",
     "Password",
+    "PrivateKeyJWT",
     "ProfileError",
     "ReauthRequired",
     "RedisStore",
@@ -28,11 +35,13 @@ __all__ = [
     "RefreshToken",
     "RequestsAuth",
     "SQLStore",
+    "ServiceAccount",
     "StoreError",
     "Token",
     "TokenAdapter",
     "TokenAuth",
     "TokenError",
+    "TokenExchange",
     "TokenKeeper",
     "TokenMiddleware",
     "TokenNotPersisted",
@@ -54,15 +63,22 @@ __all__ = [
 _HOMES = {
     "ApiUser": "tokenadapter.sources.api_user",
     "CallbackStore": "tokenadapter.stores.callback",
+    "ClientAssertion": "tokenadapter.sources.client_auth.client_assertion",
     "ClientCredentials": "tokenadapter.sources.client_credentials",
+    "ClientSecretJWT": "tokenadapter.sources.client_auth.client_secret_jwt",
+    "Command": "tokenadapter.sources.command",
     "DjangoCacheStore": "tokenadapter.stores.django",
     "EncryptedStore": "tokenadapter.stores.encrypted",
     "FileStore": "tokenadapter.stores.file",
+    "GitHubApp": "tokenadapter.sources.github_app",
+    "JWTBearer": "tokenadapter.sources.jwt_bearer",
+    "Key": "tokenadapter.keys.key",
     "KeyringStore": "tokenadapter.stores.keyring",
     "LockTimeout": "tokenadapter.errors",
     "Login": "tokenadapter.sources.login",
     "MemoryStore": "tokenadapter.stores.memory",
     "Password": "tokenadapter.sources.password",
+    "PrivateKeyJWT": "tokenadapter.sources.client_auth.private_key_jwt",
     "ProfileError": "tokenadapter.config.problems",
     "ReauthRequired": "tokenadapter.errors",
     "RedisStore": "tokenadapter.stores.redis",
@@ -71,11 +87,13 @@ _HOMES = {
     "RefreshToken": "tokenadapter.sources.refresh_token",
     "RequestsAuth": "tokenadapter.clients.requests_auth",
     "SQLStore": "tokenadapter.stores.sql",
+    "ServiceAccount": "tokenadapter.sources.jwt_bearer",
     "StoreError": "tokenadapter.errors",
     "Token": "tokenadapter.token",
     "TokenAdapter": "tokenadapter.clients.requests",
     "TokenAuth": "tokenadapter.clients.httpx",
     "TokenError": "tokenadapter.errors",
+    "TokenExchange": "tokenadapter.sources.token_exchange",
     "TokenKeeper": "tokenadapter.core.keeper",
     "TokenMiddleware": "tokenadapter.clients.aiohttp",
     "TokenNotPersisted": "tokenadapter.errors",
@@ -118,13 +136,21 @@ if TYPE_CHECKING:
         UnsafeTarget,
     )
     from tokenadapter.http.verdicts import default_verdict, expired_on
+    from tokenadapter.keys.key import Key
     from tokenadapter.logins.login import login
     from tokenadapter.logins.logout import logout
     from tokenadapter.sources.api_user import ApiUser
+    from tokenadapter.sources.client_auth.client_assertion import ClientAssertion
+    from tokenadapter.sources.client_auth.client_secret_jwt import ClientSecretJWT
+    from tokenadapter.sources.client_auth.private_key_jwt import PrivateKeyJWT
     from tokenadapter.sources.client_credentials import ClientCredentials
+    from tokenadapter.sources.command import Command
+    from tokenadapter.sources.github_app import GitHubApp
+    from tokenadapter.sources.jwt_bearer import JWTBearer, ServiceAccount
     from tokenadapter.sources.login import Login
     from tokenadapter.sources.password import Password
     from tokenadapter.sources.refresh_token import RefreshToken
+    from tokenadapter.sources.token_exchange import TokenExchange
     from tokenadapter.stores.callback import CallbackStore
     from tokenadapter.stores.django import DjangoCacheStore
     from tokenadapter.stores.encrypted import EncryptedStore

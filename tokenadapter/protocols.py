@@ -23,6 +23,7 @@ from tokenadapter.values import Credential, Document, Snapshot
 __all__ = [
     "Advising",
     "Answer",
+    "CertificateBound",
     "ClientAuth",
     "Credential",
     "Discovering",
@@ -168,6 +169,18 @@ class Advising(Protocol):
         """What to do, in a sentence for :class:`~tokenadapter.ReauthRequired`."""
 
 
+class CertificateBound(Protocol):
+    """Optional, of a :class:`Grant` whose tokens may be bound to a client certificate (RFC 8705
+    section 3).
+
+    A :class:`~tokenadapter.TokenAdapter` presents the certificate to the API, too.
+    """
+
+    @property
+    def cert(self) -> str | tuple[str, str] | None:
+        """The certificate of the token requests: a path, or those of certificate and key."""
+
+
 class LoggingIn(Protocol):
     """Optional, of a :class:`Grant` that stands for an OAuth source, as that of a profile does."""
 
@@ -218,6 +231,8 @@ class ClientAuth(Protocol):
         :param form: its parameters, to be added to.
         :param headers: its headers, to be added to.
         :returns: the secrets that were added, as they are sent: messages mask them.
+        :raises Exception: if the client cannot prove its identity now.  Nothing is sent then, and
+            nothing is spent.
         """
 
 

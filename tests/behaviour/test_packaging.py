@@ -25,7 +25,7 @@ ROOMS = {
     "azure": "bridges/azure",
     "botocore": "bridges/botocore",
     "cachetools": "stores/memory",
-    "cryptography": "stores/_cipher",
+    "cryptography": "keys/algorithms|stores/_cipher",
     "databricks": "bridges/databricks",
     "django": "stores/_?django",
     "filelock": "stores/lockfile",

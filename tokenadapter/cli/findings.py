@@ -19,6 +19,7 @@ from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile
 from tokenadapter.errors import TokenError
 from tokenadapter.http.masking import masked
+from tokenadapter.keys.key import Key
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.reply import NoReply
 from tokenadapter.stores._reading import check_directory
@@ -107,6 +108,7 @@ def findings(config: ConfigFile, names: Sequence[str], *, offline: bool) -> Iter
 def _check_profile(profile: Profile, *, offline: bool) -> Iterator[_Found]:
     about_store, has_refresh_token = _check_store(profile)
     yield from _check_references(profile, has_refresh_token=has_refresh_token)
+    yield from _check_keys(profile)
     yield from _check_settings(profile)
     yield from about_store
     if not offline:
@@ -215,6 +217,27 @@ def _check_references(profile: Profile, *, has_refresh_token: bool) -> Iterator[
             yield from _readers(reference.key, reference.path)
         elif reference.kind == "command" and reference.program is not None:
             yield from _writers(reference.key, reference.program)
+
+
+def _check_keys(profile: Profile) -> Iterator[_Found]:
+    """Sign something with each key that is in a file, and verify the signature."""
+    if not isinstance(profile.grant, ProfileGrant):
+        return
+    for argument, said in profile.grant.key_files():
+        place = f"{profile.name}.source.{argument}"
+        try:
+            key = Key(**said)
+            key.check()
+        except (ImportError, TypeError, ValueError) as error:
+            yield _problem(f"{place}: {error}.")
+        else:
+            yield _good(f"{place}: {said['key']} signs by {key.alg}, thumbprint {key.thumbprint}")
+    cert = profile.grant.cert
+    if cert is not None and os.name != "nt":
+        with suppress(FileNotFoundError):  # the request will say so
+            yield from _readers(
+                f"{profile.name}.source.cert", cert if isinstance(cert, str) else cert[1]
+            )
 
 
 def _check_settings(profile: Profile) -> Iterator[_Found]:
@@ -396,9 +419,10 @@ def _check_servers(profile: Profile) -> Iterator[_Found]:
         own = way | {name: value for name, value in grant.arguments.items() if name in way}
         try:
             if grant.discovers:
-                grant.discover()
+                server = grant.discover()
                 named = (grant.arguments.get(key) for key in ("issuer", "provider", "url"))
                 yield _good(f"{next(filter(None, named))} names its endpoints")
+                yield from _check_algorithm(profile, grant, server)
         except TokenError as error:
             yield _problem(str(error))
         for url in grant.urls:
@@ -408,6 +432,20 @@ def _check_servers(profile: Profile) -> Iterator[_Found]:
             yield from _token_endpoint(grant.arguments["token_url"], own)
     for prefix in profile.prefixes:
         yield from _server(profile, prefix, way)
+
+
+def _check_algorithm(profile: Profile, grant: ProfileGrant, server: Any) -> Iterator[_Found]:
+    """Check whether the *server*, by its metadata, accepts what the client's key signs."""
+    accepted = server.token_endpoint_auth_signing_alg_values_supported
+    for argument, said in grant.key_files():
+        # What is wrong with the key has been reported already.
+        with suppress(ImportError, TypeError, ValueError):
+            alg = Key(**said).alg
+            if argument == "client_auth.key" and accepted and alg not in accepted:
+                yield _problem(
+                    f"{profile.name}.source.{argument}: the key signs by {alg}, and the server "
+                    f"accepts {masked(', '.join(accepted), ())}. Set alg, or use another key."
+                )
 
 
 def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[_Found]:

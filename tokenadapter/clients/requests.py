@@ -44,13 +44,14 @@ if TYPE_CHECKING:
     from tokenadapter import spelling
     from tokenadapter.core import messages
     from tokenadapter.events import Event
-    from tokenadapter.http import bodies, exchange, masking, responses, verdicts
+    from tokenadapter.http import bindings, bodies, exchange, masking, responses, verdicts
     from tokenadapter.http.bodies import Body
     from tokenadapter.http.exchange import Verdict
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
 else:
     messages = late("tokenadapter.core.messages")
     responses = late("tokenadapter.http.responses")
+    bindings = late("tokenadapter.http.bindings")
     bodies = late("tokenadapter.http.bodies")
     exchange = late("tokenadapter.http.exchange")
     spelling = late("tokenadapter.spelling")
@@ -84,7 +85,8 @@ class TokenAdapter(HTTPAdapter):
         machine or *allow_http* is set.
     :param source: how a token is obtained: a grant such as
         :class:`~tokenadapter.ClientCredentials`, a function of the previous token, or a
-        :class:`~tokenadapter.TokenKeeper` that several adapters share.
+        :class:`~tokenadapter.TokenKeeper` that several adapters share.  If it has a client
+        certificate (``cert``), requests that present none present this one (RFC 8705 section 3).
     :param store: where the token lives, such as a :class:`~tokenadapter.FileStore`, the path of
         a file, or a URL such as ``redis://host/0#billing``; without one, in the memory of this
         adapter.
@@ -128,6 +130,7 @@ class TokenAdapter(HTTPAdapter):
         "_header",
         "_lead",
         "_own_urls",
+        "_cert",
     ]
     # Made once for each token.
     _last_value: tuple[Token | None, str] = (None, "")
@@ -199,6 +202,8 @@ class TokenAdapter(HTTPAdapter):
         self._header = header
         self._lead = scheme
         self._own_urls = OwnUrls(self.keeper.grant, self._guard.covers_when_parsed)
+        # Its tokens may be bound to this certificate (RFC 8705 section 3).
+        self._cert: Any = getattr(self.keeper.grant, "cert", None)
         super().__init__(**http_adapter_kwargs)
         self.max_retries: Retry = without_401(self.max_retries)
         if isinstance(inner, HTTPAdapter):
@@ -326,6 +331,8 @@ class TokenAdapter(HTTPAdapter):
         how = (stream, timeout, verify, cert, proxies)
         if not self._signs(request):
             return self._transmit(request, how)
+        if cert is None and self._cert is not None:
+            how = (stream, timeout, verify, self._cert, proxies)
         body = None if request.body is None else self._prepared(request)
         try:
             token, is_new = self.keeper.fresh(), False
@@ -491,6 +498,7 @@ class TokenAdapter(HTTPAdapter):
                     step = flow.send(self._judge(response))
                 case exchange.HandOn(reason):
                     if reason is not None:
+                        reason = bindings.mismatch(sent[-1], how[3]) or reason
                         url = without_query(request.url)
                         self.log_handed_on(response, request.method, url, reason)
                     return response

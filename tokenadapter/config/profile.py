@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.config.config_file import ConfigFile, xdg_directory
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tokenadapter.http import verdicts
     from tokenadapter.protocols import TokenStore
     from tokenadapter.stores import urls
+    from tokenadapter.token import Token
 else:
     re = late("re")
     requests_client = late("tokenadapter.clients.requests")
@@ -72,7 +74,9 @@ class Profile:
         with problems.collected():
             source = table.get("source")
             if isinstance(source, dict):
-                self.grant: ProfileGrant | FunctionOfProfile = grant_of(config, name, source)
+                self.grant: ProfileGrant | FunctionOfProfile = grant_of(
+                    config, name, source, partial(_token_of, config)
+                )
         with problems.collected():
             self._verdict = self._given_verdict(table.get("verdict"))
         problems.raise_any()
@@ -172,6 +176,7 @@ class Profile:
         """The user's functions that it names."""
         keeper = self.keeper()
         given = [
+            *(self.grant.functions() if isinstance(self.grant, ProfileGrant) else ()),
             getattr(self.grant, "function", None),
             self._verdict and self._verdict(),
             keeper.on_refresh,
@@ -216,6 +221,11 @@ def _is_plainly_under(url: str, prefix: str) -> bool:
         and re.fullmatch(_PLAIN_BASE, base) is not None
         and re.fullmatch(_PLAIN_REST, url[len(base) :]) is not None
     )
+
+
+def _token_of(config: ConfigFile, name: str) -> Token:
+    """The current token of the profile *name*."""
+    return Profile(config, name).keeper().current()
 
 
 def _paths(table: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, Any]]:

@@ -31,9 +31,12 @@ class ClientCredentials(OAuth2Source):
     :param tenant: the tenant or realm there.
     :param client_secret: its secret; ``None`` for a public client.
     :param client_auth: how the client authenticates: ``client_secret_basic`` (with the encoding of
-        RFC 6749 section 2.3.1), ``client_secret_post``, ``none`` for a public client, or an object
-        of your own (:class:`~tokenadapter.protocols.ClientAuth`).  By default the first of these
-        that the issuer supports, and ``client_secret_basic`` without an issuer.
+        RFC 6749 section 2.3.1), ``client_secret_post``, ``client_secret_jwt``, ``none`` for a
+        public client, ``tls_client_auth`` or ``self_signed_tls_client_auth`` with *cert*, or an
+        object: :class:`~tokenadapter.PrivateKeyJWT`, :class:`~tokenadapter.ClientAssertion`, or
+        one of your own (:class:`~tokenadapter.protocols.ClientAuth`).  By default the first of
+        those that send *client_secret* or sign with it, and that the issuer supports;
+        ``client_secret_basic`` without an issuer.
     :param scope: the scope to request (RFC 6749 section 3.3): a text separated by spaces, or
         several.
     :param resource: the API or APIs that the token is for (RFC 8707): absolute URIs without a

@@ -60,6 +60,11 @@ class ServerMetadata(Value):
     """How a client may authenticate to revoke a token.  Empty if the server does not say: then most
     servers accept what they accept for tokens."""
     scopes_supported: tuple[str, ...] = ()
+    token_endpoint_auth_signing_alg_values_supported: tuple[str, ...] = ()
+    """The algorithms of assertions that authenticate a client.  Empty if the server does not
+    say."""
+    tls_client_certificate_bound_access_tokens: bool = False
+    """Whether it binds tokens to the certificate of the client (RFC 8705 section 3.3)."""
     code_challenge_methods_supported: tuple[str, ...] = ()
     """The methods of PKCE (RFC 7636)."""
     authorization_response_iss_parameter_supported: bool = False
@@ -232,6 +237,7 @@ class Issuer(Published[ServerMetadata]):
         if said.get("issuer") != self.endpoint.url:
             raise ValueError(f"it is the metadata of another issuer, {said.get('issuer')!r:.200}")
         found: dict[str, Any] = {}
+        said = {**said, **self._aliases(said)}
         for name, kind in ServerMetadata.__annotations__.items():
             value = said.get(name)
             if value is None:
@@ -246,6 +252,17 @@ class Issuer(Published[ServerMetadata]):
         if "token_endpoint" not in found:
             raise ValueError("token_endpoint is missing")
         return ServerMetadata(**found)
+
+    def _aliases(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The endpoints for a client that presents a certificate (RFC 8705 section 5)."""
+        given = said.get("mtls_endpoint_aliases")
+        if not self._connection.get("cert") or not isinstance(given, dict):
+            return {}
+        # A browser goes to the authorization endpoint, without the certificate.
+        direct = ServerMetadata.__annotations__.keys() - {"authorization_endpoint"}
+        return {
+            name: given[name] for name in direct if name.endswith("_endpoint") and name in given
+        }
 
 
 def _document(location: str, answer: Reply) -> Mapping[str, Any]:

@@ -46,6 +46,8 @@ _LONGEST_ANSWER = 1 << 20
 _NO_TLS = frozenset(
     {"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "WRONG_VERSION_NUMBER"}
 )
+# What to do about a failure that does not pass by itself.
+_CHECK = "Check the URL, verify, cert and proxies, and those of the environment."
 
 
 class Endpoint:
@@ -155,12 +157,13 @@ class Endpoint:
             error, (requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
         )
         untrusted = isinstance(root, ssl.SSLCertVerificationError)
+        lasting = not sent and (impossible or untrusted)
         return reply.NoReply(
             why,
             sent,
-            lasting=not sent and (impossible or untrusted),
+            lasting=lasting,
             local=not sent and impossible,
-            advice=_advice(error, root),
+            advice=_CHECK if lasting else _advice(error, root),
         )
 
 

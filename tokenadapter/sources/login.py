@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from json import dumps
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -114,7 +114,7 @@ class Login(Source):
             # Instead of a user, some APIs take a key, which must not be stored.
             account = account or fingerprint(user)
         # All that is sent: after a refusal, a changed password is another credential.
-        self.client_credential: str = repr(
+        self._sent = repr(
             (self._method, url, sorted(self._headers.items()), self._body, self._places)
         )
         self.requested: Mapping[str, str] = {}
@@ -122,19 +122,35 @@ class Login(Source):
         if account is not None:
             self.owner["user"] = account
 
+    @property
+    def client_credential(self) -> str:
+        """All that is sent."""
+        return self._sent
+
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("login", self.client_credential, refusal_is_final=True)]
 
     def _present(self, credential: Credential) -> Token | TokenError:
-        attempt = outcome.Attempt(self._endpoint.name, credential.kind, self._secrets)
+        return self._log_in(credential.kind, self._headers, self._secrets, _REFUSED)
+
+    def _log_in(
+        self,
+        kind: str,
+        headers: Mapping[str, str],
+        secrets: set[str],
+        refused_with: Collection[int],
+        *,
+        is_timed: bool = False,
+    ) -> Token | TokenError:
+        attempt = outcome.Attempt(self._endpoint.name, kind, secrets, is_timed=is_timed)
         requested_at = time.time()
-        reply = self._endpoint.exchange(self._method, self._headers, self._body)
+        reply = self._endpoint.exchange(self._method, headers, self._body)
         if isinstance(reply, NoReply):
             return outcome.no_answer(attempt, reply)
         # A login page answers with a cookie and a redirect to the next page.
         token = self._places.token_in(reply) if reply.status < 400 else None
         if token is None and reply.status >= 300:
-            return outcome.no_token(attempt, reply, _REFUSED)
+            return outcome.no_token(attempt, reply, refused_with)
         if token is None:
             return outcome.misplaced(attempt, reply, self._places.token)
         lifetime = self._places.lifetime_in(reply, requested_at)

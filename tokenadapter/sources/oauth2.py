@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from tokenadapter.errors import RefreshConfigError, TokenError
     from tokenadapter.http import masking
     from tokenadapter.protocols import ClientAuth
-    from tokenadapter.sources import discovery, providers, revocation
+    from tokenadapter.sources import discovery, outcome, providers, revocation
     from tokenadapter.sources.discovery import Issuer, ServerMetadata
+    from tokenadapter.sources.given_token import GivenToken
     from tokenadapter.sources.providers import Provider
 
-    class OAuth2Options(TypedDict, total=False):
-        """The keyword arguments of :class:`OAuth2Source`."""
+    class CommonOptions(TypedDict, total=False):
+        """The keyword arguments of :class:`OAuth2Source` that mean the same in each grant."""
 
-        client_id: Required[str]
         issuer: str | None
         provider: str | None
         domain: str | None
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
         client_auth: str | ClientAuth | None
         scope: str | Iterable[str] | None
         resource: str | Iterable[str] | None
-        audience: str | None
         extra: Mapping[str, str] | None
         revocation_url: str | None
         timeout: float
@@ -46,10 +45,17 @@ if TYPE_CHECKING:
         proxies: Mapping[str, str] | None
         allow_http: bool
 
+    class OAuth2Options(CommonOptions, total=False):
+        """The keyword arguments of :class:`OAuth2Source`."""
+
+        client_id: Required[str]
+        audience: str | None
+
 else:
     discovery = late("tokenadapter.sources.discovery")
     errors = late("tokenadapter.errors")
     masking = late("tokenadapter.http.masking")
+    outcome = late("tokenadapter.sources.outcome")
     providers = late("tokenadapter.sources.providers")
     revocation = late("tokenadapter.sources.revocation")
 
@@ -58,7 +64,12 @@ __all__ = ["OAuth2Source"]
 # Parameters that have an argument of their own, or that the grant sets.
 _RESERVED = frozenset(
     {
+        "actor_token",
+        "actor_token_type",
+        "assertion",
         "audience",
+        "client_assertion",
+        "client_assertion_type",
         "client_id",
         "client_secret",
         "grant_type",
@@ -66,6 +77,8 @@ _RESERVED = frozenset(
         "refresh_token",
         "resource",
         "scope",
+        "subject_token",
+        "subject_token_type",
         "username",
     }
 )
@@ -153,7 +166,7 @@ class OAuth2Source(Source):
         self._resource = [_checked_resource(uri) for uri in _several("resource", resource)]
         self._audience = audience and checked_text("audience", audience)
         self._extra = _checked_extra(extra or {})
-        self.client_credential: str = self._client.credential
+        self.cert: str | tuple[str, str] | None = cert
         if known is not None:
             server = {"provider": known.identity}
         else:
@@ -179,6 +192,11 @@ class OAuth2Source(Source):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._endpoint.name} client_id={self._client.client_id!r}>"
+
+    @property
+    def client_credential(self) -> str:
+        """What authenticates the client."""
+        return self._client.credential
 
     @property
     def revokes(self) -> bool:
@@ -271,8 +289,8 @@ class OAuth2Source(Source):
         return errors.RefreshConfigError(
             f"The issuer {self._endpoint.name} accepts a client secret in no known way (only "
             f"{masking.masked(', '.join(supported), self._client.secrets_in({}))}). Nothing was "
-            "spent, and the stored token is kept. Pass client_auth, an object that authenticates "
-            "in one of these ways."
+            "spent, and the stored token is kept. Pass client_auth, such as PrivateKeyJWT(key), an "
+            "object that authenticates in one of these ways."
         )
 
     def _token_endpoint(
@@ -293,8 +311,26 @@ class OAuth2Source(Source):
         return endpoint, {"auth": auth, "seconds": end - time.monotonic()}
 
     def _present(self, credential: Credential) -> Token | TokenError:
-        form = {**self._grant(credential), **self.asked}
+        try:
+            grant = self._grant(credential)
+        except Exception as error:  # noqa: BLE001 - a key that is elsewhere may raise anything
+            attempt = outcome.Attempt(self._endpoint.name, credential.kind, set())
+            return outcome.no_answer(attempt, outcome.unproven(error, "key"))
+        form = {**grant, **self.asked}
         return self.redeem(credential.kind, form, may_be_sent=credential.may_be_sent)
+
+    def _read(self, given: GivenToken) -> str:
+        """The token that something else keeps.
+
+        :raises TokenError: if there is none.
+        """
+        try:
+            return given.read()
+        except Exception as error:  # noqa: BLE001 - a function may raise anything
+            missing = outcome.unproven(error, given.argument)
+        raise outcome.no_answer(
+            outcome.Attempt(self._endpoint.name, given.argument, set()), missing
+        )
 
     @property
     def oauth2_client(self) -> OAuth2Client:

@@ -31,9 +31,23 @@ else:
 __all__ = ["OAuth2Client"]
 
 # The names in client_auth.BY_NAME.  Making a source does not import the objects behind them.
-_NAMES = ("client_secret_basic", "client_secret_post", "none")
+_WITH_SECRET = ("client_secret_basic", "client_secret_post", "client_secret_jwt")
+_BY_CERTIFICATE = ("tls_client_auth", "self_signed_tls_client_auth")
+_NAMES = (*_WITH_SECRET, "none", *_BY_CERTIFICATE)
 # Parameters of a form whose values are masked in messages.
-_SECRET = frozenset({"code", "code_verifier", "device_code", "password", "refresh_token", "token"})
+_SECRET = frozenset(
+    {
+        "actor_token",
+        "assertion",
+        "code",
+        "code_verifier",
+        "device_code",
+        "password",
+        "refresh_token",
+        "subject_token",
+        "token",
+    }
+)
 
 
 class OAuth2Client:
@@ -41,14 +55,12 @@ class OAuth2Client:
 
     :param client_id: the client's identifier.
     :param client_secret: its secret; ``None`` if it has none.
-    :param auth: how the client authenticates: ``client_secret_basic``, ``client_secret_post``,
-        ``none``, or an object (:class:`~tokenadapter.protocols.ClientAuth`).  By default
+    :param auth: how the client authenticates: one of the names in :data:`~tokenadapter.sources.\
+client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`).  By default
         ``client_secret_basic`` with a secret, unless the server's metadata says otherwise.
     :param connection: as for :class:`~tokenadapter.sources.endpoint.Endpoint`.
     :raises TypeError: if an argument has the wrong type.
     :raises ValueError: if an argument makes no sense.
-    :ivar credential: what authenticates the client: it changes with the identifier, the secret and
-        the way.
     """
 
     def __init__(
@@ -64,15 +76,27 @@ class OAuth2Client:
         self._secret = client_secret
         self._is_chosen = auth is not None
         self._auth = _checked_auth("client_secret_basic" if auth is None else auth, client_secret)
+        if self._auth in _BY_CERTIFICATE and not connection.get("cert"):
+            raise ValueError(f"client_auth={self._auth!r} needs cert, the client certificate")
         self._connection = connection
-        if isinstance(self._auth, str):
-            way, proof = self._auth, client_secret or ""
-        else:
-            way, proof = type(self._auth).__qualname__, self._auth.credential
-        self.credential: str = "\0".join((way, client_id, proof))
 
     def __repr__(self) -> str:
         return f"<OAuth2Client {self.client_id!r}>"
+
+    @property
+    def credential(self) -> str:
+        """What authenticates the client: it changes with the identifier, the way, and the secret,
+        key or certificate.
+
+        A key in a file is read here, and not before.
+        """
+        if not isinstance(self._auth, str):
+            way, proof = type(self._auth).__qualname__, self._auth.credential
+        elif self._auth in _BY_CERTIFICATE:
+            way, proof = self._auth, repr(self._connection["cert"])
+        else:
+            way, proof = self._auth, self._secret or ""
+        return "\0".join((way, self.client_id, proof))
 
     def endpoint(self, argument: str, url: str) -> Endpoint:
         """An endpoint of the client's server.
@@ -96,8 +120,7 @@ class OAuth2Client:
         """
         if self._is_chosen or self._secret is None:
             return self._auth
-        ways = ("client_secret_basic", "client_secret_post")
-        return next((way for way in ways if way in supported), None)
+        return next((way for way in _WITH_SECRET if way in supported), None)
 
     def request_token(
         self, endpoint: Endpoint, form: Mapping[str, str | list[str]], presents: str, **sending: Any
@@ -148,15 +171,19 @@ class OAuth2Client:
         }
         way = self._auth if auth is None else auth
         prover = client_auth.BY_NAME[way](self._secret) if isinstance(way, str) else way
-        proofs = prover.authenticate(self.client_id, endpoint.url, filled, headers)
-        if isinstance(proofs, str):
-            proofs = [proofs]
         attempt = outcome.Attempt(
             endpoint.name,
             presents,
-            {*endpoint.secrets, *secrets, *self.secrets_in(form), *proofs},
-            has_proof=bool(self._secret) or not isinstance(way, str),
+            {*endpoint.secrets, *secrets, *self.secrets_in(form)},
+            has_proof=bool(self._secret) or way not in (*_WITH_SECRET, "none"),
         )
+        try:
+            proofs = prover.authenticate(self.client_id, endpoint.url, filled, headers)
+        except Exception as error:  # noqa: BLE001 - a signer or a function may raise anything
+            return attempt, outcome.unproven(error, "client_auth")
+        is_timed = not filled.keys().isdisjoint(("assertion", "client_assertion"))
+        attempt = attempt._replace(is_timed=is_timed)
+        attempt.secrets.update([proofs] if isinstance(proofs, str) else proofs)
         body = urlencode(filled, doseq=True).encode()
         return attempt, endpoint.exchange("POST", headers, body, may_be_sent, seconds)
 
@@ -169,7 +196,11 @@ def _checked_auth(auth: str | ClientAuth, client_secret: str | None) -> str | Cl
     """
     if not isinstance(auth, str):
         is_usable = callable(getattr(auth, "authenticate", None)) and not isinstance(auth, type)
-        if not is_usable or not isinstance(getattr(auth, "credential", None), str):
+        # A property is not asked here: it may read a file.
+        has_credential = isinstance(getattr(type(auth), "credential", None), property) or (
+            isinstance(getattr(auth, "credential", None), str)
+        )
+        if not is_usable or not has_credential:
             raise TypeError(
                 f"client_auth must be one of {', '.join(_NAMES)}, or an object with a text "
                 f"credential and a method authenticate(), not {spelling.kind_of(auth)}"
@@ -177,12 +208,14 @@ def _checked_auth(auth: str | ClientAuth, client_secret: str | None) -> str | Cl
         if client_secret is not None:
             raise ValueError("client_auth is an object: give it the client_secret, if it needs one")
         return auth
+    if auth == "private_key_jwt":
+        raise ValueError("client_auth='private_key_jwt' needs a key: pass PrivateKeyJWT(key)")
     if auth not in _NAMES:
         raise ValueError(f"client_auth must be one of {', '.join(_NAMES)}, not {auth!r}")
     if client_secret is None:
-        if auth == "client_secret_post":
+        if auth in ("client_secret_post", "client_secret_jwt"):
             raise ValueError(f"client_auth={auth!r} needs a client_secret")
-        return "none"
-    if auth == "none":
-        raise ValueError("client_auth='none' sends no client_secret: remove one of the two")
+        return "none" if auth == "client_secret_basic" else auth
+    if auth not in _WITH_SECRET:
+        raise ValueError(f"client_auth={auth!r} sends no client_secret: remove one of the two")
     return auth

@@ -26,8 +26,11 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
+from tokenadapter.extras import ExtraMissing
 from tokenadapter.http.masking import masked
+from tokenadapter.keys.key import UnusableKey
 from tokenadapter.late_imports import late
+from tokenadapter.sources.given_token import Unavailable
 from tokenadapter.sources.reply import NoReply, Reply, retry_after
 
 if TYPE_CHECKING:
@@ -36,13 +39,25 @@ if TYPE_CHECKING:
 else:
     errors = late("tokenadapter.errors")
 
-__all__ = ["Attempt", "misplaced", "no_answer", "no_token", "unreadable", "without_lifetime"]
+__all__ = [
+    "Attempt",
+    "misplaced",
+    "no_answer",
+    "no_token",
+    "unproven",
+    "unreadable",
+    "without_lifetime",
+]
 
 # Besides the code of RFC 6749 section 5.2: that of Microsoft where the user has to come in person,
 # of GitHub, and of Slack.
 _REFUSALS = frozenset(
     {"invalid_grant", "interaction_required", "bad_refresh_token", "invalid_refresh_token"}
 )
+# Seconds by which clocks may differ: a Date header has whole seconds, and the answer takes time.
+_CLOCK_TOLERANCE = 10.0
+# What Python raises for a mistake in a program.
+_MISTAKES = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
 # Not Found, Method Not Allowed, Gone.
 _NOT_HERE = frozenset({404, 405, 410})
 # Request Timeout, Too Early, Too Many Requests: the server did not process the request.
@@ -64,10 +79,12 @@ class Attempt(NamedTuple):
     """The URL without its query."""
     kind: str
     """That of the :class:`~tokenadapter.protocols.Credential`."""
-    secrets: Collection[str]
+    secrets: set[str]
     """What was sent and must not be shown."""
     has_proof: bool = True
     """Whether something that authenticates the client was sent."""
+    is_timed: bool = False
+    """Whether an assertion was sent, which is valid for a short time."""
 
     def masked(self, text: str, limit: int = 200) -> str:
         """*text*, which a server or a library wrote, without secrets."""
@@ -82,21 +99,53 @@ class Attempt(NamedTuple):
             quoted += f", see {self.masked(reply.error_uri)}"
         return quoted
 
+    def clock(self, reply: Reply) -> str:
+        """What to do about this machine's clock, if it may be why an assertion was refused."""
+        apart = 0.0 if reply.date is None else reply.date - time.time()
+        if not self.is_timed or abs(apart) < _CLOCK_TOLERANCE:
+            return ""
+        where = "behind" if apart > 0 else "ahead of"
+        return (
+            f" This machine's clock is {abs(apart):.0f} s {where} the server's, and an assertion "
+            "is valid for a short time: synchronize it with NTP."
+        )
+
     def __repr__(self) -> str:
         return f"<Attempt {self.kind}>"
 
 
+def unproven(error: Exception, argument: str) -> NoReply:
+    """No answer, because nothing was sent: what was passed as *argument* raised *error*."""
+    advice = f"Correct {argument}."
+    if isinstance(error, (errors.TokenError, UnusableKey, Unavailable, ExtraMissing)):
+        is_lasting = not isinstance(error, errors.RefreshTemporarilyFailed)
+        is_local = not isinstance(error, errors.TokenError)
+        return NoReply(str(error), sent=False, lasting=is_lasting, local=is_local, advice=advice)
+    is_mistake = isinstance(error, _MISTAKES)
+    # The text of the error may contain secrets, so only its class is named.  The first frame of its
+    # traceback has the form that was to be sent.
+    trace = error.__traceback__ and error.__traceback__.tb_next
+    return NoReply(
+        f"{argument} raised {type(error).__name__}",
+        sent=False,
+        lasting=is_mistake,
+        local=is_mistake,
+        advice=advice if is_mistake else "Try again later.",
+        cause=error.with_traceback(trace),
+    )
+
+
 def no_answer(attempt: Attempt, lost: NoReply) -> RefreshTemporarilyFailed | RefreshConfigError:
     """The error where no answer came."""
-    why = attempt.masked(lost.why)
+    why = attempt.masked(lost.why, 600 if lost.local else 200)
+    error: RefreshTemporarilyFailed | RefreshConfigError
     if lost.lasting:
-        return _unusable(
-            attempt,
-            why,
-            "Check the URL, verify, cert and proxies, and those of the environment.",
-            is_local=lost.local,
-        )
-    return _temporary(attempt, why, processed=None if lost.sent else False, advice=lost.advice)
+        error = _unusable(attempt, why, lost.advice, is_local=lost.local)
+    else:
+        processed = None if lost.sent else False
+        error = _temporary(attempt, why, processed=processed, advice=lost.advice)
+    error.__cause__ = lost.cause
+    return error
 
 
 def no_token(
@@ -120,7 +169,7 @@ def no_token(
     if status >= 500 or code == "server_error":
         return _temporary(attempt, why, code, processed=None, wait=wait)
     if code in _REFUSALS or status in refused_with:
-        return _refused(attempt, why, code)
+        return _refused(attempt, why, code, attempt.clock(reply))
     if 300 <= status < 400:
         target = attempt.masked(_target(attempt.endpoint, reply))
         return _unusable(
@@ -140,7 +189,7 @@ def no_token(
             "No client_secret was sent: it is missing or empty. If the client has one, check where "
             f"it is read from, such as an environment variable. {advice}"
         )
-    return _unusable(attempt, why, advice, code)
+    return _unusable(attempt, why, advice + attempt.clock(reply), code)
 
 
 def unreadable(attempt: Attempt, reply: Reply, problem: str) -> RefreshTemporarilyFailed:
@@ -193,16 +242,19 @@ def _unusable(
     )
 
 
-def _refused(attempt: Attempt, why: str, code: str | None) -> errors.ReauthRequired:
+def _refused(attempt: Attempt, why: str, code: str | None, clock: str) -> errors.ReauthRequired:
     what, advice = {
         "refresh_token": ("the refresh token", errors.NEW_LOGIN),
         "password": ("the user's name or password", "Correct them."),
         "authorization_code": ("the code of the login", "Start the login again."),
         "device_code": ("the code of the login", "Start the login again."),
+        "assertion": ("the assertion", "Check client_id, key, subject, audience, and the clock."),
+        "subject_token": ("the token that was to be exchanged", "Check subject_token."),
+        "app": ("the app", "Check app_id, key and installation."),
         "client": ("the client", _ADVICE["invalid_client"]),
     }.get(attempt.kind, ("the login", "Correct what is sent to log in."))
     return errors.ReauthRequired(
-        f"{attempt.endpoint} refused {what} ({why}). The stored token is kept. {advice}",
+        f"{attempt.endpoint} refused {what} ({why}). The stored token is kept. {advice}{clock}",
         error=code,
     )
 

@@ -18,7 +18,7 @@ from tokenadapter.sources import checked_text
 
 __all__ = ["DEFAULT_REDIRECT", "PATH", "Provider", "example", "known_names"]
 
-PATH: str = os.path.join(os.path.dirname(__file__), "providers.toml")  # noqa: PTH118, PTH120
+PATH: str = os.path.join(os.path.dirname(__file__), "providers.toml")
 DEFAULT_REDIRECT = "http://localhost:8400/"
 """Where the browser goes after a login: most providers accept only the port that is registered."""
 
@@ -131,7 +131,7 @@ def _parameter(
 
 
 def _text() -> str:
-    with open(PATH, encoding="utf-8") as file:  # noqa: PTH123
+    with open(PATH, encoding="utf-8") as file:
         return file.read()
 
 

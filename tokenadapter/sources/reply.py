@@ -35,7 +35,9 @@ class NoReply(NamedTuple):
     local: bool = False
     """Whether it failed here, before a server could answer."""
     advice: str = "Try again later."
-    """What to do if it is not lasting."""
+    """What to do."""
+    cause: BaseException | None = None
+    """What code of the user raised, and nothing was sent then."""
 
 
 class Reply:

@@ -24,6 +24,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
+from tokenadapter.keys.jws import compact
+
+from .assertions import TYPE, Assertions, Proof
 from .refusals import Refused, required
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ class Authority:
     def __init__(
         self,
         *,
-        clients: dict[str, str | None],
+        clients: dict[str, Proof],
         users: Mapping[str, str],
         lifetime: float | None,
         rotate: bool,
@@ -59,10 +62,12 @@ class Authority:
         clock: Callable[[], float],
         logins: Logins,
         issuer: Callable[[], str],
+        assertions: Assertions,
     ) -> None:
         self.logins = logins
         self.claims: dict[str, Any] = {}
         self._issuer = issuer
+        self._assertions = assertions
         self._clients = clients
         self._users = dict(users)
         self._lifetime = lifetime
@@ -77,13 +82,20 @@ class Authority:
         self.reuse_detections: int = 0
         self.families_revoked: int = 0
 
-    def authenticate(self, authorization: str | None, form: Mapping[str, str]) -> str:
-        """The client that makes a request, by either way of client authentication.
+    def authenticate(
+        self, authorization: str | None, form: Mapping[str, str], certificate: str | None = None
+    ) -> str:
+        """The client that makes a request, by any way of client authentication.
 
         :param authorization: the ``Authorization`` header: ``client_secret_basic``.
-        :param form: the parameters: ``client_secret_post``, or ``client_id`` alone for a client
-            that has no secret.
+        :param form: the parameters: an assertion, ``client_secret_post``, or ``client_id`` alone
+            for a client that has no secret, or a certificate.
+        :param certificate: the thumbprint of the certificate of the connection.
         """
+        if "client_assertion" in form:
+            return self._by_assertion(authorization, form)
+        if authorization is None and "client_id" not in form and "assertion" in form:
+            return ""  # the assertion says which client it is
         secret: str | None
         if authorization is not None:
             if "client_secret" in form:
@@ -93,7 +105,12 @@ class Authority:
             secret = secret or None
         else:
             client, secret = form.get("client_id", ""), form.get("client_secret")
-        if client not in self._clients or self._clients[client] != secret:
+        proof = self._clients.get(client)
+        if isinstance(proof, Mapping):
+            is_genuine = certificate is not None and proof.get("x5t#S256") == certificate
+        else:
+            is_genuine = client in self._clients and proof == secret
+        if not is_genuine:
             raise Refused("invalid_client", "wrong client credentials", 401)
         return client
 
@@ -110,6 +127,17 @@ class Authority:
         if secret is not None:
             response |= {"client_secret": secret, "client_secret_expires_at": 0}
         return response
+
+    def _by_assertion(self, authorization: str | None, form: Mapping[str, str]) -> str:
+        if authorization is not None or "client_secret" in form:
+            raise Refused("invalid_request", "two ways of client authentication at once")
+        if form.get("client_assertion_type") != TYPE:
+            raise Refused("invalid_client", "unknown client_assertion_type", 401)
+        claims = self._assertions.verified(form["client_assertion"], "invalid_client", 401)
+        client: str = claims["iss"]
+        if not client == claims["sub"] == form.get("client_id", client) or "jti" not in claims:
+            raise Refused("invalid_client", "the assertion is not of this client", 401)
+        return client
 
     def token(self, client: str, form: Mapping[str, str]) -> dict[str, Any]:
         """The token response to an authenticated client's request (RFC 6749 section 5.1)."""
@@ -129,6 +157,13 @@ class Authority:
                 response = self._logged_in(client, self.logins.spend_code(client, form))
             case "urn:ietf:params:oauth:grant-type:device_code":
                 response = self._logged_in(client, self.logins.poll(client, form))
+            case "urn:ietf:params:oauth:grant-type:jwt-bearer":
+                claims = self._assertions.verified(required(form, "assertion"), "invalid_grant")
+                scope = claims.get("scope", form.get("scope"))
+                grant = Grant(claims["iss"], claims["sub"], scope)
+                response = self._response(grant, scope, refreshable=False)
+            case "urn:ietf:params:oauth:grant-type:token-exchange":
+                response = self._exchanged(client, form)
             case other:
                 raise Refused("unsupported_grant_type", f"no such grant type: {other}")
         self.renewals += 1
@@ -171,11 +206,16 @@ class Authority:
         encoded = (base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts)
         return ".".join((*(text.rstrip("=") for text in encoded), ""))
 
-    def accepts(self, access_token: str) -> bool:
-        """Whether the API accepts this token."""
+    def accepts(self, access_token: str, certificate: str | None = None) -> bool:
+        """Whether the API accepts this token.
+
+        :param certificate: the thumbprint of the certificate of the connection.
+        """
         if access_token not in self._access:
             return False
         grant, expires_at = self._access[access_token]
+        if self._binding(grant.client) not in (None, certificate):
+            return False
         return not grant.revoked and (expires_at is None or self._clock() < expires_at)
 
     def expire_all(self) -> None:
@@ -206,6 +246,21 @@ class Authority:
             self._spend(grant, generation)
         return self._response(grant, scope, refreshable=self._rotate)
 
+    def _exchanged(self, client: str, form: Mapping[str, str]) -> dict[str, Any]:
+        """A token for one of this server (RFC 8693)."""
+        subject, _ = self._accepted(form, "subject_token")
+        if "actor_token" in form:
+            self._accepted(form, "actor_token")
+        grant = Grant(client, subject.user, form.get("scope"))
+        response = self._response(grant, grant.scope, refreshable=False)
+        return {**response, "issued_token_type": form["subject_token_type"]}
+
+    def _accepted(self, form: Mapping[str, str], name: str) -> tuple[Grant, float | None]:
+        token, _ = required(form, name), required(form, f"{name}_type")
+        if not self.accepts(token):
+            raise Refused("invalid_request", f"the {name} is not valid")
+        return self._access[token]
+
     def _spend(self, grant: Grant, generation: int) -> None:
         now = self._clock()
         if generation == grant.generation:
@@ -219,6 +274,11 @@ class Authority:
 
     def _response(self, grant: Grant, scope: str | None, *, refreshable: bool) -> dict[str, Any]:
         access_token = f"access-{secrets.token_urlsafe(24)}"
+        binding = self._binding(grant.client)
+        if binding is not None:
+            # As a JWT tells its confirmation key (RFC 8705 section 3.1).
+            claims = json.dumps({"cnf": {"x5t#S256": binding}, "jti": access_token})
+            access_token = compact({"alg": "none"}, claims.encode(), lambda data: b"")
         response: dict[str, Any] = {"access_token": access_token, "token_type": "Bearer"}
         expires_at = None
         if self._lifetime is not None:
@@ -231,6 +291,11 @@ class Authority:
         if scope is not None:
             response["scope"] = scope
         return response
+
+    def _binding(self, client: str) -> str | None:
+        """The thumbprint of the certificate to which the tokens of *client* are bound."""
+        proof = self._clients.get(client)
+        return proof.get("x5t#S256") if isinstance(proof, Mapping) else None
 
     def _revoke_family(self, grant: Grant) -> None:
         if not grant.revoked:

@@ -90,6 +90,12 @@ class Endpoints:
             case _:
                 return json_answer(404, {"error": "not_found"})
 
+    @property
+    def audiences(self) -> tuple[str, ...]:
+        """What an assertion may call the server."""
+        url = self._issuer()
+        return url, f"{url}/token", f"{url}/revoke", f"{url}/device_authorization"
+
     def _metadata(self, request: Request) -> Answer:
         """Every path of the server is an issuer."""
         url = self._issuer()
@@ -106,6 +112,10 @@ class Endpoints:
             "token_endpoint_auth_methods_supported": [
                 "client_secret_basic",
                 "client_secret_post",
+                "client_secret_jwt",
+                "private_key_jwt",
+                "tls_client_auth",
+                "self_signed_tls_client_auth",
                 "none",
             ],
         }
@@ -164,11 +174,15 @@ class Endpoints:
         return json_answer(200, response, _NOT_CACHED)
 
     def _client(self, request: Request) -> str:
-        return self._authority.authenticate(request.headers.get("authorization"), request.form)
+        return self._authority.authenticate(
+            request.headers.get("authorization"), request.form, request.certificate
+        )
 
     def _api(self, request: Request) -> Answer:
         scheme, token = self._credentials(request.headers.get(self._header, ""))
-        if scheme.lower() != self._scheme or not self._authority.accepts(token):
+        if scheme.lower() != self._scheme or not self._authority.accepts(
+            token, request.certificate
+        ):
             self.api_refused += 1
             # An error code is only for those who tried (RFC 6750 section 3.1).
             challenge = 'Bearer error="invalid_token"' if token else 'Bearer realm="api"'

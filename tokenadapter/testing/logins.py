@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from html import escape
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
@@ -54,7 +54,7 @@ class Logins:
 
     def __init__(
         self,
-        clients: Mapping[str, str | None],
+        clients: Collection[str],
         clock: Callable[[], float],
         device_interval: float,
         device_lifetime: float,

@@ -49,6 +49,7 @@ class Request:
     :ivar form: the parameters of a form body; the last one of a repeated parameter (``resource``).
     :ivar time: when the request arrived, by the server's clock.
     :ivar peer: the client's address, ``host:port``, which differs for each connection.
+    :ivar certificate: the thumbprint of the client certificate (``x5t#S256``), if there is one.
     :ivar status: the status of the answer; ``None`` before the answer, and permanently if the
         request was dropped, reset or left hanging.
     """
@@ -64,3 +65,4 @@ class Request:
     time: float
     peer: str
     status: int | None = None
+    certificate: str | None = None

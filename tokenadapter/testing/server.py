@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from .assertions import Assertions, Proof
 from .authority import Authority
 from .endpoints import Endpoints
 from .faults import Faults
@@ -33,8 +34,10 @@ class TokenServer(Faults):
     server runs must not use the object.
 
     The token endpoint supports the grants ``client_credentials``, ``password``,
-    ``refresh_token``, ``authorization_code`` (with PKCE) and ``device_code``, and the client
-    authentications ``client_secret_basic``, ``client_secret_post`` and ``none``.
+    ``refresh_token``, ``authorization_code`` (with PKCE), ``device_code``, ``jwt-bearer`` (with an
+    assertion of a client) and ``token-exchange`` (for a token of this server), and the client
+    authentications ``client_secret_basic``, ``client_secret_post``, ``client_secret_jwt``,
+    ``private_key_jwt``, ``tls_client_auth``, ``self_signed_tls_client_auth`` and ``none``.
     :class:`~tokenadapter.testing.Browser` is the user who approves.  The answer to a login has an
     ID token (OpenID Connect) if the scope contains ``openid``.
 
@@ -61,13 +64,18 @@ class TokenServer(Faults):
         Auth0's rotation overlap period.  Spending any of them ends the grace of the old one.
     :param reuse_detection: whether a spent refresh token that is presented again revokes its whole
         family, including access tokens; otherwise it is only refused.
-    :param clients: the clients' secrets by identifier, ``None`` for a client without a secret.
+    :param clients: the clients' secrets by identifier, ``None`` for a client without a secret.  For
+        a client with a key or a certificate, a mapping with the members of the public JWK, or with
+        ``x5t#S256``, the thumbprint of the certificate, or with both.
     :param users: the users' passwords by name.
     :param header: the header in which the API expects the access token.
     :param scheme: the scheme before the access token; may be empty.
     :param https: use HTTPS, with a generated certificate that clients verify with
         :attr:`ca_file`.  Requires ``pip install 'tokenadapter[testing]'``.
     :param tls: use HTTPS with this server-side context.
+    :param client_ca: accept client certificates that verify against this file of certificates,
+        which may be the self-signed certificate of a client itself.  Tokens for such a client are
+        bound to its certificate (RFC 8705 section 3).
     :param device_interval: how long a client has to wait between two polls for a device code, in
         seconds.
     :param device_lifetime: how long a device code is valid, in seconds.
@@ -86,12 +94,13 @@ class TokenServer(Faults):
         rotate: bool = True,
         grace: float = 0.0,
         reuse_detection: bool = True,
-        clients: Mapping[str, str | None] | None = None,
+        clients: Mapping[str, Proof] | None = None,
         users: Mapping[str, str] | None = None,
         header: str = "Authorization",
         scheme: str = "Bearer",
         https: bool = False,
         tls: ssl.SSLContext | None = None,
+        client_ca: str | None = None,
         port: int = 0,
         device_interval: float = 5.0,
         device_lifetime: float = 600.0,
@@ -107,6 +116,13 @@ class TokenServer(Faults):
 
             self._certificate = Certificate()
             tls = self._certificate.context
+        if client_ca is not None:
+            if tls is None:
+                raise ValueError(
+                    "client_ca needs https or tls: without TLS no client has a certificate"
+                )
+            tls.load_verify_locations(client_ca)
+            tls.verify_mode = ssl.CERT_OPTIONAL
         self._tls = tls
         self._clients = dict(clients or {"client": "secret"})
         self._users = users or {"user": "password"}
@@ -121,6 +137,7 @@ class TokenServer(Faults):
             clock=clock,
             logins=self._logins,
             issuer=lambda: self.url,
+            assertions=Assertions(self._clients, clock, lambda: self._endpoints.audiences),
         )
         self._endpoints = Endpoints(self._authority, header, scheme, lambda: self.url)
         self._service = Service(self._endpoints, self._script, clock)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable
 from urllib.parse import parse_qsl
+
+from tokenadapter.keys.jws import b64
 
 from .endpoints import Endpoints, endpoint_of
 from .report import Request
@@ -41,19 +44,21 @@ class Service:
     def serve(self, connection: socket.socket, peer: str) -> None:
         """Serve a connection until it ends."""
         wire = Wire(connection)
+        certificate = _thumbprint(connection)
         try:
-            while self._exchange(wire, peer):
+            while self._exchange(wire, peer, certificate):
                 pass
         except BadRequest as problem:
             wire.send(None, json_answer(400, {"error": str(problem)}))
         finally:
             wire.close()
 
-    def _exchange(self, wire: Wire, peer: str) -> bool:
+    def _exchange(self, wire: Wire, peer: str, certificate: str | None) -> bool:
         """Serve one request, and return whether the connection can carry another."""
         head = wire.head()
         endpoint = endpoint_of(head.path)
         request = self._read(wire, head, endpoint, peer)
+        request.certificate = certificate
         fate = self._arrive(endpoint, request)
         self._wait_at_holds(endpoint, processed=False)
         answer = fate.answer
@@ -122,3 +127,11 @@ class Service:
         seconds = self.latency.get(endpoint, 0.0)
         if seconds and self.stopping.wait(seconds):
             raise ConnectionAbortedError
+
+
+def _thumbprint(connection: socket.socket) -> str | None:
+    """That of the client certificate, as in ``x5t#S256`` (RFC 8705 section 3.1)."""
+    if not isinstance(connection, ssl.SSLSocket):
+        return None
+    certificate = connection.getpeercert(binary_form=True)
+    return b64(hashlib.sha256(certificate).digest()) if certificate else None

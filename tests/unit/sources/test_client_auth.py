@@ -190,7 +190,11 @@ def test_each_name_has_an_object() -> None:
 @pytest.mark.parametrize(
     ("method", "secret", "message"),
     [
-        ("basic", "secret", "client_secret_basic, client_secret_post, none, not 'basic'"),
+        (
+            "basic",
+            "secret",
+            "client_secret_jwt, none, tls_client_auth, self_signed_tls_client_auth, not",
+        ),
         ("client_secret_post", None, "needs a client_secret"),
         ("none", "secret", "remove one of the two"),
         (Assertion(), "secret", "give it the client_secret, if it needs one"),

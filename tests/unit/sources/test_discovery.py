@@ -284,7 +284,8 @@ def test_a_login_finds_in_it_what_it_needs(server: TokenServer) -> None:
         "code_challenge_methods_supported": ["plain", "S256"],
         "authorization_response_iss_parameter_supported": True,
     }
-    server.metadata.update(said)
+    methods = ["client_secret_basic", "client_secret_post", "none"]
+    server.metadata.update(said, token_endpoint_auth_methods_supported=methods)
     found = source(server).discover()
     assert found == discovery.ServerMetadata(
         issuer=server.issuer,

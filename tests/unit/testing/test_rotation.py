@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenadapter.testing import TokenServer
+from tokenadapter.testing.assertions import Assertions
 from tokenadapter.testing.authority import Authority
 from tokenadapter.testing.logins import Logins
 from tokenadapter.testing.refusals import Refused
@@ -98,6 +99,7 @@ def test_without_a_grace_only_the_latest_refresh_token_is_valid(picks: list[int]
         clock=(clock := Clock()),
         logins=Logins({}, clock, 5.0, 600.0),
         issuer=str,
+        assertions=Assertions({}, clock, tuple),
     )
     family = [authority.issue("client", "user", None)["refresh_token"]]
     broken = False

@@ -9,17 +9,22 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.sources.client_auth.basic import ClientSecretBasic
+from tokenadapter.sources.client_auth.client_secret_jwt import ClientSecretJWT
 from tokenadapter.sources.client_auth.none import PublicClient
 from tokenadapter.sources.client_auth.post import ClientSecretPost
+from tokenadapter.sources.client_auth.tls import TLSClientAuth
 
 if TYPE_CHECKING:
     from tokenadapter.protocols import ClientAuth
 
-__all__ = ["BY_NAME", "ClientSecretBasic", "ClientSecretPost", "PublicClient"]
+__all__ = ["BY_NAME", "ClientSecretBasic", "ClientSecretPost", "PublicClient", "TLSClientAuth"]
 
 BY_NAME: Mapping[str, Callable[[Any], ClientAuth]] = {
     "client_secret_basic": ClientSecretBasic,
     "client_secret_post": ClientSecretPost,
+    "client_secret_jwt": ClientSecretJWT,
     "none": lambda client_secret: PublicClient(),
+    "tls_client_auth": lambda client_secret: TLSClientAuth(),
+    "self_signed_tls_client_auth": lambda client_secret: TLSClientAuth(),
 }
 """What makes each of them from a client secret, by its registered name (RFC 7591 section 2)."""

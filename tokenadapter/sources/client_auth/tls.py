@@ -1,0 +1,24 @@
+"""``tls_client_auth`` and ``self_signed_tls_client_auth``: a client certificate (RFC 8705)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+__all__ = ["TLSClientAuth"]
+
+
+class TLSClientAuth:
+    """The certificate of the connection authenticates the client (RFC 8705 section 2).
+
+    The form says only which client it is.  Whether an authority issued the certificate or its key
+    signed it makes a difference to the server alone.
+    """
+
+    credential: str = ""
+
+    def authenticate(
+        self, client_id: str, url: str, form: dict[str, Any], headers: dict[str, str]
+    ) -> Collection[str]:
+        form["client_id"] = client_id
+        return ()
