@@ -1,8 +1,7 @@
 """Credentials for clients of the Azure SDK: ``BlobServiceClient(url, KeeperCredential(keeper))``.
 
-The SDK asks before each request (see :func:`_token_info`), so that the keeper alone decides when a
-token is renewed.  A claims challenge (Continuous Access Evaluation) says that the API refused the
-token.
+The SDK asks before each request, so that the keeper alone decides when a token is renewed.  A
+claims challenge (Continuous Access Evaluation) says that the API refused the token.
 """
 
 from __future__ import annotations
