@@ -29,8 +29,9 @@ EXTRAS = {
     # KeyringStore encrypts a file with a key in the keyring.
     "keyring": ["keyring>=25", "cryptography>=43"],
     "crypto": ["cryptography>=43"],
-    # For TokenMiddleware.  Older ones have no middlewares, or keep the body of a request elsewhere.
-    "aiohttp": ["aiohttp>=3.12.6"],
+    # For TokenMiddleware.  The first that bounds what it decodes: by older ones, some hundred bytes
+    # of an answer become gigabytes.
+    "aiohttp": ["aiohttp>=3.13.3"],
     # For TokenAuth.  httpx2 does as well, without this extra.
     "httpx": ["httpx>=0.27"],
     # For proxies at socks5:// and socks5h://, to the API and to the token endpoint.
