@@ -30,8 +30,9 @@ EXTRAS = {
     "keyring": ["keyring>=25", "cryptography>=43"],
     # For EncryptedStore, and for keys that sign.
     "crypto": ["cryptography>=43"],
-    # For TokenMiddleware.  Older ones have no middlewares, or keep the body of a request elsewhere.
-    "aiohttp": ["aiohttp>=3.12.6"],
+    # For TokenMiddleware.  The first that bounds what it decodes: by older ones, some hundred bytes
+    # of an answer become gigabytes.
+    "aiohttp": ["aiohttp>=3.13.3"],
     # For TokenAuth.  httpx2 does as well, without this extra.
     "httpx": ["httpx>=0.27"],
     # One for each SDK that gets tokens through tokenadapter/bridges, by the name of the file.

@@ -12,7 +12,8 @@ has expired, as after a login in the same process; it sends one request at a tim
 not keep when a token expires: the processes find that out by a 401, after which it wants a person
 to log in.
 
-The lower bound is the time of plain httpx with a valid token, and 50 ms.
+The lower bound is the time of plain httpx with a valid token, and 50 ms. Most of it is the queue of
+httpcore for its connections, whose cost grows with the square of the requests that wait.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ import socket
 import subprocess
 import sys
 import threading
+import tracemalloc
 import weakref
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -311,6 +313,34 @@ def test_several_challenges_are_read_as_one(client: Client) -> None:
                 return (await session.get(url)).status
 
     assert client.run(main()) == 200
+
+
+def test_a_refusal_that_decodes_to_much_is_not_decoded(client: Client) -> None:
+    bomb = zlib.compressobj(wbits=31)
+    body = b"".join(bomb.compress(bytes(1024 * 1024)) for _ in range(200)) + bomb.flush()
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.headers["Authorization"] == "Bearer new":
+            return web.Response(text="good")
+        return web.Response(status=401, body=body, headers={"Content-Encoding": "gzip"})
+
+    async def main() -> str:
+        names = iter(["old", "new"])
+        async with serving(answer) as url:
+            tokens = TokenMiddleware(url, lambda previous: {"access_token": next(names)})
+            await tokens.keeper.acurrent()
+            async with (
+                aiohttp.ClientSession(middlewares=[tokens]) as session,
+                session.get(url) as got,
+            ):
+                return await got.text()
+
+    tracemalloc.start()
+    try:
+        assert client.run(main()) == "good"
+        assert tracemalloc.get_traced_memory()[1] < 64 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
 
 
 # --- bodies ------------------------------------------------------------------------------------
