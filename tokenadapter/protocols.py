@@ -17,11 +17,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from tokenadapter.keys.key import Key
 from tokenadapter.token import Token
 from tokenadapter.values import Credential, Document, Snapshot
 
 __all__ = [
     "Answer",
+    "Binding",
     "ClientAuth",
     "Credential",
     "Discovering",
@@ -140,6 +142,26 @@ class Discovering(Protocol):
         matter which URLs these are.
 
         :raises TokenError: if the metadata cannot be read.
+        """
+
+
+class Binding(Protocol):
+    """Optional, of a :class:`Grant` whose server may bind tokens to a key (RFC 9449).
+
+    A token has its key in :attr:`Token.key`, unless the key is configured.
+    """
+
+    @property
+    def dpop_key(self) -> Key | None:
+        """The key that is configured: no record has it."""
+
+    def new_key(self) -> str | None:
+        """A new key, as a JWK in JSON; ``None`` if the key is configured, or tokens are not bound.
+
+        Called before a refresh token is presented, if the record has no key.  The key is saved with
+        the intent, and :meth:`Grant.fetch` gets it as :attr:`Credential.key`.
+
+        :raises TokenError: if no key can be made.
         """
 
 

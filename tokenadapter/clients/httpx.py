@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tokenadapter import errors
     from tokenadapter.errors import TokenError
     from tokenadapter.events import Event
+    from tokenadapter.http.dpop import Proof
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
 
     class _Auth(httpx.Auth, httpx2.Auth):  # type: ignore[misc]
@@ -255,28 +256,34 @@ class _Rules(TokenAdapter):
         """Whether *request* goes to a URL of the token source, which may have to find that out."""
         return self._own_urls.include(str(request.url))
 
-    def headers_of(self, request: Any, token: Token, parts: Parts) -> tuple[Any, Any]:
-        """*request*, or a copy that was changed, and its headers with the token."""
+    def headers_of(self, request: Any, token: Token, parts: Parts) -> tuple[Any, Any, Proof | None]:
+        """*request*, or a copy that was changed, its headers with the token, and the proof that
+        goes with it."""
         full = parts.library.Headers(request.headers)
+        proof = None
         if self._attach is None:
-            value = self._value(request, token)
+            last, value = self._last_value
+            if last is not token:
+                value, proof = self._value(request, token), self.proof(request, token)
+                if proof is not None:
+                    full["DPoP"] = proof.text
             if self._lower in [name for _, name, _ in full._list]:
                 full[self._header] = value
             else:  # the same, at a fraction of the cost
                 full._list.append((self._raw, self._lower, value.encode()))
-            return request, full
+            return request, full, proof
         twin = copy_of(request, full)
         self._attach(twin, token)
         full = twin.headers
         twin.headers = request.headers
-        return twin, full
+        return twin, full, proof
 
-    def judge(self, response: Any, body: bytes | None) -> Verdict:
-        """What *response* means for the token that its request was sent with."""
+    def judge(self, response: Any, body: bytes | None, token: Token) -> Verdict:
+        """What *response* means for *token*, with which its request was sent."""
         own = self._verdict
-        if isinstance(own, verdicts.Expired):
+        if isinstance(own, verdicts.Expired) and not self.needs_new_proof(response, token):
             return Verdict.of(own(response, lambda _: responses.json_of(body, response.headers)))
-        return self._judge(response)
+        return self._judge(response, token)
 
     def looks_into(self, response: Any) -> bool:
         """Whether the verdict on *response* depends on its body."""
@@ -373,7 +380,7 @@ class _Flow:
         if answer.status_code < 400 and not rules.has_own_verdict:
             return hops
         sent = [token]
-        verdict = yield from self._judge(answer)
+        verdict = yield from self._judge(answer, token)
         if verdict:
             hops = yield from self._replay(
                 request, hops, verdict, sent, is_new=is_new, stream=stream, body=body
@@ -429,7 +436,7 @@ class _Flow:
                     keeper.journal.count("ReplayStarted", **replay)
                     hops = yield from self._send(outgoing, token, stream, of=request)
                     keeper.journal.count("Replayed", **replay, answer=hops[0].status_code)
-                    step = flow.send((yield from self._judge(hops[0])))
+                    step = flow.send((yield from self._judge(hops[0], token)))
                 case exchange.HandOn(reason):
                     if reason is not None:
                         rules.log_handed_on(
@@ -471,7 +478,7 @@ class _Flow:
         of."""
         of = request if of is None else of
         try:
-            changed, full = self._rules.headers_of(request, token, self._parts)
+            changed, full, proof = self._rules.headers_of(request, token, self._parts)
         except errors.TokenError as error:
             raise self._for_httpx(error, of, None) from error.__cause__
         outgoing: Outgoing = self._parts.outgoing(changed, full, stream)
@@ -482,23 +489,25 @@ class _Flow:
             raise
         self._timeouts = outgoing.__dict__["extensions"].get("timeout")
         hops = self._hops(response)
+        if proof is not None:
+            proof.learn(hops[0].headers)
         for answer in hops:
             if answer.request is outgoing:
                 answer.request = of
         return hops
 
-    def _judge(self, answer: Any) -> Generator[Any, Any, Verdict]:
-        """What *answer* means for the token that its request was sent with."""
+    def _judge(self, answer: Any, token: Token) -> Generator[Any, Any, Verdict]:
+        """What *answer* means for *token*, with which its request was sent."""
         rules = self._rules
         if not rules.has_own_verdict and answer.status_code != 401:
             return Verdict.HAND_ON
         body = None
         if rules.looks_into(answer):
             if answer.is_stream_consumed:  # that of a redirect, which httpx has followed
-                return rules.judge(answer, None)
+                return rules.judge(answer, None, token)
             held = yield from self._read_ahead(answer, _PEEKED_FOR)
             body = held.content
-        return rules.judge(answer, body)
+        return rules.judge(answer, body, token)
 
     def _read_ahead(self, answer: Any, seconds: float) -> Generator[Any, Any, Any]:
         """The beginning of the body of *answer*, or all of it."""

@@ -71,6 +71,11 @@ class Authorization:
         if "openid" in str(source.asked.get("scope", "")).split():
             self._nonce = asked["nonce"] = secrets.token_urlsafe(24)
         separator = "&" if urlsplit(endpoint.url).query else "?"
+        #: The key that the token will be bound to, if the source makes one for it.
+        self._key: str | None = source.new_key()
+        prover = source.prover(self._key)
+        if prover is not None:
+            asked["dpop_jkt"] = prover.thumbprint  # RFC 9449 section 10
         #: The address to open in a browser.  It contains no secret of the client.
         self.url: str = f"{endpoint.url}{separator}{urlencode(asked, doseq=True)}"
 
@@ -108,6 +113,7 @@ class Authorization:
                 "redirect_uri": self._redirect_uri,
                 "code_verifier": self._verifier,
             },
+            self._key,
         )
         if not isinstance(outcome, Token):
             raise outcome

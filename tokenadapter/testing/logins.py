@@ -82,8 +82,13 @@ class Logins:
         separator = "&" if "?" in redirect_uri else "?"
         return Answer(302, b"", {"Location": f"{redirect_uri}{separator}{urlencode(said)}"})
 
-    def spend_code(self, client: str, form: Mapping[str, str]) -> str | None:
-        """Accept an authorization code once, and return its scope."""
+    def spend_code(
+        self, client: str, form: Mapping[str, str], thumbprint: str | None = None
+    ) -> str | None:
+        """Accept an authorization code once, and return its scope.
+
+        :param thumbprint: that of the key of the proof (RFC 9449 section 10).
+        """
         asked, expires_at = self._codes.pop(required(form, "code"), ({}, 0.0))
         if asked.get("client_id") != client or self._clock() >= expires_at:
             raise Refused("invalid_grant", "unknown, used or expired code")
@@ -92,6 +97,8 @@ class Logins:
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         if base64.urlsafe_b64encode(digest).decode().rstrip("=") != asked["code_challenge"]:
             raise Refused("invalid_grant", "wrong code_verifier")
+        if asked.get("dpop_jkt") not in (None, thumbprint):
+            raise Refused("invalid_dpop_proof", "the code is bound to another key")
         return asked.get("scope")
 
     # Device authorization (RFC 8628)
