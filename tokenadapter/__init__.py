@@ -13,9 +13,12 @@ __all__ = [
     "ClientAssertion",
     "ClientCredentials",
     "ClientSecretJWT",
+    "Command",
     "DjangoCacheStore",
     "EncryptedStore",
     "FileStore",
+    "GitHubApp",
+    "JWTBearer",
     "Key",
     "KeyringStore",
     "LockTimeout",
@@ -30,11 +33,13 @@ __all__ = [
     "RefreshTemporarilyFailed",
     "RefreshToken",
     "SQLStore",
+    "ServiceAccount",
     "StoreError",
     "Token",
     "TokenAdapter",
     "TokenAuth",
     "TokenError",
+    "TokenExchange",
     "TokenKeeper",
     "TokenNotPersisted",
     "TokenPoolManager",
@@ -56,9 +61,12 @@ _HOMES = {
     "ClientAssertion": "tokenadapter.sources.client_auth.client_assertion",
     "ClientCredentials": "tokenadapter.sources.client_credentials",
     "ClientSecretJWT": "tokenadapter.sources.client_auth.client_secret_jwt",
+    "Command": "tokenadapter.sources.command",
     "DjangoCacheStore": "tokenadapter.stores.django",
     "EncryptedStore": "tokenadapter.stores.encrypted",
     "FileStore": "tokenadapter.stores.file",
+    "GitHubApp": "tokenadapter.sources.github_app",
+    "JWTBearer": "tokenadapter.sources.jwt_bearer",
     "Key": "tokenadapter.keys.key",
     "KeyringStore": "tokenadapter.stores.keyring",
     "LockTimeout": "tokenadapter.errors",
@@ -73,11 +81,13 @@ _HOMES = {
     "RefreshTemporarilyFailed": "tokenadapter.errors",
     "RefreshToken": "tokenadapter.sources.refresh_token",
     "SQLStore": "tokenadapter.stores.sql",
+    "ServiceAccount": "tokenadapter.sources.jwt_bearer",
     "StoreError": "tokenadapter.errors",
     "Token": "tokenadapter.token",
     "TokenAdapter": "tokenadapter.clients.requests",
     "TokenAuth": "tokenadapter.clients.httpx",
     "TokenError": "tokenadapter.errors",
+    "TokenExchange": "tokenadapter.sources.token_exchange",
     "TokenKeeper": "tokenadapter.core.keeper",
     "TokenNotPersisted": "tokenadapter.errors",
     "TokenPoolManager": "tokenadapter.clients.urllib3_pools",
@@ -122,9 +132,13 @@ if TYPE_CHECKING:
     from tokenadapter.sources.client_auth.client_secret_jwt import ClientSecretJWT
     from tokenadapter.sources.client_auth.private_key_jwt import PrivateKeyJWT
     from tokenadapter.sources.client_credentials import ClientCredentials
+    from tokenadapter.sources.command import Command
+    from tokenadapter.sources.github_app import GitHubApp
+    from tokenadapter.sources.jwt_bearer import JWTBearer, ServiceAccount
     from tokenadapter.sources.login import Login
     from tokenadapter.sources.password import Password
     from tokenadapter.sources.refresh_token import RefreshToken
+    from tokenadapter.sources.token_exchange import TokenExchange
     from tokenadapter.stores.callback import CallbackStore
     from tokenadapter.stores.django import DjangoCacheStore
     from tokenadapter.stores.encrypted import EncryptedStore

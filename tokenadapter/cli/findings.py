@@ -19,6 +19,7 @@ from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile
 from tokenadapter.errors import TokenError
 from tokenadapter.http.masking import masked
+from tokenadapter.keys.key import Key
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.reply import NoReply
 from tokenadapter.stores._reading import check_directory
@@ -107,6 +108,7 @@ def findings(config: ConfigFile, names: Sequence[str], *, offline: bool) -> Iter
 def _check_profile(profile: Profile, *, offline: bool) -> Iterator[_Found]:
     about_store, has_refresh_token = _check_store(profile)
     yield from _check_references(profile, has_refresh_token=has_refresh_token)
+    yield from _check_keys(profile)
     yield from _check_settings(profile)
     yield from about_store
     if not offline:
@@ -215,6 +217,21 @@ def _check_references(profile: Profile, *, has_refresh_token: bool) -> Iterator[
             yield from _readers(reference.key, reference.path)
         elif reference.kind == "command" and reference.program is not None:
             yield from _writers(reference.key, reference.program)
+
+
+def _check_keys(profile: Profile) -> Iterator[_Found]:
+    """Sign something with each key that is in a file, and verify the signature."""
+    if not isinstance(profile.grant, ProfileGrant):
+        return
+    for argument, said in profile.grant.key_files():
+        place = f"{profile.name}.source.{argument}"
+        try:
+            key = Key(**said)
+            key.check()
+        except (ImportError, TypeError, ValueError) as error:
+            yield _problem(f"{place}: {error}.")
+        else:
+            yield _good(f"{place}: {said['key']} signs by {key.alg}, thumbprint {key.thumbprint}")
 
 
 def _check_settings(profile: Profile) -> Iterator[_Found]:

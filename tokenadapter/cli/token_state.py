@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter import process_names
 from tokenadapter.core.policy import windows
 from tokenadapter.core.record import Record, Tombstone, digest
+from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tokenadapter.config.profile import Profile
+    from tokenadapter.keys import algorithms
     from tokenadapter.protocols import TokenStore
     from tokenadapter.token import Token
+else:
+    algorithms = late("tokenadapter.keys.algorithms")
 
 __all__ = ["lock_holder", "token_state", "unusable"]
 
@@ -26,6 +31,7 @@ _NOTHING: dict[str, Any] = {
     "expires_at": None,
     "expires_in": None,
     "renewed_ago": None,
+    "bound_to": None,
     "lock": None,
 }
 
@@ -52,6 +58,7 @@ def token_state(profile: Profile) -> dict[str, Any]:
         "expires_in": None,
         "renewed_at": None,
         "renewed_ago": None,
+        "bound_to": None,
         "failure": None,
         "lock": lock_holder(store),
     }
@@ -102,6 +109,7 @@ def _of_token(token: Token, now: float) -> dict[str, Any]:
         "token": token.fingerprint,
         "renewed_at": token.issued_at,
         "renewed_ago": max(now - token.issued_at, 0.0),
+        "bound_to": _binding(token),
     }
     if token.expires_at is None:
         return state
@@ -113,6 +121,18 @@ def _of_token(token: Token, now: float) -> dict[str, Any]:
     elif left <= soft:
         state["state"] = "stale"
     return {**state, "expires_at": token.expires_at, "expires_in": left}
+
+
+def _binding(token: Token) -> str | None:
+    """The key that the token is bound to (RFC 9449), in words."""
+    if not token.is_dpop:
+        return None
+    if token.key is None:
+        return "the key that is configured"
+    try:
+        return f"the key {algorithms.thumbprint(json.loads(token.key))}"
+    except (KeyError, RecursionError, TypeError, ValueError):
+        return "a key that cannot be read"
 
 
 def _refusal(record: Record) -> Tombstone | None:

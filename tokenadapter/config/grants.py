@@ -8,20 +8,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.config.config_file import ConfigFile
-from tokenadapter.config.functions import NamedFunction
+from tokenadapter.config.functions import NamedFunction, is_function_name
 from tokenadapter.config.problems import ProfileError, nearest
-from tokenadapter.config.references import Reference, resolved
-from tokenadapter.config.schema import LOGIN, SOURCES, checked
+from tokenadapter.config.references import Reference, is_reference, resolved
+from tokenadapter.config.schema import CLIENT_AUTH, LOGIN, SOURCES, checked
 from tokenadapter.core.function_grant import FunctionGrant
 from tokenadapter.late_imports import imported, late
+from tokenadapter.sources.given_token import Unavailable
 from tokenadapter.token import Token
 from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
     from tokenadapter import errors, sources
+    from tokenadapter.keys.key import Key
     from tokenadapter.protocols import Answer
     from tokenadapter.sources import Source
 else:
@@ -97,6 +101,23 @@ class ProfileGrant:
             self._source.discover()  # type: ignore[attr-defined]  # it takes what was read
         return found
 
+    @property
+    def dpop_key(self) -> Key | None:
+        """The key that is configured, if tokens are bound to one.
+
+        :raises RefreshConfigError: if it cannot be read.
+        """
+        # Not looked up again after a while: every request needs it.
+        return getattr(self._source or self.looked_up(), "dpop_key", None)
+
+    def new_key(self) -> str | None:
+        """A new key to bind tokens to, if one has to be made.
+
+        :raises RefreshConfigError: if no key can be made.
+        """
+        new_key = getattr(self._sample, "new_key", None)
+        return None if new_key is None else new_key()
+
     def load(self) -> None:
         """Import what :meth:`fetch` needs."""
         sources.Source.load()
@@ -159,6 +180,26 @@ class ProfileGrant:
         found: list[Reference] = []
         resolved(self.arguments, found.append)
         return found
+
+    def key_files(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The arguments that name a file with a private key, and what is said of the key."""
+        for lead, table in (
+            ("", self.arguments),
+            ("client_auth.", self.arguments.get("client_auth")),
+        ):
+            if isinstance(table, Mapping) and isinstance(table.get("key"), str):
+                said = {name: table[name] for name in ("key", "alg", "kid") if name in table}
+                yield f"{lead}key", said
+        if isinstance(self.arguments.get("dpop"), str):
+            yield "dpop", {"key": self.arguments["dpop"]}
+        if "path" in self.arguments:
+            yield "path", {"key": self.arguments["path"]}
+
+    def functions(self) -> list[NamedFunction]:
+        """The functions that return tokens to present."""
+        auth = self.arguments.get("client_auth")
+        values = [*self.arguments.values(), *(auth.values() if isinstance(auth, Mapping) else ())]
+        return [value for value in values if isinstance(value, NamedFunction)]
 
     def inline_secrets(self) -> list[str]:
         """The arguments whose secrets the configuration file itself contains."""
@@ -255,11 +296,39 @@ def _unusable(profile: str, error: Exception) -> errors.RefreshConfigError:
 # --- made from the table [NAME.source] ---------------------------------------------------
 
 _MAKERS = {
-    "client_credentials": ("tokenadapter.sources.client_credentials", "ClientCredentials"),
-    "refresh_token": ("tokenadapter.sources.refresh_token", "RefreshToken"),
-    "password": ("tokenadapter.sources.password", "Password"),
-    "login": ("tokenadapter.sources.login", "Login"),
+    "client_credentials": ("client_credentials", "ClientCredentials"),
+    "refresh_token": ("refresh_token", "RefreshToken"),
+    "password": ("password", "Password"),
+    "login": ("login", "Login"),
+    "jwt_bearer": ("jwt_bearer", "JWTBearer"),
+    "service_account": ("jwt_bearer", "ServiceAccount.from_file"),
+    "github_app": ("github_app", "GitHubApp"),
+    "token_exchange": ("token_exchange", "TokenExchange"),
+    "command": ("command", "Command"),
 }
+_AUTH_MAKERS = {
+    "private_key_jwt": ("client_auth.private_key_jwt", "PrivateKeyJWT"),
+    "assertion": ("client_auth.client_assertion", "ClientAssertion"),
+}
+# Paths of files, and tokens that are in a file or come from a function.
+_PATHS = ("cert", "certificate", "path", "verify")
+_KEYS = ("dpop", "key")
+_TOKENS = ("actor_token", "assertion", "subject_token")
+
+
+def _made(kind: str, **arguments: Any) -> Source:
+    """The source of a kind, and the object in its ``client_auth`` if that is a table."""
+    auth = arguments.get("client_auth")
+    if isinstance(auth, Mapping):
+        values = {name: value for name, value in auth.items() if name != "type"}
+        arguments["client_auth"] = _maker(*_AUTH_MAKERS[auth["type"]])(**values)
+    source: Source = _maker(*_MAKERS[kind])(**arguments)
+    return source
+
+
+def _maker(module: str, name: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = attrgetter(name)(imported(f"tokenadapter.sources.{module}"))
+    return found
 
 
 def grant_of(
@@ -284,21 +353,72 @@ def grant_of(
         hint = nearest(kind, _MAKERS) if isinstance(kind, str) else ""
         raise config.error([*key, "type"], f"Expected one of {_quoted(_MAKERS)}.{hint}")
     rest = {name: value for name, value in table.items() if name != "type"}
-    values = checked(config, key, rest, *SOURCES[kind])
-    for path in ("cert", "verify"):
-        if path in values:
-            values[path] = _from_here(config, values[path])
+    auth = rest.get("client_auth")
+    if isinstance(auth, Mapping) and not is_reference(auth):
+        del rest["client_auth"]
+        values = checked(config, key, rest, *SOURCES[kind])
+        values["client_auth"] = _client_auth(config, [*key, "client_auth"], auth)
+    else:
+        values = checked(config, key, rest, *SOURCES[kind])
+    _place(config, key, values)
     if "auth" in values:
         values["auth"] = tuple(values["auth"])
-    module, maker = _MAKERS[kind]
+    if kind == "command":
+        program = Reference("command", values["command"], ".".join([*key, kind]), config.path)
+        values["command"] = [program.program or values["command"][0], *values["command"][1:]]
+        values["directory"] = os.path.dirname(config.path)
     login = {name: values.pop(name) for name in LOGIN if name in values}
     try:
-        return ProfileGrant(name, getattr(imported(module), maker), values, login)
+        return ProfileGrant(name, partial(_made, kind), values, login)
     except (TypeError, ValueError) as error:
         # The message begins with the name of the argument.
         argument = str(error).partition(" ")[0].partition("=")[0]
         where = [*key, argument] if argument in {**values, **login} else key
         raise config.error(where, str(error)) from None
+
+
+def _client_auth(config: ConfigFile, key: list[str], table: Mapping[str, Any]) -> dict[str, Any]:
+    kind = table.get("type")
+    if not isinstance(kind, str) or kind not in CLIENT_AUTH:
+        hint = nearest(kind, CLIENT_AUTH) if isinstance(kind, str) else ""
+        raise config.error([*key, "type"], f"Expected one of {_quoted(CLIENT_AUTH)}.{hint}")
+    rest = {name: value for name, value in table.items() if name != "type"}
+    values = checked(config, key, rest, *CLIENT_AUTH[kind])
+    _place(config, key, values)
+    return {"type": kind, **values}
+
+
+def _place(config: ConfigFile, key: list[str], values: dict[str, Any]) -> None:
+    """Count paths from the configuration file, and find the functions of tokens."""
+    for name in _PATHS:
+        if name in values:
+            values[name] = _from_here(config, values[name])
+    for name in _TOKENS:
+        if name in values and is_function_name(values[name]):
+            values[name] = _TokenFunction(values[name], ".".join([*key, name]), config.path)
+        elif name in values:
+            values[name] = _from_here(config, values[name])
+    for name in _KEYS:
+        signs = values.get(name)
+        if isinstance(signs, Reference):
+            # A file is read by the key itself, which checks that no other user can.
+            signs.has_lines = True
+            values[name] = signs.path if signs.kind == "file" else signs
+        elif signs is not None:
+            values[name] = _from_here(config, signs)
+
+
+class _TokenFunction(NamedFunction):
+    """A function that returns a token to present."""
+
+    __slots__ = ()
+
+    def __call__(self, *args: Any) -> Any:
+        try:
+            self.find()
+        except ProfileError as error:
+            raise Unavailable(str(error)) from None
+        return super().__call__(*args)
 
 
 def _of_function(config: ConfigFile, name: str, values: Mapping[str, Any]) -> FunctionOfProfile:

@@ -153,6 +153,7 @@ class Profile:
         """The user's functions that it names."""
         keeper = self.keeper()
         given = [
+            *(self.grant.functions() if isinstance(self.grant, ProfileGrant) else ()),
             getattr(self.grant, "function", None),
             self._verdict and self._verdict(),
             keeper.on_refresh,

@@ -61,15 +61,17 @@ class Reference:
     :param place: the variable, path, command or entry.
     :param key: the key that the secret is for, for messages.
     :param file: the configuration file.
+    :ivar has_lines: whether the secret has several lines, as a key in PEM has.
     """
 
-    __slots__ = ("file", "key", "kind", "place")
+    __slots__ = ("file", "has_lines", "key", "kind", "place")
 
     def __init__(self, kind: str, place: Any, key: str, file: str) -> None:
         self.kind: str = kind
         self.place: Any = place
         self.key: str = key
         self.file: str = file
+        self.has_lines: bool = False
 
     def __repr__(self) -> str:
         return f"<Reference {self.key} {self.kind}={self.place!r}>"
@@ -114,7 +116,7 @@ class Reference:
         secret = _READERS[self.kind](self).rstrip("\r\n")
         if not secret:
             raise self._empty()
-        if "\n" in secret:
+        if "\n" in secret and not self.has_lines:
             raise self._error(
                 f"{self._described()} has {secret.count(chr(10)) + 1} lines: only the secret "
                 "should be there, on one line."

@@ -14,7 +14,7 @@ from tokenadapter.config.functions import is_function_name
 from tokenadapter.config.problems import Problems, nearest
 from tokenadapter.config.references import KINDS, PLAIN_KINDS, Reference, is_reference, resolved
 
-__all__ = ["LOGIN", "PROFILE", "SOURCES", "VERDICT", "Kind", "checked"]
+__all__ = ["CLIENT_AUTH", "LOGIN", "PROFILE", "SOURCES", "VERDICT", "Kind", "checked"]
 
 
 class Kind:
@@ -104,6 +104,20 @@ _PAIR = Kind(
     is_late=True,
 )
 
+_KEY = Kind(
+    f"the path of a file with the key, or a table with its place: {_PLACES}",
+    lambda value: _is_text(value) and "-----BEGIN" not in value,
+    is_late=True,
+)
+_DPOP = Kind(
+    f"true, the path of a file with the key, or a table with its place: {_PLACES}",
+    lambda value: isinstance(value, bool) or _KEY.fits(value),
+    is_late=True,
+)
+_TOKEN = Kind('the path of a file with the token, or a string such as "module:function"', _is_text)
+_ID = Kind("a string or a number", lambda value: _is_text(value) or _is_count(value))
+_CLIENT_AUTH = Kind("a string, or a table with a type", _is_text)
+
 PROFILE: Mapping[str, Kind] = {
     "prefix": _TEXT,
     "prefixes": _TEXTS,
@@ -137,12 +151,13 @@ _OAUTH2: Mapping[str, Kind] = {
     "issuer": _TEXT,
     "client_id": _TEXT,
     "client_secret": _SECRET,
-    "client_auth": _TEXT,
+    "client_auth": _CLIENT_AUTH,
     "scope": _ONE_OR_MORE,
     "resource": _ONE_OR_MORE,
     "audience": _TEXT,
     "extra": _SECRETS,
     "revocation_url": _TEXT,
+    "dpop": _DPOP,
     **_WAY,
 }
 
@@ -168,6 +183,19 @@ _LOGIN: Mapping[str, Kind] = {
     **_WAY,
 }
 
+_SIGNING: Mapping[str, Kind] = {
+    "key": _KEY,
+    "alg": _TEXT,
+    "kid": _TEXT,
+    "lifetime": _NUMBER,
+}
+
+CLIENT_AUTH: Mapping[str, tuple[Mapping[str, Kind], tuple[str, ...]]] = {
+    "private_key_jwt": ({**_SIGNING, "audience": _TEXT, "certificate": _TEXT}, ("key",)),
+    "assertion": ({"assertion": _TOKEN}, ("assertion",)),
+}
+"""The keys of each type of client authentication that is a table."""
+
 SOURCES: Mapping[str, tuple[Mapping[str, Kind], tuple[str, ...]]] = {
     "client_credentials": (_OAUTH2, ("client_id",)),
     "refresh_token": (
@@ -179,6 +207,39 @@ SOURCES: Mapping[str, tuple[Mapping[str, Kind], tuple[str, ...]]] = {
         ("client_id", "username", "password"),
     ),
     "login": (_LOGIN, ("url",)),
+    "jwt_bearer": ({**_OAUTH2, **_SIGNING, "subject": _TEXT, "assertion": _TOKEN}, ("client_id",)),
+    "service_account": (
+        {"path": _TEXT, "scope": _ONE_OR_MORE, "subject": _TEXT, **_WAY},
+        ("path", "scope"),
+    ),
+    "github_app": (
+        {
+            "app_id": _ID,
+            "key": _KEY,
+            "installation": _ID,
+            "repositories": _TEXTS,
+            "permissions": _TEXT_TABLE,
+            "api_url": _TEXT,
+            **_WAY,
+        },
+        ("app_id", "key", "installation"),
+    ),
+    "token_exchange": (
+        {
+            **_OAUTH2,
+            "subject_token": _TOKEN,
+            "subject_token_type": _TEXT,
+            "actor_token": _TOKEN,
+            "actor_token_type": _TEXT,
+            "requested_token_type": _TEXT,
+            "account": _TEXT,
+        },
+        ("subject_token",),
+    ),
+    "command": (
+        {"command": _TEXTS, "timeout": _NUMBER, "lifetime": _NUMBER, "account": _TEXT},
+        ("command",),
+    ),
     "callable": ({"callable": _FUNCTION, "account": _TEXT}, ("callable",)),
 }
 """The keys of each type of source, and those of them that are required."""

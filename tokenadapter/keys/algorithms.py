@@ -123,6 +123,9 @@ def _of_pem(content: bytes, passphrase: bytes | None) -> Any:
 
 def _of_jwk(content: bytes) -> Any:
     jwk = json.loads(content)
+    if isinstance(jwk.get("private_key"), str):
+        # Google's file of a service account: a JSON object around PEM.
+        return _of_pem(jwk["private_key"].encode(), None), {"kid": jwk.get("private_key_id")}
     if "keys" in jwk:
         return "is a JWK set: pass one of its keys"
     kind = jwk.get("crv") if jwk.get("kty") in ("EC", "OKP") else jwk.get("kty")

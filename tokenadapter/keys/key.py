@@ -50,9 +50,10 @@ class Key:
     A file is read when the key signs, so a new key in the file needs no restart.  The file must
     belong to this user or to root, and no other user may read it.  A group may read a file of root.
 
-    :param key: the path of a file with PEM or a JWK; PEM itself (PKCS#8, or the older formats of
-        RSA and elliptic curves); a JWK (RFC 7517), as a mapping or JSON; a private key of the
-        package cryptography; or another object that signs (:class:`Signer`).
+    :param key: the path of a file with PEM, a JWK, or the JSON of a Google service account; PEM
+        itself (PKCS#8, or the older formats of RSA and elliptic curves); a JWK (RFC 7517), as a
+        mapping or JSON; a private key of the package cryptography; or another object that signs
+        (:class:`Signer`).
     :param alg: the algorithm: ``RS256``, ``PS256``, ``ES256``, ``ES384``, ``EdDSA``, or its newer
         name ``Ed25519``.  By default that of the JWK, or the first of these that fits the key.  An
         object that signs needs it.

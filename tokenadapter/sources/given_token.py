@@ -37,7 +37,7 @@ class GivenToken:
     """
 
     def __init__(self, argument: str, place: Place) -> None:
-        self._argument = argument
+        self.argument: str = argument
         self._place: Any = place
         if isinstance(place, (str, os.PathLike)):
             self._place = os.path.abspath(os.path.expanduser(os.fspath(place)))
@@ -67,10 +67,10 @@ class GivenToken:
             found = getattr(self._place, "current", self._place)()
             found = found.access_token if isinstance(found, Token) else found
         if not isinstance(found, str):
-            raise Unavailable(f"{self._argument}: {self.identity} returned no text")
+            raise Unavailable(f"{self.argument}: {self.identity} returned no text")
         found = found.strip()
         if not found:
-            raise Unavailable(f"{self._argument}: {self.identity} is empty")
+            raise Unavailable(f"{self.argument}: {self.identity} is empty")
         return found
 
     def _content(self, path: str) -> str:
@@ -81,4 +81,4 @@ class GivenToken:
             problem = f"cannot be read: {error.strerror}"
         except UnicodeDecodeError:
             problem = "is not a token"
-        raise Unavailable(f"{self._argument}: {path} {problem}")
+        raise Unavailable(f"{self.argument}: {path} {problem}")

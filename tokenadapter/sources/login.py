@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from json import dumps
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -126,15 +126,24 @@ class Login(Source):
         return [Credential("login", self.client_credential, refusal_is_final=True)]
 
     def _present(self, credential: Credential) -> Token | TokenError:
-        attempt = outcome.Attempt(self._endpoint.name, credential.kind, self._secrets)
+        return self._log_in(credential.kind, self._headers, self._secrets, _REFUSED)
+
+    def _log_in(
+        self,
+        kind: str,
+        headers: Mapping[str, str],
+        secrets: set[str],
+        refused_with: Collection[int],
+    ) -> Token | TokenError:
+        attempt = outcome.Attempt(self._endpoint.name, kind, secrets)
         requested_at = time.time()
-        reply = self._endpoint.exchange(self._method, self._headers, self._body)
+        reply = self._endpoint.exchange(self._method, headers, self._body)
         if isinstance(reply, NoReply):
             return outcome.no_answer(attempt, reply)
         # A login page answers with a cookie and a redirect to the next page.
         token = self._places.token_in(reply) if reply.status < 400 else None
         if token is None and reply.status >= 300:
-            return outcome.no_token(attempt, reply, _REFUSED)
+            return outcome.no_token(attempt, reply, refused_with)
         if token is None:
             return outcome.misplaced(attempt, reply, self._places.token)
         lifetime = self._places.lifetime_in(reply, requested_at)

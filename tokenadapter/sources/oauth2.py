@@ -24,19 +24,18 @@ if TYPE_CHECKING:
     from tokenadapter.keys import key as keys
     from tokenadapter.keys.key import Key, KeyLike
     from tokenadapter.protocols import ClientAuth
-    from tokenadapter.sources import discovery, revocation
+    from tokenadapter.sources import discovery, outcome, revocation
     from tokenadapter.sources.discovery import Issuer, ServerMetadata
+    from tokenadapter.sources.given_token import GivenToken
 
-    class OAuth2Options(TypedDict, total=False):
-        """The keyword arguments of :class:`OAuth2Source`."""
+    class CommonOptions(TypedDict, total=False):
+        """The keyword arguments of :class:`OAuth2Source` that mean the same in each grant."""
 
-        client_id: Required[str]
         issuer: str | None
         client_secret: str | None
         client_auth: str | ClientAuth | None
         scope: str | Iterable[str] | None
         resource: str | Iterable[str] | None
-        audience: str | None
         extra: Mapping[str, str] | None
         revocation_url: str | None
         dpop: bool | KeyLike
@@ -46,12 +45,19 @@ if TYPE_CHECKING:
         proxies: Mapping[str, str] | None
         allow_http: bool
 
+    class OAuth2Options(CommonOptions, total=False):
+        """The keyword arguments of :class:`OAuth2Source`."""
+
+        client_id: Required[str]
+        audience: str | None
+
 else:
     discovery = late("tokenadapter.sources.discovery")
     errors = late("tokenadapter.errors")
     keys = late("tokenadapter.keys.key")
     proofs = late("tokenadapter.http.dpop")
     masking = late("tokenadapter.http.masking")
+    outcome = late("tokenadapter.sources.outcome")
     revocation = late("tokenadapter.sources.revocation")
 
 __all__ = ["OAuth2Source"]
@@ -59,6 +65,9 @@ __all__ = ["OAuth2Source"]
 # Parameters that have an argument of their own, or that the grant sets.
 _RESERVED = frozenset(
     {
+        "actor_token",
+        "actor_token_type",
+        "assertion",
         "audience",
         "client_assertion",
         "client_assertion_type",
@@ -69,6 +78,8 @@ _RESERVED = frozenset(
         "refresh_token",
         "resource",
         "scope",
+        "subject_token",
+        "subject_token_type",
         "username",
     }
 )
@@ -244,8 +255,8 @@ class OAuth2Source(Source):
         except ImportError as error:
             missing = str(error)
         raise errors.RefreshConfigError(
-            f"No key can be made to bind a token of {self._endpoint.name} to. {missing} Nothing was "
-            "sent, and the stored token is kept.",
+            f"No key can be made to bind a token of {self._endpoint.name} to. {missing} Nothing "
+            "was sent, and the stored token is kept.",
             is_local=True,
         )
 
@@ -295,9 +306,27 @@ class OAuth2Source(Source):
         return endpoint, {"auth": auth, "seconds": end - time.monotonic()}
 
     def _present(self, credential: Credential) -> Token | TokenError:
-        form = {**self._grant(credential), **self.asked}
+        try:
+            grant = self._grant(credential)
+        except Exception as error:  # noqa: BLE001 - a key that is elsewhere may raise anything
+            attempt = outcome.Attempt(self._endpoint.name, credential.kind, set())
+            return outcome.no_answer(attempt, outcome.unproven(error, "key"))
+        form = {**grant, **self.asked}
         return self.redeem(
             credential.kind, form, credential.key, may_be_sent=credential.may_be_sent
+        )
+
+    def _read(self, given: GivenToken) -> str:
+        """The token that something else keeps.
+
+        :raises TokenError: if there is none.
+        """
+        try:
+            return given.read()
+        except Exception as error:  # noqa: BLE001 - a function may raise anything
+            missing = outcome.unproven(error, given.argument)
+        raise outcome.no_answer(
+            outcome.Attempt(self._endpoint.name, given.argument, set()), missing
         )
 
     @property

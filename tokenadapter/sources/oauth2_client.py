@@ -38,7 +38,19 @@ _WITH_SECRET = ("client_secret_basic", "client_secret_post", "client_secret_jwt"
 _BY_CERTIFICATE = ("tls_client_auth", "self_signed_tls_client_auth")
 _NAMES = (*_WITH_SECRET, "none", *_BY_CERTIFICATE)
 # Parameters of a form whose values are masked in messages.
-_SECRET = frozenset({"code", "code_verifier", "device_code", "password", "refresh_token", "token"})
+_SECRET = frozenset(
+    {
+        "actor_token",
+        "assertion",
+        "code",
+        "code_verifier",
+        "device_code",
+        "password",
+        "refresh_token",
+        "subject_token",
+        "token",
+    }
+)
 
 
 class OAuth2Client:
@@ -196,7 +208,7 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
         try:
             proofs = prover.authenticate(self.client_id, endpoint.url, filled, headers)
         except Exception as error:  # noqa: BLE001 - a signer or a function may raise anything
-            return attempt, outcome.unproven(error)
+            return attempt, outcome.unproven(error, "client_auth")
         attempt.secrets.update([proofs] if isinstance(proofs, str) else proofs)
         body = urlencode(filled, doseq=True).encode()
         if key is None:
@@ -204,7 +216,7 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
         try:
             proof = dpop.Proof(key, "POST", endpoint.url)
         except Exception as error:  # noqa: BLE001 - a key that is elsewhere may raise anything
-            return attempt, outcome.unproven(error)
+            return attempt, outcome.unproven(error, "dpop")
         headers["DPoP"] = proof.text
         answer = endpoint.exchange("POST", headers, body, may_be_sent, seconds)
         if isinstance(answer, reply.Reply):

@@ -101,28 +101,23 @@ class Attempt(NamedTuple):
         return f"<Attempt {self.kind}>"
 
 
-def unproven(error: Exception) -> NoReply:
-    """No answer, because nothing was sent: what authenticates the client raised *error*."""
+def unproven(error: Exception, argument: str) -> NoReply:
+    """No answer, because nothing was sent: what was passed as *argument* raised *error*."""
+    advice = f"Correct {argument}."
     if isinstance(error, (errors.TokenError, UnusableKey, Unavailable, ExtraMissing)):
         is_lasting = not isinstance(error, errors.RefreshTemporarilyFailed)
         is_local = not isinstance(error, errors.TokenError)
-        return NoReply(
-            str(error),
-            sent=False,
-            lasting=is_lasting,
-            local=is_local,
-            advice="Correct client_auth.",
-        )
+        return NoReply(str(error), sent=False, lasting=is_lasting, local=is_local, advice=advice)
     is_mistake = isinstance(error, _MISTAKES)
     # The text of the error may contain secrets, so only its class is named.  The first frame of its
     # traceback has the form that was to be sent.
     trace = error.__traceback__ and error.__traceback__.tb_next
     return NoReply(
-        f"what authenticates the client raised {type(error).__name__}",
+        f"{argument} raised {type(error).__name__}",
         sent=False,
         lasting=is_mistake,
         local=is_mistake,
-        advice="Correct client_auth." if is_mistake else "Try again later.",
+        advice=advice if is_mistake else "Try again later.",
         cause=error.with_traceback(trace),
     )
 
@@ -240,6 +235,9 @@ def _refused(attempt: Attempt, why: str, code: str | None) -> errors.ReauthRequi
         "password": ("the user's name or password", "Correct them."),
         "authorization_code": ("the code of the login", "Start the login again."),
         "device_code": ("the code of the login", "Start the login again."),
+        "assertion": ("the assertion", "Check client_id, key, subject, audience, and the clock."),
+        "subject_token": ("the token that was to be exchanged", "Check subject_token."),
+        "app": ("the app", "Check app_id, key and installation."),
         "client": ("the client", _ADVICE["invalid_client"]),
     }.get(attempt.kind, ("the login", "Correct what is sent to log in."))
     return errors.ReauthRequired(

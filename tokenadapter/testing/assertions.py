@@ -54,7 +54,8 @@ class Assertions:
         why = self._problem(assertion, claims)
         if why is not None:
             raise Refused(error, f"the assertion {why}", status)
-        self._seen.add((claims["iss"], claims["jti"]))
+        if "jti" in claims:
+            self._seen.add((claims["iss"], claims["jti"]))
         return claims
 
     @staticmethod

@@ -99,6 +99,8 @@ class Authority:
         """
         if "client_assertion" in form:
             return self._by_assertion(authorization, form)
+        if authorization is None and "client_id" not in form and "assertion" in form:
+            return ""  # the assertion says which client it is
         secret: str | None
         if authorization is not None:
             if "client_secret" in form:
@@ -157,6 +159,13 @@ class Authority:
             case "urn:ietf:params:oauth:grant-type:device_code":
                 scope = self.logins.poll(client, form)
                 response = self.issue(client, next(iter(self._users)), scope)
+            case "urn:ietf:params:oauth:grant-type:jwt-bearer":
+                claims = self._assertions.verified(required(form, "assertion"), "invalid_grant")
+                scope = claims.get("scope", form.get("scope"))
+                grant = Grant(claims["iss"], claims["sub"], scope)
+                response = self._response(grant, scope, refreshable=False)
+            case "urn:ietf:params:oauth:grant-type:token-exchange":
+                response = self._exchanged(client, form)
             case other:
                 raise Refused("unsupported_grant_type", f"no such grant type: {other}")
         self.renewals += 1
@@ -220,6 +229,23 @@ class Authority:
         if self._rotate:
             self._spend(grant, generation)
         return self._response(grant, scope, refreshable=self._rotate)
+
+    def _exchanged(self, client: str, form: Mapping[str, str]) -> dict[str, Any]:
+        """A token for one of this server (RFC 8693)."""
+        subject, *_ = self._accepted(form, "subject_token")
+        if "actor_token" in form:
+            self._accepted(form, "actor_token")
+        grant = Grant(client, subject.user, form.get("scope"))
+        response = self._response(grant, grant.scope, refreshable=False)
+        return {**response, "issued_token_type": form["subject_token_type"]}
+
+    def _accepted(
+        self, form: Mapping[str, str], name: str
+    ) -> tuple[Grant, float | None, str | None]:
+        token, _ = required(form, name), required(form, f"{name}_type")
+        if not self.accepts(token):
+            raise Refused("invalid_request", f"the {name} is not valid")
+        return self._access[token]
 
     def _spend(self, grant: Grant, generation: int) -> None:
         now = self._clock()

@@ -35,7 +35,8 @@ class TokenServer(Faults):
     server runs must not use the object.
 
     The token endpoint supports the grants ``client_credentials``, ``password``,
-    ``refresh_token``, ``authorization_code`` (with PKCE) and ``device_code``, and the client
+    ``refresh_token``, ``authorization_code`` (with PKCE), ``device_code``, ``jwt-bearer`` (with an
+    assertion of a client) and ``token-exchange`` (for a token of this server), and the client
     authentications ``client_secret_basic``, ``client_secret_post``, ``client_secret_jwt``,
     ``private_key_jwt``, ``tls_client_auth``, ``self_signed_tls_client_auth`` and ``none``.
     :class:`~tokenadapter.testing.Browser` is the user who approves.

@@ -377,6 +377,11 @@ def test_the_error_for_a_missing_key_names_the_key(source: str, name: str, tmp_p
         "client_id": "app",
         "username": "ada",
         "password": "s3cret",
+        "path": "account.json",
+        "scope": "read",
+        "app_id": "app",
+        "key": "key.pem",
+        "installation": "1",
     }
     kinds, _ = SOURCES[source]
     lines = [
@@ -386,7 +391,7 @@ def test_the_error_for_a_missing_key_names_the_key(source: str, name: str, tmp_p
     ]
     error = error_of(tmp_path, "\n".join([START, "[billing.source]", *lines, ""]))
     assert error.key == f"billing.source.{name}"
-    assert "This key is missing: give a string" in str(error)
+    assert f"This key is missing: give {kinds[name].expected}." in str(error)
 
 
 def test_no_message_repeats_a_value_that_may_be_secret(tmp_path: Path) -> None:

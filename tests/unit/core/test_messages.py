@@ -190,8 +190,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
         (
             messages.not_provable(STORE, "the key is gone"),
             RefreshConfigError,
-            "The token in Shelf() has the type DPoP, and no proof can be made for it: the key is "
-            "gone.",
+            "The token in Shelf() has the type DPoP, and no proof can be made for it: the key is",
             "The request was not sent. The token is kept.",
             "Pass the key as dpop= to the source, or log in again",
         )
