@@ -71,7 +71,7 @@ EXTRAS = {
         "gunicorn>=23",
         "jira>=3.8",
         # Whether it verifies what a key signs.
-        "joserfc>=1.1",
+        "joserfc>=1.8",
         "python-gitlab>=4.9",
         "requests-mock>=1.12",
         "requests-oauthlib>=2",

@@ -42,6 +42,7 @@ _others = {*dir(builtins), *sys.stdlib_module_names, "requests", "sqlalchemy", "
 _bare = {"BaseAdapter", "PreparedRequest", "RequestException", "Response"}
 _bare |= {"HTTPConnectionPool", "PoolManager", "Session"}
 _bare |= {"Runtime", "OAuth2Options", "Scalar"}
+_bare |= {"CommonOptions", "KeyLike", "Place", "Proof"}
 _bare |= {"Engine", "URL"}  # of SQLAlchemy
 _bare |= {"ImproperlyConfigured"}  # of Django
 _bare |= {"Key", "Lend", "_Loaded"}

@@ -23,7 +23,7 @@ from tokenadapter.values import Credential, Document, Snapshot
 
 __all__ = [
     "Answer",
-    "Binding",
+    "CertificateBound",
     "ClientAuth",
     "Credential",
     "Discovering",
@@ -33,6 +33,7 @@ __all__ = [
     "HolderBound",
     "HolderKnowing",
     "InFile",
+    "KeyBound",
     "Lapsing",
     "Leased",
     "LoggingIn",
@@ -145,7 +146,19 @@ class Discovering(Protocol):
         """
 
 
-class Binding(Protocol):
+class CertificateBound(Protocol):
+    """Optional, of a :class:`Grant` whose tokens may be bound to a client certificate (RFC 8705
+    section 3).
+
+    A :class:`~tokenadapter.TokenAdapter` presents the certificate to the API, too.
+    """
+
+    @property
+    def cert(self) -> str | tuple[str, str] | None:
+        """The certificate of the token requests: a path, or those of certificate and key."""
+
+
+class KeyBound(Protocol):
     """Optional, of a :class:`Grant` whose server may bind tokens to a key (RFC 9449).
 
     A token has its key in :attr:`Token.key`, unless the key is configured.

@@ -3,7 +3,8 @@
 The command reads the configuration, checks that the files, variables, programs and functions in it
 exist, takes each lock for a moment, reads the metadata of issuers, and sends each server a HEAD
 request, and each token endpoint an empty POST request, which a token endpoint answers with an
-error. It reads and sends no secret, runs no program, and renews nothing; it imports the functions
+error. It sends no secret, runs no program, and renews nothing. It reads no secret but the private
+keys in files: it signs something with each, and verifies the signature. It imports the functions
 that a profile names. To check a cron job, run this command from cron, whose environment differs
 from yours.
 """

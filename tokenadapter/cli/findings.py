@@ -411,8 +411,9 @@ def _check_servers(profile: Profile) -> Iterator[_Found]:
         own = way | {name: value for name, value in grant.arguments.items() if name in way}
         try:
             if grant.discovers:
-                grant.discover()
+                server = grant.discover()
                 yield _good(f"{grant.arguments['issuer']} names its endpoints")
+                yield from _check_algorithm(profile, grant, server)
         except TokenError as error:
             yield _problem(str(error))
         for url in grant.urls:
@@ -422,6 +423,20 @@ def _check_servers(profile: Profile) -> Iterator[_Found]:
             yield from _token_endpoint(grant.arguments["token_url"], own)
     for prefix in profile.prefixes:
         yield from _server(profile, prefix, way)
+
+
+def _check_algorithm(profile: Profile, grant: ProfileGrant, server: Any) -> Iterator[_Found]:
+    """Check whether the *server*, by its metadata, accepts what the client's key signs."""
+    accepted = server.token_endpoint_auth_signing_alg_values_supported
+    for argument, said in grant.key_files():
+        # What is wrong with the key has been reported already.
+        with suppress(ImportError, TypeError, ValueError):
+            alg = Key(**said).alg
+            if argument == "client_auth.key" and accepted and alg not in accepted:
+                yield _problem(
+                    f"{profile.name}.source.{argument}: the key signs by {alg}, and the server "
+                    f"accepts {masked(', '.join(accepted), ())}. Set alg, or use another key."
+                )
 
 
 def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[_Found]:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from tokenadapter import spelling
     from tokenadapter.core import messages
     from tokenadapter.events import Event
-    from tokenadapter.http import bodies, dpop, exchange, masking, responses, verdicts
+    from tokenadapter.http import bindings, bodies, dpop, exchange, masking, responses, verdicts
     from tokenadapter.http.bodies import Body
     from tokenadapter.http.dpop import Proof
     from tokenadapter.http.exchange import Verdict
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 else:
     messages = late("tokenadapter.core.messages")
     responses = late("tokenadapter.http.responses")
+    bindings = late("tokenadapter.http.bindings")
     bodies = late("tokenadapter.http.bodies")
     dpop = late("tokenadapter.http.dpop")
     exchange = late("tokenadapter.http.exchange")
@@ -130,6 +131,7 @@ class TokenAdapter(HTTPAdapter):
         "_header",
         "_lead",
         "_own_urls",
+        "_cert",
     ]
     # Made once for each token.
     _last_value: tuple[Token | None, str] = (None, "")
@@ -198,6 +200,8 @@ class TokenAdapter(HTTPAdapter):
         self._header = header
         self._lead = scheme
         self._own_urls = OwnUrls(self.keeper.grant, self._guard.covers_when_parsed)
+        # Its tokens may be bound to this certificate (RFC 8705 section 3).
+        self._cert: Any = getattr(self.keeper.grant, "cert", None)
         super().__init__(**http_adapter_kwargs)
         self.max_retries: Retry = without_401(self.max_retries)
         if isinstance(inner, HTTPAdapter):
@@ -325,6 +329,8 @@ class TokenAdapter(HTTPAdapter):
         how = (stream, timeout, verify, cert, proxies)
         if not self._signs(request):
             return self._transmit(request, how)
+        if cert is None and self._cert is not None:
+            how = (stream, timeout, verify, self._cert, proxies)
         body = None if request.body is None else self._prepared(request)
         try:
             token, is_new = self.keeper.fresh(), False
@@ -551,6 +557,7 @@ class TokenAdapter(HTTPAdapter):
                     step = flow.send(self._judge(response, token))
                 case exchange.HandOn(reason):
                     if reason is not None:
+                        reason = bindings.mismatch(sent[-1], how[3]) or reason
                         url = without_query(request.url)
                         self.log_handed_on(response, request.method, url, reason)
                     return response

@@ -66,6 +66,7 @@ class ProfileGrant:
         self.requested: Mapping[str, str] = sample.requested
         self.discovers: bool = sample.discovers
         self._sample = sample
+        self.cert: str | tuple[str, str] | None = getattr(sample, "cert", None)
         self.deadline: float = sample.deadline
         self.grace: float = sample.grace
         self.spends: bool = sample.spends

@@ -53,7 +53,7 @@ class Key:
     :param key: the path of a file with PEM, a JWK, or the JSON of a Google service account; PEM
         itself (PKCS#8, or the older formats of RSA and elliptic curves); a JWK (RFC 7517), as a
         mapping or JSON; a private key of the package cryptography; or another object that signs
-        (:class:`Signer`).
+        (:class:`~tokenadapter.keys.key.Signer`).
     :param alg: the algorithm: ``RS256``, ``PS256``, ``ES256``, ``ES384``, ``EdDSA``, or its newer
         name ``Ed25519``.  By default that of the JWK, or the first of these that fits the key.  An
         object that signs needs it.
@@ -115,7 +115,7 @@ class Key:
     def generate(cls, alg: str = "ES256") -> Self:
         """A new key, in memory.
 
-        :raises ExtraMissing: if the package cryptography is not installed.
+        :raises ImportError: if the package cryptography is not installed.
         :raises ValueError: if there is no such algorithm.
         """
         if alg not in ALGORITHMS:
@@ -163,12 +163,14 @@ class Key:
     @property
     def identity(self) -> str:
         """A text that changes with the key, and from which nobody can compute the key."""
-        if self._signer is not None:
-            return f"{type(self._signer).__qualname__} {self._alg} {self._kid}"
         try:
-            return hashlib.sha256(self._read()).hexdigest()
+            if self._signer is None:
+                return hashlib.sha256(self._read()).hexdigest()
+            if _is_of_cryptography(self._signer):
+                return self.thumbprint
         except UnusableKey:
-            return str(self._path)
+            return self._name
+        return f"{self._name} {self._alg} {self._kid} {self._public}"
 
     def private_jwk(self) -> dict[str, str]:
         """The private key as a JWK, with its algorithm.  It contains the secret.

@@ -96,7 +96,7 @@ class Command(Source):
 
     @staticmethod
     def load() -> None:
-        """Import what :meth:`fetch` needs."""
+        """Import what running the program needs."""
         load(outcome, programs)
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:

@@ -148,6 +148,7 @@ class OAuth2Source(Source):
         self._audience = audience and checked_text("audience", audience)
         self._extra = _checked_extra(extra or {})
         self.client_credential: str = self._client.credential
+        self.cert: str | tuple[str, str] | None = cert
         self.owner: Mapping[str, str] = {
             "grant": self.grant_type,
             "endpoint" if self._issuer is None else "issuer": self._endpoint.identity,

@@ -49,13 +49,13 @@ class Assertions:
         """
         try:
             claims = self._claims(assertion)
-        except (ValueError, TypeError, KeyError, AttributeError) as problem:
-            raise Refused(error, f"the assertion cannot be read: {problem!r}", status) from None
-        why = self._problem(assertion, claims)
+            why = self._problem(assertion, claims)
+            if "jti" in claims and why is None:
+                self._seen.add((claims["iss"], claims["jti"]))
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as problem:
+            why = f"cannot be read: {problem!r}"
         if why is not None:
             raise Refused(error, f"the assertion {why}", status)
-        if "jti" in claims:
-            self._seen.add((claims["iss"], claims["jti"]))
         return claims
 
     @staticmethod

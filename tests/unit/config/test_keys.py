@@ -30,7 +30,7 @@ def server() -> Iterator[TokenServer]:
 @pytest.fixture(autouse=True)
 def key_file(tmp_path: Path) -> Path:
     path = tmp_path / "key.json"
-    path.write_text(json.dumps(KEY.private_jwk()))
+    path.write_text(json.dumps({k: v for k, v in KEY.private_jwk().items() if k != "alg"}))
     path.chmod(0o600)
     return path
 
@@ -237,6 +237,22 @@ def test_check_signs_and_verifies(server: TokenServer, tmp_path: Path) -> None:
     (problem,) = [text for level, text in found(one) if level == "problem"]
     assert problem.startswith("one.source.client_auth.key: the key ")
     assert f"chmod 600 {path}" in problem
+
+
+def test_check_compares_the_algorithm_with_the_metadata(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    server.metadata["token_endpoint_auth_signing_alg_values_supported"] = ["PS256", "ES256"]
+    text = client(server, '{ type = "private_key_jwt", key = "key.json" }')
+    text = text.replace(f'token_url = "{server.token_url}"', f'issuer = "{server.url}/algorithms"')
+    one = profile(tmp_path, text)
+    problems = [it.text for it in findings(one.config, ["one"], offline=False)]
+    assert (
+        "one.source.client_auth.key: the key signs by RS256, and the server accepts PS256, ES256. "
+        "Set alg, or use another key."
+    ) in problems
+    one = profile(tmp_path, text.replace('"key.json"', '"key.json", alg = "PS256"'))
+    assert "the key signs by" not in str(list(findings(one.config, ["one"], offline=False)))
 
 
 def test_check_finds_the_keys_of_sources_and_the_functions_of_tokens(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokenadapter.keys import algorithms
 from tokenadapter.keys.jws import ALGORITHMS
@@ -108,6 +111,19 @@ def test_a_private_jwk_gives_the_key_back() -> None:
         key = Key.generate(alg)
         again = Key(key.private_jwk())
         assert (again.thumbprint, again.alg) == (key.thumbprint, alg)
+
+
+def test_each_key_has_an_identity_of_its_own() -> None:
+    keys = [Key.generate(), Key.generate(), Key(vectors.EC), Key(vectors.RSA)]
+    signer = Elsewhere(keys[0])
+    keys += [
+        Key(signer, alg="ES256", kid="1"),
+        Key(signer, alg="ES256", kid="2"),
+        Key(signer, alg="ES256", public=keys[0].public_jwk),
+        Key(signer, alg="ES256", public=keys[1].public_jwk),
+    ]
+    assert len({key.identity for key in keys}) == len(keys)
+    assert keys[0].identity == keys[0].identity
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
@@ -237,6 +253,25 @@ def test_what_is_wrong_with_a_key_is_named(make: Any, problem: str) -> None:
     with pytest.raises(UnusableKey, match=r"^the key (in memory|of) ") as caught:
         Key(make(), alg="RS256" if hasattr(make(), "key_size") else None).check()
     assert problem in str(caught.value)
+
+
+@given(
+    st.binary(max_size=200)
+    | st.text(max_size=200)
+    | st.dictionaries(
+        st.sampled_from(
+            ["kty", "crv", "d", "x", "y", "n", "e", "p", "q", "alg", "kid", "private_key"]
+        ),
+        st.sampled_from(["RSA", "EC", "OKP", "P-256", "Ed25519", *vectors.RSA.values()])
+        | st.integers()
+        | st.none()
+        | st.text(),
+    )
+)
+def test_whatever_a_key_contains_it_signs_or_is_unusable(content: Any) -> None:
+    text = content if isinstance(content, (bytes, dict)) else f"{{{content}"
+    with contextlib.suppress(UnusableKey):
+        Key(text).check()
 
 
 @pytest.mark.parametrize(

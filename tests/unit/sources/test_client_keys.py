@@ -17,6 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokenadapter import (
     ClientAssertion,
@@ -36,6 +38,8 @@ from tokenadapter.keys import certificates
 from tokenadapter.keys.jws import ALGORITHMS, unb64
 from tokenadapter.sources.client_auth import BY_NAME
 from tokenadapter.testing import TokenServer
+from tokenadapter.testing.assertions import Assertions
+from tokenadapter.testing.refusals import Refused
 
 KEY = Key.generate()
 SECRET = "a secret of more than 256 bits, as HS256 wants it"
@@ -413,6 +417,32 @@ def test_what_a_way_needs_is_named_at_once(options: dict[str, Any], message: str
 def test_an_unknown_algorithm_of_a_secret_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="alg must be one of HS256, HS384, HS512, not 'none'"):
         ClientSecretJWT(SECRET, alg="none")
+
+
+@given(assertion=st.text() | st.from_regex(r"[\w-]+\.[\w-]+\.[\w-]*", fullmatch=True))
+def test_the_test_server_refuses_any_assertion_that_it_cannot_read(assertion: str) -> None:
+    assertions = Assertions({"app": KEY.public_jwk}, time.time, tuple)
+    with pytest.raises(Refused):
+        assertions.verified(assertion, "invalid_client")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"exp": "soon"},
+        {"exp": 0},
+        {"exp": 2**40},
+        {"aud": 5},
+        {"aud": None},
+        {"iss": []},
+        {"sub": 1},
+    ],
+)
+def test_the_test_server_refuses_strange_claims(server: TokenServer, change: Any) -> None:
+    usual = {"iss": "app", "sub": "app", "aud": server.issuer, "exp": int(time.time()) + 60}
+    signed = KEY.jwt({**usual, "jti": "1", **change})
+    with pytest.raises(RefreshConfigError, match="invalid_client"):
+        of(server, ClientAssertion(lambda: signed))()
 
 
 def test_each_registered_way_but_that_of_a_key_has_a_name() -> None:

@@ -39,6 +39,6 @@ class ClientAssertion:
     ) -> Collection[str]:
         """Add the current assertion to the form.
 
-        :raises Unavailable: if there is none.
+        :raises ValueError: if there is none.
         """
         return with_client_assertion(form, client_id, self._assertion.read())

@@ -1,0 +1,1 @@
+"""Servers and tokens of others, which the tests start: oidc-provider, Authlib, SoftHSM."""
