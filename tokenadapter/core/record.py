@@ -467,6 +467,8 @@ class Record(Value):
         if self.intent is not None:
             waiters = [waiter._asdict() for waiter in self.intent.awaited]
             document["intent"] = {**self.intent._asdict(), "awaited": waiters}
+            if self.intent.key is None:
+                del document["intent"]["key"]
         for name in ("backoff", "distrust"):
             value = getattr(self, name)
             if value is not None:

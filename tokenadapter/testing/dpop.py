@@ -20,13 +20,15 @@ __all__ = ["Proofs"]
 
 # In seconds, before and after the server's time.
 _WINDOW = 30
+# For which a nonce is accepted.
+_PERIODS = 3
 
 
 class Proofs:
     """Verifies proofs, each of them once.
 
-    A nonce is accepted for half a period after the next one has taken its place, so a client that
-    was told the nonce has time to use it.
+    A nonce is accepted for two periods after the one in which answers have it, so a client that was
+    told the nonce has time to use it.
 
     :param nonces: whether proofs must have a nonce; a number: after so many seconds there is
         another one.
@@ -113,5 +115,4 @@ class Proofs:
         return hmac.new(self._secret, f"{endpoint} {period}".encode(), "sha256").hexdigest()
 
     def _accepted(self, endpoint: str) -> set[str]:
-        is_early = self._period and self._clock() % self._period < self._period / 2
-        return {self._nonce(endpoint, ago) for ago in range(2 if is_early else 1)}
+        return {self._nonce(endpoint, ago) for ago in range(_PERIODS)}

@@ -46,7 +46,7 @@ from tokenadapter import (
     TokenKeeper,
     store_from_url,
 )
-from tokenadapter.events import Event
+from tokenadapter.events import Event, HandedOn
 from tokenadapter.protocols import Credential, TokenStore
 
 # Of a public client, refresh tokens are bound too.
@@ -114,6 +114,8 @@ class Client:
 
     def on_event(self, event: Event) -> None:
         tell("event", type(event).__name__)
+        if isinstance(event, HandedOn):
+            sys.stderr.write(f"{event}\n")
 
 
 class StoppingRefreshToken(RefreshToken):
