@@ -62,7 +62,7 @@ def log_in(
             show("The code is valid for one more minute.")
             reminds = False
         time.sleep(min(interval, left))
-        answer = source.redeem("device_code", form, key)
+        answer = source.redeem("device_code", form, key=key)
         if isinstance(answer, Token):
             return adopt(answer)
         code, outage = getattr(answer, "error", None), None

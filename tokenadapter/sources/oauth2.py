@@ -314,7 +314,7 @@ class OAuth2Source(Source):
             return outcome.no_answer(attempt, outcome.unproven(error, "key"))
         form = {**grant, **self.asked}
         return self.redeem(
-            credential.kind, form, credential.key, may_be_sent=credential.may_be_sent
+            credential.kind, form, key=credential.key, may_be_sent=credential.may_be_sent
         )
 
     def _read(self, given: GivenToken) -> str:
@@ -351,6 +351,7 @@ class OAuth2Source(Source):
         self,
         kind: str,
         form: Mapping[str, str | list[str]],
+        *,
         key: str | None = None,
         **sending: Any,
     ) -> Token | TokenError:

@@ -97,7 +97,7 @@ class Logins:
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         if base64.urlsafe_b64encode(digest).decode().rstrip("=") != asked["code_challenge"]:
             raise Refused("invalid_grant", "wrong code_verifier")
-        if asked.get("dpop_jkt") not in (None, thumbprint):
+        if thumbprint is not None and asked.get("dpop_jkt", thumbprint) != thumbprint:
             raise Refused("invalid_dpop_proof", "the code is bound to another key")
         return asked.get("scope")
 
