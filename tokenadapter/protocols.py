@@ -161,7 +161,7 @@ class CertificateBound(Protocol):
 class KeyBound(Protocol):
     """Optional, of a :class:`Grant` whose server may bind tokens to a key (RFC 9449).
 
-    A token has its key in :attr:`Token.key`, unless the key is configured.
+    A token has its key in ``key``, unless the key is configured.
     """
 
     @property
@@ -172,7 +172,7 @@ class KeyBound(Protocol):
         """A new key, as a JWK in JSON; ``None`` if the key is configured, or tokens are not bound.
 
         Called before a refresh token is presented, if the record has no key.  The key is saved with
-        the intent, and :meth:`Grant.fetch` gets it as :attr:`Credential.key`.
+        the intent, and :meth:`Grant.fetch` gets it as the ``key`` of the credential.
 
         :raises TokenError: if no key can be made.
         """
