@@ -101,16 +101,18 @@ _PROOF_REFUSED = frozenset({"invalid_dpop_proof", "use_dpop_nonce"})
 def needs_new_proof(headers: Mapping[str, str], error: str | None = None) -> bool:
     """Whether a request was refused for its proof, and can succeed with a new one.
 
-    That is so if the server now names its nonce (RFC 9449 sections 8 and 9), or if the clock of
-    this machine is wrong.
+    That is so if the server now names its nonce (RFC 9449 sections 8 and 9), if the clock of this
+    machine is wrong, or if an API may have got the proof twice.
 
     :param headers: the headers of the answer; the case of their names does not matter.
     :param error: the error code in the body of the answer (RFC 6749 section 5.2); by default the
         one in its ``WWW-Authenticate``.
     """
-    error = error or _challenge(headers)
-    if error == "use_dpop_nonce":
+    challenge = _challenge(headers) if error is None else None
+    if "use_dpop_nonce" in (error, challenge):
         return bool(_NONCE.fullmatch(headers.get("DPoP-Nonce", "")))
+    if challenge == "invalid_dpop_proof":
+        return True  # urllib3's retries send a request to an API again as it is, with its proof
     return error == "invalid_dpop_proof" and _clock_error(headers) != 0.0
 
 

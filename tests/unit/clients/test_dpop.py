@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import requests
+from urllib3.util import Retry
 
 from tokenadapter import (
     ClientCredentials,
@@ -190,6 +191,19 @@ def test_a_server_that_always_wants_another_nonce_is_asked_twice(
     assert server.stats.api_requests == before + 2
     assert server.stats.renewals == 1
     assert keeper.stats["HandedOn"] == 1
+
+
+def test_a_retry_of_urllib3_which_repeats_the_proof_does_no_harm(
+    server: TokenServer, keeper: TokenKeeper
+) -> None:
+    retry = Retry(total=2, status_forcelist=[503], backoff_factor=0)
+    ask, close = by_requests(server.api_url, keeper, {"max_retries": retry})
+    ask("GET", server.api_url)
+    server.fail_next(503, endpoint="api", processed=True)
+    assert ask("GET", server.api_url).status == 200
+    assert server.stats.renewals == 1
+    assert server.stats.proofs_refused == 3  # two for their nonces, and the repeated one
+    close()
 
 
 def test_an_expired_token_is_renewed_although_the_nonce_changed_too(

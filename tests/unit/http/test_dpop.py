@@ -191,6 +191,11 @@ def test_a_proof_that_is_refused_by_a_server_of_the_same_time_is_not_repeated() 
     assert not needs_new_proof(headers, "invalid_token")
 
 
+def test_an_api_may_have_got_a_proof_twice() -> None:
+    assert needs_new_proof({"WWW-Authenticate": 'DPoP error="invalid_dpop_proof"'})
+    assert not needs_new_proof({"WWW-Authenticate": 'DPoP error="invalid_token"'})
+
+
 # --- keys --------------------------------------------------------------------------------
 
 
