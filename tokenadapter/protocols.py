@@ -208,6 +208,8 @@ class ClientAuth(Protocol):
         :param form: its parameters, to be added to.
         :param headers: its headers, to be added to.
         :returns: the secrets that were added, as they are sent: messages mask them.
+        :raises Exception: if the client cannot prove its identity now.  Nothing is sent then, and
+            nothing is spent.
         """
 
 

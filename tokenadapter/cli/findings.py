@@ -232,6 +232,12 @@ def _check_keys(profile: Profile) -> Iterator[_Found]:
             yield _problem(f"{place}: {error}.")
         else:
             yield _good(f"{place}: {said['key']} signs by {key.alg}, thumbprint {key.thumbprint}")
+    cert = profile.grant.cert
+    if cert is not None and os.name != "nt":
+        with suppress(FileNotFoundError):  # the request will say so
+            yield from _readers(
+                f"{profile.name}.source.cert", cert if isinstance(cert, str) else cert[1]
+            )
 
 
 def _check_settings(profile: Profile) -> Iterator[_Found]:

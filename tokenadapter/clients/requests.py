@@ -87,7 +87,8 @@ class TokenAdapter(HTTPAdapter):
         machine or *allow_http* is set.
     :param source: how a token is obtained: a grant such as
         :class:`~tokenadapter.ClientCredentials`, a function of the previous token, or a
-        :class:`~tokenadapter.TokenKeeper` that several adapters share.
+        :class:`~tokenadapter.TokenKeeper` that several adapters share.  If it has a client
+        certificate (``cert``), requests that present none present this one (RFC 8705 section 3).
     :param store: where the token lives, such as a :class:`~tokenadapter.FileStore`, the path of
         a file, or a URL such as ``redis://host/0#billing``; without one, in the memory of this
         adapter.

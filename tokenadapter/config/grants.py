@@ -46,6 +46,7 @@ class ProfileGrant:
     :param make: makes the source that does the work.
     :param arguments: the arguments of *make*, with references in place of secrets.
     :param login: how a person logs in, as arguments of :func:`tokenadapter.login`.
+    :param program: the program that prints the token.
     :raises TypeError: as *make* does, and so ``ValueError`` and ``UnsafeTarget``.
     """
 
@@ -55,8 +56,10 @@ class ProfileGrant:
         make: Callable[..., Source],
         arguments: Mapping[str, Any],
         login: Mapping[str, str],
+        program: Reference | None = None,
     ) -> None:
         self._profile = profile
+        self._program = program
         self._make = make
         self.arguments = arguments
         self.login_settings = login
@@ -177,8 +180,8 @@ class ProfileGrant:
         self.looked_up().revoke(token)  # type: ignore[attr-defined]
 
     def references(self) -> list[Reference]:
-        """Where its secrets are."""
-        found: list[Reference] = []
+        """Where its secrets are, or the program that prints the token."""
+        found: list[Reference] = [self._program] if self._program is not None else []
         resolved(self.arguments, found.append)
         return found
 
@@ -333,11 +336,15 @@ def _maker(module: str, name: str) -> Callable[..., Any]:
 
 
 def grant_of(
-    config: ConfigFile, name: str, table: Mapping[str, Any]
+    config: ConfigFile,
+    name: str,
+    table: Mapping[str, Any],
+    token_of: Callable[[str], Token],
 ) -> ProfileGrant | FunctionOfProfile:
     """The grant that *table* describes.
 
     :param name: the profile's name.
+    :param token_of: the current token of another profile, by its name.
     :raises ProfileError: if the table is invalid.
     """
     key = [name, "source"]
@@ -358,19 +365,20 @@ def grant_of(
     if isinstance(auth, Mapping) and not is_reference(auth):
         del rest["client_auth"]
         values = checked(config, key, rest, *SOURCES[kind])
-        values["client_auth"] = _client_auth(config, [*key, "client_auth"], auth)
+        values["client_auth"] = _client_auth(config, [*key, "client_auth"], auth, token_of)
     else:
         values = checked(config, key, rest, *SOURCES[kind])
-    _place(config, key, values)
+    _place(config, key, values, token_of)
     if "auth" in values:
         values["auth"] = tuple(values["auth"])
+    program: Reference | None = None
     if kind == "command":
         program = Reference("command", values["command"], ".".join([*key, kind]), config.path)
         values["command"] = [program.program or values["command"][0], *values["command"][1:]]
         values["directory"] = os.path.dirname(config.path)
     login = {name: values.pop(name) for name in LOGIN if name in values}
     try:
-        return ProfileGrant(name, partial(_made, kind), values, login)
+        return ProfileGrant(name, partial(_made, kind), values, login, program)
     except (TypeError, ValueError) as error:
         # The message begins with the name of the argument.
         argument = str(error).partition(" ")[0].partition("=")[0]
@@ -378,24 +386,40 @@ def grant_of(
         raise config.error(where, str(error)) from None
 
 
-def _client_auth(config: ConfigFile, key: list[str], table: Mapping[str, Any]) -> dict[str, Any]:
+def _client_auth(
+    config: ConfigFile,
+    key: list[str],
+    table: Mapping[str, Any],
+    token_of: Callable[[str], Token],
+) -> dict[str, Any]:
     kind = table.get("type")
     if not isinstance(kind, str) or kind not in CLIENT_AUTH:
         hint = nearest(kind, CLIENT_AUTH) if isinstance(kind, str) else ""
         raise config.error([*key, "type"], f"Expected one of {_quoted(CLIENT_AUTH)}.{hint}")
     rest = {name: value for name, value in table.items() if name != "type"}
     values = checked(config, key, rest, *CLIENT_AUTH[kind])
-    _place(config, key, values)
+    _place(config, key, values, token_of)
     return {"type": kind, **values}
 
 
-def _place(config: ConfigFile, key: list[str], values: dict[str, Any]) -> None:
-    """Count paths from the configuration file, and find the functions of tokens."""
+def _place(
+    config: ConfigFile,
+    key: list[str],
+    values: dict[str, Any],
+    token_of: Callable[[str], Token],
+) -> None:
+    """Count paths from the configuration file, and find what returns a token to present."""
     for name in _PATHS:
         if name in values:
             values[name] = _from_here(config, values[name])
     for name in _TOKENS:
-        if name in values and is_function_name(values[name]):
+        if isinstance(values.get(name), Mapping):
+            other = values[name]["profile"]
+            if other == key[0]:
+                raise config.error([*key, name], "A profile cannot present its own token.")
+            config.table(other)
+            values[name] = partial(token_of, other)
+        elif name in values and is_function_name(values[name]):
             values[name] = _TokenFunction(values[name], ".".join([*key, name]), config.path)
         elif name in values:
             values[name] = _from_here(config, values[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.config.config_file import ConfigFile, xdg_directory
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tokenadapter.http import verdicts
     from tokenadapter.protocols import TokenStore
     from tokenadapter.stores import urls
+    from tokenadapter.token import Token
 else:
     requests_client = late("tokenadapter.clients.requests")
     parse = late("urllib.parse")
@@ -64,7 +66,9 @@ class Profile:
         with problems.collected():
             source = table.get("source")
             if isinstance(source, dict):
-                self.grant: ProfileGrant | FunctionOfProfile = grant_of(config, name, source)
+                self.grant: ProfileGrant | FunctionOfProfile = grant_of(
+                    config, name, source, partial(_token_of, config)
+                )
         with problems.collected():
             self._verdict = self._given_verdict(table.get("verdict"))
         problems.raise_any()
@@ -184,6 +188,11 @@ class Profile:
                 raise self.config.error([self.name, "verdict"], str(error)) from None
 
         return made
+
+
+def _token_of(config: ConfigFile, name: str) -> Token:
+    """The current token of the profile *name*."""
+    return Profile(config, name).keeper().current()
 
 
 def _paths(table: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, Any]]:

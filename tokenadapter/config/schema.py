@@ -114,7 +114,14 @@ _DPOP = Kind(
     lambda value: isinstance(value, bool) or _KEY.fits(value),
     is_late=True,
 )
-_TOKEN = Kind('the path of a file with the token, or a string such as "module:function"', _is_text)
+_TOKEN = Kind(
+    'the path of a file with the token, a string such as "module:function", or a table such as '
+    '{ profile = "name" }',
+    lambda value: (
+        _is_text(value)
+        or (isinstance(value, dict) and value.keys() == {"profile"} and _is_text(value["profile"]))
+    ),
+)
 _ID = Kind("a string or a number", lambda value: _is_text(value) or _is_count(value))
 _CLIENT_AUTH = Kind("a string, or a table with a type", _is_text)
 

@@ -304,9 +304,6 @@ class _Ready(NamedTuple):
     alg: str
     kid: str | None
 
-    def __repr__(self) -> str:
-        return f"<_Ready {self.alg}>"
-
 
 def _is_content(text: str) -> bool:
     """Whether *text* is a key, and not the path of one."""

@@ -53,9 +53,10 @@ def _check(path: str, found: os.stat_result) -> None:
         raise ValueError(
             f"{path} belongs to another user (uid {found.st_uid}): use a file of your own"
         )
-    others = 0o077 if found.st_uid == os.geteuid() else 0o037
-    if found.st_mode & others:
-        raise ValueError(
-            f"{path} can be read or written by other users (mode "
-            f"{stat.S_IMODE(found.st_mode):04o}): run `chmod 600 {shlex.quote(path)}`"
+    is_ours = found.st_uid == os.geteuid()
+    if found.st_mode & (0o077 if is_ours else 0o037):
+        cure = (
+            f"run `chmod 600 {shlex.quote(path)}`" if is_ours else "have it mounted with mode 0440"
         )
+        mode = stat.S_IMODE(found.st_mode)
+        raise ValueError(f"{path} can be read or written by other users (mode {mode:04o}): {cure}")

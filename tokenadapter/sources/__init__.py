@@ -36,7 +36,6 @@ class Source:
 
     owner: Mapping[str, str]
     requested: Mapping[str, str]
-    client_credential: str
     urls: Sequence[str]
     grace: float = 0.0
     spends: bool = True
@@ -55,6 +54,11 @@ class Source:
         self._endpoint = endpoint
         self.deadline: float = endpoint.timeout
         self.urls = (endpoint.url,)
+
+    @property
+    def client_credential(self) -> str:
+        """What authenticates the client."""
+        raise NotImplementedError
 
     @staticmethod
     def load() -> None:

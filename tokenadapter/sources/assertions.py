@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-from typing import Any
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["LIFETIME", "claims", "with_client_assertion"]
+from tokenadapter.late_imports import late
+
+if TYPE_CHECKING:
+    import secrets
+else:
+    secrets = late("secrets")
+
+__all__ = ["LIFETIME", "checked_lifetime", "claims", "with_client_assertion"]
 
 LIFETIME = 60.0
 """Seconds for which an assertion is valid: it is used at once, and once."""
 
 _TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+def checked_lifetime(lifetime: Any) -> float:
+    """*lifetime* itself.
+
+    :raises ValueError: unless it is a number of seconds of 1 or more.
+    """
+    if not (isinstance(lifetime, (int, float)) and isfinite(lifetime) and lifetime >= 1):
+        raise ValueError(f"lifetime must be 1 s or more, not {lifetime!r}")
+    return float(lifetime)
 
 
 def claims(

@@ -85,12 +85,14 @@ class Command(Source):
         self._directory = None if directory is None else os.path.expanduser(directory)
         self._lifetime = lifetime
         self.deadline = timeout
-        self.urls = ()
-        self._name = f"the command {os.path.basename(command[0])}"
+        self.urls: Sequence[str] = ()
+        self._program = os.path.basename(command[0])
         # Arguments may be secrets.
-        arguments = fingerprint("\0".join(self._command))
-        self.client_credential = arguments
-        self.owner = {"grant": "command", "command": f"{os.path.basename(command[0])} {arguments}"}
+        self._arguments = fingerprint("\0".join(self._command))
+        self.owner: Mapping[str, str] = {
+            "grant": "command",
+            "command": f"{self._program} {self._arguments}",
+        }
         if account is not None:
             self.owner = {**self.owner, "user": account}
 
@@ -99,14 +101,19 @@ class Command(Source):
         """Import what running the program needs."""
         load(outcome, programs)
 
+    @property
+    def client_credential(self) -> str:
+        """The fingerprint of the program and its arguments."""
+        return self._arguments
+
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("command", self.client_credential)]
 
     def __repr__(self) -> str:
-        return f"<Command {os.path.basename(self._command[0])}>"
+        return f"<Command {self._program}>"
 
     def _present(self, credential: Credential) -> Token | TokenError:
-        attempt = outcome.Attempt(self._name, credential.kind, set())
+        attempt = outcome.Attempt(f"the command {self._program}", credential.kind, set())
         ran_at = time.time()
         try:
             printed = programs.output_of(self._command, self.deadline, self._directory)

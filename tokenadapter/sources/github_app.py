@@ -25,6 +25,8 @@ __all__ = ["GitHubApp"]
 # In seconds.  GitHub allows 600, and asks for a start in the past, since clocks differ.
 _LIFETIME = 540
 _BEFORE = 60
+# How GitHub refuses an app.
+_REFUSED = frozenset({401, 403, 404, 422})
 
 
 class GitHubApp(Login):
@@ -77,7 +79,6 @@ class GitHubApp(Login):
         )
         self._key = Key.of(key)
         self._app = app
-        self.client_credential = f"{app}\0{self._key.identity}"
         self.owner: Mapping[str, str] = {
             "grant": "github_app",
             "endpoint": self._endpoint.identity,
@@ -88,6 +89,11 @@ class GitHubApp(Login):
             name: repr(sorted(value.items() if isinstance(value, dict) else value))
             for name, value in asked.items()
         }
+
+    @property
+    def client_credential(self) -> str:
+        """The app, and a text that changes with its key."""
+        return f"{self._app}\0{self._key.identity}"
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("app", self.client_credential)]
@@ -100,4 +106,4 @@ class GitHubApp(Login):
             attempt = outcome.Attempt(self._endpoint.name, credential.kind, set())
             return outcome.no_answer(attempt, outcome.unproven(error, "key"))
         headers = {**self._headers, "Authorization": f"Bearer {proof}"}
-        return self._log_in(credential.kind, headers, {proof}, frozenset({401, 403, 404, 422}))
+        return self._log_in(credential.kind, headers, {proof}, _REFUSED, is_timed=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from tokenadapter.keys.key import Key
 from tokenadapter.late_imports import late
 from tokenadapter.sources import checked_text
-from tokenadapter.sources.assertions import LIFETIME, claims
+from tokenadapter.sources.assertions import LIFETIME, checked_lifetime, claims
 from tokenadapter.sources.client_auth.none import Unnamed
 from tokenadapter.sources.given_token import GivenToken
 from tokenadapter.sources.oauth2 import OAuth2Source
@@ -86,7 +86,7 @@ class JWTBearer(OAuth2Source):
         self._given = None if assertion is None else GivenToken("assertion", assertion)
         self._subject = client_id if subject is None else checked_text("subject", subject)
         self._to = audience or options.get("issuer") or self._endpoint.url
-        self._lifetime = lifetime
+        self._lifetime = checked_lifetime(lifetime)
         self._claims = dict(claims or {})
         if subject is not None:
             self.owner: Mapping[str, str] = {**self.owner, "user": subject}

@@ -114,13 +114,18 @@ class Login(Source):
             # Instead of a user, some APIs take a key, which must not be stored.
             account = account or fingerprint(user)
         # All that is sent: after a refusal, a changed password is another credential.
-        self.client_credential: str = repr(
+        self._sent = repr(
             (self._method, url, sorted(self._headers.items()), self._body, self._places)
         )
         self.requested: Mapping[str, str] = {}
         self.owner: Mapping[str, str] = {"grant": "login", "endpoint": self._endpoint.identity}
         if account is not None:
             self.owner["user"] = account
+
+    @property
+    def client_credential(self) -> str:
+        """All that is sent."""
+        return self._sent
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("login", self.client_credential, refusal_is_final=True)]
@@ -134,8 +139,10 @@ class Login(Source):
         headers: Mapping[str, str],
         secrets: set[str],
         refused_with: Collection[int],
+        *,
+        is_timed: bool = False,
     ) -> Token | TokenError:
-        attempt = outcome.Attempt(self._endpoint.name, kind, secrets)
+        attempt = outcome.Attempt(self._endpoint.name, kind, secrets, is_timed=is_timed)
         requested_at = time.time()
         reply = self._endpoint.exchange(self._method, headers, self._body)
         if isinstance(reply, NoReply):

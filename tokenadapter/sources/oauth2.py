@@ -147,7 +147,6 @@ class OAuth2Source(Source):
         self._resource = [_checked_resource(uri) for uri in _several("resource", resource)]
         self._audience = audience and checked_text("audience", audience)
         self._extra = _checked_extra(extra or {})
-        self.client_credential: str = self._client.credential
         self.cert: str | tuple[str, str] | None = cert
         self.owner: Mapping[str, str] = {
             "grant": self.grant_type,
@@ -171,6 +170,11 @@ class OAuth2Source(Source):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._endpoint.name} client_id={self._client.client_id!r}>"
+
+    @property
+    def client_credential(self) -> str:
+        """What authenticates the client."""
+        return self._client.credential
 
     @property
     def revokes(self) -> bool:
@@ -285,8 +289,8 @@ class OAuth2Source(Source):
         return errors.RefreshConfigError(
             f"The issuer {self._endpoint.name} accepts a client secret in no known way (only "
             f"{masking.masked(', '.join(supported), self._client.secrets_in({}))}). Nothing was "
-            "spent, and the stored token is kept. Pass client_auth, an object that authenticates "
-            "in one of these ways."
+            "spent, and the stored token is kept. Pass client_auth, such as PrivateKeyJWT(key), an "
+            "object that authenticates in one of these ways."
         )
 
     def _token_endpoint(

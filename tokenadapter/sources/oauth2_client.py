@@ -64,8 +64,6 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
     :param connection: as for :class:`~tokenadapter.sources.endpoint.Endpoint`.
     :raises TypeError: if an argument has the wrong type.
     :raises ValueError: if an argument makes no sense.
-    :ivar credential: what authenticates the client: it changes with the identifier, the secret and
-        the way.
     """
 
     def __init__(
@@ -84,16 +82,24 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
         if self._auth in _BY_CERTIFICATE and not connection.get("cert"):
             raise ValueError(f"client_auth={self._auth!r} needs cert, the client certificate")
         self._connection = connection
-        if isinstance(self._auth, str):
-            way, proof = self._auth, client_secret or ""
-            if way in _BY_CERTIFICATE:
-                proof = repr(connection["cert"])
-        else:
-            way, proof = type(self._auth).__qualname__, self._auth.credential
-        self.credential: str = "\0".join((way, client_id, proof))
 
     def __repr__(self) -> str:
         return f"<OAuth2Client {self.client_id!r}>"
+
+    @property
+    def credential(self) -> str:
+        """What authenticates the client: it changes with the identifier, the way, and the secret,
+        key or certificate.
+
+        A key in a file is read here, and not before.
+        """
+        if not isinstance(self._auth, str):
+            way, proof = type(self._auth).__qualname__, self._auth.credential
+        elif self._auth in _BY_CERTIFICATE:
+            way, proof = self._auth, repr(self._connection["cert"])
+        else:
+            way, proof = self._auth, self._secret or ""
+        return "\0".join((way, self.client_id, proof))
 
     def endpoint(self, argument: str, url: str) -> Endpoint:
         """An endpoint of the client's server.
@@ -209,6 +215,8 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
             proofs = prover.authenticate(self.client_id, endpoint.url, filled, headers)
         except Exception as error:  # noqa: BLE001 - a signer or a function may raise anything
             return attempt, outcome.unproven(error, "client_auth")
+        is_timed = not filled.keys().isdisjoint(("assertion", "client_assertion"))
+        attempt = attempt._replace(is_timed=is_timed)
         attempt.secrets.update([proofs] if isinstance(proofs, str) else proofs)
         body = urlencode(filled, doseq=True).encode()
         if key is None:
@@ -232,7 +240,11 @@ def _checked_auth(auth: str | ClientAuth, client_secret: str | None) -> str | Cl
     """
     if not isinstance(auth, str):
         is_usable = callable(getattr(auth, "authenticate", None)) and not isinstance(auth, type)
-        if not is_usable or not isinstance(getattr(auth, "credential", None), str):
+        # A property is not asked here: it may read a file.
+        has_credential = isinstance(getattr(type(auth), "credential", None), property) or (
+            isinstance(getattr(auth, "credential", None), str)
+        )
+        if not is_usable or not has_credential:
             raise TypeError(
                 f"client_auth must be one of {', '.join(_NAMES)}, or an object with a text "
                 f"credential and a method authenticate(), not {spelling.kind_of(auth)}"

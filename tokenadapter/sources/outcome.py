@@ -55,6 +55,8 @@ __all__ = [
 _REFUSALS = frozenset(
     {"invalid_grant", "interaction_required", "bad_refresh_token", "invalid_refresh_token"}
 )
+# Seconds by which clocks may differ: a Date header has whole seconds, and the answer takes time.
+_CLOCK_TOLERANCE = 10.0
 # What Python raises for a mistake in a program.
 _MISTAKES = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
 # Not Found, Method Not Allowed, Gone.
@@ -83,6 +85,8 @@ class Attempt(NamedTuple):
     """What was sent and must not be shown."""
     has_proof: bool = True
     """Whether something that authenticates the client was sent."""
+    is_timed: bool = False
+    """Whether an assertion was sent, which is valid for a short time."""
 
     def masked(self, text: str, limit: int = 200) -> str:
         """*text*, which a server or a library wrote, without secrets."""
@@ -96,6 +100,17 @@ class Attempt(NamedTuple):
         if reply.error_uri is not None:
             quoted += f", see {self.masked(reply.error_uri)}"
         return quoted
+
+    def clock(self, reply: Reply) -> str:
+        """What to do about this machine's clock, if it may be why an assertion was refused."""
+        apart = 0.0 if reply.date is None else reply.date - time.time()
+        if not self.is_timed or abs(apart) < _CLOCK_TOLERANCE:
+            return ""
+        where = "behind" if apart > 0 else "ahead of"
+        return (
+            f" This machine's clock is {abs(apart):.0f} s {where} the server's, and an assertion "
+            "is valid for a short time: synchronize it with NTP."
+        )
 
     def __repr__(self) -> str:
         return f"<Attempt {self.kind}>"
@@ -156,7 +171,7 @@ def no_token(
     if status >= 500 or code == "server_error":
         return _temporary(attempt, why, code, processed=None, wait=wait)
     if code in _REFUSALS or status in refused_with:
-        return _refused(attempt, why, code)
+        return _refused(attempt, why, code, attempt.clock(reply))
     if 300 <= status < 400:
         target = attempt.masked(_target(attempt.endpoint, reply))
         return _unusable(
@@ -176,7 +191,7 @@ def no_token(
             "No client_secret was sent: it is missing or empty. If the client has one, check where "
             f"it is read from, such as an environment variable. {advice}"
         )
-    return _unusable(attempt, why, advice, code)
+    return _unusable(attempt, why, advice + attempt.clock(reply), code)
 
 
 def unreadable(attempt: Attempt, reply: Reply, problem: str) -> RefreshTemporarilyFailed:
@@ -229,7 +244,7 @@ def _unusable(
     )
 
 
-def _refused(attempt: Attempt, why: str, code: str | None) -> errors.ReauthRequired:
+def _refused(attempt: Attempt, why: str, code: str | None, clock: str) -> errors.ReauthRequired:
     what, advice = {
         "refresh_token": ("the refresh token", errors.NEW_LOGIN),
         "password": ("the user's name or password", "Correct them."),
@@ -241,7 +256,7 @@ def _refused(attempt: Attempt, why: str, code: str | None) -> errors.ReauthRequi
         "client": ("the client", _ADVICE["invalid_client"]),
     }.get(attempt.kind, ("the login", "Correct what is sent to log in."))
     return errors.ReauthRequired(
-        f"{attempt.endpoint} refused {what} ({why}). The stored token is kept. {advice}",
+        f"{attempt.endpoint} refused {what} ({why}). The stored token is kept. {advice}{clock}",
         error=code,
     )
 

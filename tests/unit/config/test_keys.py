@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from profiles import write
 
-from tokenadapter import Key, ProfileError, RefreshConfigError, TokenError
+from tokenadapter import Key, ProfileError, RefreshConfigError, Token, TokenError
 from tokenadapter.cli.findings import findings
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
+from tokenadapter.keys import private_file
 from tokenadapter.testing import TokenServer
 
 KEY = Key.generate("RS256")
@@ -84,6 +88,22 @@ def test_a_key_may_be_in_a_file_or_elsewhere(
     auth = f'{{ type = "private_key_jwt", key = {place}, kid = "k", alg = "PS256", lifetime = 9 }}'
     assert profile(tmp_path, client(server, auth)).keeper().current().access_token
     assert "client_assertion" in server.requests[-1].form
+
+
+def test_a_key_file_is_not_read_before_it_signs(
+    server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = profile(tmp_path, client(server, '{ type = "private_key_jwt", key = "key.json" }'))
+    (tmp_path / "subject").write_text("t0ken")
+    source = 'type = "jwt_bearer"\ntoken_url = "https://id.example/"\nclient_id = "app"\n'
+    profile(tmp_path, f'{source}key = "key.json"').keeper()
+    profile(tmp_path, f'{source}assertion = "subject"').keeper()
+    monkeypatch.setattr(private_file, "read_private", lambda path: 1 / 0)
+    keeper = one.keeper()
+    keeper.adopt(Token("t0ken", expires_at=time.time() + 3600))
+    assert keeper.current().access_token == "t0ken"
+    with pytest.raises(ZeroDivisionError):
+        _ = one.grant.client_credential
 
 
 def test_a_key_elsewhere_is_not_read_before_it_signs(server: TokenServer, tmp_path: Path) -> None:
@@ -175,6 +195,42 @@ audience = "orders"
     assert server.requests[-1].form["audience"] == "orders"
 
 
+def test_the_token_of_another_profile_is_exchanged(server: TokenServer, tmp_path: Path) -> None:
+    text = f"""
+[users]
+prefix = "http://127.0.0.1/"
+store = "file:users/token.json"
+
+[users.source]
+type = "client_credentials"
+token_url = "{server.token_url}"
+client_id = "client"
+client_secret = "secret"
+
+[orders]
+prefix = "http://127.0.0.1/"
+store = "file:orders/token.json"
+
+[orders.source]
+type = "token_exchange"
+token_url = "{server.token_url}"
+client_id = "client"
+client_secret = "secret"
+subject_token = {{ profile = "users" }}
+"""
+    config = ConfigFile.read(str(write(tmp_path, text)))
+    users, orders = Profile(config, "users"), Profile(config, "orders")
+    grant = pickle.loads(pickle.dumps(orders.grant))
+    assert orders.keeper().current().access_token
+    assert server.requests[-1].form["subject_token"] == users.keeper().current().access_token
+    assert grant.credentials(None)[0].secret == users.keeper().current().access_token
+    for wrong, problem in (("usres", "Did you mean 'users'?"), ("orders", "its own token")):
+        changed = text.replace('profile = "users"', f'profile = "{wrong}"')
+        config = ConfigFile.read(str(write(tmp_path, changed)))
+        with pytest.raises(ProfileError, match=re.escape(problem)):
+            Profile(config, "orders")
+
+
 def test_a_command_runs_in_the_directory_of_the_configuration(tmp_path: Path) -> None:
     program = tmp_path / "helper"
     program.write_text('#!/bin/sh\necho "$1-$(basename "$PWD")"\n')
@@ -239,6 +295,14 @@ def test_check_signs_and_verifies(server: TokenServer, tmp_path: Path) -> None:
     assert f"chmod 600 {path}" in problem
 
 
+def test_check_notes_a_key_of_a_certificate_that_others_can_read(tmp_path: Path) -> None:
+    source = 'type = "client_credentials"\ntoken_url = "https://id.example/"\nclient_id = "app"\n'
+    (tmp_path / "tls.key").touch(0o644)
+    for cert in ('["tls.pem", "tls.key"]', '"tls.key"'):
+        one = profile(tmp_path, f"{source}cert = {cert}")
+        assert f"one.source.cert: Other users can read {tmp_path / 'tls.key'}" in str(found(one))
+
+
 def test_check_compares_the_algorithm_with_the_metadata(
     server: TokenServer, tmp_path: Path
 ) -> None:
@@ -260,6 +324,16 @@ def test_check_finds_the_keys_of_sources_and_the_functions_of_tokens(tmp_path: P
     assert "one.source.key: the key " in str(found(profile(tmp_path, source)))
     source = 'type = "token_exchange"\ntoken_url = "http://127.0.0.1:9/"\nsubject_token = "nil:it"'
     assert "There is no module 'nil' here" in str(found(profile(tmp_path, source)))
+
+
+def test_check_looks_at_the_program_of_a_command_without_running_it(tmp_path: Path) -> None:
+    source = 'type = "command"\ncommand = ["./helper"]'
+    assert "helper is not an executable program" in str(found(profile(tmp_path, source)))
+    program = tmp_path / "helper"
+    program.write_text("#!/bin/sh\ntouch ran\n")
+    program.chmod(0o777)
+    assert "could make you run any program" in str(found(profile(tmp_path, source)))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_check_reads_no_key_that_is_elsewhere(

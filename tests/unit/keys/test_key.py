@@ -296,6 +296,11 @@ def test_a_mistaken_argument_is_an_error_at_once(
         Key(key, alg=alg[0] if alg else None)
 
 
+def test_no_key_is_made_for_an_unknown_algorithm() -> None:
+    with pytest.raises(ValueError, match=r"alg must be one of RS256, .* not 'none'"):
+        Key.generate("none")
+
+
 def test_a_key_keeps_its_own_algorithm_and_identifier() -> None:
     key = Key(vectors.EC)
     assert Key.of(key) is key

@@ -8,6 +8,8 @@ import ssl
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tokenadapter import (
     ClientAssertion,
     ClientCredentials,
     ClientSecretJWT,
+    JWTBearer,
     Key,
     MemoryStore,
     PrivateKeyJWT,
@@ -33,13 +34,12 @@ from tokenadapter import (
     RefreshToken,
     Token,
     TokenKeeper,
+    login,
 )
 from tokenadapter.keys import certificates
 from tokenadapter.keys.jws import ALGORITHMS, unb64
 from tokenadapter.sources.client_auth import BY_NAME
-from tokenadapter.testing import TokenServer
-from tokenadapter.testing.assertions import Assertions
-from tokenadapter.testing.refusals import Refused
+from tokenadapter.testing import Browser, TokenServer
 
 KEY = Key.generate()
 SECRET = "a secret of more than 256 bits, as HS256 wants it"
@@ -387,6 +387,47 @@ def test_a_refresh_token_is_not_spent_if_the_client_cannot_prove_itself(
     assert keeper.refresh().access_token
 
 
+@pytest.mark.parametrize(("shift", "where"), [(-300, "behind"), (300, "ahead of")])
+def test_a_wrong_clock_is_told_where_an_assertion_was_refused(
+    server: TokenServer, shift: int, where: str
+) -> None:
+    body, date = {"error": "invalid_client"}, formatdate(time.time() - shift, usegmt=True)
+    sources = [of(server, PrivateKeyJWT(KEY)), JWTBearer(server.token_url, KEY, client_id="app")]
+    for source in sources:
+        server.fail_next(401, body=body, headers={"Date": date})
+        with pytest.raises(RefreshConfigError, match=f"clock is (299|30.) s {where} the server's"):
+            source()
+    server.fail_next(400, body={"error": "invalid_grant"}, headers={"Date": date})
+    with pytest.raises(ReauthRequired, match="synchronize it with NTP"):
+        sources[1]()
+    # Nothing else that is sent depends on the clock.
+    server.fail_next(401, body=body, headers={"Date": date})
+    with pytest.raises(RefreshConfigError) as caught:
+        of(server, None, "old", client_secret=SECRET)()
+    assert "clock" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lifetime", [0, -1, float("nan"), "60"])
+def test_an_assertion_lives_for_a_second_at_least(lifetime: Any) -> None:
+    for make in (partial(PrivateKeyJWT, KEY), partial(ClientSecretJWT, SECRET)):
+        with pytest.raises(ValueError, match="lifetime must be 1 s or more"):
+            make(lifetime=lifetime)
+
+
+def test_a_login_is_authenticated_by_a_key(server: TokenServer) -> None:
+    browser = Browser()
+    token = login(
+        RefreshToken(server.token_url, client_id="app", client_auth=PrivateKeyJWT(KEY)),
+        MemoryStore(),
+        authorization_url=server.authorization_url,
+        browser=browser,
+        show=lambda text: None,
+    )
+    browser.join()
+    assert token.refresh_token is not None
+    assert "client_assertion" in server.requests[-1].form
+
+
 def test_the_traceback_of_a_signer_is_kept_without_the_form(server: TokenServer) -> None:
     source = of(server, PrivateKeyJWT(Signer(ConnectionError()), alg="ES256"))
     with pytest.raises(RefreshTemporarilyFailed) as caught:
@@ -417,32 +458,6 @@ def test_what_a_way_needs_is_named_at_once(options: dict[str, Any], message: str
 def test_an_unknown_algorithm_of_a_secret_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="alg must be one of HS256, HS384, HS512, not 'none'"):
         ClientSecretJWT(SECRET, alg="none")
-
-
-@given(assertion=st.text() | st.from_regex(r"[\w-]+\.[\w-]+\.[\w-]*", fullmatch=True))
-def test_the_test_server_refuses_any_assertion_that_it_cannot_read(assertion: str) -> None:
-    assertions = Assertions({"app": KEY.public_jwk}, time.time, tuple)
-    with pytest.raises(Refused):
-        assertions.verified(assertion, "invalid_client")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"exp": "soon"},
-        {"exp": 0},
-        {"exp": 2**40},
-        {"aud": 5},
-        {"aud": None},
-        {"iss": []},
-        {"sub": 1},
-    ],
-)
-def test_the_test_server_refuses_strange_claims(server: TokenServer, change: Any) -> None:
-    usual = {"iss": "app", "sub": "app", "aud": server.issuer, "exp": int(time.time()) + 60}
-    signed = KEY.jwt({**usual, "jti": "1", **change})
-    with pytest.raises(RefreshConfigError, match="invalid_client"):
-        of(server, ClientAssertion(lambda: signed))()
 
 
 def test_each_registered_way_but_that_of_a_key_has_a_name() -> None:

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from tokenadapter.keys.jws import compact
 from tokenadapter.late_imports import late
-from tokenadapter.sources.assertions import LIFETIME, claims, with_client_assertion
+from tokenadapter.sources.assertions import (
+    LIFETIME,
+    checked_lifetime,
+    claims,
+    with_client_assertion,
+)
 
 if TYPE_CHECKING:
     import hmac
@@ -43,7 +48,7 @@ class ClientSecretJWT:
         self.credential: str = client_secret
         self._alg = alg
         self._audience = audience
-        self._lifetime = lifetime
+        self._lifetime = checked_lifetime(lifetime)
 
     def authenticate(
         self, client_id: str, url: str, form: dict[str, Any], headers: dict[str, str]

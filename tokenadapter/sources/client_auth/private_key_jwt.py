@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from tokenadapter.keys.key import Key
 from tokenadapter.late_imports import late
-from tokenadapter.sources.assertions import LIFETIME, claims, with_client_assertion
+from tokenadapter.sources.assertions import (
+    LIFETIME,
+    checked_lifetime,
+    claims,
+    with_client_assertion,
+)
 
 if TYPE_CHECKING:
     import os
@@ -55,7 +60,7 @@ class PrivateKeyJWT:
     ) -> None:
         self.key: Key = Key.of(key, alg, kid)
         self._audience = audience
-        self._lifetime = lifetime
+        self._lifetime = checked_lifetime(lifetime)
         self._certificate = certificate
 
     @property
