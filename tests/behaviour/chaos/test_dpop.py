@@ -22,14 +22,14 @@ from tokenadapter.testing import TokenServer
 from . import fleet as fleets
 from .client import POINTS
 from .fleet import Fleet
-from .run import FILE, PROCESSES, SECONDS, harass, report
+from .run import FILE, IS_LONG, PROCESSES, SECONDS, harass, report
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(SECONDS + 200)]
 
 # In seconds.  A nonce is accepted for three times as long as it takes for the next one.
 NONCES_EVERY = 1.0
-# A busy machine must not take longer to prove a request twice.
-LIFETIME = 4.0
+# With many clients, a busy machine takes its time to prove a request twice.
+LIFETIME = 4.0 if IS_LONG else 2.0
 GRACE = 10.0
 
 
@@ -102,8 +102,8 @@ def test_killed_anywhere_they_share_one_key_and_spend_no_refresh_token_twice(
 def test_a_nonce_of_each_second_costs_no_renewal_and_one_request_for_each_process(
     tmp_path: Path,
 ) -> None:
-    # Most nonces are forgotten by the server before a process uses them.
-    pause = 8 * NONCES_EVERY
+    # In a long run, the server forgets most nonces before a process uses them.
+    pause = 8 * NONCES_EVERY if IS_LONG else NONCES_EVERY
     with bound_fleet(tmp_path, pause, 0.0) as (provider, fleet):
         before, began = provider.server.stats.proofs_refused, time.monotonic()
         while time.monotonic() < began + SECONDS:
