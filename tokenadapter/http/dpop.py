@@ -88,8 +88,8 @@ class Proof:
         nonce = headers.get("DPoP-Nonce")
         if nonce is not None and _NONCE.fullmatch(nonce):
             self._server.nonce = nonce
-        if (error or _challenge(headers)) in _PROOF_REFUSED:
-            self._server.ahead = _clock_error(headers)
+        if "Date" in headers and (error or _challenge(headers)) in _PROOF_REFUSED:
+            self._server.ahead = _clock_error(headers["Date"])
 
     def __repr__(self) -> str:
         return "<Proof>"
@@ -99,21 +99,20 @@ _PROOF_REFUSED = frozenset({"invalid_dpop_proof", "use_dpop_nonce"})
 
 
 def needs_new_proof(headers: Mapping[str, str], error: str | None = None) -> bool:
-    """Whether a request was refused for its proof, and can succeed with a new one.
+    """Whether a request was refused for its proof, and may succeed with a new one.
 
-    That is so if the server now names its nonce (RFC 9449 sections 8 and 9), if the clock of this
-    machine is wrong, or if an API may have got the proof twice.
+    The server names its nonce now (RFC 9449 sections 8 and 9).  Or it refused something else about
+    the proof: the clock of this machine may be wrong, and urllib3's retries send a request again
+    as it is, with the same proof.
 
     :param headers: the headers of the answer; the case of their names does not matter.
     :param error: the error code in the body of the answer (RFC 6749 section 5.2); by default the
         one in its ``WWW-Authenticate``.
     """
-    challenge = _challenge(headers) if error is None else None
-    if "use_dpop_nonce" in (error, challenge):
+    error = error or _challenge(headers)
+    if error == "use_dpop_nonce":
         return bool(_NONCE.fullmatch(headers.get("DPoP-Nonce", "")))
-    if challenge == "invalid_dpop_proof":
-        return True  # urllib3's retries send a request to an API again as it is, with its proof
-    return error == "invalid_dpop_proof" and _clock_error(headers) != 0.0
+    return error == "invalid_dpop_proof"
 
 
 def new_key() -> str:
@@ -164,10 +163,10 @@ def _challenge(headers: Mapping[str, str]) -> str | None:
     return None
 
 
-def _clock_error(headers: Mapping[str, str]) -> float:
-    """By how many seconds the clock of the server is ahead of ours; 0 if they agree."""
+def _clock_error(date: str) -> float:
+    """By how many seconds the clock of a server is ahead of ours; 0 if they agree."""
     try:
-        ahead = parsedate_to_datetime(headers.get("Date", "")).timestamp() - time.time()
+        ahead = parsedate_to_datetime(date).timestamp() - time.time()
     except (TypeError, ValueError, OverflowError):
         return 0.0
     return ahead if abs(ahead) > _TOLERANCE else 0.0

@@ -184,16 +184,24 @@ def test_after_a_refused_proof_the_clock_of_the_server_counts(ahead: float) -> N
     assert abs(claims(Proof(KEY, "POST", TOKEN_URL))["iat"] - time.time()) < 5
 
 
-def test_a_proof_that_is_refused_by_a_server_of_the_same_time_is_not_repeated() -> None:
+def test_a_refusal_without_a_date_tells_nothing_about_clocks() -> None:
+    ahead = formatdate(time.time() + 3600, usegmt=True)
+    Proof(KEY, "POST", TOKEN_URL).learn({"Date": ahead}, "invalid_dpop_proof")
+    Proof(KEY, "POST", TOKEN_URL).learn({"DPoP-Nonce": "n"}, "use_dpop_nonce")
+    assert abs(claims(Proof(KEY, "POST", TOKEN_URL))["iat"] - time.time() - 3600) < 5
+
+
+@pytest.mark.parametrize("error", ["invalid_token", "invalid_grant", "insufficient_scope", None])
+def test_another_refusal_is_none_of_the_proof(error: str | None) -> None:
+    challenge = {} if error is None else {"WWW-Authenticate": f'DPoP error="{error}"'}
     headers = {"Date": formatdate(usegmt=True), "DPoP-Nonce": "n"}
-    assert not needs_new_proof(headers, "invalid_dpop_proof")
-    assert not needs_new_proof({}, "invalid_dpop_proof")
-    assert not needs_new_proof(headers, "invalid_token")
+    assert not needs_new_proof(headers, error)
+    assert not needs_new_proof(headers | challenge)
 
 
-def test_an_api_may_have_got_a_proof_twice() -> None:
+def test_an_invalid_proof_is_replaced_since_a_retry_may_have_repeated_it() -> None:
     assert needs_new_proof({"WWW-Authenticate": 'DPoP error="invalid_dpop_proof"'})
-    assert not needs_new_proof({"WWW-Authenticate": 'DPoP error="invalid_token"'})
+    assert needs_new_proof({}, "invalid_dpop_proof")
 
 
 # --- keys --------------------------------------------------------------------------------

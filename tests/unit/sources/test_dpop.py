@@ -119,14 +119,14 @@ def test_a_server_that_goes_on_refusing_proofs_is_asked_twice(
     assert keeper.refresh().token_type == "DPoP"
 
 
-def test_a_refused_proof_of_the_right_time_is_a_mistake_in_the_configuration(
+def test_a_proof_that_is_refused_twice_is_a_mistake_in_the_configuration(
     server: TokenServer,
 ) -> None:
     source = ClientCredentials(server.token_url, client_id="app", dpop=True)
-    server.fail_next(400, error="invalid_dpop_proof")
+    server.fail_next(400, error="invalid_dpop_proof", count=2)
     with pytest.raises(RefreshConfigError, match="Check the clock of this machine, and dpop"):
         source()
-    assert server.stats.token_requests == 1
+    assert server.stats.token_requests == 2
 
 
 @pytest.mark.parametrize("ahead", [-4000.0, 4000.0])
