@@ -159,8 +159,8 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
     ) -> tuple[outcome.Attempt, reply.Reply | reply.NoReply]:
         """Post *form* as this client.
 
-        One request, unless the server refuses its proof and says what the next one needs: then the
-        server did nothing else with the request, which is sent once more.
+        If the server refuses the proof, it has done nothing else with the request, and the request
+        is sent once more with a new one.
 
         :param form: the parameters; one with a list is sent several times.
         :param presents: the kind of credential that the form presents, for messages.
@@ -170,20 +170,16 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
         :param key: what a proof is made with (RFC 9449).
         :param seconds: what is left of the time-out.
         """
-        if key is None:
-            return self._post(endpoint, form, presents, None, seconds=seconds, **sending)
         end = time.monotonic() + (endpoint.timeout if seconds is None else seconds)
-        is_second = False
-        while True:
-            left = end - time.monotonic()
-            attempt, answer = self._post(endpoint, form, presents, key, seconds=left, **sending)
-            if (
-                is_second
-                or isinstance(answer, reply.NoReply)
-                or not dpop.needs_new_proof(answer.headers, answer.error)
-            ):
-                return attempt, answer
-            is_second = True
+        posted = self._post(endpoint, form, presents, key, seconds, **sending)
+        answer = posted[1]
+        if (
+            key is None
+            or isinstance(answer, reply.NoReply)
+            or not dpop.needs_new_proof(answer.headers, answer.error)
+        ):
+            return posted
+        return self._post(endpoint, form, presents, key, end - time.monotonic(), **sending)
 
     def _post(
         self,
@@ -191,11 +187,11 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
         form: Mapping[str, str | list[str]],
         presents: str,
         key: Key | None,
+        seconds: float | None,
         *,
         secrets: Collection[str] = (),
         may_be_sent: Callable[[], bool] = always,
         auth: str | ClientAuth | None = None,
-        seconds: float | None,
     ) -> tuple[outcome.Attempt, reply.Reply | reply.NoReply]:
         """Post *form* in one request."""
         filled = dict(form)
