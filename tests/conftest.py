@@ -63,6 +63,14 @@ def no_metadata() -> None:
         discovery._known.clear()
 
 
+@pytest.fixture(autouse=True)
+def no_nonces() -> None:
+    """Forget the nonces of servers, for the same reason."""
+    dpop = sys.modules.get("tokenadapter.http.dpop")
+    if dpop is not None:
+        dpop._servers.clear()
+
+
 @pytest.fixture
 def clock() -> Clockwork:
     """The clocks of a machine, which stand still until they are told to go on."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from tokenadapter.keys.key import Key
 from tokenadapter.token import Token
 from tokenadapter.values import Credential, Document, Snapshot
 
@@ -33,6 +34,7 @@ __all__ = [
     "HolderBound",
     "HolderKnowing",
     "InFile",
+    "KeyBound",
     "Lapsing",
     "Leased",
     "LoggingIn",
@@ -179,6 +181,26 @@ class CertificateBound(Protocol):
     @property
     def cert(self) -> str | tuple[str, str] | None:
         """The certificate of the token requests: a path, or those of certificate and key."""
+
+
+class KeyBound(Protocol):
+    """Optional, of a :class:`Grant` whose server may bind tokens to a key (RFC 9449).
+
+    A token has its key in ``key``, unless the key is configured.
+    """
+
+    @property
+    def dpop_key(self) -> Key | None:
+        """The key that is configured: no record has it."""
+
+    def new_key(self) -> str | None:
+        """A new key, as a JWK in JSON; ``None`` if the key is configured, or tokens are not bound.
+
+        Called before a refresh token is presented, if the record has no key.  The key is saved with
+        the intent, and :meth:`Grant.fetch` gets it as the ``key`` of the credential.
+
+        :raises TokenError: if no key can be made.
+        """
 
 
 class LoggingIn(Protocol):

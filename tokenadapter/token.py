@@ -42,6 +42,7 @@ _FIELDS = frozenset(
         "scope",
         "expires_at",
         "issued_at",
+        "dpop_key",
     }
 )
 
@@ -78,6 +79,9 @@ class Token:
     :param refresh_token: obtains the next token (RFC 6749 section 1.5).
     :param scope: the granted scope, separated by spaces (RFC 6749 section 3.3).
     :param extras: the other fields of the token response, as JSON values.
+    :param key: the private key that the token is bound to (RFC 9449), as a JWK in JSON, if the key
+        is kept with the token.  In the mappings of :meth:`to_dict` and :meth:`from_dict`, the name
+        is ``dpop_key``.
     :raises TypeError: if a field has the wrong type.
     :raises ValueError: if a secret is not printable ASCII (RFC 6749 appendix A.12 and A.17), the
         access token is empty or begins or ends with a space, or a time is not a POSIX timestamp
@@ -89,6 +93,7 @@ class Token:
         "expires_at",
         "extras",
         "issued_at",
+        "key",
         "refresh_token",
         "scope",
         "token_type",
@@ -101,6 +106,7 @@ class Token:
     refresh_token: str | None
     scope: str | None
     extras: Mapping[str, Any]
+    key: str | None
 
     def __init__(
         self,
@@ -112,6 +118,7 @@ class Token:
         refresh_token: str | None = None,
         scope: str | None = None,
         extras: Mapping[str, Any] | None = None,
+        key: str | None = None,
     ) -> None:
         _check_secret("access_token", access_token)
         if not access_token:
@@ -124,6 +131,8 @@ class Token:
             _check_secret("refresh_token", refresh_token)
         if scope is not None:
             _check_text("scope", scope)
+        if key is not None:
+            _check_text("key", key)
         issued_at = time.time() if issued_at is None else _checked_time("issued_at", issued_at)
         if expires_at is None:
             expires_at = _jwt_expiry(access_token, issued_at)
@@ -138,6 +147,7 @@ class Token:
         put(self, "refresh_token", refresh_token or None)
         put(self, "scope", scope)
         put(self, "extras", MappingProxyType(others))
+        put(self, "key", key)
 
     @classmethod
     def from_response(cls, response: Mapping[str, Any], *, requested_at: float) -> Token:
@@ -169,18 +179,26 @@ class Token:
         """
         now = time.time() if now is None else now
         expires_at, issued_at = _seconds(data.get("expires_at")), _seconds(data.get("issued_at"))
+        key = _key(data.get("dpop_key"))
         if expires_at is None:
-            return cls.from_response(data, requested_at=now if issued_at is None else issued_at)
+            token = cls.from_response(data, requested_at=now if issued_at is None else issued_at)
+            return token if key is None else token.replace(key=key)
         if issued_at is None:
             lifetime = _seconds(data.get("expires_in"))
             if lifetime is not None and lifetime > 0:
                 issued_at = expires_at - lifetime
             else:
                 issued_at = min(now, expires_at)
-        return cls._read(data, issued_at, expires_at)
+        return cls._read(data, issued_at, expires_at, key)
 
     @classmethod
-    def _read(cls, data: Mapping[str, Any], issued_at: float, expires_at: float | None) -> Token:
+    def _read(
+        cls,
+        data: Mapping[str, Any],
+        issued_at: float,
+        expires_at: float | None,
+        key: str | None = None,
+    ) -> Token:
         access_token = data.get("access_token")
         if not isinstance(access_token, str):
             keys = ", ".join(sorted(map(str, data))) or "nothing"
@@ -196,6 +214,7 @@ class Token:
             refresh_token=_text(data.get("refresh_token")),
             scope=_scope(data.get("scope")),
             extras=data,
+            key=key,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -213,6 +232,8 @@ class Token:
             data["refresh_token"] = self.refresh_token
         if self.scope is not None:
             data["scope"] = self.scope
+        if self.key is not None:
+            data["dpop_key"] = self.key
         return data
 
     def replace(self, **changes: Any) -> Self:
@@ -230,6 +251,12 @@ class Token:
         """Whether the token is sent as a bearer token (RFC 6750).  The type is case-insensitive
         (RFC 6749 section 5.1)."""
         return self.token_type.lower() == "bearer"
+
+    @property
+    def is_dpop(self) -> bool:
+        """Whether the token is sent with a proof of the key that it is bound to (RFC 9449 section
+        7.1)."""
+        return self.token_type.lower() == "dpop"
 
     @property
     def shown_type(self) -> str:
@@ -331,6 +358,10 @@ def _scope(value: object) -> str | None:
     if isinstance(value, (list, tuple)):
         return " ".join(item for item in value if isinstance(item, str))
     return _text(value)
+
+
+def _key(value: object) -> str | None:
+    return json.dumps(dict(value)) if isinstance(value, Mapping) else _text(value)
 
 
 def _jwt_expiry(access_token: str, requested_at: float) -> float | None:

@@ -137,6 +137,9 @@ class Credential(Value):
 
     adopted: bool = False
     """Whether it was passed to ``adopt()``, so that its token replaces the stored one."""
+    key: str | None = None
+    """The private key that the record has for it, as a JWK in JSON (RFC 9449).  The core sets it
+    when the credential is presented."""
 
     def __repr__(self) -> str:
         return f"<Credential {self.kind}>"

@@ -127,11 +127,13 @@ def _row(state: dict[str, Any]) -> dict[str, str]:
 
 
 def _remark(state: dict[str, Any]) -> str | None:
-    failure = state["failure"]
+    failure, bound_to = state["failure"], state["bound_to"]
+    binding = None if bound_to is None else f"Bound to {bound_to} (DPoP)."
     if failure is None:
         advice: str | None = state["advice"]
-        return advice
+        return " ".join(filter(None, (binding, advice))) or None
     when = "" if failure["ago"] is None else f"{span(failure['ago'])} ago: "
     wait = failure["retry_in"]
     then = "" if wait is None else f" Next attempt in {span(wait)}."
-    return f"{when}{failure['cause']}{then}"
+    remark = f"{when}{failure['cause']}{then}"
+    return remark if binding is None else f"{remark}\n{binding}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,17 @@ from tokenadapter import process_names
 from tokenadapter.cli.output import clock, span
 from tokenadapter.core.policy import windows
 from tokenadapter.core.record import Record, Tombstone, digest
+from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tokenadapter.config.profile import Profile
+    from tokenadapter.keys import algorithms
     from tokenadapter.protocols import TokenStore
     from tokenadapter.token import Token
+else:
+    algorithms = late("tokenadapter.keys.algorithms")
 
 __all__ = ["lock_holder", "token_state", "unusable"]
 
@@ -33,6 +38,7 @@ _NOTHING: dict[str, Any] = {
     "login_ends_at": None,
     "login_ends_in": None,
     "advice": None,
+    "bound_to": None,
     "lock": None,
 }
 # For this last part of its lifetime, and for so many seconds at most, the end of a login is near.
@@ -66,6 +72,7 @@ def token_state(profile: Profile) -> dict[str, Any]:
         "login_ends_at": None,
         "login_ends_in": None,
         "advice": None,
+        "bound_to": None,
         "failure": None,
         "lock": lock_holder(store),
     }
@@ -120,6 +127,7 @@ def _of_token(token: Token, now: float) -> dict[str, Any]:
         "token": token.fingerprint,
         "renewed_at": token.issued_at,
         "renewed_ago": max(now - token.issued_at, 0.0),
+        "bound_to": _binding(token),
     }
     if token.expires_at is None:
         return state
@@ -162,6 +170,18 @@ def _advice(profile: Profile, state: Mapping[str, Any]) -> str | None:
             f"`tokenadapter adopt {profile.name}`."
         )
     return f"The login of {day} ends {when}, however often the token is renewed. {how}"
+
+
+def _binding(token: Token) -> str | None:
+    """The key that the token is bound to (RFC 9449), in words."""
+    if not token.is_dpop:
+        return None
+    if token.key is None:
+        return "the key that is configured"
+    try:
+        return f"the key {algorithms.thumbprint(json.loads(token.key))}"
+    except (KeyError, RecursionError, TypeError, ValueError):
+        return "a key that cannot be read"
 
 
 def _refusal(record: Record) -> Tombstone | None:

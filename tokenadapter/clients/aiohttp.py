@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from tokenadapter import errors
     from tokenadapter.clients import aiohttp_bodies
+    from tokenadapter.http.dpop import Proof
 else:
     errors = late("tokenadapter.errors")
     try:
@@ -125,7 +126,7 @@ class TokenMiddleware(Face):
             return response
         sent = [token]
         try:
-            verdict = await rules.verdict_on(response)
+            verdict = await rules.verdict_on(response, token)
         except BaseException:
             response.close()
             raise
@@ -180,7 +181,7 @@ class TokenMiddleware(Face):
                         keeper.journal.count("ReplayStarted", **replay)
                         response = await self._carry(request, handler, token)
                         keeper.journal.count("Replayed", **replay, answer=response.status)
-                        step = flow.send(await rules.verdict_on(response))
+                        step = flow.send(await rules.verdict_on(response, token))
                     case exchange.HandOn(reason):
                         if reason is not None:
                             url = without_query(request.url)
@@ -211,10 +212,12 @@ class TokenMiddleware(Face):
     ) -> ClientResponse:
         """The answer to *request*, which has the token only while it is sent."""
         try:
-            with self._rules.signed(request, token):
+            with self._rules.signed(request, token) as proof:
                 response = await handler(request)
         except errors.TokenError as error:
             raise errors.also(error, aiohttp.ClientError) from error.__cause__
+        if proof is not None:
+            proof.learn(response.headers)
         if self._rules.changes_urls:
             response._request_info = request.request_info
         return response
@@ -240,44 +243,52 @@ class _Rules(Rules):
         )
 
     @contextmanager
-    def signed(self, request: ClientRequest, token: Token) -> Iterator[None]:
-        """Put *token* on *request*, and take it away again."""
+    def signed(self, request: ClientRequest, token: Token) -> Iterator[Proof | None]:
+        """Put *token* on *request*, and the proof that goes with it; and take them away again."""
         headers, url = request.headers, request.url
         if self.stays_here and request.proxy is not None:
             request.update_proxy(None, None, None)
         if self._attach is None:
-            value = self._value(request, token)  # type: ignore[arg-type]
-            own = headers.popall(self._header, [])
-            headers[self._header] = value
+            ours = {self._header: self._value(request, token)}  # type: ignore[arg-type]
+            proof = self.proof(request, token)
+            if proof is not None:
+                ours["DPoP"] = proof.text
+            own = [(name, value) for name in ours for value in headers.popall(name, [])]
+            headers.update(ours)
             try:
-                yield
+                yield proof
             finally:
-                headers.popall(self._header, None)
-                headers.extend((self._header, value) for value in own)
+                for name in ours:
+                    headers.popall(name, None)
+                headers.extend(own)
             return
         bare = headers.copy()
         try:
             self._attach(request, token)  # type: ignore[arg-type]
-            yield
+            yield None
         finally:
             headers.clear()
             headers.extend(bare)
             request.headers, request.url = headers, url
 
-    async def verdict_on(self, response: ClientResponse) -> Verdict:
-        """What *response* means for the token that its request was sent with."""
-        own = self._verdict
-        if own is not None and not isinstance(own, verdicts.Expired):
-            said: Any = own(response)  # type: ignore[arg-type]
-            return Verdict.of(await said if isawaitable(said) else said)
-        if own is None and response.status != 401:
+    async def verdict_on(self, response: ClientResponse, token: Token) -> Verdict:
+        """What *response* means for *token*, with which its request was sent."""
+        own, answer = self._verdict, _answer(response)
+        if isinstance(own, verdicts.Expired) or own is None or self.needs_new_proof(answer, token):
+            return await self._usual_verdict(response, answer, token)
+        said: Any = own(response)  # type: ignore[arg-type]
+        return Verdict.of(await said if isawaitable(said) else said)
+
+    async def _usual_verdict(
+        self, response: ClientResponse, answer: Answer, token: Token
+    ) -> Verdict:
+        if self._verdict is None and response.status != 401:
             return Verdict.HAND_ON
-        answer = _answer(response)
         value = None
         if self.looks_into(answer):
             body = await _read(response.content, responses.PEEKED_FOR)
             value = responses.json_of(body, {})  # aiohttp has decoded it
-        return self.judge(answer, value)
+        return self.judge(answer, value, token)
 
 
 def _answer(response: ClientResponse) -> Any:

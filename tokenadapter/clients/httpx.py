@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from tokenadapter import errors
     from tokenadapter.errors import TokenError
+    from tokenadapter.http.dpop import Proof
 
     class _Auth(Face, httpx.Auth, httpx2.Auth):  # type: ignore[misc]
         """What both libraries take for an ``Auth``."""
@@ -177,21 +178,27 @@ class _Rules(Rules):
             return False
         return self.override_auth or self._header not in request.headers
 
-    def headers_of(self, request: Any, token: Token, parts: Parts) -> tuple[Any, Any]:
-        """*request*, or a copy that was changed, and its headers with the token."""
+    def headers_of(self, request: Any, token: Token, parts: Parts) -> tuple[Any, Any, Proof | None]:
+        """*request*, or a copy that was changed, its headers with the token, and the proof that
+        goes with it."""
         full = parts.library.Headers(request.headers)
+        proof = None
         if self._attach is None:
-            value = self._value(request, token)
+            last, value = self._last_value
+            if last is not token:
+                value, proof = self._value(request, token), self.proof(request, token)
+                if proof is not None:
+                    full["DPoP"] = proof.text
             if self._lower in [name for _, name, _ in full._list]:
                 full[self._header] = value
             else:  # the same, at a fraction of the cost
                 full._list.append((self._raw, self._lower, value.encode()))
-            return request, full
+            return request, full, proof
         twin = copy_of(request, full)
         self._attach(twin, token)
         full = twin.headers
         twin.headers = request.headers
-        return twin, full
+        return twin, full, proof
 
 
 class _Flow:
@@ -284,7 +291,7 @@ class _Flow:
         if answer.status_code < 400 and not rules.has_own_verdict:
             return hops
         sent = [token]
-        verdict = yield from self._judge(answer)
+        verdict = yield from self._judge(answer, token)
         if verdict:
             hops = yield from self._replay(
                 request, hops, verdict, sent, is_new=is_new, stream=stream, body=body
@@ -340,7 +347,7 @@ class _Flow:
                     keeper.journal.count("ReplayStarted", **replay)
                     hops = yield from self._send(outgoing, token, stream, of=request)
                     keeper.journal.count("Replayed", **replay, answer=hops[0].status_code)
-                    step = flow.send((yield from self._judge(hops[0])))
+                    step = flow.send((yield from self._judge(hops[0], token)))
                 case exchange.HandOn(reason):
                     if reason is not None:
                         rules.log_handed_on(
@@ -382,7 +389,7 @@ class _Flow:
         of."""
         of = request if of is None else of
         try:
-            changed, full = self._rules.headers_of(request, token, self._parts)
+            changed, full, proof = self._rules.headers_of(request, token, self._parts)
         except errors.TokenError as error:
             raise self._for_httpx(error, of, None) from error.__cause__
         outgoing: Outgoing = self._parts.outgoing(changed, full, stream)
@@ -393,13 +400,15 @@ class _Flow:
             raise
         self._timeouts = outgoing.__dict__["extensions"].get("timeout")
         hops = self._hops(response)
+        if proof is not None:
+            proof.learn(hops[0].headers)
         for answer in hops:
             if answer.request is outgoing:
                 answer.request = of
         return hops
 
-    def _judge(self, answer: Any) -> Generator[Any, Any, Verdict]:
-        """What *answer* means for the token that its request was sent with."""
+    def _judge(self, answer: Any, token: Token) -> Generator[Any, Any, Verdict]:
+        """What *answer* means for *token*, with which its request was sent."""
         rules = self._rules
         if not rules.has_own_verdict and answer.status_code != 401:
             return Verdict.HAND_ON
@@ -408,7 +417,7 @@ class _Flow:
         if rules.looks_into(answer) and not answer.is_stream_consumed:
             held = yield from self._read_ahead(answer, responses.PEEKED_FOR)
             value = responses.json_of(held.content, answer.headers)
-        return rules.judge(answer, value)
+        return rules.judge(answer, value, token)
 
     def _read_ahead(self, answer: Any, seconds: float) -> Generator[Any, Any, Any]:
         """The beginning of the body of *answer*, or all of it."""

@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from tokenadapter import spelling
     from tokenadapter.core import messages
     from tokenadapter.events import Event
-    from tokenadapter.http import bindings, bodies, exchange, masking, responses, verdicts
+    from tokenadapter.http import bindings, bodies, dpop, exchange, masking, responses, verdicts
     from tokenadapter.http.bodies import Body
+    from tokenadapter.http.dpop import Proof
     from tokenadapter.http.exchange import Verdict
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
 else:
@@ -53,6 +54,7 @@ else:
     responses = late("tokenadapter.http.responses")
     bindings = late("tokenadapter.http.bindings")
     bodies = late("tokenadapter.http.bodies")
+    dpop = late("tokenadapter.http.dpop")
     exchange = late("tokenadapter.http.exchange")
     spelling = late("tokenadapter.spelling")
     verdicts = late("tokenadapter.http.verdicts")
@@ -344,7 +346,7 @@ class TokenAdapter(HTTPAdapter):
                 return response
             sent = [token]
             if self._verdict is not None or response.status_code == 401:
-                verdict = self._judge(response)
+                verdict = self._judge(response, token)
                 if verdict:
                     response = self._replay(request, response, verdict, sent, is_new, body, how)
             if response.status_code in (401, 403):
@@ -412,11 +414,11 @@ class TokenAdapter(HTTPAdapter):
         how: tuple[Any, ...],
     ) -> Response:
         """Send a signed copy of *outgoing*; the response and any error refer to *request*."""
-        if self._attach is None:
-            copy = signed(outgoing, self._header, self._value(request, token))
+        last, value = self._last_value
+        if last is token:
+            copy, proof = signed(outgoing, self._header, value), None
         else:
-            copy = _whole_copy(outgoing)
-            self._attach(copy, token)
+            copy, proof = self._with_token(request, outgoing, token)
         if body is not None:
             copy.body = body.payload
         if self._guard.stays_here:
@@ -427,23 +429,71 @@ class TokenAdapter(HTTPAdapter):
             error.request = request
             raise
         response.request = request
+        if proof is not None:
+            proof.learn(response.headers)
         if self.inner is not None:
             response.connection = self  # through it, auth handlers send their second request
         if self._attach is not None:
             response.url = request.url or ""
         return response
 
+    def _with_token(
+        self, request: PreparedRequest, outgoing: PreparedRequest, token: Token
+    ) -> tuple[PreparedRequest, Proof | None]:
+        """A copy of *outgoing* with a token that is new, or not merely in a header; and the proof
+        that goes with it."""
+        if self._attach is not None:
+            copy = _whole_copy(outgoing)
+            self._attach(copy, token)
+            return copy, None
+        copy = signed(outgoing, self._header, self._value(request, token))
+        proof = self.proof(request, token)
+        if proof is not None:
+            copy.headers["DPoP"] = proof.text
+        return copy, proof
+
     def _value(self, request: PreparedRequest, token: Token) -> str:
-        """What *token* is in the header, unless it is no bearer token (RFC 6749 section 7.1)."""
+        """What *token* is in the header, unless its type is unknown (RFC 6749 section 7.1)."""
         last, value = self._last_value
-        if last is not token:
-            if self._lead.lower() == "bearer" and not token.is_bearer:
-                error = messages.not_bearer(self.keeper.store, token)
-                error.request = request
-                raise error
-            value = header_value(token.access_token, self._lead)
-            self._last_value = token, value
+        if last is token:
+            return value
+        if self._is_proven(token):
+            return header_value(token.access_token, "DPoP")
+        if self._lead.lower() == "bearer" and not token.is_bearer:
+            error = messages.not_bearer(self.keeper.store, token)
+            error.request = request
+            raise error
+        value = header_value(token.access_token, self._lead)
+        self._last_value = token, value
         return value
+
+    def _is_proven(self, token: Token) -> bool:
+        """Whether a proof goes with *token*: unless the settings say how to send it."""
+        return token.is_dpop and self._attach is None and self._lead.lower() == "bearer"
+
+    def proof(self, request: Any, token: Token) -> Proof | None:
+        """The proof for *request* that goes with *token*; ``None`` if the token needs none.
+
+        It is sent in the header ``DPoP``, and learns from the answer.
+
+        :raises RefreshConfigError: if no proof can be made.
+
+        :meta private:
+        """
+        if not self._is_proven(token):
+            return None
+        kept = token.key
+        key = getattr(self.keeper.grant, "dpop_key", None) if kept is None else dpop.key_in(kept)
+        if key is None:
+            problem = "the key that it is bound to is not kept with it"
+        else:
+            try:
+                return dpop.Proof(key, request.method, str(request.url), token.access_token)
+            except (ImportError, ValueError) as error:
+                problem = str(error)
+        failure = messages.not_provable(self.keeper.store, problem)
+        failure.request = request
+        raise failure
 
     def _transmit(self, request: PreparedRequest, how: tuple[Any, ...]) -> Response:
         stream, timeout, verify, cert, proxies = how
@@ -453,8 +503,21 @@ class TokenAdapter(HTTPAdapter):
             request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
         )
 
-    def _judge(self, response: Response) -> Verdict:
-        """What *response* means for the token that its request was sent with."""
+    def needs_new_proof(self, response: Any, token: Token) -> bool:
+        """Whether *response* refuses the proof that went with *token*, and not the token.
+
+        :meta private:
+        """
+        return (
+            response.status_code == 401
+            and self._is_proven(token)
+            and dpop.needs_new_proof(response.headers)
+        )
+
+    def _judge(self, response: Response, token: Token | None = None) -> Verdict:
+        """What *response* means for *token*, with which its request was sent."""
+        if token is not None and self.needs_new_proof(response, token):
+            return exchange.Verdict.SEND_AGAIN
         if self._verdict is not None:
             return exchange.Verdict.of(self._verdict(response))
         return exchange.Verdict.of(verdicts.default_verdict(response, scheme=self._scheme))
@@ -495,7 +558,7 @@ class TokenAdapter(HTTPAdapter):
                     responses.drain(response)
                     outgoing = _add_cookies(outgoing, response)
                     response = self._repeat(request, outgoing, response, token, body, how)
-                    step = flow.send(self._judge(response))
+                    step = flow.send(self._judge(response, token))
                 case exchange.HandOn(reason):
                     if reason is not None:
                         reason = bindings.mismatch(sent[-1], how[3]) or reason

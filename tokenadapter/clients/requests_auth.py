@@ -10,7 +10,7 @@ refused request is sent again through the connection of the refusal, by a
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from requests import PreparedRequest, Response
@@ -21,6 +21,9 @@ from tokenadapter.clients.rules import Face, Rules
 from tokenadapter.http import bodies, responses
 from tokenadapter.http.bodies import Body
 from tokenadapter.token import Token
+
+if TYPE_CHECKING:
+    from tokenadapter.http.dpop import Proof
 
 __all__ = ["RequestsAuth"]
 
@@ -71,12 +74,16 @@ class _Rules(Rules):
         # Without a token, too: a redirect may lead under the prefix.
         request.register_hook("response", hook)
 
-    def put(self, request: PreparedRequest, token: Token) -> None:
-        """Put *token* on *request*."""
+    def put(self, request: PreparedRequest, token: Token) -> Proof | None:
+        """Put *token* on *request*, and the proof that goes with it."""
         if self._attach is not None:
             self._attach(request, token)
-        else:
-            request.headers[self._header] = self._value(request, token)
+            return None
+        request.headers[self._header] = self._value(request, token)
+        proof = self.proof(request, token)
+        if proof is not None:
+            request.headers["DPoP"] = proof.text
+        return proof
 
     def answer(
         self,
@@ -90,7 +97,7 @@ class _Rules(Rules):
         """What follows *response* to *request*, which was sent with *token*."""
         sent = [token]
         if self._verdict is not None or response.status_code == 401:
-            verdict = self._judge(response)
+            verdict = self._judge(response, token)
             if verdict:
                 response = self._replay(request, response, verdict, sent, is_new, body, how)
         if response.status_code in (401, 403):
@@ -126,6 +133,7 @@ class _Hook:
         self._request = ref(request)
         self._body = None if request.body is None else rules._prepared(request)
         self._token: Token | None = None
+        self._proof: Proof | None = None
         self._is_new = False
         self._undone: dict[str, Any] = {}
         self._url = request.url
@@ -138,7 +146,7 @@ class _Hook:
             one_shot = body is not None and body.one_shot
             token, self._is_new = rules._obtain(request, None, patient=one_shot)
         before = request.headers.copy()
-        rules.put(request, token)
+        self._proof = rules.put(request, token)
         self._token = token
         self._undone = {
             name: before.get(name)
@@ -154,6 +162,8 @@ class _Hook:
         if token is not None and request is self._request():
             self._unsign(request)
             response.url = request.url or ""
+            if self._proof is not None:
+                self._proof.learn(response.headers)
         else:
             token = None
         if connection is None:

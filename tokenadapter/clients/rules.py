@@ -77,15 +77,15 @@ class Rules(TokenAdapter):
             and responses.says_json(answer.headers.get("Content-Type", ""))
         )
 
-    def judge(self, answer: Any, value: Any) -> Verdict:
-        """What *answer* means for the token that its request was sent with.
+    def judge(self, answer: Any, value: Any, token: Token) -> Verdict:
+        """What *answer* means for *token*, with which its request was sent.
 
         :param value: the JSON value in its body, if :meth:`looks_into` asked for it.
         """
         own = self._verdict
-        if isinstance(own, verdicts.Expired):
+        if isinstance(own, verdicts.Expired) and not self.needs_new_proof(answer, token):
             return Verdict.of(own(answer, lambda _: value))
-        return self._judge(answer)
+        return self._judge(answer, token)
 
 
 class Face:

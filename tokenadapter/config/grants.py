@@ -25,6 +25,7 @@ from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
     from tokenadapter import errors, sources
+    from tokenadapter.keys.key import Key
     from tokenadapter.protocols import Answer
     from tokenadapter.sources import Source
 else:
@@ -116,6 +117,23 @@ class ProfileGrant:
         command = f"`tokenadapter adopt {self._profile}`"
         return f"Log in elsewhere, and pass the token response to {command}."
 
+    @property
+    def dpop_key(self) -> Key | None:
+        """The key that is configured, if tokens are bound to one.
+
+        :raises RefreshConfigError: if it cannot be read.
+        """
+        # Not looked up again after a while: every request needs it.
+        return getattr(self._source or self.looked_up(), "dpop_key", None)
+
+    def new_key(self) -> str | None:
+        """A new key to bind tokens to, if one has to be made.
+
+        :raises RefreshConfigError: if no key can be made.
+        """
+        new_key = getattr(self._sample, "new_key", None)
+        return None if new_key is None else new_key()
+
     def load(self) -> None:
         """Import what :meth:`fetch` needs."""
         sources.Source.load()
@@ -185,6 +203,8 @@ class ProfileGrant:
             if isinstance(table, Mapping) and isinstance(table.get("key"), str):
                 said = {name: table[name] for name in ("key", "alg", "kid") if name in table}
                 yield f"{lead}key", said
+        if isinstance(self.arguments.get("dpop"), str):
+            yield "dpop", {"key": self.arguments["dpop"]}
         if "path" in self.arguments:
             yield "path", {"key": self.arguments["path"]}
 
@@ -306,6 +326,7 @@ _AUTH_MAKERS = {
 }
 # Paths of files, and tokens that are in a file or come from a function.
 _PATHS = ("cert", "certificate", "path", "verify")
+_KEYS = ("dpop", "key")
 _TOKENS = ("actor_token", "assertion", "subject_token")
 
 
@@ -412,13 +433,14 @@ def _place(
             values[name] = _TokenFunction(values[name], ".".join([*key, name]), config.path)
         elif name in values:
             values[name] = _from_here(config, values[name])
-    signs = values.get("key")
-    if isinstance(signs, Reference):
-        # A file is read by the key itself, which checks that no other user can.
-        signs.has_lines = True
-        values["key"] = signs.path if signs.kind == "file" else signs
-    elif signs is not None:
-        values["key"] = _from_here(config, signs)
+    for name in _KEYS:
+        signs = values.get(name)
+        if isinstance(signs, Reference):
+            # A file is read by the key itself, which checks that no other user can.
+            signs.has_lines = True
+            values[name] = signs.path if signs.kind == "file" else signs
+        elif signs is not None:
+            values[name] = _from_here(config, signs)
 
 
 class _TokenFunction(NamedFunction):

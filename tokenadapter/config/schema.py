@@ -109,6 +109,11 @@ _KEY = Kind(
     lambda value: _is_text(value) and "-----BEGIN" not in value,
     is_late=True,
 )
+_DPOP = Kind(
+    f"true, the path of a file with the key, or a table with its place: {_PLACES}",
+    lambda value: isinstance(value, bool) or _KEY.fits(value),
+    is_late=True,
+)
 _TOKEN = Kind(
     'the path of a file with the token, a string such as "module:function", or a table such as '
     '{ profile = "name" }',
@@ -163,6 +168,7 @@ _OAUTH2: Mapping[str, Kind] = {
     "audience": _TEXT,
     "extra": _SECRETS,
     "revocation_url": _TEXT,
+    "dpop": _DPOP,
     **_WAY,
 }
 

@@ -59,12 +59,20 @@ def requests_differ(
 
 
 def not_bearer(store: TokenStore, token: Token) -> RefreshConfigError:
-    unsupported = " DPoP is not supported yet." if token.token_type.lower() == "dpop" else ""
     return RefreshConfigError(
         f"The token in {store!r} has the type {token.shown_type}, and must not be sent as a Bearer "
-        f"token (RFC 6749 section 7.1). The request was not sent. The token is kept.{unsupported} "
+        f"token (RFC 6749 section 7.1). The request was not sent. The token is kept. "
         "Configure the server to issue Bearer tokens to this client. If the API documents another "
         "way to send this token, pass scheme= or attach=."
+    )
+
+
+def not_provable(store: TokenStore, problem: str) -> RefreshConfigError:
+    return RefreshConfigError(
+        f"The token in {store!r} has the type DPoP, and no proof can be made for it: {problem}. "
+        "The request was not sent. The token is kept. Pass the key as dpop= to the source, or log "
+        "in again with dpop=True.",
+        is_local=True,
     )
 
 

@@ -116,11 +116,13 @@ class Presenter:
         before = view.record
         if credential.single_use:
             waiter = self._new_waiter(view)
-            announced = self._write_intent(lock, view, credential, waiter)
+            announced = self._write_intent(lock, view, credential, waiter, previous)
             if announced is None:
                 return None
-            view = announced
-            sent = credential._replace(may_be_sent=self._may_be_sent(lock, view))
+            view, intent = announced, announced.record.intent
+            sent = credential._replace(
+                may_be_sent=self._may_be_sent(lock, view), key=intent and intent.key
+            )
         elif not lock.confirm():
             return None
         started = self._runtime.monotonic()
@@ -205,7 +207,12 @@ class Presenter:
         return Waiter(self._runtime.process(), self._slot.now(view) + waits)
 
     def _write_intent(
-        self, lock: StoreLock, view: View, credential: Credential, waiter: Waiter
+        self,
+        lock: StoreLock,
+        view: View,
+        credential: Credential,
+        waiter: Waiter,
+        previous: Token | None,
     ) -> View | None:
         """Write the intent, and prepare the save that follows the request.
 
@@ -215,7 +222,7 @@ class Presenter:
         """
         before = view.record
         key = self._eligibility.digest(before, credential)
-        intent = before.with_intent(key, self._slot.stamp(view), waiter)
+        intent = before.with_intent(key, self._slot.stamp(view), waiter, self._new_key(previous))
         announced = self._slot.write(view, intent)
         is_ready = False
         try:
@@ -232,6 +239,17 @@ class Presenter:
                 self._eligibility.end_wait(waiter)
                 self._withdraw_intent(announced, before)
         return announced if is_ready else None
+
+    def _new_key(self, previous: Token | None) -> str | None:
+        """The key that the server is about to bind tokens to, if the record has none yet.
+
+        It is saved before it is used: if the answer gets lost, another process may have to present
+        the credential again, with the same key.
+        """
+        new_key: Callable[[], str | None] | None = getattr(self._grant, "new_key", None)
+        if new_key is None or (previous is not None and previous.key is not None):
+            return None
+        return new_key()
 
     def _is_in_time(self, view: View, waiter: Waiter) -> bool:
         """Whether other processes respect the intent for as long as the answer may take."""

@@ -104,6 +104,12 @@ class Intent(Value):
     awaited: tuple[Waiter, ...] = ()
     """The processes that may still get an answer: several if the credential was presented again
     within the grace period."""
+    key: str | None = None
+    """The private key that a proof goes with the credential of (RFC 9449), if the token has none
+    yet.  The server may have bound the new tokens to it, although the answer is lost."""
+
+    def __repr__(self) -> str:
+        return f"<Intent attempt={self.attempt}>"
 
     def without(self, waiter: Waiter) -> Self | None:
         """The intent of the other processes, after the request of *waiter* was not processed."""
@@ -260,17 +266,22 @@ class Record(Value):
 
     # --- transitions ---------------------------------------------------------------------
 
-    def with_intent(self, credential: str, now: float, waiter: Waiter) -> Self:
+    def with_intent(
+        self, credential: str, now: float, waiter: Waiter, key: str | None = None
+    ) -> Self:
         """A credential is about to be presented, for the first time or again.
 
         :param waiter: the process that waits for the answer.
+        :param key: a new key, which is used unless an earlier presentation had one.
         """
         intent = self.intent
         if intent is None or intent.credential != credential:
             intent = Intent(credential, now, 0)
         others = (other for other in intent.awaited if now < other.until)
         return self._replace(
-            intent=intent._replace(attempt=intent.attempt + 1, awaited=(*others, waiter))
+            intent=intent._replace(
+                attempt=intent.attempt + 1, awaited=(*others, waiter), key=intent.key or key
+            )
         )
 
     def with_new_token(
@@ -467,6 +478,8 @@ class Record(Value):
         if self.intent is not None:
             waiters = [waiter._asdict() for waiter in self.intent.awaited]
             document["intent"] = {**self.intent._asdict(), "awaited": waiters}
+            if self.intent.key is None:
+                del document["intent"]["key"]
         for name in ("account", "backoff", "distrust"):
             value = getattr(self, name)
             if value is not None:

@@ -10,7 +10,8 @@ has a successor in the store             replay with that one, without a renewal
 may have expired                         renew, and replay
 was renewed for this request, or is the  hand the refusal on: a renewal would bring another token
 newest and was refused before            that is refused, and no request causes two renewals
-was sent with a proof that was refused   send again with the same token and a new proof, once
+was sent with a proof that was refused   send again with the same token and a new proof, once for
+                                         each token
 =======================================  ==========================================================
 
 The body must be sent again in full, or the refusal is handed on.  ``max_replays`` counts the
@@ -117,6 +118,7 @@ def after_refusal(
         elif not is_new:
             refused = token
             token, is_new = yield Obtain(refused)
+            proofs = 0
             if token.is_same(refused):
                 yield HandOn(f"the token was refused when it was new: {_IF_NEW}")
                 return
@@ -135,7 +137,7 @@ def after_refusal(
                 if newer is None or most <= 0 or adoptions > _MOST_ADOPTIONS:
                     yield HandOn(f"the token was refused although it is new: {_IF_NEW}")
                     return
-                token = newer
+                token, proofs = newer, 0
             replays += 1
         trouble = yield Rewind()
         if trouble is not None:

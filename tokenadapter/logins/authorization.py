@@ -10,13 +10,18 @@ import base64
 import hashlib
 import hmac
 import secrets
+import time
 from collections.abc import Mapping
+from typing import TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from tokenadapter import errors
 from tokenadapter.http.masking import masked
+from tokenadapter.keys.key import Key
 from tokenadapter.logins import id_token
+from tokenadapter.sources import outcome
 from tokenadapter.sources.oauth2 import OAuth2Source
+from tokenadapter.sources.reply import NoReply
 from tokenadapter.token import Token
 
 __all__ = ["DEFAULT_REDIRECT", "Authorization", "failed", "single_values"]
@@ -38,6 +43,11 @@ _REFUSALS = frozenset(
 )
 
 
+_Asked: TypeAlias = dict[str, str | list[str]]
+# Seconds for which a signed request is valid: the browser sends it at once.
+_REQUEST_VALID = 300
+
+
 class Authorization:
     """One authorization request: its address, and what its answer is checked against.
 
@@ -45,6 +55,7 @@ class Authorization:
     :param settings: ``authorization_url``, and perhaps ``iss``, which the answer must name, or
         ``issuer``, the only one that it may name.
     :param redirect_uri: where the answer goes.
+    :raises TokenError: if the server requires a signed or pushed request, and there is none.
     :raises UnsafeTarget: if the answer would travel in clear.
     :raises ValueError: if ``authorization_url`` is no such URL; then nothing opens it.
     """
@@ -60,7 +71,7 @@ class Authorization:
         self._verifier = secrets.token_urlsafe(48)
         endpoint = source.oauth2_client.endpoint("authorization_url", settings["authorization_url"])
         digest = hashlib.sha256(self._verifier.encode()).digest()
-        asked: dict[str, str | list[str]] = {
+        asked: _Asked = {
             **source.asked,
             "response_type": "code",
             "client_id": source.oauth2_client.client_id,
@@ -73,9 +84,60 @@ class Authorization:
         self.nonce: str | None = None
         if id_token.is_asked_for(source):
             self.nonce = asked["nonce"] = secrets.token_urlsafe(24)
+        #: The key that the token will be bound to, if the source makes one for it.
+        self._key: str | None = source.new_key()
+        prover = source.prover(self._key)
+        if prover is not None:
+            asked["dpop_jkt"] = prover.thumbprint  # RFC 9449 section 10
+        server = source.discover()
+        if server is not None and server.require_signed_request_object:
+            asked = self._signed(asked, server.issuer)
+        if server is not None and server.require_pushed_authorization_requests:
+            asked = self._pushed(asked, server.pushed_authorization_request_endpoint, prover)
         separator = "&" if urlsplit(endpoint.url).query else "?"
         #: The address to open in a browser.  It contains no secret of the client.
         self.url: str = f"{endpoint.url}{separator}{urlencode(asked, doseq=True)}"
+
+    def _signed(self, asked: _Asked, issuer: str) -> _Asked:
+        """*asked* as a request object that the client signs (RFC 9101).
+
+        :raises RefreshConfigError: if the client has no key.
+        """
+        key = getattr(self._source.client_auth(), "key", None)
+        if not isinstance(key, Key):
+            raise errors.RefreshConfigError(
+                f"{issuer} requires signed authorization requests (RFC 9101), and the client has "
+                "no key. Nothing was sent, and the stored token is kept. Pass "
+                "client_auth=PrivateKeyJWT(key)."
+            )
+        client_id, now = str(asked["client_id"]), int(time.time())
+        claims = {
+            **asked,
+            "iss": client_id,
+            "aud": issuer,
+            "iat": now,
+            "nbf": now,
+            "exp": now + _REQUEST_VALID,
+            "jti": secrets.token_urlsafe(16),
+        }
+        return {"client_id": client_id, "request": key.jwt(claims, typ="oauth-authz-req+jwt")}
+
+    def _pushed(self, asked: _Asked, url: str | None, prover: Key | None) -> _Asked:
+        """What is left for the browser of *asked*, which goes to the server itself (RFC 9126).
+
+        :raises TokenError: if the server does not take it.
+        """
+        client = self._source.oauth2_client
+        endpoint = client.endpoint("pushed_authorization_request_endpoint", url or "")
+        attempt, answer = client.post(
+            endpoint, asked, "login", key=prover, auth=self._source.client_auth()
+        )
+        if isinstance(answer, NoReply):
+            raise outcome.no_answer(attempt, answer)
+        request_uri = answer.fields.get("request_uri")
+        if not 200 <= answer.status < 300 or not isinstance(request_uri, str):
+            raise outcome.no_token(attempt, answer)
+        return {"client_id": asked["client_id"], "request_uri": request_uri}
 
     def __repr__(self) -> str:
         return "<Authorization>"
@@ -105,7 +167,7 @@ class Authorization:
             raise failed(answer["error"], answer.get("error_description"))
         if not answer.get("code"):
             raise failed("no code in the answer", None)
-        outcome = self._source.redeem(
+        redeemed = self._source.redeem(
             "authorization_code",
             {
                 **{k: v for k, v in self._source.asked.items() if k == "resource"},
@@ -114,10 +176,11 @@ class Authorization:
                 "redirect_uri": self._redirect_uri,
                 "code_verifier": self._verifier,
             },
+            key=self._key,
         )
-        if isinstance(outcome, Token):
-            return outcome
-        raise outcome
+        if isinstance(redeemed, Token):
+            return redeemed
+        raise redeemed
 
 
 def failed(code: str, explanation: str | None) -> errors.TokenError:

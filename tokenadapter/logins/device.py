@@ -52,6 +52,7 @@ def log_in(
         "device_code": fields["device_code"],
         "client_id": source.oauth2_client.client_id,
     }
+    key = source.new_key()
     outage: errors.TokenError | None = None
     while True:
         left = end - time.monotonic()
@@ -61,7 +62,7 @@ def log_in(
             show("The code is valid for one more minute.")
             reminds = False
         time.sleep(min(interval, left))
-        answer = source.redeem("device_code", form)
+        answer = source.redeem("device_code", form, key=key)
         if isinstance(answer, Token):
             return adopt(answer, None)
         code, outage = getattr(answer, "error", None), None

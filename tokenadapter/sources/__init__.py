@@ -82,6 +82,8 @@ class Source:
         :raises RefreshConfigError: if the server refused the request for another reason.
         :raises RefreshTemporarilyFailed: if there was no answer, or the answer does not say.
         """
+        if credential.key is None and previous is not None:
+            credential = credential._replace(key=previous.key)
         outcome = self._present(credential)
         if isinstance(outcome, Token):
             return outcome

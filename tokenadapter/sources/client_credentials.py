@@ -46,6 +46,8 @@ class ClientCredentials(OAuth2Source):
     :param grant_type: what the server calls this grant, if not ``client_credentials``.
     :param revocation_url: where the server revokes tokens (RFC 7009), for ``revoke(token)``; by
         default what the metadata of the issuer names.
+    :param dpop: bind the tokens to a key (RFC 9449).  ``True`` makes a key, which is stored with
+        the token.  Or pass a key, as for :class:`~tokenadapter.Key`, which is not stored.
     :param timeout: seconds for the whole exchange, from connecting to the last byte.  Resolving
         the host's name may take longer, and so may a third or later address if none answers;
         nothing is sent after that time.

@@ -65,6 +65,12 @@ class ServerMetadata(Value):
     say."""
     tls_client_certificate_bound_access_tokens: bool = False
     """Whether it binds tokens to the certificate of the client (RFC 8705 section 3.3)."""
+    pushed_authorization_request_endpoint: str | None = None
+    """Where a client sends the parameters of a login itself (RFC 9126 section 5)."""
+    require_pushed_authorization_requests: bool = False
+    """Whether a login must begin there."""
+    require_signed_request_object: bool = False
+    """Whether the client must sign the parameters of a login (RFC 9101 section 10.5)."""
     code_challenge_methods_supported: tuple[str, ...] = ()
     """The methods of PKCE (RFC 7636)."""
     authorization_response_iss_parameter_supported: bool = False
@@ -77,6 +83,7 @@ class ServerMetadata(Value):
             self.token_endpoint,
             self.revocation_endpoint,
             self.device_authorization_endpoint,
+            self.pushed_authorization_request_endpoint,
             self.registration_endpoint,
         )
         return tuple(url for url in urls if url is not None)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from tokenadapter import errors
     from tokenadapter.errors import RefreshConfigError, TokenError
+    from tokenadapter.http import dpop as proofs
     from tokenadapter.http import masking
+    from tokenadapter.keys import key as keys
+    from tokenadapter.keys.key import Key, KeyLike
     from tokenadapter.protocols import ClientAuth
     from tokenadapter.sources import discovery, outcome, providers, revocation
     from tokenadapter.sources.discovery import Issuer, ServerMetadata
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
         resource: str | Iterable[str] | None
         extra: Mapping[str, str] | None
         revocation_url: str | None
+        dpop: bool | KeyLike
         timeout: float
         verify: bool | str | None
         cert: str | tuple[str, str] | None
@@ -54,6 +58,8 @@ if TYPE_CHECKING:
 else:
     discovery = late("tokenadapter.sources.discovery")
     errors = late("tokenadapter.errors")
+    keys = late("tokenadapter.keys.key")
+    proofs = late("tokenadapter.http.dpop")
     masking = late("tokenadapter.http.masking")
     outcome = late("tokenadapter.sources.outcome")
     providers = late("tokenadapter.sources.providers")
@@ -110,6 +116,7 @@ class OAuth2Source(Source):
         extra: Mapping[str, str] | None = None,
         grant_type: str | None = None,
         revocation_url: str | None = None,
+        dpop: bool | KeyLike = False,
         timeout: float = 10.0,
         verify: bool | str | None = None,
         cert: str | tuple[str, str] | None = None,
@@ -155,6 +162,9 @@ class OAuth2Source(Source):
         else:
             both = "are both given" if issuer is not None else "are both missing"
             raise TypeError(f"token_url and issuer {both}: pass one of them, or a provider")
+        self._makes_keys = dpop is True
+        #: The key that is configured, if tokens are bound to one (RFC 9449).
+        self.dpop_key: Key | None = None if isinstance(dpop, bool) else keys.Key.of(dpop)
         self._revocation: Endpoint | None = None
         if revokes_at is not None:
             self._revocation = self._client.endpoint("revocation_url", revokes_at)
@@ -267,6 +277,33 @@ class OAuth2Source(Source):
         if error is not None:
             raise error
 
+    def new_key(self) -> str | None:
+        """A new key to bind tokens to, as a JWK in JSON; ``None`` if the key is configured, or
+        tokens are not bound.
+
+        :raises RefreshConfigError: if no key can be made.
+
+        :meta private:
+        """
+        if not self._makes_keys:
+            return None
+        try:
+            return proofs.new_key()
+        except ImportError as error:
+            missing = str(error)
+        raise errors.RefreshConfigError(
+            f"No key can be made to bind a token of {self._endpoint.name} to. {missing} Nothing "
+            "was sent, and the stored token is kept.",
+            is_local=True,
+        )
+
+    def prover(self, key: str | None) -> Key | None:
+        """The key that proofs are made with: *key*, or the one that is configured.
+
+        :meta private:
+        """
+        return self.dpop_key if key is None else proofs.key_in(key)
+
     def _grant(self, credential: Credential) -> dict[str, str]:
         """The parameters that present *credential*."""
         raise NotImplementedError
@@ -317,7 +354,9 @@ class OAuth2Source(Source):
             attempt = outcome.Attempt(self._endpoint.name, credential.kind, set())
             return outcome.no_answer(attempt, outcome.unproven(error, "key"))
         form = {**grant, **self.asked}
-        return self.redeem(credential.kind, form, may_be_sent=credential.may_be_sent)
+        return self.redeem(
+            credential.kind, form, key=credential.key, may_be_sent=credential.may_be_sent
+        )
 
     def _read(self, given: GivenToken) -> str:
         """The token that something else keeps.
@@ -350,12 +389,22 @@ class OAuth2Source(Source):
         return {name: value for name, value in asked.items() if value}
 
     def redeem(
-        self, kind: str, form: Mapping[str, str | list[str]], **sending: Any
+        self,
+        kind: str,
+        form: Mapping[str, str | list[str]],
+        *,
+        key: str | None = None,
+        **sending: Any,
     ) -> Token | TokenError:
         """Post a token request that presents a credential of *kind*.
 
+        :param key: the key that is kept with the token, or was made for it.
+
         :meta private:
         """
+        # A refresh token may be bound to its key, whatever is configured by now.
+        if key is None or not (self._makes_keys or kind == "refresh_token"):
+            key = self.new_key()
         reached = self._token_endpoint(form)
         if not isinstance(reached, tuple):
             return reached
@@ -365,12 +414,15 @@ class OAuth2Source(Source):
             {**self._extra, **form},
             kind,
             secrets=self._extra.values(),
+            key=self.prover(key),
             **sending,
             **how,
         )
         if self._issuer is not None and isinstance(outcome, errors.RefreshConfigError):
             # The endpoint may have moved, or wants the client to authenticate in another way.
             self._issuer.forget()
+        if key is not None and isinstance(outcome, Token):
+            return outcome.replace(key=key)
         return outcome
 
 

@@ -20,10 +20,13 @@ from tokenadapter.values import always
 if TYPE_CHECKING:
     from tokenadapter import spelling
     from tokenadapter.errors import TokenError
+    from tokenadapter.http import dpop
+    from tokenadapter.keys.key import Key
     from tokenadapter.protocols import ClientAuth
     from tokenadapter.sources import client_auth, outcome, reply
 else:
     client_auth = late("tokenadapter.sources.client_auth")
+    dpop = late("tokenadapter.http.dpop")
     outcome = late("tokenadapter.sources.outcome")
     reply = late("tokenadapter.sources.reply")
     spelling = late("tokenadapter.spelling")
@@ -150,20 +153,47 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
         form: Mapping[str, str | list[str]],
         presents: str,
         *,
-        secrets: Collection[str] = (),
-        may_be_sent: Callable[[], bool] = always,
-        auth: str | ClientAuth | None = None,
+        key: Key | None = None,
         seconds: float | None = None,
+        **sending: Any,
     ) -> tuple[outcome.Attempt, reply.Reply | reply.NoReply]:
-        """Post *form* as this client, in one request.
+        """Post *form* as this client.
+
+        If the server refuses the proof, it has done nothing else with the request, and the request
+        is sent once more with a new one.
 
         :param form: the parameters; one with a list is sent several times.
         :param presents: the kind of credential that the form presents, for messages.
         :param secrets: values to mask in messages, beyond those that are secret by their name.
         :param may_be_sent: called at the last moment before the request is sent.
         :param auth: how to authenticate, as :meth:`auth_for` says.
+        :param key: what a proof is made with (RFC 9449).
         :param seconds: what is left of the time-out.
         """
+        end = time.monotonic() + (endpoint.timeout if seconds is None else seconds)
+        posted = self._post(endpoint, form, presents, key, seconds, **sending)
+        answer = posted[1]
+        if (
+            key is None
+            or isinstance(answer, reply.NoReply)
+            or not dpop.needs_new_proof(answer.headers, answer.error)
+        ):
+            return posted
+        return self._post(endpoint, form, presents, key, end - time.monotonic(), **sending)
+
+    def _post(
+        self,
+        endpoint: Endpoint,
+        form: Mapping[str, str | list[str]],
+        presents: str,
+        key: Key | None,
+        seconds: float | None,
+        *,
+        secrets: Collection[str] = (),
+        may_be_sent: Callable[[], bool] = always,
+        auth: str | ClientAuth | None = None,
+    ) -> tuple[outcome.Attempt, reply.Reply | reply.NoReply]:
+        """Post *form* in one request."""
         filled = dict(form)
         headers = {
             "Accept": "application/json",
@@ -185,7 +215,17 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
         attempt = attempt._replace(is_timed=is_timed)
         attempt.secrets.update([proofs] if isinstance(proofs, str) else proofs)
         body = urlencode(filled, doseq=True).encode()
-        return attempt, endpoint.exchange("POST", headers, body, may_be_sent, seconds)
+        if key is None:
+            return attempt, endpoint.exchange("POST", headers, body, may_be_sent, seconds)
+        try:
+            proof = dpop.Proof(key, "POST", endpoint.url)
+        except Exception as error:  # noqa: BLE001 - a key that is elsewhere may raise anything
+            return attempt, outcome.unproven(error, "dpop")
+        headers["DPoP"] = proof.text
+        answer = endpoint.exchange("POST", headers, body, may_be_sent, seconds)
+        if isinstance(answer, reply.Reply):
+            proof.learn(answer.headers, answer.error)
+        return attempt, answer
 
 
 def _checked_auth(auth: str | ClientAuth, client_secret: str | None) -> str | ClientAuth:

@@ -7,6 +7,7 @@ what came back                               the error
 ===========================================  ==================================================
 nothing, and nothing was sent;               ``RefreshTemporarilyFailed(processed=False)``
 408, 425, 429; ``temporarily_unavailable``;
+``use_dpop_nonce`` for the second time;
 503 with an OAuth error or ``Retry-After``
 nothing, although it was sent; another 5xx;  ``RefreshTemporarilyFailed(processed=None)``
 ``server_error``; a 2xx without a token
@@ -69,6 +70,7 @@ _ADVICE = {
     "unsupported_grant_type": "Use another kind of source: the server does not support this grant.",
     "invalid_scope": "Check scope.",
     "invalid_target": "Check resource and audience.",
+    "invalid_dpop_proof": "Check the clock of this machine, and dpop.",
 }
 
 
@@ -162,7 +164,7 @@ def no_token(
     wait = retry_after(reply.headers.get("Retry-After"), time.time())
     if (
         status in _NOT_NOW
-        or code == "temporarily_unavailable"
+        or code in ("temporarily_unavailable", "use_dpop_nonce")
         or (status == 503 and (code or wait is not None))
     ):
         return _temporary(attempt, why, code, processed=False, wait=wait)

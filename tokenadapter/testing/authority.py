@@ -20,7 +20,8 @@ import base64
 import binascii
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
 
 
 class Grant:
-    """The result of one login for one client; ``user`` is ``None`` for the client's own grants."""
+    """The result of one login for one client; ``user`` is ``None`` for the client's own grants.
 
-    __slots__ = ("client", "generation", "revoked", "rotated_at", "scope", "user")
+    :ivar thumbprint: that of the key that the refresh tokens of a public client are bound to.
+    """
+
+    __slots__ = ("client", "generation", "revoked", "rotated_at", "scope", "thumbprint", "user")
 
     def __init__(self, client: str, user: str | None, scope: str | None) -> None:
         self.client: str = client
@@ -44,6 +48,7 @@ class Grant:
         self.scope: str | None = scope
         self.generation: int = 0
         self.rotated_at: float = 0.0
+        self.thumbprint: str | None = None
         self.revoked: bool = False
 
 
@@ -75,8 +80,11 @@ class Authority:
         self._grace = grace
         self._reuse_detection = reuse_detection
         self._clock = clock
-        self._access: dict[str, tuple[Grant, float | None]] = {}  # with the time it expires
+        # With the time it expires, and the thumbprint of the key that it is bound to.
+        self._access: dict[str, tuple[Grant, float | None, str | None]] = {}
         self._refresh: dict[str, tuple[Grant, int]] = {}  # with its generation
+        # That of the key to which the tokens are bound that are being issued.
+        self._thumbprint: str | None = None
         self.renewals: int = 0
         self.refreshes: int = 0
         self.reuse_detections: int = 0
@@ -139,6 +147,15 @@ class Authority:
             raise Refused("invalid_client", "the assertion is not of this client", 401)
         return client
 
+    @contextmanager
+    def binding_to(self, thumbprint: str | None) -> Iterator[None]:
+        """Bind the tokens that are issued meanwhile to the key of this thumbprint (RFC 9449)."""
+        self._thumbprint = thumbprint
+        try:
+            yield
+        finally:
+            self._thumbprint = None
+
     def token(self, client: str, form: Mapping[str, str]) -> dict[str, Any]:
         """The token response to an authenticated client's request (RFC 6749 section 5.1)."""
         match required(form, "grant_type"):
@@ -154,7 +171,9 @@ class Authority:
                 response = self._refreshed(client, form)
                 self.refreshes += 1
             case "authorization_code":
-                response = self._logged_in(client, self.logins.spend_code(client, form))
+                response = self._logged_in(
+                    client, self.logins.spend_code(client, form, self._thumbprint)
+                )
             case "urn:ietf:params:oauth:grant-type:device_code":
                 response = self._logged_in(client, self.logins.poll(client, form))
             case "urn:ietf:params:oauth:grant-type:jwt-bearer":
@@ -206,14 +225,19 @@ class Authority:
         encoded = (base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts)
         return ".".join((*(text.rstrip("=") for text in encoded), ""))
 
-    def accepts(self, access_token: str, certificate: str | None = None) -> bool:
+    def accepts(
+        self, access_token: str, certificate: str | None = None, thumbprint: str | None = None
+    ) -> bool:
         """Whether the API accepts this token.
 
         :param certificate: the thumbprint of the certificate of the connection.
+        :param thumbprint: that of the key of the proof.
         """
         if access_token not in self._access:
             return False
-        grant, expires_at = self._access[access_token]
+        grant, expires_at, bound_to = self._access[access_token]
+        if bound_to != thumbprint:
+            return False
         if self._binding(grant.client) not in (None, certificate):
             return False
         return not grant.revoked and (expires_at is None or self._clock() < expires_at)
@@ -239,6 +263,8 @@ class Authority:
         grant, generation = self._refresh.get(required(form, "refresh_token"), (None, 0))
         if grant is None or grant.client != client or grant.revoked:
             raise Refused("invalid_grant", "unknown or revoked refresh token")
+        if grant.thumbprint not in (None, self._thumbprint):
+            raise Refused("invalid_grant", "the refresh token is bound to another key")
         scope = form.get("scope", grant.scope)
         if not set((scope or "").split()) <= set((grant.scope or "").split()):
             raise Refused("invalid_scope", "more than was granted")
@@ -248,14 +274,16 @@ class Authority:
 
     def _exchanged(self, client: str, form: Mapping[str, str]) -> dict[str, Any]:
         """A token for one of this server (RFC 8693)."""
-        subject, _ = self._accepted(form, "subject_token")
+        subject, *_ = self._accepted(form, "subject_token")
         if "actor_token" in form:
             self._accepted(form, "actor_token")
         grant = Grant(client, subject.user, form.get("scope"))
         response = self._response(grant, grant.scope, refreshable=False)
         return {**response, "issued_token_type": form["subject_token_type"]}
 
-    def _accepted(self, form: Mapping[str, str], name: str) -> tuple[Grant, float | None]:
+    def _accepted(
+        self, form: Mapping[str, str], name: str
+    ) -> tuple[Grant, float | None, str | None]:
         token, _ = required(form, name), required(form, f"{name}_type")
         if not self.accepts(token):
             raise Refused("invalid_request", f"the {name} is not valid")
@@ -279,12 +307,16 @@ class Authority:
             # As a JWT tells its confirmation key (RFC 8705 section 3.1).
             claims = json.dumps({"cnf": {"x5t#S256": binding}, "jti": access_token})
             access_token = compact({"alg": "none"}, claims.encode(), lambda data: b"")
-        response: dict[str, Any] = {"access_token": access_token, "token_type": "Bearer"}
+        bound_to = self._thumbprint
+        if self._clients.get(grant.client) is None:
+            grant.thumbprint = bound_to  # RFC 9449 section 5
+        kind = "Bearer" if bound_to is None else "DPoP"
+        response: dict[str, Any] = {"access_token": access_token, "token_type": kind}
         expires_at = None
         if self._lifetime is not None:
             response["expires_in"] = self._lifetime
             expires_at = self._clock() + self._lifetime
-        self._access[access_token] = grant, expires_at
+        self._access[access_token] = grant, expires_at, bound_to
         if refreshable:
             response["refresh_token"] = f"refresh-{secrets.token_urlsafe(24)}"
             self._refresh[response["refresh_token"]] = grant, grant.generation

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl
 
 from .authority import Authority, basic
+from .dpop import Proofs
 from .refusals import Refused
 from .report import Request
 from .wire import Answer, json_answer
@@ -41,9 +42,15 @@ class Endpoints:
     """
 
     def __init__(
-        self, authority: Authority, header: str, scheme: str, issuer: Callable[[], str]
+        self,
+        authority: Authority,
+        header: str,
+        scheme: str,
+        issuer: Callable[[], str],
+        proofs: Proofs | None,
     ) -> None:
         self._authority = authority
+        self._proofs = proofs
         self._issuer = issuer
         self._header = header.lower()
         self._scheme = scheme.lower()
@@ -61,6 +68,12 @@ class Endpoints:
 
     def answer(self, endpoint: str, request: Request) -> Answer:
         """Process a request."""
+        answer = self._answer(endpoint, request)
+        if self._proofs is None or endpoint not in ("api", "token"):
+            return answer
+        return answer._replace(headers={**self._proofs.headers(endpoint), **answer.headers})
+
+    def _answer(self, endpoint: str, request: Request) -> Answer:
         match endpoint:
             case "api":
                 return self._api(request)
@@ -133,7 +146,13 @@ class Endpoints:
     def _token(self, request: Request) -> Answer:
         try:
             client = self._client(request)
-            return json_answer(200, self._authority.token(client, request.form), _NOT_CACHED)
+            thumbprint = None
+            if self._proofs is not None:
+                url = self._issuer() + request.path
+                thumbprint = self._proofs.verified(request, url, "token")
+            with self._authority.binding_to(thumbprint):
+                response = self._authority.token(client, request.form)
+            return json_answer(200, response, _NOT_CACHED)
         except Refused as refusal:
             self.refusals += 1
             return _refusal(refusal)
@@ -180,6 +199,8 @@ class Endpoints:
 
     def _api(self, request: Request) -> Answer:
         scheme, token = self._credentials(request.headers.get(self._header, ""))
+        if self._proofs is not None:
+            return self._proven_api(request, scheme, token, self._proofs)
         if scheme.lower() != self._scheme or not self._authority.accepts(
             token, request.certificate
         ):
@@ -190,6 +211,21 @@ class Endpoints:
             content = {"error": "invalid_token" if token else "unauthorized"}
             return json_answer(401, content, {"WWW-Authenticate": challenge})
         return self._echo(request)
+
+    def _proven_api(self, request: Request, scheme: str, token: str, proofs: Proofs) -> Answer:
+        """The API that requires proofs (RFC 9449 section 7)."""
+        error = "invalid_token" if token else None
+        if scheme.lower() == "dpop":
+            try:
+                url = self._issuer() + request.path
+                thumbprint = proofs.verified(request, url, "api", token)
+                if self._authority.accepts(token, request.certificate, thumbprint):
+                    return self._echo(request)
+            except Refused as refusal:
+                error = refusal.error
+        self.api_refused += error in (None, "invalid_token")
+        challenge = 'DPoP algs="ES256 EdDSA"' + (f', error="{error}"' if error else "")
+        return json_answer(401, {"error": error}, {"WWW-Authenticate": challenge})
 
     def _echo(self, request: Request) -> Answer:
         requested = parse_qs(request.query)

@@ -96,8 +96,13 @@ class Logins:
         separator = "&" if "?" in redirect_uri else "?"
         return Answer(302, b"", {"Location": f"{redirect_uri}{separator}{urlencode(said)}"})
 
-    def spend_code(self, client: str, form: Mapping[str, str]) -> Consent:
-        """Accept an authorization code once."""
+    def spend_code(
+        self, client: str, form: Mapping[str, str], thumbprint: str | None = None
+    ) -> Consent:
+        """Accept an authorization code once.
+
+        :param thumbprint: that of the key of the proof (RFC 9449 section 10).
+        """
         asked, expires_at = self._codes.pop(required(form, "code"), ({}, 0.0))
         if asked.get("client_id") != client or self._clock() >= expires_at:
             raise Refused("invalid_grant", "unknown, used or expired code")
@@ -106,6 +111,8 @@ class Logins:
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         if base64.urlsafe_b64encode(digest).decode().rstrip("=") != asked["code_challenge"]:
             raise Refused("invalid_grant", "wrong code_verifier")
+        if thumbprint is not None and asked.get("dpop_jkt", thumbprint) != thumbprint:
+            raise Refused("invalid_dpop_proof", "the code is bound to another key")
         return Consent(asked.get("scope"), asked.get("user"), asked.get("nonce"))
 
     # Device authorization (RFC 8628)

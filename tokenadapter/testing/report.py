@@ -20,6 +20,7 @@ class Stats(NamedTuple):
     :ivar families_revoked: revoked grants, for any reason.
     :ivar api_requests: requests that reached the API.
     :ivar api_refused: API requests without a valid token.
+    :ivar proofs_refused: requests whose DPoP proof was refused, such as for lack of a nonce.
     """
 
     token_requests: int
@@ -31,6 +32,7 @@ class Stats(NamedTuple):
     families_revoked: int
     api_requests: int
     api_refused: int
+    proofs_refused: int
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +52,7 @@ class Request:
     :ivar time: when the request arrived, by the server's clock.
     :ivar peer: the client's address, ``host:port``, which differs for each connection.
     :ivar certificate: the thumbprint of the client certificate (``x5t#S256``), if there is one.
+    :ivar thumbprint: that of the key of its DPoP proof, if there is a valid one.
     :ivar status: the status of the answer; ``None`` before the answer, and permanently if the
         request was dropped, reset or left hanging.
     """
@@ -66,3 +69,4 @@ class Request:
     peer: str
     status: int | None = None
     certificate: str | None = None
+    thumbprint: str | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .assertions import Assertions, Proof
 from .authority import Authority
+from .dpop import Proofs
 from .endpoints import Endpoints
 from .faults import Faults
 from .listener import HOST, Listener
@@ -79,6 +80,11 @@ class TokenServer(Faults):
     :param device_interval: how long a client has to wait between two polls for a device code, in
         seconds.
     :param device_lifetime: how long a device code is valid, in seconds.
+    :param dpop: bind tokens to keys (RFC 9449): every token request and every API request needs a
+        proof.  Refresh tokens of a client without a secret or key are bound, too.  Requires
+        ``pip install 'tokenadapter[crypto]'``.
+    :param dpop_nonces: whether proofs must have a nonce of the server.  With a number, there is
+        another nonce after so many seconds.
     :param port: the port to listen on; 0 takes a free one.
     :param clock: returns the time in seconds, for expiry and the log; by default that of
         :func:`time.time`, which :class:`~tokenadapter.testing.FrozenClock` and the package
@@ -101,6 +107,8 @@ class TokenServer(Faults):
         https: bool = False,
         tls: ssl.SSLContext | None = None,
         client_ca: str | None = None,
+        dpop: bool = False,
+        dpop_nonces: bool | float = False,
         port: int = 0,
         device_interval: float = 5.0,
         device_lifetime: float = 600.0,
@@ -139,7 +147,8 @@ class TokenServer(Faults):
             issuer=lambda: self.url,
             assertions=Assertions(self._clients, clock, lambda: self._endpoints.audiences),
         )
-        self._endpoints = Endpoints(self._authority, header, scheme, lambda: self.url)
+        self._proofs = Proofs(clock, dpop_nonces) if dpop else None
+        self._endpoints = Endpoints(self._authority, header, scheme, lambda: self.url, self._proofs)
         self._service = Service(self._endpoints, self._script, clock)
         self._state = self._service.state
         self._port = port  # a free one is chosen at the first start, and kept
@@ -279,18 +288,33 @@ class TokenServer(Faults):
         self._service.latency |= {"api": seconds}
 
     def issue(
-        self, scope: str | None = None, user: str | None = None, client: str | None = None
+        self,
+        scope: str | None = None,
+        user: str | None = None,
+        client: str | None = None,
+        thumbprint: str | None = None,
     ) -> dict[str, Any]:
         """A token response as after a first login, as the start of a test.
 
         :param scope: the scope that the user grants; by default the response has no scope.
         :param user: the user who logs in; by default the first of the users.
         :param client: the client that gets the token; by default the first of the clients.
+        :param thumbprint: that of the key that the token is bound to (RFC 7638).
         """
-        with self._state:
+        with self._state, self._authority.binding_to(thumbprint):
             return self._authority.issue(
                 client or next(iter(self._clients)), user or next(iter(self._users)), scope
             )
+
+    def change_nonce(self) -> None:
+        """Accept none of the DPoP nonces that clients know.
+
+        :raises RuntimeError: if the server was not created with ``dpop=True``.
+        """
+        if self._proofs is None:
+            raise RuntimeError("the server has no nonces: create it with dpop=True")
+        with self._state:
+            self._proofs.change_nonce()
 
     def approve_device(self, user_code: str | None = None, user: str | None = None) -> None:
         """Approve a login with a device code.
@@ -348,6 +372,7 @@ class TokenServer(Faults):
                 families_revoked=self._authority.families_revoked,
                 api_requests=self._endpoints.api_requests,
                 api_refused=self._endpoints.api_refused,
+                proofs_refused=0 if self._proofs is None else self._proofs.refused,
             )
 
     @property

@@ -9,6 +9,8 @@ a ``point`` one of ``POINTS``.
 ``STORE`` is the URL of a token store, and ``LEASE`` how long its locks last in seconds, or 0 where
 that is not told.  ``AHEAD`` is by how many seconds this process' wall clock is wrong.
 
+With ``CHAOS_DPOP`` in the environment, tokens are bound to a key.
+
 ``PAUSE`` is the longest time between two requests, in seconds: half of them come at any time, the
 others together with those of all clients, as cron jobs do.  ``PAGE`` is a file that is mapped
 into the memory of driver and clients.  In it, each client has a byte that says whether the answer
@@ -26,6 +28,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     # Before anything takes the clock for what it is.
@@ -43,9 +46,15 @@ from tokenadapter import (
     TokenKeeper,
     store_from_url,
 )
-from tokenadapter.events import Event
+from tokenadapter.events import Event, HandedOn
 from tokenadapter.protocols import Credential, TokenStore
 
+# Of a public client, refresh tokens are bound too.
+CLIENT: dict[str, Any] = (
+    {"client_id": "client", "dpop": True}
+    if "CHAOS_DPOP" in os.environ
+    else {"client_id": "client", "client_secret": "secret"}
+)
 # The token request is announced in the store but not sent; the server has answered it; the answer
 # is saved but nobody has used it.  On the page they are counted from 1.
 POINTS = ["asking", "answered", "saved"]
@@ -105,6 +114,8 @@ class Client:
 
     def on_event(self, event: Event) -> None:
         tell("event", type(event).__name__)
+        if isinstance(event, HandedOn):
+            sys.stderr.write(f"{event}\n")
 
 
 class StoppingRefreshToken(RefreshToken):
@@ -153,9 +164,7 @@ def until_next(pause: float) -> float:
 def main() -> None:
     base, store, lease, grace, pause, page, slot, _ = sys.argv[1:]
     client = Client(Page(Path(page)), int(slot))
-    source = StoppingRefreshToken(
-        f"{base}/token", client_id="client", client_secret="secret", grace=float(grace)
-    )
+    source = StoppingRefreshToken(f"{base}/token", grace=float(grace), **CLIENT)
     source.client = client
     url = f"{base}/api/"
     with requests.Session() as session:

@@ -135,7 +135,13 @@ def harass(
     fleet.end()
 
 
-def report(title: str, fleet: Fleet, provider: Provider, place: Place = FILE) -> Counter[str]:
+def report(
+    title: str,
+    fleet: Fleet,
+    provider: Provider,
+    place: Place = FILE,
+    lifetime: float = LIFETIME,
+) -> Counter[str]:
     """Print what happened, and check what holds in every run.
 
     :returns: what the server counted.
@@ -143,7 +149,7 @@ def report(title: str, fleet: Fleet, provider: Provider, place: Place = FILE) ->
     seconds = time.monotonic() - fleet.made_at
     figures = provider.figures()
     # Each process draws where in its range its window begins, and the first one renews.
-    interval = LIFETIME - windows(LIFETIME, 1.0)[0]
+    interval = lifetime - windows(lifetime, 1.0)[0]
     failures = {word: count for word, count in fleet.answers.items() if word != "200"}
     rows = {
         "seconds": f"{seconds:.1f}",
@@ -166,5 +172,5 @@ def report(title: str, fleet: Fleet, provider: Provider, place: Place = FILE) ->
     if IS_LONG:
         # A request may meet two holders that were killed, one after the other.
         assert fleet.longest < 2 * (place.lease + RENEWAL)
-        assert max(fleet.stalls, default=0) < max(place.lease, LIFETIME + RENEWAL)
+        assert max(fleet.stalls, default=0) < max(place.lease, lifetime + RENEWAL)
     return figures

@@ -27,21 +27,31 @@ server.listen(0, '127.0.0.1', () => {
   const issuer = `https://127.0.0.1:${server.address().port}`;
   const provider = new Provider(issuer, {
     clients: settings.clients,
-    scopes: ['read'],
+    scopes: ['openid', 'read'],
     clientAuthMethods: [
       'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt',
       'tls_client_auth', 'self_signed_tls_client_auth', 'none',
     ],
     discovery: { mtls_endpoint_aliases: { token_endpoint: `${issuer}/token` } },
     enabledJWA: { clientAuthSigningAlgValues: ['HS256', ...settings.algorithms] },
+    issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
+    rotateRefreshToken: () => true,
+    interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
     features: {
+      dPoP: { enabled: true, nonceSecret: Buffer.alloc(32, 1), requireNonce: () => true },
+      pushedAuthorizationRequests: {
+        enabled: true, requirePushedAuthorizationRequests: settings.strict,
+      },
+      requestObjects: { enabled: true, requireSignedRequestObject: settings.strict },
       clientCredentials: { enabled: true },
       devInteractions: { enabled: false },
       introspection: { enabled: true },
       revocation: { enabled: true },
       resourceIndicators: {
         enabled: true,
-        defaultResource: () => settings.resource,
+        // Tokens of a user are for the userinfo endpoint.
+        defaultResource: (ctx, client) => (
+          client.grantTypeAllowed('refresh_token') ? undefined : settings.resource),
         getResourceServerInfo: () => resource,
       },
       mTLS: {
@@ -55,6 +65,19 @@ server.listen(0, '127.0.0.1', () => {
       },
     },
   });
-  server.on('request', provider.callback());
+  // The user approves everything.
+  const approve = async (req, res) => {
+    const { prompt, params, session } = await provider.interactionDetails(req, res);
+    if (prompt.name === 'login') {
+      return provider.interactionFinished(req, res, { login: { accountId: 'ada' } });
+    }
+    const grant = new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
+    grant.addOIDCScope(params.scope);
+    const consent = { grantId: await grant.save() };
+    return provider.interactionFinished(req, res, { consent }, { mergeWithLastSubmission: true });
+  };
+  const answer = provider.callback();
+  server.on('request', (req, res) => (
+    req.url.startsWith('/interaction/') ? approve(req, res) : answer(req, res)));
   console.log(issuer);
 });

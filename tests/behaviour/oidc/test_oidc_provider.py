@@ -54,6 +54,7 @@ class Provider:
             "modules": MODULES,
             "resource": RESOURCE,
             "algorithms": list(ALGORITHMS),
+            "strict": False,
             "clients": [*self._by_key(), *self._by_certificate(client)],
             "key": ours.private_key_pem.bytes().decode(),
             "cert": ours.cert_chain_pems[0].bytes().decode(),

@@ -203,11 +203,20 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "not_bearer": [
         (
-            messages.not_bearer(STORE, Token("s3cr3t", token_type="DPoP")),
+            messages.not_bearer(STORE, Token("s3cr3t", token_type="mac")),
             RefreshConfigError,
-            "The token in Shelf() has the type DPoP, and must not be sent as a Bearer token",
-            "The token is kept. DPoP is not supported yet.",
+            "The token in Shelf() has the type mac, and must not be sent as a Bearer token",
+            "The token is kept.",
             "pass scheme= or attach=",
+        )
+    ],
+    "not_provable": [
+        (
+            messages.not_provable(STORE, "the key is gone"),
+            RefreshConfigError,
+            "The token in Shelf() has the type DPoP, and no proof can be made for it: the key is",
+            "The request was not sent. The token is kept.",
+            "Pass the key as dpop= to the source, or log in again",
         )
     ],
     "lock_timed_out": [

@@ -107,6 +107,16 @@ def test_a_refused_proof_costs_no_renewal_and_is_replaced_once() -> None:
     assert walk(DEAD, (NEW, True), FINE, verdict=PROOF)[1:] == [Obtain(OLD), Send(NEW), HandOn()]
 
 
+def test_each_token_has_a_second_proof() -> None:
+    steps = walk((NEW, True), PROOF, FINE)
+    assert steps == [Obtain(OLD), Send(NEW), Send(NEW), HandOn()]
+    # The nonce may have changed again while the token was renewed.
+    steps = walk(DEAD, (NEW, True), PROOF, FINE, verdict=PROOF)
+    assert steps == [Send(OLD), Obtain(OLD), Send(NEW), Send(NEW), HandOn()]
+    steps = walk(DEAD, THEIRS, PROOF, FINE, verdict=PROOF, is_new=True)
+    assert steps == [Send(OLD), Distrust(OLD), Send(THEIRS), Send(THEIRS), HandOn()]
+
+
 def test_a_body_that_cannot_be_sent_again_ends_the_flow() -> None:
     flow = after_refusal(OLD, is_new=False, max_replays=1, is_own=False)
     assert next(flow) == Obtain(OLD)
@@ -149,8 +159,10 @@ def test_whatever_comes_back_the_flow_ends_and_renews_once(
                 sent.append(token)
                 step = flow.send(data.draw(st.sampled_from(Verdict)))
     assert renewals <= 1
-    # The replays after a renewal, two tokens of others, their successor, and a new proof.
-    assert len(sent) - 1 <= max(most if is_own else min(most, 1), 0) + 3 + 1
+    # The replays after a renewal, two tokens of others, their successor, and a new proof for each
+    # token.
+    tokens_sent = 1 + renewals + 3
+    assert len(sent) - 1 <= max(most if is_own else min(most, 1), 0) + 3 + tokens_sent
 
 
 @pytest.mark.parametrize(
