@@ -32,7 +32,7 @@ EXTRAS = {
     "crypto": ["cryptography>=43"],
     # For TokenMiddleware.  The first that bounds what it decodes: by older ones, some hundred bytes
     # of an answer become gigabytes.
-    "aiohttp": ["aiohttp>=3.13.3"],
+    "aiohttp": ["aiohttp>=3.14.1"],
     # For TokenAuth.  httpx2 does as well, without this extra.
     "httpx": ["httpx>=0.27"],
     # One for each SDK that gets tokens through tokenadapter/bridges, by the name of the file.

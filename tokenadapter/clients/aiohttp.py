@@ -46,7 +46,7 @@ else:
         if getattr(error, "name", None) not in ("aiohttp", "ClientRequest", "_body"):
             raise  # it is installed, and something that it needs is not
         raise ExtraMissing(
-            "TokenMiddleware needs aiohttp 3.13.3 or later: pip install 'tokenadapter[aiohttp]'"
+            "TokenMiddleware needs aiohttp 3.14.1 or later: pip install 'tokenadapter[aiohttp]'"
         ) from error
     aiohttp_bodies = late("tokenadapter.clients.aiohttp_bodies")
 
