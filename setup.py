@@ -30,6 +30,8 @@ EXTRAS = {
     "keyring": ["keyring>=25", "cryptography>=43"],
     # For EncryptedStore, and for keys that sign.
     "crypto": ["cryptography>=43"],
+    # For TokenMiddleware.  Older ones have no middlewares, or keep the body of a request elsewhere.
+    "aiohttp": ["aiohttp>=3.12.6"],
     # For TokenAuth.  httpx2 does as well, without this extra.
     "httpx": ["httpx>=0.27"],
     # For proxies at socks5:// and socks5h://, to the API and to the token endpoint.
@@ -109,7 +111,7 @@ EXTRAS = {
     ],
 }
 # The tests, the type checker and the documentation meet every store and client.
-_MET = ("redis", "valkey", "sql", "django", "keyring", "crypto", "httpx")
+_MET = ("redis", "valkey", "sql", "django", "keyring", "crypto", "aiohttp", "httpx")
 for extra in ("test", "types", "docs"):
     EXTRAS[extra] += [requirement for name in _MET for requirement in EXTRAS[name]]
     EXTRAS[extra] += ["httpx2>=2.16"]
@@ -138,7 +140,7 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["tokenadapter", "tokenadapter.*"]),
-    package_data={"tokenadapter": ["py.typed"]},
+    package_data={"tokenadapter": ["py.typed", "sources/providers.toml"]},
     python_requires=">=3.11",
     install_requires=[
         "cachetools>=5.3",

@@ -9,6 +9,7 @@ from tokenadapter.late_imports import imported as _imported
 __version__ = "0.1.0"
 
 __all__ = [
+    "ApiUser",
     "CallbackStore",
     "ClientAssertion",
     "ClientCredentials",
@@ -32,6 +33,7 @@ __all__ = [
     "RefreshConfigError",
     "RefreshTemporarilyFailed",
     "RefreshToken",
+    "RequestsAuth",
     "SQLStore",
     "ServiceAccount",
     "StoreError",
@@ -41,6 +43,7 @@ __all__ = [
     "TokenError",
     "TokenExchange",
     "TokenKeeper",
+    "TokenMiddleware",
     "TokenNotPersisted",
     "TokenPoolManager",
     "UnsafeTarget",
@@ -50,6 +53,7 @@ __all__ = [
     "install",
     "installed",
     "login",
+    "logout",
     "retrofit",
     "session",
     "store_from_url",
@@ -57,6 +61,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ApiUser": "tokenadapter.sources.api_user",
     "CallbackStore": "tokenadapter.stores.callback",
     "ClientAssertion": "tokenadapter.sources.client_auth.client_assertion",
     "ClientCredentials": "tokenadapter.sources.client_credentials",
@@ -80,6 +85,7 @@ _HOMES = {
     "RefreshConfigError": "tokenadapter.errors",
     "RefreshTemporarilyFailed": "tokenadapter.errors",
     "RefreshToken": "tokenadapter.sources.refresh_token",
+    "RequestsAuth": "tokenadapter.clients.requests_auth",
     "SQLStore": "tokenadapter.stores.sql",
     "ServiceAccount": "tokenadapter.sources.jwt_bearer",
     "StoreError": "tokenadapter.errors",
@@ -89,6 +95,7 @@ _HOMES = {
     "TokenError": "tokenadapter.errors",
     "TokenExchange": "tokenadapter.sources.token_exchange",
     "TokenKeeper": "tokenadapter.core.keeper",
+    "TokenMiddleware": "tokenadapter.clients.aiohttp",
     "TokenNotPersisted": "tokenadapter.errors",
     "TokenPoolManager": "tokenadapter.clients.urllib3_pools",
     "UnsafeTarget": "tokenadapter.errors",
@@ -98,6 +105,7 @@ _HOMES = {
     "install": "tokenadapter.clients.install",
     "installed": "tokenadapter.clients.install",
     "login": "tokenadapter.logins.login",
+    "logout": "tokenadapter.logins.logout",
     "retrofit": "tokenadapter.clients.retrofit",
     "session": "tokenadapter.config.sessions",
     "store_from_url": "tokenadapter.stores.urls",
@@ -107,9 +115,11 @@ _HOMES = {
 # Type checkers take a variable of this name to be true; importing it would load ``typing``.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from tokenadapter.clients.aiohttp import TokenMiddleware
     from tokenadapter.clients.httpx import TokenAuth
     from tokenadapter.clients.install import install, installed, uninstall
     from tokenadapter.clients.requests import TokenAdapter
+    from tokenadapter.clients.requests_auth import RequestsAuth
     from tokenadapter.clients.retrofit import retrofit
     from tokenadapter.clients.urllib3_pools import TokenPoolManager
     from tokenadapter.config.problems import ProfileError
@@ -128,6 +138,8 @@ if TYPE_CHECKING:
     from tokenadapter.http.verdicts import default_verdict, expired_on
     from tokenadapter.keys.key import Key
     from tokenadapter.logins.login import login
+    from tokenadapter.logins.logout import logout
+    from tokenadapter.sources.api_user import ApiUser
     from tokenadapter.sources.client_auth.client_assertion import ClientAssertion
     from tokenadapter.sources.client_auth.client_secret_jwt import ClientSecretJWT
     from tokenadapter.sources.client_auth.private_key_jwt import PrivateKeyJWT

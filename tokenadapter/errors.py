@@ -64,7 +64,7 @@ class ReauthRequired(TokenError):
         ``"store_lost"`` (the record is gone and the configured first refresh token was already
         spent), ``"no_credential"`` (there never was one), ``"private_copy"`` (the refresh token
         may also belong to another process, and no lock keeps the two apart) or ``"login_failed"``
-        (a login was denied, or not finished in time).
+        (a login was denied, not finished in time, or made by another user).
     :ivar error: the server's ``error`` code (RFC 6749 section 5.2), if it sent one.
     """
 

@@ -21,6 +21,7 @@ from tokenadapter.token import Token
 from tokenadapter.values import Credential, Document, Snapshot
 
 __all__ = [
+    "Advising",
     "Answer",
     "CertificateBound",
     "ClientAuth",
@@ -36,7 +37,9 @@ __all__ = [
     "Leased",
     "LoggingIn",
     "Preloading",
+    "ProviderKnowing",
     "Reserving",
+    "Revoking",
     "Seeded",
     "Snapshot",
     "Spender",
@@ -156,6 +159,28 @@ class CertificateBound(Protocol):
         """The certificate of the token requests: a path, or those of certificate and key."""
 
 
+class Revoking(Protocol):
+    """Optional, of a :class:`Grant` whose server may revoke tokens (RFC 7009)."""
+
+    @property
+    def revokes(self) -> bool:
+        """Whether it does.  A :class:`Discovering` grant knows after its ``discover()``."""
+
+    def revoke(self, token: Token) -> None:
+        """Have the server revoke *token*: the refresh token, then the access token.
+
+        :raises TokenError: if the server did not say that it has.
+        """
+
+
+class Advising(Protocol):
+    """Optional, of a :class:`Grant` that knows how a person logs in."""
+
+    @property
+    def how_to_log_in(self) -> str:
+        """What to do, in a sentence for :class:`~tokenadapter.ReauthRequired`."""
+
+
 class LoggingIn(Protocol):
     """Optional, of a :class:`Grant` that stands for an OAuth source, as that of a profile does."""
 
@@ -165,6 +190,26 @@ class LoggingIn(Protocol):
 
     def looked_up(self) -> Grant:
         """The source itself, with its secrets."""
+
+
+class ProviderKnowing(Protocol):
+    """Optional, of a :class:`Grant`: what is known of its server beyond the protocol.  A grant may
+    have any of these members."""
+
+    @property
+    def renew_early(self) -> bool:
+        """``False`` if a renewal ends the old access token: see
+        :class:`~tokenadapter.TokenKeeper`."""
+
+    @property
+    def verdict(self) -> Mapping[str, Any] | None:
+        """How the API says that a token has expired, as arguments of
+        :func:`~tokenadapter.expired_on`, if it does not answer 401."""
+
+    @property
+    def login_lifetime(self) -> float | None:
+        """The seconds from a login until its end, whatever one does; ``None`` if there is no such
+        end, or if it is unknown."""
 
 
 class ClientAuth(Protocol):

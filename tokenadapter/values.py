@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Self, TypeAlias, TypeVar, dataclass_transform
 
 __all__ = [
+    "Account",
     "Credential",
     "Document",
     "Snapshot",
@@ -139,6 +140,23 @@ class Credential(Value):
 
     def __repr__(self) -> str:
         return f"<Credential {self.kind}>"
+
+
+class Account(Value):
+    """The user who logged in, as the ID token of the login says (OpenID Connect Core section 2)."""
+
+    issuer: str
+    subject: str
+    """The issuer's identifier for the user: no other user of the issuer ever has it."""
+    name: str | None = None
+    """A name for people, which may change."""
+
+    def is_same(self, other: Account) -> bool:
+        """Whether *other* is the same user, by whatever name."""
+        return (self.issuer, self.subject) == (other.issuer, other.subject)
+
+    def __str__(self) -> str:
+        return one_line(str(self.name or self.subject), 200)
 
 
 class Snapshot(Value):

@@ -20,7 +20,9 @@ from __future__ import annotations
 import doctest
 import gc
 import re
+import sys
 import warnings
+import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -54,6 +56,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TokenSer
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("BILLING_SECRET", "made-up")
+    # The browser of the reader, who approves; the module looks for one when it is first used.
+    monkeypatch.setenv("BROWSER", f"{sys.executable} -m tokenadapter.testing.browser %s")
+    monkeypatch.setattr(webbrowser, "_tryorder", None)
     # Or requests-oauthlib would refuse addresses of plain http.
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
     with TokenServer(clients={"billing": "made-up"}) as server:

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*(?:;.*\bextra == [\"'](?P<extra>\w+)[\"'])?")
 # Where each package may be imported that "import tokenadapter" and a stored token do without.
 ROOMS = {
+    "aiohttp": "clients/aiohttp",
     "cachetools": "stores/memory",
     "cryptography": "keys/algorithms|stores/_cipher",
     "django": "stores/_?django",
@@ -111,6 +112,7 @@ def test_every_extra_that_is_spoken_of_exists(ours: Distribution) -> None:
 
 def test_the_files_that_are_no_modules_are_there() -> None:
     assert (PACKAGE / "py.typed").is_file()
+    assert (PACKAGE / "sources" / "providers.toml").is_file()
     # Imported by its path, not as a part of the package.
     assert (PACKAGE / "startup" / "sitecustomize.py").is_file()
 

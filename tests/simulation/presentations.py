@@ -8,7 +8,8 @@ cannot be prevented, and is excused: who stood still for longer than that, after
 its lock, may send its request, or save what it was answered, too late.
 
 What is not announced is guarded by the lock alone.  Where the store forgets who holds the lock just
-after its holder has made sure of it, the holder and its successor may both present that.
+after its holder has made sure of it, the holder and its successor may both present that.  The same
+is true of what is announced, where the store forgets the announcement at the same moment.
 """
 
 from __future__ import annotations
@@ -63,9 +64,10 @@ def check(
             _check_announced(witness, process, credential, lock)
     # No check finds out that it stood still after the check.
     stood_still = disk.lease is not None and process.stalled > lock.stalled
-    # Nor that a lock was lost after the check: then only an announcement keeps others away.
+    # Nor that a lock was lost after the check: then only an announcement keeps others away, unless
+    # that was lost together with the lock.
     awaited = document.get("intent", {}).get("awaited", ())
-    is_unannounced = credential.opaque and all(one["process"] != process.name for one in awaited)
+    is_unannounced = all(one["process"] != process.name for one in awaited)
     is_unguarded = is_unannounced and not lock.is_held()
     if credential.single_use and not (stood_still or is_unguarded):
         _check_spent(witness, process, credential)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tokenadapter.cli.output import span, write_line
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
+from tokenadapter.token import header_value
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -19,8 +20,10 @@ __all__ = [
     "add_json",
     "add_min_validity",
     "add_name",
+    "authorization",
     "named_profile",
     "put",
+    "reporting",
     "seconds",
     "usable_token",
     "validity",
@@ -77,7 +80,14 @@ def named_profile(options: Namespace) -> Profile:
 
     :raises ProfileError: if there is none, or if it is invalid.
     """
-    profile = Profile(ConfigFile.read(options.config), options.name)
+    return reporting(Profile(ConfigFile.read(options.config), options.name), options)
+
+
+def reporting(profile: Profile, options: Namespace) -> Profile:
+    """*profile*, whose events are reported on standard error.
+
+    :raises ProfileError: if it is invalid.
+    """
     from tokenadapter.cli.reporting import StderrJournal
 
     keeper = profile.keeper()
@@ -104,6 +114,18 @@ def usable_token(profile: Profile, min_validity: float) -> Token:
                 f"than {span(min_validity)}\n"
             )
     return token
+
+
+def authorization(profile: Profile, token: Token) -> str:
+    """The value of the header that carries *token*.
+
+    :raises RefreshConfigError: if the profile sends Bearer tokens, and *token* is none.
+    """
+    if profile.scheme.lower() == "bearer" and not token.is_bearer:
+        from tokenadapter.core import messages
+
+        raise messages.not_bearer(profile.store(), token)
+    return header_value(token.access_token, profile.scheme)
 
 
 def validity(token: Token) -> str:

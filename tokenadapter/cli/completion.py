@@ -39,6 +39,7 @@ _tokenadapter() {{
     case "$before" in
         --config) COMPREPLY=($(compgen -f -- "$word")); return ;;
         --profile) words="$(tokenadapter completion names 2> /dev/null)" ;;
+        --provider) words="{providers}" ;;
         --min-validity|--watch) words="30s 5m 1h" ;;
         *) case "$command" in
 {cases}
@@ -70,7 +71,10 @@ def perform(options: Namespace) -> int:
 
         text = "\n".join(ConfigFile.read().tables)
     else:
-        script = _BASH.format(commands=" ".join(COMMANDS), cases=_cases())
+        from tokenadapter.sources.providers import known_names
+
+        providers = " ".join(known_names())
+        script = _BASH.format(commands=" ".join(COMMANDS), providers=providers, cases=_cases())
         text = (_ZSH if options.shell == "zsh" else "") + script.strip("\n")
     write_line(text.strip("\n"))
     return 0

@@ -326,9 +326,9 @@ def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Ite
         yield _problem(f"{state}: {named(failure['cause'], profile.name)}")
         return
     if needs_login and state in ("no token", "expired"):
-        advice = f"Log in, and pass the token response to `tokenadapter adopt {profile.name}`."
-        if isinstance(profile.grant, ProfileGrant) and profile.grant.can_log_in:
-            advice = f"Run `tokenadapter login {profile.name}`."
+        advice = f"Pass a token to `tokenadapter adopt {profile.name}`."
+        if isinstance(profile.grant, ProfileGrant):
+            advice = profile.grant.how_to_log_in
         yield _problem(f"{store}: {state}, and nothing to obtain one with. {advice}")
         return
     doubt = ""
@@ -341,6 +341,8 @@ def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Ite
         is_failing = failure["retry_in"] is not None or state in ("no token", "expired")
         found_so = _problem if is_failing else _note
         yield found_so(f"The last renewal failed: {failure['cause']}")
+    if found["advice"] is not None:
+        yield _note(found["advice"])
     if store.startswith("MemoryStore"):
         yield _note(
             "The token is stored in memory, so each command and each program obtains its own. "
@@ -418,7 +420,8 @@ def _check_servers(profile: Profile) -> Iterator[_Found]:
         try:
             if grant.discovers:
                 server = grant.discover()
-                yield _good(f"{grant.arguments['issuer']} names its endpoints")
+                named = (grant.arguments.get(key) for key in ("issuer", "provider", "url"))
+                yield _good(f"{next(filter(None, named))} names its endpoints")
                 yield from _check_algorithm(profile, grant, server)
         except TokenError as error:
             yield _problem(str(error))

@@ -1,4 +1,4 @@
-"""``tokenadapter forget``: revokes a token and deletes it.
+"""``tokenadapter forget``: revokes a token and deletes it, as "tokenadapter logout" does.
 
 If the profile's source has a revocation_url, the token is revoked at the server first (RFC 7009).
 If the server cannot be reached, nothing is deleted; --local deletes the token without contacting
@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.common import add_name, named_profile
-from tokenadapter.config.grants import ProfileGrant
+from tokenadapter.cli.logout import add_local, log_out
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -35,9 +35,7 @@ _LEASE = 10.0
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     add_name(parser)
-    parser.add_argument(
-        "--local", action="store_true", help="do not revoke the token at the server"
-    )
+    add_local(parser)
     parser.add_argument(
         "--force",
         action="store_true",
@@ -48,22 +46,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 def perform(options: Namespace) -> int:
     """Revoke the token, and empty the store."""
     profile = named_profile(options)
-    grant = profile.grant
-    revoke = None
-    if isinstance(grant, ProfileGrant) and not (options.local or options.force):
-        if grant.discovers:
-            grant.discover()
-        if grant.revokes:
-            revoke = grant.revoke
-    token = _taken_over(profile) if options.force else profile.keeper().forget(revoke)
-    if token is None:
+    if not options.force:
+        outcome = log_out(profile, local=options.local)
+    elif _taken_over(profile) is None:
         outcome = "there was no token"
-    elif revoke is None:
-        why = "the source has no revocation_url"
-        why = "--force" if options.force else "--local" if options.local else why
-        outcome = f"forgotten, but not revoked ({why})"
     else:
-        outcome = "revoked and forgotten"
+        outcome = "forgotten, but not revoked (--force)"
     sys.stderr.write(f"tokenadapter: {profile.name}: {outcome}\n")
     return 0
 

@@ -14,11 +14,11 @@ from tokenadapter.cli.common import (
     add_json,
     add_min_validity,
     add_name,
+    authorization,
     named_profile,
     put,
     usable_token,
 )
-from tokenadapter.token import header_value
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -40,11 +40,7 @@ def perform(options: Namespace) -> int:
     """Print the header line."""
     profile = named_profile(options)
     token = usable_token(profile, options.min_validity)
-    if profile.scheme.lower() == "bearer" and not token.is_bearer:
-        from tokenadapter.core import messages
-
-        raise messages.not_bearer(profile.store(), token)
-    value = header_value(token.access_token, profile.scheme)
+    value = authorization(profile, token)
     put(
         options,
         f"{profile.header}: {value}",

@@ -4,6 +4,13 @@ The source of the profile names authorization_url, device_authorization_url, or 
 option, the login opens a browser where there is a display; else it shows a code to enter on another
 device, if the server supports that; else it shows an address, and reads what the browser answered.
 Every process that shares the store picks up the new token by itself.
+
+With --api, only the URL of an API is needed: the API names the server at which its users log in, as
+MCP servers do, and tokenadapter registers itself there. The profile is added to the configuration
+file; without a NAME, it is named after the host of the API.
+
+If the scope contains openid, the store remembers who logged in. The login of another user is
+refused, and the stored token stays in use; --switch replaces it.
 """
 
 from __future__ import annotations
@@ -11,7 +18,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from tokenadapter.cli.common import add_name, named_profile, seconds, validity
+from tokenadapter.cli.api_profile import add_to_file, api_profile
+from tokenadapter.cli.common import add_config, named_profile, reporting, seconds, validity
+from tokenadapter.cli.token_state import token_state
+from tokenadapter.config.problems import ProfileError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -21,7 +31,11 @@ __all__ = ["add_arguments", "perform"]
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    add_name(parser)
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="a profile in the configuration file"
+    )
+    parser.add_argument("--api", metavar="URL", help="log in for this API, and add its profile")
+    add_config(parser)
     flows = parser.add_mutually_exclusive_group()
     for flow, does in (
         ("browser", "open a browser on this machine"),
@@ -31,6 +45,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         flows.add_argument(
             f"--{flow}", dest="flow", action="store_const", const=flow, default=None, help=does
         )
+    parser.add_argument(
+        "--switch", action="store_true", help="replace the token of another user who logged in"
+    )
     parser.add_argument(
         "--timeout",
         metavar="TIME",
@@ -45,18 +62,29 @@ def perform(options: Namespace) -> int:
     from tokenadapter.errors import TokenError
     from tokenadapter.logins.login import login
 
-    profile = named_profile(options)
+    if options.api is not None:
+        profile = reporting(api_profile(options), options)
+    elif options.name is not None:
+        profile = named_profile(options)
+    else:
+        raise ProfileError("Name a profile, or the URL of an API after --api.")
     try:
-        token = login(profile.keeper(), flow=options.flow, timeout=options.timeout)
+        token = login(
+            profile.keeper(), flow=options.flow, timeout=options.timeout, switch=options.switch
+        )
     except TokenError:
         raise
     except (TypeError, ValueError) as error:
         raise profile.config.error([profile.name, "source"], f"{error}.") from None
+    if options.api is not None and add_to_file(profile):
+        sys.stderr.write(f"tokenadapter: {profile.name}: added to {profile.config.path}\n")
     lack = ""
     if not token.refresh_token:
         lack = (
             ", without a refresh token: it cannot be renewed. Many servers issue one only for the "
             "scope offline_access, or with access_type=offline in authorization_url"
         )
-    sys.stderr.write(f"tokenadapter: {profile.name}: logged in{validity(token)}{lack}\n")
+    account = token_state(profile)["account"]
+    who = "" if account is None else f" as {account}"
+    sys.stderr.write(f"tokenadapter: {profile.name}: logged in{who}{validity(token)}{lack}\n")
     return 0

@@ -10,9 +10,12 @@ from tokenadapter.cli.output import printable_lines
 from tokenadapter.core.journal import Journal
 
 if TYPE_CHECKING:
+    from tokenadapter.config.profile import Profile
+    from tokenadapter.core.keeper import TokenKeeper
+    from tokenadapter.errors import UnsafeTarget
     from tokenadapter.events import Event
 
-__all__ = ["StderrJournal", "named", "reported"]
+__all__ = ["StderrJournal", "mute", "named", "outside", "reported"]
 
 _WARNING = 30  # logging.WARNING: importing logging would take its time
 
@@ -51,6 +54,26 @@ class StderrJournal(Journal):
             super().write(event, level)
         elif level >= _WARNING:
             sys.stderr.write(f"tokenadapter: {named(str(event), self._profile)}\n")
+
+
+class _Silence(Journal):
+    def write(self, event: Event, level: int) -> None:
+        pass
+
+
+def mute(keeper: TokenKeeper) -> None:
+    """Have no event of *keeper* written anywhere."""
+    keeper.journal = _Silence(keeper.journal.listener)
+
+
+def outside(profile: Profile) -> UnsafeTarget:
+    """The error for a URL that must not get the token of *profile*."""
+    from tokenadapter.errors import UnsafeTarget
+
+    return UnsafeTarget(
+        f"The URL is outside {' and '.join(profile.prefixes)}, so the token of {profile.name} must "
+        "not be sent there. Nothing was sent. Compare the URL with the prefix in the profile."
+    )
 
 
 def reported(error: Exception, profile: str | None) -> int:

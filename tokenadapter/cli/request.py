@@ -86,7 +86,8 @@ def perform(options: Namespace) -> int:
     adapters = profile.adapters()
     import requests
 
-    from tokenadapter.errors import TokenError, UnsafeTarget
+    from tokenadapter.cli.reporting import outside
+    from tokenadapter.errors import TokenError
 
     headers, body = _headers_and_body(options)
     method = (options.request or ("GET" if body is None else "POST")).upper()
@@ -99,11 +100,7 @@ def perform(options: Namespace) -> int:
         try:
             url = request.url or ""
             if not any(adapter.covers(url) for adapter in adapters):
-                raise UnsafeTarget(
-                    f"The URL is outside {' and '.join(profile.prefixes)}, so the token of "
-                    f"{profile.name} must not be sent there. Nothing was sent. Check the URL, or "
-                    "use curl for a request without a token."
-                )
+                raise outside(profile)
             settings = session.merge_environment_settings(url, {}, True, None, None)
             with session.send(request, timeout=_TIMEOUT, **settings) as response:
                 return _printed(response, options)

@@ -31,7 +31,7 @@ __all__ = ["PLAIN", "add_arguments", "perform"]
 PLAIN: dict[str, Any] = {"config": None, "json": False, "watch": None}
 """The options of a command line that has only a name."""
 
-_COLUMNS = ("NAME", "STATE", "EXPIRES", "RENEWED", "LOCK", "API", "STORE")
+_COLUMNS = ("NAME", "STATE", "ACCOUNT", "EXPIRES", "RENEWED", "LOCK", "API", "STORE")
 _COLOURS = {
     "fresh": "good",
     "stale": "good",
@@ -95,14 +95,18 @@ def _show(states: list[dict[str, Any]], *, as_json: bool, again: bool = False) -
 
         text = json.dumps(states)
     else:
-        text = table(_COLUMNS, [(_row(state), _remark(state)) for state in states], _COLOURS)
+        # Most tokens are of programs, and not of people who log in.
+        has_accounts = any(state["account"] for state in states)
+        columns = [name for name in _COLUMNS if name != "ACCOUNT" or has_accounts]
+        rows = [([_row(state)[name] for name in columns], _remark(state)) for state in states]
+        text = table(columns, rows, _COLOURS)
         if again:
             clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else "\n"
             text = f"{clear}{time.strftime('%H:%M:%S')}\n{text}"
     write_line(text)
 
 
-def _row(state: dict[str, Any]) -> tuple[str, ...]:
+def _row(state: dict[str, Any]) -> dict[str, str]:
     left, ago, api = state["expires_in"], state["renewed_ago"], state["api"]
     if left is None:
         ends = "–" if ago is None else "unknown"
@@ -110,21 +114,23 @@ def _row(state: dict[str, Any]) -> tuple[str, ...]:
         ends = f"in {span(left)} ({clock(time.time() + left)})"
     else:
         ends = f"{span(-left)} ago"
-    return (
-        state["name"],
-        state["state"],
-        ends,
-        "–" if ago is None else f"{span(ago)} ago",
-        state["lock"] or "free",
-        (api[0] if api else "–") + (f" and {len(api) - 1} more" if len(api) > 1 else ""),
-        short(state["path"]) if isinstance(state["path"], str) else state["store"] or "–",
-    )
+    return {
+        "NAME": state["name"],
+        "STATE": state["state"],
+        "ACCOUNT": state["account"] or "–",
+        "EXPIRES": ends,
+        "RENEWED": "–" if ago is None else f"{span(ago)} ago",
+        "LOCK": state["lock"] or "free",
+        "API": (api[0] if api else "–") + (f" and {len(api) - 1} more" if len(api) > 1 else ""),
+        "STORE": short(state["path"]) if isinstance(state["path"], str) else state["store"] or "–",
+    }
 
 
 def _remark(state: dict[str, Any]) -> str | None:
     failure = state["failure"]
     if failure is None:
-        return None
+        advice: str | None = state["advice"]
+        return advice
     when = "" if failure["ago"] is None else f"{span(failure['ago'])} ago: "
     wait = failure["retry_in"]
     then = "" if wait is None else f" Next attempt in {span(wait)}."

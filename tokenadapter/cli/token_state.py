@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter import process_names
+from tokenadapter.cli.output import clock, span
 from tokenadapter.core.policy import windows
 from tokenadapter.core.record import Record, Tombstone, digest
 
@@ -23,11 +25,19 @@ _NOTHING: dict[str, Any] = {
     "api": [],
     "store": "",
     "path": None,
+    "account": None,
     "expires_at": None,
     "expires_in": None,
     "renewed_ago": None,
+    "login_at": None,
+    "login_ends_at": None,
+    "login_ends_in": None,
+    "advice": None,
     "lock": None,
 }
+# For this last part of its lifetime, and for so many seconds at most, the end of a login is near.
+_NEAR_PART = 0.2
+_NEAR_LONGEST = 30 * 86_400.0
 
 
 def token_state(profile: Profile) -> dict[str, Any]:
@@ -47,11 +57,15 @@ def token_state(profile: Profile) -> dict[str, Any]:
         "store": repr(store),
         "path": getattr(store, "path", None),
         "state": "no token",
+        "account": None,
         "token": None,
         "expires_at": None,
         "expires_in": None,
         "renewed_at": None,
         "renewed_ago": None,
+        "login_ends_at": None,
+        "login_ends_in": None,
+        "advice": None,
         "failure": None,
         "lock": lock_holder(store),
     }
@@ -75,11 +89,15 @@ def token_state(profile: Profile) -> dict[str, Any]:
 
         why = str(messages.requests_differ(store, record.requested, ours))
         return unusable(profile, why.replace("forget NAME", f"forget {profile.name}"), state)
+    if record.account is not None:
+        state["account"] = str(record.account)
     if record.token is not None:
         state |= _of_token(record.token, found.now)
+        state |= _of_login(profile, record, found.now)
     state["failure"] = _failure(record, found.now, store, is_locked=state["lock"] is not None)
     if _refusal(record) is not None and state["state"] in ("no token", "expired"):
         state["state"] = "login needed"
+    state["advice"] = _advice(profile, state)
     return state
 
 
@@ -113,6 +131,37 @@ def _of_token(token: Token, now: float) -> dict[str, Any]:
     elif left <= soft:
         state["state"] = "stale"
     return {**state, "expires_at": token.expires_at, "expires_in": left}
+
+
+def _of_login(profile: Profile, record: Record, now: float) -> dict[str, Any]:
+    """When a user logged in, and when that ends, if the server ends it at a known time.
+
+    The record knows when its grant began.  A refresh token that was configured may come from an
+    earlier login.
+    """
+    began, lifetime = record.begun, getattr(profile.grant, "login_lifetime", None)
+    if not began or profile.grant.owner.get("grant") != "refresh_token":
+        return {}
+    if lifetime is None:
+        return {"login_at": began}
+    end = began + lifetime
+    return {"login_at": began, "login_ends_at": end, "login_ends_in": end - now}
+
+
+def _advice(profile: Profile, state: Mapping[str, Any]) -> str | None:
+    """What to do about the end of the login in *state*, if it is near."""
+    lifetime, left = getattr(profile.grant, "login_lifetime", None), state["login_ends_in"]
+    if lifetime is None or left is None or left > min(lifetime * _NEAR_PART, _NEAR_LONGEST):
+        return None
+    day = time.strftime("%Y-%m-%d", time.localtime(state["login_at"]))
+    when = f"in {span(left)} ({clock(time.time() + left)})" if left > 0 else "about now"
+    how = f"Run `tokenadapter login {profile.name}` before that."
+    if not getattr(profile.grant, "can_log_in", False):
+        how = (
+            "Log in again before that, and pass the token response to "
+            f"`tokenadapter adopt {profile.name}`."
+        )
+    return f"The login of {day} ends {when}, however often the token is renewed. {how}"
 
 
 def _refusal(record: Record) -> Tombstone | None:

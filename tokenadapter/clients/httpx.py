@@ -17,28 +17,23 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenadapter.clients.httpx_parts import Outgoing, Parts, copy_of, is_bounded, parts_of
-from tokenadapter.clients.prefix import names_its_host, without_query
-from tokenadapter.clients.requests import TokenAdapter
-from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.clients.prefix import without_query
+from tokenadapter.clients.rules import Face, Rules
 from tokenadapter.extras import ExtraMissing
-from tokenadapter.http import bodies, exchange, responses, verdicts
+from tokenadapter.http import bodies, exchange, responses
 from tokenadapter.http.bodies import Body
 from tokenadapter.http.exchange import Verdict
 from tokenadapter.late_imports import imported, late
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
-    import os
-
     import httpx
     import httpx2
 
     from tokenadapter import errors
     from tokenadapter.errors import TokenError
-    from tokenadapter.events import Event
-    from tokenadapter.protocols import Grant, TokenSource, TokenStore
 
-    class _Auth(httpx.Auth, httpx2.Auth):  # type: ignore[misc]
+    class _Auth(Face, httpx.Auth, httpx2.Auth):  # type: ignore[misc]
         """What both libraries take for an ``Auth``."""
 
     Request = httpx.Request | httpx2.Request
@@ -70,14 +65,10 @@ def _libraries() -> list[ModuleType]:
 
 _LIBRARIES = _libraries()
 if not TYPE_CHECKING:
-    _Auth = type("_Auth", tuple(library.Auth for library in _LIBRARIES), {})
+    _Auth = type("_Auth", (Face, *(library.Auth for library in _LIBRARIES)), {})
 
 __all__ = ["TokenAuth"]
 
-# Seconds that the body of a refusal may take which no caller will read, and that of an answer into
-# which a verdict looks.
-_DRAINED_FOR = 1.0
-_PEEKED_FOR = 30.0
 # Methods that may be sent twice (RFC 9110 section 9.2.1), and statuses that say that a request was
 # not processed where it went, or not for want of a token.
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -109,55 +100,11 @@ class TokenAuth(_Auth):
     :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
     """
 
-    keeper: TokenKeeper
+    _rules: _Rules
 
-    def __init__(
-        self,
-        prefix: str,
-        source: Grant | TokenSource | TokenKeeper,
-        *,
-        store: TokenStore | str | os.PathLike[str] | None = None,
-        verdict: Callable[[Any], object] | None = None,
-        max_replays: int = 1,
-        replay_limit: int = 64 * 1024 * 1024,
-        attach: Callable[[Any, Token], object] | None = None,
-        header: str = "Authorization",
-        scheme: str = "Bearer",
-        override_auth: bool = True,
-        on_refresh: Callable[[Token], object] | None = None,
-        on_event: Callable[[Event], object] | None = None,
-        renew_early: bool = True,
-        lock_timeout: float = 30.0,
-        inline: bool = False,
-        allow_http: bool = False,
-    ) -> None:
-        self._rules = _Rules(
-            prefix,
-            source,
-            store=store,
-            verdict=verdict,
-            max_replays=max_replays,
-            replay_limit=replay_limit,
-            attach=attach,
-            header=header,
-            scheme=scheme,
-            override_auth=override_auth,
-            on_refresh=on_refresh,
-            on_event=on_event,
-            renew_early=renew_early,
-            lock_timeout=lock_timeout,
-            inline=inline,
-            allow_http=allow_http,
-        )
-        self.keeper = self._rules.keeper
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.prefix} of {self.keeper.store!r}>"
-
-    @property
-    def prefix(self) -> str:
-        """The base URL under which requests are signed."""
-        return self._rules.prefix
+    @staticmethod
+    def _made_from(**settings: Any) -> Rules:
+        return _Rules(**settings)
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """The flow of a request, as ``httpx.Client`` asks for it."""
@@ -207,15 +154,10 @@ class _Work(NamedTuple):
     soon: Callable[[], Awaitable[Any]]
 
 
-class _Rules(TokenAdapter):
-    """The settings of a token adapter, and what they say about requests of httpx.
+class _Rules(Rules):
+    """What the settings say about requests of httpx."""
 
-    The adapter itself sends nothing.
-    """
-
-    __attrs__: list[str] = [*TokenAdapter.__attrs__, "_raw", "_lower"]  # noqa: RUF012
-    # The ``Host`` headers that were last found to name the host of the prefix.
-    _known_hosts: list[bytes] | None = None
+    __attrs__: list[str] = [*Rules.__attrs__, "_raw", "_lower"]  # noqa: RUF012
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -223,37 +165,17 @@ class _Rules(TokenAdapter):
         self._raw = self._header.encode()
         self._lower = self._raw.lower()
 
-    @property
-    def has_own_verdict(self) -> bool:
-        return self._verdict is not None
-
     def signs(self, request: Any) -> bool:
         """Whether *request* gets a token."""
         url = str(request.url)
-        if self._guard.matches(url) is None and not self._guard.covers_when_parsed(url):
-            self.log_outside(url)
-            return False
         hosts = [value for _, name, value in request.headers._list if name == b"host"]
-        if hosts != self._known_hosts:
-            named = ", ".join(host.decode("latin-1") for host in hosts)
-            if hosts and not names_its_host(url, named):
-                self.log_outside(url, named)
-                return False
-            self._known_hosts = hosts  # all URLs under the prefix have one host
+        if not self.leads_under_the_prefix(url, hosts):
+            return False
         if "target" in request.extensions:
             return False  # the path that is sent is another one
         if url in self._own_urls:
             return False
         return self.override_auth or self._header not in request.headers
-
-    def may_be_own(self, request: Any) -> bool:
-        """Whether :meth:`is_own` has to decide whether *request* gets a token."""
-        own = self._own_urls
-        return own.may_match and own.may_include(request.method, getattr(request, "_content", None))
-
-    def is_own(self, request: Any) -> bool:
-        """Whether *request* goes to a URL of the token source, which may have to find that out."""
-        return self._own_urls.include(str(request.url))
 
     def headers_of(self, request: Any, token: Token, parts: Parts) -> tuple[Any, Any]:
         """*request*, or a copy that was changed, and its headers with the token."""
@@ -270,23 +192,6 @@ class _Rules(TokenAdapter):
         full = twin.headers
         twin.headers = request.headers
         return twin, full
-
-    def judge(self, response: Any, body: bytes | None) -> Verdict:
-        """What *response* means for the token that its request was sent with."""
-        own = self._verdict
-        if isinstance(own, verdicts.Expired):
-            return Verdict.of(own(response, lambda _: responses.json_of(body, response.headers)))
-        return self._judge(response)
-
-    def looks_into(self, response: Any) -> bool:
-        """Whether the verdict on *response* depends on its body."""
-        own = self._verdict
-        kind = response.headers.get("Content-Type", "")
-        return (
-            isinstance(own, verdicts.Expired)
-            and own.looks_into(response)
-            and responses.says_json(kind)
-        )
 
 
 class _Flow:
@@ -328,8 +233,8 @@ class _Flow:
         request = self._request
         rules = self._rules
         is_signed = rules.signs(request)
-        if is_signed and rules.may_be_own(request):
-            ask = partial(rules.is_own, request)
+        if is_signed and rules.may_be_own(request.method, getattr(request, "_content", None)):
+            ask = partial(rules.is_own, str(request.url))
             is_signed = not (yield _Work(ask, partial(self._keeper.arun, ask)))
         if is_signed:
             return (yield from self._exchange(request))
@@ -492,13 +397,12 @@ class _Flow:
         rules = self._rules
         if not rules.has_own_verdict and answer.status_code != 401:
             return Verdict.HAND_ON
-        body = None
-        if rules.looks_into(answer):
-            if answer.is_stream_consumed:  # that of a redirect, which httpx has followed
-                return rules.judge(answer, None)
-            held = yield from self._read_ahead(answer, _PEEKED_FOR)
-            body = held.content
-        return rules.judge(answer, body)
+        value = None
+        # That of a redirect has been consumed: httpx has followed it.
+        if rules.looks_into(answer) and not answer.is_stream_consumed:
+            held = yield from self._read_ahead(answer, responses.PEEKED_FOR)
+            value = responses.json_of(held.content, answer.headers)
+        return rules.judge(answer, value)
 
     def _read_ahead(self, answer: Any, seconds: float) -> Generator[Any, Any, Any]:
         """The beginning of the body of *answer*, or all of it."""
@@ -520,8 +424,10 @@ class _Flow:
             return  # an event hook has read it
         if self._timeouts is not None:
             read = self._timeouts.get("read")
-            self._timeouts["read"] = _DRAINED_FOR if read is None else min(read, _DRAINED_FOR)
-        held = yield from self._read_ahead(answer, _DRAINED_FOR)
+            self._timeouts["read"] = (
+                responses.DRAINED_FOR if read is None else min(read, responses.DRAINED_FOR)
+            )
+        held = yield from self._read_ahead(answer, responses.DRAINED_FOR)
         content = held.content
         if content is None or not is_bounded(answer, content):
             close = held.aclose if self._is_async else held.close

@@ -11,7 +11,7 @@ exceptions and in logs, and none of them may show the token.
 from __future__ import annotations
 
 import netrc  # noqa: F401 - or requests would do it in the first request, where a fork may interrupt it
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from requests.adapters import BaseAdapter, HTTPAdapter
@@ -92,7 +92,7 @@ class TokenAdapter(HTTPAdapter):
         adapter.
     :param verdict: a function of a response that says whether the token that was sent with it is
         dead, in place of :func:`~tokenadapter.default_verdict`; see
-        :func:`~tokenadapter.expired_on`.
+        :func:`~tokenadapter.expired_on`.  A source that knows its provider may bring one.
     :param max_replays: how often a request is sent again after a renewal.  0: renew, but hand the
         refusal to the caller.  Above 1, the request is sent again while a verdict of your own still
         calls the token dead; it never causes a second renewal.
@@ -150,7 +150,7 @@ class TokenAdapter(HTTPAdapter):
         override_auth: bool = True,
         on_refresh: Callable[[Token], object] | None = None,
         on_event: Callable[[Event], object] | None = None,
-        renew_early: bool = True,
+        renew_early: bool | None = None,
         lock_timeout: float = 30.0,
         inline: bool = False,
         allow_http: bool = False,
@@ -171,7 +171,7 @@ class TokenAdapter(HTTPAdapter):
         self._guard = Prefix(prefix, allow_http=allow_http)
         if isinstance(source, TokenKeeper):
             its_own = (store, on_refresh, on_event, renew_early, lock_timeout, inline)
-            if its_own != (None, None, None, True, 30.0, False):
+            if its_own != (None, None, None, None, 30.0, False):
                 raise TypeError(
                     "store, on_refresh, on_event, renew_early, lock_timeout and inline belong to "
                     "the TokenKeeper that is the source: pass them to it"
@@ -188,6 +188,9 @@ class TokenAdapter(HTTPAdapter):
                 inline=inline,
                 owner={"api": self._guard.url},
             )
+        if verdict is None:
+            of_api: Mapping[str, Any] | None = getattr(self.keeper.grant, "verdict", None)
+            verdict = None if of_api is None else verdicts.expired_on(**of_api)
         self.inner = inner
         self.max_replays = max_replays
         self.replay_limit = replay_limit

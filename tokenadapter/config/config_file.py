@@ -63,12 +63,13 @@ class ConfigFile:
 
     :ivar path: its path.
     :ivar tables: the profiles' tables, by name.
+    :ivar text: its content.
     """
 
     def __init__(self, path: str, text: str, tables: Mapping[str, Mapping[str, Any]]) -> None:
         self.path = path
         self.tables = tables
-        self._text = text
+        self.text = text
 
     @classmethod
     def read(cls, path: str | None = None) -> ConfigFile:
@@ -87,6 +88,14 @@ class ConfigFile:
             raise ProfileError(
                 f"The file is not UTF-8 text (byte {error.start}).", file=path
             ) from None
+        return cls.parsed(path, text)
+
+    @classmethod
+    def parsed(cls, path: str, text: str) -> ConfigFile:
+        """The file *path*, if its content were *text*.
+
+        :raises ProfileError: if *text* is no configuration.
+        """
         try:
             tables = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -113,7 +122,7 @@ class ConfigFile:
     def error(self, key: Sequence[str], problem: str) -> ProfileError:
         """The error for a problem at *key*."""
         return ProfileError(
-            problem, file=self.path, line=line_of(self._text, key), key=".".join(key)
+            problem, file=self.path, line=line_of(self.text, key), key=".".join(key)
         )
 
     def _check_profile(self, name: str, table: object) -> None:

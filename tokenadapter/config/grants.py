@@ -61,7 +61,6 @@ class ProfileGrant:
         self._program = program
         self._make = make
         self.arguments = arguments
-        self.login_settings = login
         # The sample has everything but the secrets.
         sample = make(**resolved(arguments, lambda reference: "looked-up-later"))
         self.owner: Mapping[str, str] = sample.owner
@@ -72,9 +71,14 @@ class ProfileGrant:
         self.deadline: float = sample.deadline
         self.grace: float = sample.grace
         self.spends: bool = sample.spends
-        #: Whether a person can log in: at the URLs that are given, or at those of the issuer.
-        self.can_log_in: bool = bool(login) or (
-            sample.discovers and self.owner.get("grant") == "refresh_token"
+        self.renew_early: bool = sample.renew_early
+        self.verdict: Mapping[str, Any] | None = sample.verdict
+        self.login_lifetime: float | None = sample.login_lifetime
+        self.login_settings: Mapping[str, str] = {**sample.login_settings, **login}
+        #: Whether a person can log in: at the URLs that are given, or at those of the issuer or
+        #: the provider.
+        self.can_log_in: bool = self.owner.get("grant") == "refresh_token" and bool(
+            self.login_settings or sample.discovers
         )
         for name, url in login.items():
             if name in ("authorization_url", "device_authorization_url"):
@@ -103,6 +107,14 @@ class ProfileGrant:
         if self._source is not None:
             self._source.discover()  # type: ignore[attr-defined]  # it takes what was read
         return found
+
+    @property
+    def how_to_log_in(self) -> str:
+        """What to do if no credential is left."""
+        if self.can_log_in:
+            return f"Run `tokenadapter login {self._profile}`."
+        command = f"`tokenadapter adopt {self._profile}`"
+        return f"Log in elsewhere, and pass the token response to {command}."
 
     def load(self) -> None:
         """Import what :meth:`fetch` needs."""
@@ -148,10 +160,7 @@ class ProfileGrant:
             # The source that the credential came from, even if that was a while ago.
             return (self._source or self.looked_up()).fetch(credential, previous)
         except errors.ReauthRequired as error:
-            message = str(error)
-            if self.can_log_in:
-                message = message.replace(errors.NEW_LOGIN, "Run `tokenadapter login NAME`.")
-            message = message.replace(" NAME`", f" {self._profile}`")
+            message = str(error).replace(errors.NEW_LOGIN, self.how_to_log_in)
             raise errors.ReauthRequired(message, reason=error.reason, error=error.error) from None
 
     def revoke(self, token: Token) -> None:
@@ -283,6 +292,7 @@ _MAKERS = {
     "client_credentials": ("client_credentials", "ClientCredentials"),
     "refresh_token": ("refresh_token", "RefreshToken"),
     "password": ("password", "Password"),
+    "api_user": ("api_user", "ApiUser"),
     "login": ("login", "Login"),
     "jwt_bearer": ("jwt_bearer", "JWTBearer"),
     "service_account": ("jwt_bearer", "ServiceAccount.from_file"),

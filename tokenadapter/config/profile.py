@@ -16,6 +16,7 @@ from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
+    import re
     from urllib import parse
 
     from tokenadapter.clients import requests as requests_client
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tokenadapter.stores import urls
     from tokenadapter.token import Token
 else:
+    re = late("re")
     requests_client = late("tokenadapter.clients.requests")
     parse = late("urllib.parse")
     urls = late("tokenadapter.stores.urls")
@@ -40,6 +42,11 @@ _ADAPTER_SETTINGS = (
     "max_replays",
     "replay_limit",
 )
+# A path without "%", ";" and backslashes, and without a segment that begins with a dot.
+_PLAIN_REST = r"(?:/(?!\.)[A-Za-z0-9_.~-]*)*(?:[?#][!-~]*)?"
+_PLAIN_BASE = (
+    r"https://[a-z0-9]+(?:[.-][a-z0-9]+)*(?::[1-9][0-9]{0,3})?(?:/(?!\.)[A-Za-z0-9_.~-]+)*"
+)
 _KEEPER_SETTINGS = ("renew_early", "lock_timeout")
 
 
@@ -50,6 +57,7 @@ class Profile:
     :param name: its name.
     :raises ProfileError: if it is invalid.
     :ivar prefixes: the API's base URLs, which share the token.
+    :ivar username: the user that servers expect if a program sends the token as a password.
     """
 
     def __init__(self, config: ConfigFile, name: str) -> None:
@@ -75,6 +83,7 @@ class Profile:
         self.prefixes: list[str] = self._settings.get("prefixes") or [self._settings["prefix"]]
         self.header: str = self._settings.get("header", "Authorization")
         self.scheme: str = self._settings.get("scheme", "Bearer")
+        self.username: str | None = self._settings.get("username")
         self._keeper: TokenKeeper | None = None
 
     def __repr__(self) -> str:
@@ -153,6 +162,16 @@ class Profile:
             adapters.append(made)
         return adapters
 
+    def covers(self, url: str) -> bool:
+        """Whether *url* is under a prefix, and none of the token source's own URLs.
+
+        :raises ProfileError: if a prefix or a setting is invalid.
+        """
+        is_plain = any(_is_plainly_under(url, prefix) for prefix in self.prefixes)
+        if is_plain and not url.startswith(tuple(self.grant.urls)):
+            return True
+        return any(adapter.covers(url) for adapter in self.adapters())
+
     def named_functions(self) -> list[NamedFunction]:
         """The user's functions that it names."""
         keeper = self.keeper()
@@ -193,6 +212,20 @@ class Profile:
 def _token_of(config: ConfigFile, name: str) -> Token:
     """The current token of the profile *name*."""
     return Profile(config, name).keeper().current()
+
+
+def _is_plainly_under(url: str, prefix: str) -> bool:
+    """Whether *url* is under *prefix*, without requests, which is slow to import.
+
+    ``False`` leaves the answer open.  ``True`` needs a prefix and a URL of characters that every
+    parser reads alike, as :mod:`tokenadapter.clients.prefix` does.
+    """
+    base = prefix.removesuffix("/")
+    return (
+        url.startswith(base)
+        and re.fullmatch(_PLAIN_BASE, base) is not None
+        and re.fullmatch(_PLAIN_REST, url[len(base) :]) is not None
+    )
 
 
 def _paths(table: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, Any]]:

@@ -127,6 +127,7 @@ PROFILE: Mapping[str, Kind] = {
     "store": _TEXT,
     "header": _TEXT,
     "scheme": _TEXT_OR_EMPTY,
+    "username": _TEXT,
     "verdict": _VERDICT,
     "renew_early": _FLAG,
     "lock_timeout": _NUMBER,
@@ -151,6 +152,9 @@ _WAY: Mapping[str, Kind] = {
 _OAUTH2: Mapping[str, Kind] = {
     "token_url": _TEXT,
     "issuer": _TEXT,
+    "provider": _TEXT,
+    "domain": _TEXT,
+    "tenant": _TEXT,
     "client_id": _TEXT,
     "client_secret": _SECRET,
     "client_auth": _CLIENT_AUTH,
@@ -197,16 +201,37 @@ CLIENT_AUTH: Mapping[str, tuple[Mapping[str, Kind], tuple[str, ...]]] = {
 }
 """The keys of each type of client authentication that is a table."""
 
+_API_USER: Mapping[str, Kind] = {
+    "url": _TEXT,
+    "client_id": _TEXT,
+    "client_secret": _SECRET,
+    "client_auth": _CLIENT_AUTH,
+    "client_name": _TEXT,
+    "redirect_uri": _TEXT,
+    "scope": _ONE_OR_MORE,
+    "account": _TEXT,
+    "grace": _NUMBER,
+    **_WAY,
+}
+
 SOURCES: Mapping[str, tuple[Mapping[str, Kind], tuple[str, ...]]] = {
-    "client_credentials": (_OAUTH2, ("client_id",)),
+    "client_credentials": ({**_OAUTH2, "grant_type": _TEXT}, ("client_id",)),
     "refresh_token": (
-        {**_OAUTH2, **LOGIN, "refresh_token": _SECRET, "account": _TEXT, "grace": _NUMBER},
+        {
+            **_OAUTH2,
+            **LOGIN,
+            "refresh_token": _SECRET,
+            "account": _TEXT,
+            "grace": _NUMBER,
+            "login_lifetime": _NUMBER,
+        },
         ("client_id",),
     ),
     "password": (
         {**_OAUTH2, "username": _TEXT, "password": _SECRET, "grace": _NUMBER},
         ("client_id", "username", "password"),
     ),
+    "api_user": (_API_USER, ("url",)),
     "login": (_LOGIN, ("url",)),
     "jwt_bearer": ({**_OAUTH2, **_SIGNING, "subject": _TEXT, "assertion": _TOKEN}, ("client_id",)),
     "service_account": (

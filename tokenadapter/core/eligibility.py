@@ -72,7 +72,7 @@ class Eligibility:
             # A refusal is more informative than the fact that the first refresh token was spent.
             if error is None or not credential.first:
                 error = objection
-        raise error or messages.no_credential(self._slot.store)
+        raise error or messages.no_credential(self._slot.store, self._how_to_log_in())
 
     def objection(self, view: View, credential: Credential) -> TokenError | None:
         """Why *credential* must not be presented."""
@@ -88,8 +88,11 @@ class Eligibility:
         if credential.opaque:
             return self._objection_to_function(view, credential)
         if credential.single_use and self.is_spent(view, credential.secret):
-            return messages.record_lost(store)
+            return messages.record_lost(store, self._how_to_log_in())
         return None
+
+    def _how_to_log_in(self) -> str | None:
+        return getattr(self._grant, "how_to_log_in", None)
 
     def _objection_to_function(self, view: View, credential: Credential) -> TokenError | None:
         if not self.is_spent(view, credential.secret):

@@ -19,10 +19,12 @@ from tokenadapter.core.runtime import RUNTIME, Runtime
 from tokenadapter.core.slot import Slot, View
 from tokenadapter.late_imports import late
 from tokenadapter.token import Token
-from tokenadapter.values import checked_store
+from tokenadapter.values import Account, checked_store
 
 if TYPE_CHECKING:
+    import contextvars
     import copy
+    from contextvars import Context
 
     from tokenadapter import errors
     from tokenadapter.core import (
@@ -48,6 +50,7 @@ else:
     errors = late("tokenadapter.errors")
     messages = late("tokenadapter.core.messages")
     reservation = late("tokenadapter.core.reservation")
+    contextvars = late("contextvars")
     copy = late("copy")
     workers = late("tokenadapter.core.worker")
     function_grant = late("tokenadapter.core.function_grant")
@@ -82,7 +85,8 @@ class TokenKeeper:
     :param on_event: called with each event of :mod:`tokenadapter.events`, in the thread in which
         it happens; a request may wait for it.
     :param renew_early: whether to renew in the background before the token expires.  Turn it off
-        for a server that kills the old token when it issues a new one.
+        for a server that kills the old token when it issues a new one.  By default on, unless the
+        source knows better of its provider.
     :param lock_timeout: for how many seconds to wait for a renewal that another thread or process
         has under way.
     :param inline: whether the thread that needs a renewal performs it, because helper threads are
@@ -102,7 +106,7 @@ class TokenKeeper:
         *,
         on_refresh: Callable[[Token], object] | None = None,
         on_event: Callable[[Event], object] | None = None,
-        renew_early: bool = True,
+        renew_early: bool | None = None,
         lock_timeout: float = 30.0,
         inline: bool = False,
         owner: Mapping[str, str] | None = None,
@@ -128,7 +132,9 @@ class TokenKeeper:
             raise ValueError(f"lock_timeout must be greater than 0 seconds, not {lock_timeout!r}")
         self.on_refresh = on_refresh
         self._on_event = on_event
-        self.renew_early = renew_early
+        if renew_early is None:
+            renew_early = getattr(self.grant, "renew_early", True)
+        self.renew_early: bool = renew_early
         self.lock_timeout = lock_timeout
         self.inline = inline
         self._owner = owner
@@ -200,12 +206,15 @@ class TokenKeeper:
         timeout: float | None = None,
         patient: bool = False,
         min_validity: float = 0.0,
+        context: Context | None = None,
     ) -> Outcome:
         """What :meth:`current` and :meth:`renew` return, and how it was obtained.
 
         :param patient: wait for the renewal of a stale token, too.
         :param min_validity: renew a token that lives for fewer seconds than this.  If even a new
             token does, it is renewed when it is stale.
+        :param context: the context (``contextvars``) in which to call the source, in place of the
+            caller's.
         """
         outcome, seen = self._held_outcome(rejected, patient, min_validity), None
         if outcome is None and not self._has_glanced:
@@ -219,7 +228,7 @@ class TokenKeeper:
         slack = min(_LATENESS, max(patience - self.lock_timeout, 0.0))
         if self._spends:
             self._runtime.guard()  # the program may have reset its signals
-        need = RenewalRequest(rejected, patient, min_validity, since=started)
+        need = RenewalRequest(rejected, patient, min_validity, since=started, context=context)
         try:
             with self._reservations.before_renewing(
                 seen, end, partial(self._settle, need)
@@ -255,7 +264,8 @@ class TokenKeeper:
         if self._spends:
             self._runtime.guard()  # here, and not in a helper: this may be the main thread
         key = None if rejected is None else (rejected.access_token, rejected.issued_at), patient
-        work = partial(self.obtain, rejected, patient=patient)
+        context = contextvars.copy_context()
+        work = partial(self.obtain, rejected, patient=patient, context=context)
         patience = inf if timeout is None else timeout
         began = self._runtime.monotonic()
         end = began + min(self.lock_timeout, patience)
@@ -304,7 +314,13 @@ class TokenKeeper:
         held = self._holder.held
         return self.obtain(stored if held is None else held.token, timeout=timeout).token
 
-    def adopt(self, token: Token | Mapping[str, Any]) -> Token:
+    def adopt(
+        self,
+        token: Token | Mapping[str, Any],
+        *,
+        account: Account | None = None,
+        switch: bool = False,
+    ) -> Token:
         """Put a token that was obtained elsewhere into the store.
 
         Call it after a new login, once :class:`~tokenadapter.ReauthRequired` was raised: every
@@ -318,10 +334,14 @@ class TokenKeeper:
         :param token: a token, or a mapping with the keys of a token response, and perhaps
             ``expires_at`` (POSIX timestamp in seconds).  ``access_token`` may be missing if there
             is a ``refresh_token``.
+        :param account: whose token it is, if a login has just shown that.
+        :param switch: whether the token may replace one that is known to be of another account.
         :returns: the token as it is stored.
         :raises TypeError: if it is neither.
         :raises ValueError: if the mapping has neither a usable ``access_token`` nor a
             ``refresh_token`` that the source can present.
+        :raises ReauthRequired: if the stored token is of another account than *account*: nothing is
+            changed.
         :raises RefreshConfigError: if its refresh token was spent by a renewal since: nothing is
             changed.
         :raises TokenError: if the refresh token was presented, and the server did not answer with
@@ -335,7 +355,7 @@ class TokenKeeper:
             token = Token.from_dict(token, now=self._runtime.wall())
         elif not isinstance(token, Token):
             raise TypeError(f"adopt() takes a Token or a mapping, not {type(token).__name__}")
-        return self._adopted(lambda renewal: renewal.adopt(token))
+        return self._adopted(lambda renewal: renewal.adopt(token, account, switch=switch))
 
     def _adopted(self, work: Callable[[Renewal], Outcome]) -> Token:
         adopted = self._worker.aside(work).token
@@ -377,6 +397,15 @@ class TokenKeeper:
         except Exception as error:  # noqa: BLE001 - the cost is one more renewal
             self.journal.trace("the refusal of a new token could not be recorded", error)
             return None
+
+    def look(self) -> None:
+        """Take a newer token from the store, if another process has put one there.
+
+        Callers that must follow the store do this; others look when their token is stale.
+
+        :meta private:
+        """
+        self._glance()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no renewal of this process is under way, the save included.
@@ -428,7 +457,7 @@ class TokenKeeper:
         if rejected is None and left <= held.soft:
             if patient:
                 return None
-            held = self._renew_in_background(held, left, min_validity)
+            held = self._renew_in_background(held, min_validity)
         return Outcome(held.token, is_new=False)
 
     def _outcome_at_hand(self, rejected: Token | None, patient: bool) -> Outcome | None:
@@ -477,10 +506,9 @@ class TokenKeeper:
         # Another process renewed meanwhile: its token counts, since clocks differ.
         return Outcome(token, is_new=True)
 
-    def _renew_in_background(self, held: HeldToken, left: float, min_validity: float) -> HeldToken:
-        """Renew the stale token that is held, unless another process does or did.
+    def _renew_in_background(self, held: HeldToken, min_validity: float) -> HeldToken:
+        """Renew the stale token that is held, unless another process did.
 
-        :param left: how many more seconds it lives.
         :param min_validity: how many more seconds the caller needs.
         :returns: the token to go on with.
         """
@@ -490,17 +518,11 @@ class TokenKeeper:
         self._look_again = now + (held.soft - held.hard) / _LOOKS_PER_WINDOW
         if self._runtime.exiting() or (self._spends and not self._runtime.guard()):
             return held  # the process may end before the answer comes
-        reservations = self._reservations
-        # For half of the time: the process that has the reservation may have been stopped.
-        is_believed = left > (held.soft + held.hard) / 2
-        if is_believed and reservations.are_taken():
-            return held
-        # If the store has reservations, a look costs less than a helper thread.
-        seen = self._glance() if reservations.exist else None
+        # If the store has glimpses, a look costs less than a helper thread.
+        seen = self._glance() if hasattr(self.store, "glimpse") else None
         found = self._holder.held or held
         if found.token.is_same(held.token):
-            reservation = reservations.take if is_believed else reservations.take_anyhow
-            self._worker.begin(RenewalRequest(fresh=True, waits=False), seen, reservation)
+            self._worker.begin(RenewalRequest(fresh=True, waits=False), seen)
             if not self.inline:
                 return held
             found = self._holder.held or held

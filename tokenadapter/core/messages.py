@@ -25,6 +25,7 @@ from tokenadapter.errors import (
 if TYPE_CHECKING:
     from tokenadapter.protocols import TokenStore
     from tokenadapter.token import Token
+    from tokenadapter.values import Account
 
 
 def unreadable_record(store: TokenStore, why: str) -> StoreError:
@@ -77,6 +78,19 @@ def other_first_token(store: TokenStore) -> RefreshConfigError:
     )
 
 
+def another_account(store: TokenStore, theirs: Account, ours: Account) -> ReauthRequired:
+    shown = str(ours), str(theirs)
+    if shown[0] == shown[1]:  # two users of one name, or one of two issuers
+        shown = ours.subject, theirs.subject
+    return ReauthRequired(
+        f"The login was made as {shown[0]!r:.250}, but {store!r} holds the token of "
+        f"{shown[1]!r:.250}. The new token was not stored, and the stored one stays in use. Log in "
+        "as the same user. To replace the stored token, log in with `tokenadapter login NAME "
+        "--switch` or tokenadapter.login(switch=True).",
+        reason="login_failed",
+    )
+
+
 def already_spent(store: TokenStore) -> RefreshConfigError:
     return RefreshConfigError(
         f"The refresh token to adopt was already spent by an earlier renewal in {store!r}. If it "
@@ -99,11 +113,12 @@ def refused(stone: Tombstone) -> ReauthRequired:
     return ReauthRequired(stone.cause, reason=stone.reason, error=stone.error)
 
 
-def record_lost(store: TokenStore) -> ReauthRequired:
+def record_lost(store: TokenStore, advice: str | None = None) -> ReauthRequired:
     return ReauthRequired(
         f"The record in {store!r} is missing or unreadable, and the refresh token that is left was "
         "already spent by an earlier renewal. If it were presented again, the server could revoke "
-        f"the grant. Nothing was sent. {NEW_LOGIN} Or configure a new first refresh token.",
+        f"the grant. Nothing was sent. {advice or NEW_LOGIN} Or configure a new first refresh "
+        "token.",
         reason="store_lost",
     )
 
@@ -112,8 +127,9 @@ def function_may_repeat(store: TokenStore) -> ReauthRequired:
     return ReauthRequired(
         f"The token source, a function, has returned a refresh token before, and {store!r} holds "
         "none now. Called without one, the function might present a spent refresh token, and the "
-        f"server might revoke the grant. The function was not called. {NEW_LOGIN} If the function "
-        "can log in by itself, call TokenKeeper.refresh().",
+        "server might revoke the grant. The function was not called. Log in again, and pass the "
+        "token response to `tokenadapter adopt NAME` or TokenKeeper.adopt(). If the function can "
+        "log in by itself, call TokenKeeper.refresh().",
         reason="store_lost",
     )
 
@@ -139,9 +155,10 @@ def private_copy() -> ReauthRequired:
     )
 
 
-def no_credential(store: TokenStore) -> ReauthRequired:
+def no_credential(store: TokenStore, advice: str | None = None) -> ReauthRequired:
     return ReauthRequired(
-        f"{store!r} holds no token, and there is no credential to obtain one with. {FIRST_LOGIN}",
+        f"{store!r} holds no token, and there is no credential to obtain one with. "
+        f"{advice or FIRST_LOGIN}",
         reason="no_credential",
     )
 

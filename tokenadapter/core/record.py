@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tokenadapter.core.policy import backoff_duration
 from tokenadapter.late_imports import late
 from tokenadapter.token import Token
-from tokenadapter.values import Value, one_line
+from tokenadapter.values import Account, Value, one_line
 
 if TYPE_CHECKING:
     import hashlib
@@ -79,7 +79,7 @@ _LEAST_DIFFERENCE = 0.001
 _SLACK = 1.0
 # Texts that errors, logs and the command show.  A program that can write to the store could make
 # them look like several lines.  The causes that we write are one line, and shorter than the limit.
-_SHOWN = frozenset({"cause", "error", "process", "reason"})
+_SHOWN = frozenset({"cause", "error", "name", "process", "reason"})
 _LONGEST_SHOWN_TEXT = 1000
 # No number in a record is this large.
 _LARGEST_NUMBER = 1e12
@@ -192,6 +192,8 @@ class Record(Value):
     seeds: tuple[str, ...] = ()
     """The hashes of the first refresh tokens that are configured in the programs that share the
     record."""
+    account: Account | None = None
+    """The user whose login the grant began with, if the login had an ID token."""
 
     # --- reading -------------------------------------------------------------------------
 
@@ -303,6 +305,7 @@ class Record(Value):
             backoff=None,
             origin=self.origin if origin is None else origin,
             seeds=self.seeds if origin is None else seeds,
+            account=None if begins else self.account,
             spent=self.spent if spent is None or spent in self.spent else (*self.spent, spent),
             generation=self.generation + 1,
             begun=_after(self.begun, now) if begins or self.token is None else self.begun,
@@ -310,11 +313,17 @@ class Record(Value):
         )
 
     def with_adopted_token(
-        self, token: Token, requested: Mapping[str, str], now: float, seeds: tuple[str, ...] = ()
+        self,
+        token: Token,
+        requested: Mapping[str, str],
+        now: float,
+        seeds: tuple[str, ...] = (),
+        account: Account | None = None,
     ) -> Self:
         """A token was obtained elsewhere, by a login or from another library's cache: a new grant.
 
         :param seeds: replaces :attr:`seeds`.
+        :param account: replaces :attr:`account`.
         """
         refresh = token.refresh_token
         alive = None if refresh is None else digest(self.salt, "refresh_token", refresh)
@@ -329,6 +338,7 @@ class Record(Value):
             ),
             origin=None if refresh is None else spent_hash(refresh),
             seeds=seeds,
+            account=account,
         )
 
     def without_tombstone(self, credential: str) -> Self:
@@ -352,6 +362,7 @@ class Record(Value):
             distrust=None,
             origin=None,
             seeds=(),
+            account=None,
             generation=self.generation + 1,
             begun=_after(self.begun, now),
             written=_after(self.written, now),
@@ -456,7 +467,7 @@ class Record(Value):
         if self.intent is not None:
             waiters = [waiter._asdict() for waiter in self.intent.awaited]
             document["intent"] = {**self.intent._asdict(), "awaited": waiters}
-        for name in ("backoff", "distrust"):
+        for name in ("account", "backoff", "distrust"):
             value = getattr(self, name)
             if value is not None:
                 document[name] = value._asdict()
@@ -497,6 +508,7 @@ class Record(Value):
                 tombstones=tuple(_made(Tombstone, item) for item in document.get("tombstones", ())),
                 backoff=_each(partial(_made, Backoff), document.get("backoff")),
                 distrust=_each(partial(_made, Backoff), document.get("distrust")),
+                account=_each(partial(_made, Account), document.get("account")),
                 spent=tuple(map(str, document.get("spent", ()))),
                 seeds=tuple(map(str, document.get("seeds", ()))),
                 generation=int(document.get("generation", 0)),

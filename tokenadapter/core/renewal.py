@@ -26,7 +26,7 @@ from tokenadapter.core.runtime import Runtime
 from tokenadapter.core.slot import Conflict, Slot, View
 from tokenadapter.late_imports import late
 from tokenadapter.token import Token
-from tokenadapter.values import Credential
+from tokenadapter.values import Account, Credential
 
 if TYPE_CHECKING:
     from tokenadapter import errors
@@ -42,6 +42,8 @@ __all__ = ["Renewal"]
 _MARGIN: Final = 10.0
 # Seconds between two glimpses, if the store has them.  A glimpse costs the renewing process little.
 _GLIMPSE: Final = 0.005
+# Seconds between two checks whether the renewing process is alive, if the store has no glimpses.
+_CHECK: Final = 0.05
 
 
 class Renewal:
@@ -92,16 +94,21 @@ class Renewal:
                 raise
             return self._taken(view, is_new=True, minted=True)
 
-    def adopt(self, token: Token) -> Outcome:
-        """Save *token* to the slot, whatever its content is.
+    def adopt(
+        self, token: Token, account: Account | None = None, *, switch: bool = False
+    ) -> Outcome:
+        """Save *token* to the slot.
 
+        :param account: whose token it is, if that is known.
+        :param switch: whether it may replace the token of another account.
+        :raises ReauthRequired: if the stored token is that of another account.
         :raises RefreshConfigError: if the refresh token was already spent.
         :raises TokenNotPersisted: if the token cannot be saved.
         :raises LockTimeout: if another thread or process holds the lock for too long.
         """
         token = self._presenter.fit_for_record(token)
         try:
-            view = self._write_locked(lambda view: self._adopted(view, token))
+            view = self._write_locked(lambda view: self._adopted(view, token, account, switch))
         except errors.StoreError as error:
             raise messages.not_adopted(error) from error
         if token.refresh_token is None:
@@ -255,7 +262,11 @@ class Renewal:
             # Pause for at least as long as the store took to answer, so that a busy store has time
             # for the process that renews.
             took = view.took + self._runtime.monotonic() - tried
-            if is_news := self._wait_for_news(max(next(pauses), took), view):
+            renewing = len(self._eligibility.pending_waiters(view))
+            is_news = self._wait_for_news(max(next(pauses), took), view, renewing)
+            if self._has_lost(view, renewing):
+                pauses = self._pauses(request.since)  # another process takes over now
+            if is_news:
                 known, view = view, self._slot.look()
                 is_news = view.tag != known.tag
 
@@ -303,16 +314,16 @@ class Renewal:
         token = self._matching_token(view)
         if token is None:
             return None
+        held = self._weigh(view)
+        # Taken in any case: if there is no better token, this one is used until it expires, also by
+        # callers that did not reject it.
+        outcome = self._taken(view, is_new=not token.is_same(first.record.token))
         if token.is_same(request.rejected):
             is_distrusted = self._is_distrusted(view, token)
             return Outcome(token, is_new=False, distrusted=True) if is_distrusted else None
-        is_new = not token.is_same(first.record.token)
-        held = self._weigh(view)
         least = held.least(fresh=request.fresh, min_validity=request.min_validity)
         is_good = held.left(self._runtime.monotonic(), self._runtime.wall()) > least
-        # Taken in any case: if there is no better token, this one is used until it expires.
-        outcome = self._taken(view, is_new)
-        return outcome if is_new or is_good else None
+        return outcome if outcome.is_new or is_good else None
 
     def _is_distrusted(self, view: View, token: Token) -> bool:
         distrust = view.record.distrust
@@ -352,7 +363,10 @@ class Renewal:
         self._take(view, minted)
         return Outcome(token, is_new, minted)
 
-    def _adopted(self, view: View, token: Token) -> Record:
+    def _adopted(self, view: View, token: Token, account: Account | None, switch: bool) -> Record:
+        theirs = view.record.account
+        if theirs and account and not (switch or account.is_same(theirs)):
+            raise messages.another_account(self._slot.store, theirs, account)
         refresh = token.refresh_token
         if refresh is not None and self._eligibility.is_spent(view, refresh):
             raise messages.already_spent(self._slot.store)
@@ -361,7 +375,7 @@ class Renewal:
         expires_at = None if token.expires_at is None else token.expires_at + offset
         token = token.replace(issued_at=token.issued_at + offset, expires_at=expires_at)
         now, seeds = self._slot.stamp(view), self._slot.seeds(view)
-        return view.record.with_adopted_token(token, self._grant.requested, now, seeds)
+        return view.record.with_adopted_token(token, self._grant.requested, now, seeds, account)
 
     def _write_locked(
         self,
@@ -436,13 +450,23 @@ class Renewal:
             pause = min(pause * 1.5, longest)
         raise messages.lock_timed_out(self._slot.store, runtime.monotonic() - began)
 
-    def _wait_for_news(self, seconds: float, view: View) -> bool:
+    def _wait_for_news(self, seconds: float, view: View, renewing: int) -> bool:
         """Sleep, and return whether the slot may have been written since *view*; at once, if the
-        store has glimpses."""
-        runtime = self._runtime
+        store has glimpses, or if one of the processes that renew has died.
+
+        :param renewing: how many processes renewed when the sleep began.
+        """
+        runtime, has_glimpses = self._runtime, view.glimpse is not None
+        if not (has_glimpses or renewing):
+            runtime.sleep(seconds)
+            return True
         end = runtime.monotonic() + seconds
         while (left := end - runtime.monotonic()) > 0:
-            runtime.sleep(left if view.glimpse is None else min(left, _GLIMPSE))
-            if self._slot.has_changed(view):
+            runtime.sleep(min(left, _GLIMPSE if has_glimpses else _CHECK))
+            if self._slot.has_changed(view) if has_glimpses else self._has_lost(view, renewing):
                 return True
-        return False
+        return not has_glimpses
+
+    def _has_lost(self, view: View, renewing: int) -> bool:
+        """Whether one of that many processes that renewed does so no longer."""
+        return len(self._eligibility.pending_waiters(view)) < renewing

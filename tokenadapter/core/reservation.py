@@ -1,4 +1,4 @@
-"""Reservations: when many processes need a renewal at once, one renews and the others wait.
+"""Reservations: when many processes wait for a renewal at once, one renews and the others wait.
 
 Without reservations, each process would load the code for renewals, start a helper thread and try
 the lock, all before the first process has sent a token request.  So a process first *reserves* the
@@ -30,6 +30,7 @@ _FIRST_PAUSE: Final = 0.005
 
 _Settle: TypeAlias = Callable[[View, View], Outcome | None]
 _Reservation: TypeAlias = AbstractContextManager[object]
+_Reserve: TypeAlias = Callable[[], _Reservation | None]
 
 
 class _Suppressing:
@@ -65,9 +66,7 @@ class Reservations:
         self._runtime = runtime
         self._look = look
         self._is_renewing = is_renewing
-        self._reserve: Callable[[], _Reservation | None] | None = getattr(
-            slot.store, "reserve", None
-        )
+        self._reserve: _Reserve | None = getattr(slot.store, "reserve", None)
         # The one thread that may wait here; others join or begin a renewal.  A dict, because its
         # setdefault is atomic without a lock, which signal handlers require.
         self._turn: dict[str, object] = {}
@@ -86,56 +85,29 @@ class Reservations:
         """
         me = object()
         try:
-            if not self.exist or self._turn.setdefault("mine", me) is not me:
+            if self._reserve is None or self._turn.setdefault("mine", me) is not me:
                 yield seen, None
                 return
-            view, outcome, reservation = self._wait(seen, end, settle)
+            view, outcome, reservation = self._wait(self._reserve, seen, end, settle)
             with reservation or nullcontext():
                 yield view, outcome
         finally:
             if self._turn.get("mine") is me:
                 del self._turn["mine"]
 
-    @property
-    def exist(self) -> bool:
-        """Whether the store supports reservations."""
-        return self._reserve is not None
-
-    def are_taken(self) -> bool:
-        """Whether another process has a reservation, so that no helper has to start."""
-        reservation = self.take()
-        if reservation is None:
-            return True
-        with reservation:
-            return False
-
-    def take(self) -> _Reservation | None:
-        """A reservation; ``None`` if another process has it.  Always one if the store has none."""
-        if self._reserve is None:
-            return nullcontext()
-        try:
-            reservation = self._reserve()
-        except Exception:  # noqa: BLE001 - reservations are optional
-            return nullcontext()
-        return None if reservation is None else _Suppressing(reservation)
-
-    def take_anyhow(self) -> _Reservation:
-        """A reservation if there is one to have; the caller goes on without it otherwise."""
-        return self.take() or nullcontext()
-
     def reset(self) -> None:
         """Forget the waiting thread: a forked child has no other threads."""
         self._turn.clear()
 
     def _wait(
-        self, seen: View | None, end: float, settle: _Settle
+        self, reserve: _Reserve, seen: View | None, end: float, settle: _Settle
     ) -> tuple[View | None, Outcome | None, _Reservation | None]:
         """Wait for a reservation or a token: the last view, the outcome, and the reservation."""
         runtime, view, first = self._runtime, seen, seen
         began = runtime.monotonic()
         end = began + min(_BELIEVED, (end - began) / 2)
         while True:
-            reservation = self.take()
+            reservation = _taken(reserve)
             # The previous owner of the reservation may have written a token.
             if view is None or self._slot.has_changed(view):
                 view = self._look()
@@ -160,3 +132,12 @@ class Reservations:
             backoff is not None and backoff.remaining(now) > 0
             for backoff in (record.backoff, record.distrust)
         ) or any(stone.at > since for stone in record.tombstones)
+
+
+def _taken(reserve: _Reserve) -> _Reservation | None:
+    """A reservation; ``None`` if another process has it."""
+    try:
+        reservation = reserve()
+    except Exception:  # noqa: BLE001 - reservations are optional
+        return nullcontext()
+    return None if reservation is None else _Suppressing(reservation)

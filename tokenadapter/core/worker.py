@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tokenadapter.core import record
 from tokenadapter.core.held_token import Outcome, RenewalRequest, TokenHolder
@@ -35,7 +35,6 @@ else:
 __all__ = ["RenewalWorker"]
 
 T = TypeVar("T")
-_Reserving: TypeAlias = Callable[[], AbstractContextManager[object] | None]
 
 # Seconds that a change other than a renewal may take once it holds the lock.
 _CHANGE_WITHIN: Final = 30.0
@@ -94,13 +93,12 @@ class RenewalWorker:
                     own()
         self._has_loaded = True
 
-    def begin(self, request: RenewalRequest, seen: View | None, reservation: _Reserving) -> None:
+    def begin(self, request: RenewalRequest, seen: View | None) -> None:
         """Begin a renewal in the background, unless one is in progress.
 
         :param seen: a recent view of the slot, if there is one.
-        :param reservation: reserves the renewal; ``None`` if another process has reserved it.
         """
-        self.flight.join(partial(self._work, request, seen, reserve=reservation))
+        self.flight.join(partial(self._work, request, seen))
 
     def join(self, request: RenewalRequest, seen: View | None, end: float, slack: float) -> Outcome:
         """Wait for a renewal that meets *request*: the one in progress, or a new one.
@@ -111,7 +109,8 @@ class RenewalWorker:
         :raises TokenError: if there is no token that meets *request*.
         """
         began = self._runtime.monotonic() if request.since is None else request.since
-        request = request._replace(context=contextvars.copy_context())
+        if request.context is None:
+            request = request._replace(context=contextvars.copy_context())
         while True:
             run = self.flight.join(partial(self._work, request, seen))
             seen = None  # out of date for the next run
@@ -168,20 +167,12 @@ class RenewalWorker:
         return isinstance(error, errors.LockTimeout) and not is_over
 
     def _work(
-        self,
-        request: RenewalRequest,
-        seen: View | None,
-        run: Run[Outcome | None],
-        reserve: _Reserving = nullcontext,
+        self, request: RenewalRequest, seen: View | None, run: Run[Outcome | None]
     ) -> Outcome | None:
         """What the helper thread does."""
-        reserved = reserve()
-        if reserved is None:
-            return None
         try:
-            with reserved:
-                self.load()
-                outcome = self._renewal().perform(request, run.settle, seen)
+            self.load()
+            outcome = self._renewal().perform(request, run.settle, seen)
         except Exception as error:
             self._emit_failure(
                 error, is_raised=request.waits and self._holder.alive(request.rejected) is None

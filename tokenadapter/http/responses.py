@@ -38,6 +38,12 @@ __all__ = [
 LIMIT = 65536
 """Bytes of a body that are read before its caller asks for it."""
 
+DRAINED_FOR = 1.0
+"""Seconds that the body of a refusal may take which no caller will read."""
+
+PEEKED_FOR = 30.0
+"""Seconds to wait for a body into which a verdict looks, if the request has no read timeout."""
+
 DECODERS: Collection[str] = urllib3.HTTPResponse.CONTENT_DECODERS
 """The encodings that can be decoded up to a limit here."""
 
@@ -80,7 +86,7 @@ def bounded_content(body: bytes, headers: Mapping[str, str], limit: int = LIMIT)
     return content if len(content) <= limit else None
 
 
-def set_aside(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -> None:
+def set_aside(response: Response, *, limit: int = LIMIT, timeout: float = DRAINED_FOR) -> None:
     """Return the connection of a response to its pool.  The body can still be read.
 
     Used before a wait in which another request may need the connection.  A body that is too long,
@@ -111,7 +117,7 @@ def set_aside(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -
     raw.drain_conn()
 
 
-def drain(response: Response, *, limit: int = LIMIT, timeout: float = 1.0) -> None:
+def drain(response: Response, *, limit: int = LIMIT, timeout: float = DRAINED_FOR) -> None:
     """Finish a response that no caller will read, so that its connection can be reused.
 
     The body is available as ``response.content``.  If the body is too long, too slow, broken, or
@@ -195,10 +201,6 @@ def _parsed(body: bytes) -> Any:
         return json.loads(body.decode("latin-1"))
 
 
-# Seconds to wait for a body if the request has no read timeout.
-_LONGEST_WAIT = 30.0
-
-
 def body_of(raw: Any, limit: int, deadline: float | None = None) -> bytes | None:
     """The encoded body of an unread response, which stays unread.
 
@@ -274,7 +276,7 @@ class _Wire:
         self._timeout: float | None = None if self.sock is None else self.sock.gettimeout()
         self._is_patient = deadline is None
         self._deadline = (
-            monotonic() + (self._timeout or _LONGEST_WAIT) if deadline is None else deadline
+            monotonic() + (self._timeout or PEEKED_FOR) if deadline is None else deadline
         )
 
     @property

@@ -58,7 +58,7 @@ def log_in(
     show: Callable[[str], object],
     open_url: Callable[[str], object] | None,
     timeout: float,
-    adopt: Callable[[Token], Token],
+    adopt: Callable[[Token, str | None], Token],
 ) -> Token:
     """Open the browser, wait for its answer, and adopt the token.
 
@@ -82,7 +82,7 @@ def log_in(
                 "flow='paste', or with `tokenadapter login NAME --paste`.",
                 reason="login_failed",
             )
-        token = adopt(request.token(answer))
+        token = adopt(request.token(answer), request.nonce)
         port.succeeded = True
         return token
 

@@ -33,7 +33,7 @@ def log_in(
     url: str,
     show: Callable[[str], object],
     timeout: float,
-    adopt: Callable[[Token], Token],
+    adopt: Callable[[Token, str | None], Token],
 ) -> Token:
     """Show the code, wait until the person has entered it, and adopt the token.
 
@@ -63,7 +63,7 @@ def log_in(
         time.sleep(min(interval, left))
         answer = source.redeem("device_code", form)
         if isinstance(answer, Token):
-            return adopt(answer)
+            return adopt(answer, None)
         code, outage = getattr(answer, "error", None), None
         if code == "slow_down":
             interval += _SLOWER

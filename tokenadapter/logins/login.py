@@ -19,19 +19,24 @@ from tokenadapter.token import Token
 
 if TYPE_CHECKING:
     from tokenadapter import errors
-    from tokenadapter.logins import authorization, browser, device, paste
-    from tokenadapter.protocols import Grant, TokenStore
+    from tokenadapter.logins import authorization, browser, device, id_token, paste
+    from tokenadapter.protocols import Grant, TokenSource, TokenStore
+    from tokenadapter.sources import api_user
+    from tokenadapter.sources.api_user import ApiUser
+    from tokenadapter.sources.discovery import ServerMetadata
     from tokenadapter.stores import lockfile
     from tokenadapter.stores.lockfile import LockFile
 else:
+    api_user = late("tokenadapter.sources.api_user")
     authorization = late("tokenadapter.logins.authorization")
     browser = late("tokenadapter.logins.browser")
     device = late("tokenadapter.logins.device")
     errors = late("tokenadapter.errors")
+    id_token = late("tokenadapter.logins.id_token")
     lockfile = late("tokenadapter.stores.lockfile")
     paste = late("tokenadapter.logins.paste")
 
-__all__ = ["login"]
+__all__ = ["keeper_of", "login"]
 
 _NEEDS = {
     "browser": "authorization_url",
@@ -39,6 +44,11 @@ _NEEDS = {
     "paste": "authorization_url",
 }
 """The flows, and the setting that each needs."""
+_GRANT_TYPES = {
+    "browser": "authorization_code",
+    "device": "urn:ietf:params:oauth:grant-type:device_code",
+    "paste": "authorization_code",
+}
 # How often a login looks whether another one has ended, in seconds.
 _LOOK_EVERY = 0.1
 # The token of a login that was about to end when another began is this old at most, in seconds.
@@ -57,6 +67,7 @@ def login(
     show: Callable[[str], object] | None = None,
     browser: Callable[[str], object] | None = None,
     timeout: float = 600.0,
+    switch: bool = False,
 ) -> Token:
     """Log in with a person present, and store the token for all that share the store.
 
@@ -64,19 +75,21 @@ def login(
     have.  If another process is logging in for the same file already, this one says so, waits, and
     returns that process's token.
 
-    :param source: what the token is for, such as :class:`~tokenadapter.RefreshToken`; or the
-        :class:`~tokenadapter.TokenKeeper` of one, without *store*.
+    :param source: what the token is for: a :class:`~tokenadapter.RefreshToken` or an
+        :class:`~tokenadapter.ApiUser`; or the :class:`~tokenadapter.TokenKeeper` of one, without
+        *store*.
     :param store: where the token is stored, as for :class:`~tokenadapter.TokenKeeper`.
     :param flow: ``browser`` (RFC 8252), ``device`` (RFC 8628), or ``paste``, for a shell without a
         browser.  By default ``browser`` where there is a display, else ``device`` where its URL is
         given, else ``paste``.
     :param authorization_url: the authorization endpoint (RFC 6749 section 3.1).  Its query is
         kept: add parameters that your server needs, such as ``?access_type=offline``.  By default
-        the one in the metadata of the source's ``issuer``; so are *device_authorization_url* and
-        *iss*.
+        the one in the metadata of the source's ``issuer``, or that of its ``provider``; so are
+        *device_authorization_url* and *iss*.
     :param device_authorization_url: the device authorization endpoint (RFC 8628 section 3.1).
     :param redirect_uri: the address to which the browser returns, as the server knows it.  On
-        loopback without a port, a free port is used.  By default ``http://127.0.0.1/``.
+        loopback without a port, a free port is used.  By default the one that the ``provider`` of
+        the source or an ``ApiUser`` has registered, or ``http://127.0.0.1/``.
     :param iss: the issuer that the answer in the browser must name (RFC 9207).  Without it, and
         if the metadata does not say that answers name one, the answer need not do so.
     :param show: called with each text for the person; by default the texts are written to standard
@@ -84,23 +97,20 @@ def login(
     :param browser: opens a URL; by default :func:`webbrowser.open`.
     :param timeout: seconds to wait at most for the person, or for another login.  Reading a pasted
         text has no limit.
+    :param switch: replace the stored token even if somebody else logs in.  The accounts are known
+        if both logins asked for the scope ``openid``.
     :returns: the token as it is stored.
     :raises TypeError: if *source* cannot use a refresh token, or if *store* is given twice.
     :raises ValueError: if an argument makes no sense, or a URL that the flow needs is missing.
     :raises ReauthRequired: if the person or the server refused, or the time is over, here or in the
-        login that this one waited for.
+        login that this one waited for; or if somebody else logged in, without *switch*.
     :raises RefreshConfigError: if the server refused the request, or if an answer is not from this
         login's server.
     :raises RefreshTemporarilyFailed: if the server did not answer.
     :raises StoreError: if the store cannot be used.
     :raises LockTimeout: if another login took longer than *timeout*.
     """
-    if isinstance(source, TokenKeeper):
-        if store is not None:
-            raise TypeError("store is given twice: a TokenKeeper has its own")
-        keeper = source
-    else:
-        keeper = TokenKeeper(source, store)
+    keeper = keeper_of(source, store)
     given = {
         "authorization_url": authorization_url,
         "device_authorization_url": device_authorization_url,
@@ -111,24 +121,52 @@ def login(
     settings |= {name: value for name, value in given.items() if value is not None}
     if not isfinite(timeout) or timeout <= 0:
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
-    oauth = _oauth_source(keeper.grant)
-    settings = {**_discovered(oauth), **settings}
-    chosen = _chosen(flow, settings, browser is not None)
+    source = _login_source(keeper.grant)
     show = show or _to_stderr
     with _turn(keeper, show, timeout) as others:
         if others is not None:
             return others
-        return _flow(chosen, oauth, settings, show, browser, timeout, keeper.adopt)
+        server = source.discover()
+        settings = {**_endpoints(server), **settings}
+        chosen = _chosen(flow, settings, browser is not None)
+        oauth = source
+        if not isinstance(oauth, OAuth2Source):
+            grant_type, redirect_uri = _GRANT_TYPES[chosen], settings.get("redirect_uri")
+            oauth = oauth.for_login(_stored(keeper), grant_type, redirect_uri)
+            settings = {**oauth.login_settings, **settings}
+        issuer = settings.get("iss", settings.get("issuer"))
+
+        def adopt(token: Token, nonce: str | None) -> Token:
+            account = id_token.account_of(token, oauth, issuer, nonce)
+            if isinstance(account, errors.RefreshConfigError):
+                raise account
+            return keeper.adopt(token, account=account, switch=switch)
+
+        return _flow(chosen, oauth, settings, show, browser, timeout, adopt)
 
 
-def _discovered(source: OAuth2Source) -> dict[str, str]:
+def keeper_of(
+    source: Grant | TokenSource | TokenKeeper, store: TokenStore | str | os.PathLike[str] | None
+) -> TokenKeeper:
+    """The keeper of *source*, which may be one.
+
+    :raises TypeError: if there are two stores.
+    """
+    if not isinstance(source, TokenKeeper):
+        return TokenKeeper(source, store)
+    if store is not None:
+        raise TypeError("store is given twice: a TokenKeeper has its own")
+    return source
+
+
+def _endpoints(server: ServerMetadata | None) -> dict[str, str]:
     """What the metadata of the source's issuer says of logins, if it has one (RFC 8414)."""
-    server = source.discover()
     if server is None:
         return {}
     found = {
         "authorization_url": server.authorization_endpoint,
         "device_authorization_url": server.device_authorization_endpoint,
+        "issuer": server.issuer,
         "iss": server.issuer if server.authorization_response_iss_parameter_supported else None,
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -141,7 +179,7 @@ def _flow(
     show: Callable[[str], object],
     open_url: Callable[[str], object] | None,
     timeout: float,
-    adopt: Callable[[Token], Token],
+    adopt: Callable[[Token, str | None], Token],
 ) -> Token:
     if chosen == "device":
         return device.log_in(source, settings[_NEEDS[chosen]], show, timeout, adopt)
@@ -177,12 +215,13 @@ def _has_display() -> bool:
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _oauth_source(grant: Any) -> OAuth2Source:
+def _login_source(grant: Any) -> OAuth2Source | ApiUser:
     """The source behind *grant*, with its secrets."""
     look_up = getattr(grant, "looked_up", None)
     source = grant if look_up is None else look_up()
     probe = Token("none", refresh_token="none")
-    if not isinstance(source, OAuth2Source) or "refresh_token" not in {
+    kinds = OAuth2Source, api_user.ApiUser
+    if not isinstance(source, kinds) or "refresh_token" not in {
         credential.kind for credential in source.credentials(probe)
     }:
         raise TypeError(

@@ -19,7 +19,7 @@ def log_in(
     source: OAuth2Source,
     settings: Mapping[str, str],
     show: Callable[[str], object],
-    adopt: Callable[[Token], Token],
+    adopt: Callable[[Token, str | None], Token],
 ) -> Token:
     """Show the address, read what the person pastes, and adopt the token.
 
@@ -39,7 +39,7 @@ def log_in(
         pasted = getpass.getpass("Paste it here (not shown): ")
     else:
         pasted = sys.stdin.readline()
-    return adopt(request.token(_answer(request, settings, pasted.strip())))
+    return adopt(request.token(_answer(request, settings, pasted.strip())), request.nonce)
 
 
 def _answer(request: Authorization, settings: Mapping[str, str], pasted: str) -> Mapping[str, str]:

@@ -40,6 +40,10 @@ class Source:
     grace: float = 0.0
     spends: bool = True
     discovers: bool = False
+    renew_early: bool = True
+    verdict: Mapping[str, Any] | None = None
+    login_settings: Mapping[str, str] = {}
+    login_lifetime: float | None = None
 
     def __new__(cls, *unnamed: Any, **named: Any) -> Self:
         """Check the arguments here: only here is the class known that was called."""

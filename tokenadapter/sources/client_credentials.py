@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
 from tokenadapter.values import Credential
+
+if TYPE_CHECKING:
+    from tokenadapter.sources.providers import Provider
 
 __all__ = ["ClientCredentials"]
 
@@ -20,6 +24,11 @@ class ClientCredentials(OAuth2Source):
         ``http`` on this machine.  Its metadata (RFC 8414, or OpenID Connect Discovery) names the
         endpoints.  It is read when a token is obtained, at most once a day in a process, and must
         name this very issuer, to the last slash.
+    :param provider: in place of *token_url*, the name of a known provider, such as ``google``
+        (:doc:`/providers/index`).  It brings the endpoints, the client authentication and other
+        facts; an argument that you pass yourself takes precedence.
+    :param domain: the host of the provider's server, for providers with several.
+    :param tenant: the tenant or realm there.
     :param client_secret: its secret; ``None`` for a public client.
     :param client_auth: how the client authenticates: ``client_secret_basic`` (with the encoding of
         RFC 6749 section 2.3.1), ``client_secret_post``, ``client_secret_jwt``, ``none`` for a
@@ -34,6 +43,7 @@ class ClientCredentials(OAuth2Source):
         fragment.
     :param audience: the audience of the token, for servers that take this instead of *resource*.
     :param extra: more parameters of the form.
+    :param grant_type: what the server calls this grant, if not ``client_credentials``.
     :param revocation_url: where the server revokes tokens (RFC 7009), for ``revoke(token)``; by
         default what the metadata of the issuer names.
     :param timeout: seconds for the whole exchange, from connecting to the last byte.  Resolving
@@ -52,6 +62,10 @@ class ClientCredentials(OAuth2Source):
 
     grant_type = "client_credentials"
     spends = False
+
+    def _take(self, known: Provider) -> None:
+        super()._take(known)
+        self.grant_type = known.get("grant_type", self.grant_type)
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("client", self.client_credential)]

@@ -11,8 +11,8 @@ program that can write to the store could then have the client's secret sent to 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
 from tokenadapter.late_imports import late
@@ -30,7 +30,7 @@ else:
     masking = late("tokenadapter.http.masking")
     reply = late("tokenadapter.sources.reply")
 
-__all__ = ["Issuer", "ServerMetadata"]
+__all__ = ["Issuer", "Published", "ServerMetadata", "texts"]
 
 # Seconds for which metadata is used without reading it again.
 _VALID = 86400.0
@@ -64,6 +64,7 @@ class ServerMetadata(Value):
     say."""
     tls_client_certificate_bound_access_tokens: bool = False
     """Whether it binds tokens to the certificate of the client (RFC 8705 section 3.3)."""
+    scopes_supported: tuple[str, ...] = ()
     code_challenge_methods_supported: tuple[str, ...] = ()
     """The methods of PKCE (RFC 7636)."""
     authorization_response_iss_parameter_supported: bool = False
@@ -81,34 +82,37 @@ class ServerMetadata(Value):
         return tuple(url for url in urls if url is not None)
 
 
-class Issuer:
-    """An authorization server, named by its issuer identifier (RFC 8414 section 2).
+T = TypeVar("T")
 
-    :param url: the identifier: an ``https`` URL, or ``http`` on this machine, without a query.
+
+class Published(Generic[T]):
+    """What publishes metadata of itself at a well-known URL.
+
+    :param argument: the argument that *url* was passed as, for messages.
+    :param url: its identifier: an ``https`` URL, or ``http`` on this machine.
     :param connection: as for :class:`~tokenadapter.sources.endpoint.Endpoint`.
     :raises UnsafeTarget: if the metadata would be read in clear.
     :raises ValueError: if it is no such URL.
-    :ivar endpoint: the identifier as an endpoint.  No request is sent there.
+    :ivar endpoint: the identifier as an endpoint.
     :ivar locations: the URLs at which the metadata may be.
     """
 
-    def __init__(self, url: str, **connection: Any) -> None:
-        self.endpoint: Endpoint = Endpoint("issuer", url, **connection)
-        parts = urlsplit(url)
-        if "?" in url:
-            raise ValueError("issuer must not have a query: remove it from the '?' on")
+    kind: ClassVar[str]
+    """What it is."""
+    advice: ClassVar[str]
+    """What to do if it has no metadata that can be used."""
+
+    locations: tuple[str, ...]
+
+    def __init__(self, argument: str, url: str, **connection: Any) -> None:
+        self.endpoint: Endpoint = Endpoint(argument, url, **connection)
         self._connection = connection
-        origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.removesuffix("/")
-        self.locations: tuple[str, ...] = (
-            f"{origin}/.well-known/oauth-authorization-server{path}",
-            f"{origin}{path}/.well-known/openid-configuration",
-        )
         # Metadata that was read without verification is not for a source that verifies.
         way = {name: value for name, value in connection.items() if name != "timeout"}
-        self._key = repr((url, sorted(way.items())))
+        self._key = repr((self.kind, url, sorted(way.items())))
 
     @property
-    def known(self) -> ServerMetadata | None:
+    def known(self) -> T | None:
         """The metadata, if this process has read it."""
         known = _known.get(self._key)
         return None if known is None else known[0]
@@ -117,7 +121,7 @@ class Issuer:
         """Forget the metadata, so that the next request reads it."""
         _known.pop(self._key, None)
 
-    def metadata(self, secrets: Collection[str] = ()) -> ServerMetadata | TokenError:
+    def metadata(self, secrets: Collection[str] = ()) -> T | TokenError:
         """The metadata, read within half of the time-out if this process has not read it today.
 
         During an outage of the server, metadata of an earlier day stays in use.
@@ -129,33 +133,47 @@ class Issuer:
         now = time.monotonic()
         known = _known.get(self._key)
         if known is not None and now < known[1]:
-            return known[0]
+            return cast("T", known[0])
         found = self._read(secrets)
         valid = _VALID
         if known is not None and isinstance(found, errors.RefreshTemporarilyFailed):
-            found, valid = known[0], _RETRY
-        if isinstance(found, ServerMetadata):
+            found, valid = cast("T", known[0]), _RETRY
+        if not isinstance(found, errors.TokenError):
             if len(_known) >= _MOST:
                 _known.clear()
             _known[self._key] = found, now + valid
         return found
 
-    def _read(self, secrets: Collection[str]) -> ServerMetadata | TokenError:
+    def _candidates(self, end: float) -> Iterable[str]:
+        """The URLs to try.
+
+        :param end: when the time is over, by the monotonic clock.
+        """
+        return self.locations
+
+    def _checked(self, location: str, said: Mapping[str, Any]) -> T:
+        """The metadata in *said*, which was read at *location*.
+
+        :raises ValueError: if it must not be used.
+        """
+        raise NotImplementedError
+
+    def _read(self, secrets: Collection[str]) -> T | TokenError:
         end = time.monotonic() + self.endpoint.timeout / 2
         failures: list[str] = []
         is_temporary, wait = False, None
-        for url in self.locations:
-            location = Endpoint("issuer", url, **self._connection)
+        for url in self._candidates(end):
+            location = Endpoint(self.kind, url, **self._connection)
             answer = location.exchange(
                 "GET", {"Accept": "application/json"}, None, seconds=end - time.monotonic()
             )
             if isinstance(answer, reply.NoReply):
-                # The other URL is on the same server.
+                # The other URLs are on the same server.
                 failures.append(f"{url}: {masking.masked(answer.why, secrets)}")
                 is_temporary = not answer.lasting
                 break
             try:
-                return self._checked(url, answer)
+                return self._checked(url, _document(url, answer))
             except ValueError as problem:
                 failures.append(
                     f"{url}: {answer.status}, {masking.masked(str(problem), secrets, 300)}"
@@ -168,31 +186,54 @@ class Issuer:
     def _error(self, why: str, wait: float | None, *, is_temporary: bool) -> TokenError:
         if is_temporary:
             return errors.RefreshTemporarilyFailed(
-                f"The metadata of the issuer {self.endpoint.name} could not be read ({why}). "
-                "Nothing was spent, and the stored token is kept. Try again later.",
+                f"The metadata of {self.endpoint.name} could not be read ({why}). Nothing was "
+                "spent, and the stored token is kept. Try again later.",
                 processed=False,
                 retry_after=wait,
             )
         return errors.RefreshConfigError(
-            f"The metadata of the issuer {self.endpoint.name} cannot be used ({why}). Nothing was "
-            "spent, and the stored token is kept. Check issuer: it must be spelled as in the "
-            "metadata, to the last slash. For a server without metadata, pass token_url instead."
+            f"The metadata of {self.endpoint.name} cannot be used ({why}). Nothing was spent, and "
+            f"the stored token is kept. {self.advice}"
         )
 
-    def _checked(self, location: str, answer: Reply) -> ServerMetadata:
-        """The metadata in *answer*.
+    def _check_endpoint(self, name: str, url: object) -> None:
+        """:raises ValueError: unless *url* is as safe as the identifier."""
+        if not isinstance(url, str):
+            raise ValueError(f"{name} is not a text")
+        try:
+            endpoint = Endpoint(name, url, **self._connection)
+        except errors.UnsafeTarget:
+            raise ValueError(f"{name} is plain http to another machine") from None
+        except ValueError as problem:
+            raise ValueError(f"{name} cannot be used: {problem}") from None
+        if endpoint.name.startswith("http:") and self.endpoint.name.startswith("https:"):
+            raise ValueError(f"{name} is plain http")
 
-        :raises ValueError: if there is none, or if it must not be used.
-        """
-        if 300 <= answer.status < 400:
-            target = urljoin(location, answer.headers.get("Location", ""))
-            raise ValueError(
-                f"a redirect to {target.partition('?')[0]}, which is not followed because another "
-                "server could then name the endpoints"
-            )
-        said = answer.fields
-        if not 200 <= answer.status < 300 or not said:
-            raise ValueError(answer.shape)
+
+class Issuer(Published[ServerMetadata]):
+    """An authorization server, named by its issuer identifier (RFC 8414 section 2).
+
+    :param url: the identifier, without a query.  No request is sent there.
+    """
+
+    kind = "issuer"
+    advice = (
+        "Check issuer: it must be spelled as in the metadata, to the last slash. For a server "
+        "without metadata, pass token_url instead."
+    )
+
+    def __init__(self, url: str, **connection: Any) -> None:
+        super().__init__("issuer", url, **connection)
+        parts = urlsplit(url)
+        if "?" in url:
+            raise ValueError("issuer must not have a query: remove it from the '?' on")
+        origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.removesuffix("/")
+        self.locations = (
+            f"{origin}/.well-known/oauth-authorization-server{path}",
+            f"{origin}{path}/.well-known/openid-configuration",
+        )
+
+    def _checked(self, location: str, said: Mapping[str, Any]) -> ServerMetadata:
         if said.get("issuer") != self.endpoint.url:
             raise ValueError(f"it is the metadata of another issuer, {said.get('issuer')!r:.200}")
         found: dict[str, Any] = {}
@@ -206,7 +247,7 @@ class Issuer:
             elif kind == "bool":
                 value = value is True
             elif name.endswith("_supported"):
-                value = _texts(name, value)
+                value = texts(name, value)
             found[name] = value
         if "token_endpoint" not in found:
             raise ValueError("token_endpoint is missing")
@@ -223,25 +264,32 @@ class Issuer:
             name: given[name] for name in direct if name.endswith("_endpoint") and name in given
         }
 
-    def _check_endpoint(self, name: str, url: object) -> None:
-        """:raises ValueError: unless *url* is as safe as the issuer."""
-        if not isinstance(url, str):
-            raise ValueError(f"{name} is not a text")
-        try:
-            endpoint = Endpoint(name, url, **self._connection)
-        except errors.UnsafeTarget:
-            raise ValueError(f"{name} is plain http to another machine") from None
-        except ValueError as problem:
-            raise ValueError(f"{name} cannot be used: {problem}") from None
-        if endpoint.name.startswith("http:") and self.endpoint.name.startswith("https:"):
-            raise ValueError(f"{name} is plain http")
+
+def _document(location: str, answer: Reply) -> Mapping[str, Any]:
+    """The JSON object in *answer*.
+
+    :raises ValueError: if there is none.
+    """
+    if 300 <= answer.status < 400:
+        target = urljoin(location, answer.headers.get("Location", ""))
+        raise ValueError(
+            f"a redirect to {target.partition('?')[0]}, which is not followed because another "
+            "server could then name the endpoints"
+        )
+    if not 200 <= answer.status < 300 or not answer.fields:
+        raise ValueError(answer.shape)
+    return answer.fields
 
 
-def _texts(name: str, value: object) -> tuple[str, ...]:
+def texts(name: str, value: object) -> tuple[str, ...]:
+    """*value*, a list of texts.
+
+    :raises ValueError: if it is none.
+    """
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f"{name} is not a list of texts")
     return tuple(value)
 
 
 # What this process has read, and until when by the monotonic clock it is not read again.
-_known: dict[str, tuple[ServerMetadata, float]] = {}
+_known: dict[str, tuple[Any, float]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
@@ -21,14 +21,18 @@ if TYPE_CHECKING:
     from tokenadapter.errors import RefreshConfigError, TokenError
     from tokenadapter.http import masking
     from tokenadapter.protocols import ClientAuth
-    from tokenadapter.sources import discovery, outcome, revocation
+    from tokenadapter.sources import discovery, outcome, providers, revocation
     from tokenadapter.sources.discovery import Issuer, ServerMetadata
     from tokenadapter.sources.given_token import GivenToken
+    from tokenadapter.sources.providers import Provider
 
     class CommonOptions(TypedDict, total=False):
         """The keyword arguments of :class:`OAuth2Source` that mean the same in each grant."""
 
         issuer: str | None
+        provider: str | None
+        domain: str | None
+        tenant: str | None
         client_secret: str | None
         client_auth: str | ClientAuth | None
         scope: str | Iterable[str] | None
@@ -52,6 +56,7 @@ else:
     errors = late("tokenadapter.errors")
     masking = late("tokenadapter.http.masking")
     outcome = late("tokenadapter.sources.outcome")
+    providers = late("tokenadapter.sources.providers")
     revocation = late("tokenadapter.sources.revocation")
 
 __all__ = ["OAuth2Source"]
@@ -85,7 +90,7 @@ class OAuth2Source(Source):
     The parameters are those of :class:`~tokenadapter.ClientCredentials`.
     """
 
-    grant_type: ClassVar[str]
+    grant_type: str
     """The ``grant_type`` of the first token request (RFC 6749 section 4)."""
 
     def __init__(
@@ -94,12 +99,16 @@ class OAuth2Source(Source):
         *,
         client_id: str,
         issuer: str | None = None,
+        provider: str | None = None,
+        domain: str | None = None,
+        tenant: str | None = None,
         client_secret: str | None = None,
         client_auth: str | ClientAuth | None = None,
         scope: str | Iterable[str] | None = None,
         resource: str | Iterable[str] | None = None,
         audience: str | None = None,
         extra: Mapping[str, str] | None = None,
+        grant_type: str | None = None,
         revocation_url: str | None = None,
         timeout: float = 10.0,
         verify: bool | str | None = None,
@@ -114,6 +123,26 @@ class OAuth2Source(Source):
             "proxies": proxies,
             "allow_http": allow_http,
         }
+        scopes = _several("scope", scope)
+        revokes_at = revocation_url
+        known: Provider | None = None
+        if provider is not None:
+            if token_url is not None or issuer is not None:
+                raise TypeError("provider has its own token_url or issuer: pass one of them")
+            known = providers.Provider(provider, domain=domain, tenant=tenant)
+            token_url, issuer = known.get("token_url"), known.get("issuer")
+            revokes_at = revocation_url or known.get("revocation_url")
+            if client_auth is None and client_secret is not None:
+                client_auth = known.get("client_auth")
+            if self.spends:
+                scopes = [known.scope(scopes)]
+            self._take(known)
+        elif domain is not None or tenant is not None:
+            raise TypeError("domain and tenant belong to a provider: pass provider, too")
+        if grant_type is not None:
+            if self.spends:
+                raise TypeError("grant_type is an argument of ClientCredentials only: remove it")
+            self.grant_type = checked_text("grant_type", grant_type)
         self._client = OAuth2Client(client_id, client_secret, client_auth, **connection)
         self._issuer: Issuer | None = None
         if issuer is not None and token_url is None:
@@ -125,26 +154,29 @@ class OAuth2Source(Source):
             super().__init__(self._client.endpoint("token_url", token_url))
         else:
             both = "are both given" if issuer is not None else "are both missing"
-            raise TypeError(f"token_url and issuer {both}: pass one of them")
+            raise TypeError(f"token_url and issuer {both}: pass one of them, or a provider")
         self._revocation: Endpoint | None = None
-        if revocation_url is not None:
-            self._revocation = self._client.endpoint("revocation_url", revocation_url)
+        if revokes_at is not None:
+            self._revocation = self._client.endpoint("revocation_url", revokes_at)
             self.urls = (*self.urls, self._revocation.url)
         self._configured_urls = self.urls
         if self._issuer is not None and self._issuer.known is not None:
             self._learn(self._issuer.known)
-        self._scope = " ".join(_several("scope", scope))
+        self._scope = " ".join(scopes)
         self._resource = [_checked_resource(uri) for uri in _several("resource", resource)]
         self._audience = audience and checked_text("audience", audience)
         self._extra = _checked_extra(extra or {})
         self.cert: str | tuple[str, str] | None = cert
-        self.owner: Mapping[str, str] = {
-            "grant": self.grant_type,
-            "endpoint" if self._issuer is None else "issuer": self._endpoint.identity,
-            "client": client_id,
-        }
-        if self._revocation is not None and not _is_one_host(
-            self._endpoint.url, self._revocation.url
+        if known is not None:
+            server = {"provider": known.identity}
+        else:
+            kind = "endpoint" if self._issuer is None else "issuer"
+            server = {kind: self._endpoint.identity}
+        self.owner: Mapping[str, str] = {"grant": self.grant_type, **server, "client": client_id}
+        if (
+            revocation_url is not None
+            and self._revocation is not None
+            and not _is_one_host(self._endpoint.url, self._revocation.url)
         ):
             # Both tokens are sent there.  A configuration that names another host must not send it
             # the tokens that were stored before.
@@ -238,6 +270,11 @@ class OAuth2Source(Source):
     def _grant(self, credential: Credential) -> dict[str, str]:
         """The parameters that present *credential*."""
         raise NotImplementedError
+
+    def _take(self, known: Provider) -> None:
+        """Take what is known of the provider, where no argument says otherwise."""
+        self.renew_early = known.get("renew_early", True)
+        self.verdict = known.get("verdict")
 
     def _learn(self, server: ServerMetadata) -> None:
         urls = (*self._configured_urls, *server.endpoints)
@@ -360,7 +397,7 @@ def _checked_extra(extra: Mapping[str, str]) -> dict[str, str]:
     if reserved:
         raise ValueError(
             f"extra must not contain {', '.join(reserved)}: pass them as arguments of "
-            "these names; grant_type is set by the class"
+            "these names; grant_type is one of ClientCredentials only"
         )
     for name, value in extra.items():
         if not isinstance(value, str):

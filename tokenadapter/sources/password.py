@@ -22,7 +22,7 @@ class Password(OAuth2Source):
     RFC 9700 section 2.4 forbids this grant: use it only where the server has no other.  The refresh
     token is presented first, and the password if there is none or the server refused it.
 
-    :param token_url: the token endpoint; or pass *issuer*.
+    :param token_url: the token endpoint; or pass *issuer* or *provider*.
     :param username: the user's name.
     :param password: the user's password.
     :param grace: for how many seconds the server accepts a refresh token once more after it was

@@ -12,6 +12,7 @@ from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
     from tokenadapter.sources.oauth2 import OAuth2Options
+    from tokenadapter.sources.providers import Provider
 
 __all__ = ["RefreshToken"]
 
@@ -22,12 +23,15 @@ class RefreshToken(OAuth2Source):
     The refresh token in the store is presented first, then *refresh_token*, which is presented only
     once if the server replaces it.  Without either, pass a token to ``TokenKeeper.adopt()``.
 
-    :param token_url: the token endpoint; or pass *issuer*.
+    :param token_url: the token endpoint; or pass *issuer* or *provider*.
     :param refresh_token: the first refresh token, from a login somewhere else.
     :param account: a name for the user: a record of another user is refused.  Without it, a record
         is refused that began with another refresh token, unless its grant is dead.
     :param grace: for how many seconds the server accepts a refresh token once more after it was
         replaced, if the server documents that: then a lost answer does no harm.
+    :param login_lifetime: for how many seconds after the login the server renews the token, if
+        that ends whatever one does.  ``tokenadapter check`` and ``status`` then say in time that a
+        login is due.
     :param options: as for :class:`~tokenadapter.ClientCredentials`.
     """
 
@@ -39,14 +43,22 @@ class RefreshToken(OAuth2Source):
         refresh_token: str | None = None,
         *,
         account: str | None = None,
-        grace: float = 0.0,
+        grace: float | None = None,
+        login_lifetime: float | None = None,
         **options: Unpack[OAuth2Options],
     ) -> None:
         super().__init__(token_url, **options)
         self._refresh_token = refresh_token
         if refresh_token is not None:
             checked_text("refresh_token", refresh_token)
-        self.grace = grace
+        if grace is not None:
+            self.grace = grace
+        if login_lifetime is not None:
+            if not login_lifetime > 0:
+                raise ValueError(
+                    f"login_lifetime must be a number of seconds above 0, not {login_lifetime!r}"
+                )
+            self.login_lifetime = login_lifetime
         if account is not None:
             self.owner: Mapping[str, str] = {**self.owner, "user": account}
 
@@ -68,6 +80,12 @@ class RefreshToken(OAuth2Source):
             for secret in dict.fromkeys((stored, self._refresh_token))
             if secret is not None
         ]
+
+    def _take(self, known: Provider) -> None:
+        super()._take(known)
+        self.grace = known.get("grace", self.grace)
+        self.login_lifetime = known.get("login_lifetime")
+        self.login_settings = known.login_settings
 
     def _grant(self, credential: Credential) -> dict[str, str]:
         return {"grant_type": "refresh_token", "refresh_token": credential.secret}

@@ -30,7 +30,7 @@ from .assertions import TYPE, Assertions, Proof
 from .refusals import Refused, required
 
 if TYPE_CHECKING:
-    from .logins import Logins
+    from .logins import Consent, Logins
 
 
 class Grant:
@@ -53,7 +53,7 @@ class Authority:
     def __init__(
         self,
         *,
-        clients: Mapping[str, Proof],
+        clients: dict[str, Proof],
         users: Mapping[str, str],
         lifetime: float | None,
         rotate: bool,
@@ -61,11 +61,14 @@ class Authority:
         reuse_detection: bool,
         clock: Callable[[], float],
         logins: Logins,
+        issuer: Callable[[], str],
         assertions: Assertions,
     ) -> None:
         self.logins = logins
+        self.claims: dict[str, Any] = {}
+        self._issuer = issuer
         self._assertions = assertions
-        self._clients = dict(clients)
+        self._clients = clients
         self._users = dict(users)
         self._lifetime = lifetime
         self._rotate = rotate
@@ -122,6 +125,20 @@ class Authority:
             raise Refused("invalid_client", "the assertion is not of this client", 401)
         return client
 
+    def register(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """The client information response (RFC 7591 section 3.2.1) for a new client."""
+        redirect_uris, auth = said.get("redirect_uris"), said.get("token_endpoint_auth_method")
+        if not isinstance(redirect_uris, list) or not redirect_uris:
+            raise Refused("invalid_redirect_uri", "redirect_uris is missing")
+        client = f"client-{secrets.token_urlsafe(8)}"
+        secret = None if auth == "none" else f"secret-{secrets.token_urlsafe(24)}"
+        self._clients[client] = secret
+        self.logins.redirect_uris[client] = redirect_uris
+        response = {**said, "client_id": client, "client_id_issued_at": int(self._clock())}
+        if secret is not None:
+            response |= {"client_secret": secret, "client_secret_expires_at": 0}
+        return response
+
     def token(self, client: str, form: Mapping[str, str]) -> dict[str, Any]:
         """The token response to an authenticated client's request (RFC 6749 section 5.1)."""
         match required(form, "grant_type"):
@@ -137,11 +154,9 @@ class Authority:
                 response = self._refreshed(client, form)
                 self.refreshes += 1
             case "authorization_code":
-                scope = self.logins.spend_code(client, form)
-                response = self.issue(client, next(iter(self._users)), scope)
+                response = self._logged_in(client, self.logins.spend_code(client, form))
             case "urn:ietf:params:oauth:grant-type:device_code":
-                scope = self.logins.poll(client, form)
-                response = self.issue(client, next(iter(self._users)), scope)
+                response = self._logged_in(client, self.logins.poll(client, form))
             case "urn:ietf:params:oauth:grant-type:jwt-bearer":
                 claims = self._assertions.verified(required(form, "assertion"), "invalid_grant")
                 scope = claims.get("scope", form.get("scope"))
@@ -165,6 +180,31 @@ class Authority:
     def issue(self, client: str, user: str, scope: str | None) -> dict[str, Any]:
         """The token response after a user has authorized a client."""
         return self._response(Grant(client, user, scope), scope, refreshable=True)
+
+    def _logged_in(self, client: str, consent: Consent) -> dict[str, Any]:
+        user = consent.user or next(iter(self._users))
+        response = self.issue(client, user, consent.scope)
+        if "openid" in (consent.scope or "").split():
+            response["id_token"] = self._id_token(client, user, consent.nonce)
+        return response
+
+    def _id_token(self, client: str, user: str, nonce: str | None) -> str:
+        """An ID token (OpenID Connect Core section 2) without a signature, which clients need not
+        check if the token comes from the token endpoint (section 3.1.3.7)."""
+        now = self._clock()
+        usual = {
+            "iss": self._issuer(),
+            "sub": user,
+            "aud": client,
+            "exp": now + 600,
+            "iat": now,
+            "nonce": nonce,
+            "preferred_username": user,
+        }
+        said = {**usual, **self.claims}
+        parts = {"alg": "none"}, {name: it for name, it in said.items() if it is not None}
+        encoded = (base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts)
+        return ".".join((*(text.rstrip("=") for text in encoded), ""))
 
     def accepts(self, access_token: str, certificate: str | None = None) -> bool:
         """Whether the API accepts this token.

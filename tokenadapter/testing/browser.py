@@ -1,6 +1,6 @@
 """A browser that decides: it opens the page of a login, and approves or denies.
 
-``python -m tokenadapter.testing.browser URL`` is the same as a program, for the environment
+``python -m tokenadapter.testing.browser URL [USER]`` is the same as a program, for the environment
 variable ``BROWSER`` of a program under test.
 """
 
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from html import unescape
 from urllib.error import HTTPError
-from urllib.parse import urljoin
+from urllib.parse import urlencode, urljoin
 from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 
@@ -24,12 +24,16 @@ class Browser:
     follows the redirect back to the client.
 
     :param approve: whether it approves; otherwise it denies.
+    :param user: the user who logs in; by default the first one whom the server knows.
     :param ca_file: the certificate that an HTTPS server is verified with.
     :ivar pages: the status and the text of each page that it ended on.
     """
 
-    def __init__(self, *, approve: bool = True, ca_file: str | None = None) -> None:
+    def __init__(
+        self, *, approve: bool = True, user: str | None = None, ca_file: str | None = None
+    ) -> None:
         self._decision = "approve" if approve else "deny"
+        self._user = user
         context = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
         self._opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context))
         self._threads: list[threading.Thread] = []
@@ -47,7 +51,10 @@ class Browser:
         status, text = self._page(url)
         link = re.search(rf'href="([^"]*decision={self._decision}[^"]*)"', text)
         if link is not None:
-            status, text = self._page(urljoin(url, unescape(link[1])))
+            target = urljoin(url, unescape(link[1]))
+            if self._user is not None:
+                target += f"&{urlencode({'user': self._user})}"
+            status, text = self._page(target)
         self.pages.append((status, text))
         return status, text
 
@@ -67,4 +74,5 @@ class Browser:
 
 
 if __name__ == "__main__":
-    sys.exit(Browser().visit(sys.argv[1])[0] >= 400)
+    url, *user = sys.argv[1:]
+    sys.exit(Browser(user=user[0] if user else None).visit(url)[0] >= 400)

@@ -15,7 +15,9 @@ from .wire import Answer, json_answer
 
 _METADATA = "/.well-known/oauth-authorization-server"  # RFC 8414 section 3
 _OPENID = "/.well-known/openid-configuration"
-_PATHS = ("/token", "/login", "/revoke", "/authorize", "/device", "/device_authorization")
+_RESOURCE = "/.well-known/oauth-protected-resource"  # RFC 9728 section 3
+_POSTED = ("token", "login", "revoke", "register", "device_authorization")
+_OPENED = ("authorize", "device")
 _NOT_CACHED = {"Cache-Control": "no-store"}  # RFC 6749 section 5.1
 
 
@@ -27,7 +29,9 @@ def endpoint_of(path: str) -> str:
         return "public"
     if path.startswith(_METADATA) or path.endswith(_OPENID):
         return "metadata"
-    return path[1:] if path in _PATHS else ""
+    if path.startswith(_RESOURCE):
+        return "resource_metadata"
+    return path[1:] if path[1:] in (*_POSTED, *_OPENED) else ""
 
 
 class Endpoints:
@@ -44,6 +48,7 @@ class Endpoints:
         self._header = header.lower()
         self._scheme = scheme.lower()
         self.metadata: dict[str, Any] = {}
+        self.resource_metadata: dict[str, Any] = {}
         self.token_requests: int = 0
         self.refusals: int = 0
         self.api_requests: int = 0
@@ -63,7 +68,9 @@ class Endpoints:
                 return self._echo(request)
             case "metadata":
                 return self._metadata(request)
-            case "token" | "login" | "revoke" | "device_authorization" if request.method != "POST":
+            case "resource_metadata":
+                return self._resource_metadata(request)
+            case _ if endpoint in _POSTED and request.method != "POST":
                 return json_answer(405, {"error": "invalid_request"}, {"Allow": "POST"})
             case "token":
                 return self._token(request)
@@ -71,6 +78,8 @@ class Endpoints:
                 return self._login(request)
             case "revoke":
                 return self._revoke(request)
+            case "register":
+                return self._register(request)
             case "authorize":
                 asked = dict(parse_qsl(request.query))
                 return self._authority.logins.authorize(asked, self._issuer())
@@ -96,6 +105,7 @@ class Endpoints:
             "revocation_endpoint": f"{url}/revoke",
             "authorization_endpoint": f"{url}/authorize",
             "device_authorization_endpoint": f"{url}/device_authorization",
+            "registration_endpoint": f"{url}/register",
             "response_types_supported": ["code"],
             "code_challenge_methods_supported": ["S256"],
             "authorization_response_iss_parameter_supported": True,
@@ -109,8 +119,16 @@ class Endpoints:
                 "none",
             ],
         }
-        said = {**usual, **self.metadata}
-        return json_answer(200, {name: it for name, it in said.items() if it is not None})
+        return _described(usual, self.metadata)
+
+    def _resource_metadata(self, request: Request) -> Answer:
+        """Every path of the server is a protected resource (RFC 9728)."""
+        url = self._issuer()
+        usual = {
+            "resource": url + request.path.removeprefix(_RESOURCE),
+            "authorization_servers": [url],
+        }
+        return _described(usual, self.resource_metadata)
 
     def _token(self, request: Request) -> Answer:
         try:
@@ -137,6 +155,14 @@ class Endpoints:
         except Refused as refusal:
             return _refusal(refusal)
 
+    def _register(self, request: Request) -> Answer:
+        """RFC 7591 section 3."""
+        try:
+            said = _json(request, "invalid_client_metadata")
+            return json_answer(201, self._authority.register(said), _NOT_CACHED)
+        except Refused as refusal:
+            return _refusal(refusal)
+
     def _device_authorization(self, request: Request) -> Answer:
         try:
             client = self._client(request)
@@ -160,6 +186,7 @@ class Endpoints:
             self.api_refused += 1
             # An error code is only for those who tried (RFC 6750 section 3.1).
             challenge = 'Bearer error="invalid_token"' if token else 'Bearer realm="api"'
+            challenge += f', resource_metadata="{self._issuer()}{_RESOURCE}/api/"'
             content = {"error": "invalid_token" if token else "unauthorized"}
             return json_answer(401, content, {"WWW-Authenticate": challenge})
         return self._echo(request)
@@ -195,20 +222,33 @@ class Endpoints:
         return f"{scheme} {fingerprint}".lstrip()
 
 
+def _json(request: Request, error: str) -> dict[str, Any]:
+    """The JSON object in the body of a request."""
+    try:
+        said = json.loads(request.body)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise Refused(error, "no JSON object")
+    return said
+
+
 def _who_logs_in(request: Request) -> tuple[str, str]:
     """The user and the password, by HTTP Basic, in a JSON body or in a form."""
     if "authorization" in request.headers:
         return basic(request.headers["authorization"])
     fields = request.form
     if "json" in request.headers.get("content-type", ""):
-        try:
-            fields = json.loads(request.body)
-        except ValueError:
-            raise Refused("invalid_request", "no JSON") from None
+        fields = _json(request, "invalid_request")
     try:
         return fields["username"], fields["password"]
     except (KeyError, TypeError):
         raise Refused("invalid_request", "username and password are asked for") from None
+
+
+def _described(usual: dict[str, Any], differing: dict[str, Any]) -> Answer:
+    said = {**usual, **differing}
+    return json_answer(200, {name: it for name, it in said.items() if it is not None})
 
 
 def _explained(refusal: Refused) -> dict[str, str]:

@@ -10,7 +10,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from tokenadapter.values import is_loopback
@@ -23,12 +23,23 @@ _CODE_LIFETIME = 60.0
 _HTML = {"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store"}
 
 
+class Consent(NamedTuple):
+    """What a user has allowed a client."""
+
+    scope: str | None
+    user: str | None
+    """``None``: the first of the users."""
+    nonce: str | None = None
+    """For the ID token (OpenID Connect Core section 3.1.2.1)."""
+
+
 class DeviceLogin:
     """A login on another device (RFC 8628); ``approved`` is ``None`` until the user decides."""
 
     def __init__(self, client: str, scope: str | None, now: float, lifetime: float) -> None:
         self.client = client
         self.scope = scope
+        self.user: str | None = None
         self.expires_at: float = now + lifetime
         self.polled_at: float | None = None
         self.approved: bool | None = None
@@ -55,13 +66,16 @@ class Logins:
         self._codes: dict[str, tuple[dict[str, str], float]] = {}  # with the time it expires
         self._devices: dict[str, DeviceLogin] = {}
         self._user_codes: dict[str, DeviceLogin] = {}
+        #: Those of clients that registered themselves; others may use any on loopback or https.
+        self.redirect_uris: dict[str, list[str]] = {}
 
     # The authorization endpoint (RFC 6749 section 3.1)
 
     def authorize(self, asked: Mapping[str, str], issuer: str) -> Answer:
         """The page that asks the user, or the answer after the decision."""
-        redirect_uri = asked.get("redirect_uri", "")
-        if asked.get("client_id") not in self._clients or not _is_redirect_uri(redirect_uri):
+        redirect_uri, client = asked.get("redirect_uri", ""), asked.get("client_id", "")
+        is_allowed = redirect_uri in self.redirect_uris.get(client, [redirect_uri])
+        if client not in self._clients or not (is_allowed and _is_redirect_uri(redirect_uri)):
             # The user is not sent to an address that belongs to no known client.
             return _page("The client is unknown, or its redirect_uri is not allowed.", 400)
         if asked.get("response_type") != "code":
@@ -82,8 +96,8 @@ class Logins:
         separator = "&" if "?" in redirect_uri else "?"
         return Answer(302, b"", {"Location": f"{redirect_uri}{separator}{urlencode(said)}"})
 
-    def spend_code(self, client: str, form: Mapping[str, str]) -> str | None:
-        """Accept an authorization code once, and return its scope."""
+    def spend_code(self, client: str, form: Mapping[str, str]) -> Consent:
+        """Accept an authorization code once."""
         asked, expires_at = self._codes.pop(required(form, "code"), ({}, 0.0))
         if asked.get("client_id") != client or self._clock() >= expires_at:
             raise Refused("invalid_grant", "unknown, used or expired code")
@@ -92,7 +106,7 @@ class Logins:
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         if base64.urlsafe_b64encode(digest).decode().rstrip("=") != asked["code_challenge"]:
             raise Refused("invalid_grant", "wrong code_verifier")
-        return asked.get("scope")
+        return Consent(asked.get("scope"), asked.get("user"), asked.get("nonce"))
 
     # Device authorization (RFC 8628)
 
@@ -119,18 +133,19 @@ class Logins:
             return _page("Unknown code.", 404)
         if "decision" not in asked:
             return _question(f"{login.client} asks for access.", "/device", asked)
-        login.approved = asked["decision"] == "approve"
+        login.approved, login.user = asked["decision"] == "approve", asked.get("user")
         return _page("Go back to the device.")
 
-    def decide(self, user_code: str | None, *, approved: bool) -> None:
+    def decide(self, user_code: str | None, *, approved: bool, user: str | None = None) -> None:
         """Decide about the login with *user_code*, by default the latest one."""
         user_code = user_code or next(reversed(self._user_codes), "")
         if user_code not in self._user_codes:
             raise LookupError("no such device login")
-        self._user_codes[user_code].approved = approved
+        login = self._user_codes[user_code]
+        login.approved, login.user = approved, user
 
-    def poll(self, client: str, form: Mapping[str, str]) -> str | None:
-        """Accept a device code once, and return its scope."""
+    def poll(self, client: str, form: Mapping[str, str]) -> Consent:
+        """Accept a device code once."""
         code, now = required(form, "device_code"), self._clock()
         login = self._devices.get(code)
         if login is None or login.client != client:
@@ -145,7 +160,7 @@ class Logins:
         del self._devices[code]
         if not login.approved:
             raise Refused("access_denied", "the user said no")
-        return login.scope
+        return Consent(login.scope, login.user)
 
 
 def _is_redirect_uri(uri: str) -> bool:

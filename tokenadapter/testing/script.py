@@ -11,7 +11,16 @@ from typing import Any, Literal, NamedTuple
 from .wire import Answer, json_answer
 
 Endpoint = Literal[
-    "token", "login", "revoke", "metadata", "authorize", "device_authorization", "api", "public"
+    "token",
+    "login",
+    "revoke",
+    "register",
+    "metadata",
+    "resource_metadata",
+    "authorize",
+    "device_authorization",
+    "api",
+    "public",
 ]
 Ending = Literal["answer", "hang", "drop", "reset"]
 Body = str | bytes | dict[str, Any] | list[Any]

@@ -38,11 +38,15 @@ class TokenServer(Faults):
     assertion of a client) and ``token-exchange`` (for a token of this server), and the client
     authentications ``client_secret_basic``, ``client_secret_post``, ``client_secret_jwt``,
     ``private_key_jwt``, ``tls_client_auth``, ``self_signed_tls_client_auth`` and ``none``.
-    :class:`~tokenadapter.testing.Browser` is the user who approves.
+    :class:`~tokenadapter.testing.Browser` is the user who approves.  The answer to a login has an
+    ID token (OpenID Connect) if the scope contains ``openid``.
 
     :attr:`issuer` has metadata (RFC 8414 and OpenID Connect Discovery), and so has every URL below
-    it.  There is also a login that is not OAuth, which takes ``username`` and ``password`` as JSON,
-    as a form or by HTTP Basic.
+    it.  The API names its own metadata in each 401 (RFC 9728), which leads to the issuer, and
+    clients may register themselves there (RFC 7591).
+
+    There is also a login that is not OAuth, which takes ``username`` and ``password`` as JSON, as a
+    form or by HTTP Basic.
 
     The API answers every method and every path under :attr:`api_url` with a JSON echo of the
     request: ``method``, ``path``, ``query`` (its text), ``headers`` (names in lower case; in place
@@ -120,7 +124,7 @@ class TokenServer(Faults):
             tls.load_verify_locations(client_ca)
             tls.verify_mode = ssl.CERT_OPTIONAL
         self._tls = tls
-        self._clients = clients or {"client": "secret"}
+        self._clients = dict(clients or {"client": "secret"})
         self._users = users or {"user": "password"}
         self._logins = Logins(self._clients, clock, device_interval, device_lifetime)
         self._authority = Authority(
@@ -133,6 +137,7 @@ class TokenServer(Faults):
             clock=clock,
             logins=self._logins,
             assertions=Assertions(self._clients, clock, lambda: self._endpoints.audiences),
+            issuer=lambda: self.url,
         )
         self._endpoints = Endpoints(self._authority, header, scheme, lambda: self.url)
         self._service = Service(self._endpoints, self._script, clock)
@@ -243,6 +248,18 @@ class TokenServer(Faults):
         return self._endpoints.metadata
 
     @property
+    def resource_metadata(self) -> dict[str, Any]:
+        """Members of the metadata of the API that differ from the usual ones; ``None`` removes one.
+        May be changed."""
+        return self._endpoints.resource_metadata
+
+    @property
+    def claims(self) -> dict[str, Any]:
+        """Claims of ID tokens that differ from the usual ones; ``None`` removes one.  May be
+        changed."""
+        return self._authority.claims
+
+    @property
     def latency(self) -> float:
         """How long token endpoint and login wait before they answer, after processing the request,
         in seconds.  May be set."""
@@ -275,17 +292,22 @@ class TokenServer(Faults):
                 client or next(iter(self._clients)), user or next(iter(self._users)), scope
             )
 
-    def approve_device(self, user_code: str | None = None) -> None:
-        """Approve a login with a device code, as the first of the users.
+    def approve_device(self, user_code: str | None = None, user: str | None = None) -> None:
+        """Approve a login with a device code.
+
+        :param user_code: the code that the client shows; by default the latest one.
+        :param user: the user who logs in; by default the first of the users.
+        :raises LookupError: if there is no such login.
+        """
+        with self._state:
+            self._logins.decide(user_code, approved=True, user=user)
+
+    def deny_device(self, user_code: str | None = None) -> None:
+        """Deny a login with a device code.
 
         :param user_code: the code that the client shows; by default the latest one.
         :raises LookupError: if there is no such login.
         """
-        with self._state:
-            self._logins.decide(user_code, approved=True)
-
-    def deny_device(self, user_code: str | None = None) -> None:
-        """Deny a login with a device code.  The arguments are those of :meth:`approve_device`."""
         with self._state:
             self._logins.decide(user_code, approved=False)
 

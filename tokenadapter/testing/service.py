@@ -19,7 +19,7 @@ from .wire import Answer, BadRequest, Head, Wire, json_answer
 
 _LOG_LIMIT = 20_000
 # Where the bodies are small, and what a test wants to see.
-_STORES_BODY = ("token", "login", "revoke", "device_authorization")
+_STORES_BODY = ("token", "login", "revoke", "register", "device_authorization")
 
 
 class Service:

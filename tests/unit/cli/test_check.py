@@ -516,6 +516,21 @@ def test_the_endpoints_that_an_issuer_names_are_checked(
     assert server.stats.renewals == 0
 
 
+def test_the_endpoints_of_a_provider_with_metadata_are_checked(
+    command: Command, place: Path
+) -> None:
+    with TokenServer(https=True) as server:
+        source = (
+            f'provider = "keycloak"\ndomain = "{server.url.removeprefix("https://")}"\n'
+            f'tenant = "main"\nverify = "{server.ca_file}"\n'
+        )
+        text = billing(server, place).replace(f'token_url = "{server.token_url}"\n', source)
+        write(place, text)
+        out = command("check")[1]
+        assert "keycloak names its endpoints" in out
+        assert f"{server.token_url} answers" in out
+
+
 def test_wrong_metadata_of_an_issuer_is_a_problem(
     command: Command, with_issuer: Path, server: TokenServer
 ) -> None:

@@ -41,6 +41,7 @@ def test_bash_completes_commands_options_and_profiles(
         ),
         (["run", "--profile", ""], {"billing"}),
         (["status", "--watch", ""], {"30s", "5m", "1h"}),
+        (["init", "--provider", "s"], {"salesforce", "slack", "spotify", "strava"}),
         (["completion", "z"], {"zsh"}),
         (["run", "--", "completion.b"], {"completion.bash"}),
         (["run", "--inherit", "completion.b"], {"completion.bash"}),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tokenadapter.config.config_file import EXAMPLE
+from tokenadapter.sources.providers import example
 
 from .conftest import Command
 
@@ -67,3 +68,29 @@ def test_the_error_says_why_the_file_cannot_be_written(command: Command, place: 
     assert err.startswith(
         f"tokenadapter: {place}/file/tokenadapter.toml: The file cannot be written: "
     )
+
+
+def test_init_writes_the_profile_for_a_provider(command: Command, place: Path) -> None:
+    code, out, _ = command("init", "--provider", "google")
+    assert code == 0
+    assert out.endswith("run `tokenadapter check` and `tokenadapter login google`.\n")
+    assert (place / "tokenadapter.toml").read_text() == example("google")
+    assert mode(place / "tokenadapter.toml") == 0o600
+    assert command("completion", "names")[1] == "google\n"
+
+
+def test_the_profile_for_a_provider_is_shown_where_a_file_exists(
+    command: Command, place: Path
+) -> None:
+    (place / "tokenadapter.toml").write_text("mine")
+    code, _, err = command("init", "--provider", "spotify")
+    assert code == 3
+    assert f"not changed. Add this profile to it:\n\n{example('spotify')}" in err
+    assert (place / "tokenadapter.toml").read_text() == "mine"
+
+
+def test_an_unknown_provider_is_explained(command: Command, place: Path) -> None:
+    code, _, err = command("init", "--provider", "spotfy")
+    assert code == 3
+    assert "Did you mean 'spotify'?" in err
+    assert not (place / "tokenadapter.toml").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from pathlib import Path
@@ -9,11 +10,17 @@ from pathlib import Path
 import pytest
 from profiles import billing, write
 
-from tokenadapter.testing import TokenServer
+from tokenadapter.testing import Browser, TokenServer
 
 from .conftest import Command, spawn, start
 
 BROWSER = {"BROWSER": f"{sys.executable} -m tokenadapter.testing.browser %s"}
+
+
+@pytest.fixture(autouse=True)
+def state(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty directory for the stores of profiles that name none."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
 
 
 @pytest.fixture
@@ -124,3 +131,173 @@ def test_a_token_without_a_refresh_token_is_reported(
     code, _, err = spawn("login", "billing", env=BROWSER)
     assert code == 0
     assert "without a refresh token: it cannot be renewed" in err
+
+
+# --- whose login it is, and its end ----------------------------------------------------------
+
+
+@pytest.fixture
+def openid_profile(server: TokenServer, place: Path) -> Path:
+    """The profile ``billing`` at an issuer whose logins have ID tokens."""
+    text = billing(server, place, "refresh_token")
+    text = text.replace(f'token_url = "{server.token_url}"', f'issuer = "{server.issuer}"')
+    return write(place, text + 'scope = "openid"\n')
+
+
+def as_user(name: str) -> dict[str, str]:
+    return {"BROWSER": f"{BROWSER['BROWSER']} {name}"}
+
+
+def test_the_command_and_status_name_the_user(openid_profile: Path, command: Command) -> None:
+    err = spawn("login", "billing", env=as_user("ada"))[2]
+    assert err.endswith("tokenadapter: billing: logged in as ada, valid for 59 min\n")
+    header, row = command("status")[1].splitlines()
+    assert header.split()[:3] == ["NAME", "STATE", "ACCOUNT"]
+    assert row.split()[:3] == ["billing", "fresh", "ada"]
+    (state,) = json.loads(command("status", "--json")[1])
+    assert state["account"] == "ada"
+
+
+def test_status_has_no_column_for_accounts_that_nobody_has(profile: Path, command: Command) -> None:
+    assert command("header", "billing")[0] == 0
+    assert "ACCOUNT" not in command("status")[1]
+
+
+def test_another_user_needs_the_option_switch(openid_profile: Path, command: Command) -> None:
+    spawn("login", "billing", env=as_user("ada"))
+    kept = command("token", "billing")
+    code, _, err = spawn("login", "billing", env=as_user("bob"))
+    assert code == 4
+    assert "made as 'bob'" in err
+    assert "`tokenadapter login billing --switch`" in err
+    assert command("token", "billing") == kept
+    assert spawn("login", "billing", "--switch", env=as_user("bob"))[0] == 0
+    assert " bob " in command("status")[1]
+
+
+def test_logout_revokes_and_forgets(
+    openid_profile: Path, command: Command, server: TokenServer
+) -> None:
+    spawn("login", "billing", env=BROWSER)
+    said = "tokenadapter: billing: logged out: revoked and forgotten\n"
+    assert command("logout", "billing") == (0, "", said)
+    assert [request.path for request in server.requests].count("/revoke") == 2
+    assert command("token", "billing")[0] == 4
+    said = "tokenadapter: billing: logged out: there was no token\n"
+    assert command("logout", "billing") == (0, "", said)
+
+
+def test_a_logout_that_the_server_does_not_carry_out_keeps_the_token(
+    openid_profile: Path, command: Command, server: TokenServer
+) -> None:
+    spawn("login", "billing", env=BROWSER)
+    server.fail_next(503, endpoint="revoke")
+    code, _, err = command("logout", "billing")
+    assert code == 5
+    assert "run `tokenadapter logout billing --local`" in err
+    assert command("token", "billing")[0] == 0
+    code, _, err = command("logout", "billing", "--local")
+    assert (code, "not revoked (--local)" in err) == (0, True)
+    assert command("token", "billing")[0] == 4
+
+
+# --- an API of which only the URL is known ---------------------------------------------------
+
+
+def test_the_url_of_an_api_gives_a_login_and_a_profile(
+    place: Path, server: TokenServer, command: Command
+) -> None:
+    path = place / "tokenadapter.toml"
+    code, out, err = spawn("login", "--api", server.api_url, env=BROWSER)
+    assert (code, out) == (0, ""), err
+    assert err.endswith(
+        f"tokenadapter: 127.0.0.1: added to {path}\n"
+        "tokenadapter: 127.0.0.1: logged in, valid for 59 min\n"
+    )
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.read_text() == (
+        f'["127.0.0.1"]\nprefix = "{server.api_url}"\n\n'
+        f'["127.0.0.1".source]\ntype = "api_user"\nurl = "{server.api_url}"\n'
+    )
+    assert spawn("request", "127.0.0.1", f"{server.api_url}notes")[0] == 0
+    # Again: the same profile, and the same client.
+    code, _, err = spawn("login", "--api", server.api_url, env=BROWSER)
+    assert (code, "added" in err) == (0, False)
+    assert [request.path for request in server.requests].count("/register") == 1
+    assert spawn("refresh", "127.0.0.1")[0] == 0
+    assert command("check")[0] == 0
+    assert spawn("logout", "127.0.0.1")[2].endswith("revoked and forgotten\n")
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_profile_is_added_to_those_that_are_there(
+    profile: Path, server: TokenServer, command: Command, end: str
+) -> None:
+    before = profile.read_text().rstrip("\n") + end
+    profile.write_text(before)
+    assert spawn("login", "notes", "--api", server.api_url, env=BROWSER)[0] == 0
+    assert profile.read_text().startswith(before)
+    for name in ("notes", "billing"):
+        assert command("token", name)[0] == 0
+    assert command("check")[0] == 0
+
+
+def test_the_profile_of_something_else_is_not_changed(
+    profile: Path, server: TokenServer, command: Command
+) -> None:
+    before = profile.read_text()
+    code, _, err = command("login", "billing", "--api", server.api_url)
+    assert code == 3
+    assert f"`tokenadapter login OTHER --api {server.api_url}`" in err
+    assert profile.read_text() == before
+
+
+def test_a_login_that_fails_adds_no_profile(
+    place: Path, server: TokenServer, command: Command
+) -> None:
+    server.fail_next(404, endpoint="resource_metadata", count=None)
+    code, _, err = command("login", "--api", server.api_url)
+    assert code == 3
+    assert "The metadata of http" in err
+    assert not (place / "tokenadapter.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://api.example.com/", "clear text"),
+        ("file:///etc/passwd", "https://"),
+        ("api.example.com", "https://"),
+        ('https://x"]\n[evil]', "notes.source"),
+    ],
+)
+def test_what_is_no_url_of_an_api_is_refused(
+    place: Path, command: Command, url: str, told: str
+) -> None:
+    code, _, err = command("login", "notes", "--api", url)
+    assert code == 3
+    assert told in err
+    assert not (place / "tokenadapter.toml").exists()
+
+
+def test_a_login_needs_a_profile_or_an_api(profile: Path, command: Command) -> None:
+    code, _, err = command("login")
+    assert code == 3
+    assert "Name a profile, or the URL of an API after --api." in err
+
+
+def test_a_profile_that_cannot_be_added_is_shown(
+    profile: Path, server: TokenServer, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    from tokenadapter.cli import api_profile
+
+    def read_only(*arguments: object, **options: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(api_profile, "open", read_only, raising=False)
+    monkeypatch.setattr("webbrowser.open", Browser())
+    monkeypatch.setenv("DISPLAY", ":0")
+    code, _, err = command("login", "notes", "--api", server.api_url)
+    assert code == 3
+    assert "The token is stored, but the profile cannot be added: Read-only file system" in err
+    assert '["notes"]\nprefix = ' in err

@@ -48,6 +48,8 @@ COMMANDS = {
     "request billing http://127.0.0.1:1/": 3,
     "run -- -c pass": 3,
     "exec billing -- true": 3,
+    "file billing token": 3,
+    "helper git billing get": 3,
     "completion names": 3,
 }
 

@@ -18,6 +18,7 @@ import weakref
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -35,6 +36,7 @@ from tokenadapter import (
     ClientCredentials,
     FileStore,
     LockTimeout,
+    MemoryStore,
     ReauthRequired,
     RefreshTemporarilyFailed,
     RefreshToken,
@@ -1340,6 +1342,28 @@ def test_a_task_that_came_later_waits_for_its_own_time() -> None:
     assert token.access_token == "made-up"
 
 
+def test_a_source_runs_in_the_context_of_the_task_and_its_store_does_not() -> None:
+    request_id = ContextVar("request_id", default="none")
+    seen: list[tuple[str, str]] = []
+
+    class Store(MemoryStore):
+        def save(self, *args: Any, **kwargs: Any) -> bool:
+            seen.append(("store", request_id.get()))
+            return super().save(*args, **kwargs)
+
+    def function(previous: Token | None) -> dict[str, Any]:
+        seen.append(("source", request_id.get()))
+        return {"access_token": f"made-up-{len(seen)}"}
+
+    async def main() -> None:
+        request_id.set("request 7")
+        keeper = TokenKeeper(function, Store("the context of a task"))
+        await keeper.arenew(await keeper.acurrent())
+
+    asyncio.run(main())
+    assert {*seen} == {("source", "request 7"), ("store", "none")}
+
+
 def test_a_task_whose_time_is_over_gets_the_token_that_still_lives(server: TokenServer) -> None:
     keeper = TokenKeeper(source(server))
     token = keeper.current()
@@ -1351,7 +1375,7 @@ def test_a_task_whose_time_is_over_gets_the_token_that_still_lives(server: Token
                 await asyncio.sleep(0.001)
             with pytest.raises(LockTimeout):
                 await waiting
-            assert await keeper.acurrent(timeout=0.1) is token
+            assert (await keeper.acurrent(timeout=0.1)).is_same(token)
         return await keeper.arenew(token)
 
     assert not asyncio.run(main()).is_same(token)

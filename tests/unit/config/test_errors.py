@@ -77,7 +77,7 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         START + SOURCE + 'username = "ada"\n',
         7,
         "billing.source.username",
-        "This key is unknown.* Valid keys: token_url, issuer, client_id",
+        "This key is unknown.* Valid keys: token_url, issuer, provider,",
     ),
     "no prefix": (
         "[billing]\n" + SOURCE,

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import requests
+from hypothesis import given as given_each
+from hypothesis import settings
+from hypothesis import strategies as st
 from profiles import billing, write
 
 import tokenadapter
@@ -21,8 +24,10 @@ from tokenadapter import (
     RefreshConfigError,
     TokenKeeper,
 )
+from tokenadapter.clients.prefix import Prefix
 from tokenadapter.config.config_file import ConfigFile
-from tokenadapter.config.profile import Profile
+from tokenadapter.config.grants import ProfileGrant
+from tokenadapter.config.profile import Profile, _is_plainly_under
 from tokenadapter.sources import discovery
 from tokenadapter.testing import TokenServer
 
@@ -142,6 +147,41 @@ def test_a_dotted_key_in_the_json_of_a_verdict_is_a_path(
     one = profile(billing(server, tmp_path) + tables, tmp_path)
     assert one._verdict is not None
     assert "{'error.code': (1, 2), 'ok': (False,)}" in repr(one._verdict())
+
+
+def test_a_profile_of_an_api_that_names_its_server(server: TokenServer, tmp_path: Path) -> None:
+    text = billing(server, tmp_path)
+    text = text[: text.index("[billing.source]")] + (
+        f'[billing.source]\ntype = "api_user"\nurl = "{server.api_url}"\nclient_name = "Billing"\n'
+        'scope = ["a", "b"]\nredirect_uri = "http://localhost:8400/done"\naccount = "ada"\n'
+    )
+    grant = profile(text, tmp_path).grant
+    assert isinstance(grant, ProfileGrant)
+    assert grant.owner == {"grant": "refresh_token", "api": server.api_url, "user": "ada"}
+    assert grant.requested == {"scope": "a b"}
+    assert grant.login_settings == {"redirect_uri": "http://localhost:8400/done"}
+    assert grant.can_log_in
+    assert server.requests == ()
+
+
+@pytest.mark.parametrize("can_log_in", [True, False])
+def test_an_error_in_a_program_names_the_command_for_its_profile(
+    server: TokenServer, tmp_path: Path, can_log_in: bool
+) -> None:
+    text = billing(server, tmp_path, "refresh_token")
+    advice = "Log in elsewhere, and pass the token response to `tokenadapter adopt billing`."
+    if can_log_in:
+        text += f'authorization_url = "{server.authorization_url}"\n'
+        advice = "Run `tokenadapter login billing`."
+    keeper = profile(text, tmp_path).keeper()
+    with pytest.raises(ReauthRequired) as caught:
+        keeper.current()
+    assert str(caught.value).endswith(advice)
+    keeper.adopt(server.issue())
+    server.revoke_all()
+    with pytest.raises(ReauthRequired) as caught:
+        keeper.refresh()
+    assert str(caught.value).endswith(advice)
 
 
 def test_without_a_store_the_token_is_in_the_state_directory(
@@ -420,3 +460,120 @@ def test_a_repr_names_the_parts_and_contains_no_secret(server: TokenServer, tmp_
     assert repr(made) == f"<Profile billing of {tmp_path}/tokenadapter.toml>"
     assert "json:dumps" in repr(made.grant.function)
     assert "secret" not in repr(profile(billing(server, tmp_path), tmp_path).grant)
+
+
+def test_a_provider_brings_the_endpoints_and_the_peculiarities(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+[chat]
+prefix = "https://slack.com/api/"
+
+[chat.source]
+type = "refresh_token"
+provider = "slack"
+client_id = "app"
+client_secret = { env = "NOT_READ_BEFORE_A_RENEWAL" }
+scope = ["channels:read", "chat:write"]
+
+[code]
+prefix = "https://gitlab.example.com/api/v4/"
+renew_early = true
+
+[code.source]
+type = "refresh_token"
+provider = "gitlab"
+domain = "gitlab.example.com"
+client_id = "app"
+redirect_uri = "http://127.0.0.1:9000/"
+""",
+    )
+    config = ConfigFile.read(str(path))
+    chat, code = Profile(config, "chat"), Profile(config, "code")
+    assert chat.grant.requested == {"scope": "channels:read,chat:write"}
+    (adapter,) = chat.adapters()
+    assert "token_expired" in repr(adapter._verdict)
+    assert code.grant.owner["provider"] == "gitlab gitlab.example.com"
+    assert "https://gitlab.example.com/oauth/token" in code.grant.urls
+    assert code.grant.renew_early is False
+    assert code.keeper().renew_early is True
+    assert code.grant.can_log_in
+    assert code.grant.login_settings["redirect_uri"] == "http://127.0.0.1:9000/"
+
+
+def test_a_client_that_acts_for_itself_cannot_log_in_at_a_provider(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+[meetings]
+prefix = "https://api.zoom.us/v2/"
+
+[meetings.source]
+type = "client_credentials"
+provider = "zoom"
+client_id = "app"
+client_secret = "made-up"
+extra = { account_id = "made-up" }
+
+[company]
+prefix = "https://api.example.com/"
+
+[company.source]
+type = "client_credentials"
+provider = "keycloak"
+domain = "id.example.com"
+tenant = "main"
+client_id = "app"
+client_secret = "made-up"
+""",
+    )
+    config = ConfigFile.read(str(path))
+    meetings, company = Profile(config, "meetings").grant, Profile(config, "company").grant
+    assert meetings.owner["grant"] == "account_credentials"
+    assert (meetings.can_log_in, company.can_log_in) == (False, False)
+
+
+# --- which URLs are covered --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://api.example.com/v1", True),
+        ("https://api.example.com/v1/x?y=%2e%2e", True),
+        ("https://API.example.com/v1/x", True),
+        ("https://api.example.com:443/v1/x", True),
+        ("https://two.example.com", True),
+        ("https://two.example.com/", True),
+        ("http://api.example.com/v1/x", False),
+        ("https://api.example.com/v10", False),
+        ("https://api.example.com/v1/../x", False),
+        ("https://api.example.com/v1/%2e%2e/x", False),
+        ("https://two.example.com.evil.example/", False),
+        ("https://two.example.com@evil.example/", False),
+        ("https://two.example.com:8443/", False),
+        ("https://two.example.com\\@evil.example/", False),
+        ("two.example.com", False),
+        ("", False),
+    ],
+)
+def test_a_url_is_covered_if_it_is_under_one_of_the_prefixes(
+    url: str, expected: bool, tmp_path: Path
+) -> None:
+    text = """
+[billing]
+prefixes = ["https://api.example.com/v1/", "https://two.example.com"]
+source = { type = "client_credentials", token_url = "https://id.example.com/t", client_id = "b" }
+"""
+    assert profile(text, tmp_path).covers(url) is expected
+
+
+@settings(max_examples=500, deadline=None)
+@given_each(
+    st.text("/.:@;?#%2e\\ \n\tA8v1é*~", max_size=12),
+    st.sampled_from(["https://api.example.com", "https://api.example.com:8443/v1"]),
+)
+def test_a_url_that_is_plainly_under_a_prefix_is_under_it(end: str, base: str) -> None:
+    url = f"{base}{end}"
+    if _is_plainly_under(url, base):
+        assert Prefix(base).covers(url)

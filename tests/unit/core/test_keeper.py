@@ -844,6 +844,24 @@ def test_after_a_declared_grace_a_dead_holder_delays_no_request(
     assert clock.now == began
 
 
+def test_the_death_of_a_renewing_process_ends_a_long_pause(new_keeper, authority, lapsing, clock):
+    lapsing.poll = (10.0, 10.0)
+    first = new_keeper().current()
+    record = Record.from_document(document(lapsing))
+    key = digest(record.salt, "refresh_token", "refresh-1")
+    renewing = Waiter("renewing", clock.now + BELIEVED)
+    lapsing.slot = (record.with_intent(key, clock.now, renewing).to_document(), "9-renewing")
+    sleep, began = clock.sleep, clock.now
+
+    def die_meanwhile(seconds: float) -> None:
+        sleep(seconds)
+        clock.dead.add("renewing")
+
+    clock.sleep = die_meanwhile
+    assert new_keeper().renew(first).access_token == "access-2"
+    assert clock.now - began < 0.1
+
+
 def test_a_clock_that_is_behind_does_not_extend_the_grace(new_keeper, authority, lapsing, clock):
     """The intent of another process seems to come from the future."""
     one, other = new_keeper(), new_keeper(lock_timeout=1.0)
@@ -1205,6 +1223,25 @@ def test_refresh_ends_refusals_and_backoffs(new_keeper, authority, clock):
     with pytest.raises(errors.RefreshTemporarilyFailed):
         keeper.current()
     assert keeper.refresh().access_token == "access-3"
+
+
+def test_a_failed_refresh_leaves_the_stored_token_to_callers_that_did_not_reject_it(
+    new_keeper, shelf, authority
+):
+    keeper = new_keeper()
+    authority.script = [errors.RefreshTemporarilyFailed("down", processed=False)]
+    with pytest.raises(errors.RefreshTemporarilyFailed):
+        keeper.current()
+    stored = new_keeper().refresh()
+    results: list[Token] = []
+    caller = threading.Thread(target=lambda: results.append(keeper.current()))
+    authority.asking = caller.start
+    authority.script = [errors.RefreshConfigError("invalid_client")]
+    with pytest.raises(errors.RefreshConfigError):
+        keeper.refresh()
+    caller.join()
+    shelf.failing = lambda step: True
+    assert [*results, keeper.current()] == [stored, stored]
 
 
 def test_a_refusal_that_is_not_final_is_retried_after_a_backoff(new_keeper, clock):

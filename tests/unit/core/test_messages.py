@@ -20,6 +20,7 @@ from tokenadapter.errors import (
     TokenNotPersisted,
 )
 from tokenadapter.token import Token
+from tokenadapter.values import Account
 
 NOW = 1_700_000_000.0
 STORE = Shelf(Clockwork())
@@ -81,6 +82,22 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             "neither used nor overwritten, and nothing was sent",
             "Give each user a separate store",
         )
+    ],
+    "another_account": [
+        (
+            messages.another_account(STORE, Account("i", "1", "ada"), Account("i", "2", "bob")),
+            ReauthRequired,
+            "The login was made as 'bob', but Shelf() holds the token of 'ada'",
+            "The new token was not stored, and the stored one stays in use",
+            "log in with `tokenadapter login NAME --switch` or tokenadapter.login(switch=True)",
+        ),
+        (
+            messages.another_account(STORE, Account("i", "1", "ada"), Account("i", "2", "ada")),
+            ReauthRequired,
+            "The login was made as '2', but Shelf() holds the token of '1'",
+            "The new token was not stored, and the stored one stays in use",
+            "Log in as the same user",
+        ),
     ],
     "already_spent": [
         (
@@ -175,7 +192,14 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             "there is no credential to obtain one with",
             "Shelf() holds no token",
             "Log in with `tokenadapter login NAME` or tokenadapter.login(). Pass a token",
-        )
+        ),
+        (
+            messages.no_credential(STORE, "Run `tokenadapter login billing`."),
+            ReauthRequired,
+            "there is no credential to obtain one with",
+            "Shelf() holds no token",
+            "Run `tokenadapter login billing`.",
+        ),
     ],
     "not_bearer": [
         (

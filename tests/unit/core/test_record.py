@@ -21,7 +21,7 @@ from tokenadapter.core.record import (
     spent_hash,
 )
 from tokenadapter.token import Token
-from tokenadapter.values import one_line
+from tokenadapter.values import Account, one_line
 
 NOW = 1_700_000_000.0
 
@@ -58,6 +58,7 @@ records = st.builds(
     st.lists(texts, max_size=2).map(tuple),
     st.integers(0, 99),
     seeds=st.lists(texts, max_size=2).map(tuple),
+    account=st.none() | st.builds(Account, texts, texts, st.none() | lines),
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
@@ -334,6 +335,30 @@ def test_after_an_unknown_outcome_the_intent_stays_without_its_waiter(
     assert after.intent.credential == credential
     assert mine not in after.intent.awaited
     assert changed(before, after) <= {"intent", "backoff"}
+
+
+# --- the account -----------------------------------------------------------------------------
+
+ADA = Account("https://id.example", "ada", "Ada")
+
+
+def test_a_renewal_keeps_the_account_and_a_new_grant_begins_without_one() -> None:
+    record = EMPTY.with_adopted_token(TOKEN, {}, NOW, account=ADA)
+    assert record.account == ADA
+    assert record.with_new_token(NEXT, {}, NOW).account == ADA
+    assert record.with_new_token(NEXT, {}, NOW, begins=True).account is None
+    assert record.with_adopted_token(NEXT, {}, NOW).account is None
+    assert record.without_token(NOW).account is None
+
+
+def test_an_account_is_shown_on_one_line_without_codes_for_a_terminal() -> None:
+    document = EMPTY.with_adopted_token(TOKEN, {}, NOW, account=ADA).to_document()
+    document["account"]["name"] = "A\x1b[2J\n" + "x" * 2000
+    account = Record.from_document(document).account
+    assert str(account).isprintable()
+    assert len(str(account)) == 200
+    document["account"]["name"] = ["Ada"]
+    assert str(Record.from_document(document).account) == "['Ada']"
 
 
 # --- backoffs --------------------------------------------------------------------------------
@@ -667,6 +692,9 @@ def test_a_record_that_requires_a_later_version_is_refused() -> None:
         {"tombstones": None},
         {"tombstones": ["one"]},
         {"spent": 5},
+        {"account": []},
+        {"account": {"subject": "ada"}},
+        {"account": {"issuer": "https://id.example", "subject": 7}},
     ],
 )
 def test_an_invalid_record_is_refused(wrong: dict[str, Any]) -> None:

@@ -455,25 +455,6 @@ def test_a_child_forked_by_a_waiting_thread_continues(office: Office) -> None:
     assert (outcome.token.access_token, outcome.is_new) == ("access-2", True)
 
 
-def test_while_another_renews_a_stale_token_no_thread_is_started(office: Office) -> None:
-    keeper = office.keeper()
-    keeper.current()
-    office.clock.go_on(HOUR - 500)
-    office.counter.reserved = True
-    office.counter.steps.clear()
-    for _ in range(3):
-        assert keeper.current().access_token == "access-1"
-    assert office.threads == 0
-    # It is checked as rarely as a helper would look.
-    assert office.counter.steps == ["reserve"]
-    office.counter.reserved = False
-    office.clock.go_on(30)
-    assert keeper.current().access_token == "access-1"
-    assert office.threads == 1
-    landed(keeper)
-    assert not office.counter.reserved
-
-
 def test_a_stale_token_that_another_has_renewed_is_replaced_without_a_thread(
     office: Office,
 ) -> None:
@@ -486,9 +467,8 @@ def test_a_stale_token_that_another_has_renewed_is_replaced_without_a_thread(
     office.events.clear()
     assert keeper.current().access_token == "access-2"
     assert [type(event) for event in office.events] == [Found]
-    assert office.counter.steps == ["reserve", "load"]
+    assert office.counter.steps == ["load"]
     assert office.threads == 0
-    assert not office.counter.reserved
 
 
 def landed(keeper: TokenKeeper) -> None:
@@ -570,82 +550,6 @@ def test_a_failing_reservation_does_not_prevent_a_renewal(
     assert [token.access_token for token in told] == ["access-2"]
     assert "RenewalFailed" not in keeper.stats
     assert steps == ["enter", "exit"] * (len(steps) // 2)
-
-
-def test_a_reservation_is_respected_for_half_of_the_callers_time(office: Office) -> None:
-    """It may be a process that was stopped just then."""
-    keeper = office.keeper()
-    keeper.current()
-    office.counter.reserved = True
-    # Stale from 540 seconds before the end, expired from 60.
-    for left, threads in ((530, 0), (310, 0), (280, 1)):
-        office.clock.now = office.first.expires_at - left  # type: ignore[operator]
-        office.clock.ticks = 500.0 + HOUR - left
-        keeper.current()
-        assert office.threads == threads
-    landed(keeper)
-    assert keeper.current().access_token == "access-2"
-    assert office.counter.reserved
-
-
-def test_a_failure_is_raised_once_the_reservation_is_free(office: Office) -> None:
-    """A listener may take long."""
-    told: list[tuple[str, bool]] = []
-
-    def tell(event: Event) -> None:
-        told.append((type(event).__name__, office.counter.reserved))
-
-    keeper = TokenKeeper(office.authority, office.counter, runtime=office.clock, on_event=tell)
-    keeper.current()
-    office.clock.go_on(HOUR - 500)
-    office.authority.script = [down()]
-    keeper.current()
-    landed(keeper)
-    assert told == [("RenewalStarted", True), ("RenewalFailed", False)]
-
-
-def test_a_helper_that_finds_a_reservation_ends_and_imports_nothing(
-    office: Office,
-) -> None:
-    """Several processes that look at the same time all find it free."""
-    keeper = office.keeper()
-    keeper.current()
-    office.clock.go_on(HOUR - 500)
-    loaded: list[str] = []
-    office.authority.load = lambda: loaded.append("all")  # type: ignore[attr-defined]
-
-    def start(work: Callable[[], None]) -> bool:
-        office.counter.reserved = True
-        return office.start(work)
-
-    office.clock.start = start  # type: ignore[method-assign]
-    assert keeper.current().access_token == "access-1"
-    landed(keeper)
-    assert loaded == []
-    assert "RenewalFailed" not in keeper.stats
-    assert len(office.authority.presented) == 1
-
-
-@pytest.mark.parametrize("left", [500, 120])
-def test_an_early_renewal_is_reserved_from_import_to_answer(office: Office, left: float) -> None:
-    told: list[tuple[str, bool]] = []
-
-    def tell(what: str) -> None:
-        told.append((what, office.counter.reserved))
-
-    keeper = office.keeper(on_refresh=lambda token: tell("saved"))
-    keeper.current()
-    office.counter.steps.clear()
-    office.clock.go_on(HOUR - left)
-    office.authority.load = lambda: tell("loads")  # type: ignore[attr-defined]
-    office.authority.asking = lambda: tell("asks")
-    assert keeper.current().access_token == "access-1"
-    landed(keeper)
-    assert told == [("loads", True), ("asks", True), ("saved", False)]
-    # The helper uses the view of the caller until it has the lock.
-    steps = office.counter.steps
-    assert steps[steps.index("load") : steps.index("save")] == ["load", "reserve", "lock", "load"]
-    assert keeper.current().access_token == "access-2"
 
 
 def renewing(office: Office) -> tuple[TokenKeeper, threading.Event]:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import django
 import trustme
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.conf import settings
 
 FOLDER, PORT = Path(sys.argv[1]), int(sys.argv[2])
@@ -38,12 +40,21 @@ settings.configure(
         "REFRESH_TOKEN_REUSE_PROTECTION": True,
         "PKCE_REQUIRED": True,
         "OAUTH2_VALIDATOR_CLASS": f"{__name__}.Validator",
-        "SCOPES": {"read": "Read"},
+        "SCOPES": {"read": "Read", "openid": "Name"},
+        "OIDC_ENABLED": True,
+        "OIDC_RSA_PRIVATE_KEY": rsa.generate_private_key(65537, 2048)
+        .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        .decode(),
+        "DCR_ENABLED": True,
+        "DCR_REGISTRATION_PERMISSION_CLASSES": ("oauth2_provider.dcr.AllowAllDCRPermission",),
+        "OAUTH2_PROTECTED_RESOURCE_IDENTIFIER": f"{URL}/api/",
         "OIDC_ISS_ENDPOINT": f"{URL}/o",
         "COMPLIANT_BCP_RFC9700_AUTHZ_RESPONSE_ISS": True,
         "OAUTH_DEVICE_VERIFICATION_URI": f"{URL}/o/device/",
         "DEVICE_FLOW_INTERVAL": 1,
     },
+    # The page on which a person in a browser consents.
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
     MIDDLEWARE=["django.middleware.common.CommonMiddleware", f"{__name__}.users"],
     LOGGING={
         "version": 1,
@@ -76,7 +87,7 @@ from django.urls import include, path  # noqa: E402
 from oauth2_provider.decorators import protected_resource  # noqa: E402
 from oauth2_provider.models import Application, DeviceCodeResponse, DeviceGrant  # noqa: E402
 from oauth2_provider.oauth2_validators import OAuth2Validator  # noqa: E402
-from oauth2_provider.views import device  # noqa: E402
+from oauth2_provider.views import OAuthServerMetadataView, device  # noqa: E402
 from oauthlib.oauth2.rfc8628.grant_types.device_code import DeviceCodeGrant  # noqa: E402
 
 # What it lacks for version 4 of oauthlib: a field, and the look-up of a device code.
@@ -99,6 +110,7 @@ def api(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("api/", api),
+    path(".well-known/oauth-authorization-server/o", OAuthServerMetadataView.as_view()),
     path("o/", include("oauth2_provider.urls", namespace="oauth2_provider")),
 ]
 
@@ -120,6 +132,7 @@ def main() -> None:
             client_type=Application.CLIENT_PUBLIC,
             authorization_grant_type=grant,
             redirect_uris="http://127.0.0.1/",
+            algorithm=Application.RS256_ALGORITHM,
         )
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(FOLDER / "ca.pem"))

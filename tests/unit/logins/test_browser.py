@@ -380,31 +380,6 @@ def test_a_browser_returns_to_loopback_only(
         )
 
 
-def test_a_nonce_is_sent_where_an_id_token_is_asked_for_and_checked(
-    store: FileStore, server: TokenServer
-) -> None:
-    import base64
-    import json
-
-    source = RefreshToken(
-        server.token_url, client_id="client", client_secret="secret", scope="openid read"
-    )
-    for nonce in (None, "of another login"):
-        login = Login(source, store, server.authorization_url)
-        claims = {"nonce": nonce or login.asked["nonce"]}
-        payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
-        server.fail_next(
-            200, body={"access_token": "a", "refresh_token": "r", "id_token": f"h.{payload}.s"}
-        )
-        requests.get(login.approved(), timeout=10)
-        outcome = login.end()
-        if nonce is None:
-            assert isinstance(outcome, Token)
-        else:
-            assert isinstance(outcome, RefreshConfigError)
-            assert "its nonce differs" in str(outcome)
-
-
 PROGRAM = """
 import sys
 from tokenadapter import RefreshToken, login

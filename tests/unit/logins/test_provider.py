@@ -7,19 +7,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import requests
 
 from tokenadapter import (
+    ApiUser,
     FileStore,
     ReauthRequired,
     RefreshToken,
+    Token,
     TokenAdapter,
     TokenKeeper,
     login,
+    logout,
 )
 from unit.stores.servers import free_port
 
@@ -39,7 +42,7 @@ class Provider(NamedTuple):
             verify=self.ca,
         )
 
-    def greeting(self, source: RefreshToken, store: FileStore) -> str:
+    def greeting(self, source: RefreshToken | ApiUser, store: FileStore) -> str:
         """What the API says to a program that starts now."""
         with requests.Session() as session:
             session.verify = self.ca
@@ -92,18 +95,22 @@ def user(
     return open_url, threads
 
 
-def log_in(provider: Provider, store: FileStore, name: str, *, allow: bool = True) -> None:
+def log_in(
+    provider: Provider,
+    store: FileStore,
+    name: str,
+    *,
+    allow: bool = True,
+    source: RefreshToken | ApiUser | None = None,
+    **options: Any,
+) -> None:
+    if source is None:
+        source = provider.source("app")
+        options["authorization_url"] = f"{provider.url}/o/authorize/"
+        options["iss"] = f"{provider.url}/o"
     open_url, threads = user(provider, name, allow=allow)
     try:
-        login(
-            provider.source("app"),
-            store,
-            authorization_url=f"{provider.url}/o/authorize/",
-            browser=open_url,
-            show=lambda text: None,
-            iss=f"{provider.url}/o",
-            timeout=60,
-        )
+        login(source, store, browser=open_url, show=lambda text: None, timeout=60, **options)
     finally:
         for thread in threads:
             thread.join()
@@ -156,3 +163,49 @@ def test_a_device_code_logs_in(provider: Provider, tmp_path: Path) -> None:
     )
     assert provider.greeting(source, store) == "Hello, ada"
     assert TokenKeeper(source, store).refresh()
+
+
+# --- metadata, registration and ID tokens ----------------------------------------------------
+
+
+def test_the_url_of_an_api_is_enough(provider: Provider, tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "token.json")
+
+    def source() -> ApiUser:
+        return ApiUser(f"{provider.url}/api/", scope="read", verify=provider.ca)
+
+    log_in(provider, store, "ada", source=source())
+    assert provider.greeting(source(), store) == "Hello, ada"
+    before = TokenKeeper(source(), store).current()
+    after = TokenKeeper(source(), store).refresh()
+    assert after.refresh_token not in (None, before.refresh_token)
+    assert provider.greeting(source(), store) == "Hello, ada"
+    # The same client logs in again.
+    log_in(provider, store, "bob", source=source())
+    assert provider.greeting(source(), store) == "Hello, bob"
+    assert client_of(before) == client_of(TokenKeeper(source(), store).current())
+    revoked = logout(source(), store)
+    assert revoked is not None
+    with pytest.raises(ReauthRequired, match=r"tokenadapter\.login\(\)"):
+        provider.greeting(source(), store)
+    headers = {"Authorization": f"Bearer {revoked.access_token}"}
+    url = f"{provider.url}/api/"
+    assert requests.get(url, headers=headers, verify=provider.ca, timeout=10).status_code == 401
+
+
+def client_of(token: Token) -> object:
+    return token.extras["tokenadapter_client"]["client_id"]
+
+
+def test_an_id_token_tells_users_apart(provider: Provider, tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "token.json")
+    source = RefreshToken(
+        issuer=f"{provider.url}/o", client_id="app", scope="openid read", verify=provider.ca
+    )
+    log_in(provider, store, "ada", source=source)
+    with pytest.raises(ReauthRequired, match="The login was made as"):
+        log_in(provider, store, "bob", source=source)
+    assert provider.greeting(source, store) == "Hello, ada"
+    log_in(provider, store, "bob", source=source, switch=True)
+    assert provider.greeting(source, store) == "Hello, bob"
+    log_in(provider, store, "bob", source=source)

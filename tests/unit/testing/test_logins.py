@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
@@ -177,3 +179,88 @@ def test_the_browser_follows_the_redirect_over_https() -> None:
     ((status, text),) = browser.pages
     assert status == 200
     assert '"path": "/public/landed"' in text
+
+
+# --- ID tokens ---------------------------------------------------------------------------------
+
+
+def claims(server: TokenServer, **changes: str) -> dict[str, Any]:
+    """The claims of the ID token of a login."""
+    code = answer(authorize(server, scope="openid a", **changes))["code"]
+    payload = redeem(server, code).json()["id_token"].split(".")[1]
+    said: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    return said
+
+
+def test_an_id_token_names_the_user_the_client_and_the_request(server: TokenServer) -> None:
+    said = claims(server, user="ada", nonce="n")
+    assert said["exp"] > said["iat"]
+    assert {name: said[name] for name in ("iss", "sub", "aud", "nonce", "preferred_username")} == {
+        "iss": server.url,
+        "sub": "ada",
+        "aud": "client",
+        "nonce": "n",
+        "preferred_username": "ada",
+    }
+    assert claims(server)["sub"] == "user"
+    assert "nonce" not in claims(server)
+
+
+def test_a_test_may_change_the_claims(server: TokenServer) -> None:
+    server.claims.update({"email": "ada@example.com", "aud": None})
+    said = claims(server)
+    assert said["email"] == "ada@example.com"
+    assert "aud" not in said
+
+
+def test_without_openid_there_is_no_id_token(server: TokenServer) -> None:
+    assert "id_token" not in redeem(server, answer(authorize(server))["code"]).json()
+
+
+# --- an API leads to a client that registered itself -------------------------------------------
+
+
+def test_the_api_leads_to_the_server(server: TokenServer) -> None:
+    challenge = requests.get(server.api_url, timeout=TIMEOUT).headers["WWW-Authenticate"]
+    named = challenge.partition('resource_metadata="')[2].rstrip('"')
+    said = requests.get(named, timeout=TIMEOUT).json()
+    assert said == {"resource": server.api_url, "authorization_servers": [server.issuer]}
+    server.resource_metadata["scopes_supported"] = ["a"]
+    assert requests.get(named, timeout=TIMEOUT).json()["scopes_supported"] == ["a"]
+
+
+def register(server: TokenServer, **described: Any) -> requests.Response:
+    metadata = f"{server.issuer}/.well-known/oauth-authorization-server"
+    endpoint = requests.get(metadata, timeout=TIMEOUT).json()["registration_endpoint"]
+    return requests.post(endpoint, json=described, timeout=TIMEOUT)
+
+
+def test_a_client_that_registered_itself_may_log_in_at_its_own_address(
+    server: TokenServer,
+) -> None:
+    response = register(
+        server, redirect_uris=[REDIRECT], token_endpoint_auth_method="none", client_name="mine"
+    )
+    assert response.status_code == 201
+    client = response.json()
+    assert (client["client_name"], "client_secret" in client) == ("mine", False)
+    code = answer(authorize(server, client_id=client["client_id"]))["code"]
+    form = {"code": code, "redirect_uri": REDIRECT, "code_verifier": VERIFIER}
+    form |= {"grant_type": "authorization_code", "client_id": client["client_id"]}
+    assert requests.post(server.token_url, form, timeout=TIMEOUT).ok
+    elsewhere = {"client_id": client["client_id"], "redirect_uri": f"{REDIRECT}/else"}
+    assert authorize(server, **elsewhere).status_code == 400
+
+
+def test_a_client_gets_a_secret_unless_it_wants_none(server: TokenServer) -> None:
+    client = register(server, redirect_uris=[REDIRECT]).json()
+    form = {"grant_type": "client_credentials"}
+    secret = client["client_id"], client["client_secret"]
+    assert requests.post(server.token_url, form, auth=secret, timeout=TIMEOUT).ok
+
+
+@pytest.mark.parametrize("body", ["", "[", "[]", "{}", '{"redirect_uris": []}'])
+def test_what_describes_no_client_is_refused(server: TokenServer, body: str) -> None:
+    response = requests.post(f"{server.url}/register", body, timeout=TIMEOUT)
+    assert response.status_code == 400
+    assert response.json()["error"] in ("invalid_client_metadata", "invalid_redirect_uri")

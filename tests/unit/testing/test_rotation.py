@@ -99,6 +99,7 @@ def test_without_a_grace_only_the_latest_refresh_token_is_valid(picks: list[int]
         clock=(clock := Clock()),
         logins=Logins({}, clock, 5.0, 600.0),
         assertions=Assertions({}, clock, tuple),
+        issuer=str,
     )
     family = [authority.issue("client", "user", None)["refresh_token"]]
     broken = False

@@ -1,0 +1,83 @@
+"""The profile that ``login --api`` adds to the configuration file."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from tokenadapter.cli.init import config_path, create
+from tokenadapter.config.config_file import ConfigFile
+from tokenadapter.config.problems import ProfileError
+from tokenadapter.config.profile import Profile
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+__all__ = ["add_to_file", "api_profile"]
+
+
+def api_profile(options: Namespace) -> Profile:
+    """The profile for a user of the API in *options*: one of the file, or else a new one.
+
+    :raises ProfileError: if the file has a profile of this name for something else.
+    """
+    path = config_path(options.config)
+    config = _read(path)
+    name = options.name = options.name or urlsplit(options.api).hostname or ""
+    if name not in config.tables:
+        config = ConfigFile.parsed(path, config.text + _added(config.text, name, options.api))
+    source = config.tables[name].get("source")
+    if not isinstance(source, dict) or source.get("url") != options.api:
+        raise config.error(
+            [name],
+            "There is such a profile already, for something else. Give another name: "
+            f"`tokenadapter login OTHER --api {options.api}`.",
+        )
+    profile = Profile(config, name)
+    profile.adapters()  # its prefix is checked here
+    return profile
+
+
+def add_to_file(profile: Profile) -> bool:
+    """Add *profile* to its file, unless the file has it; return whether it was added.
+
+    :raises ProfileError: if the file cannot be written.
+    """
+    path, name = profile.config.path, profile.name
+    old = _read(path)
+    if name in old.tables:
+        return False
+    text = _added(old.text, name, profile.prefixes[0])
+    try:
+        if os.path.lexists(path):
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(text)
+        else:
+            create(path, text)
+    except OSError as error:
+        raise ProfileError(
+            f"The token is stored, but the profile cannot be added: {error.strerror}. Add it "
+            f"yourself:\n\n{text.strip()}",
+            file=path,
+        ) from None
+    return True
+
+
+def _read(path: str) -> ConfigFile:
+    return ConfigFile.read(path) if os.path.lexists(path) else ConfigFile.parsed(path, "")
+
+
+def _added(text: str, name: str, url: str) -> str:
+    """What to add to a file that contains *text*, for the profile *name*."""
+    start = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+    # A JSON string is one of TOML.
+    key, value = (json.dumps(word, ensure_ascii=False) for word in (name, url))
+    return f"""{start}[{key}]
+prefix = {value}
+
+[{key}.source]
+type = "api_user"
+url = {value}
+"""

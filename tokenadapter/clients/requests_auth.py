@@ -1,0 +1,186 @@
+"""``auth=`` for requests, where an adapter cannot be mounted.
+
+requests asks an ``Auth`` to change a request before it is sent, and calls its hook with the answer.
+The hook takes the token off the request again: requests copies the headers of a request for the
+next hop of a redirect, wherever that hop leads, and removes no header but ``Authorization``.  A
+refused request is sent again through the connection of the refusal, by a
+:class:`~tokenadapter.TokenAdapter` around it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+from weakref import ref
+
+from requests import PreparedRequest, Response
+from requests.auth import AuthBase
+
+from tokenadapter.clients.prefix import without_query
+from tokenadapter.clients.rules import Face, Rules
+from tokenadapter.http import bodies, responses
+from tokenadapter.http.bodies import Body
+from tokenadapter.token import Token
+
+__all__ = ["RequestsAuth"]
+
+
+class RequestsAuth(Face, AuthBase):
+    """Signs requests under one URL prefix, renews the token, and replays what was refused for it.
+
+    ::
+
+        auth = RequestsAuth("https://api.example.com/", source, store=store)
+        requests.get("https://api.example.com/invoices", auth=auth)
+
+    It is for SDKs that take an ``auth``, for the ``auth`` of a session, and for single calls.
+    Requests outside the prefix are sent as they are.  Mount a :class:`~tokenadapter.TokenAdapter`
+    where you have the session.
+
+    :param prefix: as for :class:`~tokenadapter.TokenAdapter`, and so are all others.  A request
+        waits for a renewal for *lock_timeout*, whatever its own time-out.
+    :raises UnsafeTarget: if a token must not go to *prefix*.
+    :raises TypeError: if settings contradict each other or have the wrong type.
+    :raises ValueError: if *header* or *scheme* cannot be part of a request.
+    :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
+    """
+
+    _rules: _Rules
+
+    @staticmethod
+    def _made_from(**settings: Any) -> Rules:
+        return _Rules(**settings)
+
+    def __call__(self, r: PreparedRequest) -> PreparedRequest:
+        """Sign *r*, if its URL is under the prefix.
+
+        :raises TokenError: if there is no usable token and none can be obtained.
+        """
+        self._rules.sign(r)
+        return r
+
+
+class _Rules(Rules):
+    """The settings of a token adapter, for requests that something else sends."""
+
+    def sign(self, request: PreparedRequest) -> None:
+        """Put a token on *request*, and a hook that takes it off again."""
+        hook = _Hook(self, request)
+        if self._signs(request):
+            hook.sign(request)
+        # Without a token, too: a redirect may lead under the prefix.
+        request.register_hook("response", hook)
+
+    def put(self, request: PreparedRequest, token: Token) -> None:
+        """Put *token* on *request*."""
+        if self._attach is not None:
+            self._attach(request, token)
+        else:
+            request.headers[self._header] = self._value(request, token)
+
+    def answer(
+        self,
+        request: PreparedRequest,
+        response: Response,
+        token: Token,
+        is_new: bool,
+        body: Body | None,
+        how: tuple[Any, ...],
+    ) -> Response:
+        """What follows *response* to *request*, which was sent with *token*."""
+        sent = [token]
+        if self._verdict is not None or response.status_code == 401:
+            verdict = self._judge(response)
+            if verdict:
+                response = self._replay(request, response, verdict, sent, is_new, body, how)
+        if response.status_code in (401, 403):
+            self.log_step_up(response, request.method, without_query(request.url), sent)
+        return response
+
+    def answer_to_unsigned(
+        self, request: PreparedRequest, response: Response, body: Body | None, how: tuple[Any, ...]
+    ) -> Response:
+        """What follows *response* to *request*, which was sent without a token.
+
+        It is the next hop of a redirect, or was sent before.
+        """
+        if response.status_code < 400 or not (self._signs(request) and self._judge(response)):
+            return response
+        trouble = bodies.rewound(body) if request.body is not None else None
+        if trouble is not None:
+            reason = f"the request cannot be sent again: {trouble}"
+            self.log_handed_on(response, request.method, without_query(request.url), reason)
+            return response
+        responses.drain(response)
+        stream, timeout, verify, cert, proxies = how
+        answer = self.send(request, stream, timeout, verify, cert, proxies)
+        answer.history = [*response.history, response, *answer.history]
+        return answer
+
+
+class _Hook:
+    """What happens to the answer to one request, and to those of its redirects."""
+
+    def __init__(self, rules: _Rules, request: PreparedRequest) -> None:
+        self._rules = rules
+        self._request = ref(request)
+        self._body = None if request.body is None else rules._prepared(request)
+        self._token: Token | None = None
+        self._is_new = False
+        self._undone: dict[str, Any] = {}
+        self._url = request.url
+
+    def sign(self, request: PreparedRequest) -> None:
+        """Put a token on *request*, until its answer is here."""
+        rules, body = self._rules, self._body
+        token = rules.keeper.fresh()
+        if token is None:
+            one_shot = body is not None and body.one_shot
+            token, self._is_new = rules._obtain(request, None, patient=one_shot)
+        before = request.headers.copy()
+        rules.put(request, token)
+        self._token = token
+        self._undone = {
+            name: before.get(name)
+            for name, value in request.headers.items()
+            if before.get(name) != value
+        }
+        if body is not None:
+            request.body = body.payload
+
+    def __call__(self, response: Response, **how: Any) -> Response:
+        request, connection = response.request, getattr(response, "connection", None)
+        token, self._token = self._token, None
+        if token is not None and request is self._request():
+            self._unsign(request)
+            response.url = request.url or ""
+        else:
+            token = None
+        if connection is None:
+            return response
+        rules = self._rules.around(connection)
+        names = ("stream", "timeout", "verify", "cert", "proxies")
+        sent = tuple(how.get(name) for name in names)
+        if token is None:
+            answer = rules.answer_to_unsigned(request, response, self._body, sent)
+        else:
+            answer = rules.answer(request, response, token, self._is_new, self._body, sent)
+        if self._body is not None and answer.status_code not in (307, 308):
+            self._body.close()
+        return answer
+
+    def _unsign(self, request: PreparedRequest) -> None:
+        request.url = self._url
+        for name, value in self._undone.items():
+            if value is None:
+                del request.headers[name]
+            else:
+                request.headers[name] = value
+
+    def __reduce__(self) -> Any:
+        # A pickled response has its request with it, which must not bring a secret along.
+        return partial, (_as_it_is,)
+
+
+def _as_it_is(response: Response, **_: object) -> Response:
+    return response
