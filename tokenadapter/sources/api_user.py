@@ -102,10 +102,9 @@ class ApiUser(Source):
         self._client: dict[str, Any] = {}
         self._client_name = checked_text("client_name", client_name)
         self.owner: Mapping[str, str] = {"grant": "refresh_token", "api": self._endpoint.identity}
-        self.client_credential: str = f"api {url}"
+        self._chosen: OAuth2Client | None = None
         if client_id is not None:
-            client = OAuth2Client(client_id, client_secret, client_auth, **self._connection)
-            self.client_credential = client.credential
+            self._chosen = OAuth2Client(client_id, client_secret, client_auth, **self._connection)
             self._client = {
                 "client_id": client_id,
                 "client_secret": client_secret,
@@ -121,6 +120,11 @@ class ApiUser(Source):
         if self._scope:
             self.requested = {"scope": " ".join(sorted(set(self._scope.split())))}
         self._server: ServerMetadata | None = None
+
+    @property
+    def client_credential(self) -> str:
+        """What authenticates the client, if the program chose one."""
+        return f"api {self._endpoint.url}" if self._chosen is None else self._chosen.credential
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         secret = None if previous is None else previous.refresh_token

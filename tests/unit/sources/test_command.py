@@ -21,30 +21,36 @@ def printing(text: str, **options: Any) -> Command:
     return Command([sys.executable, "-c", "import sys; print(sys.argv[1])", text], **options)
 
 
-SOON = int(time.time()) + 1800
-ISO = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(SOON))
+END = int(time.time()) + 86_400
+ISO = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(END))
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        {"access_token": "t0ken", "expires_in": 1800},
-        {"access_token": "t0ken", "expires_at": SOON},
+        {"access_token": "t0ken", "expires_at": END},
         {
             "apiVersion": "client.authentication.k8s.io/v1",
             "kind": "ExecCredential",
             "status": {"token": "t0ken", "expirationTimestamp": ISO},
         },
-        {"accessToken": "t0ken", "expiresOn": "2026-01-01 10:00:00.000000", "expires_on": SOON},
+        {"accessToken": "t0ken", "expiresOn": "2026-01-01 10:00:00.000000", "expires_on": END},
         {"credential": {"access_token": "t0ken", "token_expiry": ISO}},
-        {"version": 1, "success": True, "id_token": "t0ken", "expiration_time": SOON},
-        {"authorizationToken": "t0ken", "expiration": float(SOON)},
+        {"version": 1, "success": True, "id_token": "t0ken", "expiration_time": END},
+        {"authorizationToken": "t0ken", "expiration": float(END)},
     ],
 )
 def test_known_formats_are_read(said: dict[str, Any]) -> None:
     token = printing(json.dumps(said))()
     assert token.access_token == "t0ken"
-    assert token.expires_at == pytest.approx(time.time() + 1800, abs=120)
+    assert token.expires_at == pytest.approx(END, abs=1)
+
+
+def test_a_lifetime_counts_from_the_start_of_the_program() -> None:
+    before = time.time()
+    token = printing('{"access_token": "t0ken", "expires_in": 1800}', lifetime=60)()
+    assert token.lifetime == 1800
+    assert before <= token.issued_at <= time.time()
 
 
 @pytest.mark.parametrize("text", ["t0ken", '"t0ken"', "\ufefft0ken\n"])
