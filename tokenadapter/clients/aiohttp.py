@@ -252,17 +252,22 @@ class _Rules(Rules):
             try:
                 yield
             finally:
-                del headers[self._header]
+                headers.popall(self._header, None)
                 headers.extend((self._header, value) for value in own)
             return
-        bare = headers.copy()
+        bare, sent = headers.copy(), url
         try:
-            self._attach(request, token)  # type: ignore[arg-type]
-            yield
-        finally:
-            headers.clear()
-            headers.extend(bare)
-            request.headers, request.url = headers, url
+            try:
+                self._attach(request, token)  # type: ignore[arg-type]
+                yield
+            finally:
+                sent = request.url
+                headers.clear()
+                headers.extend(bare)
+                request.headers, request.url = headers, url
+        except aiohttp.ClientError as error:
+            _show(error, request, sent)
+            raise
 
     async def verdict_on(self, response: ClientResponse) -> Verdict:
         """What *response* means for the token that its request was sent with."""
@@ -278,6 +283,18 @@ class _Rules(Rules):
             body = await _read(response.content, responses.PEEKED_FOR)
             value = responses.json_of(body, {})  # aiohttp has decoded it
         return self.judge(answer, value)
+
+
+def _show(error: aiohttp.ClientError, request: ClientRequest, sent: object) -> None:
+    """Have *error* show *request*, in place of the one with the token that was sent to *sent*."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        error.request_info = request.request_info
+        error.args = (error.request_info, error.history)
+    else:
+        error.args = tuple(
+            part.replace(f"{sent}", f"{request.url}") if isinstance(part, str) else part
+            for part in error.args
+        )
 
 
 def _answer(response: ClientResponse) -> Any:
