@@ -231,6 +231,10 @@ class _Rules(Rules):
     def signs(self, request: ClientRequest) -> bool:
         """Whether *request* gets a token, unless it is the source's own."""
         url = str(request.url)
+        # A URL that was built with "encoded=True" may have a host that its text does not.
+        if (request.host or "").lower() != type(request.url)(url).raw_host:
+            self.log_outside(url)
+            return False
         if url.startswith("ws"):
             url = f"http{url[2:]}"  # a WebSocket begins as a request of HTTP (RFC 6455 section 3)
         return (

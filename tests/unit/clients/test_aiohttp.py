@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from tokenadapter import (
     ClientCredentials,
@@ -700,6 +701,37 @@ def test_a_request_to_the_token_endpoint_is_not_signed(client: Client, server: T
     form = {"grant_type": "client_credentials", "client_id": "client", "client_secret": "secret"}
     assert request("POST", server.token_url, data=form).status == 200
     assert "authorization" not in server.requests[-1].headers
+
+
+@pytest.mark.parametrize(
+    ("prefix", "host"),
+    [
+        ("https://api.example.com/", "api.example.com?x.evil.example"),
+        ("https://api.example.com/", "api.example.com#x.evil.example"),
+        ("https://api.example.com/", "api.example.com/x.evil.example"),
+        # The resolver of Python looks up strasse.example.
+        ("https://straße.example/", "straße.example"),
+    ],
+)
+def test_a_host_that_is_not_the_one_in_the_text_of_the_url_gets_no_token(
+    client: Client, prefix: str, host: str
+) -> None:
+    headers: list[str] = []
+
+    async def seen(request: Any, handler: Any) -> Any:
+        headers.append(f"{request.headers}")
+        raise aiohttp.ClientError
+
+    tokens = TokenMiddleware(prefix, fixed)
+    request = client(tokens)
+    for built in (
+        URL.build(scheme="https", host="api.example.com", path="/"),
+        URL.build(scheme="https", host=host, path="/", encoded=True),
+    ):
+        with pytest.raises(aiohttp.ClientError):
+            request("GET", built, middlewares=[tokens, seen])
+    assert SECRET not in headers[-1]
+    assert (SECRET in headers[0]) is (prefix == "https://api.example.com/")
 
 
 def test_a_host_header_of_another_host_gets_no_token(client: Client, server: TokenServer) -> None:
