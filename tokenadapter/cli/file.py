@@ -138,12 +138,15 @@ class _TokenFile:
     def write(self, token: Token) -> None:
         """Replace the content by *token*, unless that is what was written last.
 
-        :raises ProfileError: if another user could replace the file.
+        :raises ProfileError: if another user could replace the file, or if the path is a
+            directory, device or pipe.
         :raises TokenError: if it cannot be written.
         """
         if token.is_same(self._written) and os.path.lexists(self.path):
             return
         try:
+            if os.path.exists(self.path) and not os.path.isfile(self.path):
+                raise Refused(f"{self.path} is not a regular file: choose another path")
             _files.make_directory_of(self.path)
             _reading.check_directory(os.path.dirname(self.path))
             _files.Draft(self.path).publish(token.access_token.encode(), self.path)

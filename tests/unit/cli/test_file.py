@@ -133,10 +133,29 @@ def test_no_file_that_a_profile_needs_is_overwritten(
 def test_a_file_that_cannot_be_written_is_an_error(
     command: Command, profile: Path, target: Path
 ) -> None:
-    target.mkdir(parents=True)
+    target.parent.write_text("a file")
     code, _, err = command("file", "billing", str(target))
     assert code == 1
     assert f"{target} cannot be written: " in err
+
+
+@POSIX
+@pytest.mark.parametrize("kind", ["directory", "pipe", "link to a device"])
+def test_only_a_regular_file_is_replaced(
+    command: Command, profile: Path, target: Path, kind: str
+) -> None:
+    target.parent.mkdir(mode=0o700)
+    if kind == "directory":
+        target.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(target)
+    else:
+        target.symlink_to(os.devnull)
+    before = target.lstat()
+    code, _, err = command("file", "billing", str(target))
+    assert code == 3
+    assert f"{target} is not a regular file" in err
+    assert os.path.samestat(before, target.lstat())
     assert list(target.parent.iterdir()) == [target]
 
 
