@@ -144,9 +144,11 @@ class _TokenFile:
         """
         if token.is_same(self._written) and os.path.lexists(self.path):
             return
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            raise ProfileError(
+                f"{self.path} is not a regular file. Nothing was written. Choose another path."
+            )
         try:
-            if os.path.exists(self.path) and not os.path.isfile(self.path):
-                raise Refused(f"{self.path} is not a regular file: choose another path")
             _files.make_directory_of(self.path)
             _reading.check_directory(os.path.dirname(self.path))
             _files.Draft(self.path).publish(token.access_token.encode(), self.path)
