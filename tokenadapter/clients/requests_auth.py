@@ -188,6 +188,9 @@ class _Hook:
                 setattr(request, name, before)
         return was_there
 
+    def __deepcopy__(self, memo: object) -> _Hook:
+        return self  # for the copy of its request
+
     def __reduce__(self) -> Any:
         # A pickled response has its request with it, which must not bring a secret along.
         return partial, (_as_it_is,)

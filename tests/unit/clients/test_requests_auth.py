@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import os
@@ -301,15 +302,20 @@ def test_a_prepared_request_can_be_sent_again(
     assert server.stats.renewals == 1
 
 
+@pytest.mark.parametrize("copied", [requests.PreparedRequest.copy, copy.deepcopy])
 @pytest.mark.parametrize("header", ["Authorization", "X-Token"])
 def test_a_copy_of_a_prepared_request_takes_the_token_nowhere_else(
-    session: requests.Session, server: TokenServer, other: TokenServer, header: str
+    session: requests.Session,
+    server: TokenServer,
+    other: TokenServer,
+    header: str,
+    copied: Callable[[Any], Any],
 ) -> None:
     session.auth = RequestsAuth(server.api_url, fixed, header=header, scheme="")
     prepared = session.prepare_request(requests.Request("GET", f"{server.api_url}x"))
     for target in (f"{server.url}/elsewhere", f"{other.api_url}x"):
         server.fail_next(302, endpoint="api", redirect=target)
-        answer = session.send(prepared.copy())
+        answer = session.send(copied(prepared))
         assert SECRET not in f"{answer.request.headers} {answer.history[0].request.headers}"
     assert told(server) == [("/api/x", True), ("/elsewhere", False), ("/api/x", True)]
     assert told(other) == [("/api/x", False)]
