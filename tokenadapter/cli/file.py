@@ -16,18 +16,21 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from tokenadapter.cli.common import add_min_validity, add_name, named_profile, seconds, usable_token
 from tokenadapter.cli.output import unwritable
+from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.problems import ProfileError
+from tokenadapter.config.profile import Profile
 from tokenadapter.stores import _files, _reading
 from tokenadapter.stores._text import Refused
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from tokenadapter.config.profile import Profile
+    from tokenadapter.config.config_file import ConfigFile
     from tokenadapter.token import Token
 
 __all__ = ["add_arguments", "perform"]
@@ -56,7 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def perform(options: Namespace) -> int:
     """Write the file, and keep it fresh."""
     profile = named_profile(options)
-    file = _TokenFile(options.path, profile)
+    file = _TokenFile(options.path, profile.config)
     if options.watch is not None:
         # Before the first token, so that the command ends in the same way at any time.  A renewal
         # that is under way is finished: the interpreter waits for it when it exits.
@@ -88,6 +91,23 @@ def _watch(options: Namespace, profile: Profile, file: _TokenFile, token: Token)
             reported_kind = None
 
 
+def _is_needed(path: str, config: ConfigFile) -> bool:
+    """Whether a profile of *config* needs the file *path*."""
+    needed = [config.path]
+    stores: list[str] = []
+    for name in config.tables:
+        with suppress(ProfileError):
+            profile = Profile(config, name)
+            if isinstance(profile.grant, ProfileGrant):
+                needed += [each.path for each in profile.grant.references() if each.kind == "file"]
+            stores += filter(None, [getattr(profile.store(), "path", None)])
+    real = os.path.realpath(path)
+    # The names of a store's other files begin with that of its record.
+    return real in map(os.path.realpath, needed + stores) or real.startswith(
+        tuple(f"{os.path.realpath(store)}." for store in stores)
+    )
+
+
 def _pause(token: Token, interval: float) -> float:
     lifetime = token.lifetime
     if lifetime is not None:
@@ -96,33 +116,38 @@ def _pause(token: Token, interval: float) -> float:
 
 
 def _stop(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # the exit may wait, and need not be asked twice
     sys.exit(0)
 
 
 class _TokenFile:
-    """A file that contains the token of *profile*.
+    """A file that contains a token.
 
-    :raises ProfileError: if that would destroy a file that the profile needs.
+    :raises ProfileError: if that would destroy a file that a profile of *config* needs.
     """
 
-    def __init__(self, path: str, profile: Profile) -> None:
+    def __init__(self, path: str, config: ConfigFile) -> None:
         self.path = _reading.absolute(path)
         self._written: Token | None = None
-        needed = getattr(profile.store(), "path", None), profile.config.path
-        if os.path.realpath(self.path) in [os.path.realpath(each) for each in needed if each]:
+        if _is_needed(self.path, config):
             raise ProfileError(
-                f"{self.path} is the store or the configuration file of {profile.name}. Nothing "
-                "was written. Choose another path."
+                f"{self.path} is a file that a profile needs: the configuration file, a store or "
+                "its lock, or a secret. Nothing was written. Choose another path."
             )
 
     def write(self, token: Token) -> None:
         """Replace the content by *token*, unless that is what was written last.
 
-        :raises ProfileError: if another user could replace the file.
+        :raises ProfileError: if another user could replace the file, or if the path is a
+            directory, device or pipe.
         :raises TokenError: if it cannot be written.
         """
         if token.is_same(self._written) and os.path.lexists(self.path):
             return
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            raise ProfileError(
+                f"{self.path} is not a regular file. Nothing was written. Choose another path."
+            )
         try:
             _files.make_directory_of(self.path)
             _reading.check_directory(os.path.dirname(self.path))

@@ -234,6 +234,10 @@ class _Rules(Rules):
     def signs(self, request: ClientRequest) -> bool:
         """Whether *request* gets a token, unless it is the source's own."""
         url = str(request.url)
+        # A URL that was built with "encoded=True" may have a host that its text does not.
+        if (request.host or "").lower() != type(request.url)(url).raw_host:
+            self.log_outside(url)
+            return False
         if url.startswith("ws"):
             url = f"http{url[2:]}"  # a WebSocket begins as a request of HTTP (RFC 6455 section 3)
         return (
@@ -262,14 +266,19 @@ class _Rules(Rules):
                     headers.popall(name, None)
                 headers.extend(own)
             return
-        bare = headers.copy()
+        bare, sent = headers.copy(), url
         try:
-            self._attach(request, token)  # type: ignore[arg-type]
-            yield None
-        finally:
-            headers.clear()
-            headers.extend(bare)
-            request.headers, request.url = headers, url
+            try:
+                self._attach(request, token)  # type: ignore[arg-type]
+                yield None
+            finally:
+                sent = request.url
+                headers.clear()
+                headers.extend(bare)
+                request.headers, request.url = headers, url
+        except aiohttp.ClientError as error:
+            _show(error, request, sent)
+            raise
 
     async def verdict_on(self, response: ClientResponse, token: Token) -> Verdict:
         """What *response* means for *token*, with which its request was sent."""
@@ -289,6 +298,18 @@ class _Rules(Rules):
             body = await _read(response.content, responses.PEEKED_FOR)
             value = responses.json_of(body, {})  # aiohttp has decoded it
         return self.judge(answer, value, token)
+
+
+def _show(error: aiohttp.ClientError, request: ClientRequest, sent: object) -> None:
+    """Have *error* show *request*, in place of the one with the token that was sent to *sent*."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        error.request_info = request.request_info
+        error.args = (error.request_info, error.history)
+    else:
+        error.args = tuple(
+            part.replace(f"{sent}", f"{request.url}") if isinstance(part, str) else part
+            for part in error.args
+        )
 
 
 def _answer(response: ClientResponse) -> Any:

@@ -169,7 +169,8 @@ class _Drawn:
             self._chunks.task_done()
         chunk = await self._chunks.get()
         self._is_out = True
-        if isinstance(chunk, Exception):
+        if isinstance(chunk, BaseException):
+            self._chunks.put_nowait(chunk)  # the end stays the end
             raise chunk
         return chunk
 
@@ -178,10 +179,11 @@ class _Drawn:
             self._task.cancel()
 
     async def _draw(self) -> None:
-        last: Exception = StopAsyncIteration()
+        last: BaseException = StopAsyncIteration()
         try:
             await self._payload.write_with_length(_Sink(self._chunks), None)
-        except Exception as error:  # noqa: BLE001 - it is raised where the body is sent
+        # It is raised where the body is sent.  What the payload waits for may have been cancelled.
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
             last = error
         self._chunks.put_nowait(last)
 

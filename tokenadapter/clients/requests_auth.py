@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 from requests import PreparedRequest, Response
 from requests.auth import AuthBase
@@ -96,7 +95,8 @@ class _Rules(Rules):
     ) -> Response:
         """What follows *response* to *request*, which was sent with *token*."""
         sent = [token]
-        if self._verdict is not None or response.status_code == 401:
+        is_unclear = self._verdict is not None or response.status_code == 401
+        if is_unclear and self._signs(request):  # its URL may have been changed by hand
             verdict = self._judge(response, token)
             if verdict:
                 response = self._replay(request, response, verdict, sent, is_new, body, how)
@@ -126,17 +126,17 @@ class _Rules(Rules):
 
 
 class _Hook:
-    """What happens to the answer to one request, and to those of its redirects."""
+    """What happens to the answer to one request, to copies of it, and to those of its redirects."""
 
     def __init__(self, rules: _Rules, request: PreparedRequest) -> None:
         self._rules = rules
-        self._request = ref(request)
         self._body = None if request.body is None else rules._prepared(request)
         self._token: Token | None = None
         self._proof: Proof | None = None
         self._is_new = False
-        self._undone: dict[str, Any] = {}
-        self._url = request.url
+        # What was put on the request, and what was there before.
+        self._headers: dict[str, tuple[Any, Any]] = {}
+        self._fields: dict[str, tuple[Any, Any]] = {}
 
     def sign(self, request: PreparedRequest) -> None:
         """Put a token on *request*, until its answer is here."""
@@ -145,27 +145,27 @@ class _Hook:
         if token is None:
             one_shot = body is not None and body.one_shot
             token, self._is_new = rules._obtain(request, None, patient=one_shot)
-        before = request.headers.copy()
+        if body is not None:
+            request.body = body.payload
+        before, url, content = request.headers.copy(), request.url, request.body
         self._proof = rules.put(request, token)
+        if body is not None:
+            request.body = content
         self._token = token
-        self._undone = {
-            name: before.get(name)
+        self._headers = {
+            name: (value, before.get(name))
             for name, value in request.headers.items()
             if before.get(name) != value
         }
-        if body is not None:
-            request.body = body.payload
+        self._fields = {"url": (request.url, url), "body": (request.body, content)}
 
     def __call__(self, response: Response, **how: Any) -> Response:
         request, connection = response.request, getattr(response, "connection", None)
-        token, self._token = self._token, None
-        if token is not None and request is self._request():
-            self._unsign(request)
+        token = self._token if self._take_off(request) else None
+        if token is not None:
             response.url = request.url or ""
             if self._proof is not None:
                 self._proof.learn(response.headers)
-        else:
-            token = None
         if connection is None:
             return response
         rules = self._rules.around(connection)
@@ -179,13 +179,27 @@ class _Hook:
             self._body.close()
         return answer
 
-    def _unsign(self, request: PreparedRequest) -> None:
-        request.url = self._url
-        for name, value in self._undone.items():
-            if value is None:
-                del request.headers[name]
-            else:
-                request.headers[name] = value
+    def _take_off(self, request: PreparedRequest) -> bool:
+        """Take the token off *request*, and return whether it was there.
+
+        The request may be a copy of the one that was signed.
+        """
+        was_there = False
+        for name, (put, before) in self._headers.items():
+            if request.headers.get(name) == put:
+                was_there = True
+                if before is None:
+                    del request.headers[name]
+                else:
+                    request.headers[name] = before
+        for name, (put, before) in self._fields.items():
+            if put is not before and getattr(request, name) == put:
+                was_there = True
+                setattr(request, name, before)
+        return was_there
+
+    def __deepcopy__(self, memo: object) -> _Hook:
+        return self  # for the copy of its request
 
     def __reduce__(self) -> Any:
         # A pickled response has its request with it, which must not bring a secret along.

@@ -50,6 +50,15 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def ignores(pid: int, number: int) -> bool:
+    """Whether a process ignores a signal.  Only Linux tells."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return True
+    (mask,) = [line[7:] for line in status.read_text().splitlines() if line[:7] == "SigIgn:"]
+    return bool(int(mask, 16) >> number - 1 & 1)
+
+
 def content(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
@@ -98,26 +107,55 @@ def test_a_link_is_replaced_and_not_followed(
     assert not (place / "elsewhere").exists()
 
 
-def test_no_file_that_the_profile_needs_is_overwritten(
+def test_no_file_that_a_profile_needs_is_overwritten(
     command: Command, profile: Path, place: Path
 ) -> None:
-    command("token", "billing")
-    store = place / "state" / "token.json"
-    for path in (store, profile):
-        before = path.read_text()
+    other = profile.read_text().replace("billing", "other").replace("token.json", "other.json")
+    other = other.replace('"secret"', '{ file = "secret" }')
+    broken = '[broken]\nprefix = "https://api.example.com/"\n'
+    write(place, f"{profile.read_text()}\n{other}\n{broken}")
+    (place / "secret").write_text("secret")
+    for name in ("billing", "other"):
+        assert command("token", name)[0] == 0
+    state = place / "state"
+    for path in (profile, place / "secret", *state.iterdir()):
+        before = path.read_bytes()
         code, _, err = command("file", "billing", str(path))
         assert code == 3
-        assert f"{path} is the store or the configuration file of billing" in err
-        assert path.read_text() == before
+        assert f"{path} is a file that a profile needs" in err
+        assert path.read_bytes() == before
+    assert {"token.json", "other.json", "other.json.lock"} <= {
+        path.name for path in state.iterdir()
+    }
+    assert command("file", "billing", str(state / "token"))[0] == 0
 
 
 def test_a_file_that_cannot_be_written_is_an_error(
     command: Command, profile: Path, target: Path
 ) -> None:
-    target.mkdir(parents=True)
+    target.parent.write_text("a file")
     code, _, err = command("file", "billing", str(target))
     assert code == 1
     assert f"{target} cannot be written: " in err
+
+
+@POSIX
+@pytest.mark.parametrize("kind", ["directory", "pipe", "link to a device"])
+def test_only_a_regular_file_is_replaced(
+    command: Command, profile: Path, target: Path, kind: str
+) -> None:
+    target.parent.mkdir(mode=0o700)
+    if kind == "directory":
+        target.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(target)
+    else:
+        target.symlink_to(os.devnull)
+    before = target.lstat()
+    code, _, err = command("file", "billing", str(target))
+    assert code == 3
+    assert f"{target} is not a regular file" in err
+    assert os.path.samestat(before, target.lstat())
     assert list(target.parent.iterdir()) == [target]
 
 
@@ -212,7 +250,10 @@ def test_a_stop_waits_for_a_refresh_token_that_is_being_presented(
         process = watch()
         rotating.wait_for(lambda stats: stats.token_requests > 1)
         process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+        until(lambda: ignores(process.pid, signal.SIGTERM))
+        process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
     assert command("token", "billing")[0] == 0
     assert rotating.stats.renewals == 2
     assert rotating.stats.reuse_detections == 0

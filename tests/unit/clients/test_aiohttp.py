@@ -22,6 +22,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from tokenadapter import (
     ClientCredentials,
@@ -208,6 +209,50 @@ def test_header_and_scheme_and_attach_put_the_token_where_the_api_wants_it(clien
         assert json_of(answer)["query"] == f"y=1&key={secret}"
         assert str(answer.url) == f"{server.api_url}x?y=1"
         assert secret not in f"{answer.request_info} {answer!r}"
+
+
+def test_no_error_shows_a_token_that_attach_put_into_the_url(client: Client) -> None:
+    """Neither that of an answer that is not HTTP, nor that of a connection that takes too long."""
+
+    def attach(request: Any, token: Token) -> None:
+        request.url = request.url.update_query(key=token.access_token)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"no HTTP\r\n\r\n")
+        writer.close()
+
+    async def main() -> list[Exception]:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        tokens = TokenMiddleware(url, fixed, attach=attach)
+        full = aiohttp.TCPConnector(limit=1)
+        at_once = aiohttp.ClientTimeout(connect=0.001)
+        async with (
+            server,
+            full,
+            aiohttp.ClientSession(middlewares=[tokens], connector=full) as session,
+        ):
+            with pytest.raises(aiohttp.ClientResponseError) as answered:
+                await session.get(url)
+            full._available_connections = lambda key: 0  # type: ignore[method-assign]
+            with pytest.raises(aiohttp.ConnectionTimeoutError, match=url) as timed_out:
+                await session.get(url, timeout=at_once)
+        return [answered.value, timed_out.value]
+
+    for error in client.run(main()):
+        assert SECRET not in f"{error!r} {error} {vars(error)}"
+
+
+def test_a_middleware_below_may_take_the_header_away(client: Client, server: TokenServer) -> None:
+    async def bare(request: Any, handler: Any) -> Any:
+        del request.headers["Authorization"]
+        return await handler(request)
+
+    tokens = TokenMiddleware(server.api_url, fixed)
+    request = client(tokens)
+    answer = request("GET", f"{server.api_url}x", middlewares=[tokens, bare])
+    assert answer.status == 401
 
 
 def test_an_authorization_of_the_callers_own_is_replaced_unless_told_otherwise(
@@ -470,6 +515,20 @@ def test_an_error_of_a_body_reaches_the_caller(client: Client, server: TokenServ
         request("POST", f"{server.api_url}x", data=broken())
 
 
+def test_a_body_that_waits_for_what_was_cancelled_ends_the_request(
+    client: Client, server: TokenServer
+) -> None:
+    async def waiting() -> AsyncIterator[bytes]:
+        yield b"a"
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        yield await future
+
+    request = client(TokenMiddleware(server.api_url, source(server)))
+    with pytest.raises(aiohttp.ServerDisconnectedError):
+        request("POST", f"{server.api_url}x", data=waiting(), timeout=aiohttp.ClientTimeout(10))
+
+
 class serving:  # noqa: N801
     """A server of aiohttp with one handler, and the URL that leads to it."""
 
@@ -672,6 +731,37 @@ def test_a_request_to_the_token_endpoint_is_not_signed(client: Client, server: T
     form = {"grant_type": "client_credentials", "client_id": "client", "client_secret": "secret"}
     assert request("POST", server.token_url, data=form).status == 200
     assert "authorization" not in server.requests[-1].headers
+
+
+@pytest.mark.parametrize(
+    ("prefix", "host"),
+    [
+        ("https://api.example.com/", "api.example.com?x.evil.example"),
+        ("https://api.example.com/", "api.example.com#x.evil.example"),
+        ("https://api.example.com/", "api.example.com/x.evil.example"),
+        # The resolver of Python looks up strasse.example.
+        ("https://straße.example/", "straße.example"),
+    ],
+)
+def test_a_host_that_is_not_the_one_in_the_text_of_the_url_gets_no_token(
+    client: Client, prefix: str, host: str
+) -> None:
+    headers: list[str] = []
+
+    async def seen(request: Any, handler: Any) -> Any:
+        headers.append(f"{request.headers}")
+        raise aiohttp.ClientError
+
+    tokens = TokenMiddleware(prefix, fixed)
+    request = client(tokens)
+    for built in (
+        URL.build(scheme="https", host="api.example.com", path="/"),
+        URL.build(scheme="https", host=host, path="/", encoded=True),
+    ):
+        with pytest.raises(aiohttp.ClientError):
+            request("GET", built, middlewares=[tokens, seen])
+    assert SECRET not in headers[-1]
+    assert (SECRET in headers[0]) is (prefix == "https://api.example.com/")
 
 
 def test_a_host_header_of_another_host_gets_no_token(client: Client, server: TokenServer) -> None:

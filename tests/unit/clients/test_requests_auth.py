@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import os
@@ -299,6 +300,66 @@ def test_a_prepared_request_can_be_sent_again(
         answer = session.send(prepared)
         assert (answer.status_code, answer.json()["sha256"]) == (200, SHA)
     assert server.stats.renewals == 1
+
+
+@pytest.mark.parametrize("copied", [requests.PreparedRequest.copy, copy.deepcopy])
+@pytest.mark.parametrize("header", ["Authorization", "X-Token"])
+def test_a_copy_of_a_prepared_request_takes_the_token_nowhere_else(
+    session: requests.Session,
+    server: TokenServer,
+    other: TokenServer,
+    header: str,
+    copied: Callable[[Any], Any],
+) -> None:
+    session.auth = RequestsAuth(server.api_url, fixed, header=header, scheme="")
+    prepared = session.prepare_request(requests.Request("GET", f"{server.api_url}x"))
+    for target in (f"{server.url}/elsewhere", f"{other.api_url}x"):
+        server.fail_next(302, endpoint="api", redirect=target)
+        answer = session.send(copied(prepared))
+        assert SECRET not in f"{answer.request.headers} {answer.history[0].request.headers}"
+    assert told(server) == [("/api/x", True), ("/elsewhere", False), ("/api/x", True)]
+    assert told(other) == [("/api/x", False)]
+
+
+def test_a_token_in_the_body_goes_nowhere_else(server: TokenServer, other: TokenServer) -> None:
+    def attach(request: Any, token: Token) -> None:
+        request.prepare_body({"q": "1", "access_token": token.access_token}, None)
+
+    server.fail_next(307, endpoint="api", redirect=f"{other.api_url}x")
+    auth = RequestsAuth(server.api_url, fixed, attach=attach)
+    answer = requests.post(f"{server.api_url}x", data={"q": "1"}, auth=auth)
+    assert (answer.status_code, answer.request.url) == (401, f"{other.api_url}x")
+    for request in (answer.request, answer.history[0].request):
+        assert (request.body, request.headers["Content-Length"]) == ("q=1", "3")
+
+
+def test_a_url_that_was_changed_after_signing_stays_and_decides_about_the_replay(
+    session: requests.Session, server: TokenServer, other: TokenServer
+) -> None:
+    auth = session.auth = RequestsAuth(server.api_url, source(server))
+    auth.keeper.current()
+    for url in (f"{server.api_url}y%2Fz", f"{other.api_url}x"):
+        prepared = session.prepare_request(requests.Request("GET", f"{server.api_url}x"))
+        prepared.url = url
+        server.expire_now()
+        assert session.send(prepared).url == url
+    assert [one.path for one in server.requests if one.path.startswith("/api/")] == (
+        ["/api/y%2Fz", "/api/y%2Fz"]
+    )
+    assert [one.path for one in other.requests] == ["/api/x"]
+
+
+def test_an_adapter_may_take_the_header_away(
+    session: requests.Session, server: TokenServer
+) -> None:
+    class Bare(requests.adapters.HTTPAdapter):
+        def send(self, request: Any, *args: Any, **how: Any) -> Any:
+            request.headers.pop("Authorization", None)
+            return super().send(request, *args, **how)
+
+    session.mount(server.url, Bare())
+    session.auth = RequestsAuth(server.api_url, fixed)
+    assert session.get(f"{server.api_url}x").status_code == 401
 
 
 def test_a_request_to_the_token_endpoint_is_not_signed(server: TokenServer) -> None:
