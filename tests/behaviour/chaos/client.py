@@ -13,7 +13,8 @@ default.  ``AHEAD`` is the number of seconds by which this process' wall clock i
 random times, the others at the same time by all clients, as by cron jobs.  ``PAGE`` is a file that
 is mapped into the memory of the driver and all clients.  Each client has one byte: whether the
 answer to its own token request is at stake.  The last byte is the point (see ``POINTS``) at which
-the next client waits to be killed. """
+the next client waits to be killed.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 A client that is killed with an unsaved answer loses the new refresh token.  So there are three
 runs: with a grace period, and kills at any time; without one, and kills at any time except from
-the token request to the save of its answer; and without one, with kills exactly then. """
+the token request to the save of its answer; and without one, with kills exactly then.
+"""
 
 from __future__ import annotations
 
