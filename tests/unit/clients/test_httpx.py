@@ -1160,14 +1160,9 @@ def test_a_stale_token_is_used_while_it_is_renewed_in_the_background(library: An
     with TokenServer(lifetime=100) as server:
         auth = TokenAuth(server.api_url, source(server))
         first = auth.keeper.current()
-        held = auth.keeper._holder.held
-        assert held is not None
-        # As if most of its life were over.
-        shift = held.dies_monotonic - auth.keeper._runtime.monotonic() - held.soft + 1
-        auth.keeper._holder._hold(
-            held._replace(
-                dies_monotonic=held.dies_monotonic - shift, dies_wall=held.dies_wall - shift
-            )
+        # Of 100 s, 12 s are left: the token is stale.
+        first = auth.keeper.adopt(
+            first.replace(issued_at=first.issued_at - 88, expires_at=first.expires_at - 88)
         )
 
         async def main() -> None:

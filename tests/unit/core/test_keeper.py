@@ -1544,7 +1544,7 @@ def test_a_remembered_token_is_written_back_at_the_next_look(
     backup = None if is_emptied else shelf.slot
     clock.go_on(60)
     second = other.renew(first)
-    keeper._slot.look()  # it sees the renewal
+    keeper._slot.look()  # the keeper sees the renewal, but its holder keeps the first token
     shelf.slot = backup
     assert keeper.renew(first) == second
     assert document(shelf)["token"]["access_token"] == second.access_token
@@ -1958,17 +1958,21 @@ def test_a_read_from_before_an_adoption_does_not_undo_it(new_keeper, shelf, cloc
     keeper.current()
     load, old = shelf.load, shelf.load()
 
-    def read_before_and_told_after():
+    def read_before_and_return_after():
         if threading.current_thread() is not threading.main_thread() and not adopted.is_set():
             adopted.set()
             shelf.load = load
             clock.go_on(0.001)
-            keeper._renewal.adopt(Token("new", issued_at=clock.now))
+            thread = threading.Thread(
+                target=keeper.adopt, args=(Token("new", issued_at=clock.now),)
+            )
+            thread.start()
+            thread.join()
             return old
         return load()
 
     adopted = threading.Event()
-    shelf.load = read_before_and_told_after
+    shelf.load = read_before_and_return_after
     clock.go_on(HOUR - 300)
     keeper.current()
     settle(keeper)

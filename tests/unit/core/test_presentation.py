@@ -44,9 +44,8 @@ class Desk:
         self.eligibility = Eligibility(self.slot, grant, self.clock)
         self.events: list[Event] = []
         self.served: list[View] = []
-        self.presenter = Presenter(
-            self.slot, grant, self.eligibility, self.clock, Journal(self.events.append)
-        )
+        self.journal = Journal(self.events.append)
+        self.presenter = Presenter(self.slot, grant, self.eligibility, self.clock, self.journal)
 
     def present(self, credential: Credential | None = None) -> View | None:
         lock = self.shelf.lock()
@@ -150,7 +149,7 @@ def test_a_listener_that_takes_its_time_is_called_before_the_lock_is_confirmed(d
         if type(event).__name__ == "RenewalStarted":
             desk.shelf.holder = None
 
-    desk.presenter._journal.listener = take_time
+    desk.journal.listener = take_time
     assert desk.present() is None
     assert desk.grant.presented == []
 
@@ -448,7 +447,7 @@ def answered_first(view: View) -> Record:
 
 
 def test_after_the_last_answer_that_spent_nothing_no_intent_is_left(desk: Desk) -> None:
-    desk.presenter._slot.lock_ends_with_holder = False
+    desk.slot.lock_ends_with_holder = False
     desk.present()
     keep_refresh_token(desk)
     desk.intrude(answered_first, takes_lock=True)
@@ -461,7 +460,7 @@ def test_a_late_answer_keeps_the_intent_while_another_process_waits(desk: Desk) 
     def announced_and_answered(view: View) -> Record:
         return answered_first(view._replace(record=announced_again(view)))
 
-    desk.presenter._slot.lock_ends_with_holder = False
+    desk.slot.lock_ends_with_holder = False
     desk.present()
     keep_refresh_token(desk)
     desk.intrude(announced_and_answered, takes_lock=True)

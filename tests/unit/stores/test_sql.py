@@ -278,17 +278,17 @@ def test_a_store_creates_its_table_if_create_is_set(new_database: Callable[[], s
 def test_many_processes_that_begin_at_once_create_one_table(
     new_database: Callable[[], str],
 ) -> None:
-    store, barrier = SQLStore(new_database(), "billing", create=True), SPAWN.Barrier(5)
+    url, barrier = new_database(), SPAWN.Barrier(5)
     with ExitStack() as stack:
         pipes = [
-            stack.enter_context(process(create_at_once, store, barrier, number))[1]
+            stack.enter_context(process(create_at_once, url, barrier, number))[1]
             for number in range(barrier.parties)
         ]
         assert [pipe.recv() for pipe in pipes] == [{"n": 1}] * barrier.parties
 
 
-def create_at_once(pipe: Connection, store: SQLStore, barrier: Any, number: int) -> None:
-    mine = SQLStore(store._origin, f"slot {number}", create=True)
+def create_at_once(pipe: Connection, url: str, barrier: Any, number: int) -> None:
+    mine = SQLStore(url, f"slot {number}", create=True)
     barrier.wait(60)
     save(mine)
     pipe.send(mine.load().document)
