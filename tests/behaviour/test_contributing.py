@@ -35,7 +35,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
-def test_what_it_teaches_passes(tree: Path) -> None:
+def test_the_examples_of_the_page_pass(tree: Path) -> None:
     done = subprocess.run(
         # Without -P the tree comes first in the search path.
         [

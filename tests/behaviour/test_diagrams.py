@@ -47,7 +47,7 @@ def test_all_words_are_within_the_picture(draw: ModuleType, source: Path) -> Non
         assert 10 <= float(text.attrib["y"]) <= height - 4, text.text
 
 
-def test_what_cannot_be_drawn_is_told(draw: ModuleType) -> None:
+def test_a_text_that_cannot_be_drawn_is_an_error(draw: ModuleType) -> None:
     with pytest.raises(ValueError, match=re.escape("nothing is drawn by 'circle 1,2'")):
         draw.svg("title  A\ncircle 1,2\n")
 

@@ -94,9 +94,9 @@ def go_on(process: subprocess.Popen[str]) -> None:
 
 def told_by(process: subprocess.Popen[str]) -> str:
     """What a process prints until it ends, in good order."""
-    told, _ = process.communicate(timeout=PATIENCE)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
-    return told
+    return output
 
 
 def test_many_greenlets_share_one_renewal_and_are_all_served(

@@ -133,18 +133,18 @@ def test_the_workers_of_celery_share_one_token(server, written, environment, tmp
                 with server.hold(endpoint="api"):
                     # Both processes are at it now.
                     server.wait_for(lambda stats: stats.api_requests == 2, timeout=60)
-                told = ""
+                output = ""
                 for line in process.stdout:
-                    told += line
-                    if told.count("succeeded in") == 8:
+                    output += line
+                    if output.count("succeeded in") == 8:
                         break
             finally:
                 process.send_signal(signal.SIGTERM)
                 process.communicate()
                 watchdog.cancel()
                 watchdog.join()
-    assert "RefreshTemporarilyFailed" in told
-    assert told.count("succeeded in") == 8
+    assert "RefreshTemporarilyFailed" in output
+    assert output.count("succeeded in") == 8
     paid = [request.path for request in server.requests if request.path.startswith("/api/")]
     assert sorted(paid) == [f"/api/invoices/{number}" for number in range(8)]
     assert server.stats.token_requests == 2

@@ -175,7 +175,7 @@ def test_a_key_that_was_rotated_is_fetched_again(page):
             assert mine.keeper.stats["Renewed"] == 3
 
 
-def test_a_new_token_that_is_not_known_everywhere_yet(server, session, page):
+def test_a_new_token_may_be_refused_until_it_is_known_everywhere(server, session, page):
     slow = page["slow"]
     adapter = new_adapter(server, verdict=slow._verdict, max_replays=slow.max_replays)
     adapter.mount(session)

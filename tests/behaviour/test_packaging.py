@@ -87,7 +87,7 @@ def test_whatever_it_imports_is_required_or_comes_with_an_extra(
     assert {(path.name, name) for path, name in imported() if name not in brought} == set()
 
 
-def test_what_is_not_always_needed_has_a_room_of_its_own() -> None:
+def test_optional_modules_are_separate_packages() -> None:
     elsewhere = {
         (path.relative_to(PACKAGE).as_posix(), name)
         for path, name in imported()

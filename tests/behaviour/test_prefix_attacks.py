@@ -93,7 +93,7 @@ def send(request: pytest.FixtureRequest, server: TokenServer) -> Iterator[Send]:
         yield send
 
 
-def told(server: TokenServer, since: int) -> list[tuple[str, bool]]:
+def seen(server: TokenServer, since: int) -> list[tuple[str, bool]]:
     """The paths that were asked for, and whether the token came along."""
     return [(one.path, SECRET in str(one.headers)) for one in server.requests[since:]]
 
@@ -101,7 +101,7 @@ def told(server: TokenServer, since: int) -> list[tuple[str, bool]]:
 def test_under_the_prefix_the_token_comes_along(send: Send, server: TokenServer) -> None:
     since = len(server.requests)
     send("GET", f"{server.api_url}x")
-    assert told(server, since)[0] == ("/api/x", True)
+    assert seen(server, since)[0] == ("/api/x", True)
 
 
 DOTS = [
@@ -130,7 +130,7 @@ def test_no_dots_in_whatever_spelling_take_the_token_out(
     since = len(server.requests)
     for slash in SLASHES:
         send("GET", f"{server.api_url}{dots}{slash}public/x")
-    assert [path for path, has_token in told(server, since) if has_token] == []
+    assert [path for path, has_token in seen(server, since) if has_token] == []
 
 
 def test_a_host_header_that_names_another_host_gets_no_token(
@@ -142,11 +142,11 @@ def test_a_host_header_that_names_another_host_gets_no_token(
         since = len(server.requests)
         for host in ("evil.example", "127.0.0.2", f"evil.example:{place.port}", "", "127.0.0.1@x"):
             send("GET", f"{server.api_url}x", headers={name: host})
-        assert not any(has_token for _, has_token in told(server, since))
+        assert not any(has_token for _, has_token in seen(server, since))
         since = len(server.requests)
         for host in ("127.0.0.1", place.netloc):
             send("GET", f"{server.api_url}x", headers={name: host})
-        assert [has_token for _, has_token in told(server, since)] == [True, True]
+        assert [has_token for _, has_token in seen(server, since)] == [True, True]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -167,9 +167,9 @@ def test_no_redirect_takes_the_token_out(
     for target in elsewhere:
         to = quote(f"{target}x", safe="")
         send(method, f"{server.api_url}redirect?to={to}&status={status}")
-    signed = {path for path, has_token in told(server, here) if has_token}
+    signed = {path for path, has_token in seen(server, here) if has_token}
     assert signed == {"/api/redirect"}
-    assert not any(has_token for _, has_token in told(other, there))
+    assert not any(has_token for _, has_token in seen(other, there))
 
 
 def test_a_redirect_with_the_callers_host_header_gets_no_token(
@@ -179,7 +179,7 @@ def test_a_redirect_with_the_callers_host_header_gets_no_token(
     since = len(server.requests)
     to = quote(f"{server.api_url}x", safe="")
     send("GET", f"{server.public_url}redirect?to={to}", headers={"Host": "evil.example"})
-    assert not any(has_token for _, has_token in told(server, since))
+    assert not any(has_token for _, has_token in seen(server, since))
 
 
 @pytest.mark.parametrize(

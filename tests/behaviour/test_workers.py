@@ -130,7 +130,7 @@ def test_a_pool_forked_by_a_process_that_has_the_session(tmp_path):
     assert lost(tmp_path, lambda stage: run(stage, "pool_of_parent", "fork")) == NONE
 
 
-def test_a_pool_whose_session_belongs_to_other_threads_than_the_main_one(tmp_path):
+def test_a_pool_whose_session_is_not_used_by_the_main_thread(tmp_path):
     end = lambda stage: run(stage, "pool_of_threads", "spawn")  # noqa: E731
     assert lost(tmp_path, end, can_aim=False) == NONE
 
@@ -207,7 +207,7 @@ def test_uvicorn_started_by_a_program_that_has_the_session(tmp_path):
     assert lost(tmp_path, end) == NONE
 
 
-def test_uvicorn_answers_with_a_new_token_what_came_before_it_was_told_to_end(tmp_path):
+def test_uvicorn_answers_requests_from_before_its_termination_with_a_new_token(tmp_path):
     with a_login(tmp_path, is_aimed=False) as stage:
         stage.adopt(left=-1.0)
         port = free_port()

@@ -116,7 +116,7 @@ def test_a_verdict_on_json_decodes_no_more_than_the_limit(server: TokenServer) -
         answers[0].close()
 
 
-def test_what_is_looked_at_is_decoded_no_farther_than_the_limit(server: TokenServer) -> None:
+def test_a_verdict_decodes_a_body_only_up_to_the_limit(server: TokenServer) -> None:
     refuse(server, 2, status=200, first=b'{"code": 1}')
     response = requests.get(server.api_url, stream=True)
     assert peak(lambda: peek_json(response)) < MOST
@@ -157,7 +157,7 @@ def test_what_urllib3_hands_to_its_caller_is_decoded_as_without_us(
         urllib3.PoolManager() as plain,
     ):
         token = ours.keeper.current()
-        told = []
+        results = []
         for http, headers in (
             (ours, {}),
             (plain, {"Authorization": f"Bearer {token.access_token}"}),
@@ -165,9 +165,9 @@ def test_what_urllib3_hands_to_its_caller_is_decoded_as_without_us(
             server.fail_next(400, endpoint="api", body=body, headers={"Content-Encoding": "gzip"})
             answer = http.request("GET", server.api_url, headers=headers, **how)
             assert isinstance(answer, urllib3.HTTPResponse)
-            told.append((answer.data, answer.decode_content, answer.closed, answer.tell()))
-        assert told[0] == told[1]
-        assert told[0][0] == (body if decode is False else text)
+            results.append((answer.data, answer.decode_content, answer.closed, answer.tell()))
+        assert results[0] == results[1]
+        assert results[0][0] == (body if decode is False else text)
 
 
 def test_what_cannot_be_decoded_is_an_error_of_urllib3_as_without_us(server: TokenServer) -> None:

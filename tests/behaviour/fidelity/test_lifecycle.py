@@ -164,7 +164,7 @@ def test_a_session_that_is_closed_can_be_used_again(
             assert session.get(f"{server.api_url}x").ok
 
 
-def test_closing_while_others_send_costs_nobody_a_request(
+def test_closing_while_other_threads_send_fails_no_request(
     server: TokenServer, session: requests.Session
 ) -> None:
     adapter = TokenAdapter(server.api_url, client(server)).mount(session)

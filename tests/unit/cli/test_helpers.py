@@ -233,7 +233,7 @@ def test_docker_lists_the_prefixes_and_no_token() -> None:
 
 
 @pytest.mark.parametrize("word", ["store", "erase", "version"])
-def test_docker_is_told_what_to_use_instead(word: str) -> None:
+def test_the_error_for_docker_names_the_alternative(word: str) -> None:
     text, code = docker.answer(Call((word,), unread, {}), Desk())
     assert code == 1
     assert text.startswith(f"tokenadapter does not {word}: use ")

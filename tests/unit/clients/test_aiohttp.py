@@ -208,7 +208,7 @@ def test_header_and_scheme_and_attach_put_the_token_where_the_api_wants_it(clien
         assert secret not in f"{answer.request_info} {answer!r}"
 
 
-def test_an_authorization_of_the_callers_own_is_replaced_unless_told_otherwise(
+def test_an_authorization_of_the_caller_is_replaced_unless_disabled(
     client: Client, server: TokenServer
 ) -> None:
     mine = {"Authorization": "Bearer mine"}

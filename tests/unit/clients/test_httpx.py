@@ -269,7 +269,7 @@ def test_header_and_scheme_and_attach_put_the_token_where_the_api_wants_it(face:
         assert secret not in f"{answer.request.url} {answer.request.headers.raw}"
 
 
-def test_an_authorization_of_the_callers_own_is_replaced_unless_told_otherwise(
+def test_an_authorization_of_the_caller_is_replaced_unless_disabled(
     face: Face, server: TokenServer
 ) -> None:
     mine = {"Authorization": "Bearer mine"}
@@ -1335,7 +1335,7 @@ def test_a_task_that_came_later_waits_for_its_own_time() -> None:
     assert token.access_token == "made-up"
 
 
-def test_a_task_whose_time_is_over_gets_the_token_that_still_lives(server: TokenServer) -> None:
+def test_a_task_that_times_out_gets_the_token_that_is_still_valid(server: TokenServer) -> None:
     keeper = TokenKeeper(source(server))
     token = keeper.current()
 

@@ -106,7 +106,7 @@ def test_a_thread_that_cannot_be_started_leaves_nothing_under_way(threads: Threa
     assert asyncio.run(calls.wait_for("key", lambda: 7, inf)) == 7
 
 
-def test_an_end_of_the_thread_is_an_error_of_those_who_wait() -> None:
+def test_an_exit_of_the_thread_is_an_error_for_waiting_tasks() -> None:
     def work() -> None:
         raise SystemExit
 

@@ -105,11 +105,11 @@ def down() -> errors.RefreshTemporarilyFailed:
 
 
 def test_a_renewal_is_reserved_while_it_is_in_progress(office: Office) -> None:
-    told: list[bool] = []
-    office.authority.asking = lambda: told.append(office.counter.reserved)
+    reserved: list[bool] = []
+    office.authority.asking = lambda: reserved.append(office.counter.reserved)
     office.expire()
     assert office.keeper().current().access_token == "access-2"
-    assert told == [True]
+    assert reserved == [True]
     assert not office.counter.reserved
     # The reservation comes right after the first look.
     assert office.counter.steps[:3] == ["load", "reserve", "lock"]
@@ -392,18 +392,18 @@ def test_a_source_that_requests_a_token_from_its_own_renewal_fails_at_once(offic
     keeper = office.keeper()
     keeper.current()
     office.clock.go_on(HOUR - 500)
-    told: list[Exception] = []
+    raised: list[Exception] = []
 
     def ask() -> None:
         try:
             keeper.obtain(office.first)
         except errors.TokenError as error:
-            told.append(error)
+            raised.append(error)
 
     office.authority.asking = ask
     assert keeper.current().access_token == "access-1"
     landed(keeper)
-    assert len(told) == 1
+    assert len(raised) == 1
     assert office.clock.slept == []
 
 
@@ -546,15 +546,15 @@ def test_a_failing_reservation_does_not_prevent_a_renewal(
             if step == when:
                 raise OSError("no reservations today")
 
-    told: list[Token] = []
+    tokens: list[Token] = []
     office.counter.reserve = Claim  # type: ignore[method-assign,assignment]
-    keeper = office.keeper(on_refresh=told.append)
+    keeper = office.keeper(on_refresh=tokens.append)
     keeper.current()
     office.clock.go_on(HOUR - left)
     keeper.current()
     landed(keeper)
     assert keeper.current().access_token == "access-2"
-    assert [token.access_token for token in told] == ["access-2"]
+    assert [token.access_token for token in tokens] == ["access-2"]
     assert "RenewalFailed" not in keeper.stats
     assert steps == ["enter", "exit"] * (len(steps) // 2)
 

@@ -113,8 +113,8 @@ def test_an_unreadable_record_raises_and_is_left_unchanged(
     slot: Slot, shelf: Shelf, document: dict[str, Any]
 ) -> None:
     shelf.slot = (document, "1-x")
-    told = r"^Shelf\(\) holds a record .* read: .* (format|record).* was left unchanged"
-    with pytest.raises(StoreError, match=told):
+    message = r"^Shelf\(\) holds a record .* read: .* (format|record).* was left unchanged"
+    with pytest.raises(StoreError, match=message):
         slot.look()
     assert shelf.slot == (document, "1-x")
 

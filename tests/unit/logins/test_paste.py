@@ -104,7 +104,7 @@ print("logged in", token.fingerprint)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals are others there")
-def test_a_terminal_does_not_show_what_is_pasted(server: TokenServer, tmp_path: Path) -> None:
+def test_a_terminal_does_not_show_the_pasted_text(server: TokenServer, tmp_path: Path) -> None:
     import pty
 
     ours, theirs = pty.openpty()

@@ -96,7 +96,7 @@ def test_requested_does_not_depend_on_the_order_of_scopes_and_resources() -> Non
 
 
 @pytest.mark.parametrize("nothing", [None, "", []])
-def test_requested_leaves_out_what_is_empty(nothing: Any) -> None:
+def test_requested_omits_empty_values(nothing: Any) -> None:
     assert source(scope=nothing, resource=nothing or None).requested == {}
 
 

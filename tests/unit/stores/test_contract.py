@@ -107,7 +107,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_contract_finds_what_is_wrong_with_a_store(name: str, report: str) -> None:
+def test_the_contract_detects_the_faults_of_a_store(name: str, report: str) -> None:
     failed = f"FAILED test_theirs.py::Test{name}::" in report
     assert failed == (name != "Whole"), report
 

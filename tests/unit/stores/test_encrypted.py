@@ -146,9 +146,9 @@ def test_a_new_key_is_32_random_bytes_as_text(inner: FileStore) -> None:
     ],
 )
 def test_an_invalid_key_is_refused_and_not_shown(inner: FileStore, keys: Any) -> None:
-    with pytest.raises(ValueError, match=r"not a key: .*generate_key\(\) makes one") as told:
+    with pytest.raises(ValueError, match=r"not a key: .*generate_key\(\) makes one") as caught:
         encrypted(inner, [KEY, keys])
-    assert not keys or str(keys) not in str(told.value)
+    assert not keys or str(keys) not in str(caught.value)
 
 
 def test_at_least_one_key_is_required(inner: FileStore) -> None:
@@ -167,9 +167,7 @@ def test_the_first_key_encrypts_and_all_decrypt(inner: FileStore) -> None:
     assert encrypted(inner, [KEY, OTHER]).load().document == {"n": 2}
 
 
-def test_a_wrong_key_is_an_error_that_says_so_and_destroys_nothing(
-    inner: FileStore, path: Path
-) -> None:
+def test_a_wrong_key_is_a_clear_error_and_destroys_nothing(inner: FileStore, path: Path) -> None:
     authority = Authority()
     TokenKeeper(authority, encrypted(inner, KEY)).current()
     before, written = path.read_bytes(), inner.load()

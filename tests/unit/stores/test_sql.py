@@ -321,13 +321,13 @@ def ddl(table: sqlalchemy.Table, url: str) -> str:
     [(0, "postgresql://"), (1, "mysql+pymysql://"), (1, "mariadb+pymysql://"), (2, "sqlite://")],
 )
 def test_the_table_is_that_of_the_documentation(number: int, url: str) -> None:
-    told = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)[number]
-    assert " ".join(told.split()) == ddl(token_table(sqlalchemy.MetaData()), url)
+    shown = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)[number]
+    assert " ".join(shown.split()) == ddl(token_table(sqlalchemy.MetaData()), url)
 
 
 @pytest.mark.parametrize("url", ["postgresql://", "mysql+pymysql://", "sqlite://"])
 def test_the_migration_of_the_documentation_creates_the_same_table(url: str) -> None:
-    (told,) = re.findall(r"```python\n([^`]*alembic.*?)```", PAGE, re.DOTALL)
+    (shown,) = re.findall(r"```python\n([^`]*alembic.*?)```", PAGE, re.DOTALL)
     tables = []
 
     def create_table(name: str, *columns: sqlalchemy.Column[Any], **options: str) -> None:
@@ -337,6 +337,6 @@ def test_the_migration_of_the_documentation_creates_the_same_table(url: str) -> 
     alembic.op = Mock(create_table=create_table)  # type: ignore[attr-defined]
     with patch.dict(sys.modules, alembic=alembic):
         program: dict[str, Any] = {}
-        exec(told, program)
+        exec(shown, program)
         program["upgrade"]()
     assert [ddl(table, url) for table in tables] == [ddl(token_table(sqlalchemy.MetaData()), url)]

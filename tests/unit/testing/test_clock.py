@@ -129,7 +129,7 @@ def test_patches_are_undone() -> None:
     assert (time.time, dict(vars(Runtime)), dict(vars(TokenHolder))) == before
 
 
-def test_the_wall_clock_stands_still_and_the_monotonic_clock_goes_on() -> None:
+def test_the_wall_clock_stops_and_the_monotonic_clock_continues() -> None:
     with FrozenClock() as clock:
         wall, monotonic = RUNTIME.wall(), RUNTIME.monotonic()
         while RUNTIME.monotonic() == monotonic:
