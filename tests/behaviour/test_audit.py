@@ -1,4 +1,4 @@
-"""The audit: what it takes for a known vulnerability, what for no answer, and its SBOM."""
+"""The audit: known vulnerabilities, missing answers, and the SBOM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each measurement runs, and what the documentation shows is what was measured."""
+"""Each measurement runs, and the documentation shows its results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCRIPTS = [
 def run(script: Path, option: str) -> str:
     done = subprocess.run(
         [sys.executable, script, option],
-        # What is installed is compiled already.
+        # Use the compiled files of installed packages.
         env=os.environ | {"PYTHONPATH": str(BENCHMARKS), "PYTHONPYCACHEPREFIX": ""},
         capture_output=True,
         text=True,
@@ -43,7 +43,7 @@ def test_it_runs(script: Path) -> None:
 
 
 def test_a_small_fleet_meets_the_promises_for_a_large_one() -> None:
-    """All of it is counted, so that it holds however busy the machine is."""
+    """The promises are counts, which do not depend on the load of the machine."""
     output = run(BENCHMARKS / "scale.py", "--quick")
     kept = [line[:3] for line in output.splitlines() if line.startswith(("yes", "NO"))]
     assert kept == ["yes"] * 6, output

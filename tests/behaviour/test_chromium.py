@@ -1,4 +1,4 @@
-"""Logins in a real browser: Chromium, driven by its driver, where the machine has both."""
+"""Logins in Chromium, if the machine has the browser and its driver."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_a_login_times_out_after_the_user_closes_the_tab(
     assert server.stats.token_requests == 0
 
 
-# --- a page of somebody else ------------------------------------------------------------------
+# --- the page of another site -----------------------------------------------------------------
 
 HOSTILE = """<!doctype html><title>hostile</title>
 <form method="post" action="{target}"><input name="code" value="stolen"></form>

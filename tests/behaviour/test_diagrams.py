@@ -1,4 +1,4 @@
-"""The diagrams in the documentation are what docs/diagrams/draw.py makes of their texts."""
+"""The diagrams in the documentation are up to date with docs/diagrams/*.txt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments of another kind than is meant: an error that says so, or it just works."""
+"""Arguments of a wrong kind raise a clear error, or work as intended."""
 
 from __future__ import annotations
 

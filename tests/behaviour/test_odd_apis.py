@@ -1,4 +1,4 @@
-"""What docs/howto/odd-apis.md says of the kinds of APIs, played by a server of that kind."""
+"""The examples of docs/howto/odd-apis.md, with a server of each kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the installed distribution says of itself is true: its extras, its commands, its files."""
+"""The metadata of the installed distribution is correct: extras, commands and files."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""Attacks on where a token goes, through each face: none gets the token out of its prefix."""
+"""Attacks on the prefix through each client: no token leaves its prefix."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from itertools import product
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -94,7 +93,7 @@ def send(request: pytest.FixtureRequest, server: TokenServer) -> Iterator[Send]:
 
 
 def seen(server: TokenServer, since: int) -> list[tuple[str, bool]]:
-    """The paths that were asked for, and whether the token came along."""
+    """The paths of the requests, and whether each had the token."""
     return [(one.path, SECRET in str(one.headers)) for one in server.requests[since:]]
 
 
@@ -136,7 +135,7 @@ def test_no_dots_in_whatever_spelling_take_the_token_out(
 def test_a_host_header_that_names_another_host_gets_no_token(
     send: Send, server: TokenServer
 ) -> None:
-    """Behind the address that the connection leads to, it may be routed to somebody else."""
+    """A reverse proxy may route the request to another host."""
     place = urlsplit(server.url)
     for name in ("Host", "host", "HOST"):
         since = len(server.requests)
@@ -162,7 +161,10 @@ def test_no_redirect_takes_the_token_out(
         server.url.replace("127.0.0.1", "localhost") + "/api/",
         server.public_url,
         server.url.replace("//", "//user:pw@") + "/api/",
-        *(f"{server.api_url}{dots}{slash}public/" for dots, slash in product(DOTS[1:8], SLASHES)),
+        *(
+            f"{server.api_url}{dots}{slash}public/"
+            for dots, slash in zip(DOTS[1:8], SLASHES, strict=True)
+        ),
     ]
     for target in elsewhere:
         to = quote(f"{target}x", safe="")
@@ -175,7 +177,7 @@ def test_no_redirect_takes_the_token_out(
 def test_a_redirect_with_the_callers_host_header_gets_no_token(
     send: Send, server: TokenServer
 ) -> None:
-    """The header of the first request goes along."""
+    """The redirected request keeps the header of the first one."""
     since = len(server.requests)
     to = quote(f"{server.api_url}x", safe="")
     send("GET", f"{server.public_url}redirect?to={to}", headers={"Host": "evil.example"})

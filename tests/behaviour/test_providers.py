@@ -98,7 +98,7 @@ def test_the_facts_of_a_provider_fit_together(name: str) -> None:
     known = facts(name)
     assert ("token_url" in known) != ("issuer" in known)
     if "token_url" in known:
-        assert "authorization_url" in known  # or nobody could log in
+        assert "authorization_url" in known  # or no user could log in
     if "authorization_parameters" in known:
         assert "?" not in known["authorization_url"]
     places = set(re.findall(r"\{(\w+)\}", " ".join(map(str, known.values()))))

@@ -1,4 +1,4 @@
-"""Packages of others that know nothing of ours, against an API whose tokens live for 2 seconds."""
+"""Third-party packages, with an API whose tokens live for 2 seconds."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_fitbit_shared_by_processes(fitbit_server: TokenServer, tmp_path: Path) 
                 program.stdin.flush()
             results = [json.loads(program.stdout.readline()) for program in programs]
             assert [path for path, _ in results] == ["/api/1/user/-/profile.json"] * 3
-            # The one that renewed has told its callback, and nobody else.
+            # Only the process that renewed has called its callback.
             assert sum(saved for _, saved in results) == expiries
             fitbit_server.expire_now()
     finally:

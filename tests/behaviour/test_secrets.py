@@ -1,4 +1,4 @@
-"""No secret in anything that a full scenario emits."""
+"""The output of a full scenario has no secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An orderly end of a process waits for presentations of refresh tokens, and for nothing else."""
+"""An orderly exit of a process waits for presentations of refresh tokens, and for nothing else."""
 
 from __future__ import annotations
 
@@ -531,7 +531,7 @@ def test_a_handler_that_raises_nothing_runs_at_once(stage):
     stage.assert_kept()
 
 
-# --- no renewal begins that nobody would wait for ----------------------------------------
+# --- no renewal begins that the exit would cut off---------------------------------------
 
 
 def test_nothing_is_presented_when_the_process_is_ending(stage, monkeypatch):

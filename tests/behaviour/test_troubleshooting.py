@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md has an entry for whatever the library can say, and for nothing else."""
+"""docs/troubleshooting.md has an entry for each message of the library, and no other entries."""
 
 from __future__ import annotations
 

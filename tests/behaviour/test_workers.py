@@ -1,6 +1,7 @@
-"""An orderly end of a worker costs no login: real pools and servers, ended while they renew.
+"""No orderly exit of a worker makes a login necessary: real pools and servers exit while they
+renew.
 
-``ENDINGS`` is how often each is ended.
+``ENDINGS`` is the number of exits of each.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Stage(NamedTuple):
         self.server.wait_for(lambda stats: stats.refreshes > 0, PATIENCE)
 
     def is_lost(self) -> bool:
-        """Whether somebody has to log in again."""
+        """Whether a new login is necessary."""
         try:
             self.keeper.refresh()
         except ReauthRequired:

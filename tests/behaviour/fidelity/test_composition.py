@@ -1,4 +1,4 @@
-"""Other packages for requests, each in the way in which it combines with a token adapter."""
+"""Other packages for requests, combined with a token adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server says is bounded as decoded: some hundred bytes on the wire may be gigabytes."""
+"""Responses are bounded by their decoded size: some hundred bytes may decode to gigabytes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_refusal_that_is_replayed_is_not_decoded_beyond_the_limit(
         get = partial(session.get, server.api_url, stream=stream)
         assert peak(lambda: answers.append(get())) < MOST
         assert answers[0].status_code == 200
-        # Nor later, by who looks at the history.
+        # Nor is it decoded later, when the caller reads the history.
         assert peak(lambda: answers[0].history[0].content) < MOST
         assert answers[0].history[0].content == b""
 
@@ -111,7 +111,7 @@ def test_a_verdict_on_json_decodes_no_more_than_the_limit(server: TokenServer) -
         answers: list[requests.Response] = []
         assert peak(lambda: answers.append(get())) < MOST
         assert answers[0].history == []
-        # It is the caller's, who may read it as they like.
+        # The response belongs to the caller, and can be read in full.
         assert next(answers[0].iter_content(11)) == b'{"code": 1}'
         answers[0].close()
 

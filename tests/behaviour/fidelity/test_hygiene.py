@@ -1,4 +1,4 @@
-"""What a refusal leaves behind: nothing that a caller, a pool or a server could notice."""
+"""A refusal has no side effects that a caller, a pool or a server could notice."""
 
 from __future__ import annotations
 

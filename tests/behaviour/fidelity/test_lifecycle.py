@@ -1,4 +1,4 @@
-"""Adapters that are copied, pickled, handed to other processes, closed, and forgotten."""
+"""Adapters that are copied, pickled, passed to other processes, closed, and garbage-collected."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Every body with every fate of the token, and each of these on every way: it arrives whole, or not
-at all."""
+"""Every kind of body, state of the token and route to the server, in pairs: a body arrives in full
+or not at all."""
 
 from __future__ import annotations
 

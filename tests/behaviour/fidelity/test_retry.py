@@ -1,4 +1,4 @@
-"""The Retry of urllib3, with every knob, below a token adapter as below a plain one."""
+"""The Retry of urllib3, with every setting, works the same with a token adapter and a plain one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How long a request may take, which part of it took the time, and who pays for leaving early."""
+"""Timeouts of requests: the limit, the part of the request that exceeded it, and the
+consequences."""
 
 from __future__ import annotations
 

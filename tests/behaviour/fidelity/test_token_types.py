@@ -1,4 +1,4 @@
-"""The type of a token decides how it goes out: what is no Bearer token is not sent as one."""
+"""The token type decides how a token is sent: only a Bearer token is sent as one."""
 
 from __future__ import annotations
 

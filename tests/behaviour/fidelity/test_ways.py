@@ -1,4 +1,4 @@
-"""Certificates and proxies, for the API and for the token endpoint, each its own."""
+"""Certificates and proxies, separately for the API and the token endpoint."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_a_wait_ends_in_time_and_the_call_goes_on(threads: Threads) -> None:
 
     asyncio.run(main())
     assert len(threads.started) == 1
-    # The loop is closed: nobody waits there any more.
+    # The loop is closed: no task waits any more.
     release.set()
     threads.started[0].join()
     assert ended == [1]

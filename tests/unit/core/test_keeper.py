@@ -1,4 +1,4 @@
-"""The keeper, with a clock that stands still and a store that fails on demand."""
+"""The keeper, with a clock and a store that tests control."""
 
 from __future__ import annotations
 
@@ -762,8 +762,8 @@ BELIEVED = Authority.deadline + 2
 
 
 def while_asking(authority: Authority, shelf: Shelf, do: Callable[[], Any]) -> list[Any]:
-    """In the middle of the next presentation its holder is stopped, its lock lapses, and somebody
-    comes by: what they got, and when."""
+    """Stop the holder during the next presentation, let its lock lapse, and call *do* in another
+    process: its results, and their times."""
     got: list[Any] = []
 
     def stopped() -> None:

@@ -30,7 +30,7 @@ def approved(url: str) -> str:
 def log_in(
     source: RefreshToken, store: FileStore, server: TokenServer, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Token]:
-    """Log in, as a person who pastes what *pasted* makes of the address."""
+    """Log in, and paste the text that *pasted* returns for the address."""
 
     def call(pasted: Callable[[str], str], **settings: str) -> Token:
         def show(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What the OAuth 2 grants share."""
+"""The common behaviour of the OAuth 2 grants."""
 
 from __future__ import annotations
 

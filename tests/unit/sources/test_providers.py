@@ -1,4 +1,4 @@
-"""Providers: what a source takes from the facts about the one that it names."""
+"""Providers: the settings that a source takes from the facts about its provider."""
 
 from __future__ import annotations
 

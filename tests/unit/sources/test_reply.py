@@ -1,4 +1,4 @@
-"""Reading what a server answered, and the times in it."""
+"""Reading the answers of servers, and the times in them."""
 
 from __future__ import annotations
 

@@ -87,18 +87,14 @@ class TestWithALock(SharedStoreContract):
         return lambda: CallbackStore(place.load, place.save, lock)
 
 
-class TestWithAContextManager(SharedStoreContract):
-    LAPSES_WITHIN = 5.0
-
+class TestWithAContextManager(StoreContract):
     @pytest.fixture
     def connect(self, place: Place, tmp_path: Path) -> Connect:
         lock = partial(FileLock, str(tmp_path / "place.lock"), timeout=0)
         return lambda: CallbackStore(place.load, place.save, lock)
 
 
-class TestWithTheLockOfAnotherStore(SharedStoreContract):
-    LAPSES_WITHIN = 5.0
-
+class TestWithTheLockOfAnotherStore(StoreContract):
     @pytest.fixture
     def connect(self, place: Place, tmp_path: Path) -> Connect:
         lock = FileStore(tmp_path / "lent" / "token.json").lock

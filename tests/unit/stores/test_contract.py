@@ -1,4 +1,4 @@
-"""The contract finds out what is wrong with a store, and says it as any test does."""
+"""The contract detects the faults of a store, and reports them like any test."""
 
 from __future__ import annotations
 

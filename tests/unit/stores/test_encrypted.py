@@ -17,7 +17,7 @@ from tokenadapter import FileStore, MemoryStore, StoreError, TokenKeeper, TokenN
 from tokenadapter.stores.callback import CallbackStore
 from tokenadapter.stores.encrypted import EncryptedStore
 from tokenadapter.stores.keyring import KeyringStore
-from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract, StoreContract
+from tokenadapter.testing.contract import Connect, Corrupt, StoreContract
 from tokenadapter.testing.contract.terms import content_of
 
 from .helpers import save
@@ -26,9 +26,7 @@ SECRET = "s3cr3t"
 KEY, OTHER = (base64.urlsafe_b64encode(bytes([byte]) * 32).decode() for byte in (1, 2))
 
 
-class TestOverAFile(SharedStoreContract):
-    LAPSES_WITHIN = 5.0
-
+class TestOverAFile(StoreContract):
     @pytest.fixture
     def connect(self, path: Path) -> Connect:
         return lambda: EncryptedStore(FileStore(path), KEY, slot="billing")

@@ -1,4 +1,4 @@
-"""Stores by a line of text."""
+"""Stores by URL."""
 
 from __future__ import annotations
 
