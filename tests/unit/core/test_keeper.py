@@ -763,7 +763,10 @@ BELIEVED = Authority.deadline + 2
 
 def while_asking(authority: Authority, shelf: Shelf, do: Callable[[], Any]) -> list[Any]:
     """Stop the holder during the next presentation, let its lock lapse, and call *do* in another
-    process: its results, and their times."""
+    process.
+
+    :returns: a list, which gets the result or the error of *do*.
+    """
     got: list[Any] = []
 
     def stopped() -> None:
