@@ -62,7 +62,6 @@ EVERYTHING = {
     [
         pytest.param(small(disturbances=KILL), 1, 1, id="kill"),
         pytest.param(small(disturbances=KILL, grant="client"), 1, 1, id="kill-client"),
-        pytest.param(small(disturbances=KILL, **LEASE), 1, 1, id="kill-lease"),
         pytest.param(small(disturbances=KILL, swaps_locked=True), 1, 1, id="kill-locked-swap"),
         pytest.param(small(disturbances=KILL, **STORES["file"]), 1, 1, id="kill-file"),
         pytest.param(small(disturbances=KILL, grace=30.0, most=2), 0, 2, id="kill-grace"),
