@@ -26,7 +26,7 @@ def draw() -> ModuleType:
 
 
 @every_diagram
-def test_the_picture_is_that_of_its_text(draw: ModuleType, source: Path) -> None:
+def test_each_picture_is_up_to_date_with_its_text(draw: ModuleType, source: Path) -> None:
     picture = DOCS / "_static" / f"{source.stem}.svg"
     assert picture.read_text("utf-8") == draw.svg(source.read_text("utf-8")), (
         f"{picture.name} is out of date: run python docs/diagrams/draw.py, and look at it"

@@ -193,7 +193,7 @@ class Bare:
         (len, True),
     ],
 )
-def test_it_is_seen_whether_a_function_has_a_parameter(function: Any, takes: bool) -> None:
+def test_the_parameter_of_a_function_is_detected(function: Any, takes: bool) -> None:
     assert takes_argument(function) is takes
 
 
@@ -236,7 +236,7 @@ def test_a_function_may_return_the_text_of_the_header(text: str) -> None:
         ("made-up", {"header": "X-Key", "scheme": ""}, "x-key", "made-up"),
     ],
 )
-def test_nothing_but_the_scheme_that_is_put_before_it_is_left_out(
+def test_only_the_scheme_of_the_header_is_removed(
     text: str, settings: Any, header: str, value: str
 ) -> None:
     with TokenServer() as server, requests.Session() as session:

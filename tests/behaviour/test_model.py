@@ -45,7 +45,7 @@ def test_no_invariant_is_violated_when_three_processes_meet_any_two_mishaps(case
 
 
 @pytest.mark.parametrize("case", [*BROKEN, *LIMITS], ids=name_of)
-def test_a_rule_that_is_left_out_is_missed(case: Case) -> None:
+def test_each_variant_without_a_rule_violates_an_invariant(case: Case) -> None:
     assert explored(case).wrong in INVARIANTS
     assert f"\n{case.row()}\n" in PAGE, "run python -m model in tests/"
     if case.faults:

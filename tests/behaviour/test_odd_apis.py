@@ -73,7 +73,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("kind", "refusal"), REFUSALS, ids=[kind for kind, _ in REFUSALS])
-def test_a_refusal_of_this_kind_is_renewed_for(server, session, page, kind, refusal):
+def test_a_refusal_of_each_kind_causes_a_renewal(server, session, page, kind, refusal):
     new_adapter(server, verdict=page[kind]).mount(session)
     server.fail_next(endpoint="api", **refusal)
     answer = session.get(server.api_url + "invoices", allow_redirects=False)
@@ -83,7 +83,7 @@ def test_a_refusal_of_this_kind_is_renewed_for(server, session, page, kind, refu
 
 
 @pytest.mark.parametrize(("kind", "answered"), OTHERS, ids=[kind for kind, _ in OTHERS])
-def test_another_answer_of_that_api_is_not(server, session, page, kind, answered):
+def test_other_answers_of_that_api_cause_no_renewal(server, session, page, kind, answered):
     adapter = new_adapter(server, verdict=page[kind]).mount(session)
     server.fail_next(endpoint="api", **answered)
     answer = session.get(server.api_url + "invoices", allow_redirects=False)

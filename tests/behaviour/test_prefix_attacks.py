@@ -97,7 +97,7 @@ def seen(server: TokenServer, since: int) -> list[tuple[str, bool]]:
     return [(one.path, SECRET in str(one.headers)) for one in server.requests[since:]]
 
 
-def test_under_the_prefix_the_token_comes_along(send: Send, server: TokenServer) -> None:
+def test_a_request_under_the_prefix_has_the_token(send: Send, server: TokenServer) -> None:
     since = len(server.requests)
     send("GET", f"{server.api_url}x")
     assert seen(server, since)[0] == ("/api/x", True)

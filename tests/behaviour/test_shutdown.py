@@ -380,7 +380,7 @@ def test_the_programs_own_handlers_are_left_alone(stage):
         assert program.ended() == 0
 
 
-def test_handlers_of_other_code_than_python_are_left_alone(stage):
+def test_handlers_that_are_not_python_functions_are_left_alone(stage):
     text = """
     faulthandler.register(signal.SIGTERM, file=sys.stdout)
     in_thread(new_keeper().current).join()

@@ -51,7 +51,7 @@ def test_every_entry_has_a_message(ours: list[Message]) -> None:
     assert not gone, f"nothing says this any more: {gone}; remove or reword it in {PAGE.name}"
 
 
-def test_every_entry_says_something() -> None:
+def test_every_entry_has_an_explanation() -> None:
     assert [key for key, text in entries().items() if len(text.split()) < 8] == []
 
 
@@ -68,7 +68,7 @@ def test_every_entry_says_something() -> None:
         ("use api.example.com", "use api.example.com"),
     ],
 )
-def test_a_message_is_known_by_how_it_begins(text: str, key: str) -> None:
+def test_a_message_is_identified_by_its_beginning(text: str, key: str) -> None:
     assert beginning(text) == key
 
 
@@ -122,7 +122,7 @@ def handed_on(error):
 """
 
 
-def test_every_way_to_say_something_is_seen(tmp_path: Path) -> None:
+def test_messages_of_every_form_are_found(tmp_path: Path) -> None:
     package = tmp_path / "package"
     (package / "testing").mkdir(parents=True)
     (package / "errors.py").write_text("class StoreError(RequestException):\n    pass\n")

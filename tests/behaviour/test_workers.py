@@ -153,7 +153,7 @@ def test_a_script_that_a_signal_ends(tmp_path, name):
     assert lost(tmp_path, end) == NONE
 
 
-def test_a_process_that_leaves_by_itself_waits_for_it_before(tmp_path):
+def test_a_process_waits_before_it_calls_os_exit(tmp_path):
     assert lost(tmp_path, lambda stage: run(stage, "leave")) == NONE
 
 

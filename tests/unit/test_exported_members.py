@@ -138,7 +138,7 @@ def test_unknown_name_is_an_attribute_error_like_that_of_any_module() -> None:
         "stores.file",
     ],
 )
-def test_what_serves_a_stored_token_stays_cheap_to_import(module: str) -> None:
+def test_code_that_serves_a_stored_token_stays_cheap_to_import(module: str) -> None:
     dear = {"requests", "urllib3", "cachetools", "filelock", "dataclasses", "inspect"}
     loaded = modules_loaded_by(f"import tokenadapter.{module}")
     assert not loaded & {*dear, "tokenadapter.errors"}

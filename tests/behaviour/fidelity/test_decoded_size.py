@@ -88,7 +88,7 @@ def test_a_refusal_that_is_replayed_is_not_decoded_beyond_the_limit(
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("preload", [True, False])
 @pytest.mark.parametrize("verdict", [None, expired_on(status=401, json={"code": 1})])
-def test_nor_is_it_in_the_face_for_urllib3(
+def test_a_refusal_is_not_decoded_beyond_the_limit_in_the_client_for_urllib3(
     server: TokenServer, layers: int, preload: bool, verdict: Callable[..., bool] | None
 ) -> None:
     with TokenPoolManager(server.api_url, client(server), verdict=verdict) as http:
@@ -101,7 +101,7 @@ def test_nor_is_it_in_the_face_for_urllib3(
         answers[0].drain_conn()
 
 
-def test_a_verdict_on_json_decodes_no_more_than_the_limit(server: TokenServer) -> None:
+def test_a_verdict_on_json_decodes_only_up_to_the_limit(server: TokenServer) -> None:
     with requests.Session() as session:
         TokenAdapter(
             server.api_url, client(server), verdict=expired_on(status=200, json={"code": 1})
@@ -146,9 +146,7 @@ def test_the_token_endpoint_has_its_answer_decoded_up_to_a_limit(
 
 
 @pytest.mark.parametrize("decode", [True, False, None])
-def test_what_urllib3_hands_to_its_caller_is_decoded_as_without_us(
-    server: TokenServer, decode: bool | None
-) -> None:
+def test_urllib3_decodes_answers_as_without_us(server: TokenServer, decode: bool | None) -> None:
     text = json.dumps({"text": "made-up " * 50_000}).encode()
     body = b"".join(gzipped(iter([text])))
     how = {} if decode is None else {"decode_content": decode}
@@ -170,7 +168,7 @@ def test_what_urllib3_hands_to_its_caller_is_decoded_as_without_us(
         assert results[0][0] == (body if decode is False else text)
 
 
-def test_what_cannot_be_decoded_is_an_error_of_urllib3_as_without_us(server: TokenServer) -> None:
+def test_an_undecodable_answer_is_an_error_of_urllib3_as_without_us(server: TokenServer) -> None:
     headers = {"Content-Encoding": "gzip"}
     with TokenPoolManager(server.api_url, client(server)) as http:
         server.fail_next(400, endpoint="api", body=b"not gzip", headers=headers)

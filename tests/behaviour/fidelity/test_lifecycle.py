@@ -97,7 +97,7 @@ def plain(previous: Token | None) -> str:
 
 
 @pytest.mark.parametrize("name", ["source", "on_refresh", "on_event"])
-def test_what_cannot_be_pickled_is_named(name: str) -> None:
+def test_an_object_that_cannot_be_pickled_is_named(name: str) -> None:
     settings: dict[str, Any] = {"source": plain, name: WithLock()}
     adapter = TokenAdapter("https://api.example.com/", **settings)
     with pytest.raises(pickle.PicklingError, match=f"The {name} of .* WithLock"):
@@ -190,7 +190,7 @@ def test_closing_while_other_threads_send_fails_no_request(
 # --- forgotten, and leaking nothing ------------------------------------------------------------
 
 
-def test_what_was_dropped_after_a_replay_is_freed_without_a_collection(
+def test_objects_of_a_replay_are_freed_without_garbage_collection(
     server: TokenServer,
 ) -> None:
     gc.collect()

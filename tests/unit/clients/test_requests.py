@@ -350,7 +350,7 @@ def test_plain_http_is_refused_but_for_this_machine_or_on_demand():
 
 
 @pytest.mark.parametrize("header", ["Authorization", "X-Api-Token"])
-def test_a_redirect_to_another_host_takes_no_token_along(source, session, header):
+def test_a_redirect_to_another_host_gets_no_token(source, session, header):
     with TokenServer(header=header) as server, TokenServer() as elsewhere:
         grant = ClientCredentials(server.token_url, client_id="client", client_secret="secret")
         TokenAdapter(server.api_url, grant, header=header).mount(session)
@@ -482,18 +482,18 @@ def test_keeper_settings_beside_a_keeper_are_a_mistake():
         ({"on_refresh": "x"}, TypeError, "on_refresh"),
     ],
 )
-def test_what_would_fail_when_a_token_ends_fails_at_once(settings, kind, message):
+def test_invalid_settings_fail_at_once_and_not_at_the_first_renewal(settings, kind, message):
     with pytest.raises(kind, match=message):
         TokenAdapter("https://api.example.com/", lambda previous: "t", **settings)
 
 
 @pytest.mark.parametrize("settings", [{"renew_early": False}, {"lock_timeout": 1.0}])
-def test_what_belongs_to_the_keeper_is_not_dropped_silently(settings):
+def test_keeper_settings_are_not_dropped_silently(settings):
     with pytest.raises(TypeError, match="TokenKeeper"):
         TokenAdapter("https://a.example.com/", TokenKeeper(lambda previous: "t"), **settings)
 
 
-def test_plain_http_to_this_machine_goes_past_proxies(server, source, session):
+def test_plain_http_to_this_machine_bypasses_proxies(server, source, session):
     TokenAdapter(server.api_url, source).mount(session)
     session.proxies = {"http": "http://127.0.0.1:9/"}
     assert get(session, server).ok
@@ -508,7 +508,7 @@ def test_the_token_endpoint_is_left_alone_under_every_spelling():
     assert all("Authorization" not in request.headers for request in inner.requests)
 
 
-def test_what_attach_does_stays_with_the_copy():
+def test_changes_by_attach_stay_with_the_copy():
     def attach(request: requests.PreparedRequest, token: Token) -> None:
         request.register_hook("response", print)
         request.headers["X"] = token.access_token
@@ -572,7 +572,7 @@ def test_override_auth_can_be_turned_off(server, source, session):
     assert server.stats.token_requests == 0
 
 
-def test_an_auth_of_the_session_gives_way(adapter, session, server):
+def test_the_auth_of_a_session_is_replaced(adapter, session, server):
     session.auth = ("joe", "password")
     assert get(session, server).ok
 

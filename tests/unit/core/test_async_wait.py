@@ -87,7 +87,7 @@ def test_a_wait_ends_in_time_and_the_call_goes_on(threads: Threads) -> None:
     assert ended == [1]
 
 
-def test_where_no_thread_can_be_started_a_waiting_task_makes_the_call_itself() -> None:
+def test_if_no_thread_can_be_started_a_waiting_task_makes_the_call_itself() -> None:
     calls = SharedCalls(lambda work: False)
     made: list[int] = []
     calls.begin("key", lambda: made.append(1))

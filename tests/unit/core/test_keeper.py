@@ -62,7 +62,7 @@ def test_a_fresh_token_needs_no_store(new_keeper, shelf, clock):
 
 
 @pytest.mark.parametrize("inline", [True, False])
-def test_what_a_renewal_needs_is_imported_by_the_first_renewal(
+def test_modules_for_renewals_are_imported_by_the_first_renewal(
     new_keeper, clock, authority, inline
 ):
     new_keeper().current()
