@@ -35,9 +35,9 @@ class NetworkPostgreSQL(PostgreSQL):
 
     def command(self) -> list[str]:
         user = unprivileged()
-        becoming = [f"--setuid={user['user']}", f"--setgid={user['group']}"]
+        credentials = [f"--setuid={user['user']}", f"--setgid={user['group']}"]
         listening = ["-c", f"listen_addresses={ADDRESS}"]
-        return [*self._host.within("--net", "--uts"), *becoming, *super().command(), *listening]
+        return [*self._host.within("--net", "--uts"), *credentials, *super().command(), *listening]
 
     def user(self) -> dict[str, Any]:
         return {}  # only root may enter the namespaces

@@ -48,7 +48,7 @@ def script(place: Path, text: str, name: str = "script.py") -> Path:
 
 
 @pytest.fixture
-def become(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The command lines that would have been run."""
     lines: list[object] = []
     monkeypatch.setattr(
@@ -174,12 +174,12 @@ def test_dashes_before_the_program_are_optional(
     command: list[str],
     profile: Path,
     place: Path,
-    become: list[object],
+    executed: list[object],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     script(place, "")
     assert main(["run", *line]) == 0
-    assert become == [[sys.executable, *command]]
+    assert executed == [[sys.executable, *command]]
 
 
 def test_verbose_shows_the_log_in_the_program(
@@ -459,23 +459,28 @@ def test_python_that_would_ignore_us_is_refused(
     ],
 )
 def test_options_are_distinguished_from_their_values_and_from_those_of_env(
-    line: str, is_refused: bool, command: Command, profile: Path, place: Path, become: list[object]
+    line: str,
+    is_refused: bool,
+    command: Command,
+    profile: Path,
+    place: Path,
+    executed: list[object],
 ) -> None:
     tool = script(place, f"#!{line}\n", "tool")
     tool.chmod(0o755)
     assert command("run", "--", str(tool))[0] == (3 if is_refused else 0)
-    assert len(become) == (not is_refused)
-    become.clear()
+    assert len(executed) == (not is_refused)
+    executed.clear()
     interpreter = [sys.executable, "-W", "-I", "-X", "-I", "-c", "pass", "-I"]
     assert command("run", "--", *interpreter)[0] == 0
-    assert become == [interpreter]
+    assert executed == [interpreter]
 
 
 def test_a_program_that_cannot_be_read_is_left_to_the_system(
     command: Command,
     profile: Path,
     place: Path,
-    become: list[object],
+    executed: list[object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def closed(path: str, mode: str) -> None:
@@ -485,7 +490,7 @@ def test_a_program_that_cannot_be_read_is_left_to_the_system(
     tool.chmod(0o711)
     monkeypatch.setattr("tokenadapter.cli.run.open", closed, raising=False)
     assert command("run", "--", str(tool))[0] == 0
-    assert become == [[str(tool)]]
+    assert executed == [[str(tool)]]
 
 
 def test_a_child_forked_while_another_thread_installs_the_profiles_does_so_itself(

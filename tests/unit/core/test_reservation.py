@@ -534,7 +534,7 @@ def test_a_failing_reservation_does_not_prevent_a_renewal(
 ) -> None:
     steps: list[str] = []
 
-    class Claim(nullcontext[None]):
+    class Failing(nullcontext[None]):
         def __enter__(self) -> None:
             self._fail("enter")
 
@@ -547,7 +547,7 @@ def test_a_failing_reservation_does_not_prevent_a_renewal(
                 raise OSError("no reservations today")
 
     tokens: list[Token] = []
-    office.counter.reserve = Claim  # type: ignore[method-assign,assignment]
+    office.counter.reserve = Failing  # type: ignore[method-assign,assignment]
     keeper = office.keeper(on_refresh=tokens.append)
     keeper.current()
     office.clock.go_on(HOUR - left)
@@ -653,11 +653,11 @@ def test_a_store_failure_is_raised_by_the_renewal(office: Office, when: int) -> 
 def test_a_store_with_reserve_but_without_glimpse_is_refused() -> None:
     """Waiting processes would load the whole record at each look."""
 
-    class Claimed(Shelf):
+    class Reserved(Shelf):
         def reserve(self) -> AbstractContextManager[object] | None:
             raise AssertionError("not asked for")
 
     with pytest.raises(
-        TypeError, match=r"^Claimed has reserve\(\) but no glimpse\(\): .* Add a method"
+        TypeError, match=r"^Reserved has reserve\(\) but no glimpse\(\): .* Add a method"
     ):
-        TokenKeeper(Authority(), Claimed(Clockwork()))
+        TokenKeeper(Authority(), Reserved(Clockwork()))
