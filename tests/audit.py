@@ -1,12 +1,11 @@
-"""Known vulnerabilities of what the wheel in dist/ requires, and its SBOM: a task of tox.
+"""The known vulnerabilities of the requirements of the wheel in dist/, and its SBOM: a task of tox.
 
-The wheel is installed into an environment of its own, so what is looked at is what a user gets: the
-newest versions that it allows.  The SBOM goes beside the wheel, as CycloneDX in JSON.
+The wheel is installed into a new environment, with the newest versions that it allows, as for a
+user. The SBOM is written next to the wheel, as CycloneDX in JSON.
 
-pip-audit asks a vulnerability service, which takes a network.  Where there is none,
-``--advisories`` names the advisories as files: a directory or a zip archive of JSON in the OSV
-format, such as the export for PyPI that osv.dev offers.  A package about which there was no answer
-is an error, and never "none known".
+pip-audit queries a vulnerability service, which requires a network.  Without a network, pass
+``--advisories`` with a directory or a zip archive of JSON files in the OSV format, such as the
+export for PyPI of osv.dev.  If a package gets no answer, the audit fails.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ Advisory = Mapping[str, Any]
 
 
 class Unanswered(Exception):
-    """Whether a vulnerability is known could not be found out."""
+    """The service or the advisories gave no answer."""
 
 
-# --- what the wheel brings --------------------------------------------------------------------
+# --- the installed packages -------------------------------------------------------------------
 
 
 def installed(wheel: Path, directory: str) -> list[Distribution]:
-    """The wheel and what it requires, as pip resolves that today."""
+    """Install the wheel, and return it and its requirements as pip resolves them."""
     venv.create(directory)
     (python,) = [path for path in Path(directory).glob("*/python*") if path.stem == "python"]
     subprocess.run(
@@ -52,12 +51,12 @@ def installed(wheel: Path, directory: str) -> list[Distribution]:
 
 
 def named(distribution: Distribution) -> str:
-    """Its name in the one spelling that PyPI compares."""
+    """The normalized name."""
     return canonicalize_name(distribution.name)
 
 
 def required_by(distribution: Distribution) -> dict[str, Requirement]:
-    """What it requires here without an extra, by name."""
+    """The requirements on this platform without extras, by name."""
     requirements = map(Requirement, distribution.requires or [])
     return {
         canonicalize_name(requirement.name): requirement
@@ -70,7 +69,7 @@ def required_by(distribution: Distribution) -> dict[str, Requirement]:
 
 
 def sbom(wheel: Path, found: Sequence[Distribution]) -> dict[str, Any]:
-    """The wheel and what it requires, as a CycloneDX document.
+    """The wheel and its requirements as a CycloneDX document.
 
     The same wheel and versions give the same document.
     """
@@ -107,7 +106,7 @@ def sbom(wheel: Path, found: Sequence[Distribution]) -> dict[str, Any]:
 def component(distribution: Distribution, declared: Requirement | None = None) -> dict[str, Any]:
     """One entry of an SBOM.
 
-    :param declared: what the wheel asks for, if it asks for this one itself.
+    :param declared: the requirement of the wheel, if it requires this package directly.
     """
     entry: dict[str, Any] = {
         "type": "library",
@@ -126,7 +125,7 @@ def component(distribution: Distribution, declared: Requirement | None = None) -
 
 
 def purl(distribution: Distribution) -> str:
-    """Its package URL."""
+    """The package URL."""
     return f"pkg:pypi/{named(distribution)}@{distribution.version}"
 
 
@@ -134,10 +133,10 @@ def purl(distribution: Distribution) -> str:
 
 
 def known_to_service(found: Iterable[Distribution], options: Sequence[str]) -> list[str]:
-    """The vulnerabilities that a service knows, asked by pip-audit.
+    """The vulnerabilities that a service knows, queried by pip-audit.
 
-    :param options: further ones of pip-audit.
-    :raises Unanswered: if the service cannot be had, or does not know one of the packages.
+    :param options: further options of pip-audit.
+    :raises Unanswered: if the service cannot be reached, or does not know one of the packages.
     """
     with tempfile.TemporaryDirectory() as directory:
         pins = Path(directory, "pins.txt")
@@ -149,17 +148,17 @@ def known_to_service(found: Iterable[Distribution], options: Sequence[str]) -> l
             encoding="utf-8",
         )
     try:
-        return told(done.stdout, found)
+        return reported(done.stdout, found)
     except Unanswered:
         sys.stderr.write(done.stderr)
         raise
 
 
-def told(report: str, found: Iterable[Distribution]) -> list[str]:
+def reported(report: str, found: Iterable[Distribution]) -> list[str]:
     """The vulnerabilities in a report of pip-audit.
 
-    Its exit code is 1 for a vulnerability and for a failure, and 0 for a package that the service
-    does not know: so the report has to name each package, with an answer.
+    The exit code of pip-audit is 1 both for a vulnerability and for a failure, and 0 for a package
+    that the service does not know.  So the report must have an answer for each package.
     """
     try:
         answers = {entry["name"]: entry for entry in json.loads(report)["dependencies"]}
@@ -176,7 +175,7 @@ def told(report: str, found: Iterable[Distribution]) -> list[str]:
 
 
 def identifiers(advisory: Advisory) -> str:
-    """By which identifiers an advisory is known."""
+    """The identifiers of an advisory."""
     return " ".join([advisory["id"], *advisory.get("aliases", [])])
 
 
@@ -205,7 +204,7 @@ def advisories(path: Path) -> Iterator[Advisory]:
 def known_to_files(found: Iterable[Distribution], known: Iterable[Advisory]) -> list[str]:
     """The vulnerabilities that advisories in the OSV format name.
 
-    :raises Unanswered: if one has versions that are none.
+    :raises Unanswered: if an advisory has an invalid version.
     """
     versions = {named(each): each.version for each in found}
     lines = []
@@ -224,7 +223,7 @@ def known_to_files(found: Iterable[Distribution], known: Iterable[Advisory]) -> 
 
 
 def is_affected(version: Version, affected: Mapping[str, Any]) -> bool:
-    """Whether an advisory means this version: it is listed, or lies in a range."""
+    """Whether an advisory applies to this version: it is listed, or within a range."""
     return any(same(version, listed) for listed in affected.get("versions", [])) or any(
         is_within(version, limits["events"])
         for limits in affected.get("ranges", [])
@@ -233,7 +232,7 @@ def is_affected(version: Version, affected: Mapping[str, Any]) -> bool:
 
 
 def is_within(version: Version, events: Iterable[Mapping[str, str]]) -> bool:
-    """Whether the last event before a version says that it is affected."""
+    """Whether the last event before a version marks it as affected."""
     inside = False
     for at, kind in sorted((bound(at), kind) for event in events for kind, at in event.items()):
         if at < version or (at == version and kind != "last_affected"):
@@ -242,7 +241,7 @@ def is_within(version: Version, events: Iterable[Mapping[str, str]]) -> bool:
 
 
 def same(version: Version, text: str) -> bool:
-    """Whether a text is that version: an old one may be none by today's rules."""
+    """Whether *text* is that version; an old version may be invalid by current rules."""
     try:
         return Version(text) == version
     except InvalidVersion:
@@ -250,7 +249,7 @@ def same(version: Version, text: str) -> bool:
 
 
 def bound(text: str) -> Version:
-    """Where a range begins or ends; ``0`` comes before every version."""
+    """The version at a limit of a range; ``0`` precedes every version."""
     return Version("0.dev0" if text == "0" else text)
 
 
@@ -258,7 +257,7 @@ def bound(text: str) -> Version:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the SBOM, and print what is known.
+    """Write the SBOM, and print the known vulnerabilities.
 
     :returns: the exit code: 0 if no vulnerability is known, 1 if one is, 2 if there was no answer.
     """

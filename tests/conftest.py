@@ -1,4 +1,4 @@
-"""What all tests share: a token server, quiet surroundings, and a check that nothing is left."""
+"""The fixtures of all tests: a token server, an isolated environment, and a check for leftovers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import coverage_forks  # noqa: F401 - before whatever else a fork is told to
+import coverage_forks  # noqa: F401 - its fork handler must come first
 import pytest
 from databases import MariaDB, PostgreSQL
 from doubles import Authority, Clockwork, Shelf
@@ -27,8 +27,8 @@ settings.register_profile("tokenadapter", settings(), deadline=None)
 settings.load_profile("tokenadapter")
 
 
-# A shell that runs the tests in the background has them ignore Ctrl-C, and nohup the end of the
-# terminal.  So would every program that they start to see what it does then.
+# A shell makes background jobs ignore SIGINT, and nohup makes them ignore SIGHUP.  Programs that
+# the tests start would inherit that, and could not be tested with these signals.
 for name, action in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
     number = getattr(signal, name, None)  # no SIGHUP on Windows
     if number is not None and signal.getsignal(number) is signal.SIG_IGN:
@@ -38,13 +38,13 @@ for name, action in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.S
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which may be turned off
 def pytest_xdist_auto_num_workers() -> int:
-    """Half as many again as there are cores: many tests wait, for processes and for leases."""
+    """One and a half workers for each core: many tests wait for processes and leases."""
     cores = os.cpu_count() or 1
     return cores + cores // 2
 
 
 def pytest_collection_finish() -> None:
-    """The tests stay: whoever collects garbage need not look through thousands of them."""
+    """Exempt the thousands of collected tests from garbage collection."""
     gc.freeze()
 
 
@@ -73,32 +73,32 @@ def no_nonces() -> None:
 
 @pytest.fixture
 def clock() -> Clockwork:
-    """The clocks of a machine, which stand still until they are told to go on."""
+    """A runtime whose clocks move only when a test moves them."""
     return Clockwork()
 
 
 @pytest.fixture
 def shelf(clock: Clockwork) -> Shelf:
-    """A store in this process, which several keepers share as processes share a file."""
+    """A store that several keepers can share, as processes share a file."""
     return Shelf(clock)
 
 
 @pytest.fixture
 def authority() -> Authority:
-    """An authorization server with rotation and reuse detection, and the grant that asks it."""
+    """An authorization server with rotation and reuse detection, and its grant."""
     return Authority()
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
-    """A PostgreSQL for all tests, each of which takes another database or another slot."""
+    """A PostgreSQL for all tests; each test takes its own database or slot."""
     with PostgreSQL() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDB]:
-    """A MariaDB as well, where the machine has one."""
+    """A MariaDB, if the machine has one."""
     if not MariaDB.is_here():
         pytest.skip("this machine has no MariaDB server")
     with MariaDB() as server:
@@ -107,14 +107,14 @@ def mariadb() -> Iterator[MariaDB]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """A Redis for all tests, each of which takes another key."""
+    """A Redis for all tests; each test takes its own key."""
     with RedisServer(port=free_port()) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def memcached() -> Iterator[Memcached]:
-    """A Memcached for all tests, each of which takes another key, where the machine has one."""
+    """A Memcached for all tests, if the machine has one; each test takes its own key."""
     with Memcached() as server:
         yield server
 
@@ -123,7 +123,7 @@ def memcached() -> Iterator[Memcached]:
 def project(
     redis_server: RedisServer, memcached: Memcached, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """This process is one of a Django project, with caches in Redis, Memcached and a database."""
+    """Make this process part of a Django project with caches in Redis, Memcached and a database."""
     from unit.stores import django_project
 
     folder = str(tmp_path_factory.mktemp("project"))
@@ -133,7 +133,7 @@ def project(
 
 @pytest.fixture(autouse=True, scope="session")
 def _quiet_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Neither proxies nor the netrc, certificates or home of who runs the tests matter."""
+    """Ignore proxies, netrc, certificates and home directory of the user."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.lower().endswith("_proxy") or name.endswith("_CA_BUNDLE") or name == "NETRC":
@@ -144,7 +144,7 @@ def _quiet_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 @pytest.fixture(autouse=True)
 def _nothing_left_running() -> Iterator[None]:
-    """Every thread and child process that a test started has ended soon after it."""
+    """Check that every thread and child process of a test ends soon after the test."""
     threads, children = set(threading.enumerate()), _children()
     yield
     deadline = time.monotonic() + 10
@@ -156,27 +156,27 @@ def _nothing_left_running() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def unguarded() -> Iterator[Unguarded]:
-    """The imports of the library that a fork may interrupt."""
+    """A record of the library's imports that a fork may interrupt."""
     with Unguarded() as unguarded:
         yield unguarded
 
 
 @pytest.fixture(autouse=True)
 def _no_fork_interrupts_an_import(unguarded: Unguarded) -> Iterator[None]:
-    """No function of the library imports but under the guard for which a fork waits."""
+    """Check that every late import of the library is guarded against forks."""
     yield
     if found := unguarded.found():
         pytest.fail("a fork may interrupt these imports:\n" + "\n".join(found))
 
 
 def _children() -> set[int]:
-    """The child processes that the kernel knows, less those that multiprocessing keeps."""
+    """The child processes, without the helper processes of multiprocessing."""
     children: set[int] = set()
     for task in Path("/proc/self/task").glob("*/children"):
         try:
             children.update(map(int, task.read_text().split()))
         except OSError:
-            # The thread has ended meanwhile.
+            # The thread has ended.
             continue
     tracker = sys.modules.get("multiprocessing.resource_tracker")
     forkserver = sys.modules.get("multiprocessing.forkserver")

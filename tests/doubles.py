@@ -65,15 +65,15 @@ class Save(NamedTuple):
 class Shelf:
     """A store in this process, which several keepers can share as processes share a file.
 
-    :ivar ahead: by how many seconds the clock of the store is ahead.
-    :ivar takes: how many seconds a load or a save takes.
-    :ivar told_after: which part of a load has passed when the store reads its clock.
-    :ivar failing: whether a step fails, by its name.
+    :ivar ahead: the seconds by which the clock of the store is fast.
+    :ivar takes: the seconds that a load or a save takes.
+    :ivar clock_read_after: the fraction of a load after which the store reads its clock.
+    :ivar failing: decides whether a step fails, by its name.
     :ivar next: the effects of the next saves: whether each writes, and its answer or error.
     :ivar writes: the documents that were written.
     :ivar saves: the arguments of all saves.
-    :ivar spent: the hashes that :meth:`remember_spent` was given.
-    :ivar remembered: those calls, with whether each was for good.
+    :ivar spent: the hashes that :meth:`remember_spent` has got.
+    :ivar remembered: the arguments of all calls of :meth:`remember_spent`.
     """
 
     is_copy = False
@@ -82,7 +82,7 @@ class Shelf:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.ahead = self.takes = self.told_after = 0.0
+        self.ahead = self.takes = self.clock_read_after = 0.0
         self.slot: tuple[Document, str] | None = None
         self.spent: set[str] = set()
         self.remembered: list[tuple[str, bool]] = []
@@ -107,9 +107,9 @@ class Shelf:
 
     def load(self) -> Snapshot:
         self._step("load")
-        self._pass(self.takes * self.told_after)
+        self._pass(self.takes * self.clock_read_after)
         snapshot = Snapshot(*(self.slot or (None, None)), self.runtime.wall() + self.ahead)
-        self._pass(self.takes * (1 - self.told_after))
+        self._pass(self.takes * (1 - self.clock_read_after))
         return snapshot
 
     def save(
@@ -139,13 +139,13 @@ class Shelf:
     def lock(self) -> ShelfLock:
         return ShelfLock(self)
 
-    def remember_spent(self, note: str, *, for_good: bool) -> None:
+    def remember_spent(self, digest: str, *, for_good: bool) -> None:
         self._step("remember_spent")
-        self.spent.add(note)
-        self.remembered.append((note, for_good))
+        self.spent.add(digest)
+        self.remembered.append((digest, for_good))
 
-    def was_spent(self, note: str) -> bool:
-        return note in self.spent
+    def was_spent(self, digest: str) -> bool:
+        return digest in self.spent
 
 
 class ShelfLock:
@@ -170,8 +170,8 @@ class ShelfLock:
 class Authority:
     """An authorization server with rotation and reuse detection, and its grant.
 
-    ``script`` has what happens instead of an answer, one item per presentation: an exception to
-    raise, or ``None`` for an answer; with ``("lost", exception)`` the server rotates first.
+    ``script`` has one item for each presentation: an exception to raise without a rotation,
+    ``None`` for an answer, or ``("lost", exception)`` for an exception after a rotation.
     """
 
     owner: Mapping[str, str] = {"endpoint": "https://id.example.com/token", "client": "me"}
@@ -232,7 +232,7 @@ class Authority:
 
 
 class Machinist(Authority):
-    """A grant that spends nothing, like client credentials."""
+    """A grant that spends no credential, like client credentials."""
 
     def seeds(self) -> Iterator[str]:
         return iter(())

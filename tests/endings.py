@@ -1,6 +1,6 @@
-"""What processes do that are ended while they renew in the background.
+"""Programs that end while they renew in the background.
 
-Each is a program of its own: ``python -m endings pool fork``, ``celery -A endings worker``,
+Each is started on its own: ``python -m endings pool fork``, ``celery -A endings worker``,
 ``gunicorn endings:wsgi``, ``uvicorn endings:asgi``.  The environment names the API, the token
 endpoint, the token file, and for Celery the broker.
 """
@@ -39,7 +39,7 @@ def begin() -> None:
 
 
 def fetch(number: int = 0) -> int:
-    """Ask the API for something; the token is stale, so the first call begins a renewal."""
+    """Send a request; the token is stale, so the first request begins a renewal."""
     return session.get(f"{API}invoices/{number}", timeout=30).status_code
 
 
@@ -47,21 +47,21 @@ def fetch(number: int = 0) -> int:
 
 
 def pool(method: str, *, package: str = "multiprocessing", **settings: Any) -> None:
-    """Ended as a ``with`` block ends it: by SIGTERM to each worker."""
+    """A pool whose ``with`` block ends it: by SIGTERM to each worker."""
     context = importlib.import_module(package).get_context(method)
     with context.Pool(4, initializer=begin, **settings) as workers:
         assert workers.map(fetch, NUMBERS) == [200] * len(NUMBERS)
 
 
 def pool_of_parent(method: str) -> None:
-    """The session is made before the workers are forked."""
+    """A pool whose session is created before the workers are forked."""
     begin()
     with importlib.import_module("multiprocessing").get_context(method).Pool(4) as workers:
         assert workers.map(fetch, NUMBERS) == [200] * len(NUMBERS)
 
 
 def pool_of_threads(method: str) -> None:
-    """In the workers, only threads that are not the main one know of the session."""
+    """A pool whose workers use the session in other threads than the main thread."""
     with importlib.import_module("multiprocessing").get_context(method).Pool(4) as workers:
         assert workers.map(fetch_in_thread, NUMBERS) == [200] * len(NUMBERS)
 
@@ -87,7 +87,7 @@ def executor(method: str) -> None:
 
 
 def billiard_pool(method: str) -> None:
-    """Each worker ends of itself after one task, by ``os._exit()``."""
+    """A pool whose workers end after one task, by ``os._exit()``."""
     context = importlib.import_module("billiard").get_context(method)
     workers = context.Pool(4, initializer=begin, maxtasksperchild=1)
     assert workers.map(fetch, range(6), chunksize=1) == [200] * 6
@@ -113,13 +113,13 @@ def billiard_process(method: str) -> None:
 
 
 def script() -> None:
-    """Told to end by a signal."""
+    """A script that a signal ends."""
     begin_and_fetch()
     threading.Event().wait()
 
 
 def leave() -> None:
-    """Ended by itself, at once."""
+    """A script that exits at once."""
     begin_and_fetch()
     assert session.get_adapter(API).keeper.wait(30)
     os._exit(0)
@@ -147,7 +147,7 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 def fetch_late() -> int:
-    """Ask the API when uvicorn has been told to end."""
+    """Send a request after uvicorn was told to shut down."""
     print("late", flush=True)  # noqa: T201 - the test reads it
     while not signal.getsignal(signal.SIGTERM).__self__.should_exit:
         time.sleep(0.001)
@@ -155,7 +155,7 @@ def fetch_late() -> int:
 
 
 def uvicorn_of_program(port: str) -> None:
-    """The session is made before uvicorn puts its own signal handlers in place."""
+    """A program that creates the session before uvicorn installs its signal handlers."""
     import uvicorn
 
     begin()

@@ -1,7 +1,7 @@
-"""Finds each import of the library's that a fork may interrupt: it must not be.
+"""Finds imports of the library that a fork may interrupt.
 
-An import is one of the library's if a function of the library is the first to ask for it.  It has
-to be made under the guard of :mod:`tokenadapter.late_imports`, whatever the module and the thread.
+An import belongs to the library if a function of the library is the first to import the module.
+Each such import must run under the guard of :mod:`tokenadapter.late_imports`, in every thread.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from tokenadapter import late_imports
 
 __all__ = ["Unguarded"]
 
-# Programs of their own, with one thread.
+# These are programs with one thread.
 _ALONE = {"cli", "demo", "testing"}
-# What these import is the program's, and may do anything.
+# These import modules of the user's program.
 _OF_THE_PROGRAM = {("config.functions", "find"), ("stores.urls", "_made_elsewhere")}
 
 
 class Unguarded:
-    """A finder (:class:`importlib.abc.MetaPathFinder`) that finds no module, but who needs it."""
+    """A finder (:class:`importlib.abc.MetaPathFinder`) that finds no module, but records
+    imports."""
 
     def __enter__(self) -> Self:
-        # Shared with forked children, which have nobody else to tell.
-        self._told = tempfile.TemporaryFile("ab+", buffering=0)
+        # Forked children write to the same file.
+        self._found = tempfile.TemporaryFile("ab+", buffering=0)
         self._seen = 0
         sys.meta_path.insert(0, self)
         return self
 
     def __exit__(self, *error: object) -> None:
         sys.meta_path.remove(self)
-        self._told.close()
+        self._found.close()
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: object = None) -> None:
         frame = sys._getframe(1)
@@ -44,17 +45,17 @@ class Unguarded:
         if (
             package == "tokenadapter"
             and module.partition(".")[0] not in _ALONE
-            and function != "<module>"  # whoever imports that module has the guard
+            and function != "<module>"  # the import of that module has the guard
             and (module, function) not in _OF_THE_PROGRAM
             and not late_imports._guard._is_owned()
         ):
             where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-            self._told.write(f"{where}: {function}() imports {name}\n".encode())
+            self._found.write(f"{where}: {function}() imports {name}\n".encode())
 
     def found(self) -> list[str]:
         """The imports that were found since the last call, here and in forked children."""
-        self._told.seek(self._seen)
-        lines = self._told.read()
+        self._found.seek(self._seen)
+        lines = self._found.read()
         self._seen += len(lines)
         return lines.decode().splitlines()
 

@@ -1,4 +1,4 @@
-"""Code that runs in a second interpreter of one process, which has fewer rights than the first."""
+"""Runs code in a second interpreter of a process, which has more restrictions than the first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ failure = interpreters.run_string(interpreters.create(), sys.argv[1])
 if failure is not None:
     print(failure.formatted, file=sys.stderr)
 sys.stdout.flush()
-# The end of such an interpreter is not what is tested: some versions of Python crash there.
+# Do not end the second interpreter: some versions of Python crash.
 os._exit(0 if failure is None else 1)
 """
 

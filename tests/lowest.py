@@ -3,7 +3,7 @@
     python tests/lowest.py lowest.txt
     pip install --constraint lowest.txt '.[test]'
 
-What dependencies bring along themselves is as new as they admit.
+Indirect dependencies are not constrained.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).parent.parent
 
-# A name, perhaps with extras, the lowest version, and perhaps where it is needed: how setup.py
-# writes a requirement.
+# A requirement in setup.py: a name with optional extras, the lowest version, and an optional
+# marker.
 BOUND = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,-]+\])?>=(?P<version>[\w.]+)(?:; .+)?")
 
 
 def lowest(requirements: list[str]) -> dict[str, str]:
-    """The lowest version of each that has one, by its name.
+    """The lowest version of each requirement that has one, by its name.
 
-    :raises ValueError: if one is written in another way, or has several.
+    :raises ValueError: if a requirement has another form or several lower bounds.
     """
     versions: dict[str, str] = {}
     for requirement in requirements:
         bound = BOUND.fullmatch(requirement)
         if bound is None:
             if re.search(r"[<=>~!]", requirement):
-                raise ValueError(f"no lower bound as it is known here: {requirement}")
+                raise ValueError(f"unknown form of a lower bound: {requirement}")
             continue
         name, version = bound["name"].lower(), bound["version"]
         if versions.setdefault(name, version) != version:
@@ -41,11 +41,11 @@ def lowest(requirements: list[str]) -> dict[str, str]:
 
 
 def declared() -> list[str]:
-    """What setup.py says that the package and its tests need."""
-    said: dict[str, Any] = {}
-    with patch("setuptools.setup", said.update):
+    """The requirements of the package and its tests in setup.py."""
+    arguments: dict[str, Any] = {}
+    with patch("setuptools.setup", arguments.update):
         runpy.run_path(str(ROOT / "setup.py"))
-    return [*said["install_requires"], *said["extras_require"]["test"]]
+    return [*arguments["install_requires"], *arguments["extras_require"]["test"]]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Reads out of the package's code what it can say: the texts of its errors and of its log, and
-what its command writes to standard error.
+"""Finds the messages in the code of the package: the texts of its errors and of its log, and the
+output of its command on standard error.
 
-Nothing is run.  A text counts where it stands in the call that makes an error or a line of the
-log, in a variable of the same function that such a call is given, or in the call of a function that
-only passes it on.  What is filled in later appears as ``…``.
+No code is run.  A text counts if it is an argument of a call that creates an error or a log line,
+if it is in a variable of the same function that such a call gets, or if it is an argument of a
+function that only passes it on.  Values that are filled in later appear as ``…``.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-# Neither is a part of anybody's program.
+# These packages are not part of programs in production.
 _ELSEWHERE = {"demo", "testing"}
-# Whose descendants here are no errors of usage, as those of ValueError are.
+# The base classes of errors at run time, unlike ValueError for errors of usage.
 _ERRORS = {"Exception", "OSError", "RequestException"}
 _LOGGING = {"debug", "info", "warning", "error", "critical", "exception", "log"}
-# Functions whose text ends in the field of an event, and where in their arguments it stands.
+# Functions whose text becomes a field of an event, with the position of the argument.
 _INTO_EVENTS = {"HandOn": 0, "_drop": 0}
 
 
 class Message(NamedTuple):
-    """What the package can say."""
+    """A message of the package."""
 
     key: str
-    """How it begins, see :func:`beginning`."""
+    """Its beginning; see :func:`beginning`."""
     said_by: str
-    """The class of the error, or what puts it into the log."""
+    """The class of the error, or the function that logs it."""
     place: str
     """The file and the line."""
 
 
 def messages(package: Path) -> list[Message]:
-    """What *package* can say, but for errors of usage.
+    """The messages of *package*, without errors of usage.
 
-    What has no words of its own only hands on what another says, and is left out.
+    A message without words of its own only repeats another message, and is omitted.
     """
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in _modules(package)}
     speakers = _speakers(trees)
@@ -58,11 +58,10 @@ def messages(package: Path) -> list[Message]:
 
 
 def beginning(text: str) -> str:
-    """*text* up to the first mark behind which something new begins: a full stop or semicolon, or a
-    colon after at least three words."""
-    for spent_hash in re.finditer(r"[.;:](?= |$)", text):
-        before = text[: spent_hash.start()]
-        if spent_hash[0] != ":" or len(re.findall(r"\w+", before)) >= 3:
+    """*text* up to the first full stop, semicolon, or colon after at least three words."""
+    for mark in re.finditer(r"[.;:](?= |$)", text):
+        before = text[: mark.start()]
+        if mark[0] != ":" or len(re.findall(r"\w+", before)) >= 3:
             return before.strip()
     return text.strip()
 
@@ -74,7 +73,7 @@ def _modules(package: Path) -> Iterator[Path]:
 
 
 def _speakers(trees: dict[Path, ast.Module]) -> dict[str, int]:
-    """The names of all that is called with a text, and which argument is the text."""
+    """The names of all callables that get a text, with the position of the text."""
     speakers = dict(_INTO_EVENTS)
     nodes = [node for tree in trees.values() for node in ast.walk(tree)]
     classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
@@ -98,7 +97,7 @@ def _lineage(name: str, classes: dict[str, ast.ClassDef]) -> set[str]:
 
 
 def _passed_on(function: ast.FunctionDef, speakers: dict[str, int]) -> int | None:
-    """Which of its arguments *function* says just so, if it does that with one."""
+    """The position of the argument that *function* passes on as a text, if any."""
     names = [argument.arg for argument in function.args.args if argument.arg != "self"]
     for node in ast.walk(function):
         if isinstance(node, ast.Call):
@@ -109,7 +108,7 @@ def _passed_on(function: ast.FunctionDef, speakers: dict[str, int]) -> int | Non
 
 
 def _calls(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.Call]]:
-    """Every call, and the function that it stands in."""
+    """Every call, with the function that contains it."""
     waiting: list[tuple[ast.AST, ast.AST]] = [(tree, tree)]
     while waiting:
         scope, node = waiting.pop()
@@ -120,7 +119,7 @@ def _calls(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.Call]]:
 
 
 def _said(call: ast.Call, speakers: dict[str, int]) -> ast.expr | None:
-    """What *call* says, if it says anything."""
+    """The text of *call*, if it has one."""
     if ast.unparse(call.func) == "sys.stderr.write":
         return call.args[0]
     if _is_logging(call):
@@ -144,7 +143,7 @@ def _texts(call: ast.Call, scope: ast.AST, speakers: dict[str, int]) -> list[str
 
 
 def _values(node: ast.AST, scope: ast.AST) -> list[str]:
-    """The texts that *node* can be."""
+    """The possible texts of *node*."""
     match node:
         case ast.Constant(value=str(text)):
             return [re.sub(r"%[rsd]", "…", text)]
@@ -168,7 +167,7 @@ def _values(node: ast.AST, scope: ast.AST) -> list[str]:
 
 
 def _events(tree: ast.Module) -> Iterator[tuple[str, str, int]]:
-    """Each event, and what it says in the log."""
+    """Each event, with its texts in the log."""
     for kind in tree.body:
         if isinstance(kind, ast.ClassDef):
             for function in kind.body:
@@ -180,7 +179,7 @@ def _events(tree: ast.Module) -> Iterator[tuple[str, str, int]]:
 
 
 def _tidy(text: str) -> str:
-    # Thus the command begins what it says.
+    # The prefix of each message of the command.
     return re.sub(r"…+", "…", text.removeprefix("tokenadapter: ").removeprefix("…: "))
 
 

@@ -1,17 +1,17 @@
-"""Where the words of a picture (SVG) stand."""
+"""The positions of texts in a picture (SVG)."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-# What a letter of sans-serif takes at most, on average, as a part of its size.
+# The maximal average width of a sans-serif letter, as a fraction of the font size.
 _LETTER = 0.56
 
 
 def assert_words_are_within(picture: str) -> ET.Element:
-    """No word of *picture* begins or ends beyond its sides.
+    """Check that each text of *picture* is within its sides.
 
-    :returns: its root, for whoever looks further.
+    :returns: the root element, for further checks.
     """
     root = ET.fromstring(picture)
     width = float(root.attrib["viewBox"].split()[2])

@@ -1,8 +1,8 @@
 """A server that forks its workers while threads of its own make their first requests.
 
 ``preforking.py API TOKEN_URL FOLDER CHILDREN`` forks whenever one of its threads imports a module
-of the library, and lets each child make the same requests, which need the same modules.  It says
-how many children ended well.
+of the library.  Each child sends the same requests, which need the same modules.  The program
+prints how many children succeeded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import requests
 
 import tokenadapter
 
-# Seconds for which an import takes longer, so that a fork falls into it.
+# The additional seconds of an import, so that a fork happens during it.
 _SLOW = 0.05
 # Seconds after which a child counts as hung.
 _LONGEST = 90.0
@@ -67,7 +67,7 @@ def with_a_wrong_secret() -> None:
         keeper.current()
     except tokenadapter.RefreshConfigError:
         return
-    raise AssertionError("the secret was taken")
+    raise AssertionError("the server accepted the wrong secret")
 
 
 REQUESTS: Sequence[Callable[[], None]] = (
@@ -80,7 +80,7 @@ REQUESTS: Sequence[Callable[[], None]] = (
 
 
 class SlowImports:
-    """Lets the imports of the library's modules, by other threads, last until there is a fork."""
+    """Delays the imports of the library in other threads until a fork."""
 
     def __init__(self) -> None:
         self.under_way, self.forked = threading.Event(), threading.Event()
@@ -98,13 +98,13 @@ def worker() -> int:
     child = os.fork()
     if child == 0:
         code = 1
-        # A child that hangs says where.
+        # A child that hangs prints its stack.
         faulthandler.dump_traceback_later(_LONGEST, exit=True)
         try:
             for request in REQUESTS:
                 request()
             code = 0
-        except BaseException:  # noqa: BLE001 - the child must not go on as its parent
+        except BaseException:  # noqa: BLE001 - the child must not continue as its parent
             traceback.print_exc()
         finally:
             os._exit(code)

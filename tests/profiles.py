@@ -8,7 +8,7 @@ from tokenadapter.testing import TokenServer
 
 
 def write(directory: Path, text: str) -> Path:
-    """A configuration file in *directory*, whatever the umask is."""
+    """Write a configuration file into *directory*, with private permissions."""
     path = directory / "tokenadapter.toml"
     path.write_text(text, encoding="utf-8")
     path.chmod(0o600)

@@ -1,6 +1,6 @@
 """The program at the top of README.md, run against a token server: ``python tests/quickstart.py``.
 
-It needs the package as it is installed without extras, and nothing else.
+It needs only the package without extras.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 def main() -> None:
-    """Run it, and check what the API saw."""
+    """Run the program, and check the requests that the servers got."""
     program = re.search(
         r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.DOTALL | re.MULTILINE
     )

@@ -1,5 +1,5 @@
-"""What processes that share a file do.  They import this, and so no pytest: it would be the larger
-part of what each of them does."""
+"""The work of processes that share a file.  The processes import this module instead of a test, to
+avoid the import of pytest, which would take longer than the work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def new_adapter(target: Target, **settings: Any) -> TokenAdapter:
     return TokenAdapter(api, source, store=FileStore(path), **settings)
 
 
-def get_when_told(target: Target, line: Connection) -> None:
+def get_after_signal(target: Target, line: Connection) -> None:
     with requests.Session() as session:
         new_adapter(target).mount(session)
         line.send("ready")
@@ -29,12 +29,12 @@ def get_when_told(target: Target, line: Connection) -> None:
 
 
 def together(target: Target, count: int, context: Any) -> list[int]:
-    """The answers that *count* processes get which all send at once."""
+    """The status codes that *count* processes get for requests at the same time."""
     lines = []
     workers = []
     for _ in range(count):
         mine, theirs = context.Pipe()
-        worker = context.Process(target=get_when_told, args=(target, theirs))
+        worker = context.Process(target=get_after_signal, args=(target, theirs))
         worker.start()
         theirs.close()
         lines.append(mine)

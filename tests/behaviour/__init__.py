@@ -1,1 +1,1 @@
-"""What users see, whichever modules it takes."""
+"""The behaviour that users see, across all modules."""

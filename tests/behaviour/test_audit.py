@@ -1,4 +1,4 @@
-"""The audit: what it takes for a known vulnerability, what for no answer, and its SBOM."""
+"""The audit: known vulnerabilities, missing answers, and the SBOM."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def leaf(tmp_path: Path) -> Distribution:
 # --- the program ------------------------------------------------------------------------------
 
 
-def test_what_the_advisories_name_is_told(run, tmp_path):
+def test_vulnerabilities_named_by_the_advisories_are_reported(run, tmp_path):
     archive = tmp_path / "all.zip"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("PYSEC-1.json", json.dumps(an_advisory("second", versions=["2"])))
@@ -136,23 +136,23 @@ def report(*entries: dict[str, Any]) -> str:
 
 def test_each_package_needs_an_answer_of_the_service(leaf: Distribution) -> None:
     fine = {"name": "first-leaf", "version": "1.5", "vulns": []}
-    assert audit.told(report(fine), [leaf]) == []
+    assert audit.reported(report(fine), [leaf]) == []
     skipped = {"name": "first-leaf", "skip_reason": "not found on PyPI"}
     for text in (report(), report(skipped)):
         with pytest.raises(audit.Unanswered, match="does not know first-leaf"):
-            audit.told(text, [leaf])
+            audit.reported(text, [leaf])
     for text in ("", "[", "{}"):
         with pytest.raises(audit.Unanswered, match="made no report"):
-            audit.told(text, [leaf])
+            audit.reported(text, [leaf])
 
 
-def test_a_vulnerability_is_told_with_what_fixes_it(leaf: Distribution) -> None:
+def test_a_vulnerability_is_reported_with_the_versions_that_fix_it(leaf: Distribution) -> None:
     vulns = [
         {"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["1.6", "2.0"]},
         {"id": "PYSEC-2", "aliases": [], "fix_versions": []},
     ]
     found = {"name": "first-leaf", "version": "1.5", "vulns": vulns}
-    assert audit.told(report(found), [leaf]) == [
+    assert audit.reported(report(found), [leaf]) == [
         "first-leaf 1.5: PYSEC-1 CVE-1, fixed in 1.6, 2.0",
         "first-leaf 1.5: PYSEC-2, fixed in no version",
     ]
@@ -176,11 +176,11 @@ def test_a_vulnerability_is_told_with_what_fixes_it(leaf: Distribution) -> None:
         ({"ranges": [{"type": "GIT", "events": [{"introduced": "0"}]}]}, False),
     ],
 )
-def test_an_advisory_means_the_versions_that_it_lists_or_whose_range_it_gives(
+def test_an_advisory_applies_to_its_listed_versions_and_its_ranges(
     affected: dict[str, Any], known: bool, leaf: Distribution
 ) -> None:
-    told = audit.known_to_files([leaf], [an_advisory("first_leaf", **affected)])
-    assert told == (["first-leaf 1.5: PYSEC-1 CVE-1"] if known else [])
+    names = audit.known_to_files([leaf], [an_advisory("first_leaf", **affected)])
+    assert names == (["first-leaf 1.5: PYSEC-1 CVE-1"] if known else [])
 
 
 def test_an_advisory_of_another_ecosystem_or_that_was_withdrawn_is_none(leaf: Distribution) -> None:
@@ -190,7 +190,7 @@ def test_an_advisory_of_another_ecosystem_or_that_was_withdrawn_is_none(leaf: Di
     assert audit.known_to_files([leaf], [other, withdrawn]) == []
 
 
-def test_an_advisory_that_cannot_be_understood_is_no_answer(leaf: Distribution) -> None:
+def test_an_unreadable_advisory_is_not_an_answer(leaf: Distribution) -> None:
     with pytest.raises(audit.Unanswered, match="PYSEC-1 cannot be read"):
         audit.known_to_files([leaf], [an_advisory("first-leaf", **in_range({"introduced": "?"}))])
 
@@ -203,7 +203,7 @@ def test_a_folder_without_an_advisory_is_no_answer(content: str | None, tmp_path
         list(audit.advisories(tmp_path))
 
 
-def test_an_archive_that_is_none_is_no_answer(tmp_path: Path) -> None:
+def test_an_invalid_archive_is_not_an_answer(tmp_path: Path) -> None:
     (tmp_path / "all.zip").write_text("<h1>Not found</h1>")
     for path in (tmp_path / "all.zip", tmp_path / "absent.zip"):
         with pytest.raises(audit.Unanswered, match="cannot be read"):

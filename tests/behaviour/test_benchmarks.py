@@ -1,4 +1,4 @@
-"""Each measurement runs, and what the documentation shows is what was measured."""
+"""Each measurement runs, and the documentation shows its results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCRIPTS = [
 def run(script: Path, option: str) -> str:
     done = subprocess.run(
         [sys.executable, script, option],
-        # What is installed is compiled already.
+        # Use the compiled files of installed packages.
         env=os.environ | {"PYTHONPATH": str(BENCHMARKS), "PYTHONPYCACHEPREFIX": ""},
         capture_output=True,
         text=True,
@@ -36,17 +36,17 @@ def run(script: Path, option: str) -> str:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_it_runs(script: Path) -> None:
-    told = run(script, "--quick")
-    ours = [line for line in told.splitlines() if "tokenadapter" in line]
-    assert ours or script.stem == "store_latency", told
-    assert re.search(r"\d", told), told
+    output = run(script, "--quick")
+    ours = [line for line in output.splitlines() if "tokenadapter" in line]
+    assert ours or script.stem == "store_latency", output
+    assert re.search(r"\d", output), output
 
 
-def test_a_small_fleet_keeps_what_is_promised_of_a_large_one() -> None:
-    """All of it is counted, so that it holds however busy the machine is."""
-    told = run(BENCHMARKS / "scale.py", "--quick")
-    kept = [line[:3] for line in told.splitlines() if line.startswith(("yes", "NO"))]
-    assert kept == ["yes"] * 6, told
+def test_a_small_fleet_meets_the_promises_for_a_large_one() -> None:
+    """The promises are counts, which do not depend on the load of the machine."""
+    output = run(BENCHMARKS / "scale.py", "--quick")
+    kept = [line[:3] for line in output.splitlines() if line.startswith(("yes", "NO"))]
+    assert kept == ["yes"] * 6, output
 
 
 def test_the_page_shows_what_was_measured() -> None:

@@ -1,4 +1,4 @@
-"""Logins in a real browser: Chromium, driven by its driver, where the machine has both."""
+"""Logins in Chromium, if the machine has the browser and its driver."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_user_denies(tab: Any, profile: None, server: TokenServer, tmp_path: P
     assert server.stats.token_requests == 0
 
 
-def test_a_user_who_closes_the_tab_ends_the_login_by_its_time_out(
+def test_a_login_times_out_after_the_user_closes_the_tab(
     tab: Any, profile: None, server: TokenServer
 ) -> None:
     with begun("--timeout", "3") as login:
@@ -163,7 +163,7 @@ def test_a_user_who_closes_the_tab_ends_the_login_by_its_time_out(
     assert server.stats.token_requests == 0
 
 
-# --- a page of somebody else ------------------------------------------------------------------
+# --- the page of another site -----------------------------------------------------------------
 
 HOSTILE = """<!doctype html><title>hostile</title>
 <form method="post" action="{target}"><input name="code" value="stolen"></form>

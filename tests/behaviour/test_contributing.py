@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md teaches works: its files, put where it says, pass the tests it names."""
+"""The examples and tables of CONTRIBUTING.md are correct."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "tokenadapter"
-# A path at the end of the paragraph before a block says which file the block is.
+# The paragraph before a block ends with the path of the file.
 FILE = re.compile(
     r"`(?P<path>(?:tokenadapter|tests/unit)/\w+/\w+\.py)`:\n\n```python\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -21,7 +21,7 @@ FILE = re.compile(
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package and its tests, as they are when somebody has followed the text."""
+    """A copy of the package and its tests, with the files of the page."""
     tree = tmp_path_factory.mktemp("tree")
     shutil.copytree(PACKAGE, tree / "tokenadapter")
     files = list(FILE.finditer((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
@@ -35,7 +35,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
-def test_what_it_teaches_passes(tree: Path) -> None:
+def test_the_examples_of_the_page_pass(tree: Path) -> None:
     done = subprocess.run(
         # Without -P the tree comes first in the search path.
         [

@@ -1,4 +1,4 @@
-"""The diagrams in the documentation are what docs/diagrams/draw.py makes of their texts."""
+"""The diagrams in the documentation are up to date with docs/diagrams/*.txt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def draw() -> ModuleType:
 
 
 @every_diagram
-def test_the_picture_is_that_of_its_text(draw: ModuleType, source: Path) -> None:
+def test_each_picture_is_up_to_date_with_its_text(draw: ModuleType, source: Path) -> None:
     picture = DOCS / "_static" / f"{source.stem}.svg"
     assert picture.read_text("utf-8") == draw.svg(source.read_text("utf-8")), (
         f"{picture.name} is out of date: run python docs/diagrams/draw.py, and look at it"
@@ -47,7 +47,7 @@ def test_all_words_are_within_the_picture(draw: ModuleType, source: Path) -> Non
         assert 10 <= float(text.attrib["y"]) <= height - 4, text.text
 
 
-def test_what_cannot_be_drawn_is_told(draw: ModuleType) -> None:
+def test_a_text_that_cannot_be_drawn_is_an_error(draw: ModuleType) -> None:
     with pytest.raises(ValueError, match=re.escape("nothing is drawn by 'circle 1,2'")):
         draw.svg("title  A\ncircle 1,2\n")
 

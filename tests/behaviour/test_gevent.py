@@ -1,4 +1,4 @@
-"""What is promised to programs of gevent that patch all before they import anything else."""
+"""Programs that use gevent, and patch all modules before they import others."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def program(what: str, target: Target, store: str = "") -> Iterator[subprocess.P
 
 
 def go_on(process: subprocess.Popen[str]) -> None:
-    """Let a process go on that waits to be told so, and wait until it has done its next step."""
+    """Let a waiting process continue, and wait until its next step is done."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write("!")
@@ -94,9 +94,9 @@ def go_on(process: subprocess.Popen[str]) -> None:
 
 def told_by(process: subprocess.Popen[str]) -> str:
     """What a process prints until it ends, in good order."""
-    told, _ = process.communicate(timeout=PATIENCE)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
-    return told
+    return output
 
 
 def test_many_greenlets_share_one_renewal_and_are_all_served(

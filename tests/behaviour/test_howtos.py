@@ -1,4 +1,4 @@
-"""The programs in docs/howto/ that are files of their own, run as such: real processes."""
+"""The programs in docs/howto/ that are separate files, run as real processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def server() -> Iterator[TokenServer]:
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     ours = {**os.environ, "HOME": str(tmp_path), "BILLING_SECRET": "made-up"}
-    ours.pop("PYTHONSAFEPATH", None)  # their own modules lie where they start
+    ours.pop("PYTHONSAFEPATH", None)  # their modules are in the working directory
     return ours
 
 
@@ -92,7 +92,7 @@ def test_the_workers_of_gunicorn_share_one_token(
         with ThreadPoolExecutor(3) as pool:
             with server.hold(endpoint="api"):
                 answers = [pool.submit(requests.get, url, timeout=30) for _ in range(3)]
-                # Every worker or thread is at it now.
+                # Every worker or thread is sending its request now.
                 server.wait_for(lambda stats: stats.api_requests == 3)
             assert [answer.result().status_code for answer in answers] == [200] * 3
         assert server.stats.token_requests == 1
@@ -116,7 +116,7 @@ def test_the_workers_of_celery_share_one_token(server, written, environment, tmp
         subprocess.run(
             [sys.executable, "-c", enqueue], env=environment, cwd=tmp_path, check=True, timeout=60
         )
-        # The first attempts fail, and come again when the hold is over.
+        # The first attempts fail, and are repeated after the backoff.
         server.fail_next(503, retry_after=1, count=1)
         with subprocess.Popen(
             [sys.executable, *worker],
@@ -131,20 +131,20 @@ def test_the_workers_of_celery_share_one_token(server, written, environment, tmp
             assert process.stdout is not None
             try:
                 with server.hold(endpoint="api"):
-                    # Both processes are at it now.
+                    # Both processes are sending their request now.
                     server.wait_for(lambda stats: stats.api_requests == 2, timeout=60)
-                told = ""
+                output = ""
                 for line in process.stdout:
-                    told += line
-                    if told.count("succeeded in") == 8:
+                    output += line
+                    if output.count("succeeded in") == 8:
                         break
             finally:
                 process.send_signal(signal.SIGTERM)
                 process.communicate()
                 watchdog.cancel()
                 watchdog.join()
-    assert "RefreshTemporarilyFailed" in told
-    assert told.count("succeeded in") == 8
+    assert "RefreshTemporarilyFailed" in output
+    assert output.count("succeeded in") == 8
     paid = [request.path for request in server.requests if request.path.startswith("/api/")]
     assert sorted(paid) == [f"/api/invoices/{number}" for number in range(8)]
     assert server.stats.token_requests == 2

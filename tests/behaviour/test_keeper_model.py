@@ -1,8 +1,9 @@
-"""Keepers that share a file, against a model of what they should do that fits on a page.
+"""Keepers that share a file, compared with a model of one page.
 
-Hypothesis plays: processes start and end, time passes, the API refuses tokens, the token endpoint
-fails, loses answers or revokes the grant, people log in, and the file is lost or torn.  The model
-says of each call which token it has to return, or which error to raise, and what it may present.
+Hypothesis drives both: processes start and end, time passes, the API refuses tokens, the token
+endpoint fails, loses answers or revokes the grant, people log in, and the file is lost or torn.
+The model says of each call which token it has to return, or which error to raise, and what it may
+present.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def number(token: Token) -> int:
 
 
 class Server(Authority):
-    """A login starts a grant of its own: what came before it is dead, and harms nobody."""
+    """A login begins a new grant; reuse of an earlier one has no effect on it."""
 
     first_of_grant = 0
 
@@ -150,7 +151,7 @@ class SharedFile(RuleBasedStateMachine):
             self.path.unlink(missing_ok=True)
         self.is_damaged = True
 
-    # --- what is asked -----------------------------------------------------------------------
+    # --- requests ----------------------------------------------------------------------------
 
     @rule(data=st.data())
     def use(self, data: st.DataObject) -> None:
@@ -158,7 +159,7 @@ class SharedFile(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def refuse(self, data: st.DataObject) -> None:
-        """The API refuses what a process has in hand."""
+        """The API refuses the held token of a process."""
         one = self.draw_process(data)
         held = self.keepers[one]._holder.held
         if held is not None:
@@ -212,7 +213,7 @@ class SharedFile(RuleBasedStateMachine):
         self.presented: list[str] = []
         for held in (own, self.stored):
             if held is not None and held.number != rejected and held.dies - now > HARD:
-                # What is in hand will do; else what others have stored.
+                # The held token is used while it is valid; then the stored one.
                 self.hands[one] = held
                 return held.number
         if self.stored is not None and (own is None or not self.stored.dies <= now < own.dies):
@@ -263,7 +264,7 @@ class SharedFile(RuleBasedStateMachine):
         self.held_until, self.steps, self.uncertain = 0.0, 0, None
 
     def learn(self, one: int) -> None:
-        """Take over what process *one* has in hand and what the file holds, if anything."""
+        """Copy the held token of process *one* and the content of the file into the model."""
         own = self.keepers[one]._holder.held
         self.hands[one] = None if own is None else held(own.token)
         document = FileStore(self.path).load().document
@@ -283,7 +284,7 @@ class SharedFile(RuleBasedStateMachine):
         }
 
     def remembers_more(self, keeper: TokenKeeper, record: Record) -> bool:
-        """Whether *keeper* will write back what it has seen, in place of *record*."""
+        """Whether *keeper* will write back a later record that it has seen."""
         seen = keeper._slot._memory
         if seen is None or seen.salt != record.salt:
             return False
@@ -292,7 +293,7 @@ class SharedFile(RuleBasedStateMachine):
     # --- always ------------------------------------------------------------------------------
 
     @invariant()
-    def nobody_else_can_read_the_file(self) -> None:
+    def no_other_user_can_read_the_file(self) -> None:
         if hasattr(self, "path") and self.path.exists():
             assert self.path.stat().st_mode & 0o077 == 0
 
@@ -305,6 +306,6 @@ TestSharedFile.settings = settings(
     max_examples=60,
     stateful_step_count=40,
     deadline=None,
-    report_multiple_bugs=False,  # each takes its time to be made small, and one is enough
+    report_multiple_bugs=False,  # minimizing each would take long, and one is enough
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -1,5 +1,5 @@
-"""A lock that lapses, and real processes: one that is stopped keeps its refresh token for itself,
-and one that dies is replaced at once."""
+"""Leases of real processes: other processes respect the intent of a stopped holder, and replace a
+dead holder at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments of another kind than is meant: an error that says so, or it just works."""
+"""Arguments of a wrong kind raise a clear error, or work as intended."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def source(previous: Token | None) -> str:
 
 @pytest.mark.parametrize("kind", [RefreshToken, ClientCredentials, Login, dict])
 def test_a_class_in_place_of_a_source_is_named(kind: type) -> None:
-    told = rf"not the class {kind.__name__}: pass an instance, {kind.__name__}\(\.\.\.\)$"
-    with pytest.raises(TypeError, match=told):
+    message = rf"not the class {kind.__name__}: pass an instance, {kind.__name__}\(\.\.\.\)$"
+    with pytest.raises(TypeError, match=message):
         TokenAdapter(API, kind)
-    with pytest.raises(TypeError, match=told):
+    with pytest.raises(TypeError, match=message):
         TokenKeeper(kind)
 
 
 def test_a_class_in_place_of_an_adapter_to_install_is_named() -> None:
-    told = r"not the class TokenAdapter: pass an instance, TokenAdapter\(\.\.\.\)$"
-    with pytest.raises(TypeError, match=told):
+    message = r"not the class TokenAdapter: pass an instance, TokenAdapter\(\.\.\.\)$"
+    with pytest.raises(TypeError, match=message):
         install(TokenAdapter)  # type: ignore[arg-type]
 
 
@@ -66,8 +66,8 @@ def test_a_class_in_place_of_an_adapter_to_install_is_named() -> None:
 def test_a_source_with_too_many_arguments_by_position_names_the_source(
     call: partial[Any], names: str
 ) -> None:
-    told = rf"^{call.func.__name__}\(\) takes only {names} by position: pass the others by name"
-    with pytest.raises(TypeError, match=told) as caught:
+    message = rf"^{call.func.__name__}\(\) takes only {names} by position: pass the others by name"
+    with pytest.raises(TypeError, match=message) as caught:
         call()
     assert "s3cret" not in str(caught.value)
 
@@ -78,18 +78,18 @@ def test_a_class_in_place_of_an_inner_adapter_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "told"),
+    ("target", "message"),
     [
         (requests, "mount() takes a requests.Session, not the module requests"),
         (requests.Session, "mount() takes a requests.Session, not the class Session"),
         ("session", "mount() takes a requests.Session, not of type str"),
     ],
 )
-def test_what_is_no_session_is_named_and_left_as_it_is(target: Any, told: str) -> None:
+def test_an_object_that_is_not_a_session_is_named_and_unchanged(target: Any, message: str) -> None:
     adapters = requests.adapters
     with pytest.raises(TypeError) as caught:
         TokenAdapter(API, source).mount(target)
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
     assert "tokenadapter.install()" in str(caught.value)
     assert requests.adapters is adapters
 
@@ -103,7 +103,7 @@ def test_a_module_cannot_be_retrofitted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (partial(ClientCredentials, ID, clientid="a", client_secret="b"),
          "ClientCredentials() takes no argument 'clientid'. Did you mean 'client_id'?"),
@@ -131,10 +131,12 @@ def test_a_module_cannot_be_retrofitted() -> None:
          "ClientCredentials() takes no argument 'zzz'."),
     ],
 )  # fmt: skip
-def test_a_misspelt_name_is_told_with_the_class_and_the_closest_match(call: Any, told: str) -> None:
+def test_a_misspelt_name_raises_an_error_with_the_class_and_the_closest_match(
+    call: Any, message: str
+) -> None:
     with pytest.raises(TypeError) as caught:
         call()
-    assert str(caught.value) == told
+    assert str(caught.value) == message
 
 
 def test_a_class_of_ones_own_has_its_own_names() -> None:
@@ -191,7 +193,7 @@ class Bare:
         (len, True),
     ],
 )
-def test_it_is_seen_whether_a_function_has_a_parameter(function: Any, takes: bool) -> None:
+def test_the_parameter_of_a_function_is_detected(function: Any, takes: bool) -> None:
     assert takes_argument(function) is takes
 
 
@@ -217,7 +219,7 @@ def test_a_named_source_without_a_parameter_just_works(
 
 
 @pytest.mark.parametrize("text", ["Bearer made-up", "bearer made-up", "BEARER  made-up"])
-def test_a_function_may_return_what_stands_in_the_header(text: str) -> None:
+def test_a_function_may_return_the_text_of_the_header(text: str) -> None:
     with TokenServer() as server, requests.Session() as session:
         TokenAdapter(server.api_url, lambda previous: text).mount(session)
         session.get(f"{server.api_url}x")
@@ -234,7 +236,7 @@ def test_a_function_may_return_what_stands_in_the_header(text: str) -> None:
         ("made-up", {"header": "X-Key", "scheme": ""}, "x-key", "made-up"),
     ],
 )
-def test_nothing_but_the_scheme_that_is_put_before_it_is_left_out(
+def test_only_the_scheme_of_the_header_is_removed(
     text: str, settings: Any, header: str, value: str
 ) -> None:
     with TokenServer() as server, requests.Session() as session:

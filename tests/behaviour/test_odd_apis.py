@@ -1,4 +1,4 @@
-"""What docs/howto/odd-apis.md says of the kinds of APIs, played by a server of that kind."""
+"""The examples of docs/howto/odd-apis.md, with a server of each kind."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("kind", "refusal"), REFUSALS, ids=[kind for kind, _ in REFUSALS])
-def test_a_refusal_of_this_kind_is_renewed_for(server, session, page, kind, refusal):
+def test_a_refusal_of_each_kind_causes_a_renewal(server, session, page, kind, refusal):
     new_adapter(server, verdict=page[kind]).mount(session)
     server.fail_next(endpoint="api", **refusal)
     answer = session.get(server.api_url + "invoices", allow_redirects=False)
@@ -83,7 +83,7 @@ def test_a_refusal_of_this_kind_is_renewed_for(server, session, page, kind, refu
 
 
 @pytest.mark.parametrize(("kind", "answered"), OTHERS, ids=[kind for kind, _ in OTHERS])
-def test_another_answer_of_that_api_is_not(server, session, page, kind, answered):
+def test_other_answers_of_that_api_cause_no_renewal(server, session, page, kind, answered):
     adapter = new_adapter(server, verdict=page[kind]).mount(session)
     server.fail_next(endpoint="api", **answered)
     answer = session.get(server.api_url + "invoices", allow_redirects=False)
@@ -175,7 +175,7 @@ def test_a_key_that_was_rotated_is_fetched_again(page):
             assert mine.keeper.stats["Renewed"] == 3
 
 
-def test_a_new_token_that_is_not_known_everywhere_yet(server, session, page):
+def test_a_new_token_may_be_refused_until_it_is_known_everywhere(server, session, page):
     slow = page["slow"]
     adapter = new_adapter(server, verdict=slow._verdict, max_replays=slow.max_replays)
     adapter.mount(session)

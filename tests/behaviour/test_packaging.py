@@ -1,4 +1,4 @@
-"""What the installed distribution says of itself is true: its extras, its commands, its files."""
+"""The metadata of the installed distribution is correct: extras, commands and files."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def imported() -> Iterator[tuple[Path, str]]:
                     yield path, package
 
 
-def test_whatever_it_imports_is_required_or_comes_with_an_extra(
+def test_each_import_is_required_or_in_an_extra(
     requirements: dict[str, set[str]],
 ) -> None:
     for_developers = {"all", "docs", "lint", "test", "types"}
@@ -99,7 +99,7 @@ def test_whatever_it_imports_is_required_or_comes_with_an_extra(
     assert {(path.name, name) for path, name in imported() if name not in brought} == set()
 
 
-def test_what_is_not_always_needed_has_a_room_of_its_own() -> None:
+def test_optional_modules_are_separate_packages() -> None:
     elsewhere = {
         (path.relative_to(PACKAGE).as_posix(), name)
         for path, name in imported()
@@ -109,7 +109,7 @@ def test_what_is_not_always_needed_has_a_room_of_its_own() -> None:
     assert elsewhere == set()
 
 
-def test_every_extra_that_is_spoken_of_exists(ours: Distribution) -> None:
+def test_every_extra_in_a_text_exists(ours: Distribution) -> None:
     extras = ours.metadata.get_all("Provides-Extra") or []
     texts = [*PACKAGE.rglob("*.py")]
     texts += [] if not (docs := PACKAGE.parent / "docs").is_dir() else docs.rglob("*.md")
@@ -122,7 +122,7 @@ def test_every_extra_that_is_spoken_of_exists(ours: Distribution) -> None:
     assert named <= {*extras}
 
 
-def test_the_files_that_are_no_modules_are_there() -> None:
+def test_the_data_files_are_installed() -> None:
     assert (PACKAGE / "py.typed").is_file()
     assert (PACKAGE / "sources" / "providers.toml").is_file()
     # Imported by its path, not as a part of the package.
@@ -130,7 +130,7 @@ def test_the_files_that_are_no_modules_are_there() -> None:
 
 
 @pytest.mark.parametrize("group", ["console_scripts", "pytest11"])
-def test_what_an_entry_point_names_is_there(ours: Distribution, group: str) -> None:
+def test_each_entry_point_exists(ours: Distribution, group: str) -> None:
     (entry_point,) = [entry for entry in ours.entry_points if entry.group == group]
     assert entry_point.name == "tokenadapter"
     assert entry_point.load()

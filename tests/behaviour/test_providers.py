@@ -87,7 +87,7 @@ def test_every_fact_has_a_source_and_a_date_and_is_of_a_known_kind(name: str) ->
 
 
 @every_provider
-def test_a_fact_stands_once(name: str) -> None:
+def test_each_fact_is_stated_once(name: str) -> None:
     counted = Counter(key for group in TABLES[name]["facts"] for key in group)
     repeatable = {"source", "date", "register", "know"}
     assert {key for key, count in counted.items() if count > 1} <= repeatable
@@ -98,7 +98,7 @@ def test_the_facts_of_a_provider_fit_together(name: str) -> None:
     known = facts(name)
     assert ("token_url" in known) != ("issuer" in known)
     if "token_url" in known:
-        assert "authorization_url" in known  # or nobody could log in
+        assert "authorization_url" in known  # or no user could log in
     if "authorization_parameters" in known:
         assert "?" not in known["authorization_url"]
     places = set(re.findall(r"\{(\w+)\}", " ".join(map(str, known.values()))))

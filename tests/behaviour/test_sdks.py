@@ -1,4 +1,4 @@
-"""Packages of others that know nothing of ours, against an API whose tokens live for 2 seconds."""
+"""Third-party packages, with an API whose tokens live for 2 seconds."""
 
 from __future__ import annotations
 
@@ -235,10 +235,10 @@ def test_fitbit_shared_by_processes(fitbit_server: TokenServer, tmp_path: Path) 
             for program in programs:
                 program.stdin.write("\n")
                 program.stdin.flush()
-            told = [json.loads(program.stdout.readline()) for program in programs]
-            assert [path for path, _ in told] == ["/api/1/user/-/profile.json"] * 3
-            # The one that renewed has told its callback, and nobody else.
-            assert sum(saved for _, saved in told) == expiries
+            results = [json.loads(program.stdout.readline()) for program in programs]
+            assert [path for path, _ in results] == ["/api/1/user/-/profile.json"] * 3
+            # Only the process that renewed has called its callback.
+            assert sum(saved for _, saved in results) == expiries
             fitbit_server.expire_now()
     finally:
         for program in programs:

@@ -1,4 +1,4 @@
-"""No secret in anything that a full scenario emits."""
+"""The output of a full scenario has no secret."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def test_no_secret_in_anything_a_full_scenario_emits(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    told: list[str] = []
+    shown: list[str] = []
     secrets: set[str] = {CLIENT_SECRET, PASSWORD}
 
-    def tell(*things: Any) -> None:
+    def show(*things: Any) -> None:
         for thing in things:
-            told.extend((repr(thing), str(thing), f"{thing}"))
+            shown.extend((repr(thing), str(thing), f"{thing}"))
 
     def fail(session: requests.Session, url: str) -> None:
         with pytest.raises(requests.RequestException) as info:
             session.get(url, timeout=5)
         error = info.value
-        tell(error, error.args, error.request.headers, error.request.url, error.__dict__)
-        told.append("".join(traceback.format_exception(error)))
-        told.append(repr(pickle.dumps(error)) if isinstance(error, TokenError) else "")
+        show(error, error.args, error.request.headers, error.request.url, error.__dict__)
+        shown.append("".join(traceback.format_exception(error)))
+        shown.append(repr(pickle.dumps(error)) if isinstance(error, TokenError) else "")
         cause: BaseException | None = error
         while cause is not None:
-            tell(cause, cause.__dict__)
+            show(cause, cause.__dict__)
             cause = cause.__cause__ or cause.__context__
 
     with (
@@ -76,18 +76,18 @@ def test_no_secret_in_anything_a_full_scenario_emits(
             answer = session.get(url)
             server.expire_now()
             replayed = session.get(url, stream=True)
-            told.append(repr(pickle.dumps(replayed)))
-            tell(answer, answer.request.headers, replayed, replayed.history)
+            shown.append(repr(pickle.dumps(replayed)))
+            show(answer, answer.request.headers, replayed, replayed.history)
             server.expire_now()
             server.fail_next(503)
             fail(session, url)
             fail(session, url)
             server.expire_now()
             store_text = Path(tmp_path / f"{number}.json").read_text()
-            tell(adapter, adapter.keeper, source, store, adapter.keeper.current, events)
+            show(adapter, adapter.keeper, source, store, adapter.keeper.current, events)
             assert CLIENT_SECRET not in store_text
             assert PASSWORD not in store_text
-            told.append(repr(pickle.dumps(adapter.keeper.store)))
+            shown.append(repr(pickle.dumps(adapter.keeper.store)))
 
         # A grant that is refused, and one whose client is.
         dead = TokenAdapter(
@@ -97,20 +97,20 @@ def test_no_secret_in_anything_a_full_scenario_emits(
         ).mount(session)
         secrets.add("refresh-dead-of-this-test")
         fail(session, server.api_url + "x")
-        tell(dead)
+        show(dead)
         with server.hold(endpoint="api"):
             TokenAdapter(server.api_url, ClientCredentials(server.token_url, **settings)).mount(
                 session
             )
             with pytest.raises(requests.ReadTimeout) as info:
                 session.get(server.api_url + "x", timeout=0.05)
-            tell(info.value, info.value.request.headers)
-            told.append("".join(traceback.format_exception(info.value)))
+            show(info.value, info.value.request.headers)
+            shown.append("".join(traceback.format_exception(info.value)))
 
-    told.extend(record.getMessage() for record in caplog.records)
-    told.append(caplog.text)
-    told.extend(capfd.readouterr())
-    everything = "\n".join(told)
+    shown.extend(record.getMessage() for record in caplog.records)
+    shown.append(caplog.text)
+    shown.extend(capfd.readouterr())
+    everything = "\n".join(shown)
     assert len(secrets) >= 8
     assert len(everything) > 10_000
     assert [secret[:12] for secret in secrets if secret in everything] == []

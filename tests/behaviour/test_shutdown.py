@@ -1,4 +1,4 @@
-"""An orderly end of a process waits for presentations of refresh tokens, and for nothing else."""
+"""An orderly exit of a process waits for presentations of refresh tokens, and for nothing else."""
 
 from __future__ import annotations
 
@@ -380,7 +380,7 @@ def test_the_programs_own_handlers_are_left_alone(stage):
         assert program.ended() == 0
 
 
-def test_handlers_of_other_code_than_python_are_left_alone(stage):
+def test_handlers_that_are_not_python_functions_are_left_alone(stage):
     text = """
     faulthandler.register(signal.SIGTERM, file=sys.stdout)
     in_thread(new_keeper().current).join()
@@ -531,7 +531,7 @@ def test_a_handler_that_raises_nothing_runs_at_once(stage):
     stage.assert_kept()
 
 
-# --- no renewal begins that nobody would wait for ----------------------------------------
+# --- no renewal begins that the exit would cut off---------------------------------------
 
 
 def test_nothing_is_presented_when_the_process_is_ending(stage, monkeypatch):

@@ -1,7 +1,7 @@
-"""The keeper under every schedule, by dice and in turn (:mod:`simulation`).
+"""The keeper in random schedules, and in all schedules of small worlds (:mod:`simulation`).
 
-The environment variable ``SIMULATION_SCHEDULES`` says how many schedules are played by dice; from
-100,000 on, more of the small worlds are played in full, too.
+The environment variable ``SIMULATION_SCHEDULES`` is the number of random schedules.  From 100,000
+on, more small worlds are enumerated as well.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from simulation.choices import Dice
 from simulation.mutants import MUTANTS, Mutant, writes_no_intent
 from simulation.plan import SERVER_FAULTS, STORES, Plan
 from simulation.schedule import play, play_each, play_seed, trace
-from simulation.stage import Ended
+from simulation.stage import Summary
 from simulation.world import Violation
 
 SCHEDULES = int(os.environ.get("SIMULATION_SCHEDULES", "2000"))
-# How many of them are one test.
+# The schedules of one test.
 SHARE = 1000
-# Schedules within which a rule that is taken out has to be missed.
+# The schedules within which the absence of a rule has to be detected.
 SOON = 1000
 
 at_length = [
@@ -33,15 +33,16 @@ at_length = [
 @pytest.mark.parametrize("first", range(0, SCHEDULES, SHARE))
 def test_every_rule_holds_under_any_faults(first: int) -> None:
     ended = [play_seed(seed) for seed in range(first, min(first + SHARE, SCHEDULES))]
-    # There was something to see: renewals, requests, and errors with a cause.
-    sums = Ended(*map(sum, zip(*ended, strict=True)))
+    # The schedules had renewals, requests, and errors with a cause.
+    sums = Summary(*map(sum, zip(*ended, strict=True)))
     assert sums.minted > len(ended)
     assert sums.served > sums.presentations > sums.minted
     assert sums.complaints > len(ended)
 
 
 def small(**world: Any) -> Plan:
-    """Two processes that find an old token, and each make one request while things break."""
+    """Two processes that find an expired token, and send one request each while there are
+    faults."""
     names: dict[str, Any] = {"grant": "adopted", "lifetime": None, "rate": 1.0, "most": 1}
     return Plan(processes=2, threads=1, span=1.0, pause=10.0, **(names | world))
 
@@ -61,7 +62,6 @@ EVERYTHING = {
     [
         pytest.param(small(disturbances=KILL), 1, 1, id="kill"),
         pytest.param(small(disturbances=KILL, grant="client"), 1, 1, id="kill-client"),
-        pytest.param(small(disturbances=KILL, **LEASE), 1, 1, id="kill-lease"),
         pytest.param(small(disturbances=KILL, swaps_locked=True), 1, 1, id="kill-locked-swap"),
         pytest.param(small(disturbances=KILL, **STORES["file"]), 1, 1, id="kill-file"),
         pytest.param(small(disturbances=KILL, grace=30.0, most=2), 0, 2, id="kill-grace"),
@@ -100,7 +100,7 @@ def test_a_store_that_is_set_back_costs_its_only_process_no_login(store: str, gr
 def test_each_mutant_is_found(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     found = next((seed for seed in range(SOON) if _is_violated(mutant, seed, monkeypatch)), None)
     assert found is not None
-    # The rule alone makes the difference.
+    # With the rule, the same schedule has no violation.
     play(mutant.plan, Dice(found))
 
 

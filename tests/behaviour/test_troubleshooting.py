@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md has an entry for whatever the library can say, and for nothing else."""
+"""docs/troubleshooting.md has an entry for each message of the library, and no other entries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "troubleshooting.md"
 
 # The first line of an entry is the beginning of a message; then come the lines that explain it.
-ENTRY = re.compile(r"^`(?P<key>[^`\n]+)`\n: (?P<told>.+(?:\n(?:  .+)?)*)", re.MULTILINE)
+ENTRY = re.compile(r"^`(?P<key>[^`\n]+)`\n: (?P<text>.+(?:\n(?:  .+)?)*)", re.MULTILINE)
 
 HOW_TO_ADD_ONE = """docs/troubleshooting.md says nothing about
 
@@ -30,7 +30,7 @@ def entries() -> dict[str, str]:
     found = list(ENTRY.finditer(PAGE.read_text(encoding="utf-8")))
     keys = [entry["key"] for entry in found]
     assert len(keys) == len(set(keys)), "an entry stands there twice"
-    return {entry["key"]: entry["told"] for entry in found}
+    return {entry["key"]: entry["text"] for entry in found}
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def ours() -> list[Message]:
 def test_every_message_has_an_entry(ours: list[Message]) -> None:
     known = entries()
     missing = [message for message in ours if message.key not in known]
-    told = "\n".join(f"`{each.key}`  ({each.said_by}, {each.place})" for each in missing)
-    assert not missing, HOW_TO_ADD_ONE.format(told, missing[0].key)
+    text = "\n".join(f"`{each.key}`  ({each.said_by}, {each.place})" for each in missing)
+    assert not missing, HOW_TO_ADD_ONE.format(text, missing[0].key)
 
 
 def test_every_entry_has_a_message(ours: list[Message]) -> None:
@@ -51,8 +51,8 @@ def test_every_entry_has_a_message(ours: list[Message]) -> None:
     assert not gone, f"nothing says this any more: {gone}; remove or reword it in {PAGE.name}"
 
 
-def test_every_entry_says_something() -> None:
-    assert [key for key, told in entries().items() if len(told.split()) < 8] == []
+def test_every_entry_has_an_explanation() -> None:
+    assert [key for key, text in entries().items() if len(text.split()) < 8] == []
 
 
 # --- how messages are found --------------------------------------------------------------------
@@ -68,7 +68,7 @@ def test_every_entry_says_something() -> None:
         ("use api.example.com", "use api.example.com"),
     ],
 )
-def test_a_message_is_known_by_how_it_begins(text: str, key: str) -> None:
+def test_a_message_is_identified_by_its_beginning(text: str, key: str) -> None:
     assert beginning(text) == key
 
 
@@ -86,10 +86,10 @@ def filled_in(error):
     raise Broken(f"it is {error!r} and {error}{error}.")
 
 def by_a_variable(first):
-    told = f"one of {first}. "
+    text = f"one of {first}. "
     if first:
-        told = "or another. "
-    return StoreError(told + "More.")
+        text = "or another. "
+    return StoreError(text + "More.")
 
 def by_choice(first):
     return Broken("this one" if first else "that one", first)
@@ -109,7 +109,7 @@ def logged(error):
     logging.getLogger("tokenadapter").warning("%r was logged", error)
     log.log(10, "%s", f"{error} was logged too")
 
-def told():
+def text():
     sys.stderr.write(f"tokenadapter: {name}: the command says so\\n")
     sys.stdout.write("not this")
 
@@ -122,7 +122,7 @@ def handed_on(error):
 """
 
 
-def test_every_way_to_say_something_is_seen(tmp_path: Path) -> None:
+def test_messages_of_every_form_are_found(tmp_path: Path) -> None:
     package = tmp_path / "package"
     (package / "testing").mkdir(parents=True)
     (package / "errors.py").write_text("class StoreError(RequestException):\n    pass\n")

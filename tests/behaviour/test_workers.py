@@ -1,6 +1,7 @@
-"""An orderly end of a worker costs no login: real pools and servers, ended while they renew.
+"""No orderly exit of a worker makes a login necessary: real pools and servers exit while they
+renew.
 
-``ENDINGS`` is how often each is ended.
+``ENDINGS`` is the number of exits of each.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Stage(NamedTuple):
         self.server.wait_for(lambda stats: stats.refreshes > 0, PATIENCE)
 
     def is_lost(self) -> bool:
-        """Whether somebody has to log in again."""
+        """Whether a new login is necessary."""
         try:
             self.keeper.refresh()
         except ReauthRequired:
@@ -130,7 +131,7 @@ def test_a_pool_forked_by_a_process_that_has_the_session(tmp_path):
     assert lost(tmp_path, lambda stage: run(stage, "pool_of_parent", "fork")) == NONE
 
 
-def test_a_pool_whose_session_belongs_to_other_threads_than_the_main_one(tmp_path):
+def test_a_pool_whose_session_is_not_used_by_the_main_thread(tmp_path):
     end = lambda stage: run(stage, "pool_of_threads", "spawn")  # noqa: E731
     assert lost(tmp_path, end, can_aim=False) == NONE
 
@@ -152,7 +153,7 @@ def test_a_script_that_a_signal_ends(tmp_path, name):
     assert lost(tmp_path, end) == NONE
 
 
-def test_a_process_that_leaves_by_itself_waits_for_it_before(tmp_path):
+def test_a_process_waits_before_it_calls_os_exit(tmp_path):
     assert lost(tmp_path, lambda stage: run(stage, "leave")) == NONE
 
 
@@ -207,7 +208,7 @@ def test_uvicorn_started_by_a_program_that_has_the_session(tmp_path):
     assert lost(tmp_path, end) == NONE
 
 
-def test_uvicorn_answers_with_a_new_token_what_came_before_it_was_told_to_end(tmp_path):
+def test_uvicorn_answers_requests_from_before_its_termination_with_a_new_token(tmp_path):
     with a_login(tmp_path, is_aimed=False) as stage:
         stage.adopt(left=-1.0)
         port = free_port()

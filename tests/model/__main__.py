@@ -1,4 +1,4 @@
-"""Explore: ``python -m model`` prints the tables, ``python -m model NAME`` how a variant fails."""
+"""``python -m model`` prints the tables, ``python -m model NAME`` the violation of a variant."""
 
 from __future__ import annotations
 

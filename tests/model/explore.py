@@ -1,4 +1,4 @@
-"""All states, breadth first: a violation is found by the shortest way."""
+"""A breadth-first search of all states, which finds the shortest violation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["Found", "explore"]
 
 
 class Found(NamedTuple):
-    """What came of it.
+    """The result of a search.
 
-    :ivar states: how many were seen.
-    :ivar wrong: the invariant that is violated; empty if all hold in every state.
-    :ivar steps: the shortest way to the violation.
+    :ivar states: the number of states that were found.
+    :ivar wrong: the violated invariant; empty if there is no violation.
+    :ivar steps: the shortest sequence of steps to the violation.
     """
 
     states: int
@@ -24,24 +24,24 @@ class Found(NamedTuple):
 
 
 def explore(protocol: Protocol, processes: int, faults: int) -> Found:
-    """Explore a world of some *processes* in which up to *faults* things go wrong."""
+    """Explore a world with the given number of *processes* and up to *faults* faults."""
     start = State(tuple(Process(name) for name in "PQRS"[:processes]), faults)
     states, number = [start], {start: 0}
     came_from = [(0, "")]
-    # From where a state is reached without a fault.
+    # For each state, the states before it, without a fault in between.
     leads_here: list[list[int]] = [[]]
 
-    def way_to(here: int) -> tuple[str, ...]:
-        way = []
+    def steps_to(here: int) -> tuple[str, ...]:
+        steps = []
         while here:
             here, what = came_from[here]
-            way.append(what)
-        return tuple(reversed(way))
+            steps.append(what)
+        return tuple(reversed(steps))
 
-    for here, state in enumerate(states):  # which grow meanwhile
+    for here, state in enumerate(states):  # which grow in this loop
         for what, after in protocol.steps(state):
             if after.wrong:
-                return Found(len(states), after.wrong, (*way_to(here), what))
+                return Found(len(states), after.wrong, (*steps_to(here), what))
             there = number.setdefault(after, len(states))
             if there == len(states):
                 states.append(after)
@@ -58,4 +58,4 @@ def explore(protocol: Protocol, processes: int, faults: int) -> Found:
                 lively.add(before)
                 ends.append(before)
     stuck = next((here for here in range(len(states)) if here not in lively), None)
-    return Found(len(states)) if stuck is None else Found(len(states), LIVELY, way_to(stuck))
+    return Found(len(states)) if stuck is None else Found(len(states), LIVELY, steps_to(stuck))

@@ -1,7 +1,7 @@
-"""The protocol: what may happen next, and the rules that processes go by.
+"""The protocol: the possible next steps, and the rules of the processes.
 
-There is no clock.  A process may stand still between any two of its steps, and what ends after some
-time (a lease, a grace, the belief in an intent) may end as soon as the order of these times allows.
+There is no clock.  A process may be stopped between any two of its steps.  A lease, a grace period
+and the deadline of an intent may end as soon as the order of these times allows.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Steps = Iterator[tuple[str, State]]
 
 
 class Protocol:
-    """What may happen next.
+    """The possible next steps.
 
-    :ivar lease: whether the lock is a lease, which lapses when its holder dies or stands still.
-        Otherwise it is the kernel's, which ends with its holder and not before.
-    :ivar one_machine: whether processes see that another has died, also under a lease.
+    :ivar lease: whether the lock is a lease, which lapses when its holder dies or is stopped.
+        Otherwise it is a lock of the kernel, which ends with its holder and not before.
+    :ivar one_machine: whether processes notice the death of another one, even with a lease.
     :ivar grace: whether there is a grace period, declared and longer than the lease.
     :ivar last: the generation that the API accepts for as long as its grant lives.
     """
@@ -112,7 +112,7 @@ class Protocol:
             yield f"{p.name} gives up, and leaves", s.leave(p, p.memory)
 
     def withdraw(self, s: State, p: Process) -> State:
-        """The process awaits no answer: others may go on."""
+        """The process awaits no answer: other processes may continue."""
         if self.may_swap(s, p):
             s = s.write(p.memory._replace(intent=p.awaited))
         return s.leave(p, p.memory)
@@ -123,15 +123,16 @@ class Protocol:
         return s.record == p.memory
 
     def awaited(self, s: State, p: Process) -> frozenset[str]:
-        """Who may still get an answer.  A kernel's lock proves that nobody may.  Under a lease an
-        intent is believed until the deadline of its process, or until that is seen to be dead."""
+        """The processes that may still get an answer.  With a lock of the kernel, there are none.
+        With a lease, an intent is respected until its deadline, or until its process is known to
+        be dead."""
         if not self.lease:
             return frozenset()
         believed = s.record.intent - s.given_up - {p.name}
         return believed & {q.name for q in s.processes} if self.one_machine else believed
 
     def intent(self, p: Process) -> frozenset[str]:
-        """An intent that replaces another lets that one be believed."""
+        """An intent that replaces another one includes the processes of the other one."""
         return p.awaited | {p.name}
 
     def confirms(self, s: State, p: Process) -> bool:
@@ -139,17 +140,18 @@ class Protocol:
         return s.lock == p.name
 
     def is_late(self, s: State, p: Process) -> bool:
-        """Looked at just before the first byte: the lease may have lapsed since it was confirmed,
-        or the grace be over in which an awaited answer may be asked for once more."""
+        """A check just before the first byte: since the confirmation, the lease may have lapsed,
+        or the grace period may have ended in which an awaited credential may be presented once
+        more."""
         return s.lock != p.name or bool(p.awaited and not self.is_in_grace(s, p.memory))
 
     def is_in_grace(self, s: State, r: Record) -> bool:
-        """The grace counts from before the first request, and so ends before the server's."""
+        """The grace period counts from before the first request, and ends before the server's."""
         grant = s.grants[r.login]
         return self.grace and (grant.in_grace or grant.current != r.generation + 1)
 
     def is_still_ours(self, s: State, p: Process) -> bool:
-        """Nobody has replaced what was presented: a late answer counts."""
+        """Whether the presented token is still stored: then a late answer counts."""
         is_there = s.record.token == p.memory.token or self.is_newer(p.memory, s.record)
         return self.may_swap(s, p) or is_there
 
@@ -160,7 +162,7 @@ class Protocol:
         return r.quiet()._replace(status="dead")
 
     def is_newer(self, one: Record, other: Record) -> bool:
-        """By when its login began, or its logout was, and then by the generation."""
+        """Compares the times of the login or logout, and then the generations."""
         return one.token > other.token
 
     def is_spent(self, s: State, r: Record) -> bool:
@@ -217,7 +219,7 @@ class Protocol:
 
     # [misfortunes]
     def misfortunes(self, s: State) -> Steps:
-        """What users do is counted as well: it comes at any moment."""
+        """Faults, and actions of users, which may happen at any time."""
         for p in s.processes:
             if p.memory != NOTHING:
                 yield f"{p.name} is killed", self.killed(s, p)
@@ -235,25 +237,26 @@ class Protocol:
                 yield "the store goes back to its first record", self.gone_back(s, FIRST)
 
     def killed(self, s: State, p: Process) -> State:
-        """A new process takes its place, and knows nothing."""
+        """Replace the process by a new one without memory."""
         freed = None if s.lock == p.name and not self.lease else s.lock
         new = Process(f"{p.name}'", NOTHING)
         return s.lose(p).put(p, **new._asdict())._replace(lock=freed)
 
     def may_go_back(self, s: State) -> bool:
-        """Not during a presentation, if the lock is in the store as well: that is a limit."""
+        """Whether the store may revert: not during a presentation if the store also has the
+        lock."""
         presenting = any(p.phase in ("announced", "connecting", "sent") for p in s.processes)
         return not (self.lease and presenting)
 
     def gone_back(self, s: State, record: Record) -> State:
         lock = None if self.lease else s.lock
-        # What a lost tombstone marked may be presented once more: it is dead.
+        # After a lost tombstone, its dead refresh token may be presented once more.
         presented = frozenset(token for token in s.presented if s.grants[token[0]].alive)
         return s._replace(record=record, previous=record, lock=lock, presented=presented)
 
     # [settled]
     def is_settled(self, s: State) -> bool:
-        """Everyone has a good token, or a truthful refusal."""
+        """Whether every process has a valid token or a truthful refusal."""
         r, grant = s.record, s.grants[s.record.login]
         if s.lock or any(p.phase != "idle" or self.is_newer(p.memory, r) for p in s.processes):
             return False

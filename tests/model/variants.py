@@ -1,6 +1,7 @@
-"""The protocol with one rule left out, and the protocol in a world that is worse than it assumes.
+"""Variants of the protocol without one rule, and the protocol in worlds beyond its assumptions.
 
-Each has to be found out: else the rule would not be needed, or the model would not see that it is.
+Each variant must violate an invariant.  Otherwise its rule would be unnecessary, or the model could
+not detect the absence of the rule.
 """
 
 from __future__ import annotations
@@ -246,7 +247,7 @@ class Case(NamedTuple):
         return self.protocol.__name__
 
     def row(self) -> str:
-        """What came of it, for a table of the documentation."""
+        """The result, as a row for a table of the documentation."""
         states, wrong, steps = explored(self)
         cells = [self.protocol.__doc__]
         if self in RIGHT:
@@ -258,7 +259,7 @@ class Case(NamedTuple):
         return f"| {' | '.join(map(str, cells))} |"
 
     def story(self) -> str:
-        """The shortest way to what is wrong."""
+        """The shortest sequence of steps to the violation."""
         _, wrong, steps = explored(self)
         lines = [f"{number:2}. {step}" for number, step in enumerate(steps, 1)]
         return "\n".join([*lines, f"Violated: {wrong}"]) if wrong else "Nothing is violated."

@@ -1,4 +1,4 @@
-"""What there is, at one moment, and what must hold at every moment."""
+"""The state of a world, and the invariants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIVELY = "When nothing more goes wrong, everyone can get a good token or a truth
 
 
 class Record(NamedTuple):
-    """What the store holds.
+    """The content of the store.
 
     A token is named by its login and its generation: ``A0`` came with the first login, and ``A1``
     is what the server gave for ``A0``.
@@ -47,7 +47,7 @@ NOTHING = Record(-1, 0, status="empty")
 
 
 class Grant(NamedTuple):
-    """What the server knows of one login."""
+    """The grant of one login at the server."""
 
     current: int
     """The generation of the refresh token that it accepts."""
@@ -59,7 +59,7 @@ class Grant(NamedTuple):
 class Process(NamedTuple):
     name: str
     memory: Record = FIRST
-    """What it uses; while it renews, the record as it last read or wrote it."""
+    """The record that it uses; during a renewal, the record that it last read or wrote."""
     phase: str = "idle"
     awaited: frozenset[str] = frozenset()
     """The other processes that might still get an answer when it decided to present."""
@@ -69,7 +69,7 @@ class Process(NamedTuple):
 class State(NamedTuple):
     processes: tuple[Process, ...]
     faults: int
-    """How many more things may go wrong."""
+    """The number of faults that may still happen."""
     record: Record = FIRST
     previous: Record = FIRST
     """The record before the last write, which the store may lose."""
@@ -78,9 +78,9 @@ class State(NamedTuple):
     lock: str | None = None
     grants: tuple[Grant, ...] = (Grant(0),)
     given_up: frozenset[str] = frozenset()
-    """The processes whose intent is not believed any more: their deadline is over."""
+    """The processes whose intent is no longer respected, because its deadline is over."""
 
-    # What only the invariants know.
+    # For the invariants only.
     presented: frozenset[tuple[int, int]] = frozenset()
     """The refresh tokens that were presented, without those whose answer was lost."""
     saved: frozenset[tuple[int, int]] = frozenset({FIRST.token})
@@ -105,7 +105,7 @@ class State(NamedTuple):
         )
 
     def leave(self, process: Process, uses: Record) -> State:
-        """The process uses what it has, and releases the lock."""
+        """The process uses the record *uses*, and releases the lock."""
         idle = self.put(process, memory=uses.quiet(), phase="idle", awaited=frozenset(), answer="")
         return idle._replace(
             lock=None if self.lock == process.name else self.lock,
@@ -116,6 +116,6 @@ class State(NamedTuple):
         return self._replace(grants=(*self.grants[:login], grant, *self.grants[login + 1 :]))
 
     def lose(self, process: Process) -> State:
-        """Nobody gets the answer that the process waits for, or not in time."""
+        """The answer that the process awaits is lost or late."""
         lost = {process.memory.token} if process.phase == "sent" else set()
         return self._replace(presented=self.presented - lost)

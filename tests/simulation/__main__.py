@@ -8,21 +8,23 @@ import time
 from simulation.choices import Dice
 from simulation.plan import Plan
 from simulation.schedule import play_seed, trace
-from simulation.stage import Ended
+from simulation.stage import Summary
 
 
 def main() -> None:
-    """One schedule with all that happens in it; or many, until something does not hold."""
+    """Play one schedule and print its events; or many schedules, until a rule is violated."""
     first, *count = map(int, sys.argv[1:])
     if not count:
         plan = Plan.drawn(first)
         print(plan, trace(plan, Dice(first)), sep="\n")  # noqa: T201
         return
-    began, sums = time.process_time(), [0] * len(Ended._fields)
+    began, sums = time.process_time(), [0] * len(Summary._fields)
     for seed in range(first, first + count[0]):
         sums = [total + number for total, number in zip(sums, play_seed(seed), strict=True)]
-    told = ", ".join(f"{total} {name}" for name, total in zip(Ended._fields, sums, strict=True))
-    print(f"{count[0]} schedules in {time.process_time() - began:.1f} s: {told}")  # noqa: T201
+    summary = ", ".join(
+        f"{total} {name}" for name, total in zip(Summary._fields, sums, strict=True)
+    )
+    print(f"{count[0]} schedules in {time.process_time() - began:.1f} s: {summary}")  # noqa: T201
 
 
 main()

@@ -1,8 +1,8 @@
 """The authorization server, and the API that it protects.
 
-Refresh tokens rotate, unless the world says otherwise.  What descends from one login is a
-*family*; when an old refresh token is shown again, and its grace is over, the family is revoked.
-Within the grace it gives one more pair of tokens, and those that were given before stay good.
+Refresh tokens rotate unless the plan says otherwise.  All tokens of one login form a *family*.  If
+an old refresh token is presented after its grace period, the server revokes the family.  Within
+the grace period, the server issues one more pair of tokens, and the earlier pair remains valid.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FIRST = "R0"
 
 
 class Family:
-    """What descends from one login."""
+    """All tokens of one login."""
 
     def __init__(self, login: int) -> None:
         self.login = login
@@ -29,19 +29,19 @@ class Family:
 
 
 class Issue(NamedTuple):
-    """What the server knows of a refresh token, and of the access token that came with it."""
+    """A refresh token and its access token, as the server knows them."""
 
     family: Family
     generation: int
 
     @property
     def age(self) -> tuple[int, int]:
-        """The larger, the newer."""
+        """A rank: a newer token has a larger one."""
         return self.family.login, self.generation
 
 
 class Access(NamedTuple):
-    """What the server knows of an access token."""
+    """An access token, as the server knows it."""
 
     family: Family
     generation: int
@@ -52,9 +52,9 @@ class Access(NamedTuple):
 class Authority:
     """The authorization server and the API.
 
-    :param rotation: what comes with a new access token: ``new``, another refresh token; ``same``,
-        the one that was presented; ``none``.
-    :ivar denies_until: until when the API refuses every token.
+    :param rotation: the refresh token in an answer: ``new``, another one; ``same``, the presented
+        one; ``none``, no refresh token.
+    :ivar denies_until: the time until which the API refuses every token.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Authority:
         self.access: dict[str, Access] = {}
         self.revoked: set[str] = set()
         self.refused: set[str] = set()
-        """The access tokens that the API has refused to somebody."""
+        """The access tokens that the API has refused at least once."""
         self.logins = 0
         self.has_refused = False
         self.login_by: Process | None = None
@@ -90,7 +90,7 @@ class Authority:
                 family.rotated_at = now
             elif generation < family.generation - 1 or now >= family.rotated_at + self.grace:
                 family.revoked = True
-                self.world.note(None, "{} was used before: the grant is revoked", refresh)
+                self.world.log(None, "{} was presented before: the grant is revoked", refresh)
         if family.revoked:
             self.has_refused = True
             raise ReauthRequired("The server refused it.", error="invalid_grant")
@@ -100,39 +100,39 @@ class Authority:
         return answer | {"refresh_token": refresh} if self.rotation == "same" else answer
 
     def log_in(self, ago: float = 0.0) -> dict[str, Any]:
-        """The answer to a new login, so many seconds *ago*."""
+        """The answer to a login that took place *ago* seconds before now."""
         self.logins += 1
         return self._issue(Family(self.logins), ago)
 
-    def hand_in(self, refresh: str) -> None:
-        """A login counts from when its token is handed in, whoever has renewed meanwhile."""
+    def count_as_login(self, refresh: str) -> None:
+        """Count the grant of *refresh* as the newest login: a grant is as old as its adoption."""
         self.logins += 1
         self.refresh[refresh].family.login = self.logins
 
     def issue_alone(self) -> dict[str, Any]:
-        """The answer to a client that asks for itself: without a refresh token."""
+        """The answer to the client credentials grant, which has no refresh token."""
         self.logins += 1
         return self._issue_access(Family(self.logins))
 
     def accepts(self, access: str) -> bool:
-        """Whether a token is good."""
+        """Whether an access token is valid."""
         family, _, until = self.access[access]
         return not family.revoked and access not in self.revoked and self.world.now < until
 
     def admits(self, access: str) -> bool:
-        """Whether the API lets a request in."""
+        """Whether the API admits a request with this token."""
         if self.accepts(access) and self.world.now >= self.denies_until:
             return True
         self.refused.add(access)
         return False
 
     def is_dead(self, document: Document) -> bool:
-        """Whether *document* holds a grant that the server has revoked, or none at all."""
+        """Whether the server has revoked the grant in *document*, or else the first grant."""
         refresh = document.get("token", {}).get("refresh_token", FIRST)
         return self.refresh[refresh].family.revoked
 
     def age(self, token: Mapping[str, Any]) -> tuple[int, int]:
-        """The larger, the newer."""
+        """A rank: a newer token has a larger one."""
         family, generation, _ = self.access[token["access_token"]]
         return family.login, generation
 

@@ -13,7 +13,7 @@ class Choices(Protocol):
     """Decides which thread continues, and what fails."""
 
     def pick(self, options: int) -> int:
-        """Which of so many threads goes on; number 0 is the one that ran last, if it can."""
+        """The number of the thread that continues; 0 is the last one that ran, if it can run."""
 
     def chance(self, probability: float) -> bool:
         """Whether an event happens."""
@@ -25,7 +25,7 @@ class Choices(Protocol):
         """One of several."""
 
     def clock_reads(self) -> int:
-        """After how many clock reads another thread may continue."""
+        """The number of clock reads before another thread may run."""
 
 
 class Dice:
@@ -35,7 +35,7 @@ class Dice:
         self._random = random.Random(seed)
         self.between = self._random.uniform
         self.one_of = self._random.choice
-        # Some schedules let a thread run far, some switch all the time.
+        # Some schedules switch threads rarely, others at nearly every point.
         self._persistence = self._random.choice((0.2, 0.5, 0.8, 0.95))
 
     def pick(self, options: int) -> int:
@@ -52,16 +52,16 @@ class Dice:
 
 
 class Enumeration:
-    """Decides every way in turn: all schedules with few detours and few disturbances.
+    """Enumerates all schedules with few detours and few disturbances.
 
-    A thread goes on until it has to wait, and then the oldest that can go on does; whenever
-    another one goes on instead, that is a detour.
+    By default, a thread runs until it has to wait, and then the oldest thread that can run
+    continues.  Each deviation from this order is a detour.
 
-    Depth first: a path is the list of decisions taken so far, and the next path differs from it
-    in the last decision that had another option left.
+    The enumeration is depth first: a path is the list of the decisions so far, and the next path
+    differs in the last decision that had another option left.
 
-    :param detours: how many of them there are at most.
-    :param disturbances: how many of the things that may happen do happen at most.
+    :param detours: the maximal number of detours.
+    :param disturbances: the maximal number of disturbances.
     """
 
     def __init__(self, detours: int, disturbances: int) -> None:
@@ -71,7 +71,7 @@ class Enumeration:
         self._options: list[int] = []
 
     def each(self) -> Iterator[Enumeration]:
-        """Itself, once for each schedule."""
+        """This enumeration, once for each schedule."""
         while True:
             self.rewind()
             yield self
@@ -84,7 +84,7 @@ class Enumeration:
             self.path[-1] += 1
 
     def rewind(self) -> None:
-        """Make the same decisions again."""
+        """Start again, to repeat the decisions of the current path."""
         self._depth = 0
         self._detours_left = self._detours
         self._disturbances_left = self._disturbances
@@ -110,7 +110,7 @@ class Enumeration:
         return things[self._decide(len(things))]
 
     def clock_reads(self) -> int:
-        # Clocks are read between any two other points: these are points enough.
+        # A clock is read between any two other points: clock reads would add nothing.
         return 1 << 30
 
     def _decide(self, options: int) -> int:

@@ -11,10 +11,10 @@ from tokenadapter.core import policy
 from tokenadapter.token import Token
 
 # The longest backoff in seconds, which is longer than any Retry-After in these worlds.
-LONGEST_HOLD = 60.0
-# Seconds within which one that has nothing to wait for goes on, whatever others do at that time.
+LONGEST_BACKOFF = 60.0
+# Seconds within which a thread with nothing to wait for continues, whatever other threads do.
 _AT_ONCE = 3.0
-# Seconds that points take between what a process sees and what it does.
+# Seconds that may pass at points between an observation of a process and its reaction.
 _SLACK = 1.0
 
 
@@ -33,18 +33,18 @@ class Complaints:
         self.count = 0
 
     def begin(self) -> Call:
-        """A user asks the keeper for a token."""
+        """A user calls the keeper for a token."""
         return Call(self)
 
 
 class Call:
-    """One call of the keeper: when it began, and what was true then."""
+    """One call of the keeper, with the state of the world when the call began."""
 
     def __init__(self, complaints: Complaints) -> None:
         self.complaints = complaints
         process, world = complaints.process, complaints.world
         self.began = world.now
-        # It may get the result of a renewal that began before.
+        # The call may get the result of a renewal that began earlier.
         self.since = min(
             [world.now, *(task.began for task in process.tasks if task.helps)],
         )
@@ -57,11 +57,11 @@ class Call:
         self.losses = self._losses()
 
     def _losses(self) -> int:
-        """When the slot was last written by no process."""
+        """The number of the last write from outside of all processes."""
         return self.complaints.witness.disk.changed_at
 
     def ended(self, limit: float) -> None:
-        """Every call ends in time, with or without an error."""
+        """Check that the call ended in time, with or without an error."""
         complaints = self.complaints
         process = complaints.process
         waited = complaints.world.now - self.began - (process.stalled - self.stalled)
@@ -69,42 +69,42 @@ class Call:
             return
         if waited > limit + _SLACK:
             self._fail(f"has waited {waited:.3f} s")
-        if complaints.plan.is_lively():
+        if complaints.plan.only_deaths_delay():
             self._check_idle(waited)
 
     def _check_idle(self, waited: float) -> None:
-        """Who has died is replaced: at once on its computer; else when its lease and what is
-        believed of it are over."""
+        """Check that a dead process was replaced in time: on its computer at once, and on other
+        computers when its lease has run out and its intent is no longer respected."""
         plan, witness = self.complaints.plan, self.complaints.witness
         idle = waited - (witness.disk.busy - self.busy)
         wait = 0.0
         if plan.computers and plan.lease is not None:
-            belief = witness.deadline + 2.0 + 4 * witness.slowest_look()
-            wait = max(plan.lease, belief)
-        # One that took the place of another may die, too.
+            respected = witness.deadline + 2.0 + 4 * witness.slowest_look()
+            wait = max(plan.lease, respected)
+        # The replacement of a dead process may die, too.
         deaths = 1 + witness.deaths - self.deaths
         if idle > deaths * wait + _AT_ONCE:
-            self._fail(f"has waited for nobody for {idle:.3f} s")
+            self._fail(f"has waited for {idle:.3f} s while no process renewed")
 
-    def was_needed(self) -> None:
-        """No caller waits for the renewal of a token that is only stale."""
+    def waited_for_token(self) -> None:
+        """Check that the call did not wait for the renewal of a token that was only stale."""
         complaints, process, held = self.complaints, self.complaints.process, self.held
         account = complaints.account
         if held is None or account.dropped_at >= self.began or account.store_failures:
             return
         witness, expires_at = complaints.witness, held.expires_at
-        stood_still = process.stalled - self.stalled
-        waited = complaints.world.now - self.began - stood_still
+        stopped_for = process.stalled - self.stalled
+        waited = complaints.world.now - self.began - stopped_for
         if witness.moved_clocks or expires_at is None or waited < _AT_ONCE / 2:
             return
         _, hard = policy.windows(expires_at - held.issued_at, 1.0)
         if self.began_store + witness.slowest_look() + _SLACK < expires_at - hard:
-            self._fail(f"has waited {waited:.3f} s although {held.access_token} lives")
+            self._fail(f"has waited {waited:.3f} s although {held.access_token} is valid")
 
     def failed(self, error: errors.TokenError) -> None:
-        """No caller gets an error without a cause."""
+        """Check that the error has a cause."""
         self.complaints.count += 1
-        self.complaints.world.note(
+        self.complaints.world.log(
             self.complaints.process, "  user: {} ({})", type(error).__name__, error
         )
         match error:
@@ -113,7 +113,7 @@ class Call:
             case errors.RefreshTemporarilyFailed():
                 has_cause = self._is_server_failing()
             case errors.RefreshConfigError():
-                is_failing = self._is_misconfigured() or self._is_quarrel()
+                is_failing = self._is_misconfigured() or self._has_other_request()
                 has_cause = is_failing or self._is_overtaken()
             case errors.LockTimeout():
                 has_cause = self.complaints.process.is_exiting or self.complaints.witness.delays > 0
@@ -124,16 +124,16 @@ class Call:
         if not has_cause and not self.complaints.process.is_ending:
             self._fail(f"gets an error without a cause: {error!r}")
 
-    def went_without(self, rejected: Token | None, error: errors.TokenError) -> None:
-        """No caller gets an error instead of a valid token.
+    def got_no_token(self, rejected: Token | None, error: errors.TokenError) -> None:
+        """Check that the caller did not get an error instead of a valid token.
 
-        :param rejected: the token that was refused.
+        :param rejected: the token that the API refused.
         """
         if self.complaints.process.is_ending:
             return
         held = self.complaints.account.held
         if rejected is None and held is not None and self._lives(held):
-            self._fail(f"gets an error although {held.access_token} lives: {error!r}")
+            self._fail(f"gets an error although {held.access_token} is valid: {error!r}")
         self._check_stored(rejected, error)
 
     def _is_login_needed(self, reason: str) -> bool:
@@ -143,54 +143,57 @@ class Call:
         if reason in ("store_lost", "no_credential"):
             return False
         if self.complaints.account.store_failed_at >= self.since and witness.authority.has_refused:
-            return True  # it may not know that somebody has logged in since
+            return True  # the process may not know of a later login
         return (
             witness.authority.is_dead(witness.disk.document) or witness.alive_again_at >= self.since
         )
 
     def _is_misconfigured(self) -> bool:
-        """A client that was refused backs off, whatever another client obtains meanwhile."""
+        """A refused client backs off, even if another client obtains a token in the meantime."""
         witness = self.complaints.witness
         is_refused = self.complaints.account.client in witness.misconfigured
-        is_recent = self.since < witness.failed_at + LONGEST_HOLD + _SLACK
+        is_recent = self.since < witness.failed_at + LONGEST_BACKOFF + _SLACK
         return is_refused and (is_recent or self._is_server_failing())
 
-    def _is_quarrel(self) -> bool:
+    def _has_other_request(self) -> bool:
         """Another process has used another request."""
         return self.complaints.plan.requested > 1
 
     def _is_overtaken(self) -> bool:
-        """What is handed in undoes no login and no logout that others have written meanwhile."""
+        """An adoption undoes no login and no logout that another process has written meanwhile."""
         witness = self.complaints.witness
         return witness.copied > 0 or witness.begun_when >= self.since
 
     def _is_server_failing(self) -> bool:
-        """A hold ends with its time, and with the next success: what could not be written binds its
-        process until that sees the token, which the store may have dropped by then."""
+        """A backoff ends with its time, or with the next success.  A backoff that could not be
+        saved applies to its own process until the process sees the new token, which the store may
+        have dropped by then."""
         witness = self.complaints.witness
         if self.complaints.account.store_failed_at >= self.since:
             return witness.failed_at > 0
         is_lost = witness.emptied or witness.forgotten or witness.moved_clocks
         if witness.failed_at < witness.succeeded_at < self.since and not is_lost:
-            return self._is_held_alone()
-        return bool(witness.moved_clocks) or self.since < witness.failed_at + LONGEST_HOLD + _SLACK
+            return self._has_own_backoff()
+        return (
+            bool(witness.moved_clocks) or self.since < witness.failed_at + LONGEST_BACKOFF + _SLACK
+        )
 
-    def _is_held_alone(self) -> bool:
+    def _has_own_backoff(self) -> bool:
         account = self.complaints.account
         return any(
             last.outcome in ("unprocessed", "unknown")
             and last.recorded is None
             and last.ended_at > account.token_at
-            and self.since < last.ended_at + LONGEST_HOLD + _SLACK
+            and self.since < last.ended_at + LONGEST_BACKOFF + _SLACK
             for last in account.presentations.values()
         )
 
     def _is_store_failing(self) -> bool:
-        """A lost answer of the store is no failure, since the writer reads the slot again."""
+        """A lost answer of the store is not a failure: the writer reads the slot again."""
         return self.complaints.account.store_failed_at >= self.since
 
     def _lives(self, token: Token) -> bool:
-        """While the access token is valid, no caller gets an error."""
+        """Whether *token* is valid for certain, so that no caller may get an error."""
         witness = self.complaints.witness
         if (
             witness.moved_clocks
@@ -198,30 +201,30 @@ class Call:
             or witness.copied
             or token.access_token not in witness.saved_tokens
         ):
-            return False  # it is not known whether the process has it still, or how old it seems
+            return False  # the process may have lost the token, or misjudge its age
         return token.expires_at is None or self._now() < token.expires_at - _SLACK
 
     def _now(self) -> float:
-        # A token may have aged by as long as it takes to look at it.
+        # A token may have aged while the slot was read.
         complaints = self.complaints
         return complaints.witness.store_now(complaints.process) + complaints.account.slowest_look
 
     def _check_stored(self, rejected: Token | None, error: errors.TokenError) -> None:
-        """If the slot holds a valid token, every caller gets it."""
+        """Check that the slot holds no valid token that the caller should have got."""
         witness = self.complaints.witness
         stored = self.stored
         document = witness.disk.document.get("token", {})
         if (
             stored is None
-            or self.losses != self._losses()  # who looked then has not seen it
+            or self.losses != self._losses()  # the caller has not seen that write
             or self.since < self.began
             or document.get("access_token") != stored
             or witness.requested[stored] != self.complaints.account.requested
             or (rejected is not None and rejected.access_token == stored)
             or is_behind(witness, self.complaints.process, witness.disk.document)
-            # It restores the record of a program with another request, which it saw before that.
+            # The process restores the record of a program with another request, seen before that.
             or (witness.emptied and self.complaints.plan.requested > 1)
-            # Of two that went on from what each remembered, either may seem to be the later one.
+            # If two processes renewed from what each remembered, either token may seem the later.
             or (witness.disk.changed_at > 0 and witness.disk.clocks_differ > 0)
             or stored in witness.authority.refused
             or not witness.authority.accepts(stored)
@@ -233,7 +236,7 @@ class Call:
         expires_at, issued_at = document.get("expires_at"), document["issued_at"]
         hard = 0.0 if expires_at is None else (expires_at - issued_at) / 10
         if expires_at is None or self._now() < expires_at - hard - _SLACK:
-            self._fail(f"gets an error although {stored} is stored and good: {error!r}")
+            self._fail(f"gets an error although {stored} is stored and valid: {error!r}")
 
     def _fail(self, message: str) -> None:
         self.complaints.world.fail(f"{self.complaints.process} {message}")

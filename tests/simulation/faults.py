@@ -1,11 +1,11 @@
-"""What happens to processes, computers, store and API."""
+"""The faults of processes, computers, store and API."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from simulation.authority import FIRST
-from simulation.grants import WHOSE
+from simulation.grants import OWNER
 from simulation.plan import Plan
 from simulation.process import Process, Task
 from simulation.witness import Witness
@@ -13,12 +13,12 @@ from simulation.world import World
 from tokenadapter.core.record import Record, spent_hash
 from tokenadapter.token import Token
 
-# For how many seconds a token has been on another machine, at most, before it is copied here.
+# The maximal age in seconds of a login on another machine whose file is copied here.
 _ELSEWHERE = 10.0
 
 
 class Faults:
-    """Strikes at points, as a plan allows.
+    """Causes faults at points, as a plan allows.
 
     :param fork: forks a process.
     """
@@ -52,25 +52,25 @@ class Faults:
         }
 
     def strike(self, task: Task, label: str) -> None:
-        """Something happens while *task* is about to do what *label* says."""
+        """Cause a fault while *task* is about to take the step *label*."""
         if self.left > 0:
             name = self.world.choices.one_of(self.names)
             self.left -= self._strikes[name](task, label)
 
     def _kill(self, task: Task, label: str) -> bool:
-        self.world.note(task.process, "is killed")
+        self.world.log(task.process, "is killed")
         task.process.kill()
         return True
 
     def _terminate(self, task: Task, label: str) -> bool:
         if task.process.is_ending:
             return False
-        self.world.note(task.process, "is told to end")
+        self.world.log(task.process, "gets SIGTERM")
         task.process.terminate()
         return True
 
     def _fork(self, task: Task, label: str) -> bool:
-        """By a thread that does nothing else, while others are wherever they are."""
+        """Fork the process at any point of its threads, by a thread that does nothing else."""
         if task.process.is_exiting or task.process.is_ending:
             return False
         self.fork(task.process)
@@ -81,34 +81,34 @@ class Faults:
         return True
 
     def _stop(self, task: Task, seconds: float) -> None:
-        self.world.note(task.process, "is stopped for {:.3f} s", seconds)
+        self.world.log(task.process, "is stopped for {:.3f} s", seconds)
         self.witness.delays += 1
-        self.witness.disk.hearts_stop(task.process, seconds)
+        self.witness.disk.stop_heartbeats(task.process, seconds)
         task.process.stall(seconds)
 
     def _interrupt(self, task: Task, label: str) -> bool:
         process = task.process
         if label != "sleep" or task is not process.main or process.is_exiting:
             return False
-        self.world.note(process, "gets Ctrl-C")
+        self.world.log(process, "gets Ctrl-C")
         self.world.interrupt(task)
         return True
 
     def _set_clock(self, task: Task, label: str) -> bool:
         seconds = self.world.choices.one_of((-3600.0, -30.0, 30.0, 3600.0))
-        self.world.note(task.process, "'s clock is set by {:g} s", seconds)
+        self.world.log(task.process, "'s clock is set by {:g} s", seconds)
         self.witness.moved_clocks += 1
         task.process.computer.ahead += seconds
         return True
 
     def _sleep(self, task: Task, label: str) -> bool:
-        """The one computer of all processes sleeps: its monotonic clock stands still."""
+        """Suspend the only computer: its monotonic clock stops."""
         world = self.world
         seconds = world.choices.one_of((10.0, 3600.0))
-        world.note(None, "the computer sleeps for {:g} s", seconds)
+        world.log(None, "the computer sleeps for {:g} s", seconds)
         self.witness.moved_clocks += 1
         self.witness.delays += 1
-        self.witness.disk.hearts_stop(None, seconds)
+        self.witness.disk.stop_heartbeats(None, seconds)
         task.process.computer.asleep += seconds
         world.now += seconds
         world.calm_from += seconds
@@ -120,41 +120,42 @@ class Faults:
         return True
 
     def _empty(self, task: Task, label: str) -> bool:
-        self.world.note(None, "somebody empties the store")
+        self.world.log(None, "the store is emptied")
         self.witness.loses_record()
         self.witness.disk.empty()
         return True
 
     def _flush(self, task: Task, label: str) -> bool:
-        self.world.note(None, "somebody empties the whole server")
+        self.world.log(None, "the whole server is emptied")
         self.witness.loses_record()
         self.witness.disk.flush()
         return True
 
     def _copy(self, task: Task, label: str) -> bool:
-        """Somebody copies the file from another machine, after a login there or without one."""
+        """Copy the file from another machine, after a login or a renewal there."""
         content = self.world.choices.one_of((self._login_elsewhere, self._renewal_elsewhere))(task)
         if content is None:
             return False
         document = content.to_document()
         access = document["token"]["access_token"]
-        self.world.note(None, "somebody copies {} here", access)
+        self.world.log(None, "a file with {} is copied here", access)
         self.witness.gets_record(document)
         self.witness.disk.change((document, f"1-{task.process.runtime.nonce()}"))
         return True
 
     def _login_elsewhere(self, task: Task) -> Record | None:
-        """What comes of a login, where an earlier state was copied to, or none."""
+        """The record after a login on a machine with an earlier copy of the file, or without
+        one."""
         world, disk, process = self.world, self.witness.disk, task.process
         ago = world.choices.between(0.0, _ELSEWHERE)
         then = world.now + process.computer.ahead - ago
-        # Also of what the slot was set back from: a process may remember that.
+        # Earlier contents count even if the slot was set back since: a process may remember them.
         begun = max((document.get("begun", 0.0) for (document, _), _ in disk.past), default=0.0)
         if self.witness.moved_clocks or then <= begun:
-            return None  # the login here counts, which is later
+            return None  # the login here is the later one
         answer = self.witness.authority.log_in(ago)
         base = world.choices.one_of((0, 1, 3, 8))
-        record = Record(WHOSE, {}, process.runtime.nonce())
+        record = Record(OWNER, {}, process.runtime.nonce())
         if 0 < base <= len(disk.past):
             record = Record.from_document(disk.past[-base][0][0])
         token = Token.from_dict(answer, now=then)
@@ -165,7 +166,7 @@ class Faults:
         )
 
     def _renewal_elsewhere(self, task: Task) -> Record | None:
-        """What comes of a renewal, where the latest state was copied to while nobody renewed."""
+        """The record after a renewal on a machine with the current copy of the file."""
         authority, document = self.witness.authority, self.witness.disk.document
         refresh = document.get("token", {}).get("refresh_token")
         if (
@@ -182,45 +183,45 @@ class Faults:
         return Record.from_document(document).with_new_token(token, document["requested"], now)
 
     def _set_back(self, task: Task, label: str) -> bool:
-        """A backup is restored, or another server took over that did not know the last writes."""
+        """Restore a backup, or fail over to a server that lacks the last writes."""
         disk = self.witness.disk
         writes = self.world.choices.one_of((1, 2, 3, 5, 8))
         if writes >= len(disk.past):
             return False
-        self.world.note(None, "the store is as it was {} writes ago", writes)
+        self.world.log(None, "the store is set back by {} writes", writes)
         self.witness.loses_record()
         disk.set_back(writes)
         return True
 
     def _take_store_down(self, task: Task, label: str) -> bool:
         seconds = self._seconds(15.0)
-        self.world.note(None, "the store is down for {:.3f} s", seconds)
+        self.world.log(None, "the store is down for {:.3f} s", seconds)
         self.witness.delays += 1
         self.witness.disk.down_until = self.world.now + seconds
-        self.witness.disk.hearts_stop(None, seconds)
+        self.witness.disk.stop_heartbeats(None, seconds)
         return True
 
     def _cut_off(self, task: Task, label: str) -> bool:
         seconds = self._seconds(15.0)
-        self.world.note(task.process, "cannot reach the store for {:.3f} s", seconds)
+        self.world.log(task.process, "cannot reach the store for {:.3f} s", seconds)
         self.witness.delays += 1
         self.witness.disk.cut_off_until[task.process] = self.world.now + seconds
-        self.witness.disk.hearts_stop(task.process, seconds)
+        self.witness.disk.stop_heartbeats(task.process, seconds)
         return True
 
     def _fill(self, task: Task, label: str) -> bool:
         seconds = self._seconds(60.0)
-        self.world.note(task.process, "cannot write for {:.3f} s", seconds)
+        self.world.log(task.process, "cannot write for {:.3f} s", seconds)
         self.witness.delays += 1
         self.witness.disk.full_until[task.process] = self.world.now + seconds
         return True
 
     def _lose_lock(self, task: Task, label: str) -> bool:
-        """The store forgets who holds the lock: it was evicted, or another server took over."""
+        """Drop the lock from the store, as after an eviction or a failover."""
         holder = self.witness.disk.holder
         if holder is None or not holder.is_held():
             return False
-        self.world.note(holder.process, "'s lock is lost")
+        self.world.log(holder.process, "'s lock is lost")
         self.witness.disk.lose_lock()
         return True
 
@@ -228,17 +229,17 @@ class Faults:
         access = self.witness.disk.document.get("token", {}).get("access_token")
         if access is None:
             return False
-        self.world.note(None, "{} is revoked", access)
+        self.world.log(None, "{} is revoked", access)
         self.witness.authority.revoked.add(access)
         return True
 
     def _deny(self, task: Task, label: str) -> bool:
         seconds = self._seconds(8.0)
-        self.world.note(None, "the API refuses everybody for {:.3f} s", seconds)
+        self.world.log(None, "the API refuses every token for {:.3f} s", seconds)
         self.witness.authority.denies_until = self.world.now + seconds
         return True
 
     def _seconds(self, most: float) -> float:
-        """How long it lasts: not beyond the end of all faults."""
+        """A random duration that ends before the calm period begins."""
         seconds = self.world.choices.between(0.0, most)
         return min(seconds, max(self.world.calm_from - self.world.now, 0.0))

@@ -1,6 +1,4 @@
-"""The grants of the processes: each process' way to the authorization server, and what it does
-with the server's answers.
-"""
+"""The grants of the processes: each grant connects one process to the authorization server."""
 
 from __future__ import annotations
 
@@ -15,23 +13,23 @@ from tokenadapter.errors import ReauthRequired, RefreshConfigError, RefreshTempo
 from tokenadapter.protocols import Answer, Credential, Grant
 from tokenadapter.token import Token
 
-# Whose tokens all processes have.
-WHOSE: Mapping[str, str] = {"client": "c"}
-# What authenticates a client that the server refuses.
+# The owner of every record.
+OWNER: Mapping[str, str] = {"client": "c"}
+# The credential of a client that the server refuses.
 STALE = "stale"
-# Within how many seconds every request ends.
+# The deadline of every request in seconds.
 DEADLINE = 3.0
 
 
 class SimulatedGrant:
-    """One process' way to the server: presents the refresh token of the record, or the first.
+    """Presents the refresh token of the record, or else the first refresh token.
 
-    :param asked: what is asked for.
-    :ivar client_credential: what authenticates the client.
-    :ivar faults: how likely it is that a request ends otherwise than by the server's answer.
+    :param requested: the requested scope or resource.
+    :ivar client_credential: the credential of the client.
+    :ivar faults: the probability of each fault of a request.
     """
 
-    owner: Mapping[str, str] = WHOSE
+    owner: Mapping[str, str] = OWNER
     deadline = DEADLINE
     urls: Sequence[str] = ()
 
@@ -65,11 +63,11 @@ class SimulatedGrant:
         return (item.secret for item in self.configured() if item.first)
 
     def configured(self) -> list[Credential]:
-        """What can be presented besides the refresh token of the record."""
+        """The credentials other than the refresh token of the record."""
         return [_refresh_token(FIRST, first=True)]
 
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:
-        """Present *credential*, and tell the witness how that ends."""
+        """Present *credential*, and report the outcome to the witness."""
         presentation = self.witness.starts(self.process, credential)
         now = self.process.runtime.monotonic
         end = now() + self.deadline
@@ -78,20 +76,20 @@ class SimulatedGrant:
             answer = self._exchange(credential, is_late=now() >= end)
         except ReauthRequired:
             self.world.point("refusal on its way")
-            self.witness.told(presentation, "refused")
+            self.witness.learns_outcome(presentation, "refused")
             raise
         except RefreshTemporarilyFailed as error:
             known = error.processed is False
-            # All is as if nothing had been announced.
+            # An intent without a request has no outcome.
             presentation.excused |= known and not credential.may_be_sent()
             presentation.wait = error.retry_after
-            self.witness.told(presentation, "unprocessed" if known else "unknown")
+            self.witness.learns_outcome(presentation, "unprocessed" if known else "unknown")
             raise
         except RefreshConfigError:
             self.witness.misconfigured.add(self.client_credential)
-            self.witness.told(presentation, "unprocessed")
+            self.witness.learns_outcome(presentation, "unprocessed")
             raise
-        self.witness.told(presentation, "minted", answer)
+        self.witness.learns_outcome(presentation, "minted", answer)
         return answer
 
     def _exchange(self, credential: Credential, *, is_late: bool) -> dict[str, Any]:
@@ -109,7 +107,7 @@ class SimulatedGrant:
         if self._happens("broken"):
             raise RefreshTemporarilyFailed("502")
         answer = self._answer(credential)
-        self.world.note(self.process, "  the server gives {}", answer["access_token"])
+        self.world.log(self.process, "  the server issues {}", answer["access_token"])
         self.world.point("answer on its way")
         if self._happens("answer lost"):
             raise RefreshTemporarilyFailed("time-out")
@@ -121,11 +119,11 @@ class SimulatedGrant:
     def _happens(self, fault: str) -> bool:
         if not self.world.happens(self.faults.get(fault, 0.0)):
             return False
-        self.world.note(self.process, "  {}", fault)
+        self.world.log(self.process, "  {}", fault)
         return True
 
     def as_grant(self) -> Grant:
-        """What the keeper is given."""
+        """The grant that the keeper gets."""
         return self
 
 
@@ -134,14 +132,14 @@ def _refresh_token(secret: str, *, first: bool = False) -> Credential:
 
 
 class AdoptedGrant(SimulatedGrant):
-    """Presents the refresh token of the record, and has no other."""
+    """Presents the refresh token of the record only."""
 
     def configured(self) -> list[Credential]:
         return []
 
 
 class PasswordGrant(SimulatedGrant):
-    """Falls back to what can be presented as often as one likes."""
+    """Falls back to a password, which may be presented any number of times."""
 
     def configured(self) -> list[Credential]:
         return [Credential("password", "pw", refusal_is_final=True)]
@@ -153,7 +151,7 @@ class PasswordGrant(SimulatedGrant):
 
 
 class ClientGrant(SimulatedGrant):
-    """Spends nothing."""
+    """Spends no credential."""
 
     def configured(self) -> list[Credential]:
         return [Credential("client", "client")]
@@ -163,8 +161,8 @@ class ClientGrant(SimulatedGrant):
 
 
 class Function(SimulatedGrant):
-    """A plain function: nobody sees what it presents without a previous token, which is the first
-    refresh token."""
+    """A plain function.  Without a previous token, it presents the first refresh token, which the
+    keeper cannot see."""
 
     def __call__(self, previous: Token | None) -> Answer:
         credential = self.credentials(previous)[0]
@@ -180,7 +178,7 @@ class Function(SimulatedGrant):
 
 
 class ClientFunction(Function):
-    """A plain function that brings no refresh token."""
+    """A plain function that returns no refresh token."""
 
     def configured(self) -> list[Credential]:
         return [Credential("client", "client")]

@@ -18,8 +18,8 @@ class Announcement(NamedTuple):
     """An intent that a process has written.
 
     :ivar task: the thread that wrote the intent.
-    :ivar first_sent: when the credential was first announced, by the store's clock.
-    :ivar until: until when the process waits for the answer, by the store's clock.
+    :ivar first_sent: the time of the first intent for the credential, by the store's clock.
+    :ivar until: the end of the wait for the answer, by the store's clock.
     :ivar write: the number of the write.
     """
 
@@ -38,7 +38,7 @@ class Presentation:
     :ivar announcement: its intent, if there was one.
     :ivar outcome: ``open`` until the process knows it; then ``minted``, ``refused``,
         ``unprocessed`` or ``unknown``.
-    :ivar ended_at: when the process learned the outcome.
+    :ivar ended_at: the time at which the process learned the outcome.
     :ivar access: the new access token.
     :ivar spends: whether the server rotated the refresh token.
     :ivar wait: the seconds of the server's Retry-After.
@@ -46,9 +46,9 @@ class Presentation:
     :ivar kept: the last write that saved the token of another presentation and kept this intent.
     :ivar excused: whether the outcome need not be saved.
     :ivar is_due: whether the token was stale.
-    :ivar is_handed_in: whether the refresh token was adopted alone, which begins a new grant.
-    :ivar was_overtaken: whether its process found that another process had written, and that the
-        write accounts for this presentation.
+    :ivar is_adoption: whether the refresh token was adopted alone, which begins a new grant.
+    :ivar was_overtaken: whether its process found a write of another process that accounts for
+        this presentation.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Presentation:
         self.recorded: int | None = None
         self.kept = 0
         self.excused = False
-        self.is_due = self.is_handed_in = False
+        self.is_due = self.is_adoption = False
         self.was_overtaken = False
 
     def is_settled(self) -> bool:
@@ -87,17 +87,17 @@ class Presentation:
         return self.outcome == "minted" and self.recorded is not None and not self.spends
 
     def may_be_processed(self) -> bool:
-        """Whether the server may have processed it, as far as other processes can know."""
+        """Whether the server may have processed the credential, as far as other processes know."""
         return self.outcome in ("open", "minted", "unknown")
 
     def is_left_to_others(self) -> bool:
-        """Whether its process need not write down what became of it: who has lost the lock, and
-        finds that others have written since, adds nothing but a new token."""
+        """Whether the outcome need not be saved: a process that has lost the lock, and finds a
+        write of another process, saves nothing but a new token."""
         return self.was_overtaken and self.has_lost_its_lock() and self.outcome != "minted"
 
-    def is_untold(self) -> bool:
-        """Whether the server has not processed it, and its process has lost the lock before it
-        could write that down: others have to reckon with an answer."""
+    def is_unreported(self) -> bool:
+        """Whether the server has not processed the credential, and the process lost the lock before
+        it could save that: other processes must assume that an answer is on its way."""
         is_known = self.outcome in ("unprocessed", "refused")
         return is_known and self.recorded is None and self.has_lost_its_lock()
 
@@ -108,11 +108,11 @@ class Presentation:
         return self.outcome == "minted" and is_spent
 
     def has_lost_its_lock(self) -> bool:
-        """Whether the store gave the lock to another process, without a fault of its holder."""
+        """Whether the lock was lost without a fault of its holder."""
         return self.lock is None or (self.lock.is_lost and not self.lock.is_held())
 
 
-class Wish:
+class Demand:
     """The need of a caller that justifies the renewal of a valid token.
 
     :param task: the thread that calls.
@@ -133,7 +133,7 @@ class Wish:
 class Account:
     """The knowledge of the witness about one process.
 
-    :ivar requested: its request.
+    :ivar requested: the scope or resource that the process requests.
     :ivar client: the credential of its client.
     :ivar presentations: the last presentation of each thread: one thread may adopt a refresh token
         while another renews.
@@ -144,13 +144,13 @@ class Account:
     :ivar met: the access tokens that the process has read or obtained.
     :ivar knows: for each thread, the number of the last write that it has made or seen.
     :ivar stored: the access token in the slot at that time.
-    :ivar token_at: when the process last obtained a token, or read one.
+    :ivar token_at: the time at which the process last obtained or read a token.
     :ivar slowest_look: the longest read of the slot in seconds.
-    :ivar requests: how many requests its users made.
-    :ivar mints: how many tokens it obtained, without renewals of stale tokens.
-    :ivar wishes: other needs of its users.
-    :ivar hand: the last token that its users got.
-    :ivar dropped_at: when the users last forgot the token.
+    :ivar requests: the number of requests of its users.
+    :ivar mints: the number of tokens that it obtained, without renewals of stale tokens.
+    :ivar demands: other needs of its users.
+    :ivar held: the last token that its users got.
+    :ivar dropped_at: the time at which the users last forgot the token.
     """
 
     def __init__(self, requested: Mapping[str, str], client: str) -> None:
@@ -169,7 +169,7 @@ class Account:
         self.slowest_look = 0.0
         self.requests = 0
         self.mints = 0
-        self.wishes: list[Wish] = []
+        self.demands: list[Demand] = []
         self.held: Token | None = None
         self.dropped_at = 0.0
 
@@ -181,30 +181,30 @@ class Account:
         child.slowest_look = self.slowest_look
         return child
 
-    def client_asked(self) -> str:
+    def backoff_target(self) -> str:
         """The key of a backoff that is limited to this client and request."""
         return f"{self.client}\0{json.dumps(dict(self.requested), sort_keys=True)}"
 
     def has_forced(self, since: float) -> bool:
         """Whether a user called refresh() after *since*."""
-        return any(wish.least == inf and wish.ended >= since for wish in self.wishes)
+        return any(demand.least == inf and demand.ended >= since for demand in self.demands)
 
-    def wished(self, task: Task) -> float:
+    def demanded_validity(self, task: Task) -> float:
         """The validity in seconds that the callers of *task* require."""
-        return max((wish.least for wish in self.wishes if wish.covers(task)), default=0.0)
+        return max((demand.least for demand in self.demands if demand.covers(task)), default=0.0)
 
 
 class Mint:
     """One token that a process obtained for a credential.
 
-    :ivar told: whether ``on_refresh`` was called with it.
-    :ivar is_doubtful: whether its owner cannot know whether it was saved.
+    :ivar is_reported: whether ``on_refresh`` was called with the token.
+    :ivar is_doubtful: whether the process cannot know whether the token was saved.
     """
 
     def __init__(self, process: Process, at: float) -> None:
         self.process = process
         self.at = at
-        self.told = False
+        self.is_reported = False
         self.is_doubtful = False
 
 
@@ -214,6 +214,6 @@ def digest(salt: str, kind: str, secret: str) -> str:
 
 
 def named(item: Mapping[str, Any]) -> str:
-    """The secret that an intent or a tombstone is about: a function presents the first one, and
-    nobody sees that."""
+    """The secret of an intent or a tombstone.  The keeper does not know the secret that a function
+    presents: it is the first refresh token."""
     return str(item["credential"]).rpartition(":")[2] or FIRST

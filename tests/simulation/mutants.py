@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from simulation.plan import HANDS_IN, STORES, Plan
-from simulation.runtime import SimulatedMachine
+from simulation.plan import ADOPTS_REFRESH, STORES, Plan
+from simulation.runtime import SimulatedRuntime
 from simulation.store import SimulatedLock, SimulatedStore
 from tokenadapter.core import held_token, policy, presentation
 from tokenadapter.core.eligibility import Eligibility
@@ -108,7 +108,7 @@ def writes_no_tombstone(patch: pytest.MonkeyPatch) -> None:
 
 def does_not_remember_spent_tokens(patch: pytest.MonkeyPatch) -> None:
     """Only the record shows that the first refresh token was spent."""
-    patch.setattr(SimulatedStore, "remember_spent", lambda self, note, *, for_good: None)
+    patch.setattr(SimulatedStore, "remember_spent", lambda self, digest, *, for_good: None)
 
 
 def ignores_backoffs(patch: pytest.MonkeyPatch) -> None:
@@ -219,12 +219,12 @@ def never_retries_the_lock(patch: pytest.MonkeyPatch) -> None:
 
 def renews_in_the_callers_thread(patch: pytest.MonkeyPatch) -> None:
     """Ctrl-C ends a renewal."""
-    patch.setattr(SimulatedMachine, "start", lambda self, work: False)
+    patch.setattr(SimulatedRuntime, "start", lambda self, work: False)
 
 
 def ends_during_a_presentation(patch: pytest.MonkeyPatch) -> None:
     """A process ends without waiting for its presentations."""
-    patch.setattr(SimulatedMachine, "presenting", lambda self, seconds: nullcontext(True))
+    patch.setattr(SimulatedRuntime, "presenting", lambda self, seconds: nullcontext(True))
 
 
 def treats_unknown_as_unprocessed(patch: pytest.MonkeyPatch) -> None:
@@ -282,7 +282,7 @@ def calls_a_function_again(patch: pytest.MonkeyPatch) -> None:
 
 def drops_an_unsaved_token(patch: pytest.MonkeyPatch) -> None:
     """A new token is dropped if the first save fails."""
-    patch.setattr(SimulatedMachine, "is_helper", lambda self: False)
+    patch.setattr(SimulatedRuntime, "is_helper", lambda self: False)
     patch.setattr(presentation, "_SAVE_ATTEMPTS_FOR", -1.0)
 
 
@@ -343,7 +343,7 @@ def respects_intents_for_ever(patch: pytest.MonkeyPatch) -> None:
 
 def respects_intents_of_dead_processes(patch: pytest.MonkeyPatch) -> None:
     """An intent is respected even if its process has died."""
-    patch.setattr(SimulatedMachine, "has_died", lambda self, process: False)
+    patch.setattr(SimulatedRuntime, "has_died", lambda self, process: False)
 
 
 def compares_only_generations(patch: pytest.MonkeyPatch) -> None:
@@ -362,9 +362,9 @@ def sends_a_late_request(patch: pytest.MonkeyPatch) -> None:
 
 _CALM = Plan(processes=2, threads=1)
 _LAPSING = Plan(lease=5.0, threads=1, disturbances=("stall",), rate=0.03)
-_ROBBED = Plan("adopted", lease=5.0, disturbances=("lose lock",), rate=0.03)
-_LOGINS = replace(_LAPSING, grant="adopted", acts=(HANDS_IN,), lifetime=10.0)
-_DEADLY = Plan("adopted", lease=5.0, disturbances=("kill",), rate=0.03)
+_LOCKS_LOST = Plan("adopted", lease=5.0, disturbances=("lose lock",), rate=0.03)
+_LOGINS = replace(_LAPSING, grant="adopted", acts=(ADOPTS_REFRESH,), lifetime=10.0)
+_KILLS = Plan("adopted", lease=5.0, disturbances=("kill",), rate=0.03)
 
 
 def _failing(*faults: str, **world: Any) -> Plan:
@@ -384,16 +384,16 @@ MUTANTS = (
     Mutant(writes_without_comparing, _LAPSING),
     Mutant(compares_and_swaps_in_two_steps, _LAPSING),
     Mutant(ignores_its_own_nonce, Plan(processes=2, threads=1, lost_writes=0.3)),
-    Mutant(never_retries_the_lock, replace(_DEADLY, computers=True, has_clock=True)),
+    Mutant(never_retries_the_lock, replace(_KILLS, computers=True, has_clock=True)),
     Mutant(renews_in_the_callers_thread, _failing("slow", disturbances=("interrupt",), rate=0.1)),
     Mutant(ends_during_a_presentation, _disturbed("terminate", server_faults={"slow": 0.5})),
     Mutant(does_not_confirm_the_lock, _LAPSING),
     Mutant(treats_unknown_as_unprocessed, _failing("broken")),
     Mutant(treats_unprocessed_as_unknown, _failing("not reached")),
     Mutant(writes_no_intent, _CALM),
-    Mutant(ignores_intents, _ROBBED),
-    Mutant(respects_intents_for_ever, replace(_DEADLY, computers=True, has_clock=True)),
-    Mutant(respects_intents_of_dead_processes, _DEADLY),
+    Mutant(ignores_intents, _LOCKS_LOST),
+    Mutant(respects_intents_for_ever, replace(_KILLS, computers=True, has_clock=True)),
+    Mutant(respects_intents_of_dead_processes, _KILLS),
     Mutant(sends_a_late_request, _LAPSING),
     Mutant(writes_no_tombstone, _failing("answer lost")),
     Mutant(ignores_backoffs, _failing("unavailable")),

@@ -1,4 +1,4 @@
-"""What kind of world a schedule plays in."""
+"""The parameters of a world."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-# What can go wrong between a process and the authorization server.
+# The faults between a process and the authorization server.
 SERVER_FAULTS = ("not reached", "unavailable", "client refused", "slow", "broken", "answer lost")
-# What can happen to processes, computers, store and API at any point.
+# The faults of processes, computers, store and API.
 DISTURBANCES = (
     "kill",
     "terminate",
@@ -29,22 +29,22 @@ DISTURBANCES = (
     "revoke",
     "deny",
 )
-# What users do besides.
+# The actions of users apart from requests.
 ACTS = ("forget", "refresh", "min validity")
-# ... and what only those do whose grant presents refresh tokens.
-HANDS_IN = "hand in"
-# What tokenadapter's stores are like, in the words of a plan.
+# The action that requires a grant with refresh tokens.
+ADOPTS_REFRESH = "adopt refresh token"
+# The properties of tokenadapter's stores.
 STORES: Mapping[str, Mapping[str, Any]] = {
     "file": {"swaps_locked": True, "is_file": True},
     "keyring": {"swaps_locked": True},
-    "functions with a lock": {"swaps_locked": True, "notes_apart": False},
+    "functions with a lock": {"swaps_locked": True, "spent_apart": False},
     "Redis": {"lease": 5.0, "has_clock": True, "drops": True},
     "database": {"lease": 5.0, "has_clock": True},
     "cache": {"lease": 5.0, "drops": True},
 }
 
 
-# Those of them that end processes.
+# The disturbances that end a process.
 _ENDINGS = {"kill", "terminate", "interrupt"}
 _DRAWN_GRANTS = (
     *("first", "adopted") * 4,
@@ -59,76 +59,76 @@ _DRAWN_GRANTS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """A world, and how likely what is to break in it."""
+    """A world, and the probability of each fault in it."""
 
     grant: str = "first"
     """One of :data:`simulation.grants.GRANTS`."""
     processes: int = 3
     threads: int = 2
     span: float = 20.0
-    """For how many seconds things happen."""
+    """The seconds until all faults end."""
     pause: float = 5.0
-    """Seconds between two requests of a thread, at most."""
+    """The maximal seconds between two requests of a thread."""
     lifetime: float | None = 10.0
     rotation: str = "new"
-    """Which refresh token comes with an access token: a ``new`` one, the ``same``, or ``none``."""
+    """The refresh token in an answer: a ``new`` one, the ``same``, or ``none``."""
     grace: float = 0.0
     requested: int = 1
-    """For how many different things processes ask."""
+    """The number of different requested scopes."""
     stale_client: bool = False
     """Whether the server refuses the client of one of the processes."""
     acts: tuple[str, ...] = ()
-    """What users do besides making requests."""
+    """The actions of users apart from requests."""
     early: bool = True
     """Whether tokens are renewed in the background before they expire."""
     lease: float | None = None
-    """Seconds for which the lock outlives its holder; ``None``: it ends with its process."""
+    """Seconds for which the lock outlives its holder; ``None``: the lock ends with its process."""
     swaps_locked: bool = False
-    """Whether a compare-and-swap is two steps, a look and a write, under the lock."""
+    """Whether a compare-and-swap is two steps, a read and a write, under the lock."""
     is_file: bool = False
-    """Whether a glimpse tells that it was written, and renewals can be claimed there."""
+    """Whether the store has glimpses and reservations."""
     drops: bool = False
-    """Whether what is worth nothing any more is gone."""
-    notes_apart: bool = True
-    """Whether notes are beside the slot, and not lost with it."""
+    """Whether the store drops a document after its ttl."""
+    spent_apart: bool = True
+    """Whether hashes of spent tokens are stored apart from the slot, and survive its loss."""
     has_clock: bool = False
-    """Whether the store has a clock of its own; else times are those of whoever asks it."""
+    """Whether the store has a clock of its own; else the clock of the calling process counts."""
     computers: bool = False
-    """Whether each process has a computer of its own, with its own idea of the time: a very
-    different one only where the store has a clock."""
+    """Whether each process has a computer of its own, with its own clock.  The clocks differ much
+    only if the store has a clock."""
     threads_at_exit: bool = True
     """Whether a process that exits can start another thread."""
     server_faults: Mapping[str, float] = field(default_factory=dict)
     failing_saves: float = 0.0
     lost_writes: float = 0.0
-    """How likely it is that a write succeeds and its writer does not learn that."""
+    """The probability that a write succeeds and its answer is lost."""
     disturbances: tuple[str, ...] = ()
     rate: float = 0.0
-    """How likely one of them is at each point."""
+    """The probability of a disturbance at each point."""
     most: int = 6
-    """How many of them there are at most."""
+    """The maximal number of disturbances."""
 
     @classmethod
     def drawn(cls, seed: int) -> Plan:
-        """A world by dice.  Each has some of the faults only: where everything breaks all the
-        time, nothing gets far enough to break in an interesting way."""
+        """A random world.  Each world has only some of the faults: with all faults at once, no
+        process would get far enough to fail in an interesting way."""
         dice = random.Random(f"plan {seed}")
 
         def perhaps(probability: float, *rates: float) -> float:
             return dice.choice(rates) if dice.random() < probability else 0.0
 
         store = STORES[dice.choice([*STORES])]
-        # A lock that ends with its process does not reach beyond the computer.
+        # A lock that ends with its process works on one computer only.
         computers = "lease" in store and dice.random() < 0.7
         impossible = set() if "lease" in store else {"lose lock", "flush"}
         grant = dice.choice(_DRAWN_GRANTS)
         if "is_file" not in store or "client" in grant:
             impossible.add("copy")  # of a login
         if computers:
-            # Only where all share it can the clock of a computer stand still for all of them ...
+            # The computer can be suspended only if all processes share it ...
             impossible.add("sleep")
         if computers and "has_clock" not in store:
-            impossible.add("set clock")  # ... or be changed, if they have to agree
+            impossible.add("set clock")  # ... nor may a clock be set if the clocks have to agree
         disturbances = tuple(name for name in DISTURBANCES if dice.random() < 0.25)
         return cls(
             grant=grant,
@@ -154,14 +154,14 @@ class Plan:
         )._with_logins(dice)
 
     def _with_logins(self, dice: random.Random) -> Plan:
-        """Perhaps one in which somebody hands in refresh tokens."""
-        # One that the server does not rotate is stored: the witness could not tell it from others.
+        """This plan, perhaps with users that adopt a refresh token alone."""
+        # Without rotation, the witness could not tell an adopted refresh token from a stored one.
         if "client" in self.grant or self.rotation != "new" or dice.random() >= 0.15:
             return self
-        return replace(self, acts=(*self.acts, HANDS_IN))
+        return replace(self, acts=(*self.acts, ADOPTS_REFRESH))
 
     def is_faultless(self) -> bool:
-        """Whether nothing breaks in it."""
+        """Whether the world has no faults."""
         return not (
             set(self.server_faults) - {"slow"}
             or self.failing_saves
@@ -172,8 +172,8 @@ class Plan:
             or self.stale_client
         )
 
-    def is_lively(self) -> bool:
-        """Whether only the death of a process can keep others from renewing."""
+    def only_deaths_delay(self) -> bool:
+        """Whether nothing but the death of a process can keep others from renewing."""
         return not (
             set(self.server_faults) - {"slow"}
             or self.failing_saves
@@ -183,9 +183,9 @@ class Plan:
         )
 
     def keeps_grants(self) -> bool:
-        """Whether no grant may be lost in it, whose server never fails: processes die, but at once
-        another tries again, and the server takes that well; or the store goes back in time, but
-        the only process there is does not."""
+        """Whether no grant may be lost: the server never fails, and either processes die, but
+        another one presents the refresh token again within the grace period, or the store is set
+        back, but its only process remembers the later record."""
         is_alone = self.processes == 1
         harmless = {"revoke", "deny", *(("set back",) if is_alone else _ENDINGS)}
         return (
@@ -194,6 +194,6 @@ class Plan:
             and not set(self.server_faults) - {"slow"}
             and not self.failing_saves
             and not set(self.disturbances) - harmless
-            and not {"forget", "refresh", HANDS_IN} & set(self.acts)
+            and not {"forget", "refresh", ADOPTS_REFRESH} & set(self.acts)
             and not self.stale_client
         )

@@ -1,15 +1,17 @@
-"""When a credential may be presented: under the lock, one at a time; announced in the record, if
-that can spend it; not while a hold binds; not without need; and never if it was presented before,
-except after an unknown outcome.
+"""The rules for presentations.
 
-Where the lock is a lease, its holder may stand still for longer than that.  Others believe its
-announcement for as long as its answer may take, and then present what it presented; so one thing
-cannot be prevented, and is excused: who stood still for longer than that, after it had made sure of
-its lock, may send its request, or save what it was answered, too late.
+A process may present a credential only under the lock; only with an intent in the record if the
+presentation can spend the credential; not during a backoff; not without need; and not if the
+credential was presented before, except after an unknown outcome.
 
-What is not announced is guarded by the lock alone.  Where the store forgets who holds the lock just
-after its holder has made sure of it, the holder and its successor may both present that.  The same
-is true of what is announced, where the store forgets the announcement at the same moment.
+If the lock is a lease, its holder may be stopped for longer than the lease.  Other processes
+respect the intent of the holder for as long as the answer may take, and then present the same
+credential.  One case cannot be prevented, and is excused: a process that is stopped for even
+longer, right after it has confirmed its lock, may send its request or save its answer too late.
+
+Without an intent, only the lock guards a presentation.  If the store loses the lock right after its
+holder has confirmed it, the holder and its successor may both present the credential.  The same
+applies to a presentation with an intent if the store loses lock and intent at the same moment.
 """
 
 from __future__ import annotations
@@ -28,14 +30,14 @@ if TYPE_CHECKING:
     from simulation.store import SimulatedLock
     from simulation.witness import Witness
 
-# Seconds that points take between an announcement and the request.
+# Seconds that may pass at points between an intent and the request.
 _ASKING = 0.5
-# Seconds by which an announcement is believed for longer than its request and the answer take.
+# Seconds for which an intent is respected beyond the deadline of its request.
 _SPARE = 1.0
-# Seconds for which a token that was refused when new is not renewed again, at the least.
+# The least seconds for which a token that was refused when new is not renewed again.
 _DISTRUSTED = 2.5
-# Seconds for which programs that ask for different things may not replace each other's token.
-_QUARREL = 3600.0
+# Seconds for which programs with different requests may not replace each other's token.
+_REPLACEMENT_BAN = 3600.0
 
 
 def check(
@@ -47,34 +49,34 @@ def check(
     """
     account, document = witness.accounts[process], witness.disk.document
     if account.store_failures and not (credential.single_use and not credential.opaque):
-        return  # it goes on without the store, and can know nothing of the others
+        return  # without the store, the process cannot know of other processes
     if lock is None:
         witness.fail(process, f"presents {credential.secret} without the lock")
     known = account.knows.get(witness.world.running, 0)
     disk = witness.disk
     is_announced = credential.single_use and not credential.opaque
-    # One that had lost its lock may have written since it looked, or somebody who heeds no lock.
-    is_handed_in = credential.secret in witness.handed_in_alone
+    # A process without the lock may have written since the last read, or a fault changed the slot.
+    is_adoption = credential.secret in witness.adopted_alone
     if known >= (disk.writes if disk.lost_locks else disk.changed_at):
-        if not is_handed_in:
-            _check_asked(witness, process, document)
+        if not is_adoption:
+            _check_request(witness, process, document)
             _check_need(witness, process, document)
-            _check_hold(witness, process, document)
+            _check_backoff(witness, process, document)
         if is_announced:
-            _check_announced(witness, process, credential, lock)
-    # No check finds out that it stood still after the check.
-    stood_still = disk.lease is not None and process.stalled > lock.stalled
-    # Nor that a lock was lost after the check: then only an announcement keeps others away, unless
-    # that was lost together with the lock.
+            _check_intent(witness, process, credential, lock)
+    # A process cannot notice that it was stopped after its last check.
+    was_stopped = disk.lease is not None and process.stalled > lock.stalled
+    # Nor that the lock was lost after the check: then only an intent keeps other processes away,
+    # unless the intent was lost together with the lock.
     awaited = document.get("intent", {}).get("awaited", ())
     is_unannounced = all(one["process"] != process.name for one in awaited)
     is_unguarded = is_unannounced and not lock.is_held()
-    if credential.single_use and not (stood_still or is_unguarded):
+    if credential.single_use and not (was_stopped or is_unguarded):
         _check_spent(witness, process, credential)
 
 
 def is_due(witness: Witness, process: Process) -> bool:
-    """Whether the token in the slot is stale and lives, as it may seem to *process*."""
+    """Whether the token in the slot may seem stale, but not expired, to *process*."""
     token = witness.disk.document.get("token", {})
     expires_at = token.get("expires_at")
     if not witness.early or expires_at is None:
@@ -85,17 +87,17 @@ def is_due(witness: Witness, process: Process) -> bool:
     return hard - _ASKING < left <= soft + may_seem
 
 
-def _check_asked(witness: Witness, process: Process, document: Document) -> None:
-    """Programs that ask for different things do not renew each other to death."""
+def _check_request(witness: Witness, process: Process, document: Document) -> None:
+    """Programs with different requests do not replace each other's token for ever."""
     token = document.get("token")
     if token is None or witness.moved_clocks:
         return
     now, requested = witness.store_now(process), witness.accounts[process].requested
     expires_at = token.get("expires_at")
-    # As it seems to them: a token may have aged by as long as it takes to look at it.
+    # As it may seem to the process: a token may have aged while the slot was read.
     is_alive = expires_at is None or now + witness.slowest_look() + _ASKING < expires_at
     replaced = [past for past in document.get("replaced", ()) if past["requested"] == requested]
-    if is_alive and any(now < past["at"] + _QUARREL for past in replaced):
+    if is_alive and any(now < past["at"] + _REPLACEMENT_BAN for past in replaced):
         witness.fail(process, f"replaces {token['access_token']}, which has replaced its own")
 
 
@@ -105,19 +107,19 @@ def _check_need(witness: Witness, process: Process, document: Document) -> None:
     if token is None or witness.moved_clocks or document["requested"] != account.requested:
         return
     if is_behind(witness, process, document):
-        return  # it is set back, and not what counts
+        return  # the slot was set back, and its token does not count
     access, expires_at = token["access_token"], token.get("expires_at")
-    wished = account.wished(witness.world.running)
-    # A token may have aged by as long as it takes to look at it, ...
+    demanded = account.demanded_validity(witness.world.running)
+    # A token may have aged while the slot was read.
     now = witness.store_now(process) + witness.slowest_look() + witness.disk.clocks_differ
     if account.store_failures:
-        # ... and to its owner, who could not save it, by as long as it took to ask for it.
+        # A process that could not save its token may add the time of the token request.
         now += _ASKING + process.stalled
     left, soft, hard = inf, 0.0, 0.0
     if expires_at is not None:
         left = expires_at - now
         soft, hard = policy.windows(expires_at - token["issued_at"], 1.0)
-    if wished == inf or left < wished:
+    if demanded == inf or left < demanded:
         return
     if access in witness.authority.refused or not witness.authority.accepts(access):
         distrusted_at = witness.distrusted.get(access)
@@ -130,43 +132,43 @@ def _check_need(witness: Witness, process: Process, document: Document) -> None:
             witness.fail(process, f"renews {access}, which was refused when it was new")
         return
     if expires_at is None:
-        witness.fail(process, f"renews {access}, which is good")
+        witness.fail(process, f"renews {access}, which is valid")
     if left > (soft if witness.early else hard):
         witness.fail(process, f"renews {access}, which is fresh")
 
 
-def _check_hold(witness: Witness, process: Process, document: Document) -> None:
+def _check_backoff(witness: Witness, process: Process, document: Document) -> None:
     backoff = document.get("backoff")
     if backoff is None or witness.moved_clocks:
         return
     account = witness.accounts[process]
     if backoff["bound_to"] not in (
         None,
-        digest(document["salt"], "client", account.client_asked()),
+        digest(document["salt"], "client", account.backoff_target()),
     ):
-        return  # it is meant for another client
+        return  # the backoff is for another client
     seen = account.seen
-    # What the slot was set back to may hold what is older than what came after; if clocks differ,
-    # that is not to be told.
+    # If the slot was set back, its backoff may be older than the record that the process knows; if
+    # clocks differ, the process cannot know which is older.
     if (
         seen is not None
         and is_behind(witness, process, document)
         and (witness.disk.clocks_differ or backoff["set_at"] <= seen[2])
     ):
         return
-    # It may seem to be over for as long as a look may have taken.
+    # The backoff may seem to be over by as long as a read of the slot takes.
     if (
         witness.store_now(process) + witness.slowest_look()
         < backoff["set_at"] + backoff["duration"]
     ):
-        witness.fail(process, "asks the server although a hold binds it")
+        witness.fail(process, "contacts the server during a backoff")
 
 
-def _check_announced(
+def _check_intent(
     witness: Witness, process: Process, credential: Credential, lock: SimulatedLock
 ) -> None:
-    """Write-ahead: whoever comes after a crash knows what was going on, and who waits for the
-    answer knows for how long."""
+    """An intent is written ahead, so that after a crash other processes know of the presentation,
+    and know for how long to wait for its answer."""
     document = witness.disk.document
     announcement = witness.accounts[process].announcements.get(witness.world.running)
     intent = document.get("intent")
@@ -174,28 +176,28 @@ def _check_announced(
         witness.fail(process, f"presents {credential.secret} without an intent")
     if witness.disk.lease is None or witness.moved_clocks:
         return
-    stood_still = process.stalled - lock.stalled
+    stopped_for = process.stalled - lock.stalled
     latest = announcement.until - witness.deadline - _SPARE + _ASKING
-    if witness.store_now(process) - stood_still > latest:
-        witness.fail(process, f"presents {credential.secret} long after it announced that")
+    if witness.store_now(process) - stopped_for > latest:
+        witness.fail(process, f"presents {credential.secret} long after its intent")
 
 
 def _check_spent(witness: Witness, process: Process, credential: Credential) -> None:
-    """Nothing is presented twice, except after an unknown outcome."""
+    """No credential is presented twice, except after an unknown outcome."""
     secret, account = credential.secret, witness.accounts[process]
     is_older = witness.authority.refresh[secret].age < account.newest
     if (
         is_older
         and witness.authority.rotation == "new"
         and not credential.first
-        and secret not in witness.handed_in_alone
-        # Another thread may have seen what somebody has copied here since this one looked.
+        and secret not in witness.adopted_alone
+        # Another thread may have read a copied file since this thread last read the slot.
         and account.knows.get(witness.world.running, 0) >= witness.disk.changed_at
         and not witness.emptied
     ):
         witness.fail(process, f"presents {secret} although it has seen a newer one")
     presented = witness.presented.get(secret, [])
-    # One that has brought a token, and not spent it, settles what came before.
+    # A presentation that brought a token without a rotation settles all earlier ones.
     settled = [number for number, item in enumerate(presented) if item.has_renewed_for_free()]
     for earlier in presented[settled[-1] if settled else 0 :]:
         if not _may_follow(witness, process, credential, earlier):
@@ -207,10 +209,10 @@ def _check_spent(witness: Witness, process: Process, credential: Credential) -> 
 def _may_follow(
     witness: Witness, process: Process, credential: Credential, earlier: Presentation
 ) -> bool:
-    """Whether *process* may present what was presented *earlier*."""
+    """Whether *process* may present the credential of *earlier* again."""
     account = witness.accounts[process]
-    is_own = process.has_what_was_of(earlier.process, earlier.ended_at)
-    # It was overtaken, while it held the lock, by one who had lost it.
+    is_own = process.is_or_was_forked_from(earlier.process, earlier.ended_at)
+    # A process that had lost the lock saved its outcome while *process* held the lock.
     is_late = (
         earlier.has_lost_its_lock()
         and earlier.recorded is not None
@@ -218,17 +220,17 @@ def _may_follow(
     )
     match earlier.outcome:
         case "open":
-            return _is_given_up(witness, process, earlier)
+            return _is_no_longer_awaited(witness, process, earlier)
         case "minted" if not earlier.spends:
             return True
         case "minted" if credential.opaque and (
             account.has_forced(earlier.ended_at) or (earlier.recorded is None and not is_own)
         ):
-            return True  # nobody else knows that it spends anything
-        case "minted" if earlier.is_handed_in and is_own:
-            return False  # it has the answer, whatever became of that
+            return True  # no other process knows that the function spends a refresh token
+        case "minted" if earlier.is_adoption and is_own:
+            return False  # the process itself has the answer
         case "minted" if earlier.recorded is None:
-            # A process that ends tries to save for a few seconds more, and then lets the lock go.
+            # An ending process tries to save for a few more seconds, and then releases the lock.
             return (
                 not earlier.process.alive
                 or earlier.process.is_exiting
@@ -240,20 +242,20 @@ def _may_follow(
         case "refused" if (
             not earlier.credential.refusal_is_final
             or credential.secret in witness.readopted
-            or earlier.ended_at <= witness.pardoned_at
+            or earlier.ended_at <= witness.cleared_at
         ):
             return True
         case "refused" if earlier.recorded is None:
-            # What cannot be written binds its process, until there is another token; a child may
-            # have been forked before that was known.
+            # A refusal that could not be saved applies to its process until there is another
+            # token; a child may have been forked before the refusal.
             return process is not earlier.process or earlier.ended_at <= witness.token_at
         case "minted" | "refused":
             return is_late or _is_forgotten(witness, process, earlier)
     return True
 
 
-def _is_given_up(witness: Witness, process: Process, earlier: Presentation) -> bool:
-    """Whether nobody can still await the answer to *earlier*, as far as *process* can know."""
+def _is_no_longer_awaited(witness: Witness, process: Process, earlier: Presentation) -> bool:
+    """Whether no process can still await the answer to *earlier*, as far as *process* knows."""
     if earlier.lock is None or _is_lost_since(witness, earlier):
         return True
     if process.sees_death_of(earlier.process):
@@ -263,36 +265,36 @@ def _is_given_up(witness: Witness, process: Process, earlier: Presentation) -> b
     if earlier.announcement is None:
         return earlier.has_lost_its_lock()
     now, lock = witness.store_now(process), witness.disk.locks[witness.world.running]
-    # As far as can be checked: it may have stood still after that.
+    # The time of the last possible check: the process may have been stopped after that.
     checked = now - (process.stalled - lock.stalled)
     grace = witness.authority.grace
     if grace and checked < earlier.announcement.first_sent + grace:
-        return earlier.has_lost_its_lock()  # the server takes it once more
+        return earlier.has_lost_its_lock()  # the server accepts it once more
     if witness.moved_clocks and witness.disk.ahead is None:
-        return True  # it may seem to be over, or to come from the future
+        return True  # the wait may seem to be over, or to begin in the future
     until = earlier.announcement.until - witness.disk.clocks_differ
     return now >= until or earlier.announcement.secret in witness.readopted
 
 
 def _is_lost_since(witness: Witness, earlier: Presentation) -> bool:
-    """Whether what was announced of *earlier* may be lost to all but its owner."""
+    """Whether the intent of *earlier* may be lost to all but its process."""
     since = 0 if earlier.announcement is None else earlier.announcement.write
     return witness.disk.changed_at > since
 
 
 def _is_forgotten(witness: Witness, process: Process, earlier: Presentation) -> bool:
-    """Whether what was written down of it may be lost to *process*."""
+    """Whether the saved outcome of *earlier* may be lost to *process*."""
     if not (witness.emptied or witness.copied):
         return False
     if earlier.credential.first and earlier.outcome == "minted":
-        note = record.spent_hash("" if earlier.credential.opaque else FIRST)
+        spent = record.spent_hash("" if earlier.credential.opaque else FIRST)
         lock = witness.disk.locks[witness.world.running]
-        if witness.disk.noted_at.get(note, 0.0) >= lock.taken_at:
-            return earlier.has_lost_its_lock()  # it may have looked before that
-        if witness.disk.remembers(note, process):
+        if witness.disk.spent_at.get(spent, 0.0) >= lock.taken_at:
+            return earlier.has_lost_its_lock()  # the process may have looked before that
+        if witness.disk.remembers(spent, process):
             return False
-        # It is noted outside the slot, after it is saved, if that works.
-        who = earlier.process
-        was_hindered = not who.alive or who.stalled or witness.accounts[who].store_failures
+        # The hash is stored apart from the slot after the save, unless a fault prevents that.
+        owner = earlier.process
+        was_hindered = not owner.alive or owner.stalled or witness.accounts[owner].store_failures
         return bool(was_hindered) or witness.disk.may_forget()
     return True

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 from greenlet import greenlet
 
-from simulation.runtime import SimulatedMachine
+from simulation.runtime import SimulatedRuntime
 
 if TYPE_CHECKING:
     from simulation.world import World
 
 
-# Seconds between two looks of a process that ends at what it presents.
-_LOOKS_EVERY = 0.01
+# Seconds between two checks of an ending process for its presentations.
+_CHECKS_EVERY = 0.01
 
 
 class Computer:
     """A computer with its clocks.
 
-    :ivar ahead: by how many seconds its wall clock is ahead of the truth.
-    :ivar asleep: for how many seconds its monotonic clock has stood still.
+    :ivar ahead: the seconds by which its wall clock is fast.
+    :ivar asleep: the seconds for which its monotonic clock has stopped.
     """
 
     def __init__(self, ahead: float = 0.0) -> None:
@@ -46,7 +46,7 @@ class Process:
         self.name = name
         self.computer = computer
         self.parent = parent
-        self.runtime = SimulatedMachine(self)
+        self.runtime = SimulatedRuntime(self)
         self.began = world.now
         self.alive = True
         self.was_killed = False
@@ -65,11 +65,11 @@ class Process:
     def __repr__(self) -> str:
         return self.name
 
-    def has_what_was_of(self, other: Process, time: float) -> bool:
-        """Whether it has what *other* had at *time*: it is that, or was forked from it since."""
+    def is_or_was_forked_from(self, other: Process, time: float) -> bool:
+        """Whether this process is *other*, or was forked from it after *time*."""
         if self is other or self.parent is None:
             return self is other
-        return time <= self.began and self.parent.has_what_was_of(other, time)
+        return time <= self.began and self.parent.is_or_was_forked_from(other, time)
 
     def sees_death_of(self, other: Process) -> bool:
         """Whether *other* has ended on the same computer."""
@@ -83,41 +83,42 @@ class Process:
         return task
 
     def has_ended(self, task: Task) -> None:
-        """One of its threads has ended."""
+        """Remove a thread that has ended."""
         self.tasks.remove(task)
         self.world.tasks.remove(task)
         if not self.tasks:
             self._end()
 
     def kill(self) -> None:
-        """Kill it as by kill -9: its threads do not continue, not even to clean up."""
+        """Kill the process as by kill -9: its threads do not continue, not even to clean up."""
         self.was_killed = True
         for task in self.tasks:
             self.world.tasks.remove(task)
-        self.world.graves += self.tasks
+        self.world.killed_tasks += self.tasks
         self.tasks.clear()
         self._end()
 
     def terminate(self) -> None:
-        """Terminate it as by SIGTERM: its main thread waits for presentations, and then ends it."""
+        """Terminate the process as by SIGTERM: the main thread waits for presentations, and
+        exits."""
         self.is_ending = True
-        # The handler does not return to what it has interrupted, unless that puts signals off.
+        # The handler does not return to the interrupted code, unless that code defers signals.
         if self.main in self.tasks and self.main not in self.presenting:
             self.tasks.remove(self.main)
             self.world.tasks.remove(self.main)
-            self.world.graves.append(self.main)
+            self.world.killed_tasks.append(self.main)
         self.start(self._end_in_order)
 
     def _end_in_order(self) -> None:
         world = self.world
         while self.presenting and world.now < max(self.presenting.values()):
-            world.sleep(_LOOKS_EVERY)
+            world.sleep(_CHECKS_EVERY)
         self.on_order(self)
         self.kill()
         world.hub.switch(None)
 
     def stall(self, seconds: float) -> None:
-        """Stop it as by SIGSTOP, with a later SIGCONT."""
+        """Stop the process as by SIGSTOP, with a later SIGCONT."""
         self.stalled += seconds
         self.stalled_until = self.world.now + seconds
         for task in self.tasks:
@@ -132,9 +133,9 @@ class Task:
     """A thread.
 
     :ivar helps: whether it is a helper thread.
-    :ivar wakes: when it can continue.
+    :ivar wakes: the time at which it can continue.
     :ivar label: its next step.
-    :ivar points: how many points it has reached, without clock reads.
+    :ivar points: the number of points that it has reached, without clock reads.
     """
 
     __slots__ = ("began", "greenlet", "helps", "label", "points", "process", "wakes")

@@ -18,7 +18,7 @@ _SAVES_WITHIN = 10.0
 
 
 class SimulatedEvent:
-    """What :class:`threading.Event` is to threads."""
+    """The counterpart of :class:`threading.Event`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -26,7 +26,7 @@ class SimulatedEvent:
         self._waiting: list[Task] = []
 
     def __deepcopy__(self, memo: object) -> SimulatedEvent:
-        """As a forked child has it: without the threads that wait for it."""
+        """The copy of a forked child, without the waiting threads of the parent."""
         copied = SimulatedEvent(self._world)
         copied._is_set = self._is_set
         return copied
@@ -50,7 +50,7 @@ class SimulatedEvent:
         return self._is_set
 
 
-class SimulatedMachine(Runtime):
+class SimulatedRuntime(Runtime):
     """The runtime of one simulated process."""
 
     def __init__(self, process: Process) -> None:
@@ -116,8 +116,8 @@ class SimulatedMachine(Runtime):
             del process.presenting[task]
 
     def exiting(self) -> bool:
-        """Whether the process is told to end; or waits for nothing but helpers, and for what its
-        main thread leaves to be done at exit."""
+        """Whether the process was terminated, or its main thread has ended and only helper threads
+        and exit handlers still run."""
         process = self._process
         return process.is_ending or (
             process.is_exiting and all(task.helps or task is process.main for task in process.tasks)

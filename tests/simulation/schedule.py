@@ -1,17 +1,17 @@
-"""Plays schedules, and tells how they went."""
+"""Plays schedules, and traces them."""
 
 from __future__ import annotations
 
 from simulation.choices import Choices, Dice, Enumeration
 from simulation.plan import Plan
-from simulation.stage import Ended, Stage
+from simulation.stage import Stage, Summary
 from simulation.world import Violation, World
 
 
-def play_seed(seed: int) -> Ended:
+def play_seed(seed: int) -> Summary:
     """Play the schedule of *seed*.
 
-    :raises Violation: if something does not hold; it tells how that came about.
+    :raises Violation: if a rule is violated; the message has the trace.
     """
     plan = Plan.drawn(seed)
     try:
@@ -19,14 +19,14 @@ def play_seed(seed: int) -> Ended:
     except Exception as error:
         raise Violation(
             f"{error}\n{plan}\n{trace(plan, Dice(seed))}\n"
-            f"seed {seed}; to see it again, in tests: python -m simulation {seed}"
+            f"seed {seed}; to repeat the schedule, in tests: python -m simulation {seed}"
         ) from error
 
 
 def play_each(plan: Plan, *, detours: int, disturbances: int) -> int:
-    """Play all schedules of *plan* with so few detours and disturbances, and count them.
+    """Play all schedules of *plan* within these limits, and count them.
 
-    :raises Violation: if something does not hold; it tells how that came about.
+    :raises Violation: if a rule is violated; the message has the trace.
     """
     count = 0
     for path in Enumeration(detours, disturbances).each():
@@ -40,19 +40,19 @@ def play_each(plan: Plan, *, detours: int, disturbances: int) -> int:
 
 
 def trace(plan: Plan, choices: Choices) -> str:
-    """What happens in a schedule, a line each."""
+    """The events of a schedule, one in each line."""
     stage = Stage(plan, World(choices, traced=True))
     ending = ""
     try:
         stage.play()
-    except Exception as error:  # noqa: BLE001 - it is told
+    except Exception as error:  # noqa: BLE001 - it is part of the trace
         ending = f"{type(error).__name__}: {error}"
     return "\n".join([*(stage.world.trace or ()), ending])
 
 
-def play(plan: Plan, choices: Choices) -> Ended:
+def play(plan: Plan, choices: Choices) -> Summary:
     """Play one schedule.
 
-    :raises Violation: if something does not hold.
+    :raises Violation: if a rule is violated.
     """
     return Stage(plan, World(choices)).play()

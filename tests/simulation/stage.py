@@ -1,4 +1,4 @@
-"""One world, and everyone in it: puts them there, and lets them live."""
+"""Builds a world from a plan, and runs its processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from simulation.authority import Authority
 from simulation.complaints import Complaints
 from simulation.faults import Faults
-from simulation.grants import DEADLINE, GRANTS, STALE, WHOSE
+from simulation.grants import DEADLINE, GRANTS, OWNER, STALE
 from simulation.ledger import Account, digest
 from simulation.plan import Plan
 from simulation.process import Computer, Process
@@ -28,13 +28,13 @@ from tokenadapter.core.journal import Journal
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.token import Token
 
-# By how many seconds clocks are off, at most, where they have to agree.
+# The maximal error in seconds of clocks that have to agree.
 _AGREE = 0.4
 
 
-class Ended(NamedTuple):
-    """How a schedule went: how many requests to the server, tokens, requests that the API
-    admitted, errors that users got, and steps there were."""
+class Summary(NamedTuple):
+    """The result of a schedule: the numbers of token requests, of issued tokens, of requests that
+    the API admitted, of errors that users got, and of steps."""
 
     presentations: int
     minted: int
@@ -44,7 +44,7 @@ class Ended(NamedTuple):
 
 
 class Stage:
-    """One world, and everyone in it."""
+    """One world with its processes and users."""
 
     def __init__(self, plan: Plan, world: World) -> None:
         self.plan = plan
@@ -62,21 +62,21 @@ class Stage:
         disk.failing_saves, disk.lost_answers = plan.failing_saves, plan.lost_writes
         disk.swaps_locked, disk.drops = plan.swaps_locked, plan.drops
         disk.is_file = plan.is_file
-        disk.notes_apart = plan.notes_apart
+        disk.spent_apart = plan.spent_apart
         disk.ahead = 0.0 if plan.has_clock else None
         disk.clocks_differ = 2 * _AGREE if plan.computers and not plan.has_clock else 0.0
         world.calm_from = world.now + plan.span
         world.disturb = Faults(world, plan, self.witness, self._fork).strike
         world.disturbance_rate = plan.rate if plan.disturbances else 0.0
 
-    def play(self) -> Ended:
-        """Let everyone live to their end.
+    def play(self) -> Summary:
+        """Run all processes until they end.
 
-        :raises Violation: if something does not hold.
+        :raises Violation: if a rule is violated.
         """
         if self.plan.grant == "adopted":
             self._put_a_token()
-        with _surroundings():
+        with _isolation():
             try:
                 for number in range(self.plan.processes):
                     self._start(f"p{number}", number)
@@ -84,7 +84,7 @@ class Stage:
                 self._check_end()
             finally:
                 self.world.close()
-        return Ended(
+        return Summary(
             self.witness.presentations,
             self.authority.count,
             sum(user.served for user in self.users),
@@ -95,7 +95,7 @@ class Stage:
     def _start(self, name: str, number: int) -> None:
         """Start a process.
 
-        :param number: that of its configuration.
+        :param number: the number of its configuration.
         """
         plan, world, witness = self.plan, self.world, self.witness
         computer = self.computer
@@ -127,7 +127,7 @@ class Stage:
         process.main = process.tasks[0]
 
     def _users_of(self, process: Process, keeper: TokenKeeper) -> list[User]:
-        """Those who use *keeper* in *process*."""
+        """The users of *keeper* in *process*."""
         self.keepers[process] = keeper
         complaints = Complaints(self.plan, self.witness, process)
         self.complaints.append(complaints)
@@ -139,14 +139,14 @@ class Stage:
         return users
 
     def _fork(self, parent: Process) -> None:
-        """Fork a process: all that is of it is copied, but for its threads."""
+        """Fork a process: copy everything but its threads."""
         world, witness = self.world, self.witness
         child = Process(world, f"{parent.name}+{len(world.processes)}", parent.computer, parent)
         child.starts_threads_at_exit = parent.starts_threads_at_exit
         child.on_end = partial(self._ended, None)
         child.on_order = witness.ends_in_order
         witness.accounts[child] = witness.accounts[parent].forked()
-        world.note(parent, "forks {}", child)
+        world.log(parent, "forks {}", child)
         keeper = _copied(
             self.keepers[parent],
             {
@@ -166,14 +166,14 @@ class Stage:
         child.main = child.start(begin)
 
     def _ended(self, number: int | None, process: Process) -> None:
-        self.witness.disk.dies(process)
+        self.witness.disk.release_lock_of(process)
         self.witness.deaths += 1
         if number is not None and self.world.now < self.world.calm_from:
-            # What has ended is started again, by cron or by a supervisor.
+            # Cron or a supervisor starts the process again.
             self._start(f"{process.name}'", number)
 
     def _put_a_token(self) -> None:
-        """An earlier process has left a token, which has expired."""
+        """Put an expired token of an earlier process into the slot."""
         answer = self.authority.log_in()
         token = Token(
             answer["access_token"],
@@ -182,7 +182,7 @@ class Stage:
             expires_at=self.world.now - 1800.0,
         )
         requested = {"scope": "a"} if self.plan.requested > 1 else {}
-        left = record.Record(WHOSE, requested, "n0", token)
+        left = record.Record(OWNER, requested, "n0", token)
         self.witness.disk.put((left.to_document(), "1-n0"))
         self.witness.saved_tokens.add(token.access_token)
         self.witness.requested[token.access_token] = requested
@@ -193,13 +193,13 @@ class Stage:
         if self.plan.is_faultless() and failures:
             self.world.fail("there was an error although nothing broke")
         if self.plan.keeps_grants() and self.authority.logins > (self.plan.grant == "adopted"):
-            self.world.fail("a grant is lost for nothing")
+            self.world.fail("a grant is lost without a cause")
 
 
 def _copied(keeper: TokenKeeper, memo: dict[int, Any]) -> TokenKeeper:
-    """A keeper as a forked child has it.
+    """A copy of a keeper for a forked child.
 
-    :param memo: what the child has in place of what the parent has, and what both have.
+    :param memo: replacements for the objects of the parent, and objects that both share.
     """
     copied = TokenKeeper.__new__(TokenKeeper)
     memo[id(keeper)] = copied
@@ -207,15 +207,15 @@ def _copied(keeper: TokenKeeper, memo: dict[int, Any]) -> TokenKeeper:
     if journal is not None:
         memo[id(journal)] = Journal(journal.listener)  # its lock cannot be copied
     vars(copied).update(deepcopy(vars(keeper), memo))
-    errands = copied._made.get("worker")
-    if errands is not None:
-        errands._renewal = lambda: copied._renewal  # copies of functions are no copies
+    worker = copied._made.get("worker")
+    if worker is not None:
+        worker._renewal = lambda: copied._renewal  # deepcopy does not copy functions
     return copied
 
 
 @contextmanager
-def _surroundings() -> Iterator[None]:
-    """What simulated processes share with this one is left as it was."""
+def _isolation() -> Iterator[None]:
+    """Restore the global state that simulated processes share with this one."""
     handler = signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logging.getLogger("tokenadapter"), "disabled", True)
@@ -225,14 +225,14 @@ def _surroundings() -> Iterator[None]:
         try:
             yield
         finally:
-            # A process that was killed while it put off Ctrl-C has not put it back.
+            # A process that was killed while it deferred Ctrl-C has not restored the handler.
             signal.signal(signal.SIGINT, handler)
 
 
 def _reader(
     from_document: Callable[[Mapping[str, Any]], record.Record],
 ) -> Callable[[Mapping[str, Any]], record.Record]:
-    """*from_document*, which reads once what many look at, and nobody changes."""
+    """*from_document* with a cache of the last document, which no process changes."""
     last: tuple[Mapping[str, Any], record.Record] | None = None
 
     def read(document: Mapping[str, Any]) -> record.Record:

@@ -1,6 +1,6 @@
 """The slot that all processes share, its lock, and each process' access to it.
 
-Stores differ in what :data:`simulation.plan.STORES` says of them.
+:data:`simulation.plan.STORES` lists the differences between stores.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ class Disk:
     :ivar set_back_at: the number of the last write that set the slot back.
     :ivar changed_at: the number of the last write that no process made.
     :ivar locks: the last lock that each thread took.
-    :ivar claimant: the process with a reservation.
-    :ivar lease: for how many seconds the lock outlives a holder that is dead or stopped; ``None``
-        for a lock that ends with its process.
+    :ivar reserved_by: the process with a reservation.
+    :ivar lease: the seconds for which the lock outlives a holder that is dead or stopped;
+        ``None`` for a lock that ends with its process.
     :ivar swaps_locked: whether a compare-and-swap is two steps, under the lock.
     :ivar is_file: whether there are glimpses and reservations.
     :ivar drops: whether documents are dropped after their ttl.
-    :ivar notes_apart: whether hashes of spent tokens are stored apart from the slot.
-    :ivar notes_of: the hashes that each process remembers itself.
+    :ivar spent_apart: whether hashes of spent tokens are stored apart from the slot.
+    :ivar spent_by: the hashes that each process remembers itself.
     :ivar past: the earlier contents of the slot, with the hashes at that time.
-    :ivar ahead: by how many seconds its clock is ahead of the truth; ``None`` if it has none of
-        its own, like a file: then the clock is that of whoever reads.
-    :ivar clocks_differ: by how many seconds those clocks may differ.
+    :ivar ahead: the seconds by which its clock is fast; ``None`` for a store without a clock,
+        such as a file: then the clock of the reading process counts.
+    :ivar clocks_differ: the seconds by which the clocks of the processes may differ.
     """
 
     def __init__(self, world: World, witness: Witness) -> None:
@@ -51,14 +51,14 @@ class Disk:
         self._drops_at = inf
         self.past: list[tuple[tuple[Document, str], frozenset[str]]] = []
         self.swaps_locked = self.is_file = self.drops = False
-        self.notes_apart = True
+        self.spent_apart = True
         self.writes = self.set_back_at = self.changed_at = 0
-        self.notes: set[str] = set()
-        self.noted_at: dict[str, float] = {}
-        self.notes_of: dict[Process, set[str]] = {}
+        self.spent: set[str] = set()
+        self.spent_at: dict[str, float] = {}
+        self.spent_by: dict[Process, set[str]] = {}
         self.holder: SimulatedLock | None = None
         self.locks: dict[Task, SimulatedLock] = {}
-        self.claimant: Process | None = None
+        self.reserved_by: Process | None = None
         self.lease: float | None = None
         self.ahead: float | None = None
         self.clocks_differ = 0.0
@@ -86,7 +86,7 @@ class Disk:
         """Replace the content of the slot."""
         self._slot = content
         if content is not None:
-            self.past.append((content, frozenset(self.notes)))
+            self.past.append((content, frozenset(self.spent)))
         self._drops_at = self.world.now + ttl if ttl is not None and self.drops else inf
 
     def change(self, content: tuple[Document, str] | None) -> None:
@@ -98,38 +98,38 @@ class Disk:
     def empty(self) -> None:
         """Empty the slot, and hashes that are stored in the same place."""
         self.change(None)
-        if not self.notes_apart:
-            self.notes.clear()
+        if not self.spent_apart:
+            self.spent.clear()
 
     def flush(self) -> None:
-        """Make the server lose everything: the content, the hashes, and the lock."""
+        """Empty the whole server: the content, the hashes, and the lock."""
         self.change(None)
-        self.notes.clear()
+        self.spent.clear()
         self.was_flushed = True
         self.lose_lock()
 
     def set_back(self, writes: int) -> None:
         """Restore the content from so many writes ago; of a file, only the content."""
-        content, notes = self.past[-1 - writes]
+        content, spent = self.past[-1 - writes]
         self.witness.is_set_back(self.document, content[0])
         self.change(content)
         self.set_back_at = self.writes
-        if self._is_one_with_its_notes():
-            self.notes &= notes
+        if self._is_one_with_its_hashes():
+            self.spent &= spent
 
-    def remembers(self, note: str, process: Process) -> bool:
-        """Whether *process* can know *note*."""
-        is_its_own = not self.notes_apart and note in self.notes_of.get(process, ())
-        return note in self.notes or is_its_own
+    def remembers(self, spent: str, process: Process) -> bool:
+        """Whether *process* can know the hash *spent*."""
+        is_its_own = not self.spent_apart and spent in self.spent_by.get(process, ())
+        return spent in self.spent or is_its_own
 
     def may_forget(self) -> bool:
         """Whether remembered hashes may be lost."""
-        is_set_back = self.set_back_at > 0 and self._is_one_with_its_notes()
-        return not self.notes_apart or is_set_back or self.was_flushed
+        is_set_back = self.set_back_at > 0 and self._is_one_with_its_hashes()
+        return not self.spent_apart or is_set_back or self.was_flushed
 
-    def _is_one_with_its_notes(self) -> bool:
+    def _is_one_with_its_hashes(self) -> bool:
         """Whether restoring an earlier state also restores its hashes."""
-        return self.lease is not None or not self.notes_apart
+        return self.lease is not None or not self.spent_apart
 
     def is_down_for(self, process: Process) -> bool:
         return self.world.now < max(self.down_until, self.cut_off_until.get(process, 0.0))
@@ -139,19 +139,19 @@ class Disk:
         return self.world.now < self.full_until.get(process, 0.0)
 
     def lose_lock(self) -> None:
-        """Make the store lose the lock."""
+        """Drop the lock."""
         if self.holder is not None and self.holder.is_held():
             self.holder.ends = self.world.now
             self.holder.is_lost = True
             self.lost_locks += 1
-            self.is_idle()
+            self.end_busy()
 
-    def is_busy(self) -> None:
+    def begin_busy(self) -> None:
         """A process has the lock from now on."""
         if self._busy_since is None:
             self._busy_since = self.world.now
 
-    def is_idle(self) -> None:
+    def end_busy(self) -> None:
         """No living process has the lock any more."""
         self._busy = self.busy
         self._busy_since = None
@@ -162,7 +162,7 @@ class Disk:
         since = self._busy_since
         return self._busy + (0.0 if since is None else self.world.now - since)
 
-    def hearts_stop(self, process: Process | None, seconds: float) -> None:
+    def stop_heartbeats(self, process: Process | None, seconds: float) -> None:
         """Stop extending the leases of *process* (``None``: of all) for that long."""
         holder = self.holder
         if (
@@ -175,12 +175,12 @@ class Disk:
             holder.is_lost = holder.is_late = True
             self.lost_locks += 1
 
-    def dies(self, process: Process) -> None:
-        """*process* has ended: its lock is free, at once or when its lease has run out."""
+    def release_lock_of(self, process: Process) -> None:
+        """Free the lock of a process that has ended, at once or when the lease has run out."""
         if self.holder is not None and self.holder.process is process:
-            self.is_idle()
+            self.end_busy()
             if self.lease is not None:
-                self.hearts_stop(process, inf)
+                self.stop_heartbeats(process, inf)
             else:
                 self.holder.ends = self.world.now
 
@@ -196,7 +196,7 @@ class SimulatedStore:
         self.process = process
         self.world = disk.world
         self.lock_ends_with_holder = disk.lease is None
-        self.unheard: str | None = None
+        self.lost_tag: str | None = None
         if disk.is_file:
             self.glimpse, self.reserve = self._glimpse, self._reserve
 
@@ -215,19 +215,19 @@ class SimulatedStore:
     def _reserve(self) -> AbstractContextManager[object] | None:
         disk = self.disk
         self.world.point("reserve")
-        is_claimed = disk.claimant is not None and disk.claimant.alive
-        if is_claimed or (disk.holder is not None and disk.holder.is_held()):
+        is_reserved = disk.reserved_by is not None and disk.reserved_by.alive
+        if is_reserved or (disk.holder is not None and disk.holder.is_held()):
             return None
-        disk.claimant = self.process
-        return self._claimed()
+        disk.reserved_by = self.process
+        return self._reserved()
 
     @contextmanager
-    def _claimed(self) -> Iterator[None]:
+    def _reserved(self) -> Iterator[None]:
         try:
             yield
         finally:
-            if self.disk.claimant is self.process:
-                self.disk.claimant = None
+            if self.disk.reserved_by is self.process:
+                self.disk.reserved_by = None
 
     def load(self) -> Snapshot:
         began = self.world.now
@@ -240,7 +240,7 @@ class SimulatedStore:
         self, document: Document, *, tag: str, expected: str | None, ttl: float | None
     ) -> bool:
         self.reach("save", writes=True)
-        if not self.disk.swaps_locked or self._has_turn():
+        if not self.disk.swaps_locked or self._has_lock():
             return self._swap(document, tag, expected, ttl)
         lock = self.lock()
         end = self.world.now + _LOCK_TIMEOUT
@@ -254,7 +254,7 @@ class SimulatedStore:
         finally:
             lock.release()
 
-    def _has_turn(self) -> bool:
+    def _has_lock(self) -> bool:
         holder = self.disk.holder
         return holder is not None and holder.is_held() and holder.task is self.world.running
 
@@ -267,7 +267,7 @@ class SimulatedStore:
         disk = self.disk
         stored = disk.slot[1] if disk.slot is not None else None
         if stored not in (expected, tag):
-            self.world.note(self.process, "  somebody else has written")
+            self.world.log(self.process, "  another process has written")
             disk.witness.moved(self.process)
             return False
         before, changed_at = disk.document, disk.changed_at
@@ -275,7 +275,7 @@ class SimulatedStore:
         if disk.changed_at == changed_at:
             before = disk.document
         else:
-            disk.witness.loses_record()  # whoever does that heeds no lock
+            disk.witness.loses_record()  # a fault changed the slot without the lock
         disk.put((document, tag), ttl)
         disk.writes += 1
         written = disk.writes
@@ -283,12 +283,12 @@ class SimulatedStore:
         self.world.point("saved")
         disk.witness.sees(self.process, document, written)
         if self.world.happens(disk.lost_answers):
-            self.world.note(self.process, "  the store's answer is lost")
+            self.world.log(self.process, "  the store's answer is lost")
             disk.witness.doubts(self.process)
             if self.world.choices.chance(0.5):
-                if tag in (stored, self.unheard):
+                if tag in (stored, self.lost_tag):
                     disk.witness.store_failed(self.process)  # for the second time
-                self.unheard = tag
+                self.lost_tag = tag
                 raise StoreError("the connection is lost")
             return False
         return True
@@ -299,27 +299,27 @@ class SimulatedStore:
     def lock(self) -> SimulatedLock:
         return SimulatedLock(self)
 
-    def remember_spent(self, note: str, *, for_good: bool) -> None:
+    def remember_spent(self, digest: str, *, for_good: bool) -> None:
         self.reach("remember_spent", writes=True)
-        self.disk.notes.add(note)
-        self.disk.noted_at[note] = self.world.now
-        self.disk.notes_of.setdefault(self.process, set()).add(note)
+        self.disk.spent.add(digest)
+        self.disk.spent_at[digest] = self.world.now
+        self.disk.spent_by.setdefault(self.process, set()).add(digest)
 
-    def was_spent(self, note: str) -> bool:
+    def was_spent(self, digest: str) -> bool:
         self.reach("was_spent")
-        return self.disk.remembers(note, self.process)
+        return self.disk.remembers(digest, self.process)
 
     def reach(self, task: str, *, writes: bool = False) -> None:
         """Access the disk.
 
-        :raises StoreError: if it cannot be reached, or written.
+        :raises StoreError: if the disk cannot be reached or written.
         """
         self.world.point(task)
         disk = self.disk
         is_full = writes and disk.is_full_for(self.process)
         fails = disk.failing_saves if writes else 0.0
         if disk.is_down_for(self.process) or is_full or self.world.happens(fails):
-            self.world.note(self.process, "  the store fails")
+            self.world.log(self.process, "  the store fails")
             self.disk.witness.store_failed(self.process)
             raise StoreError(f"{task}: fails in this schedule")
 
@@ -327,13 +327,13 @@ class SimulatedStore:
 class SimulatedLock:
     """A lock that ends with its process, like that of a file, or a lease.
 
-    :ivar taken_at: when it was taken.
-    :ivar ends: when it lapses.
+    :ivar taken_at: the time at which it was taken.
+    :ivar ends: the time at which it lapses.
     :ivar is_released: whether its holder has released it.
-    :ivar is_lost: whether it is or soon will be free without a fault of its holder.
-    :ivar is_late: whether that is because heartbeats were missed.
+    :ivar is_lost: whether it is free, or soon will be, without a fault of its holder.
+    :ivar is_late: whether it is lost because heartbeats were missed.
     :ivar points: the points that its thread had reached at the last confirmation.
-    :ivar stalled: the seconds for which its process had been stopped by then.
+    :ivar stalled: the seconds for which its process had been stopped at that time.
     """
 
     def __init__(self, store: SimulatedStore) -> None:
@@ -345,14 +345,14 @@ class SimulatedLock:
         self.is_lost = self.is_late = self.is_released = False
         self.points = 0
         self.presentation: Presentation | None = None
-        """The last one that was made under this lock."""
+        """The last presentation under this lock."""
 
     def is_held(self) -> bool:
         return self.disk.holder is self and self.store.world.now < self.ends
 
     def is_good(self) -> bool:
-        """Whether its holder may go by it: if it has not asked for anything since it made sure,
-        it cannot know what happened meanwhile."""
+        """Whether its holder may rely on the lock.  A holder that has reached no point since it
+        confirmed the lock cannot know of later events."""
         has_just_confirmed = self.task is not None and self.task.points == self.points
         return not self.is_released and (self.is_held() or has_just_confirmed)
 
@@ -364,20 +364,20 @@ class SimulatedLock:
             return False
         self.disk.holder = self
         self.taken_at = self.store.world.now
-        self.disk.is_busy()
+        self.disk.begin_busy()
         self.task = self.store.world.running
         self.disk.locks[self.task] = self
         self.hold_for = hold_for
         self._begin()
-        self.store.world.note(self.process, "  has the lock")
+        self.store.world.log(self.process, "  has the lock")
         return True
 
     def is_certain(self) -> bool:
-        """Whether no heartbeat was missed for longer than its lease since it was confirmed."""
+        """Whether no heartbeat was missed for longer than the lease since the confirmation."""
         return not self.is_late
 
     def confirm(self) -> bool:
-        # No point: what follows a confirmation follows at once, or it would mean nothing.
+        # Not a point: a confirmation is worth something only if its caller acts at once.
         reachable = self.disk.lease is None or not self.disk.is_down_for(self.process)
         is_held = reachable and self.is_held()
         if is_held:
@@ -396,8 +396,8 @@ class SimulatedLock:
         if self.is_held():
             self.disk.witness.releases(self)
             if self.disk.lease is not None and self.disk.is_down_for(self.process):
-                self.disk.hearts_stop(self.process, inf)
+                self.disk.stop_heartbeats(self.process, inf)
             else:
                 self.disk.holder = None
-            self.disk.is_idle()
+            self.disk.end_busy()
         self.store.world.point("unlocked")

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from simulation.authority import Authority
-from simulation.complaints import LONGEST_HOLD, Complaints
+from simulation.complaints import LONGEST_BACKOFF, Complaints
 from simulation.grants import STALE
-from simulation.ledger import Wish
-from simulation.plan import HANDS_IN, Plan
+from simulation.ledger import Demand
+from simulation.plan import ADOPTS_REFRESH, Plan
 from simulation.process import Process
 from simulation.witness import Witness
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.errors import ReauthRequired, TokenError
 from tokenadapter.token import Token
 
-# Seconds from the end of all faults to the last request: by then no hold and no distrust binds ...
-_CALM = LONGEST_HOLD + 30.0
-# ... if no clock was set back: a hold that is void since it seems to come from the future binds
-# once that future has come.
+# Seconds from the end of all faults to the last request, by when every backoff and distrust is
+# over.
+_CALM = LONGEST_BACKOFF + 30.0
+# Additional seconds if a clock was set back: a backoff that seems to lie in the future is void at
+# first, and applies when that time has come.
 _SET_BACK = 30.0
-# How likely it is that a user does something else than a request.
+# The probability that a user takes another action than a request.
 _ACTS = 0.2
 # As in the adapter.
 _MOST_ADOPTIONS = 3
 
 
 class User:
-    """One thread of a process that makes requests.
+    """One thread of a process that sends requests.
 
-    :ivar served: how many of them the API admitted.
+    :ivar served: the number of requests that the API admitted.
     """
 
     def __init__(
@@ -50,14 +51,14 @@ class User:
         self.served = 0
 
     def live(self) -> None:
-        """Make requests while things break, and one when they no longer do."""
+        """Send requests while there are faults, and one request after that."""
         world = self.world
         try:
             while world.now < world.calm_from and not self.process.is_exiting:
                 self._try()
                 world.sleep(world.choices.between(0.0, self.plan.pause))
         except KeyboardInterrupt:
-            # The main thread ends.  Perhaps something it leaves behind makes a request yet.
+            # The main thread ends.  An exit handler may send one more request.
             self.process.is_exiting = True
             if world.happens(0.3):
                 self._try()
@@ -79,46 +80,46 @@ class User:
             pass
 
     def _recover(self) -> None:
-        """When nothing breaks any more, everyone gets a good token, after a login at most."""
+        """Check that without faults every user gets a valid token, at most after a login."""
         for _ in range(4):
             if self._is_misconfigured():
                 return
             try:
                 if self.request():
                     return
-                # Where the store was emptied, another may have written back an older token ...
+                # If the store was emptied, a process may have written back an older token, ...
                 if not (self.witness.emptied or self.witness.copied):
-                    self.world.fail(f"{self.process} does not recover: it is refused")
-                # ... which is not renewed for a while, since it was not known here.
-                self.world.sleep(LONGEST_HOLD)
+                    self.world.fail(f"{self.process} does not recover: its token is refused")
+                # ... which is distrusted, and not renewed for a while.
+                self.world.sleep(LONGEST_BACKOFF)
             except ReauthRequired:
                 self._log_in()
             except TokenError as error:
                 self.world.fail(f"{self.process} does not recover: {error!r}")
             self.world.sleep(2.0)
-        self.world.fail(f"{self.process} does not recover: there is no end of it")
+        self.world.fail(f"{self.process} does not recover: its requests keep failing")
 
     def _is_misconfigured(self) -> bool:
-        """Whether no token can be had here by whatever means."""
+        """Whether this process cannot get a token by any means."""
         if self.account.client == STALE:
             return True
-        # Others ask for something else, and their token lives.
+        # Other processes have another request, and their token is valid.
         return self.plan.requested > 1
 
     def _act(self, act: str) -> None:
-        """Do something else than a mere request."""
+        """Take the action *act*."""
         world, account = self.world, self.account
-        world.note(self.process, "{}", act)
+        world.log(self.process, "{}", act)
         if act == "min validity":
             lifetime = self.plan.lifetime or 10.0
             self.request(world.choices.one_of((lifetime / 2, lifetime * 2)))
             return
-        if act == HANDS_IN:
-            self._hand_in()
+        if act == ADOPTS_REFRESH:
+            self._adopt_refresh_token()
             return
-        wish, call = Wish(world.running, world.now), self.complaints.begin()
+        demand, call = Demand(world.running, world.now), self.complaints.begin()
         if act == "refresh":
-            account.wishes.append(wish)
+            account.demands.append(demand)
             account.requests += 1
         else:
             self._drop()
@@ -132,16 +133,16 @@ class User:
             call.failed(error)
             raise
         finally:
-            wish.ended = world.now
+            demand.ended = world.now
             call.ended(2 * self.keeper.lock_timeout)
             if act == "forget":
                 self._drop()
 
-    def _hand_in(self) -> None:
-        """Log in elsewhere, and hand in the refresh token alone."""
+    def _adopt_refresh_token(self) -> None:
+        """Log in on another machine, and adopt the refresh token without its access token."""
         secret = self.authority.log_in()["refresh_token"]
-        self.world.note(self.process, "  hands in {}", secret)
-        self.witness.handed_in_alone.add(secret)
+        self.world.log(self.process, "  adopts {}", secret)
+        self.witness.adopted_alone.add(secret)
         self.account.requests += 1
         call = self.complaints.begin()
         try:
@@ -151,19 +152,22 @@ class User:
             raise
         finally:
             call.ended(2 * self.keeper.lock_timeout)
-        # Another thread may have given it up as soon as it was saved.
-        is_given_up = self.account.dropped_at >= call.began
+        # Another thread may have forgotten the token as soon as it was saved.
+        is_forgotten = self.account.dropped_at >= call.began
         self._drop()
-        if not is_given_up:
+        if not is_forgotten:
             self.account.held = token
 
     def _drop(self) -> None:
-        """What this process has in hand it has no more."""
+        """Drop the held token of this process."""
         self.account.dropped_at = self.world.now
         self.account.held = None
 
     def request(self, min_validity: float = 0.0) -> bool:
-        """One request, and whether the API admits it in the end."""
+        """Send one request.
+
+        :returns: whether the API admits it in the end.
+        """
         self.account.requests += 1
         token, is_new = self.keeper.fresh() if not min_validity else None, False
         if token is None:
@@ -190,39 +194,39 @@ class User:
         self.witness.used(self.process, token)
         self.world.point(f"uses {token.access_token}")
         if not self.authority.admits(token.access_token):
-            self.world.note(self.process, "  401")
+            self.world.log(self.process, "  401")
             return False
         return True
 
     def _obtain(self, rejected: Token | None, min_validity: float = 0.0) -> tuple[Token, bool]:
         call = self.complaints.begin()
-        wish = Wish(self.world.running, call.began, min_validity)
+        demand = Demand(self.world.running, call.began, min_validity)
         if min_validity:
-            self.account.wishes.append(wish)
+            self.account.demands.append(demand)
         try:
             outcome = self.keeper.obtain(rejected, min_validity=min_validity)
         except TokenError as error:
             call.failed(error)
             if not min_validity:
-                call.went_without(rejected, error)
+                call.got_no_token(rejected, error)
             raise
         finally:
-            wish.ended = self.world.now
+            demand.ended = self.world.now
             call.ended(self.keeper.lock_timeout)
         if rejected is None and not min_validity:
-            call.was_needed()
+            call.waited_for_token()
         if self.account.dropped_at < call.began:
             self.account.held = outcome.token
         return outcome.token, outcome.is_new
 
     def _log_in(self) -> None:
-        """Log in again, unless somebody is about to, and tell all processes."""
+        """Log in again, unless another user is doing so, and adopt the token."""
         authority = self.authority
         if authority.login_by is not None and authority.login_by.alive:
             return
         authority.login_by = self.process
         answer = authority.log_in()
-        self.world.note(self.process, "  logs in: {}", answer["access_token"])
+        self.world.log(self.process, "  logs in: {}", answer["access_token"])
         now, lifetime = self.process.runtime.wall(), answer.get("expires_in")
         token = Token(
             answer["access_token"],
@@ -231,7 +235,7 @@ class User:
             expires_at=None if lifetime is None else now + lifetime,
         )
         self.witness.adopted.add(answer["refresh_token"])
-        self.witness.handed_in.add(answer["access_token"])
+        self.witness.adopted_access.add(answer["access_token"])
         for _ in range(20):
             try:
                 self.keeper.adopt(token)
@@ -239,5 +243,5 @@ class User:
             except TokenError:
                 self.world.sleep(1.0)
                 self.witness.readopted.add(answer["refresh_token"])
-        # Not if Ctrl-C has ended it: then the token is still on its way into the store.
+        # Not after Ctrl-C: then the token is still on its way into the store.
         authority.login_by = None

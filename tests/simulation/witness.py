@@ -1,21 +1,22 @@
-"""Knows the truth, and checks what must hold.
+"""Observes the world, and checks the rules.
 
-It sees every presentation, every write and every use of a token, from outside of all processes.
-What it demands, it demands where the rule is broken, and not where that hurts later:
+The witness observes every presentation, every write and every use of a token, from outside of all
+processes.  A check fails where a process violates a rule, not where the violation does harm later:
 
 * *presentations*: :mod:`simulation.presentations`;
-* *outcomes* (:meth:`Witness.releases`): each is written before the lock is free, and no intent
-  is left over;
-* *writes* (:mod:`simulation.writes`): never an older token over a newer one, nor where the slot
-  was set back to one; no hold and no intent beside a new token; no tombstone without a refusal;
-  an intent counts its attempts;
-* *uses* (:meth:`Witness.used`): nobody uses what is not saved, but its owner where saving failed,
-  nor what others asked for otherwise;
-* *news* (:meth:`Witness.renewed`): the program is told of each renewal once, where it was done;
+* *outcomes* (:meth:`Witness.releases`): each outcome is saved before the lock is released, and no
+  intent remains;
+* *writes* (:mod:`simulation.writes`): no process writes an older token over a newer one, even after
+  the slot was set back; a new token has no backoff and no intent beside it; a tombstone follows a
+  refusal; an intent counts its attempts;
+* *uses* (:meth:`Witness.used`): a process uses only saved tokens, except its own token if saving
+  failed, and only tokens of its own request;
+* *reports* (:meth:`Witness.renewed`): ``on_refresh`` is called once for each renewal, in the
+  process that renewed;
 * *errors*: :mod:`simulation.complaints`.
 
-Some faults excuse what else would be a violation: a process that died cannot write down an outcome,
-and what an emptied store held may be forgotten.
+Some faults excuse a violation: a dead process cannot save an outcome, and the content of an emptied
+store may be lost.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ from tokenadapter.token import Token
 
 
 class Witness:
-    """Sees everything that happens in one world.
+    """Observes one world.
 
     :param early: whether tokens are renewed before they expire.
-    :param deadline: within how many seconds every request to the authorization server ends.
+    :param deadline: the deadline of every token request in seconds.
     """
 
     def __init__(self, world: World, authority: Authority, *, early: bool, deadline: float) -> None:
@@ -51,42 +52,42 @@ class Witness:
         self.accounts: dict[Process, Account] = {}
         self.presented: dict[str, list[Presentation]] = {}
         self.announcers: dict[str, set[Process]] = {}
-        """Who has written an intent on a refresh token."""
+        """For each refresh token, the processes that have written an intent on it."""
         self.displaced: dict[str, int] = {}
-        """The last write that put an intent on something else in place of one on it."""
-        self.put_aside: dict[str, tuple[Mapping[str, Any], int]] = {}
-        """The intent that was there, which is put back if nothing came of the other one, and the
-        last such write before that."""
+        """For each secret, the last write that replaced its intent by an intent on another one."""
+        self.replaced_intents: dict[str, tuple[Mapping[str, Any], int]] = {}
+        """For each secret, the replaced intent, which is restored if the other presentation was not
+        processed, and the previous value in ``displaced``."""
         self.announced: Counter[str] = Counter()
-        """How often each was announced."""
+        """For each secret, the number of its announcements."""
         self.mints: dict[str, Mint] = {}
         self.saved_tokens: set[str] = set()
         self.requested: dict[str, Mapping[str, str]] = {}
-        """What each of them was asked for by."""
-        self.handed_in: set[str] = set()
-        """Those that somebody adopts."""
-        self.handed_in_alone: set[str] = set()
-        """Refresh tokens that somebody adopts without an access token."""
+        """The request of each saved token."""
+        self.adopted_access: set[str] = set()
+        """The access tokens of adoptions."""
+        self.adopted_alone: set[str] = set()
+        """The refresh tokens that are adopted without an access token."""
         self.forgotten: set[str] = set()
-        """Those that were given up."""
+        """The access tokens that were forgotten."""
         self.begun_at = 0
         """The last write by which a grant began or ended, ..."""
         self.begun_when = 0.0
         """... and its time."""
         self.forgotten_at = 0
-        """The last write that gave one up."""
+        """The last write that forgot a token."""
         self.distrusted: dict[str, float] = {}
-        """Those that were refused when they were new, and when all were told."""
-        self.pardoned_at = 0.0
-        """When somebody last called for another try, whatever was refused."""
+        """The access tokens that were refused when they were new, with the time of the record."""
+        self.cleared_at = 0.0
+        """The time of the last forced renewal, which clears all refusals."""
         self.failed_at = self.succeeded_at = self.alive_again_at = self.token_at = 0.0
         self.adopted: set[str] = set()
-        """Refresh tokens that somebody adopts."""
+        """The refresh tokens of adoptions."""
         self.readopted: set[str] = set()
-        """Refresh tokens that somebody adopts once more, whatever became of them."""
+        """The refresh tokens of adoptions that were repeated after an error."""
         self.misconfigured: set[str] = set()
-        """The clients that were refused."""
-        # What happened in this world, as far as it excuses something.
+        """The credentials of refused clients."""
+        # The events that excuse violations.
         self.emptied = self.copied = self.moved_clocks = self.delays = self.deaths = 0
         self.presentations = 0
 
@@ -110,7 +111,7 @@ class Witness:
             announcement,
         )
         presentation.excused = self.emptied > 0 and not self.disk.document
-        presentation.is_handed_in = credential.secret in self.handed_in_alone
+        presentation.is_adoption = credential.secret in self.adopted_alone
         presentation.is_due = presentations.is_due(self, process)
         if credential.single_use:
             self.presented.setdefault(credential.secret, []).append(presentation)
@@ -121,57 +122,57 @@ class Witness:
         self.presentations += 1
         return presentation
 
-    def told(
+    def learns_outcome(
         self, presentation: Presentation, outcome: str, answer: Mapping[str, Any] | None = None
     ) -> None:
-        """A process learns how its presentation ended."""
+        """A process learns the outcome of its presentation."""
         process, account = presentation.process, self.accounts[presentation.process]
         presentation.outcome, presentation.ended_at = outcome, self.world.now
-        self.world.note(process, "  {} is {}", presentation.credential.secret, outcome)
+        self.world.log(process, "  {} is {}", presentation.credential.secret, outcome)
         if answer is not None:
             self.token_at = account.token_at = self.world.now
             is_gone = self.copied or self.authority.is_dead(self.disk.document)
             if presentation.credential.first and is_gone:
-                # After what is gone, this is a new beginning.
-                self.authority.hand_in(presentation.credential.secret)
+                # With the earlier grant gone, the first refresh token begins a new one.
+                self.authority.count_as_login(presentation.credential.secret)
             presentation.access = answer["access_token"]
             refresh = answer.get("refresh_token", presentation.credential.secret)
             presentation.spends = refresh != presentation.credential.secret
             self.mints[answer["access_token"]] = mint = Mint(process, self.world.now)
-            if presentation.is_handed_in:
-                self.handed_in.add(answer["access_token"])
+            if presentation.is_adoption:
+                self.adopted_access.add(answer["access_token"])
                 self.adopted.add(refresh)
-                # From now on it is spent, or like any other one.
-                self.handed_in_alone.discard(presentation.credential.secret)
-                mint.told = True  # who has handed it in gets it
+                # From now on, the refresh token is spent, or like any other one.
+                self.adopted_alone.discard(presentation.credential.secret)
+                mint.is_reported = True  # the caller of adopt() gets it
             account.met.add(presentation.access)
-            # A stale token is renewed once whatever becomes of the request that has found it so.
+            # The renewal of a stale token is not on account of a request.
             account.mints += not presentation.is_due
-            # A token that is renewed before it expires may expire on its way, if that is delayed.
+            # After a delay, a new token may have expired before its first use.
             if account.mints > account.requests + self.delays and not self.emptied:
-                self.fail(process, "renews more often than anyone asks")
+                self.fail(process, "renews more often than there are requests")
         elif outcome != "refused":
             self.failed_at = self.world.now
 
     # --- the store -----------------------------------------------------------------------
 
     def loaded(self, process: Process, document: Document | None, took: float) -> None:
-        """A process sees what the slot holds, and it took so many seconds."""
+        """A process has read the slot, which took *took* seconds."""
         account = self.accounts[process]
         account.slowest_look = max(account.slowest_look, took)
         self.sees(process, document or {}, self.disk.writes)
 
     def saved(self, process: Process, before: Document, document: Document) -> None:
         """A process has written the slot."""
-        self.world.note(process, "  wrote: {}", writes.brief(document))
+        self.world.log(process, "  wrote: {}", writes.brief(document))
         account, token = self.accounts[process], document.get("token")
         refresh = None if token is None else token.get("refresh_token")
         is_adopted = refresh in self.adopted and before.get("token", token) != token
         if is_adopted or (self.forgotten and refresh is not None and "token" not in before):
-            self.authority.hand_in(refresh)
-        self._heeds_announcement(process, account, before, document)
-        if account.wished(self.world.running) == inf:
-            self.pardoned_at = self.world.now
+            self.authority.count_as_login(refresh)
+        self._observe_intent(process, account, before, document)
+        if account.demanded_validity(self.world.running) == inf:
+            self.cleared_at = self.world.now
             self.distrusted.clear()
         if document.get("begun") != before.get("begun"):
             self.begun_at, self.begun_when = self.disk.writes, self.world.now
@@ -189,7 +190,7 @@ class Witness:
                     if item.outcome == "open":
                         item.kept = self.disk.writes
             self.token_at = self.world.now
-            # What failed since it was minted is not over by that.
+            # A failure after the token was issued is not over.
             mint = self.mints.get(access)
             if mint is None or mint.at > self.failed_at:
                 self.succeeded_at = self.world.now
@@ -199,21 +200,21 @@ class Witness:
             if last.recorded is None and writes.records(document, last):
                 last.recorded = self.disk.writes
 
-    def _heeds_announcement(
+    def _observe_intent(
         self, process: Process, account: Account, before: Document, document: Document
     ) -> None:
-        """A process may have announced a presentation."""
+        """A process may have written an intent."""
         intent = document.get("intent")
         if intent is None or intent == before.get("intent"):
             return
         self.announcers.setdefault(named(intent), set()).add(process)
-        put_aside, displaced = self.put_aside.get(named(intent), (None, 0))
-        if intent == put_aside:
+        replaced, displaced = self.replaced_intents.get(named(intent), (None, 0))
+        if intent == replaced:
             self.displaced[named(intent)] = displaced
             return
         last = before.get("intent")
         if last is not None and named(last) != named(intent):
-            self.put_aside[named(last)] = last, self.displaced.get(named(last), 0)
+            self.replaced_intents[named(last)] = last, self.displaced.get(named(last), 0)
             self.displaced[named(last)] = self.disk.writes
         known = () if last is None else last["awaited"]
         for waiter in intent["awaited"]:
@@ -221,7 +222,7 @@ class Witness:
                 self.announced[named(intent)] += 1
                 for task in [*account.announcements]:
                     if task not in process.tasks:
-                        del account.announcements[task]  # it has come to its end
+                        del account.announcements[task]  # the thread has ended
                 account.announcements[self.world.running] = Announcement(
                     self.world.running,
                     named(intent),
@@ -231,8 +232,8 @@ class Witness:
                 )
 
     def store_failed(self, process: Process) -> None:
-        """The store fails a process, which may keep it from writing an outcome: not from saving a
-        new token, which is tried until it succeeds."""
+        """The store fails for a process.  That excuses an outcome that is not saved, but not a new
+        token, whose save is retried until it succeeds."""
         account = self.accounts[process]
         account.store_failures += 1
         account.store_failed_at = self.world.now
@@ -242,20 +243,21 @@ class Witness:
         self.doubts(process)
 
     def doubts(self, process: Process) -> None:
-        """A process is not told that it has written."""
+        """A process does not learn that its write succeeded."""
         last = self.last_of_this_thread(process)
         if last is not None and last.access is not None:
             self.mints[last.access].is_doubtful = True
 
     def moved(self, process: Process) -> None:
-        """A process is told that somebody else has written since it looked: an answer that comes
-        after another renewal, or a login, is worth nothing any more."""
+        """A process learns that another process has written since its last read.  An answer that
+        comes after another renewal or a login has become worthless."""
         last = self.last_of_this_thread(process)
         if last is not None:
-            # What others have renewed does not replace a token that begins a grant of its own.
+            # The renewal of another process does not replace an adopted token, which begins a
+            # grant.
             since = 0 if last.announcement is None else last.announcement.write
             has_begun = max(self.begun_at, self.disk.changed_at) > since
-            is_beginning = last.is_handed_in and last.outcome == "minted" and not has_begun
+            is_beginning = last.is_adoption and last.outcome == "minted" and not has_begun
             is_replaced = writes.is_replaced(self, last) and not is_beginning
             last.excused |= is_replaced
             last.was_overtaken = writes.is_accounted_for(self, last)
@@ -263,37 +265,41 @@ class Witness:
             self.accounts[process].mints -= is_worthless
 
     def last_of_this_thread(self, process: Process) -> Presentation | None:
-        """The last presentation of *process*, if the running thread has made it."""
+        """The last presentation of *process* by the running thread."""
         return self.accounts[process].presentations.get(self.world.running)
 
     def releases(self, lock: SimulatedLock) -> None:
-        """The holder is about to let the lock go."""
+        """The holder is about to release the lock."""
         writes.check_recorded(self, lock)
         writes.check_intent(self, lock)
 
     def ends_in_order(self, process: Process) -> None:
-        """A process ends that was told to: it loses no refresh token, if it can be saved."""
+        """A terminated process ends: it loses no refresh token that can be saved."""
         account = self.accounts[process]
         for last in account.presentations.values():
             if last.announcement is None or process.presenting:
                 continue
             is_known = last.recorded or last.excused or last.is_left_to_others()
             if not (is_known or account.store_failures):
-                self.fail(process, f"ends, and {last.credential.secret} is {last.outcome}")
+                self.fail(
+                    process,
+                    f"ends before it saves the outcome of {last.credential.secret}: {last.outcome}",
+                )
 
     def loses_record(self) -> None:
-        """Somebody empties the slot."""
+        """The slot was emptied or overwritten by a fault."""
         self.emptied += 1
         self._excuse_all()
 
     def is_set_back(self, before: Document, document: Document) -> None:
-        """Somebody brings *document* back, perhaps with a later login than the one that was lost
-        meanwhile: to who has not seen that, it looks like a login now, and is not undone."""
+        """The slot is set back to *document*.  Its login may be later than the one that is lost
+        now: a process that has not seen the lost login takes it for a new one, and does not undo
+        it."""
         if document.get("begun", 0.0) > before.get("begun", 0.0):
             self.begun_when = self.world.now
 
     def gets_record(self, document: Document) -> None:
-        """Somebody puts *document* into the slot, with a token that no process knows."""
+        """A file is copied into the slot, with a token that no process knows."""
         self.copied += 1
         self.saved_tokens.add(document["token"]["access_token"])
         self.requested[document["token"]["access_token"]] = document["requested"]
@@ -312,63 +318,63 @@ class Witness:
         access = token.access_token
         if access not in self.saved_tokens:
             mint = self.mints.get(access)
-            if mint is None or not process.has_what_was_of(mint.process, mint.at):
-                self.fail(process, f"uses {access}, which is not saved and not its own")
+            if mint is None or not process.is_or_was_forked_from(mint.process, mint.at):
+                self.fail(process, f"uses {access}, which is neither saved nor its own")
             if not self.accounts[mint.process].store_failures:
                 self.fail(process, f"uses {access} before it is saved")
         elif self.requested[access] != self.accounts[process].requested:
-            self.fail(process, f"uses {access}, which was asked for otherwise")
+            self.fail(process, f"uses {access}, which belongs to another request")
 
     def renewed(self, process: Process, token: Token) -> None:
-        """The program is told of a renewal."""
+        """``on_refresh`` is called in *process*."""
         access, mint = token.access_token, self.mints[token.access_token]
-        if mint.told or mint.process is not process:
-            self.fail(process, f"is told of {access}, which is no news of its own")
-        mint.told = True
+        if mint.is_reported or mint.process is not process:
+            self.fail(process, f"reports {access} twice, or for another process")
+        mint.is_reported = True
 
     def forgets(self, process: Process) -> None:
-        """A process has given its token up: it has nothing left to compare the slot with, also if
-        that was empty, so that nothing was to be written."""
+        """A process has forgotten its token, even if the slot was empty: from now on, it remembers
+        no record with which to compare the slot."""
         account = self.accounts[process]
         account.newest, account.seen = (0, 0), None
 
     def is_distrusted(self, process: Process, token: Token, since: float) -> None:
-        """All are told that the API has refused *token* although it was new, if they can be."""
+        """A process has recorded that the API refused *token* although it was new."""
         stored = self.disk.document.get("token", {}).get("access_token")
-        is_pardoned = since <= self.pardoned_at
-        has_failed = is_pardoned or self.accounts[process].store_failures
-        # Then it does not wait for the lock any more.
+        is_cleared = since <= self.cleared_at
+        has_failed = is_cleared or self.accounts[process].store_failures
+        # An ending process does not wait for the lock.
         is_leaving = process.is_exiting or process.is_ending
         if stored == token.access_token and not (has_failed or is_leaving):
             self.distrusted.setdefault(stored, since)
 
     def check_end(self) -> None:
-        """Every thread has ended."""
+        """Check the rules that apply after all threads have ended."""
         writes.check_intent(self)
         for access, mint in self.mints.items():
             process = mint.process
-            # Who cannot know that it was saved may find the tokens of others in its place.
-            may = process.was_killed or mint.is_doubtful
-            if access in self.saved_tokens and not mint.told and not may:
-                self.fail(process, f"is never told of {access}")
+            # A process that cannot know of its save may find the token of another process instead.
+            is_excused = process.was_killed or mint.is_doubtful
+            if access in self.saved_tokens and not mint.is_reported and not is_excused:
+                self.fail(process, f"never reports {access}")
 
     # --- the truth -----------------------------------------------------------------------
 
     def store_now(self, process: Process) -> float:
-        """The time by the store's clock, as *process* is told it."""
+        """The time of the store, as *process* gets it."""
         ahead = self.disk.ahead
         return self.world.now + (process.computer.ahead if ahead is None else ahead)
 
     def slowest_look(self) -> float:
-        """The longest that anybody took to look at the slot, in seconds."""
+        """The longest read of the slot by any process, in seconds."""
         return max(account.slowest_look for account in self.accounts.values())
 
     def fail(self, process: Process, message: str) -> None:
-        """*process* has done what must not be done."""
+        """*process* has violated a rule."""
         self.world.fail(f"{process} {message}")
 
     def sees(self, process: Process, document: Document, number: int) -> None:
-        """A process knows that *document* was in the slot after so many writes."""
+        """A process knows that *document* was in the slot after write *number*."""
         account = self.accounts[process]
         account.knows[self.world.running] = number
         account.stored[self.world.running] = document.get("token", {}).get("access_token")
@@ -377,8 +383,8 @@ class Witness:
             account.met.add(document["token"]["access_token"])
             age = self.authority.age(document["token"])
             generation, salt = document.get("generation", 0), document["salt"]
-            # Of two that were renewed as often, one from what the slot was set back to, the one
-            # counts that it holds.
+            # If two records have the same generation, one of them renewed from a record that was
+            # set back, the record in the slot counts.
             is_branch = account.seen is not None and (generation, salt) == account.seen[:2]
             if age >= account.newest or is_branch:
                 issued_at, written = document["token"]["issued_at"], document.get("written", 0.0)
@@ -388,8 +394,8 @@ class Witness:
             and document.get("salt") == account.seen[1]
             and (
                 document.get("generation", 0) > account.seen[0]
-                # What the slot was set back to may be given up, too, after that was issued.
+                # A record that was set back may also be forgotten after the token was issued.
                 or document.get("begun", 0.0) > account.seen[2]
             )
         ):
-            self.forgets(process)  # by another
+            self.forgets(process)  # another process has forgotten the token

@@ -1,9 +1,8 @@
-"""The scheduler: which thread goes on, and what time it is.
+"""The scheduler: which thread continues, and the time.
 
-Whatever a keeper asks of its machine, its store or its grant is a *point*: there, another thread
-may go on, or something may happen (:mod:`simulation.faults`).  Threads are greenlets, since
-switching between those costs next to nothing.
-"""
+Each call of a keeper to its runtime, its store or its grant is a *point*: another thread may
+continue there, or a fault may occur (:mod:`simulation.faults`).  Threads are greenlets, because
+switching between greenlets is cheap."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from simulation.choices import Choices
 from simulation.process import Process, Task
 
 START = 1_000_000.0
-# Seconds that a point takes, unless another thread is woken meanwhile: then up to a tenth.
+# Seconds that a point takes; up to a tenth if another thread wakes up in the meantime.
 _TICK = 1e-5
 _LONGEST_POINT = 0.1
 _MOST_STEPS = 100_000
@@ -33,9 +32,9 @@ class World:
     """Plays one schedule.
 
     :ivar now: the true time.
-    :ivar calm_from: when the last fault is over.
-    :ivar disturb: called at points, at :attr:`disturbance_rate`, with the thread that came there
-        and what it is about to do.
+    :ivar calm_from: the time at which all faults are over.
+    :ivar disturb: called at points, at :attr:`disturbance_rate`, with the thread at the point and
+        its next step.
     :ivar trace: the events as lines; ``None`` without a trace.
     """
 
@@ -48,7 +47,7 @@ class World:
         self.trace: list[str] | None = [] if traced else None
         self.processes: dict[str, Process] = {}
         self.tasks: list[Task] = []
-        self.graves: list[Task] = []
+        self.killed_tasks: list[Task] = []
         self.running: Task = None  # type: ignore[assignment]
         self.steps = 0
         self.nonces = 0
@@ -57,18 +56,19 @@ class World:
         self.hub = getcurrent()
         self._violation: Violation | None = None
 
-    # --- what happens --------------------------------------------------------------------
+    # --- events --------------------------------------------------------------------------
 
-    def note(self, process: Process | None, what: str, *details: object) -> None:
+    def log(self, process: Process | None, what: str, *details: object) -> None:
         """Add a line to the trace."""
         if self.trace is not None and not self.over:
-            who = "" if process is None else process.name
-            self.trace.append(f"{self.now - START:10.4f} {who:6} {what.format(*details)}")
+            name = "" if process is None else process.name
+            self.trace.append(f"{self.now - START:10.4f} {name:6} {what.format(*details)}")
 
     def fail(self, message: str) -> NoReturn:
-        """End the schedule: *message* says what does not hold.
+        """End the schedule: *message* names the violated rule.
 
-        Not by an exception from here: that would pass through the keeper, which handles it.
+        The exception is raised in the hub.  Raised here, it would pass through the keeper, which
+        handles exceptions.
         """
         if self.over:
             raise GreenletExit
@@ -87,7 +87,7 @@ class World:
         if label != "clock":
             self.running.points += 1
             if self.trace is not None:
-                self.note(self.running.process, label)
+                self.log(self.running.process, label)
         self.running.wakes = self.now
         self._switch(label)
 
@@ -99,13 +99,13 @@ class World:
     # --- the scheduler -------------------------------------------------------------------
 
     def run(self) -> None:
-        """Until every thread has ended.
+        """Run until every thread has ended.
 
-        :raises Violation: if something does not hold.
+        :raises Violation: if a rule is violated.
         """
         while self.tasks:
-            # Threads pass the baton among themselves: it comes back here when one of them has
-            # ended, and when something is to happen to one of them.
+            # Threads switch to each other directly.  They switch back to the hub when a thread
+            # has ended, and when a fault is to occur.
             label = self._next().greenlet.switch()
             self._check()
             if label is not None:
@@ -118,12 +118,12 @@ class World:
         self._check()
 
     def close(self) -> None:
-        """Let all greenlets go.  Their clean-up must not be part of any schedule, so it runs now,
-        and comes no further than the next point."""
+        """End all greenlets.  Their clean-up must not be part of another schedule, so it runs now,
+        up to the next point at most."""
         self.over = True
-        for task in self.graves + self.tasks:
+        for task in self.killed_tasks + self.tasks:
             task.greenlet.throw(GreenletExit)
-        self.graves.clear()
+        self.killed_tasks.clear()
         self.tasks.clear()
 
     def _switch(self, label: str) -> None:
@@ -144,7 +144,7 @@ class World:
         now = self.now
         self.steps += 1
         if self.steps > _MOST_STEPS or now > self.calm_from + _LONGEST_CALM:
-            self.fail("it does not end")
+            self.fail("the schedule does not end")
         ready: list[Task] = []
         sleeper, wakes_next = None, inf
         for task in self.tasks:

@@ -1,1 +1,1 @@
-"""The tests of each module, folder by folder as the library."""
+"""The tests of each module, in the folders of the library."""

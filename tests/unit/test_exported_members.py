@@ -94,7 +94,7 @@ print(all(hasattr({package}, name) for name in {package}.__all__))
         ("class TestMine(tokenadapter.testing.StoreContract): pass", "testing"),
     ],
 )
-def test_a_program_that_uses_a_class_is_told_its_extra(use: str, extra: str) -> None:
+def test_the_error_for_a_missing_dependency_names_its_extra(use: str, extra: str) -> None:
     program = f"{WITHOUT_EXTRAS}\ntry:\n    {use}\nexcept ImportError as error: print(error)"
     assert f"pip install 'tokenadapter[{extra}]'" in run(program)
 
@@ -110,10 +110,10 @@ def test_star_import_gives_the_public_names() -> None:
     assert run(program).split() == tokenadapter.__all__
 
 
-def test_dir_tells_the_names_that_are_not_loaded_yet() -> None:
-    told = run("import tokenadapter; print(*dir(tokenadapter))").split()
-    assert {*tokenadapter.__all__, "__version__"} <= {*told}
-    assert told == sorted(told)
+def test_dir_includes_the_names_that_are_not_loaded() -> None:
+    names = run("import tokenadapter; print(*dir(tokenadapter))").split()
+    assert {*tokenadapter.__all__, "__version__"} <= {*names}
+    assert names == sorted(names)
 
 
 def test_a_name_is_looked_up_once() -> None:
@@ -138,7 +138,7 @@ def test_unknown_name_is_an_attribute_error_like_that_of_any_module() -> None:
         "stores.file",
     ],
 )
-def test_what_serves_a_stored_token_stays_cheap_to_import(module: str) -> None:
+def test_code_that_serves_a_stored_token_stays_cheap_to_import(module: str) -> None:
     dear = {"requests", "urllib3", "cachetools", "filelock", "dataclasses", "inspect"}
     loaded = modules_loaded_by(f"import tokenadapter.{module}")
     assert not loaded & {*dear, "tokenadapter.errors"}

@@ -119,9 +119,9 @@ def test_locks_and_grants_load_what_they_need_under_the_guard(
     keeper: TokenKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guarded: list[bool] = []
-    note = lambda: guarded.append(late_imports._guard._is_owned())  # noqa: E731
-    monkeypatch.setattr(keeper.grant, "load", note, raising=False)
-    monkeypatch.setattr(type(keeper.store.lock()), "load", staticmethod(note), raising=False)
+    check = lambda: guarded.append(late_imports._guard._is_owned())  # noqa: E731
+    monkeypatch.setattr(keeper.grant, "load", check, raising=False)
+    monkeypatch.setattr(type(keeper.store.lock()), "load", staticmethod(check), raising=False)
     keeper.current()
     assert guarded == [True, True]
 

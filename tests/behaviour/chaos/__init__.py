@@ -1,1 +1,1 @@
-"""Real processes that share a token at a real authorization server, and are killed."""
+"""Real processes that share a token, use a real authorization server, and are killed."""

@@ -1,4 +1,4 @@
-"""Puts a login into the store of a fleet, and ends: the token response comes by standard input.
+"""Stores a login for a fleet.  Standard input has the token response.
 
 python adopt.py BASE_URL STORE
 """

@@ -1,21 +1,21 @@
-"""One process of a fleet: a request every now and then, and a line to the driver about each.
+"""One process of a fleet: sends requests at random times, and reports each to the driver.
 
-It ends when its standard input ends.  What is told is ``PID KIND WORD SECONDS``: an ``answer`` is a
-status, or else the reason or type of an error, an ``event`` one of :mod:`tokenadapter.events`, and
-a ``point`` one of ``POINTS``.
+The process ends when its standard input ends.  A report is a line ``PID KIND WORD SECONDS``: an
+``answer`` is a status, or the reason or type of an error, an ``event`` one of
+:mod:`tokenadapter.events`, and a ``point`` one of ``POINTS``.
 
     python client.py BASE_URL STORE LEASE GRACE PAUSE PAGE SLOT AHEAD
 
-``STORE`` is the URL of a token store, and ``LEASE`` how long its locks last in seconds, or 0 where
-that is not told.  ``AHEAD`` is by how many seconds this process' wall clock is wrong.
+``STORE`` is the URL of a token store, and ``LEASE`` the lease of its locks in seconds, or 0 for the
+default.  ``AHEAD`` is the number of seconds by which this process' wall clock is fast.
 
 With ``CHAOS_DPOP`` in the environment, tokens are bound to a key.
 
-``PAUSE`` is the longest time between two requests, in seconds: half of them come at any time, the
-others together with those of all clients, as cron jobs do.  ``PAGE`` is a file that is mapped
-into the memory of driver and clients.  In it, each client has a byte that says whether the answer
-to a token request of its own is at stake, and the byte after those says at which point whoever
-gets there waits to be killed: see ``POINTS``.
+``PAUSE`` is the longest time between two requests, in seconds.  Half of the requests are sent at
+random times, the others at the same time by all clients, as by cron jobs.  ``PAGE`` is a file that
+is mapped into the memory of the driver and all clients.  Each client has one byte: whether the
+answer to its own token request is at stake.  The last byte is the point (see ``POINTS``) at which
+the next client waits to be killed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    # Before anything takes the clock for what it is.
+    # Before any other module reads the clock.
     right_time, ahead = time.time, float(sys.argv[-1])
     time.time = lambda: right_time() + ahead
 
@@ -55,13 +55,13 @@ CLIENT: dict[str, Any] = (
     if "CHAOS_DPOP" in os.environ
     else {"client_id": "client", "client_secret": "secret"}
 )
-# The token request is announced in the store but not sent; the server has answered it; the answer
-# is saved but nobody has used it.  On the page they are counted from 1.
+# The intent is saved but the token request is not sent; the server has answered; the answer is
+# saved but not used.  The page counts the points from 1.
 POINTS = ["asking", "answered", "saved"]
 
 
 class Page:
-    """What a driver and its clients share."""
+    """The memory that the driver and its clients share."""
 
     def __init__(self, file: Path) -> None:
         with file.open("r+b") as opened:
@@ -119,7 +119,7 @@ class Client:
 
 
 class StoppingRefreshToken(RefreshToken):
-    """Can be stopped between all that matters."""
+    """Can be stopped before, during and after a token request."""
 
     client: Client
 

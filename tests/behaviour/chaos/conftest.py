@@ -1,5 +1,5 @@
-"""The mark of tests that start and kill many processes: ``-m "not chaos"`` leaves them out; and the
-stores that their processes share."""
+"""The marker ``chaos`` of tests that start and kill many processes, and the stores that their
+processes share."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from unit.stores.servers import Memcached, RedisServer
 
 from .run import IS_LONG, Place
 
-# The default of all stores; a short one where a run is short.
+# The default of all stores; shorter for a short run.
 LEASE = 5.0 if IS_LONG else 1.0
 APART = 300.0
-# What two cores can do: these clients take longer to start than those of a file.
+# The load for two cores: these clients take longer to start than those of a file.
 LOAD = {"pace": 50.0, "kills": 0.7}
 
 
@@ -59,21 +59,21 @@ def mariadb_place(mariadb_server: MariaDB) -> Place:
 
 @pytest.fixture
 def redis_own_server() -> Iterator[RedisServer]:
-    # With a memory that outlasts it.
+    # Durable: it is stopped and started again.
     with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
         yield server
 
 
 def django_cache(folder: Path, name: str, backend: str, location: str) -> Place:
-    """A place in the cache of a Django project."""
+    """A store in the cache of a Django project."""
     (folder / "project_settings.py").write_text(
         f"CACHES = {{'default': {{'BACKEND': 'django.core.cache.backends.{backend}', "
         f"'LOCATION': '{location}'}}}}\n"
     )
     path = os.pathsep.join([str(folder), *sys.path])
     environment = {"DJANGO_SETTINGS_MODULE": "project_settings", "PYTHONPATH": path}
-    # A cache has no clock: machines have to agree on the time.  Its locks last for whole seconds,
-    # and for 2 at least.
+    # A cache has no clock, so the machines have to agree on the time.  Its locks last for whole
+    # seconds, and for at least 2.
     return Place(name, "django:default#token", max(LEASE, 3), 0, environment, **LOAD)
 
 

@@ -1,4 +1,4 @@
-"""The driver of a fleet: starts the clients, hears what they tell, kills them and counts."""
+"""The driver of a fleet: starts the clients, reads their reports, kills them and counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import requests
 from .client import Page
 
 HERE = Path(__file__).parent
-# Seconds that a process may take to start or to end on a machine that is busy.
+# Seconds that a process may take to start or to end on a busy machine.
 PATIENCE = 60
 
 
@@ -56,7 +56,7 @@ class Provider:
 
 
 class Line(NamedTuple):
-    """What a client told."""
+    """A report of a client."""
 
     client: Client
     kind: str
@@ -76,10 +76,10 @@ class Fleet:
     :param base: the URL below which API and token endpoint are.
     :param pause: the longest time between two requests of one client, in seconds.
     :param store: the URL of the store that they share; without one, a file in *folder*.
-    :param lease: how long its locks last, in seconds, if that can be told.
-    :param apart: by how many seconds the clocks of two machines differ, to each of which one half
-        of the clients belongs.
-    :param environment: what else the store needs to know.
+    :param lease: the lease of its locks in seconds; 0 for the default.
+    :param apart: the seconds by which the clocks of two machines differ; each machine has one half
+        of the clients.
+    :param environment: environment variables that the store needs.
     """
 
     def __init__(
@@ -103,19 +103,19 @@ class Fleet:
         """The longest that a request took, in seconds."""
         self.kills = 0
         self.hits = 0
-        """How many of the kills hit a client whose token request was being answered."""
+        """The number of kills of a client whose answer was at stake."""
         self.stalls: list[float] = []
-        """For how many seconds nobody renewed after each kill of who did, until the next did."""
+        """The seconds from each kill of a renewing client to the next renewal."""
         self._stalled_since: float | None = None
-        self._told = folder / "clients.log"
-        self._log = self._told.open("w")
+        self._log_file = folder / "clients.log"
+        self._log = self._log_file.open("w")
         page = folder / "page"
         self._page = Page.new(page, size)
         store = store or f"file:{folder / 'state' / 'token.json'}"
         self._arguments = [base, store, str(lease), str(grace), str(pause), str(page)]
         self._apart = apart
         self._environment = {**os.environ, **(environment or {})}
-        self._lines, self._telling = os.pipe()
+        self._reports, self._reporting = os.pipe()
         self._rest = b""
         self._clients: dict[int, Client] = {}
 
@@ -130,8 +130,8 @@ class Fleet:
         for client in self:
             client.process.kill()
             self._forget(client)
-        os.close(self._lines)
-        os.close(self._telling)
+        os.close(self._reports)
+        os.close(self._reporting)
         self._page.close()
         self._log.close()
 
@@ -141,7 +141,7 @@ class Fleet:
         process = subprocess.Popen(
             [sys.executable, HERE / "client.py", *self._arguments, str(slot), str(ahead)],
             stdin=subprocess.PIPE,
-            stdout=self._telling,
+            stdout=self._reporting,
             stderr=self._log,
             env=self._environment,
         )
@@ -152,7 +152,7 @@ class Fleet:
         del self._clients[client.process.pid]
 
     def end(self) -> None:
-        """Let the clients end by themselves, and hear them to their end."""
+        """Let the clients end, and read their last reports."""
         self._page.arm(None)
         for client in self:
             assert client.process.stdin is not None
@@ -173,7 +173,7 @@ class Fleet:
         return iter(list(self._clients.values()))
 
     def adopt(self, response: dict[str, Any]) -> None:
-        """Give a login to all of them."""
+        """Store a login for all clients."""
         done = subprocess.run(
             [sys.executable, HERE / "adopt.py", *self._arguments[:2]],
             input=json.dumps(response),
@@ -184,10 +184,10 @@ class Fleet:
         assert done.returncode == 0, done.stderr
 
     def hear(self, seconds: float) -> list[Line]:
-        """What clients tell, waiting for so many *seconds* at most if it is nothing."""
-        if not select.select([self._lines], [], [], seconds)[0]:
+        """The new reports of the clients.  Waits for up to *seconds* if there are none."""
+        if not select.select([self._reports], [], [], seconds)[0]:
             return []
-        *whole, self._rest = (self._rest + os.read(self._lines, 65536)).split(b"\n")
+        *whole, self._rest = (self._rest + os.read(self._reports, 65536)).split(b"\n")
         lines = []
         for text in whole:
             pid, kind, word, taken = text.decode().split()
@@ -200,12 +200,12 @@ class Fleet:
                     self.stalls.append(time.monotonic() - self._stalled_since)
                     self._stalled_since = None
             client = self._clients.get(int(pid))
-            if client is not None:  # else these are its last words
+            if client is not None:  # not one that was killed
                 lines.append(Line(client, kind, word))
         return lines
 
     def wait_until_all_get(self, answer: str) -> None:
-        """Wait until every client there is has got *answer*, from now on."""
+        """Wait until every client has got *answer* after this call."""
         missing = {client.slot for client in self}
         for line in self._all_lines():
             if (line.kind, line.word) == ("answer", answer):
@@ -213,13 +213,13 @@ class Fleet:
             if not missing:
                 return
 
-    def wait_until_somebody_renews(self) -> None:
+    def wait_until_a_client_renews(self) -> None:
         for line in self._all_lines():
             if (line.kind, line.word) == ("event", "Renewed"):
                 return
 
     def wait_at(self, point: str) -> Client:
-        """Stop the next client that gets to *point*."""
+        """Stop the next client that reaches *point*."""
         self.arm(point)
         for line in self._all_lines():
             if line.kind == "point":
@@ -231,26 +231,26 @@ class Fleet:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             yield from self.hear(0.05)
-        pytest.fail(f"nobody gets there; heard {self.answers}, {self.events}\n{self.log()}")
+        pytest.fail(f"timed out after {self.answers}, {self.events}\n{self.log()}")
 
     def log(self) -> str:
         """What the clients wrote to their standard error."""
-        return self._told.read_text()
+        return self._log_file.read_text()
 
     @property
     def is_stalled(self) -> bool:
-        """Whether nobody has renewed since a client was killed that did."""
+        """Whether a renewing client was killed and no client has renewed since."""
         return self._stalled_since is not None
 
     # --- killing them --------------------------------------------------------------------
 
     def arm(self, point: str | None) -> None:
-        """Let the next client that gets to *point* announce it, and wait."""
+        """Let the next client that reaches *point* report it, and wait."""
         self._page.arm(point)
 
     def replace(self, client: Client) -> None:
-        """Kill a client, by the signal that nobody can catch, and start another."""
-        assert client.process.poll() is None, f"a client ended by itself\n{self.log()}"
+        """Kill a client by SIGKILL, and start another one."""
+        assert client.process.poll() is None, f"a client ended unexpectedly\n{self.log()}"
         client.process.kill()
         client.process.wait()
         self.kills += 1
@@ -259,16 +259,16 @@ class Fleet:
         self._start(client.slot)
 
     def replace_renewing(self, client: Client) -> None:
-        """Kill a client that stopped in the middle of a renewal as :meth:`replace` does."""
+        """Kill a client that waits in the middle of a renewal, and start another one."""
         self.replace(client)
         self._stalled_since = time.monotonic()
 
     def replace_unless_at_stake(self, client: Client) -> None:
-        """Kill a client as :meth:`replace` does, but not between a token request and the save of
-        its answer."""
+        """Kill a client and start another one, except between a token request and the save of its
+        answer."""
         client.process.send_signal(signal.SIGSTOP)
         _, status = os.waitpid(client.process.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status), f"a client ended by itself\n{self.log()}"
+        assert os.WIFSTOPPED(status), f"a client ended unexpectedly\n{self.log()}"
         if self._page.is_at_stake(client.slot):
             client.process.send_signal(signal.SIGCONT)
         else:

@@ -1,8 +1,8 @@
 """An authorization server and the API it protects, as a process: django-oauth-toolkit.
 
-It rotates refresh tokens; one that is shown again after its grace period ends its grant, access
-tokens included.  A rotation ends the access token before it, too.  It serves until its standard
-input ends, and prints its URL when it is ready.
+The server rotates refresh tokens.  A refresh token that is presented again after its grace period
+revokes its grant and all access tokens.  A rotation revokes the previous access token as well.  The
+server prints its URL when it is ready, and serves until its standard input ends.
 
     python provider.py FOLDER LIFETIME GRACE
 
@@ -30,7 +30,7 @@ settings.configure(
     ROOT_URLCONF=__name__,
     USE_TZ=True,
     INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "oauth2_provider"],
-    # Tables straight from the models: the history of their columns takes seconds to repeat.
+    # Create the tables from the models: the migrations would take seconds.
     MIGRATION_MODULES=dict.fromkeys(["auth", "contenttypes", "oauth2_provider"]),
     DATABASES={
         "default": {
@@ -53,12 +53,12 @@ settings.configure(
         "OAUTH2_VALIDATOR_CLASS": f"{__name__}.Validator",
         "SCOPES": {"read": "Read"},
     },
-    # It tells the length of an answer, without which the connection is closed after each.
+    # It sets Content-Length, without which the connection is closed after each response.
     MIDDLEWARE=["django.middleware.common.CommonMiddleware"],
     LOGGING={
         "version": 1,
         "disable_existing_loggers": False,
-        # 401s and clients that are gone are all in the day's work here.
+        # 401s and closed connections are expected here.
         "loggers": {name: {"level": "ERROR"} for name in ["django.request", "django.server"]},
     },
 )
@@ -83,7 +83,7 @@ seen: set[str] = set()
 
 
 class Validator(OAuth2Validator):
-    """Counts the refresh tokens that are presented, once and again, and those refused."""
+    """Counts the presentations of refresh tokens, repeated ones, and refusals."""
 
     def validate_refresh_token(self, refresh_token, client, request, *args, **kwargs):
         taken = super().validate_refresh_token(refresh_token, client, request, *args, **kwargs)
@@ -130,7 +130,7 @@ def login(request: HttpRequest) -> HttpResponse:
 
 
 def figures(request: HttpRequest) -> HttpResponse:
-    """What was counted, and how many grants are revoked: those with no refresh token left."""
+    """The counts, and the number of revoked grants: those without a valid refresh token."""
     grants = RefreshToken.objects.values("token_family").distinct()
     with counting:
         revoked = grants.count() - grants.filter(revoked=None).count()

@@ -1,6 +1,6 @@
-"""What chaos tests do to a fleet, and what they print and check of it.
+"""Runs of the chaos tests, and their reports and checks.
 
-``CHAOS_SECONDS`` is how long each run takes, and ``CHAOS_PROCESSES`` how many clients there are.
+``CHAOS_SECONDS`` is the duration of each run, and ``CHAOS_PROCESSES`` the number of clients.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ SECONDS = float(os.environ.get("CHAOS_SECONDS", "2"))
 PROCESSES = int(os.environ.get("CHAOS_PROCESSES", "6"))
 IS_LONG = "CHAOS_SECONDS" in os.environ
 LIFETIME = 2.0
-# Kills at a point, in a second.
+# Kills at a point, per second.
 AIMED_KILLS = 1.0
-# Seconds that a renewal may take on a machine that is busy, those between two looks included.
+# Seconds that a renewal may take on a busy machine, including the wait between two polls.
 RENEWAL = 2.5
 
 
 class Place(NamedTuple):
-    """Where a fleet has its token."""
+    """The store of a fleet."""
 
     name: str
     url: str | None = None
     lease: float = 0.0
-    """For how many seconds a dead client may have the lock; 0: not at all."""
+    """The seconds for which the lock outlives a dead client."""
     apart: float = 0.0
-    """By how many seconds the clocks of its two machines differ."""
+    """The seconds by which the clocks of its two machines differ."""
     environment: Mapping[str, str] | None = None
     pace: float = 100.0
-    """Requests of the whole fleet in a second."""
+    """Requests of the whole fleet per second."""
     kills: float = 1.5
-    """Kills at any time, in a second: each costs the start of another client."""
+    """Kills at random times, per second; after each, another client has to start."""
 
     def fleet(self, base: str, folder: Path, size: int, *, pause: float, grace: float) -> Fleet:
         return Fleet(
@@ -64,14 +64,14 @@ FILE = Place("a file")
 def new_fleet(
     provider: Provider, folder: Path, grace: float, place: Place = FILE, size: int = PROCESSES
 ) -> Fleet:
-    """A fleet that is about to start, and has been given a login."""
+    """A fleet that is ready to start, with a stored login."""
     fleet = place.fleet(provider.url, folder, size, pause=2 * size / place.pace, grace=grace)
     fleet.adopt(provider.log_in())
     return fleet
 
 
 def run_with_grace(folder: Path, place: Place = FILE, size: int = PROCESSES) -> None:
-    """Clients are killed anywhere, and the server takes a rotated refresh token once more."""
+    """Clients are killed at any point; the server accepts a rotated refresh token once more."""
     grace = 10.0
     with (
         Provider(folder, lifetime=LIFETIME, grace=grace) as provider,
@@ -80,10 +80,9 @@ def run_with_grace(folder: Path, place: Place = FILE, size: int = PROCESSES) -> 
         fleet.wait_until_all_get("200")
         harass(fleet, POINTS, fleet.replace, place.kills)
         figures = report("a grace period, killed anywhere", fleet, provider, place)
-    # Shown an old refresh token again, this server answers with the token that it issued the first
-    # time, and with a lifetime that begins now.  No other server's token lives as short as a lease,
-    # or as a busy machine stands still: this one may have expired meanwhile, and is refused until
-    # the next is due.
+    # For an old refresh token, this server repeats its first answer, with a lifetime that begins
+    # now.  Here a token lives no longer than a lease or a pause of a busy machine: the repeated
+    # token may have expired already, and is refused until the next renewal is due.
     most = fleet.size + place.pace * LIFETIME
     assert fleet.answers.pop("401", 0) <= most * figures["presented again"], fleet.log()
     assert set(fleet.answers) == {"200"}, fleet.log()
@@ -92,7 +91,7 @@ def run_with_grace(folder: Path, place: Place = FILE, size: int = PROCESSES) -> 
 
 
 def run_without_grace(folder: Path, place: Place = FILE, size: int = PROCESSES) -> None:
-    """Clients are killed anywhere but from a token request to the save of its answer."""
+    """Clients are killed at any point except from a token request to the save of its answer."""
     with (
         Provider(folder, lifetime=LIFETIME, grace=0) as provider,
         new_fleet(provider, folder, 0, place, size) as fleet,
@@ -108,11 +107,11 @@ def run_without_grace(folder: Path, place: Place = FILE, size: int = PROCESSES) 
 def harass(
     fleet: Fleet, points: Collection[str], kill: Callable[[Client], object], kills: float
 ) -> None:
-    """Kill clients for a while, any of them by *kill* so many times in a second, and who gets to
-    *points*: at least one at each.
+    """Kill clients for a while: random ones by *kill*, *kills* times per second, and at least one
+    client at each of *points*.
 
-    Who renews is killed when somebody has renewed since the last one: a lease takes its time, and
-    two of them can be longer than a period of grace.
+    Between two kills at a point, a client must have renewed: two leases can be longer than a
+    grace period.
     """
     now = time.monotonic()
     end, next_kill, next_aim = now + SECONDS, now, now
@@ -142,13 +141,13 @@ def report(
     place: Place = FILE,
     lifetime: float = LIFETIME,
 ) -> Counter[str]:
-    """Print what happened, and check what holds in every run.
+    """Print the figures of a run, and check the rules for every run.
 
-    :returns: what the server counted.
+    :returns: the figures of the server.
     """
     seconds = time.monotonic() - fleet.made_at
     figures = provider.figures()
-    # Each process draws where in its range its window begins, and the first one renews.
+    # Each process draws the start of its soft window, and the earliest one renews.
     interval = lifetime - windows(lifetime, 1.0)[0]
     failures = {word: count for word, count in fleet.answers.items() if word != "200"}
     rows = {
@@ -166,7 +165,7 @@ def report(
     }
     lines = [f"{name:20}{value}" for name, value in rows.items()]
     sys.stdout.write("\n".join(["", f"{fleet.size} processes, {place.name}, {title}", *lines, ""]))
-    # The token of an answer that was lost has lived for as long as the lease, and ends sooner.
+    # The token of a lost answer is as old as the lease when it is issued again, and expires sooner.
     lost = 2 * fleet.hits if place.lease else fleet.hits
     assert figures["renewals"] <= 1.05 * seconds / interval + lost
     if IS_LONG:

@@ -1,8 +1,8 @@
-"""Clients of a real authorization server are killed, and nobody has to log in again for that.
+"""Clients of a real authorization server are killed, and no kill makes a new login necessary.
 
-No client can save a new refresh token whose answer died with it.  So there are three runs: with a
-grace period, and kills at any instant; without one, and kills at any instant but those from the
-token request to the save of its answer; and without one, exactly there.
+A client that is killed with an unsaved answer loses the new refresh token.  So there are three
+runs: with a grace period, and kills at any time; without one, and kills at any time except from
+the token request to the save of its answer; and without one, with kills exactly then.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from .run import LIFETIME, SECONDS, new_fleet, report, run_with_grace, run_witho
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(SECONDS + 200)]
 
 
-def test_with_a_grace_period_no_kill_at_all_loses_a_grant(tmp_path):
+def test_with_a_grace_period_no_kill_loses_a_grant(tmp_path):
     run_with_grace(tmp_path)
 
 
-def test_without_grace_no_kill_but_of_who_awaits_an_answer_loses_a_grant(tmp_path):
+def test_without_grace_only_a_kill_before_the_answer_is_saved_loses_a_grant(tmp_path):
     run_without_grace(tmp_path)
 
 
-def test_without_grace_an_answer_killed_costs_everyone_one_login_and_no_restart(tmp_path):
+def test_without_grace_a_lost_answer_requires_one_login_and_no_restart(tmp_path):
     cycles = 0
     with (
         Provider(tmp_path, lifetime=LIFETIME, grace=0) as provider,

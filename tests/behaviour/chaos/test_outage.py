@@ -1,4 +1,4 @@
-"""The token endpoint is down and the token has expired: processes that share it share that too."""
+"""Processes that share an expired token also share the failure of the token endpoint."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from .fleet import Fleet
 
 PROCESSES = int(os.environ.get("CHAOS_PROCESSES", "6"))
-# Seconds: beyond what it takes all processes to notice.
+# Seconds of the outage after all processes have noticed it.
 OUTAGE = 5.0 if "CHAOS_SECONDS" in os.environ else 0.0
 
 pytestmark = pytest.mark.chaos
 
 
-def test_an_outage_costs_a_few_token_requests_not_some_of_each_process(server, tmp_path):
+def test_an_outage_causes_a_few_token_requests_for_all_processes_together(server, tmp_path):
     with Fleet(server.url, tmp_path, PROCESSES, pause=0.2) as fleet:
         fleet.wait_until_all_get("no_credential")
         with server.outage():

@@ -1,5 +1,5 @@
-"""What :mod:`test_chaos` shows for a file, for the stores that machines share: by leases, and with
-clocks that are minutes apart."""
+"""The runs of :mod:`test_chaos` with the stores that machines share: with leases, and with clocks
+that are minutes apart."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def place(request: pytest.FixtureRequest) -> Place:
     return request.getfixturevalue(request.param)
 
 
-def test_with_a_grace_period_no_kill_at_all_loses_a_grant(tmp_path: Path, place: Place) -> None:
+def test_with_a_grace_period_no_kill_loses_a_grant(tmp_path: Path, place: Place) -> None:
     run_with_grace(tmp_path, place, SIZE)
 
 
 @pytest.mark.skipif(not IS_LONG, reason='takes a minute for each store: "tox -e chaos"')
-def test_without_grace_no_kill_but_of_who_awaits_an_answer_loses_a_grant(
+def test_without_grace_only_a_kill_before_the_answer_is_saved_loses_a_grant(
     tmp_path: Path, place: Place
 ) -> None:
     run_without_grace(tmp_path, place, SIZE)

@@ -1,5 +1,5 @@
-"""The server of the store goes away and comes back: nobody renews meanwhile, and nobody has to be
-started again."""
+"""The store's server stops and starts again: no client renews in between, and no client has to be
+restarted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .fleet import Provider
 from .run import IS_LONG, PROCESSES, Place, new_fleet
 
 SIZE = PROCESSES if IS_LONG else 3
-# Seconds: long enough for all to use a token, and for the store to go, before the next is due.
+# Seconds: all clients use the token, and the server stops, before the next renewal is due.
 LIFETIME = 10.0 if IS_LONG else 5.0
 
 pytestmark = pytest.mark.chaos
@@ -31,8 +31,8 @@ def go_through_an_outage(folder: Path, place: Place, server: Server) -> None:
         new_fleet(provider, folder, 0, place, SIZE) as fleet,
     ):
         fleet.wait_until_all_get("200")
-        fleet.wait_until_somebody_renews()
-        # The rotation has ended the earlier token: by the second answer, all have the new one.
+        fleet.wait_until_a_client_renews()
+        # The rotation has revoked the earlier token: by the second answer, all have the new one.
         fleet.wait_until_all_get("200")
         fleet.wait_until_all_get("200")
         server.stop()
@@ -60,20 +60,20 @@ def test_redis(tmp_path: Path, redis_own_server: RedisServer, redis_place: Place
     go_through_an_outage(tmp_path, redis_place, redis_own_server)
 
 
-@pytest.mark.skipif(not IS_LONG, reason='much like PostgreSQL: "tox -e chaos"')
+@pytest.mark.skipif(not IS_LONG, reason='similar to PostgreSQL: "tox -e chaos"')
 def test_mariadb(tmp_path: Path, mariadb_server: MariaDB, mariadb_place: Place) -> None:
     go_through_an_outage(tmp_path, mariadb_place, mariadb_server)
 
 
-@pytest.mark.skipif(not IS_LONG, reason='much like Redis: "tox -e chaos"')
+@pytest.mark.skipif(not IS_LONG, reason='similar to Redis: "tox -e chaos"')
 def test_django_on_redis(
     tmp_path: Path, redis_own_server: RedisServer, django_place: Place
 ) -> None:
     go_through_an_outage(tmp_path, django_place, redis_own_server)
 
 
-@pytest.mark.skipif(not IS_LONG, reason='much like Redis: "tox -e chaos"')
-def test_memcached_which_comes_back_empty(
+@pytest.mark.skipif(not IS_LONG, reason='similar to Redis: "tox -e chaos"')
+def test_memcached_which_restarts_empty(
     tmp_path: Path, memcached_server: Memcached, memcached_place: Place
 ) -> None:
     go_through_an_outage(tmp_path, memcached_place, memcached_server)

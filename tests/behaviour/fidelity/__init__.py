@@ -1,1 +1,1 @@
-"""A request goes through a token adapter as through a plain one, and nobody can tell."""
+"""A token adapter behaves like a plain adapter, except that it signs."""

@@ -1,4 +1,4 @@
-"""Every kind of body that a request can have: how it is given, and the bytes that must arrive."""
+"""Every kind of request body, with the bytes that must arrive."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class OnceOnly:
 
 
 class Changing(io.FileIO):
-    """A file that somebody else makes longer or shorter once it has been read to its end."""
+    """A file that another process extends or truncates once it has been read to its end."""
 
     def __init__(self, path: Path, size: int) -> None:
         super().__init__(path)

@@ -1,4 +1,4 @@
-"""Servers with and without TLS, a proxy, and the ways to them."""
+"""Servers with and without TLS, a proxy, and the routes to them."""
 
 from __future__ import annotations
 

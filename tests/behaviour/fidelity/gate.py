@@ -1,4 +1,4 @@
-"""APIs that refuse in ways of their own: before a body has been sent, and with any challenges."""
+"""APIs that refuse requests before the body has been sent, or with unusual challenges."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class _Listener:
 
 
 class Proxy(_Listener):
-    """Forwards whatever is asked for, one request per connection, and remembers for whom.
+    """Forwards every request, one per connection, and remembers its target.
 
     :ivar asked: of each request its method and target, in the form in which they came.
     :ivar heads: the heads of the requests, as they came.

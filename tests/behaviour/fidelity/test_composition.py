@@ -1,4 +1,4 @@
-"""Other packages for requests, each in the way in which it combines with a token adapter."""
+"""Other packages for requests, combined with a token adapter."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_a_session_with_a_limiter_carries_ours(server: TokenServer) -> None:
 
 
 @pytest.mark.parametrize("monitored", [False, True])
-def test_an_encoder_of_requests_toolbelt_is_replayed_and_its_monitor_told(
+def test_an_encoder_of_requests_toolbelt_is_replayed_and_its_monitor_is_called(
     server: TokenServer, session: requests.Session, monitored: bool
 ) -> None:
     mount(session, server)

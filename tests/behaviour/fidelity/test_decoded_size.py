@@ -1,4 +1,4 @@
-"""What a server says is bounded as decoded: some hundred bytes on the wire may be gigabytes."""
+"""Responses are bounded by their decoded size: some hundred bytes may decode to gigabytes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_refusal_that_is_replayed_is_not_decoded_beyond_the_limit(
         get = partial(session.get, server.api_url, stream=stream)
         assert peak(lambda: answers.append(get())) < MOST
         assert answers[0].status_code == 200
-        # Nor later, by who looks at the history.
+        # Nor is it decoded later, when the caller reads the history.
         assert peak(lambda: answers[0].history[0].content) < MOST
         assert answers[0].history[0].content == b""
 
@@ -88,7 +88,7 @@ def test_a_refusal_that_is_replayed_is_not_decoded_beyond_the_limit(
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("preload", [True, False])
 @pytest.mark.parametrize("verdict", [None, expired_on(status=401, json={"code": 1})])
-def test_nor_is_it_in_the_face_for_urllib3(
+def test_a_refusal_is_not_decoded_beyond_the_limit_in_the_client_for_urllib3(
     server: TokenServer, layers: int, preload: bool, verdict: Callable[..., bool] | None
 ) -> None:
     with TokenPoolManager(server.api_url, client(server), verdict=verdict) as http:
@@ -101,7 +101,7 @@ def test_nor_is_it_in_the_face_for_urllib3(
         answers[0].drain_conn()
 
 
-def test_a_verdict_on_json_decodes_no_more_than_the_limit(server: TokenServer) -> None:
+def test_a_verdict_on_json_decodes_only_up_to_the_limit(server: TokenServer) -> None:
     with requests.Session() as session:
         TokenAdapter(
             server.api_url, client(server), verdict=expired_on(status=200, json={"code": 1})
@@ -111,12 +111,12 @@ def test_a_verdict_on_json_decodes_no_more_than_the_limit(server: TokenServer) -
         answers: list[requests.Response] = []
         assert peak(lambda: answers.append(get())) < MOST
         assert answers[0].history == []
-        # It is the caller's, who may read it as they like.
+        # The response belongs to the caller, and can be read in full.
         assert next(answers[0].iter_content(11)) == b'{"code": 1}'
         answers[0].close()
 
 
-def test_what_is_looked_at_is_decoded_no_farther_than_the_limit(server: TokenServer) -> None:
+def test_a_verdict_decodes_a_body_only_up_to_the_limit(server: TokenServer) -> None:
     refuse(server, 2, status=200, first=b'{"code": 1}')
     response = requests.get(server.api_url, stream=True)
     assert peak(lambda: peek_json(response)) < MOST
@@ -146,9 +146,7 @@ def test_the_token_endpoint_has_its_answer_decoded_up_to_a_limit(
 
 
 @pytest.mark.parametrize("decode", [True, False, None])
-def test_what_urllib3_hands_to_its_caller_is_decoded_as_without_us(
-    server: TokenServer, decode: bool | None
-) -> None:
+def test_urllib3_decodes_answers_as_without_us(server: TokenServer, decode: bool | None) -> None:
     text = json.dumps({"text": "made-up " * 50_000}).encode()
     body = b"".join(gzipped(iter([text])))
     how = {} if decode is None else {"decode_content": decode}
@@ -157,7 +155,7 @@ def test_what_urllib3_hands_to_its_caller_is_decoded_as_without_us(
         urllib3.PoolManager() as plain,
     ):
         token = ours.keeper.current()
-        told = []
+        results = []
         for http, headers in (
             (ours, {}),
             (plain, {"Authorization": f"Bearer {token.access_token}"}),
@@ -165,12 +163,12 @@ def test_what_urllib3_hands_to_its_caller_is_decoded_as_without_us(
             server.fail_next(400, endpoint="api", body=body, headers={"Content-Encoding": "gzip"})
             answer = http.request("GET", server.api_url, headers=headers, **how)
             assert isinstance(answer, urllib3.HTTPResponse)
-            told.append((answer.data, answer.decode_content, answer.closed, answer.tell()))
-        assert told[0] == told[1]
-        assert told[0][0] == (body if decode is False else text)
+            results.append((answer.data, answer.decode_content, answer.closed, answer.tell()))
+        assert results[0] == results[1]
+        assert results[0][0] == (body if decode is False else text)
 
 
-def test_what_cannot_be_decoded_is_an_error_of_urllib3_as_without_us(server: TokenServer) -> None:
+def test_an_undecodable_answer_is_an_error_of_urllib3_as_without_us(server: TokenServer) -> None:
     headers = {"Content-Encoding": "gzip"}
     with TokenPoolManager(server.api_url, client(server)) as http:
         server.fail_next(400, endpoint="api", body=b"not gzip", headers=headers)

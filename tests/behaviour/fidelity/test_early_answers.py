@@ -51,7 +51,7 @@ def mount(gate: Gate, session: requests.Session, **settings: Any) -> TokenAdapte
 
 @pytest.mark.parametrize("kind", BODIES)
 @pytest.mark.parametrize("how", WAYS)
-def test_the_body_arrives_whole_at_last(
+def test_after_an_early_refusal_the_body_arrives_in_full(
     how: str, kind: str, place: Place, session: requests.Session
 ) -> None:
     with Gate(how) as gate:
@@ -65,7 +65,9 @@ def test_the_body_arrives_whole_at_last(
         assert session.put(gate.url, data=b"next").ok
 
 
-def test_an_encoder_arrives_whole_at_last(place: Place, session: requests.Session) -> None:
+def test_after_an_early_refusal_an_encoder_arrives_in_full(
+    place: Place, session: requests.Session
+) -> None:
     def encoder() -> MultipartEncoder:
         return MultipartEncoder({"file": ("name", io.BytesIO(WHOLE))}, "boundary")
 
@@ -78,7 +80,7 @@ def test_an_encoder_arrives_whole_at_last(place: Place, session: requests.Sessio
 
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("limit", [0, 1_000_000, len(WHOLE) - 1])
-def test_past_the_limit_what_can_be_sent_again_depends_on_how_much_was_sent(
+def test_beyond_the_limit_a_replay_depends_on_how_much_was_sent(
     how: str, limit: int, session: requests.Session
 ) -> None:
     with Gate(how) as gate:
@@ -92,7 +94,7 @@ def test_past_the_limit_what_can_be_sent_again_depends_on_how_much_was_sent(
             assert answer.content == b"refused"
 
 
-def test_nothing_more_is_drawn_than_is_sent(session: requests.Session) -> None:
+def test_a_body_is_not_read_ahead_of_sending(session: requests.Session) -> None:
     drawn: list[int] = []
 
     def body() -> Iterator[bytes]:
@@ -110,7 +112,7 @@ def test_nothing_more_is_drawn_than_is_sent(session: requests.Session) -> None:
 
 @pytest.mark.parametrize("how", ["stop reading", "answer and stop reading"])
 @pytest.mark.parametrize("kind", ["bytes", "generator"])
-def test_a_server_that_stops_reading_is_the_connection_error_that_it_is(
+def test_a_server_that_stops_reading_is_a_connection_error(
     how: str, kind: str, place: Place, session: requests.Session
 ) -> None:
     def failure(session: requests.Session) -> requests.ConnectionError:
@@ -134,7 +136,7 @@ def test_a_server_that_stops_reading_is_the_connection_error_that_it_is(
 
 
 @pytest.mark.parametrize("kind", ["iterable", "reader"])
-def test_what_a_body_raises_is_raised_and_renews_nothing(
+def test_an_error_of_a_body_is_raised_and_causes_no_renewal(
     kind: str, session: requests.Session
 ) -> None:
     class Own(Exception):

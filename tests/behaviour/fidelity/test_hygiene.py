@@ -1,4 +1,4 @@
-"""What a refusal leaves behind: nothing that a caller, a pool or a server could notice."""
+"""A refusal has no side effects that a caller, a pool or a server could notice."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_each_hook_is_called_once_and_may_replace_the_answer(
     assert seen == ["200 9"]
 
 
-def test_the_elapsed_time_is_that_of_the_whole(
+def test_the_elapsed_time_includes_the_renewal_and_the_replay(
     server: TokenServer, session: requests.Session, mount: Mount
 ) -> None:
     mount()

@@ -1,4 +1,4 @@
-"""Adapters that are copied, pickled, handed to other processes, closed, and forgotten."""
+"""Adapters that are copied, pickled, passed to other processes, closed, and garbage-collected."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def plain(previous: Token | None) -> str:
 
 
 @pytest.mark.parametrize("name", ["source", "on_refresh", "on_event"])
-def test_what_cannot_be_pickled_is_named(name: str) -> None:
+def test_an_object_that_cannot_be_pickled_is_named(name: str) -> None:
     settings: dict[str, Any] = {"source": plain, name: WithLock()}
     adapter = TokenAdapter("https://api.example.com/", **settings)
     with pytest.raises(pickle.PicklingError, match=f"The {name} of .* WithLock"):
@@ -164,7 +164,7 @@ def test_a_session_that_is_closed_can_be_used_again(
             assert session.get(f"{server.api_url}x").ok
 
 
-def test_closing_while_others_send_costs_nobody_a_request(
+def test_closing_while_other_threads_send_fails_no_request(
     server: TokenServer, session: requests.Session
 ) -> None:
     adapter = TokenAdapter(server.api_url, client(server)).mount(session)
@@ -190,7 +190,7 @@ def test_closing_while_others_send_costs_nobody_a_request(
 # --- forgotten, and leaking nothing ------------------------------------------------------------
 
 
-def test_what_was_dropped_after_a_replay_is_freed_without_a_collection(
+def test_objects_of_a_replay_are_freed_without_garbage_collection(
     server: TokenServer,
 ) -> None:
     gc.collect()

@@ -1,5 +1,5 @@
-"""Every body with every fate of the token, and each of these on every way: it arrives whole, or not
-at all."""
+"""Every kind of body, state of the token and route to the server, in pairs: a body arrives in full
+or not at all."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ PAIRS = [
 ]
 
 
-def test_each_two_values_meet() -> None:
+def test_each_pair_of_values_is_tested() -> None:
     values = zip(*PAIRS, strict=True)
     for wanted, found in zip(
         combinations((KINDS, STATES, WAYS), 2), combinations(values, 2), strict=True
@@ -65,7 +65,7 @@ def test_each_two_values_meet() -> None:
 
 @pytest.mark.filterwarnings("ignore::requests.exceptions.FileModeWarning")
 @pytest.mark.parametrize(("kind", "state", "way"), PAIRS)
-def test_it_arrives_whole_or_the_401_is_handed_on(
+def test_a_body_arrives_in_full_or_the_401_is_handed_on(
     kind: str, state: str, way: str, ways: dict[str, Way], place: Place
 ) -> None:
     _, settings, repeats = KINDS[kind]

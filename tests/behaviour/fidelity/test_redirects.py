@@ -86,7 +86,7 @@ def test_a_body_goes_whole_from_one_prefix_to_the_next_with_the_token_of_each(
     assert not {*authorizations(server, "/api")} & {*authorizations(other, "/api")}
 
 
-def test_a_generator_fares_as_with_a_plain_adapter(
+def test_a_generator_is_handled_as_by_a_plain_adapter(
     server: TokenServer, other: TokenServer, session: requests.Session
 ) -> None:
     """It has been drawn when the redirect comes; requests does not send it again."""
@@ -112,7 +112,7 @@ def test_a_redirect_that_drops_the_body_drops_it_after_a_replay_too(
     assert (echo["method"], echo["length"]) == ("GET", 0)
 
 
-def test_what_a_redirect_drops_from_the_history_keeps_its_cookies(
+def test_cookies_of_a_refusal_before_a_redirect_are_kept(
     server: TokenServer, session: requests.Session
 ) -> None:
     mount(session, server)

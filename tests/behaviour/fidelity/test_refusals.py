@@ -93,7 +93,7 @@ def test_a_403_is_handed_on_whatever_it_says(case: str, session: requests.Sessio
         ('error="insufficient_scope"', ("insufficient_scope", None, None, None)),
     ],
 )
-def test_what_a_login_could_help_is_told_and_can_be_read_from_the_answer(
+def test_a_refusal_that_a_login_could_solve_is_logged_and_readable_in_the_answer(
     server: TokenServer,
     session: requests.Session,
     status: int,
@@ -138,13 +138,13 @@ def test_a_token_that_an_api_echoes_is_neither_in_the_event_nor_in_the_log(
         ).mount(session)
         adapter.keeper.current()
         assert session.get(api.url).status_code == 403
-    told = next(event for event in heard if isinstance(event, StepUpNeeded))
-    assert (told.error, told.scope, told.acr_values) == ("insufficient_scope", None, None)
+    needed = next(event for event in heard if isinstance(event, StepUpNeeded))
+    assert (needed.error, needed.scope, needed.acr_values) == ("insufficient_scope", None, None)
     assert ("Replayed" in adapter.keeper.stats) == is_replayed
     assert echo not in caplog.text
 
 
-def test_what_an_api_wants_is_told_on_one_line_and_cut(
+def test_the_requirements_of_an_api_are_logged_on_one_line_and_truncated(
     server: TokenServer, session: requests.Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard: list[Event] = []
@@ -153,14 +153,14 @@ def test_what_an_api_wants_is_told_on_one_line_and_cut(
     said = f'Bearer error="insufficient_scope", scope="a\tb{" c" * 5000}"'
     server.fail_next(403, endpoint="api", headers={"WWW-Authenticate": said})
     assert session.get(server.api_url).status_code == 403
-    told = heard[-1]
-    assert isinstance(told, StepUpNeeded)
-    assert told.scope is not None
-    assert (told.scope[:5], len(told.scope)) == ("a b c", 200)
-    assert len(str(told)) < 400
+    needed = heard[-1]
+    assert isinstance(needed, StepUpNeeded)
+    assert needed.scope is not None
+    assert (needed.scope[:5], len(needed.scope)) == ("a b c", 200)
+    assert len(str(needed)) < 400
 
 
-def test_a_login_that_is_needed_after_a_replay_is_told_too(
+def test_a_login_that_is_needed_after_a_replay_is_logged_as_well(
     server: TokenServer, session: requests.Session
 ) -> None:
     adapter = TokenAdapter(server.api_url, Way(server).source()).mount(session)
@@ -173,7 +173,7 @@ def test_a_login_that_is_needed_after_a_replay_is_told_too(
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404])
-def test_nothing_is_told_where_nothing_more_is_wanted(
+def test_nothing_is_logged_if_no_other_login_is_required(
     server: TokenServer, session: requests.Session, status: int
 ) -> None:
     adapter = TokenAdapter(server.api_url, Way(server).source(), max_replays=0).mount(session)

@@ -1,4 +1,4 @@
-"""The Retry of urllib3, with every knob, below a token adapter as below a plain one."""
+"""The Retry of urllib3, with every setting, works the same with a token adapter and a plain one."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ EVENTS: dict[str, list[dict[str, Any]]] = {
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 @pytest.mark.parametrize("events", EVENTS)
 @pytest.mark.parametrize("knobs", KNOBS)
-def test_without_a_refusal_nothing_differs(
+def test_without_a_refusal_retries_work_as_with_a_plain_adapter(
     server: TokenServer, session: requests.Session, knobs: str, events: str, method: str
 ) -> None:
     session.mount(server.public_url, HTTPAdapter(max_retries=KNOBS[knobs]))
@@ -88,7 +88,7 @@ def test_without_a_refusal_nothing_differs(
 
 @pytest.mark.parametrize("how", ["own", "inner"])
 @pytest.mark.parametrize("status_forcelist", [[401], [401, 503], (401, 503), {401, 503}])
-def test_a_401_is_not_for_urllib3_to_repeat(
+def test_urllib3_does_not_retry_a_401(
     server: TokenServer, session: requests.Session, how: str, status_forcelist: Any
 ) -> None:
     knobs = retry(status_forcelist=status_forcelist, allowed_methods=None)
@@ -125,7 +125,7 @@ def test_a_401_that_ends_retries_is_renewed_and_replayed_with_fresh_ones(
     assert tokens[0] != tokens[2]
 
 
-def test_retries_that_end_on_the_replay_are_the_error_that_they_are(
+def test_retries_that_end_in_the_replay_raise_their_own_error(
     server: TokenServer, session: requests.Session
 ) -> None:
     mount(session, server, max_retries=retry(total=1, status_forcelist=[503]))

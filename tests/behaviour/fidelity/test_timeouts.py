@@ -1,4 +1,5 @@
-"""How long a request may take, which part of it took the time, and who pays for leaving early."""
+"""Timeouts of requests: the limit, the part of the request that exceeded it, and the
+consequences."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ TIMEOUTS = [0.2, (5, 0.2), Timeout(connect=5, read=0.2), Timeout(total=0.2)]
 
 @pytest.mark.parametrize("timeout", TIMEOUTS, ids=str)
 @pytest.mark.parametrize("body", [None, b"body", iter([b"body"])], ids=["none", "bytes", "iter"])
-def test_an_api_that_does_not_answer_is_the_read_timeout_of_requests(
+def test_an_api_that_does_not_answer_causes_a_read_timeout(
     server: TokenServer, session: requests.Session, mount: Mount, timeout: Any, body: Any
 ) -> None:
     mount()
@@ -74,7 +75,7 @@ def test_a_replay_that_is_not_answered_is_a_read_timeout_too(
 
 
 @pytest.mark.parametrize("timeout", TIMEOUTS, ids=str)
-def test_a_renewal_that_takes_too_long_says_that_it_was_the_renewal_and_goes_on(
+def test_a_slow_renewal_times_out_with_its_own_error_and_continues(
     server: TokenServer, session: requests.Session, timeout: Any
 ) -> None:
     first = server.issue()["refresh_token"]
@@ -90,7 +91,7 @@ def test_a_renewal_that_takes_too_long_says_that_it_was_the_renewal_and_goes_on(
     assert server.stats.token_requests == 1
 
 
-def test_a_renewal_after_a_refusal_that_takes_too_long_has_the_refusal_at_hand(
+def test_the_error_of_a_slow_renewal_after_a_refusal_has_the_refused_response(
     server: TokenServer, session: requests.Session, mount: Mount
 ) -> None:
     mount()
@@ -138,7 +139,7 @@ def test_request_and_replay_have_their_full_timeouts_each(
     assert seen == [timeout, timeout]
 
 
-def test_a_timeout_below_which_nothing_can_be_waited_for_costs_no_grant(
+def test_a_tiny_timeout_loses_no_grant(
     server: TokenServer, session: requests.Session, mount: Mount
 ) -> None:
     mount()

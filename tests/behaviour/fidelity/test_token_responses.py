@@ -1,4 +1,4 @@
-"""Whatever a token endpoint answers: a token that can be used, or an error that callers catch."""
+"""Any answer of a token endpoint yields a usable token, or an error that callers catch."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_source_gives_a_token_or_one_of_our_errors(
         assert Token.from_dict(json.loads(json.dumps(token.to_dict()))) == token
 
 
-@fuzz
+@settings(fuzz, max_examples=75)  # the test above has tried the parser with more
 @given(bodies, content_types, statuses, waits)
 def test_a_request_is_answered_or_fails_with_what_callers_of_requests_catch(
     endpoint: TokenServer, body: bytes, kind: str, status: int, wait: str | None

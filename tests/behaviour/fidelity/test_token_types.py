@@ -1,4 +1,4 @@
-"""The type of a token decides how it goes out: what is no Bearer token is not sent as one."""
+"""The token type decides how a token is sent: only a Bearer token is sent as one."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_bearer_token_is_sent_however_its_type_is_spelled(
         ),
     ],
 )
-def test_who_says_how_a_token_is_sent_may_have_any_type(
+def test_if_the_program_sets_how_a_token_is_sent_any_type_is_accepted(
     server: TokenServer, keeper: TokenKeeper, settings: dict[str, Any], sent: str
 ) -> None:
     answer_with(server, token_type="mac")

@@ -1,4 +1,4 @@
-"""Certificates and proxies, for the API and for the token endpoint, each its own."""
+"""Certificates and proxies, separately for the API and the token endpoint."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_a_tunnel_is_opened_without_the_token(
     assert "proxy-authorization" not in answer.json()["headers"]
 
 
-def test_a_proxy_that_refuses_is_the_error_that_it_is_and_nothing_is_renewed(
+def test_a_proxy_that_refuses_raises_its_own_error_and_causes_no_renewal(
     server: TokenServer, session: requests.Session
 ) -> None:
     mount(session, server).keeper.current()

@@ -1,11 +1,11 @@
-"""A program on a host: a request every now and then, and a line about each.
+"""A program on a host: sends requests at random times, and reports each one.
 
-It ends when its standard input ends.  A line is ``HOST PROCESS WORD TOKEN``: the status of the
-answer and the fingerprint of the token at hand then, or the type of an error.
+The program ends when its standard input ends.  A report is a line ``HOST PROCESS WORD TOKEN``: the
+status of the answer and the fingerprint of the token after it, or the type of an error.
 
     python client.py BASE_URL CA_FILE STORE LEASE GRACE AHEAD
 
-``AHEAD`` is by how many seconds the host's wall clock is wrong.
+``AHEAD`` is the number of seconds by which the host's wall clock is fast.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 import traceback
 
 if __name__ == "__main__":
-    # Before anything takes the clock for what it is.
+    # Before any other module reads the clock.
     right_time, ahead = time.time, float(sys.argv[-1])
     time.time = lambda: right_time() + ahead
 
@@ -27,11 +27,11 @@ import requests
 
 from tokenadapter import RefreshToken, TokenAdapter, TokenKeeper, store_from_url
 
-# Seconds between two requests, at most.
+# The maximal seconds between two requests.
 PAUSE = 0.4
 
 
-def tell(word: str, token: str = "-") -> None:
+def report(word: str, token: str = "-") -> None:
     # One write, so that lines of several processes never mix.
     os.write(1, f"{socket.gethostname()} {os.getpid()} {word} {token}\n".encode())
 
@@ -54,10 +54,10 @@ def main() -> None:
         while not select.select([0], [], [], random.uniform(0, PAUSE))[0]:
             try:
                 status = session.get(f"{base}/api/", timeout=30).status_code
-                tell(str(status), keeper.current().fingerprint)
+                report(str(status), keeper.current().fingerprint)
             except requests.RequestException as error:
                 traceback.print_exc()
-                tell(type(error).__name__)
+                report(type(error).__name__)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Hosts in namespaces of their own, on a network that has no way out.
+"""Hosts in namespaces of their own, on a network without a gateway.
 
 Each host has its own network, name, process numbers, boot id and monotonic clock.  The kernel has
-no wall clock of a host's own: programs are told by how much theirs is wrong.  All hosts share the
-disk.  One of them is the server, and each other one has a cable to it.
+only one wall clock: an argument of each program is the error of its clock.  All hosts share the
+disk. One host is the server, and a cable connects each other host to it.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import uuid
 from pathlib import Path
 from typing import Any, Self
 
-# Seconds that anything may take on a machine that is busy.
+# Seconds that any step may take on a busy machine.
 PATIENCE = 90
-# Addresses for documentation (RFC 5737): they are nobody's.
+# Addresses for documentation (RFC 5737), which no real host has.
 _NETWORK = "192.0.2"
 ADDRESS = f"{_NETWORK}.1"
-"""Of the server."""
+"""The address of the server."""
 
 _NAMESPACES = ("--net", "--uts", "--ipc", "--pid", "--mount", "--time")
 
 
 def objection() -> str | None:
-    """Why this machine cannot play several; ``None`` if it can."""
+    """The reason why this machine cannot run several hosts; ``None`` if it can."""
     missing = [name for name in ("ip", "unshare", "nsenter") if shutil.which(name) is None]
     if missing:
         return f"this machine has no {' and no '.join(missing)}"
     if os.geteuid() != 0:
-        return "only root may make hosts"
+        return "only root may create namespaces"
     done = subprocess.run(
         ["unshare", *_NAMESPACES, "--fork", "--mount-proc", "ip", "link", "set", "lo", "up"],
         capture_output=True,
@@ -41,11 +41,11 @@ def objection() -> str | None:
 
 
 class Host:
-    """One host; all its processes are killed when it is.
+    """One host; its end kills all its processes.
 
-    :param folder: where its boot id is.
-    :param number: which one it is: 1 is the server.
-    :param ahead: by how many seconds its wall clock is wrong.
+    :param folder: the folder for its boot id.
+    :param number: its number; 1 is the server.
+    :param ahead: the seconds by which its wall clock is fast.
     """
 
     def __init__(self, folder: Path, number: int, ahead: float = 0.0) -> None:
@@ -59,7 +59,7 @@ class Host:
             f"mount --bind {boot_id} /proc/sys/kernel/random/boot_id",
             "ip link set lo up",
             "echo ready",
-            # It ends with its input, and the host with it.
+            # Ends with its input, and ends the host.
             "exec cat",
         ]
         uptime = str(number * 10_000)
@@ -79,32 +79,33 @@ class Host:
         self.pid = int(children.read_text())
 
     def kill(self) -> None:
-        """End all its processes at once, as a loss of power does; its cable is gone, too."""
+        """Kill all its processes and remove its cable, as a loss of power does."""
         self._life.kill()
         self._life.communicate(timeout=PATIENCE)
 
     def within(self, *namespaces: str) -> list[str]:
-        """The command that runs another one there; in some *namespaces* only, if they are named."""
+        """A command prefix that runs a command in *namespaces* of this host, by default in all."""
         return ["nsenter", f"--target={self.pid}", *(namespaces or _NAMESPACES)]
 
     def start(self, *command: str | Path, **settings: Any) -> subprocess.Popen[bytes]:
-        """Run a program on this host, which knows the modules that the tests know.
+        """Run a program on this host, with the import path of the tests.
 
-        :param settings: those of :class:`subprocess.Popen`.
+        :param settings: arguments of :class:`subprocess.Popen`.
         """
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         command = (*self.within(), *command)
         return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, **settings)
 
     def run(self, *command: str) -> None:
-        """Run a command on the network of this host, by process numbers as they are outside."""
+        """Run a command on the network of this host, with the process numbers of this machine."""
         subprocess.run([*self.within("--net"), *command], check=True)
 
 
 class Network:
-    """The server, and hosts whose wall clocks are wrong by so many seconds, each at a cable.
+    """The server, and hosts that are connected to it.
 
-    :param folder: where their boot ids are.
+    :param folder: the folder for the boot ids.
+    :param clocks: the error of the wall clock of each host in seconds.
     """
 
     def __init__(self, folder: Path, clocks: list[float]) -> None:
@@ -133,7 +134,7 @@ class Network:
             host.kill()
 
     def cut(self, host: Host) -> None:
-        """Let nothing through the cable of *host*: what is sent gets lost, without a word."""
+        """Cut the cable of *host*: packets are lost silently."""
         self.server.run("ip", "link", "set", host.name, "down")
 
     def mend(self, host: Host) -> None:

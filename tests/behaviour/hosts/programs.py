@@ -1,4 +1,4 @@
-"""The programs on all hosts, and the server that they get their tokens from."""
+"""The programs on all hosts, and their authorization server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 
 class Line(NamedTuple):
-    """What a program told."""
+    """A report of a program."""
 
     host: str
     program: str
@@ -30,15 +30,15 @@ class Line(NamedTuple):
 
 
 class Programs:
-    """So many programs on each host, which share a token.
+    """Programs on each host, which share a token.
 
     :param network: the hosts.
-    :param store: the URL of the store in which they share it.
-    :param folder: where certificates and the programs' log are.
-    :param number: how many programs each host runs.
-    :param lifetime: how long a token lives, in seconds.
-    :param lease: how long a lock of the store lasts, in seconds.
-    :param grace: how long the server takes a refresh token once more, in seconds.
+    :param store: the URL of the shared store.
+    :param folder: the folder for certificates and the log of the programs.
+    :param number: the number of programs on each host.
+    :param lifetime: the lifetime of a token in seconds.
+    :param lease: the lease of a lock in seconds.
+    :param grace: the grace period of a refresh token in seconds.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Programs:
         grace: float,
     ) -> None:
         self.words: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        """What the programs of each host were answered, by its name."""
+        """The counts of the reports, by the name of the host."""
         self.lifetime = lifetime
         self._network = network
         self._number = number
@@ -64,7 +64,7 @@ class Programs:
         self._provider = self._start(network.server, "provider.py", *settings)
         base = self._answer()
         self._arguments = [base, ca_file, store, str(lease), str(grace)]
-        self._lines, self._telling = os.pipe()
+        self._reports, self._reporting = os.pipe()
         self._rest = b""
 
     def __enter__(self) -> Self:
@@ -75,31 +75,31 @@ class Programs:
         assert adopting.returncode == 0, self.log()
         for host in self._network.hosts * self._number:
             arguments = [*self._arguments, str(host.ahead)]
-            program = self._start(host, "client.py", *arguments, stdout=self._telling)
+            program = self._start(host, "client.py", *arguments, stdout=self._reporting)
             self._programs.append(program)
         return self
 
     def __exit__(self, *error: object) -> None:
         for process in [*self._programs, self._provider]:
             process.communicate(timeout=PATIENCE)
-        os.close(self._lines)
-        os.close(self._telling)
+        os.close(self._reports)
+        os.close(self._reporting)
 
     def ask(self, command: str) -> Any:
-        """Give a command to the server, and wait for its answer."""
+        """Send a command to the server, and wait for its answer."""
         assert self._provider.stdin is not None
         self._provider.stdin.write(f"{command}\n".encode())
         self._provider.stdin.flush()
         return json.loads(self._answer())
 
     def wait_until_all_have_another_token(self) -> None:
-        """Wait until each program on a living host has used a token that no program has now."""
-        old = {line.token for line in self._until_all_tell(set())}
-        for _ in self._until_all_tell(old):
+        """Wait until each program on a living host has used a later token than all current ones."""
+        old = {line.token for line in self._until_all_report(set())}
+        for _ in self._until_all_report(old):
             pass
 
     def hear(self, seconds: float) -> None:
-        """Hear the programs for so many *seconds*."""
+        """Read the reports of the programs for *seconds*."""
         for _ in self._all_lines(time.monotonic() + seconds):
             pass
 
@@ -107,23 +107,23 @@ class Programs:
         """What the programs wrote to their standard error."""
         return self._log.read_text()
 
-    def _until_all_tell(self, old: set[str]) -> Iterator[Line]:
-        """Lines until each program has told of a token that is not *old*."""
+    def _until_all_report(self, old: set[str]) -> Iterator[Line]:
+        """Reports until each program has reported a token that is not in *old*."""
         names = {host.name for host in self._network.hosts}
-        told = set[tuple[str, str]]()
+        reported = set[tuple[str, str]]()
         for line in self._all_lines(time.monotonic() + PATIENCE):
             if line.word == "200" and line.host in names and line.token not in old:
-                told.add(line[:2])
+                reported.add(line[:2])
                 yield line
-            if len(told) == len(names) * self._number:
+            if len(reported) == len(names) * self._number:
                 return
-        raise AssertionError(f"not all get there: {told}, {dict(self.words)}\n{self.log()}")
+        raise AssertionError(f"timed out after {reported}, {dict(self.words)}\n{self.log()}")
 
     def _all_lines(self, end: float) -> Iterator[Line]:
         while (left := end - time.monotonic()) > 0:
-            if not select.select([self._lines], [], [], left)[0]:
+            if not select.select([self._reports], [], [], left)[0]:
                 return
-            *whole, self._rest = (self._rest + os.read(self._lines, 65536)).split(b"\n")
+            *whole, self._rest = (self._rest + os.read(self._reports, 65536)).split(b"\n")
             for text in whole:
                 line = Line(*text.decode().split())
                 self.words[line.host][line.word] += 1
@@ -145,7 +145,10 @@ class Programs:
 
 
 def certify(folder: Path) -> Path:
-    """Make a certificate for the server's address, and return the file of those to trust."""
+    """Create a certificate for the server's address.
+
+    :returns: the file of the CA that issued it.
+    """
     authority = trustme.CA()
     certificate = authority.issue_cert(ADDRESS)
     certificate.private_key_pem.write_to_path(folder / "server.key")

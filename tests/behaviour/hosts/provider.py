@@ -1,10 +1,11 @@
 """The authorization server of the hosts: a token server on the server's address.
 
-Each line of its standard input is a command, and answered by a line of JSON; it ends with it.
+Each line of standard input is a command, which the server answers with a line of JSON.  The server
+ends when its standard input ends.
 
     python provider.py FOLDER LIFETIME GRACE
 
-In ``FOLDER`` are ``server.pem`` and ``server.key``, by which it speaks HTTPS.
+``FOLDER`` has ``server.pem`` and ``server.key`` for HTTPS.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from behaviour.hosts.network import ADDRESS, PATIENCE
 from tokenadapter.testing import TokenServer, listener, server
 
-# Else it is on loopback, where no other host is.
+# By default, the server is on loopback, which other hosts cannot reach.
 server.HOST = listener.HOST = ADDRESS
 
 
@@ -33,20 +34,21 @@ class Provider:
         return self._server.issue()
 
     def hold(self) -> None:
-        """Carry out token requests from now on, and do not answer them."""
+        """Process token requests from now on, but delay their answers."""
         self._hold = self._holding.enter_context(self._server.hold(processed=True))
 
     def arrived(self) -> str:
-        """The address of the host whose token request is the first that waits for its answer."""
+        """Wait for a token request, and return the address of its host."""
         assert self._hold.arrived.wait(PATIENCE)
         return self.presented()[-1]["host"]
 
     def release(self) -> None:
-        """Answer them."""
+        """Send the delayed answers."""
         self._holding.close()
 
     def presented(self) -> list[dict[str, Any]]:
-        """When, from which host and how often before each refresh token was presented."""
+        """Each presentation of a refresh token: its time, its host, and the number of earlier
+        ones."""
         found: list[dict[str, Any]] = []
         seen: list[str] = []
         for request in self._server.requests:

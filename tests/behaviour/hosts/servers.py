@@ -1,11 +1,11 @@
-"""The stores' servers on the server's address, each on its usual port."""
+"""The servers of the stores, on the address of the server and the default ports."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import sqlalchemy
-from databases import PostgreSQL, as_whom, with_table
+from databases import PostgreSQL, unprivileged, with_table
 from unit.stores.servers import RedisServer
 
 from .network import ADDRESS, Host
@@ -19,7 +19,7 @@ class NetworkRedis(RedisServer):
         self._command = [*host.within("--net", "--uts"), *self._command]
 
     def store(self) -> str:
-        """The URL of a store, as all hosts have it."""
+        """The URL of a store for all hosts."""
         return f"redis://{ADDRESS}#token"
 
 
@@ -34,13 +34,13 @@ class NetworkPostgreSQL(PostgreSQL):
             rules.write("host all all 192.0.2.0/24 trust\n")
 
     def command(self) -> list[str]:
-        whom = as_whom()
-        becoming = [f"--setuid={whom['user']}", f"--setgid={whom['group']}"]
+        user = unprivileged()
+        credentials = [f"--setuid={user['user']}", f"--setgid={user['group']}"]
         listening = ["-c", f"listen_addresses={ADDRESS}"]
-        return [*self._host.within("--net", "--uts"), *becoming, *super().command(), *listening]
+        return [*self._host.within("--net", "--uts"), *credentials, *super().command(), *listening]
 
-    def whom(self) -> dict[str, Any]:
-        return {}  # root has to enter the host
+    def user(self) -> dict[str, Any]:
+        return {}  # only root may enter the namespaces
 
     def store(self) -> str:
         database = sqlalchemy.make_url(with_table(self.new_database())).database

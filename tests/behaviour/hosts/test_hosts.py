@@ -1,5 +1,5 @@
-"""Programs on several hosts share one token: by clocks that are minutes apart, over cables that are
-cut, and while hosts die."""
+"""Programs on several hosts share one token, with clocks that are minutes apart, a cut cable, and a
+killed host."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .network import Host, Network, objection
 from .programs import Programs
 from .servers import NetworkPostgreSQL, NetworkRedis
 
-# By how many seconds the wall clocks of the hosts are wrong.
+# The error of the wall clock of each host in seconds.
 CLOCKS = [-420.0, 0.0, 300.0]
 PROGRAMS = 3
 LIFETIME = 6.0
 LEASE = 1.0
-# Seconds for which a cable is cut.  TCP sends what got lost at 3 s and at 6 s again.
+# Seconds for which a cable is cut.  TCP resends lost packets after 3 s and 6 s.
 CUT = 4 * LEASE
-# The answer to a token request comes that late, and its token has to live on.
+# The answer to the token request is late, and its token must still be valid.
 LONG_LIFETIME = 15.0
 GRACE = 60.0
 
@@ -66,34 +66,34 @@ def start(request: pytest.FixtureRequest, network: Network, tmp_path: Path) -> I
 
 
 def report(title: str, programs: Programs, *, again: int = 0) -> None:
-    """Print what happened, and check that there was one renewal for each expiry."""
+    """Print the figures, and check that there was one renewal for each expiry."""
     presented, stats = programs.ask("presented"), programs.ask("stats")
     moments = [each["time"] for each in presented if not each["before"]]
     shortest = min(after - before for before, after in pairwise(moments))
     repeated = sum(each["before"] for each in presented)
     by_host = {name: dict(words) for name, words in sorted(programs.words.items())}
     sys.stdout.write(
-        f"\n{title}: {len(presented)} presentations, {repeated} of them again, by "
+        f"\n{title}: {len(presented)} presentations, {repeated} of them repeated, by "
         f"{sorted({each['host'] for each in presented})}; {shortest:.1f} s apart at least; "
         f"reuse detections {stats['reuse_detections']}, grants revoked "
         f"{stats['families_revoked']}; {by_host}\n"
     )
     assert stats["reuse_detections"] == stats["families_revoked"] == 0
     assert repeated <= again
-    # A token is renewed after four fifths of its life, which begins when it is asked for: that may
-    # be well before the request arrives.
+    # A token is renewed after four fifths of its lifetime, which begins before the token request
+    # is sent: the request may arrive much later.
     assert shortest > programs.lifetime / 2
 
 
 def host_that_renews(network: Network, programs: Programs) -> Host:
-    """The host whose token request has been carried out, and waits for its answer."""
+    """The host whose token request was processed and awaits its answer."""
     programs.ask("hold")
     address = programs.ask("arrived")
     (host,) = (host for host in network.hosts if host.address == address)
     return host
 
 
-def test_clocks_that_are_minutes_apart_make_no_renewal_more(start: Start) -> None:
+def test_clocks_that_are_minutes_apart_cause_no_additional_renewal(start: Start) -> None:
     programs = start()
     for _ in range(4):
         programs.wait_until_all_have_another_token()
@@ -101,7 +101,7 @@ def test_clocks_that_are_minutes_apart_make_no_renewal_more(start: Start) -> Non
     assert all(set(words) == {"200"} for words in programs.words.values()), programs.log()
 
 
-def test_a_cable_cut_for_longer_than_a_lease_in_mid_renewal_loses_nothing(
+def test_a_cable_cut_for_longer_than_a_lease_during_a_renewal_loses_no_grant(
     start: Start, network: Network
 ) -> None:
     programs = start(lifetime=LONG_LIFETIME)
@@ -118,7 +118,7 @@ def test_a_cable_cut_for_longer_than_a_lease_in_mid_renewal_loses_nothing(
     assert all(set(words) == {"200"} for words in others), programs.log()
 
 
-def test_a_host_that_dies_in_mid_renewal_is_replaced_within_the_grace_period(
+def test_a_host_killed_during_a_renewal_is_replaced_within_the_grace_period(
     start: Start, network: Network
 ) -> None:
     programs = start(grace=GRACE)

@@ -327,8 +327,8 @@ def test_without_a_revocation_url_forget_reports_that_nothing_was_revoked(
     command: Command, profile: Path
 ) -> None:
     command("header", "billing")
-    told = "forgotten, but not revoked (the source has no revocation_url)"
-    assert command("forget", "billing") == (0, "", f"tokenadapter: billing: {told}\n")
+    message = "forgotten, but not revoked (the source has no revocation_url)"
+    assert command("forget", "billing") == (0, "", f"tokenadapter: billing: {message}\n")
     assert command("header", "billing")[0] == 0
 
 

@@ -64,7 +64,7 @@ def test_an_unsafe_prefix_is_a_problem(command: Command, place: Path, server: To
 
 
 @pytest.mark.parametrize(
-    ("mounts", "is_told"),
+    ("mounts", "is_reported"),
     [
         ("/ ext4", False),
         ("/ ext4, {place} nfs4", True),
@@ -81,7 +81,7 @@ def test_a_file_on_a_shared_file_system_is_a_note(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     mounts: str | None,
-    is_told: bool,
+    is_reported: bool,
 ) -> None:
     table = tmp_path / "mountinfo"
     if mounts is not None:
@@ -91,8 +91,10 @@ def test_a_file_on_a_shared_file_system_is_a_note(
             "".join(f"1 2 0:3 / {at} rw shared:4 - {kind} none rw\n" for at, kind in lines)
         )
     monkeypatch.setattr("tokenadapter.cli.findings._MOUNTS", str(table))
-    told = [text for _, text in findings(command, "--offline") if "that machines may share" in text]
-    assert bool(told) == is_told
+    texts = [
+        text for _, text in findings(command, "--offline") if "that machines may share" in text
+    ]
+    assert bool(texts) == is_reported
 
 
 def test_secrets_that_other_users_can_read_are_found(
@@ -405,9 +407,9 @@ def test_profiles_that_share_a_store_and_do_not_name_their_users_are_a_problem(
     is_problem: bool,
 ) -> None:
     write(place, TWO.format(url=server.token_url, alice=alice, bob=bob, store=store))
-    told = "profiles alice and bob share "
+    shared = "profiles alice and bob share "
     for names in ((), ("alice",), ("bob",)):
-        found = [text for text in problems(command, "--offline", *names) if told in text]
+        found = [text for text in problems(command, "--offline", *names) if shared in text]
         assert len(found) == is_problem
         assert not is_problem or "`account = " in found[0]
 
@@ -494,7 +496,7 @@ def test_a_wrong_clock_is_found(
     where = "ahead of" if ahead > 0 else "behind"
     said = rf"This machine's clock is \d+ s {where} that of {server.token_url}. Lifetimes"
     found = [one for one in findings(command) if re.match("This machine's clock", one[1])]
-    assert [told for told, text in found if re.match(said, text)] == ([level] if level else [])
+    assert [name for name, text in found if re.match(said, text)] == ([level] if level else [])
 
 
 @pytest.fixture

@@ -177,7 +177,7 @@ def test_kubectl_has_to_name_its_cluster() -> None:
 @pytest.mark.parametrize(
     "text", ["x", "[]", "[" * 100_000, '{"spec": []}', '{"apiVersion": "v1"}', '{"apiVersion": 1}']
 )
-def test_what_kubectl_does_not_write_is_refused(text: str) -> None:
+def test_invalid_input_of_kubectl_is_refused(text: str) -> None:
     with pytest.raises(ProfileError, match="not an ExecCredential"):
         kubectl.answer(call(KUBERNETES_EXEC_INFO=text), Desk())
 
@@ -204,7 +204,7 @@ def test_a_uri_outside_the_prefix_is_an_error_to_bazel() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"uri": 5}', "[" * 100_000])
-def test_what_bazel_does_not_write_is_refused(text: str) -> None:
+def test_invalid_input_of_bazel_is_refused(text: str) -> None:
     with pytest.raises(ProfileError, match="no JSON object with a uri"):
         bazel.answer(call("get", text=text), Desk())
     with pytest.raises(ProfileError, match="the word get"):
@@ -233,7 +233,7 @@ def test_docker_lists_the_prefixes_and_no_token() -> None:
 
 
 @pytest.mark.parametrize("word", ["store", "erase", "version"])
-def test_docker_is_told_what_to_use_instead(word: str) -> None:
+def test_the_error_for_docker_names_the_alternative(word: str) -> None:
     text, code = docker.answer(Call((word,), unread, {}), Desk())
     assert code == 1
     assert text.startswith(f"tokenadapter does not {word}: use ")

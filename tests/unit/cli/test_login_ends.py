@@ -46,7 +46,7 @@ def shown(command: Command) -> tuple[dict[str, Any], str, str]:
     return state, command("status")[1], command("check", "billing", "--offline")[1]
 
 
-def test_the_end_of_a_login_is_told_before_it_comes(
+def test_status_warns_before_a_login_expires(
     command: Command, yearly: Path, server: TokenServer, place: Path
 ) -> None:
     logged_in(server, place, days_ago=355)
@@ -79,7 +79,7 @@ def test_a_new_login_puts_the_end_off(
 
 
 @pytest.mark.parametrize(("days_ago", "is_near"), [(330, False), (336, True), (366, True)])
-def test_only_an_end_that_is_near_is_told(
+def test_status_warns_only_if_the_login_expires_soon(
     command: Command, yearly: Path, server: TokenServer, place: Path, days_ago: float, is_near: bool
 ) -> None:
     logged_in(server, place, days_ago)
@@ -88,7 +88,7 @@ def test_only_an_end_that_is_near_is_told(
     assert ("about now" in status) is (days_ago > 365)
 
 
-def test_a_profile_that_cannot_log_in_is_told_to_adopt(
+def test_the_advice_for_a_profile_without_a_login_is_adopt(
     command: Command, server: TokenServer, place: Path
 ) -> None:
     write(place, f"{billing(server, place, 'refresh_token')}login_lifetime = {DAY:.0f}\n")

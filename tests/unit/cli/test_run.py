@@ -48,7 +48,7 @@ def script(place: Path, text: str, name: str = "script.py") -> Path:
 
 
 @pytest.fixture
-def become(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The command lines that would have been run."""
     lines: list[object] = []
     monkeypatch.setattr(
@@ -57,7 +57,7 @@ def become(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return lines
 
 
-def told(place: Path, program: str, *arguments: str, **options: Any) -> Any:
+def output_of(place: Path, program: str, *arguments: str, **options: Any) -> Any:
     """Run a program, and return the JSON that it prints."""
     code, out, err = spawn("run", "--", str(script(place, program)), *arguments, **options)
     assert (code, err) == (0, "")
@@ -174,12 +174,12 @@ def test_dashes_before_the_program_are_optional(
     command: list[str],
     profile: Path,
     place: Path,
-    become: list[object],
+    executed: list[object],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     script(place, "")
     assert main(["run", *line]) == 0
-    assert become == [[sys.executable, *command]]
+    assert executed == [[sys.executable, *command]]
 
 
 def test_verbose_shows_the_log_in_the_program(
@@ -240,7 +240,9 @@ def test_run_replaces_the_process_and_signals_reach_the_program(profile: Path, p
 
 def test_a_program_without_requests_does_not_load_requests(profile: Path, place: Path) -> None:
     assert (
-        told(place, "import json, sys; print(json.dumps(sorted(sys.modules)))").count("requests")
+        output_of(place, "import json, sys; print(json.dumps(sorted(sys.modules)))").count(
+            "requests"
+        )
         == 0
     )
 
@@ -256,7 +258,7 @@ def test_finding_the_spec_of_requests_does_not_import_it(
         "status = requests.get(sys.argv[1]).status_code\n"
         "print(json.dumps([found, loader, status]))\n"
     )
-    said = told(place, program, f"{server.api_url}x")
+    said = output_of(place, program, f"{server.api_url}x")
     assert said == [True, ["SourceFileLoader", "SourceFileLoader"], 200]
 
 
@@ -282,7 +284,7 @@ def test_a_tracer_that_wraps_the_session_sees_every_request(
         "said = [requests.get(sys.argv[1]).status_code for _ in range(2)]\n"
         "print(json.dumps([said, len(seen)]))\n"
     )
-    assert told(place, program, f"{server.api_url}x") == [[200, 200], 2]
+    assert output_of(place, program, f"{server.api_url}x") == [[200, 200], 2]
 
 
 def test_a_session_that_finds_adapters_in_its_own_way_is_signed_from_the_first_request(
@@ -295,7 +297,7 @@ def test_a_session_that_finds_adapters_in_its_own_way_is_signed_from_the_first_r
         "        return self.adapters['http://']\n"
         "print(json.dumps([Own().get(sys.argv[1]).status_code for _ in range(2)]))\n"
     )
-    assert told(place, program, f"{server.api_url}x") == [200, 200]
+    assert output_of(place, program, f"{server.api_url}x") == [200, 200]
 
 
 def test_bare_urllib3_is_signed(profile: Path, place: Path, server: TokenServer) -> None:
@@ -311,7 +313,7 @@ def test_bare_urllib3_is_signed(profile: Path, place: Path, server: TokenServer)
         "said.append(requests.get(url).status_code)\n"
         "print(json.dumps([early, said]))\n"
     )
-    assert told(place, program, f"{server.api_url}x") == [False, [200] * 4]
+    assert output_of(place, program, f"{server.api_url}x") == [False, [200] * 4]
     # The request of requests was sent once, signed by the adapter.
     assert server.stats.api_requests == 4
 
@@ -367,7 +369,7 @@ def test_a_sitecustomize_of_the_user_is_run(
         "import json, sys, sitecustomize\n"
         "print(json.dumps([sys.of_the_user, sitecustomize.__file__]))\n"
     )
-    assert told(place, program) == [str(place / "lib" / "sitecustomize.py")] * 2
+    assert output_of(place, program) == [str(place / "lib" / "sitecustomize.py")] * 2
 
 
 def test_a_sitecustomize_that_fails_is_reported_as_without_us(
@@ -425,7 +427,7 @@ def test_a_mistake_found_in_use_fails_each_request_with_an_error_of_requests(
         "        said.append(str(error))\n"
         "print(json.dumps(said))\n"
     )
-    said = told(place, program, f"{server.api_url}x")
+    said = output_of(place, program, f"{server.api_url}x")
     assert len(said) == 2
     for message in said:
         assert "billing.prefix: http://api.example would carry the token in clear" in message
@@ -457,23 +459,28 @@ def test_python_that_would_ignore_us_is_refused(
     ],
 )
 def test_options_are_distinguished_from_their_values_and_from_those_of_env(
-    line: str, is_refused: bool, command: Command, profile: Path, place: Path, become: list[object]
+    line: str,
+    is_refused: bool,
+    command: Command,
+    profile: Path,
+    place: Path,
+    executed: list[object],
 ) -> None:
     tool = script(place, f"#!{line}\n", "tool")
     tool.chmod(0o755)
     assert command("run", "--", str(tool))[0] == (3 if is_refused else 0)
-    assert len(become) == (not is_refused)
-    become.clear()
+    assert len(executed) == (not is_refused)
+    executed.clear()
     interpreter = [sys.executable, "-W", "-I", "-X", "-I", "-c", "pass", "-I"]
     assert command("run", "--", *interpreter)[0] == 0
-    assert become == [interpreter]
+    assert executed == [interpreter]
 
 
 def test_a_program_that_cannot_be_read_is_left_to_the_system(
     command: Command,
     profile: Path,
     place: Path,
-    become: list[object],
+    executed: list[object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def closed(path: str, mode: str) -> None:
@@ -483,7 +490,7 @@ def test_a_program_that_cannot_be_read_is_left_to_the_system(
     tool.chmod(0o711)
     monkeypatch.setattr("tokenadapter.cli.run.open", closed, raising=False)
     assert command("run", "--", str(tool))[0] == 0
-    assert become == [[str(tool)]]
+    assert executed == [[str(tool)]]
 
 
 def test_a_child_forked_while_another_thread_installs_the_profiles_does_so_itself(

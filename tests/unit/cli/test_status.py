@@ -30,8 +30,8 @@ from .test_tokens import aged
 def state(command: Command) -> dict[str, object]:
     code, out, _ = command("status", "billing", "--json")
     assert code == 0
-    (told,) = json.loads(out)
-    return told
+    (status,) = json.loads(out)
+    return status
 
 
 def test_an_empty_store_has_no_token(command: Command, profile: Path, place: Path) -> None:
@@ -50,11 +50,11 @@ def test_the_states_of_a_token(
     command: Command, profile: Path, server: TokenServer, place: Path
 ) -> None:
     command("header", "billing")
-    told = state(command)
-    assert told["state"] == "fresh"
-    assert told["expires_in"] == pytest.approx(3600, abs=60)
-    assert told["renewed_ago"] == pytest.approx(0, abs=60)
-    assert re.fullmatch("[0-9a-f]{8}", str(told["token"]))
+    status = state(command)
+    assert status["state"] == "fresh"
+    assert status["expires_in"] == pytest.approx(3600, abs=60)
+    assert status["renewed_ago"] == pytest.approx(0, abs=60)
+    assert re.fullmatch("[0-9a-f]{8}", str(status["token"]))
     for left, expected in ((100, "stale"), (30, "expired"), (-30, "expired")):
         aged(place, left=left, lifetime=3600)
         assert state(command)["state"] == expected
@@ -121,10 +121,10 @@ def test_a_failure_is_shown_with_the_time_of_the_next_attempt(
 ) -> None:
     server.fail_next(503, count=1, retry_after="100")
     command("header", "billing")
-    told = state(command)
-    assert told["state"] == "no token"
-    assert "503" in told["failure"]["cause"]  # type: ignore[index]
-    assert 90 < told["failure"]["retry_in"] <= 100  # type: ignore[index]
+    status = state(command)
+    assert status["state"] == "no token"
+    assert "503" in status["failure"]["cause"]  # type: ignore[index]
+    assert 90 < status["failure"]["retry_in"] <= 100  # type: ignore[index]
     out = command("status")[1]
     assert re.search(r"\n    \d s ago: .*503.* Next attempt in \d\d s\.\n", out)
 
@@ -133,9 +133,9 @@ def test_a_dead_grant_needs_a_login(command: Command, rotating: TokenServer, pla
     command("header", "billing")
     rotating.revoke_all()
     command("refresh", "billing")
-    told = state(command)
-    assert told["state"] == "fresh"  # as far as is known: the API may still accept it
-    assert "invalid_grant" in told["failure"]["cause"]  # type: ignore[index]
+    status = state(command)
+    assert status["state"] == "fresh"  # as far as is known: the API may still accept it
+    assert "invalid_grant" in status["failure"]["cause"]  # type: ignore[index]
     aged(place, left=-5, lifetime=3600)
     assert state(command)["state"] == "login needed"
     assert "tokenadapter adopt billing" in command("status")[1]
@@ -151,8 +151,8 @@ def test_a_new_login_clears_a_refusal(
     assert command("adopt", "billing")[0] == 0
     assert state(command)["failure"] is None
     aged(place, left=-5, lifetime=3600)
-    told = state(command)
-    assert (told["state"], told["failure"]) == ("expired", None)
+    status = state(command)
+    assert (status["state"], status["failure"]) == ("expired", None)
 
 
 def test_a_corrected_password_clears_a_refusal(
@@ -164,14 +164,14 @@ def test_a_corrected_password_clears_a_refusal(
 
     configure("wrong")
     assert command("header", "billing")[0] == 4
-    told = state(command)
-    assert told["state"] == "login needed"
+    status = state(command)
+    assert status["state"] == "login needed"
     configure("password")
     assert command("header", "billing")[0] == 0
     change(lambda document: document["tombstones"][0].update(at=time.time() - 7200))
     aged(place, left=-5, lifetime=3600)
-    told = state(command)
-    assert (told["state"], told["failure"]) == ("expired", None)
+    status = state(command)
+    assert (status["state"], status["failure"]) == ("expired", None)
 
 
 def change(change: Callable[[dict[str, Any]], object]) -> None:
@@ -186,8 +186,8 @@ def test_a_token_without_a_known_end(command: Command, profile: Path) -> None:
     command("header", "billing")
     change(lambda document: document["token"].pop("expires_at"))
     change(lambda document: document["token"].pop("expires_in", None))
-    told = state(command)
-    assert (told["state"], told["expires_in"]) == ("fresh", None)
+    status = state(command)
+    assert (status["state"], status["expires_in"]) == ("fresh", None)
     assert re.search(r"^billing +fresh +unknown +\d s ago", command("status")[1], re.MULTILINE)
 
 
@@ -220,19 +220,19 @@ def test_a_renewal_whose_response_may_still_arrive_is_shown(
         "awaited": [{"process": "web-2:4711:1:2:3", "until": found.now + 60}],
     }
     assert store.save(found.document, tag="next", expected=found.tag, ttl=None)
-    told = state(command)["failure"]
-    assert told["cause"].startswith("The lock of process 4711 on web-2 lapsed")  # type: ignore[index]
-    assert 50 < told["retry_in"] < 60  # type: ignore[index]
+    status = state(command)["failure"]
+    assert status["cause"].startswith("The lock of process 4711 on web-2 lapsed")  # type: ignore[index]
+    assert 50 < status["retry_in"] < 60  # type: ignore[index]
 
 
 def test_a_record_of_a_later_format_is_left_alone(command: Command, profile: Path) -> None:
     command("header", "billing")
     change(lambda document: document.update(oldest_reader=99))
-    told = state(command)
-    assert told["state"] == "unusable"
+    status = state(command)
+    assert status["state"] == "unusable"
     assert (
         "cannot be used: a newer version wrote it, and reading it requires format 99"
-        in told["failure"]["cause"]
+        in status["failure"]["cause"]
     )  # type: ignore[index]
 
 
@@ -244,11 +244,11 @@ def test_an_unusable_profile_does_not_hide_the_others(
     text += '\n[broken]\nprefx = "x"\n'
     text += billing(server, place).replace("billing", "other").replace('"client"', '"another"')
     write(place, text)
-    told = {one["name"]: one for one in json.loads(command("status", "--json")[1])}
-    assert told["billing"]["state"] == "fresh"
-    assert told["broken"]["state"] == told["other"]["state"] == "unusable"
-    assert "broken.prefx" in told["broken"]["failure"]["cause"]
-    assert "The store contains the token of another source" in told["other"]["failure"]["cause"]
+    status = {one["name"]: one for one in json.loads(command("status", "--json")[1])}
+    assert status["billing"]["state"] == "fresh"
+    assert status["broken"]["state"] == status["other"]["state"] == "unusable"
+    assert "broken.prefx" in status["broken"]["failure"]["cause"]
+    assert "The store contains the token of another source" in status["other"]["failure"]["cause"]
     Path("state/token.json").chmod(0o644)
     assert "chmod 600" in state(command)["failure"]["cause"]  # type: ignore[index]
     assert command("status")[0] == 0

@@ -1,4 +1,4 @@
-"""Nothing in the working directory is used: it may be a repository that somebody else wrote."""
+"""Nothing in the working directory is used: it may be an untrusted repository."""
 
 from __future__ import annotations
 

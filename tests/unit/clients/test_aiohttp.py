@@ -255,7 +255,7 @@ def test_a_middleware_below_may_take_the_header_away(client: Client, server: Tok
     assert answer.status == 401
 
 
-def test_an_authorization_of_the_callers_own_is_replaced_unless_told_otherwise(
+def test_an_authorization_of_the_caller_is_replaced_unless_disabled(
     client: Client, server: TokenServer
 ) -> None:
     mine = {"Authorization": "Bearer mine"}

@@ -291,18 +291,18 @@ def test_a_token_function_may_send_requests_under_its_own_prefix(
         assert requests.get(f"{server.api_url}motd").status_code == 401
         return answer.json()  # type: ignore[no-any-return]
 
-    told: list[bool] = []
+    answers: list[bool] = []
 
     def on_refresh(token: Token) -> None:
         # By then there is a token to use.
-        told.append(requests.get(f"{server.api_url}told").ok)
+        answers.append(requests.get(f"{server.api_url}answers").ok)
 
     adapter = TokenAdapter(server.url, source, on_refresh=on_refresh, inline=inline)
     with installed(adapter):
         assert requests.get(f"{server.api_url}x").ok
         server.expire_now()
         assert requests.get(f"{server.api_url}x").ok
-    assert told == [True, True]
+    assert answers == [True, True]
     assert server.stats.renewals == 2
 
 

@@ -76,9 +76,9 @@ def test_a_near_miss_is_logged_once_with_both_urls(
     adapter_for(prefix).mount(session)
     for _ in range(3):
         session.get(f"{url}?key=s3cret")
-    (told,) = warnings(caplog)
+    (logged,) = warnings(caplog)
     why = f"is outside the prefix {prefix.rstrip('/')}; sent without a token (logged once)"
-    assert told == f"{url} {why}"
+    assert logged == f"{url} {why}"
     assert len(own.requested) == 3
 
 
@@ -178,8 +178,8 @@ def test_a_near_miss_of_an_installed_adapter_is_logged(
     with installed(adapter_for(prefix)):
         for _ in range(3):
             session.get(url)
-    (told,) = warnings(caplog)
-    assert told.startswith(f"{url} is outside the prefix {prefix.rstrip('/')};")
+    (logged,) = warnings(caplog)
+    assert logged.startswith(f"{url} is outside the prefix {prefix.rstrip('/')};")
     assert len(own.requested) == 3
 
 
@@ -203,7 +203,7 @@ def test_an_installed_adapter_signs_beside_an_adapter_for_another_spelling(
         with installed(TokenAdapter(server.api_url, source)):
             session.get(f"{server.api_url}x")
         assert server.requests[-1].headers["authorization"] == "Bearer made-up"
-    assert not any("outside" in told for told in warnings(caplog))
+    assert not any("outside" in logged for logged in warnings(caplog))
 
 
 def test_a_near_miss_through_a_pool_manager_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -214,9 +214,9 @@ def test_a_near_miss_through_a_pool_manager_is_logged(caplog: pytest.LogCaptureF
                 http.request("GET", f"{server.api_url}x")
         with urllib3.PoolManager() as plain, retrofit(plain, prefix, source):
             plain.request("GET", f"{server.api_url}x")
-    told = warnings(caplog)
-    assert len(told) == 2
-    assert all(server.api_url[:-1] in one and prefix[:-1] in one for one in told)
+    logged = warnings(caplog)
+    assert len(logged) == 2
+    assert all(server.api_url[:-1] in one and prefix[:-1] in one for one in logged)
 
 
 def test_tokenadapter_run_logs_a_near_miss(tmp_path: Any) -> None:
@@ -269,9 +269,9 @@ def test_a_refused_request_beside_the_path_of_the_prefix_is_logged_once(
                 with urllib3.PoolManager() as pools:
                     retrofit(pools, adapter.prefix, adapter.keeper)
                     pools.request("GET", url, **how)
-        told = warnings(caplog)
-        assert len(told) == count
-        assert all(f"{url} is outside the prefix {adapter.prefix}" in one for one in told)
+        logged = warnings(caplog)
+        assert len(logged) == count
+        assert all(f"{url} is outside the prefix {adapter.prefix}" in one for one in logged)
 
 
 @pytest.mark.parametrize("way", ["mounted", "installed"])

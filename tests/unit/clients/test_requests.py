@@ -88,8 +88,8 @@ def test_a_listener_can_time_renewals_and_replays(server, source):
         server.expire_now()
         get(session, server)
     renewal = ["RenewalStarted", "Renewed", "Waited"]
-    told = [type(event).__name__ for event in events]
-    assert told == [*renewal, *renewal, "ReplayStarted", "Replayed"]
+    names = [type(event).__name__ for event in events]
+    assert names == [*renewal, *renewal, "ReplayStarted", "Replayed"]
     start, end = events[-2:]
     assert (start.status, start.token) == (end.status, end.token) == (401, events[4].token)
     assert end.answer == 200
@@ -149,7 +149,7 @@ def test_32_threads_with_an_expired_token_make_one_token_request(adapter, sessio
     assert server.stats.token_requests == 1
 
 
-def test_a_revocation_under_load_is_noticed_by_nobody(adapter, session, server):
+def test_a_revocation_under_load_fails_no_request(adapter, session, server):
     get(session, server)
     stop = threading.Event()
     answers: list[int] = []
@@ -221,10 +221,10 @@ def test_a_new_token_that_is_refused_is_handed_on_and_the_next_ones_too(
     server.fail_next(401, count=None, endpoint="api")
     for _ in range(3):
         assert get(session, server).status_code == 401
-    told = [line for line in caplog.messages if line.startswith("handed on: ")]
-    assert len(told) == 3
+    logged = [line for line in caplog.messages if line.startswith("handed on: ")]
+    assert len(logged) == 3
     assert all(
-        "(scope, resource, audience)" in line and "(header, scheme)" in line for line in told
+        "(scope, resource, audience)" in line and "(header, scheme)" in line for line in logged
     )
     assert server.stats.renewals == 2
     server.recover("api")
@@ -248,7 +248,7 @@ def test_the_first_token_that_is_refused_is_not_renewed(adapter, session, server
         (500, {}),
     ],
 )
-def test_what_is_no_expiry_is_handed_on(adapter, session, server, status, headers):
+def test_a_401_that_is_not_an_expiry_is_handed_on(adapter, session, server, status, headers):
     server.fail_next(status, endpoint="api", headers=headers)
     assert get(session, server).status_code == status
     assert server.stats.renewals == 1
@@ -318,7 +318,7 @@ def test_nothing_but_the_prefix_gets_the_token(target):
     assert sent.requests[1].headers["Authorization"] == "Bearer secret"
 
 
-def test_a_request_outside_the_prefix_is_told_of_once():
+def test_a_request_outside_the_prefix_is_logged_once():
     adapter = TokenAdapter("https://api.example.com/v1", lambda previous: "t", inner=Recorder())
     for _ in range(3):
         adapter.send(requests.Request("GET", "https://api.example.com/v2").prepare())
@@ -334,9 +334,9 @@ def test_a_request_whose_host_header_names_another_host_is_sent_without_a_token(
     for _ in range(2):
         adapter.send(request)
     assert "Authorization" not in sent.requests[0].headers
-    (told,) = [record.getMessage() for record in caplog.records]
-    assert told.startswith("the Host header ")
-    assert " of https://api.example.com/v1/x names another host than the prefix " in told
+    (logged,) = [record.getMessage() for record in caplog.records]
+    assert logged.startswith("the Host header ")
+    assert " of https://api.example.com/v1/x names another host than the prefix " in logged
     request.headers["Host"] = "API.example.com:443"
     adapter.send(request)
     assert sent.requests[-1].headers["Authorization"] == "Bearer secret"
@@ -350,7 +350,7 @@ def test_plain_http_is_refused_but_for_this_machine_or_on_demand():
 
 
 @pytest.mark.parametrize("header", ["Authorization", "X-Api-Token"])
-def test_a_redirect_to_another_host_takes_no_token_along(source, session, header):
+def test_a_redirect_to_another_host_gets_no_token(source, session, header):
     with TokenServer(header=header) as server, TokenServer() as elsewhere:
         grant = ClientCredentials(server.token_url, client_id="client", client_secret="secret")
         TokenAdapter(server.api_url, grant, header=header).mount(session)
@@ -482,18 +482,18 @@ def test_keeper_settings_beside_a_keeper_are_a_mistake():
         ({"on_refresh": "x"}, TypeError, "on_refresh"),
     ],
 )
-def test_what_would_fail_when_a_token_ends_fails_at_once(settings, kind, message):
+def test_invalid_settings_fail_at_once_and_not_at_the_first_renewal(settings, kind, message):
     with pytest.raises(kind, match=message):
         TokenAdapter("https://api.example.com/", lambda previous: "t", **settings)
 
 
 @pytest.mark.parametrize("settings", [{"renew_early": False}, {"lock_timeout": 1.0}])
-def test_what_belongs_to_the_keeper_is_not_dropped_silently(settings):
+def test_keeper_settings_are_not_dropped_silently(settings):
     with pytest.raises(TypeError, match="TokenKeeper"):
         TokenAdapter("https://a.example.com/", TokenKeeper(lambda previous: "t"), **settings)
 
 
-def test_plain_http_to_this_machine_goes_past_proxies(server, source, session):
+def test_plain_http_to_this_machine_bypasses_proxies(server, source, session):
     TokenAdapter(server.api_url, source).mount(session)
     session.proxies = {"http": "http://127.0.0.1:9/"}
     assert get(session, server).ok
@@ -508,7 +508,7 @@ def test_the_token_endpoint_is_left_alone_under_every_spelling():
     assert all("Authorization" not in request.headers for request in inner.requests)
 
 
-def test_what_attach_does_stays_with_the_copy():
+def test_changes_by_attach_stay_with_the_copy():
     def attach(request: requests.PreparedRequest, token: Token) -> None:
         request.register_hook("response", print)
         request.headers["X"] = token.access_token
@@ -553,7 +553,7 @@ def test_header_and_scheme(settings, header, value):
     assert inner.requests[0].headers == {header: value}
 
 
-def test_attach_may_use_the_query_and_the_url_that_is_told_has_no_token():
+def test_attach_may_use_the_query_and_the_logged_url_has_no_token():
     inner = Recorder()
 
     def attach(request: requests.PreparedRequest, token: Token) -> None:
@@ -572,7 +572,7 @@ def test_override_auth_can_be_turned_off(server, source, session):
     assert server.stats.token_requests == 0
 
 
-def test_an_auth_of_the_session_gives_way(adapter, session, server):
+def test_the_auth_of_a_session_is_replaced(adapter, session, server):
     session.auth = ("joe", "password")
     assert get(session, server).ok
 
@@ -670,7 +670,7 @@ def test_hooks_run_on_the_answer_that_the_caller_gets(adapter, session, server):
     assert seen == [200]
 
 
-def test_a_failed_renewal_says_so_with_the_refusal_at_hand(adapter, session, server):
+def test_the_error_of_a_failed_renewal_has_the_refused_response(adapter, session, server):
     get(session, server)
     server.expire_now()
     with server.outage(503), pytest.raises(RefreshTemporarilyFailed) as info:

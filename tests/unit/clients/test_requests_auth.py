@@ -100,7 +100,7 @@ def test_a_verdict_of_ones_own_decides(session: requests.Session, server: TokenS
     assert server.stats.renewals == 2
 
 
-def test_what_is_needed_beyond_a_token_is_reported(server: TokenServer) -> None:
+def test_a_403_for_a_larger_scope_is_reported(server: TokenServer) -> None:
     auth = RequestsAuth(server.api_url, source(server))
     headers = {"WWW-Authenticate": 'Bearer error="insufficient_scope", scope="more"'}
     server.fail_next(403, endpoint="api", headers=headers)
@@ -138,7 +138,7 @@ def test_header_and_scheme_and_attach_put_the_token_where_the_api_wants_it() -> 
             assert secret not in f"{past.url} {past.request.url} {past.request.headers}"
 
 
-def test_an_authorization_of_the_callers_own_is_replaced_unless_told_otherwise(
+def test_an_authorization_of_the_caller_is_replaced_unless_disabled(
     server: TokenServer,
 ) -> None:
     mine = {"Authorization": "Bearer mine"}

@@ -56,7 +56,7 @@ def test_urls_of_token_sources_get_no_token(token_url: str) -> None:
     assert choose(signers, f"{token_url}/below") is not None
 
 
-def test_an_adapter_covers_what_it_would_sign() -> None:
+def test_an_adapter_covers_the_requests_that_it_would_sign() -> None:
     source = ClientCredentials("https://api.example.com/token", client_id="a", client_secret="b")
     adapter = over("https://api.example.com", source).adapter
     assert adapter.covers("https://api.example.com/x")

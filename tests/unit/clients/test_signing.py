@@ -1,4 +1,4 @@
-"""The copy that carries the token, of requests that are not quite those of requests."""
+"""The copy that carries the token, of requests from subclasses and other packages."""
 
 from __future__ import annotations
 

@@ -246,10 +246,10 @@ def test_the_response_is_like_that_of_urllib3(
 def test_one_connection_is_enough_for_a_refusal_its_renewal_and_a_callback(
     server: TokenServer,
 ) -> None:
-    told = []
+    statuses = []
 
     def on_refresh(token: Token) -> None:
-        told.append(http.request("GET", f"{server.api_url}told").status)
+        statuses.append(http.request("GET", f"{server.api_url}statuses").status)
 
     with TokenPoolManager(
         server.api_url, client(server), on_refresh=on_refresh, maxsize=1, block=True
@@ -258,7 +258,7 @@ def test_one_connection_is_enough_for_a_refusal_its_renewal_and_a_callback(
         server.expire_now()
         answer = http.request("GET", f"{server.api_url}x", preload_content=False, pool_timeout=20)
         assert answer.json()
-    assert told == [200, 200]
+    assert statuses == [200, 200]
 
 
 def test_other_headers_stay_unchanged(server: TokenServer, pool: HTTPConnectionPool) -> None:
@@ -500,7 +500,7 @@ def test_redirects_of_a_bare_pool_are_those_of_urllib3(
             waited.append(response.status)
             return super().sleep_for_retry(response)
 
-    def told(pool: HTTPConnectionPool, base: str) -> list[Any]:
+    def state_of(pool: HTTPConnectionPool, base: str) -> list[Any]:
         calls: list[Any] = [
             (f"{base}redirect?to={base}x", {}),
             (f"{base}redirect?to={base}x", {"redirect": False}),
@@ -532,7 +532,7 @@ def test_redirects_of_a_bare_pool_are_those_of_urllib3(
         HTTPConnectionPool("127.0.0.1", port_of(server)) as fitted,
     ):
         retrofit(fitted, server.api_url, client(server))
-        assert told(fitted, "/api/") == told(plain, "/public/")
+        assert state_of(fitted, "/api/") == state_of(plain, "/public/")
 
 
 def test_a_cookie_stays_with_its_host(server: TokenServer, pool: HTTPConnectionPool) -> None:

@@ -80,18 +80,18 @@ def test_paths_may_begin_with_the_home_directory(
 def test_without_a_file_the_error_names_all_places(here: Path) -> None:
     with pytest.raises(ProfileError) as caught:
         locate()
-    told = str(caught.value)
-    assert "There is no configuration file: TOKENADAPTER_CONFIG is not set" in told
-    assert f"{here}/home/.config/tokenadapter/tokenadapter.toml does not exist." in told
-    assert "working directory" not in told
+    message = str(caught.value)
+    assert "There is no configuration file: TOKENADAPTER_CONFIG is not set" in message
+    assert f"{here}/home/.config/tokenadapter/tokenadapter.toml does not exist." in message
+    assert "working directory" not in message
 
 
 def test_without_a_file_the_error_shows_one_that_works(here: Path) -> None:
     with pytest.raises(ProfileError) as caught:
         locate()
-    told = str(caught.value)
-    assert "`tokenadapter init` to create" in told
-    smallest = write(here, told.partition("\n\n")[2])
+    message = str(caught.value)
+    assert "`tokenadapter init` to create" in message
+    smallest = write(here, message.partition("\n\n")[2])
     (profile,) = (Profile(ConfigFile.read(str(smallest)), name) for name in ["billing"])
     assert profile.prefixes == ["https://api.example.com/"]
 

@@ -119,7 +119,10 @@ def test_settings_reach_the_adapter_and_the_keeper(server: TokenServer, tmp_path
     keeper = adapter.keeper
     assert (keeper.renew_early, keeper.lock_timeout) == (False, 7)
     assert (adapter.override_auth, adapter.max_replays, adapter.replay_limit) == (False, 2, 9)
-    assert (adapter._header, adapter._lead) == ("X-Token", "")
+    with requests.Session() as session:
+        adapter.mount(session)
+        session.get(f"{server.api_url}x")
+    assert server.requests[-1].headers["x-token"] == keeper.current().access_token
 
 
 def test_a_verdict_may_be_a_table_or_a_function(server: TokenServer, tmp_path: Path) -> None:

@@ -81,13 +81,13 @@ def test_a_wait_ends_in_time_and_the_call_goes_on(threads: Threads) -> None:
 
     asyncio.run(main())
     assert len(threads.started) == 1
-    # The loop is closed: nobody waits there any more.
+    # The loop is closed: no task waits any more.
     release.set()
     threads.started[0].join()
     assert ended == [1]
 
 
-def test_where_no_thread_can_be_started_a_waiting_task_makes_the_call_itself() -> None:
+def test_if_no_thread_can_be_started_a_waiting_task_makes_the_call_itself() -> None:
     calls = SharedCalls(lambda work: False)
     made: list[int] = []
     calls.begin("key", lambda: made.append(1))
@@ -106,7 +106,7 @@ def test_a_thread_that_cannot_be_started_leaves_nothing_under_way(threads: Threa
     assert asyncio.run(calls.wait_for("key", lambda: 7, inf)) == 7
 
 
-def test_an_end_of_the_thread_is_an_error_of_those_who_wait() -> None:
+def test_an_exit_of_the_thread_is_an_error_for_waiting_tasks() -> None:
     def work() -> None:
         raise SystemExit
 

@@ -1,4 +1,4 @@
-"""A token in the hand ages by the faster of two clocks."""
+"""The held token ages by the faster of two clocks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def take(token: Token = TOKEN, *, early: bool = True) -> HeldToken:
     return HeldToken.take(token, u=0.5, early=early, now=STORE, monotonic=MONOTONIC, wall=WALL)
 
 
-def test_what_is_left_counts_from_the_stores_clock_whatever_ours_says() -> None:
+def test_the_remaining_time_counts_from_the_clock_of_the_store() -> None:
     assert take().left(MONOTONIC, WALL) == 3000
 
 
@@ -31,47 +31,45 @@ def test_what_is_left_counts_from_the_stores_clock_whatever_ours_says() -> None:
     ("monotonic", "wall", "left"),
     [
         (60, 60, 2940),
-        (60, 3600, -600),  # a laptop slept: the monotonic clock stood still
+        (60, 3600, -600),  # a laptop was suspended: the monotonic clock stopped
         (60, -3600, 2940),  # the wall clock was set back
         (3600, 60, -600),
         (-60, -60, 3060),
     ],
 )
-def test_of_two_clocks_the_one_by_which_it_is_older_counts(
-    monotonic: float, wall: float, left: float
-) -> None:
+def test_the_larger_of_the_two_ages_counts(monotonic: float, wall: float, left: float) -> None:
     assert take().left(MONOTONIC + monotonic, WALL + wall) == left
 
 
 @given(st.integers(-10_000, 10_000), st.integers(-10_000, 10_000))
-def test_it_never_has_more_left_than_either_clock_grants(monotonic: int, wall: int) -> None:
+def test_the_remaining_time_is_the_smaller_one_of_both_clocks(monotonic: int, wall: int) -> None:
     left = take().left(MONOTONIC + monotonic, WALL + wall)
     assert left == 3000 - max(monotonic, wall)
 
 
-def test_the_windows_are_those_of_the_whole_life_of_the_token() -> None:
+def test_the_windows_depend_on_the_whole_lifetime_of_the_token() -> None:
     held = take()
     assert (held.soft, held.hard) == windows(3600, 0.5)
 
 
-def test_where_nothing_is_renewed_early_there_is_no_stale_time() -> None:
+def test_without_early_renewal_a_token_is_never_stale() -> None:
     held = take(early=False)
     assert held.soft == held.hard == windows(3600, 0.5)[1]
 
 
-def test_a_token_from_the_future_has_no_more_left_than_its_whole_life() -> None:
+def test_a_token_from_the_future_has_at_most_its_whole_lifetime_left() -> None:
     set_back = take(Token("abc", issued_at=STORE + 7200, expires_at=STORE + 7200 + 3600))
     assert set_back.left(MONOTONIC, WALL) == 3600
 
 
-def test_another_process_draws_its_own_soft_window_and_keeps_the_rest() -> None:
+def test_another_process_draws_its_own_soft_window_and_keeps_the_other_values() -> None:
     assert take().redrawn(0.25) == take()._replace(u=0.25, soft=windows(3600, 0.25)[0])
 
 
 @pytest.mark.parametrize(
     "held", [take(early=False), take(Token("abc", issued_at=STORE))], ids=["not early", "for ever"]
 )
-def test_where_there_is_no_soft_window_none_is_drawn(held: HeldToken) -> None:
+def test_without_a_soft_window_none_is_drawn(held: HeldToken) -> None:
     assert held.redrawn(0.25) == held
 
 
@@ -82,7 +80,7 @@ def test_a_token_without_expiry_is_fresh_for_ever(early: bool) -> None:
     assert (held.soft, held.hard) == (0, 0)
 
 
-def test_no_secret_is_shown() -> None:
+def test_the_repr_has_no_secret() -> None:
     assert "s3cr3t" not in repr(take(Token("s3cr3t", refresh_token="s3cr3t")))
 
 
@@ -92,15 +90,15 @@ def test_no_secret_is_shown() -> None:
         (False, 0.0, "hard"),
         (True, 0.0, "soft"),
         (False, 0.5, "hard"),
-        (True, 0.5, "soft"),  # it is longer than what somebody needs
+        (True, 0.5, "soft"),  # the soft window is longer than the required validity
         (False, 1.0, "hard"),
         (False, 2000.0, 2000.0),
         (True, 2000.0, 2000.0),
-        # No token of its lifetime could do: they get one that is not stale.
+        # No token of this lifetime could be valid for that long: one that is not stale will do.
         (False, 3600.0, "soft"),
     ],
 )
-def test_a_token_does_that_is_fresh_enough_for_who_asks(
+def test_a_token_must_be_valid_for_as_long_as_the_caller_requires(
     fresh: bool, min_validity: float, least: float | str
 ) -> None:
     held = take()
@@ -108,14 +106,14 @@ def test_a_token_does_that_is_fresh_enough_for_who_asks(
     assert held.least(fresh=fresh, min_validity=min_validity) == expected
 
 
-def test_who_has_nothing_in_hand_has_no_time_left_and_nothing_to_draw_for() -> None:
+def test_an_empty_holder_has_no_time_left_and_draws_no_window() -> None:
     clock = Clockwork()
     holder = TokenHolder(clock, early=True)
     holder.redraw()
     assert (holder.held, holder.left(), holder.fresh()) == (None, 0.0, None)
 
 
-def test_a_forked_child_draws_anew_for_the_token_that_it_inherits() -> None:
+def test_a_forked_child_draws_another_window_for_its_inherited_token() -> None:
     clock = Clockwork()
     holder = TokenHolder(clock, early=True)
     token = Token("abc", issued_at=clock.now, expires_at=clock.now + 3600)
@@ -128,7 +126,7 @@ def test_a_forked_child_draws_anew_for_the_token_that_it_inherits() -> None:
     assert before is not None
     assert (before.u, holder.held.u) == (0.5, 0.9)
     assert holder.held.soft == windows(3600, 0.9)[0] != before.soft
-    # It is fresh until then, and no longer.
+    # The token is fresh until the new window begins.
     clock.go_on(3600 - holder.held.soft - 1)
     assert holder.fresh() is token
     clock.go_on(2)
@@ -136,7 +134,7 @@ def test_a_forked_child_draws_anew_for_the_token_that_it_inherits() -> None:
 
 
 @pytest.mark.parametrize("has_another", [False, True])
-def test_what_another_thread_drops_meanwhile_is_not_given_out(has_another: bool) -> None:
+def test_a_token_that_another_thread_drops_is_not_returned(has_another: bool) -> None:
     clock = Clockwork()
     holder = TokenHolder(clock, early=True)
     old, new = (
@@ -145,7 +143,7 @@ def test_what_another_thread_drops_meanwhile_is_not_given_out(has_another: bool)
     held = holder.weigh(seen(clock, old))
 
     class Interrupted:
-        """The held token, dropped by another thread while its ends are looked up."""
+        """A held token that another thread drops while its ends are read."""
 
         token, soft, dies_wall = held.token, held.soft, held.dies_wall
 
@@ -160,7 +158,7 @@ def test_what_another_thread_drops_meanwhile_is_not_given_out(has_another: bool)
     assert holder.fresh() is (new if has_another else None)
 
 
-def test_a_short_life_is_measured_against_a_short_need() -> None:
+def test_a_short_lifetime_can_meet_a_short_required_validity() -> None:
     held = take(Token("abc", issued_at=STORE, expires_at=STORE + 5))
     assert held.hard == 0.5
     assert held.least(fresh=False, min_validity=0.8) == 0.8
@@ -172,7 +170,7 @@ def seen(clock: Clockwork, token: Token) -> View:
     return View(Record({}, {}, "salt", token), "1-a", clock.now, clock.ticks, clock.now)
 
 
-def test_dice_are_thrown_once_for_a_token() -> None:
+def test_a_window_is_drawn_once_for_each_token() -> None:
     clock = Clockwork()
     holder = TokenHolder(clock, early=True)
     token = Token("abc", issued_at=clock.now, expires_at=clock.now + 3600)
@@ -183,7 +181,7 @@ def test_dice_are_thrown_once_for_a_token() -> None:
     assert holder.held.u == 0.5
 
 
-def test_a_token_is_fresh_by_neither_clock_alone() -> None:
+def test_a_token_is_fresh_only_by_both_clocks() -> None:
     for by_wall, by_ticks in ((3600 - 100, 0), (0, 3600 - 100)):
         clock = Clockwork()
         holder = TokenHolder(clock, early=True)
@@ -195,7 +193,7 @@ def test_a_token_is_fresh_by_neither_clock_alone() -> None:
 
 
 @pytest.mark.parametrize(("salt", "is_taken"), [("salt", True), ("another", False)])
-def test_a_look_that_began_first_may_have_seen_the_later_token(salt: str, is_taken: bool) -> None:
+def test_an_earlier_read_may_have_found_the_later_token(salt: str, is_taken: bool) -> None:
     clock = Clockwork()
     holder = TokenHolder(clock, early=True)
     old, new = (Token(name, issued_at=clock.now) for name in ("old", "new"))
@@ -205,7 +203,7 @@ def test_a_look_that_began_first_may_have_seen_the_later_token(salt: str, is_tak
     holder.take(began_first)
     assert holder.held is not None
     assert holder.held.token is (new if is_taken else old)
-    # What was read before this, and is no later, is not taken.
+    # An earlier read of an earlier token is ignored.
     holder.take(began_last._replace(monotonic=clock.ticks - 0.5))
     assert holder.held.token is (new if is_taken else old)
 
@@ -220,7 +218,7 @@ def test_a_look_that_began_first_may_have_seen_the_later_token(salt: str, is_tak
         ("another", 1, 5, False),
     ],
 )
-def test_what_is_in_hand_may_be_ahead_of_what_is_stored(
+def test_the_held_token_may_be_ahead_of_the_record(
     salt: str, generation: int, left: float, is_ahead: bool
 ) -> None:
     clock = Clockwork()
@@ -236,7 +234,7 @@ def test_what_is_in_hand_may_be_ahead_of_what_is_stored(
     ("theirs", "ours", "is_taken"),
     [(0.5, 100, True), (0, 100, False), (-5, 100, False), (0, 0, True), (-5, -5, True)],
 )
-def test_a_token_in_hand_makes_way_unless_it_alone_is_alive(
+def test_a_held_token_is_replaced_unless_only_it_is_valid(
     theirs: float, ours: float, is_taken: bool
 ) -> None:
     clock = Clockwork()

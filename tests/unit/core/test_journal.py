@@ -181,9 +181,9 @@ def test_no_counted_event_is_a_warning() -> None:
     """Without a listener, the event is only logged."""
     code = "".join(path.read_text() for path in Path(events.__file__).parent.rglob("*.py"))
     noted = set(re.findall(r"journal\.count\(\s*\"(\w+)\"", code))
-    told = set(re.findall(r"journal\.emit(?:_once)?\(\s*\"(\w+)\"", code))
+    emitted = set(re.findall(r"journal\.emit(?:_once)?\(\s*\"(\w+)\"", code))
     assert {name for name in MESSAGES if MESSAGES[name][1] < logging.WARNING} == noted
-    assert noted | told == set(MESSAGES)
+    assert noted | emitted == set(MESSAGES)
 
 
 def test_emit_once_emits_once() -> None:
@@ -219,8 +219,8 @@ def test_an_exception_of_a_listener_is_logged_by_its_type_and_suppressed(
     with caplog.at_level(logging.INFO, "tokenadapter"):
         journal.emit("Waited", seconds=1.0)
     assert journal.counts == {"Waited": 1}
-    told = "on_event raised KeyError (traceback at DEBUG) for: waited 1.000 s for a renewal"
-    assert caplog.record_tuples == [("tokenadapter", logging.ERROR, told)]
+    message = "on_event raised KeyError (traceback at DEBUG) for: waited 1.000 s for a renewal"
+    assert caplog.record_tuples == [("tokenadapter", logging.ERROR, message)]
     assert "s3cr3t" not in caplog.text
 
 

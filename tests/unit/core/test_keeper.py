@@ -1,4 +1,4 @@
-"""The keeper, with a clock that stands still and a store that fails on demand."""
+"""The keeper, with a clock and a store that tests control."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_fresh_token_needs_no_store(new_keeper, shelf, clock):
 
 
 @pytest.mark.parametrize("inline", [True, False])
-def test_what_a_renewal_needs_is_imported_by_the_first_renewal(
+def test_modules_for_renewals_are_imported_by_the_first_renewal(
     new_keeper, clock, authority, inline
 ):
     new_keeper().current()
@@ -212,7 +212,7 @@ def test_a_clock_that_jumps_makes_no_token_younger(new_keeper, authority, clock,
     assert keeper.current().access_token == "access-2"
 
 
-def test_time_asleep_counts_although_the_monotonic_clock_stood_still(new_keeper, clock):
+def test_suspended_time_counts_although_the_monotonic_clock_stopped(new_keeper, clock):
     keeper = new_keeper()
     keeper.current()
     clock.now += 24 * HOUR
@@ -762,8 +762,11 @@ BELIEVED = Authority.deadline + 2
 
 
 def while_asking(authority: Authority, shelf: Shelf, do: Callable[[], Any]) -> list[Any]:
-    """In the middle of the next presentation its holder is stopped, its lock lapses, and somebody
-    comes by: what they got, and when."""
+    """Stop the holder during the next presentation, let its lock lapse, and call *do* in another
+    process.
+
+    :returns: a list, which gets the result or the error of *do*.
+    """
     got: list[Any] = []
 
     def stopped() -> None:
@@ -1544,7 +1547,7 @@ def test_a_remembered_token_is_written_back_at_the_next_look(
     backup = None if is_emptied else shelf.slot
     clock.go_on(60)
     second = other.renew(first)
-    keeper._slot.look()  # it sees the renewal
+    keeper._slot.look()  # the keeper sees the renewal, but its holder keeps the first token
     shelf.slot = backup
     assert keeper.renew(first) == second
     assert document(shelf)["token"]["access_token"] == second.access_token
@@ -1632,10 +1635,10 @@ def test_a_token_in_memory_only_is_new_to_its_callers(new_keeper, shelf, clock):
     keeper.current()
     clock.go_on(HOUR)
     shelf.failing = lambda step: True
-    told = dict(keeper.stats)
+    counts = dict(keeper.stats)
     outcome = keeper.obtain()
     assert (outcome.is_new, outcome.minted) == (True, True)
-    assert keeper.stats == told | {"StoreFailed": 1, "Waited": 2}
+    assert keeper.stats == counts | {"StoreFailed": 1, "Waited": 2}
 
 
 def test_an_unsaved_token_is_new_to_its_callers(new_keeper, shelf, authority, clock):
@@ -1646,12 +1649,12 @@ def test_an_unsaved_token_is_new_to_its_callers(new_keeper, shelf, authority, cl
     authority.asking = lambda: setattr(shelf, "failing", lambda step: step == "save")
     clock.sleep = lambda seconds: may_save.wait(10)
     outcome = keeper.obtain()
-    told = dict(keeper.stats)
+    counts = dict(keeper.stats)
     shelf.failing = lambda step: False
     may_save.set()
     settle(keeper)
     assert (outcome.is_new, outcome.minted) == (True, True)
-    assert told == {"RenewalStarted": 2, "Renewed": 1, "SaveFailed": 1, "Waited": 2}
+    assert counts == {"RenewalStarted": 2, "Renewed": 1, "SaveFailed": 1, "Waited": 2}
 
 
 def test_the_outcome_of_a_renewal_by_another_process_is_new(new_keeper, shelf, clock):
@@ -1801,14 +1804,14 @@ def test_a_wrong_password_is_presented_once_even_without_the_store(new_keeper, s
 
 
 def test_a_failing_store_is_logged_once(new_keeper, shelf, clock):
-    told = []
-    keeper = new_keeper(Machinist(), on_event=told.append)
+    emitted = []
+    keeper = new_keeper(Machinist(), on_event=emitted.append)
     shelf.failing = lambda step: step == "lock"
     for _ in range(3):
         keeper.current()
         clock.go_on(HOUR)
     assert keeper.stats["StoreFailed"] == 1
-    assert "lock fails in this test" in str(told[0])
+    assert "lock fails in this test" in str(emitted[0])
 
 
 def test_keepers_of_one_grant_share_their_memory(clock, authority):
@@ -1958,17 +1961,21 @@ def test_a_read_from_before_an_adoption_does_not_undo_it(new_keeper, shelf, cloc
     keeper.current()
     load, old = shelf.load, shelf.load()
 
-    def read_before_and_told_after():
+    def read_before_and_return_after():
         if threading.current_thread() is not threading.main_thread() and not adopted.is_set():
             adopted.set()
             shelf.load = load
             clock.go_on(0.001)
-            keeper._renewal.adopt(Token("new", issued_at=clock.now))
+            thread = threading.Thread(
+                target=keeper.adopt, args=(Token("new", issued_at=clock.now),)
+            )
+            thread.start()
+            thread.join()
             return old
         return load()
 
     adopted = threading.Event()
-    shelf.load = read_before_and_told_after
+    shelf.load = read_before_and_return_after
     clock.go_on(HOUR - 300)
     keeper.current()
     settle(keeper)
@@ -2186,10 +2193,10 @@ def test_a_failure_is_emitted_once_until_a_success(new_keeper, authority, clock)
     clock.go_on(60)
     with pytest.raises(errors.RefreshTemporarilyFailed):
         keeper.current()
-    (told,) = [event for event in events if type(event).__name__ != "RenewalStarted"]
-    assert type(told).__name__ == "RenewalFailed"
-    assert "It is down." in told.error
-    assert told.retry_at == clock.now - 60 + 5
+    (failed,) = [event for event in events if type(event).__name__ != "RenewalStarted"]
+    assert type(failed).__name__ == "RenewalFailed"
+    assert "It is down." in failed.error
+    assert failed.retry_at == clock.now - 60 + 5
     clock.go_on(60)
     keeper.current()
     authority.script = [down]
@@ -2228,9 +2235,9 @@ def test_a_required_login_is_logged_with_its_reason_once_per_login(new_keeper, a
         adopted = keeper.adopt({**authority.issue(), "expires_in": 1})
         assert events[-1].token == adopted.fingerprint
         clock.go_on(2)
-    told = [event for event in events if type(event).__name__ == "ReauthNeeded"]
-    assert [event.reason for event in told] == ["invalid_grant"] * 2
-    assert "invalid_grant" in told[0].error
+    needed = [event for event in events if type(event).__name__ == "ReauthNeeded"]
+    assert [event.reason for event in needed] == ["invalid_grant"] * 2
+    assert "invalid_grant" in needed[0].error
 
 
 def test_a_token_found_in_the_store_is_logged_by_its_fingerprint(new_keeper):
@@ -2310,8 +2317,8 @@ def test_an_unused_first_token_is_logged_once_with_the_store(new_keeper, authori
     authority.owner = owner
     keeper = new_keeper(authority, on_event=events.append)
     keeper.renew(keeper.current())
-    told = [event for event in events if type(event).__name__ == "FirstTokenUnused"]
-    assert [event.store for event in told] == ["Shelf()"]
+    unused = [event for event in events if type(event).__name__ == "FirstTokenUnused"]
+    assert [event.store for event in unused] == ["Shelf()"]
 
 
 def test_adopt_names_the_type_of_a_wrong_argument(new_keeper):
@@ -2350,18 +2357,18 @@ def test_a_pickled_keeper_carries_settings_and_no_token():
 
 
 def test_a_setting_that_cannot_be_pickled_is_named(authority):
-    def told(source=len, **settings):
+    def failure(source=len, **settings):
         with pytest.raises(pickle.PicklingError) as caught:
             pickle.dumps(TokenKeeper(source, **settings))
         return str(caught.value)
 
-    text = told(on_refresh=lambda token: None)
+    text = failure(on_refresh=lambda token: None)
     assert text.startswith("The on_refresh of the TokenKeeper cannot be pickled: test_a_setting")
     assert text.endswith(
         "<lambda>. Pass a function of a module or a picklable object, or create the keeper in the "
         "other process."
     )
-    assert "The source of the TokenKeeper cannot be pickled: Authority. Pass" in told(authority)
+    assert "The source of the TokenKeeper cannot be pickled: Authority. Pass" in failure(authority)
 
 
 def test_a_forked_child_starts_its_own_helper(new_keeper):
@@ -2446,8 +2453,10 @@ def test_a_lease_must_be_shorter_than_a_declared_grace(
     if is_wrapped:
         store = EncryptedStore(shelf, EncryptedStore.generate_key(), slot="me")
     authority.grace, shelf.lease = 10.0, lease
-    told = f"^grace is 10 s, and the lease on the lock of .*Shelf.* is {lease:g} s: .* shorter than"
-    with pytest.raises(ValueError, match=told):
+    advice = (
+        f"^grace is 10 s, and the lease on the lock of .*Shelf.* is {lease:g} s: .* shorter than"
+    )
+    with pytest.raises(ValueError, match=advice):
         new_keeper(store=store)
     shelf.lease = 9.9
     new_keeper(store=store)
@@ -2466,7 +2475,7 @@ def test_without_a_grace_or_a_lease_any_combination_is_accepted(new_keeper, shel
 
 
 @pytest.mark.parametrize(
-    ("settings", "kind", "told"),
+    ("settings", "kind", "message"),
     [
         ({"on_refresh": 5}, TypeError, "^on_refresh must be a function, not 5$"),
         ({"on_event": "x"}, TypeError, "^on_event must be a function, not 'x'$"),
@@ -2475,8 +2484,8 @@ def test_without_a_grace_or_a_lease_any_combination_is_accepted(new_keeper, shel
         ({"lock_timeout": 0}, ValueError, "^lock_timeout must be greater than 0 seconds, not 0$"),
     ],
 )
-def test_an_invalid_setting_is_named(new_keeper, settings, kind, told):
-    with pytest.raises(kind, match=told):
+def test_an_invalid_setting_is_named(new_keeper, settings, kind, message):
+    with pytest.raises(kind, match=message):
         new_keeper(**settings)
 
 

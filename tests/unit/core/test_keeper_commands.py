@@ -129,16 +129,16 @@ def test_another_token_can_be_adopted_afterwards(process: Processes) -> None:
 
 def test_the_token_is_revoked_under_the_lock(process: Processes, shelf: Shelf) -> None:
     token = process().current()
-    told = []
+    calls = []
 
     def revoke(given: object) -> None:
-        told.append(given)
+        calls.append(given)
         assert shelf.holder is not None
 
     process().forget(revoke)
-    assert [one.is_same(token) for one in told] == [True]  # type: ignore[attr-defined]
+    assert [one.is_same(token) for one in calls] == [True]  # type: ignore[attr-defined]
     process().forget(revoke)
-    assert len(told) == 1
+    assert len(calls) == 1
 
 
 def test_a_failed_revocation_keeps_the_token(process: Processes) -> None:

@@ -44,9 +44,8 @@ class Desk:
         self.eligibility = Eligibility(self.slot, grant, self.clock)
         self.events: list[Event] = []
         self.served: list[View] = []
-        self.presenter = Presenter(
-            self.slot, grant, self.eligibility, self.clock, Journal(self.events.append)
-        )
+        self.journal = Journal(self.events.append)
+        self.presenter = Presenter(self.slot, grant, self.eligibility, self.clock, self.journal)
 
     def present(self, credential: Credential | None = None) -> View | None:
         lock = self.shelf.lock()
@@ -78,7 +77,7 @@ class Desk:
         assert self.shelf.slot is not None
         return self.shelf.slot[0]
 
-    def told(self) -> list[str]:
+    def emitted(self) -> list[str]:
         """What was emitted, beside the start of each presentation."""
         names = [type(event).__name__ for event in self.events]
         return [name for name in names if name != "RenewalStarted"]
@@ -150,7 +149,7 @@ def test_a_listener_that_takes_its_time_is_called_before_the_lock_is_confirmed(d
         if type(event).__name__ == "RenewalStarted":
             desk.shelf.holder = None
 
-    desk.presenter._journal.listener = take_time
+    desk.journal.listener = take_time
     assert desk.present() is None
     assert desk.grant.presented == []
 
@@ -213,7 +212,7 @@ def test_a_spent_token_that_cannot_be_remembered_is_reported_once_and_costs_noth
     desk.shelf.failing = lambda step: step == "remember_spent"
     assert token_of(desk.present()) == "access-1"
     assert token_of(desk.present()) == "access-2"
-    assert desk.told() == ["StoreFailed", "Renewed", "Renewed"]
+    assert desk.emitted() == ["StoreFailed", "Renewed", "Renewed"]
     assert any("remember_spent fails in this test" in str(event) for event in desk.events)
 
 
@@ -265,7 +264,7 @@ def test_a_renewal_by_another_process_is_not_overwritten(has_token: bool, is_pla
 
 @pytest.mark.parametrize("has_token", [True, False])
 @pytest.mark.parametrize("is_plain", [True, False])
-def test_other_writes_meanwhile_do_not_lose_the_new_token(has_token: bool, is_plain: bool) -> None:
+def test_other_writes_do_not_lose_the_new_token(has_token: bool, is_plain: bool) -> None:
     desk = Desk(Machinist() if is_plain else Authority())
     if has_token:
         desk.present()
@@ -291,7 +290,7 @@ def test_a_token_is_not_saved_after_a_logout(desk: Desk) -> None:
 def test_a_token_that_spent_nothing_is_used_although_it_cannot_be_saved(plain: Desk) -> None:
     plain.shelf.next = [(False, LOST)] * 2
     assert token_of(plain.present()) == "access-1"
-    assert plain.told() == ["StoreFailed", "Renewed"]
+    assert plain.emitted() == ["StoreFailed", "Renewed"]
     assert "The answer got lost" in str(plain.events[1])
 
 
@@ -448,7 +447,7 @@ def answered_first(view: View) -> Record:
 
 
 def test_after_the_last_answer_that_spent_nothing_no_intent_is_left(desk: Desk) -> None:
-    desk.presenter._slot.lock_ends_with_holder = False
+    desk.slot.lock_ends_with_holder = False
     desk.present()
     keep_refresh_token(desk)
     desk.intrude(answered_first, takes_lock=True)
@@ -461,7 +460,7 @@ def test_a_late_answer_keeps_the_intent_while_another_process_waits(desk: Desk) 
     def announced_and_answered(view: View) -> Record:
         return answered_first(view._replace(record=announced_again(view)))
 
-    desk.presenter._slot.lock_ends_with_holder = False
+    desk.slot.lock_ends_with_holder = False
     desk.present()
     keep_refresh_token(desk)
     desk.intrude(announced_and_answered, takes_lock=True)
@@ -706,7 +705,7 @@ def test_without_the_store_a_failure_starts_a_backoff_and_a_success_ends_it(plai
     plain.clock.go_on(10)
     assert token_of(plain.presenter.present_without_store(LOST)) == "access-1"
     assert plain.eligibility.next_step(plain.slot.empty_view().record) == 1
-    assert plain.told() == ["StoreFailed"]
+    assert plain.emitted() == ["StoreFailed"]
 
 
 def test_without_the_store_no_credential_that_can_be_spent_is_presented(desk: Desk) -> None:
@@ -795,9 +794,9 @@ def test_a_narrower_scope_than_requested_is_logged_once(
     keeper = TokenKeeper(grant, on_event=events.append)
     keeper.current()
     keeper.refresh()
-    told = [event for event in events if isinstance(event, ScopeNarrowed)]
-    assert told == ([] if missing is None else [ScopeNarrowed(missing)])
-    assert sum("granted less" in line for line in caplog.messages) == len(told)
+    emitted = [event for event in events if isinstance(event, ScopeNarrowed)]
+    assert emitted == ([] if missing is None else [ScopeNarrowed(missing)])
+    assert sum("granted less" in line for line in caplog.messages) == len(emitted)
 
 
 def test_a_stored_error_message_is_cut(desk: Desk) -> None:

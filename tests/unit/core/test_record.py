@@ -668,8 +668,8 @@ def test_unknown_keys_of_a_later_version_are_kept_at_the_top_level_and_ignored_b
 
 
 def test_a_record_that_requires_a_later_version_is_refused() -> None:
-    told = r"^a newer version wrote it, and reading it requires format 2$"
-    with pytest.raises(ValueError, match=told):
+    message = r"^a newer version wrote it, and reading it requires format 2$"
+    with pytest.raises(ValueError, match=message):
         Record.from_document(PAST | {"format": 3, "oldest_reader": 2})
 
 

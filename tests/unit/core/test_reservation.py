@@ -105,11 +105,11 @@ def down() -> errors.RefreshTemporarilyFailed:
 
 
 def test_a_renewal_is_reserved_while_it_is_in_progress(office: Office) -> None:
-    told: list[bool] = []
-    office.authority.asking = lambda: told.append(office.counter.reserved)
+    reserved: list[bool] = []
+    office.authority.asking = lambda: reserved.append(office.counter.reserved)
     office.expire()
     assert office.keeper().current().access_token == "access-2"
-    assert told == [True]
+    assert reserved == [True]
     assert not office.counter.reserved
     # The reservation comes right after the first look.
     assert office.counter.steps[:3] == ["load", "reserve", "lock"]
@@ -365,19 +365,26 @@ def test_one_thread_waits_and_the_others_join_a_renewal(office: Office) -> None:
     office.counter.reserved = True
     keeper = office.keeper()
     found: list[Token] = []
-    turns: list[bool] = []
 
     def join() -> None:
         found.append(keeper.current())
-        turns.append(bool(keeper._reservations._turn))
+        found.append(keeper.renew(found[0]))  # the first thread still waits, so this one does not
 
     office.happens[2] = join
-    assert keeper.current().is_same(found[0])
-    assert found[0].access_token == "access-2"
-    assert turns == [True]  # the first thread still waits
-    assert not keeper._reservations._turn
-    assert office.threads == 1
-    assert len(office.authority.presented) == 2
+    assert keeper.current().is_same(found[1])
+    assert [token.access_token for token in found] == ["access-2", "access-3"]
+    assert office.threads == 2
+    assert len(office.clock.slept) == 2
+
+    def renew_in_the_other_process() -> None:
+        office.counter.reserved = False
+        office.other.refresh()
+
+    # From now on, a thread waits again.
+    office.expire()
+    office.happens[4] = renew_in_the_other_process
+    assert keeper.current().access_token == "access-4"
+    assert len(office.clock.slept) == 4
 
 
 def test_a_source_that_requests_a_token_from_its_own_renewal_fails_at_once(office: Office) -> None:
@@ -385,18 +392,18 @@ def test_a_source_that_requests_a_token_from_its_own_renewal_fails_at_once(offic
     keeper = office.keeper()
     keeper.current()
     office.clock.go_on(HOUR - 500)
-    told: list[Exception] = []
+    raised: list[Exception] = []
 
     def ask() -> None:
         try:
             keeper.obtain(office.first)
         except errors.TokenError as error:
-            told.append(error)
+            raised.append(error)
 
     office.authority.asking = ask
     assert keeper.current().access_token == "access-1"
     landed(keeper)
-    assert len(told) == 1
+    assert len(raised) == 1
     assert office.clock.slept == []
 
 
@@ -516,7 +523,7 @@ def test_an_unsaved_token_is_not_replaced_by_the_stored_one(office: Office) -> N
     record = view.record._replace(token=newer, generation=view.record.generation + 1)
     keeper._take(view._replace(record=record), minted=True)
     office.clock.go_on(480)  # the earlier one is still valid
-    keeper._glance()
+    keeper.look()
     assert keeper.obtain(min_validity=1.0).token.access_token == "newer"
 
 
@@ -527,7 +534,7 @@ def test_a_failing_reservation_does_not_prevent_a_renewal(
 ) -> None:
     steps: list[str] = []
 
-    class Claim(nullcontext[None]):
+    class Failing(nullcontext[None]):
         def __enter__(self) -> None:
             self._fail("enter")
 
@@ -539,15 +546,15 @@ def test_a_failing_reservation_does_not_prevent_a_renewal(
             if step == when:
                 raise OSError("no reservations today")
 
-    told: list[Token] = []
-    office.counter.reserve = Claim  # type: ignore[method-assign,assignment]
-    keeper = office.keeper(on_refresh=told.append)
+    tokens: list[Token] = []
+    office.counter.reserve = Failing  # type: ignore[method-assign,assignment]
+    keeper = office.keeper(on_refresh=tokens.append)
     keeper.current()
     office.clock.go_on(HOUR - left)
     keeper.current()
     landed(keeper)
     assert keeper.current().access_token == "access-2"
-    assert [token.access_token for token in told] == ["access-2"]
+    assert [token.access_token for token in tokens] == ["access-2"]
     assert "RenewalFailed" not in keeper.stats
     assert steps == ["enter", "exit"] * (len(steps) // 2)
 
@@ -582,14 +589,19 @@ def test_while_its_own_process_renews_a_stale_token_the_store_is_not_read(
 
 
 def test_a_renewal_of_its_own_process_is_joined(office: Office) -> None:
-    """It holds the lock like another process, but a caller joins its own process."""
+    """It has the lock like another process, but a caller joins its own process."""
+    waits: list[Callable[[], None]] = []
+
+    class Joined(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            for release in waits:
+                release()
+            return super().wait(timeout)
+
+    office.clock.event = Joined  # type: ignore[method-assign]
     keeper, goes_on = renewing(office)
     office.expire()
-    waits = keeper._worker.flight.under_way().wait  # type: ignore[union-attr]
-    keeper._worker.flight.under_way().wait = lambda timeout: (  # type: ignore[union-attr,method-assign]
-        goes_on.set(),
-        waits(timeout),
-    )[1]
+    waits.append(goes_on.set)
     assert keeper.current().access_token == "access-2"
     assert office.clock.slept == []
 
@@ -641,11 +653,11 @@ def test_a_store_failure_is_raised_by_the_renewal(office: Office, when: int) -> 
 def test_a_store_with_reserve_but_without_glimpse_is_refused() -> None:
     """Waiting processes would load the whole record at each look."""
 
-    class Claimed(Shelf):
+    class Reserved(Shelf):
         def reserve(self) -> AbstractContextManager[object] | None:
             raise AssertionError("not asked for")
 
     with pytest.raises(
-        TypeError, match=r"^Claimed has reserve\(\) but no glimpse\(\): .* Add a method"
+        TypeError, match=r"^Reserved has reserve\(\) but no glimpse\(\): .* Add a method"
     ):
-        TokenKeeper(Authority(), Claimed(Clockwork()))
+        TokenKeeper(Authority(), Reserved(Clockwork()))

@@ -75,11 +75,11 @@ def test_a_view_has_the_times_of_store_and_process(
     assert slot.now(view) == view.read_at + 5
 
 
-@pytest.mark.parametrize("told_after", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("clock_read_after", [0.0, 0.25, 1.0])
 def test_the_store_may_have_read_its_clock_at_any_time_during_a_look(
-    slot: Slot, shelf: Shelf, clock: Clockwork, told_after: float
+    slot: Slot, shelf: Shelf, clock: Clockwork, clock_read_after: float
 ) -> None:
-    shelf.ahead, shelf.takes, shelf.told_after = 100.0, 4.0, told_after
+    shelf.ahead, shelf.takes, shelf.clock_read_after = 100.0, 4.0, clock_read_after
     before = clock.ticks, clock.now, 4.0
     view = slot.look()
     assert times(view)[1:] == before
@@ -113,8 +113,8 @@ def test_an_unreadable_record_raises_and_is_left_unchanged(
     slot: Slot, shelf: Shelf, document: dict[str, Any]
 ) -> None:
     shelf.slot = (document, "1-x")
-    told = r"^Shelf\(\) holds a record .* read: .* (format|record).* was left unchanged"
-    with pytest.raises(StoreError, match=told):
+    message = r"^Shelf\(\) holds a record .* read: .* (format|record).* was left unchanged"
+    with pytest.raises(StoreError, match=message):
         slot.look()
     assert shelf.slot == (document, "1-x")
 

@@ -169,7 +169,5 @@ def test_whatever_comes_back_the_flow_ends_and_renews_once(
     ("said", "verdict"),
     [(True, DEAD), (False, FINE), (1, DEAD), (None, FINE), ([], FINE), ("x", DEAD), (PROOF, PROOF)],
 )
-def test_a_verdict_may_be_told_by_anything_that_is_true_or_false(
-    said: object, verdict: Verdict
-) -> None:
+def test_a_verdict_may_be_any_value_that_is_true_or_false(said: object, verdict: Verdict) -> None:
     assert Verdict.of(said) is verdict

@@ -89,7 +89,7 @@ def test_a_secret_at_the_cut_is_found() -> None:
 
 
 @pytest.mark.parametrize("secret", ["1234", "s3c", "Ada", "a-b?c", "hunter", "correct"])
-def test_of_a_short_secret_only_whole_words_are_hidden(secret: str) -> None:
+def test_a_short_secret_is_masked_only_as_a_whole_word(secret: str) -> None:
     text = f"no user {secret} or x{secret} or {secret}5, {secret}!"
     assert masked(text, [secret]) == f"no user *** or x{secret} or {secret}5, ***!"
     assert masked(f"<{secret.swapcase()}>", [secret]) == "<***>"
@@ -132,7 +132,7 @@ def test_a_masked_text_is_one_short_printable_line(text: str) -> None:
     assert len(line) <= 200
 
 
-def test_a_query_is_secret_as_a_whole_and_in_its_values() -> None:
+def test_a_query_and_each_of_its_values_are_masked() -> None:
     assert query_secrets("key=a%2Fb&user=ada") == {"key=a%2Fb&user=ada", "a/b", "ada"}
     assert query_secrets("") == {""}
 

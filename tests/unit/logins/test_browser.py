@@ -348,9 +348,7 @@ def test_the_port_may_be_one_of_ipv6(begin: Callable[..., Login]) -> None:
 @pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "javascript:alert(1)", "data:text/html,x", "calc.exe", "https://"]
 )
-def test_what_is_not_a_web_address_is_not_opened(
-    source: RefreshToken, store: FileStore, url: str
-) -> None:
+def test_only_web_addresses_are_opened(source: RefreshToken, store: FileStore, url: str) -> None:
     opened: list[str] = []
     with pytest.raises(ValueError, match="authorization_url must begin with https://"):
         login(source, store, authorization_url=url, browser=opened.append)
@@ -390,7 +388,7 @@ login(source, sys.argv[3], flow="browser", authorization_url=sys.argv[2],
 """
 
 
-def test_a_program_that_ends_after_the_login_leaves_the_browser_a_whole_page(
+def test_a_program_that_ends_after_the_login_sends_the_browser_the_whole_page(
     server: TokenServer, tmp_path: Path
 ) -> None:
     program = PROGRAM.replace('print("open"', "print(url") + "import os\nos._exit(0)\n"
@@ -421,6 +419,6 @@ def test_ctrl_c_ends_the_login_at_once(server: TokenServer, tmp_path: Path) -> N
     assert process.stdout is not None
     assert process.stdout.readline() == "open\n"
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=10)
+    _, output = process.communicate(timeout=10)
     assert process.returncode != 0
-    assert told.rstrip().endswith("KeyboardInterrupt")
+    assert output.rstrip().endswith("KeyboardInterrupt")

@@ -175,7 +175,7 @@ def test_an_answer_without_code_or_address_is_a_configuration_error(
         log_in()
 
 
-def test_what_the_server_says_commands_no_terminal(
+def test_texts_of_the_server_cannot_control_the_terminal(
     log_in: Callable[..., Token], server: TokenServer
 ) -> None:
     shown: list[str] = []

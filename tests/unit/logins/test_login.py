@@ -1,4 +1,4 @@
-"""The choice of a flow, what is refused at once, and one login for all who share a store."""
+"""The choice of a flow, early refusals, and one login for all processes that share a store."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def approved(url: str) -> str:
 def log_in(
     source: RefreshToken, store: FileStore, server: TokenServer, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Token]:
-    """Log in, as a person who pastes what *pasted* makes of the address."""
+    """Log in, and paste the text that *pasted* returns for the address."""
 
     def call(pasted: Callable[[str], str], **settings: str) -> Token:
         def show(text: str) -> None:
@@ -104,7 +104,7 @@ print("logged in", token.fingerprint)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals are others there")
-def test_a_terminal_does_not_show_what_is_pasted(server: TokenServer, tmp_path: Path) -> None:
+def test_a_terminal_does_not_show_the_pasted_text(server: TokenServer, tmp_path: Path) -> None:
     import pty
 
     ours, theirs = pty.openpty()

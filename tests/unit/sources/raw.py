@@ -1,4 +1,4 @@
-"""Servers that answer in ways in which no proper server does."""
+"""Servers with malformed answers."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_an_object_authenticates_every_request_of_its_client(server: TokenServer
         assert "authorization" not in request.headers
 
 
-def test_what_an_object_sends_is_masked_in_messages(server: TokenServer) -> None:
+def test_values_sent_by_a_client_authentication_are_masked_in_messages(server: TokenServer) -> None:
     body = {"error": "invalid_client", "error_description": "bad: s1gned.for.app"}
     server.fail_next(401, body=body)
     source = ClientCredentials(server.token_url, client_id="app", client_auth=Assertion())

@@ -85,7 +85,7 @@ def test_without_rfc_8414_openid_connect_discovery_is_read(server: TokenServer) 
     ],
     ids=["redirect", "page", "another issuer", "error"],
 )
-def test_what_is_no_metadata_at_the_first_url_does_not_hide_the_second(
+def test_invalid_metadata_at_the_first_url_does_not_hide_the_second(
     server: TokenServer, first: dict[str, Any]
 ) -> None:
     server.fail_next(endpoint="metadata", **first)
@@ -244,7 +244,7 @@ def test_an_error_shows_no_secret_that_the_metadata_has(server: TokenServer, whe
         ("https://user@id.example", "issuer must not contain a user"),
     ],
 )
-def test_what_is_no_issuer_is_refused_at_once(issuer: str, message: str) -> None:
+def test_an_invalid_issuer_is_refused_at_once(issuer: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         ClientCredentials(issuer=issuer, client_id="app")
 
@@ -276,7 +276,7 @@ def test_malformed_metadata_is_refused(server: TokenServer, member: str, value: 
 # --- what it says ------------------------------------------------------------------------
 
 
-def test_a_login_finds_in_it_what_it_needs(server: TokenServer) -> None:
+def test_a_login_uses_the_endpoints_of_the_metadata(server: TokenServer) -> None:
     said = {
         "authorization_endpoint": "https://id.example/authorize",
         "device_authorization_endpoint": "https://id.example/device",

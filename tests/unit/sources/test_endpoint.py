@@ -209,7 +209,7 @@ def test_after_a_missing_file_was_added_the_next_call_succeeds_at_once(
 
 @pytest.fixture
 def proxied(monkeypatch: pytest.MonkeyPatch, server: TokenServer) -> TokenServer:
-    """A server that is asked for everything by those who look into the environment."""
+    """A server that gets every request of clients that use proxies from the environment."""
     monkeypatch.setenv("http_proxy", server.url)
     return server
 

@@ -1,4 +1,4 @@
-"""What the OAuth 2 grants share."""
+"""The common behaviour of the OAuth 2 grants."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_requested_does_not_depend_on_the_order_of_scopes_and_resources() -> Non
 
 
 @pytest.mark.parametrize("nothing", [None, "", []])
-def test_requested_leaves_out_what_is_empty(nothing: Any) -> None:
+def test_requested_omits_empty_values(nothing: Any) -> None:
     assert source(scope=nothing, resource=nothing or None).requested == {}
 
 

@@ -1,4 +1,4 @@
-"""Where an answer holds a token: headers, cookies, the JSON, or the whole of it."""
+"""The place of the token in an answer: headers, cookies, JSON, or the whole body."""
 
 from __future__ import annotations
 

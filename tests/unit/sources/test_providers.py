@@ -1,4 +1,4 @@
-"""Providers: what a source takes from the facts about the one that it names."""
+"""Providers: the settings that a source takes from the facts about its provider."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_a_setting_of_the_caller_takes_precedence(odd: TokenServer) -> None:
         ("offline_access read", "offline_access,read"),
     ],
 )
-def test_what_a_refresh_token_takes_is_added_to_a_scope(
+def test_the_scope_for_refresh_tokens_is_added(
     odd: TokenServer, given: Any, requested: str
 ) -> None:
     assert user(provider="odd", scope=given).asked.get("scope", "") == requested

@@ -1,4 +1,4 @@
-"""Reading what a server answered, and the times in it."""
+"""Reading the answers of servers, and the times in them."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_time_has_many_spellings(value: object) -> None:
         "Thu, 01 Jan 2026 00:00:00 +99999999999999999999",
     ],
 )
-def test_what_is_no_time_is_none(value: object) -> None:
+def test_a_text_that_is_not_a_time_is_none(value: object) -> None:
     assert moment(value) is None
 
 

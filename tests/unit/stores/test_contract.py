@@ -1,4 +1,4 @@
-"""The contract finds out what is wrong with a store, and says it as any test does."""
+"""The contract detects the faults of a store, and reports them like any test."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_contract_finds_what_is_wrong_with_a_store(name: str, report: str) -> None:
+def test_the_contract_detects_the_faults_of_a_store(name: str, report: str) -> None:
     failed = f"FAILED test_theirs.py::Test{name}::" in report
     assert failed == (name != "Whole"), report
 

@@ -1,4 +1,5 @@
-"""The contract finds a lock that several take at once: one that asks first, and takes then."""
+"""The contract detects a lock that several holders can take, because it tests and sets in two
+steps."""
 
 from __future__ import annotations
 
@@ -22,10 +23,10 @@ from .servers import RedisServer
 
 
 class LeakyLock:
-    """A lock that is free if it has no owner, and then has one: two steps.
+    """A lock that tests whether it is free and sets its owner in two steps.
 
-    :param read: says who owns it, if anybody does.
-    :param write: makes somebody its owner, or nobody.
+    :param read: returns the owner, if there is one.
+    :param write: sets the owner; ``None``: none.
     """
 
     def __init__(self, read: Callable[[], object], write: Callable[[str | None], object]) -> None:

@@ -231,13 +231,13 @@ def test_manage_py_check_examines_the_caches_in_use(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(_django, "_WATCHED", set())
     for alias in ("default", "database", "small"):
         DjangoCacheStore(alias)
-    told = [message for message in checks.run_checks() if str(message.id).startswith("tokena")]
-    assert [(message.id, "'small' has at most 300 entries" in message.msg) for message in told] == [
+    found = [message for message in checks.run_checks() if str(message.id).startswith("tokena")]
+    assert [(m.id, "'small' has at most 300 entries" in m.msg) for m in found] == [
         ("tokenadapter.W001", True)
     ]
     _django.watch("local")
-    told = checks.run_checks(tags=[checks.Tags.caches])
-    assert "tokenadapter.E001" in [message.id for message in told]
+    found = checks.run_checks(tags=[checks.Tags.caches])
+    assert "tokenadapter.E001" in [message.id for message in found]
 
 
 # Errors

@@ -17,7 +17,7 @@ from tokenadapter import FileStore, MemoryStore, StoreError, TokenKeeper, TokenN
 from tokenadapter.stores.callback import CallbackStore
 from tokenadapter.stores.encrypted import EncryptedStore
 from tokenadapter.stores.keyring import KeyringStore
-from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract, StoreContract
+from tokenadapter.testing.contract import Connect, Corrupt, StoreContract
 from tokenadapter.testing.contract.terms import content_of
 
 from .helpers import save
@@ -26,9 +26,7 @@ SECRET = "s3cr3t"
 KEY, OTHER = (base64.urlsafe_b64encode(bytes([byte]) * 32).decode() for byte in (1, 2))
 
 
-class TestOverAFile(SharedStoreContract):
-    LAPSES_WITHIN = 5.0
-
+class TestOverAFile(StoreContract):
     @pytest.fixture
     def connect(self, path: Path) -> Connect:
         return lambda: EncryptedStore(FileStore(path), KEY, slot="billing")
@@ -146,9 +144,9 @@ def test_a_new_key_is_32_random_bytes_as_text(inner: FileStore) -> None:
     ],
 )
 def test_an_invalid_key_is_refused_and_not_shown(inner: FileStore, keys: Any) -> None:
-    with pytest.raises(ValueError, match=r"not a key: .*generate_key\(\) makes one") as told:
+    with pytest.raises(ValueError, match=r"not a key: .*generate_key\(\) makes one") as caught:
         encrypted(inner, [KEY, keys])
-    assert not keys or str(keys) not in str(told.value)
+    assert not keys or str(keys) not in str(caught.value)
 
 
 def test_at_least_one_key_is_required(inner: FileStore) -> None:
@@ -167,9 +165,7 @@ def test_the_first_key_encrypts_and_all_decrypt(inner: FileStore) -> None:
     assert encrypted(inner, [KEY, OTHER]).load().document == {"n": 2}
 
 
-def test_a_wrong_key_is_an_error_that_says_so_and_destroys_nothing(
-    inner: FileStore, path: Path
-) -> None:
+def test_a_wrong_key_is_a_clear_error_and_destroys_nothing(inner: FileStore, path: Path) -> None:
     authority = Authority()
     TokenKeeper(authority, encrypted(inner, KEY)).current()
     before, written = path.read_bytes(), inner.load()

@@ -12,7 +12,7 @@ import pytest
 
 from tokenadapter.errors import StoreError
 from tokenadapter.stores.file import FileStore
-from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract
+from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract, StoreContract
 
 from .helpers import failing, run, save
 
@@ -29,10 +29,8 @@ class TestFileStore(SharedStoreContract):
         return path.write_bytes
 
 
-class TestFileStoreBehindALink(SharedStoreContract):
+class TestFileStoreBehindALink(StoreContract):
     """A store that follows the link and a store that names the file share one slot."""
-
-    LAPSES_WITHIN = 5.0
 
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Connect:

@@ -278,7 +278,7 @@ def test_the_members_of_a_group_share_a_file_in_a_directory_of_the_group(public:
         FileStore(store.path).load()
 
 
-def test_where_the_group_cannot_write_files_are_for_their_owner_alone(
+def test_without_write_permission_of_the_group_files_are_for_their_owner_alone(
     store: FileStore, path: Path
 ) -> None:
     path.parent.mkdir()

@@ -27,7 +27,7 @@ class Clock:
     def __init__(self) -> None:
         self.now = 100.0
         self.asleep = 0.0
-        """For how many seconds the monotonic clock stood still."""
+        """The seconds for which the monotonic clock has stopped."""
         self.looks = threading.Semaphore(0)
         """The owner at each request."""
 
@@ -40,7 +40,7 @@ class Clock:
 
 
 class Table:
-    """A store's lease, which lapses when a test says so."""
+    """A store's lease, which a test can let lapse."""
 
     def __init__(self) -> None:
         self.owner: str | None = None
@@ -305,7 +305,7 @@ def test_a_forked_child_neither_holds_nor_releases_the_lease(table: Table) -> No
 def test_a_late_answer_does_not_confirm_a_lease(
     table: Table, clock: Clock, monkeypatch: pytest.MonkeyPatch, took: float, is_held: bool
 ) -> None:
-    """A network, or this process, may have stood still: meanwhile it lapses."""
+    """The lease lapses while a network or this process is stopped."""
 
     def answer(step: str) -> None:
         if step == "extend":

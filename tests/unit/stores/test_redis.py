@@ -133,15 +133,29 @@ def test_all_keys_begin_with_the_slot(store: RedisStore, client: redis.Redis, ke
     "name",
     ["plain", "{app}:token", "app:{user}:token", "a}b", "a{b", "{}", "{}a", "a{}b{c}", "żółć"],
 )
-def test_all_keys_are_on_one_node(name: str) -> None:
-    record = RedisStore("redis://", name)._record
-    names = [record, f"{record}:lock", f"{record}:spent", f"{record}:damaged-1"]
-    assert len({redis.cluster.key_slot(name.encode()) for name in names}) == 1
-    assert name in record
+def test_all_keys_are_on_one_node(
+    redis_server: RedisServer, client: redis.Redis, name: str
+) -> None:
+    before = set(client.keys())
+    store = RedisStore(redis_server.url, name)
+    save(store)
+    (record,) = set(client.keys()) - before
+    assert name in record.decode()
+    client.hset(record, "document", "damaged")
+    assert store.load().document is None
+    store.remember_spent("spent", for_good=True)
+    lock = store.lock()
+    assert lock.acquire(60)
+    keys = set(client.keys()) - before
+    lock.release()
+    assert len(keys) >= 3  # the lock, the spent tokens, and the damaged record
+    assert {redis.cluster.key_slot(key) for key in keys} == {redis.cluster.key_slot(record)}
+    client.delete(*keys, record)
 
 
-def test_a_hash_tag_in_the_key_is_kept() -> None:
-    assert RedisStore("redis://", "{app}:token")._record == "{app}:token"
+def test_a_hash_tag_in_the_key_is_kept(redis_server: RedisServer, client: redis.Redis) -> None:
+    save(RedisStore(redis_server.url, "{app}:token of its own"))
+    assert client.delete("{app}:token of its own") == 1
 
 
 def test_a_person_can_read_the_keys(store: RedisStore, client: redis.Redis, key: str) -> None:
@@ -223,7 +237,11 @@ def test_the_module_imports_no_client() -> None:
 
 def test_it_is_pickled_with_its_settings(redis_server: RedisServer) -> None:
     twin = pickle.loads(pickle.dumps(RedisStore(redis_server.url, "key", lease=3)))
-    assert (twin.key, twin.lease, repr(twin)) == ("key", 3, repr(RedisStore(twin._url, "key")))
+    assert (twin.key, twin.lease, repr(twin)) == (
+        "key",
+        3,
+        repr(RedisStore(redis_server.url, "key")),
+    )
 
 
 def test_with_a_client_it_is_copied_but_not_pickled(client: redis.Redis) -> None:

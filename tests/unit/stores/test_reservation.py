@@ -119,7 +119,7 @@ def test_while_the_lock_is_taken_there_is_no_reservation(store: FileStore) -> No
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF])
-def test_where_files_cannot_be_locked_every_caller_gets_a_reservation(
+def test_if_files_cannot_be_locked_every_caller_gets_a_reservation(
     store: FileStore, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """As on a network file system that knows no such locks."""

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +27,7 @@ from tokenadapter.errors import StoreError
 from tokenadapter.stores.sql import SQLStore, token_table
 from tokenadapter.testing.contract import Connect, Corrupt, SharedStoreContract
 from tokenadapter.testing.contract.terms import content_of
-from tokenadapter.testing.workers import SPAWN, in_threads, process, succeeds_in_child
+from tokenadapter.testing.workers import SPAWN, in_threads, process, succeeds_in_child, use_first
 
 from .helpers import save
 
@@ -278,20 +277,14 @@ def test_a_store_creates_its_table_if_create_is_set(new_database: Callable[[], s
 def test_many_processes_that_begin_at_once_create_one_table(
     new_database: Callable[[], str],
 ) -> None:
-    store, barrier = SQLStore(new_database(), "billing", create=True), SPAWN.Barrier(5)
+    url, barrier = new_database(), SPAWN.Barrier(4)
+    stores = [SQLStore(url, f"slot {number}", create=True) for number in range(barrier.parties)]
     with ExitStack() as stack:
         pipes = [
-            stack.enter_context(process(create_at_once, store, barrier, number))[1]
-            for number in range(barrier.parties)
+            stack.enter_context(process(use_first, store, barrier, "mine"))[1] for store in stores
         ]
-        assert [pipe.recv() for pipe in pipes] == [{"n": 1}] * barrier.parties
-
-
-def create_at_once(pipe: Connection, store: SQLStore, barrier: Any, number: int) -> None:
-    mine = SQLStore(store._origin, f"slot {number}", create=True)
-    barrier.wait(60)
-    save(mine)
-    pipe.send(mine.load().document)
+        assert [pipe.recv() for pipe in pipes] == [("mine", True)] * barrier.parties
+    assert [store.load().document for store in stores] == [{"by": "mine"}] * barrier.parties
 
 
 def test_without_the_right_to_create_the_table_there_is_an_error(tmp_path: Path) -> None:
@@ -321,13 +314,13 @@ def ddl(table: sqlalchemy.Table, url: str) -> str:
     [(0, "postgresql://"), (1, "mysql+pymysql://"), (1, "mariadb+pymysql://"), (2, "sqlite://")],
 )
 def test_the_table_is_that_of_the_documentation(number: int, url: str) -> None:
-    told = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)[number]
-    assert " ".join(told.split()) == ddl(token_table(sqlalchemy.MetaData()), url)
+    shown = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)[number]
+    assert " ".join(shown.split()) == ddl(token_table(sqlalchemy.MetaData()), url)
 
 
 @pytest.mark.parametrize("url", ["postgresql://", "mysql+pymysql://", "sqlite://"])
 def test_the_migration_of_the_documentation_creates_the_same_table(url: str) -> None:
-    (told,) = re.findall(r"```python\n([^`]*alembic.*?)```", PAGE, re.DOTALL)
+    (shown,) = re.findall(r"```python\n([^`]*alembic.*?)```", PAGE, re.DOTALL)
     tables = []
 
     def create_table(name: str, *columns: sqlalchemy.Column[Any], **options: str) -> None:
@@ -337,6 +330,6 @@ def test_the_migration_of_the_documentation_creates_the_same_table(url: str) -> 
     alembic.op = Mock(create_table=create_table)  # type: ignore[attr-defined]
     with patch.dict(sys.modules, alembic=alembic):
         program: dict[str, Any] = {}
-        exec(told, program)
+        exec(shown, program)
         program["upgrade"]()
     assert [ddl(table, url) for table in tables] == [ddl(token_table(sqlalchemy.MetaData()), url)]

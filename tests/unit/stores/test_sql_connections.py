@@ -116,16 +116,16 @@ def test_an_engine_of_sqlite_shares_no_transaction(sqlite: str) -> None:
 
 
 def test_the_store_connects_as_its_engine_does(sqlite: str) -> None:
-    told = []
+    recorded = []
     engine = sqlalchemy.create_engine(
         "sqlite:///elsewhere",
         creator=lambda: sqlite3.connect(sqlite.removeprefix("sqlite:///"), check_same_thread=False),
         isolation_level="SERIALIZABLE",
     )
-    sqlalchemy.event.listen(engine, "connect", lambda *_: told.append("connect"))
+    sqlalchemy.event.listen(engine, "connect", lambda *_: recorded.append("connect"))
     engine = engine.execution_options(isolation_level="SERIALIZABLE")
     save(SQLStore(engine, "billing"))
-    assert told
+    assert recorded
     assert SQLStore(sqlite, "billing").load().document == {"n": 1}
 
 
@@ -161,17 +161,17 @@ def test_the_wait_for_a_server_that_does_not_answer_is_bounded() -> None:
 
 def arguments(url: str) -> dict[str, Any]:
     """What a driver is given to connect."""
-    told: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
 
     def connect(dialect: object, record: object, args: object, given: dict[str, Any]) -> None:
-        told.update(given)
+        recorded.update(given)
         raise OSError("this is enough")
 
     store = SQLStore(url, "billing")
     sqlalchemy.event.listen(store._database.engine, "do_connect", connect)
     with pytest.raises(StoreError, match="OSError: this is enough"):
         store.load()
-    return told
+    return recorded
 
 
 def test_asynchronous_drivers_and_other_things_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""What stores are made from: errors that help, warnings that are logged once."""
+"""The toolkit of stores: helpful errors, and warnings that are logged once."""
 
 from __future__ import annotations
 

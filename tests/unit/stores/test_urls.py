@@ -1,4 +1,4 @@
-"""Stores by a line of text."""
+"""Stores by URL."""
 
 from __future__ import annotations
 
@@ -177,11 +177,11 @@ def test_keepers_and_adapters_take_a_url() -> None:
 
 
 @pytest.mark.parametrize("store", [FileStore, EncryptedStore])
-def test_a_class_instead_of_a_store_is_an_error_that_says_so(store: Any) -> None:
-    told = f"not the class {store.__name__}: call the class"
-    with pytest.raises(TypeError, match=f"^store must be a store such as .*{told}"):
+def test_a_class_instead_of_a_store_is_a_clear_error(store: Any) -> None:
+    advice = f"not the class {store.__name__}: call the class"
+    with pytest.raises(TypeError, match=f"^store must be a store such as .*{advice}"):
         TokenAdapter("https://a.example/", lambda previous: "x", store=store)
-    with pytest.raises(TypeError, match=f"^inner must be a store such as .*{told}"):
+    with pytest.raises(TypeError, match=f"^inner must be a store such as .*{advice}"):
         EncryptedStore(store, EncryptedStore.generate_key(), slot="x")
 
 

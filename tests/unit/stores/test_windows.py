@@ -1,4 +1,4 @@
-"""What FileStore does without on Windows."""
+"""FileStore without the features that Windows lacks."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ TIMEOUT = 10
 
 
 class Clock:
-    """A clock that moves when told to."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0

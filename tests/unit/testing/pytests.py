@@ -1,4 +1,4 @@
-"""pytest as the users of the plugin run it: in a process of its own, on a file of their tests."""
+"""Runs pytest in a process, as users of the plugin do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time passes when a test says so: for the client and for the server, by our clock or another's."""
+"""Time passes when a test moves a clock: for the client and the server, by one clock or two."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_token_ages_with_the_clock(
             assert session.get(url).ok
             assert token_server.stats.renewals == renewals
             move(LIFETIME / 2)
-    # The server's clock moved too, and nobody came with a token that had expired by it.
+    # The server's clock moved too, and no request had a token that was expired by that clock.
     assert token_server.stats.api_refused == 0
 
 
@@ -129,7 +129,7 @@ def test_patches_are_undone() -> None:
     assert (time.time, dict(vars(Runtime)), dict(vars(TokenHolder))) == before
 
 
-def test_the_wall_clock_stands_still_and_the_monotonic_clock_goes_on() -> None:
+def test_the_wall_clock_stops_and_the_monotonic_clock_continues() -> None:
     with FrozenClock() as clock:
         wall, monotonic = RUNTIME.wall(), RUNTIME.monotonic()
         while RUNTIME.monotonic() == monotonic:

@@ -1,4 +1,4 @@
-"""The server as a saboteur: each failure comes when it was ordered, and as it was ordered."""
+"""Faults of the server: each occurs when and as the test has ordered it."""
 
 from __future__ import annotations
 

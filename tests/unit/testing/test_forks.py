@@ -1,4 +1,4 @@
-"""Clients in other processes, and processes that were forked meanwhile."""
+"""Clients in other processes, and forks while the server runs."""
 
 from __future__ import annotations
 

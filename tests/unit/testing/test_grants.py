@@ -1,4 +1,4 @@
-"""Who gets a token, and who does not."""
+"""The grants: which requests get a token, and which are refused."""
 
 from __future__ import annotations
 

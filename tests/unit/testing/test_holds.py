@@ -1,4 +1,4 @@
-"""Requests that take their time, and requests that are stopped midway."""
+"""Slow requests, and requests that are stopped midway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tests in docs/howto/testing.md pass when pytest runs them, as it does for who copies them.
+"""The tests in docs/howto/testing.md pass when pytest runs them, as for users who copy them.
 
 That the page can be read from its top to its bottom is tested with all other pages, in
 ``test_documentation.py``; there the tests in it are defined, and not run.

@@ -1,4 +1,4 @@
-"""What the server tells of the requests that it saw."""
+"""The server's records of its requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A refresh token is spent once: rotation, its grace, and what reuse brings."""
+"""A refresh token is spent once: rotation, the grace period, and the reaction to reuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For how long a token is good, and what ends it before."""
+"""The lifetime of a token, and its revocation."""
 
 from __future__ import annotations
 
