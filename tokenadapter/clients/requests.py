@@ -482,8 +482,11 @@ class TokenAdapter(HTTPAdapter):
         """
         if not self._is_proven(token):
             return None
-        kept = token.key
-        key = getattr(self.keeper.grant, "dpop_key", None) if kept is None else dpop.key_in(kept)
+        # The text of the key is in no variable of this frame, which may raise.
+        if token.key is None:
+            key = getattr(self.keeper.grant, "dpop_key", None)
+        else:
+            key = dpop.key_in(token.key)
         if key is None:
             problem = "the key that it is bound to is not kept with it"
         else:

@@ -9,6 +9,7 @@ import logging
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,12 @@ def test_a_damaged_key_is_no_key(
     with pytest.raises(RefreshConfigError, match="the key in memory is damaged") as caught:
         client()("GET", server.api_url)
     assert "secret-of-the-key" not in str(caught.value)
+    error: BaseException | None = caught.value
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_filename != __file__:
+                assert "secret-of-the-key" not in repr(frame.f_locals)
+        error = error.__cause__ or error.__context__
 
 
 def test_a_configured_key_proves_tokens_of_any_process(

@@ -224,6 +224,22 @@ def test_text_that_is_no_key_is_never_taken_for_the_path_of_one(
             Proof(key_in(name), "GET", API_URL)
 
 
+class Elsewhere:
+    """A key management service."""
+
+    def sign(self, data: bytes) -> bytes:
+        return KEY.sign(data)
+
+
+def test_a_key_that_is_elsewhere_proves_if_its_public_key_is_known() -> None:
+    key = Key(Elsewhere(), alg="ES256", public=KEY.public_jwk)
+    proof = Proof(key, "GET", API_URL, "token").text
+    server = Proofs(time.time, nonces=False)
+    assert server.verified(request(proof, "GET"), API_URL, "x", "token") == KEY.thumbprint
+    with pytest.raises(UnusableKey, match="pass public="):
+        Proof(Key(Elsewhere(), alg="ES256"), "GET", API_URL, "token")
+
+
 def test_a_proof_shows_nothing_of_itself() -> None:
     proof = Proof(KEY, "GET", API_URL, "token")
     assert repr(proof) == "<Proof>"

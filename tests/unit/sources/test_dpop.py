@@ -6,6 +6,7 @@ import json
 import pickle
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tokenadapter import (
     RefreshTemporarilyFailed,
     RefreshToken,
     Token,
+    TokenError,
     TokenKeeper,
 )
 from tokenadapter.keys import algorithms
@@ -286,6 +288,23 @@ def test_no_key_is_shown_or_pickled(server: TokenServer, store: FileStore) -> No
         assert secret not in repr(shown)
     assert secret.encode() not in pickle.dumps(keeper)
     assert secret.encode() not in pickle.dumps(source)
+
+
+@pytest.mark.parametrize("error", ["invalid_grant", "invalid_dpop_proof", "use_dpop_nonce"])
+def test_no_variable_of_a_traceback_has_the_key(
+    server: TokenServer, store: FileStore, error: str
+) -> None:
+    keeper = TokenKeeper(refreshing(server), store)
+    keeper.adopt(server.issue(client="app", thumbprint=KEY.thumbprint) | kept(KEY))
+    server.fail_next(400, error=error, headers={"DPoP-Nonce": "n"}, count=2)
+    with pytest.raises(TokenError) as caught:
+        keeper.refresh()
+    raised: BaseException | None = caught.value
+    while raised is not None:
+        for frame, _ in traceback.walk_tb(raised.__traceback__):
+            if frame.f_code.co_filename != __file__:
+                assert KEY.private_jwk()["d"] not in repr(frame.f_locals)
+        raised = raised.__cause__ or raised.__context__
 
 
 def test_an_encrypted_store_encrypts_the_key(server: TokenServer, store: FileStore) -> None:
