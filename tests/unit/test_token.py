@@ -93,6 +93,7 @@ def test_a_response_is_read_field_by_field() -> None:
         "refresh_token": "def",
         "scope": "a b",
         "extras": {"id_token": "ghi"},
+        "key": None,
     }
 
 
