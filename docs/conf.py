@@ -46,6 +46,7 @@ _bare = {"BaseAdapter", "PreparedRequest", "RequestException", "Response"}
 _bare |= {"HTTPConnectionPool", "PoolManager", "Session"}
 _bare |= {"Runtime", "OAuth2Options", "Scalar"}
 _bare |= {"CommonOptions", "KeyLike", "Place", "Proof"}
+_bare |= {"Context"}  # of contextvars
 _bare |= {"Engine", "URL"}  # of SQLAlchemy
 _bare |= {"ImproperlyConfigured"}  # of Django
 _bare |= {"Key", "Lend", "_Loaded"}
