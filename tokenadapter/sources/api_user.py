@@ -171,13 +171,20 @@ class ApiUser(Source):
     def revoke(self, token: Token) -> None:
         """Have the server revoke *token* (RFC 7009): the refresh token, then the access token.
 
-        :raises ValueError: if the server has no revocation endpoint.
-        :raises RefreshConfigError: if the server refused the request.
+        :raises RefreshConfigError: if the server refused the request, or has no revocation
+            endpoint.
         :raises RefreshTemporarilyFailed: if there was no answer, or the answer does not say.
         """
         found = self._login_of(token)
         if not isinstance(found, RefreshToken):
             raise found
+        server = found.discover()
+        if server is not None and server.revocation_endpoint is None:
+            # That of discover() may be another one, if the API names several.
+            raise errors.RefreshConfigError(
+                f"{server.issuer} has no revocation endpoint (RFC 7009). Nothing was sent, and the "
+                "stored token is kept. End the access in the settings of the user's account."
+            )
         found.revoke(token)
 
     def for_login(

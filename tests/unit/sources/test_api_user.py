@@ -508,6 +508,21 @@ def test_arguments_that_make_no_sense_are_refused(
         ApiUser(**arguments)
 
 
+def test_a_server_without_a_revocation_endpoint_is_named_at_a_logout(
+    server: TokenServer, store: FileStore
+) -> None:
+    source = ApiUser(server.api_url)
+    log_in(source, store)
+    restarted()
+    with TokenServer() as other:
+        server.metadata["revocation_endpoint"] = None
+        server.resource_metadata["authorization_servers"] = [other.issuer, server.issuer]
+        with pytest.raises(RefreshConfigError, match=f"{server.issuer} has no revocation endpoint"):
+            logout(source, store)
+        assert "/revoke" not in paths(other)
+        assert logout(source, store, local=True)
+
+
 # --- attacks on the way to a login -----------------------------------------------------------
 
 
@@ -573,3 +588,23 @@ def test_processes_that_log_in_at_once_register_one_client(
             process.kill()
             process.communicate()
     assert len(registered(server)) == 1
+
+
+def test_an_api_that_changes_its_mind_during_a_login_mixes_no_servers(
+    server: TokenServer, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    with TokenServer() as other:
+
+        def changing(source: ApiUser) -> Any:
+            found = discover(source)
+            restarted()
+            server.resource_metadata["authorization_servers"] = [other.issuer]
+            return found
+
+        discover = ApiUser.discover
+        monkeypatch.setattr(ApiUser, "discover", changing)
+        with pytest.raises(ReauthRequired, match="No answer came"):
+            log_in(ApiUser(server.api_url), store, browser=opened.append, timeout=0.1)
+        assert len(registered(other)) == 1
+        assert opened[0].startswith(other.authorization_url)
