@@ -523,6 +523,15 @@ def test_a_server_without_a_revocation_endpoint_is_named_at_a_logout(
         assert logout(source, store, local=True)
 
 
+def test_an_answer_that_is_too_large_loses_no_client(server: TokenServer, store: FileStore) -> None:
+    source = ApiUser(server.api_url)
+    log_in(source, store)
+    keeper = TokenKeeper(source, store)
+    server.fail_next(200, body={"access_token": "t0ken", "more": "x" * 300_000})
+    keeper.refresh()
+    assert keeper.refresh().access_token != "t0ken"
+
+
 # --- attacks on the way to a login -----------------------------------------------------------
 
 
