@@ -30,6 +30,7 @@ from tokenadapter import (
     logout,
 )
 from tokenadapter.sources import discovery
+from tokenadapter.sources.client_auth import ClientSecretPost
 from tokenadapter.sources.registration import Registration
 from tokenadapter.testing import Browser, TokenServer
 from unit.stores.servers import free_port
@@ -497,12 +498,17 @@ def test_the_source_is_copied_with_its_settings(server: TokenServer) -> None:
             ValueError,
             "issuer is missing",
         ),
+        (
+            {"url": "https://x/", "client_id": "c", "client_auth": ClientSecretPost("s")},
+            ValueError,
+            "issuer is missing",
+        ),
         ({"url": "https://x/", "client_id": ""}, ValueError, "client_id is empty"),
         ({"url": "https://x/", "client_name": ""}, ValueError, "client_name is empty"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(
-    arguments: dict[str, str], kind: type[Exception], told: str
+    arguments: dict[str, Any], kind: type[Exception], told: str
 ) -> None:
     with pytest.raises(kind, match=told):
         ApiUser(**arguments)
