@@ -635,7 +635,6 @@ class TokenKeeper:
 
 
 def _presented(given: Mapping[str, Any], renewal: Renewal) -> Outcome:
-    # The text of its key is in no variable, since the frames of errors have these.
     bound = Token.from_dict({"access_token": "none", "dpop_key": given.get("dpop_key")})
     return renewal.adopt_refresh_token(given["refresh_token"], bound)
 
