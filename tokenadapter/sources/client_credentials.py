@@ -67,7 +67,7 @@ class ClientCredentials(OAuth2Source):
 
     def _take(self, known: Provider) -> None:
         super()._take(known)
-        self.grant_type = known.get("grant_type", self.grant_type)
+        self.grant_type: str = known.get("grant_type", self.grant_type)
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("client", self.client_credential)]

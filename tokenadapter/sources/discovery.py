@@ -235,7 +235,7 @@ class Issuer(Published[ServerMetadata]):
         if "?" in url:
             raise ValueError("issuer must not have a query: remove it from the '?' on")
         origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.removesuffix("/")
-        self.locations = (
+        self.locations: tuple[str, ...] = (
             f"{origin}/.well-known/oauth-authorization-server{path}",
             f"{origin}{path}/.well-known/openid-configuration",
         )
