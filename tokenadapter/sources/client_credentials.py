@@ -62,12 +62,12 @@ class ClientCredentials(OAuth2Source):
     :raises ValueError: if an argument makes no sense; the message says why.
     """
 
-    grant_type = "client_credentials"
+    grant_type: str = "client_credentials"
     spends = False
 
     def _take(self, known: Provider) -> None:
         super()._take(known)
-        self.grant_type: str = known.get("grant_type", self.grant_type)
+        self.grant_type = known.get("grant_type", self.grant_type)
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         return [Credential("client", self.client_credential)]
