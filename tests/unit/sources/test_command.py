@@ -140,6 +140,28 @@ def test_the_deadline_kills_all_that_the_program_started(tmp_path: Path, closes:
 
 
 @posix
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_a_program_that_cannot_be_killed_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one with the rights of another user, such as sudo."""
+
+    def refused(group: int, _: int) -> None:
+        groups.append(group)
+        raise PermissionError
+
+    groups: list[int] = []
+
+    goes_on = tmp_path / "goes-on"
+    os.mkfifo(goes_on)
+    monkeypatch.setattr(os, "killpg", refused)
+    with pytest.raises(RefreshTemporarilyFailed, match="did not finish within 1 s"):
+        Command(["/bin/sh", "-c", f"read end < {goes_on}"], timeout=1)()
+    goes_on.write_text("end\n")  # this waits for the program, which reads
+    os.waitpid(groups[0], 0)
+
+
+@posix
 def test_an_interruption_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
