@@ -81,7 +81,7 @@ _new = object.__new__
 
 
 class TokenAdapter(HTTPAdapter):
-    """Signs requests under one URL prefix, renews the token, and replays what was refused for it.
+    """Signs requests under one URL prefix, renews the token, and replays refused requests.
 
     :param prefix: the API's base URL; no token ever leaves it.  ``https``, unless it is this
         machine or *allow_http* is set.

@@ -51,7 +51,8 @@ class ApiUser(Source):
     :param client_id: the client's identifier, if it was registered before.
     :param client_secret: its secret; ``None`` if it has none.
     :param client_auth: as for :class:`~tokenadapter.ClientCredentials`.
-    :param client_name: how the server names the program to the user, if it is registered now.
+    :param client_name: how the server names the program to the user, if the program registers
+        itself.
     :param scope: the scope to request.  By default, a login requests what the API asks for, and
         ``offline_access`` if the server knows that.
     :param account: a name for the user: a record of another user is refused.
