@@ -217,7 +217,7 @@ class TokenMiddleware(Face):
         except errors.TokenError as error:
             raise errors.also(error, aiohttp.ClientError) from error.__cause__
         if proof is not None:
-            proof.learn(response.headers)
+            proof.learn(_answer(response).headers)
         if self._rules.changes_urls:
             response._request_info = request.request_info
         return response

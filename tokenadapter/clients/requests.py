@@ -324,8 +324,8 @@ class TokenAdapter(HTTPAdapter):
         """Send *request*, signed if its URL is under the prefix.
 
         The parameters are those of :meth:`requests.adapters.HTTPAdapter.send`.  The request waits
-        for a renewal no longer than its read time-out; the request and its replay each have their
-        full time-outs.
+        for a renewal no longer than its read timeout; the request and its replay each have their
+        full timeouts.
 
         :raises TokenError: if there is no usable token and none can be obtained.
         :raises RequestException: as plain requests does.
@@ -676,7 +676,7 @@ def _check(
 
 
 def _read_timeout(timeout: Any) -> float | None:
-    """The read time-out, in seconds, of what requests takes for a time-out."""
+    """The read timeout, in seconds, of what requests takes for a timeout."""
     if isinstance(timeout, tuple):
         timeout = timeout[-1]
     elif isinstance(timeout, Timeout):

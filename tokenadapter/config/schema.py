@@ -198,6 +198,7 @@ _API_USER: Mapping[str, Kind] = {
     "url": _TEXT,
     "client_id": _TEXT,
     "client_secret": _SECRET,
+    "issuer": _TEXT,
     "client_auth": _CLIENT_AUTH,
     "client_name": _TEXT,
     "redirect_uri": _TEXT,

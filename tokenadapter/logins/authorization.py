@@ -20,6 +20,7 @@ from tokenadapter.http.masking import masked
 from tokenadapter.keys.key import Key
 from tokenadapter.logins import id_token
 from tokenadapter.sources import outcome
+from tokenadapter.sources.discovery import ServerMetadata
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.sources.reply import NoReply
 from tokenadapter.token import Token
@@ -93,7 +94,7 @@ class Authorization:
         if server is not None and server.require_signed_request_object:
             asked = self._signed(asked, server.issuer)
         if server is not None and server.require_pushed_authorization_requests:
-            asked = self._pushed(asked, server.pushed_authorization_request_endpoint, prover)
+            asked = self._pushed(asked, server, prover)
         separator = "&" if urlsplit(endpoint.url).query else "?"
         #: The address to open in a browser.  It contains no secret of the client.
         self.url: str = f"{endpoint.url}{separator}{urlencode(asked, doseq=True)}"
@@ -122,13 +123,19 @@ class Authorization:
         }
         return {"client_id": client_id, "request": key.jwt(claims, typ="oauth-authz-req+jwt")}
 
-    def _pushed(self, asked: _Asked, url: str | None, prover: Key | None) -> _Asked:
+    def _pushed(self, asked: _Asked, server: ServerMetadata, prover: Key | None) -> _Asked:
         """What is left for the browser of *asked*, which goes to the server itself (RFC 9126).
 
         :raises TokenError: if the server does not take it.
         """
-        client = self._source.oauth2_client
-        endpoint = client.endpoint("pushed_authorization_request_endpoint", url or "")
+        client, url = self._source.oauth2_client, server.pushed_authorization_request_endpoint
+        if url is None:
+            raise errors.RefreshConfigError(
+                f"{server.issuer} requires pushed authorization requests (RFC 9126), and its "
+                "metadata has no endpoint for them. Nothing was sent, and the stored token is "
+                "kept. Ask the operator of the server."
+            )
+        endpoint = client.endpoint("pushed_authorization_request_endpoint", url)
         attempt, answer = client.post(
             endpoint, asked, "login", key=prover, auth=self._source.client_auth()
         )

@@ -47,12 +47,7 @@ def log_in(
     end = began + min(lifetime, timeout)
     show(_invitation(fields, end - began))
     reminds = end - began > 2 * _REMINDER
-    form = {
-        "grant_type": _GRANT_TYPE,
-        "device_code": fields["device_code"],
-        "client_id": source.oauth2_client.client_id,
-    }
-    key = source.new_key()
+    poll = _polling(source, fields["device_code"])
     outage: errors.TokenError | None = None
     while True:
         left = end - time.monotonic()
@@ -62,7 +57,7 @@ def log_in(
             show("The code is valid for one more minute.")
             reminds = False
         time.sleep(min(interval, left))
-        answer = source.redeem("device_code", form, key=key)
+        answer = poll()
         if isinstance(answer, Token):
             return adopt(answer, None)
         code, outage = getattr(answer, "error", None), None
@@ -74,6 +69,17 @@ def log_in(
             interval, outage = min(max(interval, 1.0) * 2, _LONGEST_INTERVAL), answer
         elif code != "authorization_pending":
             raise answer
+
+
+def _polling(source: OAuth2Source, code: str) -> Callable[[], Token | errors.TokenError]:
+    """What asks for the token; its frames, which have the key, end before anything is raised."""
+    key = source.new_key()
+    form = {
+        "grant_type": _GRANT_TYPE,
+        "device_code": code,
+        "client_id": source.oauth2_client.client_id,
+    }
+    return lambda: source.redeem("device_code", form, key=key)
 
 
 def _begun(source: OAuth2Source, url: str) -> dict[str, Any]:

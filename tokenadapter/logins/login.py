@@ -126,14 +126,16 @@ def login(
     with _turn(keeper, show, timeout) as others:
         if others is not None:
             return others
-        server = source.discover()
-        settings = {**_endpoints(server), **settings}
+        own = settings
+        settings = {**_endpoints(source.discover()), **own}
         chosen = _chosen(flow, settings, browser is not None)
         oauth = source
         if not isinstance(oauth, OAuth2Source):
             grant_type, redirect_uri = _GRANT_TYPES[chosen], settings.get("redirect_uri")
             oauth = oauth.for_login(_stored(keeper), grant_type, redirect_uri)
-            settings = {**oauth.login_settings, **settings}
+            # Not those of before: by now, the API may name another server.
+            settings = {**_endpoints(oauth.discover()), **oauth.login_settings, **own}
+            chosen = _chosen(chosen, settings, browser is not None)
         issuer = settings.get("iss", settings.get("issuer"))
 
         def adopt(token: Token, nonce: str | None) -> Token:

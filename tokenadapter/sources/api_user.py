@@ -50,6 +50,9 @@ class ApiUser(Source):
     :param url: the URL of the API: ``https``, or ``http`` on this machine.
     :param client_id: the client's identifier, if it was registered before.
     :param client_secret: its secret; ``None`` if it has none.
+    :param issuer: the authorization server where the client was registered, by its issuer
+        identifier: it must be one that the API names.  A *client_secret* needs it, and a token that
+        comes from no login: otherwise the API could have them sent to any server.
     :param client_auth: as for :class:`~tokenadapter.ClientCredentials`.
     :param client_name: how the server names the program to the user, if the program registers
         itself.
@@ -76,6 +79,7 @@ class ApiUser(Source):
         *,
         client_id: str | None = None,
         client_secret: str | None = None,
+        issuer: str | None = None,
         client_auth: str | ClientAuth | None = None,
         client_name: str = "tokenadapter",
         scope: str | Iterable[str] | None = None,
@@ -96,7 +100,7 @@ class ApiUser(Source):
         }
         self._api = ProtectedResource(url, **self._connection)
         super().__init__(self._api.endpoint)
-        # To find the authorization server takes up to half of the time-out more.
+        # To find the authorization server takes up to half of the timeout more.
         self.deadline: float = timeout * 1.5
         self.urls: Sequence[str] = self._api.locations
         self.grace = grace
@@ -112,8 +116,17 @@ class ApiUser(Source):
                 "client_auth": client_auth,
             }
             self.owner = {**self.owner, "client": client_id}
-        elif client_secret is not None or client_auth is not None:
-            raise ValueError("client_id is missing: client_secret and client_auth belong to one")
+        elif client_secret is not None or client_auth is not None or issuer is not None:
+            raise ValueError(
+                "client_id is missing: client_secret, client_auth and issuer belong to one"
+            )
+        if issuer is not None:
+            self.owner = {**self.owner, "issuer": Issuer(issuer, **self._connection).endpoint.name}
+        elif client_secret is not None:
+            raise ValueError(
+                "issuer is missing: the API could have the client_secret sent to any server"
+            )
+        self._issuer = issuer
         if account is not None:
             self.owner = {**self.owner, "user": account}
         self._scope = scope if scope is None or isinstance(scope, str) else " ".join(scope)
@@ -159,13 +172,20 @@ class ApiUser(Source):
     def revoke(self, token: Token) -> None:
         """Have the server revoke *token* (RFC 7009): the refresh token, then the access token.
 
-        :raises ValueError: if the server has no revocation endpoint.
-        :raises RefreshConfigError: if the server refused the request.
+        :raises RefreshConfigError: if the server refused the request, or has no revocation
+            endpoint.
         :raises RefreshTemporarilyFailed: if there was no answer, or the answer does not say.
         """
         found = self._login_of(token)
         if not isinstance(found, RefreshToken):
             raise found
+        server = found.discover()
+        if server is not None and server.revocation_endpoint is None:
+            # That of discover() may be another one, if the API names several.
+            raise errors.RefreshConfigError(
+                f"{server.issuer} has no revocation endpoint (RFC 7009). Nothing was sent, and the "
+                "stored token is kept. End the access in the settings of the user's account."
+            )
         found.revoke(token)
 
     def for_login(
@@ -207,8 +227,8 @@ class ApiUser(Source):
         resource = self._api.metadata()
         if isinstance(resource, errors.TokenError):
             return resource
-        if known is None and self._client:
-            known = Registration(resource.authorization_servers[0], self._client["client_id"])
+        if known is None and self._issuer is not None:
+            known = Registration(self._issuer, self._client["client_id"])
         if known is None:
             return errors.RefreshConfigError(
                 f"The stored token comes from no login for the API {self._endpoint.name}: its "
@@ -218,19 +238,26 @@ class ApiUser(Source):
         if not _accepts(resource, known.issuer):
             # A program that can change what the API says must not get the refresh token.
             return errors.RefreshConfigError(
-                f"The API {self._endpoint.name} no longer names {known.issuer}, where the user "
+                f"The API {self._endpoint.name} does not name {known.issuer}, where the user "
                 "logged in, as its authorization server. Nothing was sent, and the stored token "
                 f"is kept. {errors.NEW_LOGIN}"
             )
         return _LoggedIn(known, resource.resource, self._scope, self._client, self._connection)
 
     def _discovered(self) -> tuple[ResourceMetadata, ServerMetadata]:
-        """What the API says, and its authorization server: the first one, if it names several."""
+        """What the API says, and its authorization server: the one of the client, or else the first
+        one that the API names."""
         resource = self._api.metadata()
         if isinstance(resource, errors.TokenError):
             raise resource
+        if self._issuer is not None and not _accepts(resource, self._issuer):
+            raise errors.RefreshConfigError(
+                f"The API {self._endpoint.name} does not name {self._issuer}, where the client is "
+                "registered, as its authorization server. Nothing was sent, and the stored token "
+                "is kept. Check client_id and issuer."
+            )
         failures: list[TokenError] = []
-        for url in _spellings(resource.authorization_servers[0]):
+        for url in _spellings(self._issuer or resource.authorization_servers[0]):
             issuer = Issuer(url, **self._connection)
             server = issuer.metadata()
             if not isinstance(server, errors.TokenError):

@@ -62,7 +62,7 @@ class ClientCredentials(OAuth2Source):
     :raises ValueError: if an argument makes no sense; the message says why.
     """
 
-    grant_type = "client_credentials"
+    grant_type: str = "client_credentials"
     spends = False
 
     def _take(self, known: Provider) -> None:

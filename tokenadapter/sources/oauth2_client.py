@@ -168,18 +168,20 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
         :param may_be_sent: called at the last moment before the request is sent.
         :param auth: how to authenticate, as :meth:`auth_for` says.
         :param key: what a proof is made with (RFC 9449).
-        :param seconds: what is left of the time-out.
+        :param seconds: what is left of the timeout.
         """
         end = time.monotonic() + (endpoint.timeout if seconds is None else seconds)
-        posted = self._post(endpoint, form, presents, key, seconds, **sending)
+        posted = self._post(endpoint, form, presents, key, end, **sending)
         answer = posted[1]
         if (
             key is None
             or isinstance(answer, reply.NoReply)
+            # After any other answer, the credential may be spent.
+            or not 400 <= answer.status < 500
             or not dpop.needs_new_proof(answer.headers, answer.error)
         ):
             return posted
-        return self._post(endpoint, form, presents, key, end - time.monotonic(), **sending)
+        return self._post(endpoint, form, presents, key, end, **sending)
 
     def _post(
         self,
@@ -187,13 +189,13 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
         form: Mapping[str, str | list[str]],
         presents: str,
         key: Key | None,
-        seconds: float | None,
+        end: float,
         *,
         secrets: Collection[str] = (),
         may_be_sent: Callable[[], bool] = always,
         auth: str | ClientAuth | None = None,
     ) -> tuple[outcome.Attempt, reply.Reply | reply.NoReply]:
-        """Post *form* in one request."""
+        """Post *form* in one request, until *end* by the monotonic clock."""
         filled = dict(form)
         headers = {
             "Accept": "application/json",
@@ -215,15 +217,22 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
         attempt = attempt._replace(is_timed=is_timed)
         attempt.secrets.update([proofs] if isinstance(proofs, str) else proofs)
         body = urlencode(filled, doseq=True).encode()
-        if key is None:
-            return attempt, endpoint.exchange("POST", headers, body, may_be_sent, seconds)
-        try:
-            proof = dpop.Proof(key, "POST", endpoint.url)
-        except Exception as error:  # noqa: BLE001 - a key that is elsewhere may raise anything
-            return attempt, outcome.unproven(error, "dpop")
-        headers["DPoP"] = proof.text
-        answer = endpoint.exchange("POST", headers, body, may_be_sent, seconds)
-        if isinstance(answer, reply.Reply):
+        proof: dpop.Proof | None = None
+        if key is not None:
+            try:
+                proof = dpop.Proof(key, "POST", endpoint.url)
+            except Exception as error:  # noqa: BLE001 - a key that is elsewhere may raise anything
+                return attempt, outcome.unproven(error, "dpop")
+            headers["DPoP"] = proof.text
+        left = end - time.monotonic()
+        if left <= 0:
+            # Other processes no longer wait for this one, and may have presented the credential.
+            return attempt, reply.NoReply(
+                f"to prove who asks took all of the total timeout of {endpoint.timeout:g} s",
+                sent=False,
+            )
+        answer = endpoint.exchange("POST", headers, body, may_be_sent, left)
+        if proof is not None and isinstance(answer, reply.Reply):
             proof.learn(answer.headers, answer.error)
         return attempt, answer
 

@@ -20,6 +20,9 @@ __all__ = ["LIMIT", "ProgramFailed", "output_of"]
 LIMIT = 1 << 20
 """The most bytes that a program may print."""
 
+# Seconds that a program may take to end after it was killed.
+_ENDS_WITHIN = 1.0
+
 
 class ProgramFailed(ValueError):
     """A program printed nothing that can be used.
@@ -100,4 +103,6 @@ def _kill(program: subprocess.Popen[bytes]) -> None:
             os.killpg(program.pid, signal.SIGKILL)
         else:
             program.kill()
-    program.wait()
+    # One with the rights of another user, such as sudo, cannot be killed, and goes on.
+    with suppress(subprocess.TimeoutExpired):
+        program.wait(_ENDS_WITHIN)

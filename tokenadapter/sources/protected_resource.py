@@ -56,7 +56,8 @@ class ProtectedResource(Published[ResourceMetadata]):
         super().__init__("url", url, **connection)
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
-        self.locations = tuple(dict.fromkeys(map(well_known, (url, url.rstrip("/"), origin))))
+        candidates = map(well_known, (url, url.rstrip("/"), origin))
+        self.locations: tuple[str, ...] = tuple(dict.fromkeys(candidates))
         self._scope: str | None = None
 
     def _candidates(self, end: float) -> Iterator[str]:

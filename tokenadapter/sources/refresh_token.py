@@ -83,9 +83,9 @@ class RefreshToken(OAuth2Source):
 
     def _take(self, known: Provider) -> None:
         super()._take(known)
-        self.grace = known.get("grace", self.grace)
-        self.login_lifetime = known.get("login_lifetime")
-        self.login_settings = known.login_settings
+        self.grace: float = known.get("grace", self.grace)
+        self.login_lifetime: float | None = known.get("login_lifetime")
+        self.login_settings: Mapping[str, str] = known.login_settings
 
     def _grant(self, credential: Credential) -> dict[str, str]:
         return {"grant_type": "refresh_token", "refresh_token": credential.secret}

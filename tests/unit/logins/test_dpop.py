@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
 
-from tokenadapter import FileStore, Key, RefreshConfigError, RefreshToken, TokenKeeper, login
+from tokenadapter import (
+    FileStore,
+    Key,
+    ReauthRequired,
+    RefreshConfigError,
+    RefreshToken,
+    TokenKeeper,
+    login,
+)
 from tokenadapter.keys import algorithms
 from tokenadapter.testing import Browser, TokenServer
 
@@ -76,6 +85,20 @@ def test_a_login_with_a_device_code_binds_the_token(
     assert token.is_dpop
     proven = {one.thumbprint for one in server.requests if one.path == "/token"} - {None}
     assert proven == {thumbprint(token.key)}
+
+
+def test_no_frame_of_a_failed_login_has_the_key(
+    source: RefreshToken, store: FileStore, server: TokenServer
+) -> None:
+    for urls in (
+        {"device_authorization_url": server.device_authorization_url},
+        {"authorization_url": server.authorization_url, "browser": lambda url: None},
+    ):
+        with pytest.raises(ReauthRequired) as caught:
+            login(source, store, show=lambda text: None, timeout=0.1, **urls)
+        ours = caught.tb.tb_next  # below this function
+        frames = traceback.StackSummary.extract(traceback.walk_tb(ours), capture_locals=True)
+        assert '"kty"' not in "".join(frames.format())
 
 
 def test_a_configured_key_is_not_stored(store: FileStore, server: TokenServer) -> None:

@@ -186,6 +186,14 @@ def test_a_signed_request_may_be_pushed(
     assert "scope" not in pushing.forms[0]
 
 
+def test_a_server_that_requires_pushed_requests_must_say_where(
+    server: TokenServer, store: FileStore
+) -> None:
+    server.metadata["require_pushed_authorization_requests"] = True
+    with pytest.raises(RefreshConfigError, match="its metadata has no endpoint for them"):
+        log_in(server, source(server, "public"), store)
+
+
 def test_a_client_without_a_key_cannot_sign(server: TokenServer, store: FileStore) -> None:
     server.metadata["require_signed_request_object"] = True
     with pytest.raises(RefreshConfigError, match="requires signed authorization requests"):

@@ -55,6 +55,11 @@ def log_in(source: ApiUser, store: Any, **options: Any) -> Token:
         browser.join()
 
 
+def given_client(server: TokenServer) -> ApiUser:
+    """The source of a client that was registered before."""
+    return ApiUser(server.api_url, client_id="client", client_secret="secret", issuer=server.issuer)
+
+
 def paths(server: TokenServer) -> list[str]:
     return [request.path for request in server.requests]
 
@@ -151,7 +156,7 @@ def test_a_device_login_registers_too(server: TokenServer, store: FileStore) -> 
 
 
 def test_a_given_client_is_not_registered(server: TokenServer, store: FileStore) -> None:
-    source = ApiUser(server.api_url, client_id="client", client_secret="secret")
+    source = given_client(server)
     log_in(source, store)
     TokenKeeper(source, store).refresh()
     assert registered(server) == []
@@ -159,16 +164,18 @@ def test_a_given_client_is_not_registered(server: TokenServer, store: FileStore)
     assert "secret" not in Path(store.path).read_text()
 
 
-def test_a_token_from_elsewhere_needs_a_given_client(
+def test_a_token_from_elsewhere_needs_a_client_of_a_known_issuer(
     server: TokenServer, store: FileStore, tmp_path: Path
 ) -> None:
-    given = TokenKeeper(ApiUser(server.api_url, client_id="client", client_secret="secret"), store)
+    given = TokenKeeper(given_client(server), store)
     given.adopt(server.issue())
     assert given.refresh().refresh_token
-    unknown = TokenKeeper(ApiUser(server.api_url), tmp_path / "other.json")
-    unknown.adopt(server.issue())
-    with pytest.raises(RefreshConfigError, match="its client is unknown"):
-        unknown.refresh()
+    for number, client_id in enumerate((None, "client")):
+        source = ApiUser(server.api_url, client_id=client_id)
+        unknown = TokenKeeper(source, tmp_path / f"{number}.json")
+        unknown.adopt(server.issue())
+        with pytest.raises(RefreshConfigError, match="its client is unknown"):
+            unknown.refresh()
 
 
 def test_a_secret_that_the_server_insists_on_is_kept_and_encrypted(
@@ -337,14 +344,33 @@ def test_a_refresh_token_is_never_presented_to_another_authorization_server(
     with TokenServer() as other:
         server.resource_metadata["authorization_servers"] = [other.issuer]
         keeper = TokenKeeper(source, store)
-        with pytest.raises(RefreshConfigError, match=r"no longer names .* as its authorization"):
+        with pytest.raises(RefreshConfigError, match=r"does not name .* as its authorization"):
             keeper.refresh()
-        with pytest.raises(RefreshConfigError, match="no longer names"):
+        with pytest.raises(RefreshConfigError, match="does not name"):
             logout(source, store)
         assert not {"/token", "/revoke"} & set(paths(other))
         # What the API says is read again, without a restart.
         server.resource_metadata.clear()
         assert keeper.refresh().refresh_token
+
+
+def test_a_given_client_is_never_used_at_another_authorization_server(
+    server: TokenServer, store: FileStore
+) -> None:
+    with TokenServer() as other:
+        server.resource_metadata["authorization_servers"] = [other.issuer]
+        keeper = TokenKeeper(given_client(server), store)
+        with pytest.raises(RefreshConfigError, match="Check client_id and issuer"):
+            log_in(keeper.grant, store)
+        keeper.adopt(server.issue())
+        with pytest.raises(RefreshConfigError, match="does not name"):
+            keeper.refresh()
+        assert other.requests == ()
+        # It may be one of several.
+        restarted()
+        server.resource_metadata["authorization_servers"] = [other.issuer, server.issuer]
+        log_in(keeper.grant, store)
+        assert other.requests == ()
 
 
 def test_the_server_of_the_login_may_be_one_of_several(
@@ -392,7 +418,7 @@ def test_a_store_cannot_name_another_server_for_the_refresh_token(
     with TokenServer() as other:
         path = Path(store.path)
         path.write_text(path.read_text().replace(f'"{server.issuer}"', f'"{other.issuer}"'))
-        with pytest.raises(RefreshConfigError, match="no longer names"):
+        with pytest.raises(RefreshConfigError, match="does not name"):
             TokenKeeper(source, FileStore(path)).refresh()
         assert other.requests == ()
 
@@ -400,7 +426,7 @@ def test_a_store_cannot_name_another_server_for_the_refresh_token(
 @pytest.mark.parametrize(
     "kept", [None, 7, [], {}, {"issuer": "x"}, {"issuer": 1, "client_id": "c"}, {"expires_at": "x"}]
 )
-def test_what_is_no_client_in_a_store_is_none(kept: object) -> None:
+def test_invalid_content_of_a_store_is_no_client(kept: object) -> None:
     assert Registration.of(Token("t", extras={"tokenadapter_client": kept})) is None
 
 
@@ -460,20 +486,41 @@ def test_the_source_is_copied_with_its_settings(server: TokenServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "told"),
+    ("arguments", "kind", "message"),
     [
         ({"url": "http://api.example/"}, UnsafeTarget, "allow_http"),
         ({"url": "file:///etc/passwd"}, ValueError, "url must begin with https://"),
         ({"url": "https://x/", "client_secret": "s"}, ValueError, "client_id is missing"),
+        ({"url": "https://x/", "issuer": "https://y/"}, ValueError, "client_id is missing"),
+        (
+            {"url": "https://x/", "client_id": "c", "client_secret": "s"},
+            ValueError,
+            "issuer is missing",
+        ),
         ({"url": "https://x/", "client_id": ""}, ValueError, "client_id is empty"),
         ({"url": "https://x/", "client_name": ""}, ValueError, "client_name is empty"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(
-    arguments: dict[str, str], kind: type[Exception], told: str
+    arguments: dict[str, str], kind: type[Exception], message: str
 ) -> None:
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=message):
         ApiUser(**arguments)
+
+
+def test_a_server_without_a_revocation_endpoint_is_named_at_a_logout(
+    server: TokenServer, store: FileStore
+) -> None:
+    source = ApiUser(server.api_url)
+    log_in(source, store)
+    restarted()
+    with TokenServer() as other:
+        server.metadata["revocation_endpoint"] = None
+        server.resource_metadata["authorization_servers"] = [other.issuer, server.issuer]
+        with pytest.raises(RefreshConfigError, match=f"{server.issuer} has no revocation endpoint"):
+            logout(source, store)
+        assert "/revoke" not in paths(other)
+        assert logout(source, store, local=True)
 
 
 # --- attacks on the way to a login -----------------------------------------------------------
@@ -541,3 +588,23 @@ def test_processes_that_log_in_at_once_register_one_client(
             process.kill()
             process.communicate()
     assert len(registered(server)) == 1
+
+
+def test_an_api_that_changes_its_mind_during_a_login_mixes_no_servers(
+    server: TokenServer, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    with TokenServer() as other:
+
+        def changing(source: ApiUser) -> Any:
+            found = discover(source)
+            restarted()
+            server.resource_metadata["authorization_servers"] = [other.issuer]
+            return found
+
+        discover = ApiUser.discover
+        monkeypatch.setattr(ApiUser, "discover", changing)
+        with pytest.raises(ReauthRequired, match="No answer came"):
+            log_in(ApiUser(server.api_url), store, browser=opened.append, timeout=0.1)
+        assert len(registered(other)) == 1
+        assert opened[0].startswith(other.authorization_url)

@@ -78,13 +78,15 @@ def test_other_fields_of_a_token_response_are_kept() -> None:
         ),
     ],
 )
-def test_what_is_no_token_is_explained_without_being_shown(text: str, problem: str) -> None:
+def test_output_that_is_not_a_token_is_explained_without_being_shown(
+    text: str, problem: str
+) -> None:
     with pytest.raises(RefreshConfigError, match=f"{problem}.*Check what the command p") as caught:
         printing(text)()
     assert "s3cret" not in str(caught.value)
 
 
-def test_what_is_no_text_is_explained() -> None:
+def test_output_that_is_not_text_is_explained() -> None:
     code = "import sys; sys.stdout.buffer.write(bytes([255]))"
     with pytest.raises(RefreshConfigError, match="something else than text"):
         Command([sys.executable, "-c", code])()
@@ -135,6 +137,28 @@ def test_the_deadline_kills_all_that_the_program_started(tmp_path: Path, closes:
     os.set_blocking(reading, True)
     assert os.read(reading, 1) == b""
     os.close(reading)
+
+
+@posix
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_a_program_that_cannot_be_killed_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one with the rights of another user, such as sudo."""
+
+    def refused(group: int, _: int) -> None:
+        groups.append(group)
+        raise PermissionError
+
+    groups: list[int] = []
+
+    goes_on = tmp_path / "goes-on"
+    os.mkfifo(goes_on)
+    monkeypatch.setattr(os, "killpg", refused)
+    with pytest.raises(RefreshTemporarilyFailed, match="did not finish within 1 s"):
+        Command(["/bin/sh", "-c", f"read end < {goes_on}"], timeout=1)()
+    goes_on.write_text("end\n")  # this waits for the program, which reads
+    os.waitpid(groups[0], 0)
 
 
 @posix

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import time
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -95,3 +96,24 @@ def test_a_copy_is_the_same_client_and_a_repr_shows_no_secret(
 ) -> None:
     assert copied(client).credential == client.credential
     assert repr(copied(client)) == "<OAuth2Client 'app'>"
+
+
+class Slow:
+    """A key that is elsewhere, and answers late."""
+
+    credential = "slow"
+
+    def authenticate(self, client_id: str, url: str, form: Any, headers: Any) -> tuple[()]:
+        time.sleep(0.02)
+        return ()
+
+
+def test_nothing_is_sent_after_a_proof_that_took_too_long(server: TokenServer) -> None:
+    """By then, another process may have presented the refresh token."""
+    client = OAuth2Client("app", None, Slow(), timeout=0.01)
+    _, reply = client.post(client.endpoint("url", server.token_url), {}, "refresh_token")
+    assert isinstance(reply, NoReply)
+    assert not reply.sent
+    assert not reply.lasting
+    assert reply.why == "to prove who asks took all of the total timeout of 0.01 s"
+    assert server.requests == ()
