@@ -64,7 +64,7 @@ __all__ = ["TokenAdapter", "signed", "twin", "without_401"]
 
 T = TypeVar("T")
 
-# What else than letters and digits stands in the name of a header (RFC 9110 section 5.6.2).
+# What the name of a header may contain, other than letters and digits (RFC 9110 section 5.6.2).
 _IN_NAMES = str.maketrans("", "", "!#$%&'*+-.^_`|~")
 # The one place that depends on internals of requests: what a request consists of, and where its
 # headers keep their items.  This detects a release of requests that changes either.
