@@ -32,19 +32,19 @@ _SOON: Final = 10.0
 
 
 class RequestsAuth(Face, AuthBase):
-    """Signs requests under one URL prefix, renews the token, and replays what was refused for it.
+    """Signs requests under one URL prefix, renews the token, and replays refused requests.
 
     ::
 
         auth = RequestsAuth("https://api.example.com/", source, store=store)
         requests.get("https://api.example.com/invoices", auth=auth)
 
-    It is for SDKs that take an ``auth``, for the ``auth`` of a session, and for single calls.
-    Requests outside the prefix are sent as they are.  Mount a :class:`~tokenadapter.TokenAdapter`
-    where you have the session.
+    Use it for SDKs that take an ``auth``, for the ``auth`` of a session, and for single calls.
+    Requests outside the prefix are sent as they are.  If you have the session, mount a
+    :class:`~tokenadapter.TokenAdapter` instead.
 
     :param prefix: as for :class:`~tokenadapter.TokenAdapter`, and so are all others.  A request
-        waits for a renewal for *lock_timeout*, whatever its own time-out.
+        waits for a renewal for up to *lock_timeout*, whatever its own timeout.
     :raises UnsafeTarget: if a token must not go to *prefix*.
     :raises TypeError: if settings contradict each other or have the wrong type.
     :raises ValueError: if *header* or *scheme* cannot be part of a request.

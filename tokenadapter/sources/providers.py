@@ -52,7 +52,7 @@ def example(name: str) -> str:
         value = known.get("default")
         lines.append(f'{key} = "…"' if value is None else f'# {key} = "{value}"')
     lines.append('client_id = "…"')
-    lines.append("# A file in this directory, of mode 0600, with the secret only.")
+    lines.append("# A file in this directory, of mode 0600, that contains only the secret.")
     lines.append(f'client_secret = {{ file = "{name}-secret" }}')
     if "scope" in shown:
         lines.append(f'scope = "{shown["scope"]}"')

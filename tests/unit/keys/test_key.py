@@ -166,7 +166,7 @@ def test_an_answer_that_is_not_a_signature_is_an_error(answer: Any) -> None:
         def sign(self, data: bytes) -> Any:
             return answer
 
-    with pytest.raises(UnusableKey, match=r"of .*Broken returned something else than a signature"):
+    with pytest.raises(UnusableKey, match=r"of .*Broken returned something other than a signature"):
         Key(Broken(), alg="ES256").check()
 
 
