@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenadapter.sources.providers import DEFAULT_REDIRECT, PATH, example
+from tokenadapter.sources.providers import PATH, USUAL_REDIRECT, example
 
 HERE = Path(__file__).parent
 
@@ -163,7 +163,7 @@ def _register(facts: Mapping[str, Any]) -> list[str]:
     redirect = facts.get("redirect_uri")
     if redirect is None:
         where = (
-            f"Register the redirect URI `{DEFAULT_REDIRECT}`. To use another one, register it and "
+            f"Register the redirect URI `{USUAL_REDIRECT}`. To use another one, register it and "
             "set it as `redirect_uri`. If the provider accepts no URI of this machine, register a "
             "page of yours, set it as `redirect_uri`, and log in with `--paste`."
         )

@@ -482,6 +482,7 @@ class TokenAdapter(HTTPAdapter):
         """
         if not self._is_proven(token):
             return None
+        cause: Exception | None = None
         # The text of the key is in no variable of this frame, which may raise.
         if token.key is None:
             key = getattr(self.keeper.grant, "dpop_key", None)
@@ -494,9 +495,11 @@ class TokenAdapter(HTTPAdapter):
                 return dpop.Proof(key, request.method, str(request.url), token.access_token)
             except (ImportError, ValueError) as error:
                 problem = str(error)
+            except Exception as error:  # noqa: BLE001 - a key that is elsewhere may raise anything
+                problem, cause = f"dpop raised {type(error).__name__}", error
         failure = messages.not_provable(self.keeper.store, problem)
         failure.request = request
-        raise failure
+        raise failure from cause
 
     def _transmit(self, request: PreparedRequest, how: tuple[Any, ...]) -> Response:
         stream, timeout, verify, cert, proxies = how

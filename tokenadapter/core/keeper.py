@@ -332,8 +332,8 @@ class TokenKeeper:
         the stored token stays as it is.
 
         :param token: a token, or a mapping with the keys of a token response, and perhaps
-            ``expires_at`` (POSIX timestamp in seconds).  ``access_token`` may be missing if there
-            is a ``refresh_token``.
+            ``expires_at`` (POSIX timestamp in seconds), and ``dpop_key``, the JWK of the key that
+            it is bound to.  ``access_token`` may be missing if there is a ``refresh_token``.
         :param account: whose token it is, if a login has just shown that.
         :param switch: whether the token may replace one that is known to be of another account.
         :returns: the token as it is stored.
@@ -351,7 +351,7 @@ class TokenKeeper:
         """
         if isinstance(token, Mapping):
             if "access_token" not in token and token.get("refresh_token"):
-                return self._adopted(partial(_presented, token["refresh_token"]))
+                return self._adopted(partial(_presented, token))
             token = Token.from_dict(token, now=self._runtime.wall())
         elif not isinstance(token, Token):
             raise TypeError(f"adopt() takes a Token or a mapping, not {type(token).__name__}")
@@ -634,8 +634,10 @@ class TokenKeeper:
         self._holder.redraw()
 
 
-def _presented(refresh_token: str, renewal: Renewal) -> Outcome:
-    return renewal.adopt_refresh_token(refresh_token)
+def _presented(given: Mapping[str, Any], renewal: Renewal) -> Outcome:
+    # The text of its key is in no variable, since the frames of errors have these.
+    bound = Token.from_dict({"access_token": "none", "dpop_key": given.get("dpop_key")})
+    return renewal.adopt_refresh_token(given["refresh_token"], bound)
 
 
 def _check_lease(store: TokenStore, grant: Grant) -> None:

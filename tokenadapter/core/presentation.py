@@ -45,6 +45,9 @@ _CONFIG_BACKOFF: Final = 60.0
 _SAVE_ATTEMPTS_FOR: Final = 5.0
 # Characters of JSON.  Some stores could not save a larger token.
 _LARGEST_TOKEN: Final = 1 << 18
+# What a source of this library adds to the extras begins with this: without its client, a refresh
+# token is worth nothing.
+_OURS: Final = "tokenadapter_"
 # Characters of the scope and the type of a token whose JSON is too large.
 _LONGEST_FIELD: Final = 4096
 # How often a withdrawal is tried while other processes write.
@@ -181,17 +184,15 @@ class Presenter:
 
     def fit_for_record(self, token: Token) -> Token:
         """*token* without fields that would make it impossible to save."""
-        try:
-            if len(json.dumps(token.to_dict(), indent=2)) <= _LARGEST_TOKEN:
-                return token
-        except (TypeError, ValueError, RecursionError):
-            pass  # not JSON, or nested too deeply
+        if _fits(token):
+            return token
         self._journal.emit("ExtrasDropped", token=token.fingerprint)
-        return token.replace(
-            extras=None,
+        small = token.replace(
+            extras={name: value for name, value in token.extras.items() if name.startswith(_OURS)},
             scope=token.scope and token.scope[:_LONGEST_FIELD],
             token_type=token.token_type[:_LONGEST_FIELD],
         )
+        return small if _fits(small) else small.replace(extras=None)
 
     def _compare_scope(self, token: Token) -> None:
         """Log once if the server granted less than the requested scope."""
@@ -571,6 +572,14 @@ class Presenter:
                 duration = min(duration, grace_left / 2)
         failure.retry_at = self._runtime.wall() + duration
         return Backoff(now, duration, step, None, "temporary", error, cause)
+
+
+def _fits(token: Token) -> bool:
+    """Whether every store can save *token*."""
+    try:
+        return len(json.dumps(token.to_dict(), indent=2)) <= _LARGEST_TOKEN
+    except (TypeError, ValueError, RecursionError):
+        return False  # not JSON, or nested too deeply
 
 
 def _known_errors() -> tuple[type[TokenError], ...]:

@@ -117,17 +117,18 @@ class Renewal:
             self._eligibility.clear_refusals(token.refresh_token)
         return self._taken(view, is_new=True, minted=True)
 
-    def adopt_refresh_token(self, secret: str) -> Outcome:
+    def adopt_refresh_token(self, secret: str, bound: Token) -> Outcome:
         """Present a refresh token that was obtained elsewhere, and save the new token.
 
         The slot is unchanged until the server has answered.
 
+        :param bound: a token with the key that the refresh token is bound to, if it is.
         :raises ValueError: if the grant presents no refresh token, or *secret* cannot be one.
         :raises TokenError: if there is no new token: the slot keeps the one that it had.
         """
         # The grant may be a function, which presents the refresh token of the previous token.
         now = self._runtime.wall()
-        previous = Token("none", refresh_token=secret, issued_at=now - 2, expires_at=now - 1)
+        previous = bound.replace(refresh_token=secret, issued_at=now - 2, expires_at=now - 1)
         credential = self._presentable(previous, secret)
         self._eligibility.clear_refusals(secret)
         has_presented = False

@@ -55,6 +55,10 @@ _REQUIRED: Final = {
 }
 # In bits (RFC 7518 section 3.3).
 _SHORTEST_RSA: Final = 2048
+# In characters of Base64: 16384 bits.  A longer number in a JWK takes minutes.
+_LONGEST_NUMBER: Final = 2732
+# In bits, where the primes have to be found.
+_LONGEST_WITHOUT_PRIMES: Final = 4096
 _LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 
 
@@ -151,6 +155,9 @@ def _rsa(jwk: Mapping[str, Any]) -> Any:
     if "p" in jwk:
         p, q = _number(jwk["p"]), _number(jwk["q"])
     else:
+        # Numbers that are no key have no primes, and the search for them would be long.
+        if n.bit_length() > _LONGEST_WITHOUT_PRIMES or pow(2, e * d, n) != 2:
+            raise ValueError
         p, q = rsa.rsa_recover_prime_factors(n, e, d)
     return rsa.RSAPrivateNumbers(
         p,
@@ -247,6 +254,8 @@ def _curve(kind: str) -> Any:
 
 
 def _number(text: str) -> int:
+    if len(text) > _LONGEST_NUMBER:
+        raise ValueError
     return int.from_bytes(unb64(text))
 
 

@@ -24,6 +24,7 @@ __all__ = ["account_of", "is_asked_for"]
 _LEEWAY = 300.0
 # Section 2: a subject has at most so many ASCII characters.
 _LONGEST_SUBJECT = 255
+_LONGEST_ISSUER = 2048
 # What people call themselves by, the clearest first (section 5.1).
 _NAMES = ("email", "preferred_username", "name")
 
@@ -54,7 +55,9 @@ def account_of(
     subject, theirs = claims.get("sub"), claims.get("iss")
     if not _is_subject(subject) or reveals(subject, secrets):
         return _refused("it names no user")
-    if not isinstance(theirs, str) or theirs != (issuer or theirs):
+    if not isinstance(theirs, str) or len(theirs) > _LONGEST_ISSUER or reveals(theirs, secrets):
+        return _refused("it names no issuer")
+    if theirs != (issuer or theirs):
         return _refused("it is of another issuer")
     audience = claims.get("aud")
     if client.client_id not in (audience if isinstance(audience, list) else [audience]):

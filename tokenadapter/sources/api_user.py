@@ -51,8 +51,9 @@ class ApiUser(Source):
     :param client_id: the client's identifier, if it was registered before.
     :param client_secret: its secret; ``None`` if it has none.
     :param issuer: the authorization server where the client was registered, by its issuer
-        identifier: it must be one that the API names.  A *client_secret* needs it, and a token that
-        comes from no login: otherwise the API could have them sent to any server.
+        identifier: it must be one that the API names.  A *client_secret* or *client_auth* needs it,
+        and so does a token that comes from no login: otherwise the API could have them sent to any
+        server.
     :param client_auth: as for :class:`~tokenadapter.ClientCredentials`.
     :param client_name: how the server names the program to the user, if the program registers
         itself.
@@ -122,9 +123,9 @@ class ApiUser(Source):
             )
         if issuer is not None:
             self.owner = {**self.owner, "issuer": Issuer(issuer, **self._connection).endpoint.name}
-        elif client_secret is not None:
+        elif client_secret is not None or client_auth not in (None, "none"):
             raise ValueError(
-                "issuer is missing: the API could have the client_secret sent to any server"
+                "issuer is missing: the API could have the client's secret sent to any server"
             )
         self._issuer = issuer
         if account is not None:

@@ -312,6 +312,24 @@ def test_a_damaged_key_is_no_key(
         error = error.__cause__ or error.__context__
 
 
+class Unreachable:
+    """A key of a service that is down."""
+
+    def sign(self, data: bytes) -> bytes:
+        raise RuntimeError("made-up-secret")
+
+
+def test_a_key_elsewhere_that_fails_is_an_error_of_ours(
+    client: Callable[..., Ask], server: TokenServer
+) -> None:
+    key = Key(Unreachable(), alg="ES256", public=KEY.public_jwk)
+    keeper = TokenKeeper(ClientCredentials(server.token_url, client_id="app", dpop=key))
+    keeper.adopt({"access_token": "made-up", "token_type": "DPoP", "expires_in": 600})
+    with pytest.raises(RefreshConfigError, match="dpop raised RuntimeError") as caught:
+        client(keeper)("GET", server.api_url)
+    assert "made-up-secret" not in str(caught.value)
+
+
 def test_a_configured_key_proves_tokens_of_any_process(
     client: Callable[..., Ask], server: TokenServer, tmp_path: Path
 ) -> None:

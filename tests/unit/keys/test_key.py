@@ -243,6 +243,9 @@ def short_rsa() -> Any:
         (lambda: {**vectors.EC, "d": vectors.ED25519["d"]}, "are not of one key"),
         (lambda: {**vectors.ED25519, "x": SECRET}, "are not of one key"),
         (lambda: {**vectors.RSA, "p": "Aw"}, "is damaged"),
+        (lambda: {"kty": "RSA", "e": "AQAB", "n": "_" * 60_000, "d": "_" * 60_000}, "is damaged"),
+        (lambda: {"kty": "RSA", "e": "AQAB", "n": "_" * 683, "d": "_" * 683}, "is damaged"),
+        (lambda: {**vectors.RSA, "q": "_" * 1_000_000}, "is damaged"),
         (
             lambda: {**vectors.EC, "alg": "RS256"},
             "P-256, which the algorithm 'RS256' does not take",

@@ -164,7 +164,9 @@ def test_a_name_that_repeats_a_secret_is_not_kept(
     ("claims", "why"),
     [
         ({"iss": "https://id.example"}, "another issuer"),
-        ({"iss": None}, "another issuer"),
+        ({"iss": None}, "names no issuer"),
+        ({"iss": "x" * 2049}, "names no issuer"),
+        ({"iss": "https://a-secret.example"}, "names no issuer"),
         ({"aud": "other"}, "another client"),
         ({"aud": ["other", "another"]}, "another client"),
         ({"aud": None}, "another client"),

@@ -30,6 +30,7 @@ from tokenadapter import (
     logout,
 )
 from tokenadapter.sources import discovery
+from tokenadapter.sources.client_auth import ClientSecretPost
 from tokenadapter.sources.registration import Registration
 from tokenadapter.testing import Browser, TokenServer
 from unit.stores.servers import free_port
@@ -497,12 +498,17 @@ def test_the_source_is_copied_with_its_settings(server: TokenServer) -> None:
             ValueError,
             "issuer is missing",
         ),
+        (
+            {"url": "https://x/", "client_id": "c", "client_auth": ClientSecretPost("s")},
+            ValueError,
+            "issuer is missing",
+        ),
         ({"url": "https://x/", "client_id": ""}, ValueError, "client_id is empty"),
         ({"url": "https://x/", "client_name": ""}, ValueError, "client_name is empty"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(
-    arguments: dict[str, str], kind: type[Exception], message: str
+    arguments: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
         ApiUser(**arguments)
@@ -521,6 +527,15 @@ def test_a_server_without_a_revocation_endpoint_is_named_at_a_logout(
             logout(source, store)
         assert "/revoke" not in paths(other)
         assert logout(source, store, local=True)
+
+
+def test_an_answer_that_is_too_large_loses_no_client(server: TokenServer, store: FileStore) -> None:
+    source = ApiUser(server.api_url)
+    log_in(source, store)
+    keeper = TokenKeeper(source, store)
+    server.fail_next(200, body={"access_token": "t0ken", "more": "x" * 300_000})
+    keeper.refresh()
+    assert keeper.refresh().access_token != "t0ken"
 
 
 # --- attacks on the way to a login -----------------------------------------------------------

@@ -242,6 +242,17 @@ def test_a_refresh_token_keeps_its_key_when_another_one_is_configured(
     assert thumbprint(keeper.refresh().key) == KEY.thumbprint
 
 
+def test_an_adopted_refresh_token_is_presented_with_its_key(
+    server: TokenServer, store: FileStore
+) -> None:
+    issued = server.issue(client="app", thumbprint=KEY.thumbprint)
+    keeper = TokenKeeper(refreshing(server), store)
+    given = {"refresh_token": issued["refresh_token"], "dpop_key": KEY.private_jwk()}
+    assert thumbprint(keeper.adopt(given).key) == KEY.thumbprint
+    assert proven_with(server) == [KEY.thumbprint]
+    assert thumbprint(stored(store)["token"]["dpop_key"]) == KEY.thumbprint
+
+
 def test_a_client_that_presents_itself_changes_to_the_configured_key(
     server: TokenServer,
 ) -> None:
