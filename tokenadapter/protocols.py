@@ -230,8 +230,8 @@ class ProviderKnowing(Protocol):
 
     @property
     def login_lifetime(self) -> float | None:
-        """The seconds from a login until its end, whatever one does; ``None`` if there is no such
-        end, or if it is unknown."""
+        """After how many seconds the server ends a login, however often the token is renewed;
+        ``None`` if it does not, or if that is unknown."""
 
 
 class ClientAuth(Protocol):

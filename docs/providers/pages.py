@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenadapter.sources.providers import DEFAULT_REDIRECT, PATH, example
+from tokenadapter.sources.providers import PATH, USUAL_REDIRECT, example
 
 HERE = Path(__file__).parent
 
@@ -22,7 +22,7 @@ _NOTICE = "% Made by docs/providers/pages.py. Change tokenadapter/sources/provid
 _INDEX = """\
 # Providers
 
-Name the provider, and its endpoints and its peculiarities come from the library:
+Name the provider, and the library knows its endpoints and the settings that it needs:
 
 ```toml
 [google]
@@ -51,20 +51,19 @@ source = RefreshToken(
 
 `login()` and `TokenAdapter` take the rest from the source. A setting that you pass yourself takes
 precedence: `client_auth`, `revocation_url`, `grace`, `login_lifetime`, `renew_early`, `verdict`,
-and the addresses of a login.
+and the URLs of a login.
 
 A provider with a server for each customer takes `domain`, `tenant`, or both. For a provider that is
-not in the table, pass `issuer` or `token_url` ([Obtain a token](../howto/sources.md)).
+not in the table, pass `issuer` or `token_url` ([Sources](../howto/sources.md)).
 
 The columns of the table say how long an access token lives, whether a renewal replaces the refresh
-token, after what time an unused refresh token expires, and after what time a login ends, however
-often the token is renewed.
+token, when an unused refresh token expires, and when a login ends, however often the token is
+renewed.
 
 {table}
 
-A "–" stands where no source was found, or where the client has a setting for it. Each page names
-its sources. If a login ends at a time that is known, `tokenadapter status` and `check` say so
-beforehand.
+A "–" means that no source was found, or that each client has a setting for it. Each page names its
+sources. If it is known when a login ends, `tokenadapter status` and `check` warn in time.
 
 ```{{toctree}}
 :hidden:
@@ -111,7 +110,7 @@ tokenadapter login {name}
 
 ## Sources
 
-| what | source | read on |
+| what | source | checked on |
 |---|---|---|
 {sources}
 """
@@ -131,8 +130,8 @@ _WORDS = {
     "authorization_parameters": "A login asks with {}.",
     "renew_early": "A renewal ends the old access token. Tokens are renewed only when they have "
     "expired (`renew_early=False`).",
-    "verdict": "The API does not answer 401 to an expired token, but {}. The verdict for that is "
-    "set.",
+    "verdict": "The API does not answer 401 to an expired token, but {}. The provider brings the "
+    "verdict for that.",
     "scope_separator": "A scope that you pass as a list is joined by `{}`.",
 }
 
@@ -164,9 +163,9 @@ def _register(facts: Mapping[str, Any]) -> list[str]:
     redirect = facts.get("redirect_uri")
     if redirect is None:
         where = (
-            f"Register the redirect URI `{DEFAULT_REDIRECT}`, or another one of this machine, and "
-            "set it as `redirect_uri`. If the provider accepts none, register a page of yours, and "
-            "log in with `--paste`."
+            f"Register the redirect URI `{USUAL_REDIRECT}`. To use another one, register it and "
+            "set it as `redirect_uri`. If the provider accepts no URI of this machine, register a "
+            "page of yours, set it as `redirect_uri`, and log in with `--paste`."
         )
     else:
         where = f"The redirect URI is `{redirect}`. A login adds a free port."
@@ -174,7 +173,7 @@ def _register(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _login(facts: Mapping[str, Any]) -> str:
-    ways = "opens a browser. `--paste` reads the address at which a browser elsewhere ends"
+    ways = "opens a browser. `--paste` reads the address at which a browser on another machine ends"
     if "device_authorization_url" in facts:
         ways += "; `--device` shows a code to enter on another device"
     return f"The command {ways}.\n[Log in](../howto/login.md) has the details."
@@ -195,7 +194,7 @@ def _known(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"An access token lives for {span(facts['access_token_lifetime'])}."
     if facts.get("rotates"):
         grace = facts.get("grace")
-        again = "" if grace is None else f", and accepts the old one for {span(grace)} more"
+        again = "" if grace is None else f". The server accepts the old one for {span(grace)} more"
         yield f"A renewal replaces the refresh token{again}."
     elif "rotates" in facts:
         yield "A renewal keeps the refresh token."
@@ -204,7 +203,7 @@ def _known(facts: Mapping[str, Any]) -> Iterator[str]:
     if "login_lifetime" in facts:
         yield (
             f"A login ends after {span(facts['login_lifetime'])}, however often the token is "
-            "renewed. `tokenadapter status` and `check` say so in time."
+            "renewed. `tokenadapter status` and `check` warn in time."
         )
     if "scope" in facts:
         yield _WORDS["scope"].format(facts["scope"])

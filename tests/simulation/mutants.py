@@ -91,7 +91,7 @@ def ignores_its_own_nonce(patch: pytest.MonkeyPatch) -> None:
 def writes_no_intent(patch: pytest.MonkeyPatch) -> None:
     """A refresh token is presented without an intent."""
 
-    def announce(self: Any, lock: Any, view: Any, credential: Any, waiter: Any) -> Any:
+    def announce(self: Any, lock: Any, view: Any, *details: Any) -> Any:
         return view if lock.confirm() else None
 
     patch.setattr(Presenter, "_write_intent", announce)

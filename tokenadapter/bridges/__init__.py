@@ -1,4 +1,4 @@
-"""Tokens for SDKs that ask an object of their own kind for them, one SDK a file.
+"""Credential objects for SDKs, whose tokens come from a keeper.  One SDK a file.
 
 A bridge decides nothing: its keeper renews, and the SDK decides where the token goes.  This is what
 the bridges share.
@@ -17,13 +17,14 @@ __all__ = ["Bridge"]
 
 
 class Bridge:
-    """What an SDK asks for tokens.
+    """A credential object for an SDK, whose tokens come from a keeper.
 
-    It can be copied and pickled if the keeper's source and store can be, and never with a token.
+    A bridge can be copied and pickled if the keeper's source and store can be.  The copy contains
+    no token.
 
     :param keeper: a :class:`~tokenadapter.TokenKeeper`; a :class:`~tokenadapter.TokenAdapter` and a
         :class:`~tokenadapter.TokenAuth` have one as ``keeper``.
-    :raises TypeError: if *keeper* is no keeper.
+    :raises TypeError: if *keeper* is not a keeper.
     """
 
     _raises: type[Exception] | None = None

@@ -1,7 +1,7 @@
 """Credentials for clients of the Azure SDK: ``BlobServiceClient(url, KeeperCredential(keeper))``.
 
-The SDK asks before each request, so that the keeper alone decides when a token is renewed.  A
-claims challenge (Continuous Access Evaluation) says that the API refused the token.
+The SDK calls the credential before each request, so that the keeper alone decides when a token is
+renewed.  A claims challenge (Continuous Access Evaluation) says that the API refused the token.
 """
 
 from __future__ import annotations
@@ -53,24 +53,25 @@ class KeeperCredential(Bridge):
     what its tokens are for.
 
     :param keeper: a :class:`~tokenadapter.TokenKeeper`.
-    :raises TypeError: if *keeper* is no keeper.
+    :raises TypeError: if *keeper* is not a keeper.
     """
 
     _raises = _Failed
 
     def get_token(self, *scopes: str, claims: str | None = None, **options: Any) -> AccessToken:
-        """A token.
+        """The token for a request.
 
-        :param claims: the claims of a challenge, after which the token is another one.
-        :raises azure.core.exceptions.ClientAuthenticationError: if there is none; the error is a
-            :class:`~tokenadapter.TokenError` as well.
+        :param claims: the claims of a challenge.  The token that was refused with this challenge is
+            renewed.
+        :raises azure.core.exceptions.ClientAuthenticationError: if there is no token; the error is
+            a :class:`~tokenadapter.TokenError` as well.
         """
         return _access_token(self._token(claims))
 
     def get_token_info(
         self, *scopes: str, options: TokenRequestOptions | None = None
     ) -> AccessTokenInfo:
-        """:meth:`get_token`, with more about the token."""
+        """As :meth:`get_token`, with more about the token."""
         return _token_info(self._token((options or {}).get("claims")))
 
     def _token(self, claims: str | None) -> Token:

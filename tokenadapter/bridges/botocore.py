@@ -4,7 +4,7 @@
 
     session.register_component("token_provider", KeeperTokenProvider(keeper))
 
-Of botocore's services, some take a bearer token in place of signed requests, such as Bedrock.
+Some of botocore's services, such as Bedrock, take a bearer token in place of signed requests.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ __all__ = ["KeeperTokenProvider"]
 
 
 class KeeperTokenProvider(Bridge):
-    """A token provider of botocore, and the token that it provides: each request asks the keeper.
+    """A token provider of botocore, and the token that it provides: each request calls the keeper.
 
     :param keeper: a :class:`~tokenadapter.TokenKeeper`.
-    :raises TypeError: if *keeper* is no keeper.
+    :raises TypeError: if *keeper* is not a keeper.
     """
 
     METHOD = "tokenadapter"
@@ -44,7 +44,7 @@ class KeeperTokenProvider(Bridge):
     def get_frozen_token(self) -> FrozenAuthToken:
         """The token of one request.
 
-        :raises botocore.exceptions.TokenRetrievalError: if there is none; the error is a
+        :raises botocore.exceptions.TokenRetrievalError: if there is no token; the error is a
             :class:`~tokenadapter.TokenError` as well.
         """
         token = self._given.token()

@@ -29,10 +29,10 @@ __all__ = ["KeeperCredentialsStrategy"]
 
 
 class KeeperCredentialsStrategy(Bridge, CredentialsStrategy):
-    """A strategy of the Databricks SDK whose tokens come from a keeper: each request asks it.
+    """A credentials strategy of the Databricks SDK: each request calls the keeper.
 
     :param keeper: a :class:`~tokenadapter.TokenKeeper`.
-    :raises TypeError: if *keeper* is no keeper.
+    :raises TypeError: if *keeper* is not a keeper.
     """
 
     def auth_type(self) -> str:

@@ -44,7 +44,7 @@ class GivenTokens:
     """Gives an SDK the tokens of a keeper.
 
     :param raises: the exception that callers of the SDK catch: errors are of this type too.
-    :raises TypeError: if *keeper* is no keeper.
+    :raises TypeError: if *keeper* is not a keeper.
     """
 
     def __init__(self, keeper: TokenKeeper, *, raises: type[Exception] | None = None) -> None:

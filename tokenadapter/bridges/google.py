@@ -41,9 +41,9 @@ class KeeperCredentials(Bridge, Credentials):
     """Credentials of google-auth whose tokens come from a keeper.
 
     :param keeper: a :class:`~tokenadapter.TokenKeeper`.
-    :raises TypeError: if *keeper* is no keeper.
-    :ivar token: the text of the token that was asked for last; ``None`` before.
-    :ivar expiry: when that token expires, in UTC and without a time zone, as google-auth has it;
+    :raises TypeError: if *keeper* is not a keeper.
+    :ivar token: the last access token that these credentials returned; ``None`` before the first.
+    :ivar expiry: when that token expires, in UTC and without a time zone, as google-auth expects;
         ``None`` if that is unknown.
     """
 
@@ -54,11 +54,11 @@ class KeeperCredentials(Bridge, Credentials):
 
     @property
     def expired(self) -> bool:
-        """Whether the token that was asked for last is too old for another request.
+        """Whether the last token is too old for another request.
 
-        google-auth calls a token expired 225 seconds before its end, which would be always for a
-        token that lives for three minutes: programs that refresh expired credentials would renew
-        each time.
+        google-auth itself calls a token expired 225 seconds before its end.  A token that lives for
+        three minutes would always be expired, and programs that refresh expired credentials would
+        renew it each time.
         """
         return time.time() >= self._ends
 
@@ -67,17 +67,18 @@ class KeeperCredentials(Bridge, Credentials):
     ) -> None:
         """Put a token into *headers*.
 
-        :raises google.auth.exceptions.RefreshError: if there is none; the error is a
+        :raises google.auth.exceptions.RefreshError: if there is no token; the error is a
             :class:`~tokenadapter.TokenError` as well.
         """
         # As its own text: another thread may be given another token meanwhile.
         self.apply(headers, token=self._shown(self._given.token()))
 
     def refresh(self, request: Any) -> None:
-        """Obtain another token than the one that was asked for last, since the API refused it or
-        it is about to expire; the first token if none was asked for yet.
+        """Replace the last token, which the API refused or which is about to expire.
 
-        :param request: it is not used: the source of the keeper sends its own requests.
+        If there is no last token, it obtains the first one.
+
+        :param request: not used, because the source of the keeper sends its own requests.
         :raises google.auth.exceptions.RefreshError: as :meth:`before_request` does.
         """
         self._shown(self._given.replacement())

@@ -34,8 +34,8 @@ class KeeperAccessTokenProvider(Bridge, AccessTokenProvider):
     """An ``AccessTokenProvider`` of Kiota whose tokens come from a keeper.
 
     :param keeper: a :class:`~tokenadapter.TokenKeeper`.
-    :param hosts: the hosts that get a token; no other host does.
-    :raises TypeError: if *keeper* is no keeper.
+    :param hosts: the only hosts that get a token.
+    :raises TypeError: if *keeper* is not a keeper.
     :raises ValueError: if there is no host.
     """
 
@@ -52,12 +52,13 @@ class KeeperAccessTokenProvider(Bridge, AccessTokenProvider):
     async def get_authorization_token(
         self, uri: str, additional_authentication_context: dict[str, Any] | None = None
     ) -> str:
-        """A token for a request to *uri*; ``""`` if it gets none: to another host, or in clear to
-        another machine.
+        """The token for a request to *uri*.
 
-        :param additional_authentication_context: with the ``claims`` of a challenge, the token is
-            another one.
-        :raises TokenError: if there is none.
+        It is ``""`` for a request to another host, or over plain ``http`` to another machine.
+
+        :param additional_authentication_context: if it has the ``claims`` of a challenge, the token
+            that was refused with this challenge is renewed.
+        :raises TokenError: if there is no token.
         """
         parts = urlsplit(uri)
         is_safe = parts.scheme == "https" or is_loopback(parts.hostname or "")
@@ -69,5 +70,5 @@ class KeeperAccessTokenProvider(Bridge, AccessTokenProvider):
         return token.access_token
 
     def get_allowed_hosts_validator(self) -> AllowedHostsValidator:
-        """What knows the hosts that get a token."""
+        """The validator of the hosts that get a token."""
         return self._validator

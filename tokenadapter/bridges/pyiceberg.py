@@ -30,10 +30,10 @@ __all__ = ["KeeperAuthManager"]
 
 
 class KeeperAuthManager(Bridge, AuthManager):
-    """An ``AuthManager`` of PyIceberg whose tokens come from a keeper: each request asks it.
+    """An ``AuthManager`` of PyIceberg: each request calls the keeper.
 
     :param keeper: a :class:`~tokenadapter.TokenKeeper`.
-    :raises TypeError: if *keeper* is no keeper.
+    :raises TypeError: if *keeper* is not a keeper.
     """
 
     def auth_header(self) -> str:

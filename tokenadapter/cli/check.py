@@ -1,12 +1,14 @@
 """``tokenadapter check``: finds problems.
 
 The command reads the configuration, checks that the files, variables, programs and functions in it
-exist, takes each lock for a moment, reads the metadata of issuers, and sends each server a HEAD
-request, and each token endpoint an empty POST request, which a token endpoint answers with an
-error. It sends no secret, runs no program, and renews nothing. It reads no secret but the private
-keys in files: it signs something with each, and verifies the signature. It imports the functions
-that a profile names. To check a cron job, run this command from cron, whose environment differs
-from yours.
+exist, and takes each lock for a moment. It reads the metadata of issuers, and sends each server a
+HEAD request, and each token endpoint an empty POST request, which a token endpoint answers with an
+error. It imports the functions that a profile names.
+
+It sends no secret, runs no program, and renews nothing. The only secrets that it reads are private
+keys in files: it signs with each key, and verifies the signature.
+
+To check a cron job, run this command from cron, whose environment differs from yours.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
   tokenadapter file warehouse ~/.local/state/warehouse/token
   tokenadapter file warehouse ~/.local/state/warehouse/token --watch
 
-For a program that reads its token from a file. The file contains the token alone, without a line
-end. It is replaced in one step, and only this user can read it. With --watch, the command stays and
-replaces the file whenever the token was renewed, by itself or by another process. If the token
-cannot be renewed, the command reports that once, leaves the file as it is, and keeps trying.
-SIGTERM ends it with the exit code 0.
+Use this for a program that reads its token from a file. The file contains the token alone, without
+a line end. It is replaced in one step, and only you can read it. With --watch, the command keeps
+running, and replaces the file whenever the token was renewed, by itself or by another process. If
+the token cannot be renewed, the command reports that once, leaves the file as it is, and keeps
+trying. After SIGTERM, it ends with the exit code 0.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="?",
         type=seconds,
         const=_INTERVAL,
-        help="stay, and look for a new token every 10 seconds, or at this interval",
+        help="keep running, and look for a new token every 10 seconds, or at this interval",
     )
     add_min_validity(parser)
 

@@ -1,9 +1,7 @@
 """``tokenadapter forget``: revokes a token and deletes it, as "tokenadapter logout" does.
 
-If the profile's source has a revocation_url, the token is revoked at the server first (RFC 7009).
-If the server cannot be reached, nothing is deleted; --local deletes the token without contacting
-the server. A process that uses the token goes on until it has to renew it. The store still
-remembers which refresh tokens were spent.
+Without --force, this command does the same as "tokenadapter logout". The store still remembers
+which refresh tokens were spent.
 
 --force deletes the token of another source or user too, as after a change of the profile's
 token_url or client_id. Such a token is not revoked: this profile's server must not see it.

@@ -1,10 +1,10 @@
-"""``tokenadapter helper``: gives a token to another program that asks for it.
+"""``tokenadapter helper``: gives the token to another program, as its credential helper.
 
   git config credential.https://git.example.com.helper '!tokenadapter helper git code'
 
-The other program starts this command when it needs a token, and appends words of its own after
-NAME. It gets the token only for a URL under a prefix of the profile. docs/howto/programs.md shows
-the settings of each program:
+The other program starts this command when it needs a token, and appends its own arguments. It gets
+the token only for a URL under a prefix of the profile. docs/howto/programs.md shows the settings of
+each program:
 
   git      as credential.helper
   kubectl  as the command below "exec" in a kubeconfig

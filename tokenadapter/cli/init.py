@@ -2,7 +2,7 @@
 
 The file contains one small profile. Edit it, then run "tokenadapter check". The other commands find
 the file where this command creates it; only you can read it. An existing file is never changed.
-With --provider, the profile is for a user who logs in at a known provider, such as google.
+With --provider, the profile is for a user who logs in at this provider.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""``tokenadapter login``: logs in with a person present, and stores the token.
+"""``tokenadapter login``: logs in a user, and stores the token.
 
-The source of the profile names authorization_url, device_authorization_url, or both. Without an
-option, the login opens a browser where there is a display; else it shows a code to enter on another
-device, if the server supports that; else it shows an address, and reads what the browser answered.
-Every process that shares the store picks up the new token by itself.
+The source of the profile needs a provider, an issuer, or the URLs authorization_url or
+device_authorization_url. Without an option, the command opens a browser if there is a display.
+Otherwise it shows a code to enter on another device, if the server supports that, or an address to
+open in any browser. Every process that shares the store picks up the new token by itself.
 
-With --api, only the URL of an API is needed: the API names the server at which its users log in, as
-MCP servers do, and tokenadapter registers itself there. The profile is added to the configuration
-file; without a NAME, it is named after the host of the API.
+With --api, only the URL of an API is needed: the API, such as an MCP server, names its
+authorization server, and tokenadapter registers itself there. The profile is added to the
+configuration file. Without a NAME, it is named after the host of the API.
 
-If the scope contains openid, the store remembers who logged in. The login of another user is
-refused, and the stored token stays in use; --switch replaces it.
+If the scope contains openid, the store remembers the user who logged in. The login of another user
+is refused, and the stored token stays in use; --switch replaces it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="TIME",
         type=seconds,
         default=600.0,
-        help="wait for the person for so long at most: 90, 90s, 5m, 1h (10m)",
+        help="how long to wait for the user: 90, 90s, 5m, 1h (10m)",
     )
 
 

@@ -1,9 +1,9 @@
 """``tokenadapter logout``: revokes a token at the server, and deletes it.
 
-Afterwards no process that shares the store can renew the token. If the server does not revoke the
-token (RFC 7009), nothing is deleted; --local deletes the token without contacting the server. A
-server that has no revocation endpoint is not contacted either: end the access there, in the
-settings of the user's account.
+Afterwards, no process that shares the store can renew the token. If the server refuses to revoke
+the token (RFC 7009), or does not answer, nothing is deleted; --local deletes the token without
+contacting the server. If the server has no revocation endpoint, the token is only deleted: end the
+access in the settings of the user's account at the server.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ __all__ = ["TokenMiddleware"]
 
 
 class TokenMiddleware(Face):
-    """Signs requests under one URL prefix, renews the token, and replays what was refused for it.
+    """Signs requests under one URL prefix, renews the token, and replays refused requests.
 
     ::
 
@@ -70,10 +70,10 @@ class TokenMiddleware(Face):
 
     :param prefix: as for :class:`~tokenadapter.TokenAdapter`, and so are *source* and all others
         but these:
-    :param verdict: it is given the response of aiohttp, whose body has not been read, and may be a
+    :param verdict: gets the response of aiohttp, whose body has not been read.  It may be a
         coroutine function.
-    :param attach: it is called with the request of aiohttp, and the token.  What it changes of the
-        headers and of ``url`` is undone when the request has been sent.
+    :param attach: gets the request of aiohttp, and the token.  Its changes to the headers and to
+        ``url`` are undone when the request has been sent.
     :raises UnsafeTarget: if a token must not go to *prefix*.
     :raises TypeError: if settings contradict each other or have the wrong type.
     :raises ValueError: if *header* or *scheme* cannot be part of a request.
@@ -217,7 +217,7 @@ class TokenMiddleware(Face):
         except errors.TokenError as error:
             raise errors.also(error, aiohttp.ClientError) from error.__cause__
         if proof is not None:
-            proof.learn(response.headers)
+            proof.learn(_answer(response).headers)
         if self._rules.changes_urls:
             response._request_info = request.request_info
         return response

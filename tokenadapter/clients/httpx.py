@@ -77,7 +77,7 @@ _UNPROCESSED = frozenset({307, 308, 401, 403, 404})
 
 
 class TokenAuth(_Auth):
-    """Signs requests under one URL prefix, renews the token, and replays what was refused for it.
+    """Signs requests under one URL prefix, renews the token, and replays refused requests.
 
     ::
 
@@ -92,9 +92,9 @@ class TokenAuth(_Auth):
 
     :param prefix: as for :class:`~tokenadapter.TokenAdapter`, and so are *source* and all others
         but these:
-    :param verdict: it is given the response of httpx, whose body has not been read.  Of its body,
-        only :func:`~tokenadapter.expired_on` can ask.
-    :param attach: it is called with a copy of the request of httpx, and the token.
+    :param verdict: gets the response of httpx, whose body has not been read.  To look into the
+        body, use :func:`~tokenadapter.expired_on`.
+    :param attach: gets a copy of the request of httpx, and the token.
     :raises UnsafeTarget: if a token must not go to *prefix*.
     :raises TypeError: if settings contradict each other or have the wrong type.
     :raises ValueError: if *header* or *scheme* cannot be part of a request.

@@ -126,7 +126,7 @@ class Outgoing:
         fields["extensions"] = extensions = dict(request.extensions)
         timeout = extensions.get("timeout")
         if timeout is not None:
-            extensions["timeout"] = dict(timeout)  # the time-outs of a refusal are shorter
+            extensions["timeout"] = dict(timeout)  # the timeouts of a refusal are shorter
         return outgoing
 
     @property

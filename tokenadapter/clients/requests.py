@@ -64,7 +64,7 @@ __all__ = ["TokenAdapter", "signed", "twin", "without_401"]
 
 T = TypeVar("T")
 
-# What else than letters and digits stands in the name of a header (RFC 9110 section 5.6.2).
+# What the name of a header may contain, other than letters and digits (RFC 9110 section 5.6.2).
 _IN_NAMES = str.maketrans("", "", "!#$%&'*+-.^_`|~")
 # The one place that depends on internals of requests: what a request consists of, and where its
 # headers keep their items.  This detects a release of requests that changes either.
@@ -81,7 +81,7 @@ _new = object.__new__
 
 
 class TokenAdapter(HTTPAdapter):
-    """Signs requests under one URL prefix, renews the token, and replays what was refused for it.
+    """Signs requests under one URL prefix, renews the token, and replays refused requests.
 
     :param prefix: the API's base URL; no token ever leaves it.  ``https``, unless it is this
         machine or *allow_http* is set.
@@ -324,8 +324,8 @@ class TokenAdapter(HTTPAdapter):
         """Send *request*, signed if its URL is under the prefix.
 
         The parameters are those of :meth:`requests.adapters.HTTPAdapter.send`.  The request waits
-        for a renewal no longer than its read time-out; the request and its replay each have their
-        full time-outs.
+        for a renewal no longer than its read timeout; the request and its replay each have their
+        full timeouts.
 
         :raises TokenError: if there is no usable token and none can be obtained.
         :raises RequestException: as plain requests does.
@@ -679,7 +679,7 @@ def _check(
 
 
 def _read_timeout(timeout: Any) -> float | None:
-    """The read time-out, in seconds, of what requests takes for a time-out."""
+    """The read timeout, in seconds, of what requests takes for a timeout."""
     if isinstance(timeout, tuple):
         timeout = timeout[-1]
     elif isinstance(timeout, Timeout):

@@ -10,7 +10,8 @@ refused request is sent again through the connection of the refusal, by a
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
 from requests import PreparedRequest, Response
 from requests.auth import AuthBase
@@ -26,21 +27,24 @@ if TYPE_CHECKING:
 
 __all__ = ["RequestsAuth"]
 
+# Seconds after its signing within which a request is sent with a new token.
+_SOON: Final = 10.0
+
 
 class RequestsAuth(Face, AuthBase):
-    """Signs requests under one URL prefix, renews the token, and replays what was refused for it.
+    """Signs requests under one URL prefix, renews the token, and replays refused requests.
 
     ::
 
         auth = RequestsAuth("https://api.example.com/", source, store=store)
         requests.get("https://api.example.com/invoices", auth=auth)
 
-    It is for SDKs that take an ``auth``, for the ``auth`` of a session, and for single calls.
-    Requests outside the prefix are sent as they are.  Mount a :class:`~tokenadapter.TokenAdapter`
-    where you have the session.
+    Use it for SDKs that take an ``auth``, for the ``auth`` of a session, and for single calls.
+    Requests outside the prefix are sent as they are.  If you have the session, mount a
+    :class:`~tokenadapter.TokenAdapter` instead.
 
     :param prefix: as for :class:`~tokenadapter.TokenAdapter`, and so are all others.  A request
-        waits for a renewal for *lock_timeout*, whatever its own time-out.
+        waits for a renewal for up to *lock_timeout*, whatever its own timeout.
     :raises UnsafeTarget: if a token must not go to *prefix*.
     :raises TypeError: if settings contradict each other or have the wrong type.
     :raises ValueError: if *header* or *scheme* cannot be part of a request.
@@ -133,7 +137,7 @@ class _Hook:
         self._body = None if request.body is None else rules._prepared(request)
         self._token: Token | None = None
         self._proof: Proof | None = None
-        self._is_new = False
+        self._is_new, self._signed_at = False, 0.0
         # What was put on the request, and what was there before.
         self._headers: dict[str, tuple[Any, Any]] = {}
         self._fields: dict[str, tuple[Any, Any]] = {}
@@ -151,7 +155,7 @@ class _Hook:
         self._proof = rules.put(request, token)
         if body is not None:
             request.body = content
-        self._token = token
+        self._token, self._signed_at = token, monotonic()
         self._headers = {
             name: (value, before.get(name))
             for name, value in request.headers.items()
@@ -174,7 +178,9 @@ class _Hook:
         if token is None:
             answer = rules.answer_to_unsigned(request, response, self._body, sent)
         else:
-            answer = rules.answer(request, response, token, self._is_new, self._body, sent)
+            waited = monotonic() - response.elapsed.total_seconds() - self._signed_at
+            is_new = self._is_new and waited < _SOON
+            answer = rules.answer(request, response, token, is_new, self._body, sent)
         if self._body is not None and answer.status_code not in (307, 308):
             self._body.close()
         return answer

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from tokenadapter import spelling
 from tokenadapter.clients.prefix import names_its_host
 from tokenadapter.clients.requests import TokenAdapter
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.http import responses, verdicts
 from tokenadapter.http.exchange import Verdict
 from tokenadapter.token import Token
+from tokenadapter.values import parameters
 
 if TYPE_CHECKING:
     import os
@@ -96,6 +98,13 @@ class Face:
 
     _rules: Rules
     keeper: TokenKeeper
+
+    def __new__(cls, *unnamed: Any, **named: Any) -> Self:
+        """Check the names of arguments here: only here is the class known that was called."""
+        known = parameters(cls) if named else None
+        if known is not None and not named.keys() <= known:
+            spelling.check_names(cls.__name__, named, known)
+        return super().__new__(cls)
 
     def __init__(
         self,

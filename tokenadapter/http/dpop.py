@@ -1,4 +1,4 @@
-"""Proofs that whoever sends a token has the key that it is bound to (DPoP, RFC 9449).
+"""Proofs that the sender of a token has the key that the token is bound to (DPoP, RFC 9449).
 
 A proof is a small JWT for one request.  A server may want its *nonce* in the proof, and may change
 the nonce at any time: it names the new one in the header ``DPoP-Nonce`` of any answer.  A server

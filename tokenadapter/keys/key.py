@@ -255,7 +255,7 @@ class Key:
             return algorithms.jose_signature(ready.alg, signature)
         except ValueError:
             pass
-        raise self._unusable(f"returned something else than a signature by {ready.alg}")
+        raise self._unusable(f"returned something other than a signature by {ready.alg}")
 
     def _ready(self) -> _Ready:
         """:raises UnusableKey: if the key cannot be used."""

@@ -44,7 +44,7 @@ def read_private(path: str) -> bytes:
     finally:
         os.close(fd)
     if len(content) > _LONGEST:
-        raise ValueError(f"{path} is longer than {_LONGEST >> 10} KiB, which no key is")
+        raise ValueError(f"{path} is longer than {_LONGEST >> 10} KiB: no key is that long")
     return content
 
 

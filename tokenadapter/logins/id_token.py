@@ -68,7 +68,7 @@ def account_of(
     if isinstance(end, bool) or not isinstance(end, (int, float)):
         return _refused("it does not say when it expires")
     if not time.time() - _LEEWAY < end:
-        return _refused("it has expired, by the clock of this machine")
+        return _refused("it has expired, according to this machine's clock")
     return Account(theirs, subject, _name(claims, secrets))
 
 

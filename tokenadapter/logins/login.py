@@ -69,11 +69,11 @@ def login(
     timeout: float = 600.0,
     switch: bool = False,
 ) -> Token:
-    """Log in with a person present, and store the token for all that share the store.
+    """Log in a user, and store the token for all processes that share the store.
 
-    While the person types, the store is not locked: other processes go on with the token that they
+    While the user types, the store is not locked: other processes continue with the token that they
     have.  If another process is logging in for the same file already, this one says so, waits, and
-    returns that process's token.
+    returns the token of that process.
 
     :param source: what the token is for: a :class:`~tokenadapter.RefreshToken` or an
         :class:`~tokenadapter.ApiUser`; or the :class:`~tokenadapter.TokenKeeper` of one, without
@@ -92,18 +92,18 @@ def login(
         the source or an ``ApiUser`` has registered, or ``http://127.0.0.1/``.
     :param iss: the issuer that the answer in the browser must name (RFC 9207).  Without it, and
         if the metadata does not say that answers name one, the answer need not do so.
-    :param show: called with each text for the person; by default the texts are written to standard
+    :param show: called with each text for the user; by default the texts are written to standard
         error.
     :param browser: opens a URL; by default :func:`webbrowser.open`.
-    :param timeout: seconds to wait at most for the person, or for another login.  Reading a pasted
+    :param timeout: seconds to wait at most for the user, or for another login.  Reading a pasted
         text has no limit.
-    :param switch: replace the stored token even if somebody else logs in.  The accounts are known
-        if both logins asked for the scope ``openid``.
+    :param switch: replace the stored token even if another user logs in.  The users are known if
+        both logins requested the scope ``openid``.
     :returns: the token as it is stored.
     :raises TypeError: if *source* cannot use a refresh token, or if *store* is given twice.
     :raises ValueError: if an argument makes no sense, or a URL that the flow needs is missing.
-    :raises ReauthRequired: if the person or the server refused, or the time is over, here or in the
-        login that this one waited for; or if somebody else logged in, without *switch*.
+    :raises ReauthRequired: if the user or the server refused, or the time is over, here or in the
+        login that this one waited for; or if another user logged in, without *switch*.
     :raises RefreshConfigError: if the server refused the request, or if an answer is not from this
         login's server.
     :raises RefreshTemporarilyFailed: if the server did not answer.

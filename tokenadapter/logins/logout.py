@@ -34,8 +34,8 @@ def logout(
     """Revoke the token at the server (RFC 7009), then remove it from the store.
 
     Meanwhile no process that shares the store can renew the token.  If the server does not revoke
-    it, the store keeps the token, and another attempt can follow.  A server that has no revocation
-    endpoint (the source's ``revokes`` is ``False`` then) is not asked: the token is only removed.
+    it, the store keeps the token, and another attempt can follow.  If the server has no revocation
+    endpoint (the source's ``revokes`` is ``False``), the token is only removed.
 
     :param source: what the token is for, as for :func:`login`.
     :param store: where the token is stored, as for :func:`login`.

@@ -55,7 +55,8 @@ class ApiUser(Source):
         and so does a token that comes from no login: otherwise the API could have them sent to any
         server.
     :param client_auth: as for :class:`~tokenadapter.ClientCredentials`.
-    :param client_name: how the server names the program to the user, if it is registered now.
+    :param client_name: how the server names the program to the user, if the program registers
+        itself.
     :param scope: the scope to request.  By default, a login requests what the API asks for, and
         ``offline_access`` if the server knows that.
     :param account: a name for the user: a record of another user is refused.
@@ -100,7 +101,7 @@ class ApiUser(Source):
         }
         self._api = ProtectedResource(url, **self._connection)
         super().__init__(self._api.endpoint)
-        # To find the authorization server takes up to half of the time-out more.
+        # To find the authorization server takes up to half of the timeout more.
         self.deadline: float = timeout * 1.5
         self.urls: Sequence[str] = self._api.locations
         self.grace = grace

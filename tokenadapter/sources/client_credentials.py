@@ -23,7 +23,7 @@ class ClientCredentials(OAuth2Source):
     :param issuer: in place of *token_url*, the issuer of the authorization server: ``https``, or
         ``http`` on this machine.  Its metadata (RFC 8414, or OpenID Connect Discovery) names the
         endpoints.  It is read when a token is obtained, at most once a day in a process, and must
-        name this very issuer, to the last slash.
+        name exactly this issuer, to the last slash.
     :param provider: in place of *token_url*, the name of a known provider, such as ``google``
         (:doc:`/providers/index`).  It brings the endpoints, the client authentication and other
         facts; an argument that you pass yourself takes precedence.
@@ -62,7 +62,7 @@ class ClientCredentials(OAuth2Source):
     :raises ValueError: if an argument makes no sense; the message says why.
     """
 
-    grant_type = "client_credentials"
+    grant_type: str = "client_credentials"
     spends = False
 
     def _take(self, known: Provider) -> None:

@@ -137,14 +137,14 @@ class Command(Source):
         try:
             text = printed.decode("utf-8-sig").strip()
         except UnicodeDecodeError:
-            return "it printed something else than text"
+            return "it printed something other than text"
         said = _parsed(text)
         found = _found(said, ran_at)
         if found is None:
             if isinstance(said, dict):
                 return f"it printed JSON without a token in a known format: {', '.join(said):.200}"
             if not text or text.split() != [text] or text[0] in "<{[":
-                return "it printed something else than a token"
+                return "it printed something other than a token"
             found = {"access_token": said if isinstance(said, str) else text}
         if self._lifetime is not None:
             found.setdefault("expires_in", self._lifetime)

@@ -1,6 +1,6 @@
 """A request that ends when its time is up, and knows whether any of it may have been sent.
 
-The time-outs of requests bound each step, not the whole: a server that sends a byte now and then
+The timeouts of requests bound each step, not the whole: a server that sends a byte now and then
 keeps its client waiting without end.  Here each read gets what is left of one total, from servers
 and from proxies, and nothing is sent after the end of that time.
 """
@@ -73,7 +73,7 @@ class Deadline:
 class DeadlineAdapter(HTTPAdapter):
     """Sends one request, directly or through a proxy, and reads the answer until *deadline*.
 
-    The time-outs given to :meth:`send` bound what comes before the request: each attempt to
+    The timeouts given to :meth:`send` bound what comes before the request: each attempt to
     connect, and each TLS handshake.
     """
 

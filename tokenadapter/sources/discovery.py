@@ -1,7 +1,7 @@
 """Metadata: an authorization server says where its endpoints are.
 
 It is at a URL that follows from the issuer: first that of RFC 8414, then that of OpenID Connect
-Discovery.  It decides where secrets are sent.  So it is used only if it names the very same issuer
+Discovery.  It decides where secrets are sent.  So it is used only if it names the same issuer
 (RFC 8414 section 3.3), and if none of its endpoints is less safe to reach than the issuer.
 
 It is read when a request needs it, and cached in the process.  The store does not keep it: a
@@ -129,7 +129,7 @@ class Published(Generic[T]):
         _known.pop(self._key, None)
 
     def metadata(self, secrets: Collection[str] = ()) -> T | TokenError:
-        """The metadata, read within half of the time-out if this process has not read it today.
+        """The metadata, read within half of the timeout if this process has not read it today.
 
         During an outage of the server, metadata of an earlier day stays in use.
 
@@ -235,7 +235,7 @@ class Issuer(Published[ServerMetadata]):
         if "?" in url:
             raise ValueError("issuer must not have a query: remove it from the '?' on")
         origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.removesuffix("/")
-        self.locations = (
+        self.locations: tuple[str, ...] = (
             f"{origin}/.well-known/oauth-authorization-server{path}",
             f"{origin}{path}/.well-known/openid-configuration",
         )

@@ -105,11 +105,11 @@ class Endpoint:
         may_be_sent: Callable[[], bool] = always,
         seconds: float | None = None,
     ) -> reply.Reply | reply.NoReply:
-        """Send one request and read the answer, within the time-out.
+        """Send one request and read the answer, within the timeout.
 
         :param may_be_sent: called at the last moment before the request is sent; if it returns
             ``False``, the request is not sent.
-        :param seconds: what is left of the time-out, if another request has used a part of it.
+        :param seconds: what is left of the timeout, if another request has used a part of it.
         """
         outside = sys.exception()
         seconds = self.timeout if seconds is None else max(min(seconds, self.timeout), 0.001)

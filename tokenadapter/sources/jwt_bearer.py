@@ -39,7 +39,7 @@ class JWTBearer(OAuth2Source):
                   client_id="3MVG9…", subject="ada@example.com",
                   audience="https://login.salesforce.com")
 
-    An answer without ``expires_in``, such as Salesforce's, is used until the API refuses the token.
+    A token without ``expires_in``, such as one of Salesforce, is used until the API refuses it.
 
     :param token_url: the token endpoint; or pass *issuer*.
     :param key: signs the assertions: as for :class:`~tokenadapter.PrivateKeyJWT`.

@@ -310,8 +310,8 @@ class OAuth2Source(Source):
 
     def _take(self, known: Provider) -> None:
         """Take what is known of the provider, where no argument says otherwise."""
-        self.renew_early = known.get("renew_early", True)
-        self.verdict = known.get("verdict")
+        self.renew_early: bool = known.get("renew_early", True)
+        self.verdict: Mapping[str, Any] | None = known.get("verdict")
 
     def _learn(self, server: ServerMetadata) -> None:
         urls = (*self._configured_urls, *server.endpoints)

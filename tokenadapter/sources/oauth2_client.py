@@ -168,7 +168,7 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
         :param may_be_sent: called at the last moment before the request is sent.
         :param auth: how to authenticate, as :meth:`auth_for` says.
         :param key: what a proof is made with (RFC 9449).
-        :param seconds: what is left of the time-out.
+        :param seconds: what is left of the timeout.
         """
         end = time.monotonic() + (endpoint.timeout if seconds is None else seconds)
         posted = self._post(endpoint, form, presents, key, end, **sending)

@@ -153,7 +153,7 @@ def no_answer(attempt: Attempt, lost: NoReply) -> RefreshTemporarilyFailed | Ref
 def no_token(
     attempt: Attempt, reply: Reply, refused_with: Collection[int] = ()
 ) -> ReauthRequired | RefreshTemporarilyFailed | RefreshConfigError:
-    """The error where the server answered something else than a token.
+    """The error where the server answered something other than a token.
 
     :param refused_with: the statuses which mean that the credential was refused, apart from OAuth
         errors.

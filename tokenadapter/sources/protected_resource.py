@@ -56,7 +56,8 @@ class ProtectedResource(Published[ResourceMetadata]):
         super().__init__("url", url, **connection)
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
-        self.locations = tuple(dict.fromkeys(map(well_known, (url, url.rstrip("/"), origin))))
+        candidates = map(well_known, (url, url.rstrip("/"), origin))
+        self.locations: tuple[str, ...] = tuple(dict.fromkeys(candidates))
         self._scope: str | None = None
 
     def _candidates(self, end: float) -> Iterator[str]:
@@ -101,8 +102,8 @@ class ProtectedResource(Published[ResourceMetadata]):
     def _is_ours(self, resource: str, location: str) -> bool:
         """Whether *location* may say what the API is if it calls the API *resource*.
 
-        An API may say of itself whatever it wants.  An identifier above the URL of the API is that
-        of a whole host or a part of it, of which only its own well-known URL may speak.
+        An API may describe itself from any location.  A resource whose URL is shorter is a whole
+        host or a part of it: only its own well-known URL may describe it.
         """
         url = self.endpoint.url
         if without_slash(resource) == without_slash(url):

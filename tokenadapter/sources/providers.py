@@ -16,10 +16,10 @@ from urllib.parse import urlencode
 from tokenadapter import spelling
 from tokenadapter.sources import checked_text
 
-__all__ = ["DEFAULT_REDIRECT", "PATH", "Provider", "example", "known_names"]
+__all__ = ["PATH", "USUAL_REDIRECT", "Provider", "example", "known_names"]
 
 PATH: str = os.path.join(os.path.dirname(__file__), "providers.toml")
-DEFAULT_REDIRECT = "http://localhost:8400/"
+USUAL_REDIRECT = "http://localhost:8400/"
 """Where the browser goes after a login: most providers accept only the port that is registered."""
 
 # What a parameter may be: it becomes a part of the URLs to which secrets are sent.
@@ -52,7 +52,7 @@ def example(name: str) -> str:
         value = known.get("default")
         lines.append(f'{key} = "…"' if value is None else f'# {key} = "{value}"')
     lines.append('client_id = "…"')
-    lines.append("# A file in this directory, of mode 0600, with the secret only.")
+    lines.append("# A file in this directory, of mode 0600, that contains only the secret.")
     lines.append(f'client_secret = {{ file = "{name}-secret" }}')
     if "scope" in shown:
         lines.append(f'scope = "{shown["scope"]}"')
@@ -106,7 +106,7 @@ class Provider:
         added = self.get("authorization_parameters")
         if added:
             settings["authorization_url"] += f"?{urlencode(added)}"
-        return {**settings, "redirect_uri": self.get("redirect_uri", DEFAULT_REDIRECT)}
+        return {**settings, "redirect_uri": self.get("redirect_uri", USUAL_REDIRECT)}
 
 
 def _parameter(

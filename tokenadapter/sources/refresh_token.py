@@ -18,10 +18,11 @@ __all__ = ["RefreshToken"]
 
 
 class RefreshToken(OAuth2Source):
-    """Tokens for a user who has logged in elsewhere (RFC 6749 section 6).
+    """Tokens for a user who has logged in (RFC 6749 section 6).
 
     The refresh token in the store is presented first, then *refresh_token*, which is presented only
-    once if the server replaces it.  Without either, pass a token to ``TokenKeeper.adopt()``.
+    once if the server replaces it.  Without either, call :func:`tokenadapter.login`, or pass a
+    token to :meth:`TokenKeeper.adopt() <tokenadapter.TokenKeeper.adopt>`.
 
     :param token_url: the token endpoint; or pass *issuer* or *provider*.
     :param refresh_token: the first refresh token, from a login somewhere else.
@@ -29,9 +30,8 @@ class RefreshToken(OAuth2Source):
         is refused that began with another refresh token, unless its grant is dead.
     :param grace: for how many seconds the server accepts a refresh token once more after it was
         replaced, if the server documents that: then a lost answer does no harm.
-    :param login_lifetime: for how many seconds after the login the server renews the token, if
-        that ends whatever one does.  ``tokenadapter check`` and ``status`` then say in time that a
-        login is due.
+    :param login_lifetime: after how many seconds the server ends a login, however often the token
+        is renewed.  ``tokenadapter check`` and ``status`` then warn in time.
     :param options: as for :class:`~tokenadapter.ClientCredentials`.
     """
 
@@ -83,9 +83,9 @@ class RefreshToken(OAuth2Source):
 
     def _take(self, known: Provider) -> None:
         super()._take(known)
-        self.grace = known.get("grace", self.grace)
-        self.login_lifetime = known.get("login_lifetime")
-        self.login_settings = known.login_settings
+        self.grace: float = known.get("grace", self.grace)
+        self.login_lifetime: float | None = known.get("login_lifetime")
+        self.login_settings: Mapping[str, str] = known.login_settings
 
     def _grant(self, credential: Credential) -> dict[str, str]:
         return {"grant_type": "refresh_token", "refresh_token": credential.secret}

@@ -91,7 +91,7 @@ class AzureCredential(SdkCredential):
     :param credential: the credential; not one of ``azure.identity.aio``.
     :param scopes: what the tokens are for, such as ``https://graph.microsoft.com/.default``.
     :param account: a name for the identity: a record of another one is refused.
-    :raises TypeError: if *credential* is no such object.
+    :raises TypeError: if *credential* is not such an object.
     :raises ValueError: if there is no scope.
     """
 
@@ -126,7 +126,7 @@ class GoogleCredentials(SdkCredential):
 
     :param credentials: the credentials, with their scopes.  Each renewal refreshes them.
     :param account: a name for the identity: a record of another one is refused.
-    :raises TypeError: if *credentials* is no such object.
+    :raises TypeError: if *credentials* is not such an object.
     """
 
     def __init__(self, credentials: Any, *, account: str | None = None) -> None:

@@ -41,7 +41,7 @@ class TokenExchange(OAuth2Source):
     :param actor_token: the token of the party that acts, if the new token has to name it.
     :param actor_token_type: its type.
     :param requested_token_type: the type of the token to obtain; by default the server chooses.
-    :param client_id: the client's identifier, if the server knows clients here.
+    :param client_id: the client's identifier, if the server requires one.
     :param audience: the name of the service that the token is for.
     :param account: a name for the subject: a record of another one is refused.
     :param options: as for :class:`~tokenadapter.ClientCredentials`.

@@ -73,6 +73,9 @@ class Browser:
             return response.status, response.read().decode("utf-8", "replace")  # type: ignore[attr-defined]
 
 
+def _main(url: str, user: str | None = None) -> bool:
+    return Browser(user=user).visit(url)[0] >= 400
+
+
 if __name__ == "__main__":
-    url, *user = sys.argv[1:]
-    sys.exit(Browser(user=user[0] if user else None).visit(url)[0] >= 400)
+    sys.exit(_main(*sys.argv[1:]))

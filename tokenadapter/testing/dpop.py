@@ -27,8 +27,8 @@ _PERIODS = 3
 class Proofs:
     """Verifies proofs, each of them once.
 
-    A nonce is accepted for two periods after the one in which answers have it, so a client that was
-    told the nonce has time to use it.
+    A nonce is accepted for two periods after the one in which answers have it, so that a client has
+    time to use it.
 
     :param nonces: whether proofs must have a nonce; a number: after so many seconds there is
         another one.

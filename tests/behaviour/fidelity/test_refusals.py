@@ -1,4 +1,4 @@
-"""The 401s and 403s that mean something else than expiry, from the wire to the caller."""
+"""The 401s and 403s that mean something other than expiry, from the wire to the caller."""
 
 from __future__ import annotations
 

@@ -158,7 +158,9 @@ def test_the_command_and_status_name_the_user(openid_profile: Path, command: Com
     assert state["account"] == "ada"
 
 
-def test_status_has_no_column_for_accounts_that_nobody_has(profile: Path, command: Command) -> None:
+def test_status_has_no_column_for_accounts_if_there_are_none(
+    profile: Path, command: Command
+) -> None:
     assert command("header", "billing")[0] == 0
     assert "ACCOUNT" not in command("status")[1]
 
@@ -263,7 +265,7 @@ def test_a_login_that_fails_adds_no_profile(
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "advice"),
     [
         ("http://api.example.com/", "clear text"),
         ("file:///etc/passwd", "https://"),
@@ -271,12 +273,12 @@ def test_a_login_that_fails_adds_no_profile(
         ('https://x"]\n[evil]', "notes.source"),
     ],
 )
-def test_what_is_no_url_of_an_api_is_refused(
-    place: Path, command: Command, url: str, told: str
+def test_an_invalid_api_url_is_refused(
+    place: Path, command: Command, url: str, advice: str
 ) -> None:
     code, _, err = command("login", "notes", "--api", url)
     assert code == 3
-    assert told in err
+    assert advice in err
     assert not (place / "tokenadapter.toml").exists()
 
 

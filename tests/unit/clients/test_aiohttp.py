@@ -977,6 +977,32 @@ def test_nothing_of_a_request_is_kept(client: Client, server: TokenServer) -> No
     assert client.run(_tasks()) == 1, "a body is still being drawn"
 
 
+def test_a_body_that_is_no_longer_sent_is_no_longer_drawn(client: Client) -> None:
+    async def forbid(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(0)
+            yield DATA
+
+    async def main() -> None:
+        server = await asyncio.start_server(forbid, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        tokens = TokenMiddleware(url, fixed, replay_limit=1000)
+        async with server, aiohttp.ClientSession(middlewares=[tokens]) as session:
+            with suppress(aiohttp.ClientError):  # if the server hangs up first
+                async with session.post(url, data=endless()) as answer:
+                    assert answer.status == 403
+            async with asyncio.timeout(20):
+                while any("_Drawn._draw" in f"{task}" for task in asyncio.all_tasks()):
+                    await asyncio.sleep(0.01)
+
+    client.run(main())
+
+
 async def _tasks() -> int:
     return len(asyncio.all_tasks())
 

@@ -93,7 +93,9 @@ verify = "{pki.server.ca_file}"
         assert ours.get(pki.server.api_url).status_code == 200
 
 
-def test_another_certificate_is_told(pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refusal_of_another_certificate_is_explained(
+    pki: Pki, caplog: pytest.LogCaptureFixture
+) -> None:
     with requests.Session() as session:
         session.verify = pki.server.ca_file
         session.cert = pki.other
@@ -103,7 +105,7 @@ def test_another_certificate_is_told(pki: Pki, caplog: pytest.LogCaptureFixture)
     assert f"bound to another client certificate than {pki.other}" in message
 
 
-def test_no_certificate_is_told(pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_certificate_is_explained(pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
     with requests.Session() as session:
         session.verify = pki.server.ca_file
         session.cert = ""

@@ -275,7 +275,7 @@ def test_a_verdict_of_the_program_is_not_asked_about_proofs(
 
 
 @pytest.mark.parametrize("ahead", [-4000.0, 4000.0])
-def test_where_our_clock_is_wrong_the_api_tells_the_time(
+def test_if_our_clock_is_wrong_the_time_of_the_api_is_used(
     client: Callable[..., Ask], tmp_path: Path, ahead: float
 ) -> None:
     with TokenServer(dpop=True, clock=lambda: time.time() + ahead, clients={"app": None}) as server:

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -347,6 +348,18 @@ def test_a_url_that_was_changed_after_signing_stays_and_decides_about_the_replay
         ["/api/y%2Fz", "/api/y%2Fz"]
     )
     assert [one.path for one in other.requests] == ["/api/x"]
+
+
+def test_a_token_is_no_longer_new_in_a_request_that_is_sent_later(
+    session: requests.Session, server: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.auth = RequestsAuth(server.api_url, source(server))
+    prepared = session.prepare_request(requests.Request("GET", f"{server.api_url}x"))
+    server.expire_now()
+    later = time.monotonic() + 3600
+    monkeypatch.setattr("tokenadapter.clients.requests_auth.monotonic", lambda: later)
+    assert session.send(prepared).status_code == 200
+    assert server.stats.renewals == 2
 
 
 def test_an_adapter_may_take_the_header_away(

@@ -151,7 +151,7 @@ def test_an_ecdsa_signature_in_der_becomes_one_of_a_jws() -> None:
     Key(Elsewhere(local, der=True), alg="ES256", public=local.public_jwk).check()
 
 
-def test_a_key_elsewhere_with_another_public_key_is_told() -> None:
+def test_a_key_elsewhere_with_another_public_key_is_an_error() -> None:
     signer = Elsewhere(Key(vectors.EC))
     key = Key(signer, alg="ES256", public=Key.generate().public_jwk)
     with pytest.raises(
@@ -161,12 +161,12 @@ def test_a_key_elsewhere_with_another_public_key_is_told() -> None:
 
 
 @pytest.mark.parametrize("answer", [b"", b"0", bytes(63), "text", None])
-def test_an_answer_that_is_no_signature_is_told(answer: Any) -> None:
+def test_an_answer_that_is_not_a_signature_is_an_error(answer: Any) -> None:
     class Broken:
         def sign(self, data: bytes) -> Any:
             return answer
 
-    with pytest.raises(UnusableKey, match=r"of .*Broken returned something else than a signature"):
+    with pytest.raises(UnusableKey, match=r"of .*Broken returned something other than a signature"):
         Key(Broken(), alg="ES256").check()
 
 
@@ -252,7 +252,7 @@ def short_rsa() -> Any:
         ),
     ],
 )
-def test_what_is_wrong_with_a_key_is_named(make: Any, problem: str) -> None:
+def test_the_error_for_an_unusable_key_names_the_problem(make: Any, problem: str) -> None:
     with pytest.raises(UnusableKey, match=r"^the key (in memory|of) ") as caught:
         Key(make(), alg="RS256" if hasattr(make(), "key_size") else None).check()
     assert problem in str(caught.value)
@@ -312,7 +312,7 @@ def test_a_key_keeps_its_own_algorithm_and_identifier() -> None:
         Key.of(key, alg="ES256")
 
 
-def test_a_missing_file_is_told_when_the_key_is_used(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_when_the_key_is_used(tmp_path: Path) -> None:
     key = Key(tmp_path / "none.pem")
     assert key.identity == str(tmp_path / "none.pem")
     with pytest.raises(UnusableKey, match=r"none\.pem cannot be read: No such file"):

@@ -202,7 +202,7 @@ def test_an_id_token_may_be_for_several_clients_and_for_ever(
 
 
 @pytest.mark.parametrize("id_token", ["", "x", "a.b.c", "a.W10.c", "a.b.c.d.e", 7, {"sub": "ada"}])
-def test_what_is_no_id_token_is_refused(
+def test_an_invalid_id_token_is_refused(
     log_in: LogIn, server: TokenServer, id_token: object
 ) -> None:
     server.fail_next(200, body={"access_token": "a", "id_token": id_token})

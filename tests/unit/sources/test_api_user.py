@@ -427,7 +427,7 @@ def test_a_store_cannot_name_another_server_for_the_refresh_token(
 @pytest.mark.parametrize(
     "kept", [None, 7, [], {}, {"issuer": "x"}, {"issuer": 1, "client_id": "c"}, {"expires_at": "x"}]
 )
-def test_what_is_no_client_in_a_store_is_none(kept: object) -> None:
+def test_invalid_content_of_a_store_is_no_client(kept: object) -> None:
     assert Registration.of(Token("t", extras={"tokenadapter_client": kept})) is None
 
 
@@ -487,7 +487,7 @@ def test_the_source_is_copied_with_its_settings(server: TokenServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "told"),
+    ("arguments", "kind", "message"),
     [
         ({"url": "http://api.example/"}, UnsafeTarget, "allow_http"),
         ({"url": "file:///etc/passwd"}, ValueError, "url must begin with https://"),
@@ -508,9 +508,9 @@ def test_the_source_is_copied_with_its_settings(server: TokenServer) -> None:
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(
-    arguments: dict[str, Any], kind: type[Exception], told: str
+    arguments: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=message):
         ApiUser(**arguments)
 
 

@@ -140,7 +140,7 @@ def test_a_source_with_a_key_file_can_be_pickled(server: TokenServer, key_file: 
     assert again.client_credential == source.client_credential
 
 
-def test_clients_with_other_keys_are_told_apart(server: TokenServer) -> None:
+def test_clients_with_different_keys_are_distinguished(server: TokenServer) -> None:
     auths = [
         PrivateKeyJWT(key)
         for key in (KEY, Key(KEY.private_jwk()), Key(Key.generate().private_jwk()))
@@ -325,7 +325,7 @@ def test_a_place_without_an_assertion_is_named(
 
 
 @pytest.mark.parametrize("place", [5, None, dict])
-def test_what_is_no_place_of_an_assertion_is_refused_at_once(place: Any) -> None:
+def test_an_invalid_place_for_an_assertion_is_refused_at_once(place: Any) -> None:
     with pytest.raises(TypeError, match="assertion must be the path of a file, a function or"):
         ClientAssertion(place)
 
@@ -388,7 +388,7 @@ def test_a_refresh_token_is_not_spent_if_the_client_cannot_prove_itself(
 
 
 @pytest.mark.parametrize(("shift", "where"), [(-300, "behind"), (300, "ahead of")])
-def test_a_wrong_clock_is_told_where_an_assertion_was_refused(
+def test_the_error_for_a_refused_assertion_mentions_a_wrong_clock(
     server: TokenServer, shift: int, where: str
 ) -> None:
     body, date = {"error": "invalid_client"}, formatdate(time.time() - shift, usegmt=True)
@@ -450,7 +450,9 @@ def test_the_traceback_of_a_signer_is_kept_without_the_form(server: TokenServer)
         ),
     ],
 )
-def test_what_a_way_needs_is_named_at_once(options: dict[str, Any], message: str) -> None:
+def test_missing_options_of_a_method_are_named_at_once(
+    options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         ClientCredentials("https://id.example/token", client_id="app", **options)
 

@@ -69,24 +69,26 @@ def test_other_fields_of_a_token_response_are_kept() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "something else than a token"),
-        ("Please log in first", "something else than a token"),
-        ("<html>", "something else than a token"),
+        ("", "something other than a token"),
+        ("Please log in first", "something other than a token"),
+        ("<html>", "something other than a token"),
         (
             '{"success": false, "message": "s3cret"}',
             "without a token in a known format: success, m",
         ),
     ],
 )
-def test_what_is_no_token_is_explained_without_being_shown(text: str, problem: str) -> None:
+def test_output_that_is_not_a_token_is_explained_without_being_shown(
+    text: str, problem: str
+) -> None:
     with pytest.raises(RefreshConfigError, match=f"{problem}.*Check what the command p") as caught:
         printing(text)()
     assert "s3cret" not in str(caught.value)
 
 
-def test_what_is_no_text_is_explained() -> None:
+def test_output_that_is_not_text_is_explained() -> None:
     code = "import sys; sys.stdout.buffer.write(bytes([255]))"
-    with pytest.raises(RefreshConfigError, match="something else than text"):
+    with pytest.raises(RefreshConfigError, match="something other than text"):
         Command([sys.executable, "-c", code])()
 
 

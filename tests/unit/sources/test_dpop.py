@@ -145,7 +145,7 @@ def test_a_proof_that_is_refused_twice_is_a_mistake_in_the_configuration(
 
 
 @pytest.mark.parametrize("ahead", [-4000.0, 4000.0])
-def test_where_our_clock_is_wrong_the_server_tells_the_time(ahead: float) -> None:
+def test_if_our_clock_is_wrong_the_time_of_the_server_is_used(ahead: float) -> None:
     with TokenServer(dpop=True, clock=lambda: time.time() + ahead, clients={"app": None}) as server:
         source = ClientCredentials(server.token_url, client_id="app", dpop=True)
         assert source().token_type == "DPoP"

@@ -21,7 +21,7 @@ def refused(server: TokenServer, **options: Any) -> TokenError:
     return caught.value
 
 
-def test_a_server_that_registers_nobody_is_explained(server: TokenServer) -> None:
+def test_a_server_that_registers_no_clients_is_explained(server: TokenServer) -> None:
     server.metadata["registration_endpoint"] = None
     error = refused(server)
     assert isinstance(error, RefreshConfigError)
@@ -39,7 +39,7 @@ def test_a_server_without_pkce_gets_no_client_without_a_secret(
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "told"),
+    ("fault", "kind", "message"),
     [
         ({"status": 400, "error": "invalid_redirect_uri"}, RefreshConfigError, "invalid_redirect"),
         ({"status": 401}, RefreshConfigError, "401"),
@@ -53,13 +53,13 @@ def test_a_server_without_pkce_gets_no_client_without_a_secret(
     ],
 )
 def test_a_registration_that_fails_is_explained(
-    server: TokenServer, fault: dict[str, Any], kind: type[Exception], told: str
+    server: TokenServer, fault: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
     server.fail_next(endpoint="register", **fault)
     error = refused(server)
     assert isinstance(error, kind)
     assert "did not register a client for this program" in str(error)
-    assert told in str(error)
+    assert message in str(error)
 
 
 @pytest.mark.parametrize(

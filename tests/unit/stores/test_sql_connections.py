@@ -118,7 +118,7 @@ def test_an_engine_of_sqlite_shares_no_transaction(sqlite: str) -> None:
 def test_the_store_connects_as_its_engine_does(sqlite: str) -> None:
     recorded = []
     engine = sqlalchemy.create_engine(
-        "sqlite:///elsewhere",
+        f"{sqlite}.elsewhere",
         creator=lambda: sqlite3.connect(sqlite.removeprefix("sqlite:///"), check_same_thread=False),
         isolation_level="SERIALIZABLE",
     )

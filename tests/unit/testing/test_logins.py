@@ -260,7 +260,7 @@ def test_a_client_gets_a_secret_unless_it_wants_none(server: TokenServer) -> Non
 
 
 @pytest.mark.parametrize("body", ["", "[", "[]", "{}", '{"redirect_uris": []}'])
-def test_what_describes_no_client_is_refused(server: TokenServer, body: str) -> None:
+def test_an_invalid_description_of_a_client_is_refused(server: TokenServer, body: str) -> None:
     response = requests.post(f"{server.url}/register", body, timeout=TIMEOUT)
     assert response.status_code == 400
     assert response.json()["error"] in ("invalid_client_metadata", "invalid_redirect_uri")

@@ -26,7 +26,7 @@ def answer(call: Call, guard: Guard) -> tuple[str, int]:
     if operation != "get":
         return (
             f"tokenadapter does not {operation or 'answer without an operation'}: use the commands "
-            "tokenadapter login, adopt and forget"
+            "tokenadapter login, adopt and logout"
         ), 1
     server = call.read().strip()
     # docker names a registry by its host.
