@@ -18,7 +18,7 @@ from simulation.schedule import play, play_each, play_seed, trace
 from simulation.stage import Summary
 from simulation.world import Violation
 
-SCHEDULES = int(os.environ.get("SIMULATION_SCHEDULES", "2000"))
+SCHEDULES = int(os.environ.get("SIMULATION_SCHEDULES", "1000"))
 # The schedules of one test.
 SHARE = 1000
 # The schedules within which the absence of a rule has to be detected.
@@ -66,7 +66,7 @@ EVERYTHING = {
         pytest.param(small(disturbances=KILL, **STORES["file"]), 1, 1, id="kill-file"),
         pytest.param(small(disturbances=KILL, grace=30.0, most=2), 0, 2, id="kill-grace"),
         pytest.param(small(**EVERYTHING), 0, 1, id="everything"),
-        pytest.param(small(**EVERYTHING, **LEASE), 1, 1, id="everything-lease"),
+        pytest.param(small(**EVERYTHING, **LEASE), 0, 1, id="everything-lease"),
         pytest.param(small(disturbances=KILL), 2, 1, id="kill-2", marks=at_length),
         pytest.param(small(disturbances=KILL, **LEASE), 2, 1, id="kill-lease-2", marks=at_length),
         pytest.param(
@@ -76,6 +76,7 @@ EVERYTHING = {
             small(disturbances=KILL, grant="client"), 3, 1, id="kill-client-3", marks=at_length
         ),
         pytest.param(small(**EVERYTHING), 1, 1, id="everything-1", marks=at_length),
+        pytest.param(small(**EVERYTHING, **LEASE), 1, 1, id="everything-lease-1", marks=at_length),
         pytest.param(
             small(**EVERYTHING, **LEASE, most=2), 0, 2, id="everything-lease-2", marks=at_length
         ),

@@ -99,6 +99,7 @@ def test_killed_anywhere_they_share_one_key_and_spend_no_refresh_token_twice(
     assert provider.proven_with() == {provider.key.thumbprint}
 
 
+@pytest.mark.skipif(not IS_LONG, reason='takes a minute: "tox -e chaos"')
 def test_a_nonce_of_each_second_costs_no_renewal_and_one_request_for_each_process(
     tmp_path: Path,
 ) -> None:
