@@ -36,6 +36,7 @@ class Disk:
     :ivar swaps_locked: whether a compare-and-swap is two steps, under the lock.
     :ivar is_file: whether there are glimpses and reservations.
     :ivar drops: whether documents are dropped after their ttl.
+    :ivar has_dropped: whether one was.
     :ivar spent_apart: whether hashes of spent tokens are stored apart from the slot.
     :ivar spent_by: the hashes that each process remembers itself.
     :ivar past: the earlier contents of the slot, with the hashes at that time.
@@ -50,7 +51,7 @@ class Disk:
         self._slot: tuple[Document, str] | None = None
         self._drops_at = inf
         self.past: list[tuple[tuple[Document, str], frozenset[str]]] = []
-        self.swaps_locked = self.is_file = self.drops = False
+        self.swaps_locked = self.is_file = self.drops = self.has_dropped = False
         self.spent_apart = True
         self.writes = self.set_back_at = self.changed_at = 0
         self.spent: set[str] = set()
@@ -75,6 +76,7 @@ class Disk:
     @property
     def slot(self) -> tuple[Document, str] | None:
         if self._drops_at <= self.world.now:
+            self.has_dropped = True
             self.put(None)
         return self._slot
 

@@ -25,9 +25,10 @@ def check(witness: Witness, process: Process, before: Document, document: Docume
         is_free = "backoff" not in document and _is_left_to_others(process, document)
         if access not in witness.saved_tokens and not is_free:
             witness.fail(process, f"leaves a backoff or an intent beside the new token {access}")
-        # After the slot was set back or emptied, two tokens may descend from one record.  The token
-        # that was issued later counts, as far as the clocks agree.
-        has_two = witness.disk.set_back_at or witness.emptied
+        # After the slot was set back or emptied, or an expired document was dropped, two tokens may
+        # descend from one record.  The token that was issued later counts, as far as the clocks
+        # agree.
+        has_two = witness.disk.set_back_at or witness.emptied or witness.disk.has_dropped
         is_later = has_two and (
             witness.moved_clocks or (old and new["issued_at"] > old["issued_at"])
         )
