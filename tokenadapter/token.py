@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Self, final
 from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
-    import base64
     import hashlib
+
+    from tokenadapter.keys import jws
 else:
-    base64 = late("base64")
+    jws = late("tokenadapter.keys.jws")
     hashlib = late("hashlib")
 
 __all__ = ["Token", "fingerprint", "header_value"]
@@ -366,14 +367,8 @@ def _key(value: object) -> str | None:
 
 def _jwt_expiry(access_token: str, requested_at: float) -> float | None:
     """When a JWT expires, by the clock of *requested_at*."""
-    parts = access_token.split(".")
-    if len(parts) != 3:
-        return None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(claims, dict):
+    claims = jws.claims_of(access_token)
+    if claims is None:
         return None
     expires_at = _seconds(claims.get("exp"))
     if expires_at is None:

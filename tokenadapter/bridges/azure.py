@@ -66,16 +66,13 @@ class KeeperCredential(Bridge):
         :raises azure.core.exceptions.ClientAuthenticationError: if there is no token; the error is
             a :class:`~tokenadapter.TokenError` as well.
         """
-        return _access_token(self._token(claims))
+        return _access_token(self._given.token(claims))
 
     def get_token_info(
         self, *scopes: str, options: TokenRequestOptions | None = None
     ) -> AccessTokenInfo:
         """As :meth:`get_token`, with more about the token."""
-        return _token_info(self._token((options or {}).get("claims")))
-
-    def _token(self, claims: str | None) -> Token:
-        return self._given.replacement(claims) if claims else self._given.token()
+        return _token_info(self._given.token((options or {}).get("claims")))
 
     def close(self) -> None:
         """Do nothing."""
@@ -101,17 +98,13 @@ class AsyncKeeperCredential(Bridge):
         self, *scopes: str, claims: str | None = None, **options: Any
     ) -> AccessToken:
         """As :meth:`KeeperCredential.get_token`."""
-        return _access_token(await self._token(claims))
+        return _access_token(await self._given.atoken(claims))
 
     async def get_token_info(
         self, *scopes: str, options: TokenRequestOptions | None = None
     ) -> AccessTokenInfo:
         """As :meth:`KeeperCredential.get_token_info`."""
-        return _token_info(await self._token((options or {}).get("claims")))
-
-    async def _token(self, claims: str | None) -> Token:
-        given = self._given
-        return await given.areplacement(claims) if claims else await given.atoken()
+        return _token_info(await self._given.atoken((options or {}).get("claims")))
 
     async def close(self) -> None:
         """Do nothing."""

@@ -56,13 +56,20 @@ class GivenTokens:
         self._last: _Given | None = None
         self._answered: tuple[str, Token] | None = None
 
-    def token(self) -> Token:
-        """A token for a request."""
+    def token(self, claims: str | None = None) -> Token:
+        """A token for a request.
+
+        :param claims: those of a challenge with which the API refused the last token.
+        """
+        if claims:
+            return self.replacement(claims)
         with self._errors():
             return self._give(self.keeper.current())
 
-    async def atoken(self) -> Token:
+    async def atoken(self, claims: str | None = None) -> Token:
         """:meth:`token` for a task of asyncio or trio."""
+        if claims:
+            return await self.areplacement(claims)
         with self._errors():
             return self._give(await self.keeper.acurrent())
 

@@ -65,9 +65,7 @@ class KeeperAccessTokenProvider(Bridge, AccessTokenProvider):
         if not is_safe or not self._validator.is_url_host_valid(uri):
             return ""
         claims = (additional_authentication_context or {}).get("claims")
-        given = self._given
-        token = await (given.areplacement(claims) if claims else given.atoken())
-        return token.access_token
+        return (await self._given.atoken(claims)).access_token
 
     def get_allowed_hosts_validator(self) -> AllowedHostsValidator:
         """The validator of the hosts that get a token."""

@@ -488,7 +488,7 @@ def _token_endpoint(url: str, way: dict[str, Any]) -> Iterator[_Found]:
     reply = endpoint.exchange("POST", headers, b"")
     if isinstance(reply, NoReply):
         return  # reported already
-    if reply.status in (404, 405, 410) and reply.error is None:
+    if reply.is_not_here and reply.error is None:
         why = f"answers a token request with status {reply.status}"
     elif 200 <= reply.status < 300 and reply.shape == "HTML":
         why = "answers a token request with an HTML page"

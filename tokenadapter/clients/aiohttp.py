@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from requests.structures import CaseInsensitiveDict
 
-from tokenadapter.clients.prefix import without_query
+from tokenadapter.clients.requests import replay_of
 from tokenadapter.clients.rules import Answer, Face, Rules
 from tokenadapter.extras import ExtraMissing
 from tokenadapter.http import bodies, exchange, responses, verdicts
@@ -133,8 +133,7 @@ class TokenMiddleware(Face):
         if verdict:
             response = await self._replay(request, handler, response, verdict, sent, is_new, body)
         if response.status in (401, 403):
-            url = without_query(request.url)
-            rules.log_step_up(_answer(response), request.method, url, sent)
+            rules.log_step_up(_answer(response), request.method, request.url, sent)
         return response
 
     async def _replay(
@@ -172,20 +171,15 @@ class TokenMiddleware(Face):
                         sent.append(token)
                         await _dispose(request, response)
                         _add_cookies(request, response)
-                        replay = {
-                            "method": request.method,
-                            "url": without_query(request.url),
-                            "status": response.status,
-                            "token": token.fingerprint,
-                        }
+                        replay = replay_of(request.method, request.url, response.status, token)
                         keeper.journal.count("ReplayStarted", **replay)
                         response = await self._carry(request, handler, token)
                         keeper.journal.count("Replayed", **replay, answer=response.status)
                         step = flow.send(await rules.verdict_on(response, token))
                     case exchange.HandOn(reason):
                         if reason is not None:
-                            url = without_query(request.url)
-                            rules.log_handed_on(_answer(response), request.method, url, reason)
+                            answer = _answer(response)
+                            rules.log_handed_on(answer, request.method, request.url, reason)
                         return response
         except BaseException:
             response.close()
@@ -253,10 +247,7 @@ class _Rules(Rules):
         if self.stays_here and request.proxy is not None:
             request.update_proxy(None, None, None)
         if self._attach is None:
-            ours = {self._header: self._value(request, token)}  # type: ignore[arg-type]
-            proof = self.proof(request, token)
-            if proof is not None:
-                ours["DPoP"] = proof.text
+            ours, proof = self.headers_with(request, token)
             own = [(name, value) for name in ours for value in headers.popall(name, [])]
             headers.update(ours)
             try:

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenadapter.clients.httpx_parts import Outgoing, Parts, copy_of, is_bounded, parts_of
-from tokenadapter.clients.prefix import without_query
+from tokenadapter.clients.requests import replay_of
 from tokenadapter.clients.rules import Face, Rules
 from tokenadapter.extras import ExtraMissing
 from tokenadapter.http import bodies, exchange, responses
@@ -186,9 +186,9 @@ class _Rules(Rules):
         if self._attach is None:
             last, value = self._last_value
             if last is not token:
-                value, proof = self._value(request, token), self.proof(request, token)
-                if proof is not None:
-                    full["DPoP"] = proof.text
+                headers, proof = self.headers_with(request, token)
+                value = headers.pop(self._header)
+                full.update(headers)
             if self._lower in [name for _, name, _ in full._list]:
                 full[self._header] = value
             else:  # the same, at a fraction of the cost
@@ -297,7 +297,7 @@ class _Flow:
                 request, hops, verdict, sent, is_new=is_new, stream=stream, body=body
             )
         if hops[0].status_code in (401, 403):
-            rules.log_step_up(hops[0], request.method, without_query(request.url), sent)
+            rules.log_step_up(hops[0], request.method, request.url, sent)
         return hops
 
     def _replay(
@@ -338,21 +338,14 @@ class _Flow:
                     refusal = hops[0]
                     yield from self._dispose(hops)
                     outgoing = self._parts.add_cookies(outgoing, refusal)
-                    replay = {
-                        "method": request.method,
-                        "url": without_query(request.url),
-                        "status": refusal.status_code,
-                        "token": token.fingerprint,
-                    }
+                    replay = replay_of(request.method, request.url, refusal.status_code, token)
                     keeper.journal.count("ReplayStarted", **replay)
                     hops = yield from self._send(outgoing, token, stream, of=request)
                     keeper.journal.count("Replayed", **replay, answer=hops[0].status_code)
                     step = flow.send((yield from self._judge(hops[0], token)))
                 case exchange.HandOn(reason):
                     if reason is not None:
-                        rules.log_handed_on(
-                            hops[0], request.method, without_query(request.url), reason
-                        )
+                        rules.log_handed_on(hops[0], request.method, request.url, reason)
                     return hops
 
     def _obtain(

@@ -60,7 +60,7 @@ else:
     verdicts = late("tokenadapter.http.verdicts")
     masking = late("tokenadapter.http.masking")
 
-__all__ = ["TokenAdapter", "signed", "twin", "without_401"]
+__all__ = ["TokenAdapter", "replay_of", "signed", "twin", "without_401"]
 
 T = TypeVar("T")
 
@@ -350,7 +350,7 @@ class TokenAdapter(HTTPAdapter):
                 if verdict:
                     response = self._replay(request, response, verdict, sent, is_new, body, how)
             if response.status_code in (401, 403):
-                self.log_step_up(response, request.method, without_query(request.url), sent)
+                self.log_step_up(response, request.method, request.url, sent)
             return response
         finally:
             if body is not None:
@@ -446,13 +446,28 @@ class TokenAdapter(HTTPAdapter):
             copy = _whole_copy(outgoing)
             self._attach(copy, token)
             return copy, None
-        copy = signed(outgoing, self._header, self._value(request, token))
-        proof = self.proof(request, token)
-        if proof is not None:
-            copy.headers["DPoP"] = proof.text
+        headers, proof = self.headers_with(request, token)
+        copy = signed(outgoing, self._header, headers[self._header])
+        copy.headers.update(headers)
         return copy, proof
 
-    def _value(self, request: PreparedRequest, token: Token) -> str:
+    def headers_with(self, request: Any, token: Token) -> tuple[dict[str, str], Proof | None]:
+        """The headers that carry *token*, and the proof that is one of them, if the token needs it.
+
+        The proof learns from the answer.
+
+        :raises RefreshConfigError: if the token must not be sent like that, or no proof can be
+            made.
+
+        :meta private:
+        """
+        headers = {self._header: self._value(request, token)}
+        proof = self._proof(request, token)
+        if proof is not None:
+            headers["DPoP"] = proof.text
+        return headers, proof
+
+    def _value(self, request: Any, token: Token) -> str:
         """What *token* is in the header, unless its type is unknown (RFC 6749 section 7.1)."""
         last, value = self._last_value
         if last is token:
@@ -471,14 +486,10 @@ class TokenAdapter(HTTPAdapter):
         """Whether a proof goes with *token*: unless the settings say how to send it."""
         return token.is_dpop and self._attach is None and self._lead.lower() == "bearer"
 
-    def proof(self, request: Any, token: Token) -> Proof | None:
+    def _proof(self, request: Any, token: Token) -> Proof | None:
         """The proof for *request* that goes with *token*; ``None`` if the token needs none.
 
-        It is sent in the header ``DPoP``, and learns from the answer.
-
         :raises RefreshConfigError: if no proof can be made.
-
-        :meta private:
         """
         if not self._is_proven(token):
             return None
@@ -568,8 +579,7 @@ class TokenAdapter(HTTPAdapter):
                 case exchange.HandOn(reason):
                     if reason is not None:
                         reason = bindings.mismatch(sent[-1], how[3]) or reason
-                        url = without_query(request.url)
-                        self.log_handed_on(response, request.method, url, reason)
+                        self.log_handed_on(response, request.method, request.url, reason)
                     return response
 
     def _renewed(
@@ -596,12 +606,7 @@ class TokenAdapter(HTTPAdapter):
         how: tuple[Any, ...],
     ) -> Response:
         """The answer to *outgoing*, sent after *refusal*, which is part of its history."""
-        replay = {
-            "method": request.method,
-            "url": without_query(request.url),
-            "status": refusal.status_code,
-            "token": token.fingerprint,
-        }
+        replay = replay_of(request.method, request.url, refusal.status_code, token)
         self.keeper.journal.count("ReplayStarted", **replay)
         response = self._carry(request, outgoing, token, body, how)
         response.history = [*refusal.history, refusal, *response.history]
@@ -609,10 +614,11 @@ class TokenAdapter(HTTPAdapter):
         return response
 
     def log_step_up(
-        self, response: Response, method: str | None, url: str, sent: list[Token]
+        self, response: Response, method: str | None, url: object, sent: list[Token]
     ) -> None:
         """Say what *response* asks for beyond a valid token, if it does.
 
+        :param url: that of the request, a text or an object of its library.
         :param sent: the tokens that the request was sent with.
 
         :meta private:
@@ -631,7 +637,7 @@ class TokenAdapter(HTTPAdapter):
         self.keeper.journal.emit(
             "StepUpNeeded",
             method=method,
-            url=url,
+            url=without_query(url),
             status=response.status_code,
             error=wanted.error,
             scope=fit(wanted.scope),
@@ -639,14 +645,34 @@ class TokenAdapter(HTTPAdapter):
             max_age=wanted.max_age,
         )
 
-    def log_handed_on(self, response: Response, method: str | None, url: str, reason: str) -> None:
+    def log_handed_on(
+        self, response: Response, method: str | None, url: object, reason: str
+    ) -> None:
         """Say why a refusal goes to the caller.
 
         :meta private:
         """
         self.keeper.journal.emit(
-            "HandedOn", method=method, url=url, status=response.status_code, reason=reason
+            "HandedOn",
+            method=method,
+            url=without_query(url),
+            status=response.status_code,
+            reason=reason,
         )
+
+
+def replay_of(method: str | None, url: object, status: int, token: Token) -> dict[str, Any]:
+    """What the events of a replay say.
+
+    :param status: that of the refusal.
+    :param token: the one that the replay is sent with.
+    """
+    return {
+        "method": method,
+        "url": without_query(url),
+        "status": status,
+        "token": token.fingerprint,
+    }
 
 
 def _check(

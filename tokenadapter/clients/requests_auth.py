@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 from requests import PreparedRequest, Response
 from requests.auth import AuthBase
 
-from tokenadapter.clients.prefix import without_query
 from tokenadapter.clients.rules import Face, Rules
 from tokenadapter.http import bodies, responses
 from tokenadapter.http.bodies import Body
@@ -82,10 +81,8 @@ class _Rules(Rules):
         if self._attach is not None:
             self._attach(request, token)
             return None
-        request.headers[self._header] = self._value(request, token)
-        proof = self.proof(request, token)
-        if proof is not None:
-            request.headers["DPoP"] = proof.text
+        headers, proof = self.headers_with(request, token)
+        request.headers.update(headers)
         return proof
 
     def answer(
@@ -105,7 +102,7 @@ class _Rules(Rules):
             if verdict:
                 response = self._replay(request, response, verdict, sent, is_new, body, how)
         if response.status_code in (401, 403):
-            self.log_step_up(response, request.method, without_query(request.url), sent)
+            self.log_step_up(response, request.method, request.url, sent)
         return response
 
     def answer_to_unsigned(
@@ -120,7 +117,7 @@ class _Rules(Rules):
         trouble = bodies.rewound(body) if request.body is not None else None
         if trouble is not None:
             reason = f"the request cannot be sent again: {trouble}"
-            self.log_handed_on(response, request.method, without_query(request.url), reason)
+            self.log_handed_on(response, request.method, request.url, reason)
             return response
         responses.drain(response)
         stream, timeout, verify, cert, proxies = how

@@ -101,9 +101,7 @@ class Face:
 
     def __new__(cls, *unnamed: Any, **named: Any) -> Self:
         """Check the names of arguments here: only here is the class known that was called."""
-        known = parameters(cls) if named else None
-        if known is not None and not named.keys() <= known:
-            spelling.check_names(cls.__name__, named, known)
+        spelling.check_names(cls.__name__, named, parameters(cls) or named)
         return super().__new__(cls)
 
     def __init__(

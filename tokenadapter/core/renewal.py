@@ -263,9 +263,8 @@ class Renewal:
             # Pause for at least as long as the store took to answer, so that a busy store has time
             # for the process that renews.
             took = view.took + self._runtime.monotonic() - tried
-            renewing = len(self._eligibility.pending_waiters(view))
-            is_news = self._wait_for_news(max(next(pauses), took), view, renewing)
-            if self._has_lost(view, renewing):
+            is_news, has_died = self._wait_for_news(max(next(pauses), took), view)
+            if has_died:
                 pauses = self._pauses(request.since)  # another process takes over now
             if is_news:
                 known, view = view, self._slot.look()
@@ -451,23 +450,26 @@ class Renewal:
             pause = min(pause * 1.5, longest)
         raise messages.lock_timed_out(self._slot.store, runtime.monotonic() - began)
 
-    def _wait_for_news(self, seconds: float, view: View, renewing: int) -> bool:
-        """Sleep, and return whether the slot may have been written since *view*; at once, if the
-        store has glimpses, or if one of the processes that renew has died.
+    def _wait_for_news(self, seconds: float, view: View) -> tuple[bool, bool]:
+        """Sleep, but no longer than until the slot was written since *view*, if the store has
+        glimpses, or else until a process that renews has died.
 
-        :param renewing: how many processes renewed when the sleep began.
+        :returns: whether the slot may have been written, and whether such a process has died.
         """
-        runtime, has_glimpses = self._runtime, view.glimpse is not None
-        if not (has_glimpses or renewing):
-            runtime.sleep(seconds)
-            return True
+        runtime = self._runtime
         end = runtime.monotonic() + seconds
+        if view.glimpse is not None:
+            while (left := end - runtime.monotonic()) > 0:
+                runtime.sleep(min(left, _GLIMPSE))
+                if self._slot.has_changed(view):
+                    return True, False
+            return False, False
+        renewing = len(self._eligibility.pending_waiters(view))
+        if not renewing:
+            runtime.sleep(seconds)
+            return True, False
         while (left := end - runtime.monotonic()) > 0:
-            runtime.sleep(min(left, _GLIMPSE if has_glimpses else _CHECK))
-            if self._slot.has_changed(view) if has_glimpses else self._has_lost(view, renewing):
-                return True
-        return not has_glimpses
-
-    def _has_lost(self, view: View, renewing: int) -> bool:
-        """Whether one of that many processes that renewed does so no longer."""
-        return len(self._eligibility.pending_waiters(view)) < renewing
+            runtime.sleep(min(left, _CHECK))
+            if len(self._eligibility.pending_waiters(view)) < renewing:
+                return True, True
+        return True, False

@@ -74,8 +74,8 @@ class Key:
         passphrase: str | None = None,
         public: Mapping[str, str] | None = None,
     ) -> None:
-        if alg is not None and alg not in ALGORITHMS:
-            raise ValueError(f"alg must be one of {', '.join(ALGORITHMS)}, not {alg!r}")
+        if alg is not None:
+            _check_alg(alg)
         self._alg, self._kid, self._public = alg, kid, public
         self._passphrase = None if passphrase is None else passphrase.encode()
         self._path: str | None = None
@@ -118,8 +118,7 @@ class Key:
         :raises ImportError: if the package cryptography is not installed.
         :raises ValueError: if there is no such algorithm.
         """
-        if alg not in ALGORITHMS:
-            raise ValueError(f"alg must be one of {', '.join(ALGORITHMS)}, not {alg!r}")
+        _check_alg(alg)
         return cls(algorithms.generate(ALGORITHMS[alg]), alg=alg)
 
     @property
@@ -303,6 +302,11 @@ class _Ready(NamedTuple):
     """The private key of cryptography; ``None`` if the key is elsewhere."""
     alg: str
     kid: str | None
+
+
+def _check_alg(alg: str) -> None:
+    if alg not in ALGORITHMS:
+        raise ValueError(f"alg must be one of {', '.join(ALGORITHMS)}, not {alg!r}")
 
 
 def _is_content(text: str) -> bool:

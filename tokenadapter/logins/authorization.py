@@ -6,7 +6,6 @@ the source, and raised here; the secrets of a login are of no use once it has en
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import secrets
@@ -17,6 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from tokenadapter import errors
 from tokenadapter.http.masking import masked
+from tokenadapter.keys.jws import b64
 from tokenadapter.keys.key import Key
 from tokenadapter.logins import id_token
 from tokenadapter.sources import outcome
@@ -78,7 +78,7 @@ class Authorization:
             "client_id": source.oauth2_client.client_id,
             "redirect_uri": redirect_uri,
             "state": self._state,
-            "code_challenge": base64.urlsafe_b64encode(digest).decode().rstrip("="),
+            "code_challenge": b64(digest),
             "code_challenge_method": "S256",
         }
         #: What the ID token must repeat, if one is asked for.

@@ -15,9 +15,9 @@ from tokenadapter.sources.reply import NoReply
 from tokenadapter.token import Token
 from tokenadapter.values import one_line
 
-__all__ = ["log_in"]
+__all__ = ["GRANT_TYPE", "log_in"]
 
-_GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
+GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
 # In seconds.  The interval where the server names none, and what "slow_down" adds to it (RFC 8628
 # section 3.5).
 _INTERVAL = 5.0
@@ -75,7 +75,7 @@ def _polling(source: OAuth2Source, code: str) -> Callable[[], Token | errors.Tok
     """What asks for the token; its frames, which have the key, end before anything is raised."""
     key = source.new_key()
     form = {
-        "grant_type": _GRANT_TYPE,
+        "grant_type": GRANT_TYPE,
         "device_code": code,
         "client_id": source.oauth2_client.client_id,
     }

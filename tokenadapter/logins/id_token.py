@@ -6,14 +6,13 @@ be (section 3.1.3.7, point 6).
 
 from __future__ import annotations
 
-import base64
-import json
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
 
 from tokenadapter import errors
 from tokenadapter.http.masking import masked, reveals
+from tokenadapter.keys.jws import claims_of
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
 from tokenadapter.values import Account
@@ -49,7 +48,7 @@ def account_of(
         return None
     client = source.oauth2_client
     secrets = [token.access_token, token.refresh_token or "", *client.secrets_in({})]
-    claims = _claims(given)
+    claims = claims_of(str(given))
     if claims is None:
         return _refused("it cannot be read")
     subject, theirs = claims.get("sub"), claims.get("iss")
@@ -70,16 +69,6 @@ def account_of(
     if not time.time() - _LEEWAY < end:
         return _refused("it has expired, according to this machine's clock")
     return Account(theirs, subject, _name(claims, secrets))
-
-
-def _claims(id_token: object) -> Mapping[str, Any] | None:
-    """The claims of a JWT (RFC 7519 section 3); ``None`` if it is none."""
-    try:
-        _, payload, _ = str(id_token).split(".")
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (RecursionError, ValueError):
-        return None
-    return claims if isinstance(claims, dict) else None
 
 
 def _is_subject(value: Any) -> TypeGuard[str]:

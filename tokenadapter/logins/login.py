@@ -44,11 +44,6 @@ _NEEDS = {
     "paste": "authorization_url",
 }
 """The flows, and the setting that each needs."""
-_GRANT_TYPES = {
-    "browser": "authorization_code",
-    "device": "urn:ietf:params:oauth:grant-type:device_code",
-    "paste": "authorization_code",
-}
 # How often a login looks whether another one has ended, in seconds.
 _LOOK_EVERY = 0.1
 # The token of a login that was about to end when another began is this old at most, in seconds.
@@ -131,8 +126,8 @@ def login(
         chosen = _chosen(flow, settings, browser is not None)
         oauth = source
         if not isinstance(oauth, OAuth2Source):
-            grant_type, redirect_uri = _GRANT_TYPES[chosen], settings.get("redirect_uri")
-            oauth = oauth.for_login(_stored(keeper), grant_type, redirect_uri)
+            grant_type = device.GRANT_TYPE if chosen == "device" else "authorization_code"
+            oauth = oauth.for_login(_stored(keeper), grant_type, settings.get("redirect_uri"))
             # Not those of before: by now, the API may name another server.
             settings = {**_endpoints(oauth.discover()), **oauth.login_settings, **own}
             chosen = _chosen(chosen, settings, browser is not None)

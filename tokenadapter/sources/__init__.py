@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from tokenadapter.late_imports import importing, late, load
@@ -18,7 +18,7 @@ else:
     errors = late("tokenadapter.errors")
     spelling = late("tokenadapter.spelling")
 
-__all__ = ["Source", "checked_text"]
+__all__ = ["Source", "checked_text", "in_order", "several"]
 
 _NEEDED_BY_FETCH = (
     "requests",
@@ -119,3 +119,14 @@ def checked_text(name: str, value: str, *, may_be_empty: bool = False) -> str:
     if value != value.strip("\r\n"):
         raise ValueError(f"{name} begins or ends with a line end, as read from a file: strip it")
     return value
+
+
+def several(name: str, value: str | Iterable[str] | None) -> list[str]:
+    """One or several texts as a list."""
+    values = [value] if value and isinstance(value, str) else value or ()
+    return [checked_text(name, item) for item in values]
+
+
+def in_order(words: Iterable[str]) -> str:
+    """*words* as one text, which is the same in whatever order they were given."""
+    return " ".join(sorted(set(words)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
-from tokenadapter.sources import Source, checked_text
+from tokenadapter.sources import Source, checked_text, in_order, several
 from tokenadapter.sources.discovery import Issuer
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.oauth2_client import OAuth2Client
@@ -130,10 +130,10 @@ class ApiUser(Source):
         self._issuer = issuer
         if account is not None:
             self.owner = {**self.owner, "user": account}
-        self._scope = scope if scope is None or isinstance(scope, str) else " ".join(scope)
+        self._scope = None if scope is None else " ".join(several("scope", scope))
         self.requested: Mapping[str, str] = {}
         if self._scope:
-            self.requested = {"scope": " ".join(sorted(set(self._scope.split())))}
+            self.requested = {"scope": in_order(self._scope.split())}
         self._server: ServerMetadata | None = None
 
     @property

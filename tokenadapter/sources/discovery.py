@@ -38,8 +38,6 @@ _VALID = 86400.0
 _RETRY = 600.0
 # How many issuers are remembered.
 _MOST = 100
-# Request Timeout, Too Early, Too Many Requests.
-_NOT_NOW = frozenset({408, 425, 429})
 
 
 class ServerMetadata(Value):
@@ -185,7 +183,7 @@ class Published(Generic[T]):
                 failures.append(
                     f"{url}: {answer.status}, {masking.masked(str(problem), secrets, 300)}"
                 )
-            if answer.status >= 500 or answer.status in _NOT_NOW:
+            if answer.may_pass:
                 is_temporary = True
                 wait = reply.retry_after(answer.headers.get("Retry-After"), time.time())
         return self._error("; ".join(failures), wait, is_temporary=is_temporary)

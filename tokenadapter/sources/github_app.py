@@ -103,7 +103,6 @@ class GitHubApp(Login):
         try:
             proof = self._key.jwt({"iat": now - _BEFORE, "exp": now + _LIFETIME, "iss": self._app})
         except Exception as error:  # noqa: BLE001 - a key that is elsewhere may raise anything
-            attempt = outcome.Attempt(self._endpoint.name, credential.kind, set())
-            return outcome.no_answer(attempt, outcome.unproven(error, "key"))
+            return outcome.not_sent(self._endpoint.name, credential.kind, error, "key")
         headers = {**self._headers, "Authorization": f"Bearer {proof}"}
         return self._log_in(credential.kind, headers, {proof}, _REFUSED, is_timed=True)

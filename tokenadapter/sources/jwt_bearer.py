@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from tokenadapter.keys.key import Key
 from tokenadapter.late_imports import late
-from tokenadapter.sources import checked_text
+from tokenadapter.sources import checked_text, in_order, several
 from tokenadapter.sources.assertions import LIFETIME, checked_lifetime, claims
 from tokenadapter.sources.client_auth.none import Unnamed
 from tokenadapter.sources.given_token import GivenToken
@@ -137,11 +137,11 @@ class ServiceAccount(JWTBearer):
         """
         path = os.path.abspath(os.path.expanduser(path))
         email, token_url = _account(path)
-        scope = scope if isinstance(scope, str) else " ".join(scope)
+        scope = " ".join(several("scope", scope))
         # Google wants the scope in the assertion, and a subject only for another user.
         said = {"scope": scope, "sub": subject}
         made = cls(token_url, path, client_id=email, subject=subject, claims=said, **options)
-        made.requested = {"scope": " ".join(sorted(scope.split()))}
+        made.requested = {"scope": in_order(scope.split())}
         return made
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
-from tokenadapter.sources import Source, checked_text
+from tokenadapter.sources import Source, checked_text, in_order, several
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.oauth2_client import OAuth2Client
 from tokenadapter.token import Token
@@ -130,7 +130,7 @@ class OAuth2Source(Source):
             "proxies": proxies,
             "allow_http": allow_http,
         }
-        scopes = _several("scope", scope)
+        scopes = several("scope", scope)
         revokes_at = revocation_url
         known: Provider | None = None
         if provider is not None:
@@ -173,7 +173,7 @@ class OAuth2Source(Source):
         if self._issuer is not None and self._issuer.known is not None:
             self._learn(self._issuer.known)
         self._scope = " ".join(scopes)
-        self._resource = [_checked_resource(uri) for uri in _several("resource", resource)]
+        self._resource = [_checked_resource(uri) for uri in several("resource", resource)]
         self._audience = audience and checked_text("audience", audience)
         self._extra = _checked_extra(extra or {})
         self.cert: str | tuple[str, str] | None = cert
@@ -192,8 +192,8 @@ class OAuth2Source(Source):
             # the tokens that were stored before.
             self.owner = {**self.owner, "revocation": self._revocation.identity}
         requested = {
-            "scope": " ".join(sorted(set(self._scope.split()))),
-            "resource": " ".join(sorted(set(self._resource))),
+            "scope": in_order(self._scope.split()),
+            "resource": in_order(self._resource),
             "audience": audience,
         }
         self.requested: Mapping[str, str] = {
@@ -351,8 +351,7 @@ class OAuth2Source(Source):
         try:
             grant = self._grant(credential)
         except Exception as error:  # noqa: BLE001 - a key that is elsewhere may raise anything
-            attempt = outcome.Attempt(self._endpoint.name, credential.kind, set())
-            return outcome.no_answer(attempt, outcome.unproven(error, "key"))
+            return outcome.not_sent(self._endpoint.name, credential.kind, error, "key")
         form = {**grant, **self.asked}
         return self.redeem(
             credential.kind, form, key=credential.key, may_be_sent=credential.may_be_sent
@@ -366,10 +365,8 @@ class OAuth2Source(Source):
         try:
             return given.read()
         except Exception as error:  # noqa: BLE001 - a function may raise anything
-            missing = outcome.unproven(error, given.argument)
-        raise outcome.no_answer(
-            outcome.Attempt(self._endpoint.name, given.argument, set()), missing
-        )
+            missing = outcome.not_sent(self._endpoint.name, given.argument, error, given.argument)
+        raise missing
 
     @property
     def oauth2_client(self) -> OAuth2Client:
@@ -428,12 +425,6 @@ class OAuth2Source(Source):
 
 def _is_one_host(url: str, other: str) -> bool:
     return urlsplit(url).hostname == urlsplit(other).hostname
-
-
-def _several(name: str, value: str | Iterable[str] | None) -> list[str]:
-    """One or several texts as a list."""
-    values = [value] if value and isinstance(value, str) else value or ()
-    return [checked_text(name, item) for item in values]
 
 
 def _checked_resource(uri: str) -> str:

@@ -32,7 +32,7 @@ from tokenadapter.http.masking import masked
 from tokenadapter.keys.key import UnusableKey
 from tokenadapter.late_imports import late
 from tokenadapter.sources.given_token import Unavailable
-from tokenadapter.sources.reply import NoReply, Reply, retry_after
+from tokenadapter.sources.reply import NOT_NOW, NoReply, Reply, retry_after
 
 if TYPE_CHECKING:
     from tokenadapter import errors
@@ -45,6 +45,7 @@ __all__ = [
     "misplaced",
     "no_answer",
     "no_token",
+    "not_sent",
     "unproven",
     "unreadable",
     "without_lifetime",
@@ -59,10 +60,6 @@ _REFUSALS = frozenset(
 _CLOCK_TOLERANCE = 10.0
 # What Python raises for a mistake in a program.
 _MISTAKES = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
-# Not Found, Method Not Allowed, Gone.
-_NOT_HERE = frozenset({404, 405, 410})
-# Request Timeout, Too Early, Too Many Requests: the server did not process the request.
-_NOT_NOW = frozenset({408, 425, 429})
 
 _ADVICE = {
     "invalid_client": "Check client_id, client_secret and client_auth.",
@@ -91,6 +88,11 @@ class Attempt(NamedTuple):
     def masked(self, text: str, limit: int = 200) -> str:
         """*text*, which a server or a library wrote, without secrets."""
         return masked(text, self.secrets, limit)
+
+    def read(self, reply: Reply) -> tuple[str | None, str]:
+        """The error code of *reply*, if it has one, and what the server said in full."""
+        code = reply.error and self.masked(reply.error, 80)
+        return code, f"{reply.status}, {code or self.masked(reply.shape)}{self.quoted(reply)}"
 
     def quoted(self, reply: Reply) -> str:
         """The server's explanation, and where it says more."""
@@ -137,6 +139,17 @@ def unproven(error: Exception, argument: str) -> NoReply:
     )
 
 
+def not_sent(
+    endpoint: str, kind: str, error: Exception, argument: str
+) -> RefreshTemporarilyFailed | RefreshConfigError:
+    """The error where there is nothing to send: what was passed as *argument* raised *error*.
+
+    :param endpoint: where it was meant for, for the message.
+    :param kind: that of the credential.
+    """
+    return no_answer(Attempt(endpoint, kind, set()), unproven(error, argument))
+
+
 def no_answer(attempt: Attempt, lost: NoReply) -> RefreshTemporarilyFailed | RefreshConfigError:
     """The error where no answer came."""
     why = attempt.masked(lost.why, 600 if lost.local else 200)
@@ -159,11 +172,10 @@ def no_token(
         errors.
     """
     status = reply.status
-    code = reply.error and attempt.masked(reply.error, 80)
-    why = f"{status}, {code or attempt.masked(reply.shape)}{attempt.quoted(reply)}"
+    code, why = attempt.read(reply)
     wait = retry_after(reply.headers.get("Retry-After"), time.time())
     if (
-        status in _NOT_NOW
+        status in NOT_NOW
         or code in ("temporarily_unavailable", "use_dpop_nonce")
         or (status == 503 and (code or wait is not None))
     ):
@@ -182,7 +194,7 @@ def no_token(
     advice = "Check the URL." if code is None else _ADVICE.get(code, "Check the configuration.")
     if code is None and status == 401:
         advice = _ADVICE["invalid_client"]
-    elif code not in _ADVICE and status in _NOT_HERE:
+    elif code not in _ADVICE and reply.is_not_here:
         advice = "Check the URL: there is no token endpoint at it."
     if not attempt.has_proof and (
         status == 401 or code in ("invalid_client", "unauthorized_client")

@@ -96,10 +96,8 @@ def register(
         return _not_registered(attempt, attempt.masked(answer.why), is_lasting=answer.lasting)
     said = answer.fields
     if not 200 <= answer.status < 300 or "client_id" not in said:
-        code = answer.error and attempt.masked(answer.error, 80)
-        why = f"{answer.status}, {code or attempt.masked(answer.shape)}{attempt.quoted(answer)}"
-        is_lasting = answer.status < 500 and answer.status not in (408, 425, 429)
-        return _not_registered(attempt, why, code, is_lasting=is_lasting)
+        code, why = attempt.read(answer)
+        return _not_registered(attempt, why, code, is_lasting=not answer.may_pass)
     client_id, secret = said["client_id"], said.get("client_secret")
     auth = said.get("token_endpoint_auth_method", "client_secret_basic" if secret else "none")
     if not _is_text(client_id) or not (secret is None or _is_text(secret)) or auth not in WAYS:

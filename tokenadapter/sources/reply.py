@@ -18,8 +18,13 @@ else:
     datetime = late("datetime")
     email_utils = late("email.utils")
 
-__all__ = ["NoReply", "Reply", "moment", "retry_after"]
+__all__ = ["NOT_NOW", "NoReply", "Reply", "moment", "retry_after"]
 
+NOT_NOW = frozenset({408, 425, 429})
+"""Request Timeout, Too Early, Too Many Requests: the server did not process the request."""
+
+# Not Found, Method Not Allowed, Gone.
+_NOT_HERE = frozenset({404, 405, 410})
 # As seconds this is the year 5138, as milliseconds 1973.
 _MILLISECONDS_FROM = 1e11
 
@@ -58,6 +63,16 @@ class Reply:
         self.cookies: CookieJar = cookies
         self.body: bytes = body
         self.content: Any = self._read()
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.status >= 500 or self.status in NOT_NOW
+
+    @property
+    def is_not_here(self) -> bool:
+        """Whether there is nothing at the URL that takes such a request."""
+        return self.status in _NOT_HERE
 
     @property
     def fields(self) -> Mapping[str, Any]:

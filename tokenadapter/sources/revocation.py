@@ -58,13 +58,12 @@ def _not_revoked(attempt: Attempt, reply: Reply | NoReply) -> TokenError | None:
         # An unknown token counts as revoked (RFC 7009 section 2.2).
         if 200 <= reply.status < 300:
             return None
-        code = reply.error and attempt.masked(reply.error, 80)
+        code, why = attempt.read(reply)
         if attempt.kind == "access_token" and code == _NOT_OF_THIS_TYPE:
             return None
-        why = f"{reply.status}, {code or attempt.masked(reply.shape)}{attempt.quoted(reply)}"
         if 300 <= reply.status < 400:
             why += ", a redirect, which is not followed because it would send the secrets on"
-        is_lasting = reply.status < 500 and reply.status not in (408, 425, 429)
+        is_lasting = not reply.may_pass
     message = f"{attempt.endpoint} did not revoke the token ({why}). The stored token is kept. "
     if is_lasting:
         return errors.RefreshConfigError(

@@ -221,9 +221,7 @@ class Authority:
             "preferred_username": user,
         }
         said = {**usual, **self.claims}
-        parts = {"alg": "none"}, {name: it for name, it in said.items() if it is not None}
-        encoded = (base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts)
-        return ".".join((*(text.rstrip("=") for text in encoded), ""))
+        return _unsigned({name: it for name, it in said.items() if it is not None})
 
     def accepts(
         self, access_token: str, certificate: str | None = None, thumbprint: str | None = None
@@ -305,8 +303,7 @@ class Authority:
         binding = self._binding(grant.client)
         if binding is not None:
             # As a JWT tells its confirmation key (RFC 8705 section 3.1).
-            claims = json.dumps({"cnf": {"x5t#S256": binding}, "jti": access_token})
-            access_token = compact({"alg": "none"}, claims.encode(), lambda data: b"")
+            access_token = _unsigned({"cnf": {"x5t#S256": binding}, "jti": access_token})
         bound_to = self._thumbprint
         if self._clients.get(grant.client) is None:
             grant.thumbprint = bound_to  # RFC 9449 section 5
@@ -346,3 +343,8 @@ def basic(authorization: str) -> tuple[str, str]:
     if scheme.lower() != "basic" or not colon:
         raise Refused("invalid_client", "unreadable Authorization header", 401)
     return name, password
+
+
+def _unsigned(claims: Mapping[str, Any]) -> str:
+    """A JWT without a signature."""
+    return compact({"alg": "none"}, json.dumps(claims).encode(), lambda data: b"")

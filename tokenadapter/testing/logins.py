@@ -5,7 +5,6 @@ Without locks: the server calls it from one thread at a time.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import secrets
 from collections.abc import Callable, Collection, Mapping
@@ -13,6 +12,7 @@ from html import escape
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
+from tokenadapter.keys.jws import b64
 from tokenadapter.values import is_loopback
 
 from .refusals import Refused, required
@@ -109,7 +109,7 @@ class Logins:
         if asked["redirect_uri"] != form.get("redirect_uri"):
             raise Refused("invalid_grant", "another redirect_uri than before")
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
-        if base64.urlsafe_b64encode(digest).decode().rstrip("=") != asked["code_challenge"]:
+        if b64(digest) != asked["code_challenge"]:
             raise Refused("invalid_grant", "wrong code_verifier")
         if thumbprint is not None and asked.get("dpop_jkt", thumbprint) != thumbprint:
             raise Refused("invalid_dpop_proof", "the code is bound to another key")

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from tokenadapter.sources.client_auth.none import PublicClient
 
 __all__ = ["TLSClientAuth"]
 
 
-class TLSClientAuth:
+class TLSClientAuth(PublicClient):
     """The certificate of the connection authenticates the client (RFC 8705 section 2).
 
     The form says only which client it is.  Whether an authority issued the certificate or its key
     signed it makes a difference to the server alone.
     """
-
-    credential: str = ""
-
-    def authenticate(
-        self, client_id: str, url: str, form: dict[str, Any], headers: dict[str, str]
-    ) -> Collection[str]:
-        form["client_id"] = client_id
-        return ()
