@@ -7,7 +7,7 @@ The server is the one of the herd of threads. *Threads* is how many more the pro
 while the tasks run than before. Each client opens 10 connections at most: httpcore takes minutes to
 queue 1,000 requests for the 100 that are its default.
 
-httpx-auth knows the user's password here, and logs in again. mcp's provider is told that its token
+httpx-auth knows the user's password here, and logs in again. mcp's provider knows that its token
 has expired, as after a login in the same process; it sends one request at a time. Its storage does
 not keep when a token expires: the processes find that out by a 401, after which it wants a person
 to log in.

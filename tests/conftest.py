@@ -55,6 +55,13 @@ def server() -> Iterator[TokenServer]:
         yield server
 
 
+@pytest.fixture
+def other() -> Iterator[TokenServer]:
+    """Another server, which must not get a token."""
+    with TokenServer() as other:
+        yield other
+
+
 @pytest.fixture(autouse=True)
 def no_metadata() -> None:
     """Forget the metadata of issuers: a later server may have the port of an earlier one."""

@@ -27,12 +27,6 @@ BODIES: dict[str, Callable[[Place], dict[str, Any]]] = {
 
 
 @pytest.fixture
-def other() -> Iterator[TokenServer]:
-    with TokenServer() as other:
-        yield other
-
-
-@pytest.fixture
 def session() -> Iterator[requests.Session]:
     with requests.Session() as session:
         yield session

@@ -25,9 +25,7 @@ from aiohttp import web
 from yarl import URL
 
 from tokenadapter import (
-    ClientCredentials,
     ReauthRequired,
-    RefreshToken,
     Token,
     TokenAuth,
     TokenError,
@@ -37,10 +35,10 @@ from tokenadapter import (
 )
 from tokenadapter.http.exchange import Verdict
 from tokenadapter.testing import TokenServer
+from unit.clients.served import SECRET, client_credentials, fixed, source, tokens_sent, told
 
 DATA = bytes(range(256)) * 1000
 SHA = hashlib.sha256(DATA).hexdigest()
-SECRET = "s3cret-of-the-api"
 
 
 class Client:
@@ -78,34 +76,6 @@ def client() -> Iterator[Client]:
     yield client
     client.run(client.close())
     client.runner.close()
-
-
-@pytest.fixture
-def other() -> Iterator[TokenServer]:
-    with TokenServer() as other:
-        yield other
-
-
-def source(server: TokenServer) -> RefreshToken:
-    first = server.issue()["refresh_token"]
-    return RefreshToken(server.token_url, first, client_id="client", client_secret="secret")
-
-
-def client_credentials(server: TokenServer) -> ClientCredentials:
-    return ClientCredentials(server.token_url, client_id="client", client_secret="secret")
-
-
-def fixed(previous: object) -> str:
-    return SECRET
-
-
-def tokens_sent(server: TokenServer, header: str = "authorization") -> list[str | None]:
-    return [r.headers.get(header) for r in server.requests if r.path.startswith("/api/")]
-
-
-def told(server: TokenServer, since: int = 0) -> list[tuple[str, bool]]:
-    """The paths that were asked for, and whether the token came along."""
-    return [(one.path, SECRET in str(one.headers)) for one in server.requests[since:]]
 
 
 def json_of(response: Any) -> Any:

@@ -39,7 +39,6 @@ from tokenadapter import (
     MemoryStore,
     ReauthRequired,
     RefreshTemporarilyFailed,
-    RefreshToken,
     Token,
     TokenAuth,
     TokenError,
@@ -50,10 +49,10 @@ from tokenadapter import (
 from tokenadapter.http.exchange import Verdict
 from tokenadapter.sources import discovery
 from tokenadapter.testing import TokenServer
+from unit.clients.served import SECRET, client_credentials, fixed, source, tokens_sent, told
 
 DATA = bytes(range(256)) * 1000
 SHA = hashlib.sha256(DATA).hexdigest()
-SECRET = "s3cret-of-the-api"
 LIBRARIES = {"httpx": httpx, "httpx2": httpx2}
 
 
@@ -117,34 +116,6 @@ def each(request: pytest.FixtureRequest, library: Any) -> Iterator[Face]:
     face = Face(library, request.param)
     yield face
     face.close()
-
-
-@pytest.fixture
-def other() -> Iterator[TokenServer]:
-    with TokenServer() as other:
-        yield other
-
-
-def source(server: TokenServer) -> RefreshToken:
-    first = server.issue()["refresh_token"]
-    return RefreshToken(server.token_url, first, client_id="client", client_secret="secret")
-
-
-def client_credentials(server: TokenServer) -> ClientCredentials:
-    return ClientCredentials(server.token_url, client_id="client", client_secret="secret")
-
-
-def fixed(previous: object) -> str:
-    return SECRET
-
-
-def tokens_sent(server: TokenServer, header: str = "authorization") -> list[str | None]:
-    return [r.headers.get(header) for r in server.requests if r.path.startswith("/api/")]
-
-
-def told(server: TokenServer, since: int) -> list[tuple[str, bool]]:
-    """The paths that were asked for, and whether the token came along."""
-    return [(one.path, SECRET in str(one.headers)) for one in server.requests[since:]]
 
 
 # --- attach, renew, replay ---------------------------------------------------------------------

@@ -31,12 +31,12 @@ from tokenadapter import (
     expired_on,
 )
 from tokenadapter.testing import TokenServer
+from unit.clients.served import source, tokens_sent
 
 
-@pytest.fixture
-def source(server: TokenServer) -> RefreshToken:
-    first = server.issue()["refresh_token"]
-    return RefreshToken(server.token_url, first, client_id="client", client_secret="secret")
+@pytest.fixture(name="source")
+def source_fixture(server: TokenServer) -> RefreshToken:
+    return source(server)
 
 
 @pytest.fixture
@@ -52,10 +52,6 @@ def adapter(server: TokenServer, source: RefreshToken, session: requests.Session
 
 def get(session: requests.Session, server: TokenServer, path: str = "x", **kwargs: Any) -> Any:
     return session.get(server.api_url + path, **kwargs)
-
-
-def tokens_sent(server: TokenServer, header: str = "authorization") -> list[str | None]:
-    return [r.headers.get(header) for r in server.requests if r.path.startswith("/api/")]
 
 
 # --- attach, renew, replay -------------------------------------------------------------------

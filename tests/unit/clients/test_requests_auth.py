@@ -20,7 +20,6 @@ import requests
 from tokenadapter import (
     ClientCredentials,
     ReauthRequired,
-    RefreshToken,
     RequestsAuth,
     Token,
     TokenAdapter,
@@ -28,36 +27,16 @@ from tokenadapter import (
     expired_on,
 )
 from tokenadapter.testing import TokenServer
+from unit.clients.served import SECRET, fixed, source, told
 
 DATA = bytes(range(256)) * 1000
 SHA = hashlib.sha256(DATA).hexdigest()
-SECRET = "s3cret-of-the-api"
-
-
-@pytest.fixture
-def other() -> Iterator[TokenServer]:
-    with TokenServer() as other:
-        yield other
 
 
 @pytest.fixture
 def session() -> Iterator[requests.Session]:
     with requests.Session() as session:
         yield session
-
-
-def source(server: TokenServer) -> RefreshToken:
-    first = server.issue()["refresh_token"]
-    return RefreshToken(server.token_url, first, client_id="client", client_secret="secret")
-
-
-def fixed(previous: object) -> str:
-    return SECRET
-
-
-def told(server: TokenServer, since: int = 0) -> list[tuple[str, bool]]:
-    """The paths that were asked for, and whether the token came along."""
-    return [(one.path, SECRET in str(one.headers)) for one in server.requests[since:]]
 
 
 # --- attach, renew, replay ---------------------------------------------------------------------

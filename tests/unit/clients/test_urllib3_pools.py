@@ -456,12 +456,6 @@ def test_an_error_of_both_kinds_can_be_pickled_and_raised_again(kind: type[Token
 # --- where a token goes ------------------------------------------------------------------------
 
 
-@pytest.fixture
-def other() -> Iterator[TokenServer]:
-    with TokenServer() as server:
-        yield server
-
-
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize("header", ["Authorization", "X-Token"])

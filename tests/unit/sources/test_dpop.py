@@ -173,7 +173,7 @@ def test_both_requests_share_one_time_out(
 
 
 def kept(key: Key) -> dict[str, Any]:
-    """What a token response has besides if its key is kept with the token."""
+    """What a token response has in addition if its key is kept with the token."""
     return {"dpop_key": key.private_jwk(), "token_type": "DPoP"}
 
 
