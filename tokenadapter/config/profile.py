@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from tokenadapter.config.config_file import ConfigFile, xdg_directory
 from tokenadapter.config.functions import NamedFunction
-from tokenadapter.config.grants import FunctionOfProfile, ProfileGrant, grant_of
+from tokenadapter.config.grants import FunctionOfProfile, ProfileGrant
 from tokenadapter.config.problems import Problems
 from tokenadapter.config.schema import PROFILE, VERDICT, checked
+from tokenadapter.config.source_tables import grant_of
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.late_imports import late
 
