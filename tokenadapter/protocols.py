@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from tokenadapter.keys.key import Key
 from tokenadapter.token import Token
 from tokenadapter.values import Credential, Document, Snapshot
+
+if TYPE_CHECKING:
+    from tokenadapter.keys.key import Key
 
 __all__ = [
     "Advising",

@@ -15,15 +15,12 @@ from tokenadapter.config.problems import ProfileError, nearest
 from tokenadapter.config.references import Reference, is_reference
 from tokenadapter.config.schema import CLIENT_AUTH, LOGIN, SOURCES, checked
 from tokenadapter.late_imports import imported, late
-from tokenadapter.sources.given_token import Unavailable
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
-    from tokenadapter import errors, sources
-    from tokenadapter.sources import Source
+    from tokenadapter.sources import Source, given_token
 else:
-    errors = late("tokenadapter.errors")
-    sources = late("tokenadapter.sources")
+    given_token = late("tokenadapter.sources.given_token")
 
 __all__ = ["grant_of"]
 
@@ -171,7 +168,7 @@ class _TokenFunction(NamedFunction):
         try:
             self.find()
         except ProfileError as error:
-            raise Unavailable(str(error)) from None
+            raise given_token.Unavailable(str(error)) from None
         return super().__call__(*args)
 
 

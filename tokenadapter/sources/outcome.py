@@ -29,16 +29,18 @@ from urllib.parse import urljoin, urlsplit
 
 from tokenadapter.extras import ExtraMissing
 from tokenadapter.http.masking import masked
-from tokenadapter.keys.key import UnusableKey
 from tokenadapter.late_imports import late
-from tokenadapter.sources.given_token import Unavailable
 from tokenadapter.sources.reply import NOT_NOW, NoReply, Reply, retry_after
 
 if TYPE_CHECKING:
     from tokenadapter import errors
     from tokenadapter.errors import ReauthRequired, RefreshConfigError, RefreshTemporarilyFailed
+    from tokenadapter.keys import key as keys
+    from tokenadapter.sources import given_token
 else:
     errors = late("tokenadapter.errors")
+    given_token = late("tokenadapter.sources.given_token")
+    keys = late("tokenadapter.keys.key")
 
 __all__ = [
     "Attempt",
@@ -121,7 +123,8 @@ class Attempt(NamedTuple):
 def unproven(error: Exception, argument: str) -> NoReply:
     """No answer, because nothing was sent: what was passed as *argument* raised *error*."""
     advice = f"Correct {argument}."
-    if isinstance(error, (errors.TokenError, UnusableKey, Unavailable, ExtraMissing)):
+    known = errors.TokenError, keys.UnusableKey, given_token.Unavailable, ExtraMissing
+    if isinstance(error, known):
         is_lasting = not isinstance(error, errors.RefreshTemporarilyFailed)
         is_local = not isinstance(error, errors.TokenError)
         return NoReply(str(error), sent=False, lasting=is_lasting, local=is_local, advice=advice)

@@ -114,6 +114,8 @@ def test_a_valid_token_needs_no_requests_no_errors_and_no_argparse(
             "tokenadapter.clients.requests",
             "tokenadapter.errors",
             "tokenadapter.core.renewal",
+            "tokenadapter.keys",
+            "tokenadapter.sources.given_token",
             "urllib3",
         }
         # Ignore the imports of a .pth file of an editable installation.
