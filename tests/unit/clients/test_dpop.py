@@ -63,17 +63,23 @@ class Answer:
         self.shown = repr(shown)
 
 
-def by_requests(prefix: str, keeper: TokenKeeper, settings: dict[str, Any]) -> Any:
-    session = requests.Session()
-    TokenAdapter(prefix, keeper, **settings).mount(session)
+Ask = Callable[..., Answer]
 
+
+def _asking(session: requests.Session) -> Ask:
     def ask(method: str, url: str, data: Any = None) -> Answer:
         response = session.request(method, url, data=data)
         hops = [*response.history, response]
         shown = [hop.request.headers for hop in hops]
         return Answer(response.status_code, response.content, shown)
 
-    return ask, session.close
+    return ask
+
+
+def by_requests(prefix: str, keeper: TokenKeeper, settings: dict[str, Any]) -> Any:
+    session = requests.Session()
+    TokenAdapter(prefix, keeper, **settings).mount(session)
+    return _asking(session), session.close
 
 
 def by_urllib3(prefix: str, keeper: TokenKeeper, settings: dict[str, Any]) -> Any:
@@ -116,14 +122,7 @@ def by_asyncio(prefix: str, keeper: TokenKeeper, settings: dict[str, Any]) -> An
 def by_auth(prefix: str, keeper: TokenKeeper, settings: dict[str, Any]) -> Any:
     session = requests.Session()
     session.auth = RequestsAuth(prefix, keeper, **settings)
-
-    def ask(method: str, url: str, data: Any = None) -> Answer:
-        response = session.request(method, url, data=data)
-        hops = [*response.history, response]
-        shown = [hop.request.headers for hop in hops]
-        return Answer(response.status_code, response.content, shown)
-
-    return ask, session.close
+    return _asking(session), session.close
 
 
 def by_aiohttp(prefix: str, keeper: TokenKeeper, settings: dict[str, Any]) -> Any:
@@ -157,7 +156,6 @@ CLIENTS = {
     "async": by_asyncio,
     "aiohttp": by_aiohttp,
 }
-Ask = Callable[..., Answer]
 
 
 @pytest.fixture(params=CLIENTS)
