@@ -383,11 +383,13 @@ class Witness:
             account.met.add(document["token"]["access_token"])
             age = self.authority.age(document["token"])
             generation, salt = document.get("generation", 0), document["salt"]
+            issued_at, written = document["token"]["issued_at"], document.get("written", 0.0)
             # If two records have the same generation, one of them renewed from a record that was
-            # set back, the record in the slot counts.
+            # set back, the record in the slot counts.  So does the record that was written later,
+            # which may continue an earlier grant after the store was set back.
             is_branch = account.seen is not None and (generation, salt) == account.seen[:2]
-            if age >= account.newest or is_branch:
-                issued_at, written = document["token"]["issued_at"], document.get("written", 0.0)
+            is_later = account.seen is not None and written > account.seen[3]
+            if age >= account.newest or is_branch or is_later:
                 account.newest, account.seen = age, (generation, salt, issued_at, written)
         elif (
             account.seen is not None
