@@ -50,8 +50,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture
 def server() -> Iterator[TokenServer]:
-    """A token endpoint and the API that it protects."""
-    with TokenServer() as server:
+    """A token endpoint and the API that it protects; clients poll it every second for a login."""
+    with TokenServer(device_interval=1.0) as server:
         yield server
 
 

@@ -465,16 +465,17 @@ def test_text_of_a_server_cannot_control_the_terminal(
     command: Command, place: Path, server: TokenServer, answer: bytes
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/token"
 
         def serve() -> None:
-            connection, _ = listener.accept()
+            with listener:  # a second connection is refused rather than left without an answer
+                connection, _ = listener.accept()
             with connection:
                 connection.recv(65536)
                 connection.sendall(answer)
 
         thread = threading.Thread(target=serve)
         thread.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/token"
         write(place, billing(server, place).replace(server.token_url, url))
         (problem,) = problems(command)
         thread.join()
