@@ -27,6 +27,7 @@ import select
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from tokenadapter import (
     ReauthRequired,
     RefreshTemporarilyFailed,
     RefreshToken,
+    StoreError,
     Token,
     TokenAdapter,
     TokenKeeper,
@@ -175,6 +177,9 @@ def main() -> None:
             on_event=client.on_event,
         )
         TokenAdapter(url, keeper).mount(session)
+        # The time of a request then has no part in which a database client is imported.
+        with suppress(StoreError):
+            keeper.store.load()
         while not select.select([0], [], [], until_next(float(pause)))[0]:
             request(session, url)
 
