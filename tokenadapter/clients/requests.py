@@ -575,6 +575,8 @@ class TokenAdapter(HTTPAdapter):
                 case exchange.Send(token):
                     sent.append(token)
                     responses.drain(response)
+                    if how[3]:
+                        self._reconnect()
                     outgoing = _add_cookies(outgoing, response)
                     response = self._repeat(request, outgoing, response, token, body, how)
                     step = flow.send(self._judge(response, token))
@@ -597,6 +599,19 @@ class TokenAdapter(HTTPAdapter):
             responses.drain(refusal)
             error.response = refusal
             raise
+
+    def _reconnect(self) -> None:
+        """Send the next requests on new connections.
+
+        An open connection presents the client certificate that it was opened with.  If the files
+        have been replaced since, the token request presented the new certificate, and the API
+        refuses the new token on the old connection.
+        """
+        sender = self if self.inner is None else self.inner
+        if isinstance(sender, HTTPAdapter):
+            # Not by close(), where a subclass may end more; requests in progress are not affected.
+            for manager in (sender.poolmanager, *sender.proxy_manager.values()):
+                manager.clear()
 
     def _repeat(
         self,

@@ -63,6 +63,11 @@ class Pki:
         self.another_server.stop()
         self.server.stop()
 
+    def replace_certificate(self) -> None:
+        """Put the other certificate in the place of the client's, which the server learns."""
+        Path(self.cert).write_bytes(Path(self.other).read_bytes())
+        self.server._clients["app"]["x5t#S256"] = certificates.thumbprint(self.other)  # type: ignore[index]
+
     def context(self, cert: str | None) -> ssl.SSLContext:
         """The TLS context of a client that presents *cert*."""
         context = ssl.create_default_context(cafile=self.ca_file)
@@ -169,6 +174,24 @@ def test_a_missing_certificate_is_explained_to_the_users_of_an_auth(
         assert session.get(pki.server.api_url).status_code == 200
     (message,) = refusals(caplog)
     assert "bound to a client certificate, and the request presented none: set cert" in message
+
+
+@pytest.mark.parametrize("how", ["mounted", "retrofitted", "auth"])
+def test_a_certificate_that_was_replaced_is_presented_with_its_token(pki: Pki, how: str) -> None:
+    with requests.Session() as session:
+        session.verify = pki.server.ca_file
+        if how == "mounted":
+            adapter(pki).mount(session)
+        elif how == "retrofitted":
+            retrofit(session, pki.server.api_url, source(pki))
+        else:
+            session.auth = RequestsAuth(pki.server.api_url, source(pki))
+            session.cert = pki.cert
+        assert session.get(pki.server.api_url).status_code == 200
+        pki.replace_certificate()
+        pki.server.expire_now()
+        assert session.get(pki.server.api_url).status_code == 200
+    assert pki.seen() == certificates.thumbprint(pki.other)
 
 
 # --- urllib3 -----------------------------------------------------------------------------------
