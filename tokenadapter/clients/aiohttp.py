@@ -178,8 +178,8 @@ class TokenMiddleware(Face):
                         step = flow.send(await rules.verdict_on(response, token))
                     case exchange.HandOn(reason):
                         if reason is not None:
-                            answer, method, url = _answer(response), request.method, request.url
-                            rules.log_handed_on(answer, method, url, reason, sent[-1], cert=True)
+                            answer, last = _answer(response), sent[-1]
+                            rules.log_handed_on(answer, request.method, request.url, reason, last)
                         return response
         except BaseException:
             response.close()

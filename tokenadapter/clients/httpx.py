@@ -347,8 +347,7 @@ class _Flow:
                     step = flow.send((yield from self._judge(hops[0], token)))
                 case exchange.HandOn(reason):
                     if reason is not None:
-                        method, url = request.method, request.url
-                        rules.log_handed_on(hops[0], method, url, reason, sent[-1], cert=True)
+                        rules.log_handed_on(hops[0], request.method, request.url, reason, sent[-1])
                     return hops
 
     def _obtain(

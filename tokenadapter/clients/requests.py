@@ -669,13 +669,13 @@ class TokenAdapter(HTTPAdapter):
         url: object,
         reason: str,
         token: Token | None = None,
-        cert: Any = None,
+        cert: Any = True,
     ) -> None:
         """Say why a refusal goes to the caller.
 
         :param token: the one that was refused.
-        :param cert: the client certificate that was presented with it, as for
-            :func:`tokenadapter.http.bindings.explained`.
+        :param cert: the client certificate that was presented with it: a path, or those of
+            certificate and key; nothing; or another object if that cannot be known.
 
         :meta private:
         """

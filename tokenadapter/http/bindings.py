@@ -16,8 +16,8 @@ def explained(reason: str, token: Token, cert: object, remedy: str) -> str:
     """*reason*, why a refusal of *token* goes to the caller, or a better one if the token is bound
     to a client certificate.
 
-    :param cert: what the request presented: a path, or those of certificate and key; nothing; or
-        another object, such as a TLS context, if that cannot be known.
+    :param cert: the certificate that the request presented: a path, or those of certificate and
+        key; nothing; or another object, such as a TLS context, if that cannot be known.
     :param remedy: what the user does so that a request presents a certificate.
     """
     if not cert or isinstance(cert, (str, os.PathLike, tuple)):

@@ -7,6 +7,7 @@ import logging
 import pickle
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from tokenadapter import (
     TokenAuth,
     TokenMiddleware,
     TokenPoolManager,
+    installed,
     retrofit,
     session,
 )
@@ -176,14 +178,17 @@ def test_a_missing_certificate_is_explained_to_the_users_of_an_auth(
     assert "bound to a client certificate, and the request presented none: set cert" in message
 
 
-@pytest.mark.parametrize("how", ["mounted", "retrofitted", "auth"])
+@pytest.mark.parametrize("how", ["mounted", "retrofitted", "installed", "auth"])
 def test_a_certificate_that_was_replaced_is_presented_with_its_token(pki: Pki, how: str) -> None:
-    with requests.Session() as session:
+    with ExitStack() as stack:
+        session = stack.enter_context(requests.Session())
         session.verify = pki.server.ca_file
         if how == "mounted":
             adapter(pki).mount(session)
         elif how == "retrofitted":
             retrofit(session, pki.server.api_url, source(pki))
+        elif how == "installed":
+            stack.enter_context(installed(adapter(pki)))
         else:
             session.auth = RequestsAuth(pki.server.api_url, source(pki))
             session.cert = pki.cert
@@ -384,6 +389,7 @@ def test_only_a_token_that_tells_its_certificate_is_compared(pki: Pki, tmp_path:
     )
     assert bindings.mismatch(bound, pki.cert) is None
     assert bindings.mismatch(bound, (pki.cert, pki.cert)) is None
+    assert bindings.explained("why", bound, Path(pki.cert), "set cert") == "why"
     assert "cannot be read" in str(bindings.mismatch(bound, str(tmp_path / "none")))
     for text in (
         "opaque",
