@@ -178,8 +178,8 @@ class TokenMiddleware(Face):
                         step = flow.send(await rules.verdict_on(response, token))
                     case exchange.HandOn(reason):
                         if reason is not None:
-                            answer = _answer(response)
-                            rules.log_handed_on(answer, request.method, request.url, reason)
+                            answer, last = _answer(response), sent[-1]
+                            rules.log_handed_on(answer, request.method, request.url, reason, last)
                         return response
         except BaseException:
             response.close()
@@ -219,6 +219,8 @@ class TokenMiddleware(Face):
 
 class _Rules(Rules):
     """What the settings say about requests of aiohttp."""
+
+    cert_remedy = "load it into the ssl.SSLContext that the connector gets as ssl"
 
     @property
     def changes_urls(self) -> bool:

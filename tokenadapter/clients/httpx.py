@@ -158,6 +158,8 @@ class _Work(NamedTuple):
 class _Rules(Rules):
     """What the settings say about requests of httpx."""
 
+    cert_remedy = "load it into the ssl.SSLContext that the client gets as verify"
+
     __attrs__: list[str] = [*Rules.__attrs__, "_raw", "_lower"]  # noqa: RUF012
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -345,7 +347,7 @@ class _Flow:
                     step = flow.send((yield from self._judge(hops[0], token)))
                 case exchange.HandOn(reason):
                     if reason is not None:
-                        rules.log_handed_on(hops[0], request.method, request.url, reason)
+                        rules.log_handed_on(hops[0], request.method, request.url, reason, sent[-1])
                     return hops
 
     def _obtain(

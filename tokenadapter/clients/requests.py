@@ -134,6 +134,8 @@ class TokenAdapter(HTTPAdapter):
         "_own_urls",
         "_cert",
     ]
+    # What a user does so that a request presents a client certificate, for messages.
+    cert_remedy = "set cert"
     # Made once for each token.
     _last_value: tuple[Token | None, str] = (None, "")
 
@@ -241,15 +243,15 @@ class TokenAdapter(HTTPAdapter):
         session.adapters = watched(longest_first(mine, adapters))
         return self
 
-    def around(self, inner: BaseAdapter) -> Self:
-        """This adapter with *inner* to send its requests; all else is shared.
+    def around(self, inner: BaseAdapter, **changes: Any) -> Self:
+        """This adapter with *inner* to send its requests; all but the *changes* is shared.
 
         *inner* itself stays as it is: only for requests from here, its retries do not repeat a 401.
         """
         retries = getattr(inner, "max_retries", None)
         if isinstance(retries, Retry) and without_401(retries) is not retries:
             inner = twin(inner, max_retries=without_401(retries))
-        return twin(self, inner=inner)
+        return twin(self, inner=inner, **changes)
 
     @property
     def near_misses(self) -> tuple[str, ...]:
@@ -573,13 +575,15 @@ class TokenAdapter(HTTPAdapter):
                 case exchange.Send(token):
                     sent.append(token)
                     responses.drain(response)
+                    if how[3]:
+                        self._reconnect()
                     outgoing = _add_cookies(outgoing, response)
                     response = self._repeat(request, outgoing, response, token, body, how)
                     step = flow.send(self._judge(response, token))
                 case exchange.HandOn(reason):
                     if reason is not None:
-                        reason = bindings.mismatch(sent[-1], how[3]) or reason
-                        self.log_handed_on(response, request.method, request.url, reason)
+                        method, url, cert = request.method, request.url, how[3]
+                        self.log_handed_on(response, method, url, reason, sent[-1], cert)
                     return response
 
     def _renewed(
@@ -595,6 +599,19 @@ class TokenAdapter(HTTPAdapter):
             responses.drain(refusal)
             error.response = refusal
             raise
+
+    def _reconnect(self) -> None:
+        """Send the next requests on new connections.
+
+        An open connection presents the client certificate that it was opened with.  If the files
+        have been replaced since, the token request presented the new certificate, and the API
+        refuses the new token on the old connection.
+        """
+        sender = self if self.inner is None else self.inner
+        if isinstance(sender, HTTPAdapter):
+            # Not by close(), where a subclass may end more; requests in progress are not affected.
+            for manager in (sender.poolmanager, *sender.proxy_manager.values()):
+                manager.clear()
 
     def _repeat(
         self,
@@ -646,12 +663,24 @@ class TokenAdapter(HTTPAdapter):
         )
 
     def log_handed_on(
-        self, response: Response, method: str | None, url: object, reason: str
+        self,
+        response: Response,
+        method: str | None,
+        url: object,
+        reason: str,
+        token: Token | None = None,
+        cert: Any = True,
     ) -> None:
         """Say why a refusal goes to the caller.
 
+        :param token: the one that was refused.
+        :param cert: the client certificate that was presented with it: a path, or those of
+            certificate and key; nothing; or another object if that cannot be known.
+
         :meta private:
         """
+        if token is not None:
+            reason = bindings.explained(reason, token, cert, self.cert_remedy)
         self.keeper.journal.emit(
             "HandedOn",
             method=method,

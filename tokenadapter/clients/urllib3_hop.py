@@ -33,7 +33,18 @@ if TYPE_CHECKING:
 else:
     responses = late("tokenadapter.http.responses")
 
-__all__ = ["Hop", "Sent", "as_request", "for_urllib3", "is_proxied", "with_token"]
+__all__ = [
+    "Hop",
+    "Sent",
+    "as_request",
+    "cert_of",
+    "for_urllib3",
+    "is_proxied",
+    "origin_of",
+    "with_token",
+]
+
+_CERT_REMEDY = "pass cert_file and key_file to the pool or its manager"
 
 
 class Sent(HTTPHeaderDict):
@@ -57,9 +68,7 @@ def as_request(
     request.headers = CaseInsensitiveDict(headers)
     try:
         if url.startswith("/"):
-            host = f"[{pool.host}]" if ":" in pool.host else pool.host
-            port = "" if pool.port is None else f":{pool.port}"
-            request.url = f"{pool.scheme}://{host}{port}{url}"
+            request.url = f"{origin_of(pool)}{url}"
         elif pool.is_same_host(url) or _is_forwarded(pool, url):
             request.url = url
         else:
@@ -72,9 +81,22 @@ def as_request(
     return request
 
 
+def origin_of(pool: HTTPConnectionPool) -> str:
+    """The beginning of the URLs to which *pool* leads."""
+    host = f"[{pool.host}]" if ":" in pool.host else pool.host
+    port = "" if pool.port is None else f":{pool.port}"
+    return f"{pool.scheme}://{host}{port}"
+
+
 def is_proxied(pool: HTTPConnectionPool) -> bool:
     """Whether a pool sends through a proxy, which can read requests over plain ``http``."""
     return pool.proxy is not None or "_socks_options" in pool.conn_kw
+
+
+def cert_of(pool: HTTPConnectionPool) -> Any:
+    """The client certificate that *pool* presents, or the TLS context that may have one; ``""`` if
+    there is neither."""
+    return getattr(pool, "cert_file", None) or pool.conn_kw.get("ssl_context") or ""
 
 
 def _is_forwarded(pool: HTTPConnectionPool, url: str) -> bool:
@@ -234,7 +256,8 @@ def with_token(
                 "token."
             )
         hop = Hop(pool, request, url, headers, plain, once)
-        answer = adapter.around(hop).send(request, timeout=_timeout(pool, how))
+        sender = adapter.around(hop, cert_remedy=_CERT_REMEDY)
+        answer = sender.send(request, timeout=_timeout(pool, how), cert=cert_of(pool))
         response: BaseHTTPResponse = hop.decoded(answer.raw)
     except TokenError as error:
         raise for_urllib3(error) from error.__cause__

@@ -12,12 +12,12 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.poolmanager import PoolKey
 
 from tokenadapter.clients.requests import TokenAdapter
 from tokenadapter.clients.signers import Signer, adapter_settings, change_lock, split_settings
-from tokenadapter.clients.urllib3_hop import with_token
+from tokenadapter.clients.urllib3_hop import origin_of, with_token
 from tokenadapter.spelling import check_names, kind_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ class TokenPoolManager(PoolManager):
         http.request("GET", "https://api.example.com/invoices")
 
     It raises the errors of a :class:`~tokenadapter.TokenAdapter`, each also a
-    :class:`urllib3.exceptions.HTTPError`.
+    :class:`urllib3.exceptions.HTTPError`.  Pools that lead to the host and port of *prefix* present
+    the client certificate of *source*, if it has one and the settings have neither ``cert_file``
+    nor ``ssl_context`` (RFC 8705 section 3).
 
     :param prefix: see :class:`~tokenadapter.TokenAdapter`, as for *source* and *store*.
     :param settings: the other settings of a :class:`~tokenadapter.TokenAdapter`, and those of a
@@ -70,13 +72,30 @@ class TokenPoolManager(PoolManager):
         self.prefix: str = adapter.prefix
         self.keeper: TokenKeeper = adapter.keeper
         super().__init__(num_pools, headers, **others)
+        self._adapter = adapter
         _add(self, Signer(adapter))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.prefix} of {self.keeper.store!r}>"
 
     def _new_pool(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
-        return _fitted_pool(self, super()._new_pool(*args, **kwargs))
+        pool = _fitted_pool(self, super()._new_pool(*args, **kwargs))
+        _set_certificate(pool, self._adapter)
+        return pool
+
+
+def _set_certificate(pool: HTTPConnectionPool, adapter: TokenAdapter) -> None:
+    """Have *pool* present the client certificate of the token source, if it leads to the API and
+    its settings do not say what to present."""
+    cert = adapter._cert
+    if (
+        cert is not None
+        and isinstance(pool, HTTPSConnectionPool)
+        and adapter.has_same_origin(origin_of(pool))
+        and pool.cert_file is None
+        and pool.conn_kw.get("ssl_context") is None
+    ):
+        pool.cert_file, pool.key_file = cert if isinstance(cert, tuple) else (cert, None)
 
 
 def fit(target: object, adapter: TokenAdapter) -> Callable[[], None]:

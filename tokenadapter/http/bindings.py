@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from tokenadapter.keys import certificates
 from tokenadapter.keys.jws import claims_of
 from tokenadapter.token import Token
 
-__all__ = ["mismatch"]
+__all__ = ["explained", "mismatch"]
 
 
-def mismatch(token: Token, cert: str | tuple[str, str] | None) -> str | None:
+def explained(reason: str, token: Token, cert: object, remedy: str) -> str:
+    """*reason*, why a refusal of *token* goes to the caller, or a better one if the token is bound
+    to a client certificate.
+
+    :param cert: the certificate that the request presented: a path, or those of certificate and
+        key; nothing; or another object, such as a TLS context, if that cannot be known.
+    :param remedy: what the user does so that a request presents a certificate.
+    """
+    if not cert or isinstance(cert, (str, os.PathLike, tuple)):
+        return mismatch(token, cert, remedy) or reason
+    if _thumbprint_in(token.access_token) is None:
+        return reason
+    return (
+        f"{reason}. The token is bound to a client certificate. If the client does not present it, "
+        f"{remedy}"
+    )
+
+
+def mismatch(token: Token, cert: Any, remedy: str = "set cert") -> str | None:
     """Why an API must refuse *token* on a connection that presents *cert*; ``None`` if nothing is
     known to be wrong.
 
     Only a token that is a JWT tells to which certificate it is bound.
-
-    :param cert: a path, or those of certificate and key.
     """
     bound = _thumbprint_in(token.access_token)
     if bound is None:
         return None
     if not cert:
         return (
-            "the token is bound to a client certificate, and the request presented none: set cert"
+            f"the token is bound to a client certificate, and the request presented none: {remedy}"
         )
-    path = cert if isinstance(cert, str) else cert[0]
+    path = cert[0] if isinstance(cert, tuple) else cert
     try:
         if certificates.thumbprint(path) == bound:
             return None
