@@ -60,13 +60,12 @@ class Stream:
 
 
 class Connection(asyncio.Protocol):
-    """A connection of a client: each of its streams is answered for itself."""
+    """A connection of a client, each stream of which is answered in a task of its own."""
 
     def __init__(self, front: Front) -> None:
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
         self._front = front
         self._streams: dict[int, Stream] = {}
-        self._answers: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -77,28 +76,18 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         for event in self.h2.receive_data(data):
             match event:
-                case RequestReceived(stream_id=number, headers=fields):
-                    stream = self._streams[number] = Stream(self, number, dict(fields))
-                    self._answers.add(asyncio.create_task(self._front.answer(stream)))
-                case DataReceived(stream_id=number, data=part, flow_controlled_length=length):
-                    self._streams[number].received += part
-                    self.h2.acknowledge_received_data(length, number)
-                case StreamEnded(stream_id=number):
-                    self._streams[number].has_ended.set()
+                case RequestReceived(stream_id=which, headers=fields):
+                    stream = self._streams[which] = Stream(self, which, dict(fields))
+                    self._front.answers.append(asyncio.create_task(self._front.answer(stream)))
+                case DataReceived(stream_id=which, data=part, flow_controlled_length=length):
+                    self._streams[which].received += part
+                    self.h2.acknowledge_received_data(length, which)
+                case StreamEnded(stream_id=which):
+                    self._streams[which].has_ended.set()
         self.flush()
 
     def flush(self) -> None:
         self.transport.write(self.h2.data_to_send())
-
-    def end(self) -> None:
-        """Close the connection.
-
-        :raises Exception: if an answer failed.
-        """
-        self.transport.abort()
-        for answer in self._answers:
-            if answer.done():
-                answer.result()
 
 
 class Front:
@@ -107,6 +96,7 @@ class Front:
     :ivar url: as that of the server.
     :ivar trust: the context of a client that trusts its certificate.
     :ivar connections: those that it got so far.
+    :ivar answers: the same; one that fails fails the test.
     """
 
     def __init__(self, server: TokenServer) -> None:
@@ -115,6 +105,7 @@ class Front:
         self._certificate.context.set_alpn_protocols(["h2"])
         self.trust = ssl.create_default_context(cafile=self._certificate.ca_file)
         self.connections: list[Connection] = []
+        self.answers: list[asyncio.Task[None]] = []
         self._is_ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
@@ -138,7 +129,10 @@ class Front:
             await self._end.wait()
             listener.close()
             for connection in self.connections:
-                connection.end()
+                connection.transport.abort()
+        for answer in self.answers:
+            if answer.done():
+                answer.result()
 
     async def answer(self, stream: Stream) -> None:
         """Answer a request; by default when it is there in full."""
