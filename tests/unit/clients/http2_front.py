@@ -48,9 +48,9 @@ class Stream:
         self._connection.h2.send_headers(self._id, fields)
         self._connection.flush()
 
-    def send(self, content: bytes, *, is_last: bool = True) -> None:
-        """Send a part of the body of the answer, which fits into the window."""
-        self._connection.h2.send_data(self._id, content, end_stream=is_last)
+    def send(self, content: bytes) -> None:
+        """Send the body of the answer, which fits into a frame and the window."""
+        self._connection.h2.send_data(self._id, content, end_stream=True)
         self._connection.flush()
 
     def reset(self) -> None:

@@ -201,10 +201,9 @@ class Stalling(Front):
         answer = await self.forward(stream, await stream.body())
         if answer.status_code == 401:
             stream.begin(answer)
-            stream.send(answer.content[:1], is_last=False)
             await self._another.wait()
             await asyncio.sleep(2 * responses.DRAINED_FOR)
-            stream.send(answer.content[1:])
+            stream.send(answer.content)
             self._is_over.set()
             return
         if "public" in stream.path:
