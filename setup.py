@@ -76,6 +76,8 @@ EXTRAS = {
         "flask>=3",
         "gevent>=24.11.1",
         "gunicorn>=23",
+        # HTTP/2, for a server and for the clients of httpx and httpx2.
+        "h2>=4.1",
         "jira>=3.8",
         # Whether it verifies what a key signs.  The first that knows Ed25519 by this name.
         "joserfc>=1.5",

@@ -432,7 +432,9 @@ class _Flow:
         self._refusals += 1
         if answer.is_stream_consumed or answer.is_closed:
             return  # an event hook has read it
-        if self._timeouts is not None:
+        # A read timeout ends all requests of a connection, and over HTTP/2 there may be others.
+        is_shared = answer.extensions.get("http_version") == b"HTTP/2"
+        if self._timeouts is not None and not is_shared:
             read = self._timeouts.get("read")
             self._timeouts["read"] = (
                 responses.DRAINED_FOR if read is None else min(read, responses.DRAINED_FOR)
