@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
     from tokenadapter import errors
     from tokenadapter.errors import TokenError
+    from tokenadapter.keys import key as keys
+    from tokenadapter.keys.key import Key, KeyLike
     from tokenadapter.protocols import ClientAuth
     from tokenadapter.sources.discovery import ServerMetadata
     from tokenadapter.sources.protected_resource import ResourceMetadata
 else:
     errors = late("tokenadapter.errors")
+    keys = late("tokenadapter.keys.key")
     socket = late("socket")
 
 __all__ = ["ApiUser"]
@@ -61,6 +64,9 @@ class ApiUser(Source):
         ``offline_access`` if the server knows that.
     :param account: a name for the user: a record of another user is refused.
     :param grace: as for :class:`~tokenadapter.RefreshToken`.
+    :param dpop: bind the tokens to a key (RFC 9449), as for
+        :class:`~tokenadapter.ClientCredentials`.  If the API requires that, a login binds them
+        without this argument.
     :param timeout: seconds for each exchange with the API or its authorization server.
     :param verify: whether to verify the servers' certificates, or a path to CA certificates.
     :param cert: a client certificate: a path, or those of certificate and key.
@@ -86,6 +92,7 @@ class ApiUser(Source):
         scope: str | Iterable[str] | None = None,
         account: str | None = None,
         grace: float = 0.0,
+        dpop: bool | KeyLike = False,
         timeout: float = 10.0,
         verify: bool | str | None = None,
         cert: str | tuple[str, str] | None = None,
@@ -128,6 +135,9 @@ class ApiUser(Source):
                 "issuer is missing: the API could have the client's secret sent to any server"
             )
         self._issuer = issuer
+        #: The key that is configured, if tokens are bound to one (RFC 9449).
+        self.dpop_key: Key | None = None if isinstance(dpop, bool) else keys.Key.of(dpop)
+        self._dpop: bool | Key = self.dpop_key or dpop is True
         if account is not None:
             self.owner = {**self.owner, "user": account}
         self._scope = None if scope is None else " ".join(several("scope", scope))
@@ -152,6 +162,21 @@ class ApiUser(Source):
         if isinstance(found, RefreshToken):
             return found.fetch(credential, previous)
         raise found
+
+    def new_key(self) -> str | None:
+        """A new key to bind the tokens of a login to that has none, as a JWK in JSON.
+
+        :raises RefreshConfigError: if no key can be made.
+
+        :meta private:
+        """
+        if self._dpop is not True:
+            return None
+        try:
+            resource, server = self._discovered()
+        except errors.TokenError:
+            return None  # the token request needs the metadata, too, and says what is wrong with it
+        return self._source_of(Registration(server.issuer, "none"), resource, None, True).new_key()
 
     def discover(self) -> ServerMetadata:
         """The metadata of the authorization server, which the API names.
@@ -205,6 +230,8 @@ class ApiUser(Source):
         scope = self._scope or resource.scope or " ".join(resource.scopes_supported) or None
         if self._scope is None and "offline_access" in server.scopes_supported:
             scope = " ".join(dict.fromkeys([*(scope or "").split(), "offline_access"]))
+        # A client that is bound gets no other tokens, so a change of this needs another client.
+        dpop: bool | Key = self._dpop or resource.dpop_bound_access_tokens_required
         client = Registration.of(previous)
         if self._client:
             client = Registration(server.issuer, self._client["client_id"], redirect_uri)
@@ -212,12 +239,12 @@ class ApiUser(Source):
             client is None
             or client.has_expired
             or (client.issuer, client.grant_type) != (server.issuer, grant_type)
-            or client.scope != scope
+            or (client.scope, client.is_bound) != (scope, bool(dpop))
             or redirect_uri not in (None, client.redirect_uri)
             or not _can_listen(client.redirect_uri)
         ):
-            client = self._registered(server, grant_type, scope, redirect_uri)
-        return _LoggedIn(client, resource.resource, scope, self._client, self._connection)
+            client = self._registered(server, grant_type, scope, redirect_uri, is_bound=bool(dpop))
+        return self._source_of(client, resource, scope, dpop)
 
     def _login_of(self, token: Token | None) -> RefreshToken | TokenError:
         """The source that *token* came from."""
@@ -243,7 +270,16 @@ class ApiUser(Source):
                 "logged in, as its authorization server. Nothing was sent, and the stored token "
                 f"is kept. {errors.NEW_LOGIN}"
             )
-        return _LoggedIn(known, resource.resource, self._scope, self._client, self._connection)
+        return self._source_of(known, resource, self._scope, self._dpop)
+
+    def _source_of(
+        self,
+        client: Registration,
+        resource: ResourceMetadata,
+        scope: str | None,
+        dpop: bool | Key,
+    ) -> _LoggedIn:
+        return _LoggedIn(client, resource, scope, self._client, dpop=dpop, **self._connection)
 
     def _discovered(self) -> tuple[ResourceMetadata, ServerMetadata]:
         """What the API says, and its authorization server: the one of the client, or else the first
@@ -271,7 +307,13 @@ class ApiUser(Source):
         return resource, server
 
     def _registered(
-        self, server: ServerMetadata, grant_type: str, scope: str | None, redirect_uri: str | None
+        self,
+        server: ServerMetadata,
+        grant_type: str,
+        scope: str | None,
+        redirect_uri: str | None,
+        *,
+        is_bound: bool,
     ) -> Registration:
         if server.registration_endpoint is None:
             raise errors.RefreshConfigError(
@@ -296,6 +338,8 @@ class ApiUser(Source):
         }
         if scope is not None:
             described["scope"] = scope
+        if is_bound:
+            described["dpop_bound_access_tokens"] = True  # RFC 9449 section 5.2
         endpoint = Endpoint(
             "registration_endpoint", server.registration_endpoint, **self._connection
         )
@@ -314,22 +358,31 @@ class _LoggedIn(RefreshToken):
     def __init__(
         self,
         client: Registration,
-        resource: str,
+        resource: ResourceMetadata,
         scope: str | None,
         given: Mapping[str, Any],
-        connection: Mapping[str, Any],
+        **options: Any,
     ) -> None:
         way = given or {
             "client_id": client.client_id,
             "client_secret": client.client_secret,
             "client_auth": client.client_auth,
         }
-        super().__init__(issuer=client.issuer, scope=scope, resource=resource, **way, **connection)
+        super().__init__(
+            issuer=client.issuer, scope=scope, resource=resource.resource, **way, **options
+        )
         self._issued_to = client
+        self._accepted = resource.dpop_signing_alg_values_supported
         self._is_registered = not given
         self.login_settings: Mapping[str, str] = {}
         if client.redirect_uri is not None:
             self.login_settings = {"redirect_uri": client.redirect_uri}
+
+    @property
+    def _algorithms(self) -> Sequence[str]:
+        by_server = super()._algorithms
+        by_both = [alg for alg in by_server or self._accepted if alg in self._accepted]
+        return by_both or by_server
 
     def redeem(
         self, kind: str, form: Mapping[str, str | list[str]], **sending: Any
