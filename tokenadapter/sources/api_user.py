@@ -176,7 +176,7 @@ class ApiUser(Source):
             resource, server = self._discovered()
         except errors.TokenError:
             return None  # the token request needs the metadata, too, and says what is wrong with it
-        return self._source_of(Registration(server.issuer, "none"), resource, None, True).new_key()
+        return self._new_key(server, resource, True)
 
     def discover(self) -> ServerMetadata:
         """The metadata of the authorization server, which the API names.
@@ -243,6 +243,7 @@ class ApiUser(Source):
             or redirect_uri not in (None, client.redirect_uri)
             or not _can_listen(client.redirect_uri)
         ):
+            self._new_key(server, resource, dpop)  # without a key, no client is registered
             client = self._registered(server, grant_type, scope, redirect_uri, is_bound=bool(dpop))
         return self._source_of(client, resource, scope, dpop)
 
@@ -280,6 +281,12 @@ class ApiUser(Source):
         dpop: bool | Key,
     ) -> _LoggedIn:
         return _LoggedIn(client, resource, scope, self._client, dpop=dpop, **self._connection)
+
+    def _new_key(
+        self, server: ServerMetadata, resource: ResourceMetadata, dpop: bool | Key
+    ) -> str | None:
+        """As :meth:`new_key`, before there is a client."""
+        return self._source_of(Registration(server.issuer, "none"), resource, None, dpop).new_key()
 
     def _discovered(self) -> tuple[ResourceMetadata, ServerMetadata]:
         """What the API says, and its authorization server: the one of the client, or else the first
