@@ -253,10 +253,10 @@ class Presenter:
         It is saved before it is used: if the answer gets lost, another process may have to present
         the credential again, with the same key.
         """
-        new_key: Callable[[], str | None] | None = getattr(self._grant, "new_key", None)
+        new_key: Callable[[Token | None], str | None] | None = getattr(self._grant, "new_key", None)
         if new_key is None or (previous is not None and previous.key is not None):
             return None
-        return new_key()
+        return new_key(previous)
 
     def _is_in_time(self, view: View, waiter: Waiter) -> bool:
         """Whether other processes respect the intent for as long as the answer may take."""

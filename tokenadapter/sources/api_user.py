@@ -65,7 +65,7 @@ class ApiUser(Source):
     :param account: a name for the user: a record of another user is refused.
     :param grace: as for :class:`~tokenadapter.RefreshToken`.
     :param dpop: bind the tokens to a key (RFC 9449), as for
-        :class:`~tokenadapter.ClientCredentials`.  If the API requires that, a login binds them
+        :class:`~tokenadapter.ClientCredentials`.  If the API requires that, they are bound
         without this argument.
     :param timeout: seconds for each exchange with the API or its authorization server.
     :param verify: whether to verify the servers' certificates, or a path to CA certificates.
@@ -137,7 +137,7 @@ class ApiUser(Source):
         self._issuer = issuer
         #: The key that is configured, if tokens are bound to one (RFC 9449).
         self.dpop_key: Key | None = None if isinstance(dpop, bool) else keys.Key.of(dpop)
-        self._dpop: bool | Key = self.dpop_key or dpop is True
+        self._makes_keys = dpop is True
         if account is not None:
             self.owner = {**self.owner, "user": account}
         self._scope = None if scope is None else " ".join(several("scope", scope))
@@ -163,20 +163,17 @@ class ApiUser(Source):
             return found.fetch(credential, previous)
         raise found
 
-    def new_key(self) -> str | None:
-        """A new key to bind the tokens of a login to that has none, as a JWK in JSON.
+    def new_key(self, previous: Token | None) -> str | None:
+        """A new key to bind tokens to, as a JWK in JSON; ``None`` if the key is configured, or
+        tokens are not bound.
 
         :raises RefreshConfigError: if no key can be made.
 
         :meta private:
         """
-        if self._dpop is not True:
-            return None
-        try:
-            resource, server = self._discovered()
-        except errors.TokenError:
-            return None  # the token request needs the metadata, too, and says what is wrong with it
-        return self._new_key(server, resource, True)
+        found = self._login_of(previous)
+        # An error is that of the token request, too.
+        return found.new_key() if isinstance(found, RefreshToken) else None
 
     def discover(self) -> ServerMetadata:
         """The metadata of the authorization server, which the API names.
@@ -231,7 +228,7 @@ class ApiUser(Source):
         if self._scope is None and "offline_access" in server.scopes_supported:
             scope = " ".join(dict.fromkeys([*(scope or "").split(), "offline_access"]))
         # A client that is bound gets no other tokens, so a change of this needs another client.
-        dpop: bool | Key = self._dpop or resource.dpop_bound_access_tokens_required
+        is_bound = bool(self._binding(resource))
         client = Registration.of(previous)
         if self._client:
             client = Registration(server.issuer, self._client["client_id"], redirect_uri)
@@ -239,13 +236,14 @@ class ApiUser(Source):
             client is None
             or client.has_expired
             or (client.issuer, client.grant_type) != (server.issuer, grant_type)
-            or (client.scope, client.is_bound) != (scope, bool(dpop))
+            or (client.scope, client.is_bound) != (scope, is_bound)
             or redirect_uri not in (None, client.redirect_uri)
             or not _can_listen(client.redirect_uri)
         ):
-            self._new_key(server, resource, dpop)  # without a key, no client is registered
-            client = self._registered(server, grant_type, scope, redirect_uri, is_bound=bool(dpop))
-        return self._source_of(client, resource, scope, dpop)
+            # Without a key, no client is registered.
+            self._source_of(Registration(server.issuer, "none"), resource, scope).new_key()
+            client = self._registered(server, grant_type, scope, redirect_uri, is_bound=is_bound)
+        return self._source_of(client, resource, scope)
 
     def _login_of(self, token: Token | None) -> RefreshToken | TokenError:
         """The source that *token* came from."""
@@ -271,22 +269,17 @@ class ApiUser(Source):
                 "logged in, as its authorization server. Nothing was sent, and the stored token "
                 f"is kept. {errors.NEW_LOGIN}"
             )
-        return self._source_of(known, resource, self._scope, self._dpop)
+        return self._source_of(known, resource, self._scope)
+
+    def _binding(self, resource: ResourceMetadata) -> bool | Key:
+        """The ``dpop`` of the source of a login."""
+        return self.dpop_key or self._makes_keys or resource.dpop_bound_access_tokens_required
 
     def _source_of(
-        self,
-        client: Registration,
-        resource: ResourceMetadata,
-        scope: str | None,
-        dpop: bool | Key,
+        self, client: Registration, resource: ResourceMetadata, scope: str | None
     ) -> _LoggedIn:
+        dpop = self._binding(resource)
         return _LoggedIn(client, resource, scope, self._client, dpop=dpop, **self._connection)
-
-    def _new_key(
-        self, server: ServerMetadata, resource: ResourceMetadata, dpop: bool | Key
-    ) -> str | None:
-        """As :meth:`new_key`, before there is a client."""
-        return self._source_of(Registration(server.issuer, "none"), resource, None, dpop).new_key()
 
     def _discovered(self) -> tuple[ResourceMetadata, ServerMetadata]:
         """What the API says, and its authorization server: the one of the client, or else the first

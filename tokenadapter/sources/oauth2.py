@@ -278,7 +278,7 @@ class OAuth2Source(Source):
         if error is not None:
             raise error
 
-    def new_key(self) -> str | None:
+    def new_key(self, previous: Token | None = None) -> str | None:
         """A new key to bind tokens to, as a JWK in JSON; ``None`` if the key is configured, or
         tokens are not bound.
 

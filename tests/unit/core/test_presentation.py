@@ -158,7 +158,7 @@ def test_a_grant_may_take_its_time_to_make_a_key(desk: Desk) -> None:
     """It may have to read metadata.  The others respect the intent from the end of that."""
     desk.shelf.lock_ends_with_holder = False
 
-    def new_key() -> str:
+    def new_key(previous: Token | None) -> str:
         desk.clock.go_on(60.0)
         return "key"
 

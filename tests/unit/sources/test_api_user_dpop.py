@@ -194,12 +194,14 @@ def test_a_change_of_the_setting_registers_another_client(
     assert registered(server) == [None, True, None]
 
 
+@pytest.mark.parametrize("dpop", [False, True])
 def test_a_renewal_binds_a_login_that_was_made_without_a_key(
-    server: TokenServer, store: FileStore
+    server: TokenServer, store: FileStore, dpop: bool
 ) -> None:
     log_in(ApiUser(server.api_url), store)
+    server.resource_metadata["dpop_bound_access_tokens_required"] = not dpop
     discovery._known.clear()
-    keeper = TokenKeeper(ApiUser(server.api_url, dpop=True), store)
+    keeper = TokenKeeper(ApiUser(server.api_url, dpop=dpop), store)
     server.fail_next(drop=True)
     with pytest.raises(RefreshTemporarilyFailed):
         keeper.refresh()
