@@ -156,7 +156,7 @@ def test_a_listener_that_takes_its_time_is_called_before_the_lock_is_confirmed(d
 
 def test_a_grant_may_take_its_time_to_make_a_key(desk: Desk) -> None:
     """It may have to read metadata.  The others respect the intent from the end of that."""
-    desk.shelf.lock_ends_with_holder = False
+    desk.slot.lock_ends_with_holder = False
 
     def new_key(previous: Token | None) -> str:
         desk.clock.go_on(60.0)

@@ -115,7 +115,7 @@ import sys
 sys.modules["cryptography"] = None
 from tokenadapter import ApiUser, RefreshConfigError, login
 try:
-    login(ApiUser(sys.argv[1]), flow="browser", browser=print, show=print)
+    login(ApiUser(sys.argv[1]), flow="browser", browser=str, show=str, timeout=10)
 except RefreshConfigError as error:
     sys.exit(str(error))
 """
