@@ -343,7 +343,7 @@ class OAuth2Source(Source):
         if self._makes_keys:
             try:
                 key = proofs.new_key(accepted)
-                problem = f"The server accepts only proofs by {named}."
+                problem = f"Only proofs by {named} are accepted."
             except ImportError as error:
                 key, problem = None, str(error)
             return key or errors.RefreshConfigError(
@@ -356,10 +356,10 @@ class OAuth2Source(Source):
             with suppress(ImportError, ValueError):
                 if self.dpop_key.alg not in accepted:
                     return errors.RefreshConfigError(
-                        f"The key that is configured as dpop signs by {self.dpop_key.alg}, and "
-                        f"{name} accepts only proofs by {named} (RFC 9449). Nothing was sent, and "
-                        "the stored token is kept. Pass a key for one of these algorithms, or "
-                        "dpop=True.",
+                        f"The key that is configured as dpop signs by {self.dpop_key.alg}. For "
+                        f"tokens of {name}, only proofs by {named} are accepted (RFC 9449). "
+                        "Nothing was sent, and the stored token is kept. Pass a key for one of "
+                        "these algorithms, or dpop=True.",
                         is_local=True,
                     )
         return None
