@@ -195,12 +195,13 @@ class KeyBound(Protocol):
     def dpop_key(self) -> Key | None:
         """The key that is configured: no record has it."""
 
-    def new_key(self) -> str | None:
+    def new_key(self, previous: Token | None) -> str | None:
         """A new key, as a JWK in JSON; ``None`` if the key is configured, or tokens are not bound.
 
         Called before a refresh token is presented, if the record has no key.  The key is saved with
         the intent, and :meth:`Grant.fetch` gets it as the ``key`` of the credential.
 
+        :param previous: the token that was stored last.
         :raises TokenError: if no key can be made.
         """
 

@@ -27,7 +27,7 @@ def api_profile(options: Namespace) -> Profile:
     config = _read(path)
     name = options.name = options.name or urlsplit(options.api).hostname or ""
     if name not in config.tables:
-        config = ConfigFile.parsed(path, config.text + _added(config.text, name, options.api))
+        config = ConfigFile.parsed(path, config.text + _added(config.text, options))
     source = config.tables[name].get("source")
     if not isinstance(source, dict) or source.get("url") != options.api:
         raise config.error(
@@ -35,21 +35,28 @@ def api_profile(options: Namespace) -> Profile:
             "There is such a profile already, for something else. Give another name: "
             f"`tokenadapter login OTHER --api {options.api}`.",
         )
+    if options.dpop and "dpop" not in source:
+        raise config.error(
+            [name, "source", "dpop"],
+            "The profile is there already, and binds no tokens. Set dpop = true in its source.",
+        )
     profile = Profile(config, name)
     profile.adapters()  # its prefix is checked here
     return profile
 
 
-def add_to_file(profile: Profile) -> bool:
-    """Add *profile* to its file, unless the file has it; return whether it was added.
+def add_to_file(profile: Profile, options: Namespace) -> bool:
+    """Add *profile*, which was made from *options*, to its file, unless the file has it.
+
+    :returns: whether it was added.
 
     :raises ProfileError: if the file cannot be written.
     """
-    path, name = profile.config.path, profile.name
+    path = profile.config.path
     old = _read(path)
-    if name in old.tables:
+    if profile.name in old.tables:
         return False
-    text = _added(old.text, name, profile.prefixes[0])
+    text = _added(old.text, options)
     try:
         if os.path.lexists(path):
             with open(path, "a", encoding="utf-8") as file:
@@ -69,15 +76,16 @@ def _read(path: str) -> ConfigFile:
     return ConfigFile.read(path) if os.path.lexists(path) else ConfigFile.parsed(path, "")
 
 
-def _added(text: str, name: str, url: str) -> str:
-    """What to add to a file that contains *text*, for the profile *name*."""
+def _added(text: str, options: Namespace) -> str:
+    """What to add to a file that contains *text*, for the profile in *options*."""
     start = "" if not text else "\n" if text.endswith("\n") else "\n\n"
     # A JSON string is one of TOML.
-    key, value = (json.dumps(word, ensure_ascii=False) for word in (name, url))
+    key, value = (json.dumps(word, ensure_ascii=False) for word in (options.name, options.api))
+    binding = "dpop = true\n" if options.dpop else ""
     return f"""{start}[{key}]
 prefix = {value}
 
 [{key}.source]
 type = "api_user"
 url = {value}
-"""
+{binding}"""

@@ -435,16 +435,23 @@ def _check_servers(profile: Profile) -> Iterator[_Found]:
 
 
 def _check_algorithm(profile: Profile, grant: ProfileGrant, server: Any) -> Iterator[_Found]:
-    """Check whether the *server*, by its metadata, accepts what the client's key signs."""
-    accepted = server.token_endpoint_auth_signing_alg_values_supported
+    """Check whether the *server*, by its metadata, accepts what the keys in files sign."""
+    accepts = {
+        "client_auth.key": (
+            server.token_endpoint_auth_signing_alg_values_supported,
+            "Set alg, or use another key.",
+        ),
+        "dpop": (server.dpop_signing_alg_values_supported, "Use another key, or set dpop = true."),
+    }
     for argument, said in grant.key_files():
+        accepted, advice = accepts.get(argument, ((), ""))
         # What is wrong with the key has been reported already.
         with suppress(ImportError, TypeError, ValueError):
             alg = Key(**said).alg
-            if argument == "client_auth.key" and accepted and alg not in accepted:
+            if accepted and alg not in accepted:
                 yield _problem(
                     f"{profile.name}.source.{argument}: the key signs by {alg}, and the server "
-                    f"accepts {masked(', '.join(accepted), ())}. Set alg, or use another key."
+                    f"accepts {masked(', '.join(accepted), ())}. {advice}"
                 )
 
 

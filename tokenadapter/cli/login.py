@@ -7,7 +7,8 @@ open in any browser. Every process that shares the store picks up the new token 
 
 With --api, only the URL of an API is needed: the API, such as an MCP server, names its
 authorization server, and tokenadapter registers itself there. The profile is added to the
-configuration file. Without a NAME, it is named after the host of the API.
+configuration file. Without a NAME, it is named after the host of the API. With --dpop, the tokens
+are bound to a key (DPoP), which needs no option if the API requires it.
 
 If the scope contains openid, the store remembers the user who logged in. The login of another user
 is refused, and the stored token stays in use; --switch replaces it.
@@ -35,6 +36,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "name", metavar="NAME", nargs="?", help="a profile in the configuration file"
     )
     parser.add_argument("--api", metavar="URL", help="log in for this API, and add its profile")
+    parser.add_argument(
+        "--dpop", action="store_true", help="with --api: bind the tokens to a key (RFC 9449)"
+    )
     add_config(parser)
     flows = parser.add_mutually_exclusive_group()
     for flow, does in (
@@ -62,6 +66,8 @@ def perform(options: Namespace) -> int:
     from tokenadapter.errors import TokenError
     from tokenadapter.logins.login import login
 
+    if options.dpop and options.api is None:
+        raise ProfileError("--dpop belongs to --api. In a profile, set dpop = true in its source.")
     if options.api is not None:
         profile = reporting(api_profile(options), options)
     elif options.name is not None:
@@ -76,7 +82,7 @@ def perform(options: Namespace) -> int:
         raise
     except (TypeError, ValueError) as error:
         raise profile.config.error([profile.name, "source"], f"{error}.") from None
-    if options.api is not None and add_to_file(profile):
+    if options.api is not None and add_to_file(profile, options):
         sys.stderr.write(f"tokenadapter: {profile.name}: added to {profile.config.path}\n")
     lack = ""
     if not token.refresh_token:

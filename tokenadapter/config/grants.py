@@ -120,13 +120,13 @@ class ProfileGrant:
         # Not looked up again after a while: every request needs it.
         return getattr(self._source or self.looked_up(), "dpop_key", None)
 
-    def new_key(self) -> str | None:
+    def new_key(self, previous: Token | None) -> str | None:
         """A new key to bind tokens to, if one has to be made.
 
         :raises RefreshConfigError: if no key can be made.
         """
         new_key = getattr(self._sample, "new_key", None)
-        return None if new_key is None else new_key()
+        return None if new_key is None else new_key(previous)
 
     def load(self) -> None:
         """Import what :meth:`fetch` needs."""

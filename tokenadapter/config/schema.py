@@ -205,6 +205,7 @@ _API_USER: Mapping[str, Kind] = {
     "scope": _ONE_OR_MORE,
     "account": _TEXT,
     "grace": _NUMBER,
+    "dpop": _DPOP,
     **_WAY,
 }
 

@@ -118,11 +118,10 @@ class Presenter:
         found, waiter, sent = view, None, credential
         before = view.record
         if credential.single_use:
-            waiter = self._new_waiter(view)
-            announced = self._write_intent(lock, view, credential, waiter, previous)
+            announced = self._write_intent(lock, view, credential, previous)
             if announced is None:
                 return None
-            view, intent = announced, announced.record.intent
+            (view, waiter), intent = announced, announced[0].record.intent
             sent = credential._replace(
                 may_be_sent=self._may_be_sent(lock, view), key=intent and intent.key
             )
@@ -212,18 +211,25 @@ class Presenter:
         lock: StoreLock,
         view: View,
         credential: Credential,
-        waiter: Waiter,
         previous: Token | None,
-    ) -> View | None:
+    ) -> tuple[View, Waiter] | None:
         """Write the intent, and prepare the save that follows the request.
 
-        :returns: ``None`` if the lock was lost, or if this took so long that other processes may
-            no longer respect the intent.
+        :returns: the view, and this process as the one that waits for the answer; ``None`` if the
+            lock was lost, or if this took so long that other processes may no longer respect the
+            intent.
         :raises StoreError: if the intent cannot be written, or the save cannot be prepared.
         """
         before = view.record
         key = self._eligibility.digest(before, credential)
-        intent = before.with_intent(key, self._slot.stamp(view), waiter, self._new_key(previous))
+        # The key comes first: for it, the grant may have to read metadata, and the intent is
+        # respected for a limited time.
+        intent = before.with_intent(
+            key=self._new_key(previous),
+            credential=key,
+            waiter=(waiter := self._new_waiter(view)),
+            now=self._slot.stamp(view),
+        )
         announced = self._slot.write(view, intent)
         is_ready = False
         try:
@@ -239,7 +245,7 @@ class Presenter:
                 # Nothing is sent, so undo the intent.
                 self._eligibility.end_wait(waiter)
                 self._withdraw_intent(announced, before)
-        return announced if is_ready else None
+        return (announced, waiter) if is_ready else None
 
     def _new_key(self, previous: Token | None) -> str | None:
         """The key that the server is about to bind tokens to, if the record has none yet.
@@ -247,10 +253,10 @@ class Presenter:
         It is saved before it is used: if the answer gets lost, another process may have to present
         the credential again, with the same key.
         """
-        new_key: Callable[[], str | None] | None = getattr(self._grant, "new_key", None)
+        new_key: Callable[[Token | None], str | None] | None = getattr(self._grant, "new_key", None)
         if new_key is None or (previous is not None and previous.key is not None):
             return None
-        return new_key()
+        return new_key(previous)
 
     def _is_in_time(self, view: View, waiter: Waiter) -> bool:
         """Whether other processes respect the intent for as long as the answer may take."""

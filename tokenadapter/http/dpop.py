@@ -16,7 +16,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -35,6 +35,9 @@ _NONCE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,2048}")
 _TOLERANCE: Final = 2.0
 _SERVERS_KNOWN: Final = 256
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+# The algorithms of new keys, in order of preference: most servers accept the first, and the last
+# ones make the longest proofs.
+_ALGORITHMS: Final = ("ES256", "EdDSA", "Ed25519", "ES384", "PS256", "RS256")
 
 
 class _Server:
@@ -115,12 +118,16 @@ def needs_new_proof(headers: Mapping[str, str], error: str | None = None) -> boo
     return error == "invalid_dpop_proof"
 
 
-def new_key() -> str:
-    """A new private key, as a JWK in JSON.
+def new_key(accepted: Collection[str] = ()) -> str | None:
+    """A new private key, as a JWK in JSON; ``None`` if it could make no proof that is accepted.
 
+    :param accepted: the algorithms of proofs that are accepted; empty if that is not known.
     :raises ExtraMissing: if the package cryptography is not installed.
     """
-    return json.dumps(Key.generate("ES256").private_jwk(), separators=(",", ":"))
+    for alg in _ALGORITHMS:
+        if not accepted or alg in accepted:
+            return json.dumps(Key.generate(alg).private_jwk(), separators=(",", ":"))
+    return None
 
 
 @lru_cache(maxsize=16)

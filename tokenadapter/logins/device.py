@@ -41,13 +41,13 @@ def log_in(
     :raises ValueError: if the URL makes no sense.
     """
     began = time.monotonic()
+    poll = _polling(source)
     fields = _begun(source, url)
     lifetime = _seconds(fields.get("expires_in"), _LIFETIME)
     interval = _seconds(fields.get("interval"), _INTERVAL)
     end = began + min(lifetime, timeout)
     show(_invitation(fields, end - began))
     reminds = end - began > 2 * _REMINDER
-    poll = _polling(source, fields["device_code"])
     outage: errors.TokenError | None = None
     while True:
         left = end - time.monotonic()
@@ -57,7 +57,7 @@ def log_in(
             show("The code is valid for one more minute.")
             reminds = False
         time.sleep(min(interval, left))
-        answer = poll()
+        answer = poll(fields["device_code"])
         if isinstance(answer, Token):
             return adopt(answer, None)
         code, outage = getattr(answer, "error", None), None
@@ -71,15 +71,12 @@ def log_in(
             raise answer
 
 
-def _polling(source: OAuth2Source, code: str) -> Callable[[], Token | errors.TokenError]:
-    """What asks for the token; its frames, which have the key, end before anything is raised."""
+def _polling(source: OAuth2Source) -> Callable[[str], Token | errors.TokenError]:
+    """What asks for the token of a device code; its frames, which have the key, end before anything
+    is raised."""
     key = source.new_key()
-    form = {
-        "grant_type": GRANT_TYPE,
-        "device_code": code,
-        "client_id": source.oauth2_client.client_id,
-    }
-    return lambda: source.redeem("device_code", form, key=key)
+    form = {"grant_type": GRANT_TYPE, "client_id": source.oauth2_client.client_id}
+    return lambda code: source.redeem("device_code", {**form, "device_code": code}, key=key)
 
 
 def _begun(source: OAuth2Source, url: str) -> dict[str, Any]:

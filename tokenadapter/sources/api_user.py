@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
     from tokenadapter import errors
     from tokenadapter.errors import TokenError
+    from tokenadapter.keys import key as keys
+    from tokenadapter.keys.key import Key, KeyLike
     from tokenadapter.protocols import ClientAuth
     from tokenadapter.sources.discovery import ServerMetadata
     from tokenadapter.sources.protected_resource import ResourceMetadata
 else:
     errors = late("tokenadapter.errors")
+    keys = late("tokenadapter.keys.key")
     socket = late("socket")
 
 __all__ = ["ApiUser"]
@@ -61,6 +64,9 @@ class ApiUser(Source):
         ``offline_access`` if the server knows that.
     :param account: a name for the user: a record of another user is refused.
     :param grace: as for :class:`~tokenadapter.RefreshToken`.
+    :param dpop: bind the tokens to a key (RFC 9449), as for
+        :class:`~tokenadapter.ClientCredentials`.  If the API requires that, they are bound
+        without this argument.
     :param timeout: seconds for each exchange with the API or its authorization server.
     :param verify: whether to verify the servers' certificates, or a path to CA certificates.
     :param cert: a client certificate: a path, or those of certificate and key.
@@ -86,6 +92,7 @@ class ApiUser(Source):
         scope: str | Iterable[str] | None = None,
         account: str | None = None,
         grace: float = 0.0,
+        dpop: bool | KeyLike = False,
         timeout: float = 10.0,
         verify: bool | str | None = None,
         cert: str | tuple[str, str] | None = None,
@@ -128,6 +135,9 @@ class ApiUser(Source):
                 "issuer is missing: the API could have the client's secret sent to any server"
             )
         self._issuer = issuer
+        #: The key that is configured, if tokens are bound to one (RFC 9449).
+        self.dpop_key: Key | None = None if isinstance(dpop, bool) else keys.Key.of(dpop)
+        self._makes_keys = dpop is True
         if account is not None:
             self.owner = {**self.owner, "user": account}
         self._scope = None if scope is None else " ".join(several("scope", scope))
@@ -152,6 +162,18 @@ class ApiUser(Source):
         if isinstance(found, RefreshToken):
             return found.fetch(credential, previous)
         raise found
+
+    def new_key(self, previous: Token | None) -> str | None:
+        """A new key to bind tokens to, as a JWK in JSON; ``None`` if the key is configured, or
+        tokens are not bound.
+
+        :raises RefreshConfigError: if no key can be made.
+
+        :meta private:
+        """
+        found = self._login_of(previous)
+        # An error is that of the token request, too.
+        return found.new_key() if isinstance(found, RefreshToken) else None
 
     def discover(self) -> ServerMetadata:
         """The metadata of the authorization server, which the API names.
@@ -205,6 +227,8 @@ class ApiUser(Source):
         scope = self._scope or resource.scope or " ".join(resource.scopes_supported) or None
         if self._scope is None and "offline_access" in server.scopes_supported:
             scope = " ".join(dict.fromkeys([*(scope or "").split(), "offline_access"]))
+        # A client that is bound gets no other tokens, so a change of this needs another client.
+        is_bound = bool(self._binding(resource))
         client = Registration.of(previous)
         if self._client:
             client = Registration(server.issuer, self._client["client_id"], redirect_uri)
@@ -212,12 +236,14 @@ class ApiUser(Source):
             client is None
             or client.has_expired
             or (client.issuer, client.grant_type) != (server.issuer, grant_type)
-            or client.scope != scope
+            or (client.scope, client.is_bound) != (scope, is_bound)
             or redirect_uri not in (None, client.redirect_uri)
             or not _can_listen(client.redirect_uri)
         ):
-            client = self._registered(server, grant_type, scope, redirect_uri)
-        return _LoggedIn(client, resource.resource, scope, self._client, self._connection)
+            # Without a key, no client is registered.
+            self._source_of(Registration(server.issuer, "none"), resource, scope).new_key()
+            client = self._registered(server, grant_type, scope, redirect_uri, is_bound=is_bound)
+        return self._source_of(client, resource, scope)
 
     def _login_of(self, token: Token | None) -> RefreshToken | TokenError:
         """The source that *token* came from."""
@@ -243,7 +269,17 @@ class ApiUser(Source):
                 "logged in, as its authorization server. Nothing was sent, and the stored token "
                 f"is kept. {errors.NEW_LOGIN}"
             )
-        return _LoggedIn(known, resource.resource, self._scope, self._client, self._connection)
+        return self._source_of(known, resource, self._scope)
+
+    def _binding(self, resource: ResourceMetadata) -> bool | Key:
+        """The ``dpop`` of the source of a login."""
+        return self.dpop_key or self._makes_keys or resource.dpop_bound_access_tokens_required
+
+    def _source_of(
+        self, client: Registration, resource: ResourceMetadata, scope: str | None
+    ) -> _LoggedIn:
+        dpop = self._binding(resource)
+        return _LoggedIn(client, resource, scope, self._client, dpop=dpop, **self._connection)
 
     def _discovered(self) -> tuple[ResourceMetadata, ServerMetadata]:
         """What the API says, and its authorization server: the one of the client, or else the first
@@ -271,7 +307,13 @@ class ApiUser(Source):
         return resource, server
 
     def _registered(
-        self, server: ServerMetadata, grant_type: str, scope: str | None, redirect_uri: str | None
+        self,
+        server: ServerMetadata,
+        grant_type: str,
+        scope: str | None,
+        redirect_uri: str | None,
+        *,
+        is_bound: bool,
     ) -> Registration:
         if server.registration_endpoint is None:
             raise errors.RefreshConfigError(
@@ -296,6 +338,8 @@ class ApiUser(Source):
         }
         if scope is not None:
             described["scope"] = scope
+        if is_bound:
+            described["dpop_bound_access_tokens"] = True  # RFC 9449 section 5.2
         endpoint = Endpoint(
             "registration_endpoint", server.registration_endpoint, **self._connection
         )
@@ -314,22 +358,31 @@ class _LoggedIn(RefreshToken):
     def __init__(
         self,
         client: Registration,
-        resource: str,
+        resource: ResourceMetadata,
         scope: str | None,
         given: Mapping[str, Any],
-        connection: Mapping[str, Any],
+        **options: Any,
     ) -> None:
         way = given or {
             "client_id": client.client_id,
             "client_secret": client.client_secret,
             "client_auth": client.client_auth,
         }
-        super().__init__(issuer=client.issuer, scope=scope, resource=resource, **way, **connection)
+        super().__init__(
+            issuer=client.issuer, scope=scope, resource=resource.resource, **way, **options
+        )
         self._issued_to = client
+        self._accepted = resource.dpop_signing_alg_values_supported
         self._is_registered = not given
         self.login_settings: Mapping[str, str] = {}
         if client.redirect_uri is not None:
             self.login_settings = {"redirect_uri": client.redirect_uri}
+
+    @property
+    def _algorithms(self) -> Sequence[str]:
+        by_server = super()._algorithms
+        by_both = [alg for alg in by_server or self._accepted if alg in self._accepted]
+        return by_both or by_server
 
     def redeem(
         self, kind: str, form: Mapping[str, str | list[str]], **sending: Any

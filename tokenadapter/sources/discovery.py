@@ -61,6 +61,8 @@ class ServerMetadata(Value):
     token_endpoint_auth_signing_alg_values_supported: tuple[str, ...] = ()
     """The algorithms of assertions that authenticate a client.  Empty if the server does not
     say."""
+    dpop_signing_alg_values_supported: tuple[str, ...] = ()
+    """The algorithms of proofs (RFC 9449 section 5.1).  Empty if the server does not say."""
     tls_client_certificate_bound_access_tokens: bool = False
     """Whether it binds tokens to the certificate of the client (RFC 8705 section 3.3)."""
     pushed_authorization_request_endpoint: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -277,25 +278,23 @@ class OAuth2Source(Source):
         if error is not None:
             raise error
 
-    def new_key(self) -> str | None:
+    def new_key(self, previous: Token | None = None) -> str | None:
         """A new key to bind tokens to, as a JWK in JSON; ``None`` if the key is configured, or
         tokens are not bound.
 
-        :raises RefreshConfigError: if no key can be made.
+        :raises RefreshConfigError: if no key can be made, or the issuer does not accept proofs by
+            the configured one.
 
         :meta private:
         """
-        if not self._makes_keys:
+        if not self._makes_keys and self.dpop_key is None:
             return None
-        try:
-            return proofs.new_key()
-        except ImportError as error:
-            missing = str(error)
-        raise errors.RefreshConfigError(
-            f"No key can be made to bind a token of {self._endpoint.name} to. {missing} Nothing "
-            "was sent, and the stored token is kept.",
-            is_local=True,
-        )
+        if self._issuer is not None:
+            self._issuer.metadata()  # if it cannot be read, the token request says why
+        key = self._made_key()
+        if isinstance(key, errors.RefreshConfigError):
+            raise key
+        return key
 
     def prover(self, key: str | None) -> Key | None:
         """The key that proofs are made with: *key*, or the one that is configured.
@@ -329,6 +328,41 @@ class OAuth2Source(Source):
             "spent, and the stored token is kept. Pass client_auth, such as PrivateKeyJWT(key), an "
             "object that authenticates in one of these ways."
         )
+
+    @property
+    def _algorithms(self) -> Sequence[str]:
+        """The algorithms of proofs that are accepted; empty if that is not known."""
+        server = self._issuer and self._issuer.known
+        return server.dpop_signing_alg_values_supported if server else ()
+
+    def _made_key(self) -> str | RefreshConfigError | None:
+        """The result of :meth:`new_key`, or why there is none."""
+        accepted = self._algorithms
+        named = masking.masked(", ".join(accepted), ())
+        name = self._endpoint.name
+        if self._makes_keys:
+            try:
+                key = proofs.new_key(accepted)
+                problem = f"Only proofs by {named} are accepted."
+            except ImportError as error:
+                key, problem = None, str(error)
+            return key or errors.RefreshConfigError(
+                f"No key can be made to bind a token of {name} to. {problem} Nothing was sent, and "
+                "the stored token is kept.",
+                is_local=True,
+            )
+        if self.dpop_key is not None and accepted:
+            # If the key cannot be used, its first proof says why.
+            with suppress(ImportError, ValueError):
+                if self.dpop_key.alg not in accepted:
+                    return errors.RefreshConfigError(
+                        f"The key that is configured as dpop signs by {self.dpop_key.alg}. For "
+                        f"tokens of {name}, only proofs by {named} are accepted (RFC 9449). "
+                        "Nothing was sent, and the stored token is kept. Pass a key for one of "
+                        "these algorithms, or dpop=True.",
+                        is_local=True,
+                    )
+        return None
 
     def _token_endpoint(
         self, presented: Mapping[str, str | list[str]]
@@ -399,12 +433,15 @@ class OAuth2Source(Source):
 
         :meta private:
         """
-        # A refresh token may be bound to its key, whatever is configured by now.
-        if key is None or not (self._makes_keys or kind == "refresh_token"):
-            key = self.new_key()
         reached = self._token_endpoint(form)
         if not isinstance(reached, tuple):
             return reached
+        # A refresh token may be bound to its key, whatever is configured by now.
+        if key is None or not (self._makes_keys or kind == "refresh_token"):
+            made = self._made_key()
+            if isinstance(made, errors.RefreshConfigError):
+                return made
+            key = made
         endpoint, how = reached
         outcome = self._client.request_token(
             endpoint,

@@ -26,6 +26,7 @@ else:
 __all__ = ["ProtectedResource", "ResourceMetadata", "well_known", "without_slash"]
 
 _WELL_KNOWN = "/.well-known/oauth-protected-resource"
+_ALGORITHMS = "dpop_signing_alg_values_supported"
 
 
 class ResourceMetadata(Value):
@@ -38,6 +39,10 @@ class ResourceMetadata(Value):
     scopes_supported: tuple[str, ...] = ()
     scope: str | None = None
     """The scope that the API's challenge asks for (RFC 6750 section 3)."""
+    dpop_bound_access_tokens_required: bool = False
+    """Whether the API accepts only tokens that are bound to a key (RFC 9449)."""
+    dpop_signing_alg_values_supported: tuple[str, ...] = ()
+    """The algorithms of proofs that the API accepts.  Empty if it does not say."""
 
 
 class ProtectedResource(Published[ResourceMetadata]):
@@ -97,6 +102,8 @@ class ProtectedResource(Published[ResourceMetadata]):
             servers,
             texts("scopes_supported", said.get("scopes_supported") or []),
             self._scope,
+            said.get("dpop_bound_access_tokens_required") is True,
+            texts(_ALGORITHMS, said.get(_ALGORITHMS) or []),
         )
 
     def _is_ours(self, resource: str, location: str) -> bool:

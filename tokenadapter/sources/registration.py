@@ -48,6 +48,8 @@ class Registration(Value):
     """How the client authenticates; ``None``: as the server's metadata says."""
     expires_at: float = 0.0
     """When the secret expires (POSIX timestamp in seconds); 0: never."""
+    is_bound: bool = False
+    """Whether all its tokens must be bound to a key (RFC 9449 section 5.2)."""
 
     @classmethod
     def of(cls, token: Token | None) -> Self | None:
@@ -56,13 +58,13 @@ class Registration(Value):
         if not isinstance(kept, Mapping):
             return None
         fields = {name: kept[name] for name in cls.__annotations__ if kept.get(name) is not None}
-        expires_at = fields.pop("expires_at", 0.0)
+        expires_at, is_bound = fields.pop("expires_at", 0.0), fields.pop("is_bound", False)
         is_readable = {"issuer", "client_id"} <= fields.keys() and all(
             isinstance(value, str) for value in fields.values()
         )
         if not is_readable or not isinstance(expires_at, (int, float)):
             return None
-        return cls(**fields, expires_at=expires_at)
+        return cls(**fields, expires_at=expires_at, is_bound=is_bound is True)
 
     def kept_in(self, token: Token) -> Token:
         """*token*, which was issued to this client."""
@@ -117,6 +119,7 @@ def register(
         secret,
         auth,
         reply.moment(said.get("client_secret_expires_at")) or 0.0,
+        described.get("dpop_bound_access_tokens", False),
     )
 
 

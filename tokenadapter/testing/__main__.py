@@ -30,7 +30,7 @@ login, not OAuth  {login_url}
 client            {client_id}, secret: {client_secret}
 user              {user}, password: {password}
 refresh token     {refresh_token}
-
+{proof}
 Access tokens live for {lifetime:g} s.  Each renewal replaces the refresh token; an old one that is
 presented again revokes the grant.  Paste this into python3:
 
@@ -41,7 +41,9 @@ _EXAMPLE = """\
 import requests
 from tokenadapter import ClientCredentials, TokenAdapter
 
-source = ClientCredentials("{token_url}", client_id="{client_id}", client_secret="{client_secret}")
+source = ClientCredentials(
+    "{token_url}", client_id="{client_id}", client_secret="{client_secret}"{dpop}
+)
 session = requests.Session()
 TokenAdapter("{api_url}", source).mount(session)
 print(session.get("{api_url}invoices").json())
@@ -51,15 +53,21 @@ print(session.get("{api_url}invoices").json())
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until Ctrl-C or SIGTERM.
 
-    :returns: the exit code: 0, or 1 if the port is not available.
+    :returns: the exit code: 0, or 1 if the port or a package is not available.
     """
     options = _options(arguments)
-    server = TokenServer(
-        port=options.port,
-        lifetime=options.lifetime,
-        clients={CLIENT_ID: CLIENT_SECRET},
-        users={USER: PASSWORD},
-    )
+    try:
+        server = TokenServer(
+            port=options.port,
+            lifetime=options.lifetime,
+            clients={CLIENT_ID: CLIENT_SECRET},
+            users={USER: PASSWORD},
+            dpop=options.dpop,
+            dpop_nonces=options.dpop_nonces,
+        )
+    except ImportError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     try:
         # SIGTERM ends it as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -71,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "--port; 0 takes a free one.\n"
             )
             return 1
-        sys.stdout.write(_facts(server, options.lifetime))
+        sys.stdout.write(_facts(server, options))
         sys.stdout.flush()
         while True:
             time.sleep(3600)
@@ -82,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server.stop()
 
 
-def _facts(server: TokenServer, lifetime: float) -> str:
+def _facts(server: TokenServer, options: argparse.Namespace) -> str:
     names = {
         "url": server.url,
         "api_url": server.api_url,
@@ -95,13 +103,25 @@ def _facts(server: TokenServer, lifetime: float) -> str:
         "client_secret": CLIENT_SECRET,
         "user": USER,
         "password": PASSWORD,
+        "dpop": ", dpop=True" if options.dpop else "",
     }
     return _FACTS.format(
         **names,
         refresh_token=server.issue()["refresh_token"],
-        lifetime=lifetime,
+        lifetime=options.lifetime,
+        proof=_proof(options),
         example=_EXAMPLE.format(**names),
     )
+
+
+def _proof(options: argparse.Namespace) -> str:
+    """The line about what each request to the token endpoint and to the API needs in addition."""
+    if not options.dpop:
+        return ""
+    nonce = "" if options.dpop_nonces is False else ", with the nonce of the server"
+    if not isinstance(options.dpop_nonces, bool):
+        nonce += f": another one every {options.dpop_nonces:g} s"
+    return f"proof             DPoP (RFC 9449){nonce}\n"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -120,11 +140,27 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="S",
         help="how many seconds an access token lives (3600)",
     )
+    parser.add_argument(
+        "--dpop", action="store_true", help="bind tokens to keys, and require proofs (RFC 9449)"
+    )
+    parser.add_argument(
+        "--dpop-nonces",
+        type=float,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="S",
+        help="as --dpop, and proofs must have a nonce of the server; another one every S seconds",
+    )
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
         parser.error("--port must be a number from 0 to 65535")
     if not options.lifetime > 0:
         parser.error("--lifetime must be a number of seconds above 0")
+    if options.dpop_nonces is not False:
+        if not options.dpop_nonces > 0:
+            parser.error("--dpop-nonces must be a number of seconds above 0")
+        options.dpop = True
     return options
 
 

@@ -32,9 +32,11 @@ class Proofs:
 
     :param nonces: whether proofs must have a nonce; a number: after so many seconds there is
         another one.
+    :raises ExtraMissing: if the package cryptography is not installed.
     """
 
     def __init__(self, clock: Callable[[], float], nonces: bool | float) -> None:
+        algorithms.check_installed()
         self._clock = clock
         self._wants_nonces = nonces is not False
         self._period = 0.0 if isinstance(nonces, bool) else nonces
@@ -80,7 +82,6 @@ class Proofs:
         """The header and the claims of *proof*, if its signature is right."""
         head, payload, signature = proof.split(".")
         header, claims = json.loads(unb64(head)), json.loads(unb64(payload))
-        algorithms.check_installed()
         signed = f"{head}.{payload}".encode()
         if "d" in header["jwk"]:
             raise ValueError("the private key itself")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl
 
+from tokenadapter.keys.jws import ALGORITHMS
+
 from .authority import Authority, basic
 from .dpop import Proofs
 from .refusals import Refused
@@ -131,6 +133,7 @@ class Endpoints:
                 "self_signed_tls_client_auth",
                 "none",
             ],
+            **self._proving(),
         }
         return _described(usual, self.metadata)
 
@@ -140,8 +143,15 @@ class Endpoints:
         usual = {
             "resource": url + request.path.removeprefix(_RESOURCE),
             "authorization_servers": [url],
+            **self._proving(dpop_bound_access_tokens_required=True),
         }
         return _described(usual, self.resource_metadata)
+
+    def _proving(self, **members: Any) -> dict[str, Any]:
+        """What metadata says of proofs, with more *members*, if the server wants them."""
+        if self._proofs is None:
+            return {}
+        return {"dpop_signing_alg_values_supported": list(ALGORITHMS), **members}
 
     def _token(self, request: Request) -> Answer:
         try:
@@ -207,9 +217,7 @@ class Endpoints:
             self.api_refused += 1
             # An error code is only for those who tried (RFC 6750 section 3.1).
             challenge = 'Bearer error="invalid_token"' if token else 'Bearer realm="api"'
-            challenge += f', resource_metadata="{self._issuer()}{_RESOURCE}/api/"'
-            content = {"error": "invalid_token" if token else "unauthorized"}
-            return json_answer(401, content, {"WWW-Authenticate": challenge})
+            return self._unauthorized("invalid_token" if token else "unauthorized", challenge)
         return self._echo(request)
 
     def _proven_api(self, request: Request, scheme: str, token: str, proofs: Proofs) -> Answer:
@@ -224,7 +232,11 @@ class Endpoints:
             except Refused as refusal:
                 error = refusal.error
         self.api_refused += error in (None, "invalid_token")
-        challenge = 'DPoP algs="ES256 EdDSA"' + (f', error="{error}"' if error else "")
+        challenge = f'DPoP algs="{" ".join(ALGORITHMS)}"' + (f', error="{error}"' if error else "")
+        return self._unauthorized(error, challenge)
+
+    def _unauthorized(self, error: str | None, challenge: str) -> Answer:
+        challenge += f', resource_metadata="{self._issuer()}{_RESOURCE}/api/"'
         return json_answer(401, {"error": error}, {"WWW-Authenticate": challenge})
 
     def _echo(self, request: Request) -> Answer:

@@ -89,7 +89,8 @@ class TokenServer(Faults):
     :param clock: returns the time in seconds, for expiry and the log; by default that of
         :func:`time.time`, which :class:`~tokenadapter.testing.FrozenClock` and the package
         ``time-machine`` move.
-    :raises ImportError: if ``https`` is true and the package ``trustme`` is not installed.
+    :raises ImportError: if ``https`` is true and the package ``trustme`` is not installed, or
+        ``dpop`` and ``cryptography``.
     :raises ValueError: if ``https`` and ``tls`` are both given.
     """
 

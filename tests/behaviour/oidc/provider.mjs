@@ -33,7 +33,10 @@ server.listen(0, '127.0.0.1', () => {
       'tls_client_auth', 'self_signed_tls_client_auth', 'none',
     ],
     discovery: { mtls_endpoint_aliases: { token_endpoint: `${issuer}/token` } },
-    enabledJWA: { clientAuthSigningAlgValues: ['HS256', ...settings.algorithms] },
+    enabledJWA: {
+      clientAuthSigningAlgValues: ['HS256', ...settings.algorithms],
+      dPoPSigningAlgValues: settings.proofs,
+    },
     issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
     rotateRefreshToken: () => true,
     interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
@@ -44,6 +47,7 @@ server.listen(0, '127.0.0.1', () => {
       },
       requestObjects: { enabled: true, requireSignedRequestObject: settings.strict },
       clientCredentials: { enabled: true },
+      registration: { enabled: true },
       devInteractions: { enabled: false },
       introspection: { enabled: true },
       revocation: { enabled: true },
@@ -73,6 +77,9 @@ server.listen(0, '127.0.0.1', () => {
     }
     const grant = new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
     grant.addOIDCScope(params.scope);
+    if (params.resource) {
+      grant.addResourceScope(params.resource, params.scope);
+    }
     const consent = { grantId: await grant.save() };
     return provider.interactionFinished(req, res, { consent }, { mergeWithLastSubmission: true });
   };

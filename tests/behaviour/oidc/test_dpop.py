@@ -13,10 +13,12 @@ import pytest
 import requests
 
 from tokenadapter import (
+    ApiUser,
     FileStore,
     Key,
     PrivateKeyJWT,
     ReauthRequired,
+    RefreshConfigError,
     RefreshToken,
     Token,
     TokenAdapter,
@@ -26,6 +28,7 @@ from tokenadapter import (
 )
 from tokenadapter.http import dpop
 from tokenadapter.keys import algorithms
+from tokenadapter.testing import TokenServer
 
 from .test_oidc_provider import KEYS, Provider, pytestmark  # noqa: F401 - it skips these, too
 
@@ -38,6 +41,8 @@ class Users(Provider):
     def __init__(self, directory: Path, *, strict: bool = False) -> None:
         super().__init__(directory)
         self._settings["strict"] = strict
+        if strict:
+            self._settings["proofs"] = ["PS256", "ES384"]
         proven = {"dpop_bound_access_tokens": True}
         self._settings["clients"] += [
             self._user_client("public", "none", **proven),
@@ -61,7 +66,7 @@ class Users(Provider):
             **{"scope": "openid", **members},
         )
 
-    def log_in(self, source: RefreshToken, store: FileStore, **options: Any) -> Token:
+    def log_in(self, source: RefreshToken | ApiUser, store: FileStore, **options: Any) -> Token:
         def browser(url: str) -> None:
             with requests.Session() as session:
                 session.trust_env = False
@@ -78,7 +83,7 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Users]:
 
 @pytest.fixture(scope="module")
 def strict_provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Users]:
-    """A server that requires pushed and signed authorization requests."""
+    """A server that requires pushed and signed authorization requests, and other keys."""
     with Users(tmp_path_factory.mktemp("strict"), strict=True) as provider:
         yield provider
 
@@ -146,3 +151,30 @@ def test_a_login_by_a_request_that_is_signed_and_pushed(
     token = strict_provider.log_in(source, store)
     assert token.is_dpop
     assert TokenKeeper(source, store).refresh().key == token.key
+    assert json.loads(token.key or "")["alg"] == "ES384"
+
+
+def test_a_key_for_another_algorithm_than_the_server_lists_is_not_sent(
+    provider: Users, strict_provider: Users, store: FileStore
+) -> None:
+    for server, accepted in ((provider, "ES256, EdDSA"), (strict_provider, "PS256, ES384")):
+        source = server.source("public", dpop=KEYS["RS256"])
+        with pytest.raises(RefreshConfigError, match=f"signs by RS256.* only proofs by {accepted}"):
+            server.log_in(source, store)
+
+
+def test_a_user_of_an_api_that_requires_bound_tokens_registers_a_client(
+    provider: Users, store: FileStore
+) -> None:
+    with TokenServer() as api:
+        api.resource_metadata.update(
+            authorization_servers=[provider.issuer],
+            scopes_supported=["read"],
+            dpop_bound_access_tokens_required=True,
+            dpop_signing_alg_values_supported=["EdDSA"],
+        )
+        source = ApiUser(api.api_url, verify=provider.ca)
+        token = provider.log_in(source, store, flow="browser")
+        assert token.is_dpop
+        assert json.loads(token.key or "")["alg"] == "EdDSA"
+        assert TokenKeeper(source, store).refresh().key == token.key

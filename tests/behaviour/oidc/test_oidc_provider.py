@@ -54,6 +54,7 @@ class Provider:
             "modules": MODULES,
             "resource": RESOURCE,
             "algorithms": list(ALGORITHMS),
+            "proofs": ["ES256", "EdDSA"],
             "strict": False,
             "clients": [*self._by_key(), *self._by_certificate(client)],
             "key": ours.private_key_pem.bytes().decode(),

@@ -231,6 +231,34 @@ def test_the_url_of_an_api_gives_a_login_and_a_profile(
     assert spawn("logout", "127.0.0.1")[2].endswith("revoked and forgotten\n")
 
 
+def test_an_api_that_requires_bound_tokens_needs_no_option(place: Path) -> None:
+    with TokenServer(dpop=True, dpop_nonces=True) as server:
+        code, _, err = spawn("login", "notes", "--api", server.api_url, env=BROWSER)
+        assert code == 0, err
+        assert "dpop" not in (place / "tokenadapter.toml").read_text()
+        assert spawn("refresh", "notes")[0] == 0
+        assert spawn("request", "notes", f"{server.api_url}notes")[0] == 0
+        assert "Bound to the key" in spawn("status")[1]
+
+
+def test_an_option_binds_the_tokens_for_an_api(
+    place: Path, server: TokenServer, command: Command
+) -> None:
+    code, _, err = spawn("login", "notes", "--api", server.api_url, "--dpop", env=BROWSER)
+    assert code == 0, err
+    assert (place / "tokenadapter.toml").read_text().endswith("dpop = true\n")
+    (proven,) = [each for each in server.requests if each.path == "/token"]
+    assert "dpop" in proven.headers
+    assert spawn("login", "notes", "--api", server.api_url, "--dpop", env=BROWSER)[0] == 0
+    # A profile that binds no tokens is not changed.
+    path = place / "tokenadapter.toml"
+    path.write_text(path.read_text().replace("dpop = true\n", ""))
+    code, _, err = command("login", "notes", "--api", server.api_url, "--dpop")
+    assert (code, "notes.source.dpop" in err, "Set dpop = true" in err) == (3, True, True)
+    code, _, err = command("login", "notes", "--dpop")
+    assert (code, "--dpop belongs to --api" in err) == (3, True)
+
+
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_profile_is_added_to_those_that_are_there(
     profile: Path, server: TokenServer, command: Command, end: str

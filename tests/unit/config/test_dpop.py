@@ -36,7 +36,11 @@ def key_file(tmp_path: Path) -> Path:
     return path
 
 
-def profile(directory: Path, server: TokenServer, dpop: str) -> Profile:
+def profile(directory: Path, server: TokenServer, dpop: str, place: str | None = None) -> Profile:
+    """The profile ``one``.
+
+    :param place: the line that says where its token comes from.
+    """
     text = f"""
 [one]
 prefix = "{server.api_url}"
@@ -44,7 +48,7 @@ store = "file:state/token.json"
 
 [one.source]
 type = "client_credentials"
-token_url = "{server.token_url}"
+{place or f'token_url = "{server.token_url}"'}
 client_id = "app"
 dpop = {dpop}
 """
@@ -91,6 +95,18 @@ def test_a_key_may_be_named(
     with session_of(profile(tmp_path, server, place)) as session:
         assert session.get(server.api_url).status_code == 200
     assert server.stats.renewals == 1
+
+
+def test_check_compares_the_algorithm_with_the_metadata(
+    tmp_path: Path, server: TokenServer
+) -> None:
+    server.metadata["dpop_signing_alg_values_supported"] = ["PS256", "EdDSA"]
+    one = profile(tmp_path, server, '"key.json"', place=f'issuer = "{server.issuer}"')
+    problems = [it.text for it in findings(one.config, ["one"], offline=False)]
+    assert (
+        "one.source.dpop: the key signs by ES256, and the server accepts PS256, EdDSA. Use another "
+        "key, or set dpop = true."
+    ) in problems
 
 
 def test_false_binds_nothing(tmp_path: Path) -> None:

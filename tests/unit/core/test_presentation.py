@@ -154,6 +154,19 @@ def test_a_listener_that_takes_its_time_is_called_before_the_lock_is_confirmed(d
     assert desk.grant.presented == []
 
 
+def test_a_grant_may_take_its_time_to_make_a_key(desk: Desk) -> None:
+    """It may have to read metadata.  The others respect the intent from the end of that."""
+    desk.slot.lock_ends_with_holder = False
+
+    def new_key(previous: Token | None) -> str:
+        desk.clock.go_on(60.0)
+        return "key"
+
+    desk.grant.new_key = new_key  # type: ignore[attr-defined]
+    assert desk.present() is not None
+    assert len(desk.grant.presented) == 1
+
+
 def test_a_withdrawal_ends_even_if_the_store_refuses_every_write(desk: Desk) -> None:
     def refuse() -> None:
         desk.shelf.save = lambda *_, **__: False  # type: ignore[method-assign]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -51,6 +52,19 @@ def made(server: TokenServer, header: dict[str, Any] | None = None, **claims: An
     return KEY.jwt(
         {**right, **claims}, **{"typ": "dpop+jwt", "jwk": KEY.public_jwk, **(header or {})}
     )
+
+
+def test_the_metadata_of_server_and_api_says_which_proofs_are_accepted(
+    server: TokenServer,
+) -> None:
+    refused = requests.get(server.api_url, timeout=TIMEOUT).headers["WWW-Authenticate"]
+    found = re.search(r'^DPoP algs="([^"]+)".* resource_metadata="([^"]+)"$', refused)
+    assert found is not None
+    api = requests.get(found[2], timeout=TIMEOUT).json()
+    issuer = f"{server.url}/.well-known/oauth-authorization-server"
+    for said in (api, requests.get(issuer, timeout=TIMEOUT).json()):
+        assert said["dpop_signing_alg_values_supported"] == found[1].split()
+    assert api["dpop_bound_access_tokens_required"] is True
 
 
 def test_a_token_is_bound_to_the_key_of_its_proof(server: TokenServer) -> None:

@@ -63,8 +63,30 @@ def program() -> Iterator[Callable[..., Program]]:
         yield start
 
 
-def test_the_printed_example_runs_unchanged(program: Callable[..., Program]) -> None:
-    text = program("--port=0").text
+@pytest.mark.parametrize(
+    ("options", "proof"),
+    [
+        ([], None),
+        (["--dpop"], "DPoP (RFC 9449)"),
+        (["--dpop-nonces"], "DPoP (RFC 9449), with the nonce of the server"),
+        (
+            ["--dpop-nonces=0.5"],
+            "DPoP (RFC 9449), with the nonce of the server: another one every 0.5 s",
+        ),
+    ],
+)
+def test_the_printed_example_runs_unchanged(
+    program: Callable[..., Program], options: list[str], proof: str | None
+) -> None:
+    server = program("--port=0", *options)
+    text = server.text
+    if proof is None:
+        assert "DPoP" not in text
+    else:
+        assert server.named("proof") == proof
+        refused = requests.get(server.named("API"), timeout=TIMEOUT)
+        assert refused.headers["WWW-Authenticate"].startswith("DPoP ")
+        assert ("DPoP-Nonce" in refused.headers) is ("nonce" in proof)
     example = text[text.index("import requests") :]
     done = subprocess.run(
         [sys.executable, "-c", example], capture_output=True, text=True, timeout=60
@@ -128,12 +150,24 @@ def test_a_port_in_use_is_an_error_with_advice(
     assert re.fullmatch(rf"cannot listen on port {port}: .+ Pass another --port; .+\n", errors)
 
 
-@pytest.mark.parametrize("option", ["--port=65536", "--port=-1", "--lifetime=0"])
+@pytest.mark.parametrize("option", ["--port=65536", "--port=-1", "--lifetime=0", "--dpop-nonces=0"])
 def test_invalid_options_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([option])
     assert stop.value.code == 2
     assert "python -m tokenadapter.testing: error:" in capsys.readouterr().err
+
+
+def test_without_cryptography_the_program_names_the_extra() -> None:
+    program = """
+import sys
+sys.modules["cryptography"] = None
+from tokenadapter.testing.__main__ import main
+sys.exit(main(["--port=0", "--dpop"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("run `pip install 'tokenadapter[crypto]'`.\n")
 
 
 def test_the_documented_port_is_the_default() -> None:
