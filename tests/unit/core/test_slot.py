@@ -389,6 +389,20 @@ def test_a_removed_token_is_not_restored(slot: Slot, other: Slot, shelf: Shelf) 
         assert token_in(one.look()) is None
 
 
+def test_a_later_record_of_another_thread_is_not_overwritten_by_an_earlier_one(
+    slot: Slot, shelf: Shelf, clock: Clockwork
+) -> None:
+    fill(slot, "old")
+    shelf.slot = None
+    view = slot.look()
+    renew(slot, clock, "new")  # by another thread
+    shelf.slot = None
+    with pytest.raises(Conflict) as caught:
+        slot.write(view, view.record)
+    assert token_in(caught.value.view) == "new"
+    assert shelf.slot is None
+
+
 def test_a_forked_child_does_not_restore_a_token_that_its_parent_may_have_replaced(
     slot: Slot, shelf: Shelf
 ) -> None:
