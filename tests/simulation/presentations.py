@@ -260,6 +260,13 @@ def _is_no_longer_awaited(witness: Witness, process: Process, earlier: Presentat
         return True
     if process.sees_death_of(earlier.process):
         return True
+    presented = witness.presented[earlier.credential.secret]
+    known = witness.accounts[process].knows.get(witness.world.running, 0)
+    if any(
+        item.recorded is not None and item.recorded <= known
+        for item in presented[presented.index(earlier) + 1 :]
+    ):
+        return True  # a process that could tell has presented it since, and saved the outcome
     if witness.disk.lease is None:
         return False
     if earlier.announcement is None:
