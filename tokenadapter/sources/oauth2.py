@@ -178,20 +178,8 @@ class OAuth2Source(Source):
         self._audience = audience and checked_text("audience", audience)
         self._extra = _checked_extra(extra or {})
         self.cert: str | tuple[str, str] | None = cert
-        if known is not None:
-            server = {"provider": known.identity}
-        else:
-            kind = "endpoint" if self._issuer is None else "issuer"
-            server = {kind: self._endpoint.identity}
-        self.owner: Mapping[str, str] = {"grant": self.grant_type, **server, "client": client_id}
-        if (
-            revocation_url is not None
-            and self._revocation is not None
-            and not _is_one_host(self._endpoint.url, self._revocation.url)
-        ):
-            # Both tokens are sent there.  A configuration that names another host must not send it
-            # the tokens that were stored before.
-            self.owner = {**self.owner, "revocation": self._revocation.identity}
+        configured = None if revocation_url is None else self._revocation
+        self.owner: Mapping[str, str] = self._owner(known, configured)
         requested = {
             "scope": in_order(self._scope.split()),
             "resource": in_order(self._resource),
@@ -311,6 +299,21 @@ class OAuth2Source(Source):
         """Take what is known of the provider, where no argument says otherwise."""
         self.renew_early: bool = known.get("renew_early", True)
         self.verdict: Mapping[str, Any] | None = known.get("verdict")
+
+    def _owner(self, known: Provider | None, revocation: Endpoint | None) -> dict[str, str]:
+        """Whose tokens the source obtains: those of a client, at a server."""
+        if known is not None:
+            server = {"provider": known.identity}
+        else:
+            kind = "endpoint" if self._issuer is None else "issuer"
+            server = {kind: self._endpoint.identity}
+        owner = {"grant": self.grant_type, **server, "client": self._client.client_id}
+        host = urlsplit(self._endpoint.url).hostname
+        if revocation is not None and urlsplit(revocation.url).hostname != host:
+            # Both tokens are sent there.  A configuration that names another host must not send it
+            # the tokens that were stored before.
+            owner["revocation"] = revocation.identity
+        return owner
 
     def _learn(self, server: ServerMetadata) -> None:
         urls = (*self._configured_urls, *server.endpoints)
@@ -458,10 +461,6 @@ class OAuth2Source(Source):
         if key is not None and isinstance(outcome, Token):
             return outcome.replace(key=key)
         return outcome
-
-
-def _is_one_host(url: str, other: str) -> bool:
-    return urlsplit(url).hostname == urlsplit(other).hostname
 
 
 def _checked_resource(uri: str) -> str:
