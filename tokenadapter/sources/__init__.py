@@ -35,7 +35,7 @@ class Source:
     """
 
     owner: Mapping[str, str]
-    requested: Mapping[str, str]
+    requested: Mapping[str, str] = {}
     urls: Sequence[str]
     grace: float = 0.0
     spends: bool = True

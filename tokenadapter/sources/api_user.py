@@ -141,9 +141,8 @@ class ApiUser(Source):
         if account is not None:
             self.owner = {**self.owner, "user": account}
         self._scope = None if scope is None else " ".join(several("scope", scope))
-        self.requested: Mapping[str, str] = {}
         if self._scope:
-            self.requested = {"scope": in_order(self._scope.split())}
+            self.requested: Mapping[str, str] = {"scope": in_order(self._scope.split())}
         self._server: ServerMetadata | None = None
 
     @property
