@@ -84,12 +84,11 @@ def grant_of(
         )
     kind, rest = _typed(config, key, table, _MAKERS)
     auth = rest.get("client_auth")
-    if isinstance(auth, Mapping) and not is_reference(auth):
-        del rest["client_auth"]
-        values = checked(config, key, rest, *SOURCES[kind])
+    is_table = isinstance(auth, Mapping) and not is_reference(auth)
+    auth = rest.pop("client_auth") if is_table else None
+    values = checked(config, key, rest, *SOURCES[kind])
+    if auth is not None:
         values["client_auth"] = _client_auth(config, [*key, "client_auth"], auth, token_of)
-    else:
-        values = checked(config, key, rest, *SOURCES[kind])
     _place(config, key, values, token_of)
     if "auth" in values:
         values["auth"] = tuple(values["auth"])
