@@ -81,11 +81,11 @@ def token_state(profile: Profile) -> dict[str, Any]:
     try:
         record = Record.from_document(found.document)
     except ValueError as error:
-        return unusable(profile, f"The record in the store cannot be used: {error}.", state)
+        return unusable(profile.name, f"The record in the store cannot be used: {error}.", state)
     if dict(record.owner) != dict(profile.grant.owner) and not record.is_blank():
         theirs = ", ".join(f"{name} {value!r}" for name, value in record.owner.items())
         return unusable(
-            profile,
+            profile.name,
             f"The store contains the token of another source: {theirs}. If that token is no longer "
             f"needed, run `tokenadapter forget {profile.name} --force`.",
             state,
@@ -95,7 +95,7 @@ def token_state(profile: Profile) -> dict[str, Any]:
         from tokenadapter.core import messages
 
         why = str(messages.requests_differ(store, record.requested, ours))
-        return unusable(profile, why.replace("forget NAME", f"forget {profile.name}"), state)
+        return unusable(profile.name, why.replace("forget NAME", f"forget {profile.name}"), state)
     if record.account is not None:
         state["account"] = str(record.account)
     if record.token is not None:
@@ -108,13 +108,10 @@ def token_state(profile: Profile) -> dict[str, Any]:
     return state
 
 
-def unusable(
-    profile: Profile | str, why: str, state: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """The state of a token that cannot be read, or must not be used."""
-    name = profile if isinstance(profile, str) else profile.name
+def unusable(name: str, why: str, state: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
+    """The state of a token of the profile *name* that cannot be read, or must not be used."""
     return {
-        **(state or _NOTHING),
+        **state,
         "name": name,
         "state": "unusable",
         "failure": {"cause": why, "ago": None, "retry_in": None},
