@@ -14,6 +14,7 @@ from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.core.runtime import RUNTIME
 from tokenadapter.core.slot import Slot
 from tokenadapter.late_imports import late
+from tokenadapter.sources import or_raise
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
 
@@ -134,9 +135,7 @@ def login(
         issuer = settings.get("iss", settings.get("issuer"))
 
         def adopt(token: Token, nonce: str | None) -> Token:
-            account = id_token.account_of(token, oauth, issuer, nonce)
-            if isinstance(account, errors.RefreshConfigError):
-                raise account
+            account = or_raise(id_token.account_of(token, oauth, issuer, nonce))
             return keeper.adopt(token, account=account, switch=switch)
 
         return _flow(chosen, oauth, settings, show, browser, timeout, adopt)

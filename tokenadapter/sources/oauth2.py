@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
-from tokenadapter.sources import Source, checked_text, in_order, several
+from tokenadapter.sources import Source, checked_text, in_order, or_raise, several
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.oauth2_client import OAuth2Client
 from tokenadapter.token import Token
@@ -217,11 +217,9 @@ class OAuth2Source(Source):
         """
         if self._issuer is None:
             return None
-        found = self._issuer.metadata(self._client.secrets_in({}))
-        if isinstance(found, discovery.ServerMetadata):
-            self._learn(found)
-            return found
-        raise found
+        found = or_raise(self._issuer.metadata(self._client.secrets_in({})))
+        self._learn(found)
+        return found
 
     def client_auth(self) -> str | ClientAuth | None:
         """How the client authenticates beyond the token endpoint; ``None`` for its usual way.
@@ -279,10 +277,7 @@ class OAuth2Source(Source):
             return None
         if self._issuer is not None:
             self._issuer.metadata()  # if it cannot be read, the token request says why
-        key = self._made_key()
-        if isinstance(key, errors.RefreshConfigError):
-            raise key
-        return key
+        return or_raise(self._made_key())
 
     def prover(self, key: str | None) -> Key | None:
         """The key that proofs are made with: *key*, or the one that is configured.
