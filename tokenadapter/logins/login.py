@@ -113,8 +113,8 @@ def login(
         "redirect_uri": redirect_uri,
         "iss": iss,
     }
-    settings: dict[str, str] = {**getattr(keeper.grant, "login_settings", {})}
-    settings |= {name: value for name, value in given.items() if value is not None}
+    own: dict[str, str] = {**getattr(keeper.grant, "login_settings", {})}
+    own |= {name: value for name, value in given.items() if value is not None}
     if not isfinite(timeout) or timeout <= 0:
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
     source = _login_source(keeper.grant)
@@ -122,7 +122,6 @@ def login(
     with _turn(keeper, show, timeout) as others:
         if others is not None:
             return others
-        own = settings
         settings = {**_endpoints(source.discover()), **own}
         chosen = _chosen(flow, settings, browser is not None)
         oauth = source
