@@ -27,18 +27,23 @@ __all__ = ["lock_holder", "token_state", "unusable"]
 
 _LOCKS = "/proc/locks"
 _NOTHING: dict[str, Any] = {
+    "name": "",
     "api": [],
     "store": "",
     "path": None,
+    "state": "no token",
     "account": None,
+    "token": None,
     "expires_at": None,
     "expires_in": None,
+    "renewed_at": None,
     "renewed_ago": None,
     "login_at": None,
     "login_ends_at": None,
     "login_ends_in": None,
     "advice": None,
     "bound_to": None,
+    "failure": None,
     "lock": None,
 }
 # For this last part of its lifetime, and for so many seconds at most, the end of a login is near.
@@ -57,23 +62,12 @@ def token_state(profile: Profile) -> dict[str, Any]:
     """
     store = profile.store()
     found = store.load()
-    state: dict[str, Any] = {
+    state = {
+        **_NOTHING,
         "name": profile.name,
         "api": profile.prefixes,
         "store": repr(store),
         "path": getattr(store, "path", None),
-        "state": "no token",
-        "account": None,
-        "token": None,
-        "expires_at": None,
-        "expires_in": None,
-        "renewed_at": None,
-        "renewed_ago": None,
-        "login_ends_at": None,
-        "login_ends_in": None,
-        "advice": None,
-        "bound_to": None,
-        "failure": None,
         "lock": lock_holder(store),
     }
     if found.document is None:
