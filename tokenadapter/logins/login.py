@@ -20,7 +20,7 @@ from tokenadapter.token import Token
 
 if TYPE_CHECKING:
     from tokenadapter import errors
-    from tokenadapter.logins import authorization, browser, device, id_token, paste
+    from tokenadapter.logins import browser, device, id_token, paste
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.sources import api_user
     from tokenadapter.sources.api_user import ApiUser
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from tokenadapter.stores.lockfile import LockFile
 else:
     api_user = late("tokenadapter.sources.api_user")
-    authorization = late("tokenadapter.logins.authorization")
     browser = late("tokenadapter.logins.browser")
     device = late("tokenadapter.logins.device")
     errors = late("tokenadapter.errors")
