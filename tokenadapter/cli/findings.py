@@ -21,6 +21,7 @@ from tokenadapter.errors import TokenError
 from tokenadapter.http.masking import masked
 from tokenadapter.keys.key import Key
 from tokenadapter.sources.endpoint import Endpoint
+from tokenadapter.sources.outcome import CLOCK_TOLERANCE
 from tokenadapter.sources.reply import NoReply
 from tokenadapter.stores._reading import check_directory
 from tokenadapter.stores._strangers import check_database
@@ -53,8 +54,6 @@ _LEASE = 5.0
 _SERVER_TIMEOUT = 5.0
 # How a source reaches its servers, as arguments of it and of an Endpoint.
 _WAY = ("verify", "cert", "proxies")
-# Seconds by which clocks may differ: a Date header has whole seconds, and the response takes time.
-_CLOCK_TOLERANCE = 10.0
 
 
 class Finding(NamedTuple):
@@ -510,7 +509,7 @@ def _token_endpoint(url: str, way: dict[str, Any]) -> Iterator[_Found]:
 
 
 def _clock(name: str, theirs: float | None, now: float) -> Iterator[_Found]:
-    if theirs is not None and abs(theirs - now) > _CLOCK_TOLERANCE:
+    if theirs is not None and abs(theirs - now) > CLOCK_TOLERANCE:
         apart = abs(theirs - now)
         found = _note if apart < 60 else _problem
         yield found(
