@@ -20,8 +20,8 @@ _ELSEWHERE = {"demo", "testing"}
 # The base classes of errors at run time, unlike ValueError for errors of usage.
 _ERRORS = {"Exception", "OSError", "RequestException"}
 _LOGGING = {"debug", "info", "warning", "error", "critical", "exception", "log"}
-# Functions whose text becomes a field of an event, with the position of the argument.
-_INTO_EVENTS = {"HandOn": 0, "_drop": 0}
+# Functions whose text becomes a part of a message, with the position of the argument.
+_INTO_MESSAGES = {"HandOn": 0, "_drop": 0, "failure": 2}
 
 
 class Message(NamedTuple):
@@ -74,7 +74,7 @@ def _modules(package: Path) -> Iterator[Path]:
 
 def _speakers(trees: dict[Path, ast.Module]) -> dict[str, int]:
     """The names of all callables that get a text, with the position of the text."""
-    speakers = dict(_INTO_EVENTS)
+    speakers = dict(_INTO_MESSAGES)
     nodes = [node for tree in trees.values() for node in ast.walk(tree)]
     classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
     for name in classes:

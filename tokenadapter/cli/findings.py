@@ -21,6 +21,7 @@ from tokenadapter.errors import TokenError
 from tokenadapter.http.masking import masked
 from tokenadapter.keys.key import Key
 from tokenadapter.sources.endpoint import Endpoint
+from tokenadapter.sources.outcome import CLOCK_TOLERANCE
 from tokenadapter.sources.reply import NoReply
 from tokenadapter.stores._reading import check_directory
 from tokenadapter.stores._strangers import check_database
@@ -51,8 +52,8 @@ _SHARED = (
 _LEASE = 5.0
 # Seconds that a server may take.
 _SERVER_TIMEOUT = 5.0
-# Seconds by which clocks may differ: a Date header has whole seconds, and the response takes time.
-_CLOCK_TOLERANCE = 10.0
+# How a source reaches its servers, as arguments of it and of an Endpoint.
+_WAY = ("verify", "cert", "proxies")
 
 
 class Finding(NamedTuple):
@@ -414,14 +415,14 @@ def _check_servers(profile: Profile) -> Iterator[_Found]:
     """Send a HEAD request, without any secret, to each URL of the profile, and read the metadata of
     its issuer."""
     grant = profile.grant
-    way: dict[str, Any] = {"verify": None, "cert": None, "proxies": None}
+    way: dict[str, Any] = {"timeout": _SERVER_TIMEOUT, "allow_http": True}
     if isinstance(grant, ProfileGrant):
-        own = way | {name: value for name, value in grant.arguments.items() if name in way}
+        own = way | {name: grant.arguments[name] for name in _WAY if name in grant.arguments}
         try:
             if grant.discovers:
                 server = grant.discover()
-                named = (grant.arguments.get(key) for key in ("issuer", "provider", "url"))
-                yield _good(f"{next(filter(None, named))} names its endpoints")
+                names = (grant.arguments.get(key) for key in ("issuer", "provider", "url"))
+                yield _good(f"{next(filter(None, names))} names its endpoints")
                 yield from _check_algorithm(profile, grant, server)
         except TokenError as error:
             yield _problem(str(error))
@@ -456,7 +457,7 @@ def _check_algorithm(profile: Profile, grant: ProfileGrant, server: Any) -> Iter
 
 
 def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[_Found]:
-    endpoint = Endpoint("url", url, timeout=_SERVER_TIMEOUT, allow_http=True, **way)
+    endpoint = Endpoint("url", url, **way)
     reply = endpoint.exchange("HEAD", {"Accept": "*/*"}, None)
     now = time.time()
     name = endpoint.name
@@ -487,7 +488,7 @@ def _token_endpoint(url: str, way: dict[str, Any]) -> Iterator[_Found]:
     with any status.  A token endpoint answers an empty request with an error (RFC 6749 section
     5.2).
     """
-    endpoint = Endpoint("url", url, timeout=_SERVER_TIMEOUT, allow_http=True, **way)
+    endpoint = Endpoint("url", url, **way)
     headers = {
         "Accept": "application/json",
         "Content-Type": "application/x-www-form-urlencoded",
@@ -508,7 +509,7 @@ def _token_endpoint(url: str, way: dict[str, Any]) -> Iterator[_Found]:
 
 
 def _clock(name: str, theirs: float | None, now: float) -> Iterator[_Found]:
-    if theirs is not None and abs(theirs - now) > _CLOCK_TOLERANCE:
+    if theirs is not None and abs(theirs - now) > CLOCK_TOLERANCE:
         apart = abs(theirs - now)
         found = _note if apart < 60 else _problem
         yield found(

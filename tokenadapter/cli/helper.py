@@ -43,8 +43,6 @@ _LONGEST_INPUT = 1 << 20
 # Seconds after its issue within which a token is new: a program that was given it may just have
 # been refused.
 _NEW = 10.0
-# The user of a token that is sent as a password, for servers that accept any.
-_ANY_USER = "oauth2"
 
 
 class Call(Value):
@@ -87,7 +85,8 @@ class Guard:
     :ivar username: the user that servers expect with it, if the profile names one.
     """
 
-    any_username: str = _ANY_USER
+    any_username: str = "oauth2"
+    """The user of a token that is sent as a password, for servers that accept any."""
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile

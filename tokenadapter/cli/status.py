@@ -79,12 +79,10 @@ def perform(options: Namespace) -> int:
 def _state(config: ConfigFile, name: str) -> dict[str, Any]:
     try:
         return token_state(Profile(config, name))
-    except ProfileError as error:
-        return unusable(name, str(error))
     except Exception as error:
         from tokenadapter.errors import TokenError
 
-        if not isinstance(error, TokenError):
+        if not isinstance(error, (ProfileError, TokenError)):
             raise
         return unusable(name, str(error))
 

@@ -27,18 +27,23 @@ __all__ = ["lock_holder", "token_state", "unusable"]
 
 _LOCKS = "/proc/locks"
 _NOTHING: dict[str, Any] = {
+    "name": "",
     "api": [],
     "store": "",
     "path": None,
+    "state": "no token",
     "account": None,
+    "token": None,
     "expires_at": None,
     "expires_in": None,
+    "renewed_at": None,
     "renewed_ago": None,
     "login_at": None,
     "login_ends_at": None,
     "login_ends_in": None,
     "advice": None,
     "bound_to": None,
+    "failure": None,
     "lock": None,
 }
 # For this last part of its lifetime, and for so many seconds at most, the end of a login is near.
@@ -57,23 +62,12 @@ def token_state(profile: Profile) -> dict[str, Any]:
     """
     store = profile.store()
     found = store.load()
-    state: dict[str, Any] = {
+    state = {
+        **_NOTHING,
         "name": profile.name,
         "api": profile.prefixes,
         "store": repr(store),
         "path": getattr(store, "path", None),
-        "state": "no token",
-        "account": None,
-        "token": None,
-        "expires_at": None,
-        "expires_in": None,
-        "renewed_at": None,
-        "renewed_ago": None,
-        "login_ends_at": None,
-        "login_ends_in": None,
-        "advice": None,
-        "bound_to": None,
-        "failure": None,
         "lock": lock_holder(store),
     }
     if found.document is None:
@@ -81,11 +75,11 @@ def token_state(profile: Profile) -> dict[str, Any]:
     try:
         record = Record.from_document(found.document)
     except ValueError as error:
-        return unusable(profile, f"The record in the store cannot be used: {error}.", state)
+        return unusable(profile.name, f"The record in the store cannot be used: {error}.", state)
     if dict(record.owner) != dict(profile.grant.owner) and not record.is_blank():
         theirs = ", ".join(f"{name} {value!r}" for name, value in record.owner.items())
         return unusable(
-            profile,
+            profile.name,
             f"The store contains the token of another source: {theirs}. If that token is no longer "
             f"needed, run `tokenadapter forget {profile.name} --force`.",
             state,
@@ -95,7 +89,7 @@ def token_state(profile: Profile) -> dict[str, Any]:
         from tokenadapter.core import messages
 
         why = str(messages.requests_differ(store, record.requested, ours))
-        return unusable(profile, why.replace("forget NAME", f"forget {profile.name}"), state)
+        return unusable(profile.name, why.replace("forget NAME", f"forget {profile.name}"), state)
     if record.account is not None:
         state["account"] = str(record.account)
     if record.token is not None:
@@ -108,13 +102,10 @@ def token_state(profile: Profile) -> dict[str, Any]:
     return state
 
 
-def unusable(
-    profile: Profile | str, why: str, state: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """The state of a token that cannot be read, or must not be used."""
-    name = profile if isinstance(profile, str) else profile.name
+def unusable(name: str, why: str, state: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
+    """The state of a token of the profile *name* that cannot be read, or must not be used."""
     return {
-        **(state or _NOTHING),
+        **state,
         "name": name,
         "state": "unusable",
         "failure": {"cause": why, "ago": None, "retry_in": None},

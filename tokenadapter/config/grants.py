@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenadapter.config.functions import NamedFunction
 from tokenadapter.config.problems import ProfileError
-from tokenadapter.config.references import Reference, resolved
+from tokenadapter.config.references import Reference, references_in, resolved
 from tokenadapter.core.function_grant import FunctionGrant
 from tokenadapter.late_imports import late
 from tokenadapter.token import Token
@@ -184,9 +184,8 @@ class ProfileGrant:
 
     def references(self) -> list[Reference]:
         """Where its secrets are, or the program that prints the token."""
-        found: list[Reference] = [self._program] if self._program is not None else []
-        resolved(self.arguments, found.append)
-        return found
+        programs = [self._program] if self._program is not None else []
+        return [*programs, *references_in(self.arguments)]
 
     def key_files(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """The arguments that name a file with a private key, and what is said of the key."""
@@ -213,10 +212,11 @@ class ProfileGrant:
         names = ["client_secret", "refresh_token", "password", "auth", "json", "data"]
         if self.arguments.keys().isdisjoint(names):
             names.append("headers")  # something has to authenticate the user
+        # One part that is elsewhere is the secret; the others, such as the user's name, are not.
         return [
             name
             for name in names
-            if name in self.arguments and not _is_elsewhere(self.arguments[name])
+            if name in self.arguments and not references_in(self.arguments[name])
         ]
 
     def __repr__(self) -> str:
@@ -252,14 +252,6 @@ class ProfileGrant:
             # It may have been deleted after its use, and the store has a newer one.
             self._missing = error
             return None
-
-
-def _is_elsewhere(value: Any) -> bool:
-    """Whether *value*, or a part of it, is a reference to a secret: then the other parts, such as
-    the user's name, are not secret."""
-    found: list[Reference] = []
-    resolved(value, found.append)
-    return bool(found)
 
 
 class FunctionOfProfile(FunctionGrant):

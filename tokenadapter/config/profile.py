@@ -35,6 +35,8 @@ else:
 
 __all__ = ["Profile"]
 
+_KEEPER_SETTINGS = ("renew_early", "lock_timeout")
+_KEEPER_FUNCTIONS = ("on_refresh", "on_event")
 _ADAPTER_SETTINGS = (
     "header",
     "scheme",
@@ -48,7 +50,6 @@ _PLAIN_REST = r"(?:/(?!\.)[A-Za-z0-9_.~-]*)*(?:[?#][!-~]*)?"
 _PLAIN_BASE = (
     r"https://[a-z0-9]+(?:[.-][a-z0-9]+)*(?::[1-9][0-9]{0,3})?(?:/(?!\.)[A-Za-z0-9_.~-]+)*"
 )
-_KEEPER_SETTINGS = ("renew_early", "lock_timeout")
 
 
 class Profile:
@@ -127,12 +128,9 @@ class Profile:
         :raises ProfileError: if one of its settings is invalid.
         """
         if self._keeper is None:
-            settings = {
-                name: self._settings[name] for name in _KEEPER_SETTINGS if name in self._settings
-            }
-            for name in ("on_refresh", "on_event"):
-                if name in self._settings:
-                    settings[name] = self._function(name, self._settings[name])
+            settings = self._given(_KEEPER_SETTINGS)
+            for name, function in self._given(_KEEPER_FUNCTIONS).items():
+                settings[name] = self._function(name, function)
             store = self.store()
             try:
                 self._keeper = TokenKeeper(self.grant, store, **settings)
@@ -145,9 +143,7 @@ class Profile:
 
         :raises ProfileError: if a prefix or a setting is invalid.
         """
-        settings = {
-            name: self._settings[name] for name in _ADAPTER_SETTINGS if name in self._settings
-        }
+        settings = self._given(_ADAPTER_SETTINGS)
         verdict = self._verdict and self._verdict()
         keeper = self.keeper()
         adapters = []
@@ -186,6 +182,9 @@ class Profile:
         return [function for function in given if isinstance(function, NamedFunction)]
 
     # --- tables --------------------------------------------------------------------------
+
+    def _given(self, names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: self._settings[name] for name in names if name in self._settings}
 
     def _function(self, key: str, name: str) -> NamedFunction:
         return NamedFunction(name, f"{self.name}.{key}", self.config.path)

@@ -39,7 +39,7 @@ else:
     shutil = late("shutil")
     subprocess = late("subprocess")
 
-__all__ = ["KINDS", "PLAIN_KINDS", "Reference", "is_reference", "resolved"]
+__all__ = ["KINDS", "PLAIN_KINDS", "Reference", "is_reference", "references_in", "resolved"]
 
 KINDS = ("env", "file", "command", "keyring")
 PLAIN_KINDS = ("env", "file")
@@ -263,6 +263,13 @@ _CHECKS: Mapping[str, Callable[[Reference], None]] = {
     "command": Reference._check_program,
     "keyring": Reference._check_keyring,
 }
+
+
+def references_in(value: Any) -> list[Reference]:
+    """The references in *value*."""
+    found: list[Reference] = []
+    resolved(value, found.append)
+    return found
 
 
 def resolved(value: Any, read: Callable[[Reference], Any]) -> Any:

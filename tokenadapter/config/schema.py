@@ -13,27 +13,20 @@ from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.functions import is_function_name
 from tokenadapter.config.problems import Problems, nearest
 from tokenadapter.config.references import KINDS, PLAIN_KINDS, Reference, is_reference, resolved
+from tokenadapter.values import Value
 
 __all__ = ["CLIENT_AUTH", "LOGIN", "PROFILE", "SOURCES", "VERDICT", "Kind", "checked"]
 
 
-class Kind:
-    """The values that a key may have.
+class Kind(Value):
+    """The values that a key may have."""
 
-    :param expected: these values in words.
-    :param fits: whether a value is one of them.
-    :param is_late: whether the value is or contains a secret, which is not read before a renewal
-        needs it.
-    """
-
-    __slots__ = ("expected", "fits", "is_late")
-
-    def __init__(
-        self, expected: str, fits: Callable[[Any], bool], *, is_late: bool = False
-    ) -> None:
-        self.expected: str = expected
-        self.fits: Callable[[Any], bool] = fits
-        self.is_late: bool = is_late
+    expected: str
+    """These values in words."""
+    fits: Callable[[Any], bool]
+    """Whether a value is one of them."""
+    is_late: bool = False
+    """Whether the value is or contains a secret, which is not read before a renewal needs it."""
 
 
 def _is_text(value: object) -> bool:

@@ -76,24 +76,19 @@ def grant_of(
     key = [name, "source"]
     if "callable" in table:
         return _of_function(config, name, checked(config, key, table, *SOURCES["callable"]))
-    kind = table.get("type")
-    if kind is None:
+    if table.get("type") is None:
         raise config.error(
             [*key, "type"],
             f"This key is missing: give one of {_quoted(_MAKERS)}, or give callable = "
             '"module:function" instead.',
         )
-    if kind not in _MAKERS:
-        hint = nearest(kind, _MAKERS) if isinstance(kind, str) else ""
-        raise config.error([*key, "type"], f"Expected one of {_quoted(_MAKERS)}.{hint}")
-    rest = {name: value for name, value in table.items() if name != "type"}
+    kind, rest = _typed(config, key, table, _MAKERS)
     auth = rest.get("client_auth")
-    if isinstance(auth, Mapping) and not is_reference(auth):
-        del rest["client_auth"]
-        values = checked(config, key, rest, *SOURCES[kind])
+    is_table = isinstance(auth, Mapping) and not is_reference(auth)
+    auth = rest.pop("client_auth") if is_table else None
+    values = checked(config, key, rest, *SOURCES[kind])
+    if auth is not None:
         values["client_auth"] = _client_auth(config, [*key, "client_auth"], auth, token_of)
-    else:
-        values = checked(config, key, rest, *SOURCES[kind])
     _place(config, key, values, token_of)
     if "auth" in values:
         values["auth"] = tuple(values["auth"])
@@ -118,14 +113,22 @@ def _client_auth(
     table: Mapping[str, Any],
     token_of: Callable[[str], Token],
 ) -> dict[str, Any]:
-    kind = table.get("type")
-    if not isinstance(kind, str) or kind not in CLIENT_AUTH:
-        hint = nearest(kind, CLIENT_AUTH) if isinstance(kind, str) else ""
-        raise config.error([*key, "type"], f"Expected one of {_quoted(CLIENT_AUTH)}.{hint}")
-    rest = {name: value for name, value in table.items() if name != "type"}
+    kind, rest = _typed(config, key, table, CLIENT_AUTH)
     values = checked(config, key, rest, *CLIENT_AUTH[kind])
     _place(config, key, values, token_of)
     return {"type": kind, **values}
+
+
+def _typed(
+    config: ConfigFile, key: list[str], table: Mapping[str, Any], known: Iterable[str]
+) -> tuple[str, dict[str, Any]]:
+    """The type of *table*, which must be one of *known*, and its other keys."""
+    rest = dict(table)
+    kind = rest.pop("type", None)
+    if isinstance(kind, str) and kind in known:
+        return kind, rest
+    hint = nearest(kind, known) if isinstance(kind, str) else ""
+    raise config.error([*key, "type"], f"Expected one of {_quoted(known)}.{hint}")
 
 
 def _place(

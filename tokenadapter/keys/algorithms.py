@@ -145,7 +145,7 @@ def _of_jwk(content: bytes) -> Any:
     else:
         private = ec.derive_private_key(_number(jwk["d"]), _curve(kind))
     public = public_jwk(private)
-    if any(_number(jwk[name]) != _number(public[name]) for name in {*"nexy"} & {*public}):
+    if any(_number(jwk[name]) != _number(public[name]) for name in public.keys() - {"kty", "crv"}):
         return "is a JWK whose private and public parts are not of one key"
     return private, {name: jwk[name] for name in ("alg", "kid") if isinstance(jwk.get(name), str)}
 

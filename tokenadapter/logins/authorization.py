@@ -19,7 +19,7 @@ from tokenadapter.http.masking import masked
 from tokenadapter.keys.jws import b64
 from tokenadapter.keys.key import Key
 from tokenadapter.logins import id_token
-from tokenadapter.sources import outcome
+from tokenadapter.sources import or_raise, outcome
 from tokenadapter.sources.discovery import ServerMetadata
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.sources.reply import NoReply
@@ -174,20 +174,14 @@ class Authorization:
             raise failed(answer["error"], answer.get("error_description"))
         if not answer.get("code"):
             raise failed("no code in the answer", None)
-        redeemed = self._source.redeem(
-            "authorization_code",
-            {
-                **{k: v for k, v in self._source.asked.items() if k == "resource"},
-                "grant_type": "authorization_code",
-                "code": answer["code"],
-                "redirect_uri": self._redirect_uri,
-                "code_verifier": self._verifier,
-            },
-            key=self._key,
-        )
-        if isinstance(redeemed, Token):
-            return redeemed
-        raise redeemed
+        form = {
+            **{k: v for k, v in self._source.asked.items() if k == "resource"},
+            "grant_type": "authorization_code",
+            "code": answer["code"],
+            "redirect_uri": self._redirect_uri,
+            "code_verifier": self._verifier,
+        }
+        return or_raise(self._source.redeem("authorization_code", form, key=self._key))
 
 
 def failed(code: str, explanation: str | None) -> errors.TokenError:

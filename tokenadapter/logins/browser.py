@@ -109,7 +109,7 @@ class _Port:
                 f"http://127.0.0.1/, not {redirect_uri!r}"
             )
         self._path = parts.path or "/"
-        self._server = _server(host, parts.port or 0, self._handle)
+        self._server = _listening(host, parts.port or 0, self._handle)
         netloc = f"[{host}]" if ":" in host else host
         self._netloc = f"{netloc}:{self._server.server_address[1]}"
         # The path as it was given: the server compares texts (RFC 9700 section 4.1.3).
@@ -177,10 +177,10 @@ class _Port:
 
 class _Handler(BaseHTTPRequestHandler):
     timeout = _PATIENCE
-    handle_get: Callable[[_Handler], None]
+    server: _Server
 
     def do_GET(self) -> None:
-        type(self).handle_get(self)
+        self.server.answer(self)
 
     def put(self, status: int, title: str, text: str) -> None:
         """Send a page.  It contains nothing of the request."""
@@ -205,17 +205,19 @@ class _Server(ThreadingTCPServer):
     # The next login may use the port at once; but on Windows, another program could take it too.
     allow_reuse_address = os.name != "nt"
 
+    def __init__(self, address: tuple[str, int], answer: Callable[[_Handler], None]) -> None:
+        self.address_family = AF_INET6 if ":" in address[0] else AF_INET
+        self.answer = answer
+        super().__init__(address, _Handler)
+
     def handle_error(self, *_: Any) -> None:
         """Write nothing: a client of the port that went away is no error of the login."""
 
 
-def _server(host: str, port: int, handle: Callable[[_Handler], None]) -> _Server:
-    handler = type("Handler", (_Handler,), {"handle_get": staticmethod(handle)})
-    is_v6 = ":" in host
-    kind = type("Server", (_Server,), {"address_family": AF_INET6 if is_v6 else AF_INET})
-    address = host if is_v6 or host != "localhost" else "127.0.0.1"
+def _listening(host: str, port: int, answer: Callable[[_Handler], None]) -> _Server:
+    address = "127.0.0.1" if host == "localhost" else host
     try:
-        server: _Server = kind((address, port), handler)
+        return _Server((address, port), answer)
     except OSError as error:
         raise errors.RefreshConfigError(
             f"The login cannot listen on {address}:{port} for the browser's answer "
@@ -223,4 +225,3 @@ def _server(host: str, port: int, handle: Callable[[_Handler], None]) -> _Server
             "or give redirect_uri another one.",
             is_local=True,
         ) from None
-    return server

@@ -14,12 +14,13 @@ from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.core.runtime import RUNTIME
 from tokenadapter.core.slot import Slot
 from tokenadapter.late_imports import late
+from tokenadapter.sources import or_raise
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
     from tokenadapter import errors
-    from tokenadapter.logins import authorization, browser, device, id_token, paste
+    from tokenadapter.logins import browser, device, id_token, paste
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.sources import api_user
     from tokenadapter.sources.api_user import ApiUser
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from tokenadapter.stores.lockfile import LockFile
 else:
     api_user = late("tokenadapter.sources.api_user")
-    authorization = late("tokenadapter.logins.authorization")
     browser = late("tokenadapter.logins.browser")
     device = late("tokenadapter.logins.device")
     errors = late("tokenadapter.errors")
@@ -112,8 +112,8 @@ def login(
         "redirect_uri": redirect_uri,
         "iss": iss,
     }
-    settings: dict[str, str] = {**getattr(keeper.grant, "login_settings", {})}
-    settings |= {name: value for name, value in given.items() if value is not None}
+    own: dict[str, str] = {**getattr(keeper.grant, "login_settings", {})}
+    own |= {name: value for name, value in given.items() if value is not None}
     if not isfinite(timeout) or timeout <= 0:
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
     source = _login_source(keeper.grant)
@@ -121,7 +121,6 @@ def login(
     with _turn(keeper, show, timeout) as others:
         if others is not None:
             return others
-        own = settings
         settings = {**_endpoints(source.discover()), **own}
         chosen = _chosen(flow, settings, browser is not None)
         oauth = source
@@ -134,9 +133,7 @@ def login(
         issuer = settings.get("iss", settings.get("issuer"))
 
         def adopt(token: Token, nonce: str | None) -> Token:
-            account = id_token.account_of(token, oauth, issuer, nonce)
-            if isinstance(account, errors.RefreshConfigError):
-                raise account
+            account = or_raise(id_token.account_of(token, oauth, issuer, nonce))
             return keeper.adopt(token, account=account, switch=switch)
 
         return _flow(chosen, oauth, settings, show, browser, timeout, adopt)

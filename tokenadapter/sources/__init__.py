@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tokenadapter.late_imports import importing, late, load
 from tokenadapter.sources.endpoint import Endpoint
@@ -18,7 +18,9 @@ else:
     errors = late("tokenadapter.errors")
     spelling = late("tokenadapter.spelling")
 
-__all__ = ["Source", "checked_text", "in_order", "several"]
+__all__ = ["Source", "checked_text", "in_order", "or_raise", "several"]
+
+T = TypeVar("T")
 
 _NEEDED_BY_FETCH = (
     "requests",
@@ -35,7 +37,7 @@ class Source:
     """
 
     owner: Mapping[str, str]
-    requested: Mapping[str, str]
+    requested: Mapping[str, str] = {}
     urls: Sequence[str]
     grace: float = 0.0
     spends: bool = True
@@ -84,10 +86,7 @@ class Source:
         """
         if credential.key is None and previous is not None:
             credential = credential._replace(key=previous.key)
-        outcome = self._present(credential)
-        if isinstance(outcome, Token):
-            return outcome
-        raise outcome
+        return or_raise(self._present(credential))
 
     def __call__(self, previous: Token | None = None) -> Token:
         for credential in self.credentials(previous):
@@ -125,6 +124,17 @@ def several(name: str, value: str | Iterable[str] | None) -> list[str]:
     """One or several texts as a list."""
     values = [value] if value and isinstance(value, str) else value or ()
     return [checked_text(name, item) for item in values]
+
+
+def or_raise(result: T | TokenError) -> T:
+    """*result*, unless it is an error: that is raised.
+
+    Errors are returned as far as the frames contain secrets: see
+    :mod:`tokenadapter.sources.outcome`.
+    """
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def in_order(words: Iterable[str]) -> str:

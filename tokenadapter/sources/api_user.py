@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
-from tokenadapter.sources import Source, checked_text, in_order, several
+from tokenadapter.sources import Source, checked_text, in_order, or_raise, several
 from tokenadapter.sources.discovery import Issuer
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.oauth2_client import OAuth2Client
@@ -141,9 +141,8 @@ class ApiUser(Source):
         if account is not None:
             self.owner = {**self.owner, "user": account}
         self._scope = None if scope is None else " ".join(several("scope", scope))
-        self.requested: Mapping[str, str] = {}
         if self._scope:
-            self.requested = {"scope": in_order(self._scope.split())}
+            self.requested: Mapping[str, str] = {"scope": in_order(self._scope.split())}
         self._server: ServerMetadata | None = None
 
     @property
@@ -158,10 +157,7 @@ class ApiUser(Source):
         return [Credential("refresh_token", secret, single_use=True, refusal_is_final=True)]
 
     def fetch(self, credential: Credential, previous: Token | None) -> Token:
-        found = self._login_of(previous)
-        if isinstance(found, RefreshToken):
-            return found.fetch(credential, previous)
-        raise found
+        return or_raise(self._login_of(previous)).fetch(credential, previous)
 
     def new_key(self, previous: Token | None) -> str | None:
         """A new key to bind tokens to, as a JWK in JSON; ``None`` if the key is configured, or
@@ -199,9 +195,7 @@ class ApiUser(Source):
             endpoint.
         :raises RefreshTemporarilyFailed: if there was no answer, or the answer does not say.
         """
-        found = self._login_of(token)
-        if not isinstance(found, RefreshToken):
-            raise found
+        found = or_raise(self._login_of(token))
         server = found.discover()
         if server is not None and server.revocation_endpoint is None:
             # That of discover() may be another one, if the API names several.
@@ -284,9 +278,7 @@ class ApiUser(Source):
     def _discovered(self) -> tuple[ResourceMetadata, ServerMetadata]:
         """What the API says, and its authorization server: the one of the client, or else the first
         one that the API names."""
-        resource = self._api.metadata()
-        if isinstance(resource, errors.TokenError):
-            raise resource
+        resource = or_raise(self._api.metadata())
         if self._issuer is not None and not _accepts(resource, self._issuer):
             raise errors.RefreshConfigError(
                 f"The API {self._endpoint.name} does not name {self._issuer}, where the client is "
@@ -343,10 +335,7 @@ class ApiUser(Source):
         endpoint = Endpoint(
             "registration_endpoint", server.registration_endpoint, **self._connection
         )
-        client = register(endpoint, server.issuer, described)
-        if isinstance(client, errors.TokenError):
-            raise client
-        return client
+        return or_raise(register(endpoint, server.issuer, described))
 
 
 class _LoggedIn(RefreshToken):

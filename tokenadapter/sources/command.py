@@ -62,7 +62,6 @@ class Command(Source):
     :raises ValueError: if *command* is empty, or a number is not above 0.
     """
 
-    requested: Mapping[str, str] = {}
     spends = False
 
     def __init__(

@@ -117,7 +117,6 @@ class Login(Source):
         self._sent = repr(
             (self._method, url, sorted(self._headers.items()), self._body, self._places)
         )
-        self.requested: Mapping[str, str] = {}
         self.owner: Mapping[str, str] = {"grant": "login", "endpoint": self._endpoint.identity}
         if account is not None:
             self.owner["user"] = account

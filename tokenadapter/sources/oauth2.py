@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
-from tokenadapter.sources import Source, checked_text, in_order, several
+from tokenadapter.sources import Source, checked_text, in_order, or_raise, several
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.oauth2_client import OAuth2Client
 from tokenadapter.token import Token
@@ -178,20 +178,8 @@ class OAuth2Source(Source):
         self._audience = audience and checked_text("audience", audience)
         self._extra = _checked_extra(extra or {})
         self.cert: str | tuple[str, str] | None = cert
-        if known is not None:
-            server = {"provider": known.identity}
-        else:
-            kind = "endpoint" if self._issuer is None else "issuer"
-            server = {kind: self._endpoint.identity}
-        self.owner: Mapping[str, str] = {"grant": self.grant_type, **server, "client": client_id}
-        if (
-            revocation_url is not None
-            and self._revocation is not None
-            and not _is_one_host(self._endpoint.url, self._revocation.url)
-        ):
-            # Both tokens are sent there.  A configuration that names another host must not send it
-            # the tokens that were stored before.
-            self.owner = {**self.owner, "revocation": self._revocation.identity}
+        configured = None if revocation_url is None else self._revocation
+        self.owner: Mapping[str, str] = self._owner(known, configured)
         requested = {
             "scope": in_order(self._scope.split()),
             "resource": in_order(self._resource),
@@ -229,11 +217,9 @@ class OAuth2Source(Source):
         """
         if self._issuer is None:
             return None
-        found = self._issuer.metadata(self._client.secrets_in({}))
-        if isinstance(found, discovery.ServerMetadata):
-            self._learn(found)
-            return found
-        raise found
+        found = or_raise(self._issuer.metadata(self._client.secrets_in({})))
+        self._learn(found)
+        return found
 
     def client_auth(self) -> str | ClientAuth | None:
         """How the client authenticates beyond the token endpoint; ``None`` for its usual way.
@@ -291,10 +277,7 @@ class OAuth2Source(Source):
             return None
         if self._issuer is not None:
             self._issuer.metadata()  # if it cannot be read, the token request says why
-        key = self._made_key()
-        if isinstance(key, errors.RefreshConfigError):
-            raise key
-        return key
+        return or_raise(self._made_key())
 
     def prover(self, key: str | None) -> Key | None:
         """The key that proofs are made with: *key*, or the one that is configured.
@@ -311,6 +294,21 @@ class OAuth2Source(Source):
         """Take what is known of the provider, where no argument says otherwise."""
         self.renew_early: bool = known.get("renew_early", True)
         self.verdict: Mapping[str, Any] | None = known.get("verdict")
+
+    def _owner(self, known: Provider | None, revocation: Endpoint | None) -> dict[str, str]:
+        """Whose tokens the source obtains: those of a client, at a server."""
+        if known is not None:
+            server = {"provider": known.identity}
+        else:
+            kind = "endpoint" if self._issuer is None else "issuer"
+            server = {kind: self._endpoint.identity}
+        owner = {"grant": self.grant_type, **server, "client": self._client.client_id}
+        host = urlsplit(self._endpoint.url).hostname
+        if revocation is not None and urlsplit(revocation.url).hostname != host:
+            # Both tokens are sent there.  A configuration that names another host must not send it
+            # the tokens that were stored before.
+            owner["revocation"] = revocation.identity
+        return owner
 
     def _learn(self, server: ServerMetadata) -> None:
         urls = (*self._configured_urls, *server.endpoints)
@@ -458,10 +456,6 @@ class OAuth2Source(Source):
         if key is not None and isinstance(outcome, Token):
             return outcome.replace(key=key)
         return outcome
-
-
-def _is_one_host(url: str, other: str) -> bool:
-    return urlsplit(url).hostname == urlsplit(other).hostname
 
 
 def _checked_resource(uri: str) -> str:

@@ -43,6 +43,7 @@ else:
     keys = late("tokenadapter.keys.key")
 
 __all__ = [
+    "CLOCK_TOLERANCE",
     "Attempt",
     "misplaced",
     "no_answer",
@@ -53,13 +54,14 @@ __all__ = [
     "without_lifetime",
 ]
 
+CLOCK_TOLERANCE = 10.0
+"""Seconds by which clocks may differ: a Date header has whole seconds, and an answer takes time."""
+
 # Besides the code of RFC 6749 section 5.2: that of Microsoft where the user has to come in person,
 # of GitHub, and of Slack.
 _REFUSALS = frozenset(
     {"invalid_grant", "interaction_required", "bad_refresh_token", "invalid_refresh_token"}
 )
-# Seconds by which clocks may differ: a Date header has whole seconds, and the answer takes time.
-_CLOCK_TOLERANCE = 10.0
 # What Python raises for a mistake in a program.
 _MISTAKES = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
 
@@ -108,7 +110,7 @@ class Attempt(NamedTuple):
     def clock(self, reply: Reply) -> str:
         """What to do about this machine's clock, if it may be why an assertion was refused."""
         apart = 0.0 if reply.date is None else reply.date - time.time()
-        if not self.is_timed or abs(apart) < _CLOCK_TOLERANCE:
+        if not self.is_timed or abs(apart) < CLOCK_TOLERANCE:
             return ""
         where = "behind" if apart > 0 else "ahead of"
         return (

@@ -71,18 +71,17 @@ class TokenExchange(OAuth2Source):
         super().__init__(token_url, client_id=client_id or _NO_CLIENT, audience=audience, **options)
         if account is not None:
             self.owner: Mapping[str, str] = {**self.owner, "user": account}
-        self._subject = GivenToken("subject_token", subject_token)
-        self._actor = None if actor_token is None else GivenToken("actor_token", actor_token)
+        self._given = [GivenToken("subject_token", subject_token)]
         self._types = {"subject_token_type": _in_full(subject_token_type)}
-        if self._actor is not None:
+        if actor_token is not None:
+            self._given.append(GivenToken("actor_token", actor_token))
             self._types["actor_token_type"] = _in_full(actor_token_type)
         if requested_token_type is not None:
             self._types["requested_token_type"] = _in_full(requested_token_type)
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         # A token that was refused is not presented again; the place may have another one.
-        places = [self._subject, self._actor] if self._actor is not None else [self._subject]
-        return [Credential("subject_token", "\0".join(map(self._read, places)))]
+        return [Credential("subject_token", "\0".join(map(self._read, self._given)))]
 
     def _grant(self, credential: Credential) -> dict[str, str]:
         subject, _, actor = credential.secret.partition("\0")

@@ -54,16 +54,7 @@ def call(alias: str, keys: Sequence[str]) -> Iterator[Any]:
     missing for a second after it failed to reach the server, treats the server as dead for a minute
     after three failures, and in a forked child reads its parent's answers.
 
-    For a cache in a database, each call opens a connection of its own, without a transaction: a
-    request that is rolled back would undo a rotated token, and other processes would see the lock
-    only after the end of the transaction.  Reads go to the database that is written, not to a
-    replica.
-
-    Expired entries are deleted there beforehand.  Otherwise two processes that add a key at the
-    same time would both succeed if the key has an expired entry, and a process that reads an
-    expired entry would delete whatever has replaced it.
-
-    :param keys: the keys for which that matters.
+    :param keys: the keys of the call, as :func:`_on_own_connection` needs them.
     """
     with importing():
         from django.core.cache import caches
@@ -74,10 +65,25 @@ def call(alias: str, keys: Sequence[str]) -> Iterator[Any]:
     if isinstance(cache, BaseMemcachedCache):
         with closing(caches.create_connection(alias)) as own_cache:
             yield own_cache
-        return
-    if not isinstance(cache, BaseDatabaseCache):
+    elif isinstance(cache, BaseDatabaseCache):
+        with _on_own_connection(cache, keys):
+            yield cache
+    else:
         yield cache
-        return
+
+
+@contextmanager
+def _on_own_connection(cache: Any, keys: Sequence[str]) -> Iterator[None]:
+    """Have a cache in a database use a connection of its own, without a transaction: a request that
+    is rolled back would undo a rotated token, and other processes would see the lock only after the
+    end of the transaction.  Reads go to the database that is written, not to a replica.
+
+    Expired entries are deleted beforehand.  Otherwise two processes that add a key at the same time
+    would both succeed if the key has an expired entry, and a process that reads an expired entry
+    would delete whatever has replaced it.
+
+    :param keys: the keys for which that matters.
+    """
     with importing():
         from django.db import connections, router
 
@@ -96,7 +102,7 @@ def call(alias: str, keys: Sequence[str]) -> Iterator[Any]:
         for name in usual:
             connections[name] = own
         _delete_expired(own, cache, keys)
-        yield cache
+        yield
     finally:
         for name, connection in usual.items():
             connections[name] = connection

@@ -113,22 +113,18 @@ def check_directory(directory: str) -> None:
 
 
 def _check_privacy(path: str, found: os.stat_result) -> None:
-    if not (WINDOWS or found.st_uid == os.geteuid()):
+    if WINDOWS:
+        return  # the directory's access list decides
+    if found.st_uid != os.geteuid():
         raise Refused(
             f"{path} belongs to another user ({_strangers.name(found.st_uid)}): "
             "run this as that user, choose another path, or give private=False if it is intended"
         )
-    if not _is_private(found):
+    if found.st_mode & 0o077:
         raise Refused(
             f"others may read or write {path} (mode {stat.S_IMODE(found.st_mode):04o}): "
             f"run `chmod 600 {shlex.quote(path)}`, or give private=False if it is intended"
         )
-
-
-def _is_private(found: os.stat_result) -> bool:
-    """Whether only its owner may read or write a file.  On Windows, trust the directory's access
-    list."""
-    return WINDOWS or not found.st_mode & 0o077
 
 
 def is_for_group(directory: str) -> bool:

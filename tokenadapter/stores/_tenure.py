@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tokenadapter.stores import _strangers
 from tokenadapter.stores._files import Draft
 from tokenadapter.stores.lockfile import LockFile
-from tokenadapter.stores.toolkit import WRITE_TIMEOUT, Refused
+from tokenadapter.stores.toolkit import WRITE_TIMEOUT, failure
 
 __all__ = ["Tenure", "TenureLock"]
 
@@ -21,16 +21,12 @@ class Tenure:
         self.draft: Draft | None = None
 
     @contextmanager
-    def locked(
-        self, make: Callable[[], LockFile], explained: Callable[[str], AbstractContextManager[None]]
-    ) -> Iterator[None]:
-        """Hold the store's lock for a block: the one that this thread holds, or else a new one.
+    def locked(self, lock: LockFile) -> Iterator[None]:
+        """Hold the store's lock for a block: the one that this thread holds, or else *lock*.
 
-        :param make: makes a new lock.
-        :param explained: turns errors in its block into those of the store.
         :raises StoreError: if others held the lock for too long.
         """
-        held, lock = self.lock, make()
+        held = self.lock
 
         def is_held() -> bool:
             return held is not None and held.confirm()
@@ -40,12 +36,10 @@ class Tenure:
             # itself.
             is_ours = is_held() or lock.acquire_within(0) or is_held()
             if not (is_ours or lock.acquire_within(WRITE_TIMEOUT)):
-                with explained("be written"):
-                    owner = _strangers.owner(lock.path)
-                    owner = f" (which belongs to another user, {owner})" if owner else ""
-                    raise Refused(
-                        f"others held {lock.path}{owner} for {WRITE_TIMEOUT:g} s: try again"
-                    )
+                owner = _strangers.owner(lock.path)
+                owner = f" (which belongs to another user, {owner})" if owner else ""
+                why = f"others held {lock.path}{owner} for {WRITE_TIMEOUT:g} s: try again"
+                raise failure(lock._slot, "be written", why)
             yield
         finally:
             lock.release()

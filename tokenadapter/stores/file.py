@@ -206,7 +206,7 @@ class FileStore:
         return _files.Draft(self._file, for_group=self._is_for_group)
 
     def _locked(self) -> AbstractContextManager[None]:
-        return self._tenure.locked(self.lock, self._explained)
+        return self._tenure.locked(self.lock())
 
     def _explained(self, task: str) -> AbstractContextManager[None]:
         return toolkit.explained(self, task, _advice, OSError)

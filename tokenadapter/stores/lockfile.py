@@ -17,7 +17,7 @@ from tokenadapter.stores import _strangers
 from tokenadapter.stores._files import advice, make_directory_of
 from tokenadapter.stores._flock import is_locked
 from tokenadapter.stores._reading import absolute
-from tokenadapter.stores.toolkit import Refused, explained
+from tokenadapter.stores.toolkit import explained, failure
 
 if TYPE_CHECKING:
     import shlex
@@ -123,8 +123,9 @@ class LockFile:
         if owner is None:
             return
         command = f"chown {os.geteuid()} {shlex.quote(self.path)}"
-        with explained(self._slot, f"lock {self.path}", advice, OSError):
-            raise Refused(
-                f"{self.path} belongs to another user ({owner}), one of whose programs holds the "
-                f"lock: end that program, and run `{command}` as root"
-            )
+        raise failure(
+            self._slot,
+            f"lock {self.path}",
+            f"{self.path} belongs to another user ({owner}), one of whose programs holds the "
+            f"lock: end that program, and run `{command}` as root",
+        )

@@ -142,13 +142,13 @@ def _redis(url: str, rest: str) -> TokenStore:
     example = "redis://localhost:6379/0#billing"
     if url[:4].lower() == "unix":
         example = "unix:///run/redis.sock?db=0#billing"
-    server, key = _server_and_slot(url, rest, "the key after a #", example)
+    server, key = _server_and_slot(url, "the key after a #", example)
     return redis.RedisStore(server, key)
 
 
 def _sql(url: str, rest: str) -> TokenStore:
     example = "postgresql+psycopg://user@host/database#billing"
-    server, slot = _server_and_slot(url, rest, "the slot after a #", example)
+    server, slot = _server_and_slot(url, "the slot after a #", example)
     place, _, query = server.partition("?")
     options = query.split("&")
     ours = [option for option in options if option.partition("=")[0] == "create"]
@@ -200,7 +200,7 @@ _KNOWN: dict[str, Callable[[str, str], TokenStore]] = {
 }
 
 
-def _server_and_slot(url: str, rest: str, what: str, example: str) -> tuple[str, str]:
+def _server_and_slot(url: str, what: str, example: str) -> tuple[str, str]:
     """The parts before and after the ``#``."""
     server, _, slot = url.rpartition("#")
     if not slot or not server:

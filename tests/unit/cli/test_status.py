@@ -247,6 +247,7 @@ def test_an_unusable_profile_does_not_hide_the_others(
     status = {one["name"]: one for one in json.loads(command("status", "--json")[1])}
     assert status["billing"]["state"] == "fresh"
     assert status["broken"]["state"] == status["other"]["state"] == "unusable"
+    assert status["billing"].keys() == status["broken"].keys() == status["other"].keys()
     assert "broken.prefx" in status["broken"]["failure"]["cause"]
     assert "The store contains the token of another source" in status["other"]["failure"]["cause"]
     Path("state/token.json").chmod(0o644)

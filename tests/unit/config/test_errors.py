@@ -140,6 +140,12 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         "billing.source.type",
         'Expected one of "client_credentials"',
     ),
+    "a type that is a list": (
+        START + '[billing.source]\ntype = ["login"]\n',
+        4,
+        "billing.source.type",
+        'Expected one of "client_credentials"',
+    ),
     "a type beside a callable": (
         START + '[billing.source]\ncallable = "a:b"\ntype = "login"\n',
         5,
