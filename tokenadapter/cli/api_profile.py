@@ -21,11 +21,12 @@ __all__ = ["add_to_file", "api_profile"]
 def api_profile(options: Namespace) -> Profile:
     """The profile for a user of the API in *options*: one of the file, or else a new one.
 
-    :raises ProfileError: if the file has a profile of this name for something else.
+    :raises ProfileError: if the file has a profile of this name for something else, or if the URL
+        has no host after which to name the profile.
     """
     path = config_path(options.config)
     config = _read(path)
-    name = options.name = options.name or urlsplit(options.api).hostname or ""
+    name = options.name = options.name or _host(options.api)
     if name not in config.tables:
         config = ConfigFile.parsed(path, config.text + _added(config.text, options))
     source = config.tables[name].get("source")
@@ -70,6 +71,18 @@ def add_to_file(profile: Profile, options: Namespace) -> bool:
             file=path,
         ) from None
     return True
+
+
+def _host(url: str) -> str:
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
+    if host is None:
+        raise ProfileError(
+            "--api needs the URL of the API in full, such as https://mcp.example.com/mcp."
+        )
+    return host
 
 
 def _read(path: str) -> ConfigFile:

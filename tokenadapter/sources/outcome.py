@@ -69,6 +69,8 @@ _ADVICE = {
     "unsupported_grant_type": "Use another kind of source: the server does not support this grant.",
     "invalid_scope": "Check scope.",
     "invalid_target": "Check resource and audience.",
+    # An error of RFC 6750, which is about APIs.
+    "invalid_token": "Check the URL: an API answered, and not a token endpoint.",
     "invalid_dpop_proof": "Check the clock of this machine, and dpop.",
 }
 
