@@ -71,7 +71,8 @@ _ADVICE = {
     "invalid_target": "Check resource and audience.",
     # An error of RFC 6750, which is about APIs.
     "invalid_token": "Check the URL: an API answered, and not a token endpoint.",
-    "invalid_dpop_proof": "Check the clock of this machine, and dpop.",
+    "invalid_dpop_proof": "Pass dpop=True if dpop is not set. Otherwise check the key and the "
+    "clock of this machine.",
 }
 
 
