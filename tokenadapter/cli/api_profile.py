@@ -33,13 +33,13 @@ def api_profile(options: Namespace) -> Profile:
     if not isinstance(source, dict) or source.get("url") != options.api:
         raise config.error(
             [name],
-            "There is such a profile already, for something else. Give another name: "
+            "A profile of this name exists already, but not for this URL. Choose another name: "
             f"`tokenadapter login OTHER --api {options.api}`.",
         )
     if options.dpop and "dpop" not in source:
         raise config.error(
             [name, "source", "dpop"],
-            "The profile is there already, and binds no tokens. Set dpop = true in its source.",
+            "The profile exists already, without dpop. Set dpop = true in its source.",
         )
     profile = Profile(config, name)
     profile.adapters()  # its prefix is checked here

@@ -290,8 +290,8 @@ def _awaited(
     token = _stored(keeper)
     if token is None or (token.is_same(before) and token.issued_at < began - _JUST_NOW):
         raise errors.ReauthRequired(
-            f"The login of another process for {store!r} ended without a token. What is stored is "
-            "kept. Start the login again.",
+            f"The login of another process for {store!r} ended without a token. The stored token, "
+            "if there is one, is kept. Start the login again.",
             reason="login_failed",
         )
     return token

@@ -297,6 +297,6 @@ def test_an_issuer_tells_where_a_device_logs_in(server: TokenServer) -> None:
 def test_an_issuer_that_supports_no_way_of_the_client_is_an_error(server: TokenServer) -> None:
     server.metadata["token_endpoint_auth_methods_supported"] = ["private_key_jwt"]
     source = RefreshToken(issuer=server.issuer, client_id="client", client_secret="secret")
-    with pytest.raises(RefreshConfigError, match="accepts a client secret in no known way"):
+    with pytest.raises(RefreshConfigError, match="accepts no client secret in a supported way"):
         login(source, flow="device")
     assert server.stats.token_requests == 0
