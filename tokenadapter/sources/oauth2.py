@@ -282,7 +282,7 @@ class OAuth2Source(Source):
         """A new key to bind tokens to, as a JWK in JSON; ``None`` if the key is configured, or
         tokens are not bound.
 
-        :raises RefreshConfigError: if no key can be made, or the issuer does not accept proofs by
+        :raises RefreshConfigError: if no key can be made, or the issuer does not accept proofs with
             the configured one.
 
         :meta private:
