@@ -21,24 +21,25 @@ __all__ = ["add_to_file", "api_profile"]
 def api_profile(options: Namespace) -> Profile:
     """The profile for a user of the API in *options*: one of the file, or else a new one.
 
-    :raises ProfileError: if the file has a profile of this name for something else.
+    :raises ProfileError: if the file has a profile of this name for something else, or if the URL
+        has no host after which to name the profile.
     """
     path = config_path(options.config)
     config = _read(path)
-    name = options.name = options.name or urlsplit(options.api).hostname or ""
+    name = options.name = options.name or _host(options.api)
     if name not in config.tables:
         config = ConfigFile.parsed(path, config.text + _added(config.text, options))
     source = config.tables[name].get("source")
     if not isinstance(source, dict) or source.get("url") != options.api:
         raise config.error(
             [name],
-            "There is such a profile already, for something else. Give another name: "
+            "A profile of this name exists already, but not for this URL. Choose another name: "
             f"`tokenadapter login OTHER --api {options.api}`.",
         )
     if options.dpop and "dpop" not in source:
         raise config.error(
             [name, "source", "dpop"],
-            "The profile is there already, and binds no tokens. Set dpop = true in its source.",
+            "The profile exists already, without dpop. Set dpop = true in its source.",
         )
     profile = Profile(config, name)
     profile.adapters()  # its prefix is checked here
@@ -70,6 +71,18 @@ def add_to_file(profile: Profile, options: Namespace) -> bool:
             file=path,
         ) from None
     return True
+
+
+def _host(url: str) -> str:
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
+    if host is None:
+        raise ProfileError(
+            "--api needs the URL of the API in full, such as https://mcp.example.com/mcp."
+        )
+    return host
 
 
 def _read(path: str) -> ConfigFile:

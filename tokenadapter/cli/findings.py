@@ -232,7 +232,7 @@ def _check_keys(profile: Profile) -> Iterator[_Found]:
         except (ImportError, TypeError, ValueError) as error:
             yield _problem(f"{place}: {error}.")
         else:
-            yield _good(f"{place}: {said['key']} signs by {key.alg}, thumbprint {key.thumbprint}")
+            yield _good(f"{place}: {said['key']} signs with {key.alg}, thumbprint {key.thumbprint}")
     cert = profile.grant.cert
     if cert is not None and os.name != "nt":
         with suppress(FileNotFoundError):  # the request will say so
@@ -330,7 +330,7 @@ def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Ite
         advice = f"Pass a token to `tokenadapter adopt {profile.name}`."
         if isinstance(profile.grant, ProfileGrant):
             advice = profile.grant.how_to_log_in
-        yield _problem(f"{store}: {state}, and nothing to obtain one with. {advice}")
+        yield _problem(f"{store}: {state}, and no credential to obtain one. {advice}")
         return
     doubt = ""
     if state in ("fresh", "stale"):
@@ -451,7 +451,7 @@ def _check_algorithm(profile: Profile, grant: ProfileGrant, server: Any) -> Iter
             alg = Key(**said).alg
             if accepted and alg not in accepted:
                 yield _problem(
-                    f"{profile.name}.source.{argument}: the key signs by {alg}, and the server "
+                    f"{profile.name}.source.{argument}: the key signs with {alg}, and the server "
                     f"accepts {masked(', '.join(accepted), ())}. {advice}"
                 )
 

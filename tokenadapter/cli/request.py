@@ -115,6 +115,8 @@ def perform(options: Namespace) -> int:
 
 
 def _prepared(session: Session, request: Request) -> PreparedRequest:
+    if "://" not in str(request.url):
+        raise ProfileError("The URL is incomplete: give it in full, from https:// on.")
     try:
         return session.prepare_request(request)
     except ValueError as error:

@@ -99,7 +99,8 @@ class ConfigFile:
         try:
             tables = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise ProfileError(f"The file is not valid TOML: {error}.", file=path) from None
+            hint = ' A text needs quotes: "...".' if "Invalid value" in str(error) else ""
+            raise ProfileError(f"The file is not valid TOML: {error}.{hint}", file=path) from None
         made = cls(path, text, tables)
         for name, table in tables.items():
             made._check_profile(name, table)

@@ -121,7 +121,7 @@ _CLIENT_AUTH = Kind("a string, or a table with a type", _is_text)
 PROFILE: Mapping[str, Kind] = {
     "prefix": _TEXT,
     "prefixes": _TEXTS,
-    "source": _TABLE,
+    "source": Kind("a table, such as [billing.source]", _TABLE.fits),
     "store": _TEXT,
     "header": _TEXT,
     "scheme": _TEXT_OR_EMPTY,
@@ -297,7 +297,7 @@ def checked(
             if name in kinds:
                 values[name] = _value(config, [*key, name], value, kinds[name])
                 continue
-            hint = nearest(name, kinds)
+            hint = _misplaced(key, name, kinds) or nearest(name, kinds)
             hints += hint
             raise config.error(
                 [*key, name], f"This key is unknown.{hint} Valid keys: {', '.join(kinds)}."
@@ -310,6 +310,15 @@ def checked(
                 )
     problems.raise_any()
     return values
+
+
+def _misplaced(key: Sequence[str], name: str, kinds: Mapping[str, Kind]) -> str:
+    """Where a key belongs that is in the other one of a profile's two main tables, or ``""``."""
+    if kinds is PROFILE and any(name in of_source for of_source, _ in SOURCES.values()):
+        return f" It is a key of sources: put it below [{key[0]}.source]."
+    if list(key[1:]) == ["source"] and name in PROFILE:
+        return f" It is a key of profiles: put it below [{key[0]}]."
+    return ""
 
 
 def _value(config: ConfigFile, key: Sequence[str], value: Any, kind: Kind) -> Any:

@@ -80,6 +80,6 @@ def function_grant(source: TokenSource, owner: Mapping[str, str]) -> FunctionGra
     if callable(given) and not isinstance(given, type):
         return FunctionGrant(source, owner)
     raise TypeError(
-        "a token source must be a function of the previous token or a grant, not "
-        f"{spelling.kind_of(given)}"
+        "source must be an object such as ClientCredentials(...), or a function that returns a "
+        f"token, not {spelling.kind_of(given)}"
     )

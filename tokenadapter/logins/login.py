@@ -191,7 +191,8 @@ def _chosen(flow: str | None, settings: Mapping[str, str], has_browser: bool) ->
                 return candidate
         raise ValueError(
             "authorization_url and device_authorization_url are missing: a login needs one of "
-            "them. The documentation of the server has their values"
+            "them. Pass issuer if the server publishes its metadata. Otherwise, the documentation "
+            "of the server has their values"
         )
     if flow not in _NEEDS:
         raise ValueError(f"flow must be one of {', '.join(_NEEDS)}, not {flow!r}")
@@ -219,8 +220,8 @@ def _login_source(grant: Any) -> OAuth2Source | ApiUser:
         credential.kind for credential in source.credentials(probe)
     }:
         raise TypeError(
-            f"source must be a source that can renew the token of a login, such as RefreshToken, "
-            f"not {source!r}"
+            f"no user logs in for {source!r}: to log in, use RefreshToken, or "
+            'type = "refresh_token" in a profile'
         )
     return source
 
@@ -286,8 +287,8 @@ def _awaited(
     token = _stored(keeper)
     if token is None or (token.is_same(before) and token.issued_at < began - _JUST_NOW):
         raise errors.ReauthRequired(
-            f"The login of another process for {store!r} ended without a token. What is stored is "
-            "kept. Start the login again.",
+            f"The login of another process for {store!r} ended without a token. The stored token, "
+            "if there is one, is kept. Start the login again.",
             reason="login_failed",
         )
     return token

@@ -69,7 +69,8 @@ def _answer(request: Authorization, settings: Mapping[str, str], pasted: str) ->
     if not request.is_answered_by(answer):
         raise errors.ReauthRequired(
             "The pasted address belongs to another login: its state differs. Nothing was sent, "
-            "and the stored token is kept. Start the login again, and paste its own address.",
+            "and the stored token is kept. Start the login again, and paste the address at which "
+            "that login ends.",
             reason="login_failed",
         )
     return answer

@@ -125,9 +125,7 @@ class ApiUser(Source):
             }
             self.owner = {**self.owner, "client": client_id}
         elif client_secret is not None or client_auth is not None or issuer is not None:
-            raise ValueError(
-                "client_id is missing: client_secret, client_auth and issuer belong to one"
-            )
+            raise ValueError("client_id is missing: client_secret, client_auth and issuer need it")
         if issuer is not None:
             self.owner = {**self.owner, "issuer": Issuer(issuer, **self._connection).endpoint.name}
         elif client_secret is not None or client_auth not in (None, "none"):
@@ -252,8 +250,8 @@ class ApiUser(Source):
             known = Registration(self._issuer, self._client["client_id"])
         if known is None:
             return errors.RefreshConfigError(
-                f"The stored token comes from no login for the API {self._endpoint.name}: its "
-                "client is unknown. Nothing was sent, and the stored token is kept. "
+                f"The stored token does not come from a login for the API {self._endpoint.name}: "
+                "its client is unknown. Nothing was sent, and the stored token is kept. "
                 f"{errors.FIRST_LOGIN}"
             )
         if not _accepts(resource, known.issuer):

@@ -158,12 +158,11 @@ class Endpoint:
         )
         untrusted = isinstance(root, ssl.SSLCertVerificationError)
         lasting = not sent and (impossible or untrusted)
+        advice = _CHECK if lasting else _advice(error, root)
+        if "SOCKS support" in why:
+            advice = "Run `pip install 'tokenadapter[socks]'`."
         return reply.NoReply(
-            why,
-            sent,
-            lasting=lasting,
-            local=not sent and impossible,
-            advice=_CHECK if lasting else _advice(error, root),
+            why, sent, lasting=lasting, local=not sent and impossible, advice=advice
         )
 
 

@@ -268,7 +268,7 @@ class OAuth2Source(Source):
         """A new key to bind tokens to, as a JWK in JSON; ``None`` if the key is configured, or
         tokens are not bound.
 
-        :raises RefreshConfigError: if no key can be made, or the issuer does not accept proofs by
+        :raises RefreshConfigError: if no key can be made, or the issuer does not accept proofs with
             the configured one.
 
         :meta private:
@@ -321,7 +321,7 @@ class OAuth2Source(Source):
         if auth is not None:
             return auth
         return errors.RefreshConfigError(
-            f"The issuer {self._endpoint.name} accepts a client secret in no known way (only "
+            f"The issuer {self._endpoint.name} accepts no client secret in a supported way (only "
             f"{masking.masked(', '.join(supported), self._client.secrets_in({}))}). Nothing was "
             "spent, and the stored token is kept. Pass client_auth, such as PrivateKeyJWT(key), an "
             "object that authenticates in one of these ways."
@@ -341,11 +341,11 @@ class OAuth2Source(Source):
         if self._makes_keys:
             try:
                 key = proofs.new_key(accepted)
-                problem = f"Only proofs by {named} are accepted."
+                problem = f"Only proofs with {named} are accepted."
             except ImportError as error:
                 key, problem = None, str(error)
             return key or errors.RefreshConfigError(
-                f"No key can be made to bind a token of {name} to. {problem} Nothing was sent, and "
+                f"No key can be made for the tokens of {name}. {problem} Nothing was sent, and "
                 "the stored token is kept.",
                 is_local=True,
             )
@@ -354,8 +354,8 @@ class OAuth2Source(Source):
             with suppress(ImportError, ValueError):
                 if self.dpop_key.alg not in accepted:
                     return errors.RefreshConfigError(
-                        f"The key that is configured as dpop signs by {self.dpop_key.alg}. For "
-                        f"tokens of {name}, only proofs by {named} are accepted (RFC 9449). "
+                        f"The key that is configured as dpop signs with {self.dpop_key.alg}. For "
+                        f"tokens of {name}, only proofs with {named} are accepted (RFC 9449). "
                         "Nothing was sent, and the stored token is kept. Pass a key for one of "
                         "these algorithms, or dpop=True.",
                         is_local=True,

@@ -228,7 +228,7 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
         if left <= 0:
             # Other processes no longer wait for this one, and may have presented the credential.
             return attempt, reply.NoReply(
-                f"to prove who asks took all of the total timeout of {endpoint.timeout:g} s",
+                f"authenticating the client took the total timeout of {endpoint.timeout:g} s",
                 sent=False,
             )
         answer = endpoint.exchange("POST", headers, body, may_be_sent, left)

@@ -71,7 +71,10 @@ _ADVICE = {
     "unsupported_grant_type": "Use another kind of source: the server does not support this grant.",
     "invalid_scope": "Check scope.",
     "invalid_target": "Check resource and audience.",
-    "invalid_dpop_proof": "Check the clock of this machine, and dpop.",
+    # An error of RFC 6750, which is about APIs.
+    "invalid_token": "Check the URL: an API answered, and not a token endpoint.",
+    "invalid_dpop_proof": "Pass dpop=True if dpop is not set. Otherwise check the key and the "
+    "clock of this machine.",
 }
 
 

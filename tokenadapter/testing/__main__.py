@@ -22,6 +22,7 @@ _FACTS = """\
 token server on {url} (Ctrl-C stops it)
 
 API               {api_url}
+issuer            {issuer}
 token endpoint    {token_url}
 authorization     {authorization_url}
 device login      {device_authorization_url}
@@ -94,6 +95,7 @@ def _facts(server: TokenServer, options: argparse.Namespace) -> str:
     names = {
         "url": server.url,
         "api_url": server.api_url,
+        "issuer": server.issuer,
         "token_url": server.token_url,
         "authorization_url": server.authorization_url,
         "device_authorization_url": server.device_authorization_url,

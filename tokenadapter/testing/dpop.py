@@ -67,7 +67,7 @@ class Proofs:
             why = self._problem(header, claims, request.method, url, access_token)
             thumbprint = algorithms.thumbprint(header["jwk"])
         except (ValueError, TypeError, KeyError, AttributeError) as problem:
-            why = f"cannot be read: {problem!r}"
+            why = f"cannot be read: {problem!r}" if "dpop" in request.headers else "is missing"
         if why is not None:
             self.refused += 1
             raise Refused("invalid_dpop_proof", f"the proof {why}")

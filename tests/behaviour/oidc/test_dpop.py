@@ -159,7 +159,9 @@ def test_a_key_for_another_algorithm_than_the_server_lists_is_not_sent(
 ) -> None:
     for server, accepted in ((provider, "ES256, EdDSA"), (strict_provider, "PS256, ES384")):
         source = server.source("public", dpop=KEYS["RS256"])
-        with pytest.raises(RefreshConfigError, match=f"signs by RS256.* only proofs by {accepted}"):
+        with pytest.raises(
+            RefreshConfigError, match=f"signs with RS256.* only proofs with {accepted}"
+        ):
             server.log_in(source, store)
 
 

@@ -335,7 +335,7 @@ def test_a_missing_first_login_is_a_problem(
 ) -> None:
     write(place, billing(server, place, "refresh_token"))
     (problem,) = problems(command, "--offline")
-    assert "no token, and nothing to obtain one with" in problem
+    assert "no token, and no credential to obtain one" in problem
     assert "`tokenadapter adopt billing`" in problem
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(server.issue())))
     assert command("adopt", "billing")[0] == 0

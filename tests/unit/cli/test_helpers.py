@@ -117,6 +117,17 @@ def test_git_gets_nothing_for_another_or_an_ambiguous_host(text: str) -> None:
     assert [url for url, _ in desk.renewed if url.startswith("https://git.example.com/")] == []
 
 
+def test_git_has_to_name_the_path_if_the_prefix_has_one() -> None:
+    desk = Desk()
+    desk.token = lambda url: None  # type: ignore[method-assign]
+    desk.prefixes = ["https://git.example.com/team/"]
+    for text in (URL, f"{URL}path=\n"):
+        with pytest.raises(ProfileError, match=r"credential\.useHttpPath true"):
+            git.answer(call("get", text=text), desk)
+    for text in (f"{URL}path=other/code.git\n", "protocol=https\nhost=git.example.co\n"):
+        assert git.answer(call("get", text=text), desk) == ("", 0)
+
+
 def test_a_decoded_path_of_git_is_encoded_again() -> None:
     """Or what comes after its question mark would not count as a part of the path."""
     desk = Desk()

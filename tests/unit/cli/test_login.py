@@ -310,6 +310,17 @@ def test_an_invalid_api_url_is_refused(
     assert not (place / "tokenadapter.toml").exists()
 
 
+@pytest.mark.parametrize("url", ["api.example.com", "access-token", "https://[x/", ""])
+def test_an_api_without_a_name_needs_a_url_in_full(place: Path, command: Command, url: str) -> None:
+    code, out, err = command("login", "--api", url)
+    assert (code, out) == (3, "")
+    assert err == (
+        "tokenadapter: --api needs the URL of the API in full, such as "
+        "https://mcp.example.com/mcp.\n"
+    )
+    assert not (place / "tokenadapter.toml").exists()
+
+
 def test_a_login_needs_a_profile_or_an_api(profile: Path, command: Command) -> None:
     code, _, err = command("login")
     assert code == 3

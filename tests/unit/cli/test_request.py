@@ -171,7 +171,8 @@ def test_no_request_leaves_the_prefix(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["invoices"], 3, "The request is invalid: Invalid URL 'invoices'"),
+        (["/invoices"], 3, "The URL is incomplete: give it in full, from https:// on."),
+        (["https://"], 3, "The request is invalid: Invalid URL 'https://'"),
         (["URL", "-H", "X"], 2, "invalid header 'X': give one such as 'Accept: text/csv'"),
         (["URL", "-H", "X: a\nY: b"], 2, "invalid header"),
         (["URL", "-d", "@gone"], 3, "gone cannot be read: No such file"),

@@ -104,8 +104,8 @@ def test_check_compares_the_algorithm_with_the_metadata(
     one = profile(tmp_path, server, '"key.json"', place=f'issuer = "{server.issuer}"')
     problems = [it.text for it in findings(one.config, ["one"], offline=False)]
     assert (
-        "one.source.dpop: the key signs by ES256, and the server accepts PS256, EdDSA. Use another "
-        "key, or set dpop = true."
+        "one.source.dpop: the key signs with ES256, and the server accepts PS256, EdDSA. Use "
+        "another key, or set dpop = true."
     ) in problems
 
 

@@ -36,6 +36,12 @@ def error_of(directory: Path, text: str, name: str = "billing") -> ProfileError:
 # For each mistake: the text of the file; and the line, the key and the message in the error.
 MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
     "a syntax error": ("[billing\n", None, None, r"The file is not valid TOML: .*line 1"),
+    "a text without quotes": (
+        "[billing]\nprefix = https://api.example/\n",
+        None,
+        None,
+        r'line 2, column 10\)\. A text needs quotes: "\.\.\."\.',
+    ),
     "a key twice": (
         '[billing]\nprefix = "a"\nprefix = "b"\n',
         None,
@@ -79,6 +85,18 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         "billing.source.username",
         "This key is unknown.* Valid keys: token_url, issuer, provider,",
     ),
+    "a key of the source in the profile": (
+        START + 'client_id = "x"\n' + SOURCE,
+        3,
+        "billing.client_id",
+        r"This key is unknown. It is a key of sources: put it below \[billing.source\]. Valid keys",
+    ),
+    "a key of the profile in the source": (
+        START + SOURCE + 'store = "memory:x"\n',
+        7,
+        "billing.source.store",
+        r"This key is unknown. It is a key of profiles: put it below \[billing\]. Valid keys",
+    ),
     "no prefix": (
         "[billing]\n" + SOURCE,
         1,
@@ -121,7 +139,12 @@ MISTAKES: Mapping[str, tuple[str, int | None, str | None, str]] = {
         "billing.scheme",
         "scheme",
     ),
-    "no source": (START, 1, "billing.source", "This key is missing: give a table"),
+    "no source": (
+        START,
+        1,
+        "billing.source",
+        r"This key is missing: give a table, such as \[billing\.source\]",
+    ),
     "a source without type": (
         START + '[billing.source]\ntoken_url = "https://id.example/"\n',
         3,

@@ -287,7 +287,7 @@ def found(one: Profile) -> list[tuple[str, str]]:
 def test_check_signs_and_verifies(server: TokenServer, tmp_path: Path) -> None:
     one = profile(tmp_path, client(server, '{ type = "private_key_jwt", key = "key.json" }'))
     path = tmp_path / "key.json"
-    text = f"one.source.client_auth.key: {path} signs by RS256, thumbprint {KEY.thumbprint}"
+    text = f"one.source.client_auth.key: {path} signs with RS256, thumbprint {KEY.thumbprint}"
     assert ("ok", text) in found(one)
     path.chmod(0o644)
     (problem,) = [text for level, text in found(one) if level == "problem"]
@@ -312,11 +312,11 @@ def test_check_compares_the_algorithm_with_the_metadata(
     one = profile(tmp_path, text)
     problems = [it.text for it in findings(one.config, ["one"], offline=False)]
     assert (
-        "one.source.client_auth.key: the key signs by RS256, and the server accepts PS256, ES256. "
-        "Set alg, or use another key."
+        "one.source.client_auth.key: the key signs with RS256, and the server accepts PS256, "
+        "ES256. Set alg, or use another key."
     ) in problems
     one = profile(tmp_path, text.replace('"key.json"', '"key.json", alg = "PS256"'))
-    assert "the key signs by" not in str(list(findings(one.config, ["one"], offline=False)))
+    assert "the key signs with" not in str(list(findings(one.config, ["one"], offline=False)))
 
 
 def test_check_finds_the_keys_of_sources_and_the_functions_of_tokens(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def test_a_function_becomes_a_grant_with_the_given_owner() -> None:
 
 @pytest.mark.parametrize("source", ["s3cr3t", None, {"access_token": "s3cr3t"}])
 def test_a_source_of_another_type_is_refused(source: Any) -> None:
-    with pytest.raises(TypeError, match=f"not of type {type(source).__name__}$"):
+    kind = type(source).__name__
+    with pytest.raises(TypeError, match=f"that returns a token, not of type {kind}$"):
         function_grant(source, {})
 
 

@@ -123,7 +123,7 @@ except RefreshConfigError as error:
         [sys.executable, "-c", program, proving.api_url], capture_output=True, text=True
     )
     assert done.stdout == ""
-    assert "No key can be made to bind a token of" in done.stderr
+    assert "No key can be made for the tokens of" in done.stderr
     assert "pip install 'tokenadapter[crypto]'" in done.stderr
     assert not {"/register", "/token"} & {each.path for each in proving.requests}
 
@@ -254,7 +254,7 @@ def test_a_configured_key_that_the_api_does_not_accept_is_refused(
     silent: TokenServer, store: FileStore
 ) -> None:
     silent.resource_metadata["dpop_signing_alg_values_supported"] = ["EdDSA"]
-    with pytest.raises(RefreshConfigError, match=r"signs by ES256\. .* only proofs by EdDSA"):
+    with pytest.raises(RefreshConfigError, match=r"signs with ES256\. .* only proofs with EdDSA"):
         log_in(ApiUser(silent.api_url, dpop=KEY), store)
     assert not {"/register", "/token"} & {each.path for each in silent.requests}
 

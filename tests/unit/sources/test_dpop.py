@@ -139,9 +139,15 @@ def test_a_proof_that_is_refused_twice_is_a_mistake_in_the_configuration(
 ) -> None:
     source = ClientCredentials(server.token_url, client_id="app", dpop=True)
     server.fail_next(400, error="invalid_dpop_proof", count=2)
-    with pytest.raises(RefreshConfigError, match="Check the clock of this machine, and dpop"):
+    with pytest.raises(RefreshConfigError, match="Otherwise check the key and the clock of"):
         source()
     assert server.stats.token_requests == 2
+
+
+def test_the_error_of_a_source_without_a_key_names_the_argument(server: TokenServer) -> None:
+    source = ClientCredentials(server.token_url, client_id="app")
+    with pytest.raises(RefreshConfigError, match=r'"the proof is missing".* Pass dpop=True if'):
+        source()
 
 
 @pytest.mark.parametrize("ahead", [-4000.0, 4000.0])

@@ -105,7 +105,7 @@ def test_without_an_algorithm_of_ours_nothing_is_sent(
     accept(server, "ES512", "<b>")
     keeper = TokenKeeper(refreshing(server), store)
     message = (
-        r"No key can be made to bind a token of .*Only proofs by ES512, <b> are accepted\. Nothing"
+        r"No key can be made for the tokens of .*Only proofs with ES512, <b> are accepted\. Nothing"
     )
     for source in (keeper, ClientCredentials(issuer=server.issuer, client_id="app", dpop=True)):
         with pytest.raises(RefreshConfigError, match=message):
@@ -137,9 +137,9 @@ def test_while_the_metadata_cannot_be_read_nothing_is_sent_and_all_back_off(
 
 
 REFUSED = (
-    r"The key that is configured as dpop signs by ES384\. For tokens of http://.*, only proofs by "
-    r"ES256, EdDSA are accepted \(RFC 9449\)\. Nothing was sent, and the stored token is kept\. "
-    r"Pass a key for one of these algorithms, or dpop=True\."
+    r"The key that is configured as dpop signs with ES384\. For tokens of http://.*, only proofs "
+    r"with ES256, EdDSA are accepted \(RFC 9449\)\. Nothing was sent, and the stored token is "
+    r"kept\. Pass a key for one of these algorithms, or dpop=True\."
 )
 
 

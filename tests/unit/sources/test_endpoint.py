@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tokenadapter import (
     ClientCredentials,
@@ -202,6 +203,18 @@ def test_after_a_missing_file_was_added_the_next_call_succeeds_at_once(
     later.write_bytes(Path(ca_file).read_bytes())
     keeper = TokenKeeper(source(https_server.token_url, verify=str(later)), store)
     assert keeper.current().access_token
+
+
+def test_a_socks_proxy_without_its_package_is_an_error_that_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def without_the_package(*_: object, **__: object) -> None:
+        raise requests.exceptions.InvalidSchema("Missing dependencies for SOCKS support.")
+
+    # requests defines such a function where the package is not installed.
+    monkeypatch.setattr("requests.adapters.SOCKSProxyManager", without_the_package)
+    with pytest.raises(RefreshConfigError, match=r"Run `pip install 'tokenadapter\[socks\]'`"):
+        source("https://127.0.0.1:1/token", proxies={"https": "socks5://127.0.0.1:1"})()
 
 
 # Proxies

@@ -115,5 +115,5 @@ def test_nothing_is_sent_after_a_proof_that_took_too_long(server: TokenServer) -
     assert isinstance(reply, NoReply)
     assert not reply.sent
     assert not reply.lasting
-    assert reply.why == "to prove who asks took all of the total timeout of 0.01 s"
+    assert reply.why == "authenticating the client took the total timeout of 0.01 s"
     assert server.requests == ()

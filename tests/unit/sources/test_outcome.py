@@ -121,6 +121,7 @@ def test_a_refused_refresh_token_requires_a_new_login(
             "Check the URL: there is no token endpoint at it.",
         ),
         (410, {"body": HTML}, None, "Check the URL: there is no token endpoint at it."),
+        (401, {"error": "invalid_token"}, "invalid_token", "an API answered, and not a token"),
         (404, {"error": "invalid_client"}, "invalid_client", "Check client_id, client_secret"),
         (404, {"body": HTML}, None, "(404, HTML)"),
         (404, {"body": {"detail": "Not Found"}}, None, '(404, JSON: "Not Found")'),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tokenadapter import ClientCredentials
 from tokenadapter.testing import TokenServer
 from tokenadapter.testing.__main__ import PORT, main
 from unit.testing.helpers import CLIENT, TIMEOUT
@@ -100,6 +101,10 @@ def test_the_printed_urls_and_credentials_work(
     server = program("--port=0", "--lifetime=90")
     client_id, secret = server.named("client").split(", secret: ")
     assert (client_id, secret) == CLIENT
+    source = ClientCredentials(
+        issuer=server.named("issuer"), client_id=client_id, client_secret=secret
+    )
+    assert source().expires_at
     user, password = server.named("user").split(", password: ")
     refreshed = requests.post(
         server.named("token endpoint"),

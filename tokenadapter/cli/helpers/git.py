@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tokenadapter.config.problems import ProfileError
 from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ def answer(call: Call, guard: Guard) -> tuple[str, int]:
         return _NOTHING
     issued = guard.token(url)
     if issued is None:
+        if not fields.get("path") and any(prefix.startswith(url) for prefix in guard.prefixes):
+            raise ProfileError(
+                "git names only the host, and the prefix of the profile has a path. Nothing was "
+                "sent. Run `git config --global credential.useHttpPath true`."
+            )
         return _NOTHING
     scheme, _, credential = issued.value.partition(" ")
     can_choose = "authtype" in capabilities and guard.username is None
