@@ -39,7 +39,7 @@ EXTRAS = {
     "azure": ["azure-core>=1.32"],
     "google": ["google-auth>=2.30"],
     # For proxies at socks5:// and socks5h://, to the API and to the token endpoint.
-    "socks": ["requests[socks]>=2.32.2"],
+    "socks": ["requests[socks]>=2.32.3"],
     # For those who test their own code: the fixtures, and a token server that speaks HTTPS.
     "testing": ["pytest>=8.4", "trustme>=1.2"],
     "test": [
@@ -90,7 +90,7 @@ EXTRAS = {
         "time-machine>=2.16",
         "trio>=0.35",
         "uvicorn>=0.30",
-        "vcrpy>=8",
+        "vcrpy>=8.2",
     ],
     "lint": [
         "import-linter>=2.5",
@@ -168,10 +168,12 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "cachetools>=5.3",
-        # Older ones keep a dead parent's lock in a forked child, or free a live one's.
-        "filelock>=3.30",
-        # The first with HTTPAdapter.get_connection_with_tls_context.
-        "requests>=2.32.2",
+        # The first that can be imported while the interpreter exits.  Before 3.30, a forked child
+        # keeps the lock of a dead parent, or frees that of a live one.
+        "filelock>=4.2",
+        # With HTTPAdapter.get_connection_with_tls_context, and the first one where an adapter's own
+        # TLS context counts as well.
+        "requests>=2.32.3",
         # The first that decodes no more than it is asked for, in chunks and when it drains a
         # connection too: by older ones, some hundred bytes of an answer become gigabytes.
         "urllib3>=2.6.3",
