@@ -2500,5 +2500,5 @@ def test_a_process_uses_the_old_valid_token_if_a_renewal_fails(new_keeper, autho
 
 
 def test_a_source_of_a_wrong_type_is_refused():
-    with pytest.raises(TypeError, match="token source"):
+    with pytest.raises(TypeError, match="source must be an object"):
         TokenKeeper("https://id.example.com")  # type: ignore[arg-type]
