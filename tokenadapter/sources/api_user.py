@@ -372,7 +372,8 @@ class _LoggedIn(RefreshToken):
             issuer=client.issuer, scope=scope, resource=resource.resource, **way, **options
         )
         self._issued_to = client
-        self._accepted = resource.dpop_signing_alg_values_supported
+        # As keys: a server may list very many.
+        self._accepted = dict.fromkeys(resource.dpop_signing_alg_values_supported)
         self._is_registered = not given
         self.login_settings: Mapping[str, str] = {}
         if client.redirect_uri is not None:

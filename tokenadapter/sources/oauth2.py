@@ -351,18 +351,26 @@ class OAuth2Source(Source):
                 "the stored token is kept.",
                 is_local=True,
             )
-        if self.dpop_key is not None and accepted:
-            # If the key cannot be used, its first proof says why.
-            with suppress(ImportError, ValueError):
-                if self.dpop_key.alg not in accepted:
-                    return errors.RefreshConfigError(
-                        f"The key that is configured as dpop signs by {self.dpop_key.alg}. For "
-                        f"tokens of {name}, only proofs by {named} are accepted (RFC 9449). "
-                        "Nothing was sent, and the stored token is kept. Pass a key for one of "
-                        "these algorithms, or dpop=True.",
-                        is_local=True,
-                    )
-        return None
+        if self.dpop_key is None or self._is_accepted(self.dpop_key):
+            return None
+        return errors.RefreshConfigError(
+            f"The key that is configured as dpop signs by {self.dpop_key.alg}. For tokens of "
+            f"{name}, only proofs by {named} are accepted (RFC 9449). Nothing was sent, and the "
+            "stored token is kept. Pass a key for one of these algorithms, or dpop=True.",
+            is_local=True,
+        )
+
+    def _keeps(self, key: str) -> bool:
+        """Whether tokens are bound to *key* again."""
+        return self._makes_keys and self._is_accepted(proofs.key_in(key))
+
+    def _is_accepted(self, key: Key) -> bool:
+        """Whether proofs by *key* are accepted, as far as that is known."""
+        accepted = self._algorithms
+        # If the key cannot be used, its first proof says why.
+        with suppress(ImportError, ValueError):
+            return not accepted or key.alg in accepted
+        return True
 
     def _token_endpoint(
         self, presented: Mapping[str, str | list[str]]
@@ -370,7 +378,6 @@ class OAuth2Source(Source):
         """The token endpoint, and what the issuer's metadata means for a request to it."""
         if self._issuer is None:
             return self._endpoint, {}
-        end = time.monotonic() + self.deadline
         server = self._issuer.metadata(self._client.secrets_in(presented))
         if not isinstance(server, discovery.ServerMetadata):
             return server
@@ -379,7 +386,7 @@ class OAuth2Source(Source):
         if isinstance(auth, errors.RefreshConfigError):
             return auth
         endpoint = self._client.endpoint("token_endpoint", server.token_endpoint)
-        return endpoint, {"auth": auth, "seconds": end - time.monotonic()}
+        return endpoint, {"auth": auth}
 
     def _present(self, credential: Credential) -> Token | TokenError:
         try:
@@ -433,11 +440,12 @@ class OAuth2Source(Source):
 
         :meta private:
         """
+        end = time.monotonic() + self.deadline
         reached = self._token_endpoint(form)
         if not isinstance(reached, tuple):
             return reached
-        # A refresh token may be bound to its key, whatever is configured by now.
-        if key is None or not (self._makes_keys or kind == "refresh_token"):
+        # A refresh token may be bound to its key, whatever is configured or accepted by now.
+        if key is None or not (kind == "refresh_token" or self._keeps(key)):
             made = self._made_key()
             if isinstance(made, errors.RefreshConfigError):
                 return made
@@ -449,6 +457,8 @@ class OAuth2Source(Source):
             kind,
             secrets=self._extra.values(),
             key=self.prover(key),
+            # Other processes wait for the deadline, and no longer.
+            seconds=end - time.monotonic(),
             **sending,
             **how,
         )

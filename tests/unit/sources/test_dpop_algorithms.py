@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tokenadapter import (
     TokenKeeper,
     login,
 )
+from tokenadapter.http import dpop
 from tokenadapter.keys.jws import unb64
 from tokenadapter.sources import discovery
 from tokenadapter.testing import TokenServer
@@ -90,6 +92,38 @@ def test_a_key_for_a_first_refresh_token_is_made_by_the_metadata(
     accept(server, "ES256")
     keeper.refresh()  # the refresh token is bound to the first key
     assert posted(server) == ["EdDSA", "EdDSA"]
+
+
+def test_a_key_whose_algorithm_is_no_longer_accepted_is_replaced_where_no_login_is_bound_to_it(
+    server: TokenServer, store: FileStore
+) -> None:
+    accept(server, "ES256")
+    source = ClientCredentials(issuer=server.issuer, client_id="app", dpop=True)
+    keeper = TokenKeeper(source, store)
+    first = keeper.current()
+    accept(server, "EdDSA")
+    second = keeper.refresh()
+    assert keeper.refresh().key == second.key != first.key
+    assert posted(server) == ["ES256", "EdDSA", "EdDSA"]
+
+
+def test_the_time_that_a_new_key_takes_is_part_of_the_timeout(
+    server: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later, other processes may have presented the credential."""
+
+    def slow(*accepted: Any) -> str | None:
+        time.sleep(0.5)
+        return made(*accepted)
+
+    made = dpop.new_key
+    source = ClientCredentials(issuer=server.issuer, client_id="app", dpop=True, timeout=0.5)
+    source.discover()
+    monkeypatch.setattr(dpop, "new_key", slow)
+    with pytest.raises(RefreshTemporarilyFailed, match="took all of the total timeout") as caught:
+        source()
+    assert caught.value.processed is False
+    assert posted(server) == []
 
 
 def test_a_login_makes_its_key_by_the_metadata(server: TokenServer, store: FileStore) -> None:
