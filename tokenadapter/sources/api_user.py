@@ -172,8 +172,13 @@ class ApiUser(Source):
         :meta private:
         """
         found = self._login_of(previous)
-        # An error is that of the token request, too.
-        return found.new_key() if isinstance(found, RefreshToken) else None
+        if not isinstance(found, RefreshToken):
+            return None  # an error is that of the token request, too
+        try:
+            return found.new_key()
+        except errors.RefreshConfigError:
+            self._api.doubt()
+            raise
 
     def discover(self) -> ServerMetadata:
         """The metadata of the authorization server, which the API names.

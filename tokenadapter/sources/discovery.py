@@ -36,6 +36,8 @@ __all__ = ["Issuer", "Published", "ServerMetadata", "texts"]
 _VALID = 86400.0
 # Seconds after which it is read again if it could not be read.
 _RETRY = 600.0
+# The same if no request can be sent by it.
+_DOUBTED = 10.0
 # How many issuers are remembered.
 _MOST = 100
 
@@ -127,6 +129,12 @@ class Published(Generic[T]):
     def forget(self) -> None:
         """Forget the metadata, so that the next request reads it."""
         _known.pop(self._key, None)
+
+    def doubt(self) -> None:
+        """Read the metadata again soon: by what it says, no request can be sent."""
+        known = _known.get(self._key)
+        if known is not None:
+            _known[self._key] = known[0], min(known[1], time.monotonic() + _DOUBTED)
 
     def metadata(self, secrets: Collection[str] = ()) -> T | TokenError:
         """The metadata, read within half of the timeout if this process has not read it today.

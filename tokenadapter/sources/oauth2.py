@@ -293,6 +293,7 @@ class OAuth2Source(Source):
             self._issuer.metadata()  # if it cannot be read, the token request says why
         key = self._made_key()
         if isinstance(key, errors.RefreshConfigError):
+            self._recheck(key)
             raise key
         return key
 
@@ -362,7 +363,12 @@ class OAuth2Source(Source):
 
     def _keeps(self, key: str) -> bool:
         """Whether tokens are bound to *key* again."""
-        return self._makes_keys and self._is_accepted(proofs.key_in(key))
+        found = proofs.key_in(key)
+        if self._makes_keys and self._issuer is not None and not self._is_accepted(found):
+            # This process may have read the metadata before another one made the key.
+            self._issuer.forget()
+            self._issuer.metadata()
+        return self._makes_keys and self._is_accepted(found)
 
     def _is_accepted(self, key: Key) -> bool:
         """Whether proofs by *key* are accepted, as far as that is known."""
@@ -440,6 +446,29 @@ class OAuth2Source(Source):
 
         :meta private:
         """
+        outcome = self._redeemed(kind, form, key, sending)
+        if isinstance(outcome, errors.RefreshConfigError):
+            self._recheck(outcome)
+        return outcome
+
+    def _recheck(self, error: RefreshConfigError) -> None:
+        """Read the metadata again after *error*: it may have changed."""
+        if self._issuer is None:
+            return
+        if error.is_local:
+            self._issuer.doubt()  # there is no backoff
+        else:
+            # The endpoint may have moved, or wants the client to authenticate in another way.
+            self._issuer.forget()
+
+    def _redeemed(
+        self,
+        kind: str,
+        form: Mapping[str, str | list[str]],
+        key: str | None,
+        sending: Mapping[str, Any],
+    ) -> Token | TokenError:
+        """The outcome of :meth:`redeem`, whose parameters these are."""
         end = time.monotonic() + self.deadline
         reached = self._token_endpoint(form)
         if not isinstance(reached, tuple):
@@ -462,9 +491,6 @@ class OAuth2Source(Source):
             **sending,
             **how,
         )
-        if self._issuer is not None and isinstance(outcome, errors.RefreshConfigError):
-            # The endpoint may have moved, or wants the client to authenticate in another way.
-            self._issuer.forget()
         if key is not None and isinstance(outcome, Token):
             return outcome.replace(key=key)
         return outcome

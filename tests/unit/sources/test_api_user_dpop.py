@@ -250,6 +250,22 @@ def test_a_new_key_is_for_an_algorithm_that_server_and_api_accept(
     assert algorithm(silent) == alg
 
 
+def test_an_api_by_which_there_is_no_key_is_asked_again_soon(
+    silent: TokenServer, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "_DOUBTED", 0)
+    silent.metadata["dpop_signing_alg_values_supported"] = None
+    source = ApiUser(silent.api_url, dpop=KEY)
+    log_in(source, store)
+    discovery._known.clear()
+    silent.resource_metadata["dpop_signing_alg_values_supported"] = ["ES512"]
+    keeper = TokenKeeper(source, store)
+    with pytest.raises(RefreshConfigError, match="only proofs by ES512"):
+        keeper.refresh()
+    silent.resource_metadata["dpop_signing_alg_values_supported"] = ["ES256"]
+    assert keeper.refresh().is_dpop
+
+
 def test_however_many_algorithms_are_listed_they_are_compared_once(
     server: TokenServer, store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

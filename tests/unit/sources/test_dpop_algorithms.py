@@ -107,6 +107,17 @@ def test_a_key_whose_algorithm_is_no_longer_accepted_is_replaced_where_no_login_
     assert posted(server) == ["ES256", "EdDSA", "EdDSA"]
 
 
+def test_metadata_of_yesterday_replaces_no_key(server: TokenServer, store: FileStore) -> None:
+    source = ClientCredentials(issuer=server.issuer, client_id="app", dpop=True)
+    keeper = TokenKeeper(source, store)
+    accept(server, "EdDSA")
+    first = keeper.current()
+    accept(server, "ES256")
+    source.discover()
+    server.metadata["dpop_signing_alg_values_supported"] = ["EdDSA"]
+    assert keeper.refresh().key == first.key
+
+
 def test_the_time_that_a_new_key_takes_is_part_of_the_timeout(
     server: TokenServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +176,27 @@ def test_while_the_metadata_cannot_be_read_nothing_is_sent_and_all_back_off(
     assert "intent" not in document
     assert TokenKeeper(source, store).refresh().is_dpop
     assert posted(server) == ["EdDSA"]
+
+
+@pytest.mark.parametrize("dpop", [True, KEY])
+def test_metadata_by_which_there_is_no_key_is_read_again_soon(
+    server: TokenServer, store: FileStore, dpop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(server, "ES512")
+    keeper = TokenKeeper(refreshing(server, dpop), store)
+    for seconds in (60, 0, 60):
+        monkeypatch.setattr(discovery, "_DOUBTED", seconds)
+        with pytest.raises(RefreshConfigError, match=r"(?i)only proofs by ES512"):
+            keeper.current()
+    read = [each for each in server.requests if "/.well-known/" in each.path]
+    assert len(read) == 2  # for the first, and after the second
+    server.metadata.clear()
+    with pytest.raises(RefreshConfigError):
+        keeper.current()
+    monkeypatch.setattr(discovery, "_DOUBTED", 0)
+    with pytest.raises(RefreshConfigError):
+        keeper.current()
+    assert keeper.current().is_dpop
 
 
 # --- a key that is configured ------------------------------------------------------------
