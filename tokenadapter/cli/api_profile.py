@@ -35,7 +35,7 @@ def api_profile(options: Namespace) -> Profile:
             "There is such a profile already, for something else. Give another name: "
             f"`tokenadapter login OTHER --api {options.api}`.",
         )
-    if options.dpop and "dpop" not in source:
+    if options.dpop and not source.get("dpop"):
         raise config.error(
             [name, "source", "dpop"],
             "The profile is there already, and binds no tokens. Set dpop = true in its source.",

@@ -38,6 +38,7 @@ _VALID = 86400.0
 _RETRY = 600.0
 # The same if no request can be sent by it.
 _DOUBTED = 10.0
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 # How many issuers are remembered.
 _MOST = 100
 
@@ -178,7 +179,11 @@ class Published(Generic[T]):
         failures: list[str] = []
         is_temporary, wait = False, None
         for url in self._candidates(end):
-            location = Endpoint(self.kind, url, **self._connection)
+            connection = self._connection
+            if _origin(url) != _origin(self.endpoint.url):
+                # An API may name any server, which must not learn who the client is.
+                connection = {**connection, "cert": None}
+            location = Endpoint(self.kind, url, **connection)
             answer = location.exchange(
                 "GET", {"Accept": "application/json"}, None, seconds=end - time.monotonic()
             )
@@ -294,6 +299,11 @@ def _document(location: str, answer: Reply) -> Mapping[str, Any]:
     if not 200 <= answer.status < 300 or not answer.fields:
         raise ValueError(answer.shape)
     return answer.fields
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)
 
 
 def texts(name: str, value: object) -> tuple[str, ...]:
