@@ -36,7 +36,7 @@ def api_profile(options: Namespace) -> Profile:
             "A profile of this name exists already, but not for this URL. Choose another name: "
             f"`tokenadapter login OTHER --api {options.api}`.",
         )
-    if options.dpop and "dpop" not in source:
+    if options.dpop and not source.get("dpop"):
         raise config.error(
             [name, "source", "dpop"],
             "The profile exists already, without dpop. Set dpop = true in its source.",

@@ -190,6 +190,7 @@ class Held:
         self.stream = stream
         self.chunks: list[bytes] = []
         self.is_whole: bool = False
+        self._size = 0
         self._rest: Any = None
         self._failure: Exception | None = None
 
@@ -215,7 +216,8 @@ class Held:
 
     def _is_enough(self, chunk: bytes, limit: int, deadline: float) -> bool:
         self.chunks.append(chunk)
-        return sum(map(len, self.chunks)) > limit or monotonic() >= deadline
+        self._size += len(chunk)
+        return self._size > limit or monotonic() >= deadline
 
 
 class SyncHeld(Held):

@@ -125,7 +125,8 @@ class ProfileGrant:
 
         :raises RefreshConfigError: if no key can be made.
         """
-        new_key = getattr(self._sample, "new_key", None)
+        # Not the sample: a key that it lacks would be the path of a file.
+        new_key = getattr(self._source or self.looked_up(), "new_key", None)
         return None if new_key is None else new_key(previous)
 
     def load(self) -> None:

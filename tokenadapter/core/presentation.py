@@ -101,10 +101,13 @@ class Presenter:
         self._journal.count("RenewalStarted", presented=credential.kind)
         if not credential.single_use:
             return self._present(lock, view, credential, previous, serve_unsaved, context)
+        # The key comes first: for it, the grant may have to read metadata, and both the wait for
+        # this presentation and the intent last for a limited time.
+        key = self._new_key(previous)
         with self._runtime.presenting(self._grant.deadline) as may_begin:
             if not may_begin:
                 raise messages.process_ending()
-            return self._present(lock, view, credential, previous, serve_unsaved, context)
+            return self._present(lock, view, credential, previous, serve_unsaved, context, key)
 
     def _present(
         self,
@@ -114,11 +117,12 @@ class Presenter:
         previous: Token | None,
         serve_unsaved: Callable[[View], None],
         context: Context | None,
+        key: str | None = None,
     ) -> View | None:
         found, waiter, sent = view, None, credential
         before = view.record
         if credential.single_use:
-            announced = self._write_intent(lock, view, credential, previous)
+            announced = self._write_intent(lock, view, credential, key)
             if announced is None:
                 return None
             (view, waiter), intent = announced, announced[0].record.intent
@@ -211,25 +215,20 @@ class Presenter:
         lock: StoreLock,
         view: View,
         credential: Credential,
-        previous: Token | None,
+        key: str | None,
     ) -> tuple[View, Waiter] | None:
         """Write the intent, and prepare the save that follows the request.
 
+        :param key: a new key to bind tokens to.
         :returns: the view, and this process as the one that waits for the answer; ``None`` if the
             lock was lost, or if this took so long that other processes may no longer respect the
             intent.
         :raises StoreError: if the intent cannot be written, or the save cannot be prepared.
         """
         before = view.record
-        key = self._eligibility.digest(before, credential)
-        # The key comes first: for it, the grant may have to read metadata, and the intent is
-        # respected for a limited time.
-        intent = before.with_intent(
-            key=self._new_key(previous),
-            credential=key,
-            waiter=(waiter := self._new_waiter(view)),
-            now=self._slot.stamp(view),
-        )
+        presented = self._eligibility.digest(before, credential)
+        waiter = self._new_waiter(view)
+        intent = before.with_intent(presented, self._slot.stamp(view), waiter, key)
         announced = self._slot.write(view, intent)
         is_ready = False
         try:
@@ -252,11 +251,17 @@ class Presenter:
 
         It is saved before it is used: if the answer gets lost, another process may have to present
         the credential again, with the same key.
+
+        :raises TokenError: if no key can be made.
         """
         new_key: Callable[[Token | None], str | None] | None = getattr(self._grant, "new_key", None)
         if new_key is None or (previous is not None and previous.key is not None):
             return None
-        return new_key(previous)
+        try:
+            return new_key(previous)
+        except Exception as error:  # noqa: BLE001 - a source may raise anything
+            failure = self._as_failure(error)
+        raise failure from failure.__cause__
 
     def _is_in_time(self, view: View, waiter: Waiter) -> bool:
         """Whether other processes respect the intent for as long as the answer may take."""
@@ -320,17 +325,21 @@ class Presenter:
             else:
                 answer = context.run(self._grant.fetch, credential, previous)
         except Exception as error:  # noqa: BLE001 - a source may raise anything
-            if isinstance(error, _known_errors()):
-                return error
-            self._journal.trace("the token source raised", error)
-            failure = messages.source_raised(error)
-            failure.__cause__ = error
-            return failure
+            return self._as_failure(error)
         try:
             minted = _as_token(answer, credential, sent_at, wall)
             return minted._replace(token=self.fit_for_record(minted.token))
         except (TypeError, ValueError) as error:
             return messages.source_returned(error)
+
+    def _as_failure(self, error: Exception) -> TokenError:
+        """What *error*, which the grant raised, means."""
+        if isinstance(error, _known_errors()):
+            return error
+        self._journal.trace("the token source raised", error)
+        failure = messages.source_raised(error)
+        failure.__cause__ = error
+        return failure
 
     def _save(
         self,

@@ -166,8 +166,13 @@ class ApiUser(Source):
         :meta private:
         """
         found = self._login_of(previous)
-        # An error is that of the token request, too.
-        return found.new_key() if isinstance(found, RefreshToken) else None
+        if not isinstance(found, RefreshToken):
+            return None  # an error is that of the token request, too
+        try:
+            return found.new_key()
+        except errors.RefreshConfigError:
+            self._api.doubt()
+            raise
 
     def discover(self) -> ServerMetadata:
         """The metadata of the authorization server, which the API names.
@@ -359,7 +364,8 @@ class _LoggedIn(RefreshToken):
             issuer=client.issuer, scope=scope, resource=resource.resource, **way, **options
         )
         self._issued_to = client
-        self._accepted = resource.dpop_signing_alg_values_supported
+        # As keys: a server may list very many.
+        self._accepted = dict.fromkeys(resource.dpop_signing_alg_values_supported)
         self._is_registered = not given
         self.login_settings: Mapping[str, str] = {}
         if client.redirect_uri is not None:

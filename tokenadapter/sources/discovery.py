@@ -36,6 +36,9 @@ __all__ = ["Issuer", "Published", "ServerMetadata", "texts"]
 _VALID = 86400.0
 # Seconds after which it is read again if it could not be read.
 _RETRY = 600.0
+# The same if no request can be sent by it.
+_DOUBTED = 10.0
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 # How many issuers are remembered.
 _MOST = 100
 
@@ -128,6 +131,12 @@ class Published(Generic[T]):
         """Forget the metadata, so that the next request reads it."""
         _known.pop(self._key, None)
 
+    def doubt(self) -> None:
+        """Read the metadata again soon: by what it says, no request can be sent."""
+        known = _known.get(self._key)
+        if known is not None:
+            _known[self._key] = known[0], min(known[1], time.monotonic() + _DOUBTED)
+
     def metadata(self, secrets: Collection[str] = ()) -> T | TokenError:
         """The metadata, read within half of the timeout if this process has not read it today.
 
@@ -170,7 +179,11 @@ class Published(Generic[T]):
         failures: list[str] = []
         is_temporary, wait = False, None
         for url in self._candidates(end):
-            location = Endpoint(self.kind, url, **self._connection)
+            connection = self._connection
+            if _origin(url) != _origin(self.endpoint.url):
+                # An API may name any server, which must not learn who the client is.
+                connection = {**connection, "cert": None}
+            location = Endpoint(self.kind, url, **connection)
             answer = location.exchange(
                 "GET", {"Accept": "application/json"}, None, seconds=end - time.monotonic()
             )
@@ -286,6 +299,11 @@ def _document(location: str, answer: Reply) -> Mapping[str, Any]:
     if not 200 <= answer.status < 300 or not answer.fields:
         raise ValueError(answer.shape)
     return answer.fields
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)
 
 
 def texts(name: str, value: object) -> tuple[str, ...]:

@@ -277,7 +277,11 @@ class OAuth2Source(Source):
             return None
         if self._issuer is not None:
             self._issuer.metadata()  # if it cannot be read, the token request says why
-        return or_raise(self._made_key())
+        key = self._made_key()
+        if isinstance(key, errors.RefreshConfigError):
+            self._recheck(key)
+            raise key
+        return key
 
     def prover(self, key: str | None) -> Key | None:
         """The key that proofs are made with: *key*, or the one that is configured.
@@ -349,18 +353,31 @@ class OAuth2Source(Source):
                 "the stored token is kept.",
                 is_local=True,
             )
-        if self.dpop_key is not None and accepted:
-            # If the key cannot be used, its first proof says why.
-            with suppress(ImportError, ValueError):
-                if self.dpop_key.alg not in accepted:
-                    return errors.RefreshConfigError(
-                        f"The key that is configured as dpop signs with {self.dpop_key.alg}. For "
-                        f"tokens of {name}, only proofs with {named} are accepted (RFC 9449). "
-                        "Nothing was sent, and the stored token is kept. Pass a key for one of "
-                        "these algorithms, or dpop=True.",
-                        is_local=True,
-                    )
-        return None
+        if self.dpop_key is None or self._is_accepted(self.dpop_key):
+            return None
+        return errors.RefreshConfigError(
+            f"The key that is configured as dpop signs with {self.dpop_key.alg}. For tokens of "
+            f"{name}, only proofs with {named} are accepted (RFC 9449). Nothing was sent, and the "
+            "stored token is kept. Pass a key for one of these algorithms, or dpop=True.",
+            is_local=True,
+        )
+
+    def _keeps(self, key: str) -> bool:
+        """Whether tokens are bound to *key* again."""
+        found = proofs.key_in(key)
+        if self._makes_keys and self._issuer is not None and not self._is_accepted(found):
+            # This process may have read the metadata before another one made the key.
+            self._issuer.forget()
+            self._issuer.metadata()
+        return self._makes_keys and self._is_accepted(found)
+
+    def _is_accepted(self, key: Key) -> bool:
+        """Whether proofs by *key* are accepted, as far as that is known."""
+        accepted = self._algorithms
+        # If the key cannot be used, its first proof says why.
+        with suppress(ImportError, ValueError):
+            return not accepted or key.alg in accepted
+        return True
 
     def _token_endpoint(
         self, presented: Mapping[str, str | list[str]]
@@ -368,7 +385,6 @@ class OAuth2Source(Source):
         """The token endpoint, and what the issuer's metadata means for a request to it."""
         if self._issuer is None:
             return self._endpoint, {}
-        end = time.monotonic() + self.deadline
         server = self._issuer.metadata(self._client.secrets_in(presented))
         if not isinstance(server, discovery.ServerMetadata):
             return server
@@ -377,7 +393,7 @@ class OAuth2Source(Source):
         if isinstance(auth, errors.RefreshConfigError):
             return auth
         endpoint = self._client.endpoint("token_endpoint", server.token_endpoint)
-        return endpoint, {"auth": auth, "seconds": end - time.monotonic()}
+        return endpoint, {"auth": auth}
 
     def _present(self, credential: Credential) -> Token | TokenError:
         try:
@@ -431,11 +447,35 @@ class OAuth2Source(Source):
 
         :meta private:
         """
+        outcome = self._redeemed(kind, form, key, sending)
+        if isinstance(outcome, errors.RefreshConfigError):
+            self._recheck(outcome)
+        return outcome
+
+    def _recheck(self, error: RefreshConfigError) -> None:
+        """Read the metadata again after *error*: it may have changed."""
+        if self._issuer is None:
+            return
+        if error.is_local:
+            self._issuer.doubt()  # there is no backoff
+        else:
+            # The endpoint may have moved, or wants the client to authenticate in another way.
+            self._issuer.forget()
+
+    def _redeemed(
+        self,
+        kind: str,
+        form: Mapping[str, str | list[str]],
+        key: str | None,
+        sending: Mapping[str, Any],
+    ) -> Token | TokenError:
+        """The outcome of :meth:`redeem`, whose parameters these are."""
+        end = time.monotonic() + self.deadline
         reached = self._token_endpoint(form)
         if not isinstance(reached, tuple):
             return reached
-        # A refresh token may be bound to its key, whatever is configured by now.
-        if key is None or not (self._makes_keys or kind == "refresh_token"):
+        # A refresh token may be bound to its key, whatever is configured or accepted by now.
+        if key is None or not (kind == "refresh_token" or self._keeps(key)):
             made = self._made_key()
             if isinstance(made, errors.RefreshConfigError):
                 return made
@@ -447,12 +487,11 @@ class OAuth2Source(Source):
             kind,
             secrets=self._extra.values(),
             key=self.prover(key),
+            # Other processes wait for the deadline, and no longer.
+            seconds=end - time.monotonic(),
             **sending,
             **how,
         )
-        if self._issuer is not None and isinstance(outcome, errors.RefreshConfigError):
-            # The endpoint may have moved, or wants the client to authenticate in another way.
-            self._issuer.forget()
         if key is not None and isinstance(outcome, Token):
             return outcome.replace(key=key)
         return outcome

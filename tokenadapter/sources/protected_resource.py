@@ -113,6 +113,8 @@ class ProtectedResource(Published[ResourceMetadata]):
         host or a part of it: only its own well-known URL may describe it.
         """
         url = self.endpoint.url
+        if "#" in resource:
+            return False  # RFC 9728 section 1.2
         if without_slash(resource) == without_slash(url):
             return True
         ours, theirs = urlsplit(url), urlsplit(resource)

@@ -252,9 +252,11 @@ def test_an_option_binds_the_tokens_for_an_api(
     assert spawn("login", "notes", "--api", server.api_url, "--dpop", env=BROWSER)[0] == 0
     # A profile that binds no tokens is not changed.
     path = place / "tokenadapter.toml"
-    path.write_text(path.read_text().replace("dpop = true\n", ""))
-    code, _, err = command("login", "notes", "--api", server.api_url, "--dpop")
-    assert (code, "notes.source.dpop" in err, "Set dpop = true" in err) == (3, True, True)
+    bound = path.read_text()
+    for line in ("", "dpop = false\n"):
+        path.write_text(bound.replace("dpop = true\n", line))
+        code, _, err = command("login", "notes", "--api", server.api_url, "--dpop")
+        assert (code, "notes.source.dpop" in err, "Set dpop = true" in err) == (3, True, True)
     code, _, err = command("login", "notes", "--dpop")
     assert (code, "--dpop belongs to --api" in err) == (3, True)
 

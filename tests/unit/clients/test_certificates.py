@@ -21,6 +21,7 @@ import urllib3
 from profiles import write
 
 from tokenadapter import (
+    ApiUser,
     ClientCredentials,
     MemoryStore,
     RequestsAuth,
@@ -35,6 +36,7 @@ from tokenadapter import (
 )
 from tokenadapter.http import bindings
 from tokenadapter.keys import certificates
+from tokenadapter.sources import discovery
 from tokenadapter.testing import TokenServer
 
 
@@ -115,6 +117,21 @@ def test_the_certificate_of_the_token_request_is_presented_to_the_api(pki: Pki) 
         # No other request of the session presents it.
         assert session.get(pki.server.public_url).status_code == 200
         assert pki.server.requests[-1].certificate is None
+
+
+def test_a_server_that_an_api_names_is_shown_no_certificate(pki: Pki) -> None:
+    api, elsewhere = pki.server, pki.another_server
+    for server in (api, elsewhere):
+        named = f"{server.url}/.well-known/oauth-protected-resource/api/"
+        challenge = {"WWW-Authenticate": f'Bearer resource_metadata="{named}"'}
+        api.fail_next(401, endpoint="api", headers=challenge)
+        server.resource_metadata["resource"] = api.api_url
+        server.resource_metadata["authorization_servers"] = [api.issuer]
+        discovery._known.clear()
+        user = ApiUser(api.api_url, cert=pki.cert, verify=pki.ca_file)
+        assert user.discover().issuer == api.issuer
+    assert [each.certificate for each in elsewhere.requests] == [None]
+    assert {each.certificate for each in api.requests} == {pki.thumbprint}
 
 
 def test_an_adapter_that_was_pickled_presents_it_too(pki: Pki) -> None:

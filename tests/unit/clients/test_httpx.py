@@ -330,6 +330,33 @@ def test_an_answer_that_stalls_while_a_verdict_looks_into_it_fails_as_without_us
         request("GET", "https://api.example.com/x")
 
 
+def test_a_body_in_tiny_chunks_takes_no_longer_to_look_into(face: Face) -> None:
+    measured = []
+
+    class Chunk(bytes):
+        def __len__(self) -> int:
+            measured.append(self)
+            return super().__len__()
+
+    class Chunks(face.library.SyncByteStream, face.library.AsyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield from [Chunk(b" ")] * 1000
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for chunk in self:
+                yield chunk
+
+    def answer(request: Any) -> Any:
+        headers = {"Content-Type": "application/json"}
+        return face.library.Response(403, headers=headers, stream=Chunks())
+
+    verdict = expired_on(status=403, json={"error": "expired"})
+    auth = TokenAuth("https://api.example.com/", fixed, verdict=verdict)
+    request = face.client(auth, transport=face.library.MockTransport(answer))
+    assert request("GET", "https://api.example.com/x").text == " " * 1000
+    assert len(measured) < 10_000
+
+
 def test_a_refusal_that_stalls_is_replayed_all_the_same(face: Face) -> None:
     statuses = iter([401, 200])
 

@@ -55,6 +55,30 @@ dpop = {dpop}
     return Profile(ConfigFile.read(str(write(directory, text))), "one")
 
 
+def test_no_key_is_read_from_the_working_directory(
+    tmp_path: Path, server: TokenServer, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THE_KEY", key_file.read_text())
+    key_file.rename("looked-up-later").write_text(json.dumps(Key.generate("EdDSA").private_jwk()))
+    server.metadata["dpop_signing_alg_values_supported"] = ["ES256"]
+    issued = server.issue(client="app", thumbprint=KEY.thumbprint)
+    text = f"""
+[one]
+prefix = "{server.api_url}"
+store = "file:state/token.json"
+
+[one.source]
+type = "refresh_token"
+issuer = "{server.issuer}"
+client_id = "app"
+refresh_token = "{issued["refresh_token"]}"
+dpop = {{ env = "THE_KEY" }}
+"""
+    keeper = Profile(ConfigFile.read(str(write(tmp_path, text))), "one").keeper()
+    assert keeper.current().is_dpop
+
+
 def session_of(profile: Profile) -> requests.Session:
     session = requests.Session()
     for adapter in profile.adapters():

@@ -11,6 +11,7 @@ import pytest
 from doubles import LOST, Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import FileStore, TokenKeeper, errors
+from tokenadapter.core import shutdown
 from tokenadapter.core.eligibility import Eligibility
 from tokenadapter.core.journal import Journal
 from tokenadapter.core.presentation import Presenter
@@ -165,6 +166,34 @@ def test_a_grant_may_take_its_time_to_make_a_key(desk: Desk) -> None:
     desk.grant.new_key = new_key  # type: ignore[attr-defined]
     assert desk.present() is not None
     assert len(desk.grant.presented) == 1
+
+
+def test_a_process_that_is_told_to_end_while_a_key_is_made_presents_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the request and the save.  The time of the metadata is not part of that."""
+
+    def new_key(previous: Token | None) -> str:
+        monkeypatch.setattr(shutdown, "_is_ending", True)
+        return "key"
+
+    desk.grant.new_key = new_key  # type: ignore[attr-defined]
+    with pytest.raises(errors.RefreshTemporarilyFailed, match="process is shutting down"):
+        desk.present()
+    assert desk.grant.presented == []
+    assert desk.shelf.slot is None
+
+
+def test_an_error_of_a_grant_that_makes_a_key_is_one_of_the_library(desk: Desk) -> None:
+    def new_key(previous: Token | None) -> str:
+        raise ValueError("s3cr3t")
+
+    desk.grant.new_key = new_key  # type: ignore[attr-defined]
+    with pytest.raises(errors.RefreshTemporarilyFailed, match="raised ValueError") as caught:
+        desk.present()
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert desk.grant.presented == []
+    assert desk.shelf.slot is None
 
 
 def test_a_withdrawal_ends_even_if_the_store_refuses_every_write(desk: Desk) -> None:

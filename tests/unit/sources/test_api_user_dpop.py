@@ -29,7 +29,7 @@ from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.keys import algorithms
 from tokenadapter.keys.jws import unb64
-from tokenadapter.sources import discovery
+from tokenadapter.sources import discovery, protected_resource
 from tokenadapter.testing import Browser, TokenServer
 
 KEY = Key.generate()
@@ -248,6 +248,48 @@ def test_a_new_key_is_for_an_algorithm_that_server_and_api_accept(
     silent.resource_metadata["dpop_signing_alg_values_supported"] = by_api
     assert log_in(ApiUser(silent.api_url, dpop=True), store).is_dpop
     assert algorithm(silent) == alg
+
+
+def test_an_api_by_which_there_is_no_key_is_asked_again_soon(
+    silent: TokenServer, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "_DOUBTED", 0)
+    silent.metadata["dpop_signing_alg_values_supported"] = None
+    source = ApiUser(silent.api_url, dpop=KEY)
+    log_in(source, store)
+    discovery._known.clear()
+    silent.resource_metadata["dpop_signing_alg_values_supported"] = ["ES512"]
+    keeper = TokenKeeper(source, store)
+    with pytest.raises(RefreshConfigError, match="only proofs by ES512"):
+        keeper.refresh()
+    silent.resource_metadata["dpop_signing_alg_values_supported"] = ["ES256"]
+    assert keeper.refresh().is_dpop
+
+
+def test_however_many_algorithms_are_listed_they_are_compared_once(
+    server: TokenServer, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+
+    class Word(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            compared.append(other)
+            return str.__eq__(self, other)
+
+    log_in(ApiUser(server.api_url), store)
+    many = [*map(str, range(1000)), "ES256"]
+    for metadata in (server.metadata, server.resource_metadata):
+        metadata["dpop_signing_alg_values_supported"] = many
+    read = discovery.texts
+    for module in (discovery, protected_resource):
+        monkeypatch.setattr(module, "texts", lambda *said: tuple(map(Word, read(*said))))
+    discovery._known.clear()
+    TokenKeeper(ApiUser(server.api_url, dpop=True), store).refresh()
+    assert "dpop" in server.requests[-1].headers
+    assert len(compared) < 10 * len(many)
 
 
 def test_a_configured_key_that_the_api_does_not_accept_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tokenadapter import (
     TokenKeeper,
     login,
 )
+from tokenadapter.http import dpop
 from tokenadapter.keys.jws import unb64
 from tokenadapter.sources import discovery
 from tokenadapter.testing import TokenServer
@@ -92,6 +94,49 @@ def test_a_key_for_a_first_refresh_token_is_made_by_the_metadata(
     assert posted(server) == ["EdDSA", "EdDSA"]
 
 
+def test_a_key_whose_algorithm_is_no_longer_accepted_is_replaced_where_no_login_is_bound_to_it(
+    server: TokenServer, store: FileStore
+) -> None:
+    accept(server, "ES256")
+    source = ClientCredentials(issuer=server.issuer, client_id="app", dpop=True)
+    keeper = TokenKeeper(source, store)
+    first = keeper.current()
+    accept(server, "EdDSA")
+    second = keeper.refresh()
+    assert keeper.refresh().key == second.key != first.key
+    assert posted(server) == ["ES256", "EdDSA", "EdDSA"]
+
+
+def test_metadata_of_yesterday_replaces_no_key(server: TokenServer, store: FileStore) -> None:
+    source = ClientCredentials(issuer=server.issuer, client_id="app", dpop=True)
+    keeper = TokenKeeper(source, store)
+    accept(server, "EdDSA")
+    first = keeper.current()
+    accept(server, "ES256")
+    source.discover()
+    server.metadata["dpop_signing_alg_values_supported"] = ["EdDSA"]
+    assert keeper.refresh().key == first.key
+
+
+def test_the_time_that_a_new_key_takes_is_part_of_the_timeout(
+    server: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later, other processes may have presented the credential."""
+
+    def slow(*accepted: Any) -> str | None:
+        time.sleep(0.5)
+        return made(*accepted)
+
+    made = dpop.new_key
+    source = ClientCredentials(issuer=server.issuer, client_id="app", dpop=True, timeout=0.5)
+    source.discover()
+    monkeypatch.setattr(dpop, "new_key", slow)
+    with pytest.raises(RefreshTemporarilyFailed, match="took all of the total timeout") as caught:
+        source()
+    assert caught.value.processed is False
+    assert posted(server) == []
+
+
 def test_a_login_makes_its_key_by_the_metadata(server: TokenServer, store: FileStore) -> None:
     accept(server, "EdDSA")
     source = RefreshToken(issuer=server.issuer, client_id="app", dpop=True)
@@ -131,6 +176,27 @@ def test_while_the_metadata_cannot_be_read_nothing_is_sent_and_all_back_off(
     assert "intent" not in document
     assert TokenKeeper(source, store).refresh().is_dpop
     assert posted(server) == ["EdDSA"]
+
+
+@pytest.mark.parametrize("dpop", [True, KEY])
+def test_metadata_by_which_there_is_no_key_is_read_again_soon(
+    server: TokenServer, store: FileStore, dpop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(server, "ES512")
+    keeper = TokenKeeper(refreshing(server, dpop), store)
+    for seconds in (60, 0, 60):
+        monkeypatch.setattr(discovery, "_DOUBTED", seconds)
+        with pytest.raises(RefreshConfigError, match=r"(?i)only proofs by ES512"):
+            keeper.current()
+    read = [each for each in server.requests if "/.well-known/" in each.path]
+    assert len(read) == 2  # for the first, and after the second
+    server.metadata.clear()
+    with pytest.raises(RefreshConfigError):
+        keeper.current()
+    monkeypatch.setattr(discovery, "_DOUBTED", 0)
+    with pytest.raises(RefreshConfigError):
+        keeper.current()
+    assert keeper.current().is_dpop
 
 
 # --- a key that is configured ------------------------------------------------------------

@@ -116,6 +116,7 @@ def test_metadata_is_read_once_a_day_in_a_process(server: TokenServer) -> None:
         "{api}v1",
         "{url}/ap",
         "{url}/api/?tenant=1",
+        "{url}/api/#x",
         "{url}:80/api/",
         "{url}@evil.example/",
         "https://[",
