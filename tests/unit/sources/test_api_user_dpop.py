@@ -260,7 +260,7 @@ def test_an_api_by_which_there_is_no_key_is_asked_again_soon(
     discovery._known.clear()
     silent.resource_metadata["dpop_signing_alg_values_supported"] = ["ES512"]
     keeper = TokenKeeper(source, store)
-    with pytest.raises(RefreshConfigError, match="only proofs by ES512"):
+    with pytest.raises(RefreshConfigError, match="only proofs with ES512"):
         keeper.refresh()
     silent.resource_metadata["dpop_signing_alg_values_supported"] = ["ES256"]
     assert keeper.refresh().is_dpop

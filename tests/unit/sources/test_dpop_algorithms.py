@@ -131,7 +131,7 @@ def test_the_time_that_a_new_key_takes_is_part_of_the_timeout(
     source = ClientCredentials(issuer=server.issuer, client_id="app", dpop=True, timeout=0.5)
     source.discover()
     monkeypatch.setattr(dpop, "new_key", slow)
-    with pytest.raises(RefreshTemporarilyFailed, match="took all of the total timeout") as caught:
+    with pytest.raises(RefreshTemporarilyFailed, match="took the total timeout") as caught:
         source()
     assert caught.value.processed is False
     assert posted(server) == []
@@ -186,7 +186,7 @@ def test_metadata_by_which_there_is_no_key_is_read_again_soon(
     keeper = TokenKeeper(refreshing(server, dpop), store)
     for seconds in (60, 0, 60):
         monkeypatch.setattr(discovery, "_DOUBTED", seconds)
-        with pytest.raises(RefreshConfigError, match=r"(?i)only proofs by ES512"):
+        with pytest.raises(RefreshConfigError, match=r"(?i)only proofs with ES512"):
             keeper.current()
     read = [each for each in server.requests if "/.well-known/" in each.path]
     assert len(read) == 2  # for the first, and after the second
