@@ -91,8 +91,8 @@ def test_a_bound_token_is_no_bearer_token(server: TokenServer, scheme: str) -> N
     [
         {"htm": "GET"},
         {"htu": "https://elsewhere.example/token"},
-        {"iat": int(time.time()) - 300},
-        {"iat": int(time.time()) + 300},
+        {"iat": int(time.time()) - 86400},
+        {"iat": int(time.time()) + 86400},
         {"ath": "x"},
         {"header": {"typ": "JWT"}},
         {"header": {"jwk": OTHER.public_jwk}},
