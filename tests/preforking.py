@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 import requests
 
 import tokenadapter
+from tokenadapter.late_imports import _GUARD_TIMEOUT
 
 # The additional seconds of an import, so that a fork happens during it.
 _SLOW = 0.05
@@ -95,7 +97,10 @@ class SlowImports:
 
 
 def worker() -> int:
+    began = time.monotonic()
     child = os.fork()
+    if child != 0 and time.monotonic() - began > _GUARD_TIMEOUT:
+        sys.stderr.write(f"the fork of {child} gave up waiting for imports\n")
     if child == 0:
         code = 1
         # A child that hangs prints its stack.
@@ -114,7 +119,10 @@ def worker() -> int:
 def ended_well(child: int, deadline: float) -> bool:
     while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
         if time.monotonic() > deadline:
-            os.kill(child, 9)
+            # It prints its stack, even if os.fork() has not returned there.
+            os.kill(child, signal.SIGUSR1)
+            time.sleep(1)
+            os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return False
         time.sleep(0.01)
@@ -124,6 +132,7 @@ def ended_well(child: int, deadline: float) -> bool:
 
 
 def main() -> None:
+    faulthandler.register(signal.SIGUSR1)
     imports = SlowImports()
     sys.meta_path.insert(0, imports)
     threads = [threading.Thread(target=request) for request in REQUESTS]
