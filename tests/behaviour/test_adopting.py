@@ -9,7 +9,7 @@ import pytest
 from doubles import Authority, Clockwork, Machinist, Shelf
 
 from tokenadapter import TokenKeeper, errors
-from tokenadapter.core.record import Record, Waiter, digest, spent_hash
+from tokenadapter.core.record import Backoff, Record, Waiter, digest, spent_hash
 from tokenadapter.token import Token
 
 Process = Callable[..., TokenKeeper]
@@ -212,6 +212,23 @@ def test_an_adoption_is_saved_even_if_the_store_was_emptied_meanwhile(
     adopted = process().adopt({"refresh_token": login})
     assert record(shelf).token == adopted
     assert authority.presented == [login]
+
+
+def test_an_adoption_is_saved_even_if_the_process_remembers_an_earlier_login(
+    process: Process, shelf: Shelf, authority: Authority, clock: Clockwork
+) -> None:
+    keeper = process()
+    keeper.current()
+    # The record is lost, and another process leaves one without a token, which is lost, too.
+    theirs = Record(authority.owner, authority.requested, "salt")
+    backoff = Backoff(clock.now, 5.0, 1)
+    shelf.slot = theirs.with_unknown_outcome(backoff).to_document(), "1-theirs"
+    clock.go_on(1)
+    login = log_in(authority)
+    authority.asking = lambda: setattr(shelf, "slot", None)
+    adopted = keeper.adopt({"refresh_token": login})
+    assert record(shelf).token == adopted
+    assert authority.presented == ["refresh-0", login]
 
 
 @pytest.mark.parametrize("failing", ["remember_spent", ""])

@@ -247,8 +247,12 @@ def _may_follow(
             return True
         case "refused" if earlier.recorded is None:
             # A refusal that could not be saved applies to its process until there is another
-            # token; a child may have been forked before the refusal.
-            return process is not earlier.process or earlier.ended_at <= witness.token_at
+            # token, or the record is lost; a child may have been forked before the refusal.
+            return (
+                process is not earlier.process
+                or earlier.ended_at <= witness.token_at
+                or _is_lost_since(witness, earlier)
+            )
         case "minted" | "refused":
             return is_late or _is_forgotten(witness, process, earlier)
     return True
@@ -300,8 +304,9 @@ def _is_forgotten(witness: Witness, process: Process, earlier: Presentation) -> 
             return earlier.has_lost_its_lock()  # the process may have looked before that
         if witness.disk.remembers(spent, process):
             return False
-        # The hash is stored apart from the slot after the save, unless a fault prevents that.
+        # The hash is stored apart from the slot after the save, unless a fault prevents that, or
+        # lets another process take the lock before that.
         owner = earlier.process
         was_hindered = not owner.alive or owner.stalled or witness.accounts[owner].store_failures
-        return bool(was_hindered) or witness.disk.may_forget()
+        return bool(was_hindered) or earlier.has_lost_its_lock() or witness.disk.may_forget()
     return True

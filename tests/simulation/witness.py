@@ -187,7 +187,7 @@ class Witness:
             self.requested[access] = document["requested"]
             if "intent" in document:
                 for item in self.presented.get(named(document["intent"]), ()):
-                    if item.outcome == "open":
+                    if item.outcome in ("open", "unknown"):
                         item.kept = self.disk.writes
             self.token_at = self.world.now
             # A failure after the token was issued is not over.

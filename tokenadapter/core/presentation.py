@@ -386,7 +386,7 @@ class Presenter:
                 if minted.token.is_same(view.record.token):
                     break  # it was saved, the answer was lost, and another process added to it
                 # The lock lapsed.
-                if not self._is_worth_saving(view, before, credential, minted):
+                if not self._is_worth_saving(view, found, credential, minted):
                     self._remember_spent(spent, for_good)
                     intent = view.record.intent
                     if waiter is not None and intent is not None and waiter in intent.awaited:
@@ -450,15 +450,18 @@ class Presenter:
             self._journal.emit_once("StoreFailed", error=str(error))
 
     def _is_worth_saving(
-        self, view: View, before: Record, credential: Credential, minted: _Minted
+        self, view: View, found: View, credential: Credential, minted: _Minted
     ) -> bool:
-        """Whether the new token may replace the content of a slot that was written meanwhile."""
-        token = view.record.token
+        """Whether the new token may replace the content of a slot that was written since
+        *found*."""
+        token, before = view.record.token, found.record
         if minted.rotated and token is not None and token.refresh_token == credential.secret:
             return True  # a server that rotates only sometimes has spent the stored refresh token
         if credential.adopted:
-            # Other processes renewed another grant.  A login or logout must not be undone.
-            return view.record.begun <= before.begun
+            # Other processes renewed another grant.  A login or logout must not be undone.  The
+            # record of a slot that was emptied is the last one that this process remembers.
+            since = max(before.begun, found.read_at) if view.was_reset else before.begun
+            return view.record.begun <= since
         return self._is_unrenewed(view, before, credential)
 
     def _is_unrenewed(self, view: View, before: Record, credential: Credential) -> bool:
