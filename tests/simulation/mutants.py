@@ -155,8 +155,8 @@ def overwrites_a_later_renewal(patch: pytest.MonkeyPatch) -> None:
 def drops_an_adoption_after_a_renewal(patch: pytest.MonkeyPatch) -> None:
     """The token of an adoption is dropped if another process has renewed."""
 
-    def is_still_ours(self: Any, view: Any, before: Any, credential: Any, minted: Any) -> bool:
-        return bool(self._is_unrenewed(view, before, credential))
+    def is_still_ours(self: Any, view: Any, found: Any, credential: Any, minted: Any) -> bool:
+        return bool(self._is_unrenewed(view, found.record, credential))
 
     patch.setattr(Presenter, "_is_worth_saving", is_still_ours)
 
