@@ -67,10 +67,10 @@ def check(
     # A process cannot notice that it was stopped after its last check.
     was_stopped = disk.lease is not None and process.stalled > lock.stalled
     # Nor that the lock was lost after the check: then only an intent keeps other processes away,
-    # unless the intent was lost together with the lock.
+    # unless the intent was lost together with the lock, or the server accepts the token once more.
     awaited = document.get("intent", {}).get("awaited", ())
     is_unannounced = all(one["process"] != process.name for one in awaited)
-    is_unguarded = is_unannounced and not lock.is_held()
+    is_unguarded = (is_unannounced or witness.authority.grace > 0) and not lock.is_held()
     if credential.single_use and not (was_stopped or is_unguarded):
         _check_spent(witness, process, credential)
 
