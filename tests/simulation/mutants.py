@@ -92,7 +92,7 @@ def writes_no_intent(patch: pytest.MonkeyPatch) -> None:
     """A refresh token is presented without an intent."""
 
     def announce(self: Any, lock: Any, view: Any, *details: Any) -> Any:
-        return (view, self._new_waiter(view)) if lock.confirm() else None
+        return view if lock.confirm() else None
 
     patch.setattr(Presenter, "_write_intent", announce)
 

@@ -449,7 +449,7 @@ class TokenAdapter(HTTPAdapter):
             self._attach(copy, token)
             return copy, None
         headers, proof = self.headers_with(request, token)
-        copy = signed(outgoing, self._header, headers[self._header])
+        copy = signed(outgoing, self._header, headers.pop(self._header))
         copy.headers.update(headers)
         return copy, proof
 

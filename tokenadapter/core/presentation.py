@@ -122,10 +122,11 @@ class Presenter:
         found, waiter, sent = view, None, credential
         before = view.record
         if credential.single_use:
-            announced = self._write_intent(lock, view, credential, key)
+            waiter = self._new_waiter(view)
+            announced = self._write_intent(lock, view, credential, waiter, key)
             if announced is None:
                 return None
-            (view, waiter), intent = announced, announced[0].record.intent
+            view, intent = announced, announced.record.intent
             sent = credential._replace(
                 may_be_sent=self._may_be_sent(lock, view), key=intent and intent.key
             )
@@ -215,19 +216,18 @@ class Presenter:
         lock: StoreLock,
         view: View,
         credential: Credential,
+        waiter: Waiter,
         key: str | None,
-    ) -> tuple[View, Waiter] | None:
+    ) -> View | None:
         """Write the intent, and prepare the save that follows the request.
 
         :param key: a new key to bind tokens to.
-        :returns: the view, and this process as the one that waits for the answer; ``None`` if the
-            lock was lost, or if this took so long that other processes may no longer respect the
-            intent.
+        :returns: ``None`` if the lock was lost, or if this took so long that other processes may
+            no longer respect the intent.
         :raises StoreError: if the intent cannot be written, or the save cannot be prepared.
         """
         before = view.record
         presented = self._eligibility.digest(before, credential)
-        waiter = self._new_waiter(view)
         intent = before.with_intent(presented, self._slot.stamp(view), waiter, key)
         announced = self._slot.write(view, intent)
         is_ready = False
@@ -244,7 +244,7 @@ class Presenter:
                 # Nothing is sent, so undo the intent.
                 self._eligibility.end_wait(waiter)
                 self._withdraw_intent(announced, before)
-        return (announced, waiter) if is_ready else None
+        return announced if is_ready else None
 
     def _new_key(self, previous: Token | None) -> str | None:
         """The key that the server is about to bind tokens to, if the record has none yet.

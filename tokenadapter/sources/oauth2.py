@@ -339,22 +339,24 @@ class OAuth2Source(Source):
 
     def _made_key(self) -> str | RefreshConfigError | None:
         """The result of :meth:`new_key`, or why there is none."""
-        accepted = self._algorithms
-        named = masking.masked(", ".join(accepted), ())
-        name = self._endpoint.name
+        if not self._makes_keys and (self.dpop_key is None or self._is_accepted(self.dpop_key)):
+            return None
+        accepted, missing = self._algorithms, ""
         if self._makes_keys:
             try:
                 key = proofs.new_key(accepted)
-                problem = f"Only proofs with {named} are accepted."
             except ImportError as error:
-                key, problem = None, str(error)
-            return key or errors.RefreshConfigError(
+                key, missing = None, str(error)
+            if key is not None:
+                return key
+        named, name = masking.masked(", ".join(accepted), ()), self._endpoint.name
+        if self.dpop_key is None:
+            problem = missing or f"Only proofs with {named} are accepted."
+            return errors.RefreshConfigError(
                 f"No key can be made for the tokens of {name}. {problem} Nothing was sent, and "
                 "the stored token is kept.",
                 is_local=True,
             )
-        if self.dpop_key is None or self._is_accepted(self.dpop_key):
-            return None
         return errors.RefreshConfigError(
             f"The key that is configured as dpop signs with {self.dpop_key.alg}. For tokens of "
             f"{name}, only proofs with {named} are accepted (RFC 9449). Nothing was sent, and the "
