@@ -19,7 +19,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import cache, partial
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 from types import ModuleType
@@ -49,65 +49,11 @@ from tokenadapter import (
 from tokenadapter.http.exchange import Verdict
 from tokenadapter.sources import discovery
 from tokenadapter.testing import FrozenClock, TokenServer
+from unit.clients.httpx_face import LIBRARIES, Face
 from unit.clients.served import SECRET, client_credentials, fixed, source, tokens_sent, told
 
 DATA = bytes(range(256)) * 1000
 SHA = hashlib.sha256(DATA).hexdigest()
-LIBRARIES = {"httpx": httpx, "httpx2": httpx2}
-
-
-class Face:
-    """A client of a library that blocks, or one of an event loop: used in one way."""
-
-    def __init__(self, library: ModuleType, kind: str) -> None:
-        self.library: Any = library
-        self.is_async = kind != "sync"
-        self._kind = kind
-        self._runner = asyncio.Runner() if kind == "asyncio" else None
-        self._clients: list[Any] = []
-
-    def client(self, auth: Any, **settings: Any) -> Callable[..., Any]:
-        """The ``request`` method of a new client."""
-        if self._kind == "trio":
-            return partial(self._in_trio, auth, settings)
-        kind = self.library.AsyncClient if self.is_async else self.library.Client
-        client = kind(auth=auth, **settings)
-        self._clients.append(client)
-        if self._runner is None:
-            return client.request
-        return lambda *args, **how: self.run(client.request(*args, **how))
-
-    def _in_trio(self, auth: Any, settings: Any, *args: Any, **how: Any) -> Any:
-        async def ask() -> Any:
-            async with self.library.AsyncClient(auth=auth, **settings) as client:
-                return await client.request(*args, **how)
-
-        return trio.run(ask)
-
-    def run(self, work: Any) -> Any:
-        assert self._runner is not None
-        return self._runner.run(work)
-
-    def close(self) -> None:
-        for client in self._clients:
-            if self.is_async:
-                self.run(client.aclose())
-            else:
-                client.close()
-        if self._runner is not None:
-            self._runner.close()
-
-
-@pytest.fixture(params=LIBRARIES)
-def library(request: pytest.FixtureRequest) -> Any:
-    return LIBRARIES[request.param]
-
-
-@pytest.fixture(params=["sync", "asyncio"])
-def face(request: pytest.FixtureRequest, library: Any) -> Iterator[Face]:
-    face = Face(library, request.param)
-    yield face
-    face.close()
 
 
 @pytest.fixture(params=["sync", "asyncio", "trio"])

@@ -16,8 +16,9 @@ from tokenadapter import TokenAuth
 from tokenadapter.http import responses
 from tokenadapter.testing import TokenServer
 from unit.clients.http2_front import Front, Stream
+from unit.clients.httpx_face import Face
 from unit.clients.served import source
-from unit.clients.test_httpx import BODIES, BOUNDARY, LIBRARIES, OF_ASYNC, OF_SYNC, SHA, Face
+from unit.clients.test_httpx import BODIES, BOUNDARY, OF_ASYNC, OF_SYNC, SHA
 
 CROWD = 50
 
@@ -26,18 +27,6 @@ CROWD = 50
 def front(server: TokenServer) -> Iterator[Front]:
     with Front(server) as front:
         yield front
-
-
-@pytest.fixture(params=LIBRARIES)
-def library(request: pytest.FixtureRequest) -> Any:
-    return LIBRARIES[request.param]
-
-
-@pytest.fixture(params=["sync", "asyncio"])
-def face(request: pytest.FixtureRequest, library: Any) -> Iterator[Face]:
-    face = Face(library, request.param)
-    yield face
-    face.close()
 
 
 def client(face: Face, front: Front, auth: Any = None) -> Any:
