@@ -162,7 +162,7 @@ def test_a_key_that_was_rotated_is_fetched_again(page):
 
         with requests.Session() as session:
             mine = TokenAdapter(
-                server.api_url, vault, header=adapter._header, scheme=adapter._lead
+                server.api_url, vault, header=adapter.rules.header, scheme=adapter.rules.scheme
             ).mount(session)
             assert session.get(server.api_url).ok
             server.revoke(keys[-1])
@@ -177,7 +177,7 @@ def test_a_key_that_was_rotated_is_fetched_again(page):
 
 def test_a_new_token_may_be_refused_until_it_is_known_everywhere(server, session, page):
     slow = page["slow"]
-    adapter = new_adapter(server, verdict=slow._verdict, max_replays=slow.max_replays)
+    adapter = new_adapter(server, verdict=slow.rules.verdict, max_replays=slow.rules.max_replays)
     adapter.mount(session)
     assert session.get(server.api_url).ok
     server.fail_next(401, count=3, endpoint="api")

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from requests.structures import CaseInsensitiveDict
 
-from tokenadapter.clients.requests import replay_of
-from tokenadapter.clients.rules import Answer, Face, Rules
+from tokenadapter.clients import notices
+from tokenadapter.clients.face import Face
+from tokenadapter.clients.rules import Rules
 from tokenadapter.extras import ExtraMissing
 from tokenadapter.http import bodies, exchange, responses, verdicts
 from tokenadapter.http.bodies import Body
@@ -82,8 +83,7 @@ class TokenMiddleware(Face):
 
     _rules: _Rules
 
-    @staticmethod
-    def _made_from(**settings: Any) -> Rules:
+    def _made_from(self, **settings: Any) -> Rules:
         return _Rules(**settings)
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
@@ -122,7 +122,7 @@ class TokenMiddleware(Face):
         if token is None:
             token, is_new = await self._obtain(patient=body is not None and body.one_shot)
         response = await self._carry(request, handler, token)
-        if response.status < 400 and not rules.has_own_verdict:
+        if response.status < 400 and rules.verdict is None:
             return response
         sent = [token]
         try:
@@ -133,7 +133,7 @@ class TokenMiddleware(Face):
         if verdict:
             response = await self._replay(request, handler, response, verdict, sent, is_new, body)
         if response.status in (401, 403):
-            rules.log_step_up(_answer(response), request.method, request.url, sent)
+            notices.log_step_up(rules, request, _answer(response), sent)
         return response
 
     async def _replay(
@@ -148,13 +148,7 @@ class TokenMiddleware(Face):
     ) -> ClientResponse:
         """The answer to *request* after *verdict* on *response*, to the last token of *sent*."""
         rules, keeper = self._rules, self.keeper
-        flow = exchange.after_refusal(
-            sent[-1],
-            verdict,
-            is_new=is_new,
-            max_replays=rules.max_replays,
-            is_own=rules.has_own_verdict,
-        )
+        flow = rules.after_refusal(sent[-1], verdict, is_new=is_new)
         step = next(flow)
         try:
             while True:
@@ -171,7 +165,7 @@ class TokenMiddleware(Face):
                         sent.append(token)
                         await _dispose(request, response)
                         _add_cookies(request, response)
-                        replay = replay_of(request.method, request.url, response.status, token)
+                        replay = notices.replay_of(request, response.status, token)
                         keeper.journal.count("ReplayStarted", **replay)
                         response = await self._carry(request, handler, token)
                         keeper.journal.count("Replayed", **replay, answer=response.status)
@@ -179,7 +173,7 @@ class TokenMiddleware(Face):
                     case exchange.HandOn(reason):
                         if reason is not None:
                             answer, last = _answer(response), sent[-1]
-                            rules.log_handed_on(answer, request.method, request.url, reason, last)
+                            notices.log_handed_on(rules, request, answer, reason, last)
                         return response
         except BaseException:
             response.close()
@@ -212,9 +206,17 @@ class TokenMiddleware(Face):
             raise errors.also(error, aiohttp.ClientError) from error.__cause__
         if proof is not None:
             proof.learn(_answer(response).headers)
-        if self._rules.changes_urls:
+        if self._rules.attach is not None:
             response._request_info = request.request_info
         return response
+
+
+class _Answer(NamedTuple):
+    """An answer, as the rules read it."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    """Names in any case; several fields of one name are joined by commas."""
 
 
 class _Rules(Rules):
@@ -222,33 +224,29 @@ class _Rules(Rules):
 
     cert_remedy = "load it into the ssl.SSLContext that the connector gets as ssl"
 
-    @property
-    def changes_urls(self) -> bool:
-        """Whether the URL that is sent may have a token."""
-        return self._attach is not None
-
     def signs(self, request: ClientRequest) -> bool:
         """Whether *request* gets a token, unless it is the source's own."""
         url = str(request.url)
         # A URL that was built with "encoded=True" may have a host that its text does not.
         if (request.host or "").lower() != type(request.url)(url).raw_host:
-            self.log_outside(url)
+            notices.log_outside(self, url)
             return False
         if url.startswith("ws"):
             url = f"http{url[2:]}"  # a WebSocket begins as a request of HTTP (RFC 6455 section 3)
+        hosts = request.headers.getall("Host", [])
         return (
-            self.leads_under_the_prefix(url, request.headers.getall("Host", []))
-            and url not in self._own_urls
-            and (self.override_auth or self._header not in request.headers)
+            self.leads_under_the_prefix(url, ", ".join(hosts) if hosts else None)
+            and url not in self.own_urls
+            and (self.override_auth or self.header not in request.headers)
         )
 
     @contextmanager
     def signed(self, request: ClientRequest, token: Token) -> Iterator[Proof | None]:
         """Put *token* on *request*, and the proof that goes with it; and take them away again."""
         headers, url = request.headers, request.url
-        if self.stays_here and request.proxy is not None:
+        if self.prefix.stays_here and request.proxy is not None:
             request.update_proxy(None, None, None)
-        if self._attach is None:
+        if self.attach is None:
             ours, proof = self.headers_with(request, token)
             own = [(name, value) for name in ours for value in headers.popall(name, [])]
             headers.update(ours)
@@ -262,7 +260,7 @@ class _Rules(Rules):
         bare, sent = headers.copy(), url
         try:
             try:
-                self._attach(request, token)  # type: ignore[arg-type]
+                self.attach(request, token)
                 yield None
             finally:
                 sent = request.url
@@ -275,22 +273,22 @@ class _Rules(Rules):
 
     async def verdict_on(self, response: ClientResponse, token: Token) -> Verdict:
         """What *response* means for *token*, with which its request was sent."""
-        own, answer = self._verdict, _answer(response)
+        own, answer = self.verdict, _answer(response)
         if isinstance(own, verdicts.Expired) or own is None or self.needs_new_proof(answer, token):
             return await self._usual_verdict(response, answer, token)
         said: Any = own(response)  # type: ignore[arg-type]
         return Verdict.of(await said if isawaitable(said) else said)
 
     async def _usual_verdict(
-        self, response: ClientResponse, answer: Answer, token: Token
+        self, response: ClientResponse, answer: _Answer, token: Token
     ) -> Verdict:
-        if self._verdict is None and response.status != 401:
+        if self.verdict is None and response.status != 401:
             return Verdict.HAND_ON
         value = None
         if self.looks_into(answer):
             body = await _read(response.content, responses.PEEKED_FOR)
             value = responses.json_of(body, {})  # aiohttp has decoded it
-        return self.judge(answer, value, token)
+        return self.judge(answer, token, lambda _: value)
 
 
 def _show(error: aiohttp.ClientError, request: ClientRequest, sent: object) -> None:
@@ -305,10 +303,10 @@ def _show(error: aiohttp.ClientError, request: ClientRequest, sent: object) -> N
         )
 
 
-def _answer(response: ClientResponse) -> Any:
+def _answer(response: ClientResponse) -> _Answer:
     headers = response.headers
     joined = {name: ", ".join(headers.getall(name)) for name in headers}
-    return Answer(response.status, CaseInsensitiveDict(joined))
+    return _Answer(response.status, CaseInsensitiveDict(joined))
 
 
 async def _read(content: StreamReader, seconds: float) -> bytes | None:

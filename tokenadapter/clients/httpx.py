@@ -16,9 +16,10 @@ from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tokenadapter.clients import notices
+from tokenadapter.clients.face import Face
 from tokenadapter.clients.httpx_parts import Outgoing, Parts, copy_of, is_bounded, parts_of
-from tokenadapter.clients.requests import replay_of
-from tokenadapter.clients.rules import Face, Rules
+from tokenadapter.clients.rules import Rules
 from tokenadapter.extras import ExtraMissing
 from tokenadapter.http import bodies, exchange, responses
 from tokenadapter.http.bodies import Body
@@ -103,8 +104,7 @@ class TokenAuth(_Auth):
 
     _rules: _Rules
 
-    @staticmethod
-    def _made_from(**settings: Any) -> Rules:
+    def _made_from(self, **settings: Any) -> Rules:
         return _Rules(**settings)
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
@@ -160,44 +160,43 @@ class _Rules(Rules):
 
     cert_remedy = "load it into the ssl.SSLContext that the client gets as verify"
 
-    __attrs__: list[str] = [*Rules.__attrs__, "_raw", "_lower"]  # noqa: RUF012
-
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         # The name of the header, as httpx keeps it.
-        self._raw = self._header.encode()
+        self._raw = self.header.encode()
         self._lower = self._raw.lower()
 
     def signs(self, request: Any) -> bool:
         """Whether *request* gets a token."""
         url = str(request.url)
         hosts = [value for _, name, value in request.headers._list if name == b"host"]
-        if not self.leads_under_the_prefix(url, hosts):
+        named = b", ".join(hosts).decode("latin-1") if hosts else None
+        if not self.leads_under_the_prefix(url, named):
             return False
         if "target" in request.extensions:
             return False  # the path that is sent is another one
-        if url in self._own_urls:
+        if url in self.own_urls:
             return False
-        return self.override_auth or self._header not in request.headers
+        return self.override_auth or self.header not in request.headers
 
     def headers_of(self, request: Any, token: Token, parts: Parts) -> tuple[Any, Any, Proof | None]:
         """*request*, or a copy that was changed, its headers with the token, and the proof that
         goes with it."""
         full = parts.library.Headers(request.headers)
         proof = None
-        if self._attach is None:
-            last, value = self._last_value
+        if self.attach is None:
+            last, value = self.last_value
             if last is not token:
                 headers, proof = self.headers_with(request, token)
-                value = headers.pop(self._header)
+                value = headers.pop(self.header)
                 full.update(headers)
             if self._lower in [name for _, name, _ in full._list]:
-                full[self._header] = value
+                full[self.header] = value
             else:  # the same, at a fraction of the cost
                 full._list.append((self._raw, self._lower, value.encode()))
             return request, full, proof
         twin = copy_of(request, full)
-        self._attach(twin, token)
+        self.attach(twin, token)
         full = twin.headers
         twin.headers = request.headers
         return twin, full, proof
@@ -290,7 +289,7 @@ class _Flow:
             token, is_new = yield from self._obtain(request, None, patient=one_shot)
         hops = yield from self._send(request, token, stream)
         answer = hops[0]
-        if answer.status_code < 400 and not rules.has_own_verdict:
+        if answer.status_code < 400 and rules.verdict is None:
             return hops
         sent = [token]
         verdict = yield from self._judge(answer, token)
@@ -299,7 +298,7 @@ class _Flow:
                 request, hops, verdict, sent, is_new=is_new, stream=stream, body=body
             )
         if hops[0].status_code in (401, 403):
-            rules.log_step_up(hops[0], request.method, request.url, sent)
+            notices.log_step_up(rules, request, hops[0], sent)
         return hops
 
     def _replay(
@@ -315,13 +314,7 @@ class _Flow:
     ) -> Generator[Any, Any, list[Any]]:
         """The answers to *request* after *verdict* on the last ones."""
         rules, keeper = self._rules, self._keeper
-        flow = exchange.after_refusal(
-            sent[-1],
-            verdict,
-            is_new=is_new,
-            max_replays=rules.max_replays,
-            is_own=rules.has_own_verdict,
-        )
+        flow = rules.after_refusal(sent[-1], verdict, is_new=is_new)
         outgoing = request
         step = next(flow)
         while True:
@@ -340,14 +333,14 @@ class _Flow:
                     refusal = hops[0]
                     yield from self._dispose(hops)
                     outgoing = self._parts.add_cookies(outgoing, refusal)
-                    replay = replay_of(request.method, request.url, refusal.status_code, token)
+                    replay = notices.replay_of(request, refusal.status_code, token)
                     keeper.journal.count("ReplayStarted", **replay)
                     hops = yield from self._send(outgoing, token, stream, of=request)
                     keeper.journal.count("Replayed", **replay, answer=hops[0].status_code)
                     step = flow.send((yield from self._judge(hops[0], token)))
                 case exchange.HandOn(reason):
                     if reason is not None:
-                        rules.log_handed_on(hops[0], request.method, request.url, reason, sent[-1])
+                        notices.log_handed_on(rules, request, hops[0], reason, sent[-1])
                     return hops
 
     def _obtain(
@@ -405,14 +398,14 @@ class _Flow:
     def _judge(self, answer: Any, token: Token) -> Generator[Any, Any, Verdict]:
         """What *answer* means for *token*, with which its request was sent."""
         rules = self._rules
-        if not rules.has_own_verdict and answer.status_code != 401:
+        if rules.verdict is None and answer.status_code != 401:
             return Verdict.HAND_ON
         value = None
         # That of a redirect has been consumed: httpx has followed it.
         if rules.looks_into(answer) and not answer.is_stream_consumed:
             held = yield from self._read_ahead(answer, responses.PEEKED_FOR)
             value = responses.json_of(held.content, answer.headers)
-        return rules.judge(answer, value, token)
+        return rules.judge(answer, token, lambda _: value)
 
     def _read_ahead(self, answer: Any, seconds: float) -> Generator[Any, Any, Any]:
         """The beginning of the body of *answer*, or all of it."""

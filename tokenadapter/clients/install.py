@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from requests import PreparedRequest, Response, Session
 from requests.adapters import BaseAdapter
 
-from tokenadapter.clients.prefix import Lookout
+from tokenadapter.clients.mounts import Lookout
 from tokenadapter.clients.requests import TokenAdapter
 from tokenadapter.clients.signers import Signer, change_lock, choose, log_near_miss, log_unsigned
 from tokenadapter.spelling import kind_of

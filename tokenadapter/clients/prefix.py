@@ -5,23 +5,18 @@ Several parsers read a URL before a server acts on it.  requests takes the host 
     may decode the path again, merge slashes, or drop ``;parameters``.  A URL is under the prefix
     only if none of these readings leads outside it.
 
-A URL also has several spellings.  This module compares them too, and orders the adapters of a
-session by them.
+A URL also has several spellings, which this module compares too.
 """
 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
-from weakref import ref
 
-from requests.adapters import BaseAdapter, HTTPAdapter
-from requests.exceptions import InvalidSchema
-from requests.models import PreparedRequest, Response
+from requests.models import PreparedRequest
 from urllib3.util import parse_url
 
 from tokenadapter.late_imports import late
@@ -29,45 +24,22 @@ from tokenadapter.values import is_loopback
 
 if TYPE_CHECKING:
     import unicodedata
-    from typing import Protocol
 
     from tokenadapter import errors
     from tokenadapter.protocols import Grant
-
-    class Signing(Protocol):
-        """The members of a signing adapter that this module uses."""
-
-        near_misses: tuple[str, ...]
-        """The beginnings of URLs that miss the prefix only by the spelling of its host."""
-
-        def has_same_origin(self, url: str) -> bool:
-            """Whether *url* has the scheme, host and port of the prefix."""
-
-        def log_near_miss(self, url: str) -> None:
-            """Log once that a request gets no token, if it misses the prefix narrowly."""
-
-        def log_unsigned(self, request: PreparedRequest, response: Response) -> None:
-            """Log once that a request got no token, if its path may be why it was refused."""
 
 else:
     errors = late("tokenadapter.errors")
     unicodedata = late("unicodedata")
 
 __all__ = [
-    "Lookout",
     "OwnUrls",
     "Prefix",
-    "longest_first",
     "names_its_host",
-    "plain",
     "resource",
-    "shown",
-    "watched",
-    "without_query",
 ]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_SCHEMES = ("https://", "http://")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 # Path segments that all servers read alike: without "%" and ";", and without a leading dot.
@@ -77,8 +49,6 @@ _PLAIN_SEGMENTS = r"(?:/(?!\.)[A-Za-z0-9_.~!$&'()*+,:=@-]*+)*+"
 # that only a lenient decoder reads, overlong UTF-8 (%C0%AE for ".") and %u002e.
 _TRICKS = "[\x00-\x1f\x7f]|[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]|%u[0-9A-Fa-f]{4}"
 _MOST_DECODINGS = 8
-# Characters of a URL that are shown in a message.
-_LONGEST_SHOWN = 200
 # Bytes of a body that are searched for a token request.
 _LONGEST_FORM = 65536
 # Slashes, backslashes and a full stop that look like the ASCII ones.  Lenient servers take them for
@@ -333,20 +303,6 @@ def resource(url: str) -> str:
     return f"{scheme}{mark}{host}{slash}{path}"
 
 
-def shown(url: str) -> str:
-    """A URL for messages: on one line, without query and user, and cut."""
-    scheme, mark, rest = url.partition("#")[0].partition("?")[0].partition("://")
-    host, slash, path = rest.partition("/")
-    text = f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
-    text = "".join(char if char.isprintable() else "?" for char in text)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
-
-
-def without_query(url: object) -> str:
-    """The URL of a request, a text or an object of its library, for messages."""
-    return f"{url or ''}".partition("?")[0]
-
-
 class OwnUrls:
     """The URLs that a grant itself requests.  No request to them gets a token.
 
@@ -416,115 +372,3 @@ def _is_token_request(body: object) -> bool:
     return isinstance(body, bytes) and any(
         piece.startswith((b"grant_type=", b"token=")) for piece in body[:_LONGEST_FORM].split(b"&")
     )
-
-
-# --- the adapters of a session -----------------------------------------------------------
-
-
-class Lookout(BaseAdapter):
-    """Mounted for the host of a prefix and its other spellings, to log once that a request missed
-    the prefix.
-
-    The session's own adapter for the URL sends the request.
-    """
-
-    def __init__(self, key: str, adapter: Signing, adapters: _Watched) -> None:
-        super().__init__()
-        self._key = key
-        self._adapter = adapter
-        # A weak reference, so that adapters that a session drops are freed at once.
-        self._adapters = ref(adapters)
-
-    def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
-        url = request.url or ""
-        # The program may intentionally have another adapter that signs there.
-        others = _signing(plain(self._adapters() or {}).values())
-        if not any(other.has_same_origin(url) for other in others):
-            self._adapter.log_near_miss(url)
-        response = self.behind(url).send(request, *args, **kwargs)
-        if response.status_code == 401:
-            self._adapter.log_unsigned(request, response)
-        return response
-
-    def behind(self, url: str) -> BaseAdapter:
-        """The adapter with which the session would send a request to *url*."""
-        adapters = self._adapters()
-        if adapters is None:
-            return HTTPAdapter()  # it was copied into another mapping
-        for key, adapter in plain(adapters).items():
-            if url.lower().startswith(key.lower()):
-                return adapter
-        raise InvalidSchema(f"No connection adapters were found for {url!r}")
-
-    def close(self) -> None:
-        """Do nothing: the session closes its adapters itself."""
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} at {self._key} of {self._adapter!r}>"
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # also while a copy is being made
-            raise AttributeError(name)
-        return getattr(self.behind(self._key), name)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Lookout) and self._is_for() == other._is_for()
-
-    def __hash__(self) -> int:
-        return hash(self._is_for())
-
-    def _is_for(self) -> tuple[str, int]:
-        return self._key, id(self._adapter)
-
-
-class _Watched(OrderedDict[str, BaseAdapter]):
-    """Adapters with lookouts among them.  Each copy gets new lookouts."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return watched, (dict(plain(self)),)
-
-
-def plain(adapters: Mapping[str, BaseAdapter]) -> OrderedDict[str, BaseAdapter]:
-    """Adapters without the lookouts among them."""
-    return OrderedDict((k, found) for k, found in adapters.items() if type(found) is not Lookout)
-
-
-def watched(adapters: Mapping[str, BaseAdapter]) -> OrderedDict[str, BaseAdapter]:
-    """Adapters, with lookouts for the prefixes of the signing ones.
-
-    The lookouts come after all other adapters but those for a whole scheme, so that requests that
-    are signed, or have an adapter of their own, are not slowed down.
-    """
-    others = plain(adapters)
-    near = {key: signing for signing in _signing(others.values()) for key in signing.near_misses}
-    if not near:
-        return others
-    keys = list(others)
-    behind = min((keys.index(key) for key in _SCHEMES if key in others), default=len(keys))
-    found = _Watched((key, others[key]) for key in keys[:behind])
-    found.update((key, Lookout(key, near[key], found)) for key in near if key not in others)
-    found.update((key, others[key]) for key in keys[behind:])
-    return found
-
-
-def _signing(adapters: Iterable[BaseAdapter]) -> list[Signing]:
-    found: list[Any] = [adapter for adapter in adapters if hasattr(adapter, "log_near_miss")]
-    return found
-
-
-def longest_first(
-    mine: Sequence[str], adapters: Mapping[str, BaseAdapter]
-) -> OrderedDict[str, BaseAdapter]:
-    """Adapters in the order in which a session must try them, since it takes the first match.
-
-    All spellings of a prefix count as long as the usual one.  Among equals, *mine* come first, in
-    their order, so that the usual spelling is found first.
-    """
-    rank = {key: _usual_length(key) for key in adapters}
-    keys = sorted([*mine, *adapters], key=rank.__getitem__, reverse=True)
-    return OrderedDict((key, adapters[key]) for key in keys)
-
-
-def _usual_length(mounted: str) -> int:
-    usual = resource(mounted)
-    return len(usual) + (not usual.endswith("/"))

@@ -11,7 +11,7 @@ exceptions and in logs, and none of them may show the token.
 from __future__ import annotations
 
 import netrc  # noqa: F401 - or requests would do it in the first request, where a fork may interrupt it
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from requests.adapters import BaseAdapter, HTTPAdapter
@@ -21,19 +21,11 @@ from requests.models import PreparedRequest, Response
 from requests.structures import CaseInsensitiveDict
 from urllib3.util import Retry, Timeout
 
-from tokenadapter.clients.prefix import (
-    OwnUrls,
-    Prefix,
-    longest_first,
-    names_its_host,
-    plain,
-    shown,
-    watched,
-    without_query,
-)
+from tokenadapter.clients.mounts import longest_first, plain, watched
+from tokenadapter.clients.rules import Rules
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.late_imports import late
-from tokenadapter.token import Token, header_value
+from tokenadapter.token import Token
 from tokenadapter.values import parameters
 
 if TYPE_CHECKING:
@@ -42,30 +34,24 @@ if TYPE_CHECKING:
     from requests import Response, Session
 
     from tokenadapter import spelling
-    from tokenadapter.core import messages
+    from tokenadapter.clients import notices
     from tokenadapter.events import Event
-    from tokenadapter.http import bindings, bodies, dpop, exchange, masking, responses, verdicts
+    from tokenadapter.http import bodies, exchange, responses
     from tokenadapter.http.bodies import Body
     from tokenadapter.http.dpop import Proof
     from tokenadapter.http.exchange import Verdict
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
 else:
-    messages = late("tokenadapter.core.messages")
+    notices = late("tokenadapter.clients.notices")
     responses = late("tokenadapter.http.responses")
-    bindings = late("tokenadapter.http.bindings")
     bodies = late("tokenadapter.http.bodies")
-    dpop = late("tokenadapter.http.dpop")
     exchange = late("tokenadapter.http.exchange")
     spelling = late("tokenadapter.spelling")
-    verdicts = late("tokenadapter.http.verdicts")
-    masking = late("tokenadapter.http.masking")
 
-__all__ = ["TokenAdapter", "replay_of", "signed", "twin", "without_401"]
+__all__ = ["TokenAdapter", "signed", "twin", "without_401"]
 
 T = TypeVar("T")
 
-# What the name of a header may contain, other than letters and digits (RFC 9110 section 5.6.2).
-_IN_NAMES = str.maketrans("", "", "!#$%&'*+-.^_`|~")
 # The one place that depends on internals of requests: what a request consists of, and where its
 # headers keep their items.  This detects a release of requests that changes either.
 _AS_KNOWN = vars(CaseInsensitiveDict()) == {"_store": {}} and vars(PreparedRequest()).keys() == {
@@ -118,26 +104,10 @@ class TokenAdapter(HTTPAdapter):
     :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
     """
 
-    __attrs__: list[str] = [  # noqa: RUF012  # what requests pickles, by its name for it
-        *HTTPAdapter.__attrs__,
-        "_guard",
-        "keeper",
-        "inner",
-        "max_replays",
-        "replay_limit",
-        "override_auth",
-        "_verdict",
-        "_scheme",
-        "_attach",
-        "_header",
-        "_lead",
-        "_own_urls",
-        "_cert",
-    ]
-    # What a user does so that a request presents a client certificate, for messages.
-    cert_remedy = "set cert"
-    # Made once for each token.
-    _last_value: tuple[Token | None, str] = (None, "")
+    # What requests pickles, by its name for it.
+    __attrs__: list[str] = [*HTTPAdapter.__attrs__, "rules", "keeper", "inner"]  # noqa: RUF012
+    # What a user does so that a request presents a client certificate, if not what the rules say.
+    cert_remedy: str | None = None
 
     def __init__(
         self,
@@ -164,67 +134,51 @@ class TokenAdapter(HTTPAdapter):
         known = parameters(TokenAdapter) if http_adapter_kwargs else None
         if known is not None and not http_adapter_kwargs.keys() <= known:
             spelling.check_names(type(self).__name__, http_adapter_kwargs, known)
-        if inner is not None and http_adapter_kwargs:
-            raise TypeError(
-                f"{', '.join(http_adapter_kwargs)}: the inner adapter sends the requests; pass "
-                "these settings to it"
-            )
-        if attach is not None and (header != "Authorization" or scheme != "Bearer"):
-            raise TypeError("header and scheme have no effect with attach: leave them out")
-        _check(verdict, attach, inner, header, scheme, max_replays, replay_limit)
-        self._guard = Prefix(prefix, allow_http=allow_http)
-        if isinstance(source, TokenKeeper):
-            its_own = (store, on_refresh, on_event, renew_early, lock_timeout, inline)
-            if its_own != (None, None, None, None, 30.0, False):
+        if inner is not None:
+            if isinstance(inner, type) or not callable(getattr(inner, "send", None)):
+                raise TypeError(f"inner must be an adapter, not {spelling.kind_of(inner)}")
+            if http_adapter_kwargs:
                 raise TypeError(
-                    "store, on_refresh, on_event, renew_early, lock_timeout and inline belong to "
-                    "the TokenKeeper that is the source: pass them to it"
+                    f"{', '.join(http_adapter_kwargs)}: the inner adapter sends the requests; pass "
+                    "these settings to it"
                 )
-            self.keeper: TokenKeeper = source
-        else:
-            self.keeper = TokenKeeper(
-                source,
-                store,
-                on_refresh=on_refresh,
-                on_event=on_event,
-                renew_early=renew_early,
-                lock_timeout=lock_timeout,
-                inline=inline,
-                owner={"api": self._guard.url},
-            )
-        if verdict is None:
-            of_api: Mapping[str, Any] | None = getattr(self.keeper.grant, "verdict", None)
-            verdict = None if of_api is None else verdicts.expired_on(**of_api)
+        #: :meta private:
+        self.rules: Rules = Rules(
+            prefix,
+            source,
+            store=store,
+            verdict=verdict,
+            max_replays=max_replays,
+            replay_limit=replay_limit,
+            attach=attach,
+            header=header,
+            scheme=scheme,
+            override_auth=override_auth,
+            on_refresh=on_refresh,
+            on_event=on_event,
+            renew_early=renew_early,
+            lock_timeout=lock_timeout,
+            inline=inline,
+            allow_http=allow_http,
+        )
+        self.keeper: TokenKeeper = self.rules.keeper
         self.inner = inner
-        self.max_replays = max_replays
-        self.replay_limit = replay_limit
-        self.override_auth = override_auth
-        elsewhere = attach is not None or header.lower() != "authorization"
-        self._verdict = verdict
-        self._scheme = None if elsewhere else scheme
-        self._attach = attach
-        self._header = header
-        self._lead = scheme
-        self._own_urls = OwnUrls(self.keeper.grant, self._guard.covers_when_parsed)
-        # Its tokens may be bound to this certificate (RFC 8705 section 3).
-        self._cert: Any = getattr(self.keeper.grant, "cert", None)
         super().__init__(**http_adapter_kwargs)
         self.max_retries: Retry = without_401(self.max_retries)
         if isinstance(inner, HTTPAdapter):
             inner.max_retries = without_401(inner.max_retries)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._guard.url} of {self.keeper.store!r}>"
+        return f"<{type(self).__name__} {self.prefix} of {self.keeper.store!r}>"
 
     @property
     def prefix(self) -> str:
         """The base URL under which requests are signed, as requests spells URLs."""
-        return self._guard.url
+        return self.rules.prefix.url
 
-    @property
-    def stays_here(self) -> bool:
-        """Whether its requests never leave this machine: they are plain ``http`` to loopback."""
-        return self._guard.stays_here
+    def covers(self, url: str) -> bool:
+        """Whether *url* is under the prefix, and none of the token source's own URLs."""
+        return self.rules.covers(url)
 
     def mount(self, session: Session) -> Self:
         """Mount this adapter on its own prefix in *session*, and return it.
@@ -238,7 +192,7 @@ class TokenAdapter(HTTPAdapter):
                 f"mount() takes a requests.Session, not {spelling.kind_of(session)}. For "
                 "requests.get() and the sessions of libraries, see tokenadapter.install()"
             )
-        mine = self._guard.mounts()
+        mine = self.rules.prefix.mounts()
         adapters: dict[str, BaseAdapter] = {**plain(session.adapters), **dict.fromkeys(mine, self)}
         session.adapters = watched(longest_first(mine, adapters))
         return self
@@ -252,67 +206,6 @@ class TokenAdapter(HTTPAdapter):
         if isinstance(retries, Retry) and without_401(retries) is not retries:
             inner = twin(inner, max_retries=without_401(retries))
         return twin(self, inner=inner, **changes)
-
-    @property
-    def near_misses(self) -> tuple[str, ...]:
-        """What URLs begin with that miss the prefix by the spelling of its host.
-
-        :meta private:
-        """
-        return self._guard.near_misses
-
-    def has_same_origin(self, url: str) -> bool:
-        """Whether *url* has the scheme, host and port of the prefix.
-
-        :meta private:
-        """
-        return self._guard.has_same_origin(url)
-
-    def log_near_miss(self, url: str) -> None:
-        """Say once that a request gets no token, if it misses the prefix by its host's spelling.
-
-        :meta private:
-        """
-        if self._guard.is_near_miss(url) and url not in OwnUrls(self.keeper.grant):
-            self.log_outside(url)
-
-    def log_unsigned(self, request: PreparedRequest, response: Any) -> None:
-        """Say once that a request got no token, if its path alone may be why it was refused.
-
-        A request that carries a credential, or that is refused for want of another kind of
-        credential, may be meant to get no token.
-
-        :meta private:
-        """
-        url, headers = request.url or "", request.headers
-        challenge = response.headers.get("WWW-Authenticate", "").lower()
-        if (
-            "Authorization" not in headers
-            and self._header not in headers
-            and not challenge.startswith(("basic", "digest", "negotiate", "ntlm"))
-            and self.has_same_origin(url)
-            and url not in OwnUrls(self.keeper.grant)
-        ):
-            self.log_outside(url)
-
-    def log_outside(self, url: str, host: object = None) -> None:
-        """Say once that a request gets no token.
-
-        :param host: what its ``Host`` header names, if that is another host.
-
-        :meta private:
-        """
-        self.keeper.journal.emit_once(
-            "OutsidePrefix",
-            self._guard.url,
-            prefix=self._guard.url,
-            url=shown(url),
-            host=None if host is None else shown(f"{host!s}"),
-        )
-
-    def covers(self, url: str) -> bool:
-        """Whether *url* is under the prefix, and none of the token source's own URLs."""
-        return self._guard.covers(url) and url not in self._own_urls
 
     def send(
         self,
@@ -332,11 +225,12 @@ class TokenAdapter(HTTPAdapter):
         :raises TokenError: if there is no usable token and none can be obtained.
         :raises RequestException: as plain requests does.
         """
-        how = (stream, timeout, verify, cert, proxies)
+        rules = self.rules
         if not self._signs(request):
-            return self._transmit(request, how)
-        if cert is None and self._cert is not None:
-            how = (stream, timeout, verify, self._cert, proxies)
+            return self._transmit(request, (stream, timeout, verify, cert, proxies))
+        if cert is None:
+            cert = rules.cert
+        how = (stream, timeout, verify, cert, proxies)
         body = None if request.body is None else self._prepared(request)
         try:
             token, is_new = self.keeper.fresh(), False
@@ -344,15 +238,15 @@ class TokenAdapter(HTTPAdapter):
                 one_shot = body is not None and body.one_shot
                 token, is_new = self._obtain(request, timeout, patient=one_shot)
             response = self._carry(request, request, token, body, how)
-            if response.status_code < 400 and self._verdict is None:
+            if response.status_code < 400 and rules.verdict is None:
                 return response
             sent = [token]
-            if self._verdict is not None or response.status_code == 401:
-                verdict = self._judge(response, token)
+            if rules.verdict is not None or response.status_code == 401:
+                verdict = rules.judge(response, token)
                 if verdict:
                     response = self._replay(request, response, verdict, sent, is_new, body, how)
             if response.status_code in (401, 403):
-                self.log_step_up(response, request.method, request.url, sent)
+                notices.log_step_up(rules, request, response, sent)
             return response
         finally:
             if body is not None:
@@ -368,28 +262,21 @@ class TokenAdapter(HTTPAdapter):
 
     def _signs(self, request: PreparedRequest) -> bool:
         """Whether *request* gets a token."""
-        url = request.url or ""
-        if self._guard.matches(url) is None and not self._guard.covers_when_parsed(url):
-            self.log_outside(url)
+        rules, url = self.rules, request.url or ""
+        if not rules.leads_under_the_prefix(url, _named_host(request)):
             return False
-        named = _named_host(request)
-        if named is not None and not names_its_host(url, named):
-            self.log_outside(url, named)
+        if rules.own_urls.may_match and (
+            url in rules.own_urls
+            or (rules.may_be_own(request.method, request.body) and rules.is_own(url))
+        ):
             return False
-        if self._own_urls.may_match and self._is_own(request):
-            return False
-        return self.override_auth or self._header not in request.headers
-
-    def _is_own(self, request: PreparedRequest) -> bool:
-        """Whether *request* goes to a URL of the token source."""
-        own, url = self._own_urls, request.url or ""
-        return url in own or (own.may_include(request.method, request.body) and own.include(url))
+        return rules.override_auth or rules.header not in request.headers
 
     def _prepared(self, request: PreparedRequest) -> Body | None:
         """The body, made ready to be sent again; ``None`` if it is as it is."""
         if type(request.body) in (bytes, str):
             return None
-        return bodies.prepare(request.body, limit=self.replay_limit)
+        return bodies.prepare(request.body, limit=self.rules.replay_limit)
 
     def _obtain(
         self,
@@ -416,14 +303,15 @@ class TokenAdapter(HTTPAdapter):
         how: tuple[Any, ...],
     ) -> Response:
         """Send a signed copy of *outgoing*; the response and any error refer to *request*."""
-        last, value = self._last_value
+        rules = self.rules
+        last, value = rules.last_value
         if last is token:
-            copy, proof = signed(outgoing, self._header, value), None
+            copy, proof = signed(outgoing, rules.header, value), None
         else:
             copy, proof = self._with_token(request, outgoing, token)
         if body is not None:
             copy.body = body.payload
-        if self._guard.stays_here:
+        if rules.prefix.stays_here:
             how = (*how[:4], None)
         try:
             response = self._transmit(copy, how)
@@ -435,7 +323,7 @@ class TokenAdapter(HTTPAdapter):
             proof.learn(response.headers)
         if self.inner is not None:
             response.connection = self  # through it, auth handlers send their second request
-        if self._attach is not None:
+        if rules.attach is not None:
             response.url = request.url or ""
         return response
 
@@ -444,75 +332,15 @@ class TokenAdapter(HTTPAdapter):
     ) -> tuple[PreparedRequest, Proof | None]:
         """A copy of *outgoing* with a token that is new, or not merely in a header; and the proof
         that goes with it."""
-        if self._attach is not None:
+        rules = self.rules
+        if rules.attach is not None:
             copy = _whole_copy(outgoing)
-            self._attach(copy, token)
+            rules.attach(copy, token)
             return copy, None
-        headers, proof = self.headers_with(request, token)
-        copy = signed(outgoing, self._header, headers.pop(self._header))
+        headers, proof = rules.headers_with(request, token)
+        copy = signed(outgoing, rules.header, headers.pop(rules.header))
         copy.headers.update(headers)
         return copy, proof
-
-    def headers_with(self, request: Any, token: Token) -> tuple[dict[str, str], Proof | None]:
-        """The headers that carry *token*, and the proof that is one of them, if the token needs it.
-
-        The proof learns from the answer.
-
-        :raises RefreshConfigError: if the token must not be sent like that, or no proof can be
-            made.
-
-        :meta private:
-        """
-        headers = {self._header: self._value(request, token)}
-        proof = self._proof(request, token)
-        if proof is not None:
-            headers["DPoP"] = proof.text
-        return headers, proof
-
-    def _value(self, request: Any, token: Token) -> str:
-        """What *token* is in the header, unless its type is unknown (RFC 6749 section 7.1)."""
-        last, value = self._last_value
-        if last is token:
-            return value
-        if self._is_proven(token):
-            return header_value(token.access_token, "DPoP")
-        if self._lead.lower() == "bearer" and not token.is_bearer:
-            error = messages.not_bearer(self.keeper.store, token)
-            error.request = request
-            raise error
-        value = header_value(token.access_token, self._lead)
-        self._last_value = token, value
-        return value
-
-    def _is_proven(self, token: Token) -> bool:
-        """Whether a proof goes with *token*: unless the settings say how to send it."""
-        return token.is_dpop and self._attach is None and self._lead.lower() == "bearer"
-
-    def _proof(self, request: Any, token: Token) -> Proof | None:
-        """The proof for *request* that goes with *token*; ``None`` if the token needs none.
-
-        :raises RefreshConfigError: if no proof can be made.
-        """
-        if not self._is_proven(token):
-            return None
-        cause: Exception | None = None
-        # The text of the key is in no variable of this frame, which may raise.
-        if token.key is None:
-            key = getattr(self.keeper.grant, "dpop_key", None)
-        else:
-            key = dpop.key_in(token.key)
-        if key is None:
-            problem = "the key that it is bound to is not kept with it"
-        else:
-            try:
-                return dpop.Proof(key, request.method, str(request.url), token.access_token)
-            except (ImportError, ValueError) as error:
-                problem = str(error)
-            except Exception as error:  # noqa: BLE001 - a key that is elsewhere may raise anything
-                problem, cause = f"dpop raised {type(error).__name__}", error
-        failure = messages.not_provable(self.keeper.store, problem)
-        failure.request = request
-        raise failure from cause
 
     def _transmit(self, request: PreparedRequest, how: tuple[Any, ...]) -> Response:
         stream, timeout, verify, cert, proxies = how
@@ -521,25 +349,6 @@ class TokenAdapter(HTTPAdapter):
         return send(
             request, stream=stream, timeout=timeout, verify=verify, cert=cert, proxies=proxies
         )
-
-    def needs_new_proof(self, response: Any, token: Token) -> bool:
-        """Whether *response* refuses the proof that went with *token*, and not the token.
-
-        :meta private:
-        """
-        return (
-            response.status_code == 401
-            and self._is_proven(token)
-            and dpop.needs_new_proof(response.headers)
-        )
-
-    def _judge(self, response: Response, token: Token | None = None) -> Verdict:
-        """What *response* means for *token*, with which its request was sent."""
-        if token is not None and self.needs_new_proof(response, token):
-            return exchange.Verdict.SEND_AGAIN
-        if self._verdict is not None:
-            return exchange.Verdict.of(self._verdict(response))
-        return exchange.Verdict.of(verdicts.default_verdict(response, scheme=self._scheme))
 
     def _replay(
         self,
@@ -555,13 +364,8 @@ class TokenAdapter(HTTPAdapter):
 
         Each token that the request is sent with is added to *sent*.
         """
-        flow = exchange.after_refusal(
-            sent[-1],
-            verdict,
-            is_new=is_new,
-            max_replays=self.max_replays,
-            is_own=self._verdict is not None,
-        )
+        rules = self.rules
+        flow = rules.after_refusal(sent[-1], verdict, is_new=is_new)
         outgoing = request
         step = next(flow)
         while True:
@@ -579,11 +383,18 @@ class TokenAdapter(HTTPAdapter):
                         self._reconnect()
                     outgoing = _add_cookies(outgoing, response)
                     response = self._repeat(request, outgoing, response, token, body, how)
-                    step = flow.send(self._judge(response, token))
+                    step = flow.send(rules.judge(response, token))
                 case exchange.HandOn(reason):
                     if reason is not None:
-                        method, url, cert = request.method, request.url, how[3]
-                        self.log_handed_on(response, method, url, reason, sent[-1], cert)
+                        notices.log_handed_on(
+                            rules,
+                            request,
+                            response,
+                            reason,
+                            token=sent[-1],
+                            cert=how[3],
+                            remedy=self.cert_remedy,
+                        )
                     return response
 
     def _renewed(
@@ -623,114 +434,12 @@ class TokenAdapter(HTTPAdapter):
         how: tuple[Any, ...],
     ) -> Response:
         """The answer to *outgoing*, sent after *refusal*, which is part of its history."""
-        replay = replay_of(request.method, request.url, refusal.status_code, token)
+        replay = notices.replay_of(request, refusal.status_code, token)
         self.keeper.journal.count("ReplayStarted", **replay)
         response = self._carry(request, outgoing, token, body, how)
         response.history = [*refusal.history, refusal, *response.history]
         self.keeper.journal.count("Replayed", **replay, answer=response.status_code)
         return response
-
-    def log_step_up(
-        self, response: Response, method: str | None, url: object, sent: list[Token]
-    ) -> None:
-        """Say what *response* asks for beyond a valid token, if it does.
-
-        :param url: that of the request, a text or an object of its library.
-        :param sent: the tokens that the request was sent with.
-
-        :meta private:
-        """
-        wanted = verdicts.step_up(response)
-        if wanted is None:
-            return
-        # There are APIs that echo the Authorization of the request.
-        secrets = {token.access_token for token in sent}
-
-        def fit(said: str | None) -> str | None:
-            if said is None or masking.reveals(said, secrets):
-                return None
-            return masking.masked(said, ())
-
-        self.keeper.journal.emit(
-            "StepUpNeeded",
-            method=method,
-            url=without_query(url),
-            status=response.status_code,
-            error=wanted.error,
-            scope=fit(wanted.scope),
-            acr_values=fit(wanted.acr_values),
-            max_age=wanted.max_age,
-        )
-
-    def log_handed_on(
-        self,
-        response: Response,
-        method: str | None,
-        url: object,
-        reason: str,
-        token: Token | None = None,
-        cert: Any = True,
-    ) -> None:
-        """Say why a refusal goes to the caller.
-
-        :param token: the one that was refused.
-        :param cert: the client certificate that was presented with it: a path, or those of
-            certificate and key; nothing; or another object if that cannot be known.
-
-        :meta private:
-        """
-        if token is not None:
-            reason = bindings.explained(reason, token, cert, self.cert_remedy)
-        self.keeper.journal.emit(
-            "HandedOn",
-            method=method,
-            url=without_query(url),
-            status=response.status_code,
-            reason=reason,
-        )
-
-
-def replay_of(method: str | None, url: object, status: int, token: Token) -> dict[str, Any]:
-    """What the events of a replay say.
-
-    :param status: that of the refusal.
-    :param token: the one that the replay is sent with.
-    """
-    return {
-        "method": method,
-        "url": without_query(url),
-        "status": status,
-        "token": token.fingerprint,
-    }
-
-
-def _check(
-    verdict: object,
-    attach: object,
-    inner: object,
-    header: str,
-    scheme: str,
-    max_replays: int,
-    replay_limit: int,
-) -> None:
-    """Check settings that would otherwise fail only when a token ends."""
-    for name, value in (("verdict", verdict), ("attach", attach)):
-        if value is not None and not callable(value):
-            raise TypeError(f"{name} must be a function, not {value!r}")
-    if inner is not None and (isinstance(inner, type) or not callable(getattr(inner, "send", 0))):
-        raise TypeError(f"inner must be an adapter, not {spelling.kind_of(inner)}")
-    for name, text in (("header", header), ("scheme", scheme)):
-        if not isinstance(text, str):
-            raise TypeError(f"{name} must be a str, not {text!r}")
-    if not header or not (header.isascii() and (header.translate(_IN_NAMES) or "x").isalnum()):
-        raise ValueError(f"header is not a valid header name: {header!r}")
-    if not (scheme.isascii() and scheme.isprintable() and scheme == scheme.strip()):
-        raise ValueError(f"scheme is not a valid authentication scheme: {scheme!r}")
-    for name, number in (("max_replays", max_replays), ("replay_limit", replay_limit)):
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise TypeError(f"{name} must be an int, not {number!r}")
-        if number < 0:
-            raise ValueError(f"{name} must be 0 or more, not {number}")
 
 
 def _read_timeout(timeout: Any) -> float | None:

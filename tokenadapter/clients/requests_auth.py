@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 from requests import PreparedRequest, Response
 from requests.auth import AuthBase
 
-from tokenadapter.clients.rules import Face, Rules
+from tokenadapter.clients import notices
+from tokenadapter.clients.face import Face
+from tokenadapter.clients.requests import TokenAdapter
 from tokenadapter.http import bodies, responses
 from tokenadapter.http.bodies import Body
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from tokenadapter.clients.rules import Rules
     from tokenadapter.http.dpop import Proof
 
 __all__ = ["RequestsAuth"]
@@ -50,23 +53,21 @@ class RequestsAuth(Face, AuthBase):
     :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
     """
 
-    _rules: _Rules
-
-    @staticmethod
-    def _made_from(**settings: Any) -> Rules:
-        return _Rules(**settings)
+    def _made_from(self, **settings: Any) -> Rules:
+        self._adapter = _Adapter(**settings)
+        return self._adapter.rules
 
     def __call__(self, r: PreparedRequest) -> PreparedRequest:
         """Sign *r*, if its URL is under the prefix.
 
         :raises TokenError: if there is no usable token and none can be obtained.
         """
-        self._rules.sign(r)
+        self._adapter.sign(r)
         return r
 
 
-class _Rules(Rules):
-    """The settings of a token adapter, for requests that something else sends."""
+class _Adapter(TokenAdapter):
+    """A token adapter for requests that something else sends."""
 
     def sign(self, request: PreparedRequest) -> None:
         """Put a token on *request*, and a hook that takes it off again."""
@@ -78,10 +79,10 @@ class _Rules(Rules):
 
     def put(self, request: PreparedRequest, token: Token) -> Proof | None:
         """Put *token* on *request*, and the proof that goes with it."""
-        if self._attach is not None:
-            self._attach(request, token)
+        if self.rules.attach is not None:
+            self.rules.attach(request, token)
             return None
-        headers, proof = self.headers_with(request, token)
+        headers, proof = self.rules.headers_with(request, token)
         request.headers.update(headers)
         return proof
 
@@ -96,13 +97,13 @@ class _Rules(Rules):
     ) -> Response:
         """What follows *response* to *request*, which was sent with *token*."""
         sent = [token]
-        is_unclear = self._verdict is not None or response.status_code == 401
+        is_unclear = self.rules.verdict is not None or response.status_code == 401
         if is_unclear and self._signs(request):  # its URL may have been changed by hand
-            verdict = self._judge(response, token)
+            verdict = self.rules.judge(response, token)
             if verdict:
                 response = self._replay(request, response, verdict, sent, is_new, body, how)
         if response.status_code in (401, 403):
-            self.log_step_up(response, request.method, request.url, sent)
+            notices.log_step_up(self.rules, request, response, sent)
         return response
 
     def answer_to_unsigned(
@@ -112,12 +113,12 @@ class _Rules(Rules):
 
         It is the next hop of a redirect, or was sent before.
         """
-        if response.status_code < 400 or not (self._signs(request) and self._judge(response)):
+        if response.status_code < 400 or not (self._signs(request) and self.rules.judge(response)):
             return response
         trouble = bodies.rewound(body) if request.body is not None else None
         if trouble is not None:
             reason = f"the request cannot be sent again: {trouble}"
-            self.log_handed_on(response, request.method, request.url, reason)
+            notices.log_handed_on(self.rules, request, response, reason)
             return response
         responses.drain(response)
         stream, timeout, verify, cert, proxies = how
@@ -129,9 +130,9 @@ class _Rules(Rules):
 class _Hook:
     """What happens to the answer to one request, to copies of it, and to those of its redirects."""
 
-    def __init__(self, rules: _Rules, request: PreparedRequest) -> None:
-        self._rules = rules
-        self._body = None if request.body is None else rules._prepared(request)
+    def __init__(self, adapter: _Adapter, request: PreparedRequest) -> None:
+        self._adapter = adapter
+        self._body = None if request.body is None else adapter._prepared(request)
         self._token: Token | None = None
         self._proof: Proof | None = None
         self._is_new, self._signed_at = False, 0.0
@@ -141,15 +142,15 @@ class _Hook:
 
     def sign(self, request: PreparedRequest) -> None:
         """Put a token on *request*, until its answer is here."""
-        rules, body = self._rules, self._body
-        token = rules.keeper.fresh()
+        adapter, body = self._adapter, self._body
+        token = adapter.keeper.fresh()
         if token is None:
             one_shot = body is not None and body.one_shot
-            token, self._is_new = rules._obtain(request, None, patient=one_shot)
+            token, self._is_new = adapter._obtain(request, None, patient=one_shot)
         if body is not None:
             request.body = body.payload
         before, url, content = request.headers.copy(), request.url, request.body
-        self._proof = rules.put(request, token)
+        self._proof = adapter.put(request, token)
         if body is not None:
             request.body = content
         self._token, self._signed_at = token, monotonic()
@@ -169,15 +170,15 @@ class _Hook:
                 self._proof.learn(response.headers)
         if connection is None:
             return response
-        rules = self._rules.around(connection)
+        adapter = self._adapter.around(connection)
         names = ("stream", "timeout", "verify", "cert", "proxies")
         sent = tuple(how.get(name) for name in names)
         if token is None:
-            answer = rules.answer_to_unsigned(request, response, self._body, sent)
+            answer = adapter.answer_to_unsigned(request, response, self._body, sent)
         else:
             waited = monotonic() - response.elapsed.total_seconds() - self._signed_at
             is_new = self._is_new and waited < _SOON
-            answer = rules.answer(request, response, token, is_new, self._body, sent)
+            answer = adapter.answer(request, response, token, is_new, self._body, sent)
         if self._body is not None and answer.status_code not in (307, 308):
             self._body.close()
         return answer

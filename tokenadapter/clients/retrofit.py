@@ -14,7 +14,7 @@ from requests import Session
 from requests.adapters import BaseAdapter
 from requests.exceptions import InvalidSchema
 
-from tokenadapter.clients.prefix import plain, watched
+from tokenadapter.clients.mounts import plain, watched
 from tokenadapter.clients.requests import TokenAdapter
 from tokenadapter.clients.signers import change_lock, split_settings
 from tokenadapter.late_imports import late

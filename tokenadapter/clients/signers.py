@@ -9,8 +9,11 @@ from typing import Any
 
 from requests import PreparedRequest
 
+from tokenadapter.clients import notices
 from tokenadapter.clients.prefix import OwnUrls
 from tokenadapter.clients.requests import TokenAdapter
+from tokenadapter.clients.rules import Rules
+from tokenadapter.values import parameters
 
 __all__ = [
     "Signer",
@@ -54,7 +57,7 @@ def choose(signers: Iterable[Signer], url: str) -> TokenAdapter | None:
         if url in signer.own_urls:
             return None
         if adapter.covers(url):
-            if _is_asked(adapter):
+            if _is_asked(adapter.rules):
                 return None
             if chosen is None or len(adapter.prefix) >= len(chosen.prefix):
                 chosen = adapter
@@ -63,10 +66,12 @@ def choose(signers: Iterable[Signer], url: str) -> TokenAdapter | None:
 
 def log_near_miss(signers: Iterable[Signer], url: str) -> None:
     """Log once if an unsigned request misses a prefix only by the spelling of its host."""
-    adapters = [signer.adapter for signer in signers if not signer.is_off]
-    near = [adapter for adapter in adapters if url.lower().startswith(adapter.near_misses)]
-    if near and not any(adapter.has_same_origin(url) or _is_asked(adapter) for adapter in adapters):
-        near[0].log_near_miss(url)
+    all_rules = [signer.adapter.rules for signer in signers if not signer.is_off]
+    near = [rules for rules in all_rules if url.lower().startswith(rules.prefix.near_misses)]
+    if near and not any(
+        rules.prefix.has_same_origin(url) or _is_asked(rules) for rules in all_rules
+    ):
+        notices.log_near_miss(near[0], url)
 
 
 def log_unsigned(signers: Iterable[Signer], request: PreparedRequest, response: Any) -> None:
@@ -75,16 +80,21 @@ def log_unsigned(signers: Iterable[Signer], request: PreparedRequest, response: 
     :param response: the response, with the status 401.
     """
     url = request.url or ""
-    near = [one for one in signers if not one.is_off and one.adapter.has_same_origin(url)]
+    near = [
+        signer.adapter.rules
+        for signer in signers
+        if not signer.is_off and signer.adapter.rules.prefix.has_same_origin(url)
+    ]
     if near and not any(
-        url in one.own_urls or one.adapter.covers(url) or _is_asked(one.adapter) for one in signers
+        url in signer.own_urls or signer.adapter.covers(url) or _is_asked(signer.adapter.rules)
+        for signer in signers
     ):
-        near[0].adapter.log_unsigned(request, response)
+        notices.log_unsigned(near[0], request, response)
 
 
-def _is_asked(adapter: TokenAdapter) -> bool:
-    """Whether this thread is in the token function of *adapter*."""
-    return getattr(adapter.keeper.grant, "asked_by", None) == get_ident()
+def _is_asked(rules: Rules) -> bool:
+    """Whether this thread is in the token function of a client with *rules*."""
+    return getattr(rules.keeper.grant, "asked_by", None) == get_ident()
 
 
 def change_lock() -> Lock:
@@ -94,7 +104,7 @@ def change_lock() -> Lock:
 
 def adapter_settings() -> set[str]:
     """The names of a token adapter's settings, without those of the transport."""
-    return (TokenAdapter.__init__.__kwdefaults__ or {}).keys() - {"inner"}
+    return (parameters(Rules) or set()) - {"prefix", "source"}
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

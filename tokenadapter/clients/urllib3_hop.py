@@ -249,7 +249,7 @@ def with_token(
         "assert_same_host": assert_same_host,
     }
     try:
-        if adapter.stays_here and is_proxied(pool):
+        if adapter.rules.prefix.stays_here and is_proxied(pool):
             raise UnsafeTarget(
                 f"A proxy could read the token for {adapter.prefix}. The request was not sent. "
                 "Bypass the proxy, or pass allow_http=True if everyone on the way may read the "

@@ -87,11 +87,11 @@ class TokenPoolManager(PoolManager):
 def _set_certificate(pool: HTTPConnectionPool, adapter: TokenAdapter) -> None:
     """Have *pool* present the client certificate of the token source, if it leads to the API and
     its settings do not say what to present."""
-    cert = adapter._cert
+    cert = adapter.rules.cert
     if (
         cert is not None
         and isinstance(pool, HTTPSConnectionPool)
-        and adapter.has_same_origin(origin_of(pool))
+        and adapter.rules.prefix.has_same_origin(origin_of(pool))
         and pool.cert_file is None
         and pool.conn_kw.get("ssl_context") is None
     ):

@@ -66,7 +66,7 @@ def test_a_copy_has_the_settings_and_works(
         twin, adapter = twin.get_adapter(server.api_url), session.get_adapter(server.api_url)
     assert isinstance(twin, TokenAdapter)
     assert twin.prefix == adapter.prefix
-    assert twin.max_replays == 2
+    assert twin.rules.max_replays == 2
     assert (twin._pool_block, twin._pool_maxsize) == (True, 3)
     assert twin.keeper is not adapter.keeper
     with requests.Session() as other:

@@ -168,7 +168,10 @@ def test_an_adapter_for_another_spelling_shows_the_settings_of_the_sessions_own(
     found: Any = session.get_adapter("https://www.api.example.com/")
     assert found.max_retries.total == 7
     assert copy.copy(found) == found
-    assert repr(found).startswith("<Lookout at https://www.api.example.com/ of <TokenAdapter ")
+    assert (
+        repr(found)
+        == "<Lookout at https://www.api.example.com/ of Prefix('https://api.example.com')>"
+    )
 
 
 @pytest.mark.parametrize(("prefix", "url"), NEAR)

@@ -731,7 +731,7 @@ def test_a_pickled_adapter_carries_its_settings_and_no_token():
     assert b"very-secret" not in data
     copy = pickle.loads(data)
     assert copy.prefix == adapter.prefix
-    assert copy.max_replays == 4
+    assert copy.rules.max_replays == 4
     copy.inner = Recorder()
     copy.send(requests.Request("GET", "https://api.example.com/v1/x").prepare())
     assert copy.inner.requests[0].headers["X-Token"] == "very-secret"

@@ -116,9 +116,9 @@ def test_settings_reach_the_adapter_and_the_keeper(server: TokenServer, tmp_path
     )
     text = billing(server, tmp_path).replace("\n[billing.source]", f"{settings}\n[billing.source]")
     (adapter,) = profile(text, tmp_path).adapters()
-    keeper = adapter.keeper
+    keeper, rules = adapter.keeper, adapter.rules
     assert (keeper.renew_early, keeper.lock_timeout) == (False, 7)
-    assert (adapter.override_auth, adapter.max_replays, adapter.replay_limit) == (False, 2, 9)
+    assert (rules.override_auth, rules.max_replays, rules.replay_limit) == (False, 2, 9)
     with requests.Session() as session:
         adapter.mount(session)
         session.get(f"{server.api_url}x")
@@ -495,7 +495,7 @@ redirect_uri = "http://127.0.0.1:9000/"
     chat, code = Profile(config, "chat"), Profile(config, "code")
     assert chat.grant.requested == {"scope": "channels:read,chat:write"}
     (adapter,) = chat.adapters()
-    assert "token_expired" in repr(adapter._verdict)
+    assert "token_expired" in repr(adapter.rules.verdict)
     assert code.grant.owner["provider"] == "gitlab gitlab.example.com"
     assert "https://gitlab.example.com/oauth/token" in code.grant.urls
     assert code.grant.renew_early is False
