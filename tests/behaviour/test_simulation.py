@@ -36,7 +36,7 @@ def test_every_rule_holds_under_any_faults(first: int) -> None:
     # The schedules had renewals, requests, and errors with a cause.
     sums = Summary(*map(sum, zip(*ended, strict=True)))
     assert sums.minted > len(ended)
-    assert sums.served > sums.presentations > sums.minted
+    assert sums.served > sums.presentations > len(ended)
     assert sums.complaints > len(ended)
 
 

@@ -15,13 +15,14 @@ import pytest
 from simulation.plan import ADOPTS_REFRESH, STORES, Plan
 from simulation.runtime import SimulatedRuntime
 from simulation.store import SimulatedLock, SimulatedStore
-from tokenadapter.core import held_token, policy, presentation
+from tokenadapter.core import held_token, policy, saving
 from tokenadapter.core.eligibility import Eligibility
 from tokenadapter.core.function_grant import FunctionGrant
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.core.presentation import Presenter
 from tokenadapter.core.record import Record
 from tokenadapter.core.renewal import Renewal
+from tokenadapter.core.saving import Saver
 from tokenadapter.core.single_flight import SingleFlight
 from tokenadapter.core.slot import Conflict, Slot
 
@@ -54,15 +55,15 @@ def does_not_read_again_under_the_lock(patch: pytest.MonkeyPatch) -> None:
 
 def uses_a_token_before_saving_it(patch: pytest.MonkeyPatch) -> None:
     """A new token is used before it is saved."""
-    save = Presenter._save
+    save = Saver.save
 
-    def late(self: Any, lock: Any, view: Any, before: Any, minted: Any, *rest: Any) -> Any:
-        *_, serve_unsaved = rest
+    def late(self: Any, presented: Any, minted: Any, serve_unsaved: Any) -> Any:
+        view = presented.view
         record = view.record.with_new_token(minted.token, self._grant.requested, view.read_at)
         serve_unsaved(view._replace(record=record))
-        return save(self, lock, view, before, minted, *rest)
+        return save(self, presented, minted, serve_unsaved)
 
-    patch.setattr(Presenter, "_save", late)
+    patch.setattr(Saver, "save", late)
 
 
 def writes_without_comparing(patch: pytest.MonkeyPatch) -> None:
@@ -149,16 +150,16 @@ def compares_and_swaps_in_two_steps(patch: pytest.MonkeyPatch) -> None:
 
 def overwrites_a_later_renewal(patch: pytest.MonkeyPatch) -> None:
     """A late answer is saved over a later renewal."""
-    patch.setattr(Presenter, "_is_unrenewed", lambda self, *details: True)
+    patch.setattr(Saver, "_is_unrenewed", lambda self, *details: True)
 
 
 def drops_an_adoption_after_a_renewal(patch: pytest.MonkeyPatch) -> None:
     """The token of an adoption is dropped if another process has renewed."""
 
-    def is_still_ours(self: Any, view: Any, found: Any, credential: Any, minted: Any) -> bool:
-        return bool(self._is_unrenewed(view, found.record, credential))
+    def is_still_ours(self: Any, view: Any, presented: Any, minted: Any) -> bool:
+        return bool(self._is_unrenewed(view, presented))
 
-    patch.setattr(Presenter, "_is_worth_saving", is_still_ours)
+    patch.setattr(Saver, "_is_worth_saving", is_still_ours)
 
 
 def accepts_a_reset_slot(patch: pytest.MonkeyPatch) -> None:
@@ -247,13 +248,13 @@ def treats_unprocessed_as_unknown(patch: pytest.MonkeyPatch) -> None:
 
 def ignores_retry_after(patch: pytest.MonkeyPatch) -> None:
     """Retry-After is ignored."""
-    backoff = Presenter._new_backoff
+    backoff = Saver._new_backoff
 
     def soon(self: Any, view: Any, failure: Any) -> Any:
         failure.retry_after = None
         return backoff(self, view, failure)
 
-    patch.setattr(Presenter, "_new_backoff", soon)
+    patch.setattr(Saver, "_new_backoff", soon)
 
 
 def backs_off_all_clients_for_one(patch: pytest.MonkeyPatch) -> None:
@@ -283,21 +284,21 @@ def calls_a_function_again(patch: pytest.MonkeyPatch) -> None:
 def drops_an_unsaved_token(patch: pytest.MonkeyPatch) -> None:
     """A new token is dropped if the first save fails."""
     patch.setattr(SimulatedRuntime, "is_helper", lambda self: False)
-    patch.setattr(presentation, "_SAVE_ATTEMPTS_FOR", -1.0)
+    patch.setattr(saving, "_SAVE_ATTEMPTS_FOR", -1.0)
 
 
 def lets_the_lease_lapse(patch: pytest.MonkeyPatch) -> None:
     """The lease is not extended while a save fails."""
-    save = Presenter._save
+    save = Saver.save
 
-    def alone(self: Any, lock: Any, *details: Any) -> Any:
-        lock.confirm = lambda: True
+    def alone(self: Any, presented: Any, *details: Any) -> Any:
+        presented.lock.confirm = lambda: True
         try:
-            return save(self, lock, *details)
+            return save(self, presented, *details)
         finally:
-            del lock.confirm
+            del presented.lock.confirm
 
-    patch.setattr(Presenter, "_save", alone)
+    patch.setattr(Saver, "save", alone)
 
 
 def renews_a_token_refused_when_new(patch: pytest.MonkeyPatch) -> None:

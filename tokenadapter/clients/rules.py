@@ -54,7 +54,7 @@ class Rules:
     """
 
     # What a user does so that a request presents a client certificate, for messages.
-    cert_remedy = "set cert"
+    cert_remedy: str = "set cert"
     last_value: tuple[Token | None, str] = (None, "")
     # The last ``Host`` header that was found to name the host of the prefix.
     _known_host: object = None
@@ -82,7 +82,7 @@ class Rules:
         if attach is not None and (header != "Authorization" or scheme != "Bearer"):
             raise TypeError("header and scheme have no effect with attach: leave them out")
         _check(verdict, attach, header, scheme, max_replays, replay_limit)
-        self.prefix = Prefix(prefix, allow_http=allow_http)
+        self.prefix: Prefix = Prefix(prefix, allow_http=allow_http)
         if isinstance(source, TokenKeeper):
             its_own = (store, on_refresh, on_event, renew_early, lock_timeout, inline)
             if its_own != (None, None, None, None, 30.0, False):
@@ -113,7 +113,7 @@ class Rules:
         self.header = header
         self.scheme = scheme
         self.override_auth = override_auth
-        self.own_urls = OwnUrls(grant, self.prefix.covers_when_parsed)
+        self.own_urls: OwnUrls = OwnUrls(grant, self.prefix.covers_when_parsed)
         self.cert: Any = getattr(grant, "cert", None)
 
     def __getstate__(self) -> dict[str, Any]:
