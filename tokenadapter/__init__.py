@@ -47,8 +47,10 @@ __all__ = [
     "TokenNotPersisted",
     "TokenPoolManager",
     "UnsafeTarget",
+    "begin_login",
     "default_verdict",
     "expired_on",
+    "finish_login",
     "from_profile",
     "install",
     "installed",
@@ -99,8 +101,10 @@ _HOMES = {
     "TokenNotPersisted": "tokenadapter.errors",
     "TokenPoolManager": "tokenadapter.clients.urllib3_pools",
     "UnsafeTarget": "tokenadapter.errors",
+    "begin_login": "tokenadapter.logins.web",
     "default_verdict": "tokenadapter.http.verdicts",
     "expired_on": "tokenadapter.http.verdicts",
+    "finish_login": "tokenadapter.logins.web",
     "from_profile": "tokenadapter.config.sessions",
     "install": "tokenadapter.clients.install",
     "installed": "tokenadapter.clients.install",
@@ -139,6 +143,7 @@ if TYPE_CHECKING:
     from tokenadapter.keys.key import Key
     from tokenadapter.logins.login import login
     from tokenadapter.logins.logout import logout
+    from tokenadapter.logins.web import begin_login, finish_login
     from tokenadapter.sources.api_user import ApiUser
     from tokenadapter.sources.client_auth.client_assertion import ClientAssertion
     from tokenadapter.sources.client_auth.client_secret_jwt import ClientSecretJWT

@@ -117,6 +117,7 @@ def test_examples_work(page: Path, server: TokenServer, request: pytest.FixtureR
         code = block["code"]
         code = code.replace("https://api.example.com/", server.api_url)
         code = code.replace("https://id.example.com/token", server.token_url)
+        code = code.replace("https://id.example.com/authorize", server.authorization_url)
         line = text.count("\n", 0, block.start("code"))
         if block["kind"] == "toml":
             if code.startswith(f"# ~/{CONFIGURATION}\n"):

@@ -173,7 +173,7 @@ class TokenHolder:
 
         :returns: the token that was held before, if it was another one and is replaced.
         """
-        if view.monotonic < self._taken_at and not self._is_later(view.record):
+        if view.monotonic < self._taken_at and not self.is_behind(view.record):
             return None  # it was read before the held token was written
         held, mine = self.weigh(view), self._held
         replaced = None
@@ -185,7 +185,7 @@ class TokenHolder:
         self._hold(held)
         return replaced
 
-    def _is_later(self, record: Record) -> bool:
+    def is_behind(self, record: Record) -> bool:
         """Whether *record* certainly came after the held token, whichever look began first."""
         last = self._taken_of
         return last is not None and last.precedes(record)

@@ -371,7 +371,7 @@ class TokenKeeper:
         """Empty the store's slot: no process that shares it can load a token any more.
 
         Spent and refused credentials stay remembered.  A process that holds the token goes on using
-        it until it is stale.
+        it until it is stale, or until its keeper looks (:meth:`look`).
 
         :param revoke: called with the token beforehand, while nobody can renew it; such as the
             ``revoke`` of an OAuth source with a ``revocation_url``.  If it raises, nothing is
@@ -399,13 +399,20 @@ class TokenKeeper:
             return None
 
     def look(self) -> None:
-        """Take a newer token from the store, if another process has put one there.
+        """Follow the store: use the token that it holds now, or none if the user was logged out.
 
-        Callers that must follow the store do this; others look when their token is stale.
-
-        :meta private:
+        A keeper does not read the store while its token is fresh.  Until then it goes on using that
+        token, even if another process has logged in another account, or has logged the user out.
+        Where that matters, as for a page of a web application, call this method first: it reads the
+        store once.  A store that cannot be read changes nothing.
         """
-        self._glance()
+        view = self._glance()
+        if view is not None and view.record.token is None and self._holder.is_behind(view.record):
+            self._holder.drop()
+
+    async def alook(self) -> None:
+        """:meth:`look`, for an event loop, which it does not block."""
+        await self.arun(self.look)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no renewal of this process is under way, the save included.

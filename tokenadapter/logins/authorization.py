@@ -24,8 +24,9 @@ from tokenadapter.sources.discovery import ServerMetadata
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.sources.reply import NoReply
 from tokenadapter.token import Token
+from tokenadapter.values import Value
 
-__all__ = ["DEFAULT_REDIRECT", "Authorization", "failed", "single_values"]
+__all__ = ["DEFAULT_REDIRECT", "Authorization", "Pending", "failed", "single_values"]
 
 DEFAULT_REDIRECT = "http://127.0.0.1/"
 """Where the answer goes: a login by browser adds its port.  For one by pasted text nothing listens
@@ -49,8 +50,62 @@ _Asked: TypeAlias = dict[str, str | list[str]]
 _REQUEST_VALID = 300
 
 
+class Pending(Value):
+    """What the answer to an authorization request is checked against."""
+
+    redirect_uri: str
+    state: str
+    verifier: str
+    """The code verifier (RFC 7636 section 4.1)."""
+    nonce: str | None
+    """What the ID token must repeat, if one is asked for."""
+    key: str | None
+    """The key that the token will be bound to, if the source makes one for it."""
+    issuer: str | None
+    """The only issuer that the answer may name; ``None`` if it is unknown."""
+    must_name_issuer: bool
+
+    def __repr__(self) -> str:
+        return "<Pending>"  # it has secrets
+
+    def is_answered_by(self, answer: Mapping[str, str]) -> bool:
+        """Whether *answer* belongs to this request, and to no other (RFC 6749 section 10.12)."""
+        return hmac.compare_digest(answer.get("state", "").encode(), self.state.encode())
+
+    def token(self, source: OAuth2Source, answer: Mapping[str, str]) -> Token:
+        """The token for the code in *answer*.
+
+        :param source: the one that the request was made for.
+        :raises TokenError: if there is none.
+        """
+        issuer = answer.get("iss")
+        if issuer is None:
+            # Some servers name no issuer in errors, which have no code that could be abused.
+            is_mixed_up = self.must_name_issuer and "error" not in answer
+        else:
+            is_mixed_up = self.issuer not in (None, issuer)
+        if is_mixed_up:
+            raise errors.RefreshConfigError(
+                f"The answer to the login names the issuer {masked(issuer or '', ())!r}, "
+                f"not {self.issuer!r} (RFC 9207). Its code was not sent anywhere, and the stored "
+                "token is kept. Check authorization_url and iss."
+            )
+        if "error" in answer:
+            raise failed(answer["error"], answer.get("error_description"))
+        if not answer.get("code"):
+            raise failed("no code in the answer", None)
+        form = {
+            **{k: v for k, v in source.asked.items() if k == "resource"},
+            "grant_type": "authorization_code",
+            "code": answer["code"],
+            "redirect_uri": self.redirect_uri,
+            "code_verifier": self.verifier,
+        }
+        return or_raise(source.redeem("authorization_code", form, key=self.key))
+
+
 class Authorization:
-    """One authorization request: its address, and what its answer is checked against.
+    """One authorization request.
 
     :param source: what the token is for.
     :param settings: ``authorization_url``, and perhaps ``iss``, which the answer must name, or
@@ -59,35 +114,37 @@ class Authorization:
     :raises TokenError: if the server requires a signed or pushed request, and there is none.
     :raises UnsafeTarget: if the answer would travel in clear.
     :raises ValueError: if ``authorization_url`` is no such URL; then nothing opens it.
+    :ivar url: the address to open in a browser.  It contains no secret of the client.
+    :ivar pending: what the answer is checked against.
     """
 
     def __init__(
         self, source: OAuth2Source, settings: Mapping[str, str], redirect_uri: str
     ) -> None:
         self._source = source
-        self._must_name_issuer = "iss" in settings
-        self._issuer = settings.get("iss", settings.get("issuer"))
-        self._redirect_uri = redirect_uri
-        self._state = secrets.token_urlsafe(24)
-        self._verifier = secrets.token_urlsafe(48)
         endpoint = source.oauth2_client.endpoint("authorization_url", settings["authorization_url"])
-        digest = hashlib.sha256(self._verifier.encode()).digest()
+        self.pending: Pending = Pending(
+            redirect_uri=redirect_uri,
+            state=secrets.token_urlsafe(24),
+            verifier=secrets.token_urlsafe(48),
+            nonce=secrets.token_urlsafe(24) if id_token.is_asked_for(source) else None,
+            key=source.new_key(),
+            issuer=settings.get("iss", settings.get("issuer")),
+            must_name_issuer="iss" in settings,
+        )
+        digest = hashlib.sha256(self.pending.verifier.encode()).digest()
         asked: _Asked = {
             **source.asked,
             "response_type": "code",
             "client_id": source.oauth2_client.client_id,
             "redirect_uri": redirect_uri,
-            "state": self._state,
+            "state": self.pending.state,
             "code_challenge": b64(digest),
             "code_challenge_method": "S256",
         }
-        #: What the ID token must repeat, if one is asked for.
-        self.nonce: str | None = None
-        if id_token.is_asked_for(source):
-            self.nonce = asked["nonce"] = secrets.token_urlsafe(24)
-        #: The key that the token will be bound to, if the source makes one for it.
-        self._key: str | None = source.new_key()
-        prover = source.prover(self._key)
+        if self.pending.nonce is not None:
+            asked["nonce"] = self.pending.nonce
+        prover = source.prover(self.pending.key)
         if prover is not None:
             asked["dpop_jkt"] = prover.thumbprint  # RFC 9449 section 10
         server = source.discover()
@@ -96,7 +153,6 @@ class Authorization:
         if server is not None and server.require_pushed_authorization_requests:
             asked = self._pushed(asked, server, prover)
         separator = "&" if urlsplit(endpoint.url).query else "?"
-        #: The address to open in a browser.  It contains no secret of the client.
         self.url: str = f"{endpoint.url}{separator}{urlencode(asked, doseq=True)}"
 
     def _signed(self, asked: _Asked, issuer: str) -> _Asked:
@@ -148,40 +204,6 @@ class Authorization:
 
     def __repr__(self) -> str:
         return "<Authorization>"
-
-    def is_answered_by(self, answer: Mapping[str, str]) -> bool:
-        """Whether *answer* belongs to this request, and to no other (RFC 6749 section 10.12)."""
-        return hmac.compare_digest(answer.get("state", "").encode(), self._state.encode())
-
-    def token(self, answer: Mapping[str, str]) -> Token:
-        """The token for the code in *answer*.
-
-        :raises TokenError: if there is none.
-        """
-        issuer = answer.get("iss")
-        if issuer is None:
-            # Some servers name no issuer in errors, which have no code that could be abused.
-            is_mixed_up = self._must_name_issuer and "error" not in answer
-        else:
-            is_mixed_up = self._issuer not in (None, issuer)
-        if is_mixed_up:
-            raise errors.RefreshConfigError(
-                f"The answer to the login names the issuer {masked(issuer or '', ())!r}, "
-                f"not {self._issuer!r} (RFC 9207). Its code was not sent anywhere, and the stored "
-                "token is kept. Check authorization_url and iss."
-            )
-        if "error" in answer:
-            raise failed(answer["error"], answer.get("error_description"))
-        if not answer.get("code"):
-            raise failed("no code in the answer", None)
-        form = {
-            **{k: v for k, v in self._source.asked.items() if k == "resource"},
-            "grant_type": "authorization_code",
-            "code": answer["code"],
-            "redirect_uri": self._redirect_uri,
-            "code_verifier": self._verifier,
-        }
-        return or_raise(self._source.redeem("authorization_code", form, key=self._key))
 
 
 def failed(code: str, explanation: str | None) -> errors.TokenError:

@@ -19,7 +19,12 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tokenadapter import errors
-from tokenadapter.logins.authorization import DEFAULT_REDIRECT, Authorization, single_values
+from tokenadapter.logins.authorization import (
+    DEFAULT_REDIRECT,
+    Authorization,
+    Pending,
+    single_values,
+)
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
 from tokenadapter.values import is_loopback
@@ -67,7 +72,7 @@ def log_in(
     """
     with _Port(settings.get("redirect_uri", DEFAULT_REDIRECT)) as port:
         request = Authorization(source, settings, port.redirect_uri)
-        port.expect(request)
+        port.expect(request.pending)
         show(f"Log in with the browser. If it does not open, open this address:\n\n{request.url}\n")
         # Some browsers, such as those in a terminal, return when the person closes them.
         opener = threading.Thread(
@@ -82,7 +87,7 @@ def log_in(
                 "flow='paste', or with `tokenadapter login NAME --paste`.",
                 reason="login_failed",
             )
-        token = adopt(request.token(answer), request.nonce)
+        token = adopt(request.pending.token(source, answer), request.pending.nonce)
         port.succeeded = True
         return token
 
@@ -114,7 +119,7 @@ class _Port:
         self._netloc = f"{netloc}:{self._server.server_address[1]}"
         # The path as it was given: the server compares texts (RFC 9700 section 4.1.3).
         self.redirect_uri: str = f"http://{self._netloc}{parts.path}"
-        self._request: Authorization | None = None
+        self._pending: Pending | None = None
         self._answer: Mapping[str, str] | None = None
         self._first = threading.Lock()
         self._arrived, self._ended, self._written = (threading.Event() for _ in range(3))
@@ -136,9 +141,9 @@ class _Port:
         self._server.shutdown()
         self._server.server_close()
 
-    def expect(self, request: Authorization) -> None:
-        """Accept the answer to *request*."""
-        self._request = request
+    def expect(self, pending: Pending) -> None:
+        """Accept the answer to this request."""
+        self._pending = pending
 
     def wait(self, timeout: float) -> Mapping[str, str] | None:
         """The answer, or ``None`` if the time is over."""
@@ -151,7 +156,7 @@ class _Port:
         if handler.headers.get("Host") != self._netloc or parts.path != self._path:
             # A page that reaches this port by a name of its own, or an icon.
             handler.put(404, "Not found", "There is nothing at this address.")
-        elif self._request is None or not self._request.is_answered_by(answer):
+        elif self._pending is None or not self._pending.is_answered_by(answer):
             handler.put(
                 400,
                 "Another login",

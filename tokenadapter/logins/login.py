@@ -36,7 +36,7 @@ else:
     lockfile = late("tokenadapter.stores.lockfile")
     paste = late("tokenadapter.logins.paste")
 
-__all__ = ["keeper_of", "login"]
+__all__ = ["endpoints", "keeper_of", "login", "login_source"]
 
 _NEEDS = {
     "browser": "authorization_url",
@@ -116,19 +116,19 @@ def login(
     own |= {name: value for name, value in given.items() if value is not None}
     if not isfinite(timeout) or timeout <= 0:
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
-    source = _login_source(keeper.grant)
+    source = login_source(keeper.grant)
     show = show or _to_stderr
     with _turn(keeper, show, timeout) as others:
         if others is not None:
             return others
-        settings = {**_endpoints(source.discover()), **own}
+        settings = {**endpoints(source.discover()), **own}
         chosen = _chosen(flow, settings, browser is not None)
         oauth = source
         if not isinstance(oauth, OAuth2Source):
             grant_type = device.GRANT_TYPE if chosen == "device" else "authorization_code"
             oauth = oauth.for_login(_stored(keeper), grant_type, settings.get("redirect_uri"))
             # Not those of before: by now, the API may name another server.
-            settings = {**_endpoints(oauth.discover()), **oauth.login_settings, **own}
+            settings = {**endpoints(oauth.discover()), **oauth.login_settings, **own}
             chosen = _chosen(chosen, settings, browser is not None)
         issuer = settings.get("iss", settings.get("issuer"))
 
@@ -153,7 +153,7 @@ def keeper_of(
     return source
 
 
-def _endpoints(server: ServerMetadata | None) -> dict[str, str]:
+def endpoints(server: ServerMetadata | None) -> dict[str, str]:
     """What the metadata of the source's issuer says of logins, if it has one (RFC 8414)."""
     if server is None:
         return {}
@@ -210,7 +210,7 @@ def _has_display() -> bool:
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _login_source(grant: Any) -> OAuth2Source | ApiUser:
+def login_source(grant: Any) -> OAuth2Source | ApiUser:
     """The source behind *grant*, with its secrets."""
     look_up = getattr(grant, "looked_up", None)
     source = grant if look_up is None else look_up()

@@ -8,7 +8,12 @@ from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from tokenadapter import errors
-from tokenadapter.logins.authorization import DEFAULT_REDIRECT, Authorization, single_values
+from tokenadapter.logins.authorization import (
+    DEFAULT_REDIRECT,
+    Authorization,
+    Pending,
+    single_values,
+)
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
 
@@ -39,10 +44,11 @@ def log_in(
         pasted = getpass.getpass("Paste it here (not shown): ")
     else:
         pasted = sys.stdin.readline()
-    return adopt(request.token(_answer(request, settings, pasted.strip())), request.nonce)
+    pending = request.pending
+    return adopt(pending.token(source, _answer(pending, settings, pasted.strip())), pending.nonce)
 
 
-def _answer(request: Authorization, settings: Mapping[str, str], pasted: str) -> Mapping[str, str]:
+def _answer(pending: Pending, settings: Mapping[str, str], pasted: str) -> Mapping[str, str]:
     """The answer in *pasted*: an address, its query, or the code alone."""
     try:
         query = urlsplit(pasted).query
@@ -66,7 +72,7 @@ def _answer(request: Authorization, settings: Mapping[str, str], pasted: str) ->
         # Without a state.  A code of another login does not fit the code verifier of this one.
         return {"code": pasted}
     answer = single_values(query)
-    if not request.is_answered_by(answer):
+    if not pending.is_answered_by(answer):
         raise errors.ReauthRequired(
             "The pasted address belongs to another login: its state differs. Nothing was sent, "
             "and the stored token is kept. Start the login again, and paste the address at which "

@@ -160,7 +160,8 @@ def _check(app_configs: object, **options: object) -> list[Any]:
                 checks.Warning(
                     f"The cache {alias!r} has at most {cache._max_entries} entries, and deletes "
                     "some when it has more, which may include a token.",
-                    hint="Give tokens a cache of their own, with MAX_ENTRIES of 10000 in OPTIONS.",
+                    hint="Give tokens a cache of their own. In its OPTIONS, set MAX_ENTRIES to at "
+                    "least five times the number of slots.",
                     id="tokenadapter.W001",
                 )
             )

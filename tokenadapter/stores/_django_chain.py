@@ -30,7 +30,7 @@ __all__ = ["Chain", "Unsure"]
 
 # Seconds for which a link after an old head is kept, and within which a writer must set the head.
 # What it has sent may arrive much later: TCP retries for a quarter of an hour.
-_KEPT = 3600
+_KEPT = 1200
 _SOON = 15.0
 # How often to try to set the head.
 _TRIES = 3
@@ -57,9 +57,10 @@ class Chain:
 
     def __init__(self, cache: Any, slot: str) -> None:
         self._cache = cache
-        # A full cache in a database deletes what comes first in the alphabet.
         self._head = f"{slot}:record"
-        self._after = f"{slot}:after:"
+        # A full cache in a database deletes a third of its entries, those whose keys come first in
+        # the alphabet.  The links of all slots come before the records.
+        self._after = f"!{slot}:after:"
         self._slot = slot
         self.damage: str | None = None
         """The key of content that is not a record, if :meth:`last` found some."""

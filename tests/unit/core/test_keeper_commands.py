@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -79,6 +80,51 @@ def test_a_token_that_cannot_be_renewed_is_used_while_it_is_valid(
     clock.go_on(1800)
     authority.script = [RefreshTemporarilyFailed("no answer", processed=False)]
     assert process().obtain(min_validity=3000).token.is_same(first)
+
+
+# --- look --------------------------------------------------------------------------------
+
+
+def test_a_keeper_that_looks_uses_the_token_of_a_later_login(process: Processes) -> None:
+    keeper, other = process(), process()
+    first = keeper.current()
+    login = other.adopt({"access_token": "later", "refresh_token": "r", "expires_in": 3600})
+    assert keeper.fresh() == first
+    keeper.look()
+    assert keeper.fresh() == login
+
+
+def test_a_keeper_that_looks_gives_up_a_token_that_was_logged_out(process: Processes) -> None:
+    keeper, other = process(), process()
+    assert keeper.current() == other.current()
+    other.forget()
+    assert keeper.fresh() is not None
+    keeper.look()
+    assert keeper.fresh() is None
+    with pytest.raises(ReauthRequired):
+        keeper.current()
+
+
+@pytest.mark.parametrize("trouble", ["lost", "down"])
+def test_a_keeper_that_looks_keeps_its_token_if_the_store_has_lost_it(
+    process: Processes, shelf: Shelf, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = process()
+    token = keeper.current()
+    if trouble == "lost":
+        shelf.slot = None
+    else:
+        monkeypatch.setattr(shelf, "load", lambda: 1 / 0)
+    keeper.look()
+    assert keeper.fresh() == token
+
+
+def test_a_task_can_have_its_keeper_look(process: Processes) -> None:
+    keeper, other = process(), process()
+    keeper.current()
+    login = other.adopt({"access_token": "later", "refresh_token": "r", "expires_in": 3600})
+    asyncio.run(keeper.alook())
+    assert keeper.fresh() == login
 
 
 # --- forget ------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ def configure(folder: str, redis_url: str, memcached: str) -> None:
     }
     table = {"BACKEND": f"{_BACKENDS}.db.DatabaseCache", "LOCATION": "cached"}
     settings.configure(
+        ALLOWED_HOSTS=["testserver"],
         SECRET_KEY="not a secret",
         USE_TZ=True,
         DATABASES={

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 from databases import PostgreSQL
+from django.core.cache import caches
 from django.db import connections, transaction
 from django.db.backends.utils import CursorWrapper
 from django.test import override_settings
@@ -90,6 +91,35 @@ class TestOnPostgreSQL(StoreContract):
     @pytest.fixture
     def connect(self, on_postgresql: None, key: str) -> Connect:
         return lambda: DjangoCacheStore("database", key)
+
+
+def test_a_full_cache_deletes_entries_of_past_renewals_and_no_record(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(key, monkeypatch)
+
+
+@pytest.mark.usefixtures("on_postgresql")
+def test_a_full_cache_in_postgresql_deletes_entries_of_past_renewals_and_no_record(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(key, monkeypatch)
+
+
+def fill(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = caches["database"]
+    cache.clear()
+    monkeypatch.setattr(cache, "_max_entries", 40)
+    # As users have them, in the order of the alphabet and against it.
+    stores = [DjangoCacheStore("database", f"{user}-{key}") for user in ("7", "71", "Zoe", "ada")]
+    for store in stores:
+        store.remember_spent("hash", for_good=True)
+    for number in range(1, 26):
+        for store in stores:
+            save(store, number, expected=f"tag {number - 1}" if number > 1 else None)
+    assert [store.load().tag for store in stores] == ["tag 25"] * 4
+    assert all(store.was_spent("hash") for store in stores)
+    connections.close_all()
 
 
 class Undone(Exception):
