@@ -47,6 +47,7 @@ __all__ = [
     "TokenNotPersisted",
     "TokenPoolManager",
     "UnsafeTarget",
+    "alogin",
     "begin_login",
     "default_verdict",
     "expired_on",
@@ -101,6 +102,7 @@ _HOMES = {
     "TokenNotPersisted": "tokenadapter.errors",
     "TokenPoolManager": "tokenadapter.clients.urllib3_pools",
     "UnsafeTarget": "tokenadapter.errors",
+    "alogin": "tokenadapter.logins.login",
     "begin_login": "tokenadapter.logins.web",
     "default_verdict": "tokenadapter.http.verdicts",
     "expired_on": "tokenadapter.http.verdicts",
@@ -141,7 +143,7 @@ if TYPE_CHECKING:
     )
     from tokenadapter.http.verdicts import default_verdict, expired_on
     from tokenadapter.keys.key import Key
-    from tokenadapter.logins.login import login
+    from tokenadapter.logins.login import alogin, login
     from tokenadapter.logins.logout import logout
     from tokenadapter.logins.web import begin_login, finish_login
     from tokenadapter.sources.api_user import ApiUser

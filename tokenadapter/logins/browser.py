@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import webbrowser
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -33,6 +34,8 @@ __all__ = ["log_in"]
 
 # Seconds: for a client of the port to send its request, and for the last page to be written.
 _PATIENCE = 5.0
+# How often a login looks whether it was given up, in seconds.
+_LOOK_EVERY = 0.1
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -64,9 +67,11 @@ def log_in(
     open_url: Callable[[str], object] | None,
     timeout: float,
     adopt: Callable[[Token, str | None], Token],
+    given_up: threading.Event,
 ) -> Token:
     """Open the browser, wait for its answer, and adopt the token.
 
+    :param given_up: ends the wait.
     :raises TokenError: if the login did not succeed.
     :raises ValueError: if a URL makes no sense.
     """
@@ -79,7 +84,7 @@ def log_in(
             target=_open, args=[open_url or webbrowser.open, request.url], daemon=True
         )
         opener.start()
-        answer = port.wait(timeout)
+        answer = port.wait(timeout, given_up)
         if answer is None:
             raise errors.ReauthRequired(
                 f"No answer came from the browser within {timeout:.0f} s. The stored token is "
@@ -145,9 +150,11 @@ class _Port:
         """Accept the answer to this request."""
         self._pending = pending
 
-    def wait(self, timeout: float) -> Mapping[str, str] | None:
-        """The answer, or ``None`` if the time is over."""
-        self._arrived.wait(timeout)
+    def wait(self, timeout: float, given_up: threading.Event) -> Mapping[str, str] | None:
+        """The answer, or ``None`` if the time is over, or the login is *given_up*."""
+        end = time.monotonic() + timeout
+        while not (self._arrived.wait(_LOOK_EVERY) or given_up.is_set() or time.monotonic() > end):
+            pass
         return self._answer
 
     def _handle(self, handler: _Handler) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,9 +35,11 @@ def log_in(
     show: Callable[[str], object],
     timeout: float,
     adopt: Callable[[Token, str | None], Token],
+    given_up: threading.Event,
 ) -> Token:
     """Show the code, wait until the person has entered it, and adopt the token.
 
+    :param given_up: ends the wait.
     :raises TokenError: if the login did not succeed.
     :raises ValueError: if the URL makes no sense.
     """
@@ -56,7 +59,8 @@ def log_in(
         if reminds and left <= _REMINDER:
             show("The code is valid for one more minute.")
             reminds = False
-        time.sleep(min(interval, left))
+        if given_up.wait(min(interval, left)):
+            raise failed("expired_token", "the login was given up")
         answer = poll(fields["device_code"])
         if isinstance(answer, Token):
             return adopt(answer, None)

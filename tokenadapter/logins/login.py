@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
+from tokenadapter import spelling
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.core.runtime import RUNTIME
 from tokenadapter.core.slot import Slot
@@ -19,6 +21,8 @@ from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
+    from typing import TypedDict
+
     from tokenadapter import errors
     from tokenadapter.logins import browser, device, id_token, paste
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
@@ -27,6 +31,20 @@ if TYPE_CHECKING:
     from tokenadapter.sources.discovery import ServerMetadata
     from tokenadapter.stores import lockfile
     from tokenadapter.stores.lockfile import LockFile
+
+    class LoginOptions(TypedDict, total=False):
+        """The other arguments of :func:`login`."""
+
+        flow: str | None
+        authorization_url: str | None
+        device_authorization_url: str | None
+        redirect_uri: str | None
+        iss: str | None
+        show: Callable[[str], object] | None
+        browser: Callable[[str], object] | None
+        timeout: float
+        switch: bool
+
 else:
     api_user = late("tokenadapter.sources.api_user")
     browser = late("tokenadapter.logins.browser")
@@ -36,7 +54,7 @@ else:
     lockfile = late("tokenadapter.stores.lockfile")
     paste = late("tokenadapter.logins.paste")
 
-__all__ = ["endpoints", "keeper_of", "login", "login_source"]
+__all__ = ["alogin", "endpoints", "keeper_of", "login", "login_source"]
 
 _NEEDS = {
     "browser": "authorization_url",
@@ -48,6 +66,8 @@ _NEEDS = {
 _LOOK_EVERY = 0.1
 # The token of a login that was about to end when another began is this old at most, in seconds.
 _JUST_NOW = 10.0
+# Seconds that a login that was given up may take to end.
+_ENDS_WITHIN = 1.0
 
 
 def login(
@@ -105,7 +125,68 @@ def login(
     :raises StoreError: if the store cannot be used.
     :raises LockTimeout: if another login took longer than *timeout*.
     """
+    return _log_in(
+        keeper_of(source, store),
+        threading.Event(),
+        flow=flow,
+        authorization_url=authorization_url,
+        device_authorization_url=device_authorization_url,
+        redirect_uri=redirect_uri,
+        iss=iss,
+        show=show,
+        browser=browser,
+        timeout=timeout,
+        switch=switch,
+    )
+
+
+async def alogin(
+    source: Grant | TokenKeeper,
+    store: TokenStore | str | os.PathLike[str] | None = None,
+    **options: Unpack[LoginOptions],
+) -> Token:
+    """:func:`login`, for an event loop of asyncio or trio, which it does not block.
+
+    A task that is cancelled ends the login: its page and its code are not accepted any more, and
+    another login can begin.  The flow ``paste`` cannot be ended, and is not available.
+
+    :param source: as for :func:`login`, and so are *store* and *options*.
+    :raises TypeError: as :func:`login` does, and so do all others.
+    """
+    spelling.check_names("alogin", options, login.__kwdefaults__ or {})
     keeper = keeper_of(source, store)
+    given_up, has_ended = threading.Event(), threading.Event()
+
+    def work() -> Token:
+        try:
+            return _log_in(keeper, given_up, can_paste=False, **options)
+        finally:
+            has_ended.set()
+
+    try:
+        return await keeper.arun(work)
+    except BaseException:
+        given_up.set()
+        has_ended.wait(_ENDS_WITHIN)
+        raise
+
+
+def _log_in(
+    keeper: TokenKeeper,
+    given_up: threading.Event,
+    *,
+    flow: str | None = None,
+    authorization_url: str | None = None,
+    device_authorization_url: str | None = None,
+    redirect_uri: str | None = None,
+    iss: str | None = None,
+    show: Callable[[str], object] | None = None,
+    browser: Callable[[str], object] | None = None,
+    timeout: float = 600.0,
+    switch: bool = False,
+    can_paste: bool = True,
+) -> Token:
+    """The token of a login, which ends without one if it is *given_up*."""
     given = {
         "authorization_url": authorization_url,
         "device_authorization_url": device_authorization_url,
@@ -118,7 +199,7 @@ def login(
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
     source = login_source(keeper.grant)
     show = show or _to_stderr
-    with _turn(keeper, show, timeout) as others:
+    with _turn(keeper, show, timeout, given_up) as others:
         if others is not None:
             return others
         settings = {**endpoints(source.discover()), **own}
@@ -130,13 +211,18 @@ def login(
             # Not those of before: by now, the API may name another server.
             settings = {**endpoints(oauth.discover()), **oauth.login_settings, **own}
             chosen = _chosen(chosen, settings, browser is not None)
+        if chosen == "paste" and not can_paste:
+            raise ValueError(
+                "a login by paste waits for standard input, and cannot be cancelled: use flow "
+                "'browser' or 'device', or call login() in a thread"
+            )
         issuer = settings.get("iss", settings.get("issuer"))
 
         def adopt(token: Token, nonce: str | None) -> Token:
             account = or_raise(id_token.account_of(token, oauth, issuer, nonce))
             return keeper.adopt(token, account=account, switch=switch)
 
-        return _flow(chosen, oauth, settings, show, browser, timeout, adopt)
+        return _flow(chosen, oauth, settings, show, browser, timeout, adopt, given_up)
 
 
 def keeper_of(
@@ -174,12 +260,13 @@ def _flow(
     open_url: Callable[[str], object] | None,
     timeout: float,
     adopt: Callable[[Token, str | None], Token],
+    given_up: threading.Event,
 ) -> Token:
     if chosen == "device":
-        return device.log_in(source, settings[_NEEDS[chosen]], show, timeout, adopt)
+        return device.log_in(source, settings[_NEEDS[chosen]], show, timeout, adopt, given_up)
     if chosen == "paste":
         return paste.log_in(source, settings, show, adopt)
-    return browser.log_in(source, settings, show, open_url, timeout, adopt)
+    return browser.log_in(source, settings, show, open_url, timeout, adopt, given_up)
 
 
 def _chosen(flow: str | None, settings: Mapping[str, str], has_browser: bool) -> str:
@@ -236,7 +323,7 @@ def _to_stderr(text: str) -> None:
 
 @contextmanager
 def _turn(
-    keeper: TokenKeeper, show: Callable[[str], object], timeout: float
+    keeper: TokenKeeper, show: Callable[[str], object], timeout: float, given_up: threading.Event
 ) -> Iterator[Token | None]:
     """Exclude other logins for the same file while the block runs.
 
@@ -252,7 +339,7 @@ def _turn(
         yield None
         return
     lock = lockfile.LockFile(f"{path}.login", keeper.store)
-    others = None if lock.acquire(0.0) else _awaited(keeper, lock, before, show, timeout)
+    others = None if lock.acquire(0.0) else _awaited(keeper, lock, before, show, timeout, given_up)
     try:
         yield others
     finally:
@@ -265,6 +352,7 @@ def _awaited(
     before: Token | None,
     show: Callable[[str], object],
     timeout: float,
+    given_up: threading.Event,
 ) -> Token:
     """The token of the login that holds *lock*.
 
@@ -277,12 +365,11 @@ def _awaited(
         f"Another process is logging in for {store!r}. Waiting for its token; Ctrl-C stops waiting."
     )
     while not lock.acquire(0.0):
-        if time.monotonic() >= end:
+        if given_up.wait(_LOOK_EVERY) or time.monotonic() >= end:
             raise errors.LockTimeout(
                 f"Another process has been logging in for {store!r} for {timeout:.0f} s. Nothing "
                 "was sent and nothing changed. Finish or end that login, and try again."
             )
-        time.sleep(_LOOK_EVERY)
     lock.release()
     token = _stored(keeper)
     if token is None or (token.is_same(before) and token.issued_at < began - _JUST_NOW):
