@@ -74,10 +74,10 @@ class Logins:
     def authorize(self, asked: Mapping[str, str], issuer: str) -> Answer:
         """The page that asks the user, or the answer after the decision."""
         redirect_uri, client = asked.get("redirect_uri", ""), asked.get("client_id", "")
-        is_allowed = redirect_uri in self.redirect_uris.get(client, [redirect_uri])
-        if client not in self._clients or not (is_allowed and _is_redirect_uri(redirect_uri)):
+        problem = self._problem(client, redirect_uri)
+        if problem is not None:
             # The user is not sent to an address that belongs to no known client.
-            return _page("The client is unknown, or its redirect_uri is not allowed.", 400)
+            return _page(problem, 400)
         if asked.get("response_type") != "code":
             said = {"error": "unsupported_response_type"}
         elif asked.get("code_challenge_method") != "S256" or not asked.get("code_challenge"):
@@ -95,6 +95,20 @@ class Logins:
             said["state"] = asked["state"]
         separator = "&" if "?" in redirect_uri else "?"
         return Answer(302, b"", {"Location": f"{redirect_uri}{separator}{urlencode(said)}"})
+
+    def _problem(self, client: str, redirect_uri: str) -> str | None:
+        """Why the user must not be sent to *redirect_uri*."""
+        if client not in self._clients:
+            known = ", ".join(map(repr, self._clients))
+            return f"The client_id {client!r} is unknown: the clients of this server are {known}."
+        if redirect_uri not in self.redirect_uris.get(client, [redirect_uri]):
+            return f"The redirect_uri {redirect_uri!r} is not one that the client registered."
+        if not _is_redirect_uri(redirect_uri):
+            return (
+                f"The redirect_uri {redirect_uri!r} is not allowed: use https, or http with a "
+                "loopback address (127.0.0.1, [::1] or localhost)."
+            )
+        return None
 
     def spend_code(
         self, client: str, form: Mapping[str, str], thumbprint: str | None = None

@@ -12,7 +12,9 @@ from pathlib import Path
 from unit.testing.pytests import run_pytest
 
 PAGE = Path(__file__).parents[3] / "docs" / "howto" / "testing.md"
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^(?:```python|<!-- set-up of the test:)\n(.*?)^(?:```|-->)$", re.MULTILINE | re.DOTALL
+)
 
 
 def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator
+from html import escape
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -98,12 +99,24 @@ def test_errors_go_back_to_the_client(
 
 
 @pytest.mark.parametrize(
-    "change", [{"client_id": "other"}, {"redirect_uri": "http://evil.example/"}]
+    ("change", "problem"),
+    [
+        (
+            {"client_id": "other"},
+            "The client_id 'other' is unknown: the clients of this server are 'client'.",
+        ),
+        (
+            {"redirect_uri": "http://host/<>"},
+            "The redirect_uri 'http://host/<>' is not allowed: use https, or http with a loopback",
+        ),
+    ],
 )
-def test_a_user_is_not_sent_to_an_unknown_client(
-    server: TokenServer, change: dict[str, str]
+def test_a_user_is_not_sent_to_an_unknown_client_or_in_clear(
+    server: TokenServer, change: dict[str, str], problem: str
 ) -> None:
-    assert authorize(server, **change).status_code == 400
+    response = authorize(server, **change)
+    assert response.status_code == 400
+    assert escape(problem) in response.text
 
 
 @pytest.fixture
@@ -171,14 +184,50 @@ def test_the_browser_decides_on_the_page_of_a_device_login(
 def test_the_browser_follows_the_redirect_over_https() -> None:
     with TokenServer(https=True) as server:
         redirect = f"{server.url}/public/landed"
-        question = {**REQUEST, "redirect_uri": redirect}
-        del question["decision"]
         browser = Browser(ca_file=server.ca_file)
-        browser(f"{server.authorization_url}?{urlencode(question)}")
+        browser(question(server, redirect_uri=redirect))
         browser.join()
     ((status, text),) = browser.pages
     assert status == 200
     assert '"path": "/public/landed"' in text
+
+
+# Nothing listens at a test client's address.  One that connects would get "connection refused".
+NOBODY = "https://127.0.0.1:9/done"
+
+
+def question(server: TokenServer, **changes: str) -> str:
+    """The address of the page on which the user decides."""
+    asked = {**REQUEST, "redirect_uri": NOBODY, **changes}
+    del asked["decision"]
+    return f"{server.authorization_url}?{urlencode(asked)}"
+
+
+@pytest.mark.parametrize(
+    ("approve", "changes", "expected"),
+    [
+        (True, {}, None),
+        (False, {}, "access_denied"),
+        # Without a page: nothing is left to decide.
+        (True, {"response_type": "token"}, "unsupported_response_type"),
+    ],
+)
+def test_the_browser_returns_the_address_of_the_redirect_without_requesting_it(
+    server: TokenServer, approve: bool, changes: dict[str, str], expected: str | None
+) -> None:
+    browser = Browser(approve=approve, user="ada")
+    address = browser.decide(question(server, **changes))
+    assert address.startswith(f"{NOBODY}?")
+    said = dict(parse_qsl(urlsplit(address).query))
+    assert (said["state"], said.get("error")) == ("xyz", expected)
+    if expected is None:
+        assert redeem(server, said["code"], redirect_uri=NOBODY).ok
+    assert browser.pages == []
+
+
+def test_the_browser_says_why_there_is_no_redirect(server: TokenServer) -> None:
+    with pytest.raises(ValueError, match=r"400, .* 'http://testserver/' is not allowed: use https"):
+        Browser().decide(question(server, redirect_uri="http://testserver/"))
 
 
 # --- ID tokens ---------------------------------------------------------------------------------
@@ -249,7 +298,9 @@ def test_a_client_that_registered_itself_may_log_in_at_its_own_address(
     form |= {"grant_type": "authorization_code", "client_id": client["client_id"]}
     assert requests.post(server.token_url, form, timeout=TIMEOUT).ok
     elsewhere = {"client_id": client["client_id"], "redirect_uri": f"{REDIRECT}/else"}
-    assert authorize(server, **elsewhere).status_code == 400
+    response = authorize(server, **elsewhere)
+    assert response.status_code == 400
+    assert "is not one that the client registered" in response.text
 
 
 def test_a_client_gets_a_secret_unless_it_wants_none(server: TokenServer) -> None:
