@@ -10,7 +10,9 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from math import inf
 
 from tokenadapter.testing import TokenServer
 
@@ -32,8 +34,9 @@ client            {client_id}, secret: {client_secret}
 user              {user}, password: {password}
 refresh token     {refresh_token}
 {proof}
-Access tokens live for {lifetime:g} s.  Each renewal replaces the refresh token; an old one that is
-presented again revokes the grant.  Paste this into python3:
+{rules}
+
+Paste this into python3:
 
 {example}
 """
@@ -46,7 +49,7 @@ source = ClientCredentials(
     "{token_url}", client_id="{client_id}", client_secret="{client_secret}"{dpop}
 )
 session = requests.Session()
-TokenAdapter("{api_url}", source).mount(session)
+TokenAdapter("{api_url}", source{sent_as}).mount(session)
 print(session.get("{api_url}invoices").json())
 """
 
@@ -59,12 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         server = TokenServer(
-            port=options.port,
-            lifetime=options.lifetime,
-            clients={CLIENT_ID: CLIENT_SECRET},
-            users={USER: PASSWORD},
-            dpop=options.dpop,
-            dpop_nonces=options.dpop_nonces,
+            clients={CLIENT_ID: CLIENT_SECRET}, users={USER: PASSWORD}, **vars(options)
         )
     except ImportError as error:
         sys.stderr.write(f"{error}\n")
@@ -106,14 +104,33 @@ def _facts(server: TokenServer, options: argparse.Namespace) -> str:
         "user": USER,
         "password": PASSWORD,
         "dpop": ", dpop=True" if options.dpop else "",
+        "sent_as": "".join(
+            f", {name}={getattr(options, name)!r}"
+            for name, usual in (("header", "Authorization"), ("scheme", "Bearer"))
+            if getattr(options, name) != usual
+        ),
     }
     return _FACTS.format(
         **names,
         refresh_token=server.issue()["refresh_token"],
-        lifetime=options.lifetime,
+        rules="\n".join(_rules(options)),
         proof=_proof(options),
         example=_EXAMPLE.format(**names),
     )
+
+
+def _rules(options: argparse.Namespace) -> Iterator[str]:
+    """What becomes of the tokens."""
+    yield f"Access tokens live for {options.lifetime:g} s."
+    if options.refresh_lifetime is not None:
+        yield f"Refresh tokens live for {options.refresh_lifetime:g} s."
+    if not options.rotate:
+        yield "A renewal does not replace the refresh token."
+        return
+    yield "Each renewal replaces the refresh token."
+    late = f" more than {options.grace:g} s later" if options.grace else ""
+    end = "revokes the grant" if options.reuse_detection else "is refused"
+    yield f"An old refresh token that is presented again{late} {end}."
 
 
 def _proof(options: argparse.Namespace) -> str:
@@ -137,17 +154,54 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--lifetime",
-        type=float,
+        type=_seconds,
         default=3600.0,
         metavar="S",
         help="how many seconds an access token lives (3600)",
+    )
+    parser.add_argument(
+        "--refresh-lifetime",
+        type=_seconds,
+        metavar="S",
+        help="how many seconds a refresh token lives (until it is revoked)",
+    )
+    parser.add_argument(
+        "--no-rotate",
+        dest="rotate",
+        action="store_false",
+        help="never replace a refresh token",
+    )
+    parser.add_argument(
+        "--grace",
+        type=_seconds,
+        default=0.0,
+        metavar="S",
+        help="for how many seconds a refresh token is accepted after it was replaced (0)",
+    )
+    parser.add_argument(
+        "--no-reuse-detection",
+        dest="reuse_detection",
+        action="store_false",
+        help="only refuse a replaced refresh token that is presented again, and revoke nothing",
+    )
+    parser.add_argument(
+        "--header",
+        default="Authorization",
+        metavar="NAME",
+        help="the header in which the API expects the access token (Authorization)",
+    )
+    parser.add_argument(
+        "--scheme",
+        default="Bearer",
+        metavar="TEXT",
+        help="what the API expects before the access token; may be empty (Bearer)",
     )
     parser.add_argument(
         "--dpop", action="store_true", help="bind tokens to keys, and require proofs (RFC 9449)"
     )
     parser.add_argument(
         "--dpop-nonces",
-        type=float,
+        type=_seconds,
         nargs="?",
         const=True,
         default=False,
@@ -157,13 +211,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
         parser.error("--port must be a number from 0 to 65535")
-    if not options.lifetime > 0:
-        parser.error("--lifetime must be a number of seconds above 0")
-    if options.dpop_nonces is not False:
-        if not options.dpop_nonces > 0:
-            parser.error("--dpop-nonces must be a number of seconds above 0")
-        options.dpop = True
+    options.dpop = options.dpop or options.dpop_nonces is not False
     return options
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        seconds = float(text)
+        if 0 < seconds < inf:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
@@ -61,6 +62,7 @@ class Authority:
         clients: dict[str, Proof],
         users: Mapping[str, str],
         lifetime: float | None,
+        refresh_lifetime: float | None,
         rotate: bool,
         grace: float,
         reuse_detection: bool,
@@ -76,13 +78,15 @@ class Authority:
         self._clients = clients
         self._users = dict(users)
         self._lifetime = lifetime
+        self._refresh_lifetime = inf if refresh_lifetime is None else refresh_lifetime
         self._rotate = rotate
         self._grace = grace
         self._reuse_detection = reuse_detection
         self._clock = clock
         # With the time it expires, and the thumbprint of the key that it is bound to.
         self._access: dict[str, tuple[Grant, float | None, str | None]] = {}
-        self._refresh: dict[str, tuple[Grant, int]] = {}  # with its generation
+        # With its generation and the time it expires.
+        self._refresh: dict[str, tuple[Grant, int, float]] = {}
         # That of the key to which the tokens are bound that are being issued.
         self._thumbprint: str | None = None
         self.renewals: int = 0
@@ -254,13 +258,17 @@ class Authority:
     def revoke_all(self) -> None:
         """Revoke every access token and every family."""
         self._access.clear()
-        for grant, _ in self._refresh.values():
+        for grant, *_ in self._refresh.values():
             self._revoke_family(grant)
 
     def _refreshed(self, client: str, form: Mapping[str, str]) -> dict[str, Any]:
-        grant, generation = self._refresh.get(required(form, "refresh_token"), (None, 0))
+        grant, generation, expires_at = self._refresh.get(
+            required(form, "refresh_token"), (None, 0, 0.0)
+        )
         if grant is None or grant.client != client or grant.revoked:
             raise Refused("invalid_grant", "unknown or revoked refresh token")
+        if self._clock() >= expires_at:
+            raise Refused("invalid_grant", "the refresh token has expired")
         if grant.thumbprint not in (None, self._thumbprint):
             raise Refused("invalid_grant", "the refresh token is bound to another key")
         scope = form.get("scope", grant.scope)
@@ -316,7 +324,8 @@ class Authority:
         self._access[access_token] = grant, expires_at, bound_to
         if refreshable:
             response["refresh_token"] = f"refresh-{secrets.token_urlsafe(24)}"
-            self._refresh[response["refresh_token"]] = grant, grant.generation
+            refreshable_until = self._clock() + self._refresh_lifetime
+            self._refresh[response["refresh_token"]] = grant, grant.generation, refreshable_until
         if scope is not None:
             response["scope"] = scope
         return response

@@ -58,6 +58,9 @@ class TokenServer(Faults):
 
     :param lifetime: how long an access token lives, in seconds; ``None``: until it is revoked,
         and responses have no ``expires_in``.
+    :param refresh_lifetime: how long a refresh token lives, in seconds; ``None``: until it is
+        revoked.  With *rotate*, each refresh returns one that lives as long: a login ends when it
+        is not used for this time.  Without, a login ends this time after it began.
     :param rotate: whether each refresh returns a new refresh token; otherwise the first one stays
         valid, and responses to a refresh contain none.
     :param grace: how long after a rotation the previous refresh token is still accepted, in
@@ -98,6 +101,7 @@ class TokenServer(Faults):
         self,
         *,
         lifetime: float | None = 3600,
+        refresh_lifetime: float | None = None,
         rotate: bool = True,
         grace: float = 0.0,
         reuse_detection: bool = True,
@@ -140,6 +144,7 @@ class TokenServer(Faults):
             clients=self._clients,
             users=self._users,
             lifetime=lifetime,
+            refresh_lifetime=refresh_lifetime,
             rotate=rotate,
             grace=grace,
             reuse_detection=reuse_detection,

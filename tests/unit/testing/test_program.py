@@ -68,6 +68,7 @@ def program() -> Iterator[Callable[..., Program]]:
     ("options", "proof"),
     [
         ([], None),
+        (["--header=X-Api-Key", "--scheme="], None),
         (["--dpop"], "DPoP (RFC 9449)"),
         (["--dpop-nonces"], "DPoP (RFC 9449), with the nonce of the server"),
         (
@@ -127,6 +128,41 @@ def test_the_printed_urls_and_credentials_work(
     ).ok
 
 
+@pytest.mark.parametrize(
+    ("options", "rule", "statuses"),
+    [
+        ([], "An old refresh token that is presented again revokes the grant.", [200, 400, 400]),
+        (
+            ["--no-reuse-detection"],
+            "An old refresh token that is presented again is refused.",
+            [200, 400, 200],
+        ),
+        (
+            ["--grace=60"],
+            "An old refresh token that is presented again more than 60 s later revokes the grant.",
+            [200, 200, 200],
+        ),
+        (["--no-rotate"], "A renewal does not replace the refresh token.", [200, 200, 200]),
+        (["--refresh-lifetime=1e-9"], "Refresh tokens live for 1e-09 s.", [400, 400, 400]),
+    ],
+)
+def test_the_options_and_the_printed_rule_say_what_becomes_of_a_refresh_token(
+    program: Callable[..., Program], options: list[str], rule: str, statuses: list[int]
+) -> None:
+    server = program("--port=0", *options)
+    assert rule in server.text.splitlines()
+    first = server.named("refresh token")
+
+    def present(refresh_token: str) -> requests.Response:
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        url = server.named("token endpoint")
+        return requests.post(url, form, auth=CLIENT, timeout=TIMEOUT)
+
+    answers = [present(first), present(first)]
+    answers.append(present(answers[0].json().get("refresh_token", first)))
+    assert [answer.status_code for answer in answers] == statuses
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send these signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_program_without_a_traceback_and_frees_the_port(
@@ -155,7 +191,10 @@ def test_a_port_in_use_is_an_error_with_advice(
     assert re.fullmatch(rf"cannot listen on port {port}: .+ Pass another --port; .+\n", errors)
 
 
-@pytest.mark.parametrize("option", ["--port=65536", "--port=-1", "--lifetime=0", "--dpop-nonces=0"])
+@pytest.mark.parametrize(
+    "option",
+    ["--port=65536", "--port=-1", "--lifetime=0", "--lifetime=inf", "--grace=x", "--dpop-nonces=0"],
+)
 def test_invalid_options_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([option])

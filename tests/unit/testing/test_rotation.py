@@ -87,12 +87,40 @@ def test_the_grace_ends_when_the_new_refresh_token_is_spent() -> None:
         assert server.stats.reuse_detections == 1
 
 
+def test_a_refresh_token_that_is_not_used_expires_and_revokes_nothing() -> None:
+    clock = Clock()
+    with TokenServer(refresh_lifetime=60, clock=clock) as server:
+        token = server.issue()
+        for _ in range(3):
+            clock.now += 59
+            token = refresh(server, token).json()
+        clock.now += 60
+        expired = refresh(server, token)
+        assert (expired.status_code, expired.json()) == (
+            400,
+            {"error": "invalid_grant", "error_description": "the refresh token has expired"},
+        )
+        assert call(server, token).ok
+        assert server.stats.families_revoked == 0
+
+
+def test_without_rotation_a_refresh_token_expires_however_often_it_is_used() -> None:
+    clock = Clock()
+    with TokenServer(refresh_lifetime=60, rotate=False, clock=clock) as server:
+        token = server.issue()
+        clock.now += 59
+        assert refresh(server, token).ok
+        clock.now += 1
+        assert refresh(server, token).json()["error"] == "invalid_grant"
+
+
 @given(picks=st.lists(st.integers(0, 20), max_size=20))
 def test_without_a_grace_only_the_latest_refresh_token_is_valid(picks: list[int]) -> None:
     authority = Authority(
         clients={"client": "secret"},
         users={},
         lifetime=None,
+        refresh_lifetime=None,
         rotate=True,
         grace=0,
         reuse_detection=True,
