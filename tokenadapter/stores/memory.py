@@ -107,6 +107,12 @@ def own_store(source: object) -> MemoryStore:
         return MemoryStore()
 
 
+def empty_named() -> None:
+    """Empty the slots of all stores that have a name.  Their locks stay with their holders."""
+    with _GUARD:
+        _NAMED.clear()
+
+
 def _arrived(name: str | None, born: int) -> MemoryStore:
     # A private slot is empty here, but its token may be in use in the process that it came from.
     if name is None:
@@ -151,6 +157,10 @@ class _Slots:
             self._items = cachetools.TLRUCache(inf, lambda name, item, now: now + item.ttl)
         self._items.pop(name, None)  # an item that expires at once would keep the earlier one
         self._items[name] = item
+
+    def clear(self) -> None:
+        self._items = None
+        self.spent.clear()
 
 
 class _Lock:

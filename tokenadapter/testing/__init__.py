@@ -32,6 +32,7 @@ __all__ = [
     "Stats",
     "StoreContract",
     "TokenServer",
+    "empty_memory_stores",
 ]
 
 # Loaded when first used (PEP 562): pytest loads the plugin of this package at each start, even if
@@ -45,6 +46,7 @@ _HOMES = {
     "Stats": "report",
     "StoreContract": "contract",
     "TokenServer": "server",
+    "empty_memory_stores": "memory",
 }
 
 if "pytest" in sys.modules:
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from .browser import Browser
     from .clock import FrozenClock
     from .contract import SharedStoreContract, StoreContract
+    from .memory import empty_memory_stores
     from .report import Request, Stats
     from .script import Hold
     from .server import TokenServer

@@ -1,4 +1,4 @@
-"""The pytest plugin: the fixtures ``token_server`` and ``frozen_clock``.
+"""The pytest plugin: the fixtures ``token_server``, ``frozen_clock`` and ``empty_memory_stores``.
 
 pytest loads the plugin at each start if tokenadapter is installed, even if no test uses the
 fixtures. So only the fixtures import anything but pytest.
@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from tokenadapter.testing import FrozenClock, TokenServer
 
-__all__ = ["frozen_clock", "pytest_configure", "token_server"]
+__all__ = ["empty_memory_stores", "frozen_clock", "pytest_configure", "token_server"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,3 +48,13 @@ def frozen_clock() -> Iterator[FrozenClock]:
 
     with FrozenClock() as clock:
         yield clock
+
+
+@pytest.fixture
+def empty_memory_stores() -> Iterator[None]:
+    """Memory stores with a name, such as memory:billing, are empty before and after the test."""
+    from tokenadapter.testing import empty_memory_stores
+
+    empty_memory_stores()
+    yield
+    empty_memory_stores()

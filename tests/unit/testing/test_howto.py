@@ -22,7 +22,9 @@ def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
     (tmp_path / "test_page.py").write_text(program, encoding="utf-8")
     done = run_pytest(tmp_path, "-rA")
     assert done.returncode == 0, done.stdout + done.stderr
-    passed = set(re.findall(r"^PASSED test_page\.py::(test_\w+)$", done.stdout, re.MULTILINE))
+    passed = set(
+        re.findall(r"^PASSED test_page\.py::(test_\w+)(?:\[\w+\])?$", done.stdout, re.MULTILINE)
+    )
     assert passed == set(re.findall(r"^def (test_\w+)", program, re.MULTILINE))
     assert "PASSED test_page.py::TestMyStore::" in done.stdout
 

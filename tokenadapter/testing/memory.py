@@ -1,0 +1,31 @@
+"""No token in memory outlives a test."""
+
+from __future__ import annotations
+
+from tokenadapter.core import keeper as keepers
+from tokenadapter.stores import memory
+
+__all__ = ["empty_memory_stores"]
+
+# Seconds to wait for a renewal that the test has left under way.
+_PATIENCE = 10.0
+
+
+def empty_memory_stores() -> None:
+    """Empty the slots of all memory stores that have a name, such as ``memory:billing``.
+
+    Keepers and adapters that use these stores forget their tokens, too.  A renewal that is under
+    way ends first, so that it saves nothing in the next test.
+
+    :raises LockTimeout: if the renewal does not end.
+    """
+    affected = [
+        keeper
+        for keeper in list(keepers._KEEPERS)
+        if isinstance(keeper.store, memory.MemoryStore) and keeper.store.name is not None
+    ]
+    for keeper in affected:
+        keeper.wait(_PATIENCE)
+    memory.empty_named()
+    for keeper in affected:
+        keeper.forget()  # or it would restore the record that it remembers
