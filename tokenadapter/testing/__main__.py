@@ -176,7 +176,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_seconds,
         default=0.0,
         metavar="S",
-        help="for how many seconds a refresh token is accepted after it was replaced (0)",
+        help="for how many seconds a refresh token is accepted after it was replaced (none)",
     )
     parser.add_argument(
         "--no-reuse-detection",
