@@ -124,7 +124,7 @@ def _said(call: ast.Call, speakers: dict[str, int]) -> ast.expr | None:
         return call.args[0]
     if _is_logging(call):
         args = call.args[1:] if _name(call.func) == "log" else call.args
-        bare = isinstance(args[0], ast.Constant) and args[0].value == "%s"
+        bare = isinstance(args[0], ast.Constant) and args[0].value in ("%s", "%s [%s]")
         return args[1] if bare else args[0]
     index = speakers.get(_name(call.func))
     return None if index is None or index >= len(call.args) else call.args[index]
@@ -171,7 +171,7 @@ def _events(tree: ast.Module) -> Iterator[tuple[str, str, int]]:
     for kind in tree.body:
         if isinstance(kind, ast.ClassDef):
             for function in kind.body:
-                if isinstance(function, ast.FunctionDef) and function.name == "__str__":
+                if isinstance(function, ast.FunctionDef) and function.name == "_text":
                     for node in ast.walk(function):
                         if isinstance(node, ast.Return) and node.value is not None:
                             for text in _values(node.value, function):

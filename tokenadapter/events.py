@@ -1,9 +1,11 @@
 """The events in the life of a token, for ``on_event`` and the log.
 
 Every event is a frozen dataclass.  An event contains no secret: a token appears as its fingerprint
-(the first eight hexadecimal digits of its SHA-256).  Each event is also logged under
-``tokenadapter``, with the text of ``str(event)`` and at the level ``event.level``.  Both happen in
-the thread in which the event happens.
+(the first eight hexadecimal digits of its SHA-256).  Each event names the store of its token, so
+that a program with a slot for each user can tell the slots apart.  Each event is also logged under
+``tokenadapter``, with the text of ``str(event)`` and at the level ``event.level``; at level DEBUG
+if a caller gets an error with the same message.  Both happen in the thread in which the event
+happens.
 
 This module is imported when the first event happens, so a program whose token is fresh does not
 pay for the import.
@@ -12,7 +14,7 @@ pay for the import.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 __all__ = [
@@ -42,7 +44,22 @@ __all__ = [
 class Event:
     """The base of all events."""
 
-    level: ClassVar[int] = logging.INFO
+    _level: ClassVar[int] = logging.INFO
+    store: str = field(kw_only=True)
+    """The ``repr`` of the store in which the keeper has the token."""
+
+    @property
+    def level(self) -> int:
+        """The level of the event in the log, a number of :mod:`logging`."""
+        return self._level
+
+    def __str__(self) -> str:
+        text = self._text()
+        return text if self.store in text else f"{text} [{self.store}]"
+
+    def _text(self) -> str:
+        """What happened, in words."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +69,11 @@ class RenewalStarted(Event):
     :class:`Renewed`, :class:`RenewalFailed` or :class:`ReauthNeeded` follows, if the process lives.
     """
 
-    level: ClassVar[int] = logging.DEBUG
+    _level: ClassVar[int] = logging.DEBUG
     presented: str
     """The kind of credential that is presented: ``refresh_token``, ``client``, ..."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"renewal started: by {self.presented}"
 
 
@@ -71,7 +88,7 @@ class Renewed(Event):
     seconds: float
     """How long the token request took."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"renewed: token {self.token} by {self.presented} in {self.seconds:.3f} s"
 
 
@@ -79,11 +96,11 @@ class Renewed(Event):
 class Found(Event):
     """Another process obtained a token, and this process uses it too."""
 
-    level: ClassVar[int] = logging.DEBUG
+    _level: ClassVar[int] = logging.DEBUG
     token: str
     """Its fingerprint."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"found: token {self.token} in the store"
 
 
@@ -94,7 +111,7 @@ class Adopted(Event):
     token: str
     """Its fingerprint."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"adopted: token {self.token}"
 
 
@@ -102,10 +119,11 @@ class Adopted(Event):
 class Waited(Event):
     """A caller had to wait for a renewal."""
 
-    level: ClassVar[int] = logging.DEBUG
+    _level: ClassVar[int] = logging.DEBUG
     seconds: float
+    """How long the caller waited."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"waited {self.seconds:.3f} s for a renewal"
 
 
@@ -116,7 +134,7 @@ class ReplayStarted(Event):
     :class:`Replayed` follows, unless the request fails.
     """
 
-    level: ClassVar[int] = logging.DEBUG
+    _level: ClassVar[int] = logging.DEBUG
     method: str
     url: str
     """Without its query."""
@@ -125,7 +143,7 @@ class ReplayStarted(Event):
     token: str
     """The fingerprint of the token that the request is sent with."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return (
             f"replay started: {self.method} {self.url} after {self.status}, with token {self.token}"
         )
@@ -145,7 +163,7 @@ class Replayed(Event):
     answer: int
     """The HTTP status of the answer to the replay."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return (
             f"replayed: {self.method} {self.url} after {self.status}, with token {self.token}: "
             f"{self.answer}"
@@ -156,14 +174,14 @@ class Replayed(Event):
 class HandedOn(Event):
     """A refusal was handed on to the caller, for the given reason."""
 
-    level: ClassVar[int] = logging.WARNING
+    _level: ClassVar[int] = logging.WARNING
     method: str
     url: str
     """Without its query."""
     status: int
     reason: str
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"handed on: {self.status} for {self.method} {self.url}: {self.reason}"
 
 
@@ -172,7 +190,7 @@ class StepUpNeeded(Event):
     """The API requires more than a renewal can give: a wider scope, or a stronger or more recent
     login (RFC 9470).  The response was handed on."""
 
-    level: ClassVar[int] = logging.WARNING
+    _level: ClassVar[int] = logging.WARNING
     method: str
     url: str
     """Without its query."""
@@ -189,7 +207,7 @@ class StepUpNeeded(Event):
     max_age: int | None
     """The seconds within which the user must have authenticated."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         wanted = {"scope": self.scope, "acr_values": self.acr_values, "max_age": self.max_age}
         details = [f", {name} {value!r}" for name, value in wanted.items() if value is not None]
         return (
@@ -202,14 +220,14 @@ class StepUpNeeded(Event):
 class OutsidePrefix(Event):
     """An adapter sent a request without a token, because the URL is outside its prefix."""
 
-    level: ClassVar[int] = logging.WARNING
+    _level: ClassVar[int] = logging.WARNING
     prefix: str
     url: str
     """Without its query."""
     host: str | None = None
     """The host in the request's ``Host`` header, if only the header is outside the prefix."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         if self.host is not None:
             return (
                 f"the Host header {self.host} of {self.url} names another host than the prefix "
@@ -222,13 +240,13 @@ class OutsidePrefix(Event):
 class RenewalFailed(Event):
     """A renewal failed; a later attempt may succeed."""
 
-    level: ClassVar[int] = logging.WARNING
+    _level: ClassVar[int] = logging.WARNING
     error: str
     """The message of the error that callers get once the token has expired."""
     retry_at: float | None
     """When the next attempt may be made (POSIX timestamp in seconds)."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"renewal failed: {self.error}"
 
 
@@ -236,11 +254,18 @@ class RenewalFailed(Event):
 class ReauthNeeded(Event):
     """No usable credential is left: a person has to log in again."""
 
-    level: ClassVar[int] = logging.ERROR
+    _level: ClassVar[int] = logging.ERROR
     reason: str
+    """The ``reason`` of :class:`~tokenadapter.ReauthRequired`."""
     error: str
+    """The message of the error that callers get."""
 
-    def __str__(self) -> str:
+    @property
+    def level(self) -> int:
+        """ERROR, but INFO if there never was a credential: a new user has not logged in yet."""
+        return logging.INFO if self.reason == "no_credential" else self._level
+
+    def _text(self) -> str:
         return f"login needed ({self.reason}): {self.error}"
 
 
@@ -251,14 +276,14 @@ class SaveFailed(Event):
     This process uses the token and retries the save.
     """
 
-    level: ClassVar[int] = logging.CRITICAL
+    _level: ClassVar[int] = logging.CRITICAL
     token: str
     """Its fingerprint."""
     error: str
     lost: bool = False
     """Whether the process is ending, so that the token is lost."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         outcome = (
             "this process is ending, and the token is lost"
             if self.lost
@@ -274,10 +299,10 @@ class StoreFailed(Event):
     Emitted once, and only for tokens that cost no refresh token.
     """
 
-    level: ClassVar[int] = logging.WARNING
+    _level: ClassVar[int] = logging.WARNING
     error: str
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"the token is kept in memory only: {self.error} (logged once)"
 
 
@@ -285,11 +310,11 @@ class StoreFailed(Event):
 class ScopeNarrowed(Event):
     """The server granted less than the requested scope (RFC 6749 section 3.3).  Emitted once."""
 
-    level: ClassVar[int] = logging.WARNING
+    _level: ClassVar[int] = logging.WARNING
     missing: str
     """What was requested but not granted, separated by spaces."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return (
             "the server granted less than was requested: the token lacks the scope "
             f"{self.missing!r} (logged once)"
@@ -300,11 +325,11 @@ class ScopeNarrowed(Event):
 class ExtrasDropped(Event):
     """A token is saved without the extra fields of its response: they do not fit into a record."""
 
-    level: ClassVar[int] = logging.WARNING
+    _level: ClassVar[int] = logging.WARNING
     token: str
     """Its fingerprint."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return (
             f"token {self.token} is saved without the extra fields of its response: they are too "
             "large, too deeply nested, or not JSON"
@@ -318,10 +343,9 @@ class FirstTokenUnused(Event):
     ``account=`` says that both are of the same user.  Without it, the stored token is refused.
     """
 
-    level: ClassVar[int] = logging.WARNING
-    store: str
+    _level: ClassVar[int] = logging.WARNING
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return (
             f"{self.store} holds a token that does not descend from the configured refresh token. "
             "The stored token is used. To use the configured refresh token, pass it to "
@@ -333,9 +357,9 @@ class FirstTokenUnused(Event):
 class RefreshCallbackFailed(Event):
     """``on_refresh`` raised an exception.  Requests use the new token all the same."""
 
-    level: ClassVar[int] = logging.ERROR
+    _level: ClassVar[int] = logging.ERROR
     error: str
     """The class of the exception; its traceback is in the log at level DEBUG."""
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f"on_refresh raised {self.error} (traceback at DEBUG); the new token is used"

@@ -21,8 +21,10 @@ copies::
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import gc
+import logging
 import os
 import re
 import sys
@@ -39,7 +41,7 @@ import pytest
 import requests
 from unit.stores.servers import RedisServer, free_port
 
-from tokenadapter import ClientCredentials, TokenAdapter
+from tokenadapter import ClientCredentials, TokenAdapter, events
 from tokenadapter.testing import TokenServer
 
 ROOT = Path(__file__).parents[2]
@@ -207,6 +209,23 @@ def test_each_setting_of_django_that_a_page_reads_exists(page: Path) -> None:
     read = set(re.findall(r"\bsettings\.([A-Z_]+)\b", text))
     written = set(re.findall(r"^([A-Z_]+) = ", text, re.MULTILINE))
     assert read <= {*dir(global_settings)} | written
+
+
+def test_the_table_of_events_has_each_event_with_its_level_and_fields() -> None:
+    text = (ROOT / "docs" / "howto" / "events.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| ([A-Z]+)\b.* \| (.+) \|$", text, re.MULTILINE)
+    listed = [
+        (name, level, re.findall(r"(?:^|[;,] )`(\w+)`", further)) for name, level, further in rows
+    ]
+    kinds = [getattr(events, name) for name in events.__all__ if name != "Event"]
+    assert sorted(listed) == sorted(
+        (
+            kind.__name__,
+            logging.getLevelName(kind._level),
+            [field.name for field in dataclasses.fields(kind) if field.name != "store"],
+        )
+        for kind in kinds
+    )
 
 
 def test_the_login_program_of_python_fitbit_is_not_in_its_package() -> None:

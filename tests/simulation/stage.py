@@ -205,7 +205,8 @@ def _copied(keeper: TokenKeeper, memo: dict[int, Any]) -> TokenKeeper:
     memo[id(keeper)] = copied
     journal = keeper._made.get("journal")
     if journal is not None:
-        memo[id(journal)] = Journal(journal.listener)  # its lock cannot be copied
+        # Its lock cannot be copied.
+        memo[id(journal)] = Journal(deepcopy(journal.store, memo), journal.listener)
     vars(copied).update(deepcopy(vars(keeper), memo))
     worker = copied._made.get("worker")
     if worker is not None:

@@ -92,7 +92,7 @@ def reporting(profile: Profile, options: Namespace) -> Profile:
 
     keeper = profile.keeper()
     keeper.journal = StderrJournal(
-        profile.name, keeper.journal.listener, to_log=options.level is not None
+        profile.name, keeper.store, keeper.journal.listener, to_log=options.level is not None
     )
     return profile
 

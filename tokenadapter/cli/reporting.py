@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tokenadapter.core.keeper import TokenKeeper
     from tokenadapter.errors import UnsafeTarget
     from tokenadapter.events import Event
+    from tokenadapter.protocols import TokenStore
 
 __all__ = ["StderrJournal", "mute", "named", "outside", "reported"]
 
@@ -40,11 +41,12 @@ class StderrJournal(Journal):
     def __init__(
         self,
         profile: str,
+        store: TokenStore,
         listener: Callable[[Event], object] | None,
         *,
         to_log: bool,
     ) -> None:
-        super().__init__(listener)
+        super().__init__(store, listener)
         self._profile = profile
         self._to_log = to_log
 
@@ -63,7 +65,7 @@ class _Silence(Journal):
 
 def mute(keeper: TokenKeeper) -> None:
     """Have no event of *keeper* written anywhere."""
-    keeper.journal = _Silence(keeper.journal.listener)
+    keeper.journal = _Silence(keeper.store, keeper.journal.listener)
 
 
 def outside(profile: Profile) -> UnsafeTarget:

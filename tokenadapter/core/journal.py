@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from tokenadapter import events
     from tokenadapter.events import Event
+    from tokenadapter.protocols import TokenStore
 else:
     events = late("tokenadapter.events")
     logging = late("logging")
@@ -23,11 +24,15 @@ __all__ = ["Journal"]
 class Journal:
     """Takes the events of a keeper and its clients.
 
+    :param store: the keeper's store, which every event names.
     :param listener: called with each event, in the thread in which the event happens.  An exception
         that it raises is only logged, so that a failing listener costs no request.
     """
 
-    def __init__(self, listener: Callable[[Event], object] | None = None) -> None:
+    def __init__(
+        self, store: TokenStore, listener: Callable[[Event], object] | None = None
+    ) -> None:
+        self.store = store
         self.listener = listener
         self._counts: dict[str, int] = {}
         self._emitted: set[tuple[str, str]] = set()
@@ -40,7 +45,7 @@ class Journal:
         :param is_raised: whether a caller gets an error with the same message.  Then the event is
             logged at level DEBUG, since the program logs the errors that it catches.
         """
-        event: Event = getattr(events, name)(**fields)
+        event: Event = getattr(events, name)(**fields, store=self._shown_store())
         self._count(name)
         self.write(event, logging.DEBUG if is_raised else event.level)
         if self.listener is not None:
@@ -77,7 +82,8 @@ class Journal:
 
     def trace(self, what: str, error: Exception) -> None:
         """Log, at level DEBUG, the traceback of an exception that code of the program raised."""
-        logging.getLogger("tokenadapter").debug("%s", what, exc_info=error)
+        log = logging.getLogger("tokenadapter")
+        log.debug("%s [%s]", what, self._shown_store(), exc_info=error)
 
     def reset(self) -> None:
         """Replace the lock in a forked child: a thread of the parent may have held it."""
@@ -88,6 +94,12 @@ class Journal:
         """How often each event happened, by its class name."""
         with self._lock:
             return dict(self._counts)
+
+    def _shown_store(self) -> str:
+        try:
+            return repr(self.store)
+        except Exception:  # noqa: BLE001 - the code of a program's own store may raise anything
+            return object.__repr__(self.store)
 
     def _count(self, name: str) -> None:
         with self._lock:

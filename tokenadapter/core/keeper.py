@@ -442,7 +442,7 @@ class TokenKeeper:
 
         :meta private:
         """
-        return self._once("journal", lambda: journal.Journal(self._on_event))
+        return self._once("journal", lambda: journal.Journal(self.store, self._on_event))
 
     @journal.setter
     def journal(self, journal: Journal) -> None:

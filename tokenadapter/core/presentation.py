@@ -81,7 +81,7 @@ class Presenter:
         """
         # Before anything is sent: looking up the configured refresh token may fail.
         if not credential.first and self._slot.began_otherwise(view.record):
-            self._journal.emit_once("FirstTokenUnused", store=repr(self._slot.store))
+            self._journal.emit_once("FirstTokenUnused")
         # Before the lock is confirmed: a listener may take its time.
         self._journal.count("RenewalStarted", presented=credential.kind)
         if not credential.single_use:

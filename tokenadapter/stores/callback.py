@@ -54,7 +54,9 @@ class CallbackStore:
         Pass ``None`` only if no other process uses the slot.  A process that was forked, or that
         unpickled the store, then goes on using and obtaining tokens, but spends no refresh token:
         :class:`~tokenadapter.ReauthRequired`, reason ``private_copy``.
-    :raises TypeError: if an argument is not a function.
+    :param name: names the slot in messages and events, where all the stores that one function of
+        the program makes would otherwise look alike.
+    :raises TypeError: if one of the first three arguments is not a function, or *name* is no text.
 
     Stores with the same *load* and *save* share one slot.  Functions that are created again each
     time are different functions: without a lock, create them once.
@@ -67,10 +69,15 @@ class CallbackStore:
         load: Callable[[], _Loaded],
         save: Callable[[dict[str, Any]], object],
         lock: Lend | None,
+        *,
+        name: str | None = None,
     ) -> None:
-        for name, function in (("load", load), ("save", save), ("lock", lock)):
-            if not (callable(function) or (name == "lock" and function is None)):
-                raise TypeError(f"{name} is a function, not {type(function).__name__}")
+        for key, function in (("load", load), ("save", save), ("lock", lock)):
+            if not (callable(function) or (key == "lock" and function is None)):
+                raise TypeError(f"{key} is a function, not {type(function).__name__}")
+        if not isinstance(name, str | None):
+            raise TypeError(f"name is a text, not {name!r}")
+        self.name = name
         self._load, self._save, self._lend = load, save, lock
         self._place = place_of((load, save))
 
@@ -138,10 +145,11 @@ class CallbackStore:
         return is_remembered([*self._place.spent, *self._read().spent], digest)
 
     def __repr__(self) -> str:
-        return f"CallbackStore({_named(self._load)}, {_named(self._save)})"
+        slot = "" if self.name is None else f", name={self.name!r}"
+        return f"CallbackStore({_named(self._load)}, {_named(self._save)}{slot})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, (self._load, self._save, self._lend, self._place.born)
+        return _arrived, (self._load, self._save, self._lend, self.name, self._place.born)
 
     def _read(self) -> _Content:
         try:
@@ -243,9 +251,9 @@ def _named(function: object) -> str:
     return name if isinstance(name, str) else type(function).__name__
 
 
-def _arrived(load: Any, save: Any, lock: Lend | None, born: str) -> CallbackStore:
+def _arrived(load: Any, save: Any, lock: Lend | None, name: str | None, born: str) -> CallbackStore:
     """An unpickled store: its slot belongs to the process in which its first store was made."""
     place = place_of((load, save), born)
-    store = CallbackStore(load, save, lock)
+    store = CallbackStore(load, save, lock, name=name)
     store._place = place
     return store

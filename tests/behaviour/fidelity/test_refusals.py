@@ -109,7 +109,8 @@ def test_a_refusal_that_a_login_could_solve_is_logged_and_readable_in_the_answer
     server.fail_next(status, endpoint="api", headers=headers)
     answer = session.post(f"{server.api_url}x?secret=1", data=iter([b"body"]))
     assert answer.status_code == status
-    assert heard == [StepUpNeeded("POST", f"{server.api_url}x", status, *wanted)]
+    request = "POST", f"{server.api_url}x", status
+    assert heard == [StepUpNeeded(*request, *wanted, store=repr(adapter.keeper.store))]
     requested = step_up(answer)
     assert requested is not None
     assert (requested.error, requested.scope, requested.acr_values, requested.max_age) == wanted

@@ -120,7 +120,8 @@ def test_verbose_and_debug_show_what_happens(
 ) -> None:
     code, _, err = spawn("header", "billing", "--verbose")
     assert code == 0
-    assert re.fullmatch(r"tokenadapter: renewed: token [0-9a-f]{8} by client in .* s\n", err)
+    said = r"renewed: token [0-9a-f]{8} by client in .* s \[FileStore\('.*'\)\]"
+    assert re.fullmatch(rf"tokenadapter: {said}\n", err)
     assert spawn("header", "billing", "-v")[2] == ""
     outlive(place)
     assert "tokenadapter: waited " in spawn("header", "billing", "--debug")[2]
@@ -140,7 +141,7 @@ def test_debug_shows_the_traceback_of_a_function(place: Path, server: TokenServe
         assert "Traceback" not in err
     code, _, err = spawn("header", "billing", "--debug", env=env)
     assert code == 3
-    assert "tokenadapter: the token source raised\nTraceback" in err
+    assert re.search(r"^tokenadapter: the token source raised \[.*\]\nTraceback", err, re.MULTILINE)
     assert "    return 1 + ''" in err
 
 

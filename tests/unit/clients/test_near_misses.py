@@ -78,7 +78,7 @@ def test_a_near_miss_is_logged_once_with_both_urls(
         session.get(f"{url}?key=s3cret")
     (logged,) = warnings(caplog)
     why = f"is outside the prefix {prefix.rstrip('/')}; sent without a token (logged once)"
-    assert logged == f"{url} {why}"
+    assert logged == f"{url} {why} [MemoryStore()]"
     assert len(own.requested) == 3
 
 

@@ -1614,6 +1614,17 @@ def test_without_token_and_credential_a_login_is_required(new_keeper):
     assert info.value.reason == "no_credential"
 
 
+def test_the_first_visit_of_a_user_without_a_login_is_an_error_for_the_caller_alone(
+    new_keeper, caplog
+):
+    events: list[Any] = []
+    keeper = new_keeper(Authority(first=None), on_event=events.append)
+    with caplog.at_level(logging.INFO), pytest.raises(errors.ReauthRequired):
+        keeper.current()
+    assert [(event.reason, event.level) for event in events] == [("no_credential", logging.INFO)]
+    assert caplog.records == []
+
+
 def test_an_old_remembered_record_does_not_present_a_spent_refresh_token(
     new_keeper, shelf, authority
 ):
@@ -2238,6 +2249,19 @@ def test_a_required_login_is_logged_with_its_reason_once_per_login(new_keeper, a
     needed = [event for event in events if type(event).__name__ == "ReauthNeeded"]
     assert [event.reason for event in needed] == ["invalid_grant"] * 2
     assert "invalid_grant" in needed[0].error
+
+
+def test_the_events_of_two_slots_and_their_lines_in_the_log_name_the_slot(new_keeper, caplog):
+    caplog.set_level(logging.DEBUG, "tokenadapter")
+    events: list[Any] = []
+    for store in (MemoryStore("user-1"), MemoryStore("user-2")):
+        keeper = new_keeper(Authority(), store=store, on_event=events.append)
+        keeper.adopt(keeper.renew(keeper.current()))
+        assert len(events) > 3
+        assert {event.store for event in events} == {repr(store)}
+        assert [line.count(repr(store)) for line in caplog.messages] == [1] * len(events)
+        events.clear()
+        caplog.clear()
 
 
 def test_a_token_found_in_the_store_is_logged_by_its_fingerprint(new_keeper):

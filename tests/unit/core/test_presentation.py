@@ -45,7 +45,7 @@ class Desk:
         self.eligibility = Eligibility(self.slot, grant, self.clock)
         self.events: list[Event] = []
         self.served: list[View] = []
-        self.journal = Journal(self.events.append)
+        self.journal = Journal(self.shelf, self.events.append)
         self.presenter = Presenter(self.slot, grant, self.eligibility, self.clock, self.journal)
 
     def present(self, credential: Credential | None = None) -> View | None:
@@ -342,8 +342,9 @@ def test_the_event_of_a_renewal_names_credential_and_duration(desk: Desk) -> Non
     assert view is not None
     assert view.record.token is not None
     started, event = desk.events
-    assert started == RenewalStarted("refresh_token")
-    assert event == Renewed(view.record.token.fingerprint, "refresh_token", 2.5)
+    assert started == RenewalStarted("refresh_token", store="Shelf()")
+    fingerprint = view.record.token.fingerprint
+    assert event == Renewed(fingerprint, "refresh_token", 2.5, store="Shelf()")
 
 
 def test_the_source_gets_the_previous_token(plain: Desk) -> None:
@@ -369,7 +370,7 @@ def test_the_pauses_of_a_save_that_fails_grow_to_five_seconds(desk: Desk) -> Non
     desk.grant.asking = fail
     desk.present()
     assert desk.clock.slept == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 5, 5, 5, 5])
-    failed = SaveFailed(Token("access-1").fingerprint, str(LOST), lost=False)
+    failed = SaveFailed(Token("access-1").fingerprint, str(LOST), store="Shelf()")
     assert [event for event in desk.events if isinstance(event, SaveFailed)] == [failed]
 
 
@@ -796,7 +797,7 @@ def test_extras_that_no_record_can_hold_do_not_cost_the_refresh_token(
     keeper = TokenKeeper(Generous(**more), FileStore(path), on_event=events.append)
     token = keeper.current()
     assert (token.refresh_token, dict(token.extras)) == ("refresh-1", {})
-    assert ExtrasDropped(token.fingerprint) in events
+    assert ExtrasDropped(token.fingerprint, store=repr(keeper.store)) in events
     assert not [event for event in events if isinstance(event, SaveFailed)]
     assert json.loads(path.read_text())["document"]["token"]["refresh_token"] == "refresh-1"
 
@@ -837,7 +838,8 @@ def test_a_narrower_scope_than_requested_is_logged_once(
     keeper.current()
     keeper.refresh()
     emitted = [event for event in events if isinstance(event, ScopeNarrowed)]
-    assert emitted == ([] if missing is None else [ScopeNarrowed(missing)])
+    narrowed = [] if missing is None else [ScopeNarrowed(missing, store="MemoryStore()")]
+    assert emitted == narrowed
     assert sum("granted less" in line for line in caplog.messages) == len(emitted)
 
 

@@ -106,6 +106,12 @@ def test_it_says_which_functions_it_has(place: Place) -> None:
     assert repr(CallbackStore(partial(place.load), print, None)) == "CallbackStore(partial, print)"
 
 
+def test_a_name_tells_slots_of_the_same_functions_apart_even_after_pickling(place: Place) -> None:
+    store = CallbackStore(place.load, print, None, name="user-42")
+    shown = "CallbackStore(Place.load, print, name='user-42')"
+    assert [repr(store), repr(pickle.loads(pickle.dumps(store)))] == [shown, shown]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
