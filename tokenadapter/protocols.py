@@ -318,7 +318,10 @@ class HolderKnowing(Protocol):
 
 
 class TokenStore(Protocol):
-    """One slot for one document."""
+    """One slot for one document.
+
+    Its ``repr`` names the slot in messages, events and the log, and shows no secret.
+    """
 
     @property
     def is_copy(self) -> bool:

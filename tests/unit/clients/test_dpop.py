@@ -380,12 +380,13 @@ def test_the_log_has_no_key_and_no_proof(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     events: list[Any] = []
-    keeper.journal._listener = events.append  # type: ignore[attr-defined]
+    keeper.journal.listener = events.append
     ask = client()
     ask("GET", server.api_url)
     server.change_nonce()
     ask("GET", server.api_url)
     token = keeper.current()
+    assert events
     for secret in (token.access_token, json.loads(token.key or "")["d"], "eyJhbGciOiJFUzI1NiI"):
         assert secret not in caplog.text
         assert secret not in repr(events)

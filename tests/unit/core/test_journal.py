@@ -79,8 +79,8 @@ MESSAGES: dict[str, tuple[dict[str, Any], int, str]] = {
         {},
         logging.WARNING,
         (
-            "MemoryStore('user-42') holds a token that does not descend from the configured "
-            "refresh token. The stored token is used. To use the configured refresh token, pass it to "
+            f"{STORE!r} holds a token that does not descend from the configured refresh token. "
+            "The stored token is used. To use the configured refresh token, pass it to "
             "TokenKeeper.adopt() or `tokenadapter adopt NAME` (logged once)"
         ),
     ),

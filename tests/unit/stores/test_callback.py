@@ -127,6 +127,11 @@ def test_arguments_that_are_not_functions_are_refused(arguments: Any) -> None:
         CallbackStore(*arguments)
 
 
+def test_a_name_that_is_no_text_is_refused(place: Place) -> None:
+    with pytest.raises(TypeError, match="^name is a text, not 5$"):
+        CallbackStore(place.load, place.save, None, name=5)  # type: ignore[arg-type]
+
+
 def test_save_gets_one_json_object(place: Place) -> None:
     store = CallbackStore(place.load, place.save, None)
     save(store)
