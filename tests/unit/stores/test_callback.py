@@ -128,7 +128,7 @@ def test_arguments_that_are_not_functions_are_refused(arguments: Any) -> None:
 
 
 def test_a_name_that_is_no_text_is_refused(place: Place) -> None:
-    with pytest.raises(TypeError, match="^name is a text, not 5$"):
+    with pytest.raises(TypeError, match=r"^name is a text, not 5$"):
         CallbackStore(place.load, place.save, None, name=5)  # type: ignore[arg-type]
 
 
