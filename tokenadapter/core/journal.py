@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
     import logging
+    from contextvars import Context
 
     from tokenadapter import events
     from tokenadapter.events import Event
@@ -38,6 +40,20 @@ class Journal:
         self._emitted: set[tuple[str, str]] = set()
         # Guards _counts.  Re-entrant, since a signal handler may interrupt a count.
         self._lock = threading.RLock()
+        self._caller = threading.local()
+
+    @contextmanager
+    def on_behalf_of(self, context: Context | None) -> Iterator[None]:
+        """Report the events of this thread in the context of the caller that waits for it.
+
+        So traces and structured logs find there to which request an event belongs.
+        """
+        before = getattr(self._caller, "context", None)
+        self._caller.context = context
+        try:
+            yield
+        finally:
+            self._caller.context = before
 
     def emit(self, name: str, *, is_raised: bool = False, **fields: Any) -> None:
         """Report an event of the class *name* of :mod:`tokenadapter.events`.
@@ -47,7 +63,16 @@ class Journal:
         """
         event: Event = getattr(events, name)(**fields, store=self._shown_store())
         self._count(name)
-        self.write(event, logging.DEBUG if is_raised else event.level)
+        level = logging.DEBUG if is_raised else event.level
+        context: Context | None = getattr(self._caller, "context", None)
+        if context is None:
+            self._report(event, level)
+        else:
+            # A copy: this may be a call within the context, which cannot be entered twice.
+            context.copy().run(self._report, event, level)
+
+    def _report(self, event: Event, level: int) -> None:
+        self.write(event, level)
         if self.listener is not None:
             try:
                 self.listener(event)

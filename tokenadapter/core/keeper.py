@@ -242,7 +242,8 @@ class TokenKeeper:
             # It is old, but it lives: this caller need not notice the failure.
             return Outcome(held.token, is_new=False)
         if outcome.is_new:
-            self.journal.count("Waited", seconds=self._runtime.monotonic() - started)
+            with self.journal.on_behalf_of(context):
+                self.journal.count("Waited", seconds=self._runtime.monotonic() - started)
         return outcome
 
     async def aobtain(

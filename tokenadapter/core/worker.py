@@ -171,12 +171,9 @@ class RenewalWorker:
     ) -> Outcome | None:
         """What the helper thread does."""
         try:
-            self.load()
-            outcome = self._renewal().perform(request, run.settle, seen)
-        except Exception as error:
-            self._emit_failure(
-                error, is_raised=request.waits and self._holder.alive(request.rejected) is None
-            )
+            with self._journal.on_behalf_of(request.context):
+                outcome = self._performed(request, seen, run)
+        except Exception:
             if request.waits:
                 raise
             return None
@@ -188,6 +185,17 @@ class RenewalWorker:
                 self._journal.emit("RefreshCallbackFailed", error=type(error).__name__)
                 self._journal.trace("on_refresh raised", error)
         return outcome
+
+    def _performed(
+        self, request: RenewalRequest, seen: View | None, run: Run[Outcome | None]
+    ) -> Outcome | None:
+        try:
+            self.load()
+            return self._renewal().perform(request, run.settle, seen)
+        except Exception as error:
+            is_raised = request.waits and self._holder.alive(request.rejected) is None
+            self._emit_failure(error, is_raised=is_raised)
+            raise
 
     def _emit_failure(self, error: Exception, *, is_raised: bool) -> None:
         kind = type(error), is_raised

@@ -1317,7 +1317,7 @@ def test_a_task_that_came_later_waits_for_its_own_time() -> None:
     assert token.access_token == "made-up"
 
 
-def test_a_source_runs_in_the_context_of_the_task_and_its_store_does_not() -> None:
+def test_a_source_and_events_have_the_context_of_the_task_and_a_store_does_not() -> None:
     request_id = ContextVar("request_id", default="none")
     seen: list[tuple[str, str]] = []
 
@@ -1332,11 +1332,20 @@ def test_a_source_runs_in_the_context_of_the_task_and_its_store_does_not() -> No
 
     async def main() -> None:
         request_id.set("request 7")
-        keeper = TokenKeeper(function, Store("the context of a task"))
+        keeper = TokenKeeper(
+            function,
+            Store("the context of a task"),
+            on_event=lambda event: seen.append((type(event).__name__, request_id.get())),
+        )
         await keeper.arenew(await keeper.acurrent())
 
     asyncio.run(main())
-    assert {*seen} == {("source", "request 7"), ("store", "none")}
+    events = ("RenewalStarted", "Renewed", "Waited")
+    assert {*seen} == {
+        ("source", "request 7"),
+        ("store", "none"),
+        *((name, "request 7") for name in events),
+    }
 
 
 def test_a_task_that_times_out_gets_the_token_that_is_still_valid(server: TokenServer) -> None:

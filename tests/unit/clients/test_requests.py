@@ -108,6 +108,58 @@ def test_a_source_runs_in_the_context_of_the_caller_that_needs_the_token():
     assert seen == ["request 7", "request 8"]
 
 
+def test_events_happen_in_the_context_of_the_caller():
+    request_id = ContextVar("request_id", default="none")
+    seen = []
+    keeper = TokenKeeper(
+        lambda previous: "made-up",
+        on_event=lambda event: seen.append((type(event).__name__, request_id.get())),
+    )
+    request_id.set("request 7")
+    token = keeper.current()
+    request_id.set("request 8")
+    keeper.renew(token)
+    assert seen == [
+        (name, request)
+        for request in ("request 7", "request 8")
+        for name in ("RenewalStarted", "Renewed", "Waited")
+    ]
+
+
+def test_a_failure_is_reported_in_the_context_of_the_caller():
+    request_id = ContextVar("request_id", default="none")
+    seen = []
+
+    def source(previous):
+        raise ReauthRequired("made up", reason="revoked")
+
+    keeper = TokenKeeper(source, on_event=lambda event: seen.append(request_id.get()))
+    request_id.set("request 7")
+    with pytest.raises(ReauthRequired):
+        keeper.current()
+    assert {*seen} == {"request 7"}
+
+
+def test_an_event_within_the_source_happens_in_the_context_of_the_caller(server):
+    request_id = ContextVar("request_id", default="none")
+    seen = []
+    with requests.Session() as session:
+
+        def source(previous):
+            session.get(server.url)  # outside the prefix, which is reported
+            return "made-up"
+
+        adapter = TokenAdapter(
+            server.api_url,
+            source,
+            on_event=lambda event: seen.append((type(event).__name__, request_id.get())),
+        )
+        session.mount(server.url, adapter)
+        request_id.set("request 7")
+        adapter.keeper.current()
+    assert ("OutsidePrefix", "request 7") in seen
+
+
 def test_a_store_and_a_callback_are_called_outside_the_context_of_the_caller():
     """A database session of the caller's context would commit the caller's transaction."""
     request_id = ContextVar("request_id", default="none")
