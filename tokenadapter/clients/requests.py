@@ -183,7 +183,9 @@ class TokenAdapter(HTTPAdapter):
     def mount(self, session: Session) -> Self:
         """Mount this adapter on its own prefix in *session*, and return it.
 
-        The session may be in use by other threads: its adapters are replaced all at once.
+        The session may be in use by other threads: its adapters are replaced all at once.  Their
+        requests are then signed, too: if each user has a token, pass a
+        :class:`~tokenadapter.RequestsAuth` with each request instead.
 
         :raises TypeError: if it is no session.
         """
