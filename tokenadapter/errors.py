@@ -87,12 +87,15 @@ class RefreshTemporarilyFailed(TokenError):
     :ivar retry_after: how many seconds the server asked to wait, if it did.
     :ivar processed: ``False`` if the server certainly did not spend the credential that was
         presented, ``None`` if that is unknown.
+    :ivar is_local: whether this program ended the attempt, and not a server: then there is no
+        backoff, and the next call tries again.
     """
 
     retry_at: float | None = None
     error: str | None = None
     retry_after: float | None = None
     processed: bool | None = None
+    is_local: bool = False
 
 
 class RefreshConfigError(TokenError):

@@ -13,7 +13,7 @@ The protocols with one member are optional: a source, store or lock has that mem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -56,8 +56,8 @@ Answer: TypeAlias = Token | Mapping[str, Any] | str
 """What a source may return: a token, a token response (RFC 6749 section 5.1), or the bare text of
 an access token."""
 
-TokenSource: TypeAlias = Callable[[Token | None], Answer]
-"""A function from the previous token, if there is one, to the next."""
+TokenSource: TypeAlias = Callable[[Token | None], Answer | Awaitable[Answer]]
+"""A function, or a coroutine function, from the previous token, if there is one, to the next."""
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.late_imports import late
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
 else:
     difflib = late("difflib")
 
-__all__ = ["check_names", "check_unnamed", "kind_of", "nearest", "takes_argument"]
+__all__ = ["check_function", "check_names", "check_unnamed", "kind_of", "nearest", "takes_argument"]
 
 # The flag of a function that takes any number of arguments (inspect.CO_VARARGS).
 _ANY_NUMBER = 0x04
+# The flags of functions of "async def" (inspect.CO_COROUTINE, inspect.CO_ASYNC_GENERATOR).
+_ASYNC = 0x80 | 0x200
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -52,15 +55,39 @@ def check_unnamed(called: type, count: int) -> None:
     )
 
 
+def check_function(name: str, value: object, *, is_awaited: bool = False) -> None:
+    """Check a setting that is a function.
+
+    :param name: of the setting.
+    :param is_awaited: whether its caller awaits it.
+    :raises TypeError: if it is not a function, or is a coroutine function that is not awaited.
+    """
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, not {kind_of(value)}")
+    while isinstance(value, partial):
+        value = value.func
+    code, _ = _code_of(value)
+    if code is not None and code.co_flags & _ASYNC and not is_awaited:
+        raise TypeError(
+            f"{name} must be a plain function, not a coroutine function, which would never run: "
+            f"{name} is called without await. Define it with def in place of async def."
+        )
+
+
 def takes_argument(function: Callable[..., Any]) -> bool:
     """Whether a function takes an argument; ``True`` if that cannot be determined."""
+    code, implied = _code_of(function)
+    return code is None or code.co_argcount > implied or bool(code.co_flags & _ANY_NUMBER)
+
+
+def _code_of(function: object) -> tuple[Any, int]:
+    """The code of a function, if that is in Python, and how many of its arguments are implied."""
     # For a method, or an object with a method __call__, the first argument is implied.
     method = getattr(function, "__func__", None)
     if method is None and not hasattr(function, "__code__"):
         method = getattr(getattr(function, "__call__", None), "__func__", None)  # noqa: B004
     code = getattr(function if method is None else method, "__code__", None)
-    implied = 0 if method is None else 1
-    return code is None or code.co_argcount > implied or bool(code.co_flags & _ANY_NUMBER)
+    return code, 0 if method is None else 1
 
 
 def kind_of(value: object) -> str:

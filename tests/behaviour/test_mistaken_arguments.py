@@ -6,6 +6,7 @@ import inspect
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 import requests
@@ -14,6 +15,7 @@ from profiles import write
 from requests.adapters import HTTPAdapter
 
 from tokenadapter import (
+    CallbackStore,
     ClientCredentials,
     Login,
     Password,
@@ -25,6 +27,7 @@ from tokenadapter import (
     TokenKeeper,
     TokenMiddleware,
     TokenPoolManager,
+    expired_on,
     install,
     retrofit,
 )
@@ -165,12 +168,96 @@ def test_a_class_of_ones_own_has_its_own_names() -> None:
         Adapter("a", pool_maxsze=3)
 
 
-def test_the_signatures_are_still_those_of_the_constructors() -> None:
-    assert "client_id" in inspect.signature(ClientCredentials).parameters
-    assert "refresh_token" in inspect.signature(RefreshToken).parameters
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (ClientCredentials, "client_id"),
+        (RefreshToken, "refresh_token"),
+        (TokenAdapter, "verdict"),
+        (TokenAuth, "verdict"),
+        (TokenMiddleware, "verdict"),
+        (RequestsAuth, "verdict"),
+        (TokenPoolManager, "num_pools"),
+    ],
+)
+def test_the_signatures_are_still_those_of_the_constructors(kind: type, name: str) -> None:
+    assert name in inspect.signature(kind).parameters
 
 
 # --- functions -------------------------------------------------------------------------------
+
+
+async def coroutine_function(*_: object) -> bool:
+    raise AssertionError
+
+
+class Asynchronous:
+    async def __call__(self, *_: object) -> None:
+        raise AssertionError
+
+    async def method(self, *_: object) -> None:
+        raise AssertionError
+
+    async def generator(self, *_: object) -> Any:
+        yield
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        coroutine_function,
+        partial(partial(coroutine_function), 1),
+        Asynchronous(),
+        partial(Asynchronous(), 1),
+        Asynchronous().method,
+        Asynchronous().generator,
+        AsyncMock(),
+    ],
+)
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (partial(TokenAdapter, API, source), "verdict"),
+        (partial(RequestsAuth, API, source), "verdict"),
+        (partial(TokenPoolManager, API, source), "verdict"),
+        (partial(TokenAdapter, API, source), "attach"),
+        (partial(TokenAuth, API, source), "attach"),
+        (partial(TokenMiddleware, API, source), "attach"),
+        (partial(TokenKeeper, source), "on_refresh"),
+        (partial(TokenKeeper, source), "on_event"),
+        (partial(TokenAuth, API, source), "on_event"),
+        (partial(CallbackStore, save=print, lock=None), "load"),
+        (partial(CallbackStore, load=print, lock=None), "save"),
+        (partial(CallbackStore, load=print, save=print), "lock"),
+    ],
+)
+def test_a_coroutine_function_that_would_never_run_is_refused(
+    call: partial[Any], name: str, function: Any
+) -> None:
+    with pytest.raises(TypeError, match=f"^{name} must be a plain function, .* Define it with def"):
+        call(**{name: function})
+
+
+@pytest.mark.parametrize("kind", [TokenAuth, TokenMiddleware])
+def test_a_verdict_that_is_awaited_may_be_a_coroutine_function(kind: Any) -> None:
+    for verdict in (coroutine_function, Asynchronous(), expired_on(status=403)):
+        kind(API, source, verdict=verdict)
+
+
+class Awaitable:
+    """What a plain function that calls a coroutine function returns."""
+
+    def __await__(self) -> Any:
+        raise AssertionError
+
+
+def test_a_verdict_that_has_to_be_awaited_does_not_count_as_true() -> None:
+    with TokenServer() as server, requests.Session() as session:
+        mine = ClientCredentials(server.token_url, client_id="client", client_secret="secret")
+        TokenAdapter(server.api_url, mine, verdict=lambda response: Awaitable()).mount(session)
+        with pytest.raises(TypeError, match=r"^verdict returned an object to await \(Awaitable\)"):
+            session.post(f"{server.api_url}pay")
+        assert (server.stats.api_requests, server.stats.renewals) == (1, 1)
 
 
 class Mine:

@@ -25,7 +25,7 @@ from tokenadapter.clients import notices
 from tokenadapter.clients.face import Face
 from tokenadapter.clients.rules import Rules
 from tokenadapter.extras import ExtraMissing
-from tokenadapter.http import bodies, exchange, responses, verdicts
+from tokenadapter.http import bodies, exchange, responses
 from tokenadapter.http.bodies import Body
 from tokenadapter.http.exchange import Verdict
 from tokenadapter.late_imports import imported, late
@@ -222,6 +222,7 @@ class _Answer(NamedTuple):
 class _Rules(Rules):
     """What the settings say about requests of aiohttp."""
 
+    awaits_verdict = True
     cert_remedy = "load it into the ssl.SSLContext that the connector gets as ssl"
 
     def signs(self, request: ClientRequest) -> bool:
@@ -273,10 +274,11 @@ class _Rules(Rules):
 
     async def verdict_on(self, response: ClientResponse, token: Token) -> Verdict:
         """What *response* means for *token*, with which its request was sent."""
-        own, answer = self.verdict, _answer(response)
-        if isinstance(own, verdicts.Expired) or own is None or self.needs_new_proof(answer, token):
+        answer = _answer(response)
+        own = self.judging(answer, token)
+        if own is None:
             return await self._usual_verdict(response, answer, token)
-        said: Any = own(response)  # type: ignore[arg-type]
+        said = own(response)
         return Verdict.of(await said if isawaitable(said) else said)
 
     async def _usual_verdict(

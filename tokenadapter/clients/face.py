@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 __all__ = ["Face"]
 
 
-class Face:
+class _Checked:
+    """Its ``__new__`` is not in the class of the ``__init__``, which it would hide from ``help()``
+    and ``inspect.signature()``."""
+
+    def __new__(cls, *unnamed: Any, **named: Any) -> Self:
+        """Check the names of arguments here: only here is the class known that was called."""
+        spelling.check_names(cls.__name__, named, parameters(cls) or named)
+        return super().__new__(cls)
+
+
+class Face(_Checked):
     """A client with the settings of a token adapter.
 
     :ivar keeper: the :class:`~tokenadapter.TokenKeeper` that keeps its token.
@@ -28,11 +38,6 @@ class Face:
 
     _rules: Rules
     keeper: TokenKeeper
-
-    def __new__(cls, *unnamed: Any, **named: Any) -> Self:
-        """Check the names of arguments here: only here is the class known that was called."""
-        spelling.check_names(cls.__name__, named, parameters(cls) or named)
-        return super().__new__(cls)
 
     def __init__(
         self,

@@ -94,7 +94,8 @@ class TokenAuth(_Auth):
     :param prefix: as for :class:`~tokenadapter.TokenAdapter`, and so are *source* and all others
         but these:
     :param verdict: gets the response of httpx, whose body has not been read.  To look into the
-        body, use :func:`~tokenadapter.expired_on`.
+        body, use :func:`~tokenadapter.expired_on`.  For an ``AsyncClient``, it may be a coroutine
+        function.
     :param attach: gets a copy of the request of httpx, and the token.
     :raises UnsafeTarget: if a token must not go to *prefix*.
     :raises TypeError: if settings contradict each other or have the wrong type.
@@ -158,6 +159,7 @@ class _Work(NamedTuple):
 class _Rules(Rules):
     """What the settings say about requests of httpx."""
 
+    awaits_verdict = True
     cert_remedy = "load it into the ssl.SSLContext that the client gets as verify"
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -400,6 +402,12 @@ class _Flow:
         rules = self._rules
         if rules.verdict is None and answer.status_code != 401:
             return Verdict.HAND_ON
+        own = rules.judging(answer, token) if self._is_async else None
+        if own is not None:
+            said = own(answer)
+            if hasattr(said, "__await__"):
+                said = yield _Work(lambda: said, lambda: said)
+            return Verdict.of(said)
         value = None
         # That of a redirect has been consumed: httpx has followed it.
         if rules.looks_into(answer) and not answer.is_stream_consumed:

@@ -18,6 +18,7 @@ from tokenadapter.token import Token, header_value
 if TYPE_CHECKING:
     import os
 
+    from tokenadapter import spelling
     from tokenadapter.clients import notices
     from tokenadapter.core import messages
     from tokenadapter.events import Event
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tokenadapter.http.exchange import Step, Verdict
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
 else:
+    spelling = late("tokenadapter.spelling")
     notices = late("tokenadapter.clients.notices")
     messages = late("tokenadapter.core.messages")
     dpop = late("tokenadapter.http.dpop")
@@ -45,6 +47,7 @@ class Rules:
     :raises UnsafeTarget: if a token must not go to *prefix*.
     :raises TypeError: if settings contradict each other or have the wrong type.
     :raises ValueError: if *header* or *scheme* cannot be part of a request.
+    :cvar awaits_verdict: whether the verdict may be a coroutine function.
     :ivar prefix: decides which URLs may get a token.
     :ivar keeper: keeps the token.
     :ivar own_urls: the URLs under the prefix that are the token source's own.
@@ -53,6 +56,7 @@ class Rules:
         for each token.
     """
 
+    awaits_verdict: bool = False
     # What a user does so that a request presents a client certificate, for messages.
     cert_remedy: str = "set cert"
     last_value: tuple[Token | None, str] = (None, "")
@@ -81,7 +85,11 @@ class Rules:
     ) -> None:
         if attach is not None and (header != "Authorization" or scheme != "Bearer"):
             raise TypeError("header and scheme have no effect with attach: leave them out")
-        _check(verdict, attach, header, scheme, max_replays, replay_limit)
+        if verdict is not None:
+            spelling.check_function("verdict", verdict, is_awaited=self.awaits_verdict)
+        if attach is not None:
+            spelling.check_function("attach", attach)
+        _check(header, scheme, max_replays, replay_limit)
         self.prefix: Prefix = Prefix(prefix, allow_http=allow_http)
         if isinstance(source, TokenKeeper):
             its_own = (store, on_refresh, on_event, renew_early, lock_timeout, inline)
@@ -232,6 +240,13 @@ class Rules:
             and responses.says_json(answer.headers.get("Content-Type", ""))
         )
 
+    def judging(self, answer: Any, token: Token) -> Callable[[Any], Any] | None:
+        """The program's function by which :meth:`judge` decides about *answer*, if one does: a
+        client that :attr:`awaits_verdict` calls it itself."""
+        if isinstance(self.verdict, verdicts.Expired) or self.needs_new_proof(answer, token):
+            return None
+        return self.verdict
+
     def judge(
         self,
         answer: Any,
@@ -270,18 +285,8 @@ class Rules:
         )
 
 
-def _check(
-    verdict: object,
-    attach: object,
-    header: str,
-    scheme: str,
-    max_replays: int,
-    replay_limit: int,
-) -> None:
+def _check(header: str, scheme: str, max_replays: int, replay_limit: int) -> None:
     """Check settings that would otherwise fail only when a token ends."""
-    for name, value in (("verdict", verdict), ("attach", attach)):
-        if value is not None and not callable(value):
-            raise TypeError(f"{name} must be a function, not {value!r}")
     for name, text in (("header", header), ("scheme", scheme)):
         if not isinstance(text, str):
             raise TypeError(f"{name} must be a str, not {text!r}")

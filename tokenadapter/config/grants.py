@@ -6,7 +6,7 @@ A fresh token needs no secret, so no password manager is asked and no keyring is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.config.functions import NamedFunction
@@ -277,8 +277,8 @@ class FunctionOfProfile(FunctionGrant):
             raise _unusable(self._profile, error) from None
         return super().fetch(credential, previous)
 
-    def _function(self) -> Callable[..., Answer]:
-        function: Callable[..., Answer] = self._named.find()
+    def _function(self) -> Callable[..., Answer | Awaitable[Answer]]:
+        function: Callable[..., Answer | Awaitable[Answer]] = self._named.find()
         return function
 
     def __repr__(self) -> str:

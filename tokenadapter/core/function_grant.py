@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,15 @@ from tokenadapter.late_imports import late
 from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
+    import asyncio
+
     from tokenadapter import spelling
+    from tokenadapter.core import messages
     from tokenadapter.protocols import Answer, TokenSource
     from tokenadapter.token import Token
 else:
+    asyncio = late("asyncio")
+    messages = late("tokenadapter.core.messages")
     spelling = late("tokenadapter.spelling")
 
 __all__ = ["FunctionGrant", "function_grant"]
@@ -26,6 +31,8 @@ class FunctionGrant:
     a refresh token, the function presents an unknown credential.  Once it has returned a refresh
     token, it is assumed to have spent that credential.  The function has no time limit, so its
     requests need timeouts.
+
+    The function may be a coroutine function: each call has an event loop of its own.
 
     :ivar asked_by: the thread that is in the function now.  If all sessions of the program sign
         their requests, those that the function makes are left unsigned.
@@ -49,19 +56,41 @@ class FunctionGrant:
             return [Credential("refresh_token", previous.refresh_token, single_use=True)]
         return [Credential("function", "", single_use=self._spends, opaque=True)]
 
-    def _function(self) -> Callable[..., Answer]:
+    def _function(self) -> Callable[..., Answer | Awaitable[Answer]]:
         return self.function
 
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:
         function = self._function()
         self.asked_by = get_ident()
         try:
-            answer = function(previous) if spelling.takes_argument(function) else function()
+            said = function(previous) if spelling.takes_argument(function) else function()
+            answer = _awaited(said) if isinstance(said, Awaitable) else said
         finally:
             self.asked_by = None
         if _has_refresh_token(answer):
             self._spends = True
         return answer
+
+
+def _awaited(said: Awaitable[Answer]) -> Answer:
+    """What *said* comes to, in an event loop of its own.
+
+    :raises RefreshConfigError: if this thread has an event loop already.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise messages.source_needs_thread()
+    answers: list[Answer] = []
+
+    async def wait() -> None:
+        answers.append(await said)
+
+    try:
+        asyncio.run(wait())
+    except Exception:
+        # Once there is a token, a task that the function left behind must not cost it.
+        if not answers:
+            raise
+    return answers[0]
 
 
 def _has_refresh_token(answer: Answer) -> bool:

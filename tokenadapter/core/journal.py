@@ -105,7 +105,7 @@ class Journal:
             self._emitted.add((name, about))
             self.emit(name, **fields)
 
-    def trace(self, what: str, error: Exception) -> None:
+    def trace(self, what: str, error: BaseException) -> None:
         """Log, at level DEBUG, the traceback of an exception that code of the program raised."""
         log = logging.getLogger("tokenadapter")
         log.debug("%s [%s]", what, self._shown_store(), exc_info=error)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import copy
     from contextvars import Context
 
-    from tokenadapter import errors
+    from tokenadapter import errors, spelling
     from tokenadapter.core import (
         async_wait,
         function_grant,
@@ -58,6 +58,7 @@ else:
     memory = late("tokenadapter.stores.memory")
     pickling = late("tokenadapter.core.pickling")
     renewal = late("tokenadapter.core.renewal")
+    spelling = late("tokenadapter.spelling")
     urls = late("tokenadapter.stores.urls")
 
 __all__ = ["TokenKeeper"]
@@ -124,8 +125,9 @@ class TokenKeeper:
             store = urls.store_from_url(store)
         self.store: TokenStore = checked_store("store", store)
         _check_lease(self.store, self.grant)
-        _check_callable("on_refresh", on_refresh)
-        _check_callable("on_event", on_event)
+        for name, callback in (("on_refresh", on_refresh), ("on_event", on_event)):
+            if callback is not None:
+                spelling.check_function(name, callback)
         if isinstance(lock_timeout, bool) or not isinstance(lock_timeout, (int, float)):
             raise TypeError(f"lock_timeout must be a number of seconds, not {lock_timeout!r}")
         if not lock_timeout > 0:
@@ -657,11 +659,6 @@ def _check_lease(store: TokenStore, grant: Grant) -> None:
             "that is over. Give the store a lease that is shorter than the grace, or the source "
             "no grace: then such a death may cost a login."
         )
-
-
-def _check_callable(name: str, value: object) -> None:
-    if value is not None and not callable(value):
-        raise TypeError(f"{name} must be a function, not {value!r}")
 
 
 def _after_fork() -> None:

@@ -235,7 +235,27 @@ _MISTAKES = (
 )
 
 
-def source_raised(error: Exception) -> RefreshTemporarilyFailed | RefreshConfigError:
+def source_interrupted(error: BaseException) -> RefreshTemporarilyFailed:
+    return RefreshTemporarilyFailed(
+        "The token source was interrupted by the end of a task, an event loop or the program: it "
+        f"raised {type(error).__name__}. Nothing stored was lost. The next call tries again. To "
+        "use a coroutine function as a source, pass the coroutine function itself: it gets an "
+        "event loop of its own.",
+        is_local=True,
+    )
+
+
+def source_needs_thread() -> RefreshConfigError:
+    return RefreshConfigError(
+        "The token source is a coroutine function, and this thread has an event loop already: the "
+        "renewal runs in it because of inline=True, or because the program is ending. Nothing was "
+        "sent, and the stored token is kept. Leave inline out, or pass a plain function.",
+        is_local=True,
+        processed=None,
+    )
+
+
+def source_raised(error: BaseException) -> RefreshTemporarilyFailed | RefreshConfigError:
     # The text of the error may contain secrets, so only its class is named.
     name = type(error).__name__
     if isinstance(error, _MISTAKES):

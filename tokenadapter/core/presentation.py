@@ -7,6 +7,7 @@ The four outcomes (minted, refused, unprocessed, unknown) are explained in
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -283,7 +284,7 @@ class Presenter:
                 answer = self._grant.fetch(credential, previous)
             else:
                 answer = context.run(self._grant.fetch, credential, previous)
-        except Exception as error:  # noqa: BLE001 - a source may raise anything
+        except _failures() as error:
             return self._as_failure(error)
         try:
             minted = _as_token(answer, credential, sent_at, wall)
@@ -291,12 +292,17 @@ class Presenter:
         except (TypeError, ValueError) as error:
             return messages.source_returned(error)
 
-    def _as_failure(self, error: Exception) -> TokenError:
+    def _as_failure(self, error: BaseException) -> TokenError:
         """What *error*, which the grant raised, means."""
         if isinstance(error, _known_errors()):
             return error
         self._journal.trace("the token source raised", error)
-        failure = messages.source_raised(error)
+        # An event loop that needs a thread for its work gets none when the program ends.
+        is_at_exit = isinstance(error, RuntimeError) and self._runtime.exiting()
+        if is_at_exit or isinstance(error, _cancellations()):
+            failure: TokenError = messages.source_interrupted(error)
+        else:
+            failure = messages.source_raised(error)
         failure.__cause__ = error
         return failure
 
@@ -314,6 +320,19 @@ def _known_errors() -> tuple[type[TokenError], ...]:
     return errors.ReauthRequired, errors.RefreshConfigError, errors.RefreshTemporarilyFailed
 
 
+def _failures() -> tuple[type[BaseException], ...]:
+    """What a source may raise: not the end of its thread."""
+    return Exception, *_cancellations()
+
+
+def _cancellations() -> tuple[type[BaseException], ...]:
+    """What a source raises that was cancelled: an error of asyncio, or of a future."""
+    # A program that has not imported these modules cannot have raised their errors.
+    modules = map(sys.modules.get, ("asyncio.exceptions", "concurrent.futures._base"))
+    found = (getattr(module, "CancelledError", None) for module in modules)
+    return tuple(kind for kind in found if kind is not None)
+
+
 def _sending_time(view: View) -> float:
     """Seconds between intent and request.  A store that is slow to read is slow to write."""
     return _SENDS_WITHIN + 4 * view.took
@@ -321,7 +340,7 @@ def _sending_time(view: View) -> float:
 
 def _is_local(failure: TokenError) -> bool:
     """Whether this program or its configuration caused *failure*."""
-    return isinstance(failure, errors.RefreshConfigError) and failure.is_local
+    return getattr(failure, "is_local", False)
 
 
 def _as_token(answer: Answer, credential: Credential, sent_at: float, wall: float) -> Minted:

@@ -55,7 +55,15 @@ class Verdict(IntEnum):
 
     @classmethod
     def of(cls, said: object) -> Self:
-        """What a verdict function *said*: a verdict, or whether the token is dead."""
+        """What a verdict function *said*: a verdict, or whether the token is dead.
+
+        :raises TypeError: if *said* has to be awaited: it would always count as true.
+        """
+        if hasattr(said, "__await__"):
+            raise TypeError(
+                f"verdict returned an object to await ({type(said).__name__}), and this client "
+                "does not await it: return True, False or a Verdict."
+            )
         return said if isinstance(said, cls) else cls(bool(said))
 
 

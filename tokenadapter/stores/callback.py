@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from tokenadapter import spelling
 from tokenadapter.late_imports import late
 from tokenadapter.process_names import this_process
 from tokenadapter.stores._text import understood
@@ -56,7 +57,8 @@ class CallbackStore:
         :class:`~tokenadapter.ReauthRequired`, reason ``private_copy``.
     :param name: names the slot in messages and events, where all the stores that one function of
         the program makes would otherwise look alike.
-    :raises TypeError: if one of the first three arguments is not a function, or *name* is no text.
+    :raises TypeError: if one of the first three arguments is not a function, or is a coroutine
+        function; or if *name* is no text.
 
     Stores with the same *load* and *save* share one slot.  Functions that are created again each
     time are different functions: without a lock, create them once.
@@ -72,9 +74,10 @@ class CallbackStore:
         *,
         name: str | None = None,
     ) -> None:
-        for key, function in (("load", load), ("save", save), ("lock", lock)):
-            if not (callable(function) or (key == "lock" and function is None)):
-                raise TypeError(f"{key} is a function, not {type(function).__name__}")
+        spelling.check_function("load", load)
+        spelling.check_function("save", save)
+        if lock is not None:
+            spelling.check_function("lock", lock)
         if not isinstance(name, str | None):
             raise TypeError(f"name is a text, not {name!r}")
         self.name = name
@@ -172,12 +175,16 @@ class CallbackStore:
 
     def _call(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
         try:
-            return function(*args)
+            result = function(*args)
         except errors.StoreError:
             raise
         except Exception as error:
             # The text of the exception may contain what was saved: do not repeat it.
             raise self._failure(f"{name}() raised {type(error).__name__}") from error
+        if hasattr(result, "__await__"):
+            # Nothing was loaded or saved.  An empty slot would be written over.
+            raise self._failure(f"{name}() returned an object to await, {type(result).__name__}")
+        return result
 
     def _failure(self, cause: str) -> errors.StoreError:
         return errors.StoreError(
@@ -232,7 +239,7 @@ def _parsed(data: _Loaded) -> tuple[_Content, bool]:
     """
     if not data:
         return _Content(), False
-    text = json.dumps(dict(data), default=repr) if isinstance(data, Mapping) else data
+    text = _text_of(data)
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
@@ -244,6 +251,18 @@ def _parsed(data: _Loaded) -> tuple[_Content, bool]:
     return _Content(
         document, tag, tuple(map(str, record.get("spent", ()))), record.get("aside")
     ), False
+
+
+def _text_of(data: object) -> str | bytes:
+    """*data* as JSON text, unless it is text already."""
+    if isinstance(data, (str, bytes)):
+        return data
+    if isinstance(data, (bytearray, memoryview)):  # as some databases return a column
+        return bytes(data)
+    try:
+        return json.dumps(dict(data) if isinstance(data, Mapping) else data, default=repr)
+    except (TypeError, ValueError, RecursionError):
+        return repr(data)
 
 
 def _named(function: object) -> str:

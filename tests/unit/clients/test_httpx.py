@@ -229,6 +229,37 @@ def test_a_verdict_of_ones_own_is_given_the_response(face: Face, server: TokenSe
     assert [type(one) for one in seen] == [face.library.Response] * 3
 
 
+@pytest.mark.parametrize("each", ["asyncio", "trio"], indirect=True)
+@pytest.mark.parametrize("body", [{"error": "dead"}, {"error": "busy"}])
+def test_an_async_client_awaits_a_verdict(
+    each: Face, server: TokenServer, body: dict[str, str]
+) -> None:
+    async def verdict(response: Any) -> bool:
+        await response.aread()
+        return response.json().get("error") == "dead"
+
+    request = each.client(TokenAuth(server.api_url, source(server), verdict=verdict))
+    server.fail_next(419, endpoint="api", body=body)
+    answer = request("POST", f"{server.api_url}x", content=b"one")
+    if body["error"] == "dead":
+        assert [past.json() for past in answer.history] == [body]
+        assert (answer.status_code, server.stats.api_requests) == (200, 2)
+    else:
+        assert (answer.status_code, answer.json()) == (419, body)
+        assert (server.stats.api_requests, server.stats.renewals) == (1, 1)
+
+
+def test_a_client_that_blocks_refuses_a_verdict_to_await(library: Any, server: TokenServer) -> None:
+    class Awaitable:
+        def __await__(self) -> Any:
+            raise AssertionError
+
+    auth = TokenAuth(server.api_url, source(server), verdict=lambda response: Awaitable())
+    with library.Client(auth=auth) as client, pytest.raises(TypeError, match=r"\(Awaitable\), and"):
+        client.post(f"{server.api_url}x")
+    assert (server.stats.api_requests, server.stats.renewals) == (1, 1)
+
+
 def test_a_verdict_looks_into_json_that_the_caller_can_still_read(
     face: Face, server: TokenServer
 ) -> None:

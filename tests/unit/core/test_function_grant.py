@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import subprocess
 import sys
+import threading
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import pytest
 from doubles import Authority
 
-from tokenadapter import MemoryStore, RefreshConfigError, StoreError, TokenError
+from tokenadapter import (
+    MemoryStore,
+    RefreshConfigError,
+    RefreshTemporarilyFailed,
+    StoreError,
+    TokenError,
+)
 from tokenadapter.core.function_grant import FunctionGrant, function_grant
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.protocols import Grant
@@ -91,7 +101,7 @@ class Source:
 
     def __call__(self, previous: Token | None) -> Any:
         self.calls += 1
-        if isinstance(self.fault, Exception):
+        if isinstance(self.fault, BaseException):
             raise self.fault
         return self.fault
 
@@ -155,6 +165,159 @@ def test_after_a_bug_the_outcome_of_the_presentation_is_unknown(
     source.fault = {"access_token": "b", "refresh_token": "s", "expires_in": 3600}
     assert keeper.renew(first).access_token == "b"
     assert "intent" not in (keeper.store.load().document or {})
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, concurrent.futures.CancelledError])
+def test_the_cancellation_of_a_function_concerns_only_its_caller(
+    kind: type[BaseException], tmp_path: Path
+) -> None:
+    source = Source({"access_token": "a", "refresh_token": "r", "expires_in": 3600})
+    store = f"file:{tmp_path}/token.json"
+    keeper = TokenKeeper(source, store)
+    first = keeper.current()
+    source.fault = kind("s3cr3t")
+    for _ in range(2):
+        with pytest.raises(RefreshTemporarilyFailed, match=f"raised {kind.__name__}") as caught:
+            keeper.renew(first)
+        assert (caught.value.is_local, caught.value.retry_at) == (True, None)
+        assert isinstance(caught.value.__cause__, kind)
+    document = keeper.store.load().document or {}
+    assert "backoff" not in document
+    assert document["intent"]["awaited"] == []  # the answer may be lost, and nobody waits for it
+    source.fault = {"access_token": "b", "refresh_token": "s", "expires_in": 3600}
+    assert TokenKeeper(source, store).renew(first).access_token == "b"
+
+
+# --- coroutine functions -----------------------------------------------------------------------
+
+
+async def obtain_later(previous: Token | None) -> dict[str, object]:
+    await asyncio.sleep(0)
+    number = int(previous.access_token) + 1 if previous else 1
+    return {"access_token": f"{number}", "refresh_token": f"r{number}", "expires_in": 3600}
+
+
+class Later:
+    async def __call__(self) -> str:
+        return "1"
+
+
+def obtain_awaitable(previous: Token | None) -> Any:
+    return obtain_later(previous)
+
+
+@pytest.mark.parametrize("source", [obtain_later, obtain_awaitable, Later(), Later().__call__])
+def test_a_coroutine_function_is_a_source(source: Any) -> None:
+    assert TokenKeeper(source).current().access_token == "1"
+
+
+def test_each_renewal_by_a_coroutine_function_has_an_event_loop_of_its_own() -> None:
+    loops = []
+    callers: ContextVar[str] = ContextVar("callers")
+
+    async def source(previous: Token | None) -> object:
+        loops.append((asyncio.get_running_loop(), threading.current_thread(), callers.get()))
+        return await obtain_later(previous)
+
+    async def main() -> None:
+        callers.set("mine")
+        keeper = TokenKeeper(source)  # type: ignore[arg-type]
+        first = await keeper.acurrent()
+        assert keeper.grant.credentials(first)[0].secret == "r1"
+        assert (await keeper.arenew(first)).refresh_token == "r2"
+        loops.append((asyncio.get_running_loop(), threading.current_thread(), callers.get()))
+
+    asyncio.run(main())
+    assert len({loop for loop, _, _ in loops}) == 3
+    assert threading.main_thread() not in [thread for _, thread, _ in loops[:-1]]
+    assert [caller for _, _, caller in loops] == ["mine"] * 3
+
+
+def test_a_task_that_is_cancelled_leaves_the_coroutine_of_the_source_as_it_is() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    async def source(previous: Token | None) -> dict[str, object]:
+        begun.set()
+        await asyncio.to_thread(go_on.wait, 60)
+        return await obtain_later(previous)
+
+    keeper = TokenKeeper(source)
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(keeper.acurrent())
+        await asyncio.to_thread(begun.wait, 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    go_on.set()
+    assert asyncio.run(keeper.acurrent()).access_token == "1"
+    assert keeper.stats["Renewed"] == 1
+
+
+def test_a_token_is_kept_although_the_event_loop_cannot_be_closed() -> None:
+    def fail() -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    async def source(previous: Token | None) -> dict[str, object]:
+        # As that of an exiting interpreter does from Python 3.12 on, after asyncio.to_thread().
+        asyncio.get_running_loop().shutdown_default_executor = fail  # type: ignore[assignment]
+        return await obtain_later(previous)
+
+    assert TokenKeeper(source).current().refresh_token == "r1"
+
+
+def test_what_a_coroutine_raises_counts_like_what_a_function_raises() -> None:
+    async def source(previous: Token | None) -> str:
+        raise KeyError("s3cr3t")
+
+    with pytest.raises(RefreshTemporarilyFailed, match="raised KeyError"):
+        TokenKeeper(source).current()
+
+
+def test_a_coroutine_function_in_the_thread_of_an_event_loop_is_refused() -> None:
+    class Unstarted:
+        def __await__(self) -> Any:
+            raise AssertionError
+
+    async def main() -> None:
+        keeper = TokenKeeper(lambda previous: Unstarted(), inline=True)
+        for _ in range(2):
+            with pytest.raises(RefreshConfigError, match="has an event loop already") as caught:
+                await keeper.acurrent()
+            assert caught.value.is_local
+
+    asyncio.run(main())
+    assert TokenKeeper(obtain_later, inline=True).current().access_token == "1"
+
+
+AT_EXIT = """
+import asyncio, sys, threading
+from tokenadapter import TokenKeeper
+
+async def source(previous):
+    await asyncio.to_thread(begun.set)
+    while threading.main_thread().is_alive() or sys.argv[2] == "threads":
+        await asyncio.to_thread(int) if sys.argv[2] == "threads" else await asyncio.sleep(0.001)
+    return {"access_token": "1", "refresh_token": "r1", "expires_in": 3600}
+
+begun = threading.Event()
+keeper = TokenKeeper(source, sys.argv[1])
+threading.Thread(target=keeper.current, daemon=True).start()
+begun.wait()
+"""
+
+
+@pytest.mark.parametrize("needs", ["time", "threads"])
+def test_an_exiting_interpreter_waits_for_a_coroutine(needs: str, tmp_path: Path) -> None:
+    """If it needs more threads, which are not to be had then, no other process backs off."""
+    path = f"{tmp_path}/token.json"
+    command = [sys.executable, "-c", AT_EXIT, path, needs]
+    subprocess.run(command, capture_output=True, timeout=60, check=True)
+    document = TokenKeeper(obtain, path).store.load().document or {}
+    assert "backoff" not in document
+    assert ("token" in document) == (needs == "time")
 
 
 def test_a_bug_causes_no_backoff_while_the_store_fails(tmp_path: Path) -> None:

@@ -2501,8 +2501,8 @@ def test_without_a_grace_or_a_lease_any_combination_is_accepted(new_keeper, shel
 @pytest.mark.parametrize(
     ("settings", "kind", "message"),
     [
-        ({"on_refresh": 5}, TypeError, "^on_refresh must be a function, not 5$"),
-        ({"on_event": "x"}, TypeError, "^on_event must be a function, not 'x'$"),
+        ({"on_refresh": 5}, TypeError, "^on_refresh must be a function, not of type int$"),
+        ({"on_event": "x"}, TypeError, "^on_event must be a function, not of type str$"),
         ({"lock_timeout": True}, TypeError, "^lock_timeout must be a number of seconds, not True$"),
         ({"lock_timeout": "5"}, TypeError, "^lock_timeout must be a number of seconds, not '5'$"),
         ({"lock_timeout": 0}, ValueError, "^lock_timeout must be greater than 0 seconds, not 0$"),

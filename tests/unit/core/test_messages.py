@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from types import FunctionType
 
@@ -271,6 +272,24 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             "The newest token could not be saved to Shelf() yet, and can no longer be used.",
             "keeps its refresh token in memory and retries the save",
             "Make sure that the store can be written",
+        )
+    ],
+    "source_interrupted": [
+        (
+            messages.source_interrupted(asyncio.CancelledError("s3cr3t")),
+            RefreshTemporarilyFailed,
+            "The token source was interrupted by the end of a task, an event loop or the program",
+            "it raised CancelledError. Nothing stored was lost. The next call tries again.",
+            "pass the coroutine function itself",
+        )
+    ],
+    "source_needs_thread": [
+        (
+            messages.source_needs_thread(),
+            RefreshConfigError,
+            "The token source is a coroutine function, and this thread has an event loop already",
+            "Nothing was sent, and the stored token is kept",
+            "Leave inline out, or pass a plain function",
         )
     ],
     "source_raised": [

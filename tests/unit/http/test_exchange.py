@@ -24,6 +24,16 @@ OLD, THEIRS, NEW = (Token(name, issued_at=0.0) for name in ("old", "theirs", "ne
 FINE, DEAD, PROOF = Verdict.HAND_ON, Verdict.RENEW, Verdict.SEND_AGAIN
 
 
+def test_a_verdict_that_has_to_be_awaited_is_a_mistake() -> None:
+    class Awaitable:
+        def __await__(self) -> Any:
+            raise AssertionError
+
+    with pytest.raises(TypeError, match=r"^verdict returned an object to await \(Awaitable\)"):
+        Verdict.of(Awaitable())
+    assert [Verdict.of(said) for said in (None, "dead", PROOF)] == [FINE, DEAD, PROOF]
+
+
 def walk(
     *answers: Any,
     verdict: Verdict = DEAD,

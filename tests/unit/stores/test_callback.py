@@ -31,6 +31,8 @@ from tokenadapter.testing.workers import in_threads, succeeds_in_child
 from .helpers import run, save
 
 SECRET = "s3cr3t"
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
 
 
 class Place:
@@ -123,7 +125,7 @@ def test_a_name_tells_slots_of_the_same_functions_apart_even_after_pickling(plac
     ],
 )
 def test_arguments_that_are_not_functions_are_refused(arguments: Any) -> None:
-    with pytest.raises(TypeError, match=r"(load|save|lock) is a function, not "):
+    with pytest.raises(TypeError, match=r"^(load|save|lock) must be a function, not of type "):
         CallbackStore(*arguments)
 
 
@@ -160,6 +162,14 @@ def test_an_empty_value_counts_as_an_empty_slot(
         ("[]", "[]"),
         (b"\xff{", "\ufffd{"),
         ("[" * 100_000, "[" * 100_000),
+        (3, "3"),
+        ([1], "[1]"),
+        (("a",), '["a"]'),
+        ({("a",): 1}, "{('a',): 1}"),
+        (b"\xff", "\ufffd"),
+        (memoryview(b"{}"), "{}"),
+        (Ellipsis, '"Ellipsis"'),
+        (CIRCLE, "[[...]]"),
     ],
 )
 def test_content_that_is_not_a_record_is_put_aside(
@@ -177,6 +187,26 @@ def test_content_that_is_not_a_record_is_put_aside(
     save(store, 2, expected="tag 1")
     assert store.load().document == {"n": 2}
     assert held[-1]["aside"] == aside
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_load_may_return_the_bytes_of_a_column(kind: Callable[[bytes], Any]) -> None:
+    held: list[dict[str, Any]] = []
+    load = lambda: kind(json.dumps(held[-1]).encode()) if held else None  # noqa: E731
+    store = CallbackStore(load, held.append, None)
+    save(store)
+    assert store.load().document == {"n": 1}
+
+
+def test_a_function_that_returns_an_object_to_await_has_not_loaded_or_saved() -> None:
+    class Awaitable:
+        def __await__(self) -> Any:
+            raise AssertionError
+
+    with pytest.raises(StoreError, match=r"load\(\) returned an object to await, Awaitable\. "):
+        CallbackStore(Awaitable, pytest.fail, None).load()
+    with pytest.raises(StoreError, match=r"save\(\) returned an object to await, Awaitable\. "):
+        save(CallbackStore(dict, lambda _: Awaitable(), None))
 
 
 def test_the_error_about_a_later_format_is_on_one_line() -> None:
