@@ -86,8 +86,8 @@ def _awaited(said: Awaitable[Answer]) -> Answer:
 
     try:
         asyncio.run(wait())
-    except Exception:
-        # Once there is a token, a task that the function left behind must not cost it.
+    except (Exception, asyncio.CancelledError):
+        # Once there is a token, what the function left behind in the event loop must not cost it.
         if not answers:
             raise
     return answers[0]

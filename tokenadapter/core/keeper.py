@@ -76,7 +76,8 @@ class TokenKeeper:
     """Keeps one slot's token usable: one renewal per expiry, for all who share the store.
 
     :param source: how a token is obtained: a grant such as
-        :class:`~tokenadapter.ClientCredentials`, or a function of the previous token.
+        :class:`~tokenadapter.ClientCredentials`, or a function of the previous token, which may be
+        a coroutine function.
     :param store: where the token lives: a store, the path of a file, or the URL of a store
         (:func:`store_from_url <tokenadapter.store_from_url>`); without one, in the memory of this
         process, shared by all keepers of the very same grant.

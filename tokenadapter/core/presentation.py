@@ -328,7 +328,7 @@ def _failures() -> tuple[type[BaseException], ...]:
 def _cancellations() -> tuple[type[BaseException], ...]:
     """What a source raises that was cancelled: an error of asyncio, or of a future."""
     # A program that has not imported these modules cannot have raised their errors.
-    modules = map(sys.modules.get, ("asyncio.exceptions", "concurrent.futures._base"))
+    modules = map(sys.modules.get, ("asyncio", "concurrent.futures"))
     found = (getattr(module, "CancelledError", None) for module in modules)
     return tuple(kind for kind in found if kind is not None)
 

@@ -7,6 +7,7 @@ import concurrent.futures
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -256,14 +257,27 @@ def test_a_task_that_is_cancelled_leaves_the_coroutine_of_the_source_as_it_is() 
     assert keeper.stats["Renewed"] == 1
 
 
-def test_a_token_is_kept_although_the_event_loop_cannot_be_closed() -> None:
+def refuse_to_close() -> None:
+    """As an exiting interpreter does from Python 3.12 on, after asyncio.to_thread()."""
+
     def fail() -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
+    asyncio.get_running_loop().shutdown_default_executor = fail  # type: ignore[assignment]
+
+
+def cancel_this_task() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+@pytest.mark.parametrize("disturb", [refuse_to_close, cancel_this_task])
+def test_no_end_of_the_event_loop_costs_a_token(disturb: Callable[[], None]) -> None:
     async def source(previous: Token | None) -> dict[str, object]:
-        # As that of an exiting interpreter does from Python 3.12 on, after asyncio.to_thread().
-        asyncio.get_running_loop().shutdown_default_executor = fail  # type: ignore[assignment]
-        return await obtain_later(previous)
+        answer = await obtain_later(previous)
+        disturb()
+        return answer
 
     assert TokenKeeper(source).current().refresh_token == "r1"
 
