@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -300,11 +301,14 @@ def test_a_source_without_a_parameter_just_works(function: Any) -> None:
     assert keeper.current().access_token == "made-up"
 
 
+@pytest.mark.parametrize("kind", ["def", "async def"])
 def test_a_named_source_without_a_parameter_just_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    (tmp_path / "source_without_a_parameter.py").write_text("def token():\n    return 'made-up'\n")
+    code = f"{kind} token():\n    return 'made-up'\n"
+    (tmp_path / "source_without_a_parameter.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "source_without_a_parameter", raising=False)
     config = write(
         tmp_path,
         f'[billing]\nprefix = "{API}"\nstore = "memory:without-a-parameter"\n'

@@ -402,10 +402,11 @@ class _Flow:
         rules = self._rules
         if rules.verdict is None and answer.status_code != 401:
             return Verdict.HAND_ON
-        own = rules.judging(answer, token) if self._is_async else None
+        own = rules.judging(answer, token)
         if own is not None:
             said = own(answer)
             if hasattr(said, "__await__"):
+                # A client that blocks cannot await it, and gets the error.
                 said = yield _Work(lambda: said, lambda: said)
             return Verdict.of(said)
         value = None
