@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tokenadapter.token import Token
 
 __all__ = [
+    "UsageError",
     "add_config",
     "add_json",
     "add_min_validity",
@@ -30,6 +31,10 @@ __all__ = [
 ]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+class UsageError(ValueError):
+    """The arguments of a command make no sense together."""
 
 
 def add_config(parser: ArgumentParser) -> None:

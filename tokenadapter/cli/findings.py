@@ -16,7 +16,7 @@ from tokenadapter.cli.token_state import lock_holder, token_state
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.problems import ProfileError
-from tokenadapter.config.profile import Profile
+from tokenadapter.config.profile import Profile, shared_prefixes
 from tokenadapter.errors import TokenError
 from tokenadapter.http.masking import masked
 from tokenadapter.keys.key import Key
@@ -97,7 +97,7 @@ def findings(config: ConfigFile, names: Sequence[str], *, offline: bool) -> Iter
             profiles.append(profile)
         except (ProfileError, ImportError) as error:
             wrong.append(Finding(PROBLEM, name, str(error)))
-    for level, text in _check_configuration(config, profiles):
+    for level, text in (*_check_configuration(config, profiles), *_check_prefixes(profiles)):
         yield Finding(level, "configuration", text)
     yield from wrong
     yield from _check_sharing(config, profiles)
@@ -172,6 +172,14 @@ def _check_sharing(config: ConfigFile, profiles: list[Profile]) -> Iterator[Find
                     '`account = "…"` in its source. If both are for one user, name that user in '
                     "both.",
                 )
+
+
+def _check_prefixes(profiles: list[Profile]) -> Iterator[_Found]:
+    for prefix, names in shared_prefixes(profiles).items():
+        yield _note(
+            f"The profiles {' and '.join(names)} have the same prefix, {prefix}: `tokenadapter "
+            "run` needs --profile to choose one of them."
+        )
 
 
 def _valid(config: ConfigFile) -> Iterator[Profile]:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.cli.common import add_name, authorization, named_profile
+from tokenadapter.cli.common import UsageError, add_name, authorization, named_profile
 from tokenadapter.cli.output import write_line
 from tokenadapter.core.policy import windows
 from tokenadapter.values import Value
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
     from tokenadapter.config.profile import Profile
 
-__all__ = ["Call", "Guard", "Issued", "add_arguments", "perform"]
+__all__ = ["TAKES_WORDS", "Call", "Guard", "Issued", "add_arguments", "perform"]
+
+TAKES_WORDS = True
+"""The arguments that the command does not know are those that the other program appends."""
 
 HELPERS = ("git", "kubectl", "bazel", "docker", "google", "keyring")
 """Each has a module in :mod:`tokenadapter.cli.helpers`."""
@@ -143,19 +146,17 @@ class Guard:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    from argparse import REMAINDER
-
-    parser.usage = "%(prog)s [--config FILE] PROGRAM NAME …"
+    parser.usage = "%(prog)s PROGRAM NAME [--config FILE] …"
     parser.add_argument(
         "helper", metavar="PROGRAM", choices=HELPERS, help=f"one of {', '.join(HELPERS)}"
     )
     add_name(parser)
-    parser.add_argument("words", metavar="…", nargs=REMAINDER, help="what the program appends")
 
 
 def perform(options: Namespace) -> int:
     """Answer the program."""
     module: Any = import_module(f"tokenadapter.cli.helpers.{options.helper}")
+    _check_words(options, getattr(module, "WORDS", None))
     profile = named_profile(options)
     if getattr(module, "MERGES_STDERR", False) and options.level is None:
         from tokenadapter.cli.reporting import mute
@@ -165,6 +166,19 @@ def perform(options: Namespace) -> int:
     if text:
         write_line(text)
     return int(code)
+
+
+def _check_words(options: Namespace, count: int | None) -> None:
+    """Refuse arguments that are neither options of this command nor words of the program.
+
+    :param count: how many words the program appends; ``None`` if it parses them itself.
+    """
+    words: list[str] = options.words
+    if count is not None and (len(words) != count or any(word[:1] == "-" for word in words)):
+        raise UsageError(
+            f"{options.helper} appends {'one word' if count else 'nothing'} to this command, and "
+            f"the command line ends with {' '.join(words)!r}. Nothing was sent."
+        )
 
 
 def _read() -> str:

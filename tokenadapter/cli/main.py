@@ -137,6 +137,9 @@ def _options(command: str, rest: Sequence[str]) -> Any:
         # As in most crontabs.  Importing argparse would take a tenth of the time of the command.
         return SimpleNamespace(name=rest[0], level=None, **plain)
     parser = parser_of(command)
+    if getattr(_module(command), "TAKES_WORDS", False):
+        options, options.words = parser.parse_known_args(rest)
+        return options
     if not takes_program(command):
         return parser.parse_args(rest)
     ours, program = _parted(parser, rest)

@@ -85,10 +85,12 @@ def reported(error: Exception, profile: str | None) -> int:
     """
     # Imported here, since they import requests: a command that succeeds does without them.
     from tokenadapter import errors
+    from tokenadapter.cli.common import UsageError
     from tokenadapter.config.problems import ProfileError
 
     # The first that fits.
     codes: tuple[tuple[type[Exception], int], ...] = (
+        (UsageError, 2),
         (ProfileError, 3),
         (errors.RefreshConfigError, 3),
         (errors.UnsafeTarget, 3),

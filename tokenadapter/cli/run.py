@@ -6,10 +6,11 @@
 
 Every requests session and urllib3 pool of the program signs requests under the prefixes of the
 profiles (all profiles, or those that --profile names), renews the token, and replays refused
-requests. A header that the program sets itself is replaced. The program replaces this process. It
-starts with a directory of tokenadapter first in PYTHONPATH, which it removes at once; your own
-sitecustomize still runs. Processes of multiprocessing sign their requests too; other programs that
-the program starts do so only with --inherit.
+requests. If two of the profiles have the same prefix, --profile has to choose one. A header that
+the program sets itself is replaced. The program replaces this process. It starts with a directory
+of tokenadapter first in PYTHONPATH, which it removes at once; your own sitecustomize still runs.
+Processes of multiprocessing sign their requests too; other programs that the program starts do so
+only with --inherit.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tokenadapter.cli.common import add_config
 from tokenadapter.cli.exec import exec_program
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.problems import ProfileError
-from tokenadapter.config.profile import Profile
+from tokenadapter.config.profile import Profile, shared_prefixes
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -61,8 +62,15 @@ def perform(options: Namespace) -> int:
     names = options.profile or [*config.tables]
     if not names:
         raise ProfileError("The file has no profile: add one, such as [billing].", file=config.path)
-    for name in names:
-        Profile(config, name)  # an error now is better than one in mid-program
+    # An error now is better than one in mid-program.
+    profiles = [Profile(config, name) for name in dict.fromkeys(names)]
+    if len(profiles) > 1:
+        for prefix, sharing in shared_prefixes(profiles).items():
+            raise ProfileError(
+                f"The profiles {' and '.join(sharing)} have the same prefix, {prefix}, so it is "
+                "unclear which of them signs a request. Nothing was run. Choose with --profile.",
+                file=config.path,
+            )
     command = _command(options.program)
     from tokenadapter.startup import DIRECTORY, VARIABLE
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import re
     from urllib import parse
 
+    from tokenadapter.clients import prefix as client_prefix
     from tokenadapter.clients import requests as requests_client
     from tokenadapter.clients.requests import TokenAdapter
     from tokenadapter.http import verdicts
@@ -27,13 +29,14 @@ if TYPE_CHECKING:
     from tokenadapter.stores import urls
     from tokenadapter.token import Token
 else:
+    client_prefix = late("tokenadapter.clients.prefix")
     re = late("re")
     requests_client = late("tokenadapter.clients.requests")
     parse = late("urllib.parse")
     urls = late("tokenadapter.stores.urls")
     verdicts = late("tokenadapter.http.verdicts")
 
-__all__ = ["Profile"]
+__all__ = ["Profile", "shared_prefixes"]
 
 _KEEPER_SETTINGS = ("renew_early", "lock_timeout")
 _KEEPER_FUNCTIONS = ("on_refresh", "on_event")
@@ -207,6 +210,18 @@ class Profile:
                 raise self.config.error([self.name, "verdict"], str(error)) from None
 
         return made
+
+
+def shared_prefixes(profiles: Iterable[Profile]) -> Mapping[str, list[str]]:
+    """The prefixes that several of *profiles* have, however they spell them, and the names of those
+    profiles."""
+    names: dict[str, list[str]] = {}
+    for profile in profiles:
+        # An invalid prefix is reported when it is used.
+        with suppress(ValueError):
+            for url in {client_prefix.Prefix(p, allow_http=True).url for p in profile.prefixes}:
+                names.setdefault(url, []).append(profile.name)
+    return {url: sharing for url, sharing in names.items() if len(sharing) > 1}
 
 
 def _is_plainly_under(url: str, prefix: str) -> bool:

@@ -414,6 +414,17 @@ def test_profiles_that_share_a_store_and_do_not_name_their_users_are_a_problem(
         assert not is_problem or "`account = " in found[0]
 
 
+def test_profiles_with_equal_prefixes_are_a_note(
+    command: Command, profile: Path, place: Path, server: TokenServer
+) -> None:
+    other = billing(server, place).replace("[billing", "[user").replace("token.json", "user.json")
+    write(place, billing(server, place) + other.replace('/api/"', '/api"'))
+    code, out, _ = command("check", "--offline")
+    assert code == 0
+    assert "note     configuration: The profiles billing and user have the same prefix" in out
+    assert "`tokenadapter run` needs --profile" in out
+
+
 @pytest.mark.parametrize(
     ("answer", "is_problem"),
     [

@@ -175,6 +175,45 @@ def test_an_unknown_program_is_wrong_usage(command: Command, profile: Path) -> N
     assert "git" in err
 
 
+ANSWERS = {
+    "git": ("get",),
+    "docker": ("get",),
+    "bazel": ("get",),
+    "kubectl": (),
+    "google": (),
+    "keyring": ("--mode=creds", "get", "https://git.example.com/"),
+}
+
+
+@pytest.mark.parametrize("program", ANSWERS)
+@pytest.mark.parametrize("option", [("--config", "none.toml"), ("--config=none.toml",)])
+def test_an_option_of_the_command_may_come_after_the_name_of_the_profile(
+    program: str, option: tuple[str, ...], command: Command, profile: Path
+) -> None:
+    code, out, err = command("helper", program, "billing", *option, *ANSWERS[program])
+    assert (code, out) == (3, "")
+    assert "none.toml: The file does not exist." in err
+
+
+@pytest.mark.parametrize("program", ANSWERS)
+def test_what_neither_the_command_nor_the_program_means_is_wrong_usage(
+    program: str, command: Command, profile: Path, server: TokenServer
+) -> None:
+    for wrong in (["--confg", "none.toml"], ["--confg=none.toml"]):
+        assert command("helper", program, "billing", *wrong, *ANSWERS[program])[:2] == (2, "")
+    assert server.stats.token_requests == 0
+
+
+@pytest.mark.parametrize("words", [(), ("-x",), ("get", "more")])
+def test_git_appends_one_word(words: tuple[str, ...], command: Command, profile: Path) -> None:
+    code, out, err = command("helper", "git", "billing", *words)
+    assert (code, out) == (2, "")
+    assert (
+        f"git appends one word to this command, and the command line ends with {' '.join(words)!r}"
+        in err
+    )
+
+
 def test_a_call_for_a_valid_token_needs_no_requests_and_no_errors(
     place: Path, server: TokenServer
 ) -> None:

@@ -399,6 +399,25 @@ def test_only_the_named_profiles_are_installed(
     assert spawn("run", *arguments, f"{server.api_url}x")[1] == "401\n"
 
 
+@pytest.mark.parametrize("spelt", ["http:{}", "http:{}/", "HTTP:{}"])
+def test_of_profiles_with_equal_prefixes_one_has_to_be_chosen(
+    spelt: str, profile: Path, place: Path, server: TokenServer
+) -> None:
+    prefix = server.api_url.removesuffix("/")
+    other = profile.read_text().replace("[billing", "[user").replace("token.json", "user.json")
+    other = other.replace(server.api_url, spelt.format(prefix.removeprefix("http:")))
+    write(place, profile.read_text() + other)
+    script(place, "import requests, sys; print(requests.get(sys.argv[1]).status_code)")
+    line = ["--", "script.py", f"{prefix}/x"]
+    for names in ([], ["--profile", "billing", "--profile", "user"]):
+        code, out, err = spawn("run", *names, *line)
+        assert (code, out) == (3, "")
+        assert f"The profiles billing and user have the same prefix, {prefix}, so" in err
+        assert "Choose with --profile." in err
+    assert server.stats.token_requests == 0
+    assert spawn("run", "--profile", "billing", *line)[:2] == (0, "200\n")
+
+
 def test_an_invalid_profile_is_reported_before_the_program_starts(
     command: Command, profile: Path, place: Path
 ) -> None:

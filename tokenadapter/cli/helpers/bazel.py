@@ -10,7 +10,10 @@ from tokenadapter.config.problems import ProfileError
 if TYPE_CHECKING:
     from tokenadapter.cli.helper import Call, Guard
 
-__all__ = ["answer"]
+__all__ = ["WORDS", "answer"]
+
+WORDS: int = 1
+"""How many words the program appends to the command."""
 
 
 def answer(call: Call, guard: Guard) -> tuple[str, int]:

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tokenadapter.cli.helper import Call, Guard
 
-__all__ = ["answer"]
+__all__ = ["WORDS", "answer"]
+
+WORDS: int = 1
+"""How many words the program appends to the command."""
 
 # By this very text, docker knows that it has to ask the user.
 _NOTHING = "credentials not found in native keychain", 1
@@ -19,14 +22,14 @@ _NOTHING = "credentials not found in native keychain", 1
 
 def answer(call: Call, guard: Guard) -> tuple[str, int]:
     """Answer one call."""
-    operation = call.words[0] if call.words else ""
+    operation = call.words[0]
     username = guard.username or guard.any_username
     if operation == "list":
         return json.dumps(dict.fromkeys(guard.prefixes, username)), 0
     if operation != "get":
         return (
-            f"tokenadapter does not {operation or 'answer without an operation'}: use the commands "
-            "tokenadapter login, adopt and logout"
+            f"tokenadapter does not {operation}: use the commands tokenadapter login, adopt and "
+            "logout"
         ), 1
     server = call.read().strip()
     # docker names a registry by its host.

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 else:
     parse = late("urllib.parse")
 
-__all__ = ["answer"]
+__all__ = ["WORDS", "answer"]
+
+WORDS: int = 1
+"""How many words the program appends to the command."""
 
 _NOTHING = "", 0  # git asks its next helper, or the user
 # Characters that end or decode a host in some reading of a URL.  git has decoded the host already.
@@ -27,7 +30,7 @@ _NOT_IN_HOST = "/\\?#@%"
 
 def answer(call: Call, guard: Guard) -> tuple[str, int]:
     """Answer one call."""
-    operation = call.words[0] if call.words else ""
+    operation = call.words[0]
     if operation not in ("get", "erase"):
         return _NOTHING  # a token that git uses is stored already; git has further operations
     fields: dict[str, str] = {}

@@ -15,10 +15,13 @@ from tokenadapter.config.problems import ProfileError
 if TYPE_CHECKING:
     from tokenadapter.cli.helper import Call, Guard
 
-__all__ = ["MERGES_STDERR", "answer"]
+__all__ = ["MERGES_STDERR", "WORDS", "answer"]
 
 MERGES_STDERR: bool = True
 """What the command writes to standard error would be read as a part of the answer."""
+
+WORDS: int = 0
+"""How many words the program appends to the command."""
 
 _LEAD = "GOOGLE_EXTERNAL_ACCOUNT_"
 _TYPES = ("urn:ietf:params:oauth:token-type:jwt", "urn:ietf:params:oauth:token-type:id_token")

@@ -14,7 +14,10 @@ from tokenadapter.config.problems import ProfileError
 if TYPE_CHECKING:
     from tokenadapter.cli.helper import Call, Guard
 
-__all__ = ["answer"]
+__all__ = ["WORDS", "answer"]
+
+WORDS: int = 0
+"""How many words the program appends to the command."""
 
 _GROUP = "client.authentication.k8s.io/"
 
