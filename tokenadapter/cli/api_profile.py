@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tokenadapter.cli.init import config_path, create
-from tokenadapter.config.config_file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile, as_arguments
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile
 
@@ -34,7 +34,7 @@ def api_profile(options: Namespace) -> Profile:
         raise config.error(
             [name],
             "A profile of this name exists already, but not for this URL. Choose another name: "
-            f"`tokenadapter login OTHER --api {options.api}`.",
+            f"`tokenadapter login {as_arguments('OTHER', path)} --api {options.api}`.",
         )
     if options.dpop and not source.get("dpop"):
         raise config.error(

@@ -97,7 +97,10 @@ def reporting(profile: Profile, options: Namespace) -> Profile:
 
     keeper = profile.keeper()
     keeper.journal = StderrJournal(
-        profile.name, keeper.store, keeper.journal.listener, to_log=options.level is not None
+        profile.as_arguments,
+        keeper.store,
+        keeper.journal.listener,
+        to_log=options.level is not None,
     )
     return profile
 

@@ -84,7 +84,7 @@ def _watch(options: Namespace, profile: Profile, file: _TokenFile, token: Token)
             if type(error) is not reported_kind:
                 from tokenadapter.cli.reporting import reported
 
-                if not reported(error, profile.name):
+                if not reported(error, profile.as_arguments):
                     raise
                 reported_kind = type(error)
         else:

@@ -332,10 +332,10 @@ def _begins_with_login(profile: Profile) -> bool:
 def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Iterator[_Found]:
     state, failure, store = found["state"], found["failure"], found["store"]
     if state in ("login needed", "unusable"):
-        yield _problem(f"{state}: {named(failure['cause'], profile.name)}")
+        yield _problem(f"{state}: {named(failure['cause'], profile.as_arguments)}")
         return
     if needs_login and state in ("no token", "expired"):
-        advice = f"Pass a token to `tokenadapter adopt {profile.name}`."
+        advice = f"Pass a token to `tokenadapter adopt {profile.as_arguments}`."
         if isinstance(profile.grant, ProfileGrant):
             advice = profile.grant.how_to_log_in
         yield _problem(f"{store}: {state}, and no credential to obtain one. {advice}")
@@ -343,7 +343,10 @@ def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Ite
     doubt = ""
     if state in ("fresh", "stale"):
         # The store cannot know whether the server has revoked the token.
-        doubt = f"; if the API refuses the token anyway, run `tokenadapter refresh {profile.name}`"
+        doubt = (
+            "; if the API refuses the token anyway, run `tokenadapter refresh "
+            f"{profile.as_arguments}`"
+        )
     yield _good(f"{store}: {state}{doubt}")
     if failure is not None:
         # An earlier failure affects nothing while the token is good.

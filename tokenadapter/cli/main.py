@@ -82,8 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         # Imported here: a command that succeeds needs none of the errors.
         from tokenadapter.cli.reporting import reported
+        from tokenadapter.config.config_file import as_arguments
 
-        code = reported(error, getattr(options, "name", None))
+        name = getattr(options, "name", None)
+        code = reported(error, None if name is None else as_arguments(name, options.config))
         if not code:
             raise
     return code
@@ -138,8 +140,9 @@ def _options(command: str, rest: Sequence[str]) -> Any:
         return SimpleNamespace(name=rest[0], level=None, **plain)
     parser = parser_of(command)
     if getattr(_module(command), "TAKES_WORDS", False):
-        options, options.words = parser.parse_known_args(rest)
-        return options
+        known, words = parser.parse_known_args(rest)
+        known.words = words
+        return known
     if not takes_program(command):
         return parser.parse_args(rest)
     ours, program = _parted(parser, rest)

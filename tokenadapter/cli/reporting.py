@@ -22,7 +22,10 @@ _WARNING = 30  # logging.WARNING: importing logging would take its time
 
 
 def named(message: str, profile: str | None) -> str:
-    """*message*, fit for a terminal, with the profile's name in the commands that it recommends."""
+    """*message*, fit for a terminal, with the profile in the commands that it recommends.
+
+    :param profile: how a command line names the profile that the message is about.
+    """
     message = printable_lines(message)
     if profile is None:
         return message
@@ -34,7 +37,7 @@ class StderrJournal(Journal):
 
     A failure that ends the command is not shown here: :func:`reported` shows it.
 
-    :param profile: the name of the profile that the token belongs to.
+    :param profile: how a command line names the profile that the token belongs to.
     :param to_log: whether a log is set up, which shows the events instead.
     """
 
@@ -81,7 +84,7 @@ def outside(profile: Profile) -> UnsafeTarget:
 def reported(error: Exception, profile: str | None) -> int:
     """Report *error*, and return the exit code; 0 for an error that means a bug.
 
-    :param profile: the name of the profile that the command was about.
+    :param profile: how a command line names the profile that the command was about.
     """
     # Imported here, since they import requests: a command that succeeds does without them.
     from tokenadapter import errors

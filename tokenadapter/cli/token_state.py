@@ -81,15 +81,16 @@ def token_state(profile: Profile) -> dict[str, Any]:
         return unusable(
             profile.name,
             f"The store contains the token of another source: {theirs}. If that token is no longer "
-            f"needed, run `tokenadapter forget {profile.name} --force`.",
+            f"needed, run `tokenadapter forget {profile.as_arguments} --force`.",
             state,
         )
     ours = profile.grant.requested
     if dict(record.requested) != dict(ours) and record.was_replaced_lately(ours, found.now):
+        from tokenadapter.cli.reporting import named
         from tokenadapter.core import messages
 
         why = str(messages.requests_differ(store, record.requested, ours))
-        return unusable(profile.name, why.replace("forget NAME", f"forget {profile.name}"), state)
+        return unusable(profile.name, named(why, profile.as_arguments), state)
     if record.account is not None:
         state["account"] = str(record.account)
     if record.token is not None:
@@ -154,11 +155,11 @@ def _advice(profile: Profile, state: Mapping[str, Any]) -> str | None:
         return None
     day = time.strftime("%Y-%m-%d", time.localtime(state["login_at"]))
     when = f"in {span(left)} ({clock(time.time() + left)})" if left > 0 else "about now"
-    how = f"Run `tokenadapter login {profile.name}` before that."
+    how = f"Run `tokenadapter login {profile.as_arguments}` before that."
     if not getattr(profile.grant, "can_log_in", False):
         how = (
             "Log in again before that, and pass the token response to "
-            f"`tokenadapter adopt {profile.name}`."
+            f"`tokenadapter adopt {profile.as_arguments}`."
         )
     return f"The login of {day} ends {when}, however often the token is renewed. {how}"
 

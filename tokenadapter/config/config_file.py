@@ -34,6 +34,7 @@ else:
 __all__ = [
     "EXAMPLE",
     "ConfigFile",
+    "as_arguments",
     "line_of",
     "locate",
     "named_file",
@@ -176,6 +177,17 @@ def named_file() -> str | None:
     """The path of the file that the environment names, whether or not it exists."""
     named = os.environ.get(_VARIABLE)
     return os.path.abspath(os.path.expanduser(named)) if named else None
+
+
+def as_arguments(profile: str, path: str | None) -> str:
+    """How a command line names a *profile* of the file *path*: with ``--config``, unless the
+    command would find the file by itself.
+
+    :param path: ``None`` for the file that commands find by themselves.
+    """
+    default = named_file() or users_file()
+    path = default if path is None else os.path.abspath(os.path.expanduser(path))
+    return profile if path == default else f"{profile} --config {shlex.quote(path)}"
 
 
 def users_file() -> str:

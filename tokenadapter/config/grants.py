@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tokenadapter.config.config_file import as_arguments
 from tokenadapter.config.functions import NamedFunction
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.references import Reference, references_in, resolved
@@ -37,6 +38,7 @@ class ProfileGrant:
     """A grant (:class:`~tokenadapter.protocols.Grant`) that a profile describes.
 
     :param profile: the profile's name, for messages.
+    :param file: the path of the configuration file, for messages.
     :param make: makes the source that does the work.
     :param arguments: the arguments of *make*, with references in place of secrets.
     :param login: how a person logs in, as arguments of :func:`tokenadapter.login`.
@@ -47,12 +49,14 @@ class ProfileGrant:
     def __init__(
         self,
         profile: str,
+        file: str,
         make: Callable[..., Source],
         arguments: Mapping[str, Any],
         login: Mapping[str, str],
         program: Reference | None = None,
     ) -> None:
         self._profile = profile
+        self._file = file
         self._program = program
         self._make = make
         self.arguments = arguments
@@ -106,10 +110,10 @@ class ProfileGrant:
     @property
     def how_to_log_in(self) -> str:
         """What to do if no credential is left."""
+        arguments = as_arguments(self._profile, self._file)
         if self.can_log_in:
-            return f"Run `tokenadapter login {self._profile}`."
-        command = f"`tokenadapter adopt {self._profile}`"
-        return f"Log in elsewhere, and pass the token response to {command}."
+            return f"Run `tokenadapter login {arguments}`."
+        return f"Log in elsewhere, and pass the token response to `tokenadapter adopt {arguments}`."
 
     @property
     def dpop_key(self) -> Key | None:

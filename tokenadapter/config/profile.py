@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.config.config_file import ConfigFile, xdg_directory
+from tokenadapter.config.config_file import ConfigFile, as_arguments, xdg_directory
 from tokenadapter.config.functions import NamedFunction
 from tokenadapter.config.grants import FunctionOfProfile, ProfileGrant
 from tokenadapter.config.problems import Problems
@@ -93,6 +93,11 @@ class Profile:
 
     def __repr__(self) -> str:
         return f"<Profile {self.name} of {self.config.path}>"
+
+    @property
+    def as_arguments(self) -> str:
+        """How a command line names it."""
+        return as_arguments(self.name, self.config.path)
 
     @property
     def store_url(self) -> str:

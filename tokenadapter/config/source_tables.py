@@ -99,7 +99,7 @@ def grant_of(
         values["directory"] = os.path.dirname(config.path)
     login = {name: values.pop(name) for name in LOGIN if name in values}
     try:
-        return ProfileGrant(name, partial(_made, kind), values, login, program)
+        return ProfileGrant(name, config.path, partial(_made, kind), values, login, program)
     except (TypeError, ValueError) as error:
         # The message begins with the name of the argument.
         argument = str(error).partition(" ")[0].partition("=")[0]

@@ -57,6 +57,37 @@ def test_an_error_names_the_command_that_logs_in(
     assert "The stored token is kept. Run `tokenadapter login billing`." in err
 
 
+def test_advice_names_a_configuration_file_that_the_command_would_not_find(
+    login_profile: Path, command: Command, server: TokenServer, place: Path
+) -> None:
+    elsewhere = place / "prod things"
+    elsewhere.mkdir()
+    login_profile.rename(elsewhere / "tokens.toml")
+    line = ["billing", "--config", "prod things/tokens.toml"]
+    advice = f"`tokenadapter login billing --config '{elsewhere}/tokens.toml'`"
+    assert advice in command("token", *line)[2]
+    assert advice in command("check", "--offline", *line)[1]
+    assert spawn("login", *line, env=BROWSER)[0] == 0
+    server.revoke_all()
+    assert advice in command("refresh", *line)[2]
+    assert advice in command("status", *line)[1]
+
+
+def test_advice_of_the_core_names_the_configuration_file_too(
+    command: Command, rotating: TokenServer, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("header", "billing")
+    path = place / "tokenadapter.toml"
+    path.write_text(path.read_text().replace('client_id = "client"', 'client_id = "other"'))
+    for found_by_itself in (True, False):
+        if not found_by_itself:
+            monkeypatch.delenv("TOKENADAPTER_CONFIG")
+        option = "" if found_by_itself else f" --config {path}"
+        for arguments in (["header", "billing"], ["check", "--offline"], ["status"]):
+            _, out, err = command(*arguments, "--config", "tokenadapter.toml")
+            assert f"run `tokenadapter forget billing{option} --force`" in out + err
+
+
 def test_check_names_the_command_that_logs_in(login_profile: Path, command: Command) -> None:
     code, out, err = command("check", "billing", "--offline")
     assert code == 1
