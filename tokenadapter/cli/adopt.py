@@ -5,7 +5,8 @@
 The command reads standard input, so that no command line contains a secret: either a token response
 (a JSON object with access_token, and optionally refresh_token and expires_in), or a refresh token
 alone. A refresh token alone is presented to the server first, and replaces the stored token only if
-the server accepts it. Use this command for the first login, and after "login needed"; every process
+the server accepts it. A token response without a refresh token replaces a stored token that has one
+only with --force. Use this command for the first login, and after "login needed"; every process
 that shares the store picks up the new token by itself.
 """
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenadapter.cli.common import add_name, named_profile, validity
 from tokenadapter.config.problems import ProfileError
+from tokenadapter.core.record import Record, digest
 from tokenadapter.token import Token
 
 if TYPE_CHECKING:
@@ -31,6 +33,11 @@ __all__ = ["add_arguments", "perform"]
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     add_name(parser)
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace a token that has a refresh token by one without",
+    )
 
 
 def perform(options: Namespace) -> int:
@@ -39,6 +46,12 @@ def perform(options: Namespace) -> int:
     given = _given()
     if "access_token" not in given:
         _check_use(profile)
+    elif not given.get("refresh_token") and not options.force and _has_refresh_token(profile):
+        raise _wrong(
+            "has no refresh token, and the stored token has one, which would be lost: a new login "
+            "would be needed when the access token expires. Adopt the whole token response of a "
+            "login, or pass --force to lose the stored refresh token"
+        )
     try:
         token = profile.keeper().adopt(given)
     except (TypeError, ValueError) as error:
@@ -111,6 +124,21 @@ def _check_use(profile: Profile) -> None:
             [profile.name, "source"],
             "A source of this type cannot use a refresh token alone: give a whole token response.",
         )
+
+
+def _has_refresh_token(profile: Profile) -> bool:
+    """Whether the store has a refresh token of *profile* that the server has not refused.
+
+    :raises TokenError: if the store cannot be read.
+    """
+    try:
+        record = Record.from_document(profile.store().load().document or {})
+    except ValueError:
+        return False  # the record cannot be replaced either
+    refresh_token = record.token and record.token.refresh_token
+    if not refresh_token or dict(record.owner) != dict(profile.grant.owner):
+        return False
+    return record.tombstone(digest(record.salt, "refresh_token", refresh_token)) is None
 
 
 def _wrong(why: str) -> ProfileError:

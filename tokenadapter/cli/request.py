@@ -16,8 +16,9 @@ cannot be reached.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from tokenadapter.cli.common import add_name, named_profile
@@ -102,8 +103,11 @@ def perform(options: Namespace) -> int:
             if not any(adapter.covers(url) for adapter in adapters):
                 raise outside(profile)
             settings = session.merge_environment_settings(url, {}, True, None, None)
-            with session.send(request, timeout=_TIMEOUT, **settings) as response:
-                return _printed(response, options)
+            with (
+                _opened(options.output) as cleared,
+                session.send(request, timeout=_TIMEOUT, **settings) as response,
+            ):
+                return _printed(response, options, cleared)
         except TokenError:
             raise
         except requests.RequestException as error:
@@ -123,24 +127,24 @@ def _prepared(session: Session, request: Request) -> PreparedRequest:
         raise ProfileError(f"The request is invalid: {error}") from None
 
 
-def _printed(response: Response, options: Namespace) -> int:
+def _printed(response: Response, options: Namespace, cleared: Callable[[], IO[bytes]]) -> int:
     from requests import RequestException
 
     has_failed = response.status_code >= 400
     if has_failed and options.fail:
         sys.stderr.write(f"tokenadapter: {options.name}: the API answered {response.status_code}\n")
         return _STATUS_400
-    with _output(options.output) as output:
-        try:
-            if options.include:
-                output.write(_head(response))
-            for piece in response.iter_content(65536):
-                output.write(piece)
-            output.flush()
-        except (BrokenPipeError, RequestException):
-            raise  # the response broke off, which is an OSError too
-        except OSError as error:
-            raise unwritable(options.output or STDOUT, error) from None
+    try:
+        output = cleared()
+        if options.include:
+            output.write(_head(response))
+        for piece in response.iter_content(65536):
+            output.write(piece)
+        output.flush()
+    except (BrokenPipeError, RequestException):
+        raise  # the response broke off, which is an OSError too
+    except OSError as error:
+        raise unwritable(options.output or STDOUT, error) from None
     return _STATUS_400 if has_failed else 0
 
 
@@ -180,16 +184,37 @@ def _header(text: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def _output(path: str | None) -> Iterator[IO[bytes]]:
+def _opened(path: str | None) -> Iterator[Callable[[], IO[bytes]]]:
+    """Open the file *path*, or standard output, and leave its content as it is.
+
+    The file is opened before the request is sent: sent again because its response could not be
+    written, a request would have its effect twice.  Without a response, a new file is removed.
+
+    :returns: a function that clears the file, and returns it.
+    """
     if path is None:
-        yield sys.stdout.buffer
+        yield lambda: sys.stdout.buffer
         return
+    is_unused = not os.path.lexists(path)
     try:
-        file = open(path, "wb")  # noqa: SIM115 - closed below; errors of writing are handled elsewhere
+        file = open(path, "ab")  # noqa: SIM115 - closed below; errors of writing are handled elsewhere
     except OSError as error:
         raise unwritable(path, error) from None
-    with file:
-        yield file
+
+    def cleared() -> IO[bytes]:
+        nonlocal is_unused
+        is_unused = False
+        if os.path.isfile(path):  # and no device or pipe
+            file.truncate(0)
+        return file
+
+    try:
+        with file:
+            yield cleared
+    finally:
+        with contextlib.suppress(OSError):
+            if is_unused and not os.path.getsize(path):  # another process may have written to it
+                os.unlink(path)
 
 
 def _head(response: Response) -> bytes:

@@ -47,6 +47,33 @@ def test_a_token_response_is_adopted(command: Command, rotating: TokenServer, sa
     assert stored()["refresh_token"] == answer["refresh_token"]
 
 
+def test_a_token_without_a_refresh_token_replaces_a_login_only_with_force(
+    command: Command, rotating: TokenServer, say: object
+) -> None:
+    command("header", "billing")
+    before = stored()
+    short = json.dumps({"access_token": "pasted", "expires_in": 5})
+    say(short)  # type: ignore[operator]
+    code, out, err = command("adopt", "billing")
+    assert (code, out, stored()) == (3, "", before)
+    assert "the stored token has one, which would be lost" in err
+    assert command("refresh", "billing")[0] == 0
+    say(short)  # type: ignore[operator]
+    assert command("adopt", "billing", "--force")[0] == 0
+    assert stored()["access_token"] == "pasted"
+    assert "refresh_token" not in stored()
+
+
+def test_a_token_without_a_refresh_token_replaces_a_login_that_was_refused(
+    command: Command, rotating: TokenServer, say: object
+) -> None:
+    command("header", "billing")
+    rotating.revoke_all()
+    assert command("refresh", "billing")[0] == 4
+    say(json.dumps({"access_token": "pasted"}))  # type: ignore[operator]
+    assert command("adopt", "billing")[0] == 0
+
+
 def test_a_refresh_token_alone_is_presented_at_once(
     command: Command, rotating: TokenServer, say: object
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -150,12 +151,40 @@ def test_a_body_of_any_bytes_goes_to_a_file(
     assert (place / "answer").read_bytes() == b"\xff\x00\r\n"
 
 
-def test_a_file_that_cannot_be_written_is_named(
+def test_nothing_is_sent_if_the_file_for_the_response_cannot_be_written(
     command: Command, profile: Path, server: TokenServer
 ) -> None:
-    code, _, err = command("request", "billing", f"{server.api_url}x", "-o", "no/answer")
-    assert code == 1
-    assert err.startswith("tokenadapter: no/answer cannot be written: No such file")
+    """Sent again, a request would have its effect twice."""
+    for path, why in (("no/answer", "No such file"), (".", "Is a directory")):
+        code, _, err = command("request", "billing", f"{server.api_url}x", "-d", "a", "-o", path)
+        assert code == 1
+        assert err.startswith(f"tokenadapter: {path} cannot be written: {why}")
+    assert not server.requests
+
+
+@pytest.mark.parametrize("before", [None, b"a much longer earlier response"])
+def test_a_file_is_changed_only_by_a_response(
+    before: bytes | None, command: Command, profile: Path, place: Path, server: TokenServer
+) -> None:
+    answer = place / "answer"
+    if before is not None:
+        answer.write_bytes(before)
+    line = ("request", "billing", f"{server.api_url}x", "-o", "answer")
+    server.fail_next(503)  # of the token endpoint
+    assert command(*line)[0] == 5
+    server.fail_next(404, endpoint="api")
+    assert command("refresh", "billing", "--force")[0] == 0
+    assert command(*line, "--fail")[0] == 22
+    assert (answer.read_bytes() if answer.exists() else None) == before
+    server.fail_next(200, endpoint="api", body="short")
+    assert command(*line)[0] == 0
+    assert answer.read_bytes() == b"short"
+
+
+def test_the_response_may_go_to_a_device(
+    command: Command, profile: Path, server: TokenServer
+) -> None:
+    assert command("request", "billing", f"{server.api_url}x", "-o", os.devnull)[0] == 0
 
 
 @pytest.mark.parametrize("url", ["https://elsewhere.example/", "http://127.0.0.1:1/"])
