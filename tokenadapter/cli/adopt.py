@@ -17,7 +17,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tokenadapter.cli.common import add_name, named_profile, validity
+from tokenadapter.cli.common import add_name, check_keeps_login, named_profile, validity
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.core.record import Record, digest
 from tokenadapter.token import Token
@@ -43,6 +43,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def perform(options: Namespace) -> int:
     """Store the token on standard input."""
     profile = named_profile(options)
+    check_keeps_login(profile)
     given = _given()
     if "access_token" not in given:
         _check_use(profile)

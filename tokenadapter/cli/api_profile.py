@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tokenadapter.cli.init import config_path, create
-from tokenadapter.config.config_file import ConfigFile, as_arguments
+from tokenadapter.config.config_file import ConfigFile, as_arguments, is_missing
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile
 
@@ -86,7 +86,7 @@ def _host(url: str) -> str:
 
 
 def _read(path: str) -> ConfigFile:
-    return ConfigFile.read(path) if os.path.lexists(path) else ConfigFile.parsed(path, "")
+    return ConfigFile.parsed(path, "") if is_missing(path) else ConfigFile.read(path)
 
 
 def _added(text: str, options: Namespace) -> str:

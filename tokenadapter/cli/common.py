@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from tokenadapter.token import Token
 
 __all__ = [
+    "LOST_LOGIN",
     "UsageError",
     "add_config",
     "add_json",
     "add_min_validity",
     "add_name",
     "authorization",
+    "check_keeps_login",
     "named_profile",
     "put",
     "reporting",
@@ -29,6 +31,12 @@ __all__ = [
     "usable_token",
     "validity",
 ]
+
+LOST_LOGIN = (
+    "The store of this profile is in memory, so a login ends with the command that makes it. Give "
+    "the profile a store that programs share, such as file:~/.local/state/…, or remove the key "
+    "store: by default, the token is in such a file."
+)
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -40,8 +48,19 @@ class UsageError(ValueError):
 def add_config(parser: ArgumentParser) -> None:
     """Add the option ``--config``."""
     parser.add_argument(
-        "--config", metavar="FILE", help="read this configuration file, not the default one"
+        "--config",
+        metavar="FILE",
+        type=_path,
+        help="read this configuration file, not the default one",
     )
+
+
+def _path(text: str) -> str:
+    if text:
+        return text
+    from argparse import ArgumentTypeError
+
+    raise ArgumentTypeError("the path is empty; perhaps a variable of your shell is not set")
 
 
 def add_name(parser: ArgumentParser) -> None:
@@ -103,6 +122,15 @@ def reporting(profile: Profile, options: Namespace) -> Profile:
         to_log=options.level is not None,
     )
     return profile
+
+
+def check_keeps_login(profile: Profile) -> None:
+    """Check that a token which is stored now is there for the next command.
+
+    :raises ProfileError: if the store is in memory.
+    """
+    if profile.is_in_memory:
+        raise profile.config.error([profile.name, "store"], f"{LOST_LOGIN} Nothing was sent.")
 
 
 def usable_token(profile: Profile, min_validity: float) -> Token:

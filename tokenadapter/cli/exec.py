@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
     from tokenadapter.config.profile import Profile
 
-__all__ = ["TAKES_PROGRAM", "add_arguments", "exec_program", "perform"]
+__all__ = ["NOT_THERE", "TAKES_PROGRAM", "add_arguments", "exec_program", "perform"]
 
 TAKES_PROGRAM = True
 """The command ends with a program and its arguments."""
 
-_NOT_THERE = 127
+NOT_THERE = 127
+"""The exit code if there is no such program, as in shells."""
 _NOT_RUNNABLE = 126
 
 
@@ -143,7 +144,7 @@ def exec_program(command: Sequence[str], environment: Mapping[str, str]) -> int:
             )
             return _NOT_RUNNABLE
         sys.stderr.write(f"tokenadapter: there is no program {command[0]}\n")
-        return _NOT_THERE
+        return NOT_THERE
     except OSError as error:
         sys.stderr.write(f"tokenadapter: {command[0]} cannot be run: {error.strerror}\n")
         return _NOT_RUNNABLE

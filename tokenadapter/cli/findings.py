@@ -11,6 +11,7 @@ from shlex import quote
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
+from tokenadapter.cli.common import LOST_LOGIN
 from tokenadapter.cli.reporting import named
 from tokenadapter.cli.token_state import lock_holder, token_state
 from tokenadapter.config.config_file import ConfigFile
@@ -338,6 +339,8 @@ def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Ite
         advice = f"Pass a token to `tokenadapter adopt {profile.as_arguments}`."
         if isinstance(profile.grant, ProfileGrant):
             advice = profile.grant.how_to_log_in
+        if profile.is_in_memory:
+            advice = LOST_LOGIN
         yield _problem(f"{store}: {state}, and no credential to obtain one. {advice}")
         return
     doubt = ""

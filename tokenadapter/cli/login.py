@@ -20,9 +20,16 @@ import sys
 from typing import TYPE_CHECKING
 
 from tokenadapter.cli.api_profile import add_to_file, api_profile
-from tokenadapter.cli.common import add_config, named_profile, reporting, seconds, validity
+from tokenadapter.cli.common import (
+    UsageError,
+    add_config,
+    check_keeps_login,
+    named_profile,
+    reporting,
+    seconds,
+    validity,
+)
 from tokenadapter.cli.token_state import token_state
-from tokenadapter.config.problems import ProfileError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -67,13 +74,14 @@ def perform(options: Namespace) -> int:
     from tokenadapter.logins.login import login
 
     if options.dpop and options.api is None:
-        raise ProfileError("--dpop belongs to --api. In a profile, set dpop = true in its source.")
+        raise UsageError("--dpop belongs to --api. In a profile, set dpop = true in its source.")
     if options.api is not None:
         profile = reporting(api_profile(options), options)
     elif options.name is not None:
         profile = named_profile(options)
     else:
-        raise ProfileError("Name a profile, or the URL of an API after --api.")
+        raise UsageError("Name a profile, or the URL of an API after --api.")
+    check_keeps_login(profile)
     try:
         token = login(
             profile.keeper(), flow=options.flow, timeout=options.timeout, switch=options.switch

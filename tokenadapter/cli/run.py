@@ -21,8 +21,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tokenadapter.cli.common import add_config
-from tokenadapter.cli.exec import exec_program
+from tokenadapter.cli.common import UsageError, add_config
+from tokenadapter.cli.exec import NOT_THERE, exec_program
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile, shared_prefixes
@@ -86,7 +86,10 @@ def perform(options: Namespace) -> int:
         VARIABLE: json.dumps(orders),
         "PYTHONPATH": os.pathsep.join([DIRECTORY, *([paths] if paths else [])]),
     }
-    return exec_program(command, {**os.environ, **ours})
+    code = exec_program(command, {**os.environ, **ours})
+    if code == NOT_THERE and command[0] in config.tables:  # as the name stands for "exec"
+        sys.stderr.write(f"tokenadapter: {command[0]} is a profile: write --profile {command[0]}\n")
+    return code
 
 
 def _command(program: list[str]) -> list[str]:
@@ -94,7 +97,7 @@ def _command(program: list[str]) -> list[str]:
     if first in ("-m", "-c"):
         if len(program) < 2:
             missing = "name of a module" if first == "-m" else "code to run"
-            raise ProfileError(f"After {first}, the {missing} is missing.")
+            raise UsageError(f"After {first}, the {missing} is missing.")
         return [sys.executable, *program]
     if first.endswith((".py", ".pyz", ".pyc")) or os.path.isdir(first):
         return [sys.executable, *program]

@@ -71,7 +71,7 @@ def log_near_miss(signers: Iterable[Signer], url: str) -> None:
     if near and not any(
         rules.prefix.has_same_origin(url) or _is_asked(rules) for rules in all_rules
     ):
-        notices.log_near_miss(near[0], url)
+        notices.log_near_miss(_closest(near, url), url)
 
 
 def log_unsigned(signers: Iterable[Signer], request: PreparedRequest, response: Any) -> None:
@@ -89,7 +89,17 @@ def log_unsigned(signers: Iterable[Signer], request: PreparedRequest, response: 
         url in signer.own_urls or signer.adapter.covers(url) or _is_asked(signer.adapter.rules)
         for signer in signers
     ):
-        notices.log_unsigned(near[0], request, response)
+        notices.log_unsigned(_closest(near, url), request, response)
+
+
+def _closest(near: Iterable[Rules], url: str) -> Rules:
+    """The rules whose prefix has the path most like that of *url*."""
+
+    def likeness(rules: Rules) -> int:
+        paths = [text.split("/", 3)[-1] for text in (f"{rules.prefix.url}/", url)]
+        return len(os.path.commonprefix(paths))  # noqa: RUF071 - by character, as of a typo
+
+    return max(near, key=likeness)
 
 
 def _is_asked(rules: Rules) -> bool:

@@ -35,6 +35,7 @@ __all__ = [
     "EXAMPLE",
     "ConfigFile",
     "as_arguments",
+    "is_missing",
     "line_of",
     "locate",
     "named_file",
@@ -151,7 +152,7 @@ def locate() -> str:
     """
     path = named_file()
     if path is not None:
-        if not os.path.exists(path):
+        if is_missing(path):
             raise ProfileError(
                 f"The file does not exist, but {_VARIABLE} names it. Run `tokenadapter init` to "
                 "create it.",
@@ -159,7 +160,7 @@ def locate() -> str:
             )
         return path
     path = users_file()
-    if os.path.lexists(path):
+    if not is_missing(path):
         return path
     ignored = (
         f" The {_FILE_NAME} in the working directory is not read, since somebody else may have "
@@ -171,6 +172,18 @@ def locate() -> str:
         f"There is no configuration file: {_VARIABLE} is not set, and {path} does not exist."
         f"{ignored} Run `tokenadapter init` to create the one below, then edit it:\n\n{EXAMPLE}"
     )
+
+
+def is_missing(path: str) -> bool:
+    """Whether there is no file *path*; ``False`` if that cannot be found out, for reading it then
+    says why."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def named_file() -> str | None:

@@ -108,6 +108,11 @@ class Profile:
         state = xdg_directory("XDG_STATE_HOME", "~/.local/state")
         return f"file:{state}/tokenadapter/{self.name}.json"
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the store ends with the process."""
+        return self.store_url.partition(":")[0].lower() == "memory"
+
     def _from_here(self, url: str) -> str:
         """*url* with a relative path counted from the configuration file: counted from the working
         directory, two programs would have two stores."""

@@ -35,10 +35,11 @@ def log_in(
     """
     redirect_uri = settings.get("redirect_uri", DEFAULT_REDIRECT)
     request = Authorization(source, settings, redirect_uri)
+    or_code = "" if "iss" in settings else ", or the code that the page shows"
     show(
         f"Open this address in a browser on any machine, and log in:\n\n{request.url}\n\n"
         f"The browser then goes to an address that begins with {redirect_uri}, and may fail to "
-        "show a page. Copy the whole address, or the code that the page shows."
+        f"show a page. Copy the whole address{or_code}."
     )
     if sys.stdin.isatty():
         pasted = getpass.getpass("Paste it here (not shown): ")
@@ -65,8 +66,9 @@ def _answer(pending: Pending, settings: Mapping[str, str], pasted: str) -> Mappi
             )
         if "iss" in settings:
             raise errors.ReauthRequired(
-                "The pasted code names no issuer, but iss is set (RFC 9207). Nothing was sent, and "
-                "the stored token is kept. Start the login again, and paste the whole address.",
+                "The pasted code names no issuer, and because of issuer or iss the answer to this "
+                "login must name one (RFC 9207). Nothing was sent, and the stored token is kept. "
+                "Start the login again, and paste the whole address.",
                 reason="login_failed",
             )
         # Without a state.  A code of another login does not fit the code verifier of this one.

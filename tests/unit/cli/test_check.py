@@ -342,6 +342,16 @@ def test_a_missing_first_login_is_a_problem(
     assert problems(command, "--offline") == []
 
 
+def test_a_first_login_for_a_store_in_memory_is_a_problem(
+    command: Command, place: Path, server: TokenServer
+) -> None:
+    text = billing(server, place, "refresh_token")
+    write(place, re.sub("file:.*json", f"memory:{place.name}", text))
+    (found,) = problems(command, "--offline")
+    assert "a login ends with the command that makes it" in found
+    assert "Give the profile a store that programs share" in found
+
+
 def test_a_file_without_profiles_is_a_problem(command: Command, place: Path) -> None:
     write(place, "")
     (problem,) = problems(command)

@@ -50,6 +50,7 @@ def test_the_version(command: Command) -> None:
         (["--colour"], "unknown option '--colour'. Options of a command come after the command."),
         (["header"], "the following arguments are required: NAME"),
         (["header", "a", "b"], "unrecognized arguments: b"),
+        (["header", "a", "--config", ""], "argument --config: the path is empty"),
         (["header", "a", "--jsn"], "unrecognized arguments: --jsn"),
         (["run", "--proflie", "a", "script.py"], "unrecognized arguments: --proflie"),
         (["run"], "the program to run is missing: put it at the end of the line"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -86,6 +87,17 @@ def test_advice_of_the_core_names_the_configuration_file_too(
         for arguments in (["header", "billing"], ["check", "--offline"], ["status"]):
             _, out, err = command(*arguments, "--config", "tokenadapter.toml")
             assert f"run `tokenadapter forget billing{option} --force`" in out + err
+
+
+@pytest.mark.parametrize("first", ["login", "adopt"])
+def test_no_login_is_made_for_a_store_in_memory(
+    first: str, login_profile: Path, server: TokenServer
+) -> None:
+    login_profile.write_text(re.sub("file:.*json", "memory:billing", login_profile.read_text()))
+    code, out, err = spawn(first, "billing", env=BROWSER, stdin='{"access_token": "made-up"}')
+    assert (code, out) == (3, "")
+    assert "tokenadapter.toml, line 4: billing.store: The store of this profile is in memory" in err
+    assert not server.requests
 
 
 def test_check_names_the_command_that_logs_in(login_profile: Path, command: Command) -> None:
@@ -289,7 +301,7 @@ def test_an_option_binds_the_tokens_for_an_api(
         code, _, err = command("login", "notes", "--api", server.api_url, "--dpop")
         assert (code, "notes.source.dpop" in err, "Set dpop = true" in err) == (3, True, True)
     code, _, err = command("login", "notes", "--dpop")
-    assert (code, "--dpop belongs to --api" in err) == (3, True)
+    assert (code, "--dpop belongs to --api" in err) == (2, True)
 
 
 @pytest.mark.parametrize("end", ["", "\n"])
@@ -356,7 +368,7 @@ def test_an_api_without_a_name_needs_a_url_in_full(place: Path, command: Command
 
 def test_a_login_needs_a_profile_or_an_api(profile: Path, command: Command) -> None:
     code, _, err = command("login")
-    assert code == 3
+    assert code == 2
     assert "Name a profile, or the URL of an API after --api." in err
 
 

@@ -399,6 +399,17 @@ def test_only_the_named_profiles_are_installed(
     assert spawn("run", *arguments, f"{server.api_url}x")[1] == "401\n"
 
 
+def test_the_name_of_a_profile_in_place_of_a_program_is_explained(
+    command: Command, profile: Path
+) -> None:
+    code, out, err = command("run", "billing", "script.py")
+    assert (code, out) == (127, "")
+    assert err == (
+        "tokenadapter: there is no program billing\n"
+        "tokenadapter: billing is a profile: write --profile billing\n"
+    )
+
+
 @pytest.mark.parametrize("spelt", ["http:{}", "http:{}/", "HTTP:{}"])
 def test_of_profiles_with_equal_prefixes_one_has_to_be_chosen(
     spelt: str, profile: Path, place: Path, server: TokenServer
@@ -416,6 +427,29 @@ def test_of_profiles_with_equal_prefixes_one_has_to_be_chosen(
         assert "Choose with --profile." in err
     assert server.stats.token_requests == 0
     assert spawn("run", "--profile", "billing", *line)[:2] == (0, "200\n")
+
+
+@pytest.mark.parametrize("names", [("one", "two"), ("two", "one")])
+def test_a_request_outside_the_prefixes_is_reported_with_the_closest(
+    names: tuple[str, str], place: Path, server: TokenServer
+) -> None:
+    texts = [
+        billing(server, place)
+        .replace("[billing", f"[{name}")
+        .replace("/api/", f"/api/{name}/reports/")
+        .replace("token.json", f"{name}.json")
+        for name in names
+    ]
+    write(place, "".join(texts))
+    script(place, "import requests, sys\nfor url in sys.argv[1:]: requests.get(url)")
+    for name in names:
+        for url in (
+            f"{server.api_url}{name}/other",
+            f"{server.api_url.replace('127.0.0.1', 'localhost')}{name}/reports/x",
+        ):
+            code, _, err = spawn("run", "--", "script.py", url)
+            assert code == 0
+            assert f"{url} is outside the prefix {server.api_url}{name}/reports;" in err
 
 
 def test_an_invalid_profile_is_reported_before_the_program_starts(
@@ -565,6 +599,6 @@ def test_an_interpreter_without_tokenadapter_is_reported(
 
 def test_minus_m_needs_a_module(command: Command, profile: Path) -> None:
     code, _, err = command("run", "--", "-m")
-    assert code == 3
+    assert code == 2
     assert "After -m, the name of a module is missing" in err
     assert command("run", "--", "no-such-program")[0] == 127

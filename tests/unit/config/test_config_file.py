@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,39 @@ def test_a_variable_that_names_a_missing_file_is_an_error_although_another_file_
     user_file(here / "home" / ".config")
     monkeypatch.setenv("TOKENADAPTER_CONFIG", str(here / "gone.toml"))
     with pytest.raises(ProfileError, match="does not exist, but TOKENADAPTER_CONFIG names it"):
+        ConfigFile.read()
+
+
+def unsearchable(directory: Path) -> str:
+    directory.chmod(0o600)
+    return "Permission denied"
+
+
+def looping(directory: Path) -> str:
+    directory.rmdir()
+    directory.symlink_to(directory.name)
+    return "Too many levels of symbolic links"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(
+            unsearchable, marks=pytest.mark.skipif(not os.geteuid(), reason="root may search it")
+        ),
+        looping,
+    ],
+)
+@pytest.mark.parametrize("variable", ["TOKENADAPTER_CONFIG", "XDG_CONFIG_HOME"])
+def test_a_file_that_cannot_be_reached_is_not_a_missing_one(
+    spoil: Callable[[Path], str], variable: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = here / "closed"
+    directory.mkdir()
+    path = directory / "tokenadapter" / "tokenadapter.toml"
+    monkeypatch.setenv(variable, str(path if "TOKEN" in variable else directory))
+    reason = spoil(directory)
+    with pytest.raises(ProfileError, match=f"The file cannot be read: {reason}"):
         ConfigFile.read()
 
 

@@ -74,6 +74,23 @@ def test_a_code_alone_is_refused_where_the_issuer_matters(
     assert log_in(lambda address: address, iss=server.url).refresh_token
 
 
+def test_the_code_is_offered_only_where_it_is_accepted(
+    source: RefreshToken, store: FileStore, server: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def show(text: str) -> None:
+        shown.append(text)
+        monkeypatch.setattr(sys, "stdin", io.StringIO(approved(shown_url(text))))
+
+    url = server.authorization_url
+    for settings, is_offered in (({}, True), ({"iss": server.url}, False)):
+        shown: list[str] = []
+        login(source, store, flow="paste", authorization_url=url, show=show, **settings)
+        assert (
+            "Copy the whole address, or the code that the page shows." in shown[0]
+        ) is is_offered
+        assert ("Copy the whole address." in shown[0]) is not is_offered
+
+
 @pytest.mark.parametrize(
     "pasted", ["", "two words", "https://example.com/", "http://[", "<html>code</html> x"]
 )
