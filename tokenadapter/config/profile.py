@@ -229,9 +229,18 @@ def shared_prefixes(profiles: Iterable[Profile]) -> Mapping[str, list[str]]:
     for profile in profiles:
         # An invalid prefix is reported when it is used.
         with suppress(ValueError):
-            for url in {client_prefix.Prefix(p, allow_http=True).url for p in profile.prefixes}:
+            for url in set(map(_canonical, profile.prefixes)):
                 names.setdefault(url, []).append(profile.name)
     return {url: sharing for url, sharing in names.items() if len(sharing) > 1}
+
+
+def _canonical(prefix: str) -> str:
+    """*prefix* as requests spells it, without importing requests if it is plain."""
+    base = prefix.removesuffix("/")
+    if re.fullmatch(_PLAIN_BASE, base):
+        host, slash, path = base.removeprefix("https://").partition("/")
+        return f"https://{host.removesuffix(':443')}{slash}{path}"
+    return client_prefix.Prefix(prefix, allow_http=True).url
 
 
 def _is_plainly_under(url: str, prefix: str) -> bool:

@@ -66,9 +66,9 @@ def _answer(pending: Pending, settings: Mapping[str, str], pasted: str) -> Mappi
             )
         if "iss" in settings:
             raise errors.ReauthRequired(
-                "The pasted code names no issuer, and because of issuer or iss the answer to this "
-                "login must name one (RFC 9207). Nothing was sent, and the stored token is kept. "
-                "Start the login again, and paste the whole address.",
+                "The pasted code names no issuer, which this login requires because of issuer or "
+                "iss (RFC 9207). Nothing was sent, and the stored token is kept. Start the login "
+                "again, and paste the whole address.",
                 reason="login_failed",
             )
         # Without a state.  A code of another login does not fit the code verifier of this one.

@@ -27,7 +27,13 @@ from tokenadapter import (
 from tokenadapter.clients.prefix import Prefix
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.grants import ProfileGrant
-from tokenadapter.config.profile import Profile, _is_plainly_under
+from tokenadapter.config.profile import (
+    _PLAIN_BASE,
+    Profile,
+    _canonical,
+    _is_plainly_under,
+    shared_prefixes,
+)
 from tokenadapter.sources import discovery
 from tokenadapter.testing import TokenServer
 
@@ -580,3 +586,48 @@ def test_a_url_that_is_plainly_under_a_prefix_is_under_it(end: str, base: str) -
     url = f"{base}{end}"
     if _is_plainly_under(url, base):
         assert Prefix(base).covers(url)
+
+
+def alike(one: str, other: str, directory: Path) -> list[str]:
+    """The prefixes that two profiles with these prefixes share."""
+    source = '{ type = "client_credentials", token_url = "https://id.example.com/t" }'
+    source = source.replace(" }", ', client_id = "b" }')
+    text = f'[a]\nprefix = "{one}"\nsource = {source}\n[b]\nprefix = "{other}"\nsource = {source}\n'
+    config = ConfigFile.read(str(write(directory, text)))
+    return [*shared_prefixes([Profile(config, "a"), Profile(config, "b")])]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("https://api.example.com", "https://api.example.com/"),
+        ("https://api.example.com/v1", "https://api.example.com:443/v1/"),
+        ("https://API.example.com/v1", "https://api.example.com/v1"),
+        ("https://api.example.com/%761", "https://api.example.com/v1"),
+        ("https://b\u00fccher.example/", "https://xn--bcher-kva.example"),
+        ("http://localhost:80/", "http://localhost"),
+    ],
+)
+def test_equal_prefixes_are_found_however_they_are_spelt(
+    one: str, other: str, tmp_path: Path
+) -> None:
+    assert alike(one, other, tmp_path) == [Prefix(one).url]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("https://api.example.com/V1", "https://api.example.com/v1"),
+        ("https://api.example.com/v1", "https://api.example.com/v1/x"),
+        ("https://api.example.com:4433", "https://api.example.com"),
+        ("http://api.example.com/", "https://api.example.com/"),
+        ("https://user@api.example.com/", "https://user@api.example.com/"),  # which is invalid
+    ],
+)
+def test_other_prefixes_are_not_taken_for_equal(one: str, other: str, tmp_path: Path) -> None:
+    assert alike(one, other, tmp_path) == []
+
+
+@given_each(st.from_regex(_PLAIN_BASE, fullmatch=True, alphabet="htps:/abz09.-443V~_"))
+def test_a_plain_prefix_is_spelt_as_requests_spells_it(base: str) -> None:
+    assert _canonical(base) == Prefix(base).url
