@@ -116,10 +116,7 @@ def reporting(profile: Profile, options: Namespace) -> Profile:
 
     keeper = profile.keeper()
     keeper.journal = StderrJournal(
-        profile.as_arguments,
-        keeper.store,
-        keeper.journal.listener,
-        to_log=options.level is not None,
+        profile, keeper.store, keeper.journal.listener, to_log=options.level is not None
     )
     return profile
 

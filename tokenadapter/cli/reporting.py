@@ -37,13 +37,13 @@ class StderrJournal(Journal):
 
     A failure that ends the command is not shown here: :func:`reported` shows it.
 
-    :param profile: how a command line names the profile that the token belongs to.
+    :param profile: the profile that the token belongs to.
     :param to_log: whether a log is set up, which shows the events instead.
     """
 
     def __init__(
         self,
-        profile: str,
+        profile: Profile,
         store: TokenStore,
         listener: Callable[[Event], object] | None,
         *,
@@ -58,7 +58,7 @@ class StderrJournal(Journal):
         if self._to_log:
             super().write(event, level)
         elif level >= _WARNING:
-            sys.stderr.write(f"tokenadapter: {named(str(event), self._profile)}\n")
+            sys.stderr.write(f"tokenadapter: {named(str(event), self._profile.as_arguments)}\n")
 
 
 class _Silence(Journal):

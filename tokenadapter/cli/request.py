@@ -141,6 +141,8 @@ def _printed(response: Response, options: Namespace, cleared: Callable[[], IO[by
         for piece in response.iter_content(65536):
             output.write(piece)
         output.flush()
+        if options.output is not None:
+            output.close()  # on network file systems, it may be known only now that a disk is full
     except (BrokenPipeError, RequestException):
         raise  # the response broke off, which is an OSError too
     except OSError as error:
@@ -197,7 +199,7 @@ def _opened(path: str | None) -> Iterator[Callable[[], IO[bytes]]]:
         return
     is_unused = not os.path.lexists(path)
     try:
-        file = open(path, "ab")  # noqa: SIM115 - closed below; errors of writing are handled elsewhere
+        file = open(path, "ab")  # noqa: SIM115 - closed below
     except OSError as error:
         raise unwritable(path, error) from None
 
@@ -209,10 +211,10 @@ def _opened(path: str | None) -> Iterator[Callable[[], IO[bytes]]]:
         return file
 
     try:
-        with file:
-            yield cleared
+        yield cleared
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # what could not be written has been reported
+            file.close()
             if is_unused and not os.path.getsize(path):  # another process may have written to it
                 os.unlink(path)
 

@@ -181,6 +181,15 @@ def test_a_file_is_changed_only_by_a_response(
     assert answer.read_bytes() == b"short"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
+def test_a_response_that_does_not_fit_is_reported(
+    command: Command, profile: Path, server: TokenServer
+) -> None:
+    code, out, err = command("request", "billing", f"{server.api_url}x", "-o", "/dev/full")
+    assert (code, out) == (1, "")
+    assert err.startswith("tokenadapter: /dev/full cannot be written: No space left on device.")
+
+
 def test_the_response_may_go_to_a_device(
     command: Command, profile: Path, server: TokenServer
 ) -> None:
