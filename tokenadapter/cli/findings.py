@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from tokenadapter.cli.common import LOST_LOGIN
-from tokenadapter.cli.reporting import named
 from tokenadapter.cli.token_state import lock_holder, token_state
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.grants import ProfileGrant
@@ -333,7 +332,7 @@ def _begins_with_login(profile: Profile) -> bool:
 def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Iterator[_Found]:
     state, failure, store = found["state"], found["failure"], found["store"]
     if state in ("login needed", "unusable"):
-        yield _problem(f"{state}: {named(failure['cause'], profile.as_arguments)}")
+        yield _problem(f"{state}: {failure['cause']}")
         return
     if needs_login and state in ("no token", "expired"):
         advice = f"Pass a token to `tokenadapter adopt {profile.as_arguments}`."

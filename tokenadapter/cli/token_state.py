@@ -96,7 +96,13 @@ def token_state(profile: Profile) -> dict[str, Any]:
     if record.token is not None:
         state |= _of_token(record.token, found.now)
         state |= _of_login(profile, record, found.now)
-    state["failure"] = _failure(record, found.now, store, is_locked=state["lock"] is not None)
+    failure = _failure(record, found.now, store, is_locked=state["lock"] is not None)
+    if failure is not None:
+        from tokenadapter.cli.reporting import named
+
+        # A program without a profile may have stored it.
+        failure["cause"] = named(failure["cause"], profile.as_arguments)
+    state["failure"] = failure
     if _refusal(record) is not None and state["state"] in ("no token", "expired"):
         state["state"] = "login needed"
     state["advice"] = _advice(profile, state)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from profiles import billing, write
 
-from tokenadapter import SQLStore
+from tokenadapter import ReauthRequired, RefreshToken, SQLStore, TokenKeeper
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.profile import Profile
 from tokenadapter.core.record import Backoff, Record
@@ -32,6 +32,20 @@ def state(command: Command) -> dict[str, object]:
     assert code == 0
     (status,) = json.loads(out)
     return status
+
+
+def test_advice_that_a_program_without_a_profile_stored_names_the_profile(
+    command: Command, rotating: TokenServer, place: Path
+) -> None:
+    command("header", "billing")
+    rotating.revoke_all()
+    source = RefreshToken(rotating.token_url, client_id="client", client_secret="secret")
+    with pytest.raises(ReauthRequired, match="`tokenadapter login NAME`"):
+        TokenKeeper(source, f"file:{place}/state/token.json").refresh()
+    for line in (["status"], ["status", "--json"], ["check", "--offline"]):
+        out = command(*line)[1]
+        assert "`tokenadapter login billing`" in out
+        assert "NAME`" not in out
 
 
 def test_an_empty_store_has_no_token(command: Command, profile: Path, place: Path) -> None:
