@@ -2,11 +2,13 @@
 
 The command reads the configuration, checks that the files, variables, programs and functions in it
 exist, and takes each lock for a moment. It reads the metadata of issuers, and sends each server a
-HEAD request, and each token endpoint an empty POST request, which a token endpoint answers with an
-error. It imports the functions that a profile names.
+HEAD request, and each token, revocation and device authorization endpoint that the file names an
+empty POST request, which such an endpoint answers with an error. It imports the functions that a
+profile names.
 
-It sends no secret, runs no program, and renews nothing. The only secrets that it reads are private
-keys in files: it signs with each key, and verifies the signature.
+It sends no secret, runs no program, and renews nothing. The only secrets that it reads are keys:
+private keys in files, with each of which it signs and verifies the signature, and an encryption_key
+in a file or a variable, with which it decrypts the token.
 
 To check a cron job, run this command from cron, whose environment differs from yours.
 """

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.cli.common import add_min_validity, add_name, named_profile, usable_token
-from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.references import is_reference
 
@@ -79,8 +78,7 @@ def _without_secrets(profile: Profile) -> dict[str, str]:
     gets the token, and nothing else."""
     store: Any = profile.config.table(profile.name).get("store")
     taken = {store["env"]} if is_reference(store) and "env" in store else set()
-    if isinstance(profile.grant, ProfileGrant):
-        taken |= {each.place for each in profile.grant.references() if each.kind == "env"}
+    taken |= {each.place for each in profile.references() if each.kind == "env"}
     return {name: value for name, value in os.environ.items() if name not in taken}
 
 

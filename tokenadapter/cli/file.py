@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tokenadapter.cli.common import add_min_validity, add_name, named_profile, seconds, usable_token
 from tokenadapter.cli.output import unwritable
-from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile
 from tokenadapter.stores import _files, _reading
@@ -98,8 +97,7 @@ def _is_needed(path: str, config: ConfigFile) -> bool:
     for name in config.tables:
         with suppress(ProfileError):
             profile = Profile(config, name)
-            if isinstance(profile.grant, ProfileGrant):
-                needed += [each.path for each in profile.grant.references() if each.kind == "file"]
+            needed += [each.path for each in profile.references() if each.kind == "file"]
             stores += filter(None, [getattr(profile.store(), "path", None)])
     real = os.path.realpath(path)
     # The names of a store's other files begin with that of its record.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from shlex import quote
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from tokenadapter.cli.common import LOST_LOGIN
+from tokenadapter.cli.sharing import profiles_by_store
 from tokenadapter.cli.token_state import lock_holder, token_state
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.grants import ProfileGrant
@@ -25,6 +26,7 @@ from tokenadapter.sources.outcome import CLOCK_TOLERANCE
 from tokenadapter.sources.reply import NoReply
 from tokenadapter.stores._reading import check_directory
 from tokenadapter.stores._strangers import check_database
+from tokenadapter.stores.encrypted import EncryptedStore
 
 __all__ = ["PROBLEM", "Finding", "findings"]
 
@@ -54,6 +56,14 @@ _LEASE = 5.0
 _SERVER_TIMEOUT = 5.0
 # How a source reaches its servers, as arguments of it and of an Endpoint.
 _WAY = ("verify", "cert", "proxies")
+
+# The URLs of endpoints that take only POST requests, by their keys, and what they are.
+_ENDPOINTS: Final = {
+    "token_url": "token",
+    "revocation_url": "revocation",
+    "device_authorization_url": "device authorization",
+}
+_LOGIN_URLS: Final = frozenset({"device_authorization_url", "authorization_url"})
 
 
 class Finding(NamedTuple):
@@ -141,37 +151,40 @@ def _inline_secrets(profile: Profile) -> Iterator[str]:
     if isinstance(profile.grant, ProfileGrant):
         for name in profile.grant.inline_secrets():
             yield f"{profile.name}.source.{name}"
+    if "encryption_key" in profile.config.table(profile.name) and not profile.encryption_references:
+        yield f"{profile.name}.encryption_key"
     store = profile.config.table(profile.name).get("store")
     if isinstance(store, str) and urlsplit(store).password:
         yield f"{profile.name}.store"
 
 
 def _check_sharing(config: ConfigFile, profiles: list[Profile]) -> Iterator[Finding]:
-    """Check for profiles that share a store, and whose tokens cannot be told apart in it."""
+    """Check for profiles that share a store and must not, or cannot be told apart in it."""
     mine = {profile.name for profile in profiles}
-    places: dict[str, list[Profile]] = {}
-    for profile in _valid(config):
-        try:
-            store = profile.store()
-        except ProfileError:
-            continue
-        path = getattr(store, "path", None)
-        place = os.path.realpath(path) if isinstance(path, str) else repr(store)
-        places.setdefault(place, []).append(profile)
-    for sharing in places.values():
-        first, *others = sharing
+    for first, *others in profiles_by_store(config).values():
         for other in others:
-            if not mine.isdisjoint((first.name, other.name)) and _is_ambiguous(first, other):
-                about = other if other.name in mine else first
-                yield Finding(
-                    PROBLEM,
-                    about.name,
+            if mine.isdisjoint((first.name, other.name)):
+                continue
+            about, sharer = (other, first) if other.name in mine else (first, other)
+            if _obtains(about) != _obtains(sharer):
+                text = (
+                    f"{sharer.name} uses this store too ({about.store()!r}), and its source "
+                    f"differs: only one of the two can use it. Give {about.name} or {sharer.name} "
+                    "another `store`."
+                )
+            elif _is_ambiguous(first, other):
+                text = (
                     f"The profiles {first.name} and {other.name} share {about.store()!r}, and "
                     "nothing tells their users apart: each would use the token of the other. Give "
                     "each user a profile with its own store, and name the user: "
                     '`account = "…"` in its source. If both are for one user, name that user in '
-                    "both.",
+                    "both. A stored token does not become that user's, so this needs a new login: "
+                    f"run `tokenadapter logout {about.as_arguments}` before the change, and "
+                    f"`tokenadapter forget {about.as_arguments} --force` after it, and log in."
                 )
+            else:
+                continue
+            yield Finding(PROBLEM, about.name, text)
 
 
 def _check_prefixes(profiles: list[Profile]) -> Iterator[_Found]:
@@ -182,10 +195,9 @@ def _check_prefixes(profiles: list[Profile]) -> Iterator[_Found]:
         )
 
 
-def _valid(config: ConfigFile) -> Iterator[Profile]:
-    for name in config.tables:
-        with suppress(ProfileError, ImportError):
-            yield Profile(config, name)
+def _obtains(profile: Profile) -> tuple[dict[str, str], dict[str, str]]:
+    """Whose token the source of *profile* obtains, and the scope and the like that it requests."""
+    return dict(profile.grant.owner), dict(profile.grant.requested)
 
 
 def _is_ambiguous(one: Profile, other: Profile) -> bool:
@@ -194,7 +206,9 @@ def _is_ambiguous(one: Profile, other: Profile) -> bool:
     if owner != dict(other.grant.owner) or owner.get("grant") != "refresh_token":
         return False
     # A user is known by a name, or by a first refresh token.
-    return "user" not in owner and (_begins_with_login(one) or _begins_with_login(other))
+    return "user" not in owner and any(
+        getattr(each.grant, "begins_with_login", False) for each in (one, other)
+    )
 
 
 def _check_references(profile: Profile, *, has_refresh_token: bool) -> Iterator[_Found]:
@@ -210,9 +224,7 @@ def _check_references(profile: Profile, *, has_refresh_token: bool) -> Iterator[
             function.find()
         except ProfileError as error:
             yield _problem(str(error))
-    if not isinstance(profile.grant, ProfileGrant):
-        return
-    for reference in profile.grant.references():
+    for reference in profile.references():
         try:
             reference.check()
         except ProfileError as error:
@@ -309,38 +321,24 @@ def _check_store(profile: Profile) -> tuple[list[_Found], bool]:
     """The findings about the store, and whether it has a refresh token."""
     try:
         state = token_state(profile)
-        document = profile.store().load().document or {}
+        is_hidden = state["state"] == "encrypted"
+        document = {} if is_hidden else profile.store().load().document or {}
     except TokenError as error:
         return [_problem(str(error))], False
     token = document.get("token") or {}
-    has_refresh_token = isinstance(token, dict) and "refresh_token" in token
-    needs_login = not has_refresh_token and _begins_with_login(profile)
-    found = [*_token(profile, state, needs_login=needs_login), *_directory(profile)]
-    return [*found, *_lock(profile)], has_refresh_token
+    has_refresh_token = is_hidden or (isinstance(token, dict) and "refresh_token" in token)
+    found = [*_token(profile, state), *_directory(profile), *_lock(profile)]
+    return found, has_refresh_token
 
 
-def _begins_with_login(profile: Profile) -> bool:
-    """Whether the profile itself cannot obtain a first token."""
-    grant = profile.grant
-    return (
-        isinstance(grant, ProfileGrant)
-        and grant.owner.get("grant") == "refresh_token"
-        and "refresh_token" not in grant.arguments
-    )
-
-
-def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Iterator[_Found]:
+def _token(profile: Profile, found: dict[str, Any]) -> Iterator[_Found]:
     state, failure, store = found["state"], found["failure"], found["store"]
     if state in ("login needed", "unusable"):
-        yield _problem(f"{state}: {failure['cause']}")
-        return
-    if needs_login and state in ("no token", "expired"):
-        advice = f"Pass a token to `tokenadapter adopt {profile.as_arguments}`."
-        if isinstance(profile.grant, ProfileGrant):
-            advice = profile.grant.how_to_log_in
-        if profile.is_in_memory:
-            advice = LOST_LOGIN
-        yield _problem(f"{store}: {state}, and no credential to obtain one. {advice}")
+        cause = "no credential to obtain a token" if failure is None else failure["cause"]
+        advice = "" if found["advice"] is None else f". {found['advice']}"
+        if advice and profile.is_in_memory:
+            advice = f". {LOST_LOGIN}"
+        yield _problem(f"{state}: {cause.rstrip('.')}{advice or '.'}")
         return
     doubt = ""
     if state in ("fresh", "stale"):
@@ -365,7 +363,8 @@ def _token(profile: Profile, found: dict[str, Any], *, needs_login: bool) -> Ite
 
 
 def _directory(profile: Profile) -> Iterator[_Found]:
-    path = getattr(profile.store(), "path", None)
+    store = profile.store()
+    path = getattr(store, "path", None)
     if not isinstance(path, str) or os.name == "nt":
         return
     directory = os.path.dirname(path)
@@ -377,7 +376,10 @@ def _directory(profile: Profile) -> Iterator[_Found]:
             "Share the token through Redis or a database, or give each machine a local file and "
             "a login of its own."
         )
-    for check, place in ((check_directory, directory), (check_database, path)):
+    checks: list[tuple[Callable[[str], object], str]] = [(check_directory, directory)]
+    if not isinstance(store, EncryptedStore):
+        checks.append((check_database, path))
+    for check, place in checks:
         try:
             check(place)
         except OSError as error:
@@ -442,8 +444,15 @@ def _check_servers(profile: Profile) -> Iterator[_Found]:
         for url in grant.urls:
             if "/.well-known/" not in url:  # one of these URLs has the metadata
                 yield from _server(profile, url, own)
-        if "token_url" in grant.arguments:
-            yield from _token_endpoint(grant.arguments["token_url"], own)
+        given = {**grant.arguments, **grant.login_settings}
+        # Not the URLs of a known provider.
+        keys = given.keys() & profile.config.table(profile.name)["source"].keys()
+        for key in sorted(keys & _LOGIN_URLS):
+            is_page = key == "authorization_url"
+            for level, text in _server(profile, given[key], own, is_page=is_page):
+                yield level, f"{profile.name}.source.{key}: {text}"
+        for key in sorted(keys & _ENDPOINTS.keys()):
+            yield from _endpoint(key, given[key], own)
     for prefix in profile.prefixes:
         yield from _server(profile, prefix, way)
 
@@ -469,7 +478,13 @@ def _check_algorithm(profile: Profile, grant: ProfileGrant, server: Any) -> Iter
                 )
 
 
-def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[_Found]:
+def _server(
+    profile: Profile, url: str, way: dict[str, Any], *, is_page: bool = False
+) -> Iterator[_Found]:
+    """Check that the server answers.
+
+    :param is_page: whether a person opens the URL in a browser.
+    """
     endpoint = Endpoint("url", url, **way)
     reply = endpoint.exchange("HEAD", {"Accept": "*/*"}, None)
     now = time.time()
@@ -488,18 +503,23 @@ def _server(profile: Profile, url: str, way: dict[str, Any]) -> Iterator[_Found]
             f"{name} redirects to {target}. Redirects are not followed, since that would send the "
             "secrets to another URL. Give the final URL."
         )
+    elif is_page and reply.status == 404:
+        # Only a note: a server may answer so because the request has no client_id.
+        yield _note(
+            f"{name} answers with status 404: compare the URL with the server's documentation."
+        )
     else:
         # A request without a token may well get 401, 404 or 405.
         yield _good(f"{name} answers")
     yield from _clock(name, reply.date, now)
 
 
-def _token_endpoint(url: str, way: dict[str, Any]) -> Iterator[_Found]:
-    """Check that a token endpoint is at *url*, by an empty token request.
+def _endpoint(key: str, url: str, way: dict[str, Any]) -> Iterator[_Found]:
+    """Check that an endpoint is at *url*, the value of *key*, by an empty POST request.
 
     The response to a HEAD request does not say that: an endpoint that takes only POST may answer
-    with any status.  A token endpoint answers an empty request with an error (RFC 6749 section
-    5.2).
+    with any status.  An endpoint answers an empty request with an error of status 400 or 401 (RFC
+    6749 section 5.2, RFC 7009 section 2.2.1, RFC 8628 section 3.2).
     """
     endpoint = Endpoint("url", url, **way)
     headers = {
@@ -509,15 +529,15 @@ def _token_endpoint(url: str, way: dict[str, Any]) -> Iterator[_Found]:
     reply = endpoint.exchange("POST", headers, b"")
     if isinstance(reply, NoReply):
         return  # reported already
-    if reply.is_not_here and reply.error is None:
-        why = f"answers a token request with status {reply.status}"
+    if reply.is_not_here:
+        why = f"answers an empty POST request with status {reply.status}"
     elif 200 <= reply.status < 300 and reply.shape == "HTML":
-        why = "answers a token request with an HTML page"
+        why = "answers an empty POST request with an HTML page"
     else:
         return
     yield _problem(
-        f"{endpoint.name} {why}: there is no token endpoint at it. Correct token_url; the server's "
-        "documentation has the URL."
+        f"{endpoint.name} {why}: there is no {_ENDPOINTS[key]} endpoint at it. Correct {key}; the "
+        "server's documentation has the URL."
     )
 
 

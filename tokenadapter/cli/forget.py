@@ -4,7 +4,8 @@ Without --force, this command does the same as "tokenadapter logout". The store 
 which refresh tokens were spent.
 
 --force deletes the token of another source or user too, as after a change of the profile's
-token_url or client_id. Such a token is not revoked: this profile's server must not see it.
+token_url or client_id. Such a token is not revoked: this profile's server must not see it. A token
+of another profile of the configuration file is not deleted.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def _taken_over(profile: Profile) -> Token | None:
 
     Spent refresh tokens stay recorded: the profile may still be configured with one of them.
 
+    :raises ProfileError: if the token belongs to another profile of the configuration file.
     :raises LockTimeout: if another process holds the lock for too long.
     :raises StoreError: if the slot cannot be read or written.
     """
@@ -81,6 +83,7 @@ def _taken_over(profile: Profile) -> Token | None:
 
 
 def _emptied(profile: Profile, store: TokenStore) -> Token | None:
+    from tokenadapter.cli.sharing import owner_among
     from tokenadapter.core import messages
     from tokenadapter.core.record import Record
     from tokenadapter.core.runtime import Runtime
@@ -96,6 +99,14 @@ def _emptied(profile: Profile, store: TokenStore) -> Token | None:
         raise messages.unreadable_record(store, str(error)) from None
     left = record.without_token(found.now)
     if dict(record.owner) != dict(grant.owner):
+        other = owner_among(profile, record.owner)
+        if other is not None and not record.is_blank():
+            raise profile.config.error(
+                [profile.name, "store"],
+                f"This store contains the token of the profile {other}. Nothing was deleted. Give "
+                f"{profile.name} another store. To delete that token, run "
+                f"`tokenadapter forget {other}`.",
+            )
         left = left._replace(owner=grant.owner, requested=grant.requested, tombstones=())
     view = View(record, found.tag, found.now, runtime.monotonic(), runtime.wall())
     Slot(store, grant, runtime).write(view, left)

@@ -98,7 +98,7 @@ def perform(options: Namespace) -> int:
             ", without a refresh token: it cannot be renewed. Many servers issue one only for the "
             "scope offline_access, or with access_type=offline in authorization_url"
         )
-    account = token_state(profile)["account"]
-    who = "" if account is None else f" as {account}"
+    user = token_state(profile)["logged_in_as"]
+    who = "" if user is None else f" as {user}"
     sys.stderr.write(f"tokenadapter: {profile.name}: logged in{who}{validity(token)}{lack}\n")
     return 0

@@ -5,8 +5,10 @@ The command takes no lock, renews nothing and contacts no server, so it is alway
   fresh         usable
   stale         usable; the next use renews it in the background
   expired       the next use waits for a renewal
-  login needed  the credentials were refused: run tokenadapter login NAME, or adopt NAME
+  login needed  nobody logged in yet, or the credentials were refused: run tokenadapter login NAME,
+                or adopt NAME
   no token      no token was needed yet, or it was forgotten
+  encrypted     there is a token, whose key is in a command or the keyring: not read here
   unusable      the profile or its store cannot be used, for the reason below
 """
 
@@ -31,12 +33,13 @@ __all__ = ["PLAIN", "add_arguments", "perform"]
 PLAIN: dict[str, Any] = {"config": None, "json": False, "watch": None}
 """The options of a command line that has only a name."""
 
-_COLUMNS = ("NAME", "STATE", "ACCOUNT", "EXPIRES", "RENEWED", "LOCK", "API", "STORE")
+_COLUMNS = ("NAME", "STATE", "LOGGED IN AS", "EXPIRES", "RENEWED", "LOCK", "API", "STORE")
 _COLOURS = {
     "fresh": "good",
     "stale": "good",
     "expired": "warning",
     "no token": "warning",
+    "encrypted": "warning",
     "login needed": "bad",
     "unusable": "bad",
 }
@@ -94,8 +97,8 @@ def _show(states: list[dict[str, Any]], *, as_json: bool, again: bool = False) -
         text = json.dumps(states)
     else:
         # Most tokens are of programs, and not of people who log in.
-        has_accounts = any(state["account"] for state in states)
-        columns = [name for name in _COLUMNS if name != "ACCOUNT" or has_accounts]
+        has_users = any(state["logged_in_as"] for state in states)
+        columns = [name for name in _COLUMNS if name != "LOGGED IN AS" or has_users]
         rows = [([_row(state)[name] for name in columns], _remark(state)) for state in states]
         text = table(columns, rows, _COLOURS)
         if again:
@@ -115,7 +118,7 @@ def _row(state: dict[str, Any]) -> dict[str, str]:
     return {
         "NAME": state["name"],
         "STATE": state["state"],
-        "ACCOUNT": state["account"] or "–",
+        "LOGGED IN AS": state["logged_in_as"] or "–",
         "EXPIRES": ends,
         "RENEWED": "–" if ago is None else f"{span(ago)} ago",
         "LOCK": state["lock"] or "free",

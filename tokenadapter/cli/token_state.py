@@ -32,7 +32,7 @@ _NOTHING: dict[str, Any] = {
     "store": "",
     "path": None,
     "state": "no token",
-    "account": None,
+    "logged_in_as": None,
     "token": None,
     "expires_at": None,
     "expires_in": None,
@@ -46,6 +46,10 @@ _NOTHING: dict[str, Any] = {
     "failure": None,
     "lock": None,
 }
+_KEY_UNREAD = (
+    "The token is encrypted. Its key comes from a command or the keyring, which is not used to "
+    "show a state. To see the state here, keep the key in a file or an environment variable."
+)
 # For this last part of its lifetime, and for so many seconds at most, the end of a login is near.
 _NEAR_PART = 0.2
 _NEAR_LONGEST = 30 * 86_400.0
@@ -55,13 +59,13 @@ def token_state(profile: Profile) -> dict[str, Any]:
     """The state of the token of *profile*, as JSON values.
 
     ``state`` is ``fresh``, ``stale`` (the next use renews it in the background), ``expired`` (the
-    next use waits for a renewal), ``login needed``, ``no token``, or ``unusable``.
+    next use waits for a renewal), ``login needed``, ``no token``, ``encrypted`` (the key is where
+    only a program can read it), or ``unusable``.
 
     :raises TokenError: if the store cannot be read.
     :raises ProfileError: if the URL of the store is invalid.
     """
     store = profile.store()
-    found = store.load()
     state = {
         **_NOTHING,
         "name": profile.name,
@@ -70,20 +74,17 @@ def token_state(profile: Profile) -> dict[str, Any]:
         "path": getattr(store, "path", None),
         "lock": lock_holder(store),
     }
+    if profile.unread_key is not None and _is_occupied(store):
+        return {**state, "state": "encrypted", "advice": _KEY_UNREAD}
+    found = store.load()
     if found.document is None:
-        return state
+        return state | _of_missing_login(profile)
     try:
         record = Record.from_document(found.document)
     except ValueError as error:
         return unusable(profile.name, f"The record in the store cannot be used: {error}.", state)
     if dict(record.owner) != dict(profile.grant.owner) and not record.is_blank():
-        theirs = ", ".join(f"{name} {value!r}" for name, value in record.owner.items())
-        return unusable(
-            profile.name,
-            f"The store contains the token of another source: {theirs}. If that token is no longer "
-            f"needed, run `tokenadapter forget {profile.as_arguments} --force`.",
-            state,
-        )
+        return unusable(profile.name, _of_another_source(profile, record.owner), state)
     ours = profile.grant.requested
     if dict(record.requested) != dict(ours) and record.was_replaced_lately(ours, found.now):
         from tokenadapter.cli.reporting import named
@@ -92,20 +93,23 @@ def token_state(profile: Profile) -> dict[str, Any]:
         why = str(messages.requests_differ(store, record.requested, ours))
         return unusable(profile.name, named(why, profile.as_arguments), state)
     if record.account is not None:
-        state["account"] = str(record.account)
+        state["logged_in_as"] = str(record.account)
     if record.token is not None:
         state |= _of_token(record.token, found.now)
         state |= _of_login(profile, record, found.now)
-    failure = _failure(record, found.now, store, is_locked=state["lock"] is not None)
+    failure = _failure(profile, record, found.now, store, is_locked=state["lock"] is not None)
     if failure is not None:
         from tokenadapter.cli.reporting import named
 
         # A program without a profile may have stored it.
         failure["cause"] = named(failure["cause"], profile.as_arguments)
     state["failure"] = failure
-    if _refusal(record) is not None and state["state"] in ("no token", "expired"):
-        state["state"] = "login needed"
     state["advice"] = _advice(profile, state)
+    if state["state"] in ("no token", "expired"):
+        if _refusal(profile, record) is not None:
+            state["state"] = "login needed"
+        elif record.token is None or record.token.refresh_token is None:
+            state |= _of_missing_login(profile)
     return state
 
 
@@ -117,6 +121,38 @@ def unusable(name: str, why: str, state: Mapping[str, Any] = _NOTHING) -> dict[s
         "state": "unusable",
         "failure": {"cause": why, "ago": None, "retry_in": None},
     }
+
+
+def _of_another_source(profile: Profile, theirs: Mapping[str, str]) -> str:
+    """What is wrong, and what to do, if the record belongs to another source."""
+    from tokenadapter.cli.sharing import owner_among
+
+    other = owner_among(profile, theirs)
+    if other is not None:
+        return (
+            f"The store contains the token of the profile {other}. Give {profile.name} another "
+            "`store`."
+        )
+    ours = profile.grant.owner
+    differing = [
+        f"{name} is {_shown(theirs, name)} there, and {_shown(ours, name)} here"
+        for name in {**theirs, **ours}
+        if theirs.get(name) != ours.get(name)
+    ]
+    doubt = ""
+    if "store" not in profile.config.table(profile.name):
+        doubt = (
+            "If another configuration file has a profile of this name, set `store` in both: the "
+            "default store depends on the name alone. "
+        )
+    return (
+        f"The store contains the token of another source: {'; '.join(differing)}. {doubt}If that "
+        f"token is no longer needed, run `tokenadapter forget {profile.as_arguments} --force`."
+    )
+
+
+def _shown(owner: Mapping[str, str], name: str) -> str:
+    return f"{owner[name]!r:.200}" if name in owner else "not named"
 
 
 def _of_token(token: Token, now: float) -> dict[str, Any]:
@@ -154,6 +190,22 @@ def _of_login(profile: Profile, record: Record, now: float) -> dict[str, Any]:
     return {"login_at": began, "login_ends_at": end, "login_ends_in": end - now}
 
 
+def _of_missing_login(profile: Profile) -> dict[str, Any]:
+    """What to show of *profile* if no credential is stored: its user may have to log in first."""
+    if not getattr(profile.grant, "begins_with_login", False):
+        return {}
+    return {
+        "state": "login needed",
+        "advice": profile.grant.how_to_log_in,  # type: ignore[union-attr]
+    }
+
+
+def _is_occupied(store: TokenStore) -> bool:
+    from tokenadapter.cli.sharing import innermost
+
+    return innermost(store).load().document is not None
+
+
 def _advice(profile: Profile, state: Mapping[str, Any]) -> str | None:
     """What to do about the end of the login in *state*, if it is near."""
     lifetime, left = getattr(profile.grant, "login_lifetime", None), state["login_ends_in"]
@@ -182,7 +234,7 @@ def _binding(token: Token) -> str | None:
         return "a key that cannot be read"
 
 
-def _refusal(record: Record) -> Tombstone | None:
+def _refusal(profile: Profile, record: Record) -> Tombstone | None:
     """The refusal of the credential that would be presented next, if the record has one.
 
     Refusals stay in the record, and do not apply to credentials that were adopted or have worked
@@ -194,6 +246,9 @@ def _refusal(record: Record) -> Tombstone | None:
     grant = record.owner.get("grant")
     if token is not None and token.refresh_token and grant != "password":
         return record.tombstone(digest(record.salt, "refresh_token", token.refresh_token))
+    if getattr(profile.grant, "begins_with_login", False):
+        # A login or a logout outdates what was refused before.
+        tombstones = tuple(stone for stone in tombstones if stone.at >= record.begun)
     if token is not None and grant != "refresh_token":
         # A token that a password or the like obtained after the refusal outdates it.
         start = token.issued_at
@@ -202,10 +257,10 @@ def _refusal(record: Record) -> Tombstone | None:
 
 
 def _failure(
-    record: Record, now: float, store: TokenStore, *, is_locked: bool
+    profile: Profile, record: Record, now: float, store: TokenStore, *, is_locked: bool
 ) -> dict[str, Any] | None:
     """What went wrong last, when, and how long until the next attempt."""
-    tombstone = _refusal(record)
+    tombstone = _refusal(profile, record)
     if tombstone is not None:
         return {"cause": tombstone.cause, "ago": max(now - tombstone.at, 0.0), "retry_in": None}
     backoff = record.backoff

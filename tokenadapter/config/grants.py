@@ -108,6 +108,11 @@ class ProfileGrant:
         return found
 
     @property
+    def begins_with_login(self) -> bool:
+        """Whether the profile itself cannot obtain a first token."""
+        return self.owner.get("grant") == "refresh_token" and "refresh_token" not in self.arguments
+
+    @property
     def how_to_log_in(self) -> str:
         """What to do if no credential is left."""
         arguments = as_arguments(self._profile, self._file)

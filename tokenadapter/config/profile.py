@@ -12,6 +12,7 @@ from tokenadapter.config.config_file import ConfigFile, as_arguments, xdg_direct
 from tokenadapter.config.functions import NamedFunction
 from tokenadapter.config.grants import FunctionOfProfile, ProfileGrant
 from tokenadapter.config.problems import Problems
+from tokenadapter.config.references import Reference, references_in
 from tokenadapter.config.schema import PROFILE, VERDICT, checked
 from tokenadapter.config.source_tables import grant_of
 from tokenadapter.core.keeper import TokenKeeper
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from tokenadapter.clients import prefix as client_prefix
     from tokenadapter.clients import requests as requests_client
     from tokenadapter.clients.requests import TokenAdapter
+    from tokenadapter.config import encryption
     from tokenadapter.http import verdicts
     from tokenadapter.protocols import TokenStore
     from tokenadapter.stores import urls
     from tokenadapter.token import Token
 else:
     client_prefix = late("tokenadapter.clients.prefix")
+    encryption = late("tokenadapter.config.encryption")
     re = late("re")
     requests_client = late("tokenadapter.clients.requests")
     parse = late("urllib.parse")
@@ -90,6 +93,7 @@ class Profile:
         self.scheme: str = self._settings.get("scheme", "Bearer")
         self.username: str | None = self._settings.get("username")
         self._keeper: TokenKeeper | None = None
+        self._store: TokenStore | None = None
 
     def __repr__(self) -> str:
         return f"<Profile {self.name} of {self.config.path}>"
@@ -127,13 +131,42 @@ class Profile:
     def store(self) -> TokenStore:
         """The store.
 
-        :raises ProfileError: if its URL is invalid.
+        :raises ProfileError: if its URL is invalid, or a package that it needs is not installed.
         """
-        try:
-            return urls.store_from_url(self.store_url)
-        except (ImportError, ValueError) as error:
-            problem = str(error).removeprefix("store: ")
-            raise self.config.error([self.name, "store"], problem) from None
+        if self._store is None:
+            key = "store"
+            try:
+                store = urls.store_from_url(self.store_url)
+                if "encryption_key" in self._settings:
+                    key = "encryption_key"
+                    keys = self._settings[key]
+                    place = f"{self.name}.{key}"
+                    store = encryption.EncryptedProfileStore(store, keys, place)
+            except (ImportError, ValueError) as error:
+                problem = str(error).removeprefix("store: ")
+                raise self.config.error([self.name, key], problem) from None
+            self._store = store
+        return self._store
+
+    @property
+    def unread_key(self) -> Reference | None:
+        """The command or the entry of the keyring that has the ``encryption_key``, unless it was
+        read already."""
+        if "encryption_key" not in self._settings:
+            return None
+        store = self.store()
+        assert isinstance(store, encryption.EncryptedProfileStore)
+        return store.unread
+
+    @property
+    def encryption_references(self) -> list[Reference]:
+        """Where the ``encryption_key`` is."""
+        return references_in(self._settings.get("encryption_key"))
+
+    def references(self) -> list[Reference]:
+        """Where its secrets are, or the program that prints the token."""
+        of_source = self.grant.references() if isinstance(self.grant, ProfileGrant) else ()
+        return [*self.encryption_references, *of_source]
 
     def keeper(self) -> TokenKeeper:
         """The keeper that its adapters share.

@@ -91,6 +91,11 @@ _JSON = Kind(
     lambda value: isinstance(value, (str, int, float, bool, list, dict)),
     is_late=True,
 )
+_ENCRYPTION_KEY = Kind(
+    f"a string, a table with its place: {_PLACES}; or a list of these",
+    lambda value: _is_text(value) or _are_texts(value),
+    is_late=True,
+)
 _PAIR = Kind(
     "a list of user and password",
     lambda value: isinstance(value, list) and len(value) == 2,
@@ -123,6 +128,7 @@ PROFILE: Mapping[str, Kind] = {
     "prefixes": _TEXTS,
     "source": Kind("a table, such as [billing.source]", _TABLE.fits),
     "store": _TEXT,
+    "encryption_key": _ENCRYPTION_KEY,
     "header": _TEXT,
     "scheme": _TEXT_OR_EMPTY,
     "username": _TEXT,

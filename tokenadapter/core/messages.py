@@ -42,7 +42,7 @@ def wrong_owner(
         f"{store!r} holds the token of {_described(theirs)}, not of {_described(ours)}. The "
         "stored token was neither used nor overwritten. Give each its own store, or share one "
         "TokenKeeper if they are meant to share the token. If the stored token is no longer "
-        "needed, run `tokenadapter forget NAME --force`, or move its record away."
+        "needed, move its record away; for a profile, `tokenadapter check NAME` says how."
     )
 
 

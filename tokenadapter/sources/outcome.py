@@ -276,7 +276,7 @@ def _refused(attempt: Attempt, why: str, code: str | None, clock: str) -> errors
         "client": ("the client", _ADVICE["invalid_client"]),
     }.get(attempt.kind, ("the login", "Correct what is sent to log in."))
     return errors.ReauthRequired(
-        f"{attempt.endpoint} refused {what} ({why}). The stored token is kept. {advice}{clock}",
+        f"{attempt.endpoint} refused {what} ({why}). Nothing stored was lost. {advice}{clock}",
         error=code,
     )
 

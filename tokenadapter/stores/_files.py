@@ -144,9 +144,15 @@ def advice(error: Exception) -> str:
     number = getattr(error, "errno", None)
     cure = _ADVICE.get(number or 0, "Check its path and its file system.")
     name = getattr(error, "filename", None)
-    owner = isinstance(name, str) and _strangers.owner(name)
-    if owner and number in (errno.EACCES, errno.EPERM):
-        return f"{name} belongs to another user ({owner}). {cure}"
+    if not isinstance(name, str) or number not in (errno.EACCES, errno.EPERM):
+        return cure
+    owner = _strangers.owner(name)
+    if owner is not None:
+        command = _strangers.chown(name)
+        return (
+            f"{name} belongs to another user ({owner}): if it was copied here, run `{command}` as "
+            f"root. {cure}"
+        )
     return cure
 
 

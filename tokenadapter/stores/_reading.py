@@ -118,7 +118,8 @@ def _check_privacy(path: str, found: os.stat_result) -> None:
     if found.st_uid != os.geteuid():
         raise Refused(
             f"{path} belongs to another user ({_strangers.name(found.st_uid)}): "
-            "run this as that user, choose another path, or give private=False if it is intended"
+            f"run this as that user, choose another path, or run `{_strangers.chown(path)}` as "
+            "root if the file was copied here. Give private=False if it is intended"
         )
     if found.st_mode & 0o077:
         raise Refused(

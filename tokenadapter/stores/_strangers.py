@@ -21,7 +21,7 @@ else:
     pwd = late("pwd")
     shlex = late("shlex")
 
-__all__ = ["check", "check_database", "name", "owner"]
+__all__ = ["check", "check_database", "chown", "name", "owner"]
 
 # What SQLite puts beside a database.
 _BESIDE = ("", "-wal", "-shm", "-journal")
@@ -79,6 +79,11 @@ def owner(path: str) -> str | None:
     except OSError:
         return None
     return None if os.name == "nt" or found.st_uid == os.geteuid() else name(found.st_uid)
+
+
+def chown(path: str) -> str:
+    """The command by which root gives a file to this user."""
+    return f"chown {os.geteuid()} {shlex.quote(path)}"
 
 
 def name(uid: int) -> str:

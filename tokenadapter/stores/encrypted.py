@@ -87,6 +87,11 @@ class EncryptedStore:
         return getattr(self.inner, "lease", None)
 
     @property
+    def path(self) -> str | None:
+        """The file of the inner store; ``None`` if there is none."""
+        return getattr(self.inner, "path", None)
+
+    @property
     def lock_ends_with_holder(self) -> bool:
         """As in the inner store."""
         return getattr(self.inner, "lock_ends_with_holder", False)
@@ -180,9 +185,10 @@ class EncryptedStore:
                     ) from None
                 assert isinstance(document, dict)
                 return document
-        raise self._failure(
-            "it is not encrypted", "load it from the inner store, and save it here with its tag"
-        )
+        raise self._failure("it is not encrypted", self._how_to_encrypt())
+
+    def _how_to_encrypt(self) -> str:
+        return "load it from the inner store, and save it here with its tag"
 
     def _failure(self, what: str, advice: str) -> errors.StoreError:
         return errors.StoreError(f"{self!r} cannot be read: {what}. Nothing was changed: {advice}.")

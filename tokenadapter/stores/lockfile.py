@@ -20,13 +20,10 @@ from tokenadapter.stores._reading import absolute
 from tokenadapter.stores.toolkit import explained, failure
 
 if TYPE_CHECKING:
-    import shlex
-
     import filelock
     from filelock import BaseFileLock
 else:
     filelock = late("filelock")
-    shlex = late("shlex")
 
 __all__ = ["LockFile"]
 
@@ -122,10 +119,9 @@ class LockFile:
         owner = _strangers.owner(self.path) if self._private else None
         if owner is None:
             return
-        command = f"chown {os.geteuid()} {shlex.quote(self.path)}"
         raise failure(
             self._slot,
             f"lock {self.path}",
             f"{self.path} belongs to another user ({owner}), one of whose programs holds the "
-            f"lock: end that program, and run `{command}` as root",
+            f"lock: end that program, and run `{_strangers.chown(self.path)}` as root",
         )

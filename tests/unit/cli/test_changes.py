@@ -374,7 +374,7 @@ def test_forget_with_force_frees_a_store_for_a_changed_profile(
     for arguments in (("header",), ("refresh",), ("forget",), ("forget", "--local")):
         code, _, err = command(arguments[0], "billing", *arguments[1:])
         assert code == 3
-        assert "run `tokenadapter forget billing --force`" in err
+        assert "`tokenadapter check billing` says how" in err
     assert "run `tokenadapter forget billing --force`" in command("check", "--offline")[1]
     code, _, err = command("forget", "billing", "--force")
     assert (code, err) == (0, "tokenadapter: billing: forgotten, but not revoked (--force)\n")

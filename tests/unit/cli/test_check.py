@@ -335,7 +335,7 @@ def test_a_missing_first_login_is_a_problem(
 ) -> None:
     write(place, billing(server, place, "refresh_token"))
     (problem,) = problems(command, "--offline")
-    assert "no token, and no credential to obtain one" in problem
+    assert "no credential to obtain a token" in problem
     assert "`tokenadapter adopt billing`" in problem
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(server.issue())))
     assert command("adopt", "billing")[0] == 0
@@ -439,6 +439,7 @@ def test_profiles_with_equal_prefixes_are_a_note(
     ("answer", "is_problem"),
     [
         ({"status": 404, "body": "<html>"}, True),
+        ({"status": 404, "error": "not_found"}, True),
         ({"status": 405, "body": ""}, True),
         ({"status": 200, "body": "<html>Welcome</html>"}, True),
         ({"status": 400, "error": "invalid_request"}, False),
@@ -456,6 +457,45 @@ def test_a_url_that_is_no_token_endpoint_is_a_problem(
     server.fail_next(count=None, **answer)  # type: ignore[arg-type]
     found = [text for text in problems(command) if "there is no token endpoint at it" in text]
     assert len(found) == is_problem
+
+
+@pytest.mark.parametrize(
+    ("key", "endpoint"),
+    [("revocation_url", "revocation"), ("device_authorization_url", "device authorization")],
+)
+def test_each_url_that_takes_only_post_requests_is_checked_by_one(
+    command: Command, place: Path, server: TokenServer, key: str, endpoint: str
+) -> None:
+    text = billing(server, place, "refresh_token")
+    write(place, f'{text}{key} = "{getattr(server, key)}"\n')
+    assert not [text for text in problems(command) if "endpoint" in text]
+    write(place, f'{text}{key} = "{server.url}/wrong"\n')
+    (problem,) = [text for text in problems(command) if "endpoint" in text]
+    assert f"there is no {endpoint} endpoint at it. Correct {key}; " in problem
+
+
+@pytest.mark.parametrize("key", ["authorization_url", "device_authorization_url"])
+def test_a_url_to_log_in_at_that_does_not_answer_is_a_problem_that_names_the_key(
+    command: Command, place: Path, server: TokenServer, key: str
+) -> None:
+    with TokenServer() as gone:
+        url = getattr(gone, key)
+    write(place, f'{billing(server, place, "refresh_token")}{key} = "{url}"\n')
+    (problem,) = [text for text in problems(command) if "cannot be reached" in text]
+    assert problem.startswith(f"billing.source.{key}: {url} cannot be reached: ")
+
+
+def test_an_authorization_url_with_status_404_is_a_note(
+    command: Command, place: Path, server: TokenServer
+) -> None:
+    text = billing(server, place, "refresh_token")
+    for url, is_noted in ((server.authorization_url, False), (f"{server.url}/wrong", True)):
+        write(place, f'{text}authorization_url = "{url}"\n')
+        found = [text for level, text in findings(command) if "authorization_url: " in text]
+        assert found == [
+            f"billing.source.authorization_url: {url} answers"
+            + (" with status 404: compare the URL with the server's documentation." * is_noted)
+        ]
 
 
 def test_servers_that_cannot_be_reached_are_problems(command: Command, place: Path) -> None:

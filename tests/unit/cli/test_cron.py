@@ -34,6 +34,51 @@ def command(directory: Path) -> None:
     program(directory / "tokenadapter", f"#!/bin/sh\n{line}\n")
 
 
+def test_a_script_ends_before_curl_if_there_is_no_token(place: Path) -> None:
+    (script,) = re.findall(
+        r"^```\n(set -euo pipefail\n.+?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    command(place / "bin")
+    program(place / "bin" / "curl", f'#!/bin/sh\ncat "$3" > {place}/sent\n')
+    (place / "invoice.json").write_text("{}")
+    script = script.replace("curl -fsS -H @", "curl -fsS -H ")
+    environment = {"HOME": str(place), "PATH": f"{place}/bin:/usr/bin:/bin"}
+
+    def run() -> int:
+        call = ["/bin/bash", "-c", script]
+        return subprocess.run(call, cwd=place, env=environment, check=False).returncode
+
+    assert run() == 3
+    assert not (place / "sent").exists()
+    program(place / "bin" / "tokenadapter", "#!/bin/sh\necho 'Authorization: Bearer x'\n")
+    assert run() == 0
+    assert (place / "sent").read_text() == "Authorization: Bearer x\n"
+
+
+def test_a_login_moves_to_another_machine_with_what_was_spent(
+    place: Path, rotating: TokenServer
+) -> None:
+    text = (PAGE.parent / "stores.md").read_text(encoding="utf-8")
+    (copy,) = re.findall(r"^   ```\n(   tar .+?)^   ```$", text, re.MULTILINE | re.DOTALL)
+    old, new = (place / name / ".local/state/billing/token.json" for name in ("old", "new"))
+    settings = (place / "tokenadapter.toml").read_text()
+    program(place / "bin" / "ssh", f'#!/bin/sh\nHOME={place}/new exec sh -c "$2"\n')
+
+    def refresh(path: Path) -> int:
+        write(place, settings.replace(f"file:{place}/state/token.json", f"file:{path}"))
+        call = [sys.executable, "-m", "tokenadapter", "refresh", "billing", "--quiet"]
+        return subprocess.run(call, check=False).returncode
+
+    assert refresh(old) == 0
+    environment = {"HOME": str(place / "old"), "PATH": f"{place}/bin:/usr/bin:/bin"}
+    subprocess.run(["/bin/sh", "-ec", copy], check=True, env=environment)
+    assert {path.name for path in new.parent.iterdir()} == {"token.json", "token.json.spent"}
+    assert refresh(new) == 0
+    new.unlink()
+    assert refresh(new) == 4  # the first refresh token was spent on the old machine
+    assert rotating.stats.renewals == 2
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_each_line_works(place: Path, server: TokenServer) -> None:
     assert len(LINES) == 8

@@ -55,7 +55,7 @@ def test_an_error_names_the_command_that_logs_in(
     server.revoke_all()
     code, _, err = command("refresh", "billing")
     assert code == 4
-    assert "The stored token is kept. Run `tokenadapter login billing`." in err
+    assert "Nothing stored was lost. Run `tokenadapter login billing`." in err
 
 
 def test_advice_names_a_configuration_file_that_the_command_would_not_find(
@@ -84,9 +84,13 @@ def test_advice_of_the_core_names_the_configuration_file_too(
         if not found_by_itself:
             monkeypatch.delenv("TOKENADAPTER_CONFIG")
         option = "" if found_by_itself else f" --config {path}"
-        for arguments in (["header", "billing"], ["check", "--offline"], ["status"]):
+        for advice, *arguments in (
+            ("check billing{}", "header", "billing"),
+            ("forget billing{} --force", "check", "--offline"),
+            ("forget billing{} --force", "status"),
+        ):
             _, out, err = command(*arguments, "--config", "tokenadapter.toml")
-            assert f"run `tokenadapter forget billing{option} --force`" in out + err
+            assert f"`tokenadapter {advice.format(option)}`" in out + err
 
 
 @pytest.mark.parametrize("first", ["login", "adopt"])
@@ -195,17 +199,17 @@ def test_the_command_and_status_name_the_user(openid_profile: Path, command: Com
     err = spawn("login", "billing", env=as_user("ada"))[2]
     assert err.endswith("tokenadapter: billing: logged in as ada, valid for 59 min\n")
     header, row = command("status")[1].splitlines()
-    assert header.split()[:3] == ["NAME", "STATE", "ACCOUNT"]
+    assert header.split()[:5] == ["NAME", "STATE", "LOGGED", "IN", "AS"]
     assert row.split()[:3] == ["billing", "fresh", "ada"]
     (state,) = json.loads(command("status", "--json")[1])
-    assert state["account"] == "ada"
+    assert state["logged_in_as"] == "ada"
 
 
-def test_status_has_no_column_for_accounts_if_there_are_none(
+def test_status_has_no_column_for_users_who_logged_in_if_there_are_none(
     profile: Path, command: Command
 ) -> None:
     assert command("header", "billing")[0] == 0
-    assert "ACCOUNT" not in command("status")[1]
+    assert "LOGGED IN AS" not in command("status")[1]
 
 
 def test_another_user_needs_the_option_switch(openid_profile: Path, command: Command) -> None:

@@ -263,7 +263,7 @@ def test_an_unusable_profile_does_not_hide_the_others(
     assert status["broken"]["state"] == status["other"]["state"] == "unusable"
     assert status["billing"].keys() == status["broken"].keys() == status["other"].keys()
     assert "broken.prefx" in status["broken"]["failure"]["cause"]
-    assert "The store contains the token of another source" in status["other"]["failure"]["cause"]
+    assert "the token of the profile billing" in status["other"]["failure"]["cause"]
     Path("state/token.json").chmod(0o644)
     assert "chmod 600" in state(command)["failure"]["cause"]  # type: ignore[index]
     assert command("status")[0] == 0
@@ -354,3 +354,51 @@ def test_spans(seconds: float, said: str) -> None:
     from tokenadapter.cli.output import span
 
     assert span(seconds) == said
+
+
+# --- before a login, and after a logout --------------------------------------------------
+
+
+def test_a_profile_that_was_never_logged_in_needs_a_login(
+    command: Command, server: TokenServer, place: Path
+) -> None:
+    text = billing(server, place, "refresh_token")
+    write(place, text)
+    status = state(command)
+    assert (status["state"], status["failure"]) == ("login needed", None)
+    assert "`tokenadapter adopt billing`" in str(status["advice"])
+    write(place, f'{text}authorization_url = "{server.url}/authorize"\n')
+    assert state(command)["advice"] == "Run `tokenadapter login billing`."
+    assert "\n    Run `tokenadapter login billing`." in command("status")[1]
+
+
+def test_a_login_without_a_refresh_token_needs_the_next_login_at_its_end(
+    command: Command, server: TokenServer, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place, billing(server, place, "refresh_token"))
+    answer = server.issue()
+    del answer["refresh_token"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(answer)))
+    assert command("adopt", "billing")[0] == 0
+    assert state(command)["state"] == "fresh"
+    aged(place, left=-5, lifetime=3600)
+    assert state(command)["state"] == "login needed"
+
+
+def test_a_logout_outdates_what_was_refused_before(
+    command: Command, server: TokenServer, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def adopt(text: str) -> int:
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        return command("adopt", "billing")[0]
+
+    write(place, billing(server, place, "refresh_token"))
+    assert adopt("a-wrong-paste\n") == 4
+    failure = state(command)["failure"]
+    assert "invalid_grant" in failure["cause"]  # type: ignore[index]
+    assert "stored token" not in failure["cause"]  # type: ignore[index]
+    assert adopt(json.dumps(server.issue())) == 0
+    assert state(command)["failure"] is None
+    assert command("logout", "billing", "--local")[0] == 0
+    status = state(command)
+    assert (status["state"], status["failure"]) == ("login needed", None)

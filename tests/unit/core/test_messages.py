@@ -56,7 +56,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             RefreshConfigError,
             "Shelf() holds the token of an unnamed source, not of endpoint",
             "The stored token was neither used nor overwritten",
-            "run `tokenadapter forget NAME --force`, or move its record away",
+            "move its record away; for a profile, `tokenadapter check NAME` says how",
         ),
     ],
     "requests_differ": [

@@ -210,7 +210,9 @@ def test_a_file_of_another_user_that_cannot_be_opened_is_named_with_its_owner(
     def work() -> bool:
         with pytest.raises(StoreError) as caught:
             attempt[name]()
-        return f"{public / name} belongs to another user (uid {MALLORY})" in str(caught.value)
+        message = str(caught.value)
+        assert f"`chown {ALICE} {public / name}` as root" in message
+        return f"{public / name} belongs to another user (uid {MALLORY})" in message
 
     assert as_user(ALICE, work)
 

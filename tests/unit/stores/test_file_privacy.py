@@ -73,8 +73,9 @@ def test_a_file_of_another_user_is_refused(
     save(store)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     for attempt in (store.load, lambda: save(store, 2, expected="tag 1")):
-        with pytest.raises(StoreError, match="belongs to another user"):
+        with pytest.raises(StoreError, match="belongs to another user") as caught:
             attempt()
+        assert f"`chown {os.geteuid()} {path}` as root if the file was copied" in str(caught.value)
     assert FileStore(path, private=False).load().document == {"n": 1}
 
 

@@ -1,0 +1,86 @@
+"""The store of a profile with an ``encryption_key``, which is read when it is needed."""
+
+from __future__ import annotations
+
+import os
+import time
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from tokenadapter.config.problems import ProfileError
+from tokenadapter.config.references import PLAIN_KINDS, Reference, references_in, resolved
+from tokenadapter.stores.encrypted import EncryptedStore
+from tokenadapter.stores.file import FileStore
+from tokenadapter.stores.toolkit import failure
+
+if TYPE_CHECKING:
+    from tokenadapter.protocols import Document, TokenStore
+    from tokenadapter.stores._cipher import Cipher
+
+__all__ = ["EncryptedProfileStore"]
+
+# Seconds before a key that does not fit is read again: the user may have changed it since.
+_KEY_VALID = 60.0
+
+
+class EncryptedProfileStore(EncryptedStore):
+    """An :class:`EncryptedStore` whose keys are where a profile says.
+
+    A pickled store contains the places of its keys, and the keys that the file itself contains.
+
+    :param inner: where the encrypted document is kept.
+    :param keys: the keys, or the places of the keys.
+    :param place: the key of the configuration file, for messages.
+    :raises ValueError: if *inner* has no name for its slot.
+    :raises ImportError: if the package cryptography is not installed.
+    """
+
+    def __init__(self, inner: TokenStore, keys: Any, place: str) -> None:
+        # A file has no name for its slot.  The name of the file stays, wherever a user moves it.
+        slot = os.path.basename(inner.path) if isinstance(inner, FileStore) else None
+        # This key encrypts nothing: those of the profile replace it.
+        super().__init__(inner, self.generate_key(), slot=slot)
+        self._places = keys
+        self._place = place
+        self._read_at = -inf
+
+    @property
+    def unread(self) -> Reference | None:
+        """The command or the entry of the keyring that has a key, unless it was read already."""
+        if self._read_at > -inf:
+            return None
+        hidden = (each for each in references_in(self._places) if each.kind not in PLAIN_KINDS)
+        return next(hidden, None)
+
+    def save(
+        self, document: Document, *, tag: str, expected: str | None, ttl: float | None
+    ) -> bool:
+        """Encrypt and save the document, as :class:`EncryptedStore` does.
+
+        :raises StoreError: if a key cannot be read, too.
+        """
+        if self._read_at == -inf:
+            self._read()
+        return super().save(document, tag=tag, expected=expected, ttl=ttl)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.inner, self._places, self._place)
+
+    def _cipher_with(self, name: str) -> Cipher:
+        if name not in self._cipher.names and time.monotonic() > self._read_at + _KEY_VALID:
+            self._read()
+        return self._cipher
+
+    def _how_to_encrypt(self) -> str:
+        name, _, key = self._place.rpartition(".")
+        return f"remove {key}, run `tokenadapter logout {name}`, and give the key again"
+
+    def _read(self) -> None:
+        try:
+            keys = resolved(self._places, Reference.read)
+            super().__init__(self.inner, keys, slot=self.slot)
+        except ProfileError as error:
+            raise failure(self, "read its key", str(error)) from None
+        except ValueError as error:
+            raise failure(self, "use its key", f"{self._place}: {error}") from None
+        self._read_at = time.monotonic()
