@@ -21,6 +21,7 @@ from tokenadapter.token import Token
 from tokenadapter.values import Credential, Document, Snapshot
 
 if TYPE_CHECKING:
+    from tokenadapter.errors import ReauthRequired
     from tokenadapter.keys.key import Key
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "LoggingIn",
     "Preloading",
     "ProviderKnowing",
+    "Replacing",
     "Reserving",
     "Revoking",
     "Seeded",
@@ -203,6 +205,19 @@ class KeyBound(Protocol):
 
         :param previous: the token that was stored last.
         :raises TokenError: if no key can be made.
+        """
+
+
+class Replacing(Protocol):
+    """Optional, of a :class:`Grant` that presents tokens which another keeper keeps."""
+
+    def replacement(self, refused: Credential, refusal: ReauthRequired) -> Credential | None:
+        """Another credential than *refused*, which the server refused; ``None`` if there is none.
+
+        Called once for a presentation.  A refusal of the replacement is final for now.
+
+        :param refusal: what the server said.
+        :raises TokenError: if the other keeper has no other token.
         """
 
 

@@ -1,7 +1,13 @@
-"""Helpful errors for misspelt arguments and arguments of the wrong type."""
+"""Helpful errors for misspelt arguments and arguments of the wrong type.
+
+Where the path of a file is expected, a program may pass a secret by mistake.  A text that names no
+file is therefore shown only if it looks like a path.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -14,12 +20,31 @@ if TYPE_CHECKING:
 else:
     difflib = late("difflib")
 
-__all__ = ["check_function", "check_names", "check_unnamed", "kind_of", "nearest", "takes_argument"]
+__all__ = [
+    "check_function",
+    "check_names",
+    "check_unnamed",
+    "kind_of",
+    "may_be_path",
+    "nearest",
+    "shown_path",
+    "takes_argument",
+]
 
 # The flag of a function that takes any number of arguments (inspect.CO_VARARGS).
 _ANY_NUMBER = 0x04
 # The flags of functions of "async def" (inspect.CO_COROUTINE, inspect.CO_ASYNC_GENERATOR).
 _ASYNC = 0x80 | 0x200
+# What a file is usually called: words, or anything short with a suffix.  A token has digits and no
+# suffix.
+_FILE_NAME = re.compile(r"\.?[a-z]+([-_.][a-z]+)*|[\w.-]{1,40}\.[a-z][a-z0-9]{1,4}", re.ASCII)
+_SEPARATOR_OR_SUFFIX = re.compile(r"[/\\]|.\.[a-z][a-z0-9]{1,4}$")
+# A JWS or JWE in its compact form begins with a JSON object (RFC 7515, RFC 7516).
+_JWT = re.compile(r"eyJ[\w-]*(\.[\w-]*){2,4}", re.ASCII)
+# Characters of a text from which on a strange name is that of no file.
+_STRANGE_FROM = 32
+# Characters of the longest name of a file.
+_LONGEST_NAME = 255
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -97,3 +122,39 @@ def kind_of(value: object) -> str:
     if isinstance(value, type(sys)):
         return f"the module {value.__name__}"
     return f"of type {type(value).__name__}"
+
+
+def may_be_path(text: str) -> bool:
+    """Whether *text* may be the path of a file, which may not exist yet.
+
+    A token or a key is none.
+    """
+    path = os.path.abspath(os.path.expanduser(text))
+    if os.path.lexists(path):
+        return True
+    name = os.path.basename(path)
+    if not text.isprintable() or len(name) > _LONGEST_NAME or _JWT.fullmatch(name):
+        return False
+    directory, missing = _parted(path)
+    is_named = directory not in (os.getcwd(), os.path.dirname(directory))
+    is_short = len("/".join(missing)) < _STRANGE_FROM
+    return is_named or is_short or all(map(_FILE_NAME.fullmatch, missing))
+
+
+def shown_path(text: str) -> str:
+    """The absolute path that *text* names, for messages: in full if there is such a file, or if
+    *text* looks like a path.  Otherwise an ellipsis stands for what does not exist.
+    """
+    path = os.path.abspath(os.path.expanduser(text))
+    found, missing = _parted(path)
+    is_shown = _SEPARATOR_OR_SUFFIX.search(text) and all(map(_FILE_NAME.fullmatch, missing))
+    return path if is_shown or not missing else os.path.join(found, "…")
+
+
+def _parted(path: str) -> tuple[str, list[str]]:
+    """The part of an absolute path that exists, and the names that follow."""
+    missing: list[str] = []
+    while not os.path.lexists(path) and os.path.dirname(path) != path:
+        path, name = os.path.split(path)
+        missing.insert(0, name)
+    return path, missing

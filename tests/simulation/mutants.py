@@ -250,16 +250,16 @@ def ignores_retry_after(patch: pytest.MonkeyPatch) -> None:
     """Retry-After is ignored."""
     backoff = Saver._new_backoff
 
-    def soon(self: Any, view: Any, failure: Any) -> Any:
+    def soon(self: Any, view: Any, credential: Any, failure: Any) -> Any:
         failure.retry_after = None
-        return backoff(self, view, failure)
+        return backoff(self, view, credential, failure)
 
     patch.setattr(Saver, "_new_backoff", soon)
 
 
 def backs_off_all_clients_for_one(patch: pytest.MonkeyPatch) -> None:
     """A refused client makes all clients back off."""
-    patch.setattr(Eligibility, "_applies", lambda self, backoff, record: True)
+    patch.setattr(Eligibility, "_applies", lambda self, backoff, record, credential: True)
 
 
 def spends_without_the_store(patch: pytest.MonkeyPatch) -> None:

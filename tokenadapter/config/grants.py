@@ -185,6 +185,14 @@ class ProfileGrant:
             message = str(error).replace(errors.NEW_LOGIN, self.how_to_log_in)
             raise errors.ReauthRequired(message, reason=error.reason, error=error.error) from None
 
+    def replacement(self, refused: Credential, refusal: errors.ReauthRequired) -> Credential | None:
+        """Another credential in place of a refused one, if another keeper keeps it.
+
+        :raises TokenError: as sources do.
+        """
+        replacement = getattr(self._source or self.looked_up(), "replacement", None)
+        return None if replacement is None else replacement(refused, refusal)
+
     def revoke(self, token: Token) -> None:
         """Revoke *token*, and the refresh token that came with it, at the server (RFC 7009).
 

@@ -83,7 +83,7 @@ class Profile:
             source = table.get("source")
             if isinstance(source, dict):
                 self.grant: ProfileGrant | FunctionOfProfile = grant_of(
-                    config, name, source, partial(_token_of, config)
+                    config, name, source, partial(_OtherProfile, config)
                 )
         with problems.collected():
             self._verdict = self._given_verdict(table.get("verdict"))
@@ -290,9 +290,20 @@ def _is_plainly_under(url: str, prefix: str) -> bool:
     )
 
 
-def _token_of(config: ConfigFile, name: str) -> Token:
-    """The current token of the profile *name*."""
-    return Profile(config, name).keeper().current()
+class _OtherProfile:
+    """Keeps the token of the profile *name*, which another profile presents."""
+
+    __slots__ = ("_config", "_name")
+
+    def __init__(self, config: ConfigFile, name: str) -> None:
+        self._config = config
+        self._name = name
+
+    def current(self) -> Token:
+        return Profile(self._config, self._name).keeper().current()
+
+    def renew(self, rejected: Token) -> Token:
+        return Profile(self._config, self._name).keeper().renew(rejected)
 
 
 def _paths(table: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, Any]]:

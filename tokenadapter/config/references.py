@@ -19,6 +19,7 @@ profile, and reading a profile runs no program.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping
 from errno import EACCES, EIO, ENOENT
@@ -33,10 +34,13 @@ if TYPE_CHECKING:
 
     import keyring
     from keyring import errors as keyring_errors
+
+    from tokenadapter import spelling
 else:
     keyring = late("keyring")
     keyring_errors = late("keyring.errors")
     shutil = late("shutil")
+    spelling = late("tokenadapter.spelling")
     subprocess = late("subprocess")
 
 __all__ = ["KINDS", "PLAIN_KINDS", "Reference", "is_reference", "references_in", "resolved"]
@@ -47,6 +51,8 @@ PLAIN_KINDS = ("env", "file")
 
 # Seconds that a command may take: a person may have to enter a PIN.
 _COMMAND_TIMEOUT = 60
+# What a variable may be called.  A longer name in lower case may be a secret.
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|\w{1,20}", re.ASCII)
 
 
 def is_reference(value: object) -> bool:
@@ -74,7 +80,7 @@ class Reference:
         self.has_lines: bool = False
 
     def __repr__(self) -> str:
-        return f"<Reference {self.key} {self.kind}={self.place!r}>"
+        return f"<Reference {self.key} {self.kind}>"
 
     @property
     def path(self) -> str:
@@ -91,6 +97,16 @@ class Reference:
         places = [os.path.join(self._here, place) for place in os.get_exec_path()]
         found: str | None = shutil.which(name, path=os.pathsep.join(places))
         return found
+
+    # In place of the variable or the path, the file may have the secret itself.
+
+    @property
+    def _shown_variable(self) -> str:
+        return self.place if _VARIABLE.fullmatch(self.place) else "…"
+
+    @property
+    def _shown_path(self) -> str:
+        return spelling.shown_path(self.path)
 
     @property
     def _here(self) -> str:
@@ -135,9 +151,9 @@ class Reference:
 
     def _described(self) -> str:
         if self.kind == "env":
-            return f"The environment variable {self.place}"
+            return f"The environment variable {self._shown_variable}"
         if self.kind == "file":
-            return f"The file {self.path}"
+            return f"The file {self._shown_path}"
         if self.kind == "keyring":
             return f"The keyring's entry {self.place}"
         return f"The output of {self.place[0]}"
@@ -152,7 +168,7 @@ class Reference:
     def _check_variable(self) -> None:
         if self.place not in os.environ:
             raise self._error(
-                f"The environment variable {self.place} is not set. cron and systemd do not set "
+                f"{self._described()} is not set. cron and systemd do not set "
                 "the variables of a login shell: set it there, or keep the secret in a file."
             )
         if not os.environ[self.place].strip("\r\n"):
@@ -180,10 +196,12 @@ class Reference:
     def _unreadable(self, reason: int | None) -> ProfileError:
         if reason == ENOENT:
             return self._error(
-                f"The file {self.path} does not exist. Create it, with the value of this key as "
-                "its only content."
+                f"The file {self._shown_path} does not exist. Create it, with the value of this "
+                "key as its only content."
             )
-        return self._error(f"The file {self.path} cannot be read: {os.strerror(reason or EIO)}.")
+        return self._error(
+            f"The file {self._shown_path} cannot be read: {os.strerror(reason or EIO)}."
+        )
 
     def _check_program(self) -> None:
         if self.program is not None:

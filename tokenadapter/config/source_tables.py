@@ -15,10 +15,10 @@ from tokenadapter.config.problems import ProfileError, nearest
 from tokenadapter.config.references import Reference, is_reference
 from tokenadapter.config.schema import CLIENT_AUTH, LOGIN, SOURCES, checked
 from tokenadapter.late_imports import imported, late
-from tokenadapter.token import Token
 
 if TYPE_CHECKING:
     from tokenadapter.sources import Source, given_token
+    from tokenadapter.sources.given_token import Keeping
 else:
     given_token = late("tokenadapter.sources.given_token")
 
@@ -65,12 +65,12 @@ def grant_of(
     config: ConfigFile,
     name: str,
     table: Mapping[str, Any],
-    token_of: Callable[[str], Token],
+    other: Callable[[str], Keeping],
 ) -> ProfileGrant | FunctionOfProfile:
     """The grant that *table* describes.
 
     :param name: the profile's name.
-    :param token_of: the current token of another profile, by its name.
+    :param other: what keeps the token of another profile, by its name.
     :raises ProfileError: if the table is invalid.
     """
     key = [name, "source"]
@@ -88,8 +88,8 @@ def grant_of(
     auth = rest.pop("client_auth") if is_table else None
     values = checked(config, key, rest, *SOURCES[kind])
     if auth is not None:
-        values["client_auth"] = _client_auth(config, [*key, "client_auth"], auth, token_of)
-    _place(config, key, values, token_of)
+        values["client_auth"] = _client_auth(config, [*key, "client_auth"], auth, other)
+    _place(config, key, values, other)
     if "auth" in values:
         values["auth"] = tuple(values["auth"])
     program: Reference | None = None
@@ -111,11 +111,11 @@ def _client_auth(
     config: ConfigFile,
     key: list[str],
     table: Mapping[str, Any],
-    token_of: Callable[[str], Token],
+    other: Callable[[str], Keeping],
 ) -> dict[str, Any]:
     kind, rest = _typed(config, key, table, CLIENT_AUTH)
     values = checked(config, key, rest, *CLIENT_AUTH[kind])
-    _place(config, key, values, token_of)
+    _place(config, key, values, other)
     return {"type": kind, **values}
 
 
@@ -135,7 +135,7 @@ def _place(
     config: ConfigFile,
     key: list[str],
     values: dict[str, Any],
-    token_of: Callable[[str], Token],
+    other: Callable[[str], Keeping],
 ) -> None:
     """Count paths from the configuration file, and find what returns a token to present."""
     for name in _PATHS:
@@ -143,11 +143,11 @@ def _place(
             values[name] = _from_here(config, values[name])
     for name in _TOKENS:
         if isinstance(values.get(name), Mapping):
-            other = values[name]["profile"]
-            if other == key[0]:
+            profile = values[name]["profile"]
+            if profile == key[0]:
                 raise config.error([*key, name], "A profile cannot present its own token.")
-            config.table(other)
-            values[name] = partial(token_of, other)
+            config.table(profile)
+            values[name] = other(profile)
         elif name in values and is_function_name(values[name]):
             values[name] = _TokenFunction(values[name], ".".join([*key, name]), config.path)
         elif name in values:

@@ -37,6 +37,8 @@ class Eligibility:
         self._own_token: Token | None = None
         # By the monotonic clock of this process.
         self._own_backoff: Backoff | None = None
+        # The credential that it is limited to; None if it applies to all.
+        self._own_refused: Credential | None = None
         self._own_refusals: dict[Credential, TokenError] = {}
         # The last wait of this process, which is over even if the record still contains it.
         self._ended_wait: Waiter | None = None
@@ -44,19 +46,32 @@ class Eligibility:
         self._forced: tuple[str, str, int] | None = None
 
     def raise_if_backing_off(self, record: Record, now: float) -> None:
-        """Raise the error of a backoff that applies at *now*, by the store's clock."""
+        """Raise the error of a backoff that applies at *now*, by the store's clock, to every
+        credential."""
         is_same = record.token is self._own_token or (
             record.token is not None and record.token.is_same(self._own_token)
         )
         if not is_same:
             self._forget_failures()  # another process has renewed
-        for backoff, time in (
-            (record.backoff, now),
-            (self._own_backoff, self._runtime.monotonic()),
-        ):
-            left = 0.0 if backoff is None else backoff.remaining(time)
-            if backoff is not None and left > 0 and self._applies(backoff, record):
-                raise messages.backing_off(backoff, left, self._runtime.wall())
+        error = self.backing_off(record, now, None)
+        if error is not None:
+            raise error
+
+    def backing_off(
+        self, record: Record, now: float, credential: Credential | None
+    ) -> TokenError | None:
+        """The error of a backoff that applies to *credential* alone, since the server refused it;
+        with ``None``, that of a backoff which applies whatever is presented."""
+        backoff, own = record.backoff, self._own_backoff
+        if backoff is not None:
+            left = backoff.remaining(now)
+            if left > 0 and self._applies(backoff, record, credential):
+                return messages.backing_off(backoff, left, self._runtime.wall())
+        if own is not None and self._own_refused == credential:
+            left = own.remaining(self._runtime.monotonic())
+            if left > 0:
+                return messages.backing_off(own, left, self._runtime.wall())
+        return None
 
     def credential(self, view: View) -> Credential:
         """The credential to present now.
@@ -83,6 +98,10 @@ class Eligibility:
             stone = record.tombstone(self.digest(record, credential))
             if stone is not None:
                 return messages.refused(stone)
+        if not credential.adopted:
+            error = self.backing_off(record, self._slot.now(view), credential)
+            if error is not None:
+                return error
         if credential.single_use and store.is_copy:
             return messages.private_copy()
         if credential.opaque:
@@ -189,12 +208,16 @@ class Eligibility:
             self._digests[key] = known
         return known
 
-    def client_hash(self, record: Record) -> str:
-        """The salted hash that limits a backoff to a refused client or scope."""
+    def client_hash(self, record: Record, credential: Credential | None = None) -> str:
+        """The salted hash that limits a backoff to a refused client or scope.
+
+        :param credential: limits the backoff to this credential as well.
+        """
         requested = json.dumps(dict(self._grant.requested), sort_keys=True)
-        return self.digest(
-            record, Credential("client", f"{self._grant.client_credential}\0{requested}")
-        )
+        text = f"{self._grant.client_credential}\0{requested}"
+        if credential is not None:
+            text += f"\0{credential.kind}\0{credential.secret}"
+        return self.digest(record, Credential("client", text))
 
     def next_step(self, record: Record) -> int:
         """The number of the next consecutive failure."""
@@ -202,10 +225,16 @@ class Eligibility:
             backoff.step if backoff else 0 for backoff in (record.backoff, self._own_backoff)
         )
 
-    def remember_backoff(self, record: Record, backoff: Backoff) -> None:
-        """Remember a backoff that could not be saved, for this process."""
+    def remember_backoff(
+        self, record: Record, backoff: Backoff, refused: Credential | None = None
+    ) -> None:
+        """Remember a backoff that could not be saved, for this process.
+
+        :param refused: the credential that it is limited to.
+        """
         self._own_token = record.token
-        self._own_backoff = backoff._replace(set_at=self._runtime.monotonic(), bound_to=None)
+        self._own_backoff = backoff._replace(set_at=self._runtime.monotonic())
+        self._own_refused = refused
 
     def remember_refusal(self, record: Record, credential: Credential, error: TokenError) -> None:
         """Remember a refusal that could not be saved, for this process."""
@@ -254,9 +283,11 @@ class Eligibility:
             if secret in (None, credential.secret):
                 del self._own_refusals[credential]
 
-    def _applies(self, backoff: Backoff, record: Record) -> bool:
+    def _applies(self, backoff: Backoff, record: Record, credential: Credential | None) -> bool:
+        if (backoff.kind == "refused") != (credential is not None):
+            return False
         # In this order, because the slow hash is expensive.
-        return backoff.bound_to is None or backoff.bound_to == self.client_hash(record)
+        return backoff.bound_to is None or backoff.bound_to == self.client_hash(record, credential)
 
     def _identity(self, view: View) -> tuple[str, str, int]:
         """This process, the record, and the number of its token.  Empty slots are alike."""

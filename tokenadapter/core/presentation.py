@@ -117,9 +117,9 @@ class Presenter:
             )
         elif not lock.confirm():
             return None
-        presented = Presented(credential, lock, found, view, waiter)
         started = self._runtime.monotonic()
-        answer = self._fetch(view, sent, previous, context)
+        credential, answer = self._fetch_or_replace(view, credential, sent, previous, context)
+        presented = Presented(credential, lock, found, view, waiter)
         if waiter is not None:
             self._eligibility.end_wait(waiter)
         if not isinstance(answer, Minted):
@@ -160,7 +160,10 @@ class Presenter:
         self._journal.emit_once("StoreFailed", error=str(trouble))
         view = self._slot.empty_view()
         self._eligibility.raise_if_backing_off(view.record, view.read_at)
-        answer = self._fetch(view, credential, None)
+        refusal = self._eligibility.backing_off(view.record, view.read_at, credential)
+        if refusal is not None:
+            raise refusal
+        credential, answer = self._fetch_or_replace(view, credential, credential, None)
         if not isinstance(answer, Minted):
             if not _is_local(answer):
                 self._saver.remember_failure(view, credential, answer)
@@ -264,6 +267,37 @@ class Presenter:
         is_certain: Callable[[], bool] = getattr(lock, "is_certain", always)
         is_alone = len(self._eligibility.pending_waiters(view)) <= 1
         return lambda: is_certain() and (is_alone or self._eligibility.grace_left(view) > 0)
+
+    def _fetch_or_replace(
+        self,
+        view: View,
+        credential: Credential,
+        sent: Credential,
+        previous: Token | None,
+        context: Context | None = None,
+    ) -> tuple[Credential, Minted | TokenError]:
+        """Present *credential*, and if the server refuses it, once what the grant has in its place.
+
+        :param sent: *credential*, with what it is sent with.
+        :returns: the credential that was presented last, and the new token or the error.
+        :raises TokenError: if what is in its place must not be presented now, or is not available
+            for now.
+        """
+        answer = self._fetch(view, sent, previous, context)
+        replacement = getattr(self._grant, "replacement", None)
+        is_refused = isinstance(answer, errors.ReauthRequired)
+        if replacement is None or credential.single_use or not is_refused:
+            return credential, answer
+        try:
+            other = replacement(credential, answer)
+        except errors.ReauthRequired as error:
+            return credential, error  # the refusal lasts until a person has logged in
+        if other is None:
+            return credential, answer
+        objection = self._eligibility.objection(view, other)
+        if objection is not None:
+            raise objection  # another process has presented it
+        return other, self._fetch(view, other, previous, context)
 
     def _fetch(
         self,

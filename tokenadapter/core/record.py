@@ -138,7 +138,8 @@ class Backoff(Value):
     duration: float
     step: int
     bound_to: str | None = None
-    """The hash of the client or token that it is limited to; ``None``: it applies to all."""
+    """The hash of the client, credential or token that it is limited to; ``None``: it applies to
+    all."""
     kind: str = "temporary"
     """The class of error that callers get: ``temporary``, ``config`` or ``refused``."""
     error: str | None = None

@@ -244,7 +244,7 @@ class Saver:
         is_final = _is_final(failure, credential)
         while True:
             # Computed for each view, which may be of another record, with its own salt.
-            backoff = None if is_final else self._new_backoff(view, failure)
+            backoff = None if is_final else self._new_backoff(view, credential, failure)
             try:
                 self._slot.write(view, self._failed_record(view, presented, failure, backoff))
                 break
@@ -284,7 +284,8 @@ class Saver:
 
     def remember_failure(self, view: View, credential: Credential, failure: TokenError) -> None:
         """Remember in this process a failure, where there is no slot to save it in."""
-        backoff = None if _is_final(failure, credential) else self._new_backoff(view, failure)
+        is_final = _is_final(failure, credential)
+        backoff = None if is_final else self._new_backoff(view, credential, failure)
         self._remember(view.record, credential, failure, backoff)
 
     def _remember(
@@ -294,24 +295,20 @@ class Saver:
         if backoff is None:
             self._eligibility.remember_refusal(record, credential, failure)
         else:
-            self._eligibility.remember_backoff(record, backoff)
+            refused = credential if backoff.kind == "refused" else None
+            self._eligibility.remember_backoff(record, backoff, refused)
 
-    def _new_backoff(self, view: View, failure: TokenError) -> Backoff:
+    def _new_backoff(self, view: View, credential: Credential, failure: TokenError) -> Backoff:
         """The pause after *failure*."""
         record, now = view.record, self._slot.stamp(view)
         step = self._eligibility.next_step(record)
         cause, error = _cause(failure), getattr(failure, "error", None)
         if not isinstance(failure, errors.RefreshTemporarilyFailed):
-            kind = "refused" if isinstance(failure, errors.ReauthRequired) else "config"
-            return Backoff(
-                now,
-                _CONFIG_BACKOFF,
-                step,
-                self._eligibility.client_hash(record),
-                kind,
-                error,
-                cause,
-            )
+            is_refused = isinstance(failure, errors.ReauthRequired)
+            # After a refusal, another credential need not wait.
+            bound_to = self._eligibility.client_hash(record, credential if is_refused else None)
+            kind = "refused" if is_refused else "config"
+            return Backoff(now, _CONFIG_BACKOFF, step, bound_to, kind, error, cause)
         duration = policy.backoff_duration(step, self._runtime.random())
         if failure.retry_after is not None:
             duration = min(max(failure.retry_after, 1.0), policy.RETRY_AFTER_LIMIT)

@@ -8,6 +8,7 @@ import ssl
 from hashlib import sha256
 
 from tokenadapter.keys.jws import b64
+from tokenadapter.spelling import shown_path
 
 __all__ = ["thumbprint"]
 
@@ -25,7 +26,8 @@ def thumbprint(path: str | os.PathLike[str]) -> str:
     try:
         certificate = _first(path)
     except OSError as error:
-        raise ValueError(f"the certificate {path} cannot be read: {error.strerror}") from None
+        shown = shown_path(os.fspath(path))
+        raise ValueError(f"the certificate {shown} cannot be read: {error.strerror}") from None
     if certificate is None:
         raise ValueError(f"the file {path} has no certificate in PEM")
     return b64(sha256(ssl.PEM_cert_to_DER_cert(certificate)).digest())

@@ -13,11 +13,13 @@ from tokenadapter.late_imports import late
 if TYPE_CHECKING:
     import hashlib
 
+    from tokenadapter import spelling
     from tokenadapter.keys import algorithms, private_file
 else:
     algorithms = late("tokenadapter.keys.algorithms")
     hashlib = late("hashlib")
     private_file = late("tokenadapter.keys.private_file")
+    spelling = late("tokenadapter.spelling")
 
 __all__ = ["Key", "KeyLike", "Signer", "UnusableKey"]
 
@@ -62,7 +64,7 @@ class Key:
     :param passphrase: decrypts an encrypted PEM.
     :param public: the public JWK of an object that signs.
     :raises TypeError: if an argument has the wrong type, or *alg* is missing.
-    :raises ValueError: if there is no such algorithm.
+    :raises ValueError: if there is no such algorithm, or *key* is a text of another kind.
     """
 
     def __init__(
@@ -88,7 +90,15 @@ class Key:
         elif isinstance(key, bytes) or (isinstance(key, str) and _is_content(key)):
             self._content = key.encode() if isinstance(key, str) else key
         elif isinstance(key, (str, os.PathLike)):
-            self._path = os.path.abspath(os.path.expanduser(os.fspath(key)))
+            path = os.fspath(key)
+            if not spelling.may_be_path(path):
+                raise ValueError(
+                    "key is neither the path of a file, nor PEM, nor a JWK. PEM begins with "
+                    "-----BEGIN, a JWK with {"
+                )
+            self._path = os.path.abspath(os.path.expanduser(path))
+            # For messages: the text may be a key.
+            self._shown = spelling.shown_path(path)
         elif callable(getattr(key, "sign", None)) and not isinstance(key, (type, Key)):
             self._signer = key
             if alg is None and not _is_of_cryptography(key):
@@ -228,7 +238,7 @@ class Key:
     def _name(self) -> str:
         if self._signer is not None:
             return f"of {type(self._signer).__qualname__}"
-        return self._path or "in memory"
+        return "in memory" if self._path is None else self._shown
 
     def _unusable(self, problem: str) -> UnusableKey:
         return UnusableKey(f"the key {self._name} {problem}")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import requests
     import urllib3
 
-    from tokenadapter import errors
+    from tokenadapter import errors, spelling
     from tokenadapter.http import masking
     from tokenadapter.sources import deadline, reply
 else:
@@ -34,6 +34,7 @@ else:
     masking = late("tokenadapter.http.masking")
     reply = late("tokenadapter.sources.reply")
     requests = late("requests")
+    spelling = late("tokenadapter.spelling")
     socket = late("socket")
     ssl = late("ssl")
     urllib3 = late("urllib3")
@@ -84,6 +85,11 @@ class Endpoint:
         self.identity: str = f"{self.name}?{fingerprint(query)}" if query else self.name
         if not _is_time(timeout):
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+        for place, file in (("verify", verify), ("cert", cert)):
+            for text in file if isinstance(file, tuple) else [file]:
+                # The content in place of the path: an error of requests would show it.
+                if isinstance(text, str) and not spelling.may_be_path(text):
+                    raise ValueError(f"{place} is not the path of a file")
         self.url: str = url
         # Without TLS to this machine: a proxy elsewhere would read the secrets.
         self._stays_here = self.name.startswith("http:") and not allow_http

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from tokenadapter.late_imports import late
 from tokenadapter.token import Token
+from tokenadapter.values import Credential
+
+if TYPE_CHECKING:
+    from tokenadapter import spelling
+else:
+    spelling = late("tokenadapter.spelling")
 
 __all__ = ["GivenToken", "Keeping", "Place", "Unavailable"]
 
 # In bytes.  No token is longer.
 _LONGEST = 1 << 16
+# What to do if a token was passed in place of its place.
+_ADVICE = "To pass a token itself, pass a function that returns it."
 
 
 class Keeping(Protocol):
@@ -34,13 +43,19 @@ class GivenToken:
 
     :param argument: the argument that the place was passed as, for messages.
     :raises TypeError: if *place* is none.
+    :raises ValueError: if *place* is a token, and not the path of one.
     """
 
     def __init__(self, argument: str, place: Place) -> None:
         self.argument: str = argument
         self._place: Any = place
         if isinstance(place, (str, os.PathLike)):
-            self._place = os.path.abspath(os.path.expanduser(os.fspath(place)))
+            path = os.fspath(place)
+            if not spelling.may_be_path(path):
+                raise ValueError(f"{argument} is not the path of a file. {_ADVICE}")
+            self._place = os.path.abspath(os.path.expanduser(path))
+            # For messages: the text may be a token.
+            self._shown = spelling.shown_path(path)
         elif isinstance(place, type) or not (callable(place) or hasattr(place, "current")):
             raise TypeError(
                 f"{argument} must be the path of a file, a function or a keeper, not "
@@ -70,8 +85,31 @@ class GivenToken:
             raise Unavailable(f"{self.argument}: {self.identity} returned no text")
         found = found.strip()
         if not found:
-            raise Unavailable(f"{self.argument}: {self.identity} is empty")
+            raise Unavailable(f"{self.argument}: {self._name} is empty")
         return found
+
+    @property
+    def _name(self) -> str:
+        return self._shown if isinstance(self._place, str) else self.identity
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a keeper keeps it, so that it can be renewed."""
+        return hasattr(self._place, "current") and hasattr(self._place, "renew")
+
+    def read_another(self, refused: Credential) -> str:
+        """Another token than the one in *refused*, if a keeper keeps it; otherwise the token as it
+        is now.
+
+        :raises Unavailable: if there is none.
+        :raises TokenError: if the keeper has none.
+        """
+        if not self.is_kept:
+            return self.read()
+        found: Token = self._place.current()
+        if found.access_token in refused.secret.split("\0"):
+            found = self._place.renew(found)
+        return found.access_token
 
     def _content(self, path: str) -> str:
         try:
@@ -79,6 +117,8 @@ class GivenToken:
                 return file.read(_LONGEST).decode("ascii")
         except OSError as error:
             problem = f"cannot be read: {error.strerror}"
+            if isinstance(error, FileNotFoundError):
+                problem += f". {_ADVICE}"
         except UnicodeDecodeError:
             problem = "is not a token"
-        raise Unavailable(f"{self.argument}: {path} {problem}")
+        raise Unavailable(f"{self.argument}: {self._name} {problem}")

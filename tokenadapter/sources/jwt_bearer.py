@@ -18,12 +18,14 @@ from tokenadapter.token import Token
 from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
+    from tokenadapter import spelling
     from tokenadapter.keys import private_file
     from tokenadapter.keys.key import KeyLike
     from tokenadapter.sources.given_token import Place
     from tokenadapter.sources.oauth2 import CommonOptions
 else:
     private_file = late("tokenadapter.keys.private_file")
+    spelling = late("tokenadapter.spelling")
 
 __all__ = ["JWTBearer", "ServiceAccount"]
 
@@ -83,7 +85,8 @@ class JWTBearer(OAuth2Source):
             both = "are both missing" if key is None else "are both given"
             raise TypeError(f"key and assertion {both}: pass one of them")
         self._key = None if key is None else Key.of(key, alg, kid)
-        self._given = None if assertion is None else GivenToken("assertion", assertion)
+        if assertion is not None:
+            self._given = [GivenToken("assertion", assertion)]
         self._subject = client_id if subject is None else checked_text("subject", subject)
         self._to = audience or options.get("issuer") or self._endpoint.url
         self._lifetime = checked_lifetime(lifetime)
@@ -93,8 +96,8 @@ class JWTBearer(OAuth2Source):
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         # A refused assertion of another party is presented no more; one of ours is always new.
-        if self._given is not None:
-            return [Credential("assertion", self._read(self._given))]
+        if self._given:
+            return [Credential("assertion", self._read(self._given[0]))]
         identity = self._key.identity if self._key is not None else ""
         return [Credential("assertion", f"{identity}\0{self._subject}")]
 
@@ -135,8 +138,9 @@ class ServiceAccount(JWTBearer):
         :param options: as for :class:`JWTBearer`.
         :raises ValueError: if the file cannot be read, others can read it, or it is no such file.
         """
-        path = os.path.abspath(os.path.expanduser(path))
-        email, token_url = _account(path)
+        text = os.fspath(path)
+        path = os.path.abspath(os.path.expanduser(text))
+        email, token_url = _account(path, spelling.shown_path(text))
         scope = " ".join(several("scope", scope))
         # Google wants the scope in the assertion, and a subject only for another user.
         said = {"scope": scope, "sub": subject}
@@ -145,17 +149,18 @@ class ServiceAccount(JWTBearer):
         return made
 
 
-def _account(path: str) -> tuple[str, str]:
+def _account(path: str, shown: str) -> tuple[str, str]:
     """The name and the token endpoint of the service account whose key is in a file.
 
+    :param shown: the path for messages.
     :raises ValueError: if it is not.
     """
     try:
         found = _members(path)
     except OSError as error:
-        raise ValueError(f"path: {path} cannot be read: {error.strerror}") from None
+        raise ValueError(f"path: {shown} cannot be read: {error.strerror}") from None
     if found is None:
-        raise ValueError(f"path: {path} is not the JSON file of a service account's key")
+        raise ValueError(f"path: {shown} is not the JSON file of a service account's key")
     return found
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Required, TypedDict
 
     from tokenadapter import errors
-    from tokenadapter.errors import RefreshConfigError, TokenError
+    from tokenadapter.errors import ReauthRequired, RefreshConfigError, TokenError
     from tokenadapter.http import dpop as proofs
     from tokenadapter.http import masking
     from tokenadapter.keys import key as keys
@@ -99,6 +99,8 @@ class OAuth2Source(Source):
 
     grant_type: str
     """The ``grant_type`` of the first token request (RFC 6749 section 4)."""
+    _given: Sequence[GivenToken] = ()
+    """What something else keeps, and the source presents."""
 
     def __init__(
         self,
@@ -407,16 +409,37 @@ class OAuth2Source(Source):
             credential.kind, form, key=credential.key, may_be_sent=credential.may_be_sent
         )
 
-    def _read(self, given: GivenToken) -> str:
+    def _read(
+        self,
+        given: GivenToken,
+        refused: Credential | None = None,
+        refusal: ReauthRequired | None = None,
+    ) -> str:
         """The token that something else keeps.
 
+        :param refused: the tokens that the server refused.
+        :param refusal: what the server said.
         :raises TokenError: if there is none.
         """
         try:
-            return given.read()
+            return given.read() if refused is None else given.read_another(refused)
         except Exception as error:  # noqa: BLE001 - a function may raise anything
-            missing = outcome.not_sent(self._endpoint.name, given.argument, error, given.argument)
-        raise missing
+            missing = outcome.not_given(self._endpoint.name, given.argument, error, refusal)
+        raise missing from missing.__cause__
+
+    def replacement(self, refused: Credential, refusal: ReauthRequired) -> Credential | None:
+        """Renewed tokens in place of those that the server refused, if a keeper keeps one of them.
+
+        :raises TokenError: if the keeper has no other token.
+
+        :meta private:
+        """
+        if not any(given.is_kept for given in self._given):
+            return None
+        # The server does not say which of them it refused.
+        renewed = "\0".join(self._read(given, refused, refusal) for given in self._given)
+        other = refused._replace(secret=renewed)
+        return None if other == refused else other
 
     @property
     def oauth2_client(self) -> OAuth2Client:

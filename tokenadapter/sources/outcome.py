@@ -11,7 +11,8 @@ nothing, and nothing was sent;               ``RefreshTemporarilyFailed(processe
 503 with an OAuth error or ``Retry-After``
 nothing, although it was sent; another 5xx;  ``RefreshTemporarilyFailed(processed=None)``
 ``server_error``; a 2xx without a token
-``invalid_grant`` and the like               ``ReauthRequired``
+``invalid_grant`` and the like; for token    ``ReauthRequired``
+exchange, ``invalid_request`` too
 another OAuth error, 3xx or 4xx;             ``RefreshConfigError``: it was not spent
 a request that cannot be sent as configured
 ===========================================  ==================================================
@@ -34,7 +35,12 @@ from tokenadapter.sources.reply import NOT_NOW, NoReply, Reply, retry_after
 
 if TYPE_CHECKING:
     from tokenadapter import errors
-    from tokenadapter.errors import ReauthRequired, RefreshConfigError, RefreshTemporarilyFailed
+    from tokenadapter.errors import (
+        ReauthRequired,
+        RefreshConfigError,
+        RefreshTemporarilyFailed,
+        TokenError,
+    )
     from tokenadapter.keys import key as keys
     from tokenadapter.sources import given_token
 else:
@@ -48,6 +54,7 @@ __all__ = [
     "misplaced",
     "no_answer",
     "no_token",
+    "not_given",
     "not_sent",
     "unproven",
     "unreadable",
@@ -62,6 +69,8 @@ CLOCK_TOLERANCE = 10.0
 _REFUSALS = frozenset(
     {"invalid_grant", "interaction_required", "bad_refresh_token", "invalid_refresh_token"}
 )
+# A token that was to be exchanged (RFC 8693 section 2.2.2); the second, as Keycloak has it.
+_REFUSALS_OF_SUBJECT = _REFUSALS | {"invalid_request", "invalid_token"}
 # What Python raises for a mistake in a program.
 _MISTAKES = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
 
@@ -128,23 +137,58 @@ class Attempt(NamedTuple):
 def unproven(error: Exception, argument: str) -> NoReply:
     """No answer, because nothing was sent: what was passed as *argument* raised *error*."""
     advice = f"Correct {argument}."
-    known = errors.TokenError, keys.UnusableKey, given_token.Unavailable, ExtraMissing
-    if isinstance(error, known):
-        is_lasting = not isinstance(error, errors.RefreshTemporarilyFailed)
-        is_local = not isinstance(error, errors.TokenError)
-        return NoReply(str(error), sent=False, lasting=is_lasting, local=is_local, advice=advice)
-    is_mistake = isinstance(error, _MISTAKES)
-    # The text of the error may contain secrets, so only its class is named.  The first frame of its
-    # traceback has the form that was to be sent.
+    if isinstance(error, (keys.UnusableKey, given_token.Unavailable, ExtraMissing)):
+        return NoReply(str(error), sent=False, lasting=True, local=True, advice=advice)
+    # The first frame of its traceback has the form that was to be sent.
     trace = error.__traceback__ and error.__traceback__.tb_next
+    cause = error.with_traceback(trace)
+    if isinstance(error, errors.TokenError):
+        # Another keeper failed.  It has its own backoff, so this source needs none.
+        is_lasting = not isinstance(error, _passing())
+        advice = advice if is_lasting else "Try again later."
+        return NoReply(
+            str(error), False, lasting=is_lasting, local=True, advice=advice, cause=cause
+        )
+    is_mistake = isinstance(error, _MISTAKES)
+    # The text of the error may contain secrets, so only its class is named.
     return NoReply(
         f"{argument} raised {type(error).__name__}",
         sent=False,
         lasting=is_mistake,
         local=is_mistake,
         advice=advice if is_mistake else "Try again later.",
-        cause=error.with_traceback(trace),
+        cause=cause,
     )
+
+
+def not_given(
+    endpoint: str, argument: str, error: Exception, refusal: ReauthRequired | None = None
+) -> TokenError:
+    """The error where there is no token to present, because what was passed as *argument* raised
+    *error*.
+
+    What another keeper raised is passed on: a person has to log in there, or it has a token later.
+
+    :param endpoint: where the token was meant for, for the message.
+    :param refusal: the refusal of the token that there was before.
+    """
+    text = f"There is no {argument} to present to {endpoint}: {error}"
+    if refusal is not None:
+        text += f" The last one was refused: {refusal}"
+    passed: TokenError
+    if isinstance(error, errors.ReauthRequired):
+        passed = errors.ReauthRequired(text, reason=error.reason, error=error.error)
+    elif isinstance(error, _passing()):
+        passed = errors.RefreshTemporarilyFailed(
+            text,
+            error=getattr(error, "error", None),
+            processed=False,
+            retry_at=getattr(error, "retry_at", None),
+        )
+    else:
+        return not_sent(endpoint, argument, error, argument)
+    passed.__cause__ = error
+    return passed
 
 
 def not_sent(
@@ -156,6 +200,11 @@ def not_sent(
     :param kind: that of the credential.
     """
     return no_answer(Attempt(endpoint, kind, set()), unproven(error, argument))
+
+
+def _passing() -> tuple[type[TokenError], ...]:
+    """The errors of another keeper that may pass by themselves."""
+    return errors.RefreshTemporarilyFailed, errors.LockTimeout, errors.StoreError
 
 
 def no_answer(attempt: Attempt, lost: NoReply) -> RefreshTemporarilyFailed | RefreshConfigError:
@@ -190,7 +239,8 @@ def no_token(
         return _temporary(attempt, why, code, processed=False, wait=wait)
     if status >= 500 or code == "server_error":
         return _temporary(attempt, why, code, processed=None, wait=wait)
-    if code in _REFUSALS or status in refused_with:
+    refusals = _REFUSALS_OF_SUBJECT if attempt.kind == "subject_token" else _REFUSALS
+    if code in refusals or status in refused_with:
         return _refused(attempt, why, code, attempt.clock(reply))
     if 300 <= status < 400:
         target = attempt.masked(_target(attempt.endpoint, reply))
@@ -271,7 +321,10 @@ def _refused(attempt: Attempt, why: str, code: str | None, clock: str) -> errors
         "authorization_code": ("the code of the login", "Start the login again."),
         "device_code": ("the code of the login", "Start the login again."),
         "assertion": ("the assertion", "Check client_id, key, subject, audience, and the clock."),
-        "subject_token": ("the token that was to be exchanged", "Check subject_token."),
+        "subject_token": (
+            "the token that was to be exchanged",
+            "Check subject_token, and the other arguments.",
+        ),
         "app": ("the app", "Check app_id, key and installation."),
         "client": ("the client", _ADVICE["invalid_client"]),
     }.get(attempt.kind, ("the login", "Correct what is sent to log in."))

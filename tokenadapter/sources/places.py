@@ -29,6 +29,9 @@ __all__ = ["USUAL_LIFETIME", "Places", "pick"]
 USUAL_LIFETIME = "expires_in"
 """Where a lifetime stands if it is there at all (RFC 6749 section 5.1)."""
 
+# In characters.  A longer text is a token, as is one that begins as a JWT: errors would show it.
+_LONGEST_PATH = 200
+
 
 class Places(NamedTuple):
     """The paths in the answers of one API."""
@@ -118,6 +121,8 @@ def _cookie(reply: Reply, path: str) -> Cookie | None:
 def _check_path(argument: str, path: str) -> None:
     if not isinstance(path, str):
         raise TypeError(f"{argument} must be a path in the answer, not {type(path).__name__}")
+    if len(path) > _LONGEST_PATH or path.startswith("eyJ"):
+        raise ValueError(f"{argument} is not a path in the answer, such as 'data.token'")
     if not path or path in ("header:", "cookie:"):
         raise ValueError(
             f"{argument}={path!r} names nothing: give a path such as 'data.token', "

@@ -35,7 +35,8 @@ class TokenExchange(OAuth2Source):
 
     :param token_url: the token endpoint; or pass *issuer*.
     :param subject_token: the token of the party to act for: the path of a file, a function that
-        returns the token, or a keeper.
+        returns the token, or a keeper.  If the server refuses the token of a keeper, the keeper
+        renews it, and the exchange is repeated once.
     :param subject_token_type: its type, in full or by its last part: ``access_token``, ``jwt``,
         ``id_token``, ``refresh_token``, ``saml2`` (section 3).
     :param actor_token: the token of the party that acts, if the new token has to name it.
@@ -45,6 +46,7 @@ class TokenExchange(OAuth2Source):
     :param audience: the name of the service that the token is for.
     :param account: a name for the subject: a record of another one is refused.
     :param options: as for :class:`~tokenadapter.ClientCredentials`.
+    :raises ValueError: if a token is passed in place of the path of one.
     """
 
     grant_type = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -80,7 +82,6 @@ class TokenExchange(OAuth2Source):
             self._types["requested_token_type"] = _in_full(requested_token_type)
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
-        # A token that was refused is not presented again; the place may have another one.
         return [Credential("subject_token", "\0".join(map(self._read, self._given)))]
 
     def _grant(self, credential: Credential) -> dict[str, str]:

@@ -43,6 +43,8 @@ __all__ = ["is_path", "schemes", "store_from_url"]
 _GROUP: Final = "tokenadapter.stores"
 # A single letter would be a drive of Windows.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9.-]+)((?:\+[A-Za-z0-9_.-]+)?):", re.ASCII)
+# The end of the name of a file.
+_SUFFIX = re.compile(r".\.[^.]{0,20}$")
 # The server in a network URL: user and password, host, port.
 _SERVER = re.compile(r"[^/?#]*://(?:[^/?#]*@)?(?:\[[^\]/]*\]|[^:/?#@]*)(?::\d*)?(?:[/?]|$)")
 
@@ -106,10 +108,11 @@ def is_path(text: str) -> bool:
     """Whether *text* is the path of a file, without a scheme.
 
     A single word without a suffix is not a path: ``redis`` or a pasted secret would become a file.
+    The last part of a JWT is longer than a suffix.
     """
     name = re.split(r"[/\\]", text)[-1]
     has_scheme = _SCHEME.match(text) is not None or "://" in text
-    return not has_scheme and bool(name) and (name != text or "." in name[1:])
+    return not has_scheme and bool(name) and (name != text or bool(_SUFFIX.search(name)))
 
 
 def schemes() -> list[str]:

@@ -235,14 +235,10 @@ class Authority:
         :param certificate: the thumbprint of the certificate of the connection.
         :param thumbprint: that of the key of the proof.
         """
-        if access_token not in self._access:
+        if not self._is_valid(access_token):
             return False
-        grant, expires_at, bound_to = self._access[access_token]
-        if bound_to != thumbprint:
-            return False
-        if self._binding(grant.client) not in (None, certificate):
-            return False
-        return not grant.revoked and (expires_at is None or self._clock() < expires_at)
+        grant, _, bound_to = self._access[access_token]
+        return bound_to == thumbprint and self._binding(grant.client) in (None, certificate)
 
     def expire_all(self) -> None:
         """Expire every access token; refresh tokens stay valid."""
@@ -291,9 +287,17 @@ class Authority:
         self, form: Mapping[str, str], name: str
     ) -> tuple[Grant, float | None, str | None]:
         token, _ = required(form, name), required(form, f"{name}_type")
-        if not self.accepts(token):
+        # Whatever key or certificate it is bound to: the client only hands it on, without a proof.
+        if not self._is_valid(token):
             raise Refused("invalid_request", f"the {name} is not valid")
         return self._access[token]
+
+    def _is_valid(self, access_token: str) -> bool:
+        """Whether this token was issued, and has neither expired nor been revoked."""
+        if access_token not in self._access:
+            return False
+        grant, expires_at, _ = self._access[access_token]
+        return not grant.revoked and (expires_at is None or self._clock() < expires_at)
 
     def _spend(self, grant: Grant, generation: int) -> None:
         now = self._clock()

@@ -224,6 +224,11 @@ subject_token = {{ profile = "users" }}
     assert orders.keeper().current().access_token
     assert server.requests[-1].form["subject_token"] == users.keeper().current().access_token
     assert grant.credentials(None)[0].secret == users.keeper().current().access_token
+    refused = users.keeper().current()
+    server.revoke(refused.access_token)
+    orders.keeper().refresh()
+    presented = [it.form["subject_token"] for it in server.requests if "subject_token" in it.form]
+    assert presented[-2] == refused.access_token != presented[-1]
     for wrong, problem in (("usres", "Did you mean 'users'?"), ("orders", "its own token")):
         changed = text.replace('profile = "users"', f'profile = "{wrong}"')
         config = ConfigFile.read(str(write(tmp_path, changed)))

@@ -218,7 +218,7 @@ def test_references_are_replaced_at_any_depth() -> None:
     value = {"a": [one, 1], "b": {"c": one}, "d": "e"}
     read = resolved(value, lambda found: f"<{found.place}>")
     assert read == {"a": ["<X>", 1], "b": {"c": "<X>"}, "d": "e"}
-    assert repr(one) == f"<Reference {KEY} env='X'>"
+    assert repr(one) == f"<Reference {KEY} env>"
 
 
 @pytest.mark.parametrize(
@@ -242,3 +242,14 @@ def test_a_keyring_entry_of_several_lines_is_an_error(monkeypatch: pytest.Monkey
     monkeypatch.setattr(keyring, "get_password", lambda *who: "one\ntwo")
     with pytest.raises(ProfileError, match=r"The keyring's entry b/u has 2 lines"):
         reference("keyring", "b/u").read()
+
+
+@pytest.mark.parametrize("kind", ["env", "file"])
+def test_a_secret_in_place_of_its_reference_is_not_shown(kind: str) -> None:
+    secret = "ghp-16C7e42F292c6912E7710c838347Ae178B4a"
+    one = reference(kind, secret)
+    with pytest.raises(ProfileError, match="…") as caught:
+        one.read()
+    with pytest.raises(ProfileError) as checked:
+        one.check()
+    assert secret not in f"{caught.value} {checked.value} {one!r}"

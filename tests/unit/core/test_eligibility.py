@@ -120,6 +120,28 @@ def test_an_unsaved_backoff_ends(slot: Slot, clock: Clockwork, record: Record) -
     eligibility.raise_if_backing_off(record, 0.0)
 
 
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_after_a_refusal_another_credential_need_not_wait(
+    slot: Slot, clock: Clockwork, record: Record, is_saved: bool
+) -> None:
+    refused, other = Credential("subject_token", "one"), Credential("subject_token", "two")
+    eligibility = choice_of(slot, clock, refused)
+    bound_to = eligibility.client_hash(record, refused)
+    backoff = Backoff(slot.now(slot.look()), 60.0, 1, bound_to, "refused", None, "Refused.")
+    if is_saved:
+        record = record._replace(backoff=backoff)
+    else:
+        eligibility.remember_backoff(record, backoff, refused)
+    eligibility.raise_if_backing_off(record, slot.now(slot.look()))
+    view = view_of(slot, record)
+    assert refusal(eligibility, view) == "Refused. Next attempt in 60.0 s."
+    assert eligibility.objection(view, other) is None
+    # The caller vouches for what is adopted.
+    assert eligibility.objection(view, refused._replace(adopted=True)) is None
+    clock.go_on(60.0)
+    assert refusal(eligibility, view_of(slot, record)) is None
+
+
 def refusal(eligibility: Eligibility, view: View) -> str | None:
     try:
         eligibility.credential(view)

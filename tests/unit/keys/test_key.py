@@ -373,3 +373,17 @@ def test_without_the_package_cryptography_the_error_names_the_extra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=os.environ)
     assert b"run `pip install 'tokenadapter[crypto]'`" in done.stderr
+
+
+def test_a_text_that_is_neither_a_key_nor_a_path_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    without_armour = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"
+    with pytest.raises(ValueError, match="neither the path of a file, nor PEM") as caught:
+        Key(without_armour)
+    assert without_armour not in str(caught.value)
+    short = Key("s3cret")
+    with pytest.raises(UnusableKey, match="cannot be read") as unreadable:
+        short.sign(b"")
+    assert "s3cret" not in f"{unreadable.value} {short!r}"

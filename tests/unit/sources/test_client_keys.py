@@ -309,6 +309,24 @@ def test_the_assertion_of_another_keeper_authenticates(server: TokenServer) -> N
     assert of(server, ClientAssertion(keeper))().access_token
 
 
+def test_a_keeper_without_an_assertion_is_the_cause_and_nothing_backs_off(
+    server: TokenServer,
+) -> None:
+    def platform() -> Token:
+        claims = {"iss": "app", "sub": "app", "aud": server.issuer, "exp": int(time.time()) + 60}
+        return Token(KEY.jwt({**claims, "jti": str(time.monotonic_ns())}))
+
+    kept = TokenKeeper(RefreshToken(server.token_url, client_id="app"), MemoryStore())
+    store = MemoryStore()
+    keeper = TokenKeeper(of(server, ClientAssertion(kept)), store)
+    with pytest.raises(RefreshConfigError, match="there is no credential") as caught:
+        keeper.current()
+    assert isinstance(caught.value.__cause__, ReauthRequired)
+    assert store.load().document is None
+    kept.adopt(platform())
+    assert keeper.current().access_token
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [(None, "cannot be read: No such file"), ("", "is empty"), ("é", "is not a token")],
@@ -476,3 +494,9 @@ def test_a_file_without_a_certificate_is_named(tmp_path: Path, content: str) -> 
     path.write_text(content)
     with pytest.raises(ValueError, match="has no certificate in PEM"):
         certificates.thumbprint(path)
+
+
+def test_a_key_in_place_of_the_path_of_a_certificate_is_not_shown() -> None:
+    with pytest.raises(ValueError, match=r"the certificate .*… cannot be read") as caught:
+        certificates.thumbprint("-----BEGIN PRIVATE KEY-----\nMIIEs3cret\n")
+    assert "MIIEs3cret" not in str(caught.value)

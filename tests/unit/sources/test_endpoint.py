@@ -302,3 +302,11 @@ def test_no_message_contains_the_query_of_the_endpoint(server: TokenServer) -> N
 
 def test_settings_survive_a_pickle(https_server: TokenServer, ca_file: str) -> None:
     assert pickle.loads(pickle.dumps(source(https_server.token_url, verify=ca_file)))()
+
+
+@pytest.mark.parametrize("argument", ["cert", "verify"])
+def test_the_content_of_a_file_in_place_of_its_path_is_not_shown(argument: str) -> None:
+    pem = "-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----\n"
+    for value in (pem, ("client.pem", pem)):
+        with pytest.raises(ValueError, match=f"^{argument} is not the path of a file$"):
+            ClientCredentials("https://id.example.com/token", client_id="c", **{argument: value})

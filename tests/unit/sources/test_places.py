@@ -71,3 +71,10 @@ def test_a_path_is_a_text(argument: str) -> None:
     places = Places("token", None, None)._replace(**{argument: 1})
     with pytest.raises(TypeError, match=f"{argument} must be a path"):
         places.checked()
+
+
+@pytest.mark.parametrize("token", ["eyJhbGciOiJub25lIn0.e30.", "t0ken" * 50])
+def test_a_token_in_place_of_its_path_is_an_error_that_does_not_show_it(token: str) -> None:
+    with pytest.raises(ValueError, match=r"^token is not a path in the answer") as caught:
+        Places(token, None, None).checked()
+    assert token not in str(caught.value)

@@ -235,3 +235,10 @@ def test_the_object_that_another_package_makes_must_be_a_store() -> None:
         ValueError, match=r"what their_stores:no_store returns must be a store .* not str"
     ):
         store_from_url(f"vault+odd://{SECRET}")
+
+
+def test_a_token_in_place_of_a_path_is_no_store_and_not_shown() -> None:
+    token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJlLXNlY3JldA"
+    with pytest.raises(ValueError, match="names no kind of store") as caught:
+        store_from_url(token)
+    assert token not in str(caught.value)

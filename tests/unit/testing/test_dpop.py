@@ -80,6 +80,20 @@ def test_a_token_is_bound_to_the_key_of_its_proof(server: TokenServer) -> None:
     assert (server.stats.api_refused, server.stats.proofs_refused) == (1, 0)
 
 
+def test_a_token_of_any_key_may_be_exchanged(server: TokenServer) -> None:
+    kind = "urn:ietf:params:oauth:token-type:access_token"
+    exchange = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "subject_token": ask(server, key=OTHER).json()["access_token"],
+        "subject_token_type": kind,
+        "actor_token": access_token(server),
+        "actor_token_type": kind,
+    }
+    assert call(server, ask(server, **exchange).json()["access_token"]).status_code == 200
+    refusal = ask(server, **{**exchange, "actor_token": "another"})
+    assert refusal.json()["error"] == "invalid_request"
+
+
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "Token"])
 def test_a_bound_token_is_no_bearer_token(server: TokenServer, scheme: str) -> None:
     headers = {"Authorization": f"{scheme} {access_token(server)}"}

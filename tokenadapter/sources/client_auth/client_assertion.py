@@ -24,6 +24,7 @@ class ClientAssertion:
     :param assertion: the path of a file with nothing but the assertion, or a function without
         arguments that returns it.
     :raises TypeError: if *assertion* is neither.
+    :raises ValueError: if *assertion* is itself an assertion, and not the path of one.
     """
 
     def __init__(self, assertion: Place) -> None:
