@@ -87,7 +87,7 @@ class RefreshTemporarilyFailed(TokenError):
     :ivar retry_after: how many seconds the server asked to wait, if it did.
     :ivar processed: ``False`` if the server certainly did not spend the credential that was
         presented, ``None`` if that is unknown.
-    :ivar is_local: whether this program ended the attempt, and not a server: then there is no
+    :ivar is_local: whether this program, and not a server, ended the attempt.  Then there is no
         backoff, and the next call tries again.
     """
 

@@ -35,15 +35,14 @@ __all__ = [
 _ANY_NUMBER = 0x04
 # The flags of functions of "async def" (inspect.CO_COROUTINE, inspect.CO_ASYNC_GENERATOR).
 _ASYNC = 0x80 | 0x200
-# What a file is usually called: words, or anything short with a suffix.  A token has digits and no
-# suffix.
+# Usual names of files: words, or anything short with a suffix.  A token has digits and no suffix.
 _FILE_NAME = re.compile(r"\.?[a-z]+([-_.][a-z]+)*|[\w.-]{1,40}\.[a-z][a-z0-9]{1,4}", re.ASCII)
 _SEPARATOR_OR_SUFFIX = re.compile(r"[/\\]|.\.[a-z][a-z0-9]{1,4}$")
 # A JWS or JWE in its compact form begins with a JSON object (RFC 7515, RFC 7516).
 _JWT = re.compile(r"eyJ[\w-]*(\.[\w-]*){2,4}", re.ASCII)
-# Characters of a text from which on a strange name is that of no file.
+# From this length on, an unusual name is not taken for the name of a file.
 _STRANGE_FROM = 32
-# Characters of the longest name of a file.
+# Characters of the longest name that a file can have.
 _LONGEST_NAME = 255
 
 
@@ -84,7 +83,7 @@ def check_function(name: str, value: object, *, is_awaited: bool = False) -> Non
     """Check a setting that is a function.
 
     :param name: of the setting.
-    :param is_awaited: whether its caller awaits it.
+    :param is_awaited: whether its result is awaited.
     :raises TypeError: if it is not a function, or is a coroutine function that is not awaited.
     """
     if not callable(value):
@@ -95,7 +94,7 @@ def check_function(name: str, value: object, *, is_awaited: bool = False) -> Non
     if code is not None and code.co_flags & _ASYNC and not is_awaited:
         raise TypeError(
             f"{name} must be a plain function, not a coroutine function, which would never run: "
-            f"{name} is called without await. Define it with def in place of async def."
+            f"{name} is called without await. Define it with def instead of async def."
         )
 
 
@@ -106,7 +105,7 @@ def takes_argument(function: Callable[..., Any]) -> bool:
 
 
 def _code_of(function: object) -> tuple[Any, int]:
-    """The code of a function, if that is in Python, and how many of its arguments are implied."""
+    """The code of a function, if it is written in Python, and how many arguments are implied."""
     # For a method, or an object with a method __call__, the first argument is implied.
     method = getattr(function, "__func__", None)
     if method is None and not hasattr(function, "__code__"):
@@ -127,7 +126,7 @@ def kind_of(value: object) -> str:
 def may_be_path(text: str) -> bool:
     """Whether *text* may be the path of a file, which may not exist yet.
 
-    A token or a key is none.
+    A token or a key is not a path.
     """
     path = os.path.abspath(os.path.expanduser(text))
     if os.path.lexists(path):

@@ -256,7 +256,7 @@ def test_a_verdict_that_has_to_be_awaited_does_not_count_as_true() -> None:
     with TokenServer() as server, requests.Session() as session:
         mine = ClientCredentials(server.token_url, client_id="client", client_secret="secret")
         TokenAdapter(server.api_url, mine, verdict=lambda response: Awaitable()).mount(session)
-        with pytest.raises(TypeError, match=r"^verdict returned an object to await \(Awaitable\)"):
+        with pytest.raises(TypeError, match=r"^verdict returned an awaitable \(Awaitable\)"):
             session.post(f"{server.api_url}pay")
         assert (server.stats.api_requests, server.stats.renewals) == (1, 1)
 

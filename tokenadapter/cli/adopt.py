@@ -51,7 +51,7 @@ def perform(options: Namespace) -> int:
         raise _wrong(
             "has no refresh token, and the stored token has one, which would be lost: a new login "
             "would be needed when the access token expires. Adopt the whole token response of a "
-            "login, or pass --force to lose the stored refresh token"
+            "login, or pass --force to discard the stored refresh token"
         )
     try:
         token = profile.keeper().adopt(given)

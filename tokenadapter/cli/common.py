@@ -33,16 +33,16 @@ __all__ = [
 ]
 
 LOST_LOGIN = (
-    "The store of this profile is in memory, so a login ends with the command that makes it. Give "
+    "The store of this profile is in memory, so a login would be lost when the command ends. Give "
     "the profile a store that programs share, such as file:~/.local/state/…, or remove the key "
-    "store: by default, the token is in such a file."
+    "store: the default store is such a file."
 )
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 class UsageError(ValueError):
-    """The arguments of a command make no sense together."""
+    """Arguments of a command are missing, or do not fit together."""
 
 
 def add_config(parser: ArgumentParser) -> None:
@@ -122,7 +122,7 @@ def reporting(profile: Profile, options: Namespace) -> Profile:
 
 
 def check_keeps_login(profile: Profile) -> None:
-    """Check that a token which is stored now is there for the next command.
+    """Check that the next command will find a token that is stored now.
 
     :raises ProfileError: if the store is in memory.
     """

@@ -168,8 +168,8 @@ def _check_sharing(config: ConfigFile, profiles: list[Profile]) -> Iterator[Find
             about, sharer = (other, first) if other.name in mine else (first, other)
             if _obtains(about) != _obtains(sharer):
                 text = (
-                    f"{sharer.name} uses this store too ({about.store()!r}), and its source "
-                    f"differs: only one of the two can use it. Give {about.name} or {sharer.name} "
+                    f"{sharer.name} uses this store too ({about.store()!r}), with another source, "
+                    f"so only one of the two profiles works. Give {about.name} or {sharer.name} "
                     "another `store`."
                 )
             elif _is_ambiguous(first, other):
@@ -178,9 +178,9 @@ def _check_sharing(config: ConfigFile, profiles: list[Profile]) -> Iterator[Find
                     "nothing tells their users apart: each would use the token of the other. Give "
                     "each user a profile with its own store, and name the user: "
                     '`account = "…"` in its source. If both are for one user, name that user in '
-                    "both. A stored token does not become that user's, so this needs a new login: "
-                    f"run `tokenadapter logout {about.as_arguments}` before the change, and "
-                    f"`tokenadapter forget {about.as_arguments} --force` after it, and log in."
+                    "both. `account` does not apply to a token that is already stored: run "
+                    f"`tokenadapter logout {about.as_arguments}` before the change, and "
+                    f"`tokenadapter forget {about.as_arguments} --force` after it, then log in."
                 )
             else:
                 continue
@@ -196,7 +196,7 @@ def _check_prefixes(profiles: list[Profile]) -> Iterator[_Found]:
 
 
 def _obtains(profile: Profile) -> tuple[dict[str, str], dict[str, str]]:
-    """Whose token the source of *profile* obtains, and the scope and the like that it requests."""
+    """The owner of the tokens that *profile* obtains, and what it requests, such as a scope."""
     return dict(profile.grant.owner), dict(profile.grant.requested)
 
 
@@ -504,7 +504,7 @@ def _server(
             "secrets to another URL. Give the final URL."
         )
     elif is_page and reply.status == 404:
-        # Only a note: a server may answer so because the request has no client_id.
+        # Only a note: a server may answer 404 because the request has no client_id.
         yield _note(
             f"{name} answers with status 404: compare the URL with the server's documentation."
         )

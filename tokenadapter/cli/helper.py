@@ -176,7 +176,7 @@ def _check_words(options: Namespace, count: int | None) -> None:
     words: list[str] = options.words
     if count is not None and (len(words) != count or any(word[:1] == "-" for word in words)):
         raise UsageError(
-            f"{options.helper} appends {'one word' if count else 'nothing'} to this command, and "
+            f"{options.helper} appends {'one word' if count else 'nothing'} to this command, but "
             f"the command line ends with {' '.join(words)!r}. Nothing was sent."
         )
 

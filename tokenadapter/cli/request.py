@@ -142,7 +142,7 @@ def _printed(response: Response, options: Namespace, cleared: Callable[[], IO[by
             output.write(piece)
         output.flush()
         if options.output is not None:
-            output.close()  # on network file systems, it may be known only now that a disk is full
+            output.close()  # network file systems may report only now that a disk is full
     except (BrokenPipeError, RequestException):
         raise  # the response broke off, which is an OSError too
     except OSError as error:
@@ -189,8 +189,9 @@ def _header(text: str) -> tuple[str, str]:
 def _opened(path: str | None) -> Iterator[Callable[[], IO[bytes]]]:
     """Open the file *path*, or standard output, and leave its content as it is.
 
-    The file is opened before the request is sent: sent again because its response could not be
-    written, a request would have its effect twice.  Without a response, a new file is removed.
+    The file is opened before the request is sent.  Otherwise, a user whose response could not be
+    written would send the request again, and the request would take effect twice.  Without a
+    response, a new file is removed.
 
     :returns: a function that clears the file, and returns it.
     """

@@ -87,7 +87,7 @@ def perform(options: Namespace) -> int:
         "PYTHONPATH": os.pathsep.join([DIRECTORY, *([paths] if paths else [])]),
     }
     code = exec_program(command, {**os.environ, **ours})
-    if code == NOT_THERE and command[0] in config.tables:  # as the name stands for "exec"
+    if code == NOT_THERE and command[0] in config.tables:  # exec takes the profile first
         sys.stderr.write(f"tokenadapter: {command[0]} is a profile: write --profile {command[0]}\n")
     return code
 

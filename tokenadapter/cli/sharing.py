@@ -1,4 +1,4 @@
-"""Which profiles of one configuration file use one store.  No store is read to find that out."""
+"""Find the profiles of a configuration file that share a store, without reading the store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["innermost", "owner_among", "profiles_by_store"]
 
 
 def innermost(store: TokenStore) -> TokenStore:
-    """The store that keeps what *store* encrypts, or *store* itself."""
+    """The store in which *store* keeps what it encrypts, or *store* itself."""
     while isinstance(store, EncryptedStore):
         store = store.inner
     return store

@@ -5,10 +5,10 @@ The command takes no lock, renews nothing and contacts no server, so it is alway
   fresh         usable
   stale         usable; the next use renews it in the background
   expired       the next use waits for a renewal
-  login needed  nobody logged in yet, or the credentials were refused: run tokenadapter login NAME,
-                or adopt NAME
+  login needed  nobody has logged in yet, or the credentials were refused: run
+                tokenadapter login NAME, or adopt NAME
   no token      no token was needed yet, or it was forgotten
-  encrypted     there is a token, whose key is in a command or the keyring: not read here
+  encrypted     there is a token; its key is in a command or the keyring, which is not read here
   unusable      the profile or its store cannot be used, for the reason below
 """
 

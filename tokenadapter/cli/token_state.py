@@ -47,8 +47,8 @@ _NOTHING: dict[str, Any] = {
     "lock": None,
 }
 _KEY_UNREAD = (
-    "The token is encrypted. Its key comes from a command or the keyring, which is not used to "
-    "show a state. To see the state here, keep the key in a file or an environment variable."
+    "The token is encrypted. Its key is in a command or the keyring, which is not used to show the "
+    "state. To see the state here, keep the key in a file or an environment variable."
 )
 # For this last part of its lifetime, and for so many seconds at most, the end of a login is near.
 _NEAR_PART = 0.2
@@ -59,8 +59,8 @@ def token_state(profile: Profile) -> dict[str, Any]:
     """The state of the token of *profile*, as JSON values.
 
     ``state`` is ``fresh``, ``stale`` (the next use renews it in the background), ``expired`` (the
-    next use waits for a renewal), ``login needed``, ``no token``, ``encrypted`` (the key is where
-    only a program can read it), or ``unusable``.
+    next use waits for a renewal), ``login needed``, ``no token``, ``encrypted`` (the key is in
+    a command or the keyring, which is not read here), or ``unusable``.
 
     :raises TokenError: if the store cannot be read.
     :raises ProfileError: if the URL of the store is invalid.
@@ -247,7 +247,7 @@ def _refusal(profile: Profile, record: Record) -> Tombstone | None:
     if token is not None and token.refresh_token and grant != "password":
         return record.tombstone(digest(record.salt, "refresh_token", token.refresh_token))
     if getattr(profile.grant, "begins_with_login", False):
-        # A login or a logout outdates what was refused before.
+        # Refusals from before a login or a logout no longer matter.
         tombstones = tuple(stone for stone in tombstones if stone.at >= record.begun)
     if token is not None and grant != "refresh_token":
         # A token that a password or the like obtained after the refusal outdates it.

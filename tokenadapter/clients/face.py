@@ -1,4 +1,4 @@
-"""What plugs into an HTTP library by other means than an adapter of requests."""
+"""What plugs into an HTTP library other than as an adapter of requests."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["Face"]
 
 
 class _Checked:
-    """Its ``__new__`` is not in the class of the ``__init__``, which it would hide from ``help()``
-    and ``inspect.signature()``."""
+    """A class of its own: beside ``__init__``, the ``__new__`` would hide the signature from
+    ``help()`` and ``inspect.signature()``."""
 
     def __new__(cls, *unnamed: Any, **named: Any) -> Self:
-        """Check the names of arguments here: only here is the class known that was called."""
+        """Check the names of arguments here, where the class that was called is known."""
         spelling.check_names(cls.__name__, named, parameters(cls) or named)
         return super().__new__(cls)
 

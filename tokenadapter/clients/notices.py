@@ -109,9 +109,9 @@ def log_handed_on(
     """Log why *answer*, a refusal of *request*, goes to the caller.
 
     :param token: the one that was refused.
-    :param cert: the client certificate that was presented with it: a path, or those of
-        certificate and key; nothing; or another object if that cannot be known.
-    :param remedy: what a user does so that a request presents one, if not what the rules say.
+    :param cert: the client certificate that was presented with it: a path, or the paths of
+        certificate and key; nothing; or another object if the certificate is unknown.
+    :param remedy: how a request is made to present a certificate, if not as the rules say.
     """
     if token is not None:
         reason = bindings.explained(reason, token, cert, remedy or rules.cert_remedy)

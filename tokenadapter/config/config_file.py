@@ -175,8 +175,8 @@ def locate() -> str:
 
 
 def is_missing(path: str) -> bool:
-    """Whether there is no file *path*; ``False`` if that cannot be found out, for reading it then
-    says why."""
+    """Whether there is no file *path*; ``False`` if that cannot be determined: the error of reading
+    the file then says why."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

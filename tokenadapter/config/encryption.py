@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EncryptedProfileStore"]
 
-# Seconds before a key that does not fit is read again: the user may have changed it since.
+# Seconds before a key that does not fit is read again: the user may have changed it meanwhile.
 _KEY_VALID = 60.0
 
 
@@ -36,9 +36,9 @@ class EncryptedProfileStore(EncryptedStore):
     """
 
     def __init__(self, inner: TokenStore, keys: Any, place: str) -> None:
-        # A file has no name for its slot.  The name of the file stays, wherever a user moves it.
+        # A FileStore has no name for its slot.  If a user moves the file, its name stays.
         slot = os.path.basename(inner.path) if isinstance(inner, FileStore) else None
-        # This key encrypts nothing: those of the profile replace it.
+        # A placeholder that encrypts nothing: the keys of the profile replace it.
         super().__init__(inner, self.generate_key(), slot=slot)
         self._places = keys
         self._place = place
@@ -57,7 +57,7 @@ class EncryptedProfileStore(EncryptedStore):
     ) -> bool:
         """Encrypt and save the document, as :class:`EncryptedStore` does.
 
-        :raises StoreError: if a key cannot be read, too.
+        :raises StoreError: also if a key cannot be read.
         """
         if self._read_at == -inf:
             self._read()
@@ -73,7 +73,7 @@ class EncryptedProfileStore(EncryptedStore):
 
     def _how_to_encrypt(self) -> str:
         name, _, key = self._place.rpartition(".")
-        return f"remove {key}, run `tokenadapter logout {name}`, and give the key again"
+        return f"remove {key}, run `tokenadapter logout {name}`, and add {key} again"
 
     def _read(self) -> None:
         try:

@@ -100,7 +100,7 @@ class Profile:
 
     @property
     def as_arguments(self) -> str:
-        """How a command line names it."""
+        """How a command line names this profile."""
         return as_arguments(self.name, self.config.path)
 
     @property
@@ -114,7 +114,7 @@ class Profile:
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether the store ends with the process."""
+        """Whether the store lasts only as long as the process."""
         return self.store_url.partition(":")[0].lower() == "memory"
 
     def _from_here(self, url: str) -> str:

@@ -51,7 +51,7 @@ PLAIN_KINDS = ("env", "file")
 
 # Seconds that a command may take: a person may have to enter a PIN.
 _COMMAND_TIMEOUT = 60
-# What a variable may be called.  A longer name in lower case may be a secret.
+# Names of variables.  A longer name in lower case may be a secret.
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|\w{1,20}", re.ASCII)
 
 
@@ -98,7 +98,7 @@ class Reference:
         found: str | None = shutil.which(name, path=os.pathsep.join(places))
         return found
 
-    # In place of the variable or the path, the file may have the secret itself.
+    # The file may contain the secret itself where the name of a variable or a path belongs.
 
     @property
     def _shown_variable(self) -> str:

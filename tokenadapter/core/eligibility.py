@@ -37,7 +37,7 @@ class Eligibility:
         self._own_token: Token | None = None
         # By the monotonic clock of this process.
         self._own_backoff: Backoff | None = None
-        # The credential that it is limited to; None if it applies to all.
+        # The credential that the backoff is limited to; None if it applies to all.
         self._own_refused: Credential | None = None
         self._own_refusals: dict[Credential, TokenError] = {}
         # The last wait of this process, which is over even if the record still contains it.
@@ -60,8 +60,8 @@ class Eligibility:
     def backing_off(
         self, record: Record, now: float, credential: Credential | None
     ) -> TokenError | None:
-        """The error of a backoff that applies to *credential* alone, since the server refused it;
-        with ``None``, that of a backoff which applies whatever is presented."""
+        """The error of a backoff that applies only to *credential*, because the server refused it;
+        with ``None``, the error of a backoff that applies to every credential."""
         backoff, own = record.backoff, self._own_backoff
         if backoff is not None:
             left = backoff.remaining(now)

@@ -73,7 +73,7 @@ class FunctionGrant:
 
 
 def _awaited(said: Awaitable[Answer]) -> Answer:
-    """What *said* comes to, in an event loop of its own.
+    """The result of *said*, awaited in an event loop of its own.
 
     :raises RefreshConfigError: if this thread has an event loop already.
     """
@@ -87,7 +87,7 @@ def _awaited(said: Awaitable[Answer]) -> Answer:
     try:
         asyncio.run(wait())
     except (Exception, asyncio.CancelledError):
-        # Once there is a token, what the function left behind in the event loop must not cost it.
+        # Tasks that the function leaves behind may fail when the loop closes; keep the token.
         if not answers:
             raise
     return answers[0]

@@ -46,7 +46,7 @@ class Journal:
     def on_behalf_of(self, context: Context | None) -> Iterator[None]:
         """Report the events of this thread in the context of the caller that waits for it.
 
-        So traces and structured logs find there to which request an event belongs.
+        Traces and structured logs then show to which request an event belongs.
         """
         before = getattr(self._caller, "context", None)
         self._caller.context = context

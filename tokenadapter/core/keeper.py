@@ -375,7 +375,7 @@ class TokenKeeper:
         """Empty the store's slot: no process that shares it can load a token any more.
 
         Spent and refused credentials stay remembered.  A process that holds the token goes on using
-        it until it is stale, or until its keeper looks (:meth:`look`).
+        it until it is stale, or until :meth:`look` is called.
 
         :param revoke: called with the token beforehand, while nobody can renew it; such as the
             ``revoke`` of an OAuth source with a ``revocation_url``.  If it raises, nothing is
@@ -403,19 +403,19 @@ class TokenKeeper:
             return None
 
     def look(self) -> None:
-        """Follow the store: use the token that it holds now, or none if the user was logged out.
+        """Read the store once, and use the token that it contains now, or none after a logout.
 
-        A keeper does not read the store while its token is fresh.  Until then it goes on using that
-        token, even if another process has logged in another account, or has logged the user out.
-        Where that matters, as for a page of a web application, call this method first: it reads the
-        store once.  A store that cannot be read changes nothing.
+        While its token is fresh, a keeper does not read the store.  The keeper uses that token even
+        if another process has logged the user out, or has logged in another account.  Where this
+        matters, as for a page of a web application, call this method first.  If the store cannot be
+        read, nothing changes.
         """
         view = self._glance()
         if view is not None and view.record.token is None and self._holder.is_behind(view.record):
             self._holder.drop()
 
     async def alook(self) -> None:
-        """:meth:`look`, for an event loop, which it does not block."""
+        """:meth:`look`, without blocking an event loop."""
         await self.arun(self.look)
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -331,7 +331,7 @@ class Presenter:
         if isinstance(error, _known_errors()):
             return error
         self._journal.trace("the token source raised", error)
-        # An event loop that needs a thread for its work gets none when the program ends.
+        # When the program ends, an event loop cannot start threads.
         is_at_exit = isinstance(error, RuntimeError) and self._runtime.exiting()
         if is_at_exit or isinstance(error, _cancellations()):
             failure: TokenError = messages.source_interrupted(error)
@@ -355,12 +355,12 @@ def _known_errors() -> tuple[type[TokenError], ...]:
 
 
 def _failures() -> tuple[type[BaseException], ...]:
-    """What a source may raise: not the end of its thread."""
+    """What a source may raise, other than exceptions that end its thread."""
     return Exception, *_cancellations()
 
 
 def _cancellations() -> tuple[type[BaseException], ...]:
-    """What a source raises that was cancelled: an error of asyncio, or of a future."""
+    """What a cancelled source raises: an error of asyncio, or of a future."""
     # A program that has not imported these modules cannot have raised their errors.
     modules = map(sys.modules.get, ("asyncio", "concurrent.futures"))
     found = (getattr(module, "CancelledError", None) for module in modules)

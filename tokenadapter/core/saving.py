@@ -1,4 +1,4 @@
-"""Save what a presentation brought: a token, or a failure.
+"""Save the outcome of a presentation: a token, or a failure.
 
 The lock may be lost meanwhile, and another process may write.  Each write is a compare-and-swap.
 What follows a conflict depends on what the other process wrote.

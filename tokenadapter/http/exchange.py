@@ -57,12 +57,12 @@ class Verdict(IntEnum):
     def of(cls, said: object) -> Self:
         """What a verdict function *said*: a verdict, or whether the token is dead.
 
-        :raises TypeError: if *said* has to be awaited: it would always count as true.
+        :raises TypeError: if *said* is awaitable, which would always count as true.
         """
         if hasattr(said, "__await__"):
             raise TypeError(
-                f"verdict returned an object to await ({type(said).__name__}), and this client "
-                "does not await it: return True, False or a Verdict."
+                f"verdict returned an awaitable ({type(said).__name__}), which this client does "
+                "not await: return True, False or a Verdict."
             )
         return said if isinstance(said, cls) else cls(bool(said))
 

@@ -66,7 +66,7 @@ class Pending(Value):
     must_name_issuer: bool
 
     def __repr__(self) -> str:
-        return "<Pending>"  # it has secrets
+        return "<Pending>"  # it contains secrets
 
     def is_answered_by(self, answer: Mapping[str, str]) -> bool:
         """Whether *answer* belongs to this request, and to no other (RFC 6749 section 10.12)."""

@@ -34,7 +34,7 @@ __all__ = ["log_in"]
 
 # Seconds: for a client of the port to send its request, and for the last page to be written.
 _PATIENCE = 5.0
-# How often a login looks whether it was given up, in seconds.
+# How often a waiting login checks whether it was given up, in seconds.
 _LOOK_EVERY = 0.1
 
 _PAGE = """<!doctype html>
@@ -151,7 +151,7 @@ class _Port:
         self._pending = pending
 
     def wait(self, timeout: float, given_up: threading.Event) -> Mapping[str, str] | None:
-        """The answer, or ``None`` if the time is over, or the login is *given_up*."""
+        """The answer; ``None`` after the timeout, or if the login is *given_up*."""
         end = time.monotonic() + timeout
         while not (self._arrived.wait(_LOOK_EVERY) or given_up.is_set() or time.monotonic() > end):
             pass

@@ -66,7 +66,7 @@ _NEEDS = {
 _LOOK_EVERY = 0.1
 # The token of a login that was about to end when another began is this old at most, in seconds.
 _JUST_NOW = 10.0
-# Seconds that a login that was given up may take to end.
+# Seconds to wait for the end of a login that was given up.
 _ENDS_WITHIN = 1.0
 
 
@@ -145,13 +145,13 @@ async def alogin(
     store: TokenStore | str | os.PathLike[str] | None = None,
     **options: Unpack[LoginOptions],
 ) -> Token:
-    """:func:`login`, for an event loop of asyncio or trio, which it does not block.
+    """:func:`login`, without blocking an event loop of asyncio or trio.
 
-    A task that is cancelled ends the login: its page and its code are not accepted any more, and
-    another login can begin.  The flow ``paste`` cannot be ended, and is not available.
+    If the task is cancelled, the login ends: its page and its code are no longer accepted, and
+    another login can begin.  The flow ``paste`` cannot be cancelled, so it is not available.
 
-    :param source: as for :func:`login`, and so are *store* and *options*.
-    :raises TypeError: as :func:`login` does, and so do all others.
+    :param source: as for :func:`login`, like *store* and *options*.
+    :raises TypeError: as :func:`login` does, like all other errors.
     """
     spelling.check_names("alogin", options, login.__kwdefaults__ or {})
     keeper = keeper_of(source, store)

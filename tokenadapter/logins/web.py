@@ -1,6 +1,7 @@
-"""A login in a web application: one request sends the browser away, another gets it back.
+"""A login in a web application: one request redirects the browser, another gets the answer.
 
-The two may reach different processes.  What the second one needs is kept in the user's session.
+The two requests may reach different processes.  What the second request needs is kept in the
+user's session.
 """
 
 from __future__ import annotations
@@ -47,9 +48,10 @@ def begin_login(
     :returns: the URL, and what :func:`finish_login` needs as *pending*: a dictionary for JSON.
         Keep it in the user's session, on the server or encrypted: it contains secrets.
     :raises TypeError: if *source* cannot use a refresh token.
-    :raises ValueError: if a URL makes no sense, or the ``authorization_url`` is missing.
-    :raises UnsafeTarget: if the answer would travel in clear.
-    :raises TokenError: if the server has to be asked first, and did not answer or refused.
+    :raises ValueError: if a URL is invalid, or the ``authorization_url`` is missing.
+    :raises UnsafeTarget: if the answer would be sent without encryption.
+    :raises TokenError: if the metadata or a pushed request is needed first, and the server does not
+        answer or refuses.
     """
     grant = _grant_of(source)
     oauth = _oauth2_source(grant)
@@ -81,8 +83,8 @@ def finish_login(
     :param source: the source, or the keeper, that the login began with.
     :param store: where the token is stored, as for :class:`~tokenadapter.TokenKeeper`: the slot of
         the user whose session this is.
-    :param pending: what :func:`begin_login` returned, from the user's session.  Remove it there: it
-        is good for one answer.
+    :param pending: what :func:`begin_login` returned.  Remove it from the user's session: it is
+        valid for one answer.
     :param answer: the URL at which the browser came back, with its query.
     :param switch: replace the stored token even if it is that of another account.  The accounts are
         known if both logins requested the scope ``openid``.

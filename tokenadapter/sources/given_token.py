@@ -19,7 +19,7 @@ __all__ = ["GivenToken", "Keeping", "Place", "Unavailable"]
 
 # In bytes.  No token is longer.
 _LONGEST = 1 << 16
-# What to do if a token was passed in place of its place.
+# What to do if a token was passed in place of the path of its file.
 _ADVICE = "To pass a token itself, pass a function that returns it."
 
 
@@ -98,8 +98,8 @@ class GivenToken:
         return hasattr(self._place, "current") and hasattr(self._place, "renew")
 
     def read_another(self, refused: Credential) -> str:
-        """Another token than the one in *refused*, if a keeper keeps it; otherwise the token as it
-        is now.
+        """A token other than the one in *refused*, if a keeper provides it; otherwise the current
+        token.
 
         :raises Unavailable: if there is none.
         :raises TokenError: if the keeper has none.

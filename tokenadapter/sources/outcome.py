@@ -164,10 +164,11 @@ def unproven(error: Exception, argument: str) -> NoReply:
 def not_given(
     endpoint: str, argument: str, error: Exception, refusal: ReauthRequired | None = None
 ) -> TokenError:
-    """The error where there is no token to present, because what was passed as *argument* raised
+    """The error if there is no token to present, because what was passed as *argument* raised
     *error*.
 
-    What another keeper raised is passed on: a person has to log in there, or it has a token later.
+    The error of another keeper is passed on: a person has to log in for that keeper, or the keeper
+    may have a token later.
 
     :param endpoint: where the token was meant for, for the message.
     :param refusal: the refusal of the token that there was before.

@@ -29,7 +29,7 @@ __all__ = ["USUAL_LIFETIME", "Places", "pick"]
 USUAL_LIFETIME = "expires_in"
 """Where a lifetime stands if it is there at all (RFC 6749 section 5.1)."""
 
-# In characters.  A longer text is a token, as is one that begins as a JWT: errors would show it.
+# In characters.  A longer text, or one that begins like a JWT, is a token, which errors would show.
 _LONGEST_PATH = 200
 
 

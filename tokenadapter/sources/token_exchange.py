@@ -46,7 +46,7 @@ class TokenExchange(OAuth2Source):
     :param audience: the name of the service that the token is for.
     :param account: a name for the subject: a record of another one is refused.
     :param options: as for :class:`~tokenadapter.ClientCredentials`.
-    :raises ValueError: if a token is passed in place of the path of one.
+    :raises ValueError: if a token is passed in place of the path of its file.
     """
 
     grant_type = "urn:ietf:params:oauth:grant-type:token-exchange"

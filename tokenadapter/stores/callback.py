@@ -183,7 +183,7 @@ class CallbackStore:
             raise self._failure(f"{name}() raised {type(error).__name__}") from error
         if hasattr(result, "__await__"):
             # Nothing was loaded or saved.  An empty slot would be written over.
-            raise self._failure(f"{name}() returned an object to await, {type(result).__name__}")
+            raise self._failure(f"{name}() returned an awaitable, {type(result).__name__}")
         return result
 
     def _failure(self, cause: str) -> errors.StoreError:

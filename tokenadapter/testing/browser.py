@@ -103,7 +103,7 @@ class _Page(NamedTuple):
 
 class _NoRedirects(HTTPRedirectHandler):
     def redirect_request(self, *_: object) -> None:
-        """Follow none: a redirect is then an :class:`HTTPError`, as a refusal is."""
+        """Follow no redirect: it is then an :class:`HTTPError`, as a refusal is."""
 
 
 def _opened(opener: OpenerDirector, url: str) -> _Page:

@@ -1,4 +1,4 @@
-"""No token in memory outlives a test."""
+"""Keep a test from finding tokens in memory that an earlier test left."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _PATIENCE = 10.0
 def empty_memory_stores() -> None:
     """Empty the slots of all memory stores that have a name, such as ``memory:billing``.
 
-    Keepers and adapters that use these stores forget their tokens, too.  A renewal that is under
-    way ends first, so that it saves nothing in the next test.
+    Keepers and adapters that use these stores forget their tokens.  A renewal that is under way
+    is awaited first, so that it saves nothing during the next test.
 
     :raises LockTimeout: if the renewal does not end.
     """

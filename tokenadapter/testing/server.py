@@ -59,8 +59,9 @@ class TokenServer(Faults):
     :param lifetime: how long an access token lives, in seconds; ``None``: until it is revoked,
         and responses have no ``expires_in``.
     :param refresh_lifetime: how long a refresh token lives, in seconds; ``None``: until it is
-        revoked.  With *rotate*, each refresh returns one that lives as long, so a login ends when
-        it is not used for this time.  Without *rotate*, a login ends this time after it began.
+        revoked.  With *rotate*, each renewal returns a refresh token with a new lifetime, so a
+        login ends if it is not used for that time.  Without *rotate*, a login ends that time after
+        it began.
     :param rotate: whether each refresh returns a new refresh token; otherwise the first one stays
         valid, and responses to a refresh contain none.
     :param grace: how long after a rotation the previous refresh token is still accepted, in

@@ -348,7 +348,7 @@ def test_a_first_login_for_a_store_in_memory_is_a_problem(
     text = billing(server, place, "refresh_token")
     write(place, re.sub("file:.*json", f"memory:{place.name}", text))
     (found,) = problems(command, "--offline")
-    assert "a login ends with the command that makes it" in found
+    assert "a login would be lost when the command ends" in found
     assert "Give the profile a store that programs share" in found
 
 

@@ -209,7 +209,7 @@ def test_git_appends_one_word(words: tuple[str, ...], command: Command, profile:
     code, out, err = command("helper", "git", "billing", *words)
     assert (code, out) == (2, "")
     assert (
-        f"git appends one word to this command, and the command line ends with {' '.join(words)!r}"
+        f"git appends one word to this command, but the command line ends with {' '.join(words)!r}"
         in err
     )
 

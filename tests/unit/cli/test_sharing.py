@@ -119,7 +119,7 @@ def test_the_advice_to_name_the_user_of_two_profiles_leads_to_a_working_login(
     assert log_in() == 0
     assert command("refresh", "billing")[0] == 0
     (problem,) = [text for text in problems(command, "--offline") if "If both are" in text]
-    assert "so this needs a new login: run `tokenadapter logout other` before" in problem
+    assert "already stored: run `tokenadapter logout other` before" in problem
     assert command("logout", "other")[0] == 0
     write(place, f'{one}account = "ada"\n{two}account = "ada"\n')
     assert command("forget", "other", "--force")[0] == 0

@@ -98,7 +98,7 @@ def test_a_key_from_a_program_is_read_once_and_never_to_show_a_state(
     assert runs(place) == 1
     (status,) = shown("status", capsys=capsys)
     assert status["state"] == "encrypted"
-    assert "Its key comes from a command or the keyring" in str(status["advice"])
+    assert "Its key is in a command or the keyring" in str(status["advice"])
     found = shown("check", "--offline", capsys=capsys)
     assert not [one for one in found if one["level"] == "problem"]
     assert runs(place) == 1

@@ -29,7 +29,7 @@ def test_a_verdict_that_has_to_be_awaited_is_a_mistake() -> None:
         def __await__(self) -> Any:
             raise AssertionError
 
-    with pytest.raises(TypeError, match=r"^verdict returned an object to await \(Awaitable\)"):
+    with pytest.raises(TypeError, match=r"^verdict returned an awaitable \(Awaitable\)"):
         Verdict.of(Awaitable())
     assert [Verdict.of(said) for said in (None, "dead", PROOF)] == [FINE, DEAD, PROOF]
 

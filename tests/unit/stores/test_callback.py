@@ -203,9 +203,9 @@ def test_a_function_that_returns_an_object_to_await_has_not_loaded_or_saved() ->
         def __await__(self) -> Any:
             raise AssertionError
 
-    with pytest.raises(StoreError, match=r"load\(\) returned an object to await, Awaitable\. "):
+    with pytest.raises(StoreError, match=r"load\(\) returned an awaitable, Awaitable\. "):
         CallbackStore(Awaitable, pytest.fail, None).load()
-    with pytest.raises(StoreError, match=r"save\(\) returned an object to await, Awaitable\. "):
+    with pytest.raises(StoreError, match=r"save\(\) returned an awaitable, Awaitable\. "):
         save(CallbackStore(dict, lambda _: Awaitable(), None))
 
 
