@@ -410,8 +410,11 @@ class TokenKeeper:
         matters, as for a page of a web application, call this method first.  If the store cannot be
         read, nothing changes.
         """
-        view = self._glance()
-        if view is not None and view.record.token is None and self._holder.is_behind(view.record):
+        view, held = self._glance(), self._holder.held
+        if view is None or held is None or not self._is_ours(view):
+            return
+        # A stored token that has expired is not taken, and that of another account may have.
+        if not held.token.is_same(view.record.token) and self._holder.is_behind(view.record):
             self._holder.drop()
 
     async def alook(self) -> None:
@@ -503,8 +506,12 @@ class TokenKeeper:
 
     def _usable(self, view: View) -> Token | None:
         """The token of a view, if it was obtained for the same owner and the same request."""
-        is_ours = dict(view.record.requested) == dict(self.grant.requested) and not view.is_foreign
-        return view.record.token if is_ours and not view.was_reset else None
+        return view.record.token if self._is_ours(view) else None
+
+    def _is_ours(self, view: View) -> bool:
+        """Whether a view shows the slot as it is, for the same owner and the same request."""
+        is_same = dict(view.record.requested) == dict(self.grant.requested)
+        return is_same and not (view.is_foreign or view.was_reset)
 
     def _settle(self, need: RenewalRequest, view: View, first: View) -> Outcome | None:
         """The outcome, if *view* shows that no renewal is needed, although *first* did not."""

@@ -53,6 +53,8 @@ _REQUEST_VALID = 300
 class Pending(Value):
     """What the answer to an authorization request is checked against."""
 
+    owner: Mapping[str, str]
+    """That of the source: the code is for its client, and for its server alone."""
     redirect_uri: str
     state: str
     verifier: str
@@ -124,6 +126,7 @@ class Authorization:
         self._source = source
         endpoint = source.oauth2_client.endpoint("authorization_url", settings["authorization_url"])
         self.pending: Pending = Pending(
+            owner=dict(source.owner),
             redirect_uri=redirect_uri,
             state=secrets.token_urlsafe(24),
             verifier=secrets.token_urlsafe(48),

@@ -85,35 +85,69 @@ def finish_login(
         the user whose session this is.
     :param pending: what :func:`begin_login` returned.  Remove it from the user's session: it is
         valid for one answer.
-    :param answer: the URL at which the browser came back, with its query.
+    :param answer: the URL at which the browser came back, with its query.  Its path must be that of
+        the *redirect_uri*.
     :param switch: replace the stored token even if it is that of another account.  The accounts are
         known if both logins requested the scope ``openid``.
     :returns: the token as it is stored.
     :raises TypeError: if *source* cannot use a refresh token, or if *store* is given twice.
     :raises ReauthRequired: if the user or the server refused; if the answer belongs to another
-        login than *pending*, or there is none; or if another account logged in, without *switch*.
+        login than *pending*, or there is none; if that began for another client or server; or if
+        another account logged in, without *switch*.
     :raises RefreshConfigError: if the server refused the request, or if the answer is not from this
         login's server.
     :raises RefreshTemporarilyFailed: if the server did not answer.
     :raises TokenNotPersisted: if the token cannot be saved.
     """
     keeper = keeper_of(source, store)
-    oauth = _oauth2_source(keeper.grant)
+    outcome = _outcome(keeper, _oauth2_source(keeper.grant), pending, answer, switch)
+    del pending, answer  # no frame of the error shall have their secrets
+    return or_raise(outcome)
+
+
+def _outcome(
+    keeper: TokenKeeper,
+    source: OAuth2Source,
+    kept: Mapping[str, Any] | None,
+    answer: str,
+    switch: bool,
+) -> Token | errors.TokenError:
+    """The stored token, or why there is none."""
     try:
-        request = Pending(**(pending or {}))
-    except TypeError:
-        request = None
-    values = single_values(urlsplit(answer).query)
-    if request is None or not request.is_answered_by(values):
-        why = "no login is pending in this session" if request is None else "its state differs"
-        raise errors.ReauthRequired(
-            f"The answer belongs to another login: {why}. Nothing was sent, and the stored token "
-            "is kept. Have the user start the login again.",
-            reason="login_failed",
-        )
-    token = request.token(oauth, values)
-    account = or_raise(id_token.account_of(token, oauth, request.issuer, request.nonce))
-    return keeper.adopt(token, account=account, switch=switch)
+        pending = Pending(**(kept or {}))
+        values = _values(answer, pending.redirect_uri)
+    except (TypeError, ValueError):
+        return _not_pending("no login is pending in this session")
+    if not pending.is_answered_by(values):
+        return _not_pending("its state differs, or it came to another page than redirect_uri")
+    if pending.owner != dict(source.owner):
+        return _not_pending("that login was begun for another client or server")
+    try:
+        token = pending.token(source, values)
+        account = or_raise(id_token.account_of(token, source, pending.issuer, pending.nonce))
+        return keeper.adopt(token, account=account, switch=switch)
+    except errors.TokenError as error:
+        return error.with_traceback(None)
+
+
+def _values(answer: str, redirect_uri: str) -> Mapping[str, str]:
+    """The parameters of *answer*; none if it came to another page.
+
+    That page may be the one of another server (RFC 9700 section 4.4).  Only the paths are compared:
+    before a proxy, scheme and host may be others.
+
+    :raises ValueError: if one of the two is no URL.
+    """
+    parts = urlsplit(answer)
+    return single_values(parts.query) if parts.path == urlsplit(redirect_uri).path else {}
+
+
+def _not_pending(why: str) -> errors.ReauthRequired:
+    return errors.ReauthRequired(
+        f"The answer belongs to another login: {why}. Nothing was sent, and the stored token "
+        "is kept. Have the user start the login again.",
+        reason="login_failed",
+    )
 
 
 def _grant_of(source: Grant | TokenKeeper) -> Any:

@@ -105,6 +105,17 @@ def test_a_keeper_that_looks_gives_up_a_token_that_was_logged_out(process: Proce
         keeper.current()
 
 
+def test_a_keeper_that_looks_does_not_go_on_with_an_account_that_was_replaced(
+    process: Processes, clock: Clockwork
+) -> None:
+    keeper, other = process(), process()
+    keeper.current()
+    other.adopt({"access_token": "later", "refresh_token": "r", "expires_in": 2})
+    clock.go_on(3)
+    keeper.look()
+    assert keeper.fresh() is None
+
+
 @pytest.mark.parametrize("trouble", ["lost", "down"])
 def test_a_keeper_that_looks_keeps_its_token_if_the_store_has_lost_it(
     process: Processes, shelf: Shelf, trouble: str, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -110,6 +111,49 @@ def test_an_answer_without_a_login_in_the_session_is_refused(
 ) -> None:
     url, _ = begin_login(source, DONE)
     assert "no login is pending in this session" in str(refused(pending, returned(url)))
+
+
+@pytest.mark.parametrize("place", ["https://app.example.com/other", "https://[app/done", "/"])
+def test_an_answer_that_came_to_another_page_is_refused(
+    source: RefreshToken, refused: Any, place: str
+) -> None:
+    url, pending = begin_login(source, DONE)
+    refused(pending, f"{place}?{urlsplit(returned(url)).query}")
+
+
+def test_a_path_is_enough_of_the_answer(source: RefreshToken, store: FileStore) -> None:
+    url, pending = begin_login(source, DONE)
+    answer = returned(url).removeprefix("https://app.example.com")
+    assert finish_login(source, store, pending=pending, answer=answer).refresh_token
+
+
+def test_a_login_that_began_for_another_client_or_server_is_refused(
+    source: RefreshToken, refused: Any
+) -> None:
+    with TokenServer() as another:
+        elsewhere = RefreshToken(issuer=another.issuer, client_id="client", client_secret="secret")
+        url, pending = begin_login(elsewhere, DONE)
+        error = refused(json.loads(json.dumps(pending)), returned(url))
+    assert "another client or server" in str(error)
+
+
+def test_no_frame_of_an_error_has_the_secrets_of_the_login(
+    store: FileStore,
+) -> None:
+    with TokenServer(dpop=True, clients={"client": None}) as server:
+        source = RefreshToken(issuer=server.issuer, client_id="client", dpop=True)
+        session = {}
+        url, session["login"] = begin_login(source, DONE)
+        answer = returned(url)
+        code = dict(parse_qsl(urlsplit(answer).query))["code"]
+        secrets = [code, session["login"]["verifier"], session["login"]["key"]]
+        server.fail_next(503)
+        with pytest.raises(TokenError) as caught:
+            finish_login(source, store, pending=session.pop("login"), answer=answer)
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)][1:]
+    shown = repr([frame.f_locals for frame in frames]) + str(caught.value)
+    assert frames
+    assert not [secret for secret in secrets if secret in shown]
 
 
 def test_a_repeated_parameter_is_refused(source: RefreshToken, refused: Any) -> None:
