@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["TAKES_WORDS", "Call", "Guard", "Issued", "add_arguments", "perform"]
 
 TAKES_WORDS = True
-"""The arguments that the command does not know are those that the other program appends."""
+"""The arguments end with those that the other program appends: from the first one after the name of
+the profile that is no option of this command."""
 
 HELPERS = ("git", "kubectl", "bazel", "docker", "google", "keyring")
 """Each has a module in :mod:`tokenadapter.cli.helpers`."""

@@ -140,9 +140,10 @@ def _options(command: str, rest: Sequence[str]) -> Any:
         return SimpleNamespace(name=rest[0], level=None, **plain)
     parser = parser_of(command)
     if getattr(_module(command), "TAKES_WORDS", False):
-        known, words = parser.parse_known_args(rest)
-        known.words = words
-        return known
+        ours, words = _parted(parser, rest, has_own_options=True)
+        options = parser.parse_args(ours)
+        options.words = words
+        return options
     if not takes_program(command):
         return parser.parse_args(rest)
     ours, program = _parted(parser, rest)
@@ -153,11 +154,17 @@ def _options(command: str, rest: Sequence[str]) -> Any:
     return options
 
 
-def _parted(parser: ArgumentParser, rest: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split the arguments into ours and the program's line, with or without a ``--`` before it.
+def _parted(
+    parser: ArgumentParser, rest: Sequence[str], *, has_own_options: bool = False
+) -> tuple[list[str], list[str]]:
+    """Split the arguments into ours and the program's, with or without a ``--`` between them.
 
     argparse would take the program's options for ours, and its treatment of a second ``--`` depends
     on its version.
+
+    :param has_own_options: whether the program's part may begin with an option.  No word after its
+        first one is ours: pip appends the user of a URL, and whoever wrote the URL could name
+        another configuration file.
     """
     takes_value = {
         option: action.nargs != 0 for action in parser._actions for option in action.option_strings
@@ -167,6 +174,8 @@ def _parted(parser: ArgumentParser, rest: Sequence[str]) -> tuple[list[str], lis
     left = [*rest]
     while left and left[0] != "--":
         word = left[0]
+        if has_own_options and not names and word.partition("=")[0] not in takes_value:
+            return ours, left
         if word[:1] == "-" and word not in _OF_PYTHON:
             count = 2 if takes_value.get(word) else 1
         elif names:

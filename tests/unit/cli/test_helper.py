@@ -195,6 +195,41 @@ def test_an_option_of_the_command_may_come_after_the_name_of_the_profile(
     assert "none.toml: The file does not exist." in err
 
 
+@pytest.mark.parametrize("program", ["git", "docker", "bazel", "keyring"])
+@pytest.mark.parametrize("word", ["--config=evil.toml", "-v", "--help", "--debug"])
+def test_a_word_after_the_first_of_the_program_is_no_option_of_the_command(
+    program: str, word: str, command: Command, profile: Path, server: TokenServer, write_to
+) -> None:
+    """pip appends the user of a URL, which may come from a repository that somebody else wrote."""
+    evil = Path("evil.toml")
+    evil.write_text(profile.read_text().replace(server.api_url, "https://git.example.com/"))
+    write_to(json.dumps({"uri": "https://git.example.com/"}))
+    code, out, err = command("helper", program, "billing", *ANSWERS[program], word)
+    assert out == ""
+    assert code in (1, 2, 3)
+    assert "evil.toml: " not in err
+    assert "tokenadapter helper" not in out
+    assert server.stats.token_requests == 0
+
+
+@pytest.mark.parametrize("user", ["--config=evil.toml", "-v", "-h", "--help"])
+def test_an_option_as_the_user_of_an_index_gets_nothing(
+    user: str, command: Command, profile: Path, server: TokenServer
+) -> None:
+    code, out, _ = command("helper", "keyring", "billing", "get", server.api_url, user)
+    assert (code, out) == (2, "")
+    assert server.stats.token_requests == 0
+
+
+def test_the_words_of_the_program_may_follow_two_hyphens(
+    command: Command, profile: Path, server: TokenServer
+) -> None:
+    token = command("token", "billing")[1]
+    for words in (("--",), ("-v", "--config", str(profile)), ("-v", "--")):
+        asked = ("get", server.api_url)
+        assert command("helper", "keyring", "billing", *words, *asked)[:2] == (0, token)
+
+
 @pytest.mark.parametrize("program", ANSWERS)
 def test_what_neither_the_command_nor_the_program_means_is_wrong_usage(
     program: str, command: Command, profile: Path, server: TokenServer

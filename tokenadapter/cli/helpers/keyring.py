@@ -21,7 +21,8 @@ _NOTHING = "", 1
 
 def answer(call: Call, guard: Guard) -> tuple[str, int]:
     """Answer one call."""
-    parser = ArgumentParser(prog="keyring", allow_abbrev=False)
+    # Without --help: pip would take the text for a password, and a user may have this name.
+    parser = ArgumentParser(prog="keyring", allow_abbrev=False, add_help=False)
     parser.add_argument("--mode", choices=("password", "creds"), default="password")
     parser.add_argument("--output", choices=("plain", "json"), default="plain")
     parser.add_argument("operation")
