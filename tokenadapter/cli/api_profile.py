@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from shlex import quote
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -34,7 +35,7 @@ def api_profile(options: Namespace) -> Profile:
         raise config.error(
             [name],
             "A profile of this name exists already, but not for this URL. Choose another name: "
-            f"`tokenadapter login {as_arguments('OTHER', path)} --api {options.api}`.",
+            f"`tokenadapter login {as_arguments('OTHER', path)} --api {quote(options.api)}`.",
         )
     if options.dpop and not source.get("dpop"):
         raise config.error(

@@ -84,6 +84,7 @@ def _taken_over(profile: Profile) -> Token | None:
 
 def _emptied(profile: Profile, store: TokenStore) -> Token | None:
     from tokenadapter.cli.sharing import owner_among
+    from tokenadapter.config.config_file import as_arguments
     from tokenadapter.core import messages
     from tokenadapter.core.record import Record
     from tokenadapter.core.runtime import Runtime
@@ -105,7 +106,7 @@ def _emptied(profile: Profile, store: TokenStore) -> Token | None:
                 [profile.name, "store"],
                 f"This store contains the token of the profile {other}. Nothing was deleted. Give "
                 f"{profile.name} another store. To delete that token, run "
-                f"`tokenadapter forget {other}`.",
+                f"`tokenadapter forget {as_arguments(other, profile.config.path)}`.",
             )
         left = left._replace(owner=grant.owner, requested=grant.requested, tombstones=())
     view = View(record, found.tag, found.now, runtime.monotonic(), runtime.wall())

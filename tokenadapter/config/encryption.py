@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from tokenadapter.config.config_file import as_arguments
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.references import PLAIN_KINDS, Reference, references_in, resolved
 from tokenadapter.stores.encrypted import EncryptedStore
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EncryptedProfileStore"]
 
+_SETTING: Final = "encryption_key"
 # Seconds before a key that does not fit is read again: the user may have changed it meanwhile.
 _KEY_VALID = 60.0
 
@@ -30,18 +32,20 @@ class EncryptedProfileStore(EncryptedStore):
 
     :param inner: where the encrypted document is kept.
     :param keys: the keys, or the places of the keys.
-    :param place: the key of the configuration file, for messages.
+    :param profile: the name of the profile, for messages.
+    :param file: the path of its configuration file, for messages.
     :raises ValueError: if *inner* has no name for its slot.
     :raises ImportError: if the package cryptography is not installed.
     """
 
-    def __init__(self, inner: TokenStore, keys: Any, place: str) -> None:
+    def __init__(self, inner: TokenStore, keys: Any, profile: str, file: str) -> None:
         # A FileStore has no name for its slot.  If a user moves the file, its name stays.
         slot = os.path.basename(inner.path) if isinstance(inner, FileStore) else None
         # A placeholder that encrypts nothing: the keys of the profile replace it.
         super().__init__(inner, self.generate_key(), slot=slot)
         self._places = keys
-        self._place = place
+        self._profile = profile
+        self._file = file
         self._read_at = -inf
 
     @property
@@ -64,7 +68,7 @@ class EncryptedProfileStore(EncryptedStore):
         return super().save(document, tag=tag, expected=expected, ttl=ttl)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.inner, self._places, self._place)
+        return type(self), (self.inner, self._places, self._profile, self._file)
 
     def _cipher_with(self, name: str) -> Cipher:
         if name not in self._cipher.names and time.monotonic() > self._read_at + _KEY_VALID:
@@ -72,8 +76,8 @@ class EncryptedProfileStore(EncryptedStore):
         return self._cipher
 
     def _how_to_encrypt(self) -> str:
-        name, _, key = self._place.rpartition(".")
-        return f"remove {key}, run `tokenadapter logout {name}`, and add {key} again"
+        arguments = as_arguments(self._profile, self._file)
+        return f"remove {_SETTING}, run `tokenadapter logout {arguments}`, and add {_SETTING} again"
 
     def _read(self) -> None:
         try:
@@ -82,5 +86,5 @@ class EncryptedProfileStore(EncryptedStore):
         except ProfileError as error:
             raise failure(self, "read its key", str(error)) from None
         except ValueError as error:
-            raise failure(self, "use its key", f"{self._place}: {error}") from None
+            raise failure(self, "use its key", f"{self._profile}.{_SETTING}: {error}") from None
         self._read_at = time.monotonic()

@@ -139,9 +139,9 @@ class Profile:
                 store = urls.store_from_url(self.store_url)
                 if "encryption_key" in self._settings:
                     key = "encryption_key"
-                    keys = self._settings[key]
-                    place = f"{self.name}.{key}"
-                    store = encryption.EncryptedProfileStore(store, keys, place)
+                    store = encryption.EncryptedProfileStore(
+                        store, self._settings[key], self.name, self.config.path
+                    )
             except (ImportError, ValueError) as error:
                 problem = str(error).removeprefix("store: ")
                 raise self.config.error([self.name, key], problem) from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,20 @@ def test_the_profile_that_owns_the_token_is_named_and_its_token_is_not_deleted(
     assert code == 3
     assert "cc.store: This store contains the token of the profile cal. Nothing was deleted" in err
     assert command("token", "cal")[1] == kept
+
+
+def test_advice_about_another_profile_of_a_named_file_names_the_file(
+    command: Command, text: str, place: Path
+) -> None:
+    """Otherwise it would revoke the token of a profile of that name in the user's own file."""
+    folder = place / "a team's; files"
+    folder.mkdir()
+    path = str(write(folder, text))
+    assert command("header", "cal", "--config", path)[0] == 0
+    code, _, err = command("forget", "cc", "--force", "--config", path)
+    assert code == 3
+    (advice,) = re.findall("`(tokenadapter forget .*)`", err)
+    assert shlex.split(advice) == ["tokenadapter", "forget", "cal", "--config", path]
 
 
 def test_status_names_what_differs_from_the_source_of_the_stored_token(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,20 @@ def test_a_token_that_was_stored_before_is_refused_with_what_to_do(
     write(place, text)
     assert main(["logout", "billing"]) == 0
     configure(server, place, f'"{KEY}"').keeper().current()
+
+
+def test_what_to_do_about_a_profile_of_another_file_names_the_file(
+    server: TokenServer, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would log out the profile of that name in the user's own file."""
+    text = billing(server, place)
+    path = shlex.quote(str(write(place, text)))
+    Profile(ConfigFile.read(str(place / "tokenadapter.toml")), "billing").keeper().current()
+    store = configure(server, place, f'"{KEY}"').store()
+    monkeypatch.delenv("TOKENADAPTER_CONFIG")
+    for each in (store, pickle.loads(pickle.dumps(store))):
+        with pytest.raises(StoreError, match=f"`tokenadapter logout billing --config {path}`"):
+            each.load()
 
 
 def test_a_program_does_not_get_the_key_with_the_token(
