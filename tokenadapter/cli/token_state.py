@@ -74,7 +74,7 @@ def token_state(profile: Profile) -> dict[str, Any]:
         "path": getattr(store, "path", None),
         "lock": lock_holder(store),
     }
-    if profile.unread_key is not None and _is_occupied(store):
+    if profile.has_hidden_token():
         return {**state, "state": "encrypted", "advice": _KEY_UNREAD}
     found = store.load()
     if found.document is None:
@@ -198,12 +198,6 @@ def _of_missing_login(profile: Profile) -> dict[str, Any]:
         "state": "login needed",
         "advice": profile.grant.how_to_log_in,  # type: ignore[union-attr]
     }
-
-
-def _is_occupied(store: TokenStore) -> bool:
-    from tokenadapter.cli.sharing import innermost
-
-    return innermost(store).load().document is not None
 
 
 def _advice(profile: Profile, state: Mapping[str, Any]) -> str | None:

@@ -48,13 +48,20 @@ class EncryptedProfileStore(EncryptedStore):
         self._file = file
         self._read_at = -inf
 
-    @property
-    def unread(self) -> Reference | None:
-        """The command or the entry of the keyring that has a key, unless it was read already."""
-        if self._read_at > -inf:
-            return None
-        hidden = (each for each in references_in(self._places) if each.kind not in PLAIN_KINDS)
-        return next(hidden, None)
+    def is_hidden(self) -> bool:
+        """Whether there is a document, and a key is where only a command or the keyring can read
+        it.  Neither is asked for the key.
+
+        :raises StoreError: if the document cannot be read, or is not encrypted.
+        """
+        kinds = {each.kind for each in references_in(self._places)}
+        if self._read_at > -inf or kinds <= set(PLAIN_KINDS):
+            return False
+        document = self.inner.load().document
+        if document is None:
+            return False
+        self._parts(document)
+        return True
 
     def save(
         self, document: Document, *, tag: str, expected: str | None, ttl: float | None

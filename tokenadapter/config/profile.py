@@ -148,15 +148,17 @@ class Profile:
             self._store = store
         return self._store
 
-    @property
-    def unread_key(self) -> Reference | None:
-        """The command or the entry of the keyring that has the ``encryption_key``, unless it was
-        read already."""
+    def has_hidden_token(self) -> bool:
+        """Whether there is a token whose ``encryption_key`` only a command or the keyring can read.
+        Neither is asked for the key.
+
+        :raises StoreError: if the store cannot be read, or the token is not encrypted.
+        """
         if "encryption_key" not in self._settings:
-            return None
+            return False
         store = self.store()
         assert isinstance(store, encryption.EncryptedProfileStore)
-        return store.unread
+        return store.is_hidden()
 
     @property
     def encryption_references(self) -> list[Reference]:

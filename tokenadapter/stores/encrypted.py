@@ -159,32 +159,40 @@ class EncryptedStore:
         return json.dumps([_KIND, self.slot, tag]).encode()
 
     def _opened(self, envelope: Document, tag: str) -> Document:
+        slot, key, sealed = self._parts(envelope)
+        cipher = self._cipher_with(key)
+        try:
+            document = json.loads(cipher.decrypt(key, sealed, self._context(tag)))
+        except UnknownKey:
+            used, at_hand = one_line(key, 50), ", ".join(cipher.names)
+            raise self._failure(
+                f"it was encrypted with the key {used}, and the keys here are {at_hand}",
+                "add that key after the first one",
+            ) from None
+        except Forged:
+            if slot != self.slot:
+                raise self._failure(
+                    f"it was encrypted for the slot {slot!r:.300}",
+                    f"pass slot={slot!r:.300} if that is another name of the same slot",
+                ) from None
+            raise self._failure(
+                "it was changed since it was encrypted, or replaces another version of it",
+                "find out which program writes there, move it away, and log in again",
+            ) from None
+        assert isinstance(document, dict)
+        return document
+
+    def _parts(self, envelope: Document) -> tuple[str, str, str]:
+        """The slot, the name of the key, and the encrypted document.  No key is needed for that.
+
+        :raises StoreError: if *envelope* is none, or one of a newer version.
+        """
         match envelope:
             case {"encrypted": str(kind)} if kind != _KIND:
                 name = one_line(kind, 50)
                 raise self._failure(f"a newer tokenadapter encrypted it, as {name}", "upgrade")
             case {"encrypted": _, "slot": str(slot), "key": str(key), "data": str(sealed)}:
-                cipher = self._cipher_with(key)
-                try:
-                    document = json.loads(cipher.decrypt(key, sealed, self._context(tag)))
-                except UnknownKey:
-                    used, at_hand = one_line(key, 50), ", ".join(cipher.names)
-                    raise self._failure(
-                        f"it was encrypted with the key {used}, and the keys here are {at_hand}",
-                        "add that key after the first one",
-                    ) from None
-                except Forged:
-                    if slot != self.slot:
-                        raise self._failure(
-                            f"it was encrypted for the slot {slot!r:.300}",
-                            f"pass slot={slot!r:.300} if that is another name of the same slot",
-                        ) from None
-                    raise self._failure(
-                        "it was changed since it was encrypted, or replaces another version of it",
-                        "find out which program writes there, move it away, and log in again",
-                    ) from None
-                assert isinstance(document, dict)
-                return document
+                return slot, key, sealed
         raise self._failure("it is not encrypted", self._how_to_encrypt())
 
     def _how_to_encrypt(self) -> str:

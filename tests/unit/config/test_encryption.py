@@ -146,6 +146,24 @@ def test_a_token_that_was_stored_before_is_refused_with_what_to_do(
     configure(server, place, f'"{KEY}"').keeper().current()
 
 
+def test_a_token_in_clear_is_not_shown_as_encrypted(
+    server: TokenServer, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor is the key read, from wherever it comes."""
+    Profile(
+        ConfigFile.read(str(write(place, billing(server, place)))), "billing"
+    ).keeper().current()
+    configure(server, place, f"{{ command = {program(place)} }}")
+    (status,) = shown("status", capsys=capsys)
+    assert status["state"] == "unusable"
+    found = shown("check", "--offline", capsys=capsys)
+    (problem,) = [str(one["text"]) for one in found if one["level"] == "problem"]
+    for text in (str(status["failure"]), problem):
+        assert "it is not encrypted. Nothing was changed: remove encryption_key, run" in text
+        assert "`tokenadapter logout billing`" in text
+    assert runs(place) == 0
+
+
 def test_what_to_do_about_a_profile_of_another_file_names_the_file(
     server: TokenServer, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
