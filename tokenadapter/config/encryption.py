@@ -23,6 +23,9 @@ __all__ = ["EncryptedProfileStore"]
 _SETTING: Final = "encryption_key"
 # Seconds before a key that does not fit is read again: the user may have changed it meanwhile.
 _KEY_VALID = 60.0
+# Seconds for which a key that could not be read is not asked for again.  One renewal reads the
+# store several times: a locked password manager would prompt its user each time.
+_FAILURE_VALID = 10.0
 
 
 class EncryptedProfileStore(EncryptedStore):
@@ -47,6 +50,8 @@ class EncryptedProfileStore(EncryptedStore):
         self._profile = profile
         self._file = file
         self._read_at = -inf
+        self._failed_at = -inf
+        self._failed_read = ("", "")  # what could not be done with the key, and why
 
     def is_hidden(self) -> bool:
         """Whether there is a document, and a key is where only a command or the keyring can read
@@ -87,11 +92,16 @@ class EncryptedProfileStore(EncryptedStore):
         return f"remove {_SETTING}, run `tokenadapter logout {arguments}`, and add {_SETTING} again"
 
     def _read(self) -> None:
-        try:
-            keys = resolved(self._places, Reference.read)
-            super().__init__(self.inner, keys, slot=self.slot)
-        except ProfileError as error:
-            raise failure(self, "read its key", str(error)) from None
-        except ValueError as error:
-            raise failure(self, "use its key", f"{self._profile}.{_SETTING}: {error}") from None
-        self._read_at = time.monotonic()
+        if time.monotonic() > self._failed_at + _FAILURE_VALID:
+            try:
+                keys = resolved(self._places, Reference.read)
+                super().__init__(self.inner, keys, slot=self.slot)
+            except ProfileError as error:
+                self._failed_read = "read its key", str(error)
+            except ValueError as error:
+                self._failed_read = "use its key", f"{self._profile}.{_SETTING}: {error}"
+            else:
+                self._read_at = time.monotonic()
+                return
+            self._failed_at = time.monotonic()
+        raise failure(self, *self._failed_read)

@@ -295,17 +295,27 @@ def _is_plainly_under(url: str, prefix: str) -> bool:
 class _OtherProfile:
     """Keeps the token of the profile *name*, which another profile presents."""
 
-    __slots__ = ("_config", "_name")
+    __slots__ = ("_config", "_made", "_name")
 
     def __init__(self, config: ConfigFile, name: str) -> None:
         self._config = config
         self._name = name
+        # One keeper for all calls: each keeper reads its store and the key to it.
+        self._made: TokenKeeper | None = None
 
     def current(self) -> Token:
-        return Profile(self._config, self._name).keeper().current()
+        return self._keeper().current()
 
     def renew(self, rejected: Token) -> Token:
-        return Profile(self._config, self._name).keeper().renew(rejected)
+        return self._keeper().renew(rejected)
+
+    def _keeper(self) -> TokenKeeper:
+        if self._made is None:
+            self._made = Profile(self._config, self._name).keeper()
+        return self._made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._config, self._name)
 
 
 def _paths(table: Mapping[str, Any], lead: str = "") -> Iterator[tuple[str, Any]]:

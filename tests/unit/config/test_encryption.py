@@ -35,8 +35,11 @@ def configure(server: TokenServer, place: Path, key: str) -> Profile:
 
 
 def program(place: Path) -> str:
-    """A command that prints the key, and counts its runs."""
-    code = f"print({KEY!r}); open({str(place / 'runs')!r}, 'a').write('x')"
+    """A command that prints the key, unless a file ``locked`` is there, and counts its runs."""
+    code = (
+        f"import os; open({str(place / 'runs')!r}, 'a').write('x'); "
+        f"assert not os.path.exists({str(place / 'locked')!r}); print({KEY!r})"
+    )
     return json.dumps([sys.executable, "-c", code])
 
 
@@ -103,6 +106,41 @@ def test_a_key_from_a_program_is_read_once_and_never_to_show_a_state(
     found = shown("check", "--offline", capsys=capsys)
     assert not [one for one in found if one["level"] == "problem"]
     assert runs(place) == 1
+
+
+def test_a_key_that_could_not_be_read_is_not_asked_for_again_at_once(
+    server: TokenServer, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A locked password manager would prompt its user for each look into the store."""
+    token = configure(server, place, f'"{KEY}"').keeper().current()
+    profile = configure(server, place, f"{{ command = {program(place)} }}")
+    (place / "locked").touch()
+    for _ in range(3):
+        with pytest.raises(StoreError, match="cannot read its key: "):
+            profile.store().load()
+    assert runs(place) == 1
+    (place / "locked").unlink()
+    monkeypatch.setattr("tokenadapter.config.encryption._FAILURE_VALID", -1)
+    assert profile.keeper().current() == token
+    assert runs(place) == 2
+
+
+def test_the_key_of_another_profile_is_read_once_for_all_exchanges_of_its_token(
+    server: TokenServer, place: Path
+) -> None:
+    subject = configure(server, place, f"{{ command = {program(place)} }}").config.text
+    exchange = billing(server, place, "token_exchange").replace("billing", "orders")
+    text = exchange.replace("token.json", "orders.json") + 'subject_token = { profile = "billing" }'
+    config = ConfigFile.read(str(write(place, subject + text)))
+    keeper = Profile(config, "orders").keeper()
+    token = keeper.current()
+    for _ in range(3):
+        token = keeper.renew(token)
+    assert server.stats.renewals == 5
+    assert runs(place) == 1
+    copied = pickle.loads(pickle.dumps(keeper.grant))
+    assert copied.credentials(None) == keeper.grant.credentials(None)
+    assert runs(place) == 2
 
 
 def test_status_decrypts_with_a_key_from_a_file(
