@@ -9,20 +9,13 @@ from typing import TYPE_CHECKING
 
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile
-from tokenadapter.stores.encrypted import EncryptedStore
+from tokenadapter.stores.encrypted import innermost
 
 if TYPE_CHECKING:
     from tokenadapter.config.config_file import ConfigFile
     from tokenadapter.protocols import TokenStore
 
-__all__ = ["innermost", "owner_among", "profiles_by_store"]
-
-
-def innermost(store: TokenStore) -> TokenStore:
-    """The store in which *store* keeps what it encrypts, or *store* itself."""
-    while isinstance(store, EncryptedStore):
-        store = store.inner
-    return store
+__all__ = ["owner_among", "profiles_by_store"]
 
 
 def profiles_by_store(config: ConfigFile) -> dict[str, list[Profile]]:

@@ -25,7 +25,7 @@ else:
     errors = late("tokenadapter.errors")
     urls = late("tokenadapter.stores.urls")
 
-__all__ = ["EncryptedStore"]
+__all__ = ["EncryptedStore", "innermost"]
 
 _KIND: Final = "aes-256-gcm/1"
 # The attributes in which stores have the names of their slots.
@@ -200,6 +200,13 @@ class EncryptedStore:
 
     def _failure(self, what: str, advice: str) -> errors.StoreError:
         return errors.StoreError(f"{self!r} cannot be read: {what}. Nothing was changed: {advice}.")
+
+
+def innermost(store: TokenStore) -> TokenStore:
+    """The store that keeps what *store* encrypts, or *store* itself."""
+    while isinstance(store, EncryptedStore):
+        store = store.inner
+    return store
 
 
 def _name(inner: TokenStore) -> str:

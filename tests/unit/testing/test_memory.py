@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from unit.testing.pytests import run_pytest
 
 WITHOUT_THE_FIXTURE = """
@@ -96,6 +98,44 @@ def test_a_renewal_that_is_under_way_ends_first(monkeypatch):
 )
 
 
+OF_ENCRYPTED_STORES = """
+import pytest
+
+from tokenadapter import EncryptedStore, TokenKeeper
+from tokenadapter.config.config_file import ConfigFile
+from tokenadapter.config.profile import Profile
+
+KEY = EncryptedStore.generate_key()
+PROFILE = f'''
+[shop]
+prefix = "https://shop.example.com/"
+store = "memory:shop"
+encryption_key = "{KEY}"
+
+[shop.source]
+callable = "test_theirs:mint"
+'''
+
+tokens = iter("1234")
+
+
+def mint():
+    return {"access_token": next(tokens), "expires_in": 3600}
+
+
+OF_A_STORE = TokenKeeper(mint, EncryptedStore("memory:billing", KEY))
+OF_A_PROFILE = Profile(ConfigFile.parsed("tokenadapter.toml", PROFILE), "shop").keeper()
+
+
+@pytest.mark.usefixtures("empty_memory_stores")
+@pytest.mark.parametrize("expected", ["12", "34"])
+def test_a_keeper_that_outlives_a_test_forgets_its_token(expected):
+    for keeper, text in zip((OF_A_STORE, OF_A_PROFILE), expected):
+        assert keeper.current().access_token == text
+        assert keeper.store.load().document["token"]["access_token"] == text
+"""
+
+
 def outcome(folder: Path, program: str) -> str:
     (folder / "test_theirs.py").write_text(program)
     done = run_pytest(folder)
@@ -111,3 +151,9 @@ def test_without_the_fixture_a_test_finds_the_token_of_an_earlier_one(tmp_path: 
 def test_with_the_fixture_no_token_in_memory_outlives_a_test(tmp_path: Path) -> None:
     output = outcome(tmp_path, WITH_THE_FIXTURE)
     assert "11 passed" in output, output
+
+
+def test_an_encrypted_token_in_memory_outlives_no_test_either(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    output = outcome(tmp_path, OF_ENCRYPTED_STORES)
+    assert "2 passed" in output, output
