@@ -325,9 +325,9 @@ def test_the_profile_of_something_else_is_not_changed(
     profile: Path, server: TokenServer, command: Command
 ) -> None:
     before = profile.read_text()
-    code, _, err = command("login", "billing", "--api", server.api_url)
+    code, _, err = command("login", "billing", "--api", f"{server.api_url}?a&b")
     assert code == 3
-    assert f"`tokenadapter login OTHER --api {server.api_url}`" in err
+    assert f"`tokenadapter login OTHER --api '{server.api_url}?a&b'`" in err
     assert profile.read_text() == before
 
 
