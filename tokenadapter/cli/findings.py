@@ -355,7 +355,7 @@ def _token(profile: Profile, found: dict[str, Any]) -> Iterator[_Found]:
         yield found_so(f"The last renewal failed: {failure['cause']}")
     if found["advice"] is not None:
         yield _note(found["advice"])
-    if store.startswith("MemoryStore"):
+    if profile.is_in_memory:
         yield _note(
             "The token is stored in memory, so each command and each program obtains its own. "
             "Give the profile a store that they can share, such as file:~/.local/state/…."
