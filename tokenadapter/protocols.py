@@ -214,7 +214,8 @@ class Replacing(Protocol):
     def replacement(self, refused: Credential, refusal: ReauthRequired) -> Credential | None:
         """Another credential than *refused*, which the server refused; ``None`` if there is none.
 
-        Called once for a presentation.  A refusal of the replacement is final for now.
+        Called once for the presentation of a ``replaceable`` credential.  A refusal of the
+        replacement is final for now.
 
         :param refusal: what the server said.
         :raises TokenError: if the other keeper has no other token.

@@ -140,6 +140,9 @@ class Credential(Value):
     key: str | None = None
     """The private key that the record has for it, as a JWK in JSON (RFC 9449).  The core sets it
     when the credential is presented."""
+    replaceable: bool = False
+    """Whether another keeper keeps it, so that the grant may have another one in its place after a
+    refusal.  A backoff after a refusal is limited to it."""
 
     def __repr__(self) -> str:
         return f"<Credential {self.kind}>"

@@ -250,9 +250,9 @@ def ignores_retry_after(patch: pytest.MonkeyPatch) -> None:
     """Retry-After is ignored."""
     backoff = Saver._new_backoff
 
-    def soon(self: Any, view: Any, credential: Any, failure: Any) -> Any:
+    def soon(self: Any, view: Any, failure: Any, refused: Any) -> Any:
         failure.retry_after = None
-        return backoff(self, view, credential, failure)
+        return backoff(self, view, failure, refused)
 
     patch.setattr(Saver, "_new_backoff", soon)
 

@@ -21,6 +21,9 @@ else:
 
 __all__ = ["Eligibility"]
 
+# The refused credentials that one backoff is limited to.  After more, the client backs off.
+_REFUSED_KEPT = 8
+
 
 class Eligibility:
     """Chooses the credential for one grant and one slot.
@@ -37,8 +40,8 @@ class Eligibility:
         self._own_token: Token | None = None
         # By the monotonic clock of this process.
         self._own_backoff: Backoff | None = None
-        # The credential that the backoff is limited to; None if it applies to all.
-        self._own_refused: Credential | None = None
+        # The credentials that the backoff is limited to; empty if it applies to all.
+        self._own_refused: tuple[Credential, ...] = ()
         self._own_refusals: dict[Credential, TokenError] = {}
         # The last wait of this process, which is over even if the record still contains it.
         self._ended_wait: Waiter | None = None
@@ -67,7 +70,8 @@ class Eligibility:
             left = backoff.remaining(now)
             if left > 0 and self._applies(backoff, record, credential):
                 return messages.backing_off(backoff, left, self._runtime.wall())
-        if own is not None and self._own_refused == credential:
+        refused = self._own_refused
+        if own is not None and (credential in refused if credential else not refused):
             left = own.remaining(self._runtime.monotonic())
             if left > 0:
                 return messages.backing_off(own, left, self._runtime.wall())
@@ -98,7 +102,7 @@ class Eligibility:
             stone = record.tombstone(self.digest(record, credential))
             if stone is not None:
                 return messages.refused(stone)
-        if not credential.adopted:
+        if credential.replaceable:
             error = self.backing_off(record, self._slot.now(view), credential)
             if error is not None:
                 return error
@@ -219,6 +223,19 @@ class Eligibility:
             text += f"\0{credential.kind}\0{credential.secret}"
         return self.digest(record, Credential("client", text))
 
+    def backoff_target(self, record: Record, refused: tuple[Credential, ...], now: float) -> str:
+        """What a backoff is limited to: the client, or those of its credentials that were refused.
+
+        Programs that share the record may present different credentials.  So those for which a
+        backoff applies at *now* keep waiting.
+        """
+        hashes = [self.client_hash(record, credential) for credential in refused]
+        last = record.backoff
+        if hashes and last is not None and last.remaining(now) > 0:
+            hashes = [*dict.fromkeys([*last.targets, *hashes])]
+        is_limited = 0 < len(hashes) <= _REFUSED_KEPT
+        return " ".join(hashes) if is_limited else self.client_hash(record)
+
     def next_step(self, record: Record) -> int:
         """The number of the next consecutive failure."""
         return 1 + max(
@@ -226,11 +243,11 @@ class Eligibility:
         )
 
     def remember_backoff(
-        self, record: Record, backoff: Backoff, refused: Credential | None = None
+        self, record: Record, backoff: Backoff, refused: tuple[Credential, ...] = ()
     ) -> None:
         """Remember a backoff that could not be saved, for this process.
 
-        :param refused: the credential that it is limited to.
+        :param refused: the credentials that it is limited to.
         """
         self._own_token = record.token
         self._own_backoff = backoff._replace(set_at=self._runtime.monotonic())
@@ -284,10 +301,8 @@ class Eligibility:
                 del self._own_refusals[credential]
 
     def _applies(self, backoff: Backoff, record: Record, credential: Credential | None) -> bool:
-        if (backoff.kind == "refused") != (credential is not None):
-            return False
         # In this order, because the slow hash is expensive.
-        return backoff.bound_to is None or backoff.bound_to == self.client_hash(record, credential)
+        return backoff.bound_to is None or self.client_hash(record, credential) in backoff.targets
 
     def _identity(self, view: View) -> tuple[str, str, int]:
         """This process, the record, and the number of its token.  Empty slots are alike."""

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from tokenadapter.core.eligibility import Eligibility
 from tokenadapter.core.journal import Journal
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from tokenadapter import errors
     from tokenadapter.core import messages
     from tokenadapter.errors import TokenError
-    from tokenadapter.protocols import Answer, Credential, Grant, StoreLock
+    from tokenadapter.protocols import Answer, Credential, Grant, Replacing, StoreLock
 else:
     errors = late("tokenadapter.errors")
     messages = late("tokenadapter.core.messages")
 
 __all__ = ["Presenter"]
 
+T = TypeVar("T")
 # Seconds between the intent and the request, if the store is fast.
 _SENDS_WITHIN: Final = 1.0
 # Seconds by which the clocks of processes that read the intent may differ.
@@ -118,15 +119,15 @@ class Presenter:
         elif not lock.confirm():
             return None
         started = self._runtime.monotonic()
-        credential, answer = self._fetch_or_replace(view, credential, sent, previous, context)
-        presented = Presented(credential, lock, found, view, waiter)
+        refused, answer = self._fetch_or_replace(view, sent, previous, context)
+        presented = Presented(credential, lock, found, view, waiter, refused)
         if waiter is not None:
             self._eligibility.end_wait(waiter)
         if not isinstance(answer, Minted):
             if getattr(answer, "processed", None) is False and not sent.may_be_sent():
                 self._saver.withdraw_intent(view, found.record)
                 return None
-            if _is_local(answer):
+            if _is_local(answer) and not refused:
                 self._saver.end_wait(presented, answer)
                 raise answer
             self._saver.record_failure(presented, answer)
@@ -163,10 +164,10 @@ class Presenter:
         refusal = self._eligibility.backing_off(view.record, view.read_at, credential)
         if refusal is not None:
             raise refusal
-        credential, answer = self._fetch_or_replace(view, credential, credential, None)
+        refused, answer = self._fetch_or_replace(view, credential, None)
         if not isinstance(answer, Minted):
-            if not _is_local(answer):
-                self._saver.remember_failure(view, credential, answer)
+            if refused or not _is_local(answer):
+                self._saver.remember_failure(view, credential, answer, refused)
             raise answer
         self._eligibility.clear_failures()
         self._compare_scope(answer.token)
@@ -272,32 +273,31 @@ class Presenter:
         self,
         view: View,
         credential: Credential,
-        sent: Credential,
         previous: Token | None,
         context: Context | None = None,
-    ) -> tuple[Credential, Minted | TokenError]:
+    ) -> tuple[tuple[Credential, ...], Minted | TokenError]:
         """Present *credential*, and if the server refuses it, once what the grant has in its place.
 
-        :param sent: *credential*, with what it is sent with.
-        :returns: the credential that was presented last, and the new token or the error.
-        :raises TokenError: if what is in its place must not be presented now, or is not available
-            for now.
+        :returns: the credentials to which a failure is limited, since the server refused them; and
+            the new token or the error.
+        :raises TokenError: if what is in its place was refused before.
         """
-        answer = self._fetch(view, sent, previous, context)
-        replacement = getattr(self._grant, "replacement", None)
-        is_refused = isinstance(answer, errors.ReauthRequired)
-        if replacement is None or credential.single_use or not is_refused:
-            return credential, answer
+        answer = self._fetch(view, credential, previous, context)
+        if not (credential.replaceable and isinstance(answer, errors.ReauthRequired)):
+            return (), answer
         try:
-            other = replacement(credential, answer)
-        except errors.ReauthRequired as error:
-            return credential, error  # the refusal lasts until a person has logged in
+            grant = cast("Replacing", self._grant)
+            other = _call(context, grant.replacement, credential, answer)
+        except _failures() as error:
+            return (credential,), self._as_failure(error)
         if other is None:
-            return credential, answer
+            return (credential,), answer
         objection = self._eligibility.objection(view, other)
         if objection is not None:
             raise objection  # another process has presented it
-        return other, self._fetch(view, other, previous, context)
+        answer = self._fetch(view, other, previous, context)
+        is_refused = isinstance(answer, errors.ReauthRequired)
+        return (credential, other) if is_refused else (), answer
 
     def _fetch(
         self,
@@ -314,10 +314,7 @@ class Presenter:
             # expires_in says.
             sent_at = min(sent_at, intent.first_sent)
         try:
-            if context is None:
-                answer = self._grant.fetch(credential, previous)
-            else:
-                answer = context.run(self._grant.fetch, credential, previous)
+            answer = _call(context, self._grant.fetch, credential, previous)
         except _failures() as error:
             return self._as_failure(error)
         try:
@@ -339,6 +336,11 @@ class Presenter:
             failure = messages.source_raised(error)
         failure.__cause__ = error
         return failure
+
+
+def _call(context: Context | None, function: Callable[..., T], *args: Any) -> T:
+    """Call *function* in *context*, if there is one."""
+    return function(*args) if context is None else context.run(function, *args)
 
 
 def _fits(token: Token) -> bool:

@@ -138,8 +138,8 @@ class Backoff(Value):
     duration: float
     step: int
     bound_to: str | None = None
-    """The hash of the client, credential or token that it is limited to; ``None``: it applies to
-    all."""
+    """The hash of the client or token that it is limited to, or those of several credentials,
+    separated by spaces; ``None``: it applies to all."""
     kind: str = "temporary"
     """The class of error that callers get: ``temporary``, ``config`` or ``refused``."""
     error: str | None = None
@@ -147,7 +147,13 @@ class Backoff(Value):
 
     def applies_to(self, key: str, now: float) -> bool:
         """Whether the client or token with the hash *key* has to wait at *now*."""
-        return self.bound_to in (None, key) and self.remaining(now) > 0
+        return (self.bound_to is None or key in self.targets) and self.remaining(now) > 0
+
+    @property
+    def targets(self) -> list[str]:
+        """The hashes in :attr:`bound_to`."""
+        # That of a damaged record may be no text.
+        return [] if self.bound_to is None else str(self.bound_to).split(" ")
 
     def remaining(self, now: float) -> float:
         """The seconds until the end; 0 if the backoff is void."""

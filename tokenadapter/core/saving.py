@@ -31,6 +31,8 @@ __all__ = ["Minted", "Presented", "Saver"]
 
 # Seconds to back off after the server refused the client or the requested scope.
 _CONFIG_BACKOFF: Final = 60.0
+# Seconds to back off if another keeper cannot renew a refused credential, and does not say when.
+_UNKNOWN_OUTAGE: Final = 5.0
 # Seconds for which a caller, or an exiting interpreter, waits while a save keeps failing.
 _SAVE_ATTEMPTS_FOR: Final = 5.0
 # How often a withdrawal is tried while other processes write.
@@ -57,6 +59,8 @@ class Presented(NamedTuple):
     """With the intent."""
     waiter: Waiter | None
     """This process, in the intent; ``None`` if none was written."""
+    refused: tuple[Credential, ...] = ()
+    """The replaceable credentials that the server refused, to which a failure is limited."""
 
 
 class Saver:
@@ -244,7 +248,7 @@ class Saver:
         is_final = _is_final(failure, credential)
         while True:
             # Computed for each view, which may be of another record, with its own salt.
-            backoff = None if is_final else self._new_backoff(view, credential, failure)
+            backoff = None if is_final else self._new_backoff(view, failure, presented.refused)
             try:
                 self._slot.write(view, self._failed_record(view, presented, failure, backoff))
                 break
@@ -254,13 +258,14 @@ class Saver:
                 if presented.lock.confirm() and self._is_unrenewed(view, presented):
                     continue
                 # A backoff applies to this process while the token stays; a refusal always.
-                self._remember(before if backoff else view.record, credential, failure, backoff)
+                record = before if backoff else view.record
+                self._remember(record, credential, failure, backoff, presented.refused)
                 if credential.adopted and not is_final:
                     # A renewal by another process does not answer the caller of adopt().
                     raise failure from failure.__cause__
                 return
             except errors.StoreError:
-                self._remember(before, credential, failure, backoff)
+                self._remember(before, credential, failure, backoff, presented.refused)
                 raise failure from failure.__cause__
         if not is_final:
             raise failure
@@ -282,43 +287,64 @@ class Saver:
             return view.record.with_unknown_outcome(backoff, presented.waiter)
         return view.record.with_intent_withdrawn(presented.found.record, backoff)
 
-    def remember_failure(self, view: View, credential: Credential, failure: TokenError) -> None:
-        """Remember in this process a failure, where there is no slot to save it in."""
+    def remember_failure(
+        self,
+        view: View,
+        credential: Credential,
+        failure: TokenError,
+        refused: tuple[Credential, ...],
+    ) -> None:
+        """Remember in this process a failure, where there is no slot to save it in.
+
+        :param refused: the credentials to which it is limited.
+        """
         is_final = _is_final(failure, credential)
-        backoff = None if is_final else self._new_backoff(view, credential, failure)
-        self._remember(view.record, credential, failure, backoff)
+        backoff = None if is_final else self._new_backoff(view, failure, refused)
+        self._remember(view.record, credential, failure, backoff, refused)
 
     def _remember(
-        self, record: Record, credential: Credential, failure: TokenError, backoff: Backoff | None
+        self,
+        record: Record,
+        credential: Credential,
+        failure: TokenError,
+        backoff: Backoff | None,
+        refused: tuple[Credential, ...],
     ) -> None:
         """Remember in this process a failure that cannot be saved."""
         if backoff is None:
             self._eligibility.remember_refusal(record, credential, failure)
         else:
-            refused = credential if backoff.kind == "refused" else None
             self._eligibility.remember_backoff(record, backoff, refused)
 
-    def _new_backoff(self, view: View, credential: Credential, failure: TokenError) -> Backoff:
-        """The pause after *failure*."""
+    def _new_backoff(
+        self, view: View, failure: TokenError, refused: tuple[Credential, ...]
+    ) -> Backoff:
+        """The pause after *failure*, which is limited to the credentials in *refused*, if any."""
         record, now = view.record, self._slot.stamp(view)
         step = self._eligibility.next_step(record)
         cause, error = _cause(failure), getattr(failure, "error", None)
+        bound_to: str | None = None
+        if refused or not isinstance(failure, errors.RefreshTemporarilyFailed):
+            bound_to = self._eligibility.backoff_target(record, refused, now)
         if not isinstance(failure, errors.RefreshTemporarilyFailed):
-            is_refused = isinstance(failure, errors.ReauthRequired)
-            # After a refusal, another credential need not wait.
-            bound_to = self._eligibility.client_hash(record, credential if is_refused else None)
-            kind = "refused" if is_refused else "config"
+            kind = "refused" if isinstance(failure, errors.ReauthRequired) else "config"
             return Backoff(now, _CONFIG_BACKOFF, step, bound_to, kind, error, cause)
+        wall = self._runtime.wall()
         duration = policy.backoff_duration(step, self._runtime.random())
-        if failure.retry_after is not None:
+        if refused:
+            # Another keeper could not renew a refused credential, and has a backoff of its own.
+            retry_at = failure.retry_at
+            left = _UNKNOWN_OUTAGE if retry_at is None else retry_at - wall
+            duration = min(max(left, 1.0), _CONFIG_BACKOFF)
+        elif failure.retry_after is not None:
             duration = min(max(failure.retry_after, 1.0), policy.RETRY_AFTER_LIMIT)
         if failure.processed is None and record.intent is not None:
             # Within the server's grace period, a lost answer can still be obtained.
             grace_left = record.intent.first_sent + self._grant.grace - now
             if grace_left > 1:
                 duration = min(duration, grace_left / 2)
-        failure.retry_at = self._runtime.wall() + duration
-        return Backoff(now, duration, step, None, "temporary", error, cause)
+        failure.retry_at = wall + duration
+        return Backoff(now, duration, step, bound_to, "temporary", error, cause)
 
     # --- nothing was sent ----------------------------------------------------------------
 

@@ -97,7 +97,7 @@ class JWTBearer(OAuth2Source):
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         # A refused assertion of another party is presented no more; one of ours is always new.
         if self._given:
-            return [Credential("assertion", self._read(self._given[0]))]
+            return [self._presented("assertion")]
         identity = self._key.identity if self._key is not None else ""
         return [Credential("assertion", f"{identity}\0{self._subject}")]
 

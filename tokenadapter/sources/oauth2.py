@@ -427,15 +427,18 @@ class OAuth2Source(Source):
             missing = outcome.not_given(self._endpoint.name, given.argument, error, refusal)
         raise missing from missing.__cause__
 
+    def _presented(self, kind: str) -> Credential:
+        """The tokens that something else keeps, as a credential of *kind*."""
+        tokens = "\0".join(map(self._read, self._given))
+        return Credential(kind, tokens, replaceable=any(given.is_kept for given in self._given))
+
     def replacement(self, refused: Credential, refusal: ReauthRequired) -> Credential | None:
-        """Renewed tokens in place of those that the server refused, if a keeper keeps one of them.
+        """Renewed tokens in place of those that the server refused; ``None`` if they are the same.
 
         :raises TokenError: if the keeper has no other token.
 
         :meta private:
         """
-        if not any(given.is_kept for given in self._given):
-            return None
         # The server does not say which of them it refused.
         renewed = "\0".join(self._read(given, refused, refusal) for given in self._given)
         other = refused._replace(secret=renewed)

@@ -82,7 +82,7 @@ class TokenExchange(OAuth2Source):
             self._types["requested_token_type"] = _in_full(requested_token_type)
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
-        return [Credential("subject_token", "\0".join(map(self._read, self._given)))]
+        return [self._presented("subject_token")]
 
     def _grant(self, credential: Credential) -> dict[str, str]:
         subject, _, actor = credential.secret.partition("\0")

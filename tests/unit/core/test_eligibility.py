@@ -124,22 +124,52 @@ def test_an_unsaved_backoff_ends(slot: Slot, clock: Clockwork, record: Record) -
 def test_after_a_refusal_another_credential_need_not_wait(
     slot: Slot, clock: Clockwork, record: Record, is_saved: bool
 ) -> None:
-    refused, other = Credential("subject_token", "one"), Credential("subject_token", "two")
+    refused, other = subject("one"), subject("two")
     eligibility = choice_of(slot, clock, refused)
     bound_to = eligibility.client_hash(record, refused)
     backoff = Backoff(slot.now(slot.look()), 60.0, 1, bound_to, "refused", None, "Refused.")
     if is_saved:
         record = record._replace(backoff=backoff)
     else:
-        eligibility.remember_backoff(record, backoff, refused)
+        eligibility.remember_backoff(record, backoff, (refused,))
     eligibility.raise_if_backing_off(record, slot.now(slot.look()))
     view = view_of(slot, record)
     assert refusal(eligibility, view) == "Refused. Next attempt in 60.0 s."
     assert eligibility.objection(view, other) is None
-    # The caller vouches for what is adopted.
-    assert eligibility.objection(view, refused._replace(adopted=True)) is None
     clock.go_on(60.0)
     assert refusal(eligibility, view_of(slot, record)) is None
+
+
+def test_a_backoff_is_limited_to_the_refused_credentials_of_all_programs_up_to_a_number(
+    slot: Slot, clock: Clockwork, record: Record
+) -> None:
+    eligibility, now = choice_of(slot, clock), 100.0
+    client = eligibility.client_hash(record)
+
+    def backing_off(*refused: Credential) -> Record:
+        target = eligibility.backoff_target(record, refused, now)
+        return record._replace(backoff=Backoff(now, 60.0, 1, target, "refused"))
+
+    subjects = [subject(str(number)) for number in range(9)]
+    for number, one in enumerate(subjects[:8]):
+        record = backing_off(one, *subjects[:number])
+        waiting = [eligibility.backing_off(record, now, each) is not None for each in subjects]
+        assert waiting == [each <= number for each in range(9)]
+        eligibility.raise_if_backing_off(record, now)
+    ended = eligibility.backoff_target(record, (subjects[8],), now + 60)
+    assert ended == eligibility.client_hash(record, subjects[8])
+    # What is refused with each call must not be presented without end.
+    record = backing_off(subjects[8])
+    assert record.backoff is not None
+    assert record.backoff.bound_to == client
+    with pytest.raises(ReauthRequired):
+        eligibility.raise_if_backing_off(record, now)
+    assert eligibility.backoff_target(record, (), now) == client
+
+
+def subject(token: str) -> Credential:
+    """A token that another keeper keeps."""
+    return Credential("subject_token", token, replaceable=True)
 
 
 def refusal(eligibility: Eligibility, view: View) -> str | None:

@@ -31,6 +31,7 @@ from tokenadapter.token import Token
 FIRST = Credential("refresh_token", "refresh-0", True, True, True)
 DOWN = errors.RefreshTemporarilyFailed("Down.", error="try_later", processed=False)
 REFUSED = errors.ReauthRequired("Refused.", error="invalid_grant")
+START = Clockwork().now
 
 
 class Desk:
@@ -724,6 +725,38 @@ def test_the_backoff_leaves_time_for_a_retry_within_the_grace(
         hold_after(desk, unknown)
         desk.clock.go_on(passed)
     assert hold_after(desk, unknown)["duration"] == duration
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "duration"),
+    [
+        (errors.RefreshTemporarilyFailed("Down."), "temporary", 5),
+        (errors.RefreshTemporarilyFailed("Down.", retry_at=START + 30), "temporary", 30),
+        (errors.RefreshTemporarilyFailed("Down.", retry_at=START + 600), "temporary", 60),
+        (errors.RefreshTemporarilyFailed("Down.", retry_at=START - 9), "temporary", 1),
+        (errors.RefreshConfigError("Down.", is_local=True), "config", 60),
+        (errors.ReauthRequired("Down."), "refused", 60),
+        (KeyError("a bug"), "temporary", 5),
+    ],
+)
+def test_a_refused_credential_that_cannot_be_replaced_waits_alone(
+    plain: Desk, failure: Exception, kind: str, duration: float
+) -> None:
+    refused = Credential("assertion", "refused", replaceable=True)
+
+    def replacement(credential: Credential, refusal: errors.ReauthRequired) -> Credential:
+        raise failure
+
+    vars(plain.grant)["replacement"] = replacement
+    plain.grant.script = [REFUSED]
+    with pytest.raises(errors.TokenError):
+        plain.present(refused)
+    backoff = plain.stored["backoff"]
+    assert (backoff["kind"], backoff["duration"]) == (kind, pytest.approx(duration))
+    view = plain.slot.look()
+    assert isinstance(plain.eligibility.objection(view, refused), errors.TokenError)
+    assert plain.eligibility.objection(view, refused._replace(secret="renewed")) is None
+    plain.eligibility.raise_if_backing_off(view.record, view.read_at)
 
 
 # --- without the store -----------------------------------------------------------------------

@@ -370,7 +370,8 @@ def test_a_backoff_applies_only_during_its_time_and_to_its_target(
 ) -> None:
     inside = backoff.set_at - 1 <= now < backoff.set_at + backoff.duration
     assert (backoff.remaining(now) > 0) is inside
-    assert backoff.applies_to(who, now) is (inside and backoff.bound_to in (None, who))
+    is_target = backoff.bound_to is None or who in backoff.targets
+    assert backoff.applies_to(who, now) is (inside and is_target)
 
 
 @pytest.mark.parametrize(
@@ -385,6 +386,13 @@ def test_a_backoff_applies_to_one_client_or_to_all() -> None:
     assert HOLD.applies_to("me", NOW)
     assert HOLD._replace(bound_to="me").applies_to("me", NOW)
     assert not HOLD._replace(bound_to="you").applies_to("me", NOW)
+    both = HOLD._replace(bound_to="you me")
+    assert [both.applies_to(one, NOW) for one in ("you", "me", "you me", "m")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 @given(records)

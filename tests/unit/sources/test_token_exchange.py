@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
+from contextvars import ContextVar, copy_context
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +287,11 @@ def test_a_renewed_subject_that_another_process_presented_in_vain_is_not_present
     for _ in range(2):
         with pytest.raises(ReauthRequired, match="Next attempt in"):
             keepers[1].current()
-    assert exchanges(server) == [old, new, old]
+    assert exchanges(server) == [old, new]
+    subjects[1].renew(subjects[1].current())  # takes what the other process has stored
+    with pytest.raises(ReauthRequired, match="Next attempt in"):
+        keepers[1].current()
+    assert exchanges(server) == [old, new]
     assert server.stats.refreshes == 0  # the only renewal was scripted
     assert store.load().document == record
 
@@ -303,23 +309,131 @@ def test_the_end_of_the_login_of_a_refused_subject_is_passed_on(server: TokenSer
     assert keeper.current().access_token
 
 
-def test_an_outage_during_the_renewal_of_a_refused_subject_leaves_no_backoff(
+def test_an_outage_during_the_renewal_of_a_refused_subject_makes_that_subject_wait(
     server: TokenServer,
 ) -> None:
     subject, store = user_of(server), MemoryStore()
-    keeper = TokenKeeper(TokenExchange(server.token_url, subject_token=subject, **CLIENT), store)
-    revoke(server, subject)
+    exchange = TokenExchange(server.token_url, subject_token=subject, **CLIENT)
+    refused = revoke(server, subject)
+    server.fail_next(400, body={"error": "invalid_request"})
+    server.fail_next(503, retry_after=30)
+    ends = []
+    for _ in range(5):  # as many processes
+        with pytest.raises(RefreshTemporarilyFailed, match="There is no subject_token") as caught:
+            TokenKeeper(exchange, store).current()
+        ends.append(caught.value.retry_at)
+    assert exchanges(server) == [refused]
+    with pytest.raises(RefreshTemporarilyFailed) as inner:
+        subject.renew(subject.current())
+    assert ends == [pytest.approx(inner.value.retry_at, abs=2.0)] * 5
+    subject.refresh()
+    assert TokenKeeper(exchange, store).current().access_token
+    assert len(exchanges(server)) == 2
+
+
+def test_a_refused_subject_that_cannot_be_renewed_as_configured_waits_too(
+    server: TokenServer,
+) -> None:
+    subject, store = keeper_of(server), MemoryStore()
+    exchange = TokenExchange(server.token_url, subject_token=subject, **CLIENT)
+    refused = revoke(server, subject)
+    server.fail_next(400, body={"error": "invalid_request"})
+    server.fail_next(401, error="invalid_client")
+    for _ in range(3):
+        with pytest.raises(RefreshConfigError, match=r"invalid_client.*Correct subject_token"):
+            TokenKeeper(exchange, store).current()
+    assert exchanges(server) == [refused]
+
+
+def test_without_a_store_a_subject_that_cannot_be_renewed_waits_in_this_process(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    subject, path = user_of(server), tmp_path / "token.json"
+    path.write_text("not a record")
+    keeper = TokenKeeper(TokenExchange(server.token_url, subject_token=subject, **CLIENT), path)
+    refused = revoke(server, subject)
     server.fail_next(400, body={"error": "invalid_request"})
     server.fail_next(503)
-    with pytest.raises(RefreshTemporarilyFailed, match="There is no subject_token") as caught:
-        keeper.current()
-    assert caught.value.retry_at is not None
-    assert store.load().document is None
+    for _ in range(3):
+        with pytest.raises(RefreshTemporarilyFailed, match="There is no subject_token"):
+            keeper.current()
+    assert exchanges(server) == [refused]
     subject.refresh()
     assert keeper.current().access_token
 
 
-def test_a_refused_subject_of_a_file_waits_for_another_one(
+def refused_subject(number: count[int]) -> TokenKeeper:
+    """A keeper of a program of its own, whose tokens the server refuses."""
+    return TokenKeeper(lambda previous: f"refused-{next(number)}", MemoryStore())
+
+
+@pytest.mark.parametrize(("programs", "presented"), [(3, 6), (7, 10)])
+def test_programs_with_subjects_of_their_own_present_each_once_per_backoff(
+    server: TokenServer, programs: int, presented: int
+) -> None:
+    store, number = MemoryStore(), count()
+    keepers = [
+        TokenKeeper(TokenExchange(server.token_url, subject_token=one, **CLIENT), store)
+        for one in [refused_subject(number) for _ in range(programs)]
+    ]
+    for keeper in keepers * 3:
+        with pytest.raises(ReauthRequired, match="the subject_token is not valid"):
+            keeper.current()
+    # Beyond some number of tokens, all programs wait.
+    assert sorted(exchanges(server)) == sorted(f"refused-{each}" for each in range(presented))
+
+
+def test_programs_with_files_of_their_own_share_a_backoff(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    store, keepers = MemoryStore(), []
+    for number in range(3):
+        path = tmp_path / str(number)
+        path.write_text(f"refused-{number}")
+        exchange = TokenExchange(server.token_url, subject_token=path, account="a", **CLIENT)
+        keepers.append(TokenKeeper(exchange, store))
+    for keeper in keepers * 2:
+        with pytest.raises(ReauthRequired, match="the subject_token is not valid"):
+            keeper.current()
+    assert exchanges(server) == ["refused-0"]
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_a_function_that_makes_an_assertion_for_each_call_waits(
+    server: TokenServer, tmp_path: Path, is_saved: bool
+) -> None:
+    path, number = tmp_path / "token.json", count()
+    if not is_saved:
+        path.write_text("not a record")
+    source = JWTBearer(
+        server.token_url, assertion=lambda: f"assertion-{next(number)}", client_id="client"
+    )
+    keeper = TokenKeeper(source, path)
+    server.fail_next(400, body={"error": "invalid_grant"})
+    for _ in range(3):
+        with pytest.raises(ReauthRequired):
+            keeper.current()
+    assert len(server.requests) == 1
+
+
+def test_a_refused_subject_is_renewed_in_the_context_of_the_caller(server: TokenServer) -> None:
+    request: ContextVar[str] = ContextVar("request")
+    seen = []
+
+    def issued(previous: Token | None) -> str:
+        seen.append(request.get("none"))
+        return str(server.issue()["access_token"])
+
+    subject = TokenKeeper(issued, MemoryStore())
+    exchange = TokenExchange(server.token_url, subject_token=subject, **CLIENT)
+    revoke(server, subject)
+    context = copy_context()
+    context.run(request.set, "of the caller")
+    assert context.run(TokenKeeper(exchange, MemoryStore()).current).access_token
+    assert seen == ["none", "of the caller"]
+
+
+def test_a_refused_subject_of_a_file_waits_even_for_another_one(
     server: TokenServer, tmp_path: Path
 ) -> None:
     path = tmp_path / "subject"
@@ -331,7 +445,9 @@ def test_a_refused_subject_of_a_file_waits_for_another_one(
             TokenKeeper(exchange, store).current()
     assert exchanges(server) == ["refused"]
     path.write_text(server.issue()["access_token"])
-    assert TokenKeeper(exchange, store).current().access_token
+    with pytest.raises(ReauthRequired, match="Next attempt in"):
+        TokenKeeper(exchange, store).current()
+    assert TokenKeeper(exchange, store).refresh().access_token
 
 
 def test_a_refused_client_waits_whatever_the_subject_is(server: TokenServer) -> None:
