@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ else:
     spelling = late("tokenadapter.spelling")
 
 __all__ = ["FunctionGrant", "function_grant"]
+
+# Seconds that the tasks of a coroutine function, and then its generators, may take to end.
+_ENDS_WITHIN = 0.5
 
 
 class FunctionGrant:
@@ -84,13 +88,32 @@ def _awaited(said: Awaitable[Answer]) -> Answer:
     async def wait() -> None:
         answers.append(await said)
 
+    # Not asyncio.run(), which returns when all that the function left behind has ended: tasks that
+    # go on after their cancellation, and threads.  A new refresh token must be saved before.
+    loop = asyncio.new_event_loop()
     try:
-        asyncio.run(wait())
-    except (Exception, asyncio.CancelledError):
-        # Tasks that the function leaves behind may fail when the loop closes; keep the token.
+        loop.run_until_complete(wait())
+    except BaseException:
+        # Nor may what the function left behind in the event loop cost a token.
         if not answers:
             raise
+    finally:
+        with suppress(BaseException):
+            loop.run_until_complete(_end_leftovers())
+        with suppress(Exception):
+            loop.close()
     return answers[0]
+
+
+async def _end_leftovers() -> None:
+    """Cancel what the function left behind in the event loop, and give it time to end."""
+    loop = asyncio.get_running_loop()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_ENDS_WITHIN)
+    await asyncio.wait([loop.create_task(loop.shutdown_asyncgens())], timeout=_ENDS_WITHIN)
 
 
 def _has_refresh_token(answer: Answer) -> bool:

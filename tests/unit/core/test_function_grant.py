@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -257,29 +259,101 @@ def test_a_task_that_is_cancelled_leaves_the_coroutine_of_the_source_as_it_is() 
     assert keeper.stats["Renewed"] == 1
 
 
-def refuse_to_close() -> None:
-    """As an exiting interpreter does from Python 3.12 on, after asyncio.to_thread()."""
+async def refuse_to_close() -> None:
+    loop = asyncio.get_running_loop()
+    close = loop.close
 
     def fail() -> None:
-        raise RuntimeError("can't create new thread at interpreter shutdown")
+        close()
+        raise RuntimeError
 
-    asyncio.get_running_loop().shutdown_default_executor = fail  # type: ignore[assignment]
+    loop.close = fail  # type: ignore[method-assign]
 
 
-def cancel_this_task() -> None:
+async def leave_a_task_that_ends_its_thread() -> None:
+    async def leave() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            raise SystemExit
+
+    leftovers.append(asyncio.ensure_future(leave()))
+    await asyncio.sleep(0)
+
+
+async def leave_a_task_that_goes_on() -> None:
+    async def go_on() -> None:
+        while not is_over.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    leftovers.append(asyncio.ensure_future(go_on()))
+    await asyncio.sleep(0)
+
+
+async def leave_a_thread_that_goes_on() -> None:
+    """As when a name cannot be resolved."""
+    leftovers.append(asyncio.get_running_loop().run_in_executor(None, is_over.wait, 60))
+
+
+async def leave_a_generator_that_goes_on() -> None:
+    async def generate() -> Any:
+        try:
+            yield
+        finally:
+            while not is_over.is_set():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.01)
+
+    generator = generate()
+    leftovers.append(generator)
+    await generator.__anext__()
+
+
+is_over = threading.Event()
+leftovers: list[Any] = []
+
+
+@pytest.fixture
+def _over() -> Iterator[None]:
+    is_over.clear()
+    yield
+    is_over.set()
+    leftovers.clear()
+    gc.collect()  # what asyncio says of them belongs to this test
+
+
+async def cancel_this_task() -> None:
     task = asyncio.current_task()
     assert task is not None
     task.cancel()
 
 
-@pytest.mark.parametrize("disturb", [refuse_to_close, cancel_this_task])
-def test_no_end_of_the_event_loop_costs_a_token(disturb: Callable[[], None]) -> None:
+@pytest.mark.parametrize(
+    "disturb",
+    [
+        refuse_to_close,
+        cancel_this_task,
+        leave_a_task_that_ends_its_thread,
+        leave_a_task_that_goes_on,
+        leave_a_thread_that_goes_on,
+        leave_a_generator_that_goes_on,
+    ],
+)
+@pytest.mark.usefixtures("_over")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_nothing_that_a_coroutine_leaves_behind_costs_or_delays_its_token(
+    disturb: Callable[[], Awaitable[None]],
+) -> None:
     async def source(previous: Token | None) -> dict[str, object]:
         answer = await obtain_later(previous)
-        disturb()
+        await disturb()
         return answer
 
-    assert TokenKeeper(source).current().refresh_token == "r1"
+    store = MemoryStore()
+    assert TokenKeeper(source, store, lock_timeout=30).current().refresh_token == "r1"
+    assert (store.load().document or {})["token"]
+    assert not is_over.is_set()
 
 
 def test_what_a_coroutine_raises_counts_like_what_a_function_raises() -> None:
