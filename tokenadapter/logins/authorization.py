@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import threading
 import time
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -26,7 +27,14 @@ from tokenadapter.sources.reply import NoReply
 from tokenadapter.token import Token
 from tokenadapter.values import Value
 
-__all__ = ["DEFAULT_REDIRECT", "Authorization", "Pending", "failed", "single_values"]
+__all__ = [
+    "DEFAULT_REDIRECT",
+    "Authorization",
+    "Pending",
+    "check_wanted",
+    "failed",
+    "single_values",
+]
 
 DEFAULT_REDIRECT = "http://127.0.0.1/"
 """Where the answer goes: a login by browser adds its port.  For one by pasted text nothing listens
@@ -207,6 +215,15 @@ class Authorization:
 
     def __repr__(self) -> str:
         return "<Authorization>"
+
+
+def check_wanted(given_up: threading.Event) -> None:
+    """Check that a login was not given up.
+
+    :raises ReauthRequired: if it was.
+    """
+    if given_up.is_set():
+        raise failed("expired_token", "the login was given up")
 
 
 def failed(code: str, explanation: str | None) -> errors.TokenError:

@@ -24,6 +24,7 @@ from tokenadapter.logins.authorization import (
     DEFAULT_REDIRECT,
     Authorization,
     Pending,
+    check_wanted,
     single_values,
 )
 from tokenadapter.sources.oauth2 import OAuth2Source
@@ -85,6 +86,7 @@ def log_in(
         )
         opener.start()
         answer = port.wait(timeout, given_up)
+        check_wanted(given_up)
         if answer is None:
             raise errors.ReauthRequired(
                 f"No answer came from the browser within {timeout:.0f} s. The stored token is "

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tokenadapter import errors
-from tokenadapter.logins.authorization import failed
+from tokenadapter.logins.authorization import check_wanted, failed
 from tokenadapter.sources import outcome
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.sources.reply import NoReply
@@ -59,8 +59,8 @@ def log_in(
         if reminds and left <= _REMINDER:
             show("The code is valid for one more minute.")
             reminds = False
-        if given_up.wait(min(interval, left)):
-            raise failed("expired_token", "the login was given up")
+        given_up.wait(min(interval, left))
+        check_wanted(given_up)
         answer = poll(fields["device_code"])
         if isinstance(answer, Token):
             return adopt(answer, None)

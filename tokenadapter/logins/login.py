@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import TypedDict
 
     from tokenadapter import errors
-    from tokenadapter.logins import browser, device, id_token, paste
+    from tokenadapter.logins import authorization, browser, device, id_token, paste
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.sources import api_user
     from tokenadapter.sources.api_user import ApiUser
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 else:
     api_user = late("tokenadapter.sources.api_user")
+    authorization = late("tokenadapter.logins.authorization")
     browser = late("tokenadapter.logins.browser")
     device = late("tokenadapter.logins.device")
     errors = late("tokenadapter.errors")
@@ -66,8 +67,8 @@ _NEEDS = {
 _LOOK_EVERY = 0.1
 # The token of a login that was about to end when another began is this old at most, in seconds.
 _JUST_NOW = 10.0
-# Seconds to wait for the end of a login that was given up.
-_ENDS_WITHIN = 1.0
+# The logins under way in this process: what says that one was given up, and what it is for.
+_UNDER_WAY: dict[threading.Event, object] = {}
 
 
 def login(
@@ -147,28 +148,29 @@ async def alogin(
 ) -> Token:
     """:func:`login`, without blocking an event loop of asyncio or trio.
 
-    If the task is cancelled, the login ends: its page and its code are no longer accepted, and
-    another login can begin.  The flow ``paste`` cannot be cancelled, so it is not available.
+    A task that is cancelled leaves at once, and the login is given up: it accepts no answer of the
+    user any more, and a token that the server is sending is not stored.  If the token is being
+    stored already, it stays.  The next login of this process for the same store begins when the
+    one that was given up has ended, after a request that is under way.  The flow ``paste`` cannot
+    be ended, and is not available.
 
-    :param source: as for :func:`login`, like *store* and *options*.
+    :param source: as for :func:`login`, like *store* and *options*.  *show* and *browser* are plain
+        functions, and are called in other threads.
     :raises TypeError: as :func:`login` does, like all other errors.
+    :raises ValueError: also for a keeper that is *inline*.
     """
     spelling.check_names("alogin", options, login.__kwdefaults__ or {})
     keeper = keeper_of(source, store)
-    given_up, has_ended = threading.Event(), threading.Event()
-
-    def work() -> Token:
-        try:
-            return _log_in(keeper, given_up, can_paste=False, **options)
-        finally:
-            has_ended.set()
-
+    if keeper.inline:
+        raise ValueError(
+            "alogin() needs a helper thread, and this TokenKeeper has inline=True: leave inline "
+            "out, or call login(), for which the event loop waits"
+        )
+    given_up = threading.Event()
     try:
-        return await keeper.arun(work)
-    except BaseException:
+        return await keeper.arun(lambda: _log_in(keeper, given_up, can_paste=False, **options))
+    finally:
         given_up.set()
-        has_ended.wait(_ENDS_WITHIN)
-        raise
 
 
 def _log_in(
@@ -199,7 +201,7 @@ def _log_in(
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
     source = login_source(keeper.grant)
     show = show or _to_stderr
-    with _turn(keeper, show, timeout, given_up) as others:
+    with _registered(keeper, timeout, given_up), _turn(keeper, show, timeout, given_up) as others:
         if others is not None:
             return others
         settings = {**endpoints(source.discover()), **own}
@@ -220,8 +222,10 @@ def _log_in(
 
         def adopt(token: Token, nonce: str | None) -> Token:
             account = or_raise(id_token.account_of(token, oauth, issuer, nonce))
+            authorization.check_wanted(given_up)
             return keeper.adopt(token, account=account, switch=switch)
 
+        authorization.check_wanted(given_up)
         return _flow(chosen, oauth, settings, show, browser, timeout, adopt, given_up)
 
 
@@ -322,6 +326,25 @@ def _to_stderr(text: str) -> None:
 
 
 @contextmanager
+def _registered(keeper: TokenKeeper, timeout: float, given_up: threading.Event) -> Iterator[None]:
+    """Let the logins of this process that were given up end before the block runs.
+
+    They are still using the lock, and the port to which the browser returns.
+    """
+    end = time.monotonic() + timeout
+    slot = getattr(keeper.store, "path", keeper.store)
+    _UNDER_WAY[given_up] = slot
+    try:
+        authorization.check_wanted(given_up)
+        while any(other.is_set() and of == slot for other, of in list(_UNDER_WAY.items())):
+            if given_up.wait(_LOOK_EVERY) or time.monotonic() >= end:
+                raise _too_long(keeper.store, timeout)
+        yield
+    finally:
+        _UNDER_WAY.pop(given_up, None)  # a forked child has none
+
+
+@contextmanager
 def _turn(
     keeper: TokenKeeper, show: Callable[[str], object], timeout: float, given_up: threading.Event
 ) -> Iterator[Token | None]:
@@ -366,10 +389,7 @@ def _awaited(
     )
     while not lock.acquire(0.0):
         if given_up.wait(_LOOK_EVERY) or time.monotonic() >= end:
-            raise errors.LockTimeout(
-                f"Another process has been logging in for {store!r} for {timeout:.0f} s. Nothing "
-                "was sent and nothing changed. Finish or end that login, and try again."
-            )
+            raise _too_long(store, timeout)
     lock.release()
     token = _stored(keeper)
     if token is None or (token.is_same(before) and token.issued_at < began - _JUST_NOW):
@@ -381,9 +401,20 @@ def _awaited(
     return token
 
 
+def _too_long(store: TokenStore, timeout: float) -> errors.LockTimeout:
+    return errors.LockTimeout(
+        f"Another login for {store!r} has been under way for {timeout:.0f} s. Nothing was sent and "
+        "nothing changed. Finish or end that login, and try again."
+    )
+
+
 def _stored(keeper: TokenKeeper) -> Token | None:
     """The stored token.
 
     :raises TokenError: if the store cannot be used, or has the token of another owner.
     """
     return Slot(keeper.store, keeper.grant, RUNTIME).look().record.token
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_UNDER_WAY.clear)

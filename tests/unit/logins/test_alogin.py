@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
-import trio
 
-from tokenadapter import FileStore, RefreshToken, Token, alogin
+from tokenadapter import (
+    FileStore,
+    LockTimeout,
+    MemoryStore,
+    RefreshToken,
+    Token,
+    TokenKeeper,
+    alogin,
+    login,
+)
 from tokenadapter.testing import Browser, TokenServer
 
-Run = Callable[[Callable[[], Awaitable[Any]]], Any]
+MAX_WAIT = 30.0
+
+
+@pytest.fixture
+def server() -> Iterator[TokenServer]:
+    with TokenServer(device_interval=0.01) as server:
+        yield server
 
 
 @pytest.fixture(params=["asyncio", "trio"])
-def run(request: pytest.FixtureRequest) -> Run:
-    if request.param == "asyncio":
-        return lambda work: asyncio.run(work())  # type: ignore[arg-type]
-    return trio.run
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def options(server: TokenServer, flow: str, browser: Any = None) -> dict[str, Any]:
@@ -37,20 +52,29 @@ def options(server: TokenServer, flow: str, browser: Any = None) -> dict[str, An
 
 
 def test_the_event_loop_goes_on_while_the_user_logs_in(
-    run: Run, source: RefreshToken, store: FileStore, server: TokenServer
+    backend: str, source: RefreshToken, store: FileStore, server: TokenServer
 ) -> None:
     browser = Browser()
-    loop = threading.get_ident()
-    opened_in: list[int] = []
+    opened, went_on = threading.Event(), threading.Event()
 
     def open_url(url: str) -> None:
-        opened_in.append(threading.get_ident())
-        browser(url)
+        opened.set()
+        if went_on.wait(MAX_WAIT):
+            browser(url)
 
-    token: Token = run(lambda: alogin(source, store, **options(server, "browser", open_url)))
+    async def tick() -> None:
+        while not opened.is_set():
+            await anyio.sleep(0.01)
+        went_on.set()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tick)
+            how = options(server, "browser", open_url)
+            assert (await alogin(source, store, timeout=MAX_WAIT, **how)).refresh_token
+
+    anyio.run(main, backend=backend)
     browser.join()
-    assert token.refresh_token
-    assert loop not in opened_in
 
 
 @pytest.mark.parametrize("flow", ["browser", "device"])
@@ -74,6 +98,82 @@ def test_a_login_whose_task_is_cancelled_ends_and_another_can_begin(
             browser.join()
 
     assert asyncio.run(main()).refresh_token
+
+
+@pytest.mark.parametrize("keeps", ["file", "memory"])
+@pytest.mark.parametrize("flow", ["browser", "device"])
+def test_a_login_that_is_cancelled_while_its_token_arrives_does_not_store_it(
+    backend: str, flow: str, keeps: str, source: RefreshToken, store: Any, server: TokenServer
+) -> None:
+    """The task leaves at once.  The next login waits for the request, and uses the same port."""
+    if keeps == "memory":
+        store = MemoryStore()
+    browser, shown = Browser(), []
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        redirect_uri = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+
+    async def log_in(flow: str, show: Any, open_url: Any) -> None:
+        how = options(server, flow, open_url) | {"show": show, "redirect_uri": redirect_uri}
+        await alogin(source, store, timeout=MAX_WAIT, **how)
+
+    def approve(text: str) -> None:
+        if flow == "device":
+            server.approve_device()
+
+    def open_next(url: str) -> None:
+        shown.append((store.load().document or {}).get("token"))
+        browser(url)
+
+    async def main() -> None:
+        with server.hold(processed=True) as hold:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(log_in, flow, approve, browser)
+                while not hold.arrived.is_set():
+                    await anyio.sleep(0.01)
+                tasks.cancel_scope.cancel()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(log_in, "browser", shown.append, open_next)
+                await anyio.sleep(0.1)
+                assert shown == []
+                hold.release()
+
+    anyio.run(main, backend=backend)
+    browser.join()
+    text, stored_before = shown
+    assert text.startswith("Log in with the browser")
+    assert stored_before is None
+    assert (store.load().document or {})["token"]
+
+
+def test_a_login_waits_for_one_that_was_given_up_until_its_time_is_over(
+    source: RefreshToken, store: FileStore, server: TokenServer
+) -> None:
+    shown, go_on = threading.Event(), threading.Event()
+
+    def block(text: str) -> None:
+        shown.set()
+        go_on.wait(MAX_WAIT)
+
+    async def main() -> None:
+        how = options(server, "device") | {"show": block}
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(alogin, source, store, **how))
+            while not shown.is_set():
+                await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+
+    try:
+        asyncio.run(main())
+        with pytest.raises(LockTimeout, match=r"Another login for .* has been under way"):
+            login(source, store, timeout=0.1, **options(server, "device"))
+    finally:
+        go_on.set()
+
+
+def test_a_keeper_without_threads_is_refused(source: RefreshToken, server: TokenServer) -> None:
+    keeper = TokenKeeper(source, MemoryStore(), inline=True)
+    with pytest.raises(ValueError, match=r"alogin\(\) needs a helper thread"):
+        asyncio.run(alogin(keeper, **options(server, "device")))
 
 
 PROGRAM = """

@@ -158,7 +158,7 @@ def test_a_login_waits_for_another_one_no_longer_than_its_timeout(
     assert other.acquire(0)
     shown: list[str] = []
     try:
-        with pytest.raises(LockTimeout, match="has been logging in"):
+        with pytest.raises(LockTimeout, match="has been under way"):
             login(
                 source,
                 store,
