@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sys
 from functools import partial
@@ -19,6 +20,7 @@ from tokenadapter import (
     CallbackStore,
     ClientCredentials,
     Login,
+    MemoryStore,
     Password,
     RefreshToken,
     RequestsAuth,
@@ -28,8 +30,10 @@ from tokenadapter import (
     TokenKeeper,
     TokenMiddleware,
     TokenPoolManager,
+    alogin,
     expired_on,
     install,
+    login,
     retrofit,
 )
 from tokenadapter.config.config_file import ConfigFile
@@ -39,6 +43,9 @@ from tokenadapter.testing import TokenServer
 
 API = "https://api.example.com/"
 ID = "https://id.example.com/token"
+
+
+refreshed = RefreshToken(ID, client_id="client")
 
 
 def source(previous: Token | None) -> str:
@@ -230,6 +237,9 @@ class Asynchronous:
         (partial(CallbackStore, save=print, lock=None), "load"),
         (partial(CallbackStore, load=print, lock=None), "save"),
         (partial(CallbackStore, load=print, save=print), "lock"),
+        (partial(login, refreshed, MemoryStore()), "show"),
+        (partial(login, refreshed, MemoryStore()), "browser"),
+        (lambda **how: asyncio.run(alogin(refreshed, MemoryStore(), **how)), "show"),
     ],
 )
 def test_a_coroutine_function_that_would_never_run_is_refused(

@@ -110,13 +110,14 @@ def login(
         if the metadata does not say that answers name one, the answer need not do so.
     :param show: called with each text for the user; by default the texts are written to standard
         error.
-    :param browser: opens a URL; by default :func:`webbrowser.open`.
+    :param browser: opens a URL, in another thread; by default :func:`webbrowser.open`.
     :param timeout: seconds to wait at most for the user, or for another login.  Reading a pasted
         text has no limit.
     :param switch: replace the stored token even if another user logs in.  The users are known if
         both logins requested the scope ``openid``.
     :returns: the token as it is stored.
-    :raises TypeError: if *source* cannot use a refresh token, or if *store* is given twice.
+    :raises TypeError: if *source* cannot use a refresh token, if *store* is given twice, or if
+        *show* or *browser* is not a plain function.
     :raises ValueError: if an argument makes no sense, or a URL that the flow needs is missing.
     :raises ReauthRequired: if the user or the server refused, or the time is over, here or in the
         login that this one waited for; or if another user logged in, without *switch*.
@@ -199,6 +200,9 @@ def _log_in(
     own |= {name: value for name, value in given.items() if value is not None}
     if not isfinite(timeout) or timeout <= 0:
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+    for name, function in (("show", show), ("browser", browser)):
+        if function is not None:
+            spelling.check_function(name, function)
     source = login_source(keeper.grant)
     show = show or _to_stderr
     with _registered(keeper, timeout, given_up), _turn(keeper, show, timeout, given_up) as others:
