@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from threading import get_ident
@@ -12,6 +13,7 @@ from tokenadapter.values import Credential
 
 if TYPE_CHECKING:
     import asyncio
+    import contextvars
 
     from tokenadapter import spelling
     from tokenadapter.core import messages
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from tokenadapter.token import Token
 else:
     asyncio = late("asyncio")
+    contextvars = late("contextvars")
     messages = late("tokenadapter.core.messages")
     spelling = late("tokenadapter.spelling")
 
@@ -68,7 +71,11 @@ class FunctionGrant:
         self.asked_by = get_ident()
         try:
             said = function(previous) if spelling.takes_argument(function) else function()
-            answer = _awaited(said) if isinstance(said, Awaitable) else said
+            if isinstance(said, Awaitable):
+                # In a copy of the caller's context, which the event loop changes.
+                answer = contextvars.copy_context().run(_awaited, said)
+            else:
+                answer = said
         finally:
             self.asked_by = None
         if _has_refresh_token(answer):
@@ -77,12 +84,15 @@ class FunctionGrant:
 
 
 def _awaited(said: Awaitable[Answer]) -> Answer:
-    """The result of *said*, awaited in an event loop of its own.
+    """The result of *said*, awaited in an event loop of its own.  Changes the context.
 
     :raises RefreshConfigError: if this thread has an event loop already.
     """
     if asyncio._get_running_loop() is not None:
         raise messages.source_needs_thread()
+    library = getattr(sys.modules.get("sniffio"), "current_async_library_cvar", None)
+    if library is not None:
+        library.set(None)  # the caller's may be trio, and httpx and anyio would wait with that
     answers: list[Answer] = []
 
     async def wait() -> None:

@@ -14,7 +14,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import anyio
+import httpx
 import pytest
+import sniffio
 from doubles import Authority
 
 from tokenadapter import (
@@ -27,6 +30,7 @@ from tokenadapter import (
 from tokenadapter.core.function_grant import FunctionGrant, function_grant
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.protocols import Grant
+from tokenadapter.testing import TokenServer
 from tokenadapter.token import Token
 from tokenadapter.values import Credential
 
@@ -234,6 +238,24 @@ def test_each_renewal_by_a_coroutine_function_has_an_event_loop_of_its_own() -> 
     assert len({loop for loop, _, _ in loops}) == 3
     assert threading.main_thread() not in [thread for _, thread, _ in loops[:-1]]
     assert [caller for _, _, caller in loops] == ["mine"] * 3
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_coroutine_function_may_use_httpx_and_anyio_whatever_loop_its_caller_has(
+    backend: str, server: TokenServer
+) -> None:
+    async def source(previous: Token | None) -> Any:
+        form = {"grant_type": "client_credentials"}
+        async with httpx.AsyncClient() as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, 0)
+            answer = await client.post(server.token_url, data=form, auth=("client", "secret"))
+        return answer.raise_for_status().json()
+
+    async def main() -> None:
+        assert (await TokenKeeper(source).acurrent()).access_token
+        assert sniffio.current_async_library() == backend
+
+    anyio.run(main, backend=backend)
 
 
 def test_a_task_that_is_cancelled_leaves_the_coroutine_of_the_source_as_it_is() -> None:
