@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -328,9 +329,10 @@ class Presenter:
         if isinstance(error, _known_errors()):
             return error
         self._journal.trace("the token source raised", error)
-        # When the program ends, an event loop cannot start threads.
-        is_at_exit = isinstance(error, RuntimeError) and self._runtime.exiting()
-        if is_at_exit or isinstance(error, _cancellations()):
+        # An event loop that needs a thread for its work gets none when the program ends: from when
+        # the interpreter begins to wait for the threads of executors, before it waits for helpers.
+        is_ending = self._runtime.exiting() or getattr(threading, "_SHUTTING_DOWN", False)
+        if (is_ending and isinstance(error, RuntimeError)) or isinstance(error, _cancellations()):
             failure: TokenError = messages.source_interrupted(error)
         else:
             failure = messages.source_raised(error)
