@@ -96,10 +96,10 @@ class Presentation:
         return self.was_overtaken and self.has_lost_its_lock() and self.outcome != "minted"
 
     def is_unreported(self) -> bool:
-        """Whether the server has not processed the credential, and the process lost the lock before
-        it could save that: other processes must assume that an answer is on its way."""
-        is_known = self.outcome in ("unprocessed", "refused")
-        return is_known and self.recorded is None and self.has_lost_its_lock()
+        """Whether the server has not processed the credential, and the process has not saved that:
+        a process that writes meanwhile, since one of the two has lost the lock, must assume that an
+        answer is on its way."""
+        return self.outcome in ("unprocessed", "refused") and self.recorded is None
 
     def must_be_saved(self) -> bool:
         """Whether it brought a token whose save must be retried until it succeeds."""

@@ -225,7 +225,7 @@ def _check_attempt(
     unknown = sum(item.may_be_processed() and said.write > since for item, said in sent)
     # An intent without a request counts as well if other processes have written since.
     unsent = witness.announced[secret] - 1 - len(sent)
-    # So does an unprocessed presentation whose lock was lost before its outcome was saved.
+    # So does an unprocessed presentation whose outcome was not saved.
     unreported = sum(item.is_unreported() and said.write > since for item, said in sent)
     # So does a presentation that was still awaited when another one brought a token for free.
     kept = sum(said.write <= since <= item.kept for item, said in sent)

@@ -260,6 +260,9 @@ class Saver:
                 # A backoff applies to this process while the token stays; a refusal always.
                 record = before if backoff else view.record
                 self._remember(record, credential, failure, backoff, presented.refused)
+                if presented.waiter is not None and not _is_unknown(failure):
+                    # Another process may have kept the intent beside its token for this one.
+                    self.withdraw_intent(presented.view, before)
                 if credential.adopted and not is_final:
                     # A renewal by another process does not answer the caller of adopt().
                     raise failure from failure.__cause__

@@ -100,6 +100,11 @@ def held(view: View) -> Record:
     return view.record.with_unknown_outcome(Backoff(view.read_at, 9.0, 1, cause="Theirs."))
 
 
+def renewed_beside_the_intent(view: View) -> Record:
+    token = Token("theirs", issued_at=view.read_at, refresh_token="theirs")
+    return view.record.with_new_token(token, {}, view.read_at, intent=view.record.intent)
+
+
 def renewed(view: View) -> Record:
     token = Token("theirs", issued_at=view.read_at, refresh_token="theirs")
     return view.record.with_new_token(token, {}, view.read_at)
@@ -614,6 +619,17 @@ def test_a_refused_password_stays_refused_after_a_renewal_by_another_process(des
     view = desk.slot.look()
     desk.eligibility.raise_if_backing_off(view.record, view.read_at)
     assert desk.eligibility.objection(view, password) is not None
+
+
+@pytest.mark.parametrize("processed", [False, None])
+def test_an_intent_that_another_process_kept_ends_unless_the_outcome_is_unknown(
+    desk: Desk, processed: bool | None
+) -> None:
+    desk.present()
+    failure = errors.RefreshTemporarilyFailed("Down.", processed=processed)
+    assert presenting(desk, failure, renewed_beside_the_intent)() is None
+    assert desk.stored["token"]["access_token"] == "theirs"
+    assert ("intent" in desk.stored) is (processed is None)
 
 
 @pytest.mark.parametrize("takes_lock", [True, False])
