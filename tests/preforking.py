@@ -2,7 +2,10 @@
 
 ``preforking.py API TOKEN_URL FOLDER CHILDREN`` forks whenever one of its threads imports a module
 of the library.  Each child sends the same requests, which need the same modules.  The program
-prints how many children succeeded.
+prints how many children succeeded, of how many.
+
+In rare cases, the interpreter hangs within os.fork() in the child, before it runs any Python code,
+the library's included.  Such a child does not count.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ _SLOW = 0.05
 _LONGEST = 90.0
 
 API, TOKEN_URL, FOLDER, CHILDREN = *sys.argv[1:4], int(sys.argv[4])
+STACKS = Path(FOLDER, "stacks").open("w+")  # noqa: SIM115 - for the life of the process
 
 
 def grant(secret: str = "secret") -> tokenadapter.ClientCredentials:
@@ -116,23 +120,34 @@ def worker() -> int:
     return child
 
 
-def ended_well(child: int, deadline: float) -> bool:
+def ended_well(child: int, deadline: float) -> bool | None:
+    """Whether *child* succeeded; ``None`` if os.fork() did not return there."""
     while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
         if time.monotonic() > deadline:
-            # It prints its stack, even if os.fork() has not returned there.
-            os.kill(child, signal.SIGUSR1)
-            time.sleep(1)
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return False
+            return None if hangs_in_fork(child) else False
         time.sleep(0.01)
     if ended[1] != 0:
         sys.stderr.write(f"a child ended with the wait status {ended[1]}\n")
     return ended[1] == 0
 
 
+def hangs_in_fork(child: int) -> bool:
+    """Whether *child*, which is ended, was still within os.fork(): a function that is called after
+    a fork would be on top of its stack."""
+    before = STACKS.seek(0, os.SEEK_END)
+    os.kill(child, signal.SIGUSR1)
+    time.sleep(1)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    STACKS.seek(before)
+    stack = STACKS.read()
+    sys.stderr.write(stack)
+    top = next((line for line in stack.splitlines() if line.startswith("  File ")), "")
+    return __file__ in top and top.endswith("in worker")
+
+
 def main() -> None:
-    faulthandler.register(signal.SIGUSR1)
+    faulthandler.register(signal.SIGUSR1, STACKS, all_threads=False)
     imports = SlowImports()
     sys.meta_path.insert(0, imports)
     threads = [threading.Thread(target=request) for request in REQUESTS]
@@ -145,8 +160,8 @@ def main() -> None:
             children.append(worker())
             imports.forked.set()
     deadline = time.monotonic() + _LONGEST + 10
-    well = sum(ended_well(child, deadline) for child in children)
-    sys.stdout.write(f"{well} of {len(children)}\n")
+    ended = [ended_well(child, deadline) for child in children]
+    sys.stdout.write(f"{ended.count(True)} of {len(ended) - ended.count(None)}\n")
     for thread in threads:
         thread.join()
 
