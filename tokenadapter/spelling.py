@@ -35,11 +35,12 @@ __all__ = [
 _ANY_NUMBER = 0x04
 # The flags of functions of "async def" (inspect.CO_COROUTINE, inspect.CO_ASYNC_GENERATOR).
 _ASYNC = 0x80 | 0x200
+# Patterns are compiled where they are needed: most programs make no such mistake.
 # Usual names of files: words, or anything short with a suffix.  A token has digits and no suffix.
-_FILE_NAME = re.compile(r"\.?[a-z]+([-_.][a-z]+)*|[\w.-]{1,40}\.[a-z][a-z0-9]{1,4}", re.ASCII)
-_SEPARATOR_OR_SUFFIX = re.compile(r"[/\\]|.\.[a-z][a-z0-9]{1,4}$")
+_FILE_NAME = r"\.?[a-z]+([-_.][a-z]+)*|[\w.-]{1,40}\.[a-z][a-z0-9]{1,4}"
+_SEPARATOR_OR_SUFFIX = r"[/\\]|.\.[a-z][a-z0-9]{1,4}$"
 # A JWS or JWE in its compact form begins with a JSON object (RFC 7515, RFC 7516).
-_JWT = re.compile(r"eyJ[\w-]*(\.[\w-]*){2,4}", re.ASCII)
+_JWT = r"eyJ[\w-]*(\.[\w-]*){2,4}"
 # From this length on, an unusual name is not taken for the name of a file.
 _STRANGE_FROM = 32
 # Characters of the longest name that a file can have.
@@ -132,12 +133,12 @@ def may_be_path(text: str) -> bool:
     if os.path.lexists(path):
         return True
     name = os.path.basename(path)
-    if not text.isprintable() or len(name) > _LONGEST_NAME or _JWT.fullmatch(name):
+    if not text.isprintable() or len(name) > _LONGEST_NAME or re.fullmatch(_JWT, name, re.ASCII):
         return False
     directory, missing = _parted(path)
     is_named = directory not in (os.getcwd(), os.path.dirname(directory))
     is_short = len("/".join(missing)) < _STRANGE_FROM
-    return is_named or is_short or all(map(_FILE_NAME.fullmatch, missing))
+    return is_named or is_short or _are_usual(missing)
 
 
 def shown_path(text: str) -> str:
@@ -146,8 +147,12 @@ def shown_path(text: str) -> str:
     """
     path = os.path.abspath(os.path.expanduser(text))
     found, missing = _parted(path)
-    is_shown = _SEPARATOR_OR_SUFFIX.search(text) and all(map(_FILE_NAME.fullmatch, missing))
+    is_shown = re.search(_SEPARATOR_OR_SUFFIX, text) and _are_usual(missing)
     return path if is_shown or not missing else os.path.join(found, "…")
+
+
+def _are_usual(names: Iterable[str]) -> bool:
+    return all(re.fullmatch(_FILE_NAME, name, re.ASCII) for name in names)
 
 
 def _parted(path: str) -> tuple[str, list[str]]:

@@ -206,9 +206,7 @@ def _is_ambiguous(one: Profile, other: Profile) -> bool:
     if owner != dict(other.grant.owner) or owner.get("grant") != "refresh_token":
         return False
     # A user is known by a name, or by a first refresh token.
-    return "user" not in owner and any(
-        getattr(each.grant, "begins_with_login", False) for each in (one, other)
-    )
+    return "user" not in owner and (one.grant.begins_with_login or other.grant.begins_with_login)
 
 
 def _check_references(profile: Profile, *, has_refresh_token: bool) -> Iterator[_Found]:

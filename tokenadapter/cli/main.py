@@ -163,7 +163,7 @@ def _parted(
     on its version.
 
     :param has_own_options: whether the program's part may begin with an option.  No word after its
-        first one is ours: pip appends the user of a URL, and whoever wrote the URL could name
+        first one is ours: pip appends the user of a URL, and the author of the URL could name
         another configuration file.
     """
     takes_value = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenadapter import process_names
 from tokenadapter.cli.output import clock, span
+from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.core.policy import windows
 from tokenadapter.core.record import Record, Tombstone, digest
 from tokenadapter.late_imports import late
@@ -192,12 +193,10 @@ def _of_login(profile: Profile, record: Record, now: float) -> dict[str, Any]:
 
 def _of_missing_login(profile: Profile) -> dict[str, Any]:
     """What to show of *profile* if no credential is stored: its user may have to log in first."""
-    if not getattr(profile.grant, "begins_with_login", False):
+    grant = profile.grant
+    if not isinstance(grant, ProfileGrant) or not grant.begins_with_login:
         return {}
-    return {
-        "state": "login needed",
-        "advice": profile.grant.how_to_log_in,  # type: ignore[union-attr]
-    }
+    return {"state": "login needed", "advice": grant.how_to_log_in}
 
 
 def _advice(profile: Profile, state: Mapping[str, Any]) -> str | None:
@@ -208,7 +207,7 @@ def _advice(profile: Profile, state: Mapping[str, Any]) -> str | None:
     day = time.strftime("%Y-%m-%d", time.localtime(state["login_at"]))
     when = f"in {span(left)} ({clock(time.time() + left)})" if left > 0 else "about now"
     how = f"Run `tokenadapter login {profile.as_arguments}` before that."
-    if not getattr(profile.grant, "can_log_in", False):
+    if not profile.grant.can_log_in:
         how = (
             "Log in again before that, and pass the token response to "
             f"`tokenadapter adopt {profile.as_arguments}`."
@@ -240,7 +239,7 @@ def _refusal(profile: Profile, record: Record) -> Tombstone | None:
     grant = record.owner.get("grant")
     if token is not None and token.refresh_token and grant != "password":
         return record.tombstone(digest(record.salt, "refresh_token", token.refresh_token))
-    if getattr(profile.grant, "begins_with_login", False):
+    if profile.grant.begins_with_login:
         # Refusals from before a login or a logout no longer matter.
         tombstones = tuple(stone for stone in tombstones if stone.at >= record.begun)
     if token is not None and grant != "refresh_token":

@@ -278,6 +278,10 @@ class FunctionOfProfile(FunctionGrant):
     :param profile: the profile's name, for messages.
     """
 
+    # As of a ProfileGrant.
+    can_log_in: bool = False
+    begins_with_login: bool = False
+
     def __init__(self, profile: str, function: NamedFunction, owner: Mapping[str, str]) -> None:
         super().__init__(function, owner)
         self._profile = profile

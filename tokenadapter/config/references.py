@@ -19,7 +19,6 @@ profile, and reading a profile runs no program.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Mapping
 from errno import EACCES, EIO, ENOENT
@@ -29,6 +28,7 @@ from tokenadapter.config.problems import ProfileError
 from tokenadapter.late_imports import late, load
 
 if TYPE_CHECKING:
+    import re
     import shutil
     import subprocess
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from tokenadapter import spelling
 else:
+    re = late("re")
     keyring = late("keyring")
     keyring_errors = late("keyring.errors")
     shutil = late("shutil")
@@ -52,7 +53,7 @@ PLAIN_KINDS = ("env", "file")
 # Seconds that a command may take: a person may have to enter a PIN.
 _COMMAND_TIMEOUT = 60
 # Names of variables.  A longer name in lower case may be a secret.
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|\w{1,20}", re.ASCII)
+_VARIABLE_NAME = r"[A-Z_][A-Z0-9_]*|\w{1,20}"
 
 
 def is_reference(value: object) -> bool:
@@ -102,7 +103,7 @@ class Reference:
 
     @property
     def _shown_variable(self) -> str:
-        return self.place if _VARIABLE.fullmatch(self.place) else "…"
+        return self.place if re.fullmatch(_VARIABLE_NAME, self.place, re.ASCII) else "…"
 
     @property
     def _shown_path(self) -> str:

@@ -61,7 +61,7 @@ else:
     spelling = late("tokenadapter.spelling")
     urls = late("tokenadapter.stores.urls")
 
-__all__ = ["TokenKeeper"]
+__all__ = ["KEEPERS", "TokenKeeper"]
 
 T = TypeVar("T")
 
@@ -153,7 +153,7 @@ class TokenKeeper:
         #: The held token if it is fresh: no lock, no I/O, two looks at the clock.
         self.fresh: Callable[[], Token | None] = self._holder.fresh
         self._look_again = 0.0
-        _KEEPERS.add(self)
+        KEEPERS.add(self)
 
     def __repr__(self) -> str:
         return f"<TokenKeeper of {self.store!r}>"
@@ -670,11 +670,12 @@ def _check_lease(store: TokenStore, grant: Grant) -> None:
 
 
 def _after_fork() -> None:
-    for keeper in list(_KEEPERS):
+    for keeper in list(KEEPERS):
         keeper._after_fork()
 
 
-_KEEPERS: WeakSet[TokenKeeper] = WeakSet()
+KEEPERS: WeakSet[TokenKeeper] = WeakSet()
+"""The keepers of this process."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -55,7 +55,7 @@ else:
     lockfile = late("tokenadapter.stores.lockfile")
     paste = late("tokenadapter.logins.paste")
 
-__all__ = ["alogin", "endpoints", "keeper_of", "login", "login_source"]
+__all__ = ["alogin", "endpoints", "keeper_of", "login", "login_source", "own_settings"]
 
 _NEEDS = {
     "browser": "authorization_url",
@@ -160,7 +160,9 @@ async def alogin(
     :raises TypeError: as :func:`login` does, like all other errors.
     :raises ValueError: also for a keeper that is *inline*.
     """
-    spelling.check_names("alogin", options, login.__kwdefaults__ or {})
+    defaults: dict[str, Any] = login.__kwdefaults__ or {}
+    spelling.check_names("alogin", options, defaults)
+    settings = {**defaults, **options}
     keeper = keeper_of(source, store)
     if keeper.inline:
         raise ValueError(
@@ -169,7 +171,7 @@ async def alogin(
         )
     given_up = threading.Event()
     try:
-        return await keeper.arun(lambda: _log_in(keeper, given_up, can_paste=False, **options))
+        return await keeper.arun(lambda: _log_in(keeper, given_up, can_paste=False, **settings))
     finally:
         given_up.set()
 
@@ -178,15 +180,15 @@ def _log_in(
     keeper: TokenKeeper,
     given_up: threading.Event,
     *,
-    flow: str | None = None,
-    authorization_url: str | None = None,
-    device_authorization_url: str | None = None,
-    redirect_uri: str | None = None,
-    iss: str | None = None,
-    show: Callable[[str], object] | None = None,
-    browser: Callable[[str], object] | None = None,
-    timeout: float = 600.0,
-    switch: bool = False,
+    flow: str | None,
+    authorization_url: str | None,
+    device_authorization_url: str | None,
+    redirect_uri: str | None,
+    iss: str | None,
+    show: Callable[[str], object] | None,
+    browser: Callable[[str], object] | None,
+    timeout: float,
+    switch: bool,
     can_paste: bool = True,
 ) -> Token:
     """The token of a login, which ends without one if it is *given_up*."""
@@ -196,8 +198,7 @@ def _log_in(
         "redirect_uri": redirect_uri,
         "iss": iss,
     }
-    own: dict[str, str] = {**getattr(keeper.grant, "login_settings", {})}
-    own |= {name: value for name, value in given.items() if value is not None}
+    own = own_settings(keeper.grant, given)
     if not isfinite(timeout) or timeout <= 0:
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
     for name, function in (("show", show), ("browser", browser)):
@@ -245,6 +246,12 @@ def keeper_of(
     if store is not None:
         raise TypeError("store is given twice: a TokenKeeper has its own")
     return source
+
+
+def own_settings(grant: Any, given: Mapping[str, str | None]) -> dict[str, str]:
+    """What is *given* for a login, and otherwise what the grant says of logins."""
+    own = {name: value for name, value in given.items() if value is not None}
+    return {**getattr(grant, "login_settings", {}), **own}
 
 
 def endpoints(server: ServerMetadata | None) -> dict[str, str]:

@@ -15,7 +15,7 @@ from tokenadapter import errors
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.logins import id_token
 from tokenadapter.logins.authorization import Authorization, Pending, single_values
-from tokenadapter.logins.login import endpoints, keeper_of, login_source
+from tokenadapter.logins.login import endpoints, keeper_of, login_source, own_settings
 from tokenadapter.sources import or_raise
 from tokenadapter.sources.oauth2 import OAuth2Source
 from tokenadapter.token import Token
@@ -57,11 +57,7 @@ def begin_login(
     oauth = _oauth2_source(grant)
     oauth.oauth2_client.endpoint("redirect_uri", redirect_uri)
     given = {"authorization_url": authorization_url, "iss": iss}
-    settings = {
-        **endpoints(oauth.discover()),
-        **getattr(grant, "login_settings", {}),
-        **{name: value for name, value in given.items() if value is not None},
-    }
+    settings = {**endpoints(oauth.discover()), **own_settings(grant, given)}
     if "authorization_url" not in settings:
         raise ValueError(
             "authorization_url is missing: pass it, or an issuer that publishes its metadata"

@@ -22,7 +22,7 @@ def empty_memory_stores() -> None:
     :raises LockTimeout: if the renewal does not end.
     """
     affected = []
-    for keeper in list(keepers._KEEPERS):
+    for keeper in list(keepers.KEEPERS):
         store = innermost(keeper.store)
         if isinstance(store, memory.MemoryStore) and store.name is not None:
             affected.append(keeper)
