@@ -1993,6 +1993,31 @@ def test_a_read_from_before_an_adoption_does_not_undo_it(new_keeper, shelf, cloc
     assert keeper.current().access_token == "new"
 
 
+def test_a_renewal_right_after_an_adoption_keeps_its_token(new_keeper, shelf, authority, clock):
+    keeper = new_keeper()
+    keeper.current()
+    login = authority.issue()
+    renewed: list[Token] = []
+
+    def renew() -> None:
+        keeper.look()
+        renewed.append(keeper.renew(keeper.current()))
+
+    class FirstRelease(ShelfLock):
+        def release(self) -> None:
+            del shelf.lock  # of the instance
+            super().release()
+            clock.go_on(0.001)
+            thread = threading.Thread(target=renew)
+            thread.start()
+            thread.join()
+
+    shelf.lock = lambda: FirstRelease(shelf)
+    keeper.adopt(login)
+    shelf.failing = lambda step: True
+    assert renewed == [keeper.current()]
+
+
 def test_adopt_raises_if_the_token_cannot_be_saved(new_keeper, shelf):
     keeper = new_keeper()
     shelf.failing = lambda step: step == "save"
