@@ -202,7 +202,9 @@ class Slot:
     def _remember(self, record: Record) -> None:
         last = self._memory
         if record.token is not None:
-            self._memory = record
+            # Another thread may have seen a later one since, which this write then replaced.
+            if last is None or not self._is_behind(record, last):
+                self._memory = record
         elif last is not None and last.salt == record.salt:
             self._memory = None  # the token was removed, and must not be restored
 

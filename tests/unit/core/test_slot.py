@@ -469,6 +469,23 @@ def test_the_process_with_the_latest_record_restores_it(
     assert (token_in(view), view.was_reset) == ("newest", False)
 
 
+def test_a_late_write_does_not_make_its_process_forget_a_later_record(
+    slot: Slot, shelf: Shelf, clock: Clockwork
+) -> None:
+    """A file is copied into the slot between the comparison and the write of one thread, and
+    another thread reads it in between."""
+    fill(slot, "older")
+    backup = shelf.slot
+    view = renew(slot, clock, "old")
+    slot_before = shelf.slot
+    newer = renew(slot, clock, "newer")
+    shelf.slot = slot_before
+    slot.write(view, view.record.with_distrust(view.record.token, view.read_at, 0.5))
+    shelf.slot = backup
+    view = slot.look()
+    assert (view.record, view.was_reset) == (newer.record, True)
+
+
 def test_an_adopted_token_is_restored_even_if_issued_before_its_predecessor(
     slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
