@@ -125,7 +125,9 @@ class User:
             self._drop()
         try:
             if act == "refresh":
-                self.keeper.refresh()
+                token = self.keeper.refresh()
+                if self.account.dropped_at < call.began:
+                    self.account.held = token  # also one from elsewhere, with less time left
             else:
                 self.keeper.forget()
                 self.witness.forgets(self.process)
