@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulation.plan import Plan
+from simulation.plan import LATE, Plan
 from simulation.process import Process
 from simulation.witness import Witness
 from simulation.writes import is_behind
@@ -22,6 +22,7 @@ class Complaints:
     """The complaints of the users of one process.
 
     :ivar count: how many complaints there were.
+    :ivar calls: the calls that have not ended.
     """
 
     def __init__(self, plan: Plan, witness: Witness, process: Process) -> None:
@@ -31,10 +32,13 @@ class Complaints:
         self.process = process
         self.account = witness.accounts[process]
         self.count = 0
+        self.calls: list[Call] = []
 
     def begin(self) -> Call:
         """A user calls the keeper for a token."""
-        return Call(self)
+        call = Call(self)
+        self.calls.append(call)
+        return call
 
 
 class Call:
@@ -46,7 +50,11 @@ class Call:
         self.began = world.now
         # The call may get the result of a renewal that began earlier.
         self.since = min(
-            [world.now, *(task.began for task in process.tasks if task.helps)],
+            [
+                world.now,
+                *(task.began for task in process.tasks if task.helps),
+                *(call.began for call in complaints.calls if process.ends_abruptly),
+            ]
         )
         self.held = complaints.account.held
         self.stalled = process.stalled
@@ -63,6 +71,7 @@ class Call:
     def ended(self, limit: float) -> None:
         """Check that the call ended in time, with or without an error."""
         complaints = self.complaints
+        complaints.calls.remove(self)
         process = complaints.process
         waited = complaints.world.now - self.began - (process.stalled - self.stalled)
         if process.is_exiting or process.is_ending:
@@ -92,6 +101,8 @@ class Call:
         account = complaints.account
         if held is None or account.dropped_at >= self.began or account.store_failures:
             return
+        if process.ends_abruptly:
+            return  # its renewals end before its requests
         witness, expires_at = complaints.witness, held.expires_at
         stopped_for = process.stalled - self.stalled
         waited = complaints.world.now - self.began - stopped_for
@@ -111,12 +122,13 @@ class Call:
             case errors.ReauthRequired():
                 has_cause = self._is_login_needed(error.reason)
             case errors.RefreshTemporarilyFailed():
-                has_cause = self._is_server_failing()
+                has_cause = self._is_server_failing() or self._is_answer_late()
             case errors.RefreshConfigError():
                 is_failing = self._is_misconfigured() or self._has_other_request()
                 has_cause = is_failing or self._is_overtaken()
             case errors.LockTimeout():
-                has_cause = self.complaints.process.is_exiting or self.complaints.witness.delays > 0
+                is_delayed = self.complaints.witness.delays > 0 or self._is_answer_late()
+                has_cause = self.complaints.process.is_exiting or is_delayed
             case errors.StoreError():
                 has_cause = self._is_store_failing()
             case _:
@@ -177,6 +189,12 @@ class Call:
         return (
             bool(witness.moved_clocks) or self.since < witness.failed_at + LONGEST_BACKOFF + _SLACK
         )
+
+    def _is_answer_late(self) -> bool:
+        """A caller does not wait for longer than a token request may take."""
+        complaints = self.complaints
+        is_slow = LATE in complaints.plan.server_faults
+        return is_slow and complaints.witness.is_overdue(self.since - _SLACK)
 
     def _has_own_backoff(self) -> bool:
         account = self.complaints.account

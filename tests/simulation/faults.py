@@ -15,6 +15,16 @@ from tokenadapter.token import Token
 
 # The maximal age in seconds of a login on another machine whose file is copied here.
 _ELSEWHERE = 10.0
+# The seconds for which the store is away between an answer and its save.
+_AWAY = 15.0
+
+
+def stop(witness: Witness, process: Process, seconds: float) -> None:
+    """Stop *process* for some seconds."""
+    witness.world.log(process, "is stopped for {:.3f} s", seconds)
+    witness.delays += 1
+    witness.disk.stop_heartbeats(process, seconds)
+    process.stall(seconds)
 
 
 class Faults:
@@ -44,6 +54,8 @@ class Faults:
             "set back": self._set_back,
             "copy": self._copy,
             "store down": self._take_store_down,
+            "store away": self._take_store_away,
+            "lose spent": self._lose_spent,
             "cut off": self._cut_off,
             "full": self._fill,
             "lose lock": self._lose_lock,
@@ -77,19 +89,15 @@ class Faults:
         return True
 
     def _stall(self, task: Task, label: str) -> bool:
-        self._stop(task, self._seconds(20.0))
+        stop(self.witness, task.process, self._seconds(20.0))
         return True
-
-    def _stop(self, task: Task, seconds: float) -> None:
-        self.world.log(task.process, "is stopped for {:.3f} s", seconds)
-        self.witness.delays += 1
-        self.witness.disk.stop_heartbeats(task.process, seconds)
-        task.process.stall(seconds)
 
     def _interrupt(self, task: Task, label: str) -> bool:
         process = task.process
         if label != "sleep" or task is not process.main or process.is_exiting:
             return False
+        if process.ends_abruptly:
+            return False  # a renewal in the main thread defers Ctrl-C
         self.world.log(process, "gets Ctrl-C")
         self.world.interrupt(task)
         return True
@@ -194,7 +202,16 @@ class Faults:
         return True
 
     def _take_store_down(self, task: Task, label: str) -> bool:
-        seconds = self._seconds(15.0)
+        return self._take_down(self._seconds(15.0))
+
+    def _take_store_away(self, task: Task, label: str) -> bool:
+        """Take the store down between an answer and its save, for longer than other processes would
+        believe the intent of a process that may have died."""
+        if label != "answer on its way":
+            return False
+        return self._take_down(min(_AWAY, max(self.world.calm_from - self.world.now, 0.0)))
+
+    def _take_down(self, seconds: float) -> bool:
         self.world.log(None, "the store is down for {:.3f} s", seconds)
         self.witness.delays += 1
         self.witness.disk.down_until = self.world.now + seconds
@@ -223,6 +240,12 @@ class Faults:
             return False
         self.world.log(holder.process, "'s lock is lost")
         self.witness.disk.lose_lock()
+        return True
+
+    def _lose_spent(self, task: Task, label: str) -> bool:
+        """Delete what the store remembers beside the record."""
+        self.world.log(None, "the hashes of spent tokens are deleted")
+        self.witness.disk.lose_spent()
         return True
 
     def _revoke(self, task: Task, label: str) -> bool:

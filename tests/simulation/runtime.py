@@ -85,6 +85,15 @@ class SimulatedRuntime(Runtime):
     def has_died(self, process: str) -> bool:
         return self._process.sees_death_of(self._world.processes[process])
 
+    def may_save(self, process: str) -> bool:
+        other = self._world.processes[process]
+        if other is self._process:
+            return bool(other.presenting)
+        return self._process.sees_life_of(other)
+
+    def ends_abruptly(self) -> bool:
+        return self._process.ends_abruptly
+
     def is_elsewhere(self, process: str) -> bool:
         return False
 
