@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulation.plan import LATE, Plan
+from simulation.plan import LATE, LATEST, Plan
 from simulation.process import Process
 from simulation.witness import Witness
 from simulation.writes import is_behind
@@ -14,6 +14,8 @@ from tokenadapter.token import Token
 LONGEST_BACKOFF = 60.0
 # Seconds within which a thread with nothing to wait for continues, whatever other threads do.
 _AT_ONCE = 3.0
+# Seconds for which a caller that renews tries to save a token.
+_SAVES_INLINE = 30.0
 # Seconds that may pass at points between an observation of a process and its reaction.
 _SLACK = 1.0
 
@@ -72,10 +74,13 @@ class Call:
         """Check that the call ended in time, with or without an error."""
         complaints = self.complaints
         complaints.calls.remove(self)
-        process = complaints.process
+        process, witness = complaints.process, complaints.witness
         waited = complaints.world.now - self.began - (process.stalled - self.stalled)
         if process.is_exiting or process.is_ending:
             return
+        if process.ends_abruptly:
+            # The caller renews itself.  It tries to save, and waits for an answer that is late.
+            limit += _SAVES_INLINE + witness.deadline * LATEST
         if waited > limit + _SLACK:
             self._fail(f"has waited {waited:.3f} s")
         if complaints.plan.only_deaths_delay():
@@ -127,7 +132,9 @@ class Call:
                 is_failing = self._is_misconfigured() or self._has_other_request()
                 has_cause = is_failing or self._is_overtaken()
             case errors.LockTimeout():
-                is_delayed = self.complaints.witness.delays > 0 or self._is_answer_late()
+                witness = self.complaints.witness
+                # A restored record may have an intent, whose process is believed for a while.
+                is_delayed = witness.delays > 0 or witness.emptied > 0 or self._is_answer_late()
                 has_cause = self.complaints.process.is_exiting or is_delayed
             case errors.StoreError():
                 has_cause = self._is_store_failing()

@@ -15,6 +15,8 @@ from tokenadapter.token import Token
 
 # The maximal age in seconds of a login on another machine whose file is copied here.
 _ELSEWHERE = 10.0
+# The writes of one renewal.
+_WRITES = 2
 # The seconds for which the store is away between an answer and its save.
 _AWAY = 15.0
 
@@ -25,6 +27,7 @@ def stop(witness: Witness, process: Process, seconds: float) -> None:
     witness.delays += 1
     witness.disk.stop_heartbeats(process, seconds)
     process.stall(seconds)
+    process.slept_from = witness.disk.writes
 
 
 class Faults:
@@ -40,6 +43,7 @@ class Faults:
         self.witness = witness
         self.names = plan.disturbances
         self.left = plan.most
+        self.spent_kept = plan.spent_kept
         self.fork = fork
         self._strikes: dict[str, Callable[[Task, str], bool]] = {
             "kill": self._kill,
@@ -55,6 +59,7 @@ class Faults:
             "copy": self._copy,
             "store down": self._take_store_down,
             "store away": self._take_store_away,
+            "vanish": self._vanish,
             "lose spent": self._lose_spent,
             "cut off": self._cut_off,
             "full": self._fill,
@@ -240,6 +245,25 @@ class Faults:
             return False
         self.world.log(holder.process, "'s lock is lost")
         self.witness.disk.lose_lock()
+        return True
+
+    def _vanish(self, task: Task, label: str) -> bool:
+        """Lose the record, or restore a backup, while a process sleeps that has slept over so many
+        renewals that the store no longer has the hash of its refresh token."""
+        disk, world = self.witness.disk, self.world
+        writes = _WRITES * (1 + (self.spent_kept or 0))
+        if not any(
+            process.alive
+            and world.now < process.stalled_until
+            and disk.writes >= process.slept_from + writes
+            for process in self.witness.accounts
+        ):
+            return False
+        if world.choices.chance(0.5):
+            return self._empty(task, label)
+        world.log(None, "the store is set back by {} writes", writes)
+        self.witness.loses_record()
+        disk.set_back(writes)
         return True
 
     def _lose_spent(self, task: Task, label: str) -> bool:

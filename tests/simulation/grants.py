@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from simulation.authority import FIRST, Authority
-from simulation.plan import LATE
+from simulation.plan import LATE, LATEST
 from simulation.process import Process
 from simulation.witness import Witness
 from tokenadapter.core.function_grant import FunctionGrant
@@ -19,8 +19,6 @@ from tokenadapter.token import Token
 OWNER: Mapping[str, str] = {"client": "c"}
 # The credential of a client that the server refuses.
 STALE = "stale"
-# The longest time that an answer takes, as a multiple of the deadline.
-_LATEST = 4.0
 # Seconds between two questions whether to go on waiting for an answer that is late.
 _LOOKS_EVERY = 1.0
 
@@ -131,7 +129,7 @@ class SimulatedGrant:
         choices = self.world.choices
         answer = self._answer(credential) if choices.chance(0.5) else None
         try:
-            self._wait(self.deadline * choices.between(1.0, _LATEST), credential, end)
+            self._wait(self.deadline * choices.between(1.0, LATEST), credential, end)
         except RefreshTemporarilyFailed:
             if answer is None:
                 with suppress(ReauthRequired):

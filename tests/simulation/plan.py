@@ -11,6 +11,8 @@ from typing import Any
 SERVER_FAULTS = ("not reached", "unavailable", "client refused", "slow", "broken", "answer lost")
 # A fault with a probability in :data:`RARE`: the answer comes after the deadline of the request.
 LATE = "late"
+# The longest time that such an answer takes, as a multiple of the deadline.
+LATEST = 4.0
 # The faults of processes, computers, store and API.
 DISTURBANCES = (
     "kill",
@@ -42,6 +44,7 @@ RARE: Mapping[str, float] = {
 # The grace periods with the deadlines of requests that fit in: a request, and its repetition by
 # another process, end before the grace period does.
 GRACES = ((5.0, 2.0), (10.0, 2.0), (30.0, 2.0), (30.0, 10.0))
+_SHORT_LIFETIME = 3.0
 # The actions of users apart from requests.
 ACTS = ("forget", "refresh", "min validity")
 # The action that requires a grant with refresh tokens.
@@ -151,28 +154,32 @@ class Plan:
         if computers and "has_clock" not in store:
             impossible.add("set clock")  # ... nor may a clock be set if the clocks have to agree
         disturbances = tuple(name for name in DISTURBANCES if dice.random() < 0.25)
-        return cls(
-            grant=grant,
-            processes=dice.choice((2, 2, 3, 4)),
-            threads=dice.choice((1, 1, 2)),
-            lifetime=dice.choice((10.0, 10.0, 10.0, 30.0, None)),
-            rotation=dice.choice(("new",) * 8 + ("same", "none")),
-            grace=dice.choice((0.0, 0.0, 30.0)),
-            requested=dice.choice((1,) * 9 + (2,)),
-            stale_client=dice.random() < 0.1,
-            acts=tuple(name for name in ACTS if dice.random() < 0.15),
-            early=dice.random() < 0.7,
-            computers=computers,
-            threads_at_exit=dice.random() < 0.5,
-            server_faults={
-                name: rate for name in SERVER_FAULTS if (rate := perhaps(0.3, 0.05, 0.2, 0.5))
-            },
-            failing_saves=perhaps(0.3, 0.02, 0.1, 0.3),
-            lost_writes=perhaps(0.3, 0.02, 0.1, 0.3),
-            disturbances=tuple(name for name in disturbances if name not in impossible),
-            **store,
-            rate=dice.choice((0.003, 0.01, 0.03)),
-        )._with_logins(dice)._with_rare_faults(dice)
+        return (
+            cls(
+                grant=grant,
+                processes=dice.choice((2, 2, 3, 4)),
+                threads=dice.choice((1, 1, 2)),
+                lifetime=dice.choice((10.0, 10.0, 10.0, 30.0, None)),
+                rotation=dice.choice(("new",) * 8 + ("same", "none")),
+                grace=dice.choice((0.0, 0.0, 30.0)),
+                requested=dice.choice((1,) * 9 + (2,)),
+                stale_client=dice.random() < 0.1,
+                acts=tuple(name for name in ACTS if dice.random() < 0.15),
+                early=dice.random() < 0.7,
+                computers=computers,
+                threads_at_exit=dice.random() < 0.5,
+                server_faults={
+                    name: rate for name in SERVER_FAULTS if (rate := perhaps(0.3, 0.05, 0.2, 0.5))
+                },
+                failing_saves=perhaps(0.3, 0.02, 0.1, 0.3),
+                lost_writes=perhaps(0.3, 0.02, 0.1, 0.3),
+                disturbances=tuple(name for name in disturbances if name not in impossible),
+                **store,
+                rate=dice.choice((0.003, 0.01, 0.03)),
+            )
+            ._with_logins(dice)
+            ._with_rare_faults(dice)
+        )
 
     def _with_logins(self, dice: random.Random) -> Plan:
         """This plan, perhaps with users that adopt a refresh token alone."""
@@ -192,10 +199,11 @@ class Plan:
             faults = {**plan.server_faults, "slow": 0.5}
             plan = replace(plan, exits=dice.choice((0.1, 0.5)), server_faults=faults)
         if "short memory" in drawn and plan.rotation == "new":
-            losses = dice.choice((("empty",), ("set back",), ("set back", "lose spent")))
+            losses = dice.choice((("vanish",), ("vanish",), ("vanish", "lose spent")))
             plan = replace(
                 plan,
-                spent_kept=dice.choice((1, 1, 2, 3)),
+                spent_kept=dice.choice((1, 1, 2)),
+                lifetime=_SHORT_LIFETIME,  # for more renewals while a process sleeps
                 disturbances=tuple(dict.fromkeys((*plan.disturbances, "stall", *losses))),
             )
         if "short grace" in drawn:

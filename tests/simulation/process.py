@@ -38,6 +38,7 @@ class Process:
     :ivar ends_abruptly: whether it may end by ``os._exit()``, or be frozen, after a request.
     :ivar requesting: the number of its threads that wait for a token.
     :ivar presenting: the threads that present a credential, each with the deadline of the wait.
+    :ivar slept_from: the number of writes of the slot when it was last stopped.
     :ivar stalled: the seconds for which it has been stopped so far.
     """
 
@@ -62,6 +63,7 @@ class Process:
         self.main: Task = None  # type: ignore[assignment]
         self.stalled = 0.0
         self.stalled_until = 0.0
+        self.slept_from = 0
         self.on_order: Callable[[Process], None] = lambda process: None
         self.on_end: Callable[[Process], None] = lambda process: None
         world.processes[name] = self

@@ -70,7 +70,6 @@ class Disk:
         self.down_until = 0.0
         self.cut_off_until: dict[Process, float] = {}
         self.full_until: dict[Process, float] = {}
-        self.was_flushed = False
         self.lost_locks = 0
         self._busy = 0.0
         self._busy_since: float | None = None
@@ -116,7 +115,6 @@ class Disk:
         """Empty the whole server: the content, the hashes, and the lock."""
         self.change(None)
         self.lose_spent()
-        self.was_flushed = True
         self.lose_lock()
 
     def set_back(self, writes: int) -> None:
@@ -146,8 +144,7 @@ class Disk:
 
     def may_forget(self) -> bool:
         """Whether remembered hashes may be lost."""
-        is_set_back = self.set_back_at > 0 and self._is_one_with_its_hashes()
-        return not self.spent_apart or is_set_back or self.was_flushed
+        return not self.spent_apart or self.spent_lost_at > 0
 
     def _is_one_with_its_hashes(self) -> bool:
         """Whether restoring an earlier state also restores its hashes."""

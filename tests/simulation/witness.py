@@ -35,7 +35,6 @@ from simulation.world import World
 from tokenadapter.protocols import Credential, Document
 from tokenadapter.token import Token
 
-
 # Seconds for which a process waits for the answer to a request; 0: only until its deadline.
 _ANSWERED_WITHIN = 50.0
 
