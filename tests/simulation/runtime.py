@@ -85,6 +85,10 @@ class SimulatedRuntime(Runtime):
     def has_died(self, process: str) -> bool:
         return self._process.sees_death_of(self._world.processes[process])
 
+    def lives(self, process: str) -> bool:
+        other = self._world.processes[process]
+        return other.alive and other.computer is self._computer
+
     def is_elsewhere(self, process: str) -> bool:
         return False
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from shlex import quote
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
@@ -14,7 +16,7 @@ from urllib.parse import urlsplit
 from tokenadapter.cli.common import LOST_LOGIN
 from tokenadapter.cli.sharing import profiles_by_store
 from tokenadapter.cli.token_state import lock_holder, token_state
-from tokenadapter.config.config_file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile, xdg_directory
 from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile, shared_prefixes
@@ -366,6 +368,14 @@ def _directory(profile: Profile) -> Iterator[_Found]:
     if not isinstance(path, str) or os.name == "nt":
         return
     directory = os.path.dirname(path)
+    real = Path(os.path.realpath(directory))
+    place = next((each for each in _cleaned() if real.is_relative_to(os.path.realpath(each))), None)
+    if place is not None:
+        yield _note(
+            f"{path} is in {place}, where files are deleted: when they are old, at a logout, or at "
+            "a reboot. That would delete the login, too. Use a state directory, such as "
+            "~/.local/state."
+        )
     kind = _file_system(directory)
     if kind.startswith(_SHARED):
         yield _note(
@@ -382,6 +392,13 @@ def _directory(profile: Profile) -> Iterator[_Found]:
             check(place)
         except OSError as error:
             yield _problem(f"{path}: {error}.")
+
+
+def _cleaned() -> Iterator[str]:
+    """The directories from which programs delete old files, or all at a logout or reboot."""
+    yield from ("/tmp", "/var/tmp", "/run", "/dev/shm", tempfile.gettempdir())  # noqa: S108
+    yield xdg_directory("XDG_CACHE_HOME", "~/.cache")
+    yield os.path.expanduser("~/Library/Caches")
 
 
 def _file_system(directory: str) -> str:

@@ -130,8 +130,8 @@ class Eligibility:
         *credential* must not be presented.
 
         The caller holds the lock.  If the lock ends with its holder, that proves that no earlier
-        holder is alive.  A lease may have lapsed while its holder was stopped, and that process may
-        continue.
+        holder is alive, except one whose lock file was deleted.  A lease may have lapsed while its
+        holder was stopped, and that process may continue.
 
         :raises StoreError: if the lock does not exclude other machines.
         """
@@ -141,7 +141,7 @@ class Eligibility:
                 if self._runtime.is_elsewhere(one.process):
                     left = one.until - slot.now(view)
                     raise messages.lock_is_local(slot.store, one.process, left)
-            return False
+            return any(self._runtime.lives(one.process) for one in waiters)
         if not waiters:
             return False
         intent = view.record.intent

@@ -67,6 +67,10 @@ class Runtime:
         """Whether the process with this name is known to have ended."""
         return process_names.has_died(process)
 
+    def lives(self, process: str) -> bool:
+        """Whether the process with this name is known to be alive."""
+        return process_names.lives(process) is True
+
     def is_elsewhere(self, process: str) -> bool:
         """Whether the process with this name is certainly on another machine."""
         return process_names.is_elsewhere(process)
