@@ -21,6 +21,7 @@ from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile, shared_prefixes
 from tokenadapter.errors import TokenError
+from tokenadapter.groups import lets_others
 from tokenadapter.http.masking import masked
 from tokenadapter.keys.key import Key
 from tokenadapter.sources.endpoint import Endpoint
@@ -138,7 +139,7 @@ def _check_configuration(config: ConfigFile, profiles: list[Profile]) -> Iterato
         yield _problem(f"{config.path}: The file has no profile: add one, such as [billing].")
         return
     yield _good(f"{config.path}: {count} {'profile' if count == 1 else 'profiles'}")
-    open_to_all = stat.S_IMODE(os.stat(config.path).st_mode) & 0o044
+    open_to_all = lets_others(os.stat(config.path), 0o044)
     inline = [key for profile in profiles for key in _inline_secrets(profile)]
     if inline and open_to_all and os.name != "nt":
         yield _problem(
@@ -279,8 +280,9 @@ def _check_settings(profile: Profile) -> Iterator[_Found]:
 
 
 def _readers(key: str, path: str) -> Iterator[_Found]:
-    mode = stat.S_IMODE(os.stat(path).st_mode)
-    if mode & 0o044:
+    found = os.stat(path)
+    mode = stat.S_IMODE(found.st_mode)
+    if lets_others(found, 0o044):
         yield _note(
             f"{key}: Other users can read {path} (mode {mode:04o}) unless its directory keeps "
             f"them out. Run `chmod 600 {quote(path)}`."
@@ -306,7 +308,7 @@ def _writers(key: str, program: str) -> Iterator[_Found]:
         if found.st_uid not in (0, os.geteuid()):
             problem = f"{path} belongs to another user (uid {found.st_uid}), who"
             cure = "Use a program of your own"
-        elif mode & _others_bits(found):
+        elif lets_others(found, _others_bits(found)):
             problem = f"other users can write to {path} (mode {mode:04o}), and so"
             cure = f"Run `chmod go-w {quote(path)}`"
         else:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from profiles import billing, write
 
-from tokenadapter import FileStore, StoreError
+from tokenadapter import FileStore, StoreError, groups
 from tokenadapter.cli import findings as _findings
 from tokenadapter.testing import TokenServer
 
@@ -141,8 +141,9 @@ def test_a_file_in_a_place_that_is_cleaned_is_a_note(
 
 
 def test_secrets_that_other_users_can_read_are_found(
-    command: Command, profile: Path, place: Path
+    command: Command, profile: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(groups, "_is_alone_in", lambda gid: False)
     profile.chmod(0o644)
     (problem,) = problems(command, "--offline")
     assert (
