@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -117,6 +118,7 @@ def processes(server: TokenServer) -> Iterator[tuple[Connection, Connection]]:
         yield first, second
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whether a process lives")
 @pytest.mark.parametrize(
     "step",
     [
@@ -163,10 +165,15 @@ def test_a_deleted_lock_file_loses_no_login(
     assert server.stats.reuse_detections == 0
 
 
-def test_a_renewal_makes_everything_young_that_it_relies_on(
-    server: TokenServer, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("rotate", [False, True])
+def test_a_renewal_makes_everything_young_that_it_relies_on(tmp_path: Path, rotate: bool) -> None:
+    with TokenServer(rotate=rotate) as server:
+        _check_ages(server, tmp_path)
+
+
+def _check_ages(server: TokenServer, tmp_path: Path) -> None:
     store = expired(server, tmp_path / "state" / "token.json")
+    store.remember_spent("of an earlier login", for_good=True)
     reservation = store.reserve()
     assert reservation is not None
     with reservation:
