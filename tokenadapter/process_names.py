@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["display_name", "has_died", "is_alive", "is_elsewhere", "this_process"]
+__all__ = ["display_name", "has_died", "is_elsewhere", "lives", "this_process"]
 
 # By process ID: a forked child inherits this, and needs a name of its own.
 _NAMES_BY_PID: dict[int, str] = {}
@@ -32,10 +32,10 @@ def has_died(name: str) -> bool:
 
     :param name: from :func:`this_process`, with or without ``:`` and more behind it.
     """
-    return is_alive(name) is False
+    return lives(name) is False
 
 
-def is_alive(name: str) -> bool | None:
+def lives(name: str) -> bool | None:
     """Whether the process *name* lives; ``None`` if that cannot be seen from here.
 
     :param name: as for :func:`has_died`.

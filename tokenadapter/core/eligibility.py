@@ -136,8 +136,8 @@ class Eligibility:
         nothing must be presented.
 
         The caller holds the lock.  If the lock ends with its holder, that proves that no earlier
-        holder is alive.  A lease may have lapsed while its holder was stopped, and that process may
-        continue.
+        holder is alive, except one whose lock file was deleted.  A lease may have lapsed while its
+        holder was stopped, and that process may continue.
 
         :raises StoreError: if the lock does not exclude other machines.
         """
@@ -147,7 +147,7 @@ class Eligibility:
                 if self._runtime.is_elsewhere(one.process):
                     left = one.until - slot.now(view)
                     raise messages.lock_is_local(slot.store, one.process, left)
-            return False
+            return any(self._runtime.may_save(one.process) for one in waiters)
         # Also within a declared grace: a request may arrive late, and then comes after the grace.
         return bool(waiters)
 

@@ -72,7 +72,7 @@ class Runtime:
         whether it is presenting anything."""
         if process == self.process():
             return shutdown.is_presenting()
-        return process_names.is_alive(process) is True
+        return process_names.lives(process) is True
 
     def is_elsewhere(self, process: str) -> bool:
         """Whether the process with this name is certainly on another machine."""

@@ -36,6 +36,8 @@ _UNKNOWN_OUTAGE: Final = 5.0
 # Seconds for which an exiting interpreter, or a caller that renews, goes on trying to save.
 _SAVES_AT_EXIT: Final = 5.0
 _SAVES_INLINE: Final = 30.0
+# Seconds after which to try again to record that a wait is over.
+_LOOKS_AGAIN: Final = 0.5
 # How often a withdrawal is tried while other processes write.
 _WITHDRAWALS: Final = 3
 # Characters of an error that are saved in the record.
@@ -393,12 +395,12 @@ class Saver:
 
         Until then other processes believe that it may still save a token, as long as it lives.
         """
-        if waiter is None or self._slot.lock_ends_with_holder:
+        if waiter is None:
             return
 
         def record() -> None:
             while not self._runtime.exiting():
-                self._runtime.sleep(self._slot.store.poll[1])
+                self._runtime.sleep(_LOOKS_AGAIN)
                 with suppress(errors.TokenError, Conflict):
                     view = self._slot.look()
                     intent = view.record.intent

@@ -892,6 +892,22 @@ def test_a_kernel_lock_proves_that_its_earlier_holder_has_died(new_keeper, autho
     assert got[0][1] < 0.1
 
 
+@pytest.mark.parametrize("grace", [0.0, 9.0])
+def test_a_kernel_lock_proves_nothing_about_a_holder_that_lives(
+    new_keeper, authority, shelf, clock, grace
+):
+    """Its lock file was deleted, and another process has created a new one."""
+    authority.grace = grace
+    clock.living.add(clock.process())
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first = one.current()
+    got = while_asking(authority, shelf, lambda: other.renew(first))
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
+
+
 def test_a_lock_that_does_not_exclude_another_machine_is_an_error(
     new_keeper, authority, shelf, clock
 ):
