@@ -111,9 +111,14 @@ class Intent(Value):
     def __repr__(self) -> str:
         return f"<Intent attempt={self.attempt}>"
 
-    def without(self, waiter: Waiter) -> Self | None:
-        """The intent of the other processes, after the request of *waiter* was not processed."""
+    def without(self, waiter: Waiter, *, is_unknown: bool = False) -> Self | None:
+        """The intent after *waiter* has stopped waiting.
+
+        :param is_unknown: whether its request may have been processed.
+        """
         others = tuple(one for one in self.awaited if one != waiter)
+        if is_unknown:
+            return self._replace(awaited=others)
         return self._replace(attempt=self.attempt - 1, awaited=others) if self.attempt > 1 else None
 
 
@@ -458,9 +463,8 @@ class Record(Value):
         :param waiter: the process that no longer waits for the answer.
         """
         intent = self.intent
-        if intent is not None:
-            others = (other for other in intent.awaited if other != waiter)
-            intent = intent._replace(awaited=tuple(others))
+        if intent is not None and waiter is not None:
+            intent = intent.without(waiter, is_unknown=True)
         return self._replace(intent=intent, backoff=backoff)
 
     def with_distrust(self, token: Token, now: float, u: float) -> Self:
