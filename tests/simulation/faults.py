@@ -17,8 +17,6 @@ from tokenadapter.token import Token
 _ELSEWHERE = 10.0
 # The writes of one renewal.
 _WRITES = 2
-# The seconds for which the store is away between an answer and its save.
-_AWAY = 15.0
 
 
 def stop(witness: Witness, process: Process, seconds: float) -> None:
@@ -58,7 +56,6 @@ class Faults:
             "set back": self._set_back,
             "copy": self._copy,
             "store down": self._take_store_down,
-            "store away": self._take_store_away,
             "vanish": self._vanish,
             "lose spent": self._lose_spent,
             "cut off": self._cut_off,
@@ -207,20 +204,7 @@ class Faults:
         return True
 
     def _take_store_down(self, task: Task, label: str) -> bool:
-        return self._take_down(self._seconds(15.0))
-
-    def _take_store_away(self, task: Task, label: str) -> bool:
-        """Take the store down between an answer and its save, for longer than other processes would
-        believe the intent of a process that may have died."""
-        if label != "answer on its way":
-            return False
-        return self._take_down(min(_AWAY, max(self.world.calm_from - self.world.now, 0.0)))
-
-    def _take_down(self, seconds: float) -> bool:
-        self.world.log(None, "the store is down for {:.3f} s", seconds)
-        self.witness.delays += 1
-        self.witness.disk.down_until = self.world.now + seconds
-        self.witness.disk.stop_heartbeats(None, seconds)
+        self.witness.disk.take_down(self._seconds(15.0))
         return True
 
     def _cut_off(self, task: Task, label: str) -> bool:
@@ -261,6 +245,7 @@ class Faults:
             return False
         if world.choices.chance(0.5):
             return self._empty(task, label)
+        writes = min(writes, len(disk.past) - 1)
         world.log(None, "the store is set back by {} writes", writes)
         self.witness.loses_record()
         disk.set_back(writes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +19,9 @@ from tokenadapter.token import Token
 OWNER: Mapping[str, str] = {"client": "c"}
 # The credential of a client that the server refuses.
 STALE = "stale"
+# Seconds for which the store is away between an answer and its save: for longer than others believe
+# the intent of a process that may have died.
+_AWAY = 15.0
 # Seconds between two questions whether to go on waiting for an answer that is late.
 _LOOKS_EVERY = 1.0
 
@@ -29,6 +32,7 @@ class SimulatedGrant:
     :param requested: the requested scope or resource.
     :ivar client_credential: the credential of the client.
     :ivar faults: the probability of each fault of a request.
+    :ivar away: the probability that the store is away when the answer comes.
     """
 
     owner: Mapping[str, str] = OWNER
@@ -54,6 +58,7 @@ class SimulatedGrant:
         self.world = authority.world
         self.grace, self.deadline = authority.grace, witness.deadline
         self.faults = faults
+        self.away = 0.0
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         stored = previous.refresh_token if previous is not None else None
@@ -83,8 +88,6 @@ class SimulatedGrant:
             raise
         except RefreshTemporarilyFailed as error:
             known = error.processed is False
-            # An intent without a request has no outcome.
-            presentation.excused |= known and not _may_be_sent(credential)
             presentation.wait = error.retry_after
             self.witness.learns_outcome(presentation, "unprocessed" if known else "unknown")
             raise
@@ -96,7 +99,7 @@ class SimulatedGrant:
         return answer
 
     def _exchange(self, credential: Credential, end: float) -> dict[str, Any]:
-        if self.process.runtime.monotonic() >= end or not _may_be_sent(credential):
+        if self.process.runtime.monotonic() >= end:
             raise RefreshTemporarilyFailed("not sent", processed=False)
         if self._happens("not reached"):
             raise RefreshTemporarilyFailed("connection refused", processed=False)
@@ -113,6 +116,9 @@ class SimulatedGrant:
         answer = self._late_answer(credential, end) if is_late else self._answer(credential)
         self.world.log(self.process, "  the server issues {}", answer["access_token"])
         self.world.point("answer on its way")
+        if self.world.happens(self.away):
+            disk = self.witness.disk
+            disk.take_down(min(_AWAY, max(self.world.calm_from - self.world.now, 0.0)))
         if self._happens("answer lost"):
             raise RefreshTemporarilyFailed("time-out")
         return answer
@@ -144,11 +150,10 @@ class SimulatedGrant:
         """
         sent = self.world.now
         comes = sent + seconds
-        keep_waiting: Callable[[], bool] = getattr(credential, "keep_waiting", lambda: False)
         while self.world.now < comes:
             left = end - self.process.runtime.monotonic()
             if left <= 0:
-                if not keep_waiting():
+                if not credential.keep_waiting():
                     if self.is_told:
                         self.witness.gives_up(self.process, credential, self.world.now - sent)
                     raise RefreshTemporarilyFailed("time-out")
@@ -164,11 +169,6 @@ class SimulatedGrant:
     def as_grant(self) -> Grant:
         """The grant that the keeper gets."""
         return self
-
-
-def _may_be_sent(credential: Credential) -> bool:
-    check: Callable[[], bool] = getattr(credential, "may_be_sent", lambda: True)
-    return check()
 
 
 def _refresh_token(secret: str, *, first: bool = False) -> Credential:

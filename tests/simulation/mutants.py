@@ -284,7 +284,7 @@ def calls_a_function_again(patch: pytest.MonkeyPatch) -> None:
 def drops_an_unsaved_token(patch: pytest.MonkeyPatch) -> None:
     """A new token is dropped if the first save fails."""
     patch.setattr(SimulatedRuntime, "is_helper", lambda self: False)
-    patch.setattr(saving, "_SAVE_ATTEMPTS_FOR", -1.0)
+    patch.setattr(saving, "_SAVES_INLINE", -1.0)
 
 
 def lets_the_lease_lapse(patch: pytest.MonkeyPatch) -> None:
@@ -330,7 +330,7 @@ def replaces_tokens_of_other_requests_for_ever(patch: pytest.MonkeyPatch) -> Non
 
 def ignores_intents(patch: pytest.MonkeyPatch) -> None:
     """The holder of the lock assumes that every earlier holder is dead."""
-    patch.setattr(Eligibility, "is_answer_pending", lambda self, view, credential: False)
+    patch.setattr(Eligibility, "is_answer_pending", lambda self, view: False)
 
 
 def respects_intents_for_ever(patch: pytest.MonkeyPatch) -> None:
@@ -364,7 +364,9 @@ def sends_a_late_request(patch: pytest.MonkeyPatch) -> None:
 _CALM = Plan(processes=2, threads=1)
 _LAPSING = Plan(lease=5.0, threads=1, disturbances=("stall",), rate=0.03)
 _LOCKS_LOST = Plan("adopted", lease=5.0, disturbances=("lose lock",), rate=0.03)
-_LOGINS = replace(_LAPSING, grant="adopted", acts=(ADOPTS_REFRESH,), lifetime=10.0)
+# A process on another computer believes an intent for the time of an answer only.
+_APART = replace(_LAPSING, computers=True, has_clock=True)
+_LOGINS = replace(_APART, grant="adopted", acts=(ADOPTS_REFRESH,), lifetime=10.0)
 _KILLS = Plan("adopted", lease=5.0, disturbances=("kill",), rate=0.03)
 
 
@@ -403,8 +405,19 @@ MUTANTS = (
     Mutant(spends_without_the_store, _disturbed("store down")),
     Mutant(calls_a_function_again, _disturbed("empty", grant="function")),
     Mutant(drops_an_unsaved_token, Plan(processes=2, threads=1, failing_saves=0.3)),
-    Mutant(lets_the_lease_lapse, _disturbed("full", grant="adopted", lease=1.0, span=100.0)),
-    Mutant(overwrites_a_later_renewal, _LAPSING),
+    Mutant(
+        lets_the_lease_lapse,
+        _disturbed(
+            "full",
+            grant="adopted",
+            grace=30.0,
+            lease=1.0,
+            has_clock=True,
+            computers=True,
+            span=100.0,
+        ),
+    ),
+    Mutant(overwrites_a_later_renewal, _APART),
     Mutant(drops_an_adoption_after_a_renewal, _LOGINS),
     Mutant(does_not_remember_spent_tokens, _disturbed("empty", threads=1)),
     Mutant(accepts_a_reset_slot, _disturbed("set back", rate=0.01)),

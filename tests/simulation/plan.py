@@ -123,6 +123,8 @@ class Plan:
     """The probability that a process ends by ``os._exit()``, or is frozen, right after a request.
     The keepers know that, and so do those of forked processes."""
     server_faults: Mapping[str, float] = field(default_factory=dict)
+    away: float = 0.0
+    """The probability that the store fails for a while between an answer and its save."""
     failing_saves: float = 0.0
     lost_writes: float = 0.0
     """The probability that a write succeeds and its answer is lost."""
@@ -217,7 +219,7 @@ class Plan:
             faults = {**plan.server_faults, LATE: dice.choice((0.1, 0.5))}
             plan = replace(plan, server_faults=faults)
         if "store away" in drawn:
-            plan = replace(plan, disturbances=(*plan.disturbances, "store away"))
+            plan = replace(plan, away=dice.choice((0.05, 0.3)))
         return plan
 
     def is_faultless(self) -> bool:
@@ -228,6 +230,7 @@ class Plan:
             or self.lost_writes
             or self.disturbances
             or self.exits
+            or self.away
             or self.acts
             or self.requested > 1
             or self.stale_client
@@ -241,6 +244,7 @@ class Plan:
             or self.lost_writes
             or set(self.disturbances) - _ENDINGS - {"fork", "revoke", "deny"}
             or self.exits
+            or self.away
             or self.stale_client
         )
 
@@ -252,13 +256,15 @@ class Plan:
         is_safe = is_alone or not _ENDINGS & set(self.disturbances)
         # Within the grace period, each death may be followed by another presentation.
         has_grace = self.grace > (self.most + 1) * self.deadline + (self.lease or 0.0)
-        harmless = {"revoke", "deny", "store away"}
+        harmless = {"revoke", "deny"}
         harmless |= {"set back"} if is_alone else _ENDINGS
         return (
             self.grant in ("first", "adopted")
             and (has_grace if self.grace else is_safe)
             and not set(self.server_faults) - ({"slow"} if self.grace else {"slow", LATE})
             and not self.failing_saves
+            # A process that dies meanwhile takes its token along; one elsewhere cannot be seen.
+            and not (self.away and (self.computers or _ENDINGS & set(self.disturbances)))
             and not set(self.disturbances) - harmless
             and not {"forget", "refresh", ADOPTS_REFRESH} & set(self.acts)
             and not self.stale_client

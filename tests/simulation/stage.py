@@ -120,6 +120,7 @@ class Stage:
             requested={"scope": "ab"[number % 2]} if plan.requested > 1 else {},
             client_credential=STALE if plan.stale_client and number == 0 else "c",
         )
+        grant.away = plan.away
         witness.accounts[process] = Account(grant.requested, grant.client_credential)
         keeper = TokenKeeper(
             grant.as_grant(),

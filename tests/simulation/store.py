@@ -150,6 +150,13 @@ class Disk:
         """Whether restoring an earlier state also restores its hashes."""
         return self.lease is not None or not self.spent_apart
 
+    def take_down(self, seconds: float) -> None:
+        """Let no process reach the store for some seconds, and extend no lease."""
+        self.world.log(None, "the store is down for {:.3f} s", seconds)
+        self.witness.delays += 1
+        self.down_until = self.world.now + seconds
+        self.stop_heartbeats(None, seconds)
+
     def is_down_for(self, process: Process) -> bool:
         return self.world.now < max(self.down_until, self.cut_off_until.get(process, 0.0))
 
@@ -191,7 +198,7 @@ class Disk:
             and process in (None, holder.process)
         ):
             holder.ends = min(holder.ends, self.world.now + self.lease)
-            holder.is_lost = holder.is_late = True
+            holder.is_lost = True
             self.lost_locks += 1
 
     def release_lock_of(self, process: Process) -> None:
@@ -350,7 +357,6 @@ class SimulatedLock:
     :ivar ends: the time at which it lapses.
     :ivar is_released: whether its holder has released it.
     :ivar is_lost: whether it is free, or soon will be, without a fault of its holder.
-    :ivar is_late: whether it is lost because heartbeats were missed.
     :ivar points: the points that its thread had reached at the last confirmation.
     :ivar stalled: the seconds for which its process had been stopped at that time.
     """
@@ -361,7 +367,7 @@ class SimulatedLock:
         self.process = store.process
         self.task: Task | None = None
         self.ends = self.hold_for = self.stalled = self.taken_at = 0.0
-        self.is_lost = self.is_late = self.is_released = False
+        self.is_lost = self.is_released = False
         self.points = 0
         self.presentation: Presentation | None = None
         """The last presentation under this lock."""
@@ -391,10 +397,6 @@ class SimulatedLock:
         self.store.world.log(self.process, "  has the lock")
         return True
 
-    def is_certain(self) -> bool:
-        """Whether no heartbeat was missed for longer than the lease since the confirmation."""
-        return not self.is_late
-
     def confirm(self) -> bool:
         # Not a point: a confirmation is worth something only if its caller acts at once.
         reachable = self.disk.lease is None or not self.disk.is_down_for(self.process)
@@ -406,7 +408,7 @@ class SimulatedLock:
     def _begin(self) -> None:
         lease = self.disk.lease
         self.ends = inf if lease is None else self.store.world.now + self.hold_for + lease
-        self.is_lost = self.is_late = False
+        self.is_lost = False
         self.stalled = self.process.stalled
         self.points = self.store.world.running.points
 

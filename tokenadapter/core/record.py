@@ -111,9 +111,14 @@ class Intent(Value):
     def __repr__(self) -> str:
         return f"<Intent attempt={self.attempt}>"
 
-    def without(self, waiter: Waiter) -> Self | None:
-        """The intent of the other processes, after the request of *waiter* was not processed."""
+    def without(self, waiter: Waiter, *, is_unknown: bool = False) -> Self | None:
+        """The intent after *waiter* has stopped waiting.
+
+        :param is_unknown: whether its request may have been processed.
+        """
         others = tuple(one for one in self.awaited if one != waiter)
+        if is_unknown:
+            return self._replace(awaited=others)
         return self._replace(attempt=self.attempt - 1, awaited=others) if self.attempt > 1 else None
 
 
@@ -258,6 +263,15 @@ class Record(Value):
             return seed in self.spent  # the grant began before origins were recorded
         return seed == self.origin or seed in self.seeds
 
+    def placed(self, spent: str) -> str:
+        """The hash of this record's refresh token, with the record's place in its login.
+
+        A store that remembers a later place of the same login knows that the refresh token is
+        spent, however many others were spent since.
+        """
+        login = hashlib.sha256(f"{self.salt}\0{self.begun!r}".encode()).hexdigest()[:16]
+        return f"{spent}/{login}/{self.generation}"
+
     def is_grant_over(self, now: float) -> bool:
         """Whether nothing can continue the grant, so that another grant may replace it."""
         if self.token is None or self.token.refresh_token is None:
@@ -290,6 +304,12 @@ class Record(Value):
                 attempt=intent.attempt + 1, awaited=(*others, waiter), key=intent.key or key
             )
         )
+
+    def with_waiter(self, waiter: Waiter, longer: Waiter) -> Self:
+        """The process *waiter* goes on waiting for the answer, as *longer* says."""
+        assert self.intent is not None
+        awaited = (longer if one == waiter else one for one in self.intent.awaited)
+        return self._replace(intent=self.intent._replace(awaited=tuple(awaited)))
 
     def with_new_token(
         self,
@@ -443,9 +463,8 @@ class Record(Value):
         :param waiter: the process that no longer waits for the answer.
         """
         intent = self.intent
-        if intent is not None:
-            others = (other for other in intent.awaited if other != waiter)
-            intent = intent._replace(awaited=tuple(others))
+        if intent is not None and waiter is not None:
+            intent = intent.without(waiter, is_unknown=True)
         return self._replace(intent=intent, backoff=backoff)
 
     def with_distrust(self, token: Token, now: float, u: float) -> Self:
