@@ -120,8 +120,6 @@ class Endpoint:
         outside = sys.exception()
         seconds = self.timeout if seconds is None else max(min(seconds, self.timeout), 0.001)
         limit = deadline.Deadline(seconds, may_be_sent)
-        # The first address of a host may not answer: half of the time is left for the others.
-        timeouts = seconds / 2, seconds
         adapter = deadline.DeadlineAdapter(limit)
         try:
             request = requests.Request(
@@ -133,7 +131,7 @@ class Endpoint:
                 )
             if self._stays_here:
                 settings["proxies"] = {}
-            with adapter.send(request, timeout=timeouts, **settings) as response:
+            with adapter.send(request, timeout=seconds, **settings) as response:
                 answer = bytearray()
                 for piece in response.iter_content(65536):
                     answer += piece
@@ -144,18 +142,21 @@ class Endpoint:
                 )
         except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
             # Only the text is kept: the error has the request, and the request the secrets.
-            return self._no_reply(error, outside, limit.sending)
+            return self._no_reply(error, outside, limit)
         finally:
             adapter.close()
 
     def _no_reply(
-        self, error: BaseException, outside: BaseException | None, sent: bool
+        self, error: BaseException, outside: BaseException | None, limit: deadline.Deadline
     ) -> reply.NoReply:
+        sent = limit.sending
         root = _root(error, outside)
         why = str(root) or type(root).__name__
         if isinstance(root, TimeoutError):
             doing = "answering" if sent else "connecting"
             why = f"{doing} took too long for the total timeout of {self.timeout:g} s"
+            if limit.tried and not sent:
+                why += f" (tried {', '.join(limit.tried)})"
         elif isinstance(error, requests.exceptions.ProxyError):
             why = f"its proxy failed: {why}"
         # A missing file of certificates, an invalid URL, a proxy of an unknown kind.
