@@ -54,7 +54,7 @@ def requests_differ(
         f"{dict(ours) or 'nothing in particular'!s:.500} here, "
         f"{dict(theirs) or 'nothing in particular'!s:.500} there. The stored token is kept. Have "
         "all programs request everything that any of them needs, or give each its own store. If no "
-        "other program requests the other token any more, run `tokenadapter forget NAME`."
+        "other program requests the other token any more, run `tokenadapter refresh NAME --force`."
     )
 
 

@@ -72,7 +72,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             RefreshConfigError,
             "Programs that share Shelf() request different tokens: {'scope': 'read'} here, nothing",
             "The stored token is kept",
-            "If no other program requests the other token any more, run `tokenadapter forget NAME`",
+            "If no other program requests the other token any more, run `tokenadapter refresh NAME",
         ),
     ],
     "other_first_token": [
