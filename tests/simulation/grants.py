@@ -157,6 +157,7 @@ class SimulatedGrant:
                     if self.is_told:
                         self.witness.gives_up(self.process, credential, self.world.now - sent)
                     raise RefreshTemporarilyFailed("time-out")
+                self.witness.waits_longer(self.process)
                 left = _LOOKS_EVERY
             self.world.sleep(min(left, comes - self.world.now))
 

@@ -171,6 +171,17 @@ class Witness:
         if waited < _ANSWERED_WITHIN and not (self.authority.grace or is_ending or may_be_lost):
             self.fail(process, f"gives up the answer to {credential.secret} after {waited:.1f} s")
 
+    def waits_longer(self, process: Process) -> None:
+        """A process goes on waiting for an answer that is late, and has said so in the record, if
+        the lock does not keep other processes away."""
+        last, account = self.last_of_this_thread(process), self.accounts[process]
+        if self.disk.lease is None or last is None or last.announcement is None:
+            return
+        is_hindered = account.store_failures or self.disk.lost_locks or self.disk.changed_at
+        is_said = self.store_now(process) < last.announcement.until
+        if not (is_said or is_hindered or process.stalled or self.moved_clocks):
+            self.fail(process, f"waits longer for the answer to {last.credential.secret} than said")
+
     # --- the store -----------------------------------------------------------------------
 
     def loaded(self, process: Process, document: Document | None, took: float) -> None:
