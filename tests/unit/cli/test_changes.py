@@ -406,8 +406,8 @@ def test_after_two_changes_of_scope_the_command_that_the_error_names_helps(
         profile.write_text(f'{text}scope = "{scope}"\n')
         found, _, err = command("header", "billing")
         assert found == code
-    assert "run `tokenadapter forget billing`." in err
-    assert "run `tokenadapter forget billing`." in command("check", "--offline")[1]
+    assert "with `tokenadapter forget billing`." in err
+    assert "with `tokenadapter forget billing`." in command("check", "--offline")[1]
     assert command("forget", "billing")[0] == 0
     assert command("header", "billing")[0] == 0
 
