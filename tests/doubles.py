@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from tokenadapter.core.runtime import Runtime
 from tokenadapter.errors import ReauthRequired, StoreError
 from tokenadapter.protocols import Answer, Credential, Document, Snapshot
+from tokenadapter.stores.toolkit import is_remembered
 from tokenadapter.token import Token
 
 
@@ -22,10 +23,14 @@ class Clockwork(Runtime):
         self.slept: list[float] = []
         self.is_exiting = False
         self.dead: set[str] = set()
+        self.living: set[str] = set()
         self.elsewhere: set[str] = set()
 
     def has_died(self, process: str) -> bool:
         return process in self.dead
+
+    def may_save(self, process: str) -> bool:
+        return process in self.living
 
     def is_elsewhere(self, process: str) -> bool:
         return process in self.elsewhere
@@ -145,7 +150,7 @@ class Shelf:
         self.remembered.append((digest, for_good))
 
     def was_spent(self, digest: str) -> bool:
-        return digest in self.spent
+        return is_remembered(self.spent, digest)
 
 
 class ShelfLock:
@@ -177,7 +182,7 @@ class Authority:
     owner: Mapping[str, str] = {"endpoint": "https://id.example.com/token", "client": "me"}
     requested: Mapping[str, str] = {}
     client_credential = "me\0secret"
-    deadline = 5.0
+    deadline = 4.0
     grace = 0.0
     urls: Sequence[str] = ()
 

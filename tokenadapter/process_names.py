@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["display_name", "has_died", "is_elsewhere", "this_process"]
+__all__ = ["display_name", "has_died", "is_elsewhere", "lives", "this_process"]
 
 # By process ID: a forked child inherits this, and needs a name of its own.
 _NAMES_BY_PID: dict[int, str] = {}
@@ -32,12 +32,22 @@ def has_died(name: str) -> bool:
 
     :param name: from :func:`this_process`, with or without ``:`` and more behind it.
     """
+    return lives(name) is False
+
+
+def lives(name: str) -> bool | None:
+    """Whether the process *name* lives; ``None`` if that cannot be seen from here.
+
+    :param name: as for :func:`has_died`.
+    """
     theirs, ours = _parts(name), _parts(this_process())
     if theirs is None or ours is None or not all(theirs) or theirs[3:] != ours[3:]:
-        return False
+        return None
     _, pid, start, *_ = theirs
     found = _start_of(pid)
-    return not _exists(pid) if found is None else found != start
+    if found is None:
+        return None if _exists(pid) else False
+    return found == start
 
 
 def is_elsewhere(name: str) -> bool:

@@ -38,7 +38,6 @@ __all__ = [
     "HolderKnowing",
     "InFile",
     "KeyBound",
-    "Lapsing",
     "Leased",
     "LoggingIn",
     "Preloading",
@@ -312,17 +311,6 @@ class StoreLock(Protocol):
         """Release the lock.  Never raises; never releases a lock that another holder has by now."""
 
 
-@runtime_checkable
-class Lapsing(Protocol):
-    """Optional, of a :class:`StoreLock` that can lapse while its holder lives.
-
-    The keeper calls it just before it sends a refresh token for which the server declares a grace.
-    """
-
-    def is_certain(self) -> bool:
-        """Whether the lock cannot have lapsed yet, without asking the store."""
-
-
 class HolderKnowing(Protocol):
     """Optional, of a :class:`StoreLock` that knows its holder.
 
@@ -391,12 +379,14 @@ class TokenStore(Protocol):
         """Remember the hash of a spent token, also if the slot is emptied, where the store has a
         place for that.
 
+        :param digest: the hash, with or without its place in its login.
         :param for_good: otherwise, *digest* may be forgotten after some dozens of others.
         :raises StoreError: if the place cannot be written.
         """
 
     def was_spent(self, digest: str) -> bool:
-        """Whether *digest* is remembered.
+        """Whether *digest* is remembered, or a later one of the same login: call
+        :func:`tokenadapter.stores.toolkit.is_remembered` with all that the place holds.
 
         :raises StoreError: if the place cannot be read.
         """

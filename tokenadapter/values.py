@@ -7,6 +7,7 @@ not import those when it starts.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, Self, TypeAlias, TypeVar, dataclass_transform
 
 __all__ = [
@@ -15,9 +16,10 @@ __all__ = [
     "Document",
     "Snapshot",
     "Value",
-    "always",
     "checked_store",
     "is_loopback",
+    "longest_timeout",
+    "never",
     "one_line",
     "parameters",
     "printable",
@@ -78,9 +80,18 @@ class Value:
         return f"{type(self).__name__}({fields})"
 
 
-def always() -> bool:
-    """Return ``True``."""
-    return True
+def never() -> bool:
+    """Return ``False``."""
+    return False
+
+
+def longest_timeout(grace: float) -> float:
+    """The longest time in seconds that a token request may take if the server accepts a rotated
+    refresh token for *grace* seconds.
+
+    A request whose answer got lost must end, and so must its repetition, before the grace does.
+    """
+    return (grace - min(1.0, grace / 5)) / 2 if grace else inf
 
 
 def is_loopback(host: str) -> bool:
@@ -131,10 +142,9 @@ class Credential(Value):
     opaque: bool = False
     """Whether the credential is unknown, as that of a plain function.  If it brings a refresh
     token, it counts as spent, and is not presented again without that refresh token."""
-    may_be_sent: Callable[[], bool] = staticmethod(always)
-    """Called right before the request is sent.  On ``False`` the request must not be sent, since
-    another process may have presented the credential."""
-
+    keep_waiting: Callable[[], bool] = staticmethod(never)
+    """Called if the request was sent and the deadline is over, and then every second: whether to go
+    on waiting for the answer, which may hold the only successor of a spent refresh token."""
     adopted: bool = False
     """Whether it was passed to ``adopt()``, so that its token replaces the stored one."""
     key: str | None = None

@@ -80,8 +80,6 @@ class SimulatedGrant:
             raise
         except RefreshTemporarilyFailed as error:
             known = error.processed is False
-            # An intent without a request has no outcome.
-            presentation.excused |= known and not credential.may_be_sent()
             presentation.wait = error.retry_after
             self.witness.learns_outcome(presentation, "unprocessed" if known else "unknown")
             raise
@@ -93,7 +91,7 @@ class SimulatedGrant:
         return answer
 
     def _exchange(self, credential: Credential, *, is_late: bool) -> dict[str, Any]:
-        if is_late or not credential.may_be_sent():
+        if is_late:
             raise RefreshTemporarilyFailed("not sent", processed=False)
         if self._happens("not reached"):
             raise RefreshTemporarilyFailed("connection refused", processed=False)

@@ -330,7 +330,7 @@ def replaces_tokens_of_other_requests_for_ever(patch: pytest.MonkeyPatch) -> Non
 
 def ignores_intents(patch: pytest.MonkeyPatch) -> None:
     """The holder of the lock assumes that every earlier holder is dead."""
-    patch.setattr(Eligibility, "is_answer_pending", lambda self, view, credential: False)
+    patch.setattr(Eligibility, "is_answer_pending", lambda self, view: False)
 
 
 def respects_intents_for_ever(patch: pytest.MonkeyPatch) -> None:

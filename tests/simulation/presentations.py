@@ -67,10 +67,10 @@ def check(
     # A process cannot notice that it was stopped after its last check.
     was_stopped = disk.lease is not None and process.stalled > lock.stalled
     # Nor that the lock was lost after the check: then only an intent keeps other processes away,
-    # unless the intent was lost together with the lock, or the server accepts the token once more.
+    # unless the intent was lost together with the lock.
     awaited = document.get("intent", {}).get("awaited", ())
     is_unannounced = all(one["process"] != process.name for one in awaited)
-    is_unguarded = (is_unannounced or witness.authority.grace > 0) and not lock.is_held()
+    is_unguarded = is_unannounced and not lock.is_held()
     if credential.single_use and not (was_stopped or is_unguarded):
         _check_spent(witness, process, credential)
 
@@ -275,16 +275,10 @@ def _is_no_longer_awaited(witness: Witness, process: Process, earlier: Presentat
         return False
     if earlier.announcement is None:
         return earlier.has_lost_its_lock()
-    now, lock = witness.store_now(process), witness.disk.locks[witness.world.running]
-    # The time of the last possible check: the process may have been stopped after that.
-    checked = now - (process.stalled - lock.stalled)
-    grace = witness.authority.grace
-    if grace and checked < earlier.announcement.first_sent + grace:
-        return earlier.has_lost_its_lock()  # the server accepts it once more
     if witness.moved_clocks and witness.disk.ahead is None:
         return True  # the wait may seem to be over, or to begin in the future
     until = earlier.announcement.until - witness.disk.clocks_differ
-    return now >= until or earlier.announcement.secret in witness.readopted
+    return witness.store_now(process) >= until or earlier.announcement.secret in witness.readopted
 
 
 def _is_lost_since(witness: Witness, earlier: Presentation) -> bool:

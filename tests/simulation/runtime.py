@@ -85,6 +85,12 @@ class SimulatedRuntime(Runtime):
     def has_died(self, process: str) -> bool:
         return self._process.sees_death_of(self._world.processes[process])
 
+    def may_save(self, process: str) -> bool:
+        other = self._world.processes[process]
+        if other is self._process:
+            return bool(other.presenting)
+        return other.computer is self._computer and not self.has_died(process)
+
     def is_elsewhere(self, process: str) -> bool:
         return False
 
@@ -105,6 +111,9 @@ class SimulatedRuntime(Runtime):
 
     def guard(self) -> bool:
         return True
+
+    def ends_abruptly(self) -> bool:
+        return False
 
     @contextmanager
     def presenting(self, seconds: float) -> Iterator[bool]:

@@ -174,7 +174,7 @@ class Disk:
             and process in (None, holder.process)
         ):
             holder.ends = min(holder.ends, self.world.now + self.lease)
-            holder.is_lost = holder.is_late = True
+            holder.is_lost = True
             self.lost_locks += 1
 
     def release_lock_of(self, process: Process) -> None:
@@ -302,6 +302,7 @@ class SimulatedStore:
         return SimulatedLock(self)
 
     def remember_spent(self, digest: str, *, for_good: bool) -> None:
+        digest = digest.partition("/")[0]  # this store forgets none, so it needs no place
         self.reach("remember_spent", writes=True)
         self.disk.spent.add(digest)
         self.disk.spent_at[digest] = self.world.now
@@ -309,7 +310,7 @@ class SimulatedStore:
 
     def was_spent(self, digest: str) -> bool:
         self.reach("was_spent")
-        return self.disk.remembers(digest, self.process)
+        return self.disk.remembers(digest.partition("/")[0], self.process)
 
     def reach(self, task: str, *, writes: bool = False) -> None:
         """Access the disk.
@@ -333,7 +334,6 @@ class SimulatedLock:
     :ivar ends: the time at which it lapses.
     :ivar is_released: whether its holder has released it.
     :ivar is_lost: whether it is free, or soon will be, without a fault of its holder.
-    :ivar is_late: whether it is lost because heartbeats were missed.
     :ivar points: the points that its thread had reached at the last confirmation.
     :ivar stalled: the seconds for which its process had been stopped at that time.
     """
@@ -344,7 +344,7 @@ class SimulatedLock:
         self.process = store.process
         self.task: Task | None = None
         self.ends = self.hold_for = self.stalled = self.taken_at = 0.0
-        self.is_lost = self.is_late = self.is_released = False
+        self.is_lost = self.is_released = False
         self.points = 0
         self.presentation: Presentation | None = None
         """The last presentation under this lock."""
@@ -374,10 +374,6 @@ class SimulatedLock:
         self.store.world.log(self.process, "  has the lock")
         return True
 
-    def is_certain(self) -> bool:
-        """Whether no heartbeat was missed for longer than the lease since the confirmation."""
-        return not self.is_late
-
     def confirm(self) -> bool:
         # Not a point: a confirmation is worth something only if its caller acts at once.
         reachable = self.disk.lease is None or not self.disk.is_down_for(self.process)
@@ -389,7 +385,7 @@ class SimulatedLock:
     def _begin(self) -> None:
         lease = self.disk.lease
         self.ends = inf if lease is None else self.store.world.now + self.hold_for + lease
-        self.is_lost = self.is_late = False
+        self.is_lost = False
         self.stalled = self.process.stalled
         self.points = self.store.world.running.points
 

@@ -54,6 +54,12 @@ def test_a_running_process_has_not_died() -> None:
 
 
 @on_linux
+def test_a_running_process_is_known_to_live(other: subprocess.Popen[str]) -> None:
+    assert other.stdout is not None
+    assert process_names.lives(other.stdout.readline().strip()) is True
+
+
+@on_linux
 def test_a_process_has_died_as_a_zombie_and_after_it_was_reaped(
     other: subprocess.Popen[str],
 ) -> None:
@@ -103,12 +109,14 @@ def test_a_reused_process_id_does_not_revive_the_old_process() -> None:
 
 @pytest.mark.parametrize("part", [1, 2, 3, 4], ids=["process", "start", "namespace", "boot"])
 def test_with_any_unknown_part_no_process_counts_as_dead(part: int) -> None:
+    assert process_names.lives(with_part(process_names.this_process(), part, "")) is None
     assert not process_names.has_died(with_part(process_names.this_process(), part, ""))
 
 
 @pytest.mark.parametrize("part", [3, 4], ids=["namespace", "boot"])
 def test_a_process_of_another_namespace_or_boot_does_not_count_as_dead(part: int) -> None:
     gone = with_part(process_names.this_process(), 2, "1")
+    assert process_names.lives(with_part(gone, part, "other")) is None
     assert not process_names.has_died(with_part(gone, part, "other"))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from shlex import quote
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
@@ -14,11 +16,12 @@ from urllib.parse import urlsplit
 from tokenadapter.cli.common import LOST_LOGIN
 from tokenadapter.cli.sharing import profiles_by_store
 from tokenadapter.cli.token_state import lock_holder, standing, token_state
-from tokenadapter.config.config_file import ConfigFile
+from tokenadapter.config.config_file import ConfigFile, xdg_directory
 from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile, shared_prefixes
 from tokenadapter.errors import TokenError
+from tokenadapter.groups import lets_others
 from tokenadapter.http.masking import masked
 from tokenadapter.keys.key import Key
 from tokenadapter.sources.endpoint import Endpoint
@@ -136,7 +139,7 @@ def _check_configuration(config: ConfigFile, profiles: list[Profile]) -> Iterato
         yield _problem(f"{config.path}: The file has no profile: add one, such as [billing].")
         return
     yield _good(f"{config.path}: {count} {'profile' if count == 1 else 'profiles'}")
-    open_to_all = stat.S_IMODE(os.stat(config.path).st_mode) & 0o044
+    open_to_all = lets_others(os.stat(config.path), 0o044)
     inline = [key for profile in profiles for key in _inline_secrets(profile)]
     if inline and open_to_all and os.name != "nt":
         yield _problem(
@@ -277,8 +280,9 @@ def _check_settings(profile: Profile) -> Iterator[_Found]:
 
 
 def _readers(key: str, path: str) -> Iterator[_Found]:
-    mode = stat.S_IMODE(os.stat(path).st_mode)
-    if mode & 0o044:
+    found = os.stat(path)
+    mode = stat.S_IMODE(found.st_mode)
+    if lets_others(found, 0o044):
         yield _note(
             f"{key}: Other users can read {path} (mode {mode:04o}) unless its directory keeps "
             f"them out. Run `chmod 600 {quote(path)}`."
@@ -304,7 +308,7 @@ def _writers(key: str, program: str) -> Iterator[_Found]:
         if found.st_uid not in (0, os.geteuid()):
             problem = f"{path} belongs to another user (uid {found.st_uid}), who"
             cure = "Use a program of your own"
-        elif mode & _others_bits(found):
+        elif lets_others(found, _others_bits(found)):
             problem = f"other users can write to {path} (mode {mode:04o}), and so"
             cure = f"Run `chmod go-w {quote(path)}`"
         else:
@@ -366,6 +370,14 @@ def _directory(profile: Profile) -> Iterator[_Found]:
     if not isinstance(path, str) or os.name == "nt":
         return
     directory = os.path.dirname(path)
+    real = Path(os.path.realpath(directory))
+    place = next((each for each in _cleaned() if real.is_relative_to(os.path.realpath(each))), None)
+    if place is not None:
+        yield _note(
+            f"{path} is in {place}, where files are deleted: when they are old, at a logout, or at "
+            "a reboot. That would delete the login, too. Use a state directory, such as "
+            "~/.local/state."
+        )
     kind = _file_system(directory)
     if kind.startswith(_SHARED):
         yield _note(
@@ -382,6 +394,13 @@ def _directory(profile: Profile) -> Iterator[_Found]:
             check(place)
         except OSError as error:
             yield _problem(f"{path}: {error}.")
+
+
+def _cleaned() -> Iterator[str]:
+    """The directories from which programs delete old files, or all at a logout or reboot."""
+    yield from ("/tmp", "/var/tmp", "/run", "/dev/shm", tempfile.gettempdir())  # noqa: S108
+    yield xdg_directory("XDG_CACHE_HOME", "~/.cache")
+    yield os.path.expanduser("~/Library/Caches")
 
 
 def _file_system(directory: str) -> str:

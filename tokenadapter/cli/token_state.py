@@ -92,9 +92,9 @@ def token_state(profile: Profile) -> dict[str, Any]:
     if dict(record.requested) != dict(ours) and record.was_replaced_lately(ours, found.now):
         from tokenadapter.core import messages
 
-        error = messages.requests_differ(store, record.requested, ours)
-        error.profile = profile.as_arguments
-        return unusable(profile.name, str(error), state)
+        differ = messages.requests_differ(store, record.requested, ours)
+        differ.profile = profile.as_arguments
+        return unusable(profile.name, str(differ), state)
     if record.account is not None:
         state["logged_in_as"] = str(record.account)
     state |= login_state(record, found.now, grant)._asdict()

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.config.problems import ProfileError, nearest
+from tokenadapter.groups import lets_others
 from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ def _check_owner(path: str, found: os.stat_result) -> None:
 
 
 def _check_writers(path: str, found: os.stat_result) -> None:
-    if found.st_mode & 0o022:
+    if lets_others(found, 0o022):
         raise ProfileError(
             f"Other users can write to the file (mode {stat.S_IMODE(found.st_mode):04o}), and so "
             f"make tokenadapter run any program. Run `chmod go-w {shlex.quote(path)}`.",

@@ -21,6 +21,12 @@ else:
 
 __all__ = ["Eligibility"]
 
+# Seconds for which a living process of this machine is believed beyond its time: it may have a
+# token that it cannot save while the store is away.  Not for longer, since a backup that was
+# restored may hold its intent.
+_STORE_AWAY = 60.0
+# Seconds within which a process saves its token when the store has come back.
+_SAVES_WITHIN = 5.0
 # The refused credentials that one backoff is limited to.  After more, the client backs off.
 _REFUSED_KEPT = 8
 
@@ -122,13 +128,13 @@ class Eligibility:
         is_forced = self._identity(view) == self._forced
         return None if is_forced else messages.function_may_repeat(self._slot.store)
 
-    def is_answer_pending(self, view: View, credential: Credential) -> bool:
+    def is_answer_pending(self, view: View) -> bool:
         """Whether another process may still get the answer to the announced request, so that
-        *credential* must not be presented.
+        nothing must be presented.
 
         The caller holds the lock.  If the lock ends with its holder, that proves that no earlier
-        holder is alive.  A lease may have lapsed while its holder was stopped, and that process may
-        continue.
+        holder is alive, except one whose lock file was deleted.  A lease may have lapsed while its
+        holder was stopped, and that process may continue.
 
         :raises StoreError: if the lock does not exclude other machines.
         """
@@ -138,13 +144,9 @@ class Eligibility:
                 if self._runtime.is_elsewhere(one.process):
                     left = one.until - slot.now(view)
                     raise messages.lock_is_local(slot.store, one.process, left)
-            return False
-        if not waiters:
-            return False
-        intent = view.record.intent
-        is_same = intent is not None and intent.credential == self.digest(view.record, credential)
-        # Within a declared grace, a second presentation of the same credential is answered too.
-        return not (is_same and self.grace_left(view) > 0)
+            return any(self._runtime.may_save(one.process) for one in waiters)
+        # Also within a declared grace: a request may arrive late, and then comes after the grace.
+        return bool(waiters)
 
     def pending_waiters(self, view: View) -> list[Waiter]:
         """The processes that may still get an answer to the announced request."""
@@ -154,25 +156,15 @@ class Eligibility:
         return [one for one in intent.awaited if self._may_await(one, intent, view)]
 
     def _may_await(self, waiter: Waiter, intent: Intent, view: View) -> bool:
+        if waiter == self._ended_wait or self._runtime.has_died(waiter.process):
+            return False
         left = waiter.until - self._slot.stamp(view)
-        # After a clock was set back, the wait lasts at most twice as long.
-        is_time_left = 0 < left <= 2 * (waiter.until - intent.first_sent)
-        return (
-            is_time_left
-            and waiter != self._ended_wait
-            and not self._runtime.has_died(waiter.process)
-        )
-
-    def grace_left(self, view: View) -> float:
-        """For how many more seconds the announced credential may be presented again.
-
-        The time counts from before the first request, so it ends before the server's grace.
-        """
-        intent = view.record.intent
-        first_sent = self._slot.now(view) if intent is None else intent.first_sent
-        left = first_sent + self._grant.grace - self._slot.now(view)
-        # If the clock is behind, or was set back, the intent seems to come from the future.
-        return left if left <= 2 * self._grant.grace else 0.0
+        if left > 0:
+            # After a clock was set back, the wait lasts at most twice as long.
+            return left <= 2 * (waiter.until - intent.first_sent)
+        # The process may have the answer, and save it as soon as the store can be reached again.
+        was_away = self._runtime.monotonic() < self._slot.failed_at + _SAVES_WITHIN
+        return was_away or (left > -_STORE_AWAY and self._runtime.may_save(waiter.process))
 
     def end_wait(self, waiter: Waiter) -> None:
         """This process no longer waits for the answer, whether or not that can be saved."""
@@ -264,6 +256,9 @@ class Eligibility:
         spent = spent_hash(secret)
         if spent in view.record.spent:
             return True
+        token = view.record.token
+        if token is not None and token.refresh_token == secret:
+            spent = view.record.placed(spent)
         if not self._slot.store.was_spent(spent):
             return False
         # The new token was saved before the spent one was remembered: perhaps since this view.

@@ -91,6 +91,9 @@ class RenewalRequest(Value):
     them."""
     since: float | None = None
     """Since when the caller waits, by the monotonic clock, if that was before the renewal."""
+    until: float | None = None
+    """Until when the caller waits for other processes, by the monotonic clock, if it renews
+    itself."""
     context: Context | None = None
     """The context of the caller that waits: the source is called in it, so that traces and
     structured logs of the token request belong to the request that needs the token."""

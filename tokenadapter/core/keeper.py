@@ -19,7 +19,7 @@ from tokenadapter.core.runtime import RUNTIME, Runtime
 from tokenadapter.core.slot import Slot, View
 from tokenadapter.late_imports import late
 from tokenadapter.token import Token
-from tokenadapter.values import Account, checked_store
+from tokenadapter.values import Account, checked_store, longest_timeout
 
 if TYPE_CHECKING:
     import contextvars
@@ -133,7 +133,7 @@ class TokenKeeper:
         elif isinstance(store, (str, os.PathLike)):
             store = urls.store_from_url(store)
         self.store: TokenStore = checked_store("store", store)
-        _check_lease(self.store, self.grant)
+        _check_grace(self.store, self.grant)
         callbacks = {"on_refresh": on_refresh, "on_event": on_event, "advise": advise}
         for name, callback in callbacks.items():
             if callback is not None and not (name == "advise" and isinstance(callback, str)):
@@ -244,8 +244,9 @@ class TokenKeeper:
         slack = min(_LATENESS, max(patience - self.lock_timeout, 0.0))
         if self._spends:
             self._runtime.guard()  # the program may have reset its signals
+        until = end if self._is_inline() else None
         need = RenewalRequest(
-            rejected, patient, min_validity, forced, since=started, context=context
+            rejected, patient, min_validity, forced, since=started, until=until, context=context
         )
         try:
             with self._reservations.before_renewing(
@@ -283,9 +284,14 @@ class TokenKeeper:
             return self.obtain(rejected, timeout=timeout, patient=patient)
         if self._spends:
             self._runtime.guard()  # here, and not in a helper: this may be the main thread
-        key = None if rejected is None else (rejected.access_token, rejected.issued_at), patient
+        refused = None if rejected is None else (rejected.access_token, rejected.issued_at)
         context = contextvars.copy_context()
         work = partial(self.obtain, rejected, patient=patient, context=context)
+        if self._is_inline():
+            # The process may end with the task, so the task waits for what the helper began.
+            work = partial(work, timeout=timeout)
+            return await self._calls.wait_for((refused, patient, timeout), work, inf)
+        key = refused, patient
         patience = inf if timeout is None else timeout
         began = self._runtime.monotonic()
         end = began + min(self.lock_timeout, patience)
@@ -545,6 +551,8 @@ class TokenKeeper:
             if patient or self.inline:
                 return None
             if self._runtime.monotonic() >= self._look_again and not self._is_renewing():
+                if self._is_inline():
+                    return None
                 self._calls.begin("look", self.obtain)
         return Outcome(held.token, is_new=False)
 
@@ -592,14 +600,15 @@ class TokenKeeper:
         if now < self._look_again or self._is_renewing():
             return held
         self._look_again = now + (held.soft - held.hard) / _LOOKS_PER_WINDOW
-        if self._runtime.exiting() or (self._spends and not self._runtime.guard()):
+        is_inline = self._is_inline()
+        if self._runtime.exiting() or not (is_inline or not self._spends or self._runtime.guard()):
             return held  # the process may end before the answer comes
         # If the store has glimpses, a look costs less than a helper thread.
         seen = self._glance() if hasattr(self.store, "glimpse") else None
         found = self._holder.held or held
         if found.token.is_same(held.token):
             self._worker.begin(RenewalRequest(fresh=True, waits=False), seen)
-            if not self.inline:
+            if not is_inline:
                 return held
             found = self._holder.held or held
         least = found.least(fresh=False, min_validity=min_validity)
@@ -642,9 +651,13 @@ class TokenKeeper:
                 renewal=lambda: self._renewal,
                 on_refresh=self.on_refresh,
                 lock_timeout=self.lock_timeout,
-                inline=self.inline,
+                is_inline=self._is_inline,
             ),
         )
+
+    def _is_inline(self) -> bool:
+        """Whether callers renew themselves: nobody could wait for a helper thread at the end."""
+        return self.inline or (self._spends and self._runtime.ends_abruptly())
 
     @property
     def _renewal(self) -> Renewal:
@@ -723,8 +736,15 @@ def _slot_name(store: TokenStore) -> str | None:
     return next((name for name in names if isinstance(name, str)), None)
 
 
-def _check_lease(store: TokenStore, grant: Grant) -> None:
-    """A process that takes over from a dead holder has to do so within the server's grace."""
+def _check_grace(store: TokenStore, grant: Grant) -> None:
+    """A request, and its repetition by another process, have to end within the server's grace."""
+    longest = longest_timeout(grant.grace)
+    if grant.deadline > longest:
+        raise ValueError(
+            f"grace is {grant.grace:g} s, and a token request may take {grant.deadline:g} s: if "
+            "its answer got lost, its repetition could come after the grace, and the server could "
+            f"revoke the login. Give the source a timeout of at most {longest:g} s, or no grace."
+        )
     lease = getattr(store, "lease", None)
     if lease is not None and 0 < grant.grace <= lease:
         raise ValueError(

@@ -10,6 +10,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -18,10 +19,10 @@ from tokenadapter.core.journal import Journal
 from tokenadapter.core.record import Waiter
 from tokenadapter.core.runtime import Runtime
 from tokenadapter.core.saving import Minted, Presented, Saver
-from tokenadapter.core.slot import Slot, View
+from tokenadapter.core.slot import Conflict, Slot, View
 from tokenadapter.late_imports import late
 from tokenadapter.token import Token
-from tokenadapter.values import always
+from tokenadapter.values import never
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -34,11 +35,17 @@ else:
     errors = late("tokenadapter.errors")
     messages = late("tokenadapter.core.messages")
 
-__all__ = ["Presenter"]
+__all__ = ["ANSWERED_WITHIN", "Presenter"]
 
 T = TypeVar("T")
+
+ANSWERED_WITHIN: Final = 60.0
+"""Seconds in which the answer to a request that was sent may still come."""
+
 # Seconds between the intent and the request, if the store is fast.
 _SENDS_WITHIN: Final = 1.0
+# Seconds in which it may come after the deadline, if the program ends meanwhile.
+_ANSWERED_AT_EXIT: Final = 10.0
 # Seconds by which the clocks of processes that read the intent may differ.
 _CLOCK_SKEW: Final = 1.0
 # Characters of JSON.  Some stores could not save a larger token.
@@ -71,12 +78,15 @@ class Presenter:
         previous: Token | None,
         serve_unsaved: Callable[[View], None],
         context: Context | None = None,
+        fail: Callable[[Exception], None] = lambda error: None,
     ) -> View | None:
         """Present *credential* once and save the outcome.
 
         :param previous: the previous token, for the grant.
         :param serve_unsaved: lets this process use a new token that cannot be saved yet.
         :param context: the context in which to call the grant.
+        :param fail: releases the waiting callers with an error, while this thread goes on waiting
+            for an answer that is late.
         :returns: the record with the new token, or ``None`` if the caller must read the slot again:
             the credential was refused, or another process wrote.
         :raises StoreError: if the intent cannot be written: nothing was sent.
@@ -88,14 +98,16 @@ class Presenter:
         # Before the lock is confirmed: a listener may take its time.
         self._journal.count("RenewalStarted", presented=credential.kind)
         if not credential.single_use:
-            return self._present(lock, view, credential, previous, serve_unsaved, context)
+            return self._present(lock, view, credential, previous, serve_unsaved, context, fail)
         # The key comes first: for it, the grant may have to read metadata, and both the wait for
         # this presentation and the intent last for a limited time.
         key = self._new_key(previous)
         with self._runtime.presenting(self._grant.deadline) as may_begin:
             if not may_begin:
                 raise messages.process_ending()
-            return self._present(lock, view, credential, previous, serve_unsaved, context, key)
+            return self._present(
+                lock, view, credential, previous, serve_unsaved, context, fail, key
+            )
 
     def _present(
         self,
@@ -105,29 +117,38 @@ class Presenter:
         previous: Token | None,
         serve_unsaved: Callable[[View], None],
         context: Context | None,
+        fail: Callable[[Exception], None],
         key: str | None = None,
     ) -> View | None:
         found, waiter, sent = view, None, credential
+        started = self._runtime.monotonic()
+
+        def keep_waiting() -> bool:
+            nonlocal view, waiter
+            waited = self._runtime.monotonic() - started
+            fail(messages.answer_late(self._slot.store, waited, ANSWERED_WITHIN))
+            view, waiter = self._extended(view, waiter)
+            at_exit = min(ANSWERED_WITHIN, self._grant.deadline + _ANSWERED_AT_EXIT)
+            return waited < (at_exit if self._runtime.exiting() else ANSWERED_WITHIN)
+
         if credential.single_use:
             waiter = self._new_waiter(view)
             announced = self._write_intent(lock, view, credential, waiter, key)
             if announced is None:
                 return None
             view, intent = announced, announced.record.intent
+            # Within a grace period, the request must end before it is repeated.
             sent = credential._replace(
-                may_be_sent=self._may_be_sent(lock, view), key=intent and intent.key
+                keep_waiting=never if self._grant.grace else keep_waiting,
+                key=intent and intent.key,
             )
         elif not lock.confirm():
             return None
-        started = self._runtime.monotonic()
         refused, answer = self._fetch_or_replace(view, sent, previous, context)
         presented = Presented(credential, lock, found, view, waiter, refused)
         if waiter is not None:
             self._eligibility.end_wait(waiter)
         if not isinstance(answer, Minted):
-            if getattr(answer, "processed", None) is False and not sent.may_be_sent():
-                self._saver.withdraw_intent(view, found.record)
-                return None
             if _is_local(answer) and not refused:
                 self._saver.end_wait(presented, answer)
                 raise answer
@@ -223,10 +244,8 @@ class Presenter:
         try:
             self._slot.store.prepare()
             # The last step before the request is sent.
-            is_ready = (
-                lock.confirm()
-                and (self._slot.lock_ends_with_holder or self._is_in_time(view, waiter))
-                and self._may_be_sent(lock, announced)()
+            is_ready = lock.confirm() and (
+                self._slot.lock_ends_with_holder or self._is_in_time(view, waiter)
             )
         finally:
             if not is_ready:
@@ -256,19 +275,20 @@ class Presenter:
         """Whether other processes respect the intent for as long as the answer may take."""
         return self._slot.now(view) < waiter.until - self._grant.deadline - _CLOCK_SKEW
 
-    def _may_be_sent(self, lock: StoreLock, view: View) -> Callable[[], bool]:
-        """The check to make right before the request is sent.
+    def _extended(self, view: View, waiter: Waiter | None) -> tuple[View, Waiter | None]:
+        """Tell processes that rely on the intent that this one still waits for the answer.
 
-        Connecting takes time, so the lock may have been lost since it was confirmed.  Within a
-        declared grace, the next holder of the lock does not wait for the answers of earlier
-        holders.  So only the holder may send a request.  Without a grace, the next holder waits for
-        longer than the deadline of a request.
+        :returns: the record and the waiter in it, unchanged if they need no change or cannot be
+            written.
         """
-        if self._slot.lock_ends_with_holder or not self._grant.grace:
-            return always
-        is_certain: Callable[[], bool] = getattr(lock, "is_certain", always)
-        is_alone = len(self._eligibility.pending_waiters(view)) <= 1
-        return lambda: is_certain() and (is_alone or self._eligibility.grace_left(view) > 0)
+        until = self._slot.now(view) + ANSWERED_WITHIN
+        is_long = waiter is None or waiter.until > until - ANSWERED_WITHIN / 2
+        if waiter is None or is_long or self._slot.lock_ends_with_holder:
+            return view, waiter
+        longer = waiter._replace(until=until)
+        with suppress(errors.StoreError, Conflict):
+            return self._slot.write(view, view.record.with_waiter(waiter, longer)), longer
+        return view, waiter
 
     def _fetch_or_replace(
         self,

@@ -271,6 +271,15 @@ class Record(Value):
             return seed in self.spent  # the grant began before origins were recorded
         return seed == self.origin or seed in self.seeds
 
+    def placed(self, spent: str) -> str:
+        """The hash of this record's refresh token, with the record's place in its login.
+
+        A store that remembers a later place of the same login knows that the refresh token is
+        spent, however many others were spent since.
+        """
+        login = hashlib.sha256(f"{self.salt}\0{self.begun!r}".encode()).hexdigest()[:16]
+        return f"{spent}/{login}/{self.generation}"
+
     def is_grant_over(self, now: float) -> bool:
         """Whether nothing can continue the grant, so that another grant may replace it."""
         if self.token is None or self.token.refresh_token is None:
@@ -303,6 +312,12 @@ class Record(Value):
                 attempt=intent.attempt + 1, awaited=(*others, waiter), key=intent.key or key
             )
         )
+
+    def with_waiter(self, waiter: Waiter, longer: Waiter) -> Self:
+        """The process *waiter* goes on waiting for the answer, as *longer* says."""
+        assert self.intent is not None
+        awaited = (longer if one == waiter else one for one in self.intent.awaited)
+        return self._replace(intent=self.intent._replace(awaited=tuple(awaited)))
 
     def with_new_token(
         self,

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from tokenadapter.core.eligibility import Eligibility
 from tokenadapter.core.held_token import HeldToken, Outcome, RenewalRequest
 from tokenadapter.core.journal import Journal
-from tokenadapter.core.presentation import Presenter
+from tokenadapter.core.presentation import ANSWERED_WITHIN, Presenter
 from tokenadapter.core.record import Record
 from tokenadapter.core.runtime import Runtime
 from tokenadapter.core.slot import Conflict, Slot, View
@@ -31,6 +32,7 @@ from tokenadapter.values import Account, Credential
 if TYPE_CHECKING:
     from tokenadapter import errors
     from tokenadapter.core import messages
+    from tokenadapter.core.single_flight import Run
     from tokenadapter.protocols import Grant, StoreLock
 else:
     errors = late("tokenadapter.errors")
@@ -75,18 +77,18 @@ class Renewal:
         self._lock_timeout = lock_timeout
 
     def perform(
-        self, request: RenewalRequest, serve: Callable[[Outcome], None], seen: View | None = None
+        self, request: RenewalRequest, run: Run[Outcome | None], seen: View | None = None
     ) -> Outcome | None:
         """Find or obtain a token that meets *request*.
 
-        :param serve: releases the waiting callers early: this process can use a token that cannot
-            be saved yet.
+        :param run: releases the waiting callers early: with a token that cannot be saved yet, or
+            with an error while an answer is late.
         :param seen: a recent view of the slot, if there is one.
         :returns: ``None`` if no caller waits and another process renews.
         :raises TokenError: if there is no token.
         """
         try:
-            return self._perform(request, serve, seen)
+            return self._perform(request, run, seen)
         except errors.ReauthRequired:
             if request.rejected is not None and not request.forced:
                 self._record_rejection(request.rejected)
@@ -150,7 +152,7 @@ class Renewal:
                 objection = self._eligibility.objection(view, credential)
                 if objection is not None:
                     raise objection
-                if self._eligibility.is_answer_pending(view, credential):
+                if self._eligibility.is_answer_pending(view):
                     return None
                 has_presented = True
                 saved = self._presenter.present(
@@ -252,9 +254,9 @@ class Renewal:
     # --- the steps -----------------------------------------------------------------------
 
     def _perform(
-        self, request: RenewalRequest, serve: Callable[[Outcome], None], seen: View | None
+        self, request: RenewalRequest, run: Run[Outcome | None], seen: View | None
     ) -> Outcome | None:
-        pauses = self._pauses(request.since)
+        pauses = self._pauses(request.since, request.until)
         view = first = seen or self._slot.look()
         is_news = True
         while True:
@@ -268,7 +270,7 @@ class Renewal:
             lock = self._slot.store.lock()
             try:
                 if lock.acquire(self._lock_for()):
-                    outcome = self._locked(lock, request, first, serve)
+                    outcome = self._locked(lock, request, first, run)
                     if outcome is not None:
                         return outcome
             except Conflict:
@@ -282,7 +284,9 @@ class Renewal:
             took = view.took + self._runtime.monotonic() - tried
             is_news, has_died = self._wait_for_news(max(next(pauses), took), view)
             if has_died:
-                pauses = self._pauses(request.since)  # another process takes over now
+                pauses = self._pauses(
+                    request.since, request.until
+                )  # another process takes over now
             if is_news:
                 known, view = view, self._slot.look()
                 is_news = view.tag != known.tag
@@ -292,7 +296,7 @@ class Renewal:
         lock: StoreLock,
         request: RenewalRequest,
         first: View,
-        serve: Callable[[Outcome], None],
+        run: Run[Outcome | None],
     ) -> Outcome | None:
         """Renew as the holder of the lock.
 
@@ -308,15 +312,16 @@ class Renewal:
                 return outcome
             self._raise_if_futile(view)
             credential = self._eligibility.credential(view)
-            if self._eligibility.is_answer_pending(view, credential):
+            if self._eligibility.is_answer_pending(view):
                 return None
             saved = self._presenter.present(
                 lock,
                 view,
                 credential,
                 view.record.token,
-                lambda unsaved: serve(self._taken(unsaved, is_new=True, minted=True)),
+                lambda unsaved: run.settle(self._taken(unsaved, is_new=True, minted=True)),
                 request.context,
+                run.fail,
             )
             if saved is not None:
                 return self._taken(saved, is_new=True, minted=True)
@@ -432,7 +437,7 @@ class Renewal:
             returned at once.
         :raises LockTimeout: if another thread or process holds the lock for too long.
         """
-        pauses = self._pauses(None)
+        pauses = self._pauses()
         while True:
             done = needless()
             if done is not None:
@@ -451,18 +456,22 @@ class Renewal:
 
     def _lock_for(self) -> float:
         # After a refused refresh token, a password may be presented.
-        return self._grant.deadline * 2 + _MARGIN
+        deadline = self._grant.deadline
+        longest = deadline if self._grant.grace else max(deadline, ANSWERED_WITHIN)
+        return deadline + longest + _MARGIN
 
-    def _pauses(self, since: float | None) -> Iterator[float]:
+    def _pauses(self, since: float | None = None, until: float | None = None) -> Iterator[float]:
         """Seconds between two attempts: short at first, then longer, with jitter.
 
         :param since: when the caller began to wait, if that was earlier.
+        :param until: when the caller stops waiting, if that is earlier.
         :raises LockTimeout: when the time to wait is over.
         """
         runtime = self._runtime
         began = runtime.monotonic() if since is None else since
         pause, longest = self._slot.store.poll
-        while runtime.monotonic() < began + self._lock_timeout and not runtime.exiting():
+        end = min(began + self._lock_timeout, inf if until is None else until)
+        while runtime.monotonic() < end and not runtime.exiting():
             yield pause * (0.5 + runtime.random() / 2)
             pause = min(pause * 1.5, longest)
         raise messages.lock_timed_out(self._slot.store, runtime.monotonic() - began)

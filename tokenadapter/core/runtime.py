@@ -67,6 +67,13 @@ class Runtime:
         """Whether the process with this name is known to have ended."""
         return process_names.has_died(process)
 
+    def may_save(self, process: str) -> bool:
+        """Whether the process with this name is known to live, on this machine; of this process,
+        whether it is presenting anything."""
+        if process == self.process():
+            return shutdown.is_presenting()
+        return process_names.lives(process) is True
+
     def is_elsewhere(self, process: str) -> bool:
         """Whether the process with this name is certainly on another machine."""
         return process_names.is_elsewhere(process)
@@ -103,6 +110,11 @@ class Runtime:
         if can_guard and "billiard.process" not in sys.modules:
             return True
         return shutdown.is_awaited(can_guard=can_guard)
+
+    def ends_abruptly(self) -> bool:
+        """Whether this process may end or be frozen between two requests, and nobody can wait for
+        its threads."""
+        return shutdown.ends_abruptly()
 
     def presenting(self, seconds: float) -> AbstractContextManager[bool]:
         """Make an orderly end of this process wait while a block runs.

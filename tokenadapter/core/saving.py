@@ -33,8 +33,11 @@ __all__ = ["Minted", "Presented", "Saver"]
 _CONFIG_BACKOFF: Final = 60.0
 # Seconds to back off if another keeper cannot renew a refused credential, and does not say when.
 _UNKNOWN_OUTAGE: Final = 5.0
-# Seconds for which a caller, or an exiting interpreter, waits while a save keeps failing.
-_SAVE_ATTEMPTS_FOR: Final = 5.0
+# Seconds for which an exiting interpreter, or a caller that renews, goes on trying to save.
+_SAVES_AT_EXIT: Final = 5.0
+_SAVES_INLINE: Final = 30.0
+# Seconds after which to try again to record that a wait is over.
+_LOOKS_AGAIN: Final = 0.5
 # How often a withdrawal is tried while other processes write.
 _WITHDRAWALS: Final = 3
 # Characters of an error that are saved in the record.
@@ -90,9 +93,12 @@ class Saver:
         spent = spent_hash(credential.secret) if is_spent else None
         # The configuration, a function or another call of adopt() may provide it again.
         for_good = credential.first or credential.opaque or spent == before.origin
+        remembered = spent if spent is None or for_good else before.placed(spent)
         view = presented.view
         renewed = self._record_maker(presented, minted, spent if for_good else None)
-        retries = _Retries(self._runtime, self._journal, minted.token)
+        # As often as processes that wait look, so that none of them finds the store first.
+        longest = 5.0 if self._slot.lock_ends_with_holder else self._slot.store.poll[1]
+        retries = _Retries(self._runtime, self._journal, minted.token, longest)
         tag = self._slot.new_tag(view)
         while True:
             record = renewed(view)
@@ -105,7 +111,7 @@ class Saver:
                     break  # it was saved, the answer was lost, and another process added to it
                 # The lock lapsed.
                 if not self._is_worth_saving(view, presented, minted):
-                    self._remember_spent(spent, for_good)
+                    self._remember_spent(remembered, for_good)
                     self._end_wait_beside(view, presented, minted)
                     return None
                 tag = self._slot.new_tag(view)
@@ -121,7 +127,7 @@ class Saver:
                 self._runtime.sleep(pause)
                 # Keeps a lease alive while the save is retried.
                 presented.lock.confirm()
-        self._remember_spent(spent, for_good)
+        self._remember_spent(remembered, for_good)
         return view
 
     def _record_maker(
@@ -164,7 +170,15 @@ class Saver:
         if not minted.rotated:  # then this answer spent nothing
             left = self._remaining_intent(view, presented.credential)
             record = record._replace(intent=left)
-        self._try_to_write(view, record)
+        self._end_wait(view, record, waiter, is_unknown=not minted.rotated)
+
+    def _end_wait(self, view: View, record: Record, waiter: Waiter, *, is_unknown: bool) -> None:
+        try:
+            self._slot.write(view, record)
+        except Conflict:
+            pass
+        except errors.StoreError:
+            self._end_wait_later(waiter, is_unknown=is_unknown)
 
     def _remaining_intent(self, view: View, credential: Credential) -> Intent | None:
         """The intent that stays after an answer that did not spend *credential*.
@@ -235,7 +249,7 @@ class Saver:
         if _is_unknown(failure):
             # A bug may show before or after the request is sent.
             record = view.record.with_unknown_outcome(before.backoff, presented.waiter)
-            self._try_to_write(view, record)
+            self._end_wait(view, record, presented.waiter, is_unknown=True)
         else:
             self.withdraw_intent(view, before)
 
@@ -269,6 +283,7 @@ class Saver:
                 return
             except errors.StoreError:
                 self._remember(before, credential, failure, backoff, presented.refused)
+                self._end_wait_later(presented.waiter, is_unknown=_is_unknown(failure))
                 raise failure from failure.__cause__
         if not is_final:
             raise failure
@@ -342,10 +357,10 @@ class Saver:
         elif failure.retry_after is not None:
             duration = min(max(failure.retry_after, 1.0), policy.RETRY_AFTER_LIMIT)
         if failure.processed is None and record.intent is not None:
-            # Within the server's grace period, a lost answer can still be obtained.
-            grace_left = record.intent.first_sent + self._grant.grace - now
-            if grace_left > 1:
-                duration = min(duration, grace_left / 2)
+            # A lost answer can still be obtained by a request that ends within the server's grace.
+            spare = record.intent.first_sent + self._grant.grace - now - self._grant.deadline
+            if spare > 0:
+                duration = min(duration, spare / 2)
         failure.retry_at = wall + duration
         return Backoff(now, duration, step, bound_to, "temporary", error, cause)
 
@@ -357,30 +372,56 @@ class Saver:
         If another process held the lock in the meantime, its changes stay, its intent included.
         """
         view, record, mine = announced, before, announced.record.intent
-        with suppress(errors.StoreError):
+        assert mine is not None
+        waiter = mine.awaited[-1]
+        try:
             for _ in range(_WITHDRAWALS):
                 try:
                     self._slot.write(view, record)
                 except Conflict as conflict:
                     view = conflict.view
                     found = view.record.intent
-                    if found is None or mine is None or mine.awaited[-1] not in found.awaited:
+                    if found is None or waiter not in found.awaited:
                         return
-                    left = before.intent if found == mine else found.without(mine.awaited[-1])
+                    left = before.intent if found == mine else found.without(waiter)
                     record = view.record._replace(intent=left)
                 else:
                     return
+        except errors.StoreError:
+            self._end_wait_later(waiter, is_unknown=False)
 
-    def _try_to_write(self, view: View, record: Record) -> None:
-        with suppress(errors.StoreError, Conflict):
-            self._slot.write(view, record)
+    def _end_wait_later(self, waiter: Waiter | None, *, is_unknown: bool) -> None:
+        """Record, as soon as the store can be written, that this process no longer waits.
+
+        Until then other processes believe that it may still save a token, as long as it lives.
+        """
+        if waiter is None:
+            return
+
+        def record() -> None:
+            while not self._runtime.exiting():
+                self._runtime.sleep(_LOOKS_AGAIN)
+                with suppress(errors.TokenError, Conflict):
+                    view = self._slot.look()
+                    intent = view.record.intent
+                    if intent is not None and waiter in intent.awaited:
+                        ended = view.record.with_unknown_outcome(view.record.backoff, waiter)
+                        left = ended.intent if is_unknown else intent.without(waiter)
+                        self._slot.write(view, ended._replace(intent=left))
+                    return
+
+        self._runtime.start(record)
 
 
 class _Retries:
-    """The attempts to save one token."""
+    """The attempts to save one token.
 
-    def __init__(self, runtime: Runtime, journal: Journal, token: Token) -> None:
+    :param longest: the longest pause between two of them, in seconds.
+    """
+
+    def __init__(self, runtime: Runtime, journal: Journal, token: Token, longest: float) -> None:
         self._runtime = runtime
+        self._longest = longest
         self._journal = journal
         self._token = token
         self._failed = 0
@@ -390,14 +431,16 @@ class _Retries:
         """Seconds until the next attempt, after *error*; ``None`` if there is none."""
         self._failed += 1
         now = self._runtime.monotonic()
-        if self._runtime.exiting() or not self._runtime.is_helper():
-            self._last_try = min(self._last_try, now + _SAVE_ATTEMPTS_FOR)
+        if self._runtime.exiting():
+            self._last_try = min(self._last_try, now + _SAVES_AT_EXIT)
+        elif not self._runtime.is_helper():
+            self._last_try = min(self._last_try, now + _SAVES_INLINE)
         is_lost = now > self._last_try
         if self._failed == 1 or is_lost:
             self._journal.emit(
                 "SaveFailed", token=self._token.fingerprint, error=str(error), lost=is_lost
             )
-        return None if is_lost else min(0.1 * 2.0 ** min(self._failed, 6), 5.0)
+        return None if is_lost else min(0.1 * 2.0 ** min(self._failed, 6), self._longest)
 
 
 def _cause(failure: TokenError) -> str:

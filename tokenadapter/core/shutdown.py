@@ -41,7 +41,15 @@ from typing import Any, Final, Self
 
 from tokenadapter.core.helper_threads import Latch
 
-__all__ = ["SignalsDeferred", "is_awaited", "is_ending", "presenting", "update_handlers"]
+__all__ = [
+    "SignalsDeferred",
+    "ends_abruptly",
+    "is_awaited",
+    "is_ending",
+    "is_presenting",
+    "presenting",
+    "update_handlers",
+]
 
 # Seconds that the save of an answer may take.
 _SAVES_WITHIN: Final = 10.0
@@ -58,6 +66,16 @@ _ENDINGS: Final[list[int]] = [
 # The calls by which a main thread waits for signals of any kind.  It must not get another signal.
 _WAITS: Final = {"pause", "sigwait", "sigwaitinfo", "sigtimedwait"}
 
+# What is set where a process may be frozen or ended as soon as it has answered: AWS Lambda, Cloud
+# Run, Cloud Run functions; and in a process that does one job of RQ.
+_ABRUPT: Final = ("AWS_LAMBDA_FUNCTION_NAME", "K_SERVICE", "FUNCTION_TARGET", "RQ_JOB_ID")
+# The flag of a process that was forked and has not executed a program since (Linux: PF_FORKNOEXEC).
+_FORKED: Final = 0x40
+
+# The process that imported this module, which a forked child inherits.
+_imported_in = os.getpid()
+# The last result of ends_abruptly(), and its process.
+_abrupt: tuple[int, bool] = (0, False)
 # The latch that is set when a presentation is over, and its deadline by the monotonic clock.
 _presentations: dict[Latch, float] = {}
 _is_ending = False
@@ -88,7 +106,8 @@ def presenting(seconds: float, requested: Callable[[int, Any], object]) -> Itera
     try:
         with _uvicorn_waiting() as is_serving:
             if threading.current_thread() is threading.main_thread():
-                with SignalsDeferred(_ENDINGS):
+                # A handler may raise an exception, as that of a job's time limit does.
+                with SignalsDeferred({*_ENDINGS, *_handled()}):
                     yield is_serving and not _is_ending
             else:
                 _ask_main_thread(requested)
@@ -103,6 +122,11 @@ def presenting(seconds: float, requested: Callable[[int, Any], object]) -> Itera
 def is_ending() -> bool:
     """Whether this process is about to end, and must not present anything."""
     return _is_ending
+
+
+def is_presenting() -> bool:
+    """Whether this process is presenting anything, or saving what it got."""
+    return bool(_presentations)
 
 
 class SignalsDeferred:
@@ -238,14 +262,19 @@ def _ending(seconds: float = inf) -> Iterator[bool]:
     if not _is_ending:
         _is_ending, _waits_until = True, begun + _SAVES_WITHIN
     # An exception from a handler of the program would end the wait.
-    handled = [number for number in range(1, _signal.NSIG) if callable(_signal.getsignal(number))]
-    with SignalsDeferred(number for number in handled if number != _SIGURG):
+    with SignalsDeferred(_handled()):
         left = 0.0
         for over, end in _presentations.copy().items():
             last = max(end, _waits_until)
             if not over.wait(min(last, begun + seconds) - time.monotonic()):
                 left = max(left, last - time.monotonic())
         yield left <= 0
+
+
+def _handled() -> list[int]:
+    """The signals that have a handler, but not the one by which helpers ask the main thread."""
+    found = [number for number in range(1, _signal.NSIG) if callable(_signal.getsignal(number))]
+    return [number for number in found if number != _SIGURG]
 
 
 def _register_waits() -> None:
@@ -321,6 +350,40 @@ def is_awaited(*, can_guard: bool) -> bool:
     multiprocessing = sys.modules.get("multiprocessing.process")
     # Only the workers of a pool are routinely ended by SIGTERM.
     return can_guard or multiprocessing is None or multiprocessing.parent_process() is None
+
+
+def ends_abruptly() -> bool:
+    """Whether this process may leave by ``os._exit()`` or be frozen after a request, as far as is
+    known, so that nobody waits for what goes on in the background.
+
+    A child of ``os.fork()`` may: RQ and ``socketserver.ForkingMixIn`` end their children so.
+    """
+    global _abrupt  # noqa: PLW0603
+    if _abrupt[0] != os.getpid():
+        _abrupt = os.getpid(), _ends_abruptly()
+    return _abrupt[1]
+
+
+def _ends_abruptly() -> bool:
+    billiard = sys.modules.get("billiard.process")
+    name = "MainProcess" if billiard is None else billiard.current_process().name
+    if name != "MainProcess":
+        return not _is_awaited_by_billiard(name)
+    if any(name in os.environ for name in _ABRUPT):
+        return True
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    parent = None if multiprocessing is None else multiprocessing.parent_process()
+    # A child of multiprocessing waits at its end, but not one that it has forked itself.
+    return _was_forked() and (parent is None or parent.pid != os.getppid())
+
+
+def _was_forked() -> bool:
+    try:
+        with open("/proc/self/stat", "rb") as stat:  # noqa: PTH123 - as above
+            flags = int(stat.read().rpartition(b")")[2].split()[6])
+    except (OSError, ValueError, IndexError):  # elsewhere than on Linux
+        return os.getpid() != _imported_in
+    return bool(flags & _FORKED)  # also if the fork came before the import of this module
 
 
 def _is_awaited_by_billiard(name: str) -> bool:

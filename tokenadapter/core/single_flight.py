@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tokenadapter.core.runtime import Runtime
 from tokenadapter.late_imports import late
+from tokenadapter.values import never
 
 if TYPE_CHECKING:
     import signal
@@ -93,12 +94,12 @@ class Run(Generic[T]):
 class SingleFlight(Generic[T]):
     """At most one run in progress.
 
-    :param inline: whether callers do the work themselves.
+    :param is_inline: whether callers do the work themselves.
     """
 
-    def __init__(self, runtime: Runtime, *, inline: bool = False) -> None:
+    def __init__(self, runtime: Runtime, *, is_inline: Callable[[], bool] = never) -> None:
         self._runtime = runtime
-        self._inline = inline
+        self._is_inline = is_inline
         # At most one item.  A dict, because its setdefault is atomic without a lock, and a signal
         # handler may run this code while its own thread is in it.
         self._runs: dict[str, Run[T]] = {}
@@ -145,7 +146,7 @@ class SingleFlight(Generic[T]):
 
     def _start(self, run: Run[T], work: Callable[[Run[T]], T]) -> None:
         try:
-            if self._inline or not self._runtime.start(lambda: self._execute(run, work)):
+            if self._is_inline() or not self._runtime.start(lambda: self._execute(run, work)):
                 with shutdown.SignalsDeferred([signal.SIGINT]):
                     self._execute(run, work)
         finally:

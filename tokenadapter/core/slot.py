@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from tokenadapter.core.record import Record, spent_hash
@@ -78,6 +79,8 @@ class Slot:
         #: Whether holding the lock proves that no earlier holder is alive.
         self.lock_ends_with_holder: bool = getattr(store, "lock_ends_with_holder", False)
         self.has_looked: bool = False
+        #: When the store failed last, by our monotonic clock.
+        self.failed_at: float = -inf
         self._glimpse: Callable[[], object] = getattr(store, "glimpse", lambda: None)
         # A grant that names its user is identified by the name.
         self._names_user = "user" in grant.owner
@@ -96,7 +99,11 @@ class Slot:
         """
         glimpse = self._glimpse()
         monotonic, wall = self._runtime.monotonic(), self._runtime.wall()
-        found = self.store.load()
+        try:
+            found = self.store.load()
+        except errors.StoreError:
+            self.failed_at = self._runtime.monotonic()
+            raise
         self.has_looked = True
         tag, now = found.tag, found.now
         took = self._runtime.monotonic() - monotonic

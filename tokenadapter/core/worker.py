@@ -49,7 +49,7 @@ class RenewalWorker:
     :param on_refresh: called with each token that this process obtains, before waiting callers
         continue.
     :param lock_timeout: how many seconds to wait for the renewal of another process.
-    :param inline: whether callers do the work in their own thread.
+    :param is_inline: whether callers do the work in their own thread.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class RenewalWorker:
         renewal: Callable[[], Renewal],
         on_refresh: Callable[[Token], object] | None,
         lock_timeout: float,
-        inline: bool,
+        is_inline: Callable[[], bool],
     ) -> None:
         self._store = store
         self._grant = grant
@@ -75,7 +75,7 @@ class RenewalWorker:
         self._renewal = renewal
         self._on_refresh = on_refresh
         self._lock_timeout = lock_timeout
-        self.flight: SingleFlight[Outcome | None] = SingleFlight(runtime, inline=inline)
+        self.flight: SingleFlight[Outcome | None] = SingleFlight(runtime, is_inline=is_inline)
         self._has_loaded = False
         self._emitted: tuple[type[BaseException], bool] | None = None
 
@@ -198,7 +198,7 @@ class RenewalWorker:
     ) -> Outcome | None:
         try:
             self.load()
-            return self._renewal().perform(request, run.settle, seen)
+            return self._renewal().perform(request, run, seen)
         except Exception as error:
             self._tell(error)
             is_raised = request.waits and self._holder.alive(request.rejected) is None

@@ -10,6 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from tokenadapter.groups import lets_others
 from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _check(path: str, found: os.stat_result) -> None:
             f"{path} belongs to another user (uid {found.st_uid}): use a file of your own"
         )
     is_ours = found.st_uid == os.geteuid()
-    if found.st_mode & (0o077 if is_ours else 0o037):
+    if lets_others(found, 0o077 if is_ours else 0o037):
         cure = (
             f"run `chmod 600 {shlex.quote(path)}`" if is_ours else "have it mounted with mode 0440"
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from tokenadapter.late_imports import importing, late, load
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.token import Token
-from tokenadapter.values import Credential, parameters
+from tokenadapter.values import Credential, longest_timeout, parameters
 
 if TYPE_CHECKING:
     from tokenadapter import errors, spelling
@@ -18,7 +18,7 @@ else:
     errors = late("tokenadapter.errors")
     spelling = late("tokenadapter.spelling")
 
-__all__ = ["Source", "checked_text", "in_order", "or_raise", "several"]
+__all__ = ["Source", "checked_text", "in_order", "or_raise", "several", "usual_timeout"]
 
 T = TypeVar("T")
 
@@ -119,6 +119,11 @@ def checked_text(name: str, value: str, *, may_be_empty: bool = False) -> str:
     if value != value.strip("\r\n"):
         raise ValueError(f"{name} begins or ends with a line end, as read from a file: strip it")
     return value
+
+
+def usual_timeout(timeout: float | None, grace: float) -> float:
+    """*timeout*; by default 10 seconds, or fewer if the server's *grace* allows only that."""
+    return min(10.0, longest_timeout(grace)) if timeout is None else timeout
 
 
 def several(name: str, value: str | Iterable[str] | None) -> list[str]:

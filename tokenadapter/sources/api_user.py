@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
-from tokenadapter.sources import Source, checked_text, in_order, or_raise, several
+from tokenadapter.sources import (
+    Source,
+    checked_text,
+    in_order,
+    or_raise,
+    several,
+    usual_timeout,
+)
 from tokenadapter.sources.discovery import Issuer
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.oauth2_client import OAuth2Client
@@ -95,12 +102,14 @@ class ApiUser(Source):
         account: str | None = None,
         grace: float = 0.0,
         dpop: bool | KeyLike = False,
-        timeout: float = 10.0,
+        timeout: float | None = None,
         verify: bool | str | None = None,
         cert: str | tuple[str, str] | None = None,
         proxies: Mapping[str, str] | None = None,
         allow_http: bool = False,
     ) -> None:
+        # To find the authorization server takes up to half of the timeout more.
+        timeout = usual_timeout(timeout, grace / 1.5)
         self._connection: dict[str, Any] = {
             "timeout": timeout,
             "verify": verify,
@@ -110,7 +119,6 @@ class ApiUser(Source):
         }
         self._api = ProtectedResource(url, **self._connection)
         super().__init__(self._api.endpoint)
-        # To find the authorization server takes up to half of the timeout more.
         self.deadline: float = timeout * 1.5
         self.urls: Sequence[str] = self._api.locations
         self.grace = grace

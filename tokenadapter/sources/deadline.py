@@ -12,12 +12,13 @@ import io
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from requests.adapters import HTTPAdapter
 from urllib3 import PoolManager
 
-from tokenadapter.values import always
+from tokenadapter.values import never
 
 if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection
@@ -28,19 +29,27 @@ else:
 
 __all__ = ["Deadline", "DeadlineAdapter"]
 
+# Seconds for which to go on waiting for an answer at a time.
+_STEP = 1.0
+# How often to read what has arrived when the time is over, and the seconds that this may take.
+_LATE_READS = 4
+_MOMENT = 0.05
+
 
 class Deadline:
     """The end of the time that one request may take.
 
     :param seconds: its length, from now on.
-    :param may_be_sent: called at the last moment before the request is sent.
+    :param keep_waiting: called if the request was sent and the time is over, and then every second:
+        whether to go on waiting for the answer.
+    :ivar seconds: the length, with the seconds that were added since.
     :ivar sending: whether the request may have been sent, at least in part.
     """
 
-    def __init__(self, seconds: float, may_be_sent: Callable[[], bool] = always) -> None:
+    def __init__(self, seconds: float, keep_waiting: Callable[[], bool] = never) -> None:
         self.sending: bool = False
-        self._seconds = seconds
-        self._may_be_sent = may_be_sent
+        self.seconds: float = seconds
+        self._keep_waiting = keep_waiting
         self._monotonic = time.monotonic()
         self._wall = time.time()
 
@@ -49,23 +58,22 @@ class Deadline:
 
         :raises TimeoutError: if there are none.
         """
-        left = self._seconds - (time.monotonic() - self._monotonic)
-        if left <= 0:
-            raise TimeoutError("timed out")
-        return left
+        passed = time.monotonic() - self._monotonic
+        if passed >= self.seconds:
+            if not (self.sending and self._keep_waiting()):
+                raise TimeoutError("timed out")
+            self.seconds = passed + _STEP
+        return self.seconds - passed
 
     def begin_sending(self) -> float:
         """The seconds that are left, at the last moment before the request is sent.
 
         :raises TimeoutError: if there are none: the request must not be sent.
-        :raises InterruptedError: if the request must not be sent for another reason.
         """
         # The monotonic clock may stand still while the machine sleeps.
-        if time.time() - self._wall >= self._seconds:
+        if time.time() - self._wall >= self.seconds:
             raise TimeoutError("timed out")
         left = self.left()
-        if not self._may_be_sent():
-            raise InterruptedError("the lock was lost while connecting")
         self.sending = True
         return left
 
@@ -133,13 +141,27 @@ class _Incoming(io.RawIOBase):
         self._raw = raw
         self._sock = sock
         self._deadline = deadline
+        self._late_reads = _LATE_READS
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(self._deadline.left())
-        return self._raw.readinto(buffer)
+        is_late = False
+        while not is_late:
+            try:
+                left = self._deadline.left()
+            except TimeoutError:
+                if self._late_reads == 0 or not self._deadline.sending:
+                    raise
+                # This process may have been stopped.  What arrived meanwhile is not thrown away.
+                self._late_reads -= 1
+                is_late, left = True, _MOMENT
+            self._sock.settimeout(left)
+            # The file object of a socket cannot be read again after a timeout; the socket can.
+            with suppress(TimeoutError):
+                return self._sock.recv_into(buffer)
+        raise TimeoutError("timed out")
 
     def close(self) -> None:
         self._raw.close()

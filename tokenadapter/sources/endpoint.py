@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
 from tokenadapter.token import fingerprint
-from tokenadapter.values import always, is_loopback
+from tokenadapter.values import is_loopback, never
 
 if TYPE_CHECKING:
     import socket
@@ -108,18 +108,18 @@ class Endpoint:
         method: str,
         headers: Mapping[str, str],
         body: bytes | None,
-        may_be_sent: Callable[[], bool] = always,
+        keep_waiting: Callable[[], bool] = never,
         seconds: float | None = None,
     ) -> reply.Reply | reply.NoReply:
         """Send one request and read the answer, within the timeout.
 
-        :param may_be_sent: called at the last moment before the request is sent; if it returns
-            ``False``, the request is not sent.
+        :param keep_waiting: called if the request was sent and the time is over, and then every
+            second: whether to go on waiting for the answer.
         :param seconds: what is left of the timeout, if another request has used a part of it.
         """
         outside = sys.exception()
         seconds = self.timeout if seconds is None else max(min(seconds, self.timeout), 0.001)
-        limit = deadline.Deadline(seconds, may_be_sent)
+        limit = deadline.Deadline(seconds, keep_waiting)
         # The first address of a host may not answer: half of the time is left for the others.
         timeouts = seconds / 2, seconds
         adapter = deadline.DeadlineAdapter(limit)
@@ -144,18 +144,20 @@ class Endpoint:
                 )
         except (OSError, urllib3.exceptions.HTTPError, ValueError) as error:
             # Only the text is kept: the error has the request, and the request the secrets.
-            return self._no_reply(error, outside, limit.sending)
+            return self._no_reply(error, outside, limit)
         finally:
             adapter.close()
 
     def _no_reply(
-        self, error: BaseException, outside: BaseException | None, sent: bool
+        self, error: BaseException, outside: BaseException | None, limit: deadline.Deadline
     ) -> reply.NoReply:
-        root = _root(error, outside)
+        root, sent = _root(error, outside), limit.sending
         why = str(root) or type(root).__name__
         if isinstance(root, TimeoutError):
             doing = "answering" if sent else "connecting"
             why = f"{doing} took too long for the total timeout of {self.timeout:g} s"
+            if limit.seconds > self.timeout:
+                why = f"no answer came within {limit.seconds:.0f} s"
         elif isinstance(error, requests.exceptions.ProxyError):
             why = f"its proxy failed: {why}"
         # A missing file of certificates, an invalid URL, a proxy of an unknown kind.

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
-from tokenadapter.sources import Source, checked_text, in_order, or_raise, several
+from tokenadapter.sources import (
+    Source,
+    checked_text,
+    in_order,
+    or_raise,
+    several,
+    usual_timeout,
+)
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.oauth2_client import OAuth2Client
 from tokenadapter.token import Token
@@ -44,7 +51,7 @@ if TYPE_CHECKING:
         extra: Mapping[str, str] | None
         revocation_url: str | None
         dpop: bool | KeyLike
-        timeout: float
+        timeout: float | None
         verify: bool | str | None
         cert: str | tuple[str, str] | None
         proxies: Mapping[str, str] | None
@@ -120,19 +127,12 @@ class OAuth2Source(Source):
         grant_type: str | None = None,
         revocation_url: str | None = None,
         dpop: bool | KeyLike = False,
-        timeout: float = 10.0,
+        timeout: float | None = None,
         verify: bool | str | None = None,
         cert: str | tuple[str, str] | None = None,
         proxies: Mapping[str, str] | None = None,
         allow_http: bool = False,
     ) -> None:
-        connection: dict[str, Any] = {
-            "timeout": timeout,
-            "verify": verify,
-            "cert": cert,
-            "proxies": proxies,
-            "allow_http": allow_http,
-        }
         scopes = several("scope", scope)
         revokes_at = revocation_url
         known: Provider | None = None
@@ -153,6 +153,13 @@ class OAuth2Source(Source):
             if self.spends:
                 raise TypeError("grant_type is an argument of ClientCredentials only: remove it")
             self.grant_type = checked_text("grant_type", grant_type)
+        connection: dict[str, Any] = {
+            "timeout": usual_timeout(timeout, self.grace),
+            "verify": verify,
+            "cert": cert,
+            "proxies": proxies,
+            "allow_http": allow_http,
+        }
         self._client = OAuth2Client(client_id, client_secret, client_auth, **connection)
         self._issuer: Issuer | None = None
         if issuer is not None and token_url is None:
@@ -406,7 +413,7 @@ class OAuth2Source(Source):
             return outcome.not_sent(self._endpoint.name, credential.kind, error, "key")
         form = {**grant, **self.asked}
         return self.redeem(
-            credential.kind, form, key=credential.key, may_be_sent=credential.may_be_sent
+            credential.kind, form, key=credential.key, keep_waiting=credential.keep_waiting
         )
 
     def _read(

@@ -15,7 +15,7 @@ from tokenadapter.late_imports import late
 from tokenadapter.sources import checked_text
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.token import Token
-from tokenadapter.values import always
+from tokenadapter.values import never
 
 if TYPE_CHECKING:
     from tokenadapter import spelling
@@ -165,7 +165,8 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
         :param form: the parameters; one with a list is sent several times.
         :param presents: the kind of credential that the form presents, for messages.
         :param secrets: values to mask in messages, beyond those that are secret by their name.
-        :param may_be_sent: called at the last moment before the request is sent.
+        :param keep_waiting: called if the request was sent and the time is over, and then every
+            second: whether to go on waiting for the answer.
         :param auth: how to authenticate, as :meth:`auth_for` says.
         :param key: what a proof is made with (RFC 9449).
         :param seconds: what is left of the timeout.
@@ -192,7 +193,7 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
         end: float,
         *,
         secrets: Collection[str] = (),
-        may_be_sent: Callable[[], bool] = always,
+        keep_waiting: Callable[[], bool] = never,
         auth: str | ClientAuth | None = None,
     ) -> tuple[outcome.Attempt, reply.Reply | reply.NoReply]:
         """Post *form* in one request, until *end* by the monotonic clock."""
@@ -231,7 +232,7 @@ client_auth.BY_NAME`, or an object (:class:`~tokenadapter.protocols.ClientAuth`)
                 f"authenticating the client took the total timeout of {endpoint.timeout:g} s",
                 sent=False,
             )
-        answer = endpoint.exchange("POST", headers, body, may_be_sent, left)
+        answer = endpoint.exchange("POST", headers, body, keep_waiting, left)
         if proof is not None and isinstance(answer, reply.Reply):
             proof.learn(answer.headers, answer.error)
         return attempt, answer

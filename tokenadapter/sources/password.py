@@ -41,10 +41,10 @@ class Password(OAuth2Source):
         grace: float = 0.0,
         **options: Unpack[OAuth2Options],
     ) -> None:
+        self.grace = grace
         super().__init__(token_url, **options)
         self._username = checked_text("username", username)
         self._password = checked_text("password", password)
-        self.grace = grace
         self.owner: Mapping[str, str] = {**self.owner, "user": username}
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:

@@ -29,7 +29,8 @@ class RefreshToken(OAuth2Source):
     :param account: a name for the user: a record of another user is refused.  Without it, a record
         is refused that began with another refresh token, unless its grant is dead.
     :param grace: for how many seconds the server accepts a refresh token once more after it was
-        replaced, if the server documents that: then a lost answer does no harm.
+        replaced, if the server documents that: then a lost answer does no harm.  The timeout must
+        be less than half of it, and is by default.
     :param login_lifetime: after how many seconds the server ends a login, however often the token
         is renewed.  ``tokenadapter check`` and ``status`` then warn in time.
     :param options: as for :class:`~tokenadapter.ClientCredentials`.
@@ -47,13 +48,13 @@ class RefreshToken(OAuth2Source):
         login_lifetime: float | None = None,
         **options: Unpack[OAuth2Options],
     ) -> None:
+        if grace is not None:
+            self.grace: float = grace
         super().__init__(token_url, **options)
         self._refresh_token = refresh_token
         self.begins_with_login: bool = refresh_token is None
         if refresh_token is not None:
             checked_text("refresh_token", refresh_token)
-        if grace is not None:
-            self.grace = grace
         if login_lifetime is not None:
             if not login_lifetime > 0:
                 raise ValueError(
@@ -84,7 +85,8 @@ class RefreshToken(OAuth2Source):
 
     def _take(self, known: Provider) -> None:
         super()._take(known)
-        self.grace: float = known.get("grace", self.grace)
+        if "grace" not in vars(self):
+            self.grace = known.get("grace", self.grace)
         self.login_lifetime: float | None = known.get("login_lifetime")
         self.login_settings: Mapping[str, str] = known.login_settings
 

@@ -10,7 +10,7 @@ from tokenadapter.stores import _strangers
 from tokenadapter.stores._reading import WINDOWS, patiently
 from tokenadapter.stores.toolkit import damaged_name
 
-__all__ = ["Draft", "advice", "create", "make_directory_of", "set_aside", "sweep"]
+__all__ = ["Draft", "advice", "create", "make_directory_of", "set_aside", "sweep", "touch"]
 
 _CREATE: int = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 # What file systems answer that do not support a call, some network file systems among them.
@@ -108,6 +108,12 @@ def sweep(record: str) -> None:
         for entry in os.listdir(directory):
             if len(entry) == length and entry.startswith(f".{name}.") and entry.endswith(".tmp"):
                 os.unlink(os.path.join(directory, entry))
+
+
+def touch(path: str) -> None:
+    """Make a file young, if it exists, so that no program that cleans by age deletes it."""
+    with suppress(OSError):
+        os.utime(path)
 
 
 def set_aside(path: str) -> str:

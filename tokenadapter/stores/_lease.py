@@ -56,8 +56,6 @@ class Lease(ABC):
         self._hold_for = 0.0
         # By the monotonic clock: when the heartbeat ends unless the holder confirms.
         self._end = 0.0
-        # When the store was last asked, by both clocks, and for how many seconds it gave the lease.
-        self._given = (0.0, 0.0, 0.0)
         self._released = threading.Event()
         # Protects the end of the lease: a late heartbeat must not shorten a lease that was
         # confirmed since.
@@ -107,7 +105,6 @@ class Lease(ABC):
         # Counted from before the request; the store counts from later on.
         self._end = time.monotonic() + hold_for
         seconds = min(self._seconds, hold_for)
-        self._given = (time.monotonic(), time.time(), seconds)
         holder = self.take(self._owner, seconds)
         if holder not in (None, self._owner) and has_died(holder):
             holder = self.take(self._owner, seconds, holder)
@@ -124,7 +121,7 @@ class Lease(ABC):
             # The interpreter exits and starts no threads, or is a subinterpreter, which starts no
             # daemon threads: take one long lease instead.
             self._seconds = hold_for
-            return self._prolong(self._owner, hold_for)
+            return self.extend(self._owner, hold_for)
         return True
 
     def confirm(self) -> bool:
@@ -134,7 +131,7 @@ class Lease(ABC):
         with self._extending:
             began, seconds = time.monotonic(), min(self._seconds, self._hold_for)
             try:
-                is_held = self._prolong(self._owner, seconds)
+                is_held = self.extend(self._owner, seconds)
             except Exception:  # noqa: BLE001 - a lease that is not certain is not held
                 return False
             # After a slow answer, the lease may have lapsed by now, or be about to.
@@ -142,13 +139,6 @@ class Lease(ABC):
             if is_held:
                 self._end = began + self._hold_for
             return is_held
-
-    def is_certain(self) -> bool:
-        """Whether the lease cannot have lapsed yet, going by the store's last answer."""
-        monotonic, wall, seconds = self._given
-        # The monotonic clock may stand still while the machine sleeps.
-        since = max(time.monotonic() - monotonic, time.time() - wall)
-        return bool(self._owner) and since < seconds / 2
 
     def release(self) -> None:
         """Release the lock.  Never raises."""
@@ -165,12 +155,5 @@ class Lease(ABC):
             # What fails now may succeed at the next heartbeat.
             with self._extending, suppress(Exception):
                 left = self._end - time.monotonic()
-                if left > 0 and not self._prolong(owner, min(self._seconds, left)):
+                if left > 0 and not self.extend(owner, min(self._seconds, left)):
                     return  # a lost lease does not come back
-
-    def _prolong(self, owner: str, seconds: float) -> bool:
-        requested = (time.monotonic(), time.time(), seconds)
-        is_held = self.extend(owner, seconds)
-        if is_held:
-            self._given = requested
-        return is_held

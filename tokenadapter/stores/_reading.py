@@ -13,12 +13,9 @@ from tokenadapter.late_imports import late
 from tokenadapter.stores._text import Refused
 
 if TYPE_CHECKING:
-    import shlex
-
     from tokenadapter.stores import _strangers
 else:
     _strangers = late("tokenadapter.stores._strangers")
-    shlex = late("shlex")
 
 __all__ = [
     "WINDOWS",
@@ -77,7 +74,7 @@ def read(path: str, *, private: bool, enough: float = inf) -> bytes | None:
         if not stat.S_ISREG(found.st_mode):
             raise Refused(f"{path} is not a regular file: choose another path")
         if private:
-            _check_privacy(path, found)
+            _check_privacy(path, fd, found)
         content = b""
         while len(content) < enough and (more := os.read(fd, 1 << 16)):
             content += more
@@ -112,7 +109,7 @@ def check_directory(directory: str) -> None:
         check_directory(os.path.realpath(directory))
 
 
-def _check_privacy(path: str, found: os.stat_result) -> None:
+def _check_privacy(path: str, fd: int, found: os.stat_result) -> None:
     if WINDOWS:
         return  # the directory's access list decides
     if found.st_uid != os.geteuid():
@@ -122,10 +119,7 @@ def _check_privacy(path: str, found: os.stat_result) -> None:
             "root if the file was copied here. Give private=False if it is intended"
         )
     if found.st_mode & 0o077:
-        raise Refused(
-            f"others may read or write {path} (mode {stat.S_IMODE(found.st_mode):04o}): "
-            f"run `chmod 600 {shlex.quote(path)}`, or give private=False if it is intended"
-        )
+        _strangers.check_file(path, fd, found)
 
 
 def is_for_group(directory: str) -> bool:

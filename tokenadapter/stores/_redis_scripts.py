@@ -4,7 +4,7 @@ A client whose answer got lost runs a script again by itself.  So each script, r
 effect of one run.
 """
 
-__all__ = ["ASIDE", "EXTEND", "FREE", "HOLDER", "LOOK", "REMEMBER", "REMEMBERS", "SAVE", "TAKE"]
+__all__ = ["ASIDE", "EXTEND", "FREE", "HOLDER", "LOOK", "REMEMBER", "REMEMBERED", "SAVE", "TAKE"]
 
 # The checksum proves that a document is whole: anything else is not a record.
 LOOK = """
@@ -85,7 +85,5 @@ return 1
 """
 """hashes; a hash, 'good' or '', how many others are remembered."""
 
-REMEMBERS = """
-return redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
-"""
-"""hashes; a hash -> whether it is among them."""
+REMEMBERED = "return redis.call('ZRANGE', KEYS[1], 0, -1)"
+"""hashes -> all of them."""

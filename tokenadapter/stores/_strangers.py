@@ -1,7 +1,4 @@
-"""Which other users of the machine could read or replace a file, and their names.
-
-This module looks up the members of groups.  Most directories do not need that.
-"""
+"""Which other users of the machine could read or replace a file, and their names."""
 
 from __future__ import annotations
 
@@ -9,22 +6,24 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from tokenadapter.groups import lets_others
 from tokenadapter.late_imports import late
 from tokenadapter.stores._text import Refused
+from tokenadapter.stores.toolkit import warn
 
 if TYPE_CHECKING:
-    import grp
     import pwd
     import shlex
 else:
-    grp = late("grp")
     pwd = late("pwd")
     shlex = late("shlex")
 
-__all__ = ["check", "check_database", "chown", "name", "owner"]
+__all__ = ["check", "check_database", "check_file", "chown", "name", "owner"]
 
 # What SQLite puts beside a database.
 _BESIDE = ("", "-wal", "-shm", "-journal")
+# The files whose modes could not be changed.
+_WARNED: set[str] = set()
 
 
 def check(place: str, found: os.stat_result, directory: str) -> None:
@@ -44,7 +43,7 @@ def check(place: str, found: os.stat_result, directory: str) -> None:
     is_sticky = mode & stat.S_ISVTX
     if stat.S_ISLNK(found.st_mode) or (is_sticky and place != directory):
         return
-    if not (mode & 0o002 or (mode & 0o020 and not _is_alone_in(found.st_gid))):
+    if not lets_others(found, 0o022):
         return
     if is_sticky:
         cure = f"keep it in a directory of its own, such as {place}/tokenadapter"
@@ -69,6 +68,31 @@ def check_database(database: str) -> None:
             f"others can read the tokens in {database}: run `chmod go-rwx {shlex.join(exposed)}`, "
             "or use an EncryptedStore if an application shares the file on purpose"
         )
+
+
+def check_file(path: str, fd: int, found: os.stat_result) -> None:
+    """Check a file of this user that is not plainly for this user alone, and make it so.
+
+    :raises Refused: if another user can read or write it.
+    """
+    if lets_others(found, 0o077):
+        raise Refused(
+            f"others may read or write {path} (mode {stat.S_IMODE(found.st_mode):04o}): "
+            f"run `chmod 600 {shlex.quote(path)}`, or give private=False if it is intended"
+        )
+    try:
+        os.fchmod(fd, found.st_mode & 0o700)
+    except OSError as error:
+        if path not in _WARNED:
+            _WARNED.add(path)
+            warn(
+                "the group of %s can read or write it (mode %s), and the mode cannot be changed: "
+                "%s. The file is used all the same, because no other user is in the group. Add "
+                "nobody to it.",
+                path,
+                f"{stat.S_IMODE(found.st_mode):04o}",
+                error.strerror,
+            )
 
 
 def owner(path: str) -> str | None:
@@ -96,21 +120,6 @@ def name(uid: int) -> str:
 
 def _is_exposed(path: str) -> bool:
     try:
-        return os.name != "nt" and bool(os.stat(path).st_mode & 0o077)
+        return os.name != "nt" and lets_others(os.stat(path), 0o077)
     except OSError:
         return False  # SQLite removes some of them
-
-
-def _is_alone_in(gid: int) -> bool:
-    """Whether this user is the only member of a group, as on systems with user private groups,
-    where the usual umask (002) lets the group write."""
-    if gid != os.getegid() and gid not in os.getgroups():
-        return False
-    try:
-        names = set(grp.getgrgid(gid).gr_mem)
-    except KeyError:
-        names = set()
-    ours = {0, os.geteuid()}
-    users = pwd.getpwall()
-    members = {user.pw_uid for user in users if user.pw_gid == gid or user.pw_name in names}
-    return members <= ours and names <= {user.pw_name for user in users}

@@ -16,7 +16,7 @@ from weakref import ref
 
 from tokenadapter.late_imports import late
 from tokenadapter.process_names import this_process
-from tokenadapter.protocols import Lapsing, StoreLock
+from tokenadapter.protocols import StoreLock
 
 if TYPE_CHECKING:
     from tokenadapter import errors
@@ -123,11 +123,6 @@ class Turn:
             return False
         lent = self._lent
         return lent.confirm() if isinstance(lent, StoreLock) else True
-
-    def is_certain(self) -> bool:
-        """Whether the lent lock cannot have lapsed yet, if it is one that can tell."""
-        lent: object = self._lent
-        return lent.is_certain() if isinstance(lent, Lapsing) else True
 
     def release(self) -> None:
         """Let others write.  Never raises; releases nothing that a parent process holds."""

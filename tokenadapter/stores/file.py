@@ -128,6 +128,8 @@ class FileStore:
                 toolkit.warn_put_aside(self, _files.set_aside(self._file))
             draft, self._tenure.draft = self._tenure.draft or self._draft(), None
             draft.publish(content, self._file)
+            for end in ("reserve", "spent"):
+                _files.touch(f"{self._file}.{end}")
         return True
 
     def prepare(self) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tokenadapter.late_imports import late, load
 from tokenadapter.stores import _strangers
-from tokenadapter.stores._files import advice, make_directory_of
+from tokenadapter.stores._files import advice, make_directory_of, touch
 from tokenadapter.stores._flock import is_locked
 from tokenadapter.stores._reading import absolute
 from tokenadapter.stores.toolkit import explained, failure
@@ -89,10 +89,12 @@ class LockFile:
                     on_acquired=self._descriptors.append,
                 )
             try:
+                # filelock does not take a lock on a file that was deleted since it was opened.
                 self._lock.acquire(timeout=seconds, poll_interval=0.01)
             except filelock.Timeout:
                 self._check_owner()
                 return False
+            touch(self.path)
         return True
 
     @property

@@ -17,8 +17,11 @@ from tokenadapter.values import Document, Snapshot
 if TYPE_CHECKING:
     import cachetools
     from cachetools import TLRUCache
+
+    from tokenadapter.stores import toolkit
 else:
     cachetools = late("cachetools")
+    toolkit = late("tokenadapter.stores.toolkit")
 
 __all__ = ["MemoryStore"]
 
@@ -89,7 +92,7 @@ class MemoryStore:
 
     def was_spent(self, digest: str) -> bool:
         """Whether *digest* is remembered."""
-        return digest in self._slots.spent.get(self.name, ())
+        return toolkit.is_remembered(self._slots.spent.get(self.name, ()), digest)
 
     def __repr__(self) -> str:
         return f"MemoryStore({'' if self.name is None else repr(self.name)})"

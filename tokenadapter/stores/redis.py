@@ -20,6 +20,7 @@ from tokenadapter.stores.toolkit import (
     checked_lease,
     damaged_name,
     explained,
+    is_remembered,
     warn_of_damage,
     warn_put_aside,
 )
@@ -139,7 +140,8 @@ class RedisStore:
         :raises StoreError: if the key cannot be read.
         """
         task, keys = "read which refresh tokens were spent", [f"{self._record}:spent"]
-        return bool(self._run(task, scripts.REMEMBERS, keys, digest))
+        lines = self._run(task, scripts.REMEMBERED, keys)
+        return is_remembered([line.decode() for line in lines], digest)
 
     def __repr__(self) -> str:
         return f"RedisStore({self._place!r}, {self.key!r})"

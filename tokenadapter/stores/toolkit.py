@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
@@ -149,7 +149,20 @@ def remembering(lines: Sequence[str], digest: str, *, for_good: bool) -> list[st
     return [line for line in kept if line not in forgotten]
 
 
-def is_remembered(lines: Sequence[str], digest: str) -> bool:
-    """Whether the hash of a spent token is among *lines*, for
-    :meth:`~tokenadapter.protocols.TokenStore.was_spent`."""
-    return digest in lines or digest + _FOR_GOOD in lines
+def is_remembered(lines: Iterable[str], digest: str) -> bool:
+    """Whether *lines* say that the token with that hash is spent, for
+    :meth:`~tokenadapter.protocols.TokenStore.was_spent`.
+
+    They do so by the hash, or by a later place of the same login.
+    """
+    spent, login, place = _parts(digest)
+    return any(
+        known == spent or (login != "" and theirs == login and newest > place)
+        for known, theirs, newest in map(_parts, lines)
+    )
+
+
+def _parts(line: str) -> tuple[str, str, int]:
+    """Of ``HASH`` or ``HASH/LOGIN/PLACE``: the hash, the login and the place."""
+    spent, login, place = (*line.removesuffix(_FOR_GOOD).split("/"), "", "")[:3]
+    return spent, login, int(place) if place.isdecimal() else -1

@@ -8,17 +8,28 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from profiles import billing, write
 
-from tokenadapter import FileStore, StoreError
+from tokenadapter import FileStore, StoreError, groups
+from tokenadapter.cli import findings as _findings
 from tokenadapter.testing import TokenServer
 
 from .conftest import Command, spawn
+
+
+@pytest.fixture(autouse=True)
+def cleaned(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Iterator[str]]:
+    """The directories that are cleaned: pytest's own are in one of them."""
+    real = _findings._cleaned
+    monkeypatch.setattr(_findings, "_cleaned", lambda: iter(()))
+    return real
 
 
 def findings(command: Command, *arguments: str) -> list[tuple[str, str]]:
@@ -97,9 +108,42 @@ def test_a_file_on_a_shared_file_system_is_a_note(
     assert bool(texts) == is_reported
 
 
-def test_secrets_that_other_users_can_read_are_found(
-    command: Command, profile: Path, place: Path
+@pytest.mark.parametrize("variable", ["TMPDIR", "XDG_CACHE_HOME", "HOME", None])
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_file_in_a_place_that_is_cleaned_is_a_note(
+    command: Command,
+    server: TokenServer,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cleaned: Callable[[], Iterator[str]],
+    variable: str | None,
+    is_linked: bool,
 ) -> None:
+    ours = {"TMPDIR": tmp_path, "XDG_CACHE_HOME": tmp_path, "HOME": tmp_path / ".cache"}
+    bare = tmp_path if variable is None else ours[variable]
+    (bare / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(bare / "deep")
+    directory = tmp_path / "link" if is_linked else bare / "deep"
+    write(place, billing(server, place).replace(str(place / "state"), str(directory)))
+    for name in ("TMPDIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    fixed = {"/tmp", "/var/tmp", "/run", "/dev/shm"}
+    assert fixed <= {*cleaned()}
+    monkeypatch.setattr(_findings, "_cleaned", lambda: iter({*cleaned()} - fixed))
+    notes = [text for level, text in findings(command, "--offline") if level == "note"]
+    expected = [] if variable is None else [f"is in {bare}, where files are deleted"]
+    assert len(notes) == len(expected)
+    assert all(text in note for text, note in zip(expected, notes, strict=True))
+
+
+def test_secrets_that_other_users_can_read_are_found(
+    command: Command, profile: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "_is_alone_in", lambda gid: False)
     profile.chmod(0o644)
     (problem,) = problems(command, "--offline")
     assert (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from profiles import write
 
-from tokenadapter import ProfileError
+from tokenadapter import ProfileError, groups
 from tokenadapter.config.config_file import ConfigFile, line_of, locate
 from tokenadapter.config.profile import Profile
 
@@ -140,7 +140,10 @@ def test_a_file_that_cannot_be_reached_is_not_a_missing_one(
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_a_file_that_others_may_write_is_refused(here: Path, mode: int) -> None:
+def test_a_file_that_others_may_write_is_refused(
+    here: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "_is_alone_in", lambda gid: False)
     write(here / "work", PROFILE).chmod(mode)
     with pytest.raises(
         ProfileError, match=r"Other users can write to the file \(mode 0.*Run `chmod go-w /"

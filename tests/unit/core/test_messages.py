@@ -231,6 +231,15 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             "Try again, or raise lock_timeout and the timeout of the request",
         )
     ],
+    "answer_late": [
+        (
+            messages.answer_late(STORE, 10.2, 60.0),
+            RefreshTemporarilyFailed,
+            "The token endpoint has not answered for 10 s.",
+            "saves the token to Shelf() when it comes. The stored token is kept",
+            "Try again. If the token endpoint needs more time, raise the timeout of the source",
+        )
+    ],
     "worker_ended": [
         (
             messages.worker_ended(SystemExit()),

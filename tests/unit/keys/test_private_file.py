@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from tokenadapter import groups
 from tokenadapter.keys.key import Key, UnusableKey
 from tokenadapter.keys.private_file import _check, read_private
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+
+
+@pytest.fixture(autouse=True)
+def shared_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are in the group of each file."""
+    monkeypatch.setattr(groups, "_is_alone_in", lambda gid: False)
 
 
 def found(*, mode: int, owner: int) -> os.stat_result:

@@ -71,16 +71,6 @@ def test_a_message_about_a_post_masks_every_secret_that_it_sent(
     assert attempt.endpoint == server.token_url
 
 
-def test_a_post_that_must_not_be_sent_is_not_sent(
-    server: TokenServer, client: OAuth2Client
-) -> None:
-    endpoint = client.endpoint("url", server.token_url)
-    _, reply = client.post(endpoint, {}, "client", may_be_sent=lambda: False)
-    assert isinstance(reply, NoReply)
-    assert reply.sent is False
-    assert not server.requests
-
-
 def test_every_endpoint_of_a_client_has_its_connection_settings() -> None:
     client = OAuth2Client("app", timeout=3, cert="client.pem", proxies={"https": "http://proxy:1"})
     endpoint = client.endpoint("url", "https://id.example/device")

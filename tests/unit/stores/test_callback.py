@@ -409,9 +409,6 @@ class Expiring:
     def confirm(self) -> bool:
         return not self.is_lost
 
-    def is_certain(self) -> bool:
-        return not self.is_lost
-
     def release(self) -> None:
         self.asked.append("release")
 
@@ -432,10 +429,8 @@ def test_a_lent_lock_is_asked_whether_it_is_held() -> None:
     own = anywhere(lambda: lent).lock()
     assert own.acquire(45)
     assert own.confirm()
-    assert own.is_certain()
     lent.is_lost = True
     assert not own.confirm()
-    assert not own.is_certain()
     own.release()
     assert lent.asked == [45, "release"]
 

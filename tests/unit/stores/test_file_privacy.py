@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tokenadapter import groups
 from tokenadapter.errors import StoreError
 from tokenadapter.stores.file import FileStore
 
@@ -46,8 +47,9 @@ def test_files_and_directories_are_for_their_owner_alone(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("bits", [0o640, 0o620, 0o604, 0o602, 0o644, 0o666])
 def test_a_file_that_others_can_read_or_write_is_refused(
-    store: FileStore, path: Path, bits: int
+    store: FileStore, path: Path, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(groups, "_is_alone_in", lambda gid: False)
     save(store)
     path.chmod(bits)
     for attempt in (store.load, lambda: save(store, 2, expected="tag 1")):

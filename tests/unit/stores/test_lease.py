@@ -242,39 +242,6 @@ def test_a_release_that_fails_raises_nothing(table: Table) -> None:
     assert not lease.confirm()
 
 
-def test_a_lease_is_certain_for_half_of_its_time_since_the_store_was_asked(
-    table: Table, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(threading.Thread, "start", lambda thread: None)  # it would extend it, too
-    lease = TableLease(table)
-    assert not lease.is_certain()
-    assert lease.acquire(LONG)
-    clock.now += LAPSE / 2 - 0.01
-    assert lease.is_certain()
-    clock.asleep += 0.02
-    assert not lease.is_certain()
-    assert lease.confirm()
-    assert lease.is_certain()
-    lease.release()
-    assert not lease.is_certain()
-
-
-def test_heartbeats_make_a_lease_certain(table: Table, clock: Clock) -> None:
-    lease = TableLease(table, SHORT)
-    assert lease.acquire(LONG)
-    clock.now += 1.0
-    assert not lease.is_certain()
-    for _ in range(2):  # the second one begins after the first has ended
-        while table.beats.acquire(blocking=False):
-            pass
-        assert table.beats.acquire(timeout=30)
-    assert lease.is_certain()
-    table.owner = "another"
-    clock.now += 1.0
-    assert not lease.is_certain()
-    lease.release()
-
-
 def test_a_lease_can_be_taken_again(table: Table) -> None:
     lease = TableLease(table, SHORT)
     for _ in range(2):

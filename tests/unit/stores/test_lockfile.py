@@ -19,6 +19,7 @@ from tokenadapter.errors import StoreError
 from tokenadapter.stores._flock import is_locked
 from tokenadapter.stores._tenure import Tenure
 from tokenadapter.stores.file import FileStore
+from tokenadapter.stores.lockfile import LockFile
 from tokenadapter.testing.workers import in_threads, succeeds_in_child
 
 from .helpers import failing, run, save
@@ -54,6 +55,31 @@ def test_a_lock_on_a_file_that_is_gone_is_not_confirmed(
     other = store.lock()
     assert other.acquire(60)
     other.release()
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_a_lock_on_a_file_that_is_deleted_before_it_is_locked_is_not_taken(
+    path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Whatever the lock is for."""
+    flock, deleted = fcntl.flock, list[int]()
+    name = path.with_name("token.json.login")
+
+    def delete_and_lock(fd: int, operation: int) -> None:
+        if len(deleted) < times:
+            deleted.append(fd)
+            name.unlink()
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", delete_and_lock)
+    lock = LockFile(name, "slot")
+    assert not lock.acquire(60)
+    assert lock.acquire_within(60)
+    assert len(deleted) == times
+    assert lock.confirm()
+    assert not LockFile(name, "slot").acquire(60)
+    lock.release()
+    assert LockFile(name, "slot").acquire(60)
 
 
 def test_a_save_without_the_lock_does_not_wait_forever(

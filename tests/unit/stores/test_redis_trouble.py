@@ -260,7 +260,7 @@ def test_a_key_that_holds_something_else_is_left_alone(
 
 RIGHTS = (
     "~{billing}* +eval +type +hmget +hset +time +persist +pexpire +renamenx +set +get +del"
-    " +zadd +zscore +zcount +zrevrangebyscore +zremrangebyrank"
+    " +zadd +zscore +zrange +zcount +zrevrangebyscore +zremrangebyrank"
 )
 
 
