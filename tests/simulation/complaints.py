@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simulation.ledger import includes
 from simulation.plan import Plan
 from simulation.process import Process
 from simulation.witness import Witness
@@ -221,7 +222,7 @@ class Call:
             or self.losses != self._losses()  # the caller has not seen that write
             or self.since < self.began
             or document.get("access_token") != stored
-            or witness.requested[stored] != self.complaints.account.requested
+            or not includes(witness.requested[stored], self.complaints.account.requested)
             or (rejected is not None and rejected.access_token == stored)
             or is_behind(witness, self.complaints.process, witness.disk.document)
             # The process restores the record of a program with another request, seen before that.

@@ -208,6 +208,13 @@ class Mint:
         self.is_doubtful = False
 
 
+def includes(wider: Mapping[str, str], requested: Mapping[str, str]) -> bool:
+    """Whether a token for the request *wider* satisfies *requested* too."""
+    return wider == requested or (
+        bool(requested) and set(requested["scope"].split()) <= set(wider["scope"].split())
+    )
+
+
 def digest(salt: str, kind: str, secret: str) -> str:
     """A fast, readable replacement for the digest of a credential, also without spaces."""
     return f"{salt}:{kind}:{secret}".replace(" ", "")

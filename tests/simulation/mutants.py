@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from math import inf
 from typing import Any, NamedTuple
 
 import pytest
@@ -325,7 +326,24 @@ def joins_the_run_of_its_parent(patch: pytest.MonkeyPatch) -> None:
 
 def replaces_tokens_of_other_requests_for_ever(patch: pytest.MonkeyPatch) -> None:
     """Programs with different requests replace each other's token for ever."""
-    patch.setattr(Record, "was_replaced_lately", lambda self, requested, now: False)
+    patch.setattr(Record, "was_replaced_lately", lambda *_: False)
+
+
+def forgets_when_it_started(patch: pytest.MonkeyPatch) -> None:
+    """A program that has been running replaces the token of one that started later."""
+    was_replaced_lately = Record.was_replaced_lately
+    patch.setattr(
+        Record,
+        "was_replaced_lately",
+        lambda self, requested, now, _: was_replaced_lately(self, requested, now, inf),
+    )
+
+
+def narrows_a_token_that_is_fresh(patch: pytest.MonkeyPatch) -> None:
+    """A program does not use a token with a wider scope than it requests."""
+    patch.setattr(
+        Record, "satisfies", lambda self, requested: dict(self.requested) == dict(requested)
+    )
 
 
 def ignores_intents(patch: pytest.MonkeyPatch) -> None:
@@ -418,4 +436,6 @@ MUTANTS = (
     Mutant(keeps_the_record_after_a_fork, _disturbed("fork", "empty", grant="adopted")),
     Mutant(joins_the_run_of_its_parent, _failing("slow", disturbances=("fork",), rate=0.03)),
     Mutant(replaces_tokens_of_other_requests_for_ever, Plan(processes=2, threads=1, requested=2)),
+    Mutant(forgets_when_it_started, Plan(processes=2, threads=1, requested=2)),
+    Mutant(narrows_a_token_that_is_fresh, Plan(processes=3, threads=1, requested=2)),
 )

@@ -20,7 +20,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from simulation.authority import FIRST
-from simulation.ledger import Presentation, digest, named
+from simulation.ledger import Presentation, digest, includes, named
 from simulation.process import Process
 from simulation.writes import is_behind
 from tokenadapter.core import policy, record
@@ -93,18 +93,31 @@ def _check_request(witness: Witness, process: Process, document: Document) -> No
     if token is None or witness.moved_clocks:
         return
     now, requested = witness.store_now(process), witness.accounts[process].requested
+    theirs = document["requested"]
+    if includes(requested, theirs) or includes(theirs, requested):
+        return  # one of the two tokens satisfies both programs
     expires_at = token.get("expires_at")
     # As it may seem to the process: a token may have aged while the slot was read.
     is_alive = expires_at is None or now + witness.slowest_look() + _ASKING < expires_at
-    replaced = [past for past in document.get("replaced", ()) if past["requested"] == requested]
-    if is_alive and any(now < past["at"] + _REPLACEMENT_BAN for past in replaced):
+    replaced = [
+        past["at"]
+        for past in document.get("replaced", ())
+        if past["requested"] == requested and now < past["at"] + _REPLACEMENT_BAN
+    ]
+    # A process that has started since may do so once.
+    started = now - (witness.world.now - process.began) + witness.disk.clocks_differ
+    if is_alive and (len(replaced) > 1 or any(at > started for at in replaced)):
         witness.fail(process, f"replaces {token['access_token']}, which has replaced its own")
 
 
 def _check_need(witness: Witness, process: Process, document: Document) -> None:
     """One renewal per expiry."""
     token, account = document.get("token"), witness.accounts[process]
-    if token is None or witness.moved_clocks or document["requested"] != account.requested:
+    if (
+        token is None
+        or witness.moved_clocks
+        or not includes(document["requested"], account.requested)
+    ):
         return
     if is_behind(witness, process, document):
         return  # the slot was set back, and its token does not count
@@ -133,7 +146,9 @@ def _check_need(witness: Witness, process: Process, document: Document) -> None:
         return
     if expires_at is None:
         witness.fail(process, f"renews {access}, which is valid")
-    if left > (soft if witness.early else hard):
+    # A token with a wider scope is left to the program that requested it.
+    is_early = witness.early and document["requested"] == account.requested
+    if left > (soft if is_early else hard):
         witness.fail(process, f"renews {access}, which is fresh")
 
 

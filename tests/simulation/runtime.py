@@ -63,7 +63,8 @@ class SimulatedRuntime(Runtime):
 
     def monotonic(self) -> float:
         world = self._world
-        world.clock_reads -= 1
+        # While its keeper is made, nothing of the process runs that could be interrupted.
+        world.clock_reads -= bool(self._process.tasks)
         if world.clock_reads < 0:
             world.clock_reads = world.choices.clock_reads()
             world.point("clock")

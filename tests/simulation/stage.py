@@ -111,7 +111,7 @@ class Stage:
             witness,
             process,
             plan.server_faults,
-            requested={"scope": "ab"[number % 2]} if plan.requested > 1 else {},
+            requested={"scope": ("a", "b", "a b")[number % 3]} if plan.requested > 1 else {},
             client_credential=STALE if plan.stale_client and number == 0 else "c",
         )
         witness.accounts[process] = Account(grant.requested, grant.client_credential)

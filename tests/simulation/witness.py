@@ -28,7 +28,7 @@ from typing import Any
 
 from simulation import presentations, writes
 from simulation.authority import Authority
-from simulation.ledger import Account, Announcement, Mint, Presentation, named
+from simulation.ledger import Account, Announcement, Mint, Presentation, includes, named
 from simulation.process import Process
 from simulation.store import Disk, SimulatedLock
 from simulation.world import World
@@ -322,7 +322,7 @@ class Witness:
                 self.fail(process, f"uses {access}, which is neither saved nor its own")
             if not self.accounts[mint.process].store_failures:
                 self.fail(process, f"uses {access} before it is saved")
-        elif self.requested[access] != self.accounts[process].requested:
+        elif not includes(self.requested[access], self.accounts[process].requested):
             self.fail(process, f"uses {access}, which belongs to another request")
 
     def renewed(self, process: Process, token: Token) -> None:

@@ -89,7 +89,7 @@ def token_state(profile: Profile) -> dict[str, Any]:
     if dict(record.owner) != dict(grant.owner) and not record.is_blank():
         return unusable(profile.name, _of_another_source(profile, record.owner), state)
     ours = grant.requested
-    if dict(record.requested) != dict(ours) and record.was_replaced_lately(ours, found.now):
+    if not record.satisfies(ours) and record.was_replaced_lately(ours, found.now, found.now):
         from tokenadapter.core import messages
 
         differ = messages.requests_differ(store, record.requested, ours)

@@ -162,6 +162,8 @@ class Eligibility:
         if left > 0:
             # After a clock was set back, the wait lasts at most twice as long.
             return left <= 2 * (waiter.until - intent.first_sent)
+        if self._slot.lock_ends_with_holder:
+            return False  # it would hold the lock
         # The process may have the answer, and save it as soon as the store can be reached again.
         was_away = self._runtime.monotonic() < self._slot.failed_at + _SAVES_WITHIN
         return was_away or (left > -_STORE_AWAY and self._runtime.may_save(waiter.process))

@@ -7,6 +7,7 @@ laptop sleeps, the other can be set back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 from typing import TYPE_CHECKING, Self
 
@@ -115,11 +116,14 @@ class Outcome(Value):
 class TokenHolder:
     """Holds the newest token that this process knows.
 
+    :param requested: what this program requests.  A token with a wider scope is renewed by the
+        program that obtained it, if that one still runs: here it is only renewed once expired.
     :param early: whether a token may be renewed before any caller has to wait for it.
     """
 
-    def __init__(self, runtime: Runtime, *, early: bool) -> None:
+    def __init__(self, runtime: Runtime, requested: Mapping[str, str], *, early: bool) -> None:
         self._runtime = runtime
+        self._requested = requested
         self._monotonic, self._wall = runtime.monotonic, runtime.wall
         self._early = early
         self._held: HeldToken | None = None
@@ -161,10 +165,11 @@ class TokenHolder:
         token, mine = view.record.token, self._held
         assert token is not None
         known = mine if mine is not None and mine.token.is_same(token) else None
+        is_ours = dict(view.record.requested) == dict(self._requested)
         held = HeldToken.take(
             token,
             u=self._runtime.random() if known is None else known.u,
-            early=self._early,
+            early=self._early and is_ours,
             now=view.read_at,
             monotonic=view.monotonic,
             wall=view.wall,

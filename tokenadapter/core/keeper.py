@@ -155,7 +155,7 @@ class TokenKeeper:
         self._spends: bool = getattr(self.grant, "spends", True)
         if self._spends:
             runtime.guard()  # in the main thread, perhaps for the only time
-        self._holder = TokenHolder(runtime, early=renew_early)
+        self._holder = TokenHolder(runtime, self.grant.requested, early=renew_early)
         self._slot = Slot(self.store, self.grant, runtime)
         # What only renewals need is made by the first of them: many programs end before that.
         self._made: dict[str, Any] = {}
@@ -571,12 +571,12 @@ class TokenKeeper:
         return view
 
     def _usable(self, view: View) -> Token | None:
-        """The token of a view, if it was obtained for the same owner and the same request."""
+        """The token of a view, if it was obtained for the same owner and a request like ours."""
         return view.record.token if self._is_ours(view) else None
 
     def _is_ours(self, view: View) -> bool:
-        """Whether a view shows the slot as it is, for the same owner and the same request."""
-        is_same = dict(view.record.requested) == dict(self.grant.requested)
+        """Whether a view shows the slot as it is, for the same owner and a request like ours."""
+        is_same = view.record.satisfies(self.grant.requested)
         return is_same and not (view.is_foreign or view.was_reset)
 
     def _settle(self, need: RenewalRequest, view: View, first: View) -> Outcome | None:

@@ -53,8 +53,8 @@ def requests_differ(
         f"{dict(ours) or 'nothing in particular'!s:.500} here, "
         f"{dict(theirs) or 'nothing in particular'!s:.500} there. The stored token is kept. Have "
         "all programs request everything that any of them needs, or give each its own store. If no "
-        "other program requests the other token any more, remove the stored token with "
-        "`tokenadapter forget NAME` or TokenKeeper.forget()."
+        "other program requests the other token any more, replace it with "
+        "`tokenadapter refresh NAME --force` or TokenKeeper.refresh()."
     )
 
 

@@ -239,7 +239,13 @@ class Presenter:
         before = view.record
         presented = self._eligibility.digest(before, credential)
         intent = before.with_intent(presented, self._slot.stamp(view), waiter, key)
-        announced = self._slot.write(view, intent)
+        try:
+            announced = self._slot.write(view, intent)
+        except errors.StoreError:
+            # It may have been written all the same.
+            self._eligibility.end_wait(waiter)
+            self._saver.end_wait_later(waiter, is_unknown=False)
+            raise
         is_ready = False
         try:
             self._slot.store.prepare()
@@ -283,7 +289,7 @@ class Presenter:
         """
         until = self._slot.now(view) + ANSWERED_WITHIN
         is_long = waiter is None or waiter.until > until - ANSWERED_WITHIN / 2
-        if waiter is None or is_long or self._slot.lock_ends_with_holder:
+        if waiter is None or is_long:
             return view, waiter
         longer = waiter._replace(until=until)
         with suppress(errors.StoreError, Conflict):

@@ -112,9 +112,14 @@ class Intent(Value):
     def __repr__(self) -> str:
         return f"<Intent attempt={self.attempt}>"
 
-    def without(self, waiter: Waiter) -> Self | None:
-        """The intent of the other processes, after the request of *waiter* was not processed."""
+    def without(self, waiter: Waiter, *, is_unknown: bool = False) -> Self | None:
+        """The intent after *waiter* has stopped waiting.
+
+        :param is_unknown: whether its request may have been processed.
+        """
         others = tuple(one for one in self.awaited if one != waiter)
+        if is_unknown:
+            return self._replace(awaited=others)
         return self._replace(attempt=self.attempt - 1, awaited=others) if self.attempt > 1 else None
 
 
@@ -243,16 +248,26 @@ class Record(Value):
             and (last.bound_to == token.fingerprint and last.set_at >= token.issued_at)
         )
 
-    def was_replaced_lately(self, requested: Mapping[str, str], now: float) -> bool:
+    def satisfies(self, requested: Mapping[str, str]) -> bool:
+        """Whether the token was obtained by the request *requested*, or for a wider scope."""
+        return _includes(self.requested, requested)
+
+    def was_replaced_lately(self, requested: Mapping[str, str], now: float, started: float) -> bool:
         """Whether a valid token replaced one with the request *requested* recently.
 
         If the replaced program renewed it in turn, two programs would replace each other's token
-        for ever.
+        for ever.  A program that started since may do so once, such as a deployment that is rolled
+        back.  So may one with a wider scope, which satisfies the other program too.
+
+        :param started: when the program started that requests *requested*.
         """
-        return not self.is_expired(now) and any(
-            dict(past.requested) == dict(requested) and now < past.at + _REPLACED_REMEMBERED
+        lately = [
+            past.at
             for past in self.replaced
-        )
+            if dict(past.requested) == dict(requested) and now < past.at + _REPLACED_REMEMBERED
+        ]
+        has_lost = len(lately) > 1 or max(lately, default=started) > started
+        return has_lost and not (self.is_expired(now) or _includes(requested, self.requested))
 
     def ttl(self, now: float) -> float | None:
         """The seconds for which the record is useful; ``None``: for good."""
@@ -340,8 +355,9 @@ class Record(Value):
         :param origin: the hash of the refresh token from which the new grant descends.
         :param seeds: replaces :attr:`seeds` for a new grant.
         """
-        replaced = tuple(past for past in self.replaced if dict(past.requested) != dict(requested))
-        if self.token is not None and dict(self.requested) != dict(requested):
+        replaced = self.replaced
+        # A program with a wider scope is not kept from widening it again.
+        if self.token is not None and not self.satisfies(requested):
             replaced = (*replaced, Replaced(self.requested, now))[-_REPLACED_KEPT:]
         return self._replace(
             token=token,
@@ -395,9 +411,9 @@ class Record(Value):
         return self._replace(tombstones=tuple(kept))
 
     def without_refusals(self) -> Self:
-        """Allow another attempt with every credential, at once."""
+        """Allow another attempt with every credential and request, at once."""
         distrust = self.distrust if self.is_rejected else None
-        return self._replace(tombstones=(), backoff=None, distrust=distrust)
+        return self._replace(tombstones=(), backoff=None, distrust=distrust, replaced=())
 
     def without_token(self, now: float) -> Self:
         """Remove the token.  Spent and refused credentials stay recorded."""
@@ -484,9 +500,8 @@ class Record(Value):
         :param waiter: the process that no longer waits for the answer.
         """
         intent = self.intent
-        if intent is not None:
-            others = (other for other in intent.awaited if other != waiter)
-            intent = intent._replace(awaited=tuple(others))
+        if intent is not None and waiter is not None:
+            intent = intent.without(waiter, is_unknown=True)
         return self._replace(intent=intent, backoff=backoff)
 
     def with_distrust(self, token: Token, now: float, u: float) -> Self:
@@ -621,6 +636,14 @@ def spent_hash(secret: str) -> str:
 
 # The keys at the top level of a document.
 _KEYS = frozenset(Record.__annotations__) - {"others"}
+
+
+def _includes(wider: Mapping[str, str], requested: Mapping[str, str]) -> bool:
+    """Whether *wider* requests the same as *requested*, apart from more words in its scope."""
+    # Without a scope, the server grants what it likes.  In a damaged record, it may be no text.
+    words = [set(str(one.get("scope", "")).split()) for one in (requested, wider)]
+    is_same = {**requested, "scope": ""} == {**wider, "scope": ""}
+    return dict(requested) == dict(wider) or (is_same and set() < words[0] <= words[1])
 
 
 def _after(time: float, now: float) -> float:

@@ -352,9 +352,9 @@ class Renewal:
         return distrust is not None and distrust.applies_to(token.fingerprint, self._slot.now(view))
 
     def _matching_token(self, view: View) -> Token | None:
-        """The stored token, if it was obtained by the same request as ours.
+        """The stored token, if it was obtained by the same request as ours, or for a wider scope.
 
-        A change of scope or resource is accepted once: the token is renewed with the new request.
+        Another change of the request is accepted once: the token is renewed with the new one.
 
         :raises RefreshConfigError: if another program has replaced our token by a valid one with
             another request, since the two programs would replace each other's token for ever; or
@@ -364,9 +364,10 @@ class Renewal:
         if view.is_foreign and record.is_grant_over(self._slot.now(view)):
             return None  # nothing is lost if the configured refresh token replaces it
         self._raise_if_foreign(view)
-        if dict(record.requested) == dict(ours):
+        if record.satisfies(ours):
             return record.token
-        if record.was_replaced_lately(ours, self._slot.now(view)):
+        started = view.read_at - view.took - view.monotonic + self._slot.started
+        if record.was_replaced_lately(ours, self._slot.now(view), started):
             raise messages.requests_differ(self._slot.store, record.requested, ours)
         return None
 

@@ -77,6 +77,10 @@ class Saver:
         self._eligibility = eligibility
         self._runtime = runtime
         self._journal = journal
+        # The waits of this process that the record does not know to be over, and whether the
+        # outcome is unknown; and the process that has a thread to record them.
+        self._ended: dict[Waiter, bool] = {}
+        self._recorder = ""
 
     # --- a token -------------------------------------------------------------------------
 
@@ -178,7 +182,7 @@ class Saver:
         except Conflict:
             pass
         except errors.StoreError:
-            self._end_wait_later(waiter, is_unknown=is_unknown)
+            self.end_wait_later(waiter, is_unknown=is_unknown)
 
     def _remaining_intent(self, view: View, credential: Credential) -> Intent | None:
         """The intent that stays after an answer that did not spend *credential*.
@@ -283,7 +287,7 @@ class Saver:
                 return
             except errors.StoreError:
                 self._remember(before, credential, failure, backoff, presented.refused)
-                self._end_wait_later(presented.waiter, is_unknown=_is_unknown(failure))
+                self.end_wait_later(presented.waiter, is_unknown=_is_unknown(failure))
                 raise failure from failure.__cause__
         if not is_final:
             raise failure
@@ -388,29 +392,35 @@ class Saver:
                 else:
                     return
         except errors.StoreError:
-            self._end_wait_later(waiter, is_unknown=False)
+            self.end_wait_later(waiter, is_unknown=False)
 
-    def _end_wait_later(self, waiter: Waiter | None, *, is_unknown: bool) -> None:
-        """Record, as soon as the store can be written, that this process no longer waits.
+    def end_wait_later(self, waiter: Waiter | None, *, is_unknown: bool) -> None:
+        """Record, as soon as the store allows it, that this process no longer waits.
 
-        Until then other processes believe that it may still save a token, as long as it lives.
+        Until then other processes believe that it may still save a token.
         """
         if waiter is None:
             return
+        self._ended[waiter] = is_unknown
+        process = self._runtime.process()
+        if self._recorder != process:
+            self._recorder = process
+            self._runtime.start(self._record_ended)
 
-        def record() -> None:
-            while not self._runtime.exiting():
-                self._runtime.sleep(_LOOKS_AGAIN)
-                with suppress(errors.TokenError, Conflict):
-                    view = self._slot.look()
-                    intent = view.record.intent
+    def _record_ended(self) -> None:
+        while self._ended and not self._runtime.exiting():
+            self._runtime.sleep(_LOOKS_AGAIN)
+            with suppress(errors.TokenError, Conflict):
+                ended, view = dict(self._ended), self._slot.look()
+                intent = view.record.intent
+                for waiter, is_unknown in ended.items():
                     if intent is not None and waiter in intent.awaited:
-                        ended = view.record.with_unknown_outcome(view.record.backoff, waiter)
-                        left = ended.intent if is_unknown else intent.without(waiter)
-                        self._slot.write(view, ended._replace(intent=left))
-                    return
-
-        self._runtime.start(record)
+                        intent = intent.without(waiter, is_unknown=is_unknown)
+                if intent != view.record.intent:
+                    self._slot.write(view, view.record._replace(intent=intent))
+                for waiter in ended:
+                    del self._ended[waiter]
+        self._recorder = ""
 
 
 class _Retries:

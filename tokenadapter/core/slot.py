@@ -76,6 +76,8 @@ class Slot:
         self.store = store
         self._grant = grant
         self._runtime = runtime
+        #: When the keeper was made, by the monotonic clock.
+        self.started: float = runtime.monotonic()
         #: Whether holding the lock proves that no earlier holder is alive.
         self.lock_ends_with_holder: bool = getattr(store, "lock_ends_with_holder", False)
         self.has_looked: bool = False

@@ -3,20 +3,30 @@
 The timeouts of requests bound each step, not the whole: a server that sends a byte now and then
 keeps its client waiting without end.  Here each read gets what is left of one total, from servers
 and from proxies, and nothing is sent after the end of that time.
+
+urllib3 tries one address of a host after the other and gives each the whole timeout.  Here the
+addresses are tried side by side (RFC 8305), so that those that do not answer cost little.
 """
 
 from __future__ import annotations
 
 import http.client
 import io
+import os
+import selectors
 import socket
+import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from requests.adapters import HTTPAdapter
 from urllib3 import PoolManager
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util import connection
 
 from tokenadapter.values import never
 
@@ -29,6 +39,9 @@ else:
 
 __all__ = ["Deadline", "DeadlineAdapter"]
 
+# Seconds without an answer after which the next address is tried as well.
+_PAUSE = 0.25
+_TCP = socket.SOCK_STREAM
 # Seconds for which to go on waiting for an answer at a time.
 _STEP = 1.0
 # How often to read what has arrived when the time is over, and the seconds that this may take.
@@ -44,10 +57,12 @@ class Deadline:
         whether to go on waiting for the answer.
     :ivar seconds: the length, with the seconds that were added since.
     :ivar sending: whether the request may have been sent, at least in part.
+    :ivar tried: the addresses to which a connection was begun.
     """
 
     def __init__(self, seconds: float, keep_waiting: Callable[[], bool] = never) -> None:
         self.sending: bool = False
+        self.tried: list[str] = []
         self.seconds: float = seconds
         self._keep_waiting = keep_waiting
         self._monotonic = time.monotonic()
@@ -81,8 +96,7 @@ class Deadline:
 class DeadlineAdapter(HTTPAdapter):
     """Sends one request, directly or through a proxy, and reads the answer until *deadline*.
 
-    The timeouts given to :meth:`send` bound what comes before the request: each attempt to
-    connect, and each TLS handshake.
+    The timeout given to :meth:`send` should be that of the deadline.
     """
 
     def __init__(self, deadline: Deadline) -> None:
@@ -117,6 +131,62 @@ class _Connection(HTTPConnection):
     """What each kind of connection gets in addition."""
 
     deadline: ClassVar[Deadline]
+
+    def _new_conn(self) -> socket.socket:
+        if proxy := getattr(self, "_socks_options", None):
+            # PySocks tries one address of the proxy after the other, and reports what fails.
+            with suppress(OSError):
+                found = socket.getaddrinfo(proxy["proxy_host"], proxy["proxy_port"], 0, _TCP)
+                self.timeout = self.deadline.left() / (len(found) + 1)  # and a TLS handshake
+            return super()._new_conn()
+        try:
+            sock = self._first_to_answer()
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out") from error
+        except OSError as error:
+            why = f"Failed to establish a new connection: {error}"
+            raise NewConnectionError(self, why) from error
+        sys.audit("http.client.connect", self, self.host, self.port)
+        return sock
+
+    def _first_to_answer(self) -> socket.socket:
+        """A connection to the first address that accepts one."""
+        host, families = self._dns_host.strip("[]"), connection.allowed_gai_family()
+        addresses: list[Any] = socket.getaddrinfo(host, self.port, families, _TCP)
+        turns: Mapping[int, Iterator[int]] = defaultdict(count)
+        addresses.sort(key=lambda one: next(turns[one[0]]))  # IPv6 and IPv4 alternate
+        # However many they are, half of the time is left after the last one is tried.
+        pause = min(_PAUSE, self.deadline.left() / 2 / (len(addresses) + 1))
+        failure = OSError("getaddrinfo returns an empty list")
+        with selectors.DefaultSelector() as waiting, ExitStack() as opened:
+            while addresses or waiting.get_map():
+                if addresses:
+                    *kind, _, address = addresses.pop(0)
+                    try:
+                        begun = opened.enter_context(socket.socket(*kind))
+                        for option in self.socket_options or ():
+                            begun.setsockopt(*option)
+                        begun.setblocking(False)
+                        if self.source_address:
+                            begun.bind(self.source_address)
+                        self.deadline.tried.append(address[0])
+                        with suppress(BlockingIOError):
+                            begun.connect(address)
+                    except OSError as error:
+                        failure = OSError(*error.args)
+                        continue
+                    waiting.register(begun, selectors.EVENT_WRITE, begun)
+                left = self.deadline.left()
+                for key, _ in waiting.select(min(pause, left) if addresses else left):
+                    sock: socket.socket = waiting.unregister(key.fileobj).data
+                    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if number == 0:
+                        sock.settimeout(self.deadline.left())
+                        return sock.dup()  # the others are closed, and the original
+                    failure = OSError(number, os.strerror(number))
+            raise failure
 
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
         # The headers are complete and nothing of them is sent.  Connecting sends no request.

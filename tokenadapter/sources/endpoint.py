@@ -120,8 +120,6 @@ class Endpoint:
         outside = sys.exception()
         seconds = self.timeout if seconds is None else max(min(seconds, self.timeout), 0.001)
         limit = deadline.Deadline(seconds, keep_waiting)
-        # The first address of a host may not answer: half of the time is left for the others.
-        timeouts = seconds / 2, seconds
         adapter = deadline.DeadlineAdapter(limit)
         try:
             request = requests.Request(
@@ -133,7 +131,7 @@ class Endpoint:
                 )
             if self._stays_here:
                 settings["proxies"] = {}
-            with adapter.send(request, timeout=timeouts, **settings) as response:
+            with adapter.send(request, timeout=seconds, **settings) as response:
                 answer = bytearray()
                 for piece in response.iter_content(65536):
                     answer += piece
@@ -158,6 +156,8 @@ class Endpoint:
             why = f"{doing} took too long for the total timeout of {self.timeout:g} s"
             if limit.seconds > self.timeout:
                 why = f"no answer came within {limit.seconds:.0f} s"
+            if limit.tried and not sent:
+                why += f" (tried {', '.join(limit.tried)})"
         elif isinstance(error, requests.exceptions.ProxyError):
             why = f"its proxy failed: {why}"
         # A missing file of certificates, an invalid URL, a proxy of an unknown kind.

@@ -108,14 +108,14 @@ def test_a_token_must_be_valid_for_as_long_as_the_caller_requires(
 
 def test_an_empty_holder_has_no_time_left_and_draws_no_window() -> None:
     clock = Clockwork()
-    holder = TokenHolder(clock, early=True)
+    holder = TokenHolder(clock, {}, early=True)
     holder.redraw()
     assert (holder.held, holder.left(), holder.fresh()) == (None, 0.0, None)
 
 
 def test_a_forked_child_draws_another_window_for_its_inherited_token() -> None:
     clock = Clockwork()
-    holder = TokenHolder(clock, early=True)
+    holder = TokenHolder(clock, {}, early=True)
     token = Token("abc", issued_at=clock.now, expires_at=clock.now + 3600)
     record = Record({}, {}, "salt", token)
     holder.take(View(record, "1-a", clock.now, clock.ticks, clock.now))
@@ -136,7 +136,7 @@ def test_a_forked_child_draws_another_window_for_its_inherited_token() -> None:
 @pytest.mark.parametrize("has_another", [False, True])
 def test_a_token_that_another_thread_drops_is_not_returned(has_another: bool) -> None:
     clock = Clockwork()
-    holder = TokenHolder(clock, early=True)
+    holder = TokenHolder(clock, {}, early=True)
     old, new = (
         Token(name, issued_at=clock.now, expires_at=clock.now + 3600) for name in ("old", "new")
     )
@@ -172,7 +172,7 @@ def seen(clock: Clockwork, token: Token) -> View:
 
 def test_a_window_is_drawn_once_for_each_token() -> None:
     clock = Clockwork()
-    holder = TokenHolder(clock, early=True)
+    holder = TokenHolder(clock, {}, early=True)
     token = Token("abc", issued_at=clock.now, expires_at=clock.now + 3600)
     holder.take(seen(clock, token))
     clock.dice = 0.9
@@ -184,7 +184,7 @@ def test_a_window_is_drawn_once_for_each_token() -> None:
 def test_a_token_is_fresh_only_by_both_clocks() -> None:
     for by_wall, by_ticks in ((3600 - 100, 0), (0, 3600 - 100)):
         clock = Clockwork()
-        holder = TokenHolder(clock, early=True)
+        holder = TokenHolder(clock, {}, early=True)
         holder.take(seen(clock, Token("abc", issued_at=clock.now, expires_at=clock.now + 3600)))
         assert holder.fresh()
         clock.now += by_wall
@@ -195,7 +195,7 @@ def test_a_token_is_fresh_only_by_both_clocks() -> None:
 @pytest.mark.parametrize(("salt", "is_taken"), [("salt", True), ("another", False)])
 def test_an_earlier_read_may_have_found_the_later_token(salt: str, is_taken: bool) -> None:
     clock = Clockwork()
-    holder = TokenHolder(clock, early=True)
+    holder = TokenHolder(clock, {}, early=True)
     old, new = (Token(name, issued_at=clock.now) for name in ("old", "new"))
     began_first = View(Record({}, {}, salt, new, generation=2), "2-b", 0.0, clock.ticks - 1, 0.0)
     began_last = View(Record({}, {}, "salt", old, generation=1), "1-a", 0.0, clock.ticks, 0.0)
@@ -222,7 +222,7 @@ def test_the_held_token_may_be_ahead_of_the_record(
     salt: str, generation: int, left: float, is_ahead: bool
 ) -> None:
     clock = Clockwork()
-    holder = TokenHolder(clock, early=True)
+    holder = TokenHolder(clock, {}, early=True)
     stored = Record({}, {}, salt, Token("old"), generation=generation)
     assert not holder.is_ahead_of(stored)
     view = seen(clock, Token("new", issued_at=clock.now - 50, expires_at=clock.now + left))
@@ -238,7 +238,7 @@ def test_a_held_token_is_replaced_unless_only_it_is_valid(
     theirs: float, ours: float, is_taken: bool
 ) -> None:
     clock = Clockwork()
-    holder = TokenHolder(clock, early=True)
+    holder = TokenHolder(clock, {}, early=True)
     mine = Token("mine", issued_at=clock.now - 3600, expires_at=clock.now + ours)
     holder.take(seen(clock, mine))
     other = Token("theirs", issued_at=clock.now - 1800, expires_at=clock.now + theirs)

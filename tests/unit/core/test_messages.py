@@ -72,7 +72,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             RefreshConfigError,
             "Programs that share Shelf() request different tokens: {'scope': 'read'} here, nothing",
             "The stored token is kept",
-            "requests the other token any more, remove the stored token with TokenKeeper.forget()",
+            "requests the other token any more, replace it with TokenKeeper.refresh()",
         ),
     ],
     "other_first_token": [

@@ -132,8 +132,8 @@ def test_a_new_token_clears_only_intent_and_backoff(
 def test_the_previous_request_is_remembered_when_the_request_changes(
     record: Record, token: Token, requested: dict[str, str]
 ) -> None:
-    expected = [past for past in record.replaced if past.requested != requested]
-    if record.token is not None and record.requested != requested:
+    expected = [*record.replaced]
+    if record.token is not None and not record.satisfies(requested):
         expected.append(Replaced(record.requested, NOW))
     assert record.with_new_token(token, requested, NOW).replaced == tuple(expected)
 
@@ -144,19 +144,57 @@ def ask(record: Record, scope: str, now: float = NOW) -> Record:
 
 def test_a_recently_replaced_request_is_a_conflict() -> None:
     record = ask(ask(EMPTY, "a"), "b")
-    assert record.was_replaced_lately({"scope": "a"}, NOW)
-    assert not record.was_replaced_lately({"scope": "b"}, NOW)
-    assert not record.was_replaced_lately({"scope": "c"}, NOW)
+    assert record.was_replaced_lately({"scope": "a"}, NOW, NOW - 1)
+    assert not record.was_replaced_lately({"scope": "b"}, NOW, NOW - 1)
+    assert not record.was_replaced_lately({"scope": "c"}, NOW, NOW - 1)
+
+
+def test_a_program_that_started_since_may_replace_a_request_once() -> None:
+    record = ask(ask(EMPTY, "a"), "b")
+    assert not record.was_replaced_lately({"scope": "a"}, NOW, NOW + 1)
+    record = ask(ask(record, "a", NOW + 2), "b", NOW + 3)
+    assert record.was_replaced_lately({"scope": "a"}, NOW + 4, NOW + 4)
+
+
+def test_a_wider_scope_replaces_a_narrower_one_at_any_time() -> None:
+    record = ask(ask(EMPTY, "a b"), "c")
+    assert record.was_replaced_lately({"scope": "a b"}, NOW, NOW - 1)
+    assert not ask(record, "b").was_replaced_lately({"scope": "a b"}, NOW, NOW - 1)
+
+
+@pytest.mark.parametrize(
+    ("obtained", "requested", "satisfies"),
+    [
+        ({"scope": "a b"}, {"scope": "a"}, True),
+        ({"scope": "a b c"}, {"scope": "c a"}, True),
+        ({"scope": "a b"}, {"scope": "b a"}, True),
+        ({"scope": "a"}, {"scope": "a b"}, False),
+        ({"scope": "ab"}, {"scope": "a"}, False),
+        ({"scope": "a b", "resource": "x"}, {"scope": "a", "resource": "x"}, True),
+        ({"scope": "a b", "resource": "x"}, {"scope": "a", "resource": "y"}, False),
+        ({"scope": "a b", "resource": "x"}, {"scope": "a"}, False),
+        ({"scope": "a b"}, {"scope": "a", "audience": "x"}, False),
+        # Without a scope, the server decides what it grants.
+        ({"scope": "a"}, {}, False),
+        ({}, {"scope": "a"}, False),
+        ({}, {}, True),
+        ({"audience": "x"}, {"audience": "x"}, True),
+    ],
+)
+def test_a_token_for_a_wider_scope_satisfies_a_request(
+    obtained: dict[str, str], requested: dict[str, str], satisfies: bool
+) -> None:
+    assert EMPTY._replace(requested=obtained).satisfies(requested) is satisfies
 
 
 def test_a_request_conflict_ends_with_the_token_or_after_an_hour() -> None:
     record = ask(ask(EMPTY, "a"), "b")
     long_lived = record._replace(token=NEXT.replace(expires_at=None))
     for one in (record, long_lived):
-        assert one.was_replaced_lately({"scope": "a"}, NOW + 3599)
-        assert not one.was_replaced_lately({"scope": "a"}, NOW + 3600)
-    assert not record._replace(token=None).was_replaced_lately({"scope": "a"}, NOW)
-    assert not record._replace(token=TOKEN).was_replaced_lately({"scope": "a"}, NOW + 60)
+        assert one.was_replaced_lately({"scope": "a"}, NOW + 3599, NOW - 1)
+        assert not one.was_replaced_lately({"scope": "a"}, NOW + 3600, NOW - 1)
+    assert not record._replace(token=None).was_replaced_lately({"scope": "a"}, NOW, NOW - 1)
+    assert not record._replace(token=TOKEN).was_replaced_lately({"scope": "a"}, NOW + 60, NOW)
 
 
 def test_only_the_latest_replaced_requests_are_remembered() -> None:
@@ -168,7 +206,12 @@ def test_only_the_latest_replaced_requests_are_remembered() -> None:
 
 def test_reverting_a_request_leaves_no_conflict() -> None:
     record = ask(ask(ask(EMPTY, "a"), "b"), "a")
-    assert [dict(past.requested) for past in record.replaced] == [{"scope": "b"}]
+    assert record.satisfies({"scope": "a"})
+    assert [past.requested["scope"] for past in record.replaced] == ["a", "b"]
+
+
+def test_a_narrower_request_is_no_conflict_for_a_wider_one() -> None:
+    assert ask(ask(EMPTY, "a b"), "a").replaced == ()
 
 
 @given(records, st.lists(texts))
@@ -268,10 +311,11 @@ def test_adopting_a_refused_refresh_token_removes_its_tombstone() -> None:
 
 
 @given(records)
-def test_clearing_refusals_removes_only_tombstones_backoff_and_distrust(record: Record) -> None:
+def test_clearing_refusals_removes_all_that_keeps_from_a_renewal(record: Record) -> None:
     after = record.without_refusals()
     assert (after.tombstones, after.backoff, after.distrust) == ((), None, None)
-    assert changed(record, after) <= {"tombstones", "backoff", "distrust"}
+    assert after.replaced == ()
+    assert changed(record, after) <= {"tombstones", "backoff", "distrust", "replaced"}
 
 
 @given(records, hashes, kinds)
@@ -546,7 +590,8 @@ def use(record: Record) -> None:
     token = record.token or TOKEN
     record.is_blank()
     record.ttl(NOW)
-    record.was_replaced_lately({"scope": "a"}, NOW)
+    record.was_replaced_lately({"scope": "a"}, NOW, NOW)
+    record.satisfies({"scope": "a"})
     record.without_refusals().with_adopted_token(token, {}, NOW).to_document()
     hash((record.origin, record.spent))
     refuse(present(record, "one"), "one").to_document()

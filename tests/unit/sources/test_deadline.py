@@ -11,7 +11,6 @@ import ssl
 import time
 
 import pytest
-import urllib3.util.connection
 
 from tokenadapter import RefreshTemporarilyFailed, RefreshToken
 from tokenadapter.sources import deadline
@@ -120,13 +119,13 @@ def test_a_wait_is_prolonged_only_for_the_answer_to_a_request_that_was_sent(cloc
 def test_nothing_is_sent_if_connecting_takes_too_long(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect = urllib3.util.connection.create_connection
+    connect = socket.socket.connect
 
-    def connect_late(*args: object, **kwargs: object) -> socket.socket:
+    def connect_late(self: socket.socket, address: tuple[str, int]) -> None:
         clock.elapsed += 11
-        return connect(*args, **kwargs)  # type: ignore[arg-type]
+        connect(self, address)
 
-    monkeypatch.setattr(urllib3.util.connection, "create_connection", connect_late)
+    monkeypatch.setattr(socket.socket, "connect", connect_late)
     received = []
     with answering(lambda connection: received.append(connection.recv(1))) as address:
         source = RefreshToken(f"http://{address}/token", "r3fresh", client_id="client", timeout=10)

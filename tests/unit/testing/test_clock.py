@@ -114,7 +114,7 @@ def test_a_back_off_ends_with_the_clock(
 
 def test_a_session_made_within_the_block_goes_by_real_time_after_it() -> None:
     with FrozenClock(1_000_000.0) as clock:
-        inside = TokenHolder(RUNTIME, early=True)
+        inside = TokenHolder(RUNTIME, {}, early=True)
         assert inside._wall() == 1_000_000.0
         clock.move(7)
         assert inside._wall() == 1_000_007.0
