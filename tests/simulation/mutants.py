@@ -285,7 +285,7 @@ def calls_a_function_again(patch: pytest.MonkeyPatch) -> None:
 def drops_an_unsaved_token(patch: pytest.MonkeyPatch) -> None:
     """A new token is dropped if the first save fails."""
     patch.setattr(SimulatedRuntime, "is_helper", lambda self: False)
-    patch.setattr(saving, "_SAVE_ATTEMPTS_FOR", -1.0)
+    patch.setattr(saving, "_SAVES_INLINE", -1.0)
 
 
 def lets_the_lease_lapse(patch: pytest.MonkeyPatch) -> None:
@@ -381,8 +381,10 @@ def sends_a_late_request(patch: pytest.MonkeyPatch) -> None:
 
 _CALM = Plan(processes=2, threads=1)
 _LAPSING = Plan(lease=5.0, threads=1, disturbances=("stall",), rate=0.03)
+# A process of another machine is not believed for as long as it lives.
+_LAPSING_APART = replace(_LAPSING, computers=True, has_clock=True)
 _LOCKS_LOST = Plan("adopted", lease=5.0, disturbances=("lose lock",), rate=0.03)
-_LOGINS = replace(_LAPSING, grant="adopted", acts=(ADOPTS_REFRESH,), lifetime=10.0)
+_LOGINS = replace(_LAPSING_APART, grant="adopted", acts=(ADOPTS_REFRESH,), lifetime=10.0)
 _KILLS = Plan("adopted", lease=5.0, disturbances=("kill",), rate=0.03)
 
 
@@ -421,8 +423,11 @@ MUTANTS = (
     Mutant(spends_without_the_store, _disturbed("store down")),
     Mutant(calls_a_function_again, _disturbed("empty", grant="function")),
     Mutant(drops_an_unsaved_token, Plan(processes=2, threads=1, failing_saves=0.3)),
-    Mutant(lets_the_lease_lapse, _disturbed("full", grant="adopted", lease=1.0, span=100.0)),
-    Mutant(overwrites_a_later_renewal, _LAPSING),
+    Mutant(
+        lets_the_lease_lapse,
+        _disturbed("full", grant="adopted", lease=1.0, span=100.0, computers=True, has_clock=True),
+    ),
+    Mutant(overwrites_a_later_renewal, _LAPSING_APART),
     Mutant(drops_an_adoption_after_a_renewal, _LOGINS),
     Mutant(does_not_remember_spent_tokens, _disturbed("empty", threads=1)),
     Mutant(accepts_a_reset_slot, _disturbed("set back", rate=0.01)),

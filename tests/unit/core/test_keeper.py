@@ -23,6 +23,7 @@ from tokenadapter.core.policy import windows
 from tokenadapter.core.record import Record, Waiter, digest
 from tokenadapter.protocols import Credential
 from tokenadapter.stores.encrypted import EncryptedStore
+from tokenadapter.stores.file import FileStore
 from tokenadapter.stores.memory import MemoryStore
 from tokenadapter.token import Token
 from tokenadapter.values import Account
@@ -868,6 +869,117 @@ def test_the_death_of_a_renewing_process_ends_a_long_pause(new_keeper, authority
     assert clock.now - began < 0.1
 
 
+def test_a_living_holder_is_believed_while_its_store_is_away(new_keeper, authority, lapsing, clock):
+    """It has the new token, and saves it as soon as the store is back."""
+    clock.living.add(clock.process())
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first = one.current()
+
+    def come_late() -> Token:
+        clock.go_on(BELIEVED + 15)
+        return other.renew(first)
+
+    got = while_asking(authority, lapsing, come_late)
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
+
+
+def test_a_living_process_that_is_not_saving_is_believed_for_a_minute(
+    new_keeper, authority, lapsing, clock
+):
+    """A backup that was restored may hold its intent."""
+    clock.living.add(clock.process())
+    one, other = new_keeper(), new_keeper(lock_timeout=120.0)
+    first, began = one.current(), clock.now
+    got = while_asking(authority, lapsing, lambda: (other.renew(first), clock.now - began))
+    authority.script = [None, errors.RefreshTemporarilyFailed("stopped for too long")]
+    with contextlib.suppress(errors.TokenError):
+        one.renew(first)
+    assert BELIEVED + 60 <= got[0][1] < BELIEVED + 61
+
+
+def test_after_an_outage_of_the_store_a_holder_elsewhere_has_time_to_save(
+    new_keeper, authority, lapsing, clock
+):
+    one, other = new_keeper(), new_keeper(lock_timeout=4.0)
+    first = one.current()
+
+    def meet_an_outage() -> Token:
+        clock.go_on(BELIEVED)
+        lapsing.failing = lambda step: step == "load"
+        with pytest.raises(errors.StoreError):
+            other.renew(first)
+        lapsing.failing = lambda step: False
+        return other.renew(first)
+
+    got = while_asking(authority, lapsing, meet_an_outage)
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
+
+
+def test_a_process_that_waits_for_a_late_answer_tells_the_others(
+    new_keeper, authority, lapsing, clock
+):
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first = one.current()
+    fetch, got = authority.fetch, []
+
+    def answer_late(credential: Credential, previous: Token | None) -> Any:
+        authority.fetch = fetch
+        clock.go_on(authority.deadline)
+        assert credential.keep_waiting()
+        clock.go_on(30.0)
+        assert credential.keep_waiting()
+        lapsing.holder = None
+        with pytest.raises(errors.LockTimeout):
+            other.renew(first)
+        clock.go_on(30.0 - authority.deadline - 1.0)
+        got.append(credential.keep_waiting())
+        return fetch(credential, previous)
+
+    authority.fetch = answer_late
+    with pytest.raises(errors.RefreshTemporarilyFailed, match="has not answered for 4 s"):
+        one.renew(first)
+    settle(one)
+    assert got == [False]
+    assert one.current() == other.renew(first)
+    assert authority.presented == ["refresh-0", "refresh-1"]
+
+
+def test_with_a_grace_nobody_waits_for_a_late_answer(new_keeper, authority):
+    authority.grace, kept = 9.0, []
+    fetch = authority.fetch
+
+    def ask(credential: Credential, previous: Token | None) -> Any:
+        kept.append(credential.keep_waiting())
+        return fetch(credential, previous)
+
+    authority.fetch = ask
+    new_keeper().current()
+    assert kept == [False]
+
+
+@pytest.mark.parametrize("grace", [5.0, 10.0, 30.0])
+@pytest.mark.parametrize("timeout", [2.0, 10.0, 30.0])
+def test_a_timeout_must_leave_time_for_a_repetition_within_the_grace(
+    new_keeper, authority, grace, timeout
+):
+    authority.grace, authority.deadline = grace, timeout
+    longest = (grace - 1) / 2
+    if timeout <= longest:
+        new_keeper()
+    else:
+        words = (
+            f"grace is {grace:g} s, .* may take {timeout:g} s: .* timeout of at most {longest:g} s"
+        )
+        with pytest.raises(ValueError, match=words):
+            new_keeper()
+
+
 def test_a_clock_that_is_behind_does_not_extend_the_grace(new_keeper, authority, lapsing, clock):
     """The intent of another process seems to come from the future."""
     one, other = new_keeper(), new_keeper(lock_timeout=1.0)
@@ -1383,6 +1495,33 @@ def test_an_emptied_store_is_restored_by_a_process_that_remembers_the_record(
     shelf.slot = None
     assert keeper.renew(first).access_token == "access-2"
     assert authority.presented == ["refresh-0", "refresh-1"]
+
+
+@pytest.mark.parametrize("renewals", [3, 40])
+@pytest.mark.parametrize("mishap", ["the record is deleted", "a backup is restored"])
+def test_after_any_number_of_renewals_a_process_that_slept_presents_nothing(
+    authority, clock, tmp_path, renewals, mishap
+):
+    """Only the last 32 spent refresh tokens are remembered."""
+    path = tmp_path / "token.json"
+    sleeper, other, newcomer = (
+        TokenKeeper(authority, FileStore(path), runtime=clock) for _ in range(3)
+    )
+    token = sleeper.renew(sleeper.renew(sleeper.current()))
+    backup = path.read_bytes()
+    latest = token
+    for _ in range(renewals):
+        latest = other.renew(latest)
+    presented = [*authority.presented]
+    if mishap == "the record is deleted":
+        path.unlink()
+    else:
+        path.write_bytes(backup)
+    for keeper in (sleeper, newcomer):
+        with pytest.raises(errors.ReauthRequired) as caught:
+            keeper.renew(token)
+        assert caught.value.reason == "store_lost"
+    assert authority.presented == presented
 
 
 def test_a_forced_renewal_does_not_prevent_restoring_an_emptied_store(new_keeper, shelf, authority):
