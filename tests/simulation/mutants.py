@@ -425,7 +425,15 @@ MUTANTS = (
     Mutant(drops_an_unsaved_token, Plan(processes=2, threads=1, failing_saves=0.3)),
     Mutant(
         lets_the_lease_lapse,
-        _disturbed("full", grant="adopted", lease=1.0, span=100.0, computers=True, has_clock=True),
+        _disturbed(
+            "full",
+            grant="adopted",
+            lease=1.0,
+            grace=10.0,
+            span=100.0,
+            computers=True,
+            has_clock=True,
+        ),
     ),
     Mutant(overwrites_a_later_renewal, _LAPSING_APART),
     Mutant(drops_an_adoption_after_a_renewal, _LOGINS),
