@@ -87,6 +87,7 @@ EXTRAS = {
         "requests-ratelimiter>=0.10",
         "requests-toolbelt>=1.0",
         "responses>=0.25",
+        "rq>=2; os_name != 'nt'",
         "time-machine>=2.16",
         "trio>=0.35",
         "uvicorn>=0.30",

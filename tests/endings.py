@@ -11,6 +11,8 @@ import asyncio
 import importlib
 import os
 import signal
+import socket
+import socketserver
 import sys
 import threading
 import time
@@ -122,6 +124,78 @@ def leave() -> None:
     """A script that exits at once."""
     begin_and_fetch()
     assert session.get_adapter(API).keeper.wait(30)
+    os._exit(0)
+
+
+# --- children that nobody waits for ------------------------------------------------------
+
+
+def fork() -> None:
+    """A child that leaves as soon as its request has returned."""
+    child = os.fork()
+    if child == 0:
+        begin_and_fetch()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def forking_server() -> None:
+    """A server that forks for each request.  It forks once."""
+
+    class Server(socketserver.ForkingMixIn, socketserver.TCPServer):
+        pass
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            begin_and_fetch()
+            self.request.sendall(b"done")
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        client = socket.create_connection(server.server_address)
+        server.handle_request()
+        assert client.recv(4) == b"done"
+        client.close()
+
+
+def rq(worker: str, job: str, timeout: str) -> None:
+    """A worker of RQ, which does one job."""
+    import redis
+    from rq import Queue
+    from rq import worker as workers
+
+    # A worker that unsubscribes at once may wait for ever (RQ 3.0).
+    workers.BaseWorker.subscribe = workers.BaseWorker.unsubscribe = lambda worker: None
+    connection = redis.Redis.from_url(os.environ["ENDINGS_BROKER"])
+    queue = Queue(connection=connection)
+    queue.enqueue(f"endings.{job}", job_timeout=int(timeout))
+    getattr(workers, worker)([queue], connection=connection).work(burst=True)
+
+
+def expired() -> int:
+    """A job of RQ that has to wait for a token.  Its time may be over sooner."""
+    return session.get(f"{API}invoices/1", timeout=1).status_code
+
+
+async def with_httpx() -> None:
+    """A task in a process that is frozen as soon as it has answered."""
+    import httpx
+
+    from tokenadapter.clients.httpx import TokenAuth
+
+    source = RefreshToken(
+        os.environ["ENDINGS_TOKEN_URL"], client_id="client", client_secret="secret"
+    )
+    auth = TokenAuth(API, source, store=FileStore(os.environ["ENDINGS_STORE"]))
+    async with httpx.AsyncClient(auth=auth) as client:
+        assert (await client.get(f"{API}invoices/1")).status_code == 200
+    os._exit(0)
+
+
+def frozen(client: str) -> None:
+    """A function of a platform that freezes it, here by ending it, when it has answered."""
+    if client == "httpx":
+        asyncio.run(with_httpx())
+    begin_and_fetch()
     os._exit(0)
 
 

@@ -11,6 +11,7 @@ pickle to other processes, so everything it knows is in its attributes.
 from __future__ import annotations
 
 import copy
+import re
 from functools import cache
 from typing import Any, Self
 
@@ -27,21 +28,58 @@ __all__ = [
     "UnsafeTarget",
 ]
 
-NEW_LOGIN = (
-    "Log in again with `tokenadapter login NAME` or tokenadapter.login(). Pass a token from "
-    "elsewhere to `tokenadapter adopt NAME` or TokenKeeper.adopt()."
+LOG_IN = (
+    "Log in with `tokenadapter login NAME` or tokenadapter.login(). Pass a token from elsewhere to "
+    "`tokenadapter adopt NAME` or TokenKeeper.adopt()."
 )
-"""What to do when no credential is left."""
-FIRST_LOGIN = NEW_LOGIN.replace("Log in again", "Log in")
-"""What to do when there has been no login."""
+"""What to do when no credential is left, as records and sources say it: see :func:`fitted`."""
+_IN_PROGRAM = (
+    "Log in with tokenadapter.login(), or in a web application with tokenadapter.begin_login(). "
+    "Pass a token from elsewhere to TokenKeeper.adopt()."
+)
+# A command, and what a program calls instead.
+_EITHER = re.compile(r"(`tokenadapter [^`]*`) or ([\w.]+\([^)]*\))")
+
+
+def fitted(text: str, profile: str | None = None, advice: str | None = None) -> str:
+    """*text* with advice that fits the place where it is read.
+
+    :param profile: how a command line names the profile.  Without one, the command is not in use,
+        and of a command and a function only the function stays.
+    :param advice: replaces the advice to log in.
+    """
+    if profile is None:
+        return _EITHER.sub(r"\2", text.replace(LOG_IN, advice or _IN_PROGRAM))
+    text = _EITHER.sub(r"\1", text.replace(LOG_IN, advice) if advice else text)
+    return text.replace(" NAME`", f" {profile}`").replace(" NAME --", f" {profile} --")
 
 
 class TokenError(RequestException):
-    """The base of every error that tokenadapter raises."""
+    """The base of every error that tokenadapter raises.
+
+    :ivar slot: the name of the slot in its store; for a file, its path.
+    :ivar store: the ``repr`` of the store, which shows no secret.
+    :ivar account: whose login it is, if that is known: as the login or ``account=`` names the user.
+    :ivar since: since when the failure is known (POSIX timestamp in seconds, by the store's clock).
+    """
+
+    slot: str | None = None
+    store: str | None = None
+    account: str | None = None
+    since: float | None = None
+    # How a command line names the profile, if there is one.
+    profile: str | None = None
+    # That of the command.
+    exit_code: int = 1
+    advice: str | None = None
 
     def __init__(self, message: str, **evidence: Any) -> None:
         super().__init__(message)
         self.__dict__.update(evidence)
+
+    def __str__(self) -> str:
+        text = fitted(super().__str__(), self.profile, self.advice)
+        return text if self.store is None or self.store in text else f"{text} [{self.store}]"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -66,8 +104,11 @@ class ReauthRequired(TokenError):
         may also belong to another process, and no lock keeps the two apart) or ``"login_failed"``
         (a login was denied, not finished in time, or made by another user).
     :ivar error: the server's ``error`` code (RFC 6749 section 5.2), if it sent one.
+    :ivar advice: how to log in here, as ``advise=`` or the profile says it; ``None`` if neither
+        does.  The message contains it, if it advises to log in.
     """
 
+    exit_code = 4
     reason: str = "invalid_grant"
     error: str | None = None
 
@@ -91,6 +132,7 @@ class RefreshTemporarilyFailed(TokenError):
         backoff, and the next call tries again.
     """
 
+    exit_code = 5
     retry_at: float | None = None
     error: str | None = None
     retry_after: float | None = None
@@ -108,12 +150,15 @@ class RefreshConfigError(TokenError):
         no backoff, and the next call tries again.
     """
 
+    exit_code = 3
     error: str | None = None
     is_local: bool = False
 
 
 class StoreError(TokenError):
     """The token store cannot be read, written or trusted.  Its content was left unchanged."""
+
+    exit_code = 6
 
 
 class TokenNotPersisted(StoreError):
@@ -123,9 +168,13 @@ class TokenNotPersisted(StoreError):
 class LockTimeout(TokenError):
     """Another thread or process was still renewing the token when the time to wait ran out."""
 
+    exit_code = 5
+
 
 class UnsafeTarget(TokenError, ValueError):
     """A prefix or URL to which a token must not be sent, such as plain http to another host."""
+
+    exit_code = 3
 
 
 def _rebuild(kind: type[TokenError], args: tuple[Any, ...], state: dict[str, Any]) -> TokenError:

@@ -167,11 +167,16 @@ class Revoking(Protocol):
 
 
 class Advising(Protocol):
-    """Optional, of a :class:`Grant` that knows how a person logs in."""
+    """Optional, of a :class:`Grant` that knows how a person logs in.  A grant may have any of these
+    members."""
 
     @property
     def how_to_log_in(self) -> str:
         """What to do, in a sentence for :class:`~tokenadapter.ReauthRequired`."""
+
+    @property
+    def begins_with_login(self) -> bool:
+        """Whether only a login can provide a first token."""
 
 
 class CertificateBound(Protocol):

@@ -9,6 +9,7 @@ present.
 from __future__ import annotations
 
 import tempfile
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -216,11 +217,18 @@ class SharedFile(RuleBasedStateMachine):
                 # The held token is used while it is valid; then the stored one.
                 self.hands[one] = held
                 return held.number
-        if self.stored is not None and (own is None or not self.stored.dies <= now < own.dies):
+        if self.stored is not None and (
+            own is None
+            or own.number == self.stored.number
+            or not self.stored.dies <= now < own.dies
+        ):
             self.hands[one] = self.stored
         outcome = self.renewed(one, now)
         if isinstance(outcome, int):
             return outcome
+        if outcome is ReauthRequired and self.stored and self.stored.number == rejected:
+            # The API refused it, and nothing can renew it: from now on, nobody uses it.
+            self.stored = self.hands[one] = Held(rejected, -inf)
         own = self.hands[one]
         if own is not None and own.number != rejected and own.dies > now:
             return own.number  # old, but alive
@@ -266,7 +274,7 @@ class SharedFile(RuleBasedStateMachine):
     def learn(self, one: int) -> None:
         """Copy the held token of process *one* and the content of the file into the model."""
         own = self.keepers[one]._holder.held
-        self.hands[one] = None if own is None else held(own.token)
+        self.hands[one] = None if own is None else Held(number(own.token), own.dies_wall)
         document = FileStore(self.path).load().document
         self.is_damaged = document is None
         if document is None:
@@ -274,6 +282,8 @@ class SharedFile(RuleBasedStateMachine):
         record = Record.from_document(document)
         self.is_damaged = any(self.remembers_more(keeper, record) for keeper in self.keepers)
         self.stored = None if record.token is None else held(record.token)
+        if self.stored is not None and record.is_rejected:
+            self.stored = self.stored._replace(dies=-inf)
         backoff = record.backoff
         self.held_until, self.steps = (
             (backoff.set_at + backoff.duration, backoff.step) if backoff else (0.0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -474,6 +475,25 @@ def test_a_second_ctrl_c_loses_nothing(stage):
         program.send_signal(signal.SIGINT)
         assert program.said() == "over"
         program.send_signal(signal.SIGINT)
+        hold.release()
+        assert program.ended() == -signal.SIGINT
+    stage.assert_kept()
+
+
+def test_after_ctrl_c_a_program_says_why_it_does_not_end_at_once(stage):
+    text = """
+        import sys
+        sys.stderr = sys.stdout  # which the test reads
+        in_thread(new_keeper().current)
+        tell("waiting")
+        threading.Event().wait()
+    """
+    with stage.renewing(text) as (program, hold):
+        assert program.stdout.readline() == "waiting\n"
+        program.send_signal(signal.SIGINT)
+        lines = iter(program.stdout.readline, "")
+        said = next(line for line in lines if line.startswith("tokenadapter: "))
+        assert re.fullmatch(r"tokenadapter: saving a renewed token \(up to \d+ s\)\n", said)
         hold.release()
         assert program.ended() == -signal.SIGINT
     stage.assert_kept()

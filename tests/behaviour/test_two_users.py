@@ -94,7 +94,7 @@ def test_a_new_login_replaces_a_refused_grant_and_the_other_user_is_refused(
     token = first.current()
     ada.revoked = True
     with pytest.raises(errors.ReauthRequired):
-        first.renew(token)
+        first.refresh()
     # Ada's access token is still valid, and is not used for Bob.
     assert process(bob).current().access_token == "access-101"
     assert bob.presented == ["refresh-of-bob"]

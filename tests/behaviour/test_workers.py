@@ -157,6 +157,45 @@ def test_a_process_waits_before_it_calls_os_exit(tmp_path):
     assert lost(tmp_path, lambda stage: run(stage, "leave")) == NONE
 
 
+# Children that nobody waits for
+
+
+@pytest.mark.parametrize("program", ["fork", "forking_server"])
+def test_a_child_that_leaves_when_its_request_has_returned(tmp_path, program):
+    assert lost(tmp_path, lambda stage: run(stage, program)) == NONE
+
+
+@pytest.mark.parametrize("worker", ["Worker", "SpawnWorker"])
+@pytest.mark.parametrize(
+    ("job", "left", "timeout"),
+    [("fetch", 200.0, 60), ("fetch", 200.0, 1), ("expired", -1.0, 60), ("expired", -1.0, 1)],
+    ids=["a stale token", "late, a stale token", "an expired token", "late, an expired token"],
+)
+def test_rq(tmp_path, worker, job, left, timeout):
+    def end(stage: Stage) -> None:
+        if timeout == 1:
+            stage.server.latency = 2.0  # longer than the job may take, or its request
+        stage.adopt(left=left)
+        port = free_port()
+        with RedisServer(port=port):
+            stage.environment["ENDINGS_BROKER"] = f"redis://127.0.0.1:{port}/0"
+            run(stage, "rq", worker, job, str(timeout))
+        assert stage.server.stats.refreshes == 1
+
+    assert lost(tmp_path, end, can_aim=False) == NONE
+
+
+@pytest.mark.parametrize("client", ["requests", "httpx"])
+@pytest.mark.parametrize("platform", ["AWS_LAMBDA_FUNCTION_NAME", "K_SERVICE"])
+def test_a_platform_that_freezes_a_function_when_it_has_answered(tmp_path, platform, client):
+    def end(stage: Stage) -> None:
+        stage.environment[platform] = "billing"
+        run(stage, "frozen", client)
+        assert stage.server.stats.refreshes == 1
+
+    assert lost(tmp_path, end, can_aim=False) == NONE
+
+
 def ask(port: int, path: str = "") -> None:
     """Send a request to a server as soon as it listens."""
     deadline = time.monotonic() + PATIENCE

@@ -228,6 +228,8 @@ class Call:
             or token.access_token not in witness.saved_tokens
         ):
             return False  # the process may have lost the token, or misjudge its age
+        if witness.authority.has_refused and token.access_token in witness.authority.refused:
+            return False  # nothing could renew it when the API refused it: nobody uses it any more
         return token.expires_at is None or self._now() < token.expires_at - _SLACK
 
     def _now(self) -> float:

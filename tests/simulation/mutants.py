@@ -434,10 +434,10 @@ def remembers_no_place_in_the_login(patch: pytest.MonkeyPatch) -> None:
 
 _CALM = Plan(processes=2, threads=1)
 _LAPSING = Plan(lease=5.0, threads=1, disturbances=("stall",), rate=0.03)
+# A process of another machine is not believed for as long as it lives.
+_LAPSING_APART = replace(_LAPSING, computers=True, has_clock=True)
 _LOCKS_LOST = Plan("adopted", lease=5.0, disturbances=("lose lock",), rate=0.03)
-# A process on another computer believes an intent for the time of an answer only.
-_APART = replace(_LAPSING, computers=True, has_clock=True)
-_LOGINS = replace(_APART, grant="adopted", acts=(ADOPTS_REFRESH,), lifetime=10.0)
+_LOGINS = replace(_LAPSING_APART, grant="adopted", acts=(ADOPTS_REFRESH,), lifetime=10.0)
 _KILLS = Plan("adopted", lease=5.0, disturbances=("kill",), rate=0.03)
 
 
@@ -497,14 +497,14 @@ MUTANTS = (
         _disturbed(
             "full",
             grant="adopted",
-            grace=30.0,
             lease=1.0,
-            has_clock=True,
-            computers=True,
+            grace=10.0,
             span=100.0,
+            computers=True,
+            has_clock=True,
         ),
     ),
-    Mutant(overwrites_a_later_renewal, _APART),
+    Mutant(overwrites_a_later_renewal, _LAPSING_APART),
     Mutant(drops_an_adoption_after_a_renewal, _LOGINS),
     Mutant(does_not_remember_spent_tokens, _disturbed("empty", threads=1)),
     Mutant(accepts_a_reset_slot, _disturbed("set back", rate=0.01)),

@@ -6,7 +6,7 @@ The command reads standard input, so that no command line contains a secret: eit
 (a JSON object with access_token, and optionally refresh_token and expires_in), or a refresh token
 alone. A refresh token alone is presented to the server first, and replaces the stored token only if
 the server accepts it. A token response without a refresh token replaces a stored token that has one
-only with --force. Use this command for the first login, and after "login needed"; every process
+only with --force. Use this command for the first login, and after "reauth_required"; every process
 that shares the store picks up the new token by itself.
 """
 

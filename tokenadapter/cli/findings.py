@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from tokenadapter.cli.common import LOST_LOGIN
 from tokenadapter.cli.sharing import profiles_by_store
-from tokenadapter.cli.token_state import lock_holder, token_state
+from tokenadapter.cli.token_state import lock_holder, standing, token_state
 from tokenadapter.config.config_file import ConfigFile, xdg_directory
 from tokenadapter.config.grants import ProfileGrant
 from tokenadapter.config.problems import ProfileError
@@ -335,15 +335,15 @@ def _check_store(profile: Profile) -> tuple[list[_Found], bool]:
 
 def _token(profile: Profile, found: dict[str, Any]) -> Iterator[_Found]:
     state, failure, store = found["state"], found["failure"], found["store"]
-    if state in ("login needed", "unusable"):
+    if state == "unusable" or found["reason"] is not None:
         cause = "no credential to obtain a token" if failure is None else failure["cause"]
         advice = "" if found["advice"] is None else f". {found['advice']}"
         if advice and profile.is_in_memory:
             advice = f". {LOST_LOGIN}"
-        yield _problem(f"{state}: {cause.rstrip('.')}{advice or '.'}")
+        yield _problem(f"{standing(found)}: {cause.rstrip('.')}{advice or '.'}")
         return
     doubt = ""
-    if state in ("fresh", "stale"):
+    if state == "usable":
         # The store cannot know whether the server has revoked the token.
         doubt = (
             "; if the API refuses the token anyway, run `tokenadapter refresh "
@@ -352,7 +352,7 @@ def _token(profile: Profile, found: dict[str, Any]) -> Iterator[_Found]:
     yield _good(f"{store}: {state}{doubt}")
     if failure is not None:
         # An earlier failure affects nothing while the token is good.
-        is_failing = failure["retry_in"] is not None or state in ("no token", "expired")
+        is_failing = failure["retry_in"] is not None or state != "usable"
         found_so = _problem if is_failing else _note
         yield found_so(f"The last renewal failed: {failure['cause']}")
     if found["advice"] is not None:

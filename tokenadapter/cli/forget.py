@@ -98,7 +98,9 @@ def _emptied(profile: Profile, store: TokenStore) -> Token | None:
         record = Record.from_document(found.document)
     except ValueError as error:
         raise messages.unreadable_record(store, str(error)) from None
-    left = record.without_token(found.now)
+    for spent in record.spent:
+        store.remember_spent(spent, for_good=True)
+    left = record
     if dict(record.owner) != dict(grant.owner):
         other = owner_among(profile, record.owner)
         if other is not None and not record.is_blank():
@@ -108,7 +110,7 @@ def _emptied(profile: Profile, store: TokenStore) -> Token | None:
                 f"{profile.name} another store. To delete that token, run "
                 f"`tokenadapter forget {as_arguments(other, profile.config.path)}`.",
             )
-        left = left._replace(owner=grant.owner, requested=grant.requested, tombstones=())
+        left = record._replace(owner=grant.owner, requested=grant.requested, tombstones=())
     view = View(record, found.tag, found.now, runtime.monotonic(), runtime.wall())
-    Slot(store, grant, runtime).write(view, left)
+    Slot(store, grant, runtime).write(view, left.logged_out(found.now))
     return record.token

@@ -35,7 +35,9 @@ def perform(options: Namespace) -> int:
         token = keeper.refresh()
     else:
         found = keeper.obtain()
-        token = found.token if found.minted else keeper.renew(found.token)
+        token = found.token
+        if not found.minted:
+            token = keeper.obtain(token, forced=True).token
         if token.is_same(found.token) and not found.minted:
             sys.stderr.write(
                 f"tokenadapter: {profile.name}: not renewed: the API refused this token when it "

@@ -21,15 +21,15 @@ __all__ = ["StderrJournal", "mute", "named", "outside", "reported"]
 _WARNING = 30  # logging.WARNING: importing logging would take its time
 
 
-def named(message: str, profile: str | None) -> str:
+def named(message: str, profile: str | None, advice: str | None = None) -> str:
     """*message*, fit for a terminal, with the profile in the commands that it recommends.
 
     :param profile: how a command line names the profile that the message is about.
+    :param advice: how to log in, if the profile knows that.
     """
-    message = printable_lines(message)
-    if profile is None:
-        return message
-    return message.replace(" NAME`", f" {profile}`").replace(" NAME --", f" {profile} --")
+    from tokenadapter.errors import fitted
+
+    return printable_lines(fitted(message, profile or "NAME", advice))
 
 
 class StderrJournal(Journal):
@@ -91,20 +91,10 @@ def reported(error: Exception, profile: str | None) -> int:
     from tokenadapter.cli.common import UsageError
     from tokenadapter.config.problems import ProfileError
 
-    # The first that fits.
-    codes: tuple[tuple[type[Exception], int], ...] = (
-        (UsageError, 2),
-        (ProfileError, 3),
-        (errors.RefreshConfigError, 3),
-        (errors.UnsafeTarget, 3),
-        (errors.ReauthRequired, 4),
-        (errors.RefreshTemporarilyFailed, 5),
-        (errors.LockTimeout, 5),
-        (errors.StoreError, 6),
-        (errors.TokenError, 1),
-    )
-    for kind, code in codes:
-        if isinstance(error, kind):
-            sys.stderr.write(f"tokenadapter: {named(str(error), profile)}\n")
-            return code
-    return 0
+    code = 2 if isinstance(error, UsageError) else 3 if isinstance(error, ProfileError) else 0
+    if isinstance(error, errors.TokenError):
+        code = error.exit_code
+        error.profile = error.profile or profile or "NAME"
+    if code:
+        sys.stderr.write(f"tokenadapter: {named(str(error), profile)}\n")
+    return code

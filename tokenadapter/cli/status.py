@@ -2,14 +2,13 @@
 
 The command takes no lock, renews nothing and contacts no server, so it is always safe. States:
 
-  fresh         usable
-  stale         usable; the next use renews it in the background
-  expired       the next use waits for a renewal
-  login needed  nobody has logged in yet, or the credentials were refused: run
-                tokenadapter login NAME, or adopt NAME
-  no token      no token was needed yet, or it was forgotten
-  encrypted     there is a token; its key is in a command or the keyring, which is not read here
-  unusable      the profile or its store cannot be used, for the reason below
+  usable           the token can be used; if it cannot be renewed, the line below says so
+  expired          the next use waits for a renewal
+  reauth_required  the credentials were refused, for the reason below: run
+                   tokenadapter login NAME, or adopt NAME
+  absent           no token was needed yet, nobody has logged in yet, or it was forgotten
+  encrypted        there is a token; its key is in a command or the keyring, which is not read here
+  unusable         the profile or its store cannot be used, for the reason below
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from tokenadapter.cli.output import clock, short, span, table, write_line
-from tokenadapter.cli.token_state import token_state, unusable
+from tokenadapter.cli.token_state import standing, token_state, unusable
 from tokenadapter.config.config_file import ConfigFile
 from tokenadapter.config.problems import ProfileError
 from tokenadapter.config.profile import Profile
@@ -35,12 +34,11 @@ PLAIN: dict[str, Any] = {"config": None, "json": False, "watch": None}
 
 _COLUMNS = ("NAME", "STATE", "LOGGED IN AS", "EXPIRES", "RENEWED", "LOCK", "API", "STORE")
 _COLOURS = {
-    "fresh": "good",
-    "stale": "good",
+    "usable": "good",
     "expired": "warning",
-    "no token": "warning",
+    "absent": "warning",
     "encrypted": "warning",
-    "login needed": "bad",
+    "reauth_required": "bad",
     "unusable": "bad",
 }
 
@@ -130,11 +128,11 @@ def _row(state: dict[str, Any]) -> dict[str, str]:
 def _remark(state: dict[str, Any]) -> str | None:
     failure, bound_to = state["failure"], state["bound_to"]
     binding = None if bound_to is None else f"Bound to {bound_to} (DPoP)."
+    said = standing(state)
+    dead = None if said == state["state"] else f"{said}."
     if failure is None:
-        advice: str | None = state["advice"]
-        return " ".join(filter(None, (binding, advice))) or None
+        return " ".join(filter(None, (binding, dead, state["advice"]))) or None
     when = "" if failure["ago"] is None else f"{span(failure['ago'])} ago: "
     wait = failure["retry_in"]
     then = "" if wait is None else f" Next attempt in {span(wait)}."
-    remark = f"{when}{failure['cause']}{then}"
-    return remark if binding is None else f"{remark}\n{binding}"
+    return "\n".join(filter(None, (dead, f"{when}{failure['cause']}{then}", binding)))

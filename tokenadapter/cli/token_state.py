@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokenadapter import process_names
 from tokenadapter.cli.output import clock, span
-from tokenadapter.config.grants import ProfileGrant
-from tokenadapter.core.policy import windows
-from tokenadapter.core.record import Record, Tombstone, digest
+from tokenadapter.core.login_state import login_state, refusal
+from tokenadapter.core.record import Record
 from tokenadapter.late_imports import late
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 else:
     algorithms = late("tokenadapter.keys.algorithms")
 
-__all__ = ["lock_holder", "token_state", "unusable"]
+__all__ = ["lock_holder", "standing", "token_state", "unusable"]
 
 _LOCKS = "/proc/locks"
 _NOTHING: dict[str, Any] = {
@@ -32,7 +31,10 @@ _NOTHING: dict[str, Any] = {
     "api": [],
     "store": "",
     "path": None,
-    "state": "no token",
+    "state": "absent",
+    "reason": None,
+    "since": None,
+    "renewable": None,
     "logged_in_as": None,
     "token": None,
     "expires_at": None,
@@ -59,9 +61,8 @@ _NEAR_LONGEST = 30 * 86_400.0
 def token_state(profile: Profile) -> dict[str, Any]:
     """The state of the token of *profile*, as JSON values.
 
-    ``state`` is ``fresh``, ``stale`` (the next use renews it in the background), ``expired`` (the
-    next use waits for a renewal), ``login needed``, ``no token``, ``encrypted`` (the key is in
-    a command or the keyring, which is not read here), or ``unusable``.
+    ``state`` is that of :mod:`tokenadapter.core.login_state`, ``encrypted`` (the key is in a
+    command or the keyring, which is not read here), or ``unusable``.
 
     :raises TokenError: if the store cannot be read.
     :raises ProfileError: if the URL of the store is invalid.
@@ -78,40 +79,52 @@ def token_state(profile: Profile) -> dict[str, Any]:
     if profile.has_hidden_token():
         return {**state, "state": "encrypted", "advice": _KEY_UNREAD}
     found = store.load()
-    if found.document is None:
-        return state | _of_missing_login(profile)
+    grant = profile.grant
+    record = Record(grant.owner, grant.requested, "")
     try:
-        record = Record.from_document(found.document)
+        if found.document is not None:
+            record = Record.from_document(found.document)
     except ValueError as error:
         return unusable(profile.name, f"The record in the store cannot be used: {error}.", state)
-    if dict(record.owner) != dict(profile.grant.owner) and not record.is_blank():
+    if dict(record.owner) != dict(grant.owner) and not record.is_blank():
         return unusable(profile.name, _of_another_source(profile, record.owner), state)
-    ours = profile.grant.requested
+    ours = grant.requested
     if not record.satisfies(ours) and record.was_replaced_lately(ours, found.now, found.now):
-        from tokenadapter.cli.reporting import named
         from tokenadapter.core import messages
 
-        why = str(messages.requests_differ(store, record.requested, ours))
-        return unusable(profile.name, named(why, profile.as_arguments), state)
+        differ = messages.requests_differ(store, record.requested, ours)
+        differ.profile = profile.as_arguments
+        return unusable(profile.name, str(differ), state)
     if record.account is not None:
         state["logged_in_as"] = str(record.account)
+    state |= login_state(record, found.now, grant)._asdict()
     if record.token is not None:
         state |= _of_token(record.token, found.now)
         state |= _of_login(profile, record, found.now)
     failure = _failure(profile, record, found.now, store, is_locked=state["lock"] is not None)
+    how: str | None = getattr(grant, "how_to_log_in", None)
     if failure is not None:
         from tokenadapter.cli.reporting import named
 
         # A program without a profile may have stored it.
-        failure["cause"] = named(failure["cause"], profile.as_arguments)
+        failure["cause"] = named(failure["cause"], profile.as_arguments, how)
     state["failure"] = failure
-    state["advice"] = _advice(profile, state)
-    if state["state"] in ("no token", "expired"):
-        if _refusal(profile, record) is not None:
-            state["state"] = "login needed"
-        elif record.token is None or record.token.refresh_token is None:
-            state |= _of_missing_login(profile)
+    state["advice"] = how if state["reason"] == "no_credential" else _advice(profile, state)
     return state
+
+
+def standing(state: Mapping[str, Any]) -> str:
+    """The state in words: also why and since when a token cannot be renewed, and how long it is
+    usable."""
+    text: str = state["state"]
+    if state["reason"] is None or text == "absent":
+        return text
+    if text == "usable":
+        end = state["expires_at"]
+        until = "the API refuses it" if end is None else clock(end)
+        text = f"usable until {until}, cannot be renewed"
+    since = "" if state["since"] is None else f" since {clock(state['since'])}"
+    return f"{text}{since} ({state['reason']})"
 
 
 def unusable(name: str, why: str, state: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
@@ -157,23 +170,13 @@ def _shown(owner: Mapping[str, str], name: str) -> str:
 
 
 def _of_token(token: Token, now: float) -> dict[str, Any]:
-    state: dict[str, Any] = {
-        "state": "fresh",
+    return {
         "token": token.fingerprint,
         "renewed_at": token.issued_at,
         "renewed_ago": max(now - token.issued_at, 0.0),
         "bound_to": _binding(token),
+        "expires_in": None if token.expires_at is None else token.expires_at - now,
     }
-    if token.expires_at is None:
-        return state
-    left = token.expires_at - now
-    # In the middle of the range from which each process draws the start of its window.
-    soft, hard = windows(token.expires_at - token.issued_at, 0.5)
-    if left <= hard:
-        state["state"] = "expired"
-    elif left <= soft:
-        state["state"] = "stale"
-    return {**state, "expires_at": token.expires_at, "expires_in": left}
 
 
 def _of_login(profile: Profile, record: Record, now: float) -> dict[str, Any]:
@@ -189,14 +192,6 @@ def _of_login(profile: Profile, record: Record, now: float) -> dict[str, Any]:
         return {"login_at": began}
     end = began + lifetime
     return {"login_at": began, "login_ends_at": end, "login_ends_in": end - now}
-
-
-def _of_missing_login(profile: Profile) -> dict[str, Any]:
-    """What to show of *profile* if no credential is stored: its user may have to log in first."""
-    grant = profile.grant
-    if not isinstance(grant, ProfileGrant) or not grant.begins_with_login:
-        return {}
-    return {"state": "login needed", "advice": grant.how_to_log_in}
 
 
 def _advice(profile: Profile, state: Mapping[str, Any]) -> str | None:
@@ -227,33 +222,11 @@ def _binding(token: Token) -> str | None:
         return "a key that cannot be read"
 
 
-def _refusal(profile: Profile, record: Record) -> Tombstone | None:
-    """The refusal of the credential that would be presented next, if the record has one.
-
-    Refusals stay in the record, and do not apply to credentials that were adopted or have worked
-    since.
-    """
-    token, tombstones = record.token, record.tombstones
-    if not tombstones:
-        return None
-    grant = record.owner.get("grant")
-    if token is not None and token.refresh_token and grant != "password":
-        return record.tombstone(digest(record.salt, "refresh_token", token.refresh_token))
-    if profile.grant.begins_with_login:
-        # Refusals from before a login or a logout no longer matter.
-        tombstones = tuple(stone for stone in tombstones if stone.at >= record.begun)
-    if token is not None and grant != "refresh_token":
-        # A token that a password or the like obtained after the refusal outdates it.
-        start = token.issued_at
-        tombstones = tuple(s for s in tombstones if s.kind != "refresh_token" and s.at >= start)
-    return tombstones[-1] if tombstones else None
-
-
 def _failure(
     profile: Profile, record: Record, now: float, store: TokenStore, *, is_locked: bool
 ) -> dict[str, Any] | None:
     """What went wrong last, when, and how long until the next attempt."""
-    tombstone = _refusal(profile, record)
+    tombstone = refusal(record, profile.grant)
     if tombstone is not None:
         return {"cause": tombstone.cause, "ago": max(now - tombstone.at, 0.0), "retry_in": None}
     backoff = record.backoff

@@ -14,6 +14,7 @@ from tokenadapter.values import parameters
 if TYPE_CHECKING:
     import os
 
+    from tokenadapter.errors import ReauthRequired
     from tokenadapter.events import Event
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
 
@@ -57,6 +58,7 @@ class Face(_Checked):
         renew_early: bool | None = None,
         lock_timeout: float = 30.0,
         inline: bool = False,
+        advise: str | Callable[[ReauthRequired], str] | None = None,
         allow_http: bool = False,
     ) -> None:
         self._rules = self._made_from(
@@ -75,6 +77,7 @@ class Face(_Checked):
             renew_early=renew_early,
             lock_timeout=lock_timeout,
             inline=inline,
+            advise=advise,
             allow_http=allow_http,
         )
         self.keeper = self._rules.keeper

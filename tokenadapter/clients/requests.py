@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from tokenadapter import spelling
     from tokenadapter.clients import notices
+    from tokenadapter.errors import ReauthRequired
     from tokenadapter.events import Event
     from tokenadapter.http import bodies, exchange, responses
     from tokenadapter.http.bodies import Body
@@ -93,7 +94,7 @@ class TokenAdapter(HTTPAdapter):
     :param override_auth: whether the token replaces an ``Authorization`` that the request already
         has.  ``False``: such a request is sent as it is.
     :param on_refresh: as for :class:`~tokenadapter.TokenKeeper`, and so are *on_event*,
-        *renew_early*, *lock_timeout* and *inline*.
+        *renew_early*, *lock_timeout*, *inline* and *advise*.
     :param allow_http: accept a prefix of plain ``http``, although everyone on the way can then
         read the token.
     :param inner: an adapter that sends the requests, in place of this one.
@@ -127,6 +128,7 @@ class TokenAdapter(HTTPAdapter):
         renew_early: bool | None = None,
         lock_timeout: float = 30.0,
         inline: bool = False,
+        advise: str | Callable[[ReauthRequired], str] | None = None,
         allow_http: bool = False,
         inner: BaseAdapter | None = None,
         **http_adapter_kwargs: Any,
@@ -159,6 +161,7 @@ class TokenAdapter(HTTPAdapter):
             renew_early=renew_early,
             lock_timeout=lock_timeout,
             inline=inline,
+            advise=advise,
             allow_http=allow_http,
         )
         self.keeper: TokenKeeper = self.rules.keeper

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tokenadapter import spelling
     from tokenadapter.clients import notices
     from tokenadapter.core import messages
+    from tokenadapter.errors import ReauthRequired
     from tokenadapter.events import Event
     from tokenadapter.http import dpop, exchange, responses, verdicts
     from tokenadapter.http.dpop import Proof
@@ -81,6 +82,7 @@ class Rules:
         renew_early: bool | None,
         lock_timeout: float,
         inline: bool,
+        advise: str | Callable[[ReauthRequired], str] | None,
         allow_http: bool,
     ) -> None:
         if attach is not None and (header != "Authorization" or scheme != "Bearer"):
@@ -92,11 +94,11 @@ class Rules:
         _check(header, scheme, max_replays, replay_limit)
         self.prefix: Prefix = Prefix(prefix, allow_http=allow_http)
         if isinstance(source, TokenKeeper):
-            its_own = (store, on_refresh, on_event, renew_early, lock_timeout, inline)
-            if its_own != (None, None, None, None, 30.0, False):
+            its_own = (store, on_refresh, on_event, renew_early, advise, lock_timeout, inline)
+            if its_own != (None, None, None, None, None, 30.0, False):
                 raise TypeError(
-                    "store, on_refresh, on_event, renew_early, lock_timeout and inline belong to "
-                    "the TokenKeeper that is the source: pass them to it"
+                    "store, on_refresh, on_event, renew_early, lock_timeout, inline and advise "
+                    "belong to the TokenKeeper that is the source: pass them to it"
                 )
             self.keeper: TokenKeeper = source
         else:
@@ -108,6 +110,7 @@ class Rules:
                 renew_early=renew_early,
                 lock_timeout=lock_timeout,
                 inline=inline,
+                advise=advise,
                 owner={"api": self.prefix.url},
             )
         grant = self.keeper.grant

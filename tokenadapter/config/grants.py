@@ -73,6 +73,8 @@ class ProfileGrant:
         self.renew_early: bool = sample.renew_early
         self.verdict: Mapping[str, Any] | None = sample.verdict
         self.login_lifetime: float | None = sample.login_lifetime
+        #: Whether the profile itself cannot obtain a first token.
+        self.begins_with_login: bool = sample.begins_with_login
         self.login_settings: Mapping[str, str] = {**sample.login_settings, **login}
         #: Whether a person can log in: at the URLs that are given, or at those of the issuer or
         #: the provider.
@@ -108,17 +110,19 @@ class ProfileGrant:
         return found
 
     @property
-    def begins_with_login(self) -> bool:
-        """Whether the profile itself cannot obtain a first token."""
-        return self.owner.get("grant") == "refresh_token" and "refresh_token" not in self.arguments
+    def as_arguments(self) -> str:
+        """How a command line names the profile."""
+        return as_arguments(self._profile, self._file)
 
     @property
     def how_to_log_in(self) -> str:
         """What to do if no credential is left."""
-        arguments = as_arguments(self._profile, self._file)
         if self.can_log_in:
-            return f"Run `tokenadapter login {arguments}`."
-        return f"Log in elsewhere, and pass the token response to `tokenadapter adopt {arguments}`."
+            return f"Run `tokenadapter login {self.as_arguments}`."
+        return (
+            "Log in elsewhere, and pass the token response to "
+            f"`tokenadapter adopt {self.as_arguments}`."
+        )
 
     @property
     def dpop_key(self) -> Key | None:
@@ -178,12 +182,8 @@ class ProfileGrant:
 
         :raises TokenError: as sources do.
         """
-        try:
-            # The source that the credential came from, even if that was a while ago.
-            return (self._source or self.looked_up()).fetch(credential, previous)
-        except errors.ReauthRequired as error:
-            message = str(error).replace(errors.NEW_LOGIN, self.how_to_log_in)
-            raise errors.ReauthRequired(message, reason=error.reason, error=error.error) from None
+        # The source that the credential came from, even if that was a while ago.
+        return (self._source or self.looked_up()).fetch(credential, previous)
 
     def replacement(self, refused: Credential, refusal: errors.ReauthRequired) -> Credential | None:
         """Another credential in place of a refused one, if another keeper keeps it.
@@ -286,6 +286,8 @@ class FunctionOfProfile(FunctionGrant):
         super().__init__(function, owner)
         self._profile = profile
         self._named = function
+        #: How a command line names the profile.
+        self.as_arguments: str = as_arguments(profile, function.file)
 
     def fetch(self, credential: Credential, previous: Token | None) -> Answer:
         """Call the function.

@@ -97,7 +97,7 @@ class Eligibility:
             # A refusal is more informative than the fact that the first refresh token was spent.
             if error is None or not credential.first:
                 error = objection
-        raise error or messages.no_credential(self._slot.store, self._how_to_log_in())
+        raise error or messages.no_credential(self._slot.store)
 
     def objection(self, view: View, credential: Credential) -> TokenError | None:
         """Why *credential* must not be presented."""
@@ -117,11 +117,8 @@ class Eligibility:
         if credential.opaque:
             return self._objection_to_function(view, credential)
         if credential.single_use and self.is_spent(view, credential.secret):
-            return messages.record_lost(store, self._how_to_log_in())
+            return messages.record_lost(store)
         return None
-
-    def _how_to_log_in(self) -> str | None:
-        return getattr(self._grant, "how_to_log_in", None)
 
     def _objection_to_function(self, view: View, credential: Credential) -> TokenError | None:
         if not self.is_spent(view, credential.secret):
@@ -253,6 +250,7 @@ class Eligibility:
         """Remember a refusal that could not be saved, for this process."""
         self._own_token = record.token
         self._own_refusals[credential] = error
+        error.since = self._runtime.wall()
 
     def is_spent(self, view: View, secret: str) -> bool:
         """Whether a rotation is known to have spent the refresh token *secret*.

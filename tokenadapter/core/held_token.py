@@ -84,6 +84,9 @@ class RenewalRequest(Value):
     """Whether a stale token is not good enough."""
     min_validity: float = 0.0
     """How many more seconds the token must live (see :meth:`HeldToken.least`)."""
+    forced: bool = False
+    """Whether the API did not refuse *rejected*, and the caller wants another token all the
+    same."""
     waits: bool = True
     """Whether a caller waits for it.  If none does, renewals of other processes are left to
     them."""
@@ -171,6 +174,8 @@ class TokenHolder:
             monotonic=view.monotonic,
             wall=view.wall,
         )
+        if view.record.is_rejected:
+            return held._replace(dies_monotonic=-inf, dies_wall=-inf)
         if known is None:
             return held
         # A clock that was set back makes nothing younger.

@@ -61,7 +61,7 @@ class Journal:
         :param is_raised: whether a caller gets an error with the same message.  Then the event is
             logged at level DEBUG, since the program logs the errors that it catches.
         """
-        event: Event = getattr(events, name)(**fields, store=self._shown_store())
+        event: Event = getattr(events, name)(**fields, store=self.shown_store())
         self._count(name)
         level = logging.DEBUG if is_raised else event.level
         context: Context | None = getattr(self._caller, "context", None)
@@ -108,7 +108,7 @@ class Journal:
     def trace(self, what: str, error: BaseException) -> None:
         """Log, at level DEBUG, the traceback of an exception that code of the program raised."""
         log = logging.getLogger("tokenadapter")
-        log.debug("%s [%s]", what, self._shown_store(), exc_info=error)
+        log.debug("%s [%s]", what, self.shown_store(), exc_info=error)
 
     def reset(self) -> None:
         """Replace the lock in a forked child: a thread of the parent may have held it."""
@@ -120,7 +120,8 @@ class Journal:
         with self._lock:
             return dict(self._counts)
 
-    def _shown_store(self) -> str:
+    def shown_store(self) -> str:
+        """The store as a text."""
         try:
             return repr(self.store)
         except Exception:  # noqa: BLE001 - the code of a program's own store may raise anything

@@ -36,12 +36,15 @@ if TYPE_CHECKING:
         renewal,
         reservation,
     )
+    from tokenadapter.core import login_state as login_states
     from tokenadapter.core import worker as workers
     from tokenadapter.core.async_wait import SharedCalls
     from tokenadapter.core.journal import Journal
+    from tokenadapter.core.login_state import LoginState
     from tokenadapter.core.renewal import Renewal
     from tokenadapter.core.reservation import Reservations
     from tokenadapter.core.worker import RenewalWorker
+    from tokenadapter.errors import ReauthRequired
     from tokenadapter.events import Event
     from tokenadapter.protocols import Grant, TokenSource, TokenStore
     from tokenadapter.stores import memory, urls
@@ -52,6 +55,7 @@ else:
     reservation = late("tokenadapter.core.reservation")
     contextvars = late("contextvars")
     copy = late("copy")
+    login_states = late("tokenadapter.core.login_state")
     workers = late("tokenadapter.core.worker")
     function_grant = late("tokenadapter.core.function_grant")
     journal = late("tokenadapter.core.journal")
@@ -93,6 +97,9 @@ class TokenKeeper:
         has under way.
     :param inline: whether the thread that needs a renewal performs it, because helper threads are
         not available; docs/concepts/freshness.md says what is lost.
+    :param advise: how a person logs in here, as a text such as ``"Open Settings > Connections."``,
+        or a function of the :class:`~tokenadapter.ReauthRequired` that returns one.  The error has
+        it as ``advice``, and in its message in place of the library's advice to log in.
     :param owner: whose tokens a plain function obtains, as names and texts; a record of another
         owner is refused.
     :param runtime: clocks and threads; tests pass their own.
@@ -111,6 +118,7 @@ class TokenKeeper:
         renew_early: bool | None = None,
         lock_timeout: float = 30.0,
         inline: bool = False,
+        advise: str | Callable[[ReauthRequired], str] | None = None,
         owner: Mapping[str, str] | None = None,
         runtime: Runtime = RUNTIME,
     ) -> None:
@@ -126,8 +134,9 @@ class TokenKeeper:
             store = urls.store_from_url(store)
         self.store: TokenStore = checked_store("store", store)
         _check_grace(self.store, self.grant)
-        for name, callback in (("on_refresh", on_refresh), ("on_event", on_event)):
-            if callback is not None:
+        callbacks = {"on_refresh": on_refresh, "on_event": on_event, "advise": advise}
+        for name, callback in callbacks.items():
+            if callback is not None and not (name == "advise" and isinstance(callback, str)):
                 spelling.check_function(name, callback)
         if isinstance(lock_timeout, bool) or not isinstance(lock_timeout, (int, float)):
             raise TypeError(f"lock_timeout must be a number of seconds, not {lock_timeout!r}")
@@ -140,6 +149,7 @@ class TokenKeeper:
         self.renew_early: bool = renew_early
         self.lock_timeout = lock_timeout
         self.inline = inline
+        self._advise = advise
         self._owner = owner
         self._runtime = runtime
         self._spends: bool = getattr(self.grant, "spends", True)
@@ -209,6 +219,7 @@ class TokenKeeper:
         timeout: float | None = None,
         patient: bool = False,
         min_validity: float = 0.0,
+        forced: bool = False,
         context: Context | None = None,
     ) -> Outcome:
         """What :meth:`current` and :meth:`renew` return, and how it was obtained.
@@ -216,6 +227,8 @@ class TokenKeeper:
         :param patient: wait for the renewal of a stale token, too.
         :param min_validity: renew a token that lives for fewer seconds than this.  If even a new
             token does, it is renewed when it is stale.
+        :param forced: whether the API did not refuse *rejected*, which is to be renewed all the
+            same.
         :param context: the context (``contextvars``) in which to call the source, in place of the
             caller's.
         """
@@ -233,7 +246,7 @@ class TokenKeeper:
             self._runtime.guard()  # the program may have reset its signals
         until = end if self._is_inline() else None
         need = RenewalRequest(
-            rejected, patient, min_validity, since=started, until=until, context=context
+            rejected, patient, min_validity, forced, since=started, until=until, context=context
         )
         try:
             with self._reservations.before_renewing(
@@ -241,9 +254,10 @@ class TokenKeeper:
             ) as found:
                 seen, outcome = found
                 outcome = outcome or self._worker.join(need, seen, end, slack)
-        except Exception:
+        except Exception as error:
             held = self._holder.alive(rejected)
             if held is None:
+                self.tell(error)
                 raise
             # It is old, but it lives: this caller need not notice the failure.
             return Outcome(held.token, is_new=False)
@@ -291,7 +305,8 @@ class TokenKeeper:
                 held = self._holder.alive(rejected)
                 if held is None:
                     waited = self._runtime.monotonic() - began
-                    raise messages.renewal_timed_out(self.store, waited) from None
+                    late = messages.renewal_timed_out(self.store, waited)
+                    raise self.tell(late) from None
                 return Outcome(held.token, is_new=False)
             except errors.LockTimeout:
                 # Perhaps only the time of a task that began to wait earlier was over.
@@ -324,7 +339,8 @@ class TokenKeeper:
         """
         stored = self._worker.aside(lambda renewal: renewal.clear_refusals())
         held = self._holder.held
-        return self.obtain(stored if held is None else held.token, timeout=timeout).token
+        old = stored if held is None else held.token
+        return self.obtain(old, timeout=timeout, forced=True).token
 
     def adopt(
         self,
@@ -378,7 +394,7 @@ class TokenKeeper:
     def forget(self, revoke: Callable[[Token], object] | None = None) -> Token | None:
         """Empty the store's slot: no process that shares it can load a token any more.
 
-        Spent and refused credentials stay remembered.  A process that holds the token goes on using
+        Spent refresh tokens stay remembered.  A process that holds the token goes on using
         it until it is stale, or until :meth:`look` is called.
 
         :param revoke: called with the token beforehand, while nobody can renew it; such as the
@@ -420,6 +436,46 @@ class TokenKeeper:
         # A stored token that has expired is not taken, and that of another account may have.
         if not held.token.is_same(view.record.token) and self._holder.is_behind(view.record):
             self._holder.drop()
+
+    def state(self) -> LoginState:
+        """The state of the login, as the store shows it now, without a lock or a server.
+
+        :raises StoreError: if the store cannot be read.
+        :raises RefreshConfigError: if it contains the token of another owner.
+        """
+        try:
+            view = self._slot.look()
+        except Exception as error:
+            self.tell(error)
+            raise
+        record, now = view.record, self._slot.now(view)
+        if view.is_foreign:
+            if not record.is_grant_over(now):
+                raise self.tell(messages.other_first_token(self.store))
+            # The configured refresh token is presented next.
+            record = record.without_token(now)._replace(tombstones=())
+        return login_states.login_state(record, now, self.grant)
+
+    def tell(self, error: T) -> T:
+        """Have *error* say whose login it is about, and how to log in here.
+
+        :meta private:
+        """
+        if isinstance(error, errors.TokenError) and error.store is None:
+            error.slot, error.store = _slot_name(self.store), self.journal.shown_store()
+            error.account = self._slot.account
+            error.profile = getattr(self.grant, "as_arguments", None)
+            if isinstance(error, errors.ReauthRequired):
+                error.advice = self._advice_on(error)
+        return error
+
+    def _advice_on(self, error: ReauthRequired) -> str | None:
+        try:
+            advice = self._advise(error) if callable(self._advise) else self._advise
+        except Exception as failure:  # noqa: BLE001 - a callback may raise anything
+            self.journal.trace("advise raised", failure)
+            advice = None
+        return advice or getattr(self.grant, "how_to_log_in", None)
 
     async def alook(self) -> None:
         """:meth:`look`, without blocking an event loop."""
@@ -587,6 +643,7 @@ class TokenKeeper:
                 self._runtime,
                 self.journal,
                 self._holder,
+                tell=self.tell,
                 renewal=lambda: self._renewal,
                 on_refresh=self.on_refresh,
                 lock_timeout=self.lock_timeout,
@@ -643,6 +700,7 @@ class TokenKeeper:
             "renew_early": self.renew_early,
             "lock_timeout": self.lock_timeout,
             "inline": self.inline,
+            "advise": self._advise,
             "owner": self._owner,
         }
 
@@ -666,6 +724,12 @@ class TokenKeeper:
 def _presented(given: Mapping[str, Any], renewal: Renewal) -> Outcome:
     bound = Token.from_dict({"access_token": "none", "dpop_key": given.get("dpop_key")})
     return renewal.adopt_refresh_token(given["refresh_token"], bound)
+
+
+def _slot_name(store: TokenStore) -> str | None:
+    """The name of the slot in its store, if it has one."""
+    names = (getattr(store, name, None) for name in ("slot", "key", "name", "path"))
+    return next((name for name in names if isinstance(name, str)), None)
 
 
 def _check_grace(store: TokenStore, grant: Grant) -> None:

@@ -6,13 +6,12 @@ Each function makes one error.  This module is imported when the first error is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenadapter import process_names
 from tokenadapter.core.record import Backoff, Tombstone
 from tokenadapter.errors import (
-    FIRST_LOGIN,
-    NEW_LOGIN,
+    LOG_IN,
     LockTimeout,
     ReauthRequired,
     RefreshConfigError,
@@ -54,7 +53,8 @@ def requests_differ(
         f"{dict(ours) or 'nothing in particular'!s:.500} here, "
         f"{dict(theirs) or 'nothing in particular'!s:.500} there. The stored token is kept. Have "
         "all programs request everything that any of them needs, or give each its own store. If no "
-        "other program requests the other token any more, run `tokenadapter refresh NAME --force`."
+        "other program requests the other token any more, replace it with "
+        "`tokenadapter refresh NAME --force` or TokenKeeper.refresh()."
     )
 
 
@@ -110,23 +110,24 @@ def already_spent(store: TokenStore) -> RefreshConfigError:
 def backing_off(backoff: Backoff, left: float, now: float) -> TokenError:
     """The error while a backoff applies, for *left* more seconds."""
     text = f"{backoff.cause} Next attempt in {left:.1f} s."
+    since = now + left - backoff.duration
+    evidence: dict[str, Any] = {"error": backoff.error, "since": since}
     if backoff.kind == "config":
-        return RefreshConfigError(text, error=backoff.error)
+        return RefreshConfigError(text, **evidence)
     if backoff.kind == "refused":
-        return ReauthRequired(text, error=backoff.error)
-    return RefreshTemporarilyFailed(text, error=backoff.error, retry_at=now + left)
+        return ReauthRequired(text, **evidence)
+    return RefreshTemporarilyFailed(text, retry_at=now + left, **evidence)
 
 
 def refused(stone: Tombstone) -> ReauthRequired:
-    return ReauthRequired(stone.cause, reason=stone.reason, error=stone.error)
+    return ReauthRequired(stone.cause, reason=stone.reason, error=stone.error, since=stone.at)
 
 
-def record_lost(store: TokenStore, advice: str | None = None) -> ReauthRequired:
+def record_lost(store: TokenStore) -> ReauthRequired:
     return ReauthRequired(
         f"The record in {store!r} is missing or unreadable, and the refresh token that is left was "
         "already spent by an earlier renewal. If it were presented again, the server could revoke "
-        f"the grant. Nothing was sent. {advice or NEW_LOGIN} Or configure a new first refresh "
-        "token.",
+        f"the grant. Nothing was sent. {LOG_IN} Or configure a new first refresh token.",
         reason="store_lost",
     )
 
@@ -163,10 +164,9 @@ def private_copy() -> ReauthRequired:
     )
 
 
-def no_credential(store: TokenStore, advice: str | None = None) -> ReauthRequired:
+def no_credential(store: TokenStore) -> ReauthRequired:
     return ReauthRequired(
-        f"{store!r} holds no token, and there is no credential to obtain one with. "
-        f"{advice or FIRST_LOGIN}",
+        f"{store!r} holds no token, and there is no credential to obtain one with. {LOG_IN}",
         reason="no_credential",
     )
 

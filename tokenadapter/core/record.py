@@ -27,8 +27,9 @@ unknown       anything else: no answer, or an unreadable answer     ``with_unkno
 ============  ====================================================  ===========================
 
 The other transitions: ``with_intent`` writes the intent, ``with_adopted_token`` starts a new grant
-from a token that was obtained elsewhere, ``with_distrust`` records the refusal of a new token, and
-``restored_over`` writes back a record that the store has lost.
+from a token that was obtained elsewhere, ``with_distrust`` records that the API refused a new
+token, ``with_rejection`` that it refused a token which nothing could renew, and ``restored_over``
+writes back a record that the store has lost.
 
 A document names the format in which it was written and the oldest format that its reader must know.
 Within a format, a later version may add keys.  Unknown keys are kept at the top level of the
@@ -187,7 +188,8 @@ class Record(Value):
     backoff: Backoff | None = None
     distrust: Backoff | None = None
     """The time for which a token that was refused when new is not renewed, bound to the fingerprint
-    of the token."""
+    of the token.  If its kind is ``refused``, the API refused the token, and nothing could renew
+    it."""
     origin: str | None = None
     """The hash of the configured or adopted refresh token from which the grant descends."""
     spent: tuple[str, ...] = ()
@@ -234,6 +236,17 @@ class Record(Value):
         if self.token is None:
             return True
         return self.token.expires_at is not None and self.token.expires_at <= now
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the API refused the token when nothing could renew it: nobody can use it."""
+        last, token = self.distrust, self.token
+        return (
+            last is not None
+            and last.kind == "refused"
+            and token is not None
+            and (last.bound_to == token.fingerprint and last.set_at >= token.issued_at)
+        )
 
     def satisfies(self, requested: Mapping[str, str]) -> bool:
         """Whether the token was obtained by the request *requested*, or for a wider scope."""
@@ -399,7 +412,8 @@ class Record(Value):
 
     def without_refusals(self) -> Self:
         """Allow another attempt with every credential and request, at once."""
-        return self._replace(tombstones=(), backoff=None, distrust=None, replaced=())
+        distrust = self.distrust if self.is_rejected else None
+        return self._replace(tombstones=(), backoff=None, distrust=distrust, replaced=())
 
     def without_token(self, now: float) -> Self:
         """Remove the token.  Spent and refused credentials stay recorded."""
@@ -416,6 +430,18 @@ class Record(Value):
             begun=_after(self.begun, now),
             written=_after(self.written, now),
         )
+
+    def logged_out(self, now: float) -> Self:
+        """Remove the token, and the name of its user.
+
+        Without a user, the record is another owner's, unless it is blank.  So the refusals go, and
+        the store has to remember what was spent.
+        """
+        left = self.without_token(now)
+        if "user" not in self.owner:
+            return left
+        owner = {name: value for name, value in self.owner.items() if name != "user"}
+        return left._replace(owner=owner, tombstones=(), spent=())
 
     def restored_over(self, found: Self) -> Self:
         """This record, in place of *found*, the earlier record to which the slot was set back.
@@ -491,6 +517,13 @@ class Record(Value):
         return self._replace(
             distrust=Backoff(now, backoff_duration(step, u), step, token.fingerprint)
         )
+
+    def with_rejection(self, token: Token, now: float) -> Self:
+        """The API refused *token*, and nothing could renew it.
+
+        An earlier version reads this as a distrust that is over.
+        """
+        return self._replace(distrust=Backoff(now, 0.0, 0, token.fingerprint, "refused"))
 
     # --- to and from JSON ----------------------------------------------------------------
 

@@ -89,6 +89,10 @@ class Renewal:
         """
         try:
             return self._perform(request, run, seen)
+        except errors.ReauthRequired:
+            if request.rejected is not None and not request.forced:
+                self._record_rejection(request.rejected)
+            raise
         except errors.StoreError as trouble:
             # Without the store, only credentials that cannot be spent may be presented.
             view = self._presenter.present_without_store(trouble) if request.waits else None
@@ -187,7 +191,7 @@ class Renewal:
         return view.record.token
 
     def forget(self, revoke: Callable[[Token], object] | None) -> Token | None:
-        """Remove the token from the slot.  Spent and refused credentials stay recorded.
+        """Remove the token from the slot.  Spent refresh tokens stay remembered.
 
         :param revoke: called with the token while the lock is held.  If it raises, nothing is
             changed.
@@ -206,7 +210,9 @@ class Renewal:
             found.append(token)
             if token is None or view.tag is None:
                 return view.record  # perhaps with an intent that other processes need
-            return view.record.without_token(self._slot.stamp(view))
+            for spent in view.record.spent:
+                self._slot.store.remember_spent(spent, for_good=True)
+            return view.record.logged_out(self._slot.stamp(view))
 
         self._write_locked(without_token, self._lock_for())
         self._slot.forget()
@@ -233,6 +239,17 @@ class Renewal:
         if found is None or token.is_same(found):
             return None
         return self._taken(view, is_new=True).token
+
+    def _record_rejection(self, token: Token) -> None:
+        """Record for all processes that the API refused *token*, and that nothing can renew it."""
+        with suppress(errors.TokenError, Conflict):
+            view = self._slot.look()
+            if token.is_same(view.record.token):
+                if not view.record.is_rejected:
+                    # Without the lock: nobody may have to wait for it who is told that all is over.
+                    rejected = view.record.with_rejection(token, self._slot.stamp(view))
+                    view = self._slot.write(view, rejected)
+                self._take(view, False)
 
     # --- the steps -----------------------------------------------------------------------
 

@@ -455,7 +455,7 @@ class _Retries:
 
 def _cause(failure: TokenError) -> str:
     """The text of *failure* for the record; a custom source may raise a text of any length."""
-    return str(failure)[:_LONGEST_CAUSE]
+    return BaseException.__str__(failure)[:_LONGEST_CAUSE]  # fit for every program
 
 
 def _is_unknown(failure: TokenError) -> bool:

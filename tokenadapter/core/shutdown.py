@@ -284,10 +284,23 @@ def _register_waits() -> None:
         return
     _waits_in = os.getpid()
     atexit.register(_wait_at_exit)
+    # Called before the interpreter waits for threads, and before any callback of atexit.
+    register: Callable[..., object] = getattr(threading, "_register_atexit", atexit.register)
+    with suppress(RuntimeError):  # the interpreter is exiting
+        register(_tell_if_interrupted)
     # Children of multiprocessing call no atexit callbacks, before Python 3.13 at least.
     finalize = getattr(sys.modules.get("multiprocessing.util"), "Finalize", None)
     if finalize is not None:
         finalize(None, _wait_until_saved, exitpriority=0)
+
+
+def _tell_if_interrupted() -> None:
+    """Say why a program that Ctrl-C has ended does not end at once."""
+    ends = [*_presentations.values()]
+    if ends and sys.stderr and isinstance(getattr(sys, "last_value", None), KeyboardInterrupt):
+        seconds = max(ends) - time.monotonic()
+        sys.stderr.write(f"tokenadapter: saving a renewed token (up to {seconds:.0f} s)\n")
+        sys.stderr.flush()
 
 
 def _wait_at_exit() -> None:

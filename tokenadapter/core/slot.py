@@ -187,6 +187,13 @@ class Slot:
         """Forget the last record: in a forked child, the parent may know a newer one."""
         self._memory = None
 
+    @property
+    def account(self) -> str | None:
+        """Whose login it is, if that is known."""
+        last = self._memory
+        user = self._grant.owner.get("user")
+        return user if last is None or last.account is None else str(last.account)
+
     def _save(self, view: View, record: Record, tag: str) -> bool:
         document, ttl = record.to_document(), record.ttl(self.now(view))
         try:
@@ -203,8 +210,9 @@ class Slot:
             raise messages.unreadable_record(self.store, str(error)) from None
         if dict(record.owner) != dict(self._grant.owner):
             if record.is_blank():
-                # Left by another owner, or by a misspelt configuration, before it had a token.
-                return self._new_record()
+                # Left by a logout, or by another owner before it had a token.
+                blank = record.without_token(0.0)
+                return blank._replace(owner=self._grant.owner, requested=self._grant.requested)
             raise messages.wrong_owner(self.store, record.owner, self._grant.owner)
         return record
 
@@ -241,7 +249,7 @@ class Slot:
             for seed in self._seeds():
                 hashed = spent_hash(seed)
                 is_known = record.began_with(hashed) or (
-                    self._names_user and hashed in record.spent
+                    self._names_user and (hashed in record.spent or self.store.was_spent(hashed))
                 )
                 is_foreign = seed != token.refresh_token and not is_known
                 if not is_foreign:

@@ -43,6 +43,7 @@ _CHANGE_WITHIN: Final = 30.0
 class RenewalWorker:
     """Renews, and changes the record, for callers that wait and callers that do not.
 
+    :param tell: has an error say whose login it is about.
     :param renewal: returns the one :class:`Renewal`; called in the thread that uses it, since
         loading it takes time.
     :param on_refresh: called with each token that this process obtains, before waiting callers
@@ -59,6 +60,7 @@ class RenewalWorker:
         journal: Journal,
         holder: TokenHolder,
         *,
+        tell: Callable[[Exception], object],
         renewal: Callable[[], Renewal],
         on_refresh: Callable[[Token], object] | None,
         lock_timeout: float,
@@ -69,6 +71,7 @@ class RenewalWorker:
         self._runtime = runtime
         self._journal = journal
         self._holder = holder
+        self._tell = tell
         self._renewal = renewal
         self._on_refresh = on_refresh
         self._lock_timeout = lock_timeout
@@ -143,7 +146,11 @@ class RenewalWorker:
 
         def do(run: Run[Any]) -> None:
             self.load()
-            results.append(work(self._renewal()))
+            try:
+                results.append(work(self._renewal()))
+            except Exception as error:
+                self._tell(error)
+                raise
 
         run = self.flight.aside(do)
         # The helper waits for the lock for at most that long, and ends soon after.
@@ -193,6 +200,7 @@ class RenewalWorker:
             self.load()
             return self._renewal().perform(request, run, seen)
         except Exception as error:
+            self._tell(error)
             is_raised = request.waits and self._holder.alive(request.rejected) is None
             self._emit_failure(error, is_raised=is_raised)
             raise

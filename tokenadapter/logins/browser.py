@@ -90,8 +90,8 @@ def log_in(
         if answer is None:
             raise errors.ReauthRequired(
                 f"No answer came from the browser within {timeout:.0f} s. The stored token is "
-                "kept. Start the login again. If the browser runs on another machine, log in with "
-                "flow='paste', or with `tokenadapter login NAME --paste`.",
+                "kept. Start the login again. If the browser runs on another machine, use "
+                "`tokenadapter login NAME --paste` or login(flow='paste').",
                 reason="login_failed",
             )
         token = adopt(request.pending.token(source, answer), request.pending.nonce)

@@ -351,6 +351,9 @@ def _registered(keeper: TokenKeeper, timeout: float, given_up: threading.Event) 
             if given_up.wait(_LOOK_EVERY) or time.monotonic() >= end:
                 raise _too_long(keeper.store, timeout)
         yield
+    except errors.TokenError as error:
+        keeper.tell(error)
+        raise
     finally:
         _UNDER_WAY.pop(given_up, None)  # a forked child has none
 

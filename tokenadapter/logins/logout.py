@@ -20,8 +20,8 @@ else:
 __all__ = ["logout"]
 
 _LOCALLY = (
-    "To remove the token from the store without the server, run `tokenadapter logout NAME --local` "
-    "or call logout() with local=True."
+    "To remove the token from the store without the server, use `tokenadapter logout NAME --local` "
+    "or logout(local=True)."
 )
 
 
@@ -49,16 +49,17 @@ def logout(
     :raises LockTimeout: if a renewal is under way for too long.
     """
     keeper = keeper_of(source, store)
-    return keeper.forget(None if local else _revocation(keeper.grant))
+    return keeper.forget(None if local else _revocation(keeper))
 
 
-def _revocation(grant: Grant) -> Callable[[Token], None] | None:
-    """What revokes a token of *grant*; ``None`` if nothing does."""
+def _revocation(keeper: TokenKeeper) -> Callable[[Token], None] | None:
+    """What revokes a token of *keeper*; ``None`` if nothing does."""
+    grant = keeper.grant
     try:
         if getattr(grant, "discovers", False):
             cast("Discovering", grant).discover()
     except errors.TokenError as error:
-        raise _advised(error) from None
+        raise keeper.tell(_advised(error)) from None
     if not getattr(grant, "revokes", False):
         return None
 
@@ -73,5 +74,5 @@ def _revocation(grant: Grant) -> Callable[[Token], None] | None:
 
 def _advised(error: errors.TokenError) -> errors.TokenError:
     """*error*, which also says how to log out without the server."""
-    error.args = (f"{error} {_LOCALLY}",)
+    error.args = (f"{error.args[0]} {_LOCALLY}",)
     return error

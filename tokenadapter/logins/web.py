@@ -98,7 +98,7 @@ def finish_login(
     keeper = keeper_of(source, store)
     outcome = _outcome(keeper, _oauth2_source(keeper.grant), pending, answer, switch)
     del pending, answer  # no frame of the error shall have their secrets
-    return or_raise(outcome)
+    return or_raise(keeper.tell(outcome))
 
 
 def _outcome(

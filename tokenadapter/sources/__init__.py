@@ -46,6 +46,7 @@ class Source:
     verdict: Mapping[str, Any] | None = None
     login_settings: Mapping[str, str] = {}
     login_lifetime: float | None = None
+    begins_with_login: bool = False
 
     def __new__(cls, *unnamed: Any, **named: Any) -> Self:
         """Check the arguments here: only here is the class known that was called."""
@@ -93,7 +94,7 @@ class Source:
             return self.fetch(credential, previous)
         raise errors.ReauthRequired(
             f"There is no credential to obtain a token from {self._endpoint.name} with. "
-            f"{errors.FIRST_LOGIN}",
+            f"{errors.LOG_IN}",
             reason="no_credential",
         )
 

@@ -44,8 +44,8 @@ __all__ = ["ApiUser"]
 
 _HOST = "127.0.0.1"
 _FORGOTTEN = (
-    "If the server has forgotten the client that this program registered, run `tokenadapter logout "
-    "NAME --local` or call logout() with local=True, and log in again."
+    "If the server has forgotten the client that this program registered, remove the token with "
+    "`tokenadapter logout NAME --local` or logout(local=True), and log in again."
 )
 
 
@@ -84,6 +84,8 @@ class ApiUser(Source):
     :raises TypeError: if an argument has the wrong type.
     :raises ValueError: if an argument makes no sense; the message says why.
     """
+
+    begins_with_login = True
 
     discovers = True
 
@@ -265,14 +267,14 @@ class ApiUser(Source):
             return errors.RefreshConfigError(
                 f"The stored token does not come from a login for the API {self._endpoint.name}: "
                 "its client is unknown. Nothing was sent, and the stored token is kept. "
-                f"{errors.FIRST_LOGIN}"
+                f"{errors.LOG_IN}"
             )
         if not _accepts(resource, known.issuer):
             # A program that can change what the API says must not get the refresh token.
             return errors.RefreshConfigError(
                 f"The API {self._endpoint.name} does not name {known.issuer}, where the user "
                 "logged in, as its authorization server. Nothing was sent, and the stored token "
-                f"is kept. {errors.NEW_LOGIN}"
+                f"is kept. {errors.LOG_IN}"
             )
         return self._source_of(known, resource, self._scope)
 
@@ -396,7 +398,7 @@ class _LoggedIn(RefreshToken):
         if isinstance(outcome, Token):
             return self._issued_to.kept_in(outcome)
         if self._is_registered and getattr(outcome, "error", None) == "invalid_client":
-            outcome.args = (f"{outcome} {_FORGOTTEN}",)
+            outcome.args = (f"{outcome.args[0]} {_FORGOTTEN}",)
         return outcome
 
 

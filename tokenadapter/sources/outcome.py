@@ -317,7 +317,7 @@ def _unusable(
 
 def _refused(attempt: Attempt, why: str, code: str | None, clock: str) -> errors.ReauthRequired:
     what, advice = {
-        "refresh_token": ("the refresh token", errors.NEW_LOGIN),
+        "refresh_token": ("the refresh token", errors.LOG_IN),
         "password": ("the user's name or password", "Correct them."),
         "authorization_code": ("the code of the login", "Start the login again."),
         "device_code": ("the code of the login", "Start the login again."),

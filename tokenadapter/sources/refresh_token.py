@@ -52,6 +52,7 @@ class RefreshToken(OAuth2Source):
             self.grace: float = grace
         super().__init__(token_url, **options)
         self._refresh_token = refresh_token
+        self.begins_with_login: bool = refresh_token is None
         if refresh_token is not None:
             checked_text("refresh_token", refresh_token)
         if login_lifetime is not None:

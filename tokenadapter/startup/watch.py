@@ -15,6 +15,7 @@ from typing import Any
 
 from tokenadapter.startup import VARIABLE
 from tokenadapter.startup.deferred import DeferredProfiles
+from tokenadapter.values import printable
 
 __all__ = ["begin"]
 
@@ -37,6 +38,7 @@ def begin(text: str) -> None:
         from tokenadapter.startup.log import begin_log  # noqa: PLC0415 - rarely needed
 
         begin_log(orders["level"])
+    _report_errors(in_detail=orders["level"] == "DEBUG")
     profiles = DeferredProfiles(orders["profiles"], orders["config"])
     Watch(
         {
@@ -110,6 +112,29 @@ class _Loader:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
         self._callback(module)
+
+
+# --- the end of the program ----------------------------------------------------------------
+
+
+def _report_errors(*, in_detail: bool) -> None:
+    """End a program that fails for want of a token as a command does: by a message and its code.
+
+    :param in_detail: whether to show the traceback too.
+    """
+    show = sys.excepthook
+
+    def report(kind: Any, error: BaseException, trace: Any) -> None:
+        errors: Any = sys.modules.get("tokenadapter.errors")
+        ours = errors is not None and isinstance(error, errors.TokenError)
+        if in_detail or not ours:
+            show(kind, error, trace)
+        if ours:
+            if sys.stderr is not None:
+                sys.stderr.write(f"tokenadapter: {printable(str(error))}\n")
+            raise SystemExit(error.exit_code)  # type: ignore[attr-defined]
+
+    sys.excepthook = report
 
 
 # --- the environment and other processes -------------------------------------------------

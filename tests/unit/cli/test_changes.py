@@ -407,8 +407,8 @@ def test_after_several_changes_of_scope_the_command_that_the_error_names_helps(
         profile.write_text(f'{text}scope = "{scope}"\n')
         found, _, err = command("header", "billing")
         assert found == code
-    assert "run `tokenadapter refresh billing --force`." in err
-    assert "run `tokenadapter refresh billing --force`." in command("check", "--offline")[1]
+    assert "with `tokenadapter refresh billing --force`." in err
+    assert "with `tokenadapter refresh billing --force`." in command("check", "--offline")[1]
     assert command("refresh", "billing", "--force")[0] == 0
     assert command("header", "billing")[0] == 0
 

@@ -370,7 +370,7 @@ def test_a_refused_grant_is_a_problem(command: Command, rotating: TokenServer) -
     stored["document"]["token"]["expires_at"] = time.time() - 1
     path.write_text(json.dumps(stored))
     (problem,) = problems(command, "--offline")
-    assert problem.startswith("login needed: ")
+    assert re.match(r"reauth_required since \d\d:\d\d \(invalid_grant\): ", problem)
     assert "`tokenadapter adopt billing`" in problem
 
 

@@ -229,7 +229,7 @@ def test_characters_that_the_locale_lacks_are_escaped(profile: Path) -> None:
     assert out.startswith("usage: tokenadapter run [--profile NAME]\\u2026 ")
     code, out, err = spawn("status", env=ascii_only)
     assert (code, err) == (0, "")
-    assert "no token  \\u2013" in out
+    assert "absent  \\u2013" in out
 
 
 def test_no_command_line_contains_the_token(place: Path, profile: Path) -> None:

@@ -200,7 +200,7 @@ def test_the_command_and_status_name_the_user(openid_profile: Path, command: Com
     assert err.endswith("tokenadapter: billing: logged in as ada, valid for 59 min\n")
     header, row = command("status")[1].splitlines()
     assert header.split()[:5] == ["NAME", "STATE", "LOGGED", "IN", "AS"]
-    assert row.split()[:3] == ["billing", "fresh", "ada"]
+    assert row.split()[:3] == ["billing", "usable", "ada"]
     (state,) = json.loads(command("status", "--json")[1])
     assert state["logged_in_as"] == "ada"
 
@@ -243,7 +243,7 @@ def test_a_logout_that_the_server_does_not_carry_out_keeps_the_token(
     server.fail_next(503, endpoint="revoke")
     code, _, err = command("logout", "billing")
     assert code == 5
-    assert "run `tokenadapter logout billing --local`" in err
+    assert "use `tokenadapter logout billing --local`" in err
     assert command("token", "billing")[0] == 0
     code, _, err = command("logout", "billing", "--local")
     assert (code, "not revoked (--local)" in err) == (0, True)

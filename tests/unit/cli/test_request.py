@@ -282,10 +282,10 @@ def test_a_reader_that_has_gone_gets_no_traceback(profile: Path, server: TokenSe
     assert (done.stdout, done.stderr) == ("x", "")
 
 
-def test_check_names_the_command_for_an_api_that_refuses_a_fresh_token(
+def test_check_names_the_command_for_an_api_that_refuses_a_usable_token(
     command: Command, profile: Path
 ) -> None:
     command("header", "billing")
     out = command("check", "--offline", "--json")[1]
-    (fresh,) = [one["text"] for one in json.loads(out) if ": fresh" in one["text"]]
-    assert "if the API refuses the token anyway, run `tokenadapter refresh billing`" in fresh
+    (usable,) = [one["text"] for one in json.loads(out) if ": usable" in one["text"]]
+    assert "if the API refuses the token anyway, run `tokenadapter refresh billing`" in usable

@@ -40,11 +40,11 @@ def test_advice_that_a_program_without_a_profile_stored_names_the_profile(
     command("header", "billing")
     rotating.revoke_all()
     source = RefreshToken(rotating.token_url, client_id="client", client_secret="secret")
-    with pytest.raises(ReauthRequired, match="`tokenadapter login NAME`"):
+    with pytest.raises(ReauthRequired, match=r"tokenadapter\.login\(\)"):
         TokenKeeper(source, f"file:{place}/state/token.json").refresh()
     for line in (["status"], ["status", "--json"], ["check", "--offline"]):
         out = command(*line)[1]
-        assert "`tokenadapter login billing`" in out
+        assert "`tokenadapter adopt billing`" in out
         assert "NAME`" not in out
 
 
@@ -54,7 +54,7 @@ def test_an_empty_store_has_no_token(command: Command, profile: Path, place: Pat
     header, row = out.splitlines()
     assert header.split("  ")[0] == "NAME"
     assert re.search(
-        r"^billing +no token +– +– +free +http://127.0.0.1:\d+/api/ +/.*/token.json$", row
+        r"^billing +absent +– +– +free +http://127.0.0.1:\d+/api/ +/.*/token.json$", row
     )
     # No side effects.
     assert [path.name for path in place.iterdir()] == ["tokenadapter.toml"]
@@ -65,11 +65,11 @@ def test_the_states_of_a_token(
 ) -> None:
     command("header", "billing")
     status = state(command)
-    assert status["state"] == "fresh"
+    assert status["state"] == "usable"
     assert status["expires_in"] == pytest.approx(3600, abs=60)
     assert status["renewed_ago"] == pytest.approx(0, abs=60)
     assert re.fullmatch("[0-9a-f]{8}", str(status["token"]))
-    for left, expected in ((100, "stale"), (30, "expired"), (-30, "expired")):
+    for left, expected in ((100, "usable"), (30, "expired"), (-30, "expired")):
         aged(place, left=left, lifetime=3600)
         assert state(command)["state"] == expected
     assert re.search(r"expired +3\d s ago +\d\d min ago", command("status")[1])
@@ -89,7 +89,7 @@ def test_paths_and_times_are_readable(
     assert "EXPIRES  " in header
     assert row.endswith("  ~/state/token.json")
     end = time.strftime("%H:%M", time.localtime(float(str(state(command)["expires_at"]))))
-    assert re.search(rf"fresh +in 59 min \((\d{{4}}-\d\d-\d\d )?{end}\)  ", row)
+    assert re.search(rf"usable +in 59 min \((\d{{4}}-\d\d-\d\d )?{end}\)  ", row)
     assert state(command)["path"] == f"{place}/state/token.json"
     aged(place, left=100_000, lifetime=200_000)
     assert re.search(r"in 27 h 46 min \(\d{4}-\d\d-\d\d \d\d:\d\d\)", command("status")[1])
@@ -136,7 +136,7 @@ def test_a_failure_is_shown_with_the_time_of_the_next_attempt(
     server.fail_next(503, count=1, retry_after="100")
     command("header", "billing")
     status = state(command)
-    assert status["state"] == "no token"
+    assert status["state"] == "absent"
     assert "503" in status["failure"]["cause"]  # type: ignore[index]
     assert 90 < status["failure"]["retry_in"] <= 100  # type: ignore[index]
     out = command("status")[1]
@@ -148,10 +148,10 @@ def test_a_dead_grant_needs_a_login(command: Command, rotating: TokenServer, pla
     rotating.revoke_all()
     command("refresh", "billing")
     status = state(command)
-    assert status["state"] == "fresh"  # as far as is known: the API may still accept it
+    assert status["state"] == "usable"  # as far as is known: the API may still accept it
     assert "invalid_grant" in status["failure"]["cause"]  # type: ignore[index]
     aged(place, left=-5, lifetime=3600)
-    assert state(command)["state"] == "login needed"
+    assert state(command)["state"] == "reauth_required"
     assert "tokenadapter adopt billing" in command("status")[1]
 
 
@@ -179,7 +179,7 @@ def test_a_corrected_password_clears_a_refusal(
     configure("wrong")
     assert command("header", "billing")[0] == 4
     status = state(command)
-    assert status["state"] == "login needed"
+    assert status["state"] == "reauth_required"
     configure("password")
     assert command("header", "billing")[0] == 0
     change(lambda document: document["tombstones"][0].update(at=time.time() - 7200))
@@ -201,8 +201,8 @@ def test_a_token_without_a_known_end(command: Command, profile: Path) -> None:
     change(lambda document: document["token"].pop("expires_at"))
     change(lambda document: document["token"].pop("expires_in", None))
     status = state(command)
-    assert (status["state"], status["expires_in"]) == ("fresh", None)
-    assert re.search(r"^billing +fresh +unknown +\d s ago", command("status")[1], re.MULTILINE)
+    assert (status["state"], status["expires_in"]) == ("usable", None)
+    assert re.search(r"^billing +usable +unknown +\d s ago", command("status")[1], re.MULTILINE)
 
 
 def test_a_renewal_that_did_not_end_is_shown(command: Command, rotating: TokenServer) -> None:
@@ -259,7 +259,7 @@ def test_an_unusable_profile_does_not_hide_the_others(
     text += billing(server, place).replace("billing", "other").replace('"client"', '"another"')
     write(place, text)
     status = {one["name"]: one for one in json.loads(command("status", "--json")[1])}
-    assert status["billing"]["state"] == "fresh"
+    assert status["billing"]["state"] == "usable"
     assert status["broken"]["state"] == status["other"]["state"] == "unusable"
     assert status["billing"].keys() == status["broken"].keys() == status["other"].keys()
     assert "broken.prefx" in status["broken"]["failure"]["cause"]
@@ -323,7 +323,7 @@ def test_colour_is_for_terminals(profile: Path) -> None:
         text = os.read(ours, 65536).decode()
         os.close(ours)
         process.communicate()
-        assert ("\x1b[33mno token" in text) is is_coloured
+        assert ("\x1b[33mabsent" in text) is is_coloured
 
 
 def test_watch_repeats_the_table(profile: Path) -> None:
@@ -365,7 +365,8 @@ def test_a_profile_that_was_never_logged_in_needs_a_login(
     text = billing(server, place, "refresh_token")
     write(place, text)
     status = state(command)
-    assert (status["state"], status["failure"]) == ("login needed", None)
+    assert (status["state"], status["failure"]) == ("absent", None)
+    assert (status["reason"], status["renewable"]) == ("no_credential", False)
     assert "`tokenadapter adopt billing`" in str(status["advice"])
     write(place, f'{text}authorization_url = "{server.url}/authorize"\n')
     assert state(command)["advice"] == "Run `tokenadapter login billing`."
@@ -380,9 +381,9 @@ def test_a_login_without_a_refresh_token_needs_the_next_login_at_its_end(
     del answer["refresh_token"]
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(answer)))
     assert command("adopt", "billing")[0] == 0
-    assert state(command)["state"] == "fresh"
+    assert state(command)["state"] == "usable"
     aged(place, left=-5, lifetime=3600)
-    assert state(command)["state"] == "login needed"
+    assert state(command)["state"] == "reauth_required"
 
 
 def test_a_logout_outdates_what_was_refused_before(
@@ -401,4 +402,4 @@ def test_a_logout_outdates_what_was_refused_before(
     assert state(command)["failure"] is None
     assert command("logout", "billing", "--local")[0] == 0
     status = state(command)
-    assert (status["state"], status["failure"]) == ("login needed", None)
+    assert (status["state"], status["failure"]) == ("absent", None)

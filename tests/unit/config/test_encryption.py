@@ -95,7 +95,7 @@ def test_a_key_from_a_program_is_read_once_and_never_to_show_a_state(
     profile = configure(server, place, where)
     for _ in range(2):
         (status,) = shown("status", capsys=capsys)
-        assert status["state"] == "no token"
+        assert status["state"] == "absent"
         shown("check", capsys=capsys)
     assert runs(place) == 0
     profile.keeper().current()
@@ -149,7 +149,7 @@ def test_status_decrypts_with_a_key_from_a_file(
     (place / "key").write_text(KEY)
     configure(server, place, '{ file = "key" }').keeper().current()
     (status,) = shown("status", capsys=capsys)
-    assert status["state"] == "fresh"
+    assert status["state"] == "usable"
     assert status["path"] == str(place / "state" / "token.json")
 
 

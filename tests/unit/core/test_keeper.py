@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import pickle
 import threading
@@ -15,15 +16,17 @@ from typing import Any
 import pytest
 from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 
-from tokenadapter import errors
+from tokenadapter import RefreshToken, errors
 from tokenadapter.core.held_token import RenewalRequest
 from tokenadapter.core.keeper import TokenKeeper
 from tokenadapter.core.policy import windows
 from tokenadapter.core.record import Record, Waiter, digest
 from tokenadapter.protocols import Credential
 from tokenadapter.stores.encrypted import EncryptedStore
+from tokenadapter.stores.file import FileStore
 from tokenadapter.stores.memory import MemoryStore
 from tokenadapter.token import Token
+from tokenadapter.values import Account
 
 HOUR = 3600.0
 
@@ -866,6 +869,117 @@ def test_the_death_of_a_renewing_process_ends_a_long_pause(new_keeper, authority
     assert clock.now - began < 0.1
 
 
+def test_a_living_holder_is_believed_while_its_store_is_away(new_keeper, authority, lapsing, clock):
+    """It has the new token, and saves it as soon as the store is back."""
+    clock.living.add(clock.process())
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first = one.current()
+
+    def come_late() -> Token:
+        clock.go_on(BELIEVED + 15)
+        return other.renew(first)
+
+    got = while_asking(authority, lapsing, come_late)
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
+
+
+def test_a_living_process_that_is_not_saving_is_believed_for_a_minute(
+    new_keeper, authority, lapsing, clock
+):
+    """A backup that was restored may hold its intent."""
+    clock.living.add(clock.process())
+    one, other = new_keeper(), new_keeper(lock_timeout=120.0)
+    first, began = one.current(), clock.now
+    got = while_asking(authority, lapsing, lambda: (other.renew(first), clock.now - began))
+    authority.script = [None, errors.RefreshTemporarilyFailed("stopped for too long")]
+    with contextlib.suppress(errors.TokenError):
+        one.renew(first)
+    assert BELIEVED + 60 <= got[0][1] < BELIEVED + 61
+
+
+def test_after_an_outage_of_the_store_a_holder_elsewhere_has_time_to_save(
+    new_keeper, authority, lapsing, clock
+):
+    one, other = new_keeper(), new_keeper(lock_timeout=4.0)
+    first = one.current()
+
+    def meet_an_outage() -> Token:
+        clock.go_on(BELIEVED)
+        lapsing.failing = lambda step: step == "load"
+        with pytest.raises(errors.StoreError):
+            other.renew(first)
+        lapsing.failing = lambda step: False
+        return other.renew(first)
+
+    got = while_asking(authority, lapsing, meet_an_outage)
+    second = one.renew(first)
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert authority.presented == ["refresh-0", "refresh-1"]
+    assert other.renew(first) == second
+
+
+def test_a_process_that_waits_for_a_late_answer_tells_the_others(
+    new_keeper, authority, lapsing, clock
+):
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first = one.current()
+    fetch, got = authority.fetch, []
+
+    def answer_late(credential: Credential, previous: Token | None) -> Any:
+        authority.fetch = fetch
+        clock.go_on(authority.deadline)
+        assert credential.keep_waiting()
+        clock.go_on(30.0)
+        assert credential.keep_waiting()
+        lapsing.holder = None
+        with pytest.raises(errors.LockTimeout):
+            other.renew(first)
+        clock.go_on(30.0 - authority.deadline - 1.0)
+        got.append(credential.keep_waiting())
+        return fetch(credential, previous)
+
+    authority.fetch = answer_late
+    with pytest.raises(errors.RefreshTemporarilyFailed, match="has not answered for 4 s"):
+        one.renew(first)
+    settle(one)
+    assert got == [False]
+    assert one.current() == other.renew(first)
+    assert authority.presented == ["refresh-0", "refresh-1"]
+
+
+def test_with_a_grace_nobody_waits_for_a_late_answer(new_keeper, authority):
+    authority.grace, kept = 9.0, []
+    fetch = authority.fetch
+
+    def ask(credential: Credential, previous: Token | None) -> Any:
+        kept.append(credential.keep_waiting())
+        return fetch(credential, previous)
+
+    authority.fetch = ask
+    new_keeper().current()
+    assert kept == [False]
+
+
+@pytest.mark.parametrize("grace", [5.0, 10.0, 30.0])
+@pytest.mark.parametrize("timeout", [2.0, 10.0, 30.0])
+def test_a_timeout_must_leave_time_for_a_repetition_within_the_grace(
+    new_keeper, authority, grace, timeout
+):
+    authority.grace, authority.deadline = grace, timeout
+    longest = (grace - 1) / 2
+    if timeout <= longest:
+        new_keeper()
+    else:
+        words = (
+            f"grace is {grace:g} s, .* may take {timeout:g} s: .* timeout of at most {longest:g} s"
+        )
+        with pytest.raises(ValueError, match=words):
+            new_keeper()
+
+
 def test_a_clock_that_is_behind_does_not_extend_the_grace(new_keeper, authority, lapsing, clock):
     """The intent of another process seems to come from the future."""
     one, other = new_keeper(), new_keeper(lock_timeout=1.0)
@@ -1381,6 +1495,33 @@ def test_an_emptied_store_is_restored_by_a_process_that_remembers_the_record(
     shelf.slot = None
     assert keeper.renew(first).access_token == "access-2"
     assert authority.presented == ["refresh-0", "refresh-1"]
+
+
+@pytest.mark.parametrize("renewals", [3, 40])
+@pytest.mark.parametrize("mishap", ["the record is deleted", "a backup is restored"])
+def test_after_any_number_of_renewals_a_process_that_slept_presents_nothing(
+    authority, clock, tmp_path, renewals, mishap
+):
+    """Only the last 32 spent refresh tokens are remembered."""
+    path = tmp_path / "token.json"
+    sleeper, other, newcomer = (
+        TokenKeeper(authority, FileStore(path), runtime=clock) for _ in range(3)
+    )
+    token = sleeper.renew(sleeper.renew(sleeper.current()))
+    backup = path.read_bytes()
+    latest = token
+    for _ in range(renewals):
+        latest = other.renew(latest)
+    presented = [*authority.presented]
+    if mishap == "the record is deleted":
+        path.unlink()
+    else:
+        path.write_bytes(backup)
+    for keeper in (sleeper, newcomer):
+        with pytest.raises(errors.ReauthRequired) as caught:
+            keeper.renew(token)
+        assert caught.value.reason == "store_lost"
+    assert authority.presented == presented
 
 
 def test_a_forced_renewal_does_not_prevent_restoring_an_emptied_store(new_keeper, shelf, authority):
@@ -2468,3 +2609,201 @@ def test_a_process_uses_the_old_valid_token_if_a_renewal_fails(new_keeper, autho
 def test_a_source_of_a_wrong_type_is_refused():
     with pytest.raises(TypeError, match="source must be an object"):
         TokenKeeper("https://id.example.com")  # type: ignore[arg-type]
+
+
+# --- what is said about a login --------------------------------------------------------------
+
+
+@pytest.fixture
+def rejected(new_keeper, authority):
+    """A keeper whose token the API has refused, and whose grant is revoked."""
+    keeper = new_keeper()
+    token = keeper.current()
+    authority.revoked = True
+    with pytest.raises(errors.ReauthRequired):
+        keeper.renew(token)
+    return keeper
+
+
+def state_of(keeper):
+    state = keeper.state()
+    return state.state, state.reason, state.renewable
+
+
+def test_the_states_of_a_login(new_keeper, authority, clock):
+    keeper = new_keeper()
+    assert state_of(keeper) == ("absent", None, True)
+    token = keeper.current()
+    assert keeper.state() == new_keeper().state()
+    assert state_of(keeper) == ("usable", None, True)
+    assert keeper.state().expires_at == token.expires_at
+    clock.go_on(3600 - 60)
+    assert state_of(keeper) == ("expired", None, True)
+    authority.revoked = True
+    assert new_keeper().current() == token
+    revoked_at = clock.wall()
+    assert state_of(keeper) == ("usable", "invalid_grant", False)
+    clock.go_on(60)
+    assert state_of(keeper) == ("reauth_required", "invalid_grant", False)
+    assert keeper.state().since == pytest.approx(revoked_at, abs=1)
+    keeper.adopt({"access_token": "new", "refresh_token": "new", "expires_in": 60})
+    assert state_of(keeper) == ("usable", None, True)
+
+
+def test_a_login_that_begins_with_a_person(new_keeper):
+    source = RefreshToken("https://id.example.com/token", client_id="me")
+    keeper = new_keeper(source)
+    assert state_of(keeper) == ("absent", "no_credential", False)
+    keeper.adopt({"access_token": "alone", "expires_in": 60})
+    assert state_of(keeper) == ("usable", "no_credential", False)
+
+
+def test_the_state_is_read_without_lock_write_or_request(rejected, shelf, authority):
+    saves, presented = len(shelf.saves), len(authority.presented)
+    shelf.failing = lambda step: step != "load"
+    assert state_of(rejected) == ("reauth_required", "invalid_grant", False)
+    assert (len(shelf.saves), len(authority.presented)) == (saves, presented)
+    shelf.failing = lambda step: True
+    with pytest.raises(errors.StoreError) as caught:
+        rejected.state()
+    assert caught.value.store == repr(shelf)
+
+
+def test_the_state_of_another_users_login_is_not_told(new_keeper):
+    new_keeper().current()
+    with pytest.raises(errors.RefreshConfigError, match="may belong to another user"):
+        new_keeper(Authority(first="refresh-of-another")).state()
+
+
+def test_another_first_refresh_token_follows_a_dead_grant(rejected, new_keeper):
+    assert state_of(new_keeper(Authority(first="refresh-of-another"))) == ("absent", None, True)
+
+
+def test_a_token_that_the_api_refused_when_the_grant_was_dead_is_given_to_nobody(
+    rejected, new_keeper, authority, shelf
+):
+    asked = len(authority.presented)
+    for keeper in (rejected, new_keeper(), new_keeper()):
+        keeper.look()
+        assert keeper.fresh() is None
+        with pytest.raises(errors.ReauthRequired):
+            keeper.current()
+        assert state_of(keeper) == ("reauth_required", "invalid_grant", False)
+    assert len(authority.presented) == asked
+    # A version that does not know of it reads a distrust that is over.
+    assert document(shelf)["distrust"]["duration"] == 0.0
+
+
+def test_a_process_that_holds_the_token_learns_of_its_refusal_when_it_renews(
+    new_keeper, authority, shelf
+):
+    holder, other = new_keeper(), new_keeper()
+    token = holder.current()
+    assert other.current() == token
+    authority.revoked = True
+    with pytest.raises(errors.ReauthRequired):
+        other.renew(token)
+    shelf.failing = lambda step: True
+    assert holder.current() == token  # fresh: no I/O
+    shelf.failing = lambda step: False
+    saves = len(shelf.saves)
+    with pytest.raises(errors.ReauthRequired):
+        holder.renew(token)
+    assert len(shelf.saves) == saves  # it is recorded already
+    with pytest.raises(errors.ReauthRequired):
+        holder.current()
+
+
+def test_a_refusal_by_the_api_after_that_of_the_grant_is_recorded_too(new_keeper, authority, shelf):
+    keeper = new_keeper()
+    token = keeper.current()
+    authority.revoked = True
+    with pytest.raises(errors.ReauthRequired):
+        keeper.refresh()
+    # So far, the API has not refused the token.
+    assert keeper.current() == new_keeper().current() == token
+    with pytest.raises(errors.ReauthRequired):
+        new_keeper().renew(token)
+    with pytest.raises(errors.ReauthRequired):
+        new_keeper().current()
+
+
+def test_a_refusal_that_cannot_be_recorded_is_raised_all_the_same(new_keeper, authority, shelf):
+    keeper = new_keeper()
+    token = keeper.current()
+    authority.revoked = True
+    with pytest.raises(errors.ReauthRequired):
+        keeper.refresh()
+    shelf.failing = lambda step: step == "save"
+    with pytest.raises(errors.ReauthRequired):
+        keeper.renew(token)
+
+
+def test_the_next_token_is_usable_although_the_last_one_was_refused(rejected, authority):
+    authority.revoked = False
+    assert rejected.refresh().access_token == "access-2"
+    assert state_of(rejected) == ("usable", None, True)
+
+
+def test_a_token_of_the_same_text_that_was_issued_later_is_usable(
+    rejected, new_keeper, authority, clock
+):
+    clock.go_on(1)
+    authority.revoked, authority.count = False, 0
+    assert rejected.refresh().access_token == "access-1"
+    assert new_keeper().current().access_token == "access-1"
+
+
+def test_an_error_says_whose_login_it_is(rejected, new_keeper):
+    authority = Authority()
+    authority.owner = {**authority.owner, "user": "ada"}
+    with pytest.raises(errors.ReauthRequired) as caught:
+        rejected.current()
+    error = caught.value
+    assert (error.store, error.slot, error.account) == ("Shelf()", None, None)
+    assert error.since == rejected.state().since
+    assert str(error).endswith(" [Shelf()]")
+    for twin in (error.again(), pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert vars(twin) == vars(error)
+        assert str(twin) == str(error)
+    with pytest.raises(errors.RefreshConfigError, match="holds the token of") as caught:
+        new_keeper(authority).current()
+    assert (caught.value.store, caught.value.account) == ("Shelf()", "ada")
+
+
+def test_an_error_names_the_account_that_logged_in(new_keeper, authority):
+    keeper = new_keeper()
+    account = Account("https://id.example.com", "7", "ada@example.com")
+    keeper.adopt({"access_token": "a", "refresh_token": "b"}, account=account)
+    with pytest.raises(errors.ReauthRequired) as caught:
+        keeper.refresh()
+    assert caught.value.account == "ada@example.com"
+
+
+@pytest.mark.parametrize(
+    ("advise", "said"),
+    [
+        ("Open Settings > Connections.", "Open Settings > Connections."),
+        (lambda error: f"Reconnect ({error.reason}).", "Reconnect (invalid_grant)."),
+        (lambda error: 1 / 0, "Log in with tokenadapter.login(), or in a web application"),
+        (None, "Log in with tokenadapter.login(), or in a web application"),
+    ],
+    ids=["text", "function", "broken", "none"],
+)
+def test_the_application_says_how_to_log_in(new_keeper, authority, advise, said):
+    authority.script = [errors.ReauthRequired(f"It was refused. {errors.LOG_IN}")]
+    events = []
+    keeper = new_keeper(advise=advise, on_event=events.append)
+    with pytest.raises(errors.ReauthRequired) as caught:
+        keeper.current()
+    assert str(caught.value).startswith(f"It was refused. {said}")
+    assert "`" not in str(caught.value)
+    assert said in str(events[-1])
+    if advise is not None and "tokenadapter" not in said:
+        assert caught.value.advice == said
+    assert pickle.loads(pickle.dumps(TokenKeeper("x".join, "memory:a", advise="b")))._advise == "b"
+
+
+def test_advice_is_a_text_or_a_function(new_keeper):
+    with pytest.raises(TypeError, match="advise"):
+        new_keeper(advise=7)

@@ -72,7 +72,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             RefreshConfigError,
             "Programs that share Shelf() request different tokens: {'scope': 'read'} here, nothing",
             "The stored token is kept",
-            "If no other program requests the other token any more, run `tokenadapter refresh NAME",
+            "requests the other token any more, replace it with TokenKeeper.refresh()",
         ),
     ],
     "other_first_token": [
@@ -90,7 +90,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             ReauthRequired,
             "The login was made as 'bob', but Shelf() holds the token of 'ada'",
             "The new token was not stored, and the stored one stays in use",
-            "log in with `tokenadapter login NAME --switch` or tokenadapter.login(switch=True)",
+            "log in with tokenadapter.login(switch=True)",
         ),
         (
             messages.another_account(STORE, Account("i", "1", "ada"), Account("i", "2", "ada")),
@@ -147,7 +147,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             ReauthRequired,
             "The record in Shelf() is missing or unreadable, and the refresh token that is left",
             "Nothing was sent",
-            "Log in again with `tokenadapter login NAME` or tokenadapter.login(). Pass a token",
+            "Log in with tokenadapter.login(), or in a web application with tokenadapter.begin_lo",
         )
     ],
     "function_may_repeat": [
@@ -192,14 +192,7 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
             ReauthRequired,
             "there is no credential to obtain one with",
             "Shelf() holds no token",
-            "Log in with `tokenadapter login NAME` or tokenadapter.login(). Pass a token",
-        ),
-        (
-            messages.no_credential(STORE, "Run `tokenadapter login billing`."),
-            ReauthRequired,
-            "there is no credential to obtain one with",
-            "Shelf() holds no token",
-            "Run `tokenadapter login billing`.",
+            "Log in with tokenadapter.login(), or in a web application with tokenadapter.begin_lo",
         ),
     ],
     "not_bearer": [

@@ -40,6 +40,9 @@ class Desk:
     def __init__(self, grant: Authority) -> None:
         self.grant = grant
         self.clock = Clockwork()
+        # What is done in other threads: a test runs it, or not.
+        self.later: list[Callable[[], None]] = []
+        self.clock.start = self.later.append  # type: ignore[assignment, method-assign]
         self.shelf = Shelf(self.clock)
         self.slot = Slot(self.shelf, grant, self.clock)
         self.other = Slot(self.shelf, grant, self.clock)
@@ -131,6 +134,10 @@ def test_obstacles_to_the_save_are_found_before_the_request_is_sent(
         desk.present()
     assert desk.grant.presented == []
     assert ("intent" in desk.stored) is not can_take_back
+    # Others would believe it for as long as this process lives: it is withdrawn later.
+    for withdraw in desk.later:
+        withdraw()
+    assert "intent" not in desk.stored
 
 
 @pytest.mark.parametrize("is_overtaken", [True, False])

@@ -76,7 +76,7 @@ def test_a_login_as_somebody_else_changes_nothing(
     with pytest.raises(ReauthRequired, match=r"made as 'bob', but .* of 'ada'") as caught:
         log_in("bob")
     assert caught.value.reason == "login_failed"
-    assert "--switch" in str(caught.value)
+    assert "login(switch=True)" in str(caught.value)
     document = store.load().document
     assert document is not None
     assert Record.from_document(document).token == kept

@@ -101,9 +101,7 @@ def test_a_login_revives_a_grant_that_was_refused(
         browser.join()
 
     keeper = TokenKeeper(source, store)
-    with pytest.raises(
-        ReauthRequired, match=r"tokenadapter login NAME` or tokenadapter\.login\(\)"
-    ):
+    with pytest.raises(ReauthRequired, match=r"Log in with tokenadapter\.login\(\)"):
         keeper.current()
     log_in()
     keeper.current()

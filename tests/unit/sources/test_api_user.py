@@ -272,7 +272,7 @@ def test_a_client_that_the_server_has_forgotten_is_replaced_after_a_local_logout
     source = ApiUser(server.api_url)
     log_in(source, store)
     server.fail_next(401, error="invalid_client")
-    with pytest.raises(RefreshConfigError, match=r"`tokenadapter logout NAME --local`"):
+    with pytest.raises(RefreshConfigError, match=r"with logout\(local=True\)"):
         TokenKeeper(source, store).refresh()
     logout(source, store, local=True)
     log_in(source, store)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokenadapter import ReauthRequired, RefreshToken, Token
+from tokenadapter import Password, ReauthRequired, RefreshToken, Token
 from tokenadapter.protocols import Credential
 from tokenadapter.testing import TokenServer
 
@@ -21,6 +21,25 @@ FIRST = presented("first", first=True)
 
 def source(url: str, refresh_token: str | None = None) -> RefreshToken:
     return RefreshToken(url, refresh_token, client_id="client", client_secret="secret")
+
+
+@pytest.mark.parametrize(
+    ("grace", "timeout"), [(None, 10.0), (0.0, 10.0), (30.0, 10.0), (10.0, 4.5), (5.0, 2.0)]
+)
+def test_the_usual_timeout_leaves_time_for_a_repetition_within_the_grace(
+    grace: float | None, timeout: float
+) -> None:
+    made = RefreshToken(URL, grace=grace, client_id="client")
+    assert (made.deadline, made.grace) == (timeout, grace or 0.0)
+    assert RefreshToken(URL, grace=grace, client_id="client", timeout=3.0).deadline == 3.0
+    password = Password(URL, "user", "password", grace=grace or 0.0, client_id="client")
+    assert password.deadline == timeout
+
+
+def test_the_usual_timeout_knows_the_grace_of_the_provider() -> None:
+    assert RefreshToken(provider="atlassian", client_id="client").grace == 600
+    made = RefreshToken(provider="atlassian", grace=9.0, client_id="client")
+    assert (made.deadline, made.grace) == (4.0, 9.0)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_a_dead_login_of_the_subject_is_passed_on_and_the_next_login_ends_it(
     place = subject.current if is_function else subject
     keeper = TokenKeeper(TokenExchange(server.token_url, subject_token=place, **CLIENT), store)
     for _ in range(2):
-        with pytest.raises(ReauthRequired, match="Log in again") as caught:
+        with pytest.raises(ReauthRequired, match="Log in with") as caught:
             keeper.current()
         assert (caught.value.reason, caught.value.error) == ("invalid_grant", "invalid_grant")
         assert isinstance(caught.value.__cause__, ReauthRequired)
@@ -301,8 +301,8 @@ def test_the_end_of_the_login_of_a_refused_subject_is_passed_on(server: TokenSer
     keeper = TokenKeeper(TokenExchange(server.token_url, subject_token=subject, **CLIENT), store)
     subject.current()
     server.revoke_all()
-    for _ in range(2):
-        with pytest.raises(ReauthRequired, match=r"Log in again .*the subject_token is not valid"):
+    for said in (r"Log in with .*the subject_token is not valid", "Log in with "):
+        with pytest.raises(ReauthRequired, match=said):
             keeper.current()
     assert len(exchanges(server)) == 1
     subject.adopt(server.issue())

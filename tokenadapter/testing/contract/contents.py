@@ -118,3 +118,16 @@ class Contents(Terms):
         lock.release()
         for digest in ("kept", "raised", *others[-24:]):
             assert connect().was_spent(digest), digest
+
+    def test_a_later_place_of_a_login_shows_that_earlier_ones_are_spent(
+        self, connect: Connect
+    ) -> None:
+        store = connect()
+        lock = store.lock()
+        assert lock.acquire(self.HOLD)
+        for place in (8, 9, 10):
+            store.remember_spent(f"hash {place}/login/{place}", for_good=False)
+        lock.release()
+        asked = ("hash 9", "forgotten/login/2", "next/login/10", "later/login/11", "other/of/2")
+        spent = [digest for digest in asked if connect().was_spent(digest)]
+        assert spent == ["hash 9", "forgotten/login/2"]
