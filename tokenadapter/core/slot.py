@@ -144,8 +144,8 @@ class Slot:
         :raises StoreError: if the slot cannot be written.
         """
         last = self._memory
-        if view.was_reset and last is not None and self._is_behind(view.record, last):
-            # Another thread has saved a later record since, and the slot was emptied once more.
+        if last is not None and self._is_behind(view.record, last):
+            # Another thread has seen a later record since, and the slot was emptied or set back.
             raise Conflict(self.look())
         tag = tag or self.new_tag(view)
         if not self._save(view, record, tag):
