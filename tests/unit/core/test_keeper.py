@@ -950,6 +950,19 @@ def test_a_process_that_waits_for_a_late_answer_tells_the_others(
     assert authority.presented == ["refresh-0", "refresh-1"]
 
 
+def test_a_caller_that_renews_itself_gets_the_token_of_a_late_answer(new_keeper, authority):
+    fetch = authority.fetch
+
+    def answer_late(credential: Credential, previous: Token | None) -> Any:
+        assert credential.keep_waiting()
+        return fetch(credential, previous)
+
+    authority.fetch = answer_late
+    outcome = new_keeper(inline=True).obtain()
+    assert outcome.is_new
+    assert outcome.token.access_token == "access-1"
+
+
 def test_with_a_grace_nobody_waits_for_a_late_answer(new_keeper, authority):
     authority.grace, kept = 9.0, []
     fetch = authority.fetch
