@@ -295,6 +295,8 @@ def _is_no_longer_awaited(witness: Witness, process: Process, earlier: Presentat
     if earlier.announcement is None:
         return earlier.has_lost_its_lock()
     # Also within a grace period: else the server may read the earlier request after the later one.
+    if witness.forgotten_at > earlier.announcement.write:
+        return True  # the intent was removed with its token
     if witness.moved_clocks and witness.disk.ahead is None:
         return True  # the wait may seem to be over, or to begin in the future
     until = earlier.announcement.until - witness.disk.clocks_differ
