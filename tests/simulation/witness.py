@@ -189,6 +189,10 @@ class Witness:
         account = self.accounts[process]
         account.slowest_look = max(account.slowest_look, took)
         self.sees(process, document or {}, self.disk.writes)
+        last = self.last_of_this_thread(process)
+        if last is not None and last.outcome == "minted" and not (last.recorded or last.excused):
+            # Another thread has seen the write of another process, so this one tries none.
+            self.moved(process)
 
     def saved(self, process: Process, before: Document, document: Document) -> None:
         """A process has written the slot."""
