@@ -92,8 +92,8 @@ def is_due(witness: Witness, process: Process) -> bool:
 def _check_request(witness: Witness, process: Process, document: Document) -> None:
     """Programs with different requests do not replace each other's token for ever."""
     token = document.get("token")
-    if token is None or witness.moved_clocks:
-        return
+    if token is None or witness.moved_clocks or is_behind(witness, process, document):
+        return  # if the slot was set back, its token does not count
     now, requested = witness.store_now(process), witness.accounts[process].requested
     theirs = document["requested"]
     if includes(requested, theirs) or includes(theirs, requested):

@@ -154,6 +154,10 @@ def check_recorded(witness: Witness, lock: SimulatedLock) -> None:
     if last is None or last.recorded is not None or last.excused:
         return
     process = last.process
+    if witness.copied and last.access is not None:
+        newest = witness.accounts[process].newest
+        if witness.authority.age({"access_token": last.access}) < newest:
+            return  # the process has seen a later login, which was copied here
     is_leaving = process.is_exiting or process.is_ending
     if not (is_leaving and witness.accounts[process].store_failures):
         witness.fail(
