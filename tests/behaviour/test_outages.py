@@ -30,11 +30,16 @@ TIMEOUT, BELIEVED = 0.5, 2.5
 
 pytestmark = pytest.mark.timeout(120 + 60 * ROUNDS)
 
+at_length = pytest.mark.skipif(ROUNDS == 1, reason="takes long: set OUTAGES")
+
 RENEWS = """
 import sys
 from tokenadapter import ReauthRequired, RefreshToken, TokenError, TokenKeeper
-token_url, url, timeout = sys.argv[1:]
-source = RefreshToken(token_url, client_id="client", client_secret="secret", timeout=float(timeout))
+token_url, url, timeout, grace = sys.argv[1:]
+timeout, grace = (float(text) if text else None for text in (timeout, grace))
+source = RefreshToken(
+    token_url, client_id="client", client_secret="secret", timeout=timeout, grace=grace
+)
 keeper = TokenKeeper(source, url, lock_timeout=60.0)
 while True:
     try:
@@ -50,9 +55,11 @@ print(token.fingerprint)
 
 
 @contextmanager
-def renewing(server: TokenServer, url: str) -> Iterator[subprocess.Popen[str]]:
+def renewing(
+    server: TokenServer, url: str, timeout: str = str(TIMEOUT), grace: str = ""
+) -> Iterator[subprocess.Popen[str]]:
     """Another process that needs a new token."""
-    command = [sys.executable, "-c", RENEWS, server.token_url, url, str(TIMEOUT)]
+    command = [sys.executable, "-c", RENEWS, server.token_url, url, timeout, grace]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -126,6 +133,28 @@ def test_an_answer_that_is_late_is_saved_and_its_caller_gets_an_error_in_time(tm
             assert keeper.wait(60)
             assert keeper.current() == other.current()
             assert server.stats.token_requests == 1
+
+
+@pytest.mark.parametrize(
+    ("grace", "timeout"),
+    [(5, ""), (10, ""), pytest.param(30, "10", marks=at_length), pytest.param(30, "2")],
+)
+def test_an_answer_that_is_lost_is_obtained_within_a_short_grace(tmp_path, grace, timeout):
+    """The first request is processed and never answered."""
+    for number in range(min(ROUNDS, 8)):
+        url = str(tmp_path / f"{number}.json")
+        with TokenServer(grace=grace) as server, ExitStack() as others:
+            keeper = keeper_of(server, store_from_url(url))
+            keeper.adopt({**server.issue(), "expires_in": 1, "issued_at": time.time() - 100})
+            server.fail_next(hang=True, processed=True)
+            processes = [
+                others.enter_context(renewing(server, url, timeout, str(grace))) for _ in range(4)
+            ]
+            found = {process.communicate(timeout=90)[0] for process in processes}
+            assert len(found) == 1, found
+            assert [process.returncode for process in processes] == [0] * 4
+            assert server.stats.token_requests == 2
+            assert server.stats.reuse_detections == 0
 
 
 def keeper_of(server: TokenServer, store: TokenStore) -> TokenKeeper:
