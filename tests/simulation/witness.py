@@ -333,14 +333,14 @@ class Witness:
                 )
 
     def leaves(self, process: Process) -> None:
-        """A process leaves right after a request: none of its threads goes on.  The outcomes of its
-        presentations are saved, as far as the store allows."""
+        """A process leaves right after a request: none of its threads goes on.  It awaits no answer,
+        and has saved its tokens, as far as the store allows."""
         account = self.accounts[process]
         for last in account.presentations.values():
             if last.announcement is None or last.task not in process.tasks:
                 continue
-            is_known = last.recorded or last.excused or last.is_left_to_others()
-            if not (is_known or account.store_failures):
+            is_lost = last.outcome in ("open", "minted") and not (last.recorded or last.excused)
+            if is_lost and not account.store_failures:
                 self.fail(
                     process,
                     f"ends with its request, before it saves the outcome of "
