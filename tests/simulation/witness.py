@@ -333,8 +333,10 @@ class Witness:
                 )
 
     def leaves(self, process: Process) -> None:
-        """A process leaves right after a request: none of its threads goes on.  It awaits no answer,
-        and has saved its tokens, as far as the store allows."""
+        """A process leaves right after a request: none of its threads goes on.
+
+        It awaits no answer, and has saved its tokens, as far as the store allows.
+        """
         account = self.accounts[process]
         for last in account.presentations.values():
             if last.announcement is None or last.task not in process.tasks:
