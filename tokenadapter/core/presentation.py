@@ -44,7 +44,7 @@ ANSWERED_WITHIN: Final = 60.0
 
 # Seconds between the intent and the request, if the store is fast.
 _SENDS_WITHIN: Final = 1.0
-# Seconds in which it may come after the deadline, if the program ends meanwhile.
+# Seconds after the deadline in which a late answer may come while the program ends.
 _ANSWERED_AT_EXIT: Final = 10.0
 # Seconds by which the clocks of processes that read the intent may differ.
 _CLOCK_SKEW: Final = 1.0
