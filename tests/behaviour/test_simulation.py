@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from simulation.choices import Dice
 from simulation.mutants import MUTANTS, Mutant, writes_no_intent
-from simulation.plan import SERVER_FAULTS, STORES, Plan
+from simulation.plan import LATE, SERVER_FAULTS, STORES, Plan
 from simulation.schedule import play, play_each, play_seed, trace
 from simulation.stage import Summary
 from simulation.world import Violation
@@ -50,7 +50,8 @@ def small(**world: Any) -> Plan:
 KILL = ("kill",)
 LEASE = {"lease": 0.1}
 EVERYTHING = {
-    "server_faults": dict.fromkeys(SERVER_FAULTS, 0.5),
+    "server_faults": dict.fromkeys((*SERVER_FAULTS, LATE), 0.5),
+    "away": 0.5,
     "failing_saves": 0.5,
     "lost_writes": 0.5,
     "disturbances": ("kill", "stall", "interrupt", "empty", "store down", "cut off", "revoke"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simulation.ledger import includes
-from simulation.plan import Plan
+from simulation.plan import LATE, LATEST, Plan
 from simulation.process import Process
 from simulation.witness import Witness
 from simulation.writes import is_behind
@@ -15,6 +15,8 @@ from tokenadapter.token import Token
 LONGEST_BACKOFF = 60.0
 # Seconds within which a thread with nothing to wait for continues, whatever other threads do.
 _AT_ONCE = 3.0
+# Seconds for which a caller that renews tries to save a token.
+_SAVES_INLINE = 30.0
 # Seconds that may pass at points between an observation of a process and its reaction.
 _SLACK = 1.0
 
@@ -23,6 +25,7 @@ class Complaints:
     """The complaints of the users of one process.
 
     :ivar count: how many complaints there were.
+    :ivar calls: the calls that have not ended.
     """
 
     def __init__(self, plan: Plan, witness: Witness, process: Process) -> None:
@@ -32,10 +35,13 @@ class Complaints:
         self.process = process
         self.account = witness.accounts[process]
         self.count = 0
+        self.calls: list[Call] = []
 
     def begin(self) -> Call:
         """A user calls the keeper for a token."""
-        return Call(self)
+        call = Call(self)
+        self.calls.append(call)
+        return call
 
 
 class Call:
@@ -47,7 +53,11 @@ class Call:
         self.began = world.now
         # The call may get the result of a renewal that began earlier.
         self.since = min(
-            [world.now, *(task.began for task in process.tasks if task.helps)],
+            [
+                world.now,
+                *(task.began for task in process.tasks if task.helps),
+                *(call.began for call in complaints.calls if process.ends_abruptly),
+            ]
         )
         self.held = complaints.account.held
         self.stalled = process.stalled
@@ -64,10 +74,14 @@ class Call:
     def ended(self, limit: float) -> None:
         """Check that the call ended in time, with or without an error."""
         complaints = self.complaints
-        process = complaints.process
+        complaints.calls.remove(self)
+        process, witness = complaints.process, complaints.witness
         waited = complaints.world.now - self.began - (process.stalled - self.stalled)
         if process.is_exiting or process.is_ending:
             return
+        if process.ends_abruptly:
+            # The caller renews itself.  It tries to save, and waits for an answer that is late.
+            limit += _SAVES_INLINE + witness.deadline * LATEST
         if waited > limit + _SLACK:
             self._fail(f"has waited {waited:.3f} s")
         if complaints.plan.only_deaths_delay():
@@ -93,6 +107,8 @@ class Call:
         account = complaints.account
         if held is None or account.dropped_at >= self.began or account.store_failures:
             return
+        if process.ends_abruptly:
+            return  # its renewals end before its requests
         witness, expires_at = complaints.witness, held.expires_at
         stopped_for = process.stalled - self.stalled
         waited = complaints.world.now - self.began - stopped_for
@@ -112,12 +128,15 @@ class Call:
             case errors.ReauthRequired():
                 has_cause = self._is_login_needed(error.reason)
             case errors.RefreshTemporarilyFailed():
-                has_cause = self._is_server_failing()
+                has_cause = self._is_server_failing() or self._is_answer_late()
             case errors.RefreshConfigError():
                 is_failing = self._is_misconfigured() or self._has_other_request()
                 has_cause = is_failing or self._is_overtaken()
             case errors.LockTimeout():
-                has_cause = self.complaints.process.is_exiting or self.complaints.witness.delays > 0
+                witness = self.complaints.witness
+                # A restored record may have an intent, whose process is believed for a while.
+                is_delayed = witness.delays > 0 or witness.emptied > 0 or self._is_answer_late()
+                has_cause = self.complaints.process.is_exiting or is_delayed
             case errors.StoreError():
                 has_cause = self._is_store_failing()
             case _:
@@ -163,7 +182,9 @@ class Call:
     def _is_overtaken(self) -> bool:
         """An adoption undoes no login and no logout that another process has written meanwhile."""
         witness = self.complaints.witness
-        return witness.copied > 0 or witness.begun_when >= self.since
+        # By a clock that was set back, a login that was lost meanwhile seems to be later.
+        seems_later = witness.moved_clocks > 0 and witness.emptied > 0
+        return witness.copied > 0 or seems_later or witness.begun_when >= self.since
 
     def _is_server_failing(self) -> bool:
         """A backoff ends with its time, or with the next success.  A backoff that could not be
@@ -178,6 +199,12 @@ class Call:
         return (
             bool(witness.moved_clocks) or self.since < witness.failed_at + LONGEST_BACKOFF + _SLACK
         )
+
+    def _is_answer_late(self) -> bool:
+        """A caller does not wait for longer than a token request may take."""
+        complaints = self.complaints
+        is_slow = LATE in complaints.plan.server_faults
+        return is_slow and complaints.witness.is_overdue(self.since - _SLACK)
 
     def _has_own_backoff(self) -> bool:
         account = self.complaints.account

@@ -15,6 +15,17 @@ from tokenadapter.token import Token
 
 # The maximal age in seconds of a login on another machine whose file is copied here.
 _ELSEWHERE = 10.0
+# The writes of one renewal.
+_WRITES = 2
+
+
+def stop(witness: Witness, process: Process, seconds: float) -> None:
+    """Stop *process* for some seconds."""
+    witness.world.log(process, "is stopped for {:.3f} s", seconds)
+    witness.delays += 1
+    witness.disk.stop_heartbeats(process, seconds)
+    process.stall(seconds)
+    process.slept_from = witness.disk.writes
 
 
 class Faults:
@@ -30,6 +41,7 @@ class Faults:
         self.witness = witness
         self.names = plan.disturbances
         self.left = plan.most
+        self.spent_kept = plan.spent_kept
         self.fork = fork
         self._strikes: dict[str, Callable[[Task, str], bool]] = {
             "kill": self._kill,
@@ -44,6 +56,8 @@ class Faults:
             "set back": self._set_back,
             "copy": self._copy,
             "store down": self._take_store_down,
+            "vanish": self._vanish,
+            "lose spent": self._lose_spent,
             "cut off": self._cut_off,
             "full": self._fill,
             "lose lock": self._lose_lock,
@@ -77,19 +91,15 @@ class Faults:
         return True
 
     def _stall(self, task: Task, label: str) -> bool:
-        self._stop(task, self._seconds(20.0))
+        stop(self.witness, task.process, self._seconds(20.0))
         return True
-
-    def _stop(self, task: Task, seconds: float) -> None:
-        self.world.log(task.process, "is stopped for {:.3f} s", seconds)
-        self.witness.delays += 1
-        self.witness.disk.stop_heartbeats(task.process, seconds)
-        task.process.stall(seconds)
 
     def _interrupt(self, task: Task, label: str) -> bool:
         process = task.process
         if label != "sleep" or task is not process.main or process.is_exiting:
             return False
+        if process.ends_abruptly:
+            return False  # a renewal in the main thread defers Ctrl-C
         self.world.log(process, "gets Ctrl-C")
         self.world.interrupt(task)
         return True
@@ -194,11 +204,7 @@ class Faults:
         return True
 
     def _take_store_down(self, task: Task, label: str) -> bool:
-        seconds = self._seconds(15.0)
-        self.world.log(None, "the store is down for {:.3f} s", seconds)
-        self.witness.delays += 1
-        self.witness.disk.down_until = self.world.now + seconds
-        self.witness.disk.stop_heartbeats(None, seconds)
+        self.witness.disk.take_down(self._seconds(15.0))
         return True
 
     def _cut_off(self, task: Task, label: str) -> bool:
@@ -223,6 +229,32 @@ class Faults:
             return False
         self.world.log(holder.process, "'s lock is lost")
         self.witness.disk.lose_lock()
+        return True
+
+    def _vanish(self, task: Task, label: str) -> bool:
+        """Lose the record, or restore a backup, while a process sleeps that has slept over so many
+        renewals that the store no longer has the hash of its refresh token."""
+        disk, world = self.witness.disk, self.world
+        writes = _WRITES * (1 + (self.spent_kept or 0))
+        if not any(
+            process.alive
+            and world.now < process.stalled_until
+            and disk.writes >= process.slept_from + writes
+            for process in self.witness.accounts
+        ):
+            return False
+        if world.choices.chance(0.5):
+            return self._empty(task, label)
+        writes = min(writes, len(disk.past) - 1)
+        world.log(None, "the store is set back by {} writes", writes)
+        self.witness.loses_record()
+        disk.set_back(writes)
+        return True
+
+    def _lose_spent(self, task: Task, label: str) -> bool:
+        """Delete what the store remembers beside the record."""
+        self.world.log(None, "the hashes of spent tokens are deleted")
+        self.witness.disk.lose_spent()
         return True
 
     def _revoke(self, task: Task, label: str) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from simulation.authority import FIRST, Authority
+from simulation.plan import LATE, LATEST
 from simulation.process import Process
 from simulation.witness import Witness
 from tokenadapter.core.function_grant import FunctionGrant
@@ -17,8 +19,11 @@ from tokenadapter.token import Token
 OWNER: Mapping[str, str] = {"client": "c"}
 # The credential of a client that the server refuses.
 STALE = "stale"
-# The deadline of every request in seconds.
-DEADLINE = 3.0
+# Seconds for which the store is away between an answer and its save: for longer than others believe
+# the intent of a process that may have died.
+_AWAY = 15.0
+# Seconds between two questions whether to go on waiting for an answer that is late.
+_LOOKS_EVERY = 1.0
 
 
 class SimulatedGrant:
@@ -27,10 +32,12 @@ class SimulatedGrant:
     :param requested: the requested scope or resource.
     :ivar client_credential: the credential of the client.
     :ivar faults: the probability of each fault of a request.
+    :ivar away: the probability that the store is away when the answer comes.
     """
 
     owner: Mapping[str, str] = OWNER
-    deadline = DEADLINE
+    is_told = True
+    """Whether the keeper says how long to wait for an answer."""
     urls: Sequence[str] = ()
 
     def __init__(
@@ -49,8 +56,9 @@ class SimulatedGrant:
         self.witness = witness
         self.process = process
         self.world = authority.world
-        self.grace = authority.grace
+        self.grace, self.deadline = authority.grace, witness.deadline
         self.faults = faults
+        self.away = 0.0
 
     def credentials(self, previous: Token | None) -> Sequence[Credential]:
         stored = previous.refresh_token if previous is not None else None
@@ -73,7 +81,7 @@ class SimulatedGrant:
         end = now() + self.deadline
         self.world.point(f"sends {credential.secret}")
         try:
-            answer = self._exchange(credential, is_late=now() >= end)
+            answer = self._exchange(credential, end)
         except ReauthRequired:
             self.world.point("refusal on its way")
             self.witness.learns_outcome(presentation, "refused")
@@ -90,8 +98,8 @@ class SimulatedGrant:
         self.witness.learns_outcome(presentation, "minted", answer)
         return answer
 
-    def _exchange(self, credential: Credential, *, is_late: bool) -> dict[str, Any]:
-        if is_late:
+    def _exchange(self, credential: Credential, end: float) -> dict[str, Any]:
+        if self.process.runtime.monotonic() >= end:
             raise RefreshTemporarilyFailed("not sent", processed=False)
         if self._happens("not reached"):
             raise RefreshTemporarilyFailed("connection refused", processed=False)
@@ -104,15 +112,54 @@ class SimulatedGrant:
             self.world.sleep(self.world.choices.between(0.0, self.deadline))
         if self._happens("broken"):
             raise RefreshTemporarilyFailed("502")
-        answer = self._answer(credential)
+        is_late = self._happens(LATE)
+        answer = self._late_answer(credential, end) if is_late else self._answer(credential)
         self.world.log(self.process, "  the server issues {}", answer["access_token"])
         self.world.point("answer on its way")
+        if self.world.happens(self.away):
+            disk = self.witness.disk
+            disk.take_down(min(_AWAY, max(self.world.calm_from - self.world.now, 0.0)))
         if self._happens("answer lost"):
             raise RefreshTemporarilyFailed("time-out")
         return answer
 
     def _answer(self, credential: Credential) -> dict[str, Any]:
         return self.authority.rotate(credential.secret)
+
+    def _late_answer(self, credential: Credential, end: float) -> dict[str, Any]:
+        """The answer after the deadline.
+
+        The server processes the request when it reads it, or when it answers, even if the process
+        no longer waits for the answer.
+        """
+        choices = self.world.choices
+        answer = self._answer(credential) if choices.chance(0.5) else None
+        try:
+            self._wait(self.deadline * choices.between(1.0, LATEST), credential, end)
+        except RefreshTemporarilyFailed:
+            if answer is None:
+                with suppress(ReauthRequired):
+                    self._answer(credential)
+            raise
+        return self._answer(credential) if answer is None else answer
+
+    def _wait(self, seconds: float, credential: Credential, end: float) -> None:
+        """Wait for an answer, and from *end* on for as long as *credential* allows.
+
+        :raises RefreshTemporarilyFailed: if the answer has not come by then.
+        """
+        sent = self.world.now
+        comes = sent + seconds
+        while self.world.now < comes:
+            left = end - self.process.runtime.monotonic()
+            if left <= 0:
+                if not credential.keep_waiting():
+                    if self.is_told:
+                        self.witness.gives_up(self.process, credential, self.world.now - sent)
+                    raise RefreshTemporarilyFailed("time-out")
+                self.witness.waits_longer(self.process)
+                left = _LOOKS_EVERY
+            self.world.sleep(min(left, comes - self.world.now))
 
     def _happens(self, fault: str) -> bool:
         if not self.world.happens(self.faults.get(fault, 0.0)):
@@ -161,6 +208,8 @@ class ClientGrant(SimulatedGrant):
 class Function(SimulatedGrant):
     """A plain function.  Without a previous token, it presents the first refresh token, which the
     keeper cannot see."""
+
+    is_told = False
 
     def __call__(self, previous: Token | None) -> Answer:
         credential = self.credentials(previous)[0]

@@ -38,6 +38,7 @@ class Presentation:
     :ivar announcement: its intent, if there was one.
     :ivar outcome: ``open`` until the process knows it; then ``minted``, ``refused``,
         ``unprocessed`` or ``unknown``.
+    :ivar began: the time at which it began.
     :ivar ended_at: the time at which the process learned the outcome.
     :ivar access: the new access token.
     :ivar spends: whether the server rotated the refresh token.
@@ -66,6 +67,7 @@ class Presentation:
         self.stored = stored
         self.announcement = announcement
         self.outcome = "open"
+        self.began = task.process.world.now
         self.ended_at = 0.0
         self.access: str | None = None
         self.spends = False

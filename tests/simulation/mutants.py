@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from simulation.plan import ADOPTS_REFRESH, STORES, Plan
+from simulation.plan import ADOPTS_REFRESH, LATE, STORES, Plan
 from simulation.runtime import SimulatedRuntime
 from simulation.store import SimulatedLock, SimulatedStore
 from tokenadapter.core import held_token, policy, saving
@@ -26,6 +26,7 @@ from tokenadapter.core.renewal import Renewal
 from tokenadapter.core.saving import Saver
 from tokenadapter.core.single_flight import SingleFlight
 from tokenadapter.core.slot import Conflict, Slot
+from tokenadapter.values import never
 
 
 class Mutant(NamedTuple):
@@ -379,6 +380,58 @@ def sends_a_late_request(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Presenter, "_is_in_time", lambda self, view, waiter: True)
 
 
+def leaves_its_renewals_behind(patch: pytest.MonkeyPatch) -> None:
+    """A process that may end right after a request renews in the background."""
+    patch.setattr(SimulatedRuntime, "ends_abruptly", lambda self: False)
+
+
+def hangs_up_at_the_deadline(patch: pytest.MonkeyPatch) -> None:
+    """A process does not wait for an answer that is late."""
+    present = Presenter._fetch_or_replace
+
+    def impatient(self: Any, view: Any, credential: Any, *details: Any) -> Any:
+        return present(self, view, credential._replace(keep_waiting=never), *details)
+
+    patch.setattr(Presenter, "_fetch_or_replace", impatient)
+
+
+def does_not_say_that_it_waits_longer(patch: pytest.MonkeyPatch) -> None:
+    """Other processes are not told that an answer is late."""
+    patch.setattr(Presenter, "_extended", lambda self, view, waiter: (view, waiter))
+
+
+def believes_no_process_that_lives(patch: pytest.MonkeyPatch) -> None:
+    """A process with a token that it cannot save is believed for the time of an answer only."""
+    patch.setattr(SimulatedRuntime, "may_save", lambda self, process: False)
+
+
+def waits_for_no_answer_within_the_grace_period(patch: pytest.MonkeyPatch) -> None:
+    """Within the grace period, a credential is presented while another answer is awaited."""
+    is_pending = Eligibility.is_answer_pending
+
+    def eager(self: Any, view: Any) -> bool:
+        intent = view.record.intent
+        since = self._slot.now(view) if intent is None else intent.first_sent
+        return self._slot.now(view) >= since + self._grant.grace and is_pending(self, view)
+
+    patch.setattr(Eligibility, "is_answer_pending", eager)
+
+
+def believes_the_parent_no_more_than_itself(patch: pytest.MonkeyPatch) -> None:
+    """A forked child takes the ended wait of its parent for its own."""
+    may_await = Eligibility._may_await
+
+    def inherited(self: Any, waiter: Any, intent: Any, view: Any) -> bool:
+        return bool(waiter != self._ended_wait and may_await(self, waiter, intent, view))
+
+    patch.setattr(Eligibility, "_may_await", inherited)
+
+
+def remembers_no_place_in_the_login(patch: pytest.MonkeyPatch) -> None:
+    """A store knows only the last spent tokens by their hashes."""
+    patch.setattr(Record, "placed", lambda self, spent: spent)
+
+
 _CALM = Plan(processes=2, threads=1)
 _LAPSING = Plan(lease=5.0, threads=1, disturbances=("stall",), rate=0.03)
 # A process of another machine is not believed for as long as it lives.
@@ -416,6 +469,22 @@ MUTANTS = (
     Mutant(respects_intents_for_ever, replace(_KILLS, computers=True, has_clock=True)),
     Mutant(respects_intents_of_dead_processes, _KILLS),
     Mutant(sends_a_late_request, _LAPSING),
+    Mutant(leaves_its_renewals_behind, _failing("slow", exits=0.5)),
+    Mutant(hangs_up_at_the_deadline, _failing(LATE)),
+    Mutant(does_not_say_that_it_waits_longer, _failing(LATE, **STORES["database"])),
+    Mutant(believes_no_process_that_lives, _LAPSING),
+    Mutant(
+        believes_the_parent_no_more_than_itself,
+        _disturbed("fork", "lose lock", away=0.3, **STORES["database"]),
+    ),
+    Mutant(
+        waits_for_no_answer_within_the_grace_period,
+        replace(_LOCKS_LOST, grace=10.0, deadline=2.0, server_faults={"slow": 0.3}),
+    ),
+    Mutant(
+        remembers_no_place_in_the_login,
+        _disturbed("stall", "vanish", lifetime=3.0, spent_kept=1, **STORES["database"]),
+    ),
     Mutant(writes_no_tombstone, _failing("answer lost")),
     Mutant(ignores_backoffs, _failing("unavailable")),
     Mutant(ignores_retry_after, _failing("unavailable")),

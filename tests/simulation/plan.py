@@ -9,6 +9,10 @@ from typing import Any
 
 # The faults between a process and the authorization server.
 SERVER_FAULTS = ("not reached", "unavailable", "client refused", "slow", "broken", "answer lost")
+# A fault with a probability in :data:`RARE`: the answer comes after the deadline of the request.
+LATE = "late"
+# The longest time that such an answer takes, as a multiple of the deadline.
+LATEST = 4.0
 # The faults of processes, computers, store and API.
 DISTURBANCES = (
     "kill",
@@ -29,6 +33,18 @@ DISTURBANCES = (
     "revoke",
     "deny",
 )
+# The probability that a world has a fault apart from those above; 0 turns the fault off.
+RARE: Mapping[str, float] = {
+    "hard exit": 0.06,  # processes that end, or are frozen, right after a request
+    "short memory": 0.06,  # a list of spent tokens that is shorter than a process sleeps
+    "short grace": 0.04,  # a grace period that is little longer than two requests
+    "late": 0.06,  # a token endpoint that answers after the deadline
+    "store away": 0.06,  # a store that fails between an answer and its save
+}
+# The grace periods with the deadlines of requests that fit in: a request, and its repetition by
+# another process, end before the grace period does.
+GRACES = ((5.0, 2.0), (10.0, 2.0), (30.0, 2.0), (30.0, 10.0))
+_SHORT_LIFETIME = 3.0
 # The actions of users apart from requests.
 ACTS = ("forget", "refresh", "min validity")
 # The action that requires a grant with refresh tokens.
@@ -73,6 +89,8 @@ class Plan:
     rotation: str = "new"
     """The refresh token in an answer: a ``new`` one, the ``same``, or ``none``."""
     grace: float = 0.0
+    deadline: float = 3.0
+    """The seconds that a token request may take."""
     requested: int = 1
     """The number of different requested scopes."""
     stale_client: bool = False
@@ -89,6 +107,9 @@ class Plan:
     """Whether the store has glimpses and reservations."""
     drops: bool = False
     """Whether the store drops a document after its ttl."""
+    spent_kept: int | None = None
+    """How many hashes of spent tokens the store keeps; ``None``: all.  The hashes of tokens that a
+    configuration may provide again are always kept."""
     spent_apart: bool = True
     """Whether hashes of spent tokens are stored apart from the slot, and survive its loss."""
     has_clock: bool = False
@@ -98,7 +119,12 @@ class Plan:
     only if the store has a clock."""
     threads_at_exit: bool = True
     """Whether a process that exits can start another thread."""
+    exits: float = 0.0
+    """The probability that a process ends by ``os._exit()``, or is frozen, right after a request.
+    The keepers know that, and so do those of forked processes."""
     server_faults: Mapping[str, float] = field(default_factory=dict)
+    away: float = 0.0
+    """The probability that the store fails for a while between an answer and its save."""
     failing_saves: float = 0.0
     lost_writes: float = 0.0
     """The probability that a write succeeds and its answer is lost."""
@@ -130,28 +156,32 @@ class Plan:
         if computers and "has_clock" not in store:
             impossible.add("set clock")  # ... nor may a clock be set if the clocks have to agree
         disturbances = tuple(name for name in DISTURBANCES if dice.random() < 0.25)
-        return cls(
-            grant=grant,
-            processes=dice.choice((2, 2, 3, 4)),
-            threads=dice.choice((1, 1, 2)),
-            lifetime=dice.choice((10.0, 10.0, 10.0, 30.0, None)),
-            rotation=dice.choice(("new",) * 8 + ("same", "none")),
-            grace=dice.choice((0.0, 0.0, 30.0)),
-            requested=dice.choice((1,) * 9 + (2,)),
-            stale_client=dice.random() < 0.1,
-            acts=tuple(name for name in ACTS if dice.random() < 0.15),
-            early=dice.random() < 0.7,
-            computers=computers,
-            threads_at_exit=dice.random() < 0.5,
-            server_faults={
-                name: rate for name in SERVER_FAULTS if (rate := perhaps(0.3, 0.05, 0.2, 0.5))
-            },
-            failing_saves=perhaps(0.3, 0.02, 0.1, 0.3),
-            lost_writes=perhaps(0.3, 0.02, 0.1, 0.3),
-            disturbances=tuple(name for name in disturbances if name not in impossible),
-            **store,
-            rate=dice.choice((0.003, 0.01, 0.03)),
-        )._with_logins(dice)
+        return (
+            cls(
+                grant=grant,
+                processes=dice.choice((2, 2, 3, 4)),
+                threads=dice.choice((1, 1, 2)),
+                lifetime=dice.choice((10.0, 10.0, 10.0, 30.0, None)),
+                rotation=dice.choice(("new",) * 8 + ("same", "none")),
+                grace=dice.choice((0.0, 0.0, 30.0)),
+                requested=dice.choice((1,) * 9 + (2,)),
+                stale_client=dice.random() < 0.1,
+                acts=tuple(name for name in ACTS if dice.random() < 0.15),
+                early=dice.random() < 0.7,
+                computers=computers,
+                threads_at_exit=dice.random() < 0.5,
+                server_faults={
+                    name: rate for name in SERVER_FAULTS if (rate := perhaps(0.3, 0.05, 0.2, 0.5))
+                },
+                failing_saves=perhaps(0.3, 0.02, 0.1, 0.3),
+                lost_writes=perhaps(0.3, 0.02, 0.1, 0.3),
+                disturbances=tuple(name for name in disturbances if name not in impossible),
+                **store,
+                rate=dice.choice((0.003, 0.01, 0.03)),
+            )
+            ._with_logins(dice)
+            ._with_rare_faults(dice)
+        )
 
     def _with_logins(self, dice: random.Random) -> Plan:
         """This plan, perhaps with users that adopt a refresh token alone."""
@@ -160,6 +190,38 @@ class Plan:
             return self
         return replace(self, acts=(*self.acts, ADOPTS_REFRESH))
 
+    def _with_rare_faults(self, dice: random.Random) -> Plan:
+        """This plan, perhaps with the faults in :data:`RARE`.
+
+        They are drawn last, so that all other worlds stay as they are.
+        """
+        plan = self
+        drawn = {name for name, chance in RARE.items() if dice.random() < chance}
+        if "hard exit" in drawn:
+            faults = {**plan.server_faults, "slow": 0.5}
+            plan = replace(plan, exits=dice.choice((0.1, 0.5)), server_faults=faults)
+        if "short memory" in drawn and plan.rotation == "new":
+            losses = dice.choice((("vanish",), ("vanish",), ("vanish", "lose spent")))
+            plan = replace(
+                plan,
+                spent_kept=dice.choice((1, 1, 2)),
+                lifetime=_SHORT_LIFETIME,  # for more renewals while a process sleeps
+                disturbances=tuple(dict.fromkeys((*plan.disturbances, "stall", *losses))),
+            )
+        if "short grace" in drawn:
+            fitting = [pair for pair in GRACES if pair[0] > (plan.lease or 0.0)]
+            grace, deadline = dice.choice(fitting)
+            # A user has to come within the grace period, and not many processes may die.
+            plan = replace(
+                plan, grace=grace, deadline=deadline, pause=grace / 10, most=dice.choice((1, 6))
+            )
+        if "late" in drawn:
+            faults = {**plan.server_faults, LATE: dice.choice((0.1, 0.5))}
+            plan = replace(plan, server_faults=faults)
+        if "store away" in drawn:
+            plan = replace(plan, away=dice.choice((0.05, 0.3)))
+        return plan
+
     def is_faultless(self) -> bool:
         """Whether the world has no faults."""
         return not (
@@ -167,6 +229,8 @@ class Plan:
             or self.failing_saves
             or self.lost_writes
             or self.disturbances
+            or self.exits
+            or self.away
             or self.acts
             or self.requested > 1
             or self.stale_client
@@ -179,20 +243,28 @@ class Plan:
             or self.failing_saves
             or self.lost_writes
             or set(self.disturbances) - _ENDINGS - {"fork", "revoke", "deny"}
+            or self.exits
+            or self.away
             or self.stale_client
         )
 
     def keeps_grants(self) -> bool:
-        """Whether no grant may be lost: the server never fails, and either processes die, but
-        another one presents the refresh token again within the grace period, or the store is set
-        back, but its only process remembers the later record."""
+        """Whether no grant may be lost: the server answers, if only late, and either no process
+        dies but after a request, or another one presents the refresh token again within the grace
+        period, or the store is set back, but its only process remembers the later record."""
         is_alone = self.processes == 1
-        harmless = {"revoke", "deny", *(("set back",) if is_alone else _ENDINGS)}
+        is_safe = is_alone or not _ENDINGS & set(self.disturbances)
+        # Within the grace period, each death may be followed by another presentation.
+        has_grace = self.grace > (self.most + 1) * self.deadline + (self.lease or 0.0)
+        harmless = {"revoke", "deny"}
+        harmless |= {"set back"} if is_alone else _ENDINGS
         return (
             self.grant in ("first", "adopted")
-            and (self.grace > 0 or is_alone)
-            and not set(self.server_faults) - {"slow"}
+            and (has_grace if self.grace else is_safe)
+            and not set(self.server_faults) - ({"slow"} if self.grace else {"slow", LATE})
             and not self.failing_saves
+            # A process that dies meanwhile takes its token along; one elsewhere cannot be seen.
+            and not (self.away and (self.computers or _ENDINGS & set(self.disturbances)))
             and not set(self.disturbances) - harmless
             and not {"forget", "refresh", ADOPTS_REFRESH} & set(self.acts)
             and not self.stale_client

@@ -19,7 +19,6 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from simulation.authority import FIRST
 from simulation.ledger import Presentation, digest, includes, named
 from simulation.process import Process
 from simulation.writes import is_behind
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
 _ASKING = 0.5
 # Seconds for which an intent is respected beyond the deadline of its request.
 _SPARE = 1.0
+# Seconds for which a process that lives is believed to have an answer, after the time for it; 0 if
+# processes believe each other for the time of an answer only.
+_BELIEVED = 60.0
 # The least seconds for which a token that was refused when new is not renewed again.
 _DISTRUSTED = 2.5
 # Seconds for which programs with different requests may not replace each other's token.
@@ -90,8 +92,8 @@ def is_due(witness: Witness, process: Process) -> bool:
 def _check_request(witness: Witness, process: Process, document: Document) -> None:
     """Programs with different requests do not replace each other's token for ever."""
     token = document.get("token")
-    if token is None or witness.moved_clocks:
-        return
+    if token is None or witness.moved_clocks or is_behind(witness, process, document):
+        return  # if the slot was set back, its token does not count
     now, requested = witness.store_now(process), witness.accounts[process].requested
     theirs = document["requested"]
     if includes(requested, theirs) or includes(theirs, requested):
@@ -233,6 +235,8 @@ def _may_follow(
         and earlier.recorded is not None
         and account.knows.get(witness.world.running, 0) < earlier.recorded
     )
+    if earlier.recorded is None and _is_believed(witness, process, earlier):
+        return False
     match earlier.outcome:
         case "open":
             return _is_no_longer_awaited(witness, process, earlier)
@@ -290,10 +294,27 @@ def _is_no_longer_awaited(witness: Witness, process: Process, earlier: Presentat
         return False
     if earlier.announcement is None:
         return earlier.has_lost_its_lock()
+    # Also within a grace period: else the server may read the earlier request after the later one.
+    if witness.forgotten_at > earlier.announcement.write:
+        return True  # the intent was removed with its token
     if witness.moved_clocks and witness.disk.ahead is None:
         return True  # the wait may seem to be over, or to begin in the future
     until = earlier.announcement.until - witness.disk.clocks_differ
     return witness.store_now(process) >= until or earlier.announcement.secret in witness.readopted
+
+
+def _is_believed(witness: Witness, process: Process, earlier: Presentation) -> bool:
+    """Whether the process of *earlier* lives on the computer of *process*, and waits for its
+    answer, or cannot save it yet: then no other process presents the credential."""
+    owner, announcement = earlier.process, earlier.announcement
+    if announcement is None or earlier.task not in owner.tasks or not process.sees_life_of(owner):
+        return False
+    is_leaving = owner.is_exiting or owner.is_ending
+    is_lost = earlier.excused or _is_lost_since(witness, earlier)
+    if is_leaving or is_lost or earlier.outcome not in ("open", "minted"):
+        return False
+    is_in_time = witness.store_now(process) < announcement.until + _BELIEVED - _ASKING
+    return is_in_time and not witness.moved_clocks
 
 
 def _is_lost_since(witness: Witness, earlier: Presentation) -> bool:
@@ -306,8 +327,8 @@ def _is_forgotten(witness: Witness, process: Process, earlier: Presentation) -> 
     """Whether the saved outcome of *earlier* may be lost to *process*."""
     if not (witness.emptied or witness.copied):
         return False
-    if earlier.credential.first and earlier.outcome == "minted":
-        spent = record.spent_hash("" if earlier.credential.opaque else FIRST)
+    if earlier.outcome == "minted":
+        spent = record.spent_hash("" if earlier.credential.opaque else earlier.credential.secret)
         lock = witness.disk.locks[witness.world.running]
         if witness.disk.spent_at.get(spent, 0.0) >= lock.taken_at:
             return earlier.has_lost_its_lock()  # the process may have looked before that

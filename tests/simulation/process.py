@@ -35,7 +35,10 @@ class Process:
     :param parent: the process that it was forked from.
     :ivar is_exiting: whether its main thread has ended and it waits for the others.
     :ivar is_ending: whether it was terminated and waits for its presentations.
+    :ivar ends_abruptly: whether it may end by ``os._exit()``, or be frozen, after a request.
+    :ivar requesting: the number of its threads that wait for a token.
     :ivar presenting: the threads that present a credential, each with the deadline of the wait.
+    :ivar slept_from: the number of writes of the slot when it was last stopped.
     :ivar stalled: the seconds for which it has been stopped so far.
     """
 
@@ -52,12 +55,15 @@ class Process:
         self.was_killed = False
         self.is_exiting = False
         self.is_ending = False
+        self.ends_abruptly = False
+        self.requesting = 0
         self.presenting: dict[Task, float] = {}
         self.starts_threads_at_exit = True
         self.tasks: list[Task] = []
         self.main: Task = None  # type: ignore[assignment]
         self.stalled = 0.0
         self.stalled_until = 0.0
+        self.slept_from = 0
         self.on_order: Callable[[Process], None] = lambda process: None
         self.on_end: Callable[[Process], None] = lambda process: None
         world.processes[name] = self
@@ -74,6 +80,10 @@ class Process:
     def sees_death_of(self, other: Process) -> bool:
         """Whether *other* has ended on the same computer."""
         return not other.alive and other.computer is self.computer
+
+    def sees_life_of(self, other: Process) -> bool:
+        """Whether *other* lives on the same computer."""
+        return other.alive and other.computer is self.computer
 
     def start(self, work: Callable[[], None], *, helps: bool = False) -> Task:
         """Start a thread."""
@@ -109,13 +119,17 @@ class Process:
             self.world.killed_tasks.append(self.main)
         self.start(self._end_in_order)
 
+    def exit_hard(self) -> None:
+        """End the process as by ``os._exit()`` in the running thread."""
+        self.kill()
+        self.world.hub.switch(None)
+
     def _end_in_order(self) -> None:
         world = self.world
         while self.presenting and world.now < max(self.presenting.values()):
             world.sleep(_CHECKS_EVERY)
         self.on_order(self)
-        self.kill()
-        world.hub.switch(None)
+        self.exit_hard()
 
     def stall(self, seconds: float) -> None:
         """Stop the process as by SIGSTOP, with a later SIGCONT."""

@@ -90,7 +90,10 @@ class SimulatedRuntime(Runtime):
         other = self._world.processes[process]
         if other is self._process:
             return bool(other.presenting)
-        return other.computer is self._computer and not self.has_died(process)
+        return self._process.sees_life_of(other)
+
+    def ends_abruptly(self) -> bool:
+        return self._process.ends_abruptly
 
     def is_elsewhere(self, process: str) -> bool:
         return False
@@ -112,9 +115,6 @@ class SimulatedRuntime(Runtime):
 
     def guard(self) -> bool:
         return True
-
-    def ends_abruptly(self) -> bool:
-        return False
 
     @contextmanager
     def presenting(self, seconds: float) -> Iterator[bool]:

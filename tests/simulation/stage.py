@@ -15,7 +15,7 @@ import pytest
 from simulation.authority import Authority
 from simulation.complaints import Complaints
 from simulation.faults import Faults
-from simulation.grants import DEADLINE, GRANTS, OWNER, STALE
+from simulation.grants import GRANTS, OWNER, STALE
 from simulation.ledger import Account, digest
 from simulation.plan import Plan
 from simulation.process import Computer, Process
@@ -26,10 +26,15 @@ from simulation.world import World
 from tokenadapter.core import eligibility, record
 from tokenadapter.core.journal import Journal
 from tokenadapter.core.keeper import TokenKeeper
+from tokenadapter.stores import toolkit
 from tokenadapter.token import Token
 
 # The maximal error in seconds of clocks that have to agree.
 _AGREE = 0.4
+# More hashes of spent tokens than there are in any schedule.
+_ALL = 1_000_000
+# The share of processes that may end right after a request, where there are any.
+_ABRUPT = 0.7
 
 
 class Summary(NamedTuple):
@@ -52,7 +57,7 @@ class Stage:
         self.authority = Authority(
             world, lifetime=plan.lifetime, grace=plan.grace, rotation=plan.rotation
         )
-        self.witness = Witness(world, self.authority, early=plan.early, deadline=DEADLINE)
+        self.witness = Witness(world, self.authority, early=plan.early, deadline=plan.deadline)
         self.keepers: dict[Process, TokenKeeper] = {}
         self.users: list[User] = []
         self.complaints: list[Complaints] = []
@@ -76,7 +81,7 @@ class Stage:
         """
         if self.plan.grant == "adopted":
             self._put_a_token()
-        with _isolation():
+        with _isolation(self.plan):
             try:
                 for number in range(self.plan.processes):
                     self._start(f"p{number}", number)
@@ -104,6 +109,7 @@ class Stage:
             computer = Computer(self.computer.ahead + world.choices.between(-off, off))
         process = Process(world, name, computer)
         process.starts_threads_at_exit = plan.threads_at_exit
+        process.ends_abruptly = plan.exits > 0 and world.choices.chance(_ABRUPT)
         process.on_end = partial(self._ended, number)
         process.on_order = witness.ends_in_order
         grant = GRANTS[plan.grant](
@@ -114,6 +120,7 @@ class Stage:
             requested={"scope": ("a", "b", "a b")[number % 3]} if plan.requested > 1 else {},
             client_credential=STALE if plan.stale_client and number == 0 else "c",
         )
+        grant.away = plan.away
         witness.accounts[process] = Account(grant.requested, grant.client_credential)
         keeper = TokenKeeper(
             grant.as_grant(),
@@ -143,6 +150,7 @@ class Stage:
         world, witness = self.world, self.witness
         child = Process(world, f"{parent.name}+{len(world.processes)}", parent.computer, parent)
         child.starts_threads_at_exit = parent.starts_threads_at_exit
+        child.ends_abruptly = self.plan.exits > 0
         child.on_end = partial(self._ended, None)
         child.on_order = witness.ends_in_order
         witness.accounts[child] = witness.accounts[parent].forked()
@@ -215,12 +223,13 @@ def _copied(keeper: TokenKeeper, memo: dict[int, Any]) -> TokenKeeper:
 
 
 @contextmanager
-def _isolation() -> Iterator[None]:
+def _isolation(plan: Plan) -> Iterator[None]:
     """Restore the global state that simulated processes share with this one."""
     handler = signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logging.getLogger("tokenadapter"), "disabled", True)
         patch.setattr(record, "digest", digest)
+        patch.setattr(toolkit, "REMEMBERED", plan.spent_kept or _ALL)
         patch.setattr(eligibility, "digest", digest)
         patch.setattr(record.Record, "from_document", _reader(record.Record.from_document))
         try:

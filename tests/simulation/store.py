@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from math import inf
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from simulation.process import Process, Task
 from simulation.world import World
 from tokenadapter.errors import StoreError
 from tokenadapter.protocols import Document, Snapshot
+from tokenadapter.stores import toolkit
 
 if TYPE_CHECKING:
     from simulation.ledger import Presentation
@@ -37,6 +38,8 @@ class Disk:
     :ivar is_file: whether there are glimpses and reservations.
     :ivar drops: whether documents are dropped after their ttl.
     :ivar has_dropped: whether one was.
+    :ivar spent_at: when each hash was remembered, also if it was dropped since.
+    :ivar spent_lost_at: when the hashes were last lost, in whole or in part.
     :ivar spent_apart: whether hashes of spent tokens are stored apart from the slot.
     :ivar spent_by: the hashes that each process remembers itself.
     :ivar past: the earlier contents of the slot, with the hashes at that time.
@@ -50,13 +53,14 @@ class Disk:
         self.witness = witness
         self._slot: tuple[Document, str] | None = None
         self._drops_at = inf
-        self.past: list[tuple[tuple[Document, str], frozenset[str]]] = []
+        self.past: list[tuple[tuple[Document, str], Collection[str]]] = []
         self.swaps_locked = self.is_file = self.drops = self.has_dropped = False
         self.spent_apart = True
         self.writes = self.set_back_at = self.changed_at = 0
-        self.spent: set[str] = set()
+        self.spent: list[str] = []
         self.spent_at: dict[str, float] = {}
-        self.spent_by: dict[Process, set[str]] = {}
+        self.spent_lost_at = 0.0
+        self.spent_by: dict[Process, list[str]] = {}
         self.holder: SimulatedLock | None = None
         self.locks: dict[Task, SimulatedLock] = {}
         self.reserved_by: Process | None = None
@@ -66,7 +70,6 @@ class Disk:
         self.down_until = 0.0
         self.cut_off_until: dict[Process, float] = {}
         self.full_until: dict[Process, float] = {}
-        self.was_flushed = False
         self.lost_locks = 0
         self._busy = 0.0
         self._busy_since: float | None = None
@@ -88,7 +91,7 @@ class Disk:
         """Replace the content of the slot."""
         self._slot = content
         if content is not None:
-            self.past.append((content, frozenset(self.spent)))
+            self.past.append((content, [*self.spent]))
         self._drops_at = self.world.now + ttl if ttl is not None and self.drops else inf
 
     def change(self, content: tuple[Document, str] | None) -> None:
@@ -101,13 +104,17 @@ class Disk:
         """Empty the slot, and hashes that are stored in the same place."""
         self.change(None)
         if not self.spent_apart:
-            self.spent.clear()
+            self.lose_spent()
+
+    def lose_spent(self) -> None:
+        """Delete the hashes of spent tokens."""
+        self.spent.clear()
+        self.spent_lost_at = self.world.now
 
     def flush(self) -> None:
         """Empty the whole server: the content, the hashes, and the lock."""
         self.change(None)
-        self.spent.clear()
-        self.was_flushed = True
+        self.lose_spent()
         self.lose_lock()
 
     def set_back(self, writes: int) -> None:
@@ -117,21 +124,38 @@ class Disk:
         self.change(content)
         self.set_back_at = self.writes
         if self._is_one_with_its_hashes():
-            self.spent &= spent
+            self.spent = [line for line in self.spent if line in spent]
+            self.spent_lost_at = self.world.now
+
+    def remember_spent(self, digest: str, for_good: bool) -> None:
+        """Remember a hash, as stores do."""
+        self.spent = toolkit.remembering(self.spent, digest, for_good=for_good)
+        self.spent_at[digest.partition("/")[0]] = self.world.now
 
     def remembers(self, spent: str, process: Process) -> bool:
-        """Whether *process* can know the hash *spent*."""
-        is_its_own = not self.spent_apart and spent in self.spent_by.get(process, ())
-        return spent in self.spent or is_its_own
+        """Whether *process* can know the hash *spent*, or that there was a later token."""
+        is_dropped = self.spent_at.get(spent, 0.0) > self.spent_lost_at
+        return is_dropped or self.finds(spent, process)
+
+    def finds(self, spent: str, process: Process) -> bool:
+        """Whether *process* finds the hash *spent*."""
+        own = [] if self.spent_apart else self.spent_by.get(process, [])
+        return toolkit.is_remembered([*own, *self.spent], spent)
 
     def may_forget(self) -> bool:
         """Whether remembered hashes may be lost."""
-        is_set_back = self.set_back_at > 0 and self._is_one_with_its_hashes()
-        return not self.spent_apart or is_set_back or self.was_flushed
+        return not self.spent_apart or self.spent_lost_at > 0
 
     def _is_one_with_its_hashes(self) -> bool:
         """Whether restoring an earlier state also restores its hashes."""
         return self.lease is not None or not self.spent_apart
+
+    def take_down(self, seconds: float) -> None:
+        """Let no process reach the store for some seconds, and extend no lease."""
+        self.world.log(None, "the store is down for {:.3f} s", seconds)
+        self.witness.delays += 1
+        self.down_until = self.world.now + seconds
+        self.stop_heartbeats(None, seconds)
 
     def is_down_for(self, process: Process) -> bool:
         return self.world.now < max(self.down_until, self.cut_off_until.get(process, 0.0))
@@ -302,15 +326,14 @@ class SimulatedStore:
         return SimulatedLock(self)
 
     def remember_spent(self, digest: str, *, for_good: bool) -> None:
-        digest = digest.partition("/")[0]  # this store forgets none, so it needs no place
         self.reach("remember_spent", writes=True)
-        self.disk.spent.add(digest)
-        self.disk.spent_at[digest] = self.world.now
-        self.disk.spent_by.setdefault(self.process, set()).add(digest)
+        self.disk.remember_spent(digest, for_good)
+        own = self.disk.spent_by.get(self.process, [])
+        self.disk.spent_by[self.process] = toolkit.remembering(own, digest, for_good=for_good)
 
     def was_spent(self, digest: str) -> bool:
         self.reach("was_spent")
-        return self.disk.remembers(digest.partition("/")[0], self.process)
+        return self.disk.finds(digest, self.process)
 
     def reach(self, task: str, *, writes: bool = False) -> None:
         """Access the disk.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from simulation.authority import Authority
 from simulation.complaints import LONGEST_BACKOFF, Complaints
+from simulation.faults import stop
 from simulation.grants import STALE
 from simulation.ledger import Demand
 from simulation.plan import ADOPTS_REFRESH, Plan
@@ -21,6 +22,10 @@ _CALM = LONGEST_BACKOFF + 30.0
 _SET_BACK = 30.0
 # The probability that a user takes another action than a request.
 _ACTS = 0.2
+# The longest time in seconds from a request to the end of its process.
+_WORKS = 1.0
+# The longest time in seconds for which a process is frozen after a request.
+_FROZEN = 20.0
 # As in the adapter.
 _MOST_ADOPTIONS = 3
 
@@ -56,6 +61,7 @@ class User:
         try:
             while world.now < world.calm_from and not self.process.is_exiting:
                 self._try()
+                self._perhaps_leave()
                 world.sleep(world.choices.between(0.0, self.plan.pause))
         except KeyboardInterrupt:
             # The main thread ends.  An exit handler may send one more request.
@@ -67,7 +73,33 @@ class User:
             world.sleep(_CALM + _SET_BACK * self.witness.moved_clocks)
             self._recover()
 
+    def _perhaps_leave(self) -> None:
+        """End or freeze the process right after a request, as a child of a forking server is ended,
+        and a function in the cloud is frozen."""
+        process, world = self.process, self.world
+        if not process.ends_abruptly or process.requesting or not world.happens(self.plan.exits):
+            return
+        # The job, or the answer to another program, takes a moment after the request.
+        world.sleep(world.choices.between(0.0, _WORKS))
+        if process.requesting:
+            return
+        self.witness.leaves(process)
+        if world.choices.chance(0.5):
+            world.log(process, "leaves by os._exit()")
+            process.exit_hard()
+        else:
+            seconds = min(world.choices.between(0.0, _FROZEN), world.calm_from - world.now)
+            stop(self.witness, process, seconds)
+            world.sleep(seconds)
+
     def _try(self) -> None:
+        self.process.requesting += 1
+        try:
+            self._try_once()
+        finally:
+            self.process.requesting -= 1
+
+    def _try_once(self) -> None:
         try:
             if self.plan.acts and self.world.happens(_ACTS):
                 self._act(self.world.choices.one_of(self.plan.acts))
@@ -125,7 +157,9 @@ class User:
             self._drop()
         try:
             if act == "refresh":
-                self.keeper.refresh()
+                token = self.keeper.refresh()
+                if self.account.dropped_at < call.began:
+                    self.account.held = token  # also one from elsewhere, with less time left
             else:
                 self.keeper.forget()
                 self.witness.forgets(self.process)

@@ -35,6 +35,9 @@ from simulation.world import World
 from tokenadapter.protocols import Credential, Document
 from tokenadapter.token import Token
 
+# Seconds for which a process waits for the answer to a request; 0: only until its deadline.
+_ANSWERED_WITHIN = 50.0
+
 
 class Witness:
     """Observes one world.
@@ -81,6 +84,8 @@ class Witness:
         self.cleared_at = 0.0
         """The time of the last forced renewal, which clears all refusals."""
         self.failed_at = self.succeeded_at = self.alive_again_at = self.token_at = 0.0
+        self.late_at = 0.0
+        """When the last answer came, or was given up, after the deadline of its request."""
         self.adopted: set[str] = set()
         """The refresh tokens of adoptions."""
         self.readopted: set[str] = set()
@@ -128,6 +133,8 @@ class Witness:
         """A process learns the outcome of its presentation."""
         process, account = presentation.process, self.accounts[presentation.process]
         presentation.outcome, presentation.ended_at = outcome, self.world.now
+        if presentation.began + self.deadline < self.world.now:
+            self.late_at = self.world.now
         self.world.log(process, "  {} is {}", presentation.credential.secret, outcome)
         if answer is not None:
             self.token_at = account.token_at = self.world.now
@@ -154,6 +161,27 @@ class Witness:
         elif outcome != "refused":
             self.failed_at = self.world.now
 
+    def gives_up(self, process: Process, credential: Credential, waited: float) -> None:
+        """A process no longer waits for the answer to a request, which the server may have read.
+
+        Within a grace period, the credential is presented again; a process that ends cannot wait.
+        """
+        is_ending = process.is_exiting or process.is_ending
+        may_be_lost = not (credential.single_use and not credential.opaque)
+        if waited < _ANSWERED_WITHIN and not (self.authority.grace or is_ending or may_be_lost):
+            self.fail(process, f"gives up the answer to {credential.secret} after {waited:.1f} s")
+
+    def waits_longer(self, process: Process) -> None:
+        """A process goes on waiting for an answer that is late, and has said so in the record, if
+        the lock does not keep other processes away."""
+        last, account = self.last_of_this_thread(process), self.accounts[process]
+        if self.disk.lease is None or last is None or last.announcement is None:
+            return
+        is_hindered = account.store_failures or self.disk.lost_locks or self.disk.changed_at
+        is_said = self.store_now(process) < last.announcement.until
+        if not (is_said or is_hindered or process.stalled or self.moved_clocks):
+            self.fail(process, f"waits longer for the answer to {last.credential.secret} than said")
+
     # --- the store -----------------------------------------------------------------------
 
     def loaded(self, process: Process, document: Document | None, took: float) -> None:
@@ -161,6 +189,10 @@ class Witness:
         account = self.accounts[process]
         account.slowest_look = max(account.slowest_look, took)
         self.sees(process, document or {}, self.disk.writes)
+        last = self.last_of_this_thread(process)
+        if last is not None and last.outcome == "minted" and not (last.recorded or last.excused):
+            # Another thread has seen the write of another process, so this one tries none.
+            self.moved(process)
 
     def saved(self, process: Process, before: Document, document: Document) -> None:
         """A process has written the slot."""
@@ -217,6 +249,12 @@ class Witness:
             self.replaced_intents[named(last)] = last, self.displaced.get(named(last), 0)
             self.displaced[named(last)] = self.disk.writes
         known = () if last is None else last["awaited"]
+        waiting = account.presentations.get(self.world.running)
+        if waiting is not None and waiting.outcome == "open" and waiting.announcement is not None:
+            # The thread says that it waits longer for the answer to its presentation.
+            until = max(waiter["until"] for waiter in intent["awaited"] if waiter not in known)
+            waiting.announcement = waiting.announcement._replace(until=until)
+            return
         for waiter in intent["awaited"]:
             if waiter["process"] == process.name and waiter not in known:
                 self.announced[named(intent)] += 1
@@ -230,6 +268,14 @@ class Witness:
                     waiter["until"],
                     self.disk.writes,
                 )
+
+    def is_overdue(self, since: float) -> bool:
+        """Whether an answer was late after *since*."""
+        return since < self.late_at or any(
+            last.outcome == "open" and last.began + self.deadline < self.world.now
+            for account in self.accounts.values()
+            for last in account.presentations.values()
+        )
 
     def store_failed(self, process: Process) -> None:
         """The store fails for a process.  That excuses an outcome that is not saved, but not a new
@@ -284,6 +330,21 @@ class Witness:
                 self.fail(
                     process,
                     f"ends before it saves the outcome of {last.credential.secret}: {last.outcome}",
+                )
+
+    def leaves(self, process: Process) -> None:
+        """A process leaves right after a request: none of its threads goes on.  The outcomes of its
+        presentations are saved, as far as the store allows."""
+        account = self.accounts[process]
+        for last in account.presentations.values():
+            if last.announcement is None or last.task not in process.tasks:
+                continue
+            is_known = last.recorded or last.excused or last.is_left_to_others()
+            if not (is_known or account.store_failures):
+                self.fail(
+                    process,
+                    f"ends with its request, before it saves the outcome of "
+                    f"{last.credential.secret}: {last.outcome}",
                 )
 
     def loses_record(self) -> None:

@@ -83,11 +83,13 @@ def _check_expiry(witness: Witness, process: Process, token: dict[str, Any]) -> 
 def _check_wait(
     witness: Witness, process: Process, old: dict[str, Any] | None, backoff: dict[str, Any] | None
 ) -> None:
-    """A backoff lasts for at least the seconds of Retry-After."""
+    """A backoff lasts for at least the seconds of Retry-After, unless a lost record is restored,
+    with the backoff that it had."""
     last = witness.last_of_this_thread(process)
     if last is None or last.wait is None or backoff is None or backoff == old or last.recorded:
         return
-    if backoff["duration"] < last.wait - _EXACT:
+    is_restored = any(backoff == past.get("backoff") for (past, _), _ in witness.disk.past[:-1])
+    if backoff["duration"] < last.wait - _EXACT and not is_restored:
         witness.fail(process, f"backs off for {backoff['duration']:.3f} s, not {last.wait:.3f} s")
 
 
@@ -134,6 +136,8 @@ def check_memory(witness: Witness, process: Process, before: Document, document:
         return
     if witness.moved_clocks or witness.disk.clocks_differ:
         return  # the process cannot know which token was issued later
+    if account.knows.get(witness.world.running, 0) < witness.disk.changed_at:
+        return  # another thread has read what a fault put there after this thread compared
     if (
         is_behind(witness, process, before)
         and witness.authority.age(document["token"]) < account.newest
@@ -150,6 +154,10 @@ def check_recorded(witness: Witness, lock: SimulatedLock) -> None:
     if last is None or last.recorded is not None or last.excused:
         return
     process = last.process
+    if witness.copied and last.access is not None:
+        newest = witness.accounts[process].newest
+        if witness.authority.age({"access_token": last.access}) < newest:
+            return  # the process has seen a later login, which was copied here
     is_leaving = process.is_exiting or process.is_ending
     if not (is_leaving and witness.accounts[process].store_failures):
         witness.fail(

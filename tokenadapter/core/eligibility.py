@@ -156,7 +156,9 @@ class Eligibility:
         return [one for one in intent.awaited if self._may_await(one, intent, view)]
 
     def _may_await(self, waiter: Waiter, intent: Intent, view: View) -> bool:
-        if waiter == self._ended_wait or self._runtime.has_died(waiter.process):
+        if waiter == self._ended_wait and waiter.process == self._runtime.process():
+            return False  # not in a forked child: its parent may not have saved the answer yet
+        if self._runtime.has_died(waiter.process):
             return False
         left = waiter.until - self._slot.stamp(view)
         if left > 0:

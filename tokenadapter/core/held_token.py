@@ -181,9 +181,11 @@ class TokenHolder:
         # A clock that was set back makes nothing younger.
         return held._replace(dies_monotonic=min(held.dies_monotonic, known.dies_monotonic))
 
-    def take(self, view: View) -> Token | None:
+    def take(self, view: View, *, adopted: bool = False) -> Token | None:
         """Hold the token of a view, unless the held token is newer, or is the only one alive.
 
+        :param adopted: whether the token begins another login: then the held token is replaced,
+            even if it is the only one alive.
         :returns: the token that was held before, if it was another one and is replaced.
         """
         if view.monotonic < self._taken_at and not self.is_behind(view.record):
@@ -191,7 +193,8 @@ class TokenHolder:
         held, mine = self.weigh(view), self._held
         replaced = None
         if mine is not None and not mine.token.is_same(held.token):
-            if held.left(self._monotonic(), self._wall()) <= 0 < self.left():
+            is_over = held.left(self._monotonic(), self._wall()) <= 0
+            if is_over and self.left() > 0 and not adopted:
                 return None
             replaced = mine.token
         self._taken_at, self._taken_of = max(view.monotonic, self._taken_at), view.record

@@ -388,10 +388,6 @@ class TokenKeeper:
 
     def _adopted(self, work: Callable[[Renewal], Outcome]) -> Token:
         adopted = self._worker.aside(work).token
-        held = self._holder.held
-        if held is not None and not held.token.is_same(adopted):
-            # It has expired, and the one before it, which lives, is of another login.
-            self._holder.drop()
         self._worker.forget_failure()
         self.journal.count("Adopted", token=adopted.fingerprint)
         return adopted
@@ -680,8 +676,8 @@ class TokenKeeper:
         # Atomic: two threads that come first get the same object.
         return self._made.setdefault(name, make()) if made is None else made
 
-    def _take(self, view: View, minted: bool) -> None:
-        if self._holder.take(view) is not None:
+    def _take(self, view: View, minted: bool, adopted: bool = False) -> None:
+        if self._holder.take(view, adopted=adopted) is not None:
             self._look_again = 0.0
             if not minted and view.record.token is not None:
                 self.journal.count("Found", token=view.record.token.fingerprint)

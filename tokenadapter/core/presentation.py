@@ -126,7 +126,8 @@ class Presenter:
         def keep_waiting() -> bool:
             nonlocal view, waiter
             waited = self._runtime.monotonic() - started
-            fail(messages.answer_late(self._slot.store, waited, ANSWERED_WITHIN))
+            if self._runtime.is_helper():  # else the caller itself waits for the answer
+                fail(messages.answer_late(self._slot.store, waited, ANSWERED_WITHIN))
             view, waiter = self._extended(view, waiter)
             at_exit = min(ANSWERED_WITHIN, self._grant.deadline + _ANSWERED_AT_EXIT)
             return waited < (at_exit if self._runtime.exiting() else ANSWERED_WITHIN)

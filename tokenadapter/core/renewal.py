@@ -64,7 +64,7 @@ class Renewal:
         journal: Journal,
         *,
         weigh: Callable[[View], HeldToken],
-        take: Callable[[View, bool], None],
+        take: Callable[..., None],
         lock_timeout: float,
     ) -> None:
         self._eligibility = Eligibility(slot, grant, runtime)
@@ -121,7 +121,7 @@ class Renewal:
             self._eligibility.clear_failures()
         else:
             self._eligibility.clear_refusals(token.refresh_token)
-        return self._taken(view, is_new=True, minted=True)
+        return self._taken(view, is_new=True, minted=True, adopted=True)
 
     def adopt_refresh_token(self, secret: str, bound: Token) -> Outcome:
         """Present a refresh token that was obtained elsewhere, and save the new token.
@@ -163,7 +163,7 @@ class Renewal:
             return None
 
         saved = self._under_lock(self._lock_for(), attempt)
-        return self._taken(saved, is_new=True, minted=True)
+        return self._taken(saved, is_new=True, minted=True, adopted=True)
 
     def _presentable(self, previous: Token, secret: str) -> Credential:
         for credential in self._grant.credentials(previous):
@@ -380,10 +380,12 @@ class Renewal:
         self._eligibility.raise_if_backing_off(view.record, self._slot.now(view))
         self._eligibility.credential(view)
 
-    def _taken(self, view: View, is_new: bool, minted: bool = False) -> Outcome:
+    def _taken(
+        self, view: View, is_new: bool, minted: bool = False, adopted: bool = False
+    ) -> Outcome:
         token = view.record.token
         assert token is not None
-        self._take(view, minted)
+        self._take(view, minted, adopted)
         return Outcome(token, is_new, minted)
 
     def _adopted(self, view: View, token: Token, account: Account | None, switch: bool) -> Record:

@@ -144,8 +144,8 @@ class Slot:
         :raises StoreError: if the slot cannot be written.
         """
         last = self._memory
-        if view.was_reset and last is not None and self._is_behind(view.record, last):
-            # Another thread has saved a later record since, and the slot was emptied once more.
+        if last is not None and self._is_behind(view.record, last):
+            # Another thread has seen a later record since, and the slot was emptied or set back.
             raise Conflict(self.look())
         tag = tag or self.new_tag(view)
         if not self._save(view, record, tag):
@@ -219,7 +219,9 @@ class Slot:
     def _remember(self, record: Record) -> None:
         last = self._memory
         if record.token is not None:
-            self._memory = record
+            # Another thread may have seen a later one since, which this write then replaced.
+            if last is None or not self._is_behind(record, last):
+                self._memory = record
         elif last is not None and last.salt == record.salt:
             self._memory = None  # the token was removed, and must not be restored
 

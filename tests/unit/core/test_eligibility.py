@@ -10,7 +10,7 @@ from doubles import Authority, Clockwork, Shelf
 
 from tokenadapter.core import eligibility as choice_module
 from tokenadapter.core.eligibility import Eligibility
-from tokenadapter.core.record import Backoff, Record
+from tokenadapter.core.record import Backoff, Intent, Record, Waiter
 from tokenadapter.core.slot import Slot, View
 from tokenadapter.errors import ReauthRequired, RefreshTemporarilyFailed, TokenError
 from tokenadapter.protocols import Credential
@@ -243,3 +243,19 @@ def test_without_the_store_only_a_credential_that_is_not_spent_is_presented(
     eligibility.remember_refusal(record, PASSWORD, REFUSED)
     with pytest.raises(ReauthRequired, match="Refused"):
         eligibility.harmless_credential()
+
+
+# --- answers on their way --------------------------------------------------------------------
+
+
+def test_a_forked_child_waits_for_its_parent_that_has_an_answer(
+    slot: Slot, clock: Clockwork, record: Record
+) -> None:
+    """The parent no longer waits, but may not have saved the answer yet."""
+    choice = choice_of(slot, clock, FIRST)
+    waiter = Waiter(clock.process(), clock.now + 5)
+    view = view_of(slot, record._replace(intent=Intent("digest", clock.now, 1, (waiter,))))
+    choice.end_wait(waiter)
+    assert choice.pending_waiters(view) == []
+    clock.process = lambda: "child"  # type: ignore[method-assign]
+    assert choice.pending_waiters(view) == [waiter]

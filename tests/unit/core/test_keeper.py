@@ -14,7 +14,7 @@ from math import ceil
 from typing import Any
 
 import pytest
-from doubles import Authority, Clockwork, Machinist, Shelf
+from doubles import Authority, Clockwork, Machinist, Shelf, ShelfLock
 
 from tokenadapter import RefreshToken, errors
 from tokenadapter.core.held_token import RenewalRequest
@@ -948,6 +948,19 @@ def test_a_process_that_waits_for_a_late_answer_tells_the_others(
     assert got == [False]
     assert one.current() == other.renew(first)
     assert authority.presented == ["refresh-0", "refresh-1"]
+
+
+def test_a_caller_that_renews_itself_gets_the_token_of_a_late_answer(new_keeper, authority):
+    fetch = authority.fetch
+
+    def answer_late(credential: Credential, previous: Token | None) -> Any:
+        assert credential.keep_waiting()
+        return fetch(credential, previous)
+
+    authority.fetch = answer_late
+    outcome = new_keeper(inline=True).obtain()
+    assert outcome.is_new
+    assert outcome.token.access_token == "access-1"
 
 
 def test_with_a_grace_nobody_waits_for_a_late_answer(new_keeper, authority):
@@ -2045,6 +2058,31 @@ def test_a_read_from_before_an_adoption_does_not_undo_it(new_keeper, shelf, cloc
     keeper.current()
     settle(keeper)
     assert keeper.current().access_token == "new"
+
+
+def test_a_renewal_right_after_an_adoption_keeps_its_token(new_keeper, shelf, authority, clock):
+    keeper = new_keeper()
+    keeper.current()
+    login = authority.issue()
+    renewed: list[Token] = []
+
+    def renew() -> None:
+        keeper.look()
+        renewed.append(keeper.renew(keeper.current()))
+
+    class FirstRelease(ShelfLock):
+        def release(self) -> None:
+            del shelf.lock  # of the instance
+            super().release()
+            clock.go_on(0.001)
+            thread = threading.Thread(target=renew)
+            thread.start()
+            thread.join()
+
+    shelf.lock = lambda: FirstRelease(shelf)
+    keeper.adopt(login)
+    shelf.failing = lambda step: True
+    assert renewed == [keeper.current()]
 
 
 def test_adopt_raises_if_the_token_cannot_be_saved(new_keeper, shelf):

@@ -470,6 +470,48 @@ def test_the_process_with_the_latest_record_restores_it(
     assert (token_in(view), view.was_reset) == ("newest", False)
 
 
+def test_a_late_write_does_not_make_its_process_forget_a_later_record(
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
+) -> None:
+    """A file is copied into the slot between the comparison and the write of one thread, and
+    another thread reads it in between."""
+    fill(slot, "older")
+    backup = shelf.slot
+    view = renew(slot, clock, "old")
+    compared = shelf.slot
+    other.look()
+    newer = renew(other, clock, "newer")
+    copied, shelf.slot = shelf.slot, compared
+
+    def is_copied_meanwhile(step: str) -> bool:
+        if step == "save":
+            shelf.slot = copied
+            slot.look()
+            shelf.slot = compared
+        return False
+
+    shelf.failing = is_copied_meanwhile
+    slot.write(view, view.record.with_distrust(view.record.token, view.read_at, 0.5))
+    shelf.slot = backup
+    view = slot.look()
+    assert (view.record, view.was_reset) == (newer.record, True)
+
+
+def test_no_earlier_record_is_written_after_the_slot_was_set_back(
+    slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
+) -> None:
+    view = fill(slot, "old")
+    backup = shelf.slot
+    other.look()
+    newer = renew(other, clock, "newer")
+    slot.look()  # in another thread
+    shelf.slot = backup
+    with pytest.raises(Conflict) as caught:
+        slot.write(view, view.record.without_refusals())
+    assert (caught.value.view.record, caught.value.view.was_reset) == (newer.record, True)
+    assert shelf.slot == backup
+
+
 def test_an_adopted_token_is_restored_even_if_issued_before_its_predecessor(
     slot: Slot, other: Slot, shelf: Shelf, clock: Clockwork
 ) -> None:
