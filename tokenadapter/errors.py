@@ -69,7 +69,7 @@ class TokenError(RequestException):
     since: float | None = None
     # How a command line names the profile, if there is one.
     profile: str | None = None
-    # That of the command.
+    # The exit code of the command after this error.
     exit_code: int = 1
     advice: str | None = None
 

@@ -1,7 +1,7 @@
 """The protocol: the possible next steps, and the rules of the processes.
 
 There is no clock.  A process may be stopped between any two of its steps.  A lease, a grace period
-and the deadline of an intent may end as soon as the order of these times allows.
+and the deadline of a process may end as soon as the order of these times allows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Protocol:
     :ivar lease: whether the lock is a lease, which lapses when its holder dies or is stopped.
         Otherwise it is a lock of the kernel, which ends with its holder and not before.
     :ivar one_machine: whether processes notice the death of another one, even with a lease.
-    :ivar grace: whether there is a grace period, declared and longer than the lease.
+    :ivar grace: whether the server has a grace period.
     :ivar last: the generation that the API accepts for as long as its grant lives.
     """
 
@@ -56,20 +56,19 @@ class Protocol:
             yield f"{p.name} takes the lock", s._replace(lock=p.name).put(p, phase="locked")
 
     def locked(self, s: State, p: Process) -> Steps:
-        awaited = self.awaited(s, p)
         if self.is_newer(p.memory, s.record):  # the store went back
             yield f"{p.name} writes {p.memory} back", s.write(p.memory).leave(p, p.memory)
         elif s.record.token != p.memory.token or not self.is_due(s, s.record):
             yield f"{p.name} looks again: {s.record}, and leaves", s.leave(p, s.record)
-        elif awaited and not self.is_in_grace(s, s.record):
+        elif self.awaits(s, p):
             yield f"{p.name} looks again: an intent, and leaves", s.leave(p, s.record)
         else:
-            decided = s.put(p, phase="decided", memory=s.record, awaited=awaited)
+            decided = s.put(p, phase="decided", memory=s.record)
             yield f"{p.name} looks again: {s.record}", decided
 
     def decided(self, s: State, p: Process) -> Steps:
         if self.may_swap(s, p):
-            record = p.memory._replace(intent=self.intent(p))
+            record = p.memory._replace(intent=p.name)
             announced = s.put(p, phase="announced", memory=record).write(record)
             announced = announced._replace(given_up=s.given_up - {p.name})
             yield f"{p.name} writes its intent", announced
@@ -78,17 +77,17 @@ class Protocol:
 
     def announced(self, s: State, p: Process) -> Steps:
         if self.confirms(s, p):
-            presenting = {q.name for q in s.processes if q.phase in ("connecting", "sent")}
+            presenting = {q.name for q in s.processes if q.phase in ("sending", "sent")}
             wrong = ONE_AT_A_TIME if s.lock in presenting - {p.name} else ""
-            confirmed = s.put(p, phase="connecting")._replace(wrong=wrong)
-            yield f"{p.name} confirms the lock, and connects", confirmed
+            confirmed = s.put(p, phase="sending")._replace(wrong=wrong)
+            yield f"{p.name} confirms the lock, and begins to send", confirmed
         else:
             yield f"{p.name} has lost the lock, and takes its intent back", self.withdraw(s, p)
 
-    def connecting(self, s: State, p: Process) -> Steps:
+    def sending(self, s: State, p: Process) -> Steps:
         if self.is_late(s, p):
             yield f"{p.name} is too late, and takes its intent back", self.withdraw(s, p)
-        else:
+        else:  # the request arrives
             yield from self.presentation(s, p)
 
     def sent(self, s: State, p: Process) -> Steps:
@@ -114,7 +113,7 @@ class Protocol:
     def withdraw(self, s: State, p: Process) -> State:
         """The process awaits no answer: other processes may continue."""
         if self.may_swap(s, p):
-            s = s.write(p.memory._replace(intent=p.awaited))
+            s = s.write(p.memory.quiet())
         return s.leave(p, p.memory)
 
     # [rules]
@@ -122,33 +121,21 @@ class Protocol:
         """A write replaces only what the process has seen."""
         return s.record == p.memory
 
-    def awaited(self, s: State, p: Process) -> frozenset[str]:
-        """The processes that may still get an answer.  With a lock of the kernel, there are none.
-        With a lease, an intent is respected until its deadline, or until its process is known to
-        be dead."""
-        if not self.lease:
-            return frozenset()
-        believed = s.record.intent - s.given_up - {p.name}
-        return believed & {q.name for q in s.processes} if self.one_machine else believed
-
-    def intent(self, p: Process) -> frozenset[str]:
-        """An intent that replaces another one includes the processes of the other one."""
-        return p.awaited | {p.name}
+    def awaits(self, s: State, p: Process) -> bool:
+        """Whether another process may still get an answer.  With a lock of the kernel, none may.
+        With a lease, an intent is believed until the deadline of its process, or until that
+        process is known to be dead."""
+        writer = s.record.intent
+        is_known_dead = self.one_machine and all(q.name != writer for q in s.processes)
+        return self.lease and writer not in {"", p.name, *s.given_up} and not is_known_dead
 
     def confirms(self, s: State, p: Process) -> bool:
         """The lock is still held, and the intent was written just now."""
         return s.lock == p.name
 
     def is_late(self, s: State, p: Process) -> bool:
-        """A check just before the first byte: since the confirmation, the lease may have lapsed,
-        or the grace period may have ended in which an awaited credential may be presented once
-        more."""
-        return s.lock != p.name or bool(p.awaited and not self.is_in_grace(s, p.memory))
-
-    def is_in_grace(self, s: State, r: Record) -> bool:
-        """The grace period counts from before the first request, and ends before the server's."""
-        grant = s.grants[r.login]
-        return self.grace and (grant.in_grace or grant.current != r.generation + 1)
+        """A request is sent, and arrives, before the deadline of its process or never."""
+        return p.name in s.given_up
 
     def is_still_ours(self, s: State, p: Process) -> bool:
         """Whether the presented token is still stored: then a late answer counts."""
@@ -166,7 +153,8 @@ class Protocol:
         return one.token > other.token
 
     def is_spent(self, s: State, r: Record) -> bool:
-        return r.token in s.spent
+        """A refresh token is spent if it is remembered, or a later one of the same login."""
+        return any(r.login == login and r.generation <= last for login, last in s.spent)
 
     def is_due(self, s: State, r: Record) -> bool:
         """The API refuses the token, and there is a refresh token that may be presented."""
@@ -180,7 +168,7 @@ class Protocol:
         wrong = ""
         if r.token in s.presented and s.grants[r.login].alive and not grant.alive:
             wrong = NOT_REVOKED
-        elif r.token in s.presented and not self.is_in_grace(s, r):
+        elif r.token in s.presented:
             wrong = NOT_TWICE
         arrived = s.grant(r.login, grant)._replace(presented=s.presented | {r.token}, wrong=wrong)
         yield f"{does}: {says}", arrived.put(p, phase="sent", answer=answer)
@@ -207,12 +195,12 @@ class Protocol:
     def time(self, s: State) -> Steps:
         if s.lock is not None and all(p.name != s.lock for p in s.processes):
             yield f"the lease of {s.lock} lapses", s._replace(lock=None)
-        if self.lease:
-            for name in sorted(s.record.intent - s.given_up - {s.lock}):
-                over = s._replace(given_up=s.given_up | {name})
-                for p in s.processes:
-                    over = over.lose(p) if p.name == name else over
-                yield f"the deadline of {name} is over", over
+        name = s.record.intent
+        if self.lease and name not in {"", s.lock, *s.given_up}:
+            over = s._replace(given_up=s.given_up | {name})
+            for p in s.processes:
+                over = over.lose(p) if p.name == name else over
+            yield f"the deadline of {name} is over", over
         for login, grant in enumerate(s.grants):
             if grant.in_grace:
                 yield "the grace is over", s.grant(login, grant._replace(in_grace=False))
@@ -245,7 +233,7 @@ class Protocol:
     def may_go_back(self, s: State) -> bool:
         """Whether the store may revert: not during a presentation if the store also has the
         lock."""
-        presenting = any(p.phase in ("announced", "connecting", "sent") for p in s.processes)
+        presenting = any(p.phase in ("announced", "sending", "sent") for p in s.processes)
         return not (self.lease and presenting)
 
     def gone_back(self, s: State, record: Record) -> State:

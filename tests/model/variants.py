@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from model.explore import Found, explore
 from model.protocol import Protocol, Steps
-from model.world import Process, Record, State
+from model.world import NOT_TWICE, Process, Record, State
 
 __all__ = ["BROKEN", "LIMITS", "RIGHT", "Case", "explored"]
 
@@ -32,16 +32,22 @@ class LeaseOnOneMachine(Lease):
     one_machine = True
 
 
-class LeaseWithGrace(Lease):
-    """A lease, with a declared grace"""
+class KernelLockWithGrace(KernelLock):
+    """The kernel's lock; the server has a grace period"""
 
     grace = True
 
 
-class LeaseWithGraceOnOneMachine(LeaseWithGrace):
-    """A lease, with a declared grace, on one machine"""
+class LeaseWithGrace(Lease):
+    """A lease; the server has a grace period"""
 
-    one_machine = True
+    grace = True
+
+
+class LeaseOnOneMachineWithGrace(LeaseOnOneMachine):
+    """A lease, on one machine; the server has a grace period"""
+
+    grace = True
 
 
 class WritesBlindly(Lease):
@@ -66,7 +72,7 @@ class DecidesBeforeTheLock(KernelLock):
             yield f"{p.name} takes the lock", s._replace(lock=p.name).put(p, phase="decided")
 
     def decided(self, s: State, p: Process) -> Steps:
-        record = s.record._replace(intent=frozenset({p.name}))
+        record = s.record._replace(intent=p.name)
         yield f"{p.name} writes its intent", s.put(p, phase="announced").write(record)
 
 
@@ -80,32 +86,32 @@ class WritesNoIntent(Lease):
 class BelievesNoIntent(Lease):
     """An intent under a lease is not believed"""
 
-    def awaited(self, s: State, p: Process) -> frozenset[str]:
-        return frozenset()
+    def awaits(self, s: State, p: Process) -> bool:
+        return False
+
+
+class BelievesNoIntentWithinAGrace(BelievesNoIntent):
+    """An intent is not believed, and the server's grace period never ends"""
+
+    grace = True
+
+    def presentation(self, s: State, p: Process) -> Steps:
+        for what, after in super().presentation(s, p):
+            # A second presentation is the purpose of this variant.
+            yield what, after._replace(wrong=after.wrong.replace(NOT_TWICE, ""))
+
+    def time(self, s: State) -> Steps:
+        return (step for step in super().time(s) if step[1].grants == s.grants)
 
 
 class BelievesForEver(Lease):
     """An intent is believed for ever, even that of a dead process"""
 
-    def awaited(self, s: State, p: Process) -> frozenset[str]:
-        return s.record.intent - {p.name}
+    def awaits(self, s: State, p: Process) -> bool:
+        return s.record.intent not in {"", p.name}
 
 
-class TrustsTheGraceForEver(LeaseWithGrace):
-    """A declared grace makes intents void, even when it is over"""
-
-    def is_in_grace(self, s: State, r: Record) -> bool:
-        return True
-
-
-class ForgetsWhomItReplaces(LeaseWithGraceOnOneMachine):
-    """An intent supersedes the intent that it replaces"""
-
-    def intent(self, p: Process) -> frozenset[str]:
-        return frozenset({p.name})
-
-
-class DoesNotConfirm(LeaseWithGrace):
+class DoesNotConfirm(Lease):
     """The lease is not confirmed before a presentation begins"""
 
     def confirms(self, s: State, p: Process) -> bool:
@@ -117,20 +123,6 @@ class LooksAtNoClock(Lease):
 
     def is_late(self, s: State, p: Process) -> bool:
         return False
-
-
-class LooksAtItsDeadlineOnly(LeaseWithGrace):
-    """Only the deadline of the request bounds its first byte"""
-
-    def is_late(self, s: State, p: Process) -> bool:
-        return p.name in s.given_up
-
-
-class LooksAtTheGraceOnly(LeaseWithGrace):
-    """The deadline and the grace bound the first byte, and the lease does not"""
-
-    def is_late(self, s: State, p: Process) -> bool:
-        return p.name in s.given_up or not self.is_in_grace(s, p.memory)
 
 
 class UsesBeforeSaving(KernelLock):
@@ -176,6 +168,13 @@ class RemembersNoSpentTokens(KernelLock):
 
     def is_spent(self, s: State, r: Record) -> bool:
         return False
+
+
+class RemembersNoPlace(KernelLock):
+    """Only the last spent refresh token of a login is remembered, without its place in the login"""
+
+    def is_spent(self, s: State, r: Record) -> bool:
+        return r.token == max((token for token in s.spent if token[0] == r.login), default=None)
 
 
 class WritesNothingBack(KernelLock):
@@ -231,8 +230,8 @@ class KilledBeforeRemembering(KernelLock):
                 yield f"{p.name} saves {after.record}, and is killed", self.killed(forgotten, saved)
 
 
-class StandsStillBeforeTheFirstByte(LooksAtNoClock):
-    """A process stands still, beyond its deadline, between its clock check and the first byte"""
+class ArrivesLate(LooksAtNoClock):
+    """A request is sent, or arrives, after the deadline of its process"""
 
 
 class Case(NamedTuple):
@@ -272,10 +271,11 @@ def explored(case: Case) -> Found:
 
 PROTOCOLS = (
     KernelLock,
+    KernelLockWithGrace,
     Lease,
-    LeaseOnOneMachine,
     LeaseWithGrace,
-    LeaseWithGraceOnOneMachine,
+    LeaseOnOneMachine,
+    LeaseOnOneMachineWithGrace,
 )
 RIGHT = tuple(
     Case(protocol, faults, processes)
@@ -287,19 +287,17 @@ BROKEN = (
     Case(DecidesBeforeTheLock, 0),
     Case(WritesNoIntent, 1),
     Case(BelievesNoIntent, 1),
+    Case(BelievesNoIntentWithinAGrace, 1),
     Case(BelievesForEver, 1),
-    Case(TrustsTheGraceForEver, 1),
-    Case(ForgetsWhomItReplaces, 2),
     Case(DoesNotConfirm, 1),
     Case(LooksAtNoClock, 1),
-    Case(LooksAtItsDeadlineOnly, 1),
-    Case(LooksAtTheGraceOnly, 1),
     Case(UsesBeforeSaving, 0),
     Case(WritesNoTombstone, 1),
     Case(TakesSilenceForRefusal, 1),
     Case(DropsLateAnswers, 1),
     Case(SavesLateAnswers, 1),
     Case(RemembersNoSpentTokens, 1),
+    Case(RemembersNoPlace, 1),
     Case(WritesNothingBack, 1),
     Case(ComparesGenerations, 2),
     Case(ForgetsLogouts, 2),
@@ -308,5 +306,5 @@ LIMITS = (
     Case(StoreForgetsIntents, 1),
     Case(StoreForgetsSpentTokens, 1),
     Case(KilledBeforeRemembering, 2),
-    Case(StandsStillBeforeTheFirstByte, 1),
+    Case(ArrivesLate, 1),
 )

@@ -25,8 +25,8 @@ class Record(NamedTuple):
     login: int
     """The number of the login, or of the logout, in the order of time."""
     generation: int
-    intent: frozenset[str] = frozenset()
-    """The processes that present the refresh token, and may still get an answer."""
+    intent: str = ""
+    """The process that presents the refresh token, and may still get an answer."""
     status: str = "alive"
     """``alive``; ``dead`` if there is a tombstone; ``empty`` after a logout."""
 
@@ -35,7 +35,7 @@ class Record(NamedTuple):
         return self[:2]
 
     def quiet(self) -> Record:
-        return self._replace(intent=frozenset())
+        return self._replace(intent="")
 
     def __str__(self) -> str:
         name = f"{'ABCD'[self.login]}{self.generation}"
@@ -61,8 +61,6 @@ class Process(NamedTuple):
     memory: Record = FIRST
     """The record that it uses; during a renewal, the record that it last read or wrote."""
     phase: str = "idle"
-    awaited: frozenset[str] = frozenset()
-    """The other processes that might still get an answer when it decided to present."""
     answer: str = ""
 
 
@@ -78,7 +76,7 @@ class State(NamedTuple):
     lock: str | None = None
     grants: tuple[Grant, ...] = (Grant(0),)
     given_up: frozenset[str] = frozenset()
-    """The processes whose intent is no longer respected, because its deadline is over."""
+    """The processes whose deadline is over: others no longer believe their intents."""
 
     # For the invariants only.
     presented: frozenset[tuple[int, int]] = frozenset()
@@ -106,7 +104,7 @@ class State(NamedTuple):
 
     def leave(self, process: Process, uses: Record) -> State:
         """The process uses the record *uses*, and releases the lock."""
-        idle = self.put(process, memory=uses.quiet(), phase="idle", awaited=frozenset(), answer="")
+        idle = self.put(process, memory=uses.quiet(), phase="idle", answer="")
         return idle._replace(
             lock=None if self.lock == process.name else self.lock,
             wrong=self.wrong if uses.token in self.saved else SAVED_FIRST,

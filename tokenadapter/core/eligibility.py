@@ -145,7 +145,7 @@ class Eligibility:
                     left = one.until - slot.now(view)
                     raise messages.lock_is_local(slot.store, one.process, left)
             return any(self._runtime.may_save(one.process) for one in waiters)
-        # Also within a declared grace: a request may arrive late, and then comes after the grace.
+        # Within a declared grace too: the earlier request may arrive when the grace is over.
         return bool(waiters)
 
     def pending_waiters(self, view: View) -> list[Waiter]:

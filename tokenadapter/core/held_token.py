@@ -85,8 +85,7 @@ class RenewalRequest(Value):
     min_validity: float = 0.0
     """How many more seconds the token must live (see :meth:`HeldToken.least`)."""
     forced: bool = False
-    """Whether the API did not refuse *rejected*, and the caller wants another token all the
-    same."""
+    """Whether to renew *rejected* although the API did not refuse it."""
     waits: bool = True
     """Whether a caller waits for it.  If none does, renewals of other processes are left to
     them."""
@@ -117,7 +116,8 @@ class TokenHolder:
     """Holds the newest token that this process knows.
 
     :param requested: what this program requests.  A token with a wider scope is renewed by the
-        program that obtained it, if that one still runs: here it is only renewed once expired.
+        program that obtained it, if that one still runs: this one renews it only once it has
+        expired.
     :param early: whether a token may be renewed before any caller has to wait for it.
     """
 

@@ -96,7 +96,9 @@ class TokenKeeper:
     :param lock_timeout: for how many seconds to wait for a renewal that another thread or process
         has under way.
     :param inline: whether the thread that needs a renewal performs it, because helper threads are
-        not available; docs/concepts/freshness.md says what is lost.
+        not available; docs/concepts/freshness.md says what is lost.  A refresh token is presented
+        so in any case if the process may leave or be frozen after a request, as a job of RQ or a
+        function of AWS Lambda.
     :param advise: how a person logs in here, as a text such as ``"Open Settings > Connections."``,
         or a function of the :class:`~tokenadapter.ReauthRequired` that returns one.  The error has
         it as ``advice``, and in its message in place of the library's advice to log in.
@@ -105,7 +107,7 @@ class TokenKeeper:
     :param runtime: clocks and threads; tests pass their own.
     :raises TypeError: if an argument is not what it should be.
     :raises ValueError: if *lock_timeout* is not above 0, *store* is text that names no store, or
-        its lock is a lease that is no shorter than the source's ``grace``.
+        the source's ``grace`` is too short for its timeout or for the lease of the store's lock.
     """
 
     def __init__(
@@ -227,8 +229,7 @@ class TokenKeeper:
         :param patient: wait for the renewal of a stale token, too.
         :param min_validity: renew a token that lives for fewer seconds than this.  If even a new
             token does, it is renewed when it is stale.
-        :param forced: whether the API did not refuse *rejected*, which is to be renewed all the
-            same.
+        :param forced: whether to renew *rejected* although the API did not refuse it.
         :param context: the context (``contextvars``) in which to call the source, in place of the
             caller's.
         """
@@ -652,7 +653,7 @@ class TokenKeeper:
         )
 
     def _is_inline(self) -> bool:
-        """Whether callers renew themselves: nobody could wait for a helper thread at the end."""
+        """Whether callers renew in their own thread: nobody may wait for a helper at the end."""
         return self.inline or (self._spends and self._runtime.ends_abruptly())
 
     @property
@@ -735,11 +736,12 @@ def _slot_name(store: TokenStore) -> str | None:
 def _check_grace(store: TokenStore, grant: Grant) -> None:
     """A request, and its repetition by another process, have to end within the server's grace."""
     longest = longest_timeout(grant.grace)
-    if grant.deadline > longest:
+    if grant.deadline > longest * 1.000001:  # it may be computed from the same number
         raise ValueError(
             f"grace is {grant.grace:g} s, and a token request may take {grant.deadline:g} s: if "
-            "its answer got lost, its repetition could come after the grace, and the server could "
-            f"revoke the login. Give the source a timeout of at most {longest:g} s, or no grace."
+            "the answer got lost, the request could be repeated too late, and the server could "
+            "revoke the login. Give the source a shorter timeout, so that a token request takes at "
+            f"most {longest:g} s, or no grace."
         )
     lease = getattr(store, "lease", None)
     if lease is not None and 0 < grant.grace <= lease:

@@ -187,12 +187,15 @@ def renewal_timed_out(store: TokenStore, seconds: float) -> LockTimeout:
     )
 
 
-def answer_late(store: TokenStore, seconds: float, longest: float) -> RefreshTemporarilyFailed:
+def answer_late(
+    store: TokenStore, owner: Mapping[str, str], seconds: float, longest: float
+) -> RefreshTemporarilyFailed:
+    endpoint = owner.get("endpoint", "The token endpoint")
     return RefreshTemporarilyFailed(
-        f"The token endpoint has not answered for {seconds:.0f} s. This process goes on waiting "
-        f"for the answer in the background, for up to {longest:.0f} s in all, and saves the token "
-        f"to {store!r} when it comes. The stored token is kept. Try again. If the token endpoint "
-        "needs more time, raise the timeout of the source.",
+        f"{endpoint} has not answered for {seconds:.0f} s. This process goes on waiting "
+        f"in the background, for up to {longest:.0f} s in all, and saves the token to {store!r} "
+        "when the answer comes. The stored token is kept. Try again later. If the token endpoint "
+        "is often that slow, raise the timeout of the source.",
         processed=None,
     )
 

@@ -44,7 +44,7 @@ ANSWERED_WITHIN: Final = 60.0
 
 # Seconds between the intent and the request, if the store is fast.
 _SENDS_WITHIN: Final = 1.0
-# Seconds in which it may come after the deadline, if the program ends meanwhile.
+# Seconds after the deadline in which a late answer may come while the program ends.
 _ANSWERED_AT_EXIT: Final = 10.0
 # Seconds by which the clocks of processes that read the intent may differ.
 _CLOCK_SKEW: Final = 1.0
@@ -120,14 +120,15 @@ class Presenter:
         fail: Callable[[Exception], None],
         key: str | None = None,
     ) -> View | None:
-        found, waiter, sent = view, None, credential
+        found, waiter, sent, store = view, None, credential, self._slot.store
         started = self._runtime.monotonic()
 
         def keep_waiting() -> bool:
             nonlocal view, waiter
             waited = self._runtime.monotonic() - started
             if self._runtime.is_helper():  # else the caller itself waits for the answer
-                fail(messages.answer_late(self._slot.store, waited, ANSWERED_WITHIN))
+                late = messages.answer_late(store, self._grant.owner, waited, ANSWERED_WITHIN)
+                fail(late)
             view, waiter = self._extended(view, waiter)
             at_exit = min(ANSWERED_WITHIN, self._grant.deadline + _ANSWERED_AT_EXIT)
             return waited < (at_exit if self._runtime.exiting() else ANSWERED_WITHIN)

@@ -329,7 +329,7 @@ class Record(Value):
         )
 
     def with_waiter(self, waiter: Waiter, longer: Waiter) -> Self:
-        """The process *waiter* goes on waiting for the answer, as *longer* says."""
+        """Replace *waiter* by *longer*, the same process with a later end of its wait."""
         assert self.intent is not None
         awaited = (longer if one == waiter else one for one in self.intent.awaited)
         return self._replace(intent=self.intent._replace(awaited=tuple(awaited)))
@@ -640,7 +640,7 @@ _KEYS = frozenset(Record.__annotations__) - {"others"}
 
 def _includes(wider: Mapping[str, str], requested: Mapping[str, str]) -> bool:
     """Whether *wider* requests the same as *requested*, apart from more words in its scope."""
-    # Without a scope, the server grants what it likes.  In a damaged record, it may be no text.
+    # Without a scope, the server grants what it likes.  A damaged record may have no text.
     words = [set(str(one.get("scope", "")).split()) for one in (requested, wider)]
     is_same = {**requested, "scope": ""} == {**wider, "scope": ""}
     return dict(requested) == dict(wider) or (is_same and set() < words[0] <= words[1])

@@ -246,7 +246,7 @@ class Renewal:
             view = self._slot.look()
             if token.is_same(view.record.token):
                 if not view.record.is_rejected:
-                    # Without the lock: nobody may have to wait for it who is told that all is over.
+                    # Without the lock: callers that get the final error must not wait for it.
                     rejected = view.record.with_rejection(token, self._slot.stamp(view))
                     view = self._slot.write(view, rejected)
                 self._take(view, False)

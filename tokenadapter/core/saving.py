@@ -77,9 +77,10 @@ class Saver:
         self._eligibility = eligibility
         self._runtime = runtime
         self._journal = journal
-        # The waits of this process that the record does not know to be over, and whether the
-        # outcome is unknown; and the process that has a thread to record them.
+        # The waits of this process that are over, but not in the record yet; and for each, whether
+        # the outcome is unknown.
         self._ended: dict[Waiter, bool] = {}
+        # The process whose thread records them; empty if there is none.
         self._recorder = ""
 
     # --- a token -------------------------------------------------------------------------
@@ -100,7 +101,7 @@ class Saver:
         remembered = spent if spent is None or for_good else before.placed(spent)
         view = presented.view
         renewed = self._record_maker(presented, minted, spent if for_good else None)
-        # As often as processes that wait look, so that none of them finds the store first.
+        # As often as waiting processes look, so that none of them reaches the store first.
         longest = 5.0 if self._slot.lock_ends_with_holder else self._slot.store.poll[1]
         retries = _Retries(self._runtime, self._journal, minted.token, longest)
         tag = self._slot.new_tag(view)
@@ -455,7 +456,7 @@ class _Retries:
 
 def _cause(failure: TokenError) -> str:
     """The text of *failure* for the record; a custom source may raise a text of any length."""
-    return BaseException.__str__(failure)[:_LONGEST_CAUSE]  # fit for every program
+    return BaseException.__str__(failure)[:_LONGEST_CAUSE]  # without the advice for this program
 
 
 def _is_unknown(failure: TokenError) -> bool:

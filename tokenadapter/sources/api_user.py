@@ -74,7 +74,8 @@ class ApiUser(Source):
     :param dpop: bind the tokens to a key (RFC 9449), as for
         :class:`~tokenadapter.ClientCredentials`.  If the API requires that, they are bound
         without this argument.
-    :param timeout: seconds for each exchange with the API or its authorization server.
+    :param timeout: seconds for each exchange with the API or its authorization server; by default
+        10, or fewer if *grace* is short.
     :param verify: whether to verify the servers' certificates, or a path to CA certificates.
     :param cert: a client certificate: a path, or those of certificate and key.
     :param proxies: proxy URLs by scheme, which take precedence over those in the environment.

@@ -48,8 +48,9 @@ class ClientCredentials(OAuth2Source):
         default what the metadata of the issuer names.
     :param dpop: bind the tokens to a key (RFC 9449).  ``True`` makes a key, which is stored with
         the token.  Or pass a key, as for :class:`~tokenadapter.Key`, which is not stored.
-    :param timeout: seconds for the whole exchange, from connecting to the last byte.  Resolving
-        the host's name may take longer; nothing is sent after that time.
+    :param timeout: seconds for the whole exchange, from connecting to the last byte; by default 10,
+        or fewer if the *grace* of a refresh token is short.  Resolving the host's name may take
+        longer; nothing is sent after that time.
     :param verify: whether to verify the server's certificate, or a path to CA certificates;
         by default what the environment says, as everywhere in requests.
     :param cert: a client certificate: a path, or those of certificate and key.

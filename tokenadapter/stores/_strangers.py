@@ -88,7 +88,7 @@ def check_file(path: str, fd: int, found: os.stat_result) -> None:
             warn(
                 "the group of %s can read or write it (mode %s), and the mode cannot be changed: "
                 "%s. The file is used all the same, because no other user is in the group. Add "
-                "nobody to it.",
+                "nobody to the group.",
                 path,
                 f"{stat.S_IMODE(found.st_mode):04o}",
                 error.strerror,

@@ -110,7 +110,7 @@ def test_a_token_endpoint_that_does_not_answer_is_named_with_its_own_timeout(
     mount(timeout=1)
     server.expire_now()
     server.fail_next(hang=True)
-    with pytest.raises(RefreshTemporarilyFailed, match=r"answering took too long.* 1 s") as info:
+    with pytest.raises(RefreshTemporarilyFailed, match="has not answered for 1 s") as info:
         session.get(f"{server.api_url}x", timeout=30)
     assert server.token_url in str(info.value)
     assert info.value.response.status_code == 401

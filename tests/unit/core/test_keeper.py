@@ -986,9 +986,7 @@ def test_a_timeout_must_leave_time_for_a_repetition_within_the_grace(
     if timeout <= longest:
         new_keeper()
     else:
-        words = (
-            f"grace is {grace:g} s, .* may take {timeout:g} s: .* timeout of at most {longest:g} s"
-        )
+        words = f"grace is {grace:g} s, .* may take {timeout:g} s: .* takes at most {longest:g} s"
         with pytest.raises(ValueError, match=words):
             new_keeper()
 

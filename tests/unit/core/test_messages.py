@@ -233,11 +233,11 @@ FAILURES: dict[str, list[tuple[TokenError, type[TokenError], str, str, str]]] = 
     ],
     "answer_late": [
         (
-            messages.answer_late(STORE, 10.2, 60.0),
+            messages.answer_late(STORE, OURS, 10.2, 60.0),
             RefreshTemporarilyFailed,
-            "The token endpoint has not answered for 10 s.",
-            "saves the token to Shelf() when it comes. The stored token is kept",
-            "Try again. If the token endpoint needs more time, raise the timeout of the source",
+            "https://id.example/token has not answered for 10 s.",
+            "saves the token to Shelf() when the answer comes. The stored token is kept",
+            "If the token endpoint is often that slow, raise the timeout of the source",
         )
     ],
     "worker_ended": [
