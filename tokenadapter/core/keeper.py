@@ -256,7 +256,8 @@ class TokenKeeper:
                 outcome = outcome or self._worker.join(need, seen, end, slack)
         except Exception as error:
             held = self._holder.alive(rejected)
-            if held is None:
+            # An error of another kind is that of a signal handler, such as a job's time limit.
+            if held is None or not isinstance(error, errors.TokenError):
                 self.tell(error)
                 raise
             # It is old, but it lives: this caller need not notice the failure.
