@@ -465,7 +465,7 @@ def test_a_signal_ends_the_wait_for_another_process_in_the_main_thread(stage):
             tell("waits")
             return super().lock()
 
-    keeper = TokenKeeper(new_keeper().grant, Store(paths[0]), inline=True)
+    keeper = TokenKeeper(new_keeper().grant, Store(paths[0]), lock_timeout=600.0, inline=True)
     try:
         keeper.current()
     except RuntimeError:
