@@ -291,7 +291,7 @@ class TokenKeeper:
         if self._is_inline():
             # The process may end with the task, so the task waits for what the helper began.
             work = partial(work, timeout=timeout)
-            return await self._calls.wait_for((refused, patient, timeout), work, inf)
+            return await self._calls.wait_for((refused, patient, timeout), work, None)
         key = refused, patient
         patience = inf if timeout is None else timeout
         began = self._runtime.monotonic()
