@@ -480,7 +480,7 @@ class TokenKeeper:
         except Exception as failure:  # noqa: BLE001 - a callback may raise anything
             self.journal.trace("advise raised", failure)
             advice = None
-        return advice or getattr(self.grant, "how_to_log_in", None)
+        return str(advice) if advice else getattr(self.grant, "how_to_log_in", None)
 
     async def alook(self) -> None:
         """:meth:`look`, without blocking an event loop."""

@@ -102,7 +102,7 @@ class ApiUser(Source):
         allow_http: bool = False,
     ) -> None:
         # To find the authorization server takes up to half of the timeout more.
-        timeout = usual_timeout(timeout, grace / 1.5)
+        timeout = usual_timeout(timeout, grace, 1.5)
         self._connection: dict[str, Any] = {
             "timeout": timeout,
             "verify": verify,
