@@ -126,7 +126,7 @@ def usual_timeout(timeout: float | None, grace: float, longer: float = 1.0) -> f
 
     :param longer: by what a renewal may take longer than the timeout.
     """
-    if isinstance(grace, bool) or not (isinstance(grace, (int, float)) and grace >= 0):
+    if isinstance(grace, (bool, str)) or not grace >= 0:
         raise ValueError(f"grace must be a number of seconds, 0 or more, not {grace!r}")
     return min(10.0, longest_timeout(grace / longer)) if timeout is None else timeout
 
