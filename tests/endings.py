@@ -17,11 +17,12 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import requests
 
-from tokenadapter import FileStore, RefreshToken, TokenAdapter
+from tokenadapter import FileStore, RefreshToken, TokenAdapter, TokenKeeper
 
 API = os.environ.get("ENDINGS_API", "")
 NUMBERS = range(20)
@@ -191,8 +192,22 @@ async def with_httpx() -> None:
     os._exit(0)
 
 
+async def cancelled() -> None:
+    """A task whose time is over before the token comes."""
+    source = RefreshToken(
+        os.environ["ENDINGS_TOKEN_URL"], client_id="client", client_secret="secret"
+    )
+    keeper = TokenKeeper(source, FileStore(os.environ["ENDINGS_STORE"]))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await keeper.acurrent()
+    os._exit(0)
+
+
 def frozen(client: str) -> None:
     """A function of a platform that freezes it, here by ending it, when it has answered."""
+    if client == "cancelled":
+        asyncio.run(cancelled())
     if client == "httpx":
         asyncio.run(with_httpx())
     begin_and_fetch()

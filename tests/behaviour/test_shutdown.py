@@ -428,6 +428,97 @@ def test_a_handler_of_the_program_waits_until_the_main_thread_has_saved(stage):
     stage.assert_kept()
 
 
+@pytest.mark.parametrize("left", [400.0, 30.0, -1.0], ids=["stale", "about to expire", "expired"])
+def test_an_exception_of_a_handler_reaches_the_caller_that_renews_in_the_main_thread(stage, left):
+    text = """
+    def over(number, frame):
+        raise RuntimeError("the time of this job is over")
+    signal.signal(signal.SIGALRM, over)
+    try:
+        new_keeper(inline=True).current()
+    except RuntimeError:
+        tell("raised")
+    """
+    stage.adopt(stage.path, left=left)
+    with stage.renewing(text) as (program, hold):
+        program.send_signal(signal.SIGALRM)
+        hold.release()
+        assert program.said() == "raised"
+        assert program.ended() == 0
+    stage.assert_kept()
+
+
+def test_a_signal_ends_the_wait_for_another_process_in_the_main_thread(stage):
+    text = """
+    import contextlib
+
+    def over(number, frame):
+        raise RuntimeError("the time of this job is over")
+    signal.signal(signal.SIGALRM, over)
+    signal.signal(signal.SIGCHLD, lambda number, frame: tell("child"))
+
+    class Store(FileStore):
+        def reserve(self):
+            return contextlib.nullcontext()
+
+        def lock(self):
+            tell("waits")
+            return super().lock()
+
+    keeper = TokenKeeper(new_keeper().grant, Store(paths[0]), lock_timeout=600.0, inline=True)
+    try:
+        keeper.current()
+    except RuntimeError:
+        tell("raised")
+    """
+    lock = FileStore(stage.path).lock()
+    assert lock.acquire(PATIENCE)
+    with stage.start(text) as program:
+        assert program.said() == "waits"
+        for number, word in ((signal.SIGCHLD, "child"), (signal.SIGALRM, "raised")):
+            program.send_signal(number)
+            while (said := program.said()) == "waits":
+                pass
+            assert said == word
+    lock.release()
+
+
+def test_signals_are_delivered_once_even_if_a_handler_raises(stage):
+    text = """
+    import asyncio
+
+    def over(number, frame):
+        raise RuntimeError
+    signal.signal(signal.SIGALRM, over)
+    signal.signal(signal.SIGUSR1, lambda number, frame: tell("mine"))
+
+    def interrupting():
+        yield signal.SIGUSR1
+        signal.raise_signal(signal.SIGALRM)
+
+    async def main():
+        loop, end = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, tell, "loop")
+        loop.add_signal_handler(signal.SIGHUP, end.set)
+        for numbers in ([signal.SIGALRM, signal.SIGTERM, signal.SIGUSR1], interrupting()):
+            try:
+                with shutdown.signals_deferred(numbers):
+                    for number in numbers:
+                        signal.raise_signal(number)
+            except RuntimeError:
+                tell("raised")
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGHUP)
+        await end.wait()
+        tell("end")
+
+    asyncio.run(main())
+    """
+    with stage.start(text) as program:
+        said = [program.said() for _ in range(6)]
+    assert said == ["mine", "raised", "raised", "mine", "loop", "end"]
+
+
 # --- when the program is over ------------------------------------------------------------
 
 

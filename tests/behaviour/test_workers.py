@@ -185,11 +185,12 @@ def test_rq(tmp_path, worker, job, left, timeout):
     assert lost(tmp_path, end, can_aim=False) == NONE
 
 
-@pytest.mark.parametrize("client", ["requests", "httpx"])
+@pytest.mark.parametrize("client", ["requests", "httpx", "cancelled"])
 @pytest.mark.parametrize("platform", ["AWS_LAMBDA_FUNCTION_NAME", "K_SERVICE"])
 def test_a_platform_that_freezes_a_function_when_it_has_answered(tmp_path, platform, client):
     def end(stage: Stage) -> None:
         stage.environment[platform] = "billing"
+        stage.server.latency = 0.5
         run(stage, "frozen", client)
         assert stage.server.stats.refreshes == 1
 

@@ -45,11 +45,12 @@ class SharedCalls:
         self._start = start
         self._calls: dict[Hashable, _Call[Any]] = {}
 
-    async def wait_for(self, key: Hashable, work: Callable[[], T], timeout: float) -> T:
+    async def wait_for(self, key: Hashable, work: Callable[[], T], timeout: float | None) -> T:
         """What *work* returns, or raises: a copy of the error for each task.
 
         :param key: tasks that give the same key share a call.
-        :param timeout: seconds to wait at most.
+        :param timeout: seconds to wait at most.  ``None``: until the call is over, even if the task
+            is cancelled.
         :raises TimeoutError: if the call takes longer; it goes on.
         """
         call: _Call[T] = self._join(key, work, can_block=True)
@@ -58,7 +59,7 @@ class SharedCalls:
             waiting = call.waiting.setdefault(place, here)
             # The thread that does the call sets this first, and then looks at who waits.
             if not call.is_done:
-                await waiting.wait(None if timeout == inf else max(timeout, 0.0))
+                await waiting.wait(timeout and max(timeout, 0.0))
         if not call.is_done:
             raise TimeoutError
         return call.outcome()
@@ -155,7 +156,13 @@ class _InAsyncio:
 
     async def wait(self, timeout: float | None) -> None:
         # A task that is cancelled here does not cancel the future.
-        await asyncio.wait([self._future], timeout=timeout)
+        try:
+            await asyncio.wait([self._future], timeout=None if timeout == inf else timeout)
+        except asyncio.CancelledError:
+            while timeout is None and not self._future.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([self._future])
+            raise
 
 
 class _InTrio:
@@ -168,5 +175,6 @@ class _InTrio:
         self._token.run_sync_soon(self._event.set)
 
     async def wait(self, timeout: float | None) -> None:
-        with self._trio.move_on_after(inf if timeout is None else timeout):
+        with self._trio.move_on_after(inf if timeout is None else timeout) as scope:
+            scope.shield = timeout is None
             await self._event.wait()

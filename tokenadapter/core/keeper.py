@@ -257,7 +257,8 @@ class TokenKeeper:
                 outcome = outcome or self._worker.join(need, seen, end, slack)
         except Exception as error:
             held = self._holder.alive(rejected)
-            if held is None:
+            # An error of another kind is that of a signal handler, such as a job's time limit.
+            if held is None or not isinstance(error, errors.TokenError):
                 self.tell(error)
                 raise
             # It is old, but it lives: this caller need not notice the failure.
@@ -291,7 +292,7 @@ class TokenKeeper:
         if self._is_inline():
             # The process may end with the task, so the task waits for what the helper began.
             work = partial(work, timeout=timeout)
-            return await self._calls.wait_for((refused, patient, timeout), work, inf)
+            return await self._calls.wait_for((refused, patient, timeout), work, None)
         key = refused, patient
         patience = inf if timeout is None else timeout
         began = self._runtime.monotonic()
@@ -476,7 +477,7 @@ class TokenKeeper:
         except Exception as failure:  # noqa: BLE001 - a callback may raise anything
             self.journal.trace("advise raised", failure)
             advice = None
-        return advice or getattr(self.grant, "how_to_log_in", None)
+        return str(advice) if advice else getattr(self.grant, "how_to_log_in", None)
 
     async def alook(self) -> None:
         """:meth:`look`, without blocking an event loop."""

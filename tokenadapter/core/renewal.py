@@ -84,7 +84,7 @@ class Renewal:
         :param run: releases the waiting callers early: with a token that cannot be saved yet, or
             with an error while an answer is late.
         :param seen: a recent view of the slot, if there is one.
-        :returns: ``None`` if no caller waits and another process renews.
+        :returns: ``None`` if another process renews, and no caller waits or a signal does.
         :raises TokenError: if there is no token.
         """
         try:
@@ -277,7 +277,7 @@ class Renewal:
                 pass
             finally:
                 lock.release()
-            if not request.waits:
+            if not request.waits or self._runtime.interrupted():
                 return None
             # Pause for at least as long as the store took to answer, so that a busy store has time
             # for the process that renews.

@@ -124,6 +124,10 @@ class Runtime:
         """
         return shutdown.presenting(seconds, _requested)
 
+    def interrupted(self) -> bool:
+        """Whether a signal waits until the main thread has renewed."""
+        return shutdown.is_interrupted()
+
     def exiting(self) -> bool:
         """Whether the program has ended, and the interpreter waits only for helpers."""
         if shutdown.is_ending():

@@ -35,19 +35,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from math import inf
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from tokenadapter.core.helper_threads import Latch
 
 __all__ = [
-    "SignalsDeferred",
     "ends_abruptly",
+    "handled",
     "is_awaited",
     "is_ending",
+    "is_interrupted",
     "is_presenting",
     "presenting",
+    "signals_deferred",
     "update_handlers",
 ]
 
@@ -83,6 +85,8 @@ _is_ending = False
 _waits_until = 0.0
 # Whether the interpreter is exiting and has waited: only the main thread may present anything.
 _is_over = False
+# Whether a signal waits until the main thread has renewed.
+_is_interrupted = False
 # The ID of the process in which the interpreter waits when it exits.
 _waits_in = 0
 # Whether the handlers are installed, and whether the main thread is updating them.
@@ -106,8 +110,7 @@ def presenting(seconds: float, requested: Callable[[int, Any], object]) -> Itera
     try:
         with _uvicorn_waiting() as is_serving:
             if threading.current_thread() is threading.main_thread():
-                # A handler may raise an exception, as that of a job's time limit does.
-                with SignalsDeferred({*_ENDINGS, *_handled()}):
+                with signals_deferred(_ENDINGS):
                     yield is_serving and not _is_ending
             else:
                 _ask_main_thread(requested)
@@ -124,44 +127,55 @@ def is_ending() -> bool:
     return _is_ending
 
 
+def is_interrupted() -> bool:
+    """Whether a signal is deferred, so that the main thread must not wait any longer for others."""
+    return _is_interrupted
+
+
 def is_presenting() -> bool:
     """Whether this process is presenting anything, or saving what it got."""
     return bool(_presentations)
 
 
-class SignalsDeferred:
+@contextmanager
+def signals_deferred(numbers: Iterable[int]) -> Iterator[None]:
     """In the main thread, defer signals that have a handler or end the process.
 
     :param numbers: the signals.
     """
+    process, handlers, caught = os.getpid(), dict[int, Any](), list[int]()
 
-    def __init__(self, numbers: Iterable[int]) -> None:
-        self._numbers = numbers
-        self._process = os.getpid()
-        self._handlers: dict[int, Any] = {}
-        self._caught: list[int] = []
+    def catch(number: int, frame: object) -> None:
+        global _is_interrupted  # noqa: PLW0603 - there is one main thread
+        if os.getpid() == process:
+            _is_interrupted = True
+            caught.append(number)
+        else:  # a child that another thread has forked meanwhile, which never leaves the block
+            _signal.signal(number, handlers[number])
+            _signal.raise_signal(number)
 
-    def __enter__(self) -> Self:
-        for number in self._numbers:
+    def deliver() -> None:
+        global _is_interrupted  # noqa: PLW0603
+        _is_interrupted = False
+        with ExitStack() as last_to_first:
+            for number in reversed(caught):
+                handler = handlers[number]
+                if callable(handler):  # asyncio would get a signal twice that is raised again
+                    last_to_first.callback(handler, number, sys._getframe())
+                else:
+                    last_to_first.callback(_signal.raise_signal, number)
+
+    # Even if a handler raises an exception, all handlers are put back, and all signals delivered.
+    with ExitStack() as ends:
+        ends.callback(deliver)
+        for number in numbers:
             handler = _signal.getsignal(number)
             if handler is not None:  # else it could not be put back
                 with suppress(ValueError):  # another thread: handlers do not run there
-                    _signal.signal(number, self._catch)
-                    self._handlers[number] = handler
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._handlers.items():
-            _signal.signal(number, handler)
-        for number in self._caught:
-            _signal.raise_signal(number)
-
-    def _catch(self, number: int, frame: object) -> None:
-        if os.getpid() == self._process:
-            self._caught.append(number)
-        else:  # a child that another thread has forked meanwhile, which never leaves the block
-            _signal.signal(number, self._handlers[number])
-            _signal.raise_signal(number)
+                    _signal.signal(number, catch)
+                    handlers[number] = handler
+                    ends.callback(_signal.signal, number, handler)
+        yield
 
 
 # --- signals -----------------------------------------------------------------------------
@@ -262,7 +276,7 @@ def _ending(seconds: float = inf) -> Iterator[bool]:
     if not _is_ending:
         _is_ending, _waits_until = True, begun + _SAVES_WITHIN
     # An exception from a handler of the program would end the wait.
-    with SignalsDeferred(_handled()):
+    with signals_deferred(handled()):
         left = 0.0
         for over, end in _presentations.copy().items():
             last = max(end, _waits_until)
@@ -271,7 +285,7 @@ def _ending(seconds: float = inf) -> Iterator[bool]:
         yield left <= 0
 
 
-def _handled() -> list[int]:
+def handled() -> list[int]:
     """The signals that have a handler, but not the one by which helpers ask the main thread."""
     found = [number for number in range(1, _signal.NSIG) if callable(_signal.getsignal(number))]
     return [number for number in found if number != _SIGURG]
@@ -427,9 +441,9 @@ def _wait_at_end(**circumstances: object) -> None:
 
 def _after_fork_in_child() -> None:
     """Forget the presentations of the parent, whose threads are not in this process."""
-    global _is_ending, _is_hooked, _is_over, _is_updating  # noqa: PLW0603
+    global _is_ending, _is_hooked, _is_interrupted, _is_over, _is_updating  # noqa: PLW0603
     _presentations.clear()
-    _is_ending = _is_hooked = _is_over = _is_updating = False
+    _is_ending = _is_hooked = _is_interrupted = _is_over = _is_updating = False
     update_handlers()
 
 

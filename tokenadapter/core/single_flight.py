@@ -147,7 +147,8 @@ class SingleFlight(Generic[T]):
     def _start(self, run: Run[T], work: Callable[[Run[T]], T]) -> None:
         try:
             if self._is_inline() or not self._runtime.start(lambda: self._execute(run, work)):
-                with shutdown.SignalsDeferred([signal.SIGINT]):
+                # A handler may raise an exception, as that of a job's time limit does.
+                with shutdown.signals_deferred({signal.SIGINT, *shutdown.handled()}):
                     self._execute(run, work)
         finally:
             run.starter = None

@@ -121,9 +121,14 @@ def checked_text(name: str, value: str, *, may_be_empty: bool = False) -> str:
     return value
 
 
-def usual_timeout(timeout: float | None, grace: float) -> float:
-    """*timeout*; by default 10 seconds, or fewer if the server's *grace* allows only that."""
-    return min(10.0, longest_timeout(grace)) if timeout is None else timeout
+def usual_timeout(timeout: float | None, grace: float, longer: float = 1.0) -> float:
+    """*timeout*; by default 10 seconds, or fewer if the server's *grace* allows only that.
+
+    :param longer: by what a renewal may take longer than the timeout.
+    """
+    if isinstance(grace, (bool, str)) or not grace >= 0:
+        raise ValueError(f"grace must be a number of seconds, 0 or more, not {grace!r}")
+    return min(10.0, longest_timeout(grace / longer)) if timeout is None else timeout
 
 
 def several(name: str, value: str | Iterable[str] | None) -> list[str]:

@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
-from tokenadapter.sources import (
-    Source,
-    checked_text,
-    in_order,
-    or_raise,
-    several,
-    usual_timeout,
-)
+from tokenadapter.sources import Source, checked_text, in_order, or_raise, several, usual_timeout
 from tokenadapter.sources.discovery import Issuer
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.oauth2_client import OAuth2Client
@@ -110,7 +103,7 @@ class ApiUser(Source):
         allow_http: bool = False,
     ) -> None:
         # To find the authorization server takes up to half of the timeout more.
-        timeout = usual_timeout(timeout, grace / 1.5)
+        timeout = usual_timeout(timeout, grace, 1.5)
         self._connection: dict[str, Any] = {
             "timeout": timeout,
             "verify": verify,

@@ -141,7 +141,7 @@ class RedisStore:
         """
         task, keys = "read which refresh tokens were spent", [f"{self._record}:spent"]
         lines = self._run(task, scripts.REMEMBERED, keys)
-        return is_remembered([line.decode() for line in lines], digest)
+        return is_remembered([line.decode("utf-8", "replace") for line in lines], digest)
 
     def __repr__(self) -> str:
         return f"RedisStore({self._place!r}, {self.key!r})"

@@ -165,4 +165,4 @@ def is_remembered(lines: Iterable[str], digest: str) -> bool:
 def _parts(line: str) -> tuple[str, str, int]:
     """Of ``HASH`` or ``HASH/LOGIN/PLACE``: the hash, the login and the place."""
     spent, login, place = (*line.removesuffix(_FOR_GOOD).split("/"), "", "")[:3]
-    return spent, login, int(place) if place.isdecimal() else -1
+    return spent, login, int(place[:99]) if place.isdecimal() else -1

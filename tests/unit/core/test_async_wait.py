@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from tokenadapter.core.async_wait import SharedCalls
 from tokenadapter.errors import RefreshTemporarilyFailed
@@ -85,6 +86,47 @@ def test_a_wait_ends_in_time_and_the_call_goes_on(threads: Threads) -> None:
     release.set()
     threads.started[0].join()
     assert ended == [1]
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_without_a_limit_a_cancelled_task_waits_until_the_call_is_over(
+    threads: Threads, library: str
+) -> None:
+    calls = SharedCalls(threads.start)
+    release = threading.Event()
+    ended: list[int] = []
+
+    def work() -> None:
+        release.wait(10)
+        ended.append(1)
+
+    async def waiting() -> None:
+        try:
+            await calls.wait_for("key", work, None)
+        finally:
+            assert ended == [1]
+
+    async def in_asyncio() -> None:
+        task = asyncio.create_task(waiting())
+        for _ in range(3):  # again and again, as anyio does
+            await asyncio.sleep(0)
+            task.cancel()
+        await asyncio.sleep(0)
+        release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def in_trio() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waiting)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+            release.set()
+
+    if library == "trio":
+        trio.run(in_trio)
+    else:
+        asyncio.run(in_asyncio())
 
 
 def test_if_no_thread_can_be_started_a_waiting_task_makes_the_call_itself() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -2796,10 +2797,11 @@ def test_an_error_names_the_account_that_logged_in(new_keeper, authority):
     [
         ("Open Settings > Connections.", "Open Settings > Connections."),
         (lambda error: f"Reconnect ({error.reason}).", "Reconnect (invalid_grant)."),
+        (lambda error: Path("settings/connections"), "settings/connections"),
         (lambda error: 1 / 0, "Log in with tokenadapter.login(), or in a web application"),
         (None, "Log in with tokenadapter.login(), or in a web application"),
     ],
-    ids=["text", "function", "broken", "none"],
+    ids=["text", "function", "not a text", "broken", "none"],
 )
 def test_the_application_says_how_to_log_in(new_keeper, authority, advise, said):
     authority.script = [errors.ReauthRequired(f"It was refused. {errors.LOG_IN}")]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+from typing import Any
+
 import pytest
 
-from tokenadapter import Password, ReauthRequired, RefreshToken, Token
+from tokenadapter import ApiUser, Password, ReauthRequired, RefreshToken, Token
 from tokenadapter.protocols import Credential
 from tokenadapter.testing import TokenServer
 
@@ -34,6 +38,17 @@ def test_the_usual_timeout_leaves_time_for_a_repetition_within_the_grace(
     assert RefreshToken(URL, grace=grace, client_id="client", timeout=3.0).deadline == 3.0
     password = Password(URL, "user", "password", grace=grace or 0.0, client_id="client")
     assert password.deadline == timeout
+
+
+@pytest.mark.parametrize("grace", [-5.0, math.nan, "30", True])
+def test_a_grace_that_is_no_time_is_refused(grace: Any) -> None:
+    for make in (
+        partial(RefreshToken, URL, client_id="client"),
+        partial(Password, URL, "user", "password", client_id="client"),
+        partial(ApiUser, "https://api.example.com/"),
+    ):
+        with pytest.raises(ValueError, match=f"grace must be a number of seconds, .* {grace!r}"):
+            make(grace=grace)
 
 
 def test_the_usual_timeout_knows_the_grace_of_the_provider() -> None:

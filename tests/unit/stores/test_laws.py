@@ -8,10 +8,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tokenadapter.protocols import Document, TokenStore
+from tokenadapter.stores import toolkit
 from tokenadapter.stores.file import FileStore
 from tokenadapter.stores.memory import MemoryStore
 
@@ -57,6 +58,12 @@ def test_a_save_succeeds_if_it_expects_the_current_tag(
             snapshot = store.load()
             assert snapshot.document == stored
             assert snapshot.tag == (tag if written else before)
+
+
+@given(line=st.text() | st.builds("hash/login/{}".format, st.text("0123456789²٣-", max_size=9)))
+@example(line=f"hash/login/{'9' * 5000}")
+def test_no_line_makes_the_spent_tokens_unreadable(line: str) -> None:
+    assert toolkit.is_remembered([line, "kept"], "kept")
 
 
 @settings(max_examples=40)

@@ -110,6 +110,8 @@ def test_spent_tokens_whose_answers_are_lost_are_remembered_once(
         store.remember_spent(digest, for_good=for_good)
     assert store.was_spent("a")
     assert client.zcard("{billing}:spent") == 2
+    client.zadd("{billing}:spent", {b"\xff": 1.0})
+    assert not store.was_spent("c")
 
 
 @pytest.mark.parametrize("number", range(1, 11))
