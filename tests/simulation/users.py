@@ -272,10 +272,20 @@ class User:
         self.witness.adopted_access.add(answer["access_token"])
         for _ in range(20):
             try:
-                self.keeper.adopt(token)
+                self._hold_login(self.keeper.adopt(token))
                 break
             except TokenError:
                 self.world.sleep(1.0)
                 self.witness.readopted.add(answer["refresh_token"])
         # Not after Ctrl-C: then the token is still on its way into the store.
         authority.login_by = None
+
+    def _hold_login(self, adopted: Token) -> None:
+        """The token of a login replaces the held one, which the process can no longer use, even if
+        the API refuses the new one later."""
+        held = self.account.held
+        if held is None:
+            return  # nothing to replace, or another thread has forgotten the new token already
+        ages = [self.authority.age({"access_token": t.access_token}) for t in (held, adopted)]
+        if ages[0] < ages[1]:  # else another thread has renewed since the login was saved
+            self.account.held = adopted

@@ -190,8 +190,11 @@ class Witness:
         account.slowest_look = max(account.slowest_look, took)
         self.sees(process, document or {}, self.disk.writes)
         last = self.last_of_this_thread(process)
-        if last is not None and last.outcome == "minted" and not (last.recorded or last.excused):
-            # Another thread has seen the write of another process, so this one tries none.
+        if last is None or last.outcome == "open" or last.recorded or last.excused:
+            return
+        if writes.is_replaced(self, last):
+            # Another thread has seen the write of another process, or a copied file, so this one
+            # tries none: beside another token, a failure does not count either.
             self.moved(process)
 
     def saved(self, process: Process, before: Document, document: Document) -> None:
