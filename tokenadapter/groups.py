@@ -8,6 +8,7 @@ read and write all files at each start of a pod.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tokenadapter.late_imports import late
@@ -38,5 +39,8 @@ def _is_alone_in(gid: int) -> bool:
         names = set()
     ours = {0, os.geteuid()}
     users = pwd.getpwall()
+    with suppress(KeyError):  # a container may have no name for its user
+        if pwd.getpwuid(os.geteuid()) not in users:
+            return False  # a directory service lists its users only one by one
     members = {user.pw_uid for user in users if user.pw_gid == gid or user.pw_name in names}
     return members <= ours and names <= {user.pw_name for user in users}

@@ -113,10 +113,16 @@ class Renewal:
         :raises LockTimeout: if another thread or process holds the lock for too long.
         """
         token = self._presenter.fit_for_record(token)
-        try:
-            view = self._write_locked(lambda view: self._adopted(view, token, account, switch))
-        except errors.StoreError as error:
-            raise messages.not_adopted(error) from error
+        view: View | None = None
+        while view is None:
+            try:
+                view = self._write_locked(lambda view: self._adopted(view, token, account, switch))
+            except errors.LockTimeout:
+                # A login is not lost because another process waits for an answer that is late.
+                if not self._eligibility.pending_waiters(self._slot.look()):
+                    raise
+            except errors.StoreError as error:
+                raise messages.not_adopted(error) from error
         if token.refresh_token is None:
             self._eligibility.clear_failures()
         else:

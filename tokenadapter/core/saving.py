@@ -406,7 +406,8 @@ class Saver:
         process = self._runtime.process()
         if self._recorder != process:
             self._recorder = process
-            self._runtime.start(self._record_ended)
+            if not self._runtime.start(self._record_ended):
+                self._recorder = ""
 
     def _record_ended(self) -> None:
         while self._ended and not self._runtime.exiting():

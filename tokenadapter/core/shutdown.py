@@ -313,8 +313,9 @@ def _tell_if_interrupted() -> None:
     ends = [*_presentations.values()]
     if ends and sys.stderr and isinstance(getattr(sys, "last_value", None), KeyboardInterrupt):
         seconds = max(ends) - time.monotonic()
-        sys.stderr.write(f"tokenadapter: saving a renewed token (up to {seconds:.0f} s)\n")
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):  # it is closed, or nobody reads it
+            sys.stderr.write(f"tokenadapter: saving a renewed token (up to {seconds:.0f} s)\n")
+            sys.stderr.flush()
 
 
 def _wait_at_exit() -> None:

@@ -964,6 +964,28 @@ def test_a_caller_that_renews_itself_gets_the_token_of_a_late_answer(new_keeper,
     assert outcome.token.access_token == "access-1"
 
 
+def test_a_login_is_not_lost_because_another_process_waits_for_an_answer(
+    new_keeper, authority, shelf, clock
+):
+    one, other = new_keeper(), new_keeper(lock_timeout=1.0)
+    first, began, sleep = one.current(), clock.now, clock.sleep
+    lock = shelf.lock()
+
+    def sleep_until_it_is_free(seconds: float) -> None:
+        sleep(seconds)
+        if clock.now > began + 5:
+            lock.release()
+
+    def log_in() -> Token:
+        assert lock.acquire(60)
+        clock.sleep = sleep_until_it_is_free
+        return other.adopt({"access_token": "login", "refresh_token": "login-0"})
+
+    got = while_asking(authority, shelf, log_in)
+    assert one.renew(first) == got[0]
+    assert document(shelf)["token"]["access_token"] == "login"
+
+
 def test_with_a_grace_nobody_waits_for_a_late_answer(new_keeper, authority):
     authority.grace, kept = 9.0, []
     fetch = authority.fetch
