@@ -1634,6 +1634,32 @@ def test_no_caller_waits_because_of_a_record_to_which_the_store_was_set_back(
     assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
 
 
+def test_an_intent_in_a_record_to_which_the_store_was_set_back_is_respected(
+    new_keeper, lapsing, clock
+):
+    """The server keeps its refresh token, so that the lost record has the same one."""
+
+    class Keeping(Authority):
+        def issue(self) -> dict[str, Any]:
+            answer, self.live = super().issue(), "refresh-0"
+            return {**answer, "refresh_token": self.live}
+
+    keeping = Keeping()
+    keeper = new_keeper(keeping, lock_timeout=BELIEVED - 1)
+    keeper.current()
+    backup = lapsing.slot
+    clock.go_on(HOUR)
+    second = keeper.current()
+    lapsing.slot = backup
+    clock.go_on(HOUR)
+    newcomer = new_keeper(keeping)
+    got = while_asking(keeping, lapsing, lambda: keeper.renew(second))
+    third = newcomer.current()
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert keeping.presented == ["refresh-0"] * 3
+    assert keeper.renew(second) == third
+
+
 def test_forget_removes_the_newest_token_even_if_the_store_was_set_back(new_keeper, shelf, clock):
     keeper = new_keeper()
     keeper.current()
