@@ -1878,6 +1878,26 @@ def test_a_stored_token_that_expires_during_its_renewal_causes_no_second_renewal
     assert len(source.presented) == 2
 
 
+def test_a_token_that_is_saved_to_an_emptied_store_keeps_the_beginning_of_its_grant(
+    new_keeper, shelf, authority
+):
+    """Also if the process remembers no record: it has looked for one to forget."""
+    keeper = new_keeper()
+    first = keeper.current()
+
+    def forgotten() -> None:
+        shelf.slot = shelf.holder = None
+        forgetting = threading.Thread(target=keeper.forget)
+        forgetting.start()
+        forgetting.join(10)
+        assert not forgetting.is_alive()
+
+    authority.asking = forgotten
+    second = keeper.renew(first)
+    assert document(shelf)["token"]["access_token"] == "access-2"
+    assert new_keeper().current() == second
+
+
 def test_if_the_lock_is_lost_after_the_intent_the_intent_is_withdrawn(new_keeper, shelf, authority):
     keeper = new_keeper(lock_timeout=1.0)
     shelf.prepare = lambda: setattr(shelf, "holder", None)
