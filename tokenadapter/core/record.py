@@ -446,7 +446,8 @@ class Record(Value):
     def restored_over(self, found: Self) -> Self:
         """This record, in place of *found*, the earlier record to which the slot was set back.
 
-        The refusals and the backoff that other processes have since added to *found* are kept.
+        The refusals and the backoff that other processes have since added to *found* are kept.  So
+        is an intent on the refresh token of this record, which the server may keep for long.
         """
         assert self.token is not None
         since = self.token.issued_at
@@ -461,9 +462,14 @@ class Record(Value):
             since if backoff is None else backoff.set_at
         ):
             backoff = found.backoff
-        return self._replace(
-            tombstones=(*self.tombstones, *stones)[-_TOMBSTONES_KEPT:], backoff=backoff
-        )
+        intent, theirs = self.intent, found.intent
+        refresh = digest(self.salt, "refresh_token", self.token.refresh_token or "")
+        if theirs is not None and theirs.credential == refresh:
+            base = intent or theirs._replace(attempt=0, awaited=())
+            count, awaited = base.attempt + theirs.attempt, (*base.awaited, *theirs.awaited)
+            intent = base._replace(attempt=count, awaited=awaited)
+        stones = [*self.tombstones, *stones][-_TOMBSTONES_KEPT:]
+        return self._replace(tombstones=tuple(stones), backoff=backoff, intent=intent)
 
     def with_refusal(
         self, credential: str, kind: str, now: float, *, error: str | None, cause: str

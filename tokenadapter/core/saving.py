@@ -150,7 +150,11 @@ class Saver:
             origin, seeds = spent_hash(credential.secret), self._slot.seeds(found)
 
         def renewed(view: View) -> Record:
-            return view.record.with_new_token(
+            record = view.record
+            if record.token is None and view.tag is None and not begins:
+                # Only this process knows how the grant began, in a slot that was emptied.
+                record = found.record
+            return record.with_new_token(
                 minted.token,
                 self._grant.requested,
                 obtained,

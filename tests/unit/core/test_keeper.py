@@ -1657,6 +1657,32 @@ def test_no_caller_waits_because_of_a_record_to_which_the_store_was_set_back(
     assert authority.presented == ["refresh-0", "refresh-1", "refresh-2"]
 
 
+def test_an_intent_in_a_record_to_which_the_store_was_set_back_is_respected(
+    new_keeper, lapsing, clock
+):
+    """The server keeps its refresh token, so that the lost record has the same one."""
+
+    class Keeping(Authority):
+        def issue(self) -> dict[str, Any]:
+            answer, self.live = super().issue(), "refresh-0"
+            return {**answer, "refresh_token": self.live}
+
+    keeping = Keeping()
+    keeper = new_keeper(keeping, lock_timeout=BELIEVED - 1)
+    keeper.current()
+    backup = lapsing.slot
+    clock.go_on(HOUR)
+    second = keeper.current()
+    lapsing.slot = backup
+    clock.go_on(HOUR)
+    newcomer = new_keeper(keeping)
+    got = while_asking(keeping, lapsing, lambda: keeper.renew(second))
+    third = newcomer.current()
+    assert [type(error) for error in got] == [errors.LockTimeout]
+    assert keeping.presented == ["refresh-0"] * 3
+    assert keeper.renew(second) == third
+
+
 def test_forget_removes_the_newest_token_even_if_the_store_was_set_back(new_keeper, shelf, clock):
     keeper = new_keeper()
     keeper.current()
@@ -1873,6 +1899,26 @@ def test_a_stored_token_that_expires_during_its_renewal_causes_no_second_renewal
     source.asking = lambda: setattr(shelf, "slot", None)
     assert keeper.current().access_token == "access-2"
     assert len(source.presented) == 2
+
+
+def test_a_token_that_is_saved_to_an_emptied_store_keeps_the_beginning_of_its_grant(
+    new_keeper, shelf, authority
+):
+    """Also if the process remembers no record: it has looked for one to forget."""
+    keeper = new_keeper()
+    first = keeper.current()
+
+    def forgotten() -> None:
+        shelf.slot = shelf.holder = None
+        forgetting = threading.Thread(target=keeper.forget)
+        forgetting.start()
+        forgetting.join(10)
+        assert not forgetting.is_alive()
+
+    authority.asking = forgotten
+    second = keeper.renew(first)
+    assert document(shelf)["token"]["access_token"] == "access-2"
+    assert new_keeper().current() == second
 
 
 def test_if_the_lock_is_lost_after_the_intent_the_intent_is_withdrawn(new_keeper, shelf, authority):

@@ -283,6 +283,20 @@ def test_restoring_a_record_changes_only_refusals_and_backoff(
     assert after.backoff in (record.backoff, found.backoff)
 
 
+def test_restoring_a_record_keeps_the_intents_on_its_refresh_token() -> None:
+    token = TOKEN.replace(refresh_token="kept")
+    mine, other = Waiter("mine", NOW + 5), Waiter("other", NOW + 9)
+    key = digest(EMPTY.salt, "refresh_token", "kept")
+    seen = EMPTY._replace(token=token)
+    found = seen.with_intent(key, NOW, other)
+    assert seen.restored_over(found).intent == found.intent
+    both = seen.with_intent(key, NOW + 1, mine).restored_over(found).intent
+    assert both == Intent(key, NOW + 1, 2, (mine, other))
+    assert both.without(mine) == Intent(key, NOW + 1, 1, (other,))
+    earlier = digest(EMPTY.salt, "refresh_token", "earlier")
+    assert seen.restored_over(seen.with_intent(earlier, NOW, other)).intent is None
+
+
 def test_restoring_a_record_keeps_later_refusals_and_backoffs() -> None:
     def found(at: float) -> Record:
         stone = Tombstone("one", "password", "invalid_grant", at)
