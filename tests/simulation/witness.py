@@ -459,6 +459,7 @@ class Witness:
             is_later = account.seen is not None and written > account.seen[3]
             if age >= account.newest or is_branch or is_later:
                 account.newest, account.seen = age, (generation, salt, issued_at, written)
+                account.seen_backoff = document.get("backoff")
         elif (
             account.seen is not None
             and document.get("salt") == account.seen[1]
