@@ -195,7 +195,7 @@ class Call:
             return witness.failed_at > 0
         is_lost = witness.emptied or witness.forgotten or witness.moved_clocks
         if witness.failed_at < witness.succeeded_at < self.since and not is_lost:
-            return self._has_own_backoff()
+            return self._has_own_backoff() or self._has_kept_backoff()
         return (
             bool(witness.moved_clocks) or self.since < witness.failed_at + LONGEST_BACKOFF + _SLACK
         )
@@ -215,6 +215,16 @@ class Call:
             and self.since < last.ended_at + LONGEST_BACKOFF + _SLACK
             for last in account.presentations.values()
         )
+
+    def _has_kept_backoff(self) -> bool:
+        """Whether the store has dropped a document with its token, so that the process goes by the
+        last record that it has seen, with a backoff that has not ended.  It cannot know that
+        another process has renewed since: the slot may as well have been emptied."""
+        witness, account = self.complaints.witness, self.complaints.account
+        backoff = account.seen_backoff
+        if backoff is None or account.seen is None or not witness.disk.has_dropped:
+            return False
+        return bool(self.began_store < backoff["set_at"] + backoff["duration"] + _SLACK)
 
     def _is_store_failing(self) -> bool:
         """A lost answer of the store is not a failure: the writer reads the slot again."""

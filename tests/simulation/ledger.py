@@ -143,6 +143,7 @@ class Account:
     :ivar newest: the rank of the newest token that the process has seen.
     :ivar seen: the generation and the salt of the record with that token, and the times in the
         record when the token was issued and the record was written.
+    :ivar seen_backoff: the backoff in that record.
     :ivar met: the access tokens that the process has read or obtained.
     :ivar knows: for each thread, the number of the last write that it has made or seen.
     :ivar stored: the access token in the slot at that time.
@@ -162,6 +163,7 @@ class Account:
         self.announcements: dict[Task, Announcement] = {}
         self.newest = (0, 0)
         self.seen: tuple[int, str, float, float] | None = None
+        self.seen_backoff: Mapping[str, Any] | None = None
         self.met: set[str] = set()
         self.knows: dict[Task, int] = {}
         self.stored: dict[Task, str | None] = {}

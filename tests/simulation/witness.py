@@ -412,6 +412,11 @@ class Witness:
         # An ending process does not wait for the lock.
         is_leaving = process.is_exiting or process.is_ending
         if stored == token.access_token and not (has_failed or is_leaving):
+            # Another process may have recorded that before, even one that is excused above.  While
+            # its entry applies, there is no later one.
+            entry = self.disk.document.get("distrust")
+            if entry is not None and entry["bound_to"] == token.fingerprint:
+                since = min(since, self.world.now - (self.store_now(process) - entry["set_at"]))
             self.distrusted.setdefault(stored, since)
 
     def check_end(self) -> None:
@@ -457,6 +462,7 @@ class Witness:
             is_later = account.seen is not None and written > account.seen[3]
             if age >= account.newest or is_branch or is_later:
                 account.newest, account.seen = age, (generation, salt, issued_at, written)
+                account.seen_backoff = document.get("backoff")
         elif (
             account.seen is not None
             and document.get("salt") == account.seen[1]

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # The rounding error of sums of seconds.
 _EXACT = 1e-6
+# The least seconds between the times of two writes in a record.
+_LEAST_DIFFERENCE = 0.001
 
 
 def check(witness: Witness, process: Process, before: Document, document: Document) -> None:
@@ -30,7 +32,9 @@ def check(witness: Witness, process: Process, before: Document, document: Docume
         # agree.
         has_two = witness.disk.set_back_at or witness.emptied or witness.disk.has_dropped
         is_later = has_two and (
-            witness.moved_clocks or (old and new["issued_at"] > old["issued_at"])
+            witness.moved_clocks
+            or (old and new["issued_at"] > old["issued_at"])
+            or (old and _are_simultaneous(before, document))
         )
         is_older = old and witness.authority.age(new) < witness.authority.age(old)
         if is_older and not is_later and access not in witness.adopted_access:
@@ -43,6 +47,14 @@ def check(witness: Witness, process: Process, before: Document, document: Docume
             witness.fail(process, "writes a tombstone of something that was never refused")
     if "intent" in document:
         _check_attempt(witness, process, before.get("intent"), document["intent"])
+
+
+def _are_simultaneous(before: Document, document: Document) -> bool:
+    """Whether the tokens of two records were issued within the least difference between two writes:
+    if several writes led to *document*, it seems to be written later than it was."""
+    lead = before["token"]["issued_at"] - document["token"]["issued_at"]
+    seems_later = document.get("written", 0.0) > before.get("written", 0.0)
+    return bool(lead < _LEAST_DIFFERENCE and seems_later)
 
 
 def _is_left_to_others(process: Process, document: Document) -> bool:
