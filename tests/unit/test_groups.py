@@ -158,7 +158,7 @@ def test_a_group_with_others_in_it_is_refused(
         monkeypatch.setattr(grp, "getgrgid", lambda gid: SimpleNamespace(gr_mem=["mallory"]))
     elif why == "another user's own":
         other.pw_gid = FS_GROUP
-    monkeypatch.setattr(pwd, "getpwall", lambda: [pwd.getpwuid(os.geteuid()), other])
+    monkeypatch.setattr(pwd, "getpwall", lambda: [other])
 
     def refused() -> None:
         with pytest.raises(StoreError, match=rf"others can write to {mount}/state \(mode 2770\)"):
