@@ -18,7 +18,7 @@ from tokenadapter.core.eligibility import Eligibility
 from tokenadapter.core.journal import Journal
 from tokenadapter.core.record import Waiter
 from tokenadapter.core.runtime import Runtime
-from tokenadapter.core.saving import Minted, Presented, Saver
+from tokenadapter.core.saving import Minted, Presented, Saver, may_be_spent
 from tokenadapter.core.slot import Conflict, Slot, View
 from tokenadapter.late_imports import late
 from tokenadapter.token import Token
@@ -127,8 +127,7 @@ class Presenter:
             nonlocal view, waiter
             waited = self._runtime.monotonic() - started
             if self._runtime.is_helper():  # else the caller itself waits for the answer
-                late = messages.answer_late(store, self._grant.owner, waited, ANSWERED_WITHIN)
-                fail(late)
+                fail(messages.answer_late(store, self._grant.owner, waited, ANSWERED_WITHIN))
             view, waiter = self._extended(view, waiter)
             at_exit = min(ANSWERED_WITHIN, self._grant.deadline + _ANSWERED_AT_EXIT)
             return waited < (at_exit if self._runtime.exiting() else ANSWERED_WITHIN)
@@ -152,7 +151,8 @@ class Presenter:
             self._eligibility.end_wait(waiter)
         if not isinstance(answer, Minted):
             if _is_local(answer) and not refused:
-                self._saver.end_wait(presented, answer)
+                # Without a backoff: it must not keep other processes from trying.
+                self._saver.stop_waiting(waiter, is_unknown=may_be_spent(answer))
                 raise answer
             self._saver.record_failure(presented, answer)
             return None
@@ -246,7 +246,7 @@ class Presenter:
         except errors.StoreError:
             # It may have been written all the same.
             self._eligibility.end_wait(waiter)
-            self._saver.end_wait_later(waiter, is_unknown=False)
+            self._saver.stop_waiting(waiter, is_unknown=False)
             raise
         is_ready = False
         try:
@@ -290,12 +290,14 @@ class Presenter:
             written.
         """
         until = self._slot.now(view) + ANSWERED_WITHIN
-        is_long = waiter is None or waiter.until > until - ANSWERED_WITHIN / 2
-        if waiter is None or is_long:
+        intent = view.record.intent
+        if waiter is None or intent is None or waiter.until > until - ANSWERED_WITHIN / 2:
             return view, waiter
         longer = waiter._replace(until=until)
+        awaited = tuple(longer if one == waiter else one for one in intent.awaited)
+        record = view.record._replace(intent=intent._replace(awaited=awaited))
         with suppress(errors.StoreError, Conflict):
-            return self._slot.write(view, view.record.with_waiter(waiter, longer)), longer
+            return self._slot.write(view, record), longer
         return view, waiter
 
     def _fetch_or_replace(

@@ -328,12 +328,6 @@ class Record(Value):
             )
         )
 
-    def with_waiter(self, waiter: Waiter, longer: Waiter) -> Self:
-        """Replace *waiter* by *longer*, the same process with a later end of its wait."""
-        assert self.intent is not None
-        awaited = (longer if one == waiter else one for one in self.intent.awaited)
-        return self._replace(intent=self.intent._replace(awaited=tuple(awaited)))
-
     def with_new_token(
         self,
         token: Token,

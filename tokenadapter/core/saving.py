@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 else:
     errors = late("tokenadapter.errors")
 
-__all__ = ["Minted", "Presented", "Saver"]
+__all__ = ["Minted", "Presented", "Saver", "may_be_spent"]
 
 # Seconds to back off after the server refused the client or the requested scope.
 _CONFIG_BACKOFF: Final = 60.0
@@ -38,8 +38,6 @@ _SAVES_AT_EXIT: Final = 5.0
 _SAVES_INLINE: Final = 30.0
 # Seconds after which to try again to record that a wait is over.
 _LOOKS_AGAIN: Final = 0.5
-# How often a withdrawal is tried while other processes write.
-_WITHDRAWALS: Final = 3
 # Characters of an error that are saved in the record.
 _LONGEST_CAUSE: Final = 2000
 
@@ -117,7 +115,8 @@ class Saver:
                 # The lock lapsed.
                 if not self._is_worth_saving(view, presented, minted):
                     self._remember_spent(remembered, for_good)
-                    self._end_wait_beside(view, presented, minted)
+                    # Another process may have kept the intent beside its token for this one.
+                    self.stop_waiting(presented.waiter, is_unknown=minted.rotated)
                     return None
                 tag = self._slot.new_tag(view)
             except Exception as error:  # noqa: BLE001 - no error may lose a token that cost one
@@ -166,28 +165,6 @@ class Saver:
             )
 
         return renewed
-
-    def _end_wait_beside(self, view: View, presented: Presented, minted: Minted) -> None:
-        """Record that this process no longer waits, in a slot whose token stays.
-
-        Other processes may have kept the intent beside their token for it.
-        """
-        intent, waiter = view.record.intent, presented.waiter
-        if waiter is None or intent is None or waiter not in intent.awaited:
-            return
-        record = view.record.with_unknown_outcome(view.record.backoff, waiter)
-        if not minted.rotated:  # then this answer spent nothing
-            left = self._remaining_intent(view, presented.credential)
-            record = record._replace(intent=left)
-        self._end_wait(view, record, waiter, is_unknown=not minted.rotated)
-
-    def _end_wait(self, view: View, record: Record, waiter: Waiter, *, is_unknown: bool) -> None:
-        try:
-            self._slot.write(view, record)
-        except Conflict:
-            pass
-        except errors.StoreError:
-            self.end_wait_later(waiter, is_unknown=is_unknown)
 
     def _remaining_intent(self, view: View, credential: Credential) -> Intent | None:
         """The intent that stays after an answer that did not spend *credential*.
@@ -249,19 +226,6 @@ class Saver:
 
     # --- a failure -----------------------------------------------------------------------
 
-    def end_wait(self, presented: Presented, failure: TokenError) -> None:
-        """Record that this process no longer waits, without a backoff: a failure of this program
-        must not keep other processes from trying."""
-        view, before = presented.view, presented.found.record
-        if presented.waiter is None:
-            return
-        if _is_unknown(failure):
-            # A bug may show before or after the request is sent.
-            record = view.record.with_unknown_outcome(before.backoff, presented.waiter)
-            self._end_wait(view, record, presented.waiter, is_unknown=True)
-        else:
-            self.withdraw_intent(view, before)
-
     def record_failure(self, presented: Presented, failure: TokenError) -> None:
         """Save the failure for all processes that share the store.
 
@@ -283,7 +247,7 @@ class Saver:
                 # A backoff applies to this process while the token stays; a refusal always.
                 record = before if backoff else view.record
                 self._remember(record, credential, failure, backoff, presented.refused)
-                if presented.waiter is not None and not _is_unknown(failure):
+                if presented.waiter is not None and not may_be_spent(failure):
                     # Another process may have kept the intent beside its token for this one.
                     self.withdraw_intent(presented.view, before)
                 if credential.adopted and not is_final:
@@ -292,7 +256,7 @@ class Saver:
                 return
             except errors.StoreError:
                 self._remember(before, credential, failure, backoff, presented.refused)
-                self.end_wait_later(presented.waiter, is_unknown=_is_unknown(failure))
+                self.stop_waiting(presented.waiter, is_unknown=may_be_spent(failure))
                 raise failure from failure.__cause__
         if not is_final:
             raise failure
@@ -310,7 +274,7 @@ class Saver:
                 error=getattr(failure, "error", None),
                 cause=_cause(failure),
             )
-        if _is_unknown(failure):
+        if may_be_spent(failure):
             return view.record.with_unknown_outcome(backoff, presented.waiter)
         return view.record.with_intent_withdrawn(presented.found.record, backoff)
 
@@ -380,53 +344,46 @@ class Saver:
 
         If another process held the lock in the meantime, its changes stay, its intent included.
         """
-        view, record, mine = announced, before, announced.record.intent
-        assert mine is not None
-        waiter = mine.awaited[-1]
+        intent = announced.record.intent
+        assert intent is not None
         try:
-            for _ in range(_WITHDRAWALS):
-                try:
-                    self._slot.write(view, record)
-                except Conflict as conflict:
-                    view = conflict.view
-                    found = view.record.intent
-                    if found is None or waiter not in found.awaited:
-                        return
-                    left = before.intent if found == mine else found.without(waiter)
-                    record = view.record._replace(intent=left)
-                else:
-                    return
-        except errors.StoreError:
-            self.end_wait_later(waiter, is_unknown=False)
+            self._slot.write(announced, before)
+        except (errors.StoreError, Conflict):
+            self.stop_waiting(intent.awaited[-1], is_unknown=False)
 
-    def end_wait_later(self, waiter: Waiter | None, *, is_unknown: bool) -> None:
-        """Record, as soon as the store allows it, that this process no longer waits.
+    def stop_waiting(self, waiter: Waiter | None, *, is_unknown: bool) -> None:
+        """Record that this process no longer waits: now, or as soon as the store allows it.
 
         Until then other processes believe that it may still save a token.
+
+        :param is_unknown: whether its request may have been processed.
         """
         if waiter is None:
             return
         self._ended[waiter] = is_unknown
-        process = self._runtime.process()
-        if self._recorder != process:
-            self._recorder = process
-            if not self._runtime.start(self._record_ended):
+        if not self._record_ended() and self._recorder != self._runtime.process():
+            self._recorder = self._runtime.process()
+            if not self._runtime.start(self._record_later):
                 self._recorder = ""
 
-    def _record_ended(self) -> None:
-        while self._ended and not self._runtime.exiting():
+    def _record_later(self) -> None:
+        while not (self._runtime.exiting() or self._record_ended()):
             self._runtime.sleep(_LOOKS_AGAIN)
-            with suppress(errors.TokenError, Conflict):
-                ended, view = dict(self._ended), self._slot.look()
-                intent = view.record.intent
-                for waiter, is_unknown in ended.items():
-                    if intent is not None and waiter in intent.awaited:
-                        intent = intent.without(waiter, is_unknown=is_unknown)
-                if intent != view.record.intent:
-                    self._slot.write(view, view.record._replace(intent=intent))
-                for waiter in ended:
-                    del self._ended[waiter]
         self._recorder = ""
+
+    def _record_ended(self) -> bool:
+        """Whether the record says by now that the waits of this process are over."""
+        with suppress(errors.TokenError, Conflict):
+            ended, view = self._ended.copy(), self._slot.look()
+            intent = view.record.intent
+            for waiter, is_unknown in ended.items():
+                if intent is not None and waiter in intent.awaited:
+                    intent = intent.without(waiter, is_unknown=is_unknown)
+            if intent != view.record.intent:
+                self._slot.write(view, view.record._replace(intent=intent))
+            for waiter in ended:
+                self._ended.pop(waiter, None)
+        return not self._ended
 
 
 class _Retries:
@@ -464,7 +421,7 @@ def _cause(failure: TokenError) -> str:
     return BaseException.__str__(failure)[:_LONGEST_CAUSE]  # without the advice for this program
 
 
-def _is_unknown(failure: TokenError) -> bool:
+def may_be_spent(failure: TokenError) -> bool:
     """Whether the server may have spent the credential."""
     return getattr(failure, "processed", False) is None
 

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tokenadapter.late_imports import late
-from tokenadapter.sources import (
-    Source,
-    checked_text,
-    in_order,
-    or_raise,
-    several,
-    usual_timeout,
-)
+from tokenadapter.sources import Source, checked_text, in_order, or_raise, several, usual_timeout
 from tokenadapter.sources.endpoint import Endpoint
 from tokenadapter.sources.oauth2_client import OAuth2Client
 from tokenadapter.token import Token

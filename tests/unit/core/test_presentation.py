@@ -126,7 +126,7 @@ def test_obstacles_to_the_save_are_found_before_the_request_is_sent(
 ) -> None:
     def fails(step: str) -> bool:
         if step == "prepare" and not can_take_back:
-            desk.shelf.next = [(False, LOST)] * 2
+            desk.shelf.next = [(False, LOST)] * 4
         return step == "prepare"
 
     desk.shelf.failing = fails
