@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tokenadapter.core.record import Backoff, Intent, Record, Waiter, digest, spent_hash
+from tokenadapter.core.record import (
+    STORE_AWAY,
+    Backoff,
+    Intent,
+    Record,
+    Waiter,
+    digest,
+    spent_hash,
+)
 from tokenadapter.core.runtime import Runtime
 from tokenadapter.core.slot import Conflict, Slot, View
 from tokenadapter.late_imports import late
@@ -21,10 +29,6 @@ else:
 
 __all__ = ["Eligibility"]
 
-# Seconds for which a living process of this machine is believed beyond its time: it may have a
-# token that it cannot save while the store is away.  Not for longer, since a backup that was
-# restored may hold its intent.
-_STORE_AWAY = 60.0
 # Seconds within which a process saves its token when the store has come back.
 _SAVES_WITHIN = 5.0
 # The refused credentials that one backoff is limited to.  After more, the client backs off.
@@ -168,7 +172,7 @@ class Eligibility:
             return False  # it would hold the lock
         # The process may have the answer, and save it as soon as the store can be reached again.
         was_away = self._runtime.monotonic() < self._slot.failed_at + _SAVES_WITHIN
-        return was_away or (left > -_STORE_AWAY and self._runtime.may_save(waiter.process))
+        return was_away or (left > -STORE_AWAY and self._runtime.may_save(waiter.process))
 
     def end_wait(self, waiter: Waiter) -> None:
         """This process no longer waits for the answer, whether or not that can be saved."""

@@ -76,6 +76,10 @@ _REPLACED_REMEMBERED = 3600.0
 _REPLACED_KEPT = 8
 # The least difference in seconds between two times that must be in order.
 _LEAST_DIFFERENCE = 0.001
+# Seconds for which a living process of this machine is believed beyond its time: it may have a
+# token that it cannot save while the store is away.  Not for longer, since a backup that was
+# restored may hold its intent.
+STORE_AWAY = 60.0
 # Seconds by which a clock may appear to go back, since two reads of it are not simultaneous.
 _SLACK = 1.0
 # Texts that errors, logs and the command show.  A program that can write to the store could make
@@ -321,7 +325,7 @@ class Record(Value):
         intent = self.intent
         if intent is None or intent.credential != credential:
             intent = Intent(credential, now, 0)
-        others = (other for other in intent.awaited if now < other.until)
+        others = (other for other in intent.awaited if now < other.until + STORE_AWAY)
         return self._replace(
             intent=intent._replace(
                 attempt=intent.attempt + 1, awaited=(*others, waiter), key=intent.key or key

@@ -96,6 +96,13 @@ def test_the_first_presentation_writes_an_intent(record: Record, credential: str
     assert changed(record, after) <= {"intent"}
 
 
+def test_a_process_that_may_still_save_a_token_is_kept_beside_the_next_presentation() -> None:
+    first, second = Waiter("first", NOW + 12), Waiter("second", NOW + 80)
+    saving = EMPTY.with_intent("one", NOW, first)
+    for now, awaited in ((NOW + 13, (first, second)), (NOW + 73, (second,))):
+        assert saving.with_intent("one", now, second).intent == Intent("one", NOW, 2, awaited)
+
+
 @given(records, hashes, st.integers(1, 5))
 def test_repeated_presentations_count_from_the_first(
     record: Record, credential: str, times: int
